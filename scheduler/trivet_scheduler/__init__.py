@@ -1,0 +1,1 @@
+"""Where and when: routing, health, limits, dispatch and the periodic work."""

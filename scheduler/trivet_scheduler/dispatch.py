@@ -1,0 +1,227 @@
+"""Dispatch: choose routes for waiting jobs and publish them as chunks to the routes' queues.
+
+Any number of schedulers may dispatch at once: counting credit and claiming jobs is one SQL transaction.
+"""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from celery import Celery
+from sqlalchemy import Connection
+
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.routing import Candidate, Choice, Needs, choose
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import dispatching
+from trivet_tasks.store.dispatching import Claimed, Flow, Head
+from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.enqueue import DirectDispatch
+
+log = logging.getLogger("trivet.dispatch")
+
+URGENT_SHARE = 0.2
+"""The part of a claim that jobs near their deadline may take ahead of their rank."""
+URGENT_WITHIN_S = 300.0
+"""How near a deadline must be for that."""
+
+
+Plan: TypeAlias = dict[tuple[str, Latency, str], list[Head]]
+"""Jobs by (route, class, model)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one pass did."""
+
+    dispatched: int
+    more: bool
+    """True when jobs are left that could have been dispatched: pass again at once."""
+
+
+@dataclass(slots=True)
+class _Credit:
+    """How many more jobs may be sent to a route now, by lane, and for each model by its limits."""
+
+    lanes: dict[str, int]
+    models: dict[str, int]
+
+    def left(self, lane: str, model: str) -> int:
+        return min(self.lanes.get(lane, 0), self.models.get(model, 0))
+
+    def take(self, lane: str, model: str) -> None:
+        self.lanes[lane] -= 1
+        self.models[model] -= 1
+
+
+class Dispatcher:
+    """Claims waiting jobs for routes that have room. One per process; use it from one thread."""
+
+    def __init__(self, store: Store, fleet: Fleet, app: Celery, settings: Settings) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._app = app
+        self._settings = settings
+
+    def run_once(self) -> Round:
+        """One pass: at most `BULK_ROWS` jobs.
+
+        Raises:
+            StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
+        """
+        with self._store.read() as connection:
+            flows = dispatching.active_flows(connection)
+        if not flows:
+            return Round(0, more=False)
+        # asked before the transaction: nobody holds the database while Redis thinks
+        routes = self._fleet.candidates_of({flow.model for flow in flows})
+        with self._store.write() as connection:
+            dispatching.lock(self._store, connection)
+            standing = dispatching.outstanding(connection)
+            credit = self._credits(routes, standing)
+            wanted = min(BULK_ROWS, sum(sum(c.lanes.values()) for c in credit.values()))
+            if wanted <= 0:
+                return Round(0, more=False)
+            by_id = {flow.id: flow for flow in flows}
+            heads = self._heads(connection, flows, credit, wanted)
+            plan = self._assign(heads, by_id, routes, credit, standing, wanted)
+            chunks = self._claim(connection, plan)
+        count = sum(len(chunk.jobs) for chunk in chunks)
+        if chunks:
+            publish(self._app, chunks, self._settings.dispatch.taken_within_s)
+        return Round(count, more=count > 0 and len(heads) > count)
+
+    def direct(self, spec: JobSpec, now: float) -> DirectDispatch | None:
+        """Where a realtime job may go this instant, or None when it has to wait for a scheduler."""
+        choice = self.choice(
+            Needs(spec.model, spec.latency.lane, spec.residency, spec.compliance, spec.features), spec.latency
+        )
+        for route in choice.routes:
+            return DirectDispatch(route.name, now + self._settings.dispatch.taken_within_s)
+        return None
+
+    def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
+        """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
+        route = self._fleet.known().routes[direct.route]
+        claimed = Claimed(job_id, 1, spec.input_estimate, spec.max_tokens)
+        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
+        publish(self._app, [chunk], self._settings.dispatch.taken_within_s)
+
+    def choice(self, needs: Needs, latency: Latency) -> Choice:
+        """The routes for a job as everything stands now."""
+        return choose(needs, self._fleet.candidates(needs.model), self._settings.of_class(latency).order)
+
+    def _credits(self, routes: dict[str, list[Candidate]], standing: dict[str, int]) -> dict[str, _Credit]:
+        known, factor = self._fleet.known(), self._settings.dispatch.credit_factor
+        credits: dict[str, _Credit] = {}
+        for name, route in known.routes.items():
+            lanes = {}
+            for lane in ("realtime", "bulk"):
+                room = min(route.settings.max_concurrency, known.slots(name, lane)) * factor
+                lanes[lane] = max(0, math.floor(room) - standing.get(name, 0))
+            credits[name] = _Credit(lanes, {})
+        for model, candidates in routes.items():
+            for candidate in candidates:
+                gate = candidate.gate
+                if gate.state in ("open", "probing"):
+                    room = 1  # one call may try; more would only wait there
+                elif math.isinf(gate.headroom):
+                    room = 1_000_000
+                else:
+                    room = math.floor(gate.headroom)
+                credits[candidate.name].models[model] = room
+        return credits
+
+    def _heads(self, connection: Connection, flows: list[Flow], credit: dict[str, _Credit], wanted: int) -> list[Head]:
+        """The jobs next in line over all flows that some route has room for, the urgent ones first."""
+        able = [f for f in flows if any(c.left(f.latency.lane, f.model) > 0 for c in credit.values())]
+        able_ids = {flow.id for flow in able}
+        each = max(10, min(wanted, 4 * wanted // max(1, len(able))))
+        merged: list[Head] = []
+        for flow in able:
+            found = dispatching.heads(self._store, connection, flow.id, each)
+            if not found:
+                dispatching.retire_if_empty(self._store, connection, flow.id)
+            merged += found
+        merged.sort(key=lambda head: head.rank)
+        before = self._store.now(connection) + URGENT_WITHIN_S
+        urgent = [
+            head
+            for head in dispatching.urgent(self._store, connection, before, max(1, int(wanted * URGENT_SHARE)))
+            if head.flow_id in able_ids
+        ]
+        seen = {head.id for head in urgent}
+        return urgent + [head for head in merged if head.id not in seen]
+
+    def _assign(
+        self,
+        heads: Sequence[Head],
+        flows: dict[int, Flow],
+        routes: dict[str, list[Candidate]],
+        credit: dict[str, _Credit],
+        standing: dict[str, int],
+        wanted: int,
+    ) -> Plan:
+        """Give each job, in order, the best route that has credit."""
+        plan: Plan = defaultdict(list)
+        choices: dict[tuple[int, str, str | None], Choice] = {}
+        at_route = defaultdict(int, standing)
+        for head in heads:
+            flow = flows[head.flow_id]
+            key = (head.flow_id, head.tried, head.doubted_by)
+            if key not in choices:
+                choices[key] = choose(
+                    _needs(flow, head), routes[flow.model], self._settings.of_class(flow.latency).order
+                )
+            lane, choice = flow.latency.lane, choices[key]
+            able = [
+                (r, level)
+                for r, level in zip(choice.routes, choice.levels, strict=True)
+                if credit[r.name].left(lane, flow.model) > 0
+            ]
+            if not able:
+                continue
+            best = _least_laden([route for route, level in able if level == able[0][1]], at_route)
+            credit[best].take(lane, flow.model)
+            at_route[best] += 1
+            plan[best, flow.latency, flow.model].append(head)
+            wanted -= 1
+            if wanted == 0:
+                break
+        return plan
+
+    def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
+        known = self._fleet.known()
+        until = self._store.now(connection) + self._settings.dispatch.taken_within_s
+        chunks: list[Chunk] = []
+        for (route, latency, model), heads in plan.items():
+            claimed = {
+                job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
+            }
+            in_order = [claimed[head.id] for head in heads if head.id in claimed]
+            provider = known.routes[route].settings.provider
+            size = self._settings.of_class(latency).chunk_jobs
+            chunks += [Chunk(route, provider, latency, model, tuple(part)) for part in _parts(in_order, size)]
+        if plan:
+            dispatching.advance_clock(connection, max(head.rank for heads in plan.values() for head in heads))
+        return chunks
+
+
+def _needs(flow: Flow, head: Head) -> Needs:
+    tried = tuple(head.tried.split(",")) if head.tried else ()
+    return Needs(flow.model, flow.latency.lane, flow.residency, flow.compliance, flow.features, tried, head.doubted_by)
+
+
+def _least_laden(level: Sequence[Candidate], at_route: dict[str, int]) -> str:
+    """Of routes that are equally good, the one with the fewest jobs for its weight."""
+    return min(level, key=lambda route: at_route[route.name] / route.settings.weight).name
+
+
+def _parts(jobs: Sequence[Claimed], size: int) -> Iterable[Sequence[Claimed]]:
+    return (jobs[at : at + size] for at in range(0, len(jobs), size))

@@ -1,0 +1,86 @@
+"""What is known of all routes at this moment: registered ones, living workers, gates. Read often, so kept briefly."""
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+import redis
+
+from trivet_scheduler.limits import GateView, Limits, Rates
+from trivet_scheduler.routing import Candidate
+from trivet_scheduler.unit_costs import UnitCosts
+from trivet_tasks.catalog import wire_model
+from trivet_tasks.settings import RouteSettings, Settings
+from trivet_tasks.shared_state import connect
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.leases import Lease, living
+from trivet_tasks.store.registry import RegisteredRoute, registered
+
+FRESH_S = 1.0
+"""How old the SQL part may be. A drain or a new worker is seen by everybody within this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The SQL part: routes and the workers that serve them."""
+
+    routes: dict[str, RegisteredRoute]
+    leases: tuple[Lease, ...]
+    read_at: float
+
+    def lanes(self, route: str) -> frozenset[str]:
+        """The lanes in which a living worker serves the route and takes work."""
+        return frozenset(lease.lane for lease in self.leases if route in lease.routes and not lease.trouble)
+
+    def slots(self, route: str, lane: str) -> int:
+        """Calls that the route's living workers of a lane can have in flight together."""
+        return sum(
+            lease.slots for lease in self.leases if lease.lane == lane and route in lease.routes and not lease.trouble
+        )
+
+
+class Fleet:
+    """The routes as they stand. One per process; safe to share between threads."""
+
+    def __init__(self, store: Store, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._store = store
+        self.limits = Limits(client or connect(settings.redis_url), settings.health)
+        self._costs = UnitCosts()
+        self._known: Known | None = None
+        self._lock = threading.Lock()
+
+    def known(self, *, fresh: bool = False) -> Known:
+        """Routes and workers, at most `FRESH_S` old."""
+        with self._lock:
+            if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
+                with self._store.read() as connection:
+                    self._known = Known(
+                        registered(connection), tuple(living(self._store, connection)), time.monotonic()
+                    )
+            return self._known
+
+    def candidates(self, model: str) -> list[Candidate]:
+        """Every route as it stands for a model. RedisError when the shared state does not answer."""
+        return self.candidates_of({model})[model]
+
+    def candidates_of(self, models: Iterable[str]) -> dict[str, list[Candidate]]:
+        """Every route as it stands for each of several models. One round trip to Redis for all."""
+        known, models = self.known(), sorted(set(models))
+        rates = {name: Rates.of(route.settings) for name, route in known.routes.items()}
+        gates = self.limits.view([(name, model, rates[name]) for name in known.routes for model in models])
+        return {
+            model: [self._candidate(route, model, known, gates[name, model]) for name, route in known.routes.items()]
+            for model in models
+        }
+
+    def _candidate(self, route: RegisteredRoute, model: str, known: Known, gate: GateView) -> Candidate:
+        named = name_on_wire(route.settings, model)
+        cost: Decimal | None = self._costs.of(route.settings, model, named) if named else None
+        return Candidate(route.name, route.settings, named, known.lanes(route.name), route.drained, gate, cost)
+
+
+def name_on_wire(route: RouteSettings, model: str) -> str | None:
+    """What the route's wire calls the model, or None when it does not serve it."""
+    return wire_model(model, route.provider, route.region, route.models, resident=bool(route.residency))

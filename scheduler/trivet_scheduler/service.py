@@ -1,0 +1,128 @@
+"""The scheduler process: dispatch when something wakes it, and the periodic work on jobs."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import redis
+
+from trivet_scheduler.dispatch import Dispatcher
+from trivet_scheduler.fleet import Fleet
+from trivet_tasks.celery_app import make_app
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect
+from trivet_tasks.store import registry, rescuing
+from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.schema_version import ensure
+
+log = logging.getLogger("trivet.scheduler")
+
+GATHER_S = 0.01
+"""How long to wait after a wake for more to come: one pass for a burst of notices."""
+HOUSEKEEPING_S = 0.5
+"""Seconds between two looks for what is due, untaken, dead or late."""
+TROUBLE_PAUSE_S = 1.0
+
+
+@dataclass(slots=True)
+class _Due:
+    """When the next housekeeping is due, on the monotonic clock."""
+
+    at: float = 0.0
+
+
+class Scheduler:
+    """One scheduler. `run` blocks until `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Store(settings.store_url)
+        self._redis = connect(settings.redis_url)
+        self._fleet = Fleet(self._store, settings, self._redis)
+        self._app = make_app(settings)
+        self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._trouble = ""
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Make the routes known, then dispatch and keep house until stopped.
+
+        Raises:
+            SchemaMismatch, ConfigError, StoreUnavailable: at the start only. Later troubles are logged and waited out.
+        """
+        ensure(self._store)
+        with self._store.write() as connection:
+            registry.register(self._store, connection, self._settings.routes)
+        listener = threading.Thread(target=self._listen, name="trivet-wake", daemon=True)
+        listener.start()
+        if on_ready:
+            on_ready()
+        log.info("scheduling on %s", self._store.shown_url)
+        due = _Due()
+        while not self._stopping.is_set():
+            self._guarded(lambda: self._pass(due))
+        listener.join(timeout=2)
+        self._app.close()
+        self._store.close()
+
+    def stop(self) -> None:
+        """Let `run` end soon. Safe to call from a signal handler."""
+        self._stopping.set()
+        self._wake.set()
+
+    def _pass(self, due: _Due) -> None:
+        if time.monotonic() >= due.at:
+            due.at = time.monotonic() + HOUSEKEEPING_S
+            self._keep_house()
+        self._wake.clear()
+        if not self._dispatcher.run_once().more and self._wake.wait(self._settings.dispatch.interval_s):
+            self._stopping.wait(GATHER_S)
+
+    def _keep_house(self) -> None:
+        for work in (rescuing.wake_delayed, rescuing.recall_untaken):
+            while True:
+                with self._store.write() as connection:
+                    if work(self._store, connection) < BULK_ROWS:
+                        break
+        with self._store.write() as connection:
+            for lease, jobs in rescuing.rescue_dead(self._store, connection).items():
+                log.warning("worker lease %s ran out: %d jobs rescued", lease, jobs)
+        while True:
+            with self._store.write() as connection:
+                ids, batches = rescuing.expire_late(self._store, connection)
+            if ids:
+                self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": ids, "batches": batches}))
+            if len(ids) < BULK_ROWS:
+                break
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Wait troubles out: say once that there is one, and once that it is over."""
+        try:
+            work()
+        except (StoreUnavailable, BrokerUnavailable, redis.RedisError) as error:
+            said = str(error) or type(error).__name__
+            if said != self._trouble:
+                log.error("waiting: %s", said)
+            self._trouble = said
+            self._stopping.wait(TROUBLE_PAUSE_S)
+        else:
+            if self._trouble:
+                log.info("going on")
+            self._trouble = ""
+
+    def _listen(self) -> None:
+        """Wake the loop when jobs come in or room comes free. Losing a notice costs one interval at most."""
+        while not self._stopping.is_set():
+            try:
+                with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
+                    subscription.subscribe(WORK_CHANNEL, FINISHED_CHANNEL)
+                    while not self._stopping.is_set():
+                        if subscription.get_message(timeout=1.0):
+                            self._wake.set()
+            except redis.RedisError:
+                self._stopping.wait(TROUBLE_PAUSE_S)

@@ -1,0 +1,110 @@
+"""What follows from the outcome of a call: for the route's health, and for the job. Pure functions, one table each."""
+
+import random
+from dataclasses import dataclass
+
+from trivet_scheduler.limits import Verdict
+from trivet_scheduler.routing import Choice
+from trivet_tasks.latency import ClassSettings
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store.finishing import End, GoOn, Next, Wait
+
+_VERDICTS: dict[Outcome, Verdict] = {
+    Outcome.SUCCEEDED: Verdict.GOOD,
+    Outcome.RATE_LIMITED: Verdict.LIMITED,
+    Outcome.OVERLOADED: Verdict.FAILED,
+    Outcome.SERVER_ERROR: Verdict.FAILED,
+    Outcome.TIMEOUT: Verdict.FAILED,
+    Outcome.CONNECTION: Verdict.FAILED,
+    Outcome.INCOMPLETE: Verdict.FAILED,
+    Outcome.UNUSABLE: Verdict.UNUSABLE_MODEL,
+    Outcome.INVALID: Verdict.NEUTRAL,
+    Outcome.DOUBTFUL: Verdict.NEUTRAL,
+    Outcome.CANCELLED: Verdict.NEUTRAL,
+    Outcome.UNKNOWN: Verdict.NEUTRAL,
+}
+
+
+def verdict_of(outcome: Outcome, *, whole_route: bool = False) -> Verdict:
+    """What an outcome means for the health of its route."""
+    if outcome is Outcome.UNUSABLE and whole_route:
+        return Verdict.UNUSABLE_ROUTE
+    return _VERDICTS[outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a job stood when its call failed."""
+
+    round: int
+    spent_s: float
+    """Seconds of the round's budget used, this call included."""
+    tried: tuple[str, ...]
+    """Routes asked in this round, this one not included."""
+    doubted_by: str | None
+    deadline_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The failed call: on which route of which provider, with what outcome, and the provider's words."""
+
+    route: str
+    provider: str
+    outcome: Outcome
+    message: str
+
+
+def tried_after(standing: Standing, failed: Failed) -> tuple[str, ...]:
+    """The routes not to be asked again in this round. A limited one may be: its gate keeps it closed long enough."""
+    if failed.outcome in (Outcome.RATE_LIMITED, Outcome.CANCELLED):
+        return standing.tried
+    return (*standing.tried, failed.route)
+
+
+def doubted_after(standing: Standing, failed: Failed) -> str | None:
+    """The provider whose word is to be checked with another's."""
+    return failed.provider if failed.outcome is Outcome.DOUBTFUL else standing.doubted_by
+
+
+def next_step(
+    standing: Standing, failed: Failed, choice: Choice, terms: ClassSettings, *, now: float, taken_within_s: float
+) -> Next:
+    """What becomes of a job whose call failed.
+
+    Args:
+        choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`.
+        taken_within_s: how long a message may wait for a worker.
+    """
+    error = f"{failed.route}: {failed.outcome}: {failed.message}"
+    if failed.outcome is Outcome.INVALID:
+        return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
+    if standing.deadline_at is not None and now >= standing.deadline_at:
+        return End(JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. Last word: {error}")
+    doubted_by = doubted_after(standing, failed)
+    if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
+        return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None)
+    if failed.outcome is Outcome.DOUBTFUL and (
+        standing.doubted_by not in (None, failed.provider) or not (choice.routes or choice.worth_waiting)
+    ):
+        return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
+    tried = ",".join(tried_after(standing, failed))
+    in_time = standing.spent_s < terms.budget_s
+    if in_time and choice.routes:
+        until = now + taken_within_s
+        return GoOn(choice.routes[0].name, until, tried, standing.spent_s, doubted_by, failed.outcome, error)
+    if in_time and choice.worth_waiting:
+        return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error)
+    if standing.round + 1 >= terms.max_rounds:
+        return End(JobState.FAILED, outcome=failed.outcome, error=f"{_rounds(standing.round + 1)}. Last word: {error}")
+    not_before = now + backoff_s(terms, standing.round)
+    return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error)
+
+
+def backoff_s(terms: ClassSettings, round_: int) -> float:
+    """Seconds between a round without success and the next: exponential, full jitter."""
+    return random.uniform(0, min(terms.backoff_max_s, terms.backoff_base_s * 2.0 ** min(round_ + 1, 30)))
+
+
+def _rounds(count: int) -> str:
+    return "No route answered" if count == 1 else f"No route answered in {count} rounds"

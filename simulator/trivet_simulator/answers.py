@@ -1,0 +1,179 @@
+"""What the simulated model says, and what it counts: deterministic from the request, and quoting nothing of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import statistics
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+CHARS_PER_TOKEN = 4
+"""Roughly, for English text; see Anthropic's glossary on tokens."""
+
+POOL_WORDS = 40_000
+CACHE_ENTRIES = 20_000
+CACHE_TTL_S = {"5m": 300.0, "1h": 3600.0}
+
+WORDS = """the a an of in on with and or from over under river stone harbour winter summer morning evening paper
+letter garden bridge window table kettle stand iron copper wooden narrow broad quiet early late second
+third small large carries holds keeps brings leaves opens closes turns follows crosses reaches returns
+counts weighs measures report figure column margin ledger route queue engine signal station platform
+valley meadow forest island coast village market"""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Token counts of one call, as the wire reports them."""
+
+    input_tokens: int
+    output_tokens: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    cache_read: int = 0
+
+    def as_json(self, *, output: int | None = None) -> dict[str, Any]:
+        """The `usage` object of a message."""
+        return {
+            "input_tokens": self.input_tokens,
+            "cache_creation_input_tokens": self.cache_write_5m + self.cache_write_1h,
+            "cache_read_input_tokens": self.cache_read,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": self.cache_write_5m,
+                "ephemeral_1h_input_tokens": self.cache_write_1h,
+            },
+            "output_tokens": self.output_tokens if output is None else output,
+        }
+
+
+@dataclass(slots=True)
+class Answer:
+    """A message to be put on a wire. `stop_reason` None is a fault."""
+
+    id: str
+    model: str
+    text: str
+    stop_reason: str | None
+    usage: Usage
+    stop_details: dict[str, Any] | None = None
+    service: dict[str, Any] = field(default_factory=dict)
+    """Fields of `usage` that only some wires have."""
+
+    def message(self) -> dict[str, Any]:
+        """The whole message, as a call that does not stream gets it."""
+        content = [{"type": "text", "text": self.text}] if self.text else []
+        return {
+            "model": self.model,
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "content": content,
+            "stop_reason": self.stop_reason,
+            "stop_sequence": None,
+            "stop_details": self.stop_details,
+            "usage": {**self.usage.as_json(), **self.service},
+        }
+
+    def events(self, pieces: int) -> list[dict[str, Any]]:
+        """The events of a stream, with the text in at most `pieces` deltas."""
+        start = {**self.message(), "content": [], "stop_reason": None, "stop_details": None}
+        start["usage"] = {**self.usage.as_json(output=1), **self.service}
+        size = max(1, math.ceil(len(self.text) / max(1, pieces)))
+        deltas = [self.text[i : i + size] for i in range(0, len(self.text), size)]
+        return [
+            {"type": "message_start", "message": start},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "ping"},
+            *(
+                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+                for piece in deltas
+            ),
+            {"type": "content_block_stop", "index": 0},
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": self.stop_reason, "stop_sequence": None, "stop_details": self.stop_details},
+                "usage": {"output_tokens": self.usage.output_tokens},
+            },
+            {"type": "message_stop"},
+        ]
+
+
+class Model:
+    """The simulated model: lengths, words and prompt caches. One per provider."""
+
+    def __init__(self, seed: int, output_median: int) -> None:
+        rng = random.Random(f"{seed}/words")
+        text = " ".join(rng.choices(WORDS.split(), k=POOL_WORDS))
+        self._pool = text + text
+        self._span = len(text)
+        self._seed = str(seed).encode()
+        self._output_median = output_median
+        self._cache: OrderedDict[bytes, float] = OrderedDict()
+        normal = statistics.NormalDist()
+        # a table instead of the inverse function for each call: 6 times faster
+        self._spread = [math.exp(0.6 * normal.inv_cdf((i + 0.5) / 4096)) for i in range(4096)]
+
+    def answer(self, request: bytes, document: dict[str, Any], model: str, max_tokens: int, message_id: str) -> Answer:
+        """The answer to a request of this body; `document` is the same, parsed."""
+        digest = hashlib.blake2b(request, digest_size=12, key=self._seed).digest()
+        lot = int.from_bytes(digest, "big")
+        wanted = max(4, round(self._output_median * self._spread[lot & 4095]))
+        tokens = min(wanted, max_tokens)
+        offset = self._pool.index(" ", (lot >> 12) % self._span) + 1
+        length = min(tokens * CHARS_PER_TOKEN, self._span)
+        text = self._pool[offset : offset + length].strip()
+        usage = self._usage(request, document, model)
+        usage.output_tokens = tokens
+        stop = "end_turn" if wanted <= max_tokens else "max_tokens"
+        return Answer(message_id, model, text, stop, usage)
+
+    def _usage(self, request: bytes, document: dict[str, Any], model: str) -> Usage:
+        total = max(1, len(request) // CHARS_PER_TOKEN)
+        if b'"cache_control"' not in request:
+            return Usage(total)
+        prefix, ttl = _cached_prefix(document)
+        if prefix is None:
+            return Usage(total)
+        size = min(total - 1, max(1, len(prefix) // CHARS_PER_TOKEN))
+        key = hashlib.blake2b(prefix, digest_size=16, salt=b"prefix", person=model.encode()[:16]).digest()
+        now = time.monotonic()
+        warm = self._cache.pop(key, 0.0) > now
+        self._cache[key] = now + CACHE_TTL_S[ttl]
+        if len(self._cache) > CACHE_ENTRIES:
+            self._cache.popitem(last=False)
+        if warm:
+            return Usage(total - size, cache_read=size)
+        return Usage(total - size, **{f"cache_write_{ttl}": size})
+
+    def forget(self) -> None:
+        """Empty the prompt caches."""
+        self._cache.clear()
+
+
+def input_tokens(request: bytes) -> int:
+    """The count a request of this body gets, cached or not."""
+    return max(1, len(request) // CHARS_PER_TOKEN)
+
+
+def _cached_prefix(document: dict[str, Any]) -> tuple[bytes | None, str]:
+    """Everything up to the last block marked with `cache_control`, and that mark's ttl."""
+    blocks: list[Any] = [*_blocks(document.get("tools")), *_blocks(document.get("system"))]
+    for message in _blocks(document.get("messages")):
+        blocks += _blocks(message.get("content")) if isinstance(message, dict) else [message]
+    last, ttl = -1, "5m"
+    for i, block in enumerate(blocks):
+        mark = block.get("cache_control") if isinstance(block, dict) else None
+        if isinstance(mark, dict):
+            last, ttl = i, "1h" if mark.get("ttl") == "1h" else "5m"
+    return (orjson.dumps(blocks[: last + 1]), ttl) if last >= 0 else (None, ttl)
+
+
+def _blocks(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]

@@ -1,0 +1,195 @@
+"""A fault as it is set on a provider, and the book that says which one hits a call."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from email.utils import formatdate
+from typing import Any
+
+from trivet_simulator.catalogue import BEHAVIOURS, BY_STATUS, REPLIES, Reply, kinds
+from trivet_simulator.checks import ControlError, known, mapping, number, text, whole
+
+FIELDS = (
+    "kind",
+    "model",
+    "times",
+    "share",
+    "flap_on_s",
+    "flap_off_s",
+    "for_s",
+    "delay_s",
+    "retry_after_s",
+    "retry_after_as",
+    "seconds",
+    "factor",
+    "status",
+    "body",
+    "headers",
+)
+RETRY_FORMS = ("seconds", "float", "date", "ms", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. `kind` is a name of the catalogue; the rest narrows it or gives its figures (seconds throughout)."""
+
+    kind: str
+    model: str | None = None
+    """Only calls whose model matches this glob."""
+    times: int | None = None
+    """Only the first so many calls it would hit."""
+    share: float = 1.0
+    """Hits a call with this probability."""
+    flap_on_s: float | None = None
+    flap_off_s: float | None = None
+    """Active for `flap_on_s`, then away for `flap_off_s`, and so on from the moment it is set."""
+    for_s: float | None = None
+    """Ends by itself after so long."""
+    delay_s: float = 0.0
+    """Wait before an error is answered or a connection reset."""
+    retry_after_s: float | None = None
+    """None: the catalogue's figure; with `for_s`, what is left of it."""
+    retry_after_as: str = "seconds"
+    """seconds (whole), float, date, ms (`retry-after-ms`), none."""
+    seconds: float = 5.0
+    """How slow `slow_first_byte` and `slow_drip` are."""
+    factor: float = 10.0
+    """How many times slower `latency` is."""
+    status: int | None = None
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """`raw`: what to answer."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as the control port shows them."""
+        return asdict(self)
+
+
+def fault_from(document: Mapping[str, Any], wire: str) -> Fault:
+    """Read a fault for one wire from control input; `kind` may be a bare status. ControlError names a bad field."""
+    known(document, FIELDS)
+    kind = document.get("kind")
+    if isinstance(kind, int) and not isinstance(kind, bool):
+        kind = BY_STATUS[wire].get(kind, kind)
+    if not isinstance(kind, str) or kind not in kinds(wire):
+        if isinstance(kind, str) and kind in REPLIES:
+            raise ControlError("kind", f"the {wire} wire has no {kind!r}; it has: {', '.join(kinds(wire))}")
+        raise ControlError("kind", f"must be a fault of the catalogue, not {kind!r}: {', '.join(kinds(wire))}")
+    status = whole(document, "status", low=200, high=999)
+    if kind == "raw" and status is None:
+        raise ControlError("status", "is needed for a raw fault")
+    on_s, off_s = number(document, "flap_on_s", above=True), number(document, "flap_off_s", above=True)
+    if (on_s is None) != (off_s is None):
+        raise ControlError("flap_off_s" if off_s is None else "flap_on_s", "flap_on_s and flap_off_s come together")
+    headers = mapping(document.get("headers") or {}, "headers")
+    for name, value in headers.items():
+        if not isinstance(value, str) or "\n" in value + name or "\r" in value + name:
+            raise ControlError(f"headers.{name}", "must be a string on one line")
+    share, seconds, factor = number(document, "share", high=1), number(document, "seconds"), number(document, "factor")
+    return Fault(
+        kind=kind,
+        model=text(document, "model"),
+        times=whole(document, "times", low=1),
+        share=1.0 if share is None else share,
+        flap_on_s=on_s,
+        flap_off_s=off_s,
+        for_s=number(document, "for_s", above=True),
+        delay_s=number(document, "delay_s") or 0.0,
+        retry_after_s=number(document, "retry_after_s"),
+        retry_after_as=text(document, "retry_after_as", choices=RETRY_FORMS) or "seconds",
+        seconds=5.0 if seconds is None else seconds,
+        factor=10.0 if factor is None else factor,
+        status=status,
+        body=text(document, "body") or "",
+        headers=headers,
+    )
+
+
+def retry_headers(seconds: float | None, form: str) -> dict[str, str]:
+    """The header that says when to come back, in the form asked for; a date is rounded up to the next second."""
+    if seconds is None or form == "none":
+        return {}
+    if form == "ms":
+        return {"retry-after-ms": str(math.ceil(seconds * 1000))}
+    if form == "float":
+        return {"retry-after": f"{seconds:.3f}"}
+    if form == "date":
+        return {"retry-after": formatdate(math.ceil(time.time() + seconds), usegmt=True)}
+    return {"retry-after": str(math.ceil(seconds))}
+
+
+@dataclass(slots=True)
+class _Page:
+    fault: Fault
+    set_at: float
+    hits: int = 0
+
+    def left_s(self, now: float) -> float | None:
+        return None if self.fault.for_s is None else max(0.0, self.set_at + self.fault.for_s - now)
+
+    def hits_now(self, model: str, now: float, rng: random.Random) -> bool:
+        fault = self.fault
+        if self.left_s(now) == 0.0 or (fault.times is not None and self.hits >= fault.times):
+            return False
+        if fault.model is not None and not fnmatch.fnmatchcase(model, fault.model):
+            return False
+        if fault.flap_on_s is not None and fault.flap_off_s is not None:
+            phase = (now - self.set_at) % (fault.flap_on_s + fault.flap_off_s)
+            if phase >= fault.flap_on_s:
+                return False
+        return fault.share >= 1.0 or rng.random() < fault.share
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A fault that hits a call: for an error answer its `reply` and the headers that go with it."""
+
+    fault: Fault
+    reply: Reply | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class FaultBook:
+    """The faults set on one provider; the first that matches hits."""
+
+    def __init__(self, wire: str, rng: random.Random) -> None:
+        self._wire = wire
+        self._rng = rng
+        self._pages: list[_Page] = []
+
+    def set(self, faults: list[Fault], now: float, *, add: bool) -> None:
+        """Replace what is set, or add to it."""
+        self._pages = [*(self._pages if add else []), *(_Page(fault, now) for fault in faults)]
+
+    def clear(self) -> None:
+        """No faults any more."""
+        self._pages = []
+
+    def pick(self, model: str, now: float) -> Hit | None:
+        """The fault that hits a call of this model now, or None."""
+        for page in self._pages:
+            if page.hits_now(model, now, self._rng):
+                page.hits += 1
+                return self._hit(page, now)
+        return None
+
+    def _hit(self, page: _Page, now: float) -> Hit:
+        fault = page.fault
+        if fault.kind in BEHAVIOURS:
+            return Hit(fault)
+        reply = REPLIES[fault.kind].on(self._wire)
+        assert reply is not None
+        seconds = fault.retry_after_s
+        if seconds is None and reply.retry_after_s is not None:
+            left = page.left_s(now)
+            seconds = reply.retry_after_s if left is None else left
+        return Hit(fault, reply, {**retry_headers(seconds, fault.retry_after_as), **fault.headers})
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """What is set, with how often each has hit."""
+        return [{**page.fault.as_json(), "hits": page.hits} for page in self._pages]

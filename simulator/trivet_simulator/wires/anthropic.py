@@ -1,0 +1,117 @@
+"""The Anthropic API: POST /v1/messages, GET /v1/models."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import orjson
+
+from trivet_simulator.answers import Answer, Usage
+from trivet_simulator.catalogue import REPLIES, Reply
+from trivet_simulator.http import Request
+from trivet_simulator.limits import CONCURRENCY, INPUT, OUTPUT, REQUESTS, Refusal
+from trivet_simulator.wires.wire import BROKEN_SSE, Failure, Route, anthropic_error, bearer, letters, sse
+
+MODELS = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-sonnet-4-5", "claude-haiku-4-5")
+NO_CALL = bytes(16)
+_HEADER = {REQUESTS: "requests", INPUT: "input-tokens", OUTPUT: "output-tokens"}
+
+
+class AnthropicWire:
+    """First-party wire. Credentials: `x-api-key` or a bearer token."""
+
+    name = "anthropic"
+    max_body = 32 * 1024 * 1024
+    id_prefix = "msg_01"
+    request_id_header = "request-id"
+    json_type = "application/json"
+    stream_type = "text/event-stream; charset=utf-8"
+
+    def route(self, request: Request) -> Route | None:
+        """POST /v1/messages is the only call."""
+        return Route() if request.method == "POST" and request.path == "/v1/messages" else None
+
+    def page(self, request: Request) -> Failure:
+        """The list of models, or 404."""
+        headers = {"content-type": self.json_type, "request-id": self.request_id(NO_CALL)}
+        if request.method == "GET" and request.path == "/v1/models":
+            if self.no_credentials(request) is not None:
+                return self.failure(REPLIES["auth"].anthropic or self.invalid(""), "", headers["request-id"], {})
+            data = [{"type": "model", "id": m, "display_name": m, "created_at": "2026-01-01T00:00:00Z"} for m in MODELS]
+            body = {"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
+            return Failure(200, headers, orjson.dumps(body))
+        return self.failure(Reply(404, "not_found_error", "Not found"), "", headers["request-id"], {})
+
+    def request_id(self, token: bytes) -> str:
+        """`req_01…`."""
+        return "req_01" + letters(token)
+
+    def no_credentials(self, request: Request) -> Reply | None:
+        """401 without a key or token."""
+        if request.headers.get(b"x-api-key") or bearer(request):
+            return None
+        return Reply(401, "authentication_error", "x-api-key header is required")
+
+    def invalid(self, message: str) -> Reply:
+        """400 invalid_request_error."""
+        return Reply(400, "invalid_request_error", message)
+
+    def limited(self, refusal: Refusal, model: str) -> Reply:
+        """429 with the seconds until there is room."""
+        if refusal.what == CONCURRENCY:
+            message = "Number of concurrent connections has exceeded your rate limit. Please try again later."
+        else:
+            what = refusal.what.replace("_", " ")
+            message = (
+                f"This request would exceed your organization's rate limit of {refusal.limit:,.0f} {what} per minute "
+                f"(model: {model}). Please try again later."
+            )
+        return Reply(429, "rate_limit_error", message, retry_after_s=refusal.wait_s)
+
+    def failure(self, reply: Reply, model: str, request_id: str, headers: dict[str, str]) -> Failure:
+        """{"type": "error", "error": {…}, "request_id": …}."""
+        body = anthropic_error(reply, reply.message.replace("{model}", model), request_id)
+        retry = {"x-should-retry": "true"} if reply.status in (408, 409, 429, 529) or reply.status >= 500 else {}
+        return Failure(
+            reply.status, {"content-type": self.json_type, "request-id": request_id, **retry, **headers}, body
+        )
+
+    def limit_headers(self, left: dict[str, tuple[float, float, float]]) -> dict[str, str]:
+        """anthropic-ratelimit-*; `tokens` is input and output together where both are limited."""
+        out: dict[str, str] = {}
+        if not left:
+            return out
+        now = time.time()
+        shown = {_HEADER[what]: figures for what, figures in left.items()}
+        both = [left[what] for what in (INPUT, OUTPUT) if what in left]
+        if both:
+            shown["tokens"] = (sum(f[0] for f in both), sum(f[1] for f in both), max(f[2] for f in both))
+        for name, (limit, remaining, reset_s) in shown.items():
+            out[f"anthropic-ratelimit-{name}-limit"] = str(int(limit))
+            out[f"anthropic-ratelimit-{name}-remaining"] = str(int(remaining))
+            # whole seconds, rounded up
+            reset = time.gmtime(math.ceil(now + reset_s))
+            out[f"anthropic-ratelimit-{name}-reset"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", reset)
+        return out
+
+    def usage_headers(self, usage: Usage, latency_s: float) -> dict[str, str]:  # noqa: ARG002 - Bedrock's affair
+        """None here."""
+        return {}
+
+    def dress(self, answer: Answer) -> None:
+        """Service tier and place of inference."""
+        answer.service = {"service_tier": "standard", "inference_geo": "global"}
+
+    def frame(self, event: dict[str, Any]) -> bytes:
+        """Server-sent event."""
+        return sse(event)
+
+    def broken_frame(self) -> bytes:
+        """Half a JSON object in an event."""
+        return BROKEN_SSE
+
+    def error_frame(self) -> bytes:
+        """An overloaded_error after the 200."""
+        return sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})

@@ -1,0 +1,186 @@
+"""The Claude models Trivet knows: what each wire calls them, and what they can do.
+
+One row per model, under its first-party id. Light to import: no SDK, no price data. Sources (November 2026):
+- first-party ids and retirement dates: `anthropic` 2.12 (`types/model.py`, `DEPRECATED_MODELS`),
+  platform.claude.com/docs/en/about-claude/pricing
+- which wire serves a model: a wire is listed where `genai-prices` 0.2.3 has the model under `aws` or `google`
+  (Sonnet 5 on Vertex: LiteLLM 1.109.1's price map and the fallback of genai-prices)
+- ids, largest outputs, prefill: LiteLLM 1.109.1's price map, platform.claude.com/docs/en/models; of two figures
+  the larger, so that nothing is refused here which some wire accepts
+- Bedrock profiles: those that genai-prices and LiteLLM agree on, or that genai-prices took from the AWS price list.
+  AWS's page of each model is the authority: where it differs, a route's `models` setting wins over this table.
+- output rates: ours, rounded down. Published figures are few (Artificial Analysis: Sonnet 4.5 63, Opus 4.1 45
+  tokens a second), so they go by family. They serve one purpose: to warn that `max_tokens` cannot finish in time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from difflib import get_close_matches
+from typing import Literal, TypeAlias
+
+Provider: TypeAlias = Literal["anthropic", "bedrock", "vertex"]
+"""The three kinds of wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One Claude model. A wire that is None does not serve it."""
+
+    id: str
+    """The name used in jobs, routes, prices and tables."""
+    anthropic: str | None
+    """What `api.anthropic.com` is asked for: the dated snapshot where the model has one."""
+    bedrock: str | None
+    """The base id, without the prefix of an inference profile."""
+    bedrock_profiles: tuple[str, ...]
+    """Prefixes under which Bedrock serves it on demand; `global` first where there is one."""
+    vertex: str | None
+    context_window: int
+    """Tokens of prompt and answer together."""
+    max_output_tokens: int
+    output_tokens_per_s: int
+    """Rough usual rate of one stream, an estimate: for warnings only, never for limits or prices."""
+    prefill: bool | None
+    """Whether a last message of the assistant is continued; None = not known."""
+    aliases: tuple[str, ...] = ()
+    """Other first-party ids of the same model."""
+    retires: date | None = None
+    """The day the Anthropic API stops serving it; the clouds keep days of their own."""
+
+
+_HAIKU, _SONNET, _OPUS, _LARGE = 90, 55, 45, 35  # output tokens a second, by family: estimates, see above
+_K200, _M1 = 200_000, 1_000_000
+_K32, _K64, _K128 = 32_000, 64_000, 128_000
+
+
+def _plain(name: str, profiles: str, rate: int, *, vertex: bool = True, bedrock_suffix: str = "") -> Model:
+    """A model since 4.6: one undated name on every wire, a million tokens of context, no prefill."""
+    prefixes = tuple(profiles.split())
+    base = f"anthropic.{name}{bedrock_suffix}" if prefixes else None
+    return Model(name, name, base, prefixes, name if vertex else None, _M1, _K128, rate, prefill=False)
+
+
+# fmt: off
+MODELS: tuple[Model, ...] = (
+    #      first-party id         Bedrock profiles                            rate
+    _plain("claude-haiku-5-5",    "global us eu jp au apac us-gov",           _HAIKU),
+    _plain("claude-sonnet-5-5",   "global us eu jp au apac us-gov",           _SONNET),
+    _plain("claude-opus-5-5",     "global us eu jp au",                       _OPUS),
+    _plain("claude-fable-5-2",    "global us eu",                             _LARGE),
+    _plain("claude-mythos-5-2",   "global us eu",                             _LARGE, vertex=False),
+    _plain("claude-fable-5-1",    "global us",                                _LARGE),
+    _plain("claude-mythos-5-1",   "",                                         _LARGE, vertex=False),
+    _plain("claude-fable-5",      "global us eu au",                          _LARGE),
+    _plain("claude-mythos-5",     "",                                         _LARGE, vertex=False),
+    _plain("claude-sonnet-5",     "global us eu jp au in apac us-gov",        _SONNET),
+    _plain("claude-opus-5",       "global us eu jp au in",                    _OPUS),
+    _plain("claude-opus-4-8",     "global us eu jp au",                       _OPUS),
+    _plain("claude-opus-4-7",     "global us eu jp au apac",                  _OPUS),
+    _plain("claude-opus-4-6",     "global us eu au",                          _OPUS, bedrock_suffix="-v1"),
+    _plain("claude-sonnet-4-6",   "global us eu jp au apac",                  _SONNET),
+    Model("claude-haiku-4-5", "claude-haiku-4-5-20251001",
+          "anthropic.claude-haiku-4-5-20251001-v1:0", ("global", "us", "eu", "jp", "au", "in", "apac", "us-gov"),
+          "claude-haiku-4-5@20251001", _K200, _K64, _HAIKU, prefill=True, aliases=("claude-haiku-4-5-20251001",)),
+    Model("claude-sonnet-4-5", "claude-sonnet-4-5-20250929",
+          "anthropic.claude-sonnet-4-5-20250929-v1:0", ("global", "us", "eu", "jp", "au", "us-gov"),
+          "claude-sonnet-4-5@20250929", _K200, _K64, _SONNET, prefill=True, aliases=("claude-sonnet-4-5-20250929",),
+          retires=date(2026, 11, 30)),
+    Model("claude-opus-4-5", "claude-opus-4-5-20251101",
+          "anthropic.claude-opus-4-5-20251101-v1:0", ("global", "us", "eu"),
+          "claude-opus-4-5@20251101", _K200, _K64, _OPUS, prefill=True, aliases=("claude-opus-4-5-20251101",)),
+    # retired by Anthropic, still served by both clouds (platform.claude.com pricing page)
+    Model("claude-opus-4-1", None,
+          "anthropic.claude-opus-4-1-20250805-v1:0", ("us", "eu"),
+          "claude-opus-4-1@20250805", _K200, _K32, _OPUS, prefill=True, aliases=("claude-opus-4-1-20250805",)),
+    Model("claude-mythos-preview", "claude-mythos-preview", None, (), None, _M1, _K128, _LARGE, prefill=False,
+          retires=date(2026, 6, 30)),
+)
+# fmt: on
+
+_BY_NAME: dict[str, Model] = {name: model for model in MODELS for name in (model.id, *model.aliases)}
+
+# The geography whose profile keeps a call from this AWS region inside it. The first that fits counts.
+# London, Zurich, Canada, the Gulf, Israel, Africa, Mexico and South America have no profile of their own.
+_REGION_GEO: tuple[tuple[str, str], ...] = (
+    ("us-gov-", "us-gov"),
+    ("us-", "us"),
+    ("eu-west-2", ""),
+    ("eu-central-2", ""),
+    ("eu-", "eu"),
+    ("ap-northeast-1", "jp"),
+    ("ap-northeast-3", "jp"),
+    ("ap-southeast-2", "au"),
+    ("ap-southeast-4", "au"),
+    ("ap-south-", "in"),
+    ("ap-", "apac"),
+)
+# Where a call may be sent from a region when it need not stay in its own geography and there is no global profile.
+_NEXT_GEO: dict[str, tuple[str, ...]] = {"jp": ("apac",), "au": ("apac",), "in": ("apac",)}
+
+
+def known(name: str) -> Model | None:
+    """The model of a first-party id or alias (`claude-haiku-4-5-20251001`), or None. Clouds' names are not taken."""
+    return _BY_NAME.get(name)
+
+
+def near_matches(name: str, limit: int = 3) -> list[str]:
+    """First-party ids that look like `name`, best first, for "did you mean". Takes a cloud's name for its model too."""
+    bare = name.lower().strip().rpartition("anthropic.")[2].rpartition("/")[2].partition("@")[0].replace(".", "-")
+    bare = bare.partition(":")[0].removesuffix("-v1")
+    found = [_BY_NAME[near].id for near in get_close_matches(bare, _BY_NAME, n=2 * limit, cutoff=0.6)]
+    return list(dict.fromkeys(found))[:limit]
+
+
+def models_of(provider: Provider) -> list[Model]:
+    """The models that this wire serves, newest first."""
+    match provider:
+        case "anthropic":
+            return [model for model in MODELS if model.anthropic is not None]
+        case "bedrock":
+            return [model for model in MODELS if model.bedrock is not None]
+        case "vertex":
+            return [model for model in MODELS if model.vertex is not None]
+
+
+def wire_model(
+    model: str,
+    provider: Provider,
+    region: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    resident: bool = False,
+) -> str | None:
+    """The id to put on the wire for `model` on a route, or None where that route cannot serve it.
+
+    `overrides` is the route's `models` setting and is taken as it stands, also for models this table does not know.
+
+    Bedrock takes calls on demand only through an inference profile, named by a prefix. The prefix is `global.` where
+    the model has such a profile: 10 % cheaper than the others and with the most capacity. It may be served in any
+    commercial AWS region, so a route that declares residency passes `resident=True` and gets the profile of
+    the region's own geography (`us.`, `eu.`, `jp.`, `au.`, `in.`, `apac.`, `us-gov.`) or None, never a wider one.
+    GovCloud has no global profile.
+    """
+    entry = known(model)
+    if overrides:
+        for name in (model, *((entry.id, *entry.aliases) if entry else ())):
+            if name in overrides:
+                return overrides[name]
+    if entry is None:
+        return None
+    match provider:
+        case "anthropic":
+            return entry.anthropic
+        case "vertex":
+            return entry.vertex
+        case "bedrock":
+            return _bedrock_model(entry, region or "", resident)
+
+
+def _bedrock_model(entry: Model, region: str, resident: bool) -> str | None:
+    geo = next((geo for start, geo in _REGION_GEO if region.startswith(start)), "")
+    if resident or geo == "us-gov":
+        wanted: tuple[str, ...] = (geo,)
+    else:
+        wanted = ("global", geo, *_NEXT_GEO.get(geo, ()))
+    return next((f"{prefix}.{entry.bedrock}" for prefix in wanted if prefix in entry.bedrock_profiles), None)

@@ -1,0 +1,100 @@
+"""Every exception that Trivet raises for a person to read.
+
+    TrivetError
+    ├── ConfigError            a setting is wrong; names the file (or variable) and the key
+    ├── InvalidRequest         a request is wrong; names the field, and the index or line in a bulk submit
+    │   └── KeyConflict        the idempotency key is taken by a different request
+    ├── NotFound               no such job, batch or route
+    ├── BatchIncomplete        the batch took only a part of its requests and does not run
+    ├── StoreError             the database cannot be used
+    │   ├── StoreUnavailable   it does not answer
+    │   └── SchemaMismatch     its schema is older or newer than this Trivet
+    ├── BrokerUnavailable      the broker or the shared state does not answer
+    ├── ProcessFailed          a part that was to be started here did not start
+    └── ResultTimeout          waiting ended before the job did
+
+No message carries a password, a key or a prompt.
+"""
+
+from dataclasses import dataclass
+
+
+class TrivetError(Exception):
+    """The root of all of these."""
+
+    hint: str = ""
+    """What to do about it, one sentence, or nothing."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        if hint:
+            self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigError(TrivetError):
+    """A setting is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with one request of a bulk submit. `where` is an index ("request 17") or a line ("line 731")."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class InvalidRequest(TrivetError):
+    """A request is wrong. `field` is its path in the request; `problems` has one entry per bad request of a bulk."""
+
+    def __init__(self, message: str, *, field: str = "", problems: tuple[Problem, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+        self.problems = problems
+
+
+class KeyConflict(InvalidRequest):
+    """The idempotency key is taken by a job with a different request."""
+
+
+class NotFound(TrivetError):
+    """No such job, batch or route."""
+
+
+class BatchIncomplete(TrivetError):
+    """The batch took only a part of its requests; nothing of it runs until it is resumed or accepted as it is."""
+
+    def __init__(self, message: str, *, name: str, taken: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+        self.taken = taken
+
+
+class StoreError(TrivetError):
+    """The database cannot be used."""
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer."""
+
+
+class SchemaMismatch(StoreError):
+    """The schema of the database is not the one this Trivet works with."""
+
+
+class BrokerUnavailable(TrivetError):
+    """The broker or the shared state does not answer."""
+
+
+class ProcessFailed(TrivetError):
+    """A part that was to be started on this machine did not start."""
+
+
+class ResultTimeout(TrivetError, TimeoutError):
+    """Waiting ended before the job did. The job goes on."""

@@ -1,0 +1,140 @@
+"""What some wires have and others do not: the one table of it, and what a request needs of it.
+
+A route whose provider lacks a feature of a job is not eligible for that job. The source of a row is, unless it says
+otherwise, the availability table in `anthropics/skills` (skills/claude-api/shared/platform-availability.md, 2026),
+Anthropic's own list for its API, Bedrock and Vertex. `verified` is False where a cloud is left out only because nothing
+says that it has the feature.
+
+All three wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
+structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
+(`context_management`, a beta), bash, text editor, memory and single computer-use tools.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from trivet_tasks.catalog import Provider
+from trivet_tasks.request_messages import content_blocks
+
+WIRES: frozenset[Provider] = frozenset(("anthropic", "bedrock", "vertex"))
+"""Every kind of wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One thing a request may need of a wire, and how to tell that it does."""
+
+    name: str
+    wires: frozenset[Provider]
+    """The providers that have it."""
+    fields: tuple[str, ...] = ()
+    """Top-level fields of the body, or `field.key` inside one, whose presence asks for it."""
+    tools: tuple[str, ...] = ()
+    """Beginnings of a tool's `type`."""
+    blocks: tuple[str, ...] = ()
+    """Types of content blocks."""
+    sources: tuple[str, ...] = ()
+    """Types of the source of an image or document."""
+    above_bytes: int | None = None
+    """Needed by bodies larger than this."""
+    note: str = ""
+    verified: bool = True
+
+
+_FIRST: frozenset[Provider] = frozenset(("anthropic",))
+_NOT_BEDROCK: frozenset[Provider] = frozenset(("anthropic", "vertex"))
+
+TABLE: tuple[Feature, ...] = (
+    Feature("service_tier", _FIRST, fields=("service_tier",),
+            note="LiteLLM drops it for the clouds (facts/providers.md 5); their tiers are named differently"),
+    Feature("inference_geo", _FIRST, fields=("inference_geo",),
+            note="elsewhere the endpoint or inference profile decides (platform.claude.com, data residency)"),
+    Feature("fast_mode", _FIRST, fields=("speed",), note="research preview of the Claude API"),
+    Feature("files", _FIRST, sources=("file",), blocks=("container_upload",),
+            note="a file id is known to one account only"),
+    Feature("url_sources", _FIRST, sources=("url",),
+            note="platform.claude.com, vision: base64 only on Bedrock and Google; for documents taken to be the same"),
+    Feature("web_search", _NOT_BEDROCK, tools=("web_search_20250305",), blocks=("web_search_tool_result",)),
+    Feature("web_search_filtered", _FIRST, tools=("web_search_",),
+            note="versions after 20250305 (dynamic filtering): Vertex has the basic tool only"),
+    Feature("web_fetch", _FIRST, tools=("web_fetch_",), blocks=("web_fetch_tool_result",)),
+    Feature("code_execution", _FIRST, tools=("code_execution_",),
+            blocks=("code_execution_tool_result", "bash_code_execution_tool_result",
+                    "text_editor_code_execution_tool_result")),
+    Feature("programmatic_tools", _FIRST, note="a tool whose allowed_callers name more than direct"),
+    Feature("advisor", _FIRST, tools=("advisor_",), note="beta"),
+    Feature("toolset_20260801", _FIRST, tools=("browser_toolset_", "computer_toolset_"), verified=False,
+            note="computer use is in beta on all three; this form of it is newer than the list"),
+    Feature("container", _FIRST, fields=("container",), note="containers and Agent Skills"),
+    Feature("mcp", _FIRST, fields=("mcp_servers",), tools=("mcp_toolset",), blocks=("mcp_tool_use", "mcp_tool_result"),
+            note="beta"),
+    Feature("system_messages", _FIRST, note="messages of role system within the conversation; some models only"),
+    Feature("fallbacks", _FIRST, fields=("fallbacks",), note="beta"),
+    Feature("diagnostics", _FIRST, fields=("diagnostics",), note="cache diagnostics, beta"),
+    Feature("task_budget", _FIRST, fields=("output_config.task_budget",), verified=False, note="beta"),
+    Feature("compaction", _FIRST, fields=("compaction",), verified=False,
+            note="beta compact-2026-09-04; compaction as an edit of context_management is on all three"),
+    Feature("thread", _FIRST, fields=("thread",), verified=False, note="beta; the state stays with one account"),
+    Feature("billing_policy", _FIRST, fields=("billing_policy",), verified=False, note="beta"),
+    Feature("automatic_caching", _NOT_BEDROCK, fields=("cache_control",), verified=False,
+            note="Bedrock's InvokeModel answers 400 to cache_control at the top level for Opus 4.6 and earlier, "
+                 "of later models nothing is said; marks on blocks work everywhere"),
+    Feature("body_over_20_mb", _NOT_BEDROCK, above_bytes=20_000_000,
+            note="docs.aws.amazon.com, Anthropic Claude Messages API, request and response: at most 20 MB"),
+    Feature("body_over_30_mb", _FIRST, above_bytes=30_000_000, verified=False,
+            note="Vertex is said to take 30 MB; no page at hand states it"),
+)  # fmt: skip
+"""Every feature. Of several tool beginnings that fit, the longest counts."""
+
+_BY_NAME: Mapping[str, Feature] = {feature.name: feature for feature in TABLE}
+_BY_FIELD = {field: feature.name for feature in TABLE for field in feature.fields if "." not in field}
+_BY_INNER = [(*field.split("."), feature.name) for feature in TABLE for field in feature.fields if "." in field]
+_BY_BLOCK = {block: feature.name for feature in TABLE for block in feature.blocks}
+_BY_SOURCE = {source: feature.name for feature in TABLE for source in feature.sources}
+_BY_TOOL = sorted(((start, one.name) for one in TABLE for start in one.tools), key=lambda pair: -len(pair[0]))
+_BY_SIZE = [(feature.above_bytes, feature.name) for feature in TABLE if feature.above_bytes is not None]
+
+
+def features_of(body: Mapping[str, object], size: int = 0) -> tuple[str, ...]:
+    """The names of the features that a checked Messages API body needs, sorted. `size` is its length in bytes."""
+    found = {name for field, name in _BY_FIELD.items() if body.get(field) is not None}
+    found.update(name for limit, name in _BY_SIZE if size > limit)
+    for field, key, name in _BY_INNER:
+        inner = body.get(field)
+        if isinstance(inner, Mapping) and inner.get(key) is not None:
+            found.add(name)
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list | tuple) else ():
+        if isinstance(tool, Mapping):
+            found.update(_of_tool(tool))
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list | tuple) else ():
+        if isinstance(message, Mapping) and message.get("role") == "system":
+            found.add("system_messages")
+    for block in content_blocks(body):
+        kind, source = block.get("type"), block.get("source")
+        if isinstance(kind, str) and kind in _BY_BLOCK:
+            found.add(_BY_BLOCK[kind])
+        wanted = source.get("type") if isinstance(source, Mapping) else None
+        if isinstance(wanted, str) and wanted in _BY_SOURCE:
+            found.add(_BY_SOURCE[wanted])
+    return tuple(sorted(found))
+
+
+def _of_tool(tool: Mapping[str, object]) -> Iterable[str]:
+    kind, callers = tool.get("type"), tool.get("allowed_callers")
+    if isinstance(kind, str):
+        yield from [name for start, name in _BY_TOOL if kind.startswith(start)][:1]
+    if isinstance(callers, list | tuple) and any(caller != "direct" for caller in callers):
+        yield "programmatic_tools"
+
+
+def lacks(provider: Provider, features: Iterable[str]) -> tuple[str, ...]:
+    """Which of these features the provider does not have, in the order given. A name not in the table is lacking."""
+    return tuple(name for name in features if name not in _BY_NAME or provider not in _BY_NAME[name].wires)
+
+
+def wires_with(features: Iterable[str]) -> frozenset[Provider]:
+    """The providers that have all of these features; empty where none has, all three for no features."""
+    wanted = tuple(features)
+    return frozenset(provider for provider in WIRES if not lacks(provider, wanted))

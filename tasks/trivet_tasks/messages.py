@@ -1,0 +1,80 @@
+"""The messages between schedulers and workers: one message carries one chunk of jobs to one route.
+
+A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from trivet_tasks.errors import BrokerUnavailable
+from trivet_tasks.latency import Latency
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.urls import masked
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Jobs of one class and model on their way to one route."""
+
+    route: str
+    provider: str
+    latency: Latency
+    model: str
+    jobs: tuple[Claimed, ...]
+
+    def to_args(self) -> list[Any]:
+        """The Celery arguments."""
+        return [self.route, self.latency.value, self.model, [list(job) for job in self.jobs]]
+
+    @classmethod
+    def from_args(cls, provider: str, args: Sequence[Any]) -> "Chunk":
+        """Back from the Celery arguments; the provider is in the task's name."""
+        route, latency, model, jobs = args
+        return cls(route, provider, Latency(latency), model, tuple(Claimed(*job) for job in jobs))
+
+    def __str__(self) -> str:
+        return f"(route={self.route}, class={self.latency}, model={self.model}, jobs={len(self.jobs)})"
+
+
+def queue_name(route: str, latency: Latency) -> str:
+    """The queue of a route and class."""
+    return f"{route}.{latency}"
+
+
+def task_name(provider: str) -> str:
+    """The task's name: by provider, so that Flower and its metrics tell the providers apart."""
+    return f"trivet.run.{provider}"
+
+
+def publish(app: Celery, chunks: Iterable[Chunk], expires_s: float) -> None:
+    """Send chunks to their queues, pipelined where the broker can.
+
+    Args:
+        expires_s: seconds after which a message is worthless, since its jobs are dispatched again by then.
+
+    Raises:
+        BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.
+    """
+    try:
+        with app.producer_pool.acquire(block=True, timeout=10) as producer, producer.batch(max_size=100):
+            for chunk in chunks:
+                app.send_task(
+                    task_name(chunk.provider),
+                    args=chunk.to_args(),
+                    queue=queue_name(chunk.route, chunk.latency),
+                    producer=producer,
+                    expires=expires_s,
+                    argsrepr=str(chunk),
+                    kwargsrepr="{}",
+                    retry=False,
+                    ignore_result=True,
+                )
+    except (OperationalError, RedisError, OSError, TimeoutError) as error:
+        url = masked(app.conf.broker_url)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokerUnavailable(f"The broker {url} does not answer: {reason}.") from None

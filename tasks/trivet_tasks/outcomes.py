@@ -1,0 +1,52 @@
+"""What may come of a provider call, and what may become of a job: the words, not the rules.
+
+The rules that sort a provider's answer into an outcome are `trivet_worker.sorting`; what follows from an outcome is
+`trivet_scheduler.verdicts`.
+"""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What came of one provider call."""
+
+    SUCCEEDED = "succeeded"
+    """A whole message, whatever its stop reason."""
+    RATE_LIMITED = "rate_limited"
+    """The account's limits; the route is closed until the provider said, its health untouched."""
+    OVERLOADED = "overloaded"
+    """The provider is short of capacity (529, 503, model not ready)."""
+    SERVER_ERROR = "server_error"
+    """The provider failed (500, 502, 504, model error), or said something nobody knows."""
+    TIMEOUT = "timeout"
+    """The guard around the call fired, or the provider gave up waiting for its model."""
+    CONNECTION = "connection"
+    """Refused, reset, no such host, TLS."""
+    INCOMPLETE = "incomplete"
+    """A 200 that is not a whole message: cut, garbled, empty, without a stop reason."""
+    UNUSABLE = "unusable"
+    """The account or the model is not to be had here: key, permission, money, unknown model."""
+    INVALID = "invalid"
+    """The request's own fault; no route would take it."""
+    DOUBTFUL = "doubtful"
+    """A 400 whose reason is not known: one other provider is asked."""
+    CANCELLED = "cancelled"
+    """The call was dropped on our side: the job was cancelled or the worker shut down."""
+    UNKNOWN = "unknown"
+    """Nobody knows: the worker died between the call and its record."""
+
+
+class JobState(StrEnum):
+    """Where a job is on its way."""
+
+    WAITING = "waiting"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+END_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})
+"""The four ways a job can end. Once in one of them a job never leaves it, other than by `batch retry`."""

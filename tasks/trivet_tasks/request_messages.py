@@ -1,0 +1,169 @@
+"""The conversation of a request: what its messages and content blocks must look like, and how errors speak of values.
+
+What is refused here the API would refuse too, as of its version 2026-10-21
+(platform.claude.com/docs/en/api/migration-2026-10-21). No error made here or in the modules built on this one holds a
+value of the request, other than numbers and short plain names.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from trivet_tasks.errors import InvalidRequest
+
+MAX_MESSAGES = 100_000
+"""A limit of the Messages API (anthropic 2.12.0, `types/message_create_params.py`)."""
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]{0,59}")
+"""What an error may repeat: it looks like a name, not like a text."""
+
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "image": ("source",),
+    "document": ("source",),
+    "tool_use": ("id", "name", "input"),
+    "tool_result": ("tool_use_id",),
+}
+
+
+def wrong(field: str, what: str) -> InvalidRequest:
+    """The error for one field: `what` says what is wrong and what is allowed, as a sentence without its subject."""
+    return InvalidRequest(f"{field}: {what}", field=field)
+
+
+def shown(value: object) -> str:
+    """A value as an error may show it: a short plain name or a number as it is, of everything else only what it is."""
+    if isinstance(value, str):
+        if not value:
+            return "empty"
+        return value if PLAIN_NAME.fullmatch(value) else f"a string of {len(value):,} characters"
+    if value is None:
+        return "missing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) < 10**15 else "a number of more than 15 digits"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "an object" if isinstance(value, Mapping) else f"of the Python type {type(value).__name__}"
+
+
+def check_text(text: object, field: str) -> str:
+    """The text, checked to have more than white space in it, which the API wants of every text."""
+    if not isinstance(text, str):
+        raise wrong(field, f"must be a string, is {shown(text)}.")
+    if not text or text.isspace():
+        raise wrong(field, "must not be empty." if not text else "must hold more than white space.")
+    return text
+
+
+def check_messages(messages: object, *, prefill: bool | None = None) -> None:
+    """Check the conversation. `prefill` False: the model does not go on from a last message of the assistant.
+
+    Raises:
+        InvalidRequest: naming the message and block.
+    """
+    if not isinstance(messages, list | tuple):
+        more = " Plain text goes under prompt." if isinstance(messages, str) else ""
+        raise wrong("messages", f"must be a list of messages, is {shown(messages)}.{more}")
+    if not messages:
+        raise wrong("messages", "must not be empty.")
+    if len(messages) > MAX_MESSAGES:
+        raise wrong("messages", f"may hold at most {MAX_MESSAGES:,} messages, holds {len(messages):,}.")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]", first=index == 0)
+    last = messages[-1]
+    if prefill is False and last["role"] == "assistant" and _only_text(last["content"]):
+        raise wrong(
+            f"messages[{len(messages) - 1}].role",
+            "the last message must be the user's: this model does not continue a text of the assistant (prefill).",
+        )
+
+
+def _check_message(message: object, field: str, *, first: bool) -> None:
+    if not isinstance(message, dict):
+        raise wrong(field, f"must be an object with role and content, is {shown(message)}.")
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ("user", "assistant", "system"):
+        raise wrong(f"{field}.role", f"must be user or assistant, is {shown(role)}.")
+    if "content" not in message:
+        raise wrong(f"{field}.content", "is missing.")
+    content = message["content"]
+    if first and role == "system":
+        raise wrong(f"{field}.role", "the first message must be the user's. A system prompt goes under system.")
+    if first and role == "assistant" and not _is_compaction(content):
+        raise wrong(f"{field}.role", "the first message must be the user's, is the assistant's.")
+    if isinstance(content, str):
+        check_text(content, f"{field}.content")
+    elif isinstance(content, list | tuple):
+        if not content:
+            raise wrong(f"{field}.content", "must not be empty.")
+        for index, block in enumerate(content):
+            _check_block(block, f"{field}.content[{index}]", role)
+    else:
+        raise wrong(f"{field}.content", f"must be a string or a list of blocks, is {shown(content)}.")
+
+
+def _is_compaction(content: object) -> bool:
+    """Whether a conversation begins with the block that stands for its summarised past."""
+    first = content[0] if isinstance(content, list | tuple) and content else None
+    return isinstance(first, dict) and first.get("type") == "compaction"
+
+
+def _only_text(content: object) -> bool:
+    """A turn that ended in a server tool (`pause_turn`) may be sent back as it is: it is not all text."""
+    return isinstance(content, str) or (
+        isinstance(content, list | tuple) and all(block.get("type") == "text" for block in content)
+    )
+
+
+def _check_block(block: object, field: str, role: str) -> None:
+    if not isinstance(block, dict):
+        raise wrong(field, f"must be an object with a type, is {shown(block)}.")
+    kind = block.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise wrong(f"{field}.type", f"must be a name such as text, is {shown(kind)}.")
+    if kind == "text":
+        check_text(block.get("text"), f"{field}.text")
+        if role == "user" and block.get("citations") is not None:
+            raise wrong(f"{field}.citations", "text of the user may not carry citations (API version 2026-10-21).")
+        return
+    for name in _NEEDED.get(kind, ()):
+        if block.get(name) is None:
+            raise wrong(f"{field}.{name}", f"is missing from a block of type {kind}.")
+    if kind in ("image", "document"):
+        if kind == "document" and role == "assistant":
+            raise wrong(field, "documents may not stand in the assistant's turns (API version 2026-10-21).")
+        _check_source(block["source"], f"{field}.source")
+
+
+def _check_source(source: object, field: str) -> None:
+    if not isinstance(source, dict):
+        raise wrong(field, f"must be an object with a type, is {shown(source)}.")
+    kind = source.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise wrong(f"{field}.type", f"must be a name such as base64, is {shown(kind)}.")
+    for name in {"base64": ("media_type", "data"), "url": ("url",), "file": ("file_id",)}.get(kind, ()):
+        value = source.get(name)
+        if not isinstance(value, str) or not value:
+            raise wrong(f"{field}.{name}", f"must be a string that is not empty, is {shown(value)}.")
+
+
+def content_blocks(body: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    """Every content block of a checked body: system, messages, and those inside tool results and documents."""
+    messages = body.get("messages")
+    waiting: list[object] = [body.get("system")]
+    if isinstance(messages, list | tuple):
+        waiting += [message.get("content") for message in messages if isinstance(message, dict)]
+    while waiting:
+        blocks = waiting.pop()
+        if isinstance(blocks, dict):
+            blocks = [blocks]
+        if not isinstance(blocks, list | tuple):
+            continue
+        for block in blocks:
+            if isinstance(block, dict):
+                yield block
+                waiting.append(block.get("content"))
+                source = block.get("source")
+                if isinstance(source, dict):
+                    waiting.append(source.get("content"))

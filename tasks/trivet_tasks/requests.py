@@ -1,0 +1,261 @@
+"""From what a person submits to a validated job.
+
+A request is the Messages API body (`trivet_tasks.request_body` has its fields) plus Trivet's own fields:
+
+    model        first-party id, e.g. claude-sonnet-5-5
+    prompt       a text, short for messages with this one message of the user
+    key          idempotency: the same key never runs twice
+    latency      realtime, batch (the default), async or deferred
+    deadline     after this the result is worthless: seconds from now, or a moment (datetime with time zone, ISO 8601)
+    not_before   do not start earlier: the same forms
+    tags         up to 20 names with a text each
+    residency    one place or several, each of which the route must declare
+    compliance   one regime or several, likewise
+    tenant       whom the work is done for
+    cache        whether an earlier answer to an equal request may be used (the default)
+
+A field that is None counts as not given. Errors name the field and what is allowed, never a text of the request.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from hashlib import blake2b
+
+from trivet_tasks.catalog import Model, known, near_matches
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.features import features_of
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+from trivet_tasks.request_body import (
+    BETA_FIELDS,
+    BODY_FIELDS,
+    REFUSED_FIELDS,
+    check_max_tokens,
+    check_thinking_budget,
+)
+from trivet_tasks.request_json import estimate_input, write_body
+from trivet_tasks.request_messages import check_messages, check_text, shown, wrong
+from trivet_tasks.request_terms import (
+    MAX_KEY_CHARS,
+    MAX_TENANT_CHARS,
+    read_latency,
+    read_name,
+    read_names,
+    read_tags,
+    read_times,
+)
+from trivet_tasks.settings import Settings
+
+OWN_FIELDS = frozenset({
+    "model", "prompt", "key", "latency", "deadline", "not_before",
+    "tags", "residency", "compliance", "tenant", "cache",
+})  # fmt: skip
+"""Trivet's own fields; the rest of a request is the Messages API body."""
+
+_ALL_FIELDS = OWN_FIELDS | BODY_FIELDS.keys()
+
+
+def parse_request(
+    request: Mapping[str, object],
+    *,
+    settings: Settings,
+    defaults: Mapping[str, object] = {},
+    now: float,
+    where: str = "",
+) -> JobSpec:
+    """Validate one request.
+
+    Args:
+        request: see the head of this module. It is not changed.
+        settings: for the classes' deadlines and timeouts, and for model names that only a route knows.
+        defaults: fields to take where the request does not give them; `tags` are merged, the request's winning.
+        now: the moment of the submit, seconds since the epoch; `deadline` and `not_before` in seconds count from it.
+        where: put before an error's message, e.g. `request 17`.
+
+    Raises:
+        InvalidRequest: with `field` and a message such as `request 17: messages: must not be empty.`
+    """
+    try:
+        return _parse(request, settings, defaults, now)
+    except InvalidRequest as error:
+        if not where:
+            raise
+        raise InvalidRequest(f"{where}: {error.message}", field=error.field, hint=error.hint) from None
+
+
+def parse_requests(
+    requests: Iterable[Mapping[str, object]],
+    *,
+    settings: Settings,
+    defaults: Mapping[str, object] = {},
+    now: float | None = None,
+) -> Iterator[JobSpec]:
+    """Validate requests one by one as they are asked for, holding none of them.
+
+    `now` None: each counts its times from the moment it is read. What the iterable itself raises passes through.
+
+    Raises:
+        InvalidRequest: at the first bad one; its message begins with `request 17`, counted from 0 as in Python.
+    """
+    if isinstance(requests, Mapping | str | bytes) or not isinstance(requests, Iterable):
+        raise wrong("requests", f"must be an iterable of requests (objects), is {shown(requests)}.")
+    for index, request in enumerate(requests):
+        moment = time.time() if now is None else now
+        yield parse_request(request, settings=settings, defaults=defaults, now=moment, where=f"request {index}")
+
+
+def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[str, object], now: float) -> JobSpec:
+    given = _merged(request, defaults)
+    model_id, model = _model(given.get("model"), settings)
+    latency = read_latency(given.get("latency"))
+    body = _body(given, model)
+    max_tokens = check_max_tokens(given.get("max_tokens"), model.max_output_tokens if model else None)
+    check_thinking_budget(given.get("thinking"), given, max_tokens)
+    not_before, deadline = read_times(given, latency, settings, now)
+    key = read_name(given.get("key"), "key", MAX_KEY_CHARS)
+    tenant = read_name(given.get("tenant"), "tenant", MAX_TENANT_CHARS)
+    tags = read_tags(given.get("tags"))
+    residency, compliance = (
+        read_names(given.get("residency"), "residency"),
+        read_names(given.get("compliance"), "compliance"),
+    )
+    cache = given.get("cache", True)
+    if not isinstance(cache, bool):
+        raise wrong("cache", f"must be true or false, is {shown(cache)}.")
+    raw = write_body(body)
+    return JobSpec(
+        model=model_id,
+        latency=latency,
+        body=raw,
+        fingerprint=blake2b(b"%b\n%b" % (model_id.encode(), raw), digest_size=16).hexdigest(),
+        input_estimate=estimate_input(body, len(raw)),
+        max_tokens=max_tokens,
+        key=key,
+        deadline_at=deadline,
+        not_before=not_before,
+        tenant=tenant,
+        tags=tags,
+        residency=residency,
+        compliance=compliance,
+        features=features_of(body, len(raw)),
+        cache=cache,
+        warnings=_warnings(body, model, latency, max_tokens, settings),
+    )
+
+
+def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object]:
+    """The fields that are given, the request's over the defaults, `prompt` turned into `messages`."""
+    if not isinstance(request, Mapping):
+        raise wrong("request", f"must be an object with messages, model and max_tokens, is {shown(request)}.")
+    _check_names(request)
+    merged: dict[str, object] = dict(request)
+    if defaults:
+        merged = _laid_under(defaults, merged)
+    merged = {name: value for name, value in merged.items() if value is not None and name != "stream"}
+    if "prompt" in merged:
+        if "messages" in merged:
+            raise wrong("prompt", "is short for messages; give only one of the two.")
+        prompt = merged.pop("prompt")
+        check_text(prompt, "prompt")
+        merged["messages"] = [{"role": "user", "content": prompt}]
+    elif "messages" not in merged:
+        raise wrong("messages", "is missing; give messages, or one text as prompt.")
+    return merged
+
+
+def _laid_under(defaults: Mapping[str, object], request: dict[str, object]) -> dict[str, object]:
+    _check_names(defaults)
+    merged = {**defaults, **request}
+    for one, other in (("prompt", "messages"), ("messages", "prompt")):
+        if one in request and other not in request:
+            merged.pop(other, None)
+    below, above = defaults.get("tags"), request.get("tags")
+    if isinstance(below, Mapping) and isinstance(above, Mapping):
+        merged["tags"] = {**below, **above}
+    return merged
+
+
+def _check_names(fields: Mapping[str, object]) -> None:
+    for name in fields:
+        if name not in _ALL_FIELDS and not _says_nothing(name, fields[name]):
+            raise _unknown(name)
+
+
+def _says_nothing(name: str, value: object) -> bool:
+    return (value is None and name in REFUSED_FIELDS) or (name == "stream" and value is False)
+
+
+def _unknown(name: object) -> InvalidRequest:
+    if not isinstance(name, str):
+        return wrong("request", f"holds a key that is not a string: {shown(name)}.")
+    if name in REFUSED_FIELDS:
+        return wrong(name, REFUSED_FIELDS[name])
+    field = shown(name)
+    near = get_close_matches(name, _ALL_FIELDS, n=1, cutoff=0.6) if field == name else []
+    return wrong(field, "unknown key." + (f" Did you mean {near[0]}?" if near else ""))
+
+
+def _model(value: object, settings: Settings) -> tuple[str, Model | None]:
+    """The model's first-party id, and what is known of it: None where only a route names it."""
+    if not isinstance(value, str):
+        given = "is missing" if value is None else f"must be a string, is {shown(value)}"
+        raise wrong("model", f"{given}; give a first-party id such as claude-sonnet-5-5.")
+    model = known(value)
+    if model is not None:
+        return model.id, model
+    if any(value in route.models for route in settings.routes.values()):
+        return value, None
+    what = shown(value)
+    near = near_matches(value) if what == value else []
+    more = f"Did you mean {' or '.join(near)}?" if near else "Give a first-party id such as claude-sonnet-5-5."
+    raise wrong("model", f"no such model: {what}. {more}")
+
+
+def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
+    """The Messages API body, checked but for `max_tokens`."""
+    check_messages(given["messages"], prefill=model.prefill if model else None)
+    body: dict[str, object] = {}
+    for name, value in given.items():
+        if name in OWN_FIELDS:
+            continue
+        check = BODY_FIELDS[name]
+        if check is not None:
+            check(value)
+        body[name] = value
+    if "tool_choice" in body and not body.get("tools"):
+        raise wrong("tool_choice", "needs tools.")
+    return body
+
+
+def _warnings(
+    body: Mapping[str, object], model: Model | None, latency: Latency, max_tokens: int, settings: Settings
+) -> tuple[str, ...]:
+    warnings: list[str] = []
+    if model is not None:
+        seconds = max_tokens / model.output_tokens_per_s
+        if seconds > _call_s(latency, settings):
+            warnings.append(_too_slow(model, latency, max_tokens, seconds, settings))
+    if "betas" not in body and not BETA_FIELDS.isdisjoint(body):
+        named = ", ".join(sorted(BETA_FIELDS.intersection(body)))
+        warnings.append(f"{named}: in beta; the API takes it only with the name of its beta in betas.")
+    return tuple(warnings)
+
+
+def _call_s(latency: Latency, settings: Settings) -> float:
+    """How long one call of the class may take at most, in seconds."""
+    of_class = settings.of_class(latency)
+    return of_class.budget_s if of_class.attempt_timeout_s is None else of_class.attempt_timeout_s
+
+
+def _too_slow(model: Model, latency: Latency, max_tokens: int, seconds: float, settings: Settings) -> str:
+    fitting = next((one for one in Latency if _call_s(one, settings) >= seconds), None)
+    advice = (
+        f"latency {fitting.value} allows {_call_s(fitting, settings):g} s"
+        if fitting
+        else "no latency class allows that; a longer attempt_timeout_s can be set for one"
+    )
+    return (
+        f"max_tokens: {max_tokens:,} tokens take about {seconds:,.0f} s with {model.id}, but a call of class "
+        f"{latency.value} ends after {_call_s(latency, settings):g} s; {advice}."
+    )

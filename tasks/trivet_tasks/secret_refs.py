@@ -1,0 +1,41 @@
+"""References to secrets: the configuration names where a secret is, never the secret."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from trivet_tasks.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """`env:NAME` or `file:PATH`. Its repr is the reference, which is no secret."""
+
+    scheme: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> "SecretRef":
+        """Read a reference. ValueError when it is not one; its text, which may be a secret, is kept out."""
+        scheme, separator, target = text.partition(":")
+        if not separator or scheme not in ("env", "file") or not target:
+            raise ValueError("must be a reference, env:NAME or file:PATH, never the secret itself")
+        return cls(scheme, target)
+
+    def resolve(self) -> str:
+        """The secret as it is now: files and variables are read anew. ConfigError when there is none."""
+        if self.scheme == "env":
+            value = os.environ.get(self.target, "")
+            where = f"the environment variable {self.target}"
+        else:
+            where = f"the file {self.target}"
+            try:
+                value = Path(self.target).read_text(encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"{where} cannot be read: {error.strerror}.") from None
+        if not value.strip():
+            raise ConfigError(f"{where} is empty or not set, but a route takes its key from there.")
+        return value.strip()
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.target}"

@@ -1,0 +1,328 @@
+"""The settings of one Trivet: `trivet.toml`, overridden by `TRIVET_*` variables, checked whole and then frozen."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from trivet_tasks.broker_address import celery_url, redis_url
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.urls import absolute_sqlite_url
+
+CONFIG_VARIABLE = "TRIVET_CONFIG"
+CONFIG_NAME = "trivet.toml"
+DATA_DIR = ".trivet"
+
+Provider = Literal["anthropic", "bedrock", "vertex"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(_Section):
+    """Where the SQL database is. Empty: SQLite in `.trivet/` beside the configuration."""
+
+    url: str = ""
+
+
+class BrokerSettings(_Section):
+    """Where the Celery broker is. Empty: the Valkey that `trivet up` starts on this machine."""
+
+    url: str = ""
+
+
+class RedisSettings(_Section):
+    """Where the shared state (limits, health, notices) is. Empty: the broker, when that is Redis."""
+
+    url: str = ""
+
+
+def _secret_ref(value: object) -> object:
+    if isinstance(value, str):
+        return SecretRef.parse(value) if value else None
+    return value
+
+
+class LimitGroup(_Section):
+    """Limits of a route that a group of models shares."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
+
+
+class RouteSettings(_Section):
+    """One configured path to Claude: provider, region, account, limits and what it may be used for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    provider: Provider
+    region: str | None = None
+    project: str | None = None
+    base_url: str = ""
+    api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    models: Mapping[str, str] = Field(default_factory=dict)
+    """First-party model id to this wire's id, only where the built-in mapping differs."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_token_factor: float = Field(default=1.0, ge=1, le=100)
+    """How many tokens of quota one output token burns (AWS says 5 for newer models on Bedrock)."""
+    max_concurrency: int = Field(default=200, ge=1, le=100_000)
+    limits: tuple[LimitGroup, ...] = ()
+    priority: int = Field(default=1, ge=1, le=1_000)
+    weight: float = Field(default=1.0, gt=0, le=1_000)
+    residency: tuple[str, ...] = ()
+    compliance: tuple[str, ...] = ()
+    stream: bool = False
+
+    def definition(self) -> dict[str, Any]:
+        """The route as other processes may see it: JSON-ready, without a secret or a reference to one."""
+        return self.model_dump(mode="json", exclude={"api_key"})
+
+
+class HealthSettings(_Section):
+    """When a (route, model) is taken out of service and how it comes back. Times are seconds."""
+
+    open_after_failures: int = Field(default=3, ge=1, le=1_000)
+    open_failed_share: float = Field(default=0.5, gt=0, le=1)
+    window_s: float = Field(default=30, gt=0, le=3_600)
+    min_calls: int = Field(default=10, ge=1)
+    close_after_successes: int = Field(default=3, ge=1, le=100)
+    probe_interval_s: float = Field(default=15, gt=0, le=3_600)
+    unusable_probe_max_s: float = Field(default=3_600, gt=0)
+    """The longest pause between two tries of a route whose account refuses us."""
+    limited_backoff_s: float = Field(default=2, gt=0, le=3_600)
+    """How long a limited route rests first when the provider does not say; doubles up to a minute."""
+
+
+class LeaseSettings(_Section):
+    """The lease of a worker process. Times are seconds."""
+
+    ttl_s: float = Field(default=15, gt=1, le=3_600)
+    heartbeat_s: float = Field(default=1, gt=0, le=600)
+
+
+class WorkerSettings(_Section):
+    """What one worker process takes on."""
+
+    slots: int = Field(default=256, ge=1, le=10_000)
+    """Calls in flight in one process at most."""
+    shutdown_grace_s: float = Field(default=5, ge=0, le=3_600)
+    """How long running calls may go on after SIGTERM."""
+
+
+class DispatchSettings(_Section):
+    """How waiting jobs get to the queues. Times are seconds."""
+
+    interval_s: float = Field(default=0.25, gt=0, le=60)
+    """How long a scheduler sleeps at most when nothing wakes it."""
+    taken_within_s: float = Field(default=15, gt=0, le=600)
+    """A chunk that no worker took up within this time is dispatched again."""
+    credit_factor: float = Field(default=1.5, ge=1, le=10)
+    """How many jobs may stand at a route, as a multiple of what its workers can have in flight."""
+    permit_patience_s: float = Field(default=1, gt=0, le=60)
+    """A job that got no permit within this time goes back to waiting."""
+
+
+class Settings(BaseSettings):
+    """All settings. Made by `load_settings`; never changed afterwards."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="TRIVET_", env_nested_delimiter="__", nested_model_default_partial_update=True,
+    )  # fmt: skip
+
+    store: StoreSettings = StoreSettings()
+    broker: BrokerSettings = BrokerSettings()
+    redis: RedisSettings = RedisSettings()
+    routes: dict[str, RouteSettings] = Field(default_factory=dict)
+    classes: dict[Latency, ClassSettings] = Field(default_factory=lambda: dict(DEFAULTS))
+    health: HealthSettings = HealthSettings()
+    leases: LeaseSettings = LeaseSettings()
+    worker: WorkerSettings = WorkerSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _source: str = PrivateAttr(default="the built-in defaults")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables win over the file (which comes as init settings)."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @property
+    def source(self) -> str:
+        """Where these settings came from, for a person."""
+        return self._source
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that relative paths count from: the configuration file's, else the working directory."""
+        return self._base
+
+    @property
+    def data_dir(self) -> Path:
+        """`.trivet/`: database and embedded broker, where no URL says otherwise. It holds prompts, so it is 0700."""
+        return self._base / DATA_DIR
+
+    @cached_property
+    def store_url(self) -> str:
+        """The SQLAlchemy URL of the database, absolute."""
+        return absolute_sqlite_url(self.store.url or f"sqlite:///{DATA_DIR}/trivet.db", self._base)
+
+    @property
+    def embedded(self) -> bool:
+        """True when the broker is the Valkey that `trivet up` starts on this machine."""
+        return not self.broker.url
+
+    @cached_property
+    def broker_url(self) -> str:
+        """The Celery broker's URL."""
+        return self.broker.url or celery_url(self.data_dir)
+
+    @cached_property
+    def redis_url(self) -> str:
+        """The shared state's URL."""
+        if self.redis.url:
+            return self.redis.url
+        return self.broker.url or redis_url(self.data_dir)
+
+    def of_class(self, latency: Latency) -> ClassSettings:
+        """The settings of one latency class."""
+        return self.classes[latency]
+
+
+def config_path(named: Path | None = None) -> Path | None:
+    """The configuration file to read: the one named, `TRIVET_CONFIG`, or `trivet.toml` here. None: there is none."""
+    if named is not None:
+        return named
+    variable = os.environ.get(CONFIG_VARIABLE)
+    if variable:
+        return Path(variable)
+    here = Path(CONFIG_NAME)
+    return here if here.is_file() else None
+
+
+def load_settings(named: Path | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        named: the configuration file; else `TRIVET_CONFIG`, else `trivet.toml` in the working directory, else defaults.
+
+    Raises:
+        ConfigError: the file is not there or not TOML, a key is unknown or a value bad; every problem is listed with
+            its file or variable and key.
+    """
+    path = config_path(named)
+    given: dict[str, Any] = {}
+    base = Path.cwd()
+    if path is not None:
+        path = path.absolute()
+        given = _read_toml(path)
+        base = path.parent
+    _anchor_secret_files(given, base)
+    _fill_classes(given)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(e, str(path or "")) for e in error.errors())) from None
+    settings._base = base
+    settings._source = str(path) if path else "the built-in defaults"
+    _check_urls(settings)
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file.", hint="`trivet config init` writes one.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}).") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}.") from None
+
+
+def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
+    """Make the path of every `file:` reference absolute, counted from the configuration file."""
+    routes = given.get("routes")
+    for route in routes.values() if isinstance(routes, dict) else ():
+        key = route.get("api_key") if isinstance(route, dict) else None
+        if isinstance(key, str) and key.startswith("file:"):
+            route["api_key"] = f"file:{(base / key.removeprefix('file:')).absolute()}"
+
+
+def _fill_classes(given: dict[str, Any]) -> None:
+    """Lay what a file says of a class over that class's defaults, so that one key can be set alone."""
+    classes = given.get("classes")
+    if not isinstance(classes, dict):
+        return
+    filled: dict[str, Any] = {latency.value: settings.model_dump() for latency, settings in DEFAULTS.items()}
+    for name, table in classes.items():
+        filled[name] = {**filled.get(name, {}), **table} if isinstance(table, dict) else table
+    given["classes"] = filled
+
+
+def _check_urls(settings: Settings) -> None:
+    schemes = {"redis", "rediss", "unix", "redis+socket", "amqp", "amqps"}
+    for section, url in (("broker", settings.broker.url), ("redis", settings.redis.url)):
+        scheme = url.partition("://")[0]
+        allowed = schemes if section == "broker" else schemes - {"amqp", "amqps"}
+        if url and (scheme not in allowed or "://" not in url):
+            raise ConfigError(
+                f"{settings.source}: [{section}] url: must begin with {' or '.join(sorted(f'{s}://' for s in allowed))}."
+            )
+    if settings.broker.url.startswith("amqp") and not settings.redis.url:
+        raise ConfigError(
+            f"{settings.source}: [redis] url: is needed when the broker is RabbitMQ: limits and health are shared through Redis."
+        )
+    scheme = settings.store_url.partition("://")[0]
+    if scheme not in ("sqlite", "postgresql+psycopg", "postgresql"):
+        raise ConfigError(f"{settings.source}: [store] url: must begin with sqlite:/// or postgresql+psycopg://.")
+
+
+def _describe(error: ErrorDetails, path: str) -> str:
+    """One problem in one line: where, what, and the near match of an unknown key."""
+    loc = [str(part) for part in error["loc"]]
+    variable = "TRIVET_" + "__".join(loc).upper()
+    where = f"the variable {variable}" if variable in os.environ else path or "the configuration"
+    key = f"[{'.'.join(loc[:-1])}] {loc[-1]}" if len(loc) > 1 else loc[0] if loc else ""
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{where}: {key}: {message[0].lower()}{message[1:]}."
+    near = difflib.get_close_matches(loc[-1], _keys_at(loc[:-1]), n=1, cutoff=0.6)
+    return f"{where}: {key}: unknown key." + (f" Did you mean {near[0]}?" if near else "")
+
+
+def _keys_at(loc: list[str]) -> list[str]:
+    """The keys that may stand in the table at `loc`."""
+    tables: dict[str, type[BaseModel]] = {"routes": RouteSettings, "classes": ClassSettings}
+    if not loc:
+        return list(Settings.model_fields)
+    if loc[0] in tables:
+        return list((LimitGroup if "limits" in loc else tables[loc[0]]).model_fields)
+    section = Settings.model_fields.get(loc[0])
+    annotation = section.annotation if section else None
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

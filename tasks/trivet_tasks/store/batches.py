@@ -1,0 +1,172 @@
+"""Batches: filling them so that a break can be resumed, their progress, their cancelling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from trivet_tasks.errors import NotFound
+from trivet_tasks.outcomes import JobState
+from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.finishing import End, Ended, end_jobs
+from trivet_tasks.store.schema import Usd
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is. All counts are jobs; `cost_usd` is that of the ended ones."""
+
+    name: str
+    state: str
+    """`loading`, `incomplete`, `open` or `cancelled`."""
+    created_at: float
+    total: int
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    expired: int
+    cancelled: int
+    cost_usd: Decimal
+    taken: int
+    """Requests read from the producer so far."""
+    error: str | None
+
+    @property
+    def ended(self) -> int:
+        """Jobs in an end state."""
+        return self.succeeded + self.failed + self.expired + self.cancelled
+
+    @property
+    def done(self) -> bool:
+        """True when everything was taken in and every job has ended."""
+        return self.state in ("open", "cancelled") and self.ended >= self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A batch that is being filled: how many requests it has read before, and the digest over them."""
+
+    id: int
+    name: str
+    taken: int
+    digest: str
+
+
+_CREATE = text(
+    """
+    INSERT INTO batches (name, state, created_at) VALUES (:name, 'loading', :now) ON CONFLICT (name) DO NOTHING
+    """
+)
+_BY_NAME = text("SELECT * FROM batches WHERE name = :name").columns(cost_usd=Usd())
+_LIST = text("SELECT * FROM batches ORDER BY created_at DESC LIMIT :limit").columns(cost_usd=Usd())
+_ADVANCE = text("UPDATE batches SET taken = :taken, digest = :digest, state = 'loading', error = NULL WHERE id = :id")
+_STATE = text("UPDATE batches SET state = :state, error = :error WHERE id = :id")
+_HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
+_RUNNING = text(
+    "SELECT count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL AND batch_id = :id"
+)
+
+
+def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
+    """Create the batch, or go on with the one of this name; nothing of it runs until it is opened."""
+    connection.execute(_CREATE, {"name": name, "now": store.now(connection)})
+    row = connection.execute(_BY_NAME, {"name": name}).one()
+    return Loading(row.id, name, row.taken, row.digest)
+
+
+def advance(connection: Connection, batch_id: int, taken: int, digest: str) -> None:
+    """Note how many requests have been read, in the transaction that inserts them. What is new is held."""
+    connection.execute(_ADVANCE, {"id": batch_id, "taken": taken, "digest": digest})
+    connection.execute(_HOLD, {"id": batch_id, "held": True})
+
+
+def chain(digest: str, fingerprints: Sequence[str]) -> str:
+    """The digest over the requests read so far and these further ones."""
+    state = bytes.fromhex(digest)
+    for fingerprint in fingerprints:
+        state = blake2b(state + bytes.fromhex(fingerprint), digest_size=16).digest()
+    return state.hex()
+
+
+def open_batch(connection: Connection, batch_id: int) -> None:
+    """Everything has been read: its jobs may run."""
+    connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None})
+    connection.execute(_HOLD, {"id": batch_id, "held": False})
+
+
+def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
+    """Reading stopped at an error: nothing runs until the batch is resumed or accepted as it is."""
+    connection.execute(_STATE, {"id": batch_id, "state": "incomplete", "error": error})
+
+
+def progress(connection: Connection, name: str) -> Progress:
+    """How far the batch is, from its counters.
+
+    Raises:
+        NotFound: there is no batch of this name.
+    """
+    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+    if row is None:
+        raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
+    return _progress(connection, row)
+
+
+def latest(connection: Connection, limit: int) -> list[Progress]:
+    """The newest batches first."""
+    return [_progress(connection, row) for row in connection.execute(_LIST, {"limit": limit}).all()]
+
+
+def id_of(connection: Connection, name: str) -> int:
+    """The batch's row id. NotFound when there is none."""
+    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+    if row is None:
+        raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
+    return int(row.id)
+
+
+def begin_cancel(connection: Connection, batch_id: int) -> None:
+    """Stop the batch: from here on nothing of it is dispatched, and what runs is asked to stop."""
+    connection.execute(_STATE, {"id": batch_id, "state": "cancelled", "error": None})
+    connection.execute(_HOLD, {"id": batch_id, "held": True})
+    statement = text(
+        "UPDATE jobs SET cancel_requested = true WHERE state IN ('dispatched', 'running') AND batch_id = :id"
+    )
+    connection.execute(statement, {"id": batch_id})
+
+
+def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: int = BULK_ROWS) -> list[str]:
+    """End a group of the batch's jobs that no worker holds. Call until it returns none."""
+    statement = text(
+        f"""
+        SELECT id, created_at FROM jobs
+         WHERE flow_id IN (SELECT id FROM flows WHERE batch_id = :id) AND ended_at IS NULL AND state <> 'running'
+         LIMIT :limit{store.skip_locked}
+        """
+    )
+    rows = connection.execute(statement, {"id": batch_id, "limit": limit}).all()
+    ended = [Ended(row.id, batch_id, row.created_at, End(JobState.CANCELLED), None) for row in rows]
+    end_jobs(connection, ended, store.now(connection))
+    return [row.id for row in rows]
+
+
+def _progress(connection: Connection, row: Row[Any]) -> Progress:
+    running = connection.execute(_RUNNING, {"id": row.id}).scalar_one()
+    return Progress(
+        name=row.name,
+        state=row.state,
+        created_at=row.created_at,
+        total=row.total,
+        waiting=max(0, row.total - row.ended - running),
+        running=running,
+        succeeded=row.succeeded,
+        failed=row.failed,
+        expired=row.expired,
+        cancelled=row.cancelled,
+        cost_usd=row.cost_usd or Decimal(0),
+        taken=row.taken,
+        error=row.error,
+    )

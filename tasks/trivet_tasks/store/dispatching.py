@@ -1,0 +1,135 @@
+"""What a dispatcher reads and writes: active flows, what stands at each route, the heads of the line, the claim."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import Connection, bindparam, text
+
+from trivet_tasks.latency import Latency
+from trivet_tasks.store.engine import Store
+
+DISPATCH_LOCK = 7_214_500_002
+"""The PostgreSQL advisory lock under which credit is counted and taken; SQLite's write lock does the same."""
+
+
+class Flow(NamedTuple):
+    """Jobs that need the same of a route."""
+
+    id: int
+    latency: Latency
+    model: str
+    residency: tuple[str, ...]
+    compliance: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+class Head(NamedTuple):
+    """A waiting job near the head of the line."""
+
+    id: str
+    flow_id: int
+    rank: float
+    tried: str
+    doubted_by: str | None
+    input_estimate: int
+    max_tokens: int
+
+
+class Claimed(NamedTuple):
+    """A job as a message carries it: the id, its fencing token, and what its permit needs."""
+
+    id: str
+    take_up: int
+    input_estimate: int
+    max_tokens: int
+
+
+_FLOWS = text("SELECT id, latency, model, residency, compliance, features FROM flows WHERE active AND NOT held")
+_LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
+_OUTSTANDING = text(
+    "SELECT route, count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL GROUP BY route"
+)
+_HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens"
+_MARK = text(
+    """
+    UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
+     WHERE id IN :ids AND state = 'waiting'
+    RETURNING id, take_up, input_estimate, max_tokens
+    """
+).bindparams(bindparam("ids", expanding=True))
+_ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
+_LOCK_FLOW = "SELECT id FROM flows WHERE id = :id"
+_RETIRE_FLOW = text(
+    """
+    UPDATE flows SET active = false
+     WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = :id AND ended_at IS NULL)
+    """
+)
+
+
+def active_flows(connection: Connection) -> list[Flow]:
+    """The flows that may have jobs to dispatch."""
+    return [
+        Flow(
+            id,
+            Latency(latency),
+            model,
+            tuple(orjson.loads(residency)),
+            tuple(orjson.loads(compliance)),
+            tuple(orjson.loads(features)),
+        )
+        for id, latency, model, residency, compliance, features in connection.execute(_FLOWS)
+    ]
+
+
+def lock(store: Store, connection: Connection) -> None:
+    """Let one dispatcher at a time count and take credit, until the transaction ends."""
+    if not store.sqlite:
+        connection.execute(_LOCK, {"lock": DISPATCH_LOCK})
+
+
+def outstanding(connection: Connection) -> dict[str, int]:
+    """How many jobs stand at each route: dispatched or running."""
+    return {route: count for route, count in connection.execute(_OUTSTANDING)}
+
+
+def heads(store: Store, connection: Connection, flow_id: int, limit: int) -> list[Head]:
+    """The first waiting jobs of a flow by rank."""
+    statement = text(
+        f"""
+        SELECT {_HEAD_COLUMNS} FROM jobs
+         WHERE flow_id = :flow_id AND state = 'waiting' AND ended_at IS NULL
+         ORDER BY rank LIMIT :limit{store.skip_locked}
+        """
+    )
+    return [Head(*row) for row in connection.execute(statement, {"flow_id": flow_id, "limit": limit})]
+
+
+def urgent(store: Store, connection: Connection, before: float, limit: int) -> list[Head]:
+    """The waiting jobs whose deadline is nearest, if it lies before this time."""
+    statement = text(
+        f"""
+        SELECT {_HEAD_COLUMNS} FROM jobs
+         WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at < :before AND state = 'waiting'
+         ORDER BY deadline_at LIMIT :limit{store.skip_locked}
+        """
+    )
+    return [Head(*row) for row in connection.execute(statement, {"before": before, "limit": limit})]
+
+
+def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[Claimed]:
+    """Claim jobs for a route; each gets a new fencing token. Jobs no longer waiting are passed over."""
+    return [Claimed(*row) for row in connection.execute(_MARK, {"ids": list(ids), "route": route, "until": until})]
+
+
+def advance_clock(connection: Connection, rank: float) -> None:
+    """Note the highest rank dispatched, from which newcomers start."""
+    connection.execute(_ADVANCE_CLOCK, {"rank": rank})
+
+
+def retire_if_empty(store: Store, connection: Connection, flow_id: int) -> None:
+    """Take a flow without living jobs out of the claim. A job inserted meanwhile makes it active again."""
+    # the row lock waits for inserts under way; only a statement begun after it sees them
+    connection.execute(text(_LOCK_FLOW + store.for_update), {"id": flow_id})
+    connection.execute(_RETIRE_FLOW, {"id": flow_id})

@@ -1,0 +1,134 @@
+"""Opening the database: one engine per process, short transactions, the same SQL on SQLite and PostgreSQL."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from trivet_tasks.errors import ConfigError, StoreUnavailable
+from trivet_tasks.urls import masked, sqlite_path
+
+BUSY_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 5
+POOL_SIZE = 8
+BULK_ROWS = 200
+"""Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these)."""
+BULK_BYTES = 1_000_000
+"""Bytes of request bodies in one bulk transaction at most."""
+
+
+class Store:
+    """The database. Use `write()` and `read()`; each is one transaction on one pooled connection.
+
+    Safe to share between threads. After a fork the child gets fresh connections.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.shown_url = masked(url)
+        self.path = sqlite_path(url)
+        self.sqlite = self.path is not None
+        self._engine = self._open()
+        self._writing = self._engine.execution_options(trivet_begin="BEGIN IMMEDIATE")
+        os.register_at_fork(after_in_child=self._forget)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write. Committed when the block ends, rolled back when it raises."""
+        with self._translated(), self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @property
+    def engine(self) -> Engine:
+        """For migrations."""
+        return self._engine
+
+    def now(self, connection: Connection) -> float:
+        """The time every process agrees on, in seconds since the epoch: PostgreSQL's clock, or this machine's."""
+        if self.sqlite:
+            return float(connection.execute(_SQLITE_NOW).scalar_one())
+        return float(connection.execute(_POSTGRES_NOW).scalar_one())
+
+    @property
+    def skip_locked(self) -> str:
+        """What ends a SELECT of rows to be changed: on PostgreSQL a lock that passes over rows others hold."""
+        return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
+
+    @property
+    def for_update(self) -> str:
+        """What ends a SELECT of rows to be changed, waiting for whoever holds them."""
+        return "" if self.sqlite else " FOR UPDATE"
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    def _forget(self) -> None:
+        self._engine.dispose(close=False)
+
+    def _open(self) -> Engine:
+        options: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": 8, "json_serializer": json.dumps}
+        if self.path is not None:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+        else:
+            options["pool_pre_ping"] = True
+            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "trivet"}
+        try:
+            engine = create_engine(self.url, **options)
+        except (ArgumentError, NoSuchModuleError, ValueError):
+            raise ConfigError(f"[store] url: {self.shown_url} is not a database URL.") from None
+        if self.sqlite:
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Say in our words that the database is not there; leave programming errors as they are."""
+        try:
+            yield
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise self._unavailable(error) from None
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise self._unavailable(error) from None
+            raise
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        cause = getattr(error, "orig", None) or error
+        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        hint = "Is the disk full or the folder writable?" if self.sqlite else "Is the server running and the URL right?"
+        return StoreUnavailable(f"The database {self.shown_url} cannot be used: {reason}.", hint=hint)
+
+
+_SQLITE_NOW = text("SELECT (julianday('now') - 2440587.5) * 86400.0")
+_POSTGRES_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # the driver must not begin transactions behind our back: `_begin_sqlite` does
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # an accepted job survives a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA cache_size = -16000")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # a transaction that begins reading and then writes can fail at once when another wrote in between
+    connection.exec_driver_sql(connection.get_execution_options().get("trivet_begin", "BEGIN"))

@@ -1,0 +1,211 @@
+"""Jobs in: one transaction writes a group of jobs with their requests, ranks and flows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+from sqlalchemy import Connection, bindparam, text
+from uuid_utils import uuid7
+
+from trivet_tasks.errors import KeyConflict
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.store.engine import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that is in the table now. `existed`: it was there before, under the same key."""
+
+    id: str
+    existed: bool
+    take_up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRef:
+    """The batch that a group of jobs belongs to."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectDispatch:
+    """Insert the job as dispatched to this route already: the short way of realtime."""
+
+    route: str
+    until: float
+
+
+_VIRTUAL_NOW = text("SELECT rank FROM virtual_clock WHERE id = 1")
+# start-time fair queueing: a job starts when its share's last one finished, but never in the past
+_ADVANCE_SHARE = text(
+    """
+    INSERT INTO shares (key, finish) VALUES (:key, :now + :span)
+    ON CONFLICT (key) DO UPDATE
+       SET finish = CASE WHEN shares.finish > :now THEN shares.finish ELSE :now END + :span
+    RETURNING finish
+    """
+)
+_OPEN_FLOW = text(
+    """
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, held, active)
+    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :held, true)
+    ON CONFLICT (signature) DO UPDATE SET active = true
+    RETURNING id
+    """
+)
+_BY_KEY = text("SELECT key, id, fingerprint FROM jobs WHERE key IN :keys").bindparams(bindparam("keys", expanding=True))
+_INSERT_JOBS = text(
+    """
+    INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
+                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, tags)
+    VALUES (:id, :batch_id, :flow_id, :key, :fingerprint, :state, :rank, :created_at, :not_before, :deadline_at,
+            :input_estimate, :max_tokens, :take_up, :route, :dispatched_until, :tenant, :tags)
+    ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
+    """
+)
+_INSERT_REQUESTS = text("INSERT INTO job_requests (job_id, body) VALUES (:id, :body)")
+_COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
+
+
+def insert(
+    store: Store,
+    connection: Connection,
+    specs: Sequence[JobSpec],
+    *,
+    classes: Mapping[Latency, ClassSettings],
+    batch: BatchRef | None = None,
+    direct: DirectDispatch | None = None,
+) -> list[Accepted]:
+    """Insert a group of jobs, in order; a job whose key is known already is not inserted again.
+
+    Args:
+        specs: at most `BULK_ROWS` of them, so that nobody waits long for the lock.
+        batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
+        direct: dispatch them in the same breath (realtime).
+
+    Returns:
+        One entry per spec, in order.
+
+    Raises:
+        KeyConflict: a key is taken by a different request; nothing of the group is inserted then.
+    """
+    now = store.now(connection)
+    known = _known_keys(connection, [spec.key for spec in specs if spec.key])
+    ranks = _ranks(connection, specs, classes, batch)
+    flows: dict[str, int] = {}
+    accepted: list[Accepted] = []
+    rows: list[dict[str, object]] = []
+    for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
+        if spec.key and spec.key in known:
+            accepted.append(Accepted(_same_request(spec, *known[spec.key], index), existed=True))
+            continue
+        job_id = uuid7().hex
+        if spec.key:
+            known[spec.key] = (job_id, spec.fingerprint)
+        later = spec.not_before is not None and spec.not_before > now
+        state = "delayed" if later else "dispatched" if direct else "waiting"
+        accepted.append(Accepted(job_id, existed=False, take_up=1 if state == "dispatched" else 0))
+        rows.append(
+            {
+                "id": job_id,
+                "batch_id": batch.id if batch else None,
+                "flow_id": _flow(connection, flows, spec, batch),
+                "key": spec.key,
+                "fingerprint": spec.fingerprint,
+                "state": state,
+                "rank": rank,
+                "created_at": now,
+                "not_before": spec.not_before if later else None,
+                "deadline_at": spec.deadline_at,
+                "input_estimate": spec.input_estimate,
+                "max_tokens": spec.max_tokens,
+                "take_up": 1 if state == "dispatched" else 0,
+                "route": direct.route if direct and state == "dispatched" else None,
+                "dispatched_until": direct.until if direct and state == "dispatched" else None,
+                "tenant": spec.tenant,
+                "tags": orjson.dumps(dict(spec.tags)).decode() if spec.tags else None,
+                "body": spec.body,
+            }
+        )
+    if rows:
+        connection.execute(_INSERT_JOBS, rows)
+        rows, accepted = _drop_lost_races(connection, specs, rows, accepted)
+    if rows:
+        connection.execute(_INSERT_REQUESTS, [{"id": row["id"], "body": row["body"]} for row in rows])
+        if batch:
+            connection.execute(_COUNT_IN, {"jobs": len(rows), "batch_id": batch.id})
+    return accepted
+
+
+def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+    if not keys:
+        return {}
+    return {key: (job_id, fingerprint) for key, job_id, fingerprint in connection.execute(_BY_KEY, {"keys": keys})}
+
+
+def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int) -> str:
+    if fingerprint != spec.fingerprint:
+        raise KeyConflict(
+            f"key: {spec.key!r} (request {index} of its group) is taken by job {job_id}, whose request is a different one.",
+            field="key",
+            hint="Use another key, or send the same request.",
+        )
+    return job_id
+
+
+def _ranks(
+    connection: Connection, specs: Sequence[JobSpec], classes: Mapping[Latency, ClassSettings], batch: BatchRef | None
+) -> list[float]:
+    """The rank of each job: where it stands in the one order that all waiting jobs share."""
+    now = connection.execute(_VIRTUAL_NOW).scalar() or 0.0
+    by_share: dict[tuple[str, Latency], list[int]] = {}
+    for index, spec in enumerate(specs):
+        owner = f"tenant {spec.tenant}" if spec.tenant else f"batch {batch.name}" if batch else ""
+        by_share.setdefault((owner, spec.latency), []).append(index)
+    ranks = [0.0] * len(specs)
+    for (owner, latency), indexes in sorted(by_share.items()):
+        step = 1.0 / classes[latency].share
+        span = step * len(indexes)
+        finish = connection.execute(
+            _ADVANCE_SHARE, {"key": f"{latency} {owner}", "now": now, "span": span}
+        ).scalar_one()
+        for position, index in enumerate(indexes):
+            ranks[index] = finish - span + step * position
+    return ranks
+
+
+def _flow(connection: Connection, flows: dict[str, int], spec: JobSpec, batch: BatchRef | None) -> int:
+    needs = {
+        "batch_id": batch.id if batch else None,
+        "latency": spec.latency.value,
+        "model": spec.model,
+        "residency": orjson.dumps(sorted(spec.residency)).decode(),
+        "compliance": orjson.dumps(sorted(spec.compliance)).decode(),
+        "features": orjson.dumps(sorted(spec.features)).decode(),
+    }
+    signature = orjson.dumps(list(needs.values())).decode()
+    if signature not in flows:
+        parameters = {**needs, "signature": signature, "held": batch is not None}
+        flows[signature] = connection.execute(_OPEN_FLOW, parameters).scalar_one()
+    return flows[signature]
+
+
+def _drop_lost_races(
+    connection: Connection, specs: Sequence[JobSpec], rows: list[dict[str, object]], accepted: list[Accepted]
+) -> tuple[list[dict[str, object]], list[Accepted]]:
+    """Another process may have committed the same key since we looked: its job is the one."""
+    keys = [str(row["key"]) for row in rows if row["key"]]
+    if not keys:
+        return rows, accepted
+    owners = _known_keys(connection, keys)
+    ours = {row["id"] for row in rows if not row["key"] or owners[str(row["key"])][0] == row["id"]}
+    settled = [
+        entry
+        if entry.existed or entry.id in ours
+        else Accepted(_same_request(spec, *owners[spec.key or ""], index), existed=True)
+        for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True))
+    ]
+    return [row for row in rows if row["id"] in ours], settled

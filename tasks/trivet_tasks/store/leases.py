@@ -1,0 +1,100 @@
+"""The lease of each living worker process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import Connection, text
+
+from trivet_tasks.store.engine import Store
+
+
+class Lease(NamedTuple):
+    """A living worker process and what it serves."""
+
+    id: str
+    worker: str
+    lane: str
+    routes: tuple[str, ...]
+    slots: int
+    in_flight: int
+    trouble: str | None
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The answer to a heartbeat. `held` is False when the lease was taken away: its jobs are others' now."""
+
+    held: bool
+    cancelled: tuple[str, ...] = ()
+    """Jobs running under this lease that somebody asked to cancel."""
+
+
+_OPEN = text(
+    """
+    INSERT INTO leases (id, worker, lane, routes, slots, in_flight, started_at, expires_at)
+    VALUES (:id, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl)
+    """
+)
+_RENEW = text(
+    """
+    UPDATE leases SET expires_at = :now + :ttl, in_flight = :in_flight, trouble = :trouble
+     WHERE id = :id AND expires_at >= :now
+    """
+)
+_CANCELLED = text("SELECT id FROM jobs WHERE lease_id = :id AND state = 'running' AND cancel_requested")
+_CLOSE = text("DELETE FROM leases WHERE id = :id")
+_LIVING = text(
+    "SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at FROM leases WHERE expires_at >= :now ORDER BY worker"
+)
+
+
+def open_lease(
+    store: Store,
+    connection: Connection,
+    lease_id: str,
+    worker: str,
+    lane: str,
+    routes: Sequence[str],
+    slots: int,
+    ttl_s: float,
+) -> None:
+    """Announce a worker process."""
+    connection.execute(
+        _OPEN,
+        {
+            "id": lease_id,
+            "worker": worker,
+            "lane": lane,
+            "routes": orjson.dumps(list(routes)).decode(),
+            "slots": slots,
+            "now": store.now(connection),
+            "ttl": ttl_s,
+        },
+    )
+
+
+def renew(
+    store: Store, connection: Connection, lease_id: str, in_flight: int, trouble: str | None, ttl_s: float
+) -> Renewal:
+    """One heartbeat. A lease that has run out cannot be renewed: its jobs may be somebody else's already."""
+    now = store.now(connection)
+    parameters = {"id": lease_id, "now": now, "ttl": ttl_s, "in_flight": in_flight, "trouble": trouble}
+    if connection.execute(_RENEW, parameters).rowcount == 0:
+        return Renewal(held=False)
+    return Renewal(True, tuple(row.id for row in connection.execute(_CANCELLED, {"id": lease_id})))
+
+
+def close(connection: Connection, lease_id: str) -> None:
+    """Take the announcement back; the worker holds no job any more."""
+    connection.execute(_CLOSE, {"id": lease_id})
+
+
+def living(store: Store, connection: Connection) -> list[Lease]:
+    """The worker processes that are alive."""
+    return [
+        Lease(row.id, row.worker, row.lane, tuple(orjson.loads(row.routes)), row.slots, row.in_flight, row.trouble, row.started_at)
+        for row in connection.execute(_LIVING, {"now": store.now(connection)})
+    ]  # fmt: skip

@@ -1,0 +1,110 @@
+"""Periodic work on jobs, in groups: what is due again, what nobody took, what died, what is too late.
+
+Any number of schedulers may do this at once; each group is one transaction over rows that nobody else holds.
+"""
+
+from sqlalchemy import Connection, bindparam, text
+
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.finishing import End, Ended, end_jobs
+
+_WAKE = text("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE id IN :ids AND state = 'delayed'").bindparams(
+    bindparam("ids", expanding=True)
+)
+_UNTAKEN = text(
+    """
+    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL WHERE id IN :ids AND state = 'dispatched'
+    """
+).bindparams(bindparam("ids", expanding=True))
+_DEAD_LEASES = text("SELECT id FROM leases WHERE expires_at < :now")
+_ORPHANED = text(
+    """
+    UPDATE jobs SET state = 'waiting', lease_id = NULL, route = NULL, suspect = suspect + 1, dispatched_until = NULL
+     WHERE id IN :ids AND state = 'running'
+    """
+).bindparams(bindparam("ids", expanding=True))
+_UNKNOWN = text(
+    "UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL"
+)
+_DROP_LEASE = text("DELETE FROM leases WHERE id = :id")
+
+
+def wake_delayed(store: Store, connection: Connection, limit: int = 5 * BULK_ROWS) -> int:
+    """Jobs whose `not_before` has come are waiting again."""
+    ids = _pick(
+        store, connection, "state = 'delayed' AND not_before <= :now ORDER BY not_before", store.now(connection), limit
+    )
+    if ids:
+        connection.execute(_WAKE, {"ids": ids})
+    return len(ids)
+
+
+def recall_untaken(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
+    """Jobs dispatched and not taken up in time go back to waiting; their old messages are stale from then on."""
+    condition = "state = 'dispatched' AND dispatched_until < :now ORDER BY dispatched_until"
+    ids = _pick(store, connection, condition, store.now(connection), limit)
+    if ids:
+        connection.execute(_UNTAKEN, {"ids": ids})
+    return len(ids)
+
+
+def rescue_dead(store: Store, connection: Connection) -> dict[str, int]:
+    """Jobs of worker processes whose lease ran out go back to waiting; the fate of their calls is unknown.
+
+    Returns:
+        The number of jobs rescued, by lease.
+    """
+    now = store.now(connection)
+    rescued: dict[str, int] = {}
+    for (lease_id,) in connection.execute(_DEAD_LEASES, {"now": now}).all():
+        statement = text(
+            f"SELECT id FROM jobs WHERE lease_id = :lease_id AND state = 'running' LIMIT :limit{store.skip_locked}"
+        )
+        ids = [row.id for row in connection.execute(statement, {"lease_id": lease_id, "limit": BULK_ROWS})]
+        if ids:
+            connection.execute(_ORPHANED, {"ids": ids})
+        rescued[lease_id] = len(ids)
+        if len(ids) < BULK_ROWS:
+            connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
+            connection.execute(_DROP_LEASE, {"id": lease_id})
+    return rescued
+
+
+def expire_late(store: Store, connection: Connection, limit: int = BULK_ROWS) -> tuple[list[str], tuple[int, ...]]:
+    """End jobs whose deadline has passed and that no worker holds. Returns (jobs, their batches)."""
+    now = store.now(connection)
+    statement = text(
+        f"""
+        SELECT id, batch_id, created_at, deadline_at, last_outcome, last_error FROM jobs
+         WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now AND state <> 'running'
+         ORDER BY deadline_at LIMIT :limit{store.skip_locked}
+        """
+    )
+    rows = connection.execute(statement, {"now": now, "limit": limit}).all()
+    ended = [
+        Ended(
+            row.id,
+            row.batch_id,
+            row.created_at,
+            End(
+                JobState.EXPIRED,
+                outcome=Outcome(row.last_outcome) if row.last_outcome else None,
+                error=expiry_text(row.deadline_at - row.created_at, row.last_error),
+            ),
+            None,
+        )
+        for row in rows
+    ]
+    return [entry.job_id for entry in ended], end_jobs(connection, ended, now)
+
+
+def expiry_text(after_s: float, last_error: str | None) -> str:
+    """What is said of a job whose deadline passed."""
+    said = f" Last word: {last_error}" if last_error else " No route could take it in time."
+    return f"The deadline passed {after_s:.1f} s after submit.{said}"
+
+
+def _pick(store: Store, connection: Connection, condition: str, now: float, limit: int) -> list[str]:
+    statement = text(f"SELECT id FROM jobs WHERE {condition} LIMIT :limit{store.skip_locked}")
+    return [row.id for row in connection.execute(statement, {"now": now, "limit": limit})]

@@ -1,0 +1,146 @@
+"""Reading what became of jobs: results, whole lives, lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, bindparam, text
+
+from trivet_tasks.store.schema import Usd
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One provider call of a job. Times are seconds since the epoch, `cost_usd` an estimate where `estimated`."""
+
+    id: str
+    job_id: str
+    route: str
+    outcome: str | None
+    started_at: float
+    latency_s: float | None
+    status: int | None
+    request_id: str | None
+    message: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: Decimal | None
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as it stands; the result's fields are None until it has ended."""
+
+    id: str
+    key: str | None
+    state: str
+    latency: str
+    model: str
+    batch: str | None
+    created_at: float
+    deadline_at: float | None
+    not_before: float | None
+    ended_at: float | None
+    batch_seq: int | None
+    round: int
+    last_outcome: str | None
+    last_error: str | None
+    tenant: str | None
+    tags: dict[str, str]
+    message: bytes | None
+    stop_reason: str | None
+    error_outcome: str | None
+    error_message: str | None
+    route: str | None
+    cost_usd: Decimal | None
+    latency_s: float | None
+    cached: bool
+
+
+_JOB = """
+    SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
+           j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
+           r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
+           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached
+      FROM jobs j
+      JOIN flows f ON f.id = j.flow_id
+      LEFT JOIN batches b ON b.id = j.batch_id
+      LEFT JOIN job_results r ON r.job_id = j.id
+"""
+_BY_ID = text(_JOB + " WHERE j.id IN :ids").bindparams(bindparam("ids", expanding=True)).columns(cost_usd=Usd())
+_BY_KEY = text(_JOB + " WHERE j.key = :key").columns(cost_usd=Usd())
+_BATCH_PAGE = text(
+    _JOB
+    + " WHERE j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL ORDER BY j.batch_seq LIMIT :limit"
+).columns(cost_usd=Usd())
+_RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
+_ENDED = text("SELECT id FROM jobs WHERE id IN :ids AND ended_at IS NOT NULL").bindparams(
+    bindparam("ids", expanding=True)
+)
+_ATTEMPTS = (
+    text(
+        """
+        SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
+               output_tokens, cost_usd, estimated
+          FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
+        """
+    )
+    .bindparams(bindparam("ids", expanding=True))
+    .columns(cost_usd=Usd())
+)
+
+
+def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
+    """Jobs by id; those that do not exist are left out."""
+    return {row.id: _job(row) for row in connection.execute(_BY_ID, {"ids": list(ids)})}
+
+
+def job_by_key(connection: Connection, key: str) -> JobRow | None:
+    """The job of an idempotency key."""
+    row = connection.execute(_BY_KEY, {"key": key}).one_or_none()
+    return _job(row) if row else None
+
+
+def ended_among(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these jobs have ended."""
+    return {row.id for row in connection.execute(_ENDED, {"ids": list(ids)})}
+
+
+def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
+    """Ended jobs of a batch in the order they ended, those after number `after`."""
+    parameters = {"batch_id": batch_id, "after": after, "limit": limit}
+    return [_job(row) for row in connection.execute(_BATCH_PAGE, parameters)]
+
+
+def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | None, limit: int) -> list[JobRow]:
+    """The newest jobs first."""
+    conditions, parameters = ["1 = 1"], {"limit": limit}
+    if state:
+        conditions.append("j.state = :state")
+    if batch_id is not None:
+        conditions.append("j.batch_id = :batch_id")
+    statement = text(_RECENT.format(conditions=" AND ".join(conditions))).columns(cost_usd=Usd())
+    given: dict[str, Any] = {"state": state, "batch_id": batch_id}
+    return [
+        _job(row)
+        for row in connection.execute(statement, {**parameters, **{k: v for k, v in given.items() if v is not None}})
+    ]
+
+
+def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[AttemptRow]]:
+    """All provider calls of jobs, in order."""
+    found: dict[str, list[AttemptRow]] = {job_id: [] for job_id in ids}
+    for row in connection.execute(_ATTEMPTS, {"ids": list(ids)}):
+        found[row.job_id].append(AttemptRow(*row[:-1], estimated=bool(row.estimated)))
+    return found
+
+
+def _job(row: Row[Any]) -> JobRow:
+    values = row._asdict()
+    values["tags"] = orjson.loads(row.tags) if row.tags else {}
+    values["message"] = bytes(row.message) if row.message is not None else None
+    values["cached"] = bool(row.cached)
+    return JobRow(**values)

@@ -1,0 +1,262 @@
+"""The tables. Times are seconds since the epoch (UTC) as doubles; money is exact decimals of USD.
+
+What changes often (`jobs`) is kept small and apart from what is written once (`job_requests`, `job_results`).
+"""
+
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.types import TypeEngine
+
+PICO = 10**12
+"""SQLite has no decimals: there an amount is a whole number of 1e-12 USD, so that sums stay exact."""
+
+
+class Usd(TypeDecorator[Decimal]):
+    """An amount of US dollars, exact to 12 decimals: NUMERIC on PostgreSQL, whole picodollars on SQLite."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's type on this database."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(Numeric(24, 12))
+        return dialect.type_descriptor(BigInteger())
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        """Decimal to what the database keeps."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return int((value * PICO).to_integral_value())
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        """What the database keeps to Decimal."""
+        if value is None:
+            return None
+        if dialect.name == "postgresql":
+            return Decimal(value)
+        return Decimal(int(value)).scaleb(-12)
+
+
+metadata = MetaData()
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("state", String(12), nullable=False),  # loading, incomplete, open, cancelled
+    Column("created_at", Double, nullable=False),
+    Column("error", Text),  # why it is incomplete
+    Column("taken", Integer, nullable=False, server_default=text("0")),  # requests read so far: where a resume goes on
+    Column("digest", String(32), nullable=False, server_default=text("''")),  # over those requests, in order
+    # counters: progress is read from here, never by counting rows
+    Column("total", Integer, nullable=False, server_default=text("0")),
+    Column("ended", Integer, nullable=False, server_default=text("0")),
+    Column("succeeded", Integer, nullable=False, server_default=text("0")),
+    Column("failed", Integer, nullable=False, server_default=text("0")),
+    Column("expired", Integer, nullable=False, server_default=text("0")),
+    Column("cancelled", Integer, nullable=False, server_default=text("0")),
+    Column("cost_usd", Usd, nullable=False, server_default=text("0")),
+)
+
+shares = Table(  # fairness: one row per (tenant or batch, latency class); `finish` is its virtual finish time
+    "shares",
+    metadata,
+    Column("key", String(260), primary_key=True),
+    Column("finish", Double, nullable=False),
+)
+
+virtual_clock = Table(  # one row: the highest rank dispatched so far
+    "virtual_clock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("rank", Double, nullable=False),
+)
+
+flows = Table(  # jobs of one owner that need the same of a route; what a claim goes through
+    "flows",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("signature", String(700), nullable=False, unique=True),
+    Column("batch_id", Integer, ForeignKey("batches.id")),
+    Column("latency", String(8), nullable=False),
+    Column("model", String(120), nullable=False),
+    Column("residency", Text, nullable=False),  # JSON lists
+    Column("compliance", Text, nullable=False),
+    Column("features", Text, nullable=False),
+    Column("held", Boolean, nullable=False),  # its batch is not complete yet, or was cancelled
+    Column("active", Boolean, nullable=False),  # it may have jobs that have not ended
+)
+Index("ix_flows_active", flows.c.id, sqlite_where=flows.c.active, postgresql_where=flows.c.active)
+Index("ix_flows_batch", flows.c.batch_id)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("batch_id", Integer, ForeignKey("batches.id")),
+    Column("flow_id", Integer, ForeignKey("flows.id"), nullable=False),
+    Column("key", String(250)),
+    Column("fingerprint", String(32), nullable=False),  # of the request and all that decides its answer
+    Column("state", String(10), nullable=False),
+    Column("rank", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("not_before", Double),
+    Column("deadline_at", Double),
+    Column("ended_at", Double),
+    Column("input_estimate", Integer, nullable=False),  # tokens
+    Column("max_tokens", Integer, nullable=False),
+    Column("take_up", Integer, nullable=False, server_default=text("0")),  # the fencing token, with lease_id
+    Column("lease_id", String(32)),
+    Column("route", String(100)),
+    Column("dispatched_until", Double),
+    Column("round", Integer, nullable=False, server_default=text("0")),
+    Column("round_spent_s", Double, nullable=False, server_default=text("0")),
+    Column("tried", Text, nullable=False, server_default=text("''")),  # routes asked in this round, by comma
+    Column("doubted_by", String(100)),  # the provider that answered with a 400 nobody knows
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "suspect", Integer, nullable=False, server_default=text("0")
+    ),  # worker processes that died with it in flight
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("batch_seq", Integer),  # the how manieth of its batch to end: gapless, in order of commit
+    Column("tenant", String(200)),
+    Column("tags", Text),  # JSON object
+    Column("last_outcome", String(16)),
+    Column("last_error", Text),
+)
+_not_ended = text("ended_at IS NULL")
+_delayed = text("state = 'delayed'")
+_outstanding = text("state IN ('dispatched', 'running')")
+_keyed = text("key IS NOT NULL")
+_with_deadline = text("ended_at IS NULL AND deadline_at IS NOT NULL")
+_in_batch = text("batch_seq IS NOT NULL")
+Index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, sqlite_where=_not_ended, postgresql_where=_not_ended)
+Index("ix_jobs_key", jobs.c.key, unique=True, sqlite_where=_keyed, postgresql_where=_keyed)
+Index("ix_jobs_deadline", jobs.c.deadline_at, sqlite_where=_with_deadline, postgresql_where=_with_deadline)
+Index("ix_jobs_delayed", jobs.c.not_before, sqlite_where=_delayed, postgresql_where=_delayed)
+Index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, sqlite_where=_outstanding, postgresql_where=_outstanding)
+Index("ix_jobs_batch", jobs.c.batch_id, jobs.c.batch_seq, sqlite_where=_in_batch, postgresql_where=_in_batch)
+
+job_requests = Table(
+    "job_requests",
+    metadata,
+    Column("job_id", String(32), ForeignKey("jobs.id"), primary_key=True),
+    Column("body", LargeBinary, nullable=False),  # the Messages API body, JSON
+)
+
+job_results = Table(
+    "job_results",
+    metadata,
+    Column("job_id", String(32), ForeignKey("jobs.id"), primary_key=True),
+    Column("message", LargeBinary),  # the provider's answer, JSON; null unless succeeded
+    Column("stop_reason", String(40)),
+    Column("error_outcome", String(16)),
+    Column("error_message", Text),
+    Column("route", String(100)),
+    Column("cost_usd", Usd),  # all attempts of the job; null where one is unpriced
+    Column("latency_s", Double, nullable=False),  # from submit to the end
+    Column("cached", Boolean, nullable=False, server_default=text("false")),
+)
+
+attempts = Table(  # one row, one provider call; written before the call, settled after it
+    "attempts",
+    metadata,
+    Column("id", String(32), primary_key=True),  # travels as x-trivet-attempt
+    Column("job_id", String(32), ForeignKey("jobs.id"), nullable=False),
+    Column("take_up", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("lease_id", String(32), nullable=False),
+    Column("route", String(100), nullable=False),
+    Column("provider", String(20), nullable=False),
+    Column("model", String(120), nullable=False),
+    Column("wire_model", String(300), nullable=False),
+    Column("latency", String(8), nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("latency_s", Double),
+    Column("outcome", String(16)),  # null while the call runs
+    Column("status", Integer),
+    Column("request_id", String(200)),
+    Column("message", Text),  # the provider's words, of a call that failed
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cache_read_tokens", Integer),
+    Column("cache_write_5m_tokens", Integer),
+    Column("cache_write_1h_tokens", Integer),
+    Column("list_price", Text),  # JSON: USD per million tokens by kind
+    Column("multipliers", Text),  # JSON: name to factor
+    Column("cost_usd", Usd),  # null: unpriced
+    Column("estimated", Boolean, nullable=False),  # the cost is an upper bound made before the call, not a bill
+    Column("price_version", String(120)),
+)
+Index("ix_attempts_job", attempts.c.job_id)
+Index("ix_attempts_started", attempts.c.started_at)
+_unsettled = text("outcome IS NULL")
+Index("ix_attempts_unsettled", attempts.c.lease_id, sqlite_where=_unsettled, postgresql_where=_unsettled)
+
+leases = Table(  # one row per living worker process
+    "leases",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("worker", String(250), nullable=False),
+    Column("lane", String(10), nullable=False),
+    Column("routes", Text, nullable=False),  # JSON list
+    Column("slots", Integer, nullable=False),
+    Column("in_flight", Integer, nullable=False),
+    Column("trouble", Text),  # why it takes no work, if it does not
+    Column("started_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("provider", String(20), nullable=False),
+    Column("definition", Text, nullable=False),  # JSON, no secret
+    Column("registered_at", Double, nullable=False),
+    Column("drained", Boolean, nullable=False, server_default=text("false")),
+)
+
+route_health = Table(  # the last change of each (route, model); model '*' is the whole route
+    "route_health",
+    metadata,
+    Column("route", String(100), primary_key=True),
+    Column("model", String(120), primary_key=True),
+    Column("state", String(12), nullable=False),
+    Column("cause", Text),
+    Column("since", Double, nullable=False),
+    Column("closed_until", Double),
+)
+
+events = Table(  # what an operator wants to read afterwards
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("route", String(100)),
+    Column("model", String(120)),
+    Column("text", Text, nullable=False),
+)
+Index("ix_events_at", events.c.at)

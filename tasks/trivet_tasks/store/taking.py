@@ -1,0 +1,136 @@
+"""A worker takes up dispatched jobs: the fenced claim, the requests, and the attempt rows that exist before the calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import Connection, bindparam, insert, text
+from uuid_utils import uuid7
+
+from trivet_tasks.store.schema import attempts
+
+
+class Token(NamedTuple):
+    """A job and the take-up it is to be worked under."""
+
+    id: str
+    take_up: int
+
+
+class Taken(NamedTuple):
+    """A job that this worker holds now."""
+
+    id: str
+    take_up: int
+    batch_id: int | None
+    created_at: float
+    deadline_at: float | None
+    round: int
+    round_spent_s: float
+    tried: str
+    doubted_by: str | None
+    input_estimate: int
+    max_tokens: int
+    suspect: int
+    attempt_id: str
+    body: bytes
+    residency: tuple[str, ...]
+    compliance: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Worksite:
+    """Where the jobs are being worked: what every attempt row of a chunk has in common."""
+
+    lease_id: str
+    route: str
+    provider: str
+    model: str
+    wire_model: str
+    latency: str
+
+
+_TAKE = text(
+    """
+    UPDATE jobs SET state = 'running', lease_id = :lease_id, attempts = attempts + 1
+     WHERE (id, take_up) IN :tokens AND state = 'dispatched'
+    RETURNING id, take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
+              input_estimate, max_tokens, suspect
+    """
+).bindparams(bindparam("tokens", expanding=True))
+_REQUESTS = text(
+    """
+    SELECT r.job_id, r.body, f.residency, f.compliance, f.features
+      FROM job_requests r JOIN jobs j ON j.id = r.job_id JOIN flows f ON f.id = j.flow_id
+     WHERE r.job_id IN :ids
+    """
+).bindparams(bindparam("ids", expanding=True))
+_GIVE_BACK = text(
+    """
+    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL
+     WHERE (id, take_up) IN :tokens AND state = 'dispatched'
+    """
+).bindparams(bindparam("tokens", expanding=True))
+
+
+def take_up(
+    connection: Connection, site: Worksite, tokens: Sequence[Token], *, now: float, estimates: Sequence[Decimal | None]
+) -> list[Taken]:
+    """Take up jobs and write the row of the attempt that each is about to make.
+
+    Args:
+        tokens: jobs with the fencing tokens of the message; a job whose token is stale is left out of the answer.
+        estimates: for each token the most its call may cost, in USD; what the row says until it is settled.
+    """
+    rows = connection.execute(_TAKE, {"lease_id": site.lease_id, "tokens": [tuple(t) for t in tokens]}).all()
+    if not rows:
+        return []
+    requests = {row.job_id: row for row in connection.execute(_REQUESTS, {"ids": [row.id for row in rows]})}
+    estimate_of = {token.id: estimate for token, estimate in zip(tokens, estimates, strict=True)}
+    taken = [
+        Taken(
+            *row,
+            attempt_id=uuid7().hex,
+            body=bytes(requests[row.id].body),
+            residency=_names(requests[row.id].residency),
+            compliance=_names(requests[row.id].compliance),
+            features=_names(requests[row.id].features),
+        )
+        for row in rows
+    ]
+    connection.execute(
+        insert(attempts),
+        [
+            {
+                "id": job.attempt_id,
+                "job_id": job.id,
+                "take_up": job.take_up,
+                "round": job.round,
+                "lease_id": site.lease_id,
+                "route": site.route,
+                "provider": site.provider,
+                "model": site.model,
+                "wire_model": site.wire_model,
+                "latency": site.latency,
+                "started_at": now,
+                "cost_usd": estimate_of[job.id],
+                "estimated": True,
+            }
+            for job in taken
+        ],
+    )
+    return taken
+
+
+def give_back(connection: Connection, tokens: Sequence[Token]) -> None:
+    """Put dispatched jobs that this worker did not start back to waiting."""
+    connection.execute(_GIVE_BACK, {"tokens": [tuple(t) for t in tokens]})
+
+
+@lru_cache(maxsize=256)
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(orjson.loads(listed))

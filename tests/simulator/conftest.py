@@ -1,0 +1,27 @@
+"""One running simulator for all of these tests; `control` gives it back clean for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from trivet_simulator import Control, Endpoints, SimulatorProcess
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[SimulatorProcess]:
+    with SimulatorProcess("--extra", "bedrock-eu=bedrock") as running:
+        yield running
+
+
+@pytest.fixture
+def control(simulator: SimulatorProcess) -> Iterator[Control]:
+    control = simulator.control
+    control.reset()
+    yield control
+    control.reset()
+
+
+@pytest.fixture
+def endpoints(simulator: SimulatorProcess) -> Endpoints:
+    return simulator.endpoints

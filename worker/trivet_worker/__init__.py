@@ -1,0 +1,1 @@
+"""Doing: provider adapters, running a chunk, recording what came of it."""

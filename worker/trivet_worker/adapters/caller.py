@@ -1,0 +1,186 @@
+"""One attempt through the SDK, under our own clock, and its sorting into an `Answer` or a `Failure`.
+
+The call is made with the client's own `post`, cast to the bare HTTP response. That keeps the SDK's authentication, URL
+rewriting and headers, sends a body with any keys as it is (the signature of `messages.create` knows fewer than the API),
+and spares what `create` spends on building a pydantic model that nobody reads; the body is then parsed once, with
+orjson. `with_raw_response.create` would build no model either, but filters and copies the request key by key.
+
+The response is always taken before its body is read (`stream=True`): only so is a connection that failed before the
+headers told from a body that broke off after them.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anthropic
+import httpx2
+import orjson
+
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.usage import Usage
+from trivet_worker.adapters import headers as wire_headers
+from trivet_worker.adapters.assembly import Assembly, BrokenStreamError
+from trivet_worker.adapters.messages import Broken, judge, read_message
+from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
+from trivet_worker.adapters.refusals import failure_from
+from trivet_worker.adapters.wire import NotReadyError, Posted, Wire
+from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
+
+logger = logging.getLogger("trivet.worker")
+
+ATTEMPT_HEADER = "x-trivet-attempt"
+
+_DRAIN_S = 1.0
+"""After a stream's last event: so long for the end of the body, without which the connection cannot be used again."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far an attempt has come, for the words of its failure."""
+
+    response: httpx2.Response | None = None
+    assembly: Assembly | None = None
+    headers: wire_headers.Headers = field(default_factory=dict)
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.assembly.usage if self.assembly else None
+
+    def failure(
+        self, outcome: Outcome, message: str, *, whole_route: bool = False, usage: Usage | None = None
+    ) -> Failure:
+        """A failure of our own wording, with what is known from the headers."""
+        return Failure(
+            outcome,
+            message[:MESSAGE_LIMIT],
+            status=self.response.status_code if self.response else None,
+            request_id=wire_headers.request_id(self.headers),
+            whole_route=whole_route,
+            limits=wire_headers.limits(self.headers),
+            usage=usage or self.usage,
+        )
+
+
+class SdkCaller:
+    """A `Caller` over one wire's SDK client."""
+
+    def __init__(self, wire: Wire, *, stream: bool) -> None:
+        self._wire = wire
+        self._stream = stream
+
+    async def call(
+        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, timeout_s: float
+    ) -> Answer | Failure:
+        """See `Caller.call`."""
+        progress = _Progress()
+        try:
+            async with asyncio.timeout(timeout_s) as guard:
+                answer = await self._attempt(body, model, attempt_id, progress)
+        except TimeoutError as error:
+            if not guard.expired():
+                return self._from_network(error, progress)
+            answer = progress.failure(Outcome.TIMEOUT, f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})")
+        except NotReadyError as error:
+            outcome = Outcome.CONNECTION if error.transient else Outcome.UNUSABLE
+            answer = progress.failure(outcome, str(error), whole_route=not error.transient)
+        except anthropic.APIStatusError as error:
+            answer = self._from_status(error, progress)
+        except BrokenStreamError as error:
+            answer = progress.failure(Outcome.INCOMPLETE, str(error))
+        except NETWORK_ERRORS as error:
+            answer = self._from_network(error, progress)
+        except anthropic.AnthropicError as error:  # credentials the SDK fetches itself (profiles, workload identity)
+            answer = progress.failure(Outcome.UNUSABLE, str(error), whole_route=True)
+        return answer
+
+    async def close(self) -> None:
+        """See `Caller.close`."""
+        with contextlib.suppress(NotReadyError):
+            await self._wire.client.close()
+
+    async def _attempt(
+        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, progress: _Progress
+    ) -> Answer | Failure:
+        await self._wire.ready()
+        parsed = orjson.loads(body) if isinstance(body, bytes) else body
+        try:
+            posted = self._wire.post(parsed, model, stream=self._stream)
+        except orjson.JSONEncodeError as error:
+            return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
+        response = await self._post(posted, attempt_id)
+        progress.response = response
+        progress.headers = wire_headers.plain(response.headers)
+        try:
+            message = await (self._assembled(response, progress) if self._stream else response.aread())
+        except BaseException:
+            await response.aclose()
+            raise
+        verdict = read_message(message) if isinstance(message, bytes) else judge(message)
+        if isinstance(verdict, Broken):
+            return progress.failure(Outcome.INCOMPLETE, verdict.reason, usage=verdict.usage)
+        return Answer(
+            message=message if isinstance(message, bytes) else orjson.dumps(message),
+            stop_reason=verdict.stop_reason,
+            usage=verdict.usage,
+            request_id=wire_headers.request_id(progress.headers),
+            limits=wire_headers.limits(progress.headers) if self._wire.provider == "anthropic" else None,
+        )
+
+    async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
+        response: httpx2.Response = await self._wire.client.post(
+            posted.path,
+            cast_to=httpx2.Response,
+            body=posted.body,
+            content=posted.content,
+            options={"headers": {**posted.headers, ATTEMPT_HEADER: attempt_id}},
+            stream=True,
+        )
+        return response
+
+    async def _assembled(self, response: httpx2.Response, progress: _Progress) -> dict[str, Any]:
+        """Read a stream to its last event. The SDK decodes the events, and raises on one that is an error."""
+        assembly = progress.assembly = Assembly()
+        client: Any = self._wire.client
+        events = anthropic.AsyncStream(cast_to=object, response=response, client=client)
+        try:
+            async for event in events:
+                assembly.take(event)
+                if assembly.ended:
+                    break
+        except (*NETWORK_ERRORS, anthropic.AnthropicError, BrokenStreamError):
+            raise
+        except Exception as error:  # what json, the UTF-8 and the AWS event decoders raise
+            raise BrokenStreamError(f"an event of the stream is garbled ({type(error).__name__})") from None
+        if not assembly.ended:
+            raise BrokenStreamError("the stream ended without its last event")
+        await _drain(events)
+        return assembly.message
+
+    def _from_status(self, error: anthropic.APIStatusError, progress: _Progress) -> Failure:
+        failure = failure_from(error, self._wire.provider, secrets=self._wire.secrets(), usage=progress.usage)
+        if failure.outcome is Outcome.UNUSABLE and failure.whole_route:
+            self._wire.refused()
+        return failure
+
+    def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
+        trouble = trouble_from(error, headers_seen=progress.response is not None)
+        return progress.failure(trouble.outcome, trouble.message, whole_route=trouble.whole_route)
+
+
+async def _drain(events: anthropic.AsyncStream[Any]) -> None:
+    """Read what follows the last event. The message is whole, so nothing that goes wrong here matters."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in events:
+                pass
+    await events.close()
+
+
+def _stage(progress: _Progress) -> str:
+    if progress.response is None:
+        return "it had not begun to answer"
+    return "its answer had begun"

@@ -1,0 +1,69 @@
+"""The HTTP client under a route's SDK client: aiohttp, with a pool that fits the route."""
+
+import socket
+from functools import lru_cache
+from ssl import SSLContext
+from typing import Any
+
+import aiohttp
+import anthropic
+import httpx2
+
+TIMEOUT = httpx2.Timeout(3600.0, connect=5.0, pool=None)
+"""Seconds per socket operation. Generous: what bounds an attempt is the guard around it. Connecting has its own bound,
+so that a host that swallows packets is told from one that thinks."""
+
+SPARE_CONNECTIONS = 16
+"""Beyond the route's own limit of calls in flight: probes, and calls that end while the next begins."""
+
+IDLE_S = 20.0
+"""Idle connections are kept so long: under the 60 s after which AWS load balancers close them, since a POST that meets
+a closing connection fails and is not repeated."""
+
+_KEEPALIVE_S = 60
+"""TCP keep-alive, as the SDK sets on its own default client: NAT gateways drop connections silent for 350 s, and a long
+answer that is not streamed is silent for minutes."""
+
+
+def build_http_client(max_concurrency: int, auth: httpx2.Auth | None = None) -> httpx2.AsyncClient:
+    """An HTTP client for up to `max_concurrency` calls at a time. Binds to the event loop of its first call."""
+    connections = max_concurrency + SPARE_CONNECTIONS
+    client = anthropic.DefaultAioHttpClient(
+        timeout=TIMEOUT,
+        limits=httpx2.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=IDLE_S
+        ),
+        verify=_tls(),
+        auth=auth,
+    )
+    # The SDK's aiohttp transport takes a session factory, but the client that makes it has no way to pass one on, and
+    # drops socket options. Proxies of the environment have transports of their own and stay as the SDK makes them.
+    transport: Any = client._transport
+    transport.client = lambda: _session(connections)
+    return client
+
+
+def _session(connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=connections, keepalive_timeout=IDLE_S, ssl=_tls(), socket_factory=_socket_kept_alive
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+def _socket_kept_alive(address: "aiohttp.AddrInfoType") -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):  # TCP_KEEPALIVE is macOS's TCP_KEEPIDLE
+        if hasattr(socket, option):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), _KEEPALIVE_S)
+    return made
+
+
+@lru_cache(maxsize=1)
+def _tls() -> SSLContext:
+    """One TLS context for all routes: loading the certificate store takes 25 ms. `SSL_CERT_FILE` is honoured."""
+    return httpx2.create_ssl_context()

@@ -1,0 +1,75 @@
+"""The Anthropic API."""
+
+from typing import Any
+
+import anthropic
+import orjson
+
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.settings import RouteSettings
+from trivet_worker.adapters.connections import TIMEOUT, build_http_client
+from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.wire import Body, NotReadyError, Posted
+
+_AS_HEADERS = ("anthropic_version", "anthropic_beta")
+"""Body keys of the Bedrock and Vertex wires that this one takes as headers."""
+
+
+class FirstPartyWire:
+    """A route of provider `anthropic`.
+
+    The body is sent as bytes we wrote (`content=`): nothing of it needs rewriting here, so the SDK's walk over it and
+    its `json.dumps` are saved.
+    """
+
+    provider = "anthropic"
+
+    def __init__(self, route: RouteSettings) -> None:
+        self._key = RouteKey(route.api_key) if route.api_key else None
+        self._route = route
+        self._client: anthropic.AsyncAnthropic | None = None
+
+    @property
+    def client(self) -> anthropic.AsyncAnthropic:
+        """The SDK client. Built once."""
+        if self._client is None:
+            self._client = anthropic.AsyncAnthropic(
+                # an empty key keeps the SDK from taking another account's out of the environment
+                api_key="" if self._key else None,
+                base_url=self._route.base_url or None,
+                max_retries=0,
+                timeout=TIMEOUT,
+                http_client=build_http_client(self._route.max_concurrency),
+            )
+        return self._client
+
+    async def ready(self) -> None:
+        """Give the client the key of now."""
+        try:
+            if self._key:
+                self.client.api_key = self._key.current()
+            elif not (self.client.api_key or self.client.auth_token or self.client.credentials):
+                raise NotReadyError("no key: set api_key of the route, or ANTHROPIC_API_KEY")
+        except (ConfigError, anthropic.CredentialsError) as error:
+            raise NotReadyError(str(error)) from None
+
+    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
+        """POST /v1/messages."""
+        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+        if not stream:
+            del sent["stream"]
+        headers = {}
+        for name in _AS_HEADERS:
+            value = sent.pop(name, None)
+            if value:
+                headers[name.replace("_", "-")] = value if isinstance(value, str) else ",".join(map(str, value))
+        return Posted("/v1/messages", content=orjson.dumps(sent), headers=headers)
+
+    def refused(self) -> None:
+        """Read the key again next time."""
+        if self._key:
+            self._key.forget()
+
+    def secrets(self) -> tuple[str, ...]:
+        """The key in use."""
+        return tuple(filter(None, (self.client.api_key, self.client.auth_token)))

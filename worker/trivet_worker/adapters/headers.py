@@ -1,0 +1,114 @@
+"""What the headers of an answer say: request id, when to come back, Anthropic's limits."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx2
+
+from trivet_worker.calls import LimitReading, LimitWindow
+
+Headers = Mapping[str, str]
+"""Lower-case names."""
+
+_REQUEST_IDS = ("request-id", "x-amzn-requestid", "x-goog-request-id", "x-request-id")
+_LIMITS = "anthropic-ratelimit-"
+
+
+def plain(headers: httpx2.Headers) -> Headers:
+    """The headers as a plain dict: httpx2 searches its list anew for every name asked for."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+
+
+def request_id(headers: Headers) -> str | None:
+    """The provider's own id of the call, or None."""
+    for name in _REQUEST_IDS:
+        if value := headers.get(name):
+            return value
+    return None
+
+
+def retry_after_s(headers: Headers) -> float | None:
+    """Seconds until the provider wants to be asked again; None when it does not say.
+
+    Read in this order: `retry-after-ms`, `retry-after` (seconds, whole or not, or an HTTP date), then the latest reset
+    of the limits that have nothing left. A moment that has passed is 0.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    if value is not None:
+        seconds = _number(value)
+        if seconds is None:
+            seconds = _seconds_until(_http_date(value), _clock(headers))
+        if seconds is not None:
+            return seconds
+    return _spent_until(limits(headers))
+
+
+def limits(headers: Headers) -> LimitReading | None:
+    """What `anthropic-ratelimit-*` say; None where there are none."""
+    requests, input_tokens, output_tokens = (
+        _window(headers, f"{_LIMITS}{kind}-") for kind in ("requests", "input-tokens", "output-tokens")
+    )
+    if requests is None and input_tokens is None and output_tokens is None:
+        return None
+    return LimitReading(requests, input_tokens, output_tokens)
+
+
+def _spent_until(reading: LimitReading | None) -> float | None:
+    if reading is None:
+        return None
+    windows = (reading.requests, reading.input_tokens, reading.output_tokens)
+    resets = [w.reset_s for w in windows if w is not None and w.remaining == 0 and w.reset_s is not None]
+    return max(resets, default=None)
+
+
+def _window(headers: Headers, prefix: str) -> LimitWindow | None:
+    limit, remaining = headers.get(f"{prefix}limit"), headers.get(f"{prefix}remaining")
+    reset = headers.get(f"{prefix}reset")
+    if limit is None and remaining is None and reset is None:
+        return None
+    reset_s = _seconds_until(_timestamp(reset), _clock(headers)) if reset else None
+    return LimitWindow(_whole(limit), _whole(remaining), reset_s)
+
+
+def _clock(headers: Headers) -> datetime:
+    """The provider's clock where it shows it, so that a wrong clock here does no harm; else ours."""
+    date = headers.get("date")
+    return (date and _http_date(date)) or datetime.now(UTC)
+
+
+def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _timestamp(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return max(0.0, number) if math.isfinite(number) else None
+
+
+def _whole(text: str | None) -> int | None:
+    number = _number(text)
+    return None if number is None else int(number)

@@ -1,0 +1,79 @@
+"""Sorting of what the network does: exceptions of httpx2, aiohttp, the TLS layer and the sockets, by kind and moment.
+
+| what | before the headers | after them |
+|---|---|---|
+| connect timed out, refused, reset, no such host, TLS | connection | incomplete |
+| a socket timeout of the SDK (an hour; our guard is sooner) | timeout | timeout |
+| body cut, encoding broken | connection | incomplete |
+| the address in the settings is none | unusable, whole route | |
+"""
+
+import re
+import ssl
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import aiohttp
+import anthropic
+import httpx2
+
+from trivet_tasks.outcomes import Outcome
+from trivet_worker.calls import MESSAGE_LIMIT
+
+NETWORK_ERRORS = (
+    anthropic.APIConnectionError,
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    httpx2.StreamError,
+    aiohttp.ClientError,
+    OSError,  # with ssl.SSLError, gaierror and TimeoutError
+    EOFError,
+)
+"""What a call may raise that is no status of the provider and no mistake of ours."""
+
+_CONNECTING = (httpx2.ConnectTimeout, httpx2.PoolTimeout, aiohttp.ConnectionTimeoutError)
+_TIMED_OUT = (httpx2.TimeoutException, aiohttp.ServerTimeoutError, TimeoutError)
+_BAD_ADDRESS = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, aiohttp.InvalidURL)
+
+
+_TLS_CONTEXT = re.compile(r" ssl:(default|True|False|None|<[^>]*>)")
+"""Noise in aiohttp's texts."""
+
+
+class Trouble(NamedTuple):
+    """What the network did."""
+
+    outcome: Outcome
+    message: str
+    whole_route: bool = False
+
+
+def trouble_from(error: BaseException, *, headers_seen: bool) -> Trouble:
+    """Sort an exception of the network. `headers_seen`: the provider had begun to answer with a 200."""
+    chain = tuple(_chain(error))
+    words = _words(chain)
+    if any(isinstance(e, _BAD_ADDRESS) for e in chain):
+        return Trouble(Outcome.UNUSABLE, f"the route's base_url is no address: {words}", whole_route=True)
+    if not headers_seen and any(isinstance(e, _CONNECTING) for e in chain):
+        return Trouble(Outcome.CONNECTION, f"no connection in time: {words}")
+    if any(isinstance(e, _TIMED_OUT) for e in chain):
+        return Trouble(Outcome.TIMEOUT, f"the socket was silent too long: {words}")
+    if headers_seen:
+        return Trouble(Outcome.INCOMPLETE, f"the answer broke off: {words}")
+    if any(isinstance(e, ssl.SSLError | ssl.CertificateError) for e in chain):
+        return Trouble(Outcome.CONNECTION, f"TLS failed: {words}")
+    return Trouble(Outcome.CONNECTION, f"no answer: {words}")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _words(chain: tuple[BaseException, ...]) -> str:
+    """The outermost exception that says anything: it names the host. The SDK's own only say "Connection error."."""
+    for error in chain:
+        if not isinstance(error, anthropic.AnthropicError) and (text := _TLS_CONTEXT.sub("", str(error))):
+            return f"{type(error).__name__}: {text}"[: MESSAGE_LIMIT - 60]
+    return type(chain[-1]).__name__

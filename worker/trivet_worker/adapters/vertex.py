@@ -1,0 +1,87 @@
+"""Google Vertex AI, raw prediction."""
+
+import os
+from typing import Any
+
+import anthropic
+import google.auth.exceptions
+import httpx2
+
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.settings import RouteSettings
+from trivet_worker.adapters.connections import TIMEOUT, build_http_client
+from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.wire import Body, NotReadyError, Posted
+from trivet_worker.google_auth import process_token
+
+_PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
+
+
+class VertexWire:
+    """A route of provider `vertex`: with an access token, or one from Google's application default credentials."""
+
+    provider = "vertex"
+
+    def __init__(self, route: RouteSettings) -> None:
+        self._key = RouteKey(route.api_key) if route.api_key else None
+        self._route = route
+        self._token = None if self._key else process_token()
+        named = (os.environ.get(name) for name in _PROJECT_VARIABLES)
+        self._project = route.project or next(filter(None, named), None)
+        self._client: anthropic.AsyncAnthropicVertex | None = None
+
+    @property
+    def client(self) -> anthropic.AsyncAnthropicVertex:
+        """The SDK client. Built once. NotReadyError without a region."""
+        if self._client is None:
+            region = self._route.region or os.environ.get("CLOUD_ML_REGION")
+            if not region:
+                raise NotReadyError("no region: set region of the route")
+            self._client = anthropic.AsyncAnthropicVertex(
+                region=region,
+                base_url=_with_version(self._route.base_url) if self._route.base_url else None,
+                max_retries=0,
+                timeout=TIMEOUT,
+                http_client=build_http_client(self._route.max_concurrency),
+            )
+        return self._client
+
+    async def ready(self) -> None:
+        """Give the client the token of now, and the project."""
+        client = self.client
+        try:
+            if self._key:
+                client.access_token = self._key.current()
+            elif self._token:
+                client.access_token = await self._token.current()
+                self._project = self._project or self._token.project
+        except ConfigError as error:
+            raise NotReadyError(str(error)) from None
+        except google.auth.exceptions.GoogleAuthError as error:
+            raise NotReadyError(f"no Google credentials: {error}", transient=error.retryable) from None
+        if not self._project:
+            raise NotReadyError("no project: set project of the route, or GOOGLE_CLOUD_PROJECT")
+        client.project_id = self._project
+
+    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
+        """The SDK puts the model into the path and the API version into the body, unless one is there."""
+        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+        if not stream:
+            del sent["stream"]
+        return Posted("/v1/messages", body=sent)
+
+    def refused(self) -> None:
+        """Look for another token next time."""
+        if self._key:
+            self._key.forget()
+        if self._token:
+            self._token.forget()
+
+    def secrets(self) -> tuple[str, ...]:
+        """The access token in use."""
+        return tuple(filter(None, (self.client.access_token,)))
+
+
+def _with_version(base_url: str) -> str:
+    """The SDK wants the API version in the base URL; an address without a path gets it."""
+    return base_url if httpx2.URL(base_url).path.strip("/") else f"{base_url.rstrip('/')}/v1"

@@ -1,0 +1,58 @@
+"""What differs between the three wires, as the caller sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import anthropic
+
+Body = Mapping[str, Any]
+"""A request of the Messages API, parsed."""
+
+
+class NotReadyError(Exception):
+    """No call can be made: no key, no credentials, no project. Its text is for a person.
+
+    `transient` is True where the place the credentials come from could not be asked just now.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What to give to the SDK client's `post`: `content` (ready bytes) or `body` (which the SDK rewrites for its wire)."""
+
+    path: str
+    content: bytes | None = None
+    body: dict[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Wire(Protocol):
+    """One route's client and what is special about its provider."""
+
+    provider: str
+
+    @property
+    def client(self) -> anthropic.AsyncAnthropic | anthropic.AsyncAnthropicBedrock | anthropic.AsyncAnthropicVertex:
+        """The SDK client, built once."""
+        ...
+
+    async def ready(self) -> None:
+        """See to it that the client has a good key or credentials. NotReadyError when it cannot have."""
+        ...
+
+    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
+        """The request as this wire wants it."""
+        ...
+
+    def refused(self) -> None:
+        """The provider did not take the credentials: look for new ones before the next call."""
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must not stand in an error's text."""
+        ...

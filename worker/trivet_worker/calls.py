@@ -1,0 +1,84 @@
+"""One provider call as values: what a route's caller takes, and the two things that come back from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.usage import Usage
+
+MESSAGE_LIMIT = 500
+"""The provider's words are cut to this many characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitWindow:
+    """One of an account's limits as the provider reported it. None: it did not say."""
+
+    limit: int | None
+    remaining: int | None
+    reset_s: float | None
+    """Seconds from now until the limit is whole again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReading:
+    """What Anthropic's `anthropic-ratelimit-*` headers said. None: no such headers for that limit."""
+
+    requests: LimitWindow | None = None
+    input_tokens: LimitWindow | None = None
+    output_tokens: LimitWindow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole message, whatever its stop reason."""
+
+    message: bytes
+    """The message as JSON, as the provider sent it; of a streamed route, put together from its events."""
+    stop_reason: str
+    usage: Usage
+    request_id: str | None
+    limits: LimitReading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that brought no message."""
+
+    outcome: Outcome
+    message: str
+    """The provider's words, or ours where it said none; at most 500 characters, never a prompt or a key."""
+    status: int | None = None
+    request_id: str | None = None
+    retry_after_s: float | None = None
+    """Seconds from now during which the provider does not want to be asked again. None: it did not say."""
+    whole_route: bool = False
+    """Of `unusable`: True when the account is refused, False when only this model is."""
+    limits: LimitReading | None = None
+    usage: Usage | None = None
+    """What a failed call used all the same, where the provider still said so."""
+
+
+class Caller(Protocol):
+    """Makes the calls of one route. Lives in one event loop; any number of calls at a time."""
+
+    async def call(
+        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, timeout_s: float
+    ) -> Answer | Failure:
+        """Make one call, once, without retries.
+
+        Args:
+            body: the Messages API request as JSON or as parsed, without Trivet's own keys and without `model`.
+            model: the model's id on this wire.
+            attempt_id: sent as the header `x-trivet-attempt`.
+            timeout_s: seconds for everything: credentials, connect, headers, body.
+
+        Raises:
+            asyncio.CancelledError: the call was cancelled from outside; its connection is closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections. The caller cannot be used afterwards."""
+        ...

@@ -1,0 +1,190 @@
+"""Running one chunk: places in the process, permits, the fenced take-up, the calls; what finds no room goes back."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from trivet_scheduler.fleet import Fleet, name_on_wire
+from trivet_scheduler.limits import Rates, Spent, Verdict, Want
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.settings import RouteSettings, Settings
+from trivet_tasks.shared_state import WORK_CHANNEL
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
+from trivet_worker.calls import Failure
+from trivet_worker.deadlines import attempt_timeout_s
+from trivet_worker.flights import Countdown, Flight, Flights, Landing
+from trivet_worker.lease_keeper import LeaseKeeper
+from trivet_worker.pricing import Pricing
+from trivet_worker.recorder import Recorder
+from trivet_worker.slots import Slots
+
+log = logging.getLogger("trivet.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wave:
+    """Jobs of a chunk that start together, and what they have in common."""
+
+    chunk: Chunk
+    site: Worksite
+    route: RouteSettings
+    rates: Rates
+    countdown: Countdown
+
+
+class ChunkRunner:
+    """Runs chunks in the threads of Celery's pool, one thread per chunk."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        client: redis.Redis,
+        fleet: Fleet,
+        slots: Slots,
+        flights: Flights,
+        recorder: Recorder,
+        lease: LeaseKeeper,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._redis = client
+        self._fleet = fleet
+        self._slots = slots
+        self._flights = flights
+        self._recorder = recorder
+        self._lease = lease
+        self._pricing = Pricing()
+        self.stopping = threading.Event()
+
+    def run(self, chunk: Chunk) -> int:
+        """Run the chunk until each of its jobs is written down or back in waiting. Returns the number of calls made."""
+        route = self._settings.routes[chunk.route]
+        wire_model = name_on_wire(route, chunk.model)
+        if wire_model is None:
+            self._give_back(chunk.jobs, f"{chunk.route} does not serve {chunk.model} here")
+            return 0
+        site = Worksite(self._lease.id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
+        wave = _Wave(chunk, site, route, Rates.of(route), Countdown())
+        pending: Sequence[Claimed] = chunk.jobs
+        why = ""
+        try:
+            while pending:
+                started, why = self._start_some(wave, pending)
+                pending = pending[started:]
+                if why:
+                    break
+        except StoreUnavailable as error:
+            # what was not taken up is dispatched again when its time is over
+            log.error("%d jobs of a chunk for %s left alone: %s", len(pending), chunk.route, error)
+            pending = ()
+        if pending:
+            self._give_back(pending, why)
+        wave.countdown.wait()
+        return len(chunk.jobs) - len(pending)
+
+    def _start_some(self, wave: _Wave, pending: Sequence[Claimed]) -> tuple[int, str]:
+        """Start as many jobs as there is room for, waiting a little for it. Returns (how many, why no more)."""
+        patience_s = self._settings.dispatch.permit_patience_s
+        if self.stopping.is_set():
+            return 0, "the worker is stopping"
+        if self._recorder.trouble:
+            return 0, "the database does not answer"
+        places = self._slots.take(len(pending), patience_s)
+        if places == 0:
+            return 0, "no free place"
+        wants = [Want(f"{job.id}:{job.take_up}", job.input_estimate, job.max_tokens) for job in pending[:places]]
+        until = time.monotonic() + patience_s
+        terms = self._settings.of_class(wave.chunk.latency)
+        timeout_s = terms.attempt_timeout_s or terms.budget_s
+        while True:
+            try:
+                grant = self._fleet.limits.take(wave.chunk.route, wave.chunk.model, wave.rates, wants, timeout_s)
+            except redis.RedisError as error:
+                self._slots.give(places)
+                log.error("no permits, so no calls: %s", error)
+                return 0, "the shared state does not answer"
+            if grant.granted or time.monotonic() + grant.wait_s > until or self.stopping.is_set():
+                break
+            time.sleep(grant.wait_s)
+        self._slots.give(places - grant.granted)
+        if grant.granted == 0:
+            return 0, grant.reason
+        self._launch(wave, pending[: grant.granted], wants[: grant.granted])
+        return grant.granted, ""
+
+    def _launch(self, wave: _Wave, jobs: Sequence[Claimed], wants: Sequence[Want]) -> None:
+        """Take jobs up in SQL and make their calls. Places and permits of stale ones are given back."""
+        tokens = [Token(job.id, job.take_up) for job in jobs]
+        estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
+        taken: list[Taken] = []
+        now = time.time()
+        try:
+            with self._store.write() as connection:
+                now = self._store.now(connection)
+                taken = take_up(connection, wave.site, tokens, now=now, estimates=estimates)
+        finally:
+            held = {job.id for job in taken}
+            stale = [want for job, want in zip(jobs, wants, strict=True) if job.id not in held]
+            self._return_unused(wave, stale)
+        want_of = {job.id: want for job, want in zip(jobs, wants, strict=True)}
+        wave.countdown.add(len(taken))
+        ready: list[Flight] = []
+        for job in taken:
+            timeout_s = self._timeout_s(wave, job, now)
+            flight = Flight(job, wave.site, wave.route, wave.rates, want_of[job.id], timeout_s, wave.countdown)
+            if timeout_s > 0:
+                ready.append(flight)
+            else:
+                self._recorder.put(Landing(flight, Failure(Outcome.TIMEOUT, "no time was left for a call"), 0.0))
+        self._flights.launch(ready)
+
+    def _timeout_s(self, wave: _Wave, job: Taken, now: float) -> float:
+        latency = wave.chunk.latency
+        fallbacks: list[str] = []
+        if latency is Latency.REALTIME:
+            known, tried = self._fleet.known(), {*job.tried.split(","), wave.chunk.route}
+            fallbacks = [
+                name
+                for name, route in known.routes.items()
+                if name not in tried
+                and not route.drained
+                and latency.lane in known.lanes(name)
+                and name_on_wire(route.settings, wave.chunk.model)
+            ]
+        return attempt_timeout_s(
+            latency,
+            self._settings.of_class(latency),
+            spent_s=job.round_spent_s,
+            deadline_at=job.deadline_at,
+            now=now,
+            fallbacks=fallbacks,
+        )
+
+    def _return_unused(self, wave: _Wave, wants: Sequence[Want]) -> None:
+        if not wants:
+            return
+        self._slots.give(len(wants))
+        spent = [Spent(want, 0, 0, Verdict.UNUSED, 0.0, "") for want in wants]
+        try:
+            self._fleet.limits.settle(wave.chunk.route, wave.chunk.model, wave.rates, spent)
+        except redis.RedisError as error:
+            log.error("permits could not be given back: %s", error)
+
+    def _give_back(self, jobs: Sequence[Claimed], why: str) -> None:
+        log.debug("%d jobs go back to waiting: %s", len(jobs), why)
+        try:
+            with self._store.write() as connection:
+                give_back(connection, [Token(job.id, job.take_up) for job in jobs])
+            self._redis.publish(WORK_CHANNEL, b"")
+        except (StoreUnavailable, redis.RedisError) as error:
+            log.error("%d jobs wait to be dispatched again: %s", len(jobs), error)

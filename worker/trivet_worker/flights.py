@@ -1,0 +1,152 @@
+"""Calls under way: started in groups from Celery's threads, run on the process's one event loop."""
+
+import asyncio
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from trivet_scheduler.limits import Rates, Want
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.settings import RouteSettings
+from trivet_tasks.store.taking import Taken, Worksite
+from trivet_worker.adapters import build_caller
+from trivet_worker.calls import Answer, Caller, Failure
+
+log = logging.getLogger("trivet.worker")
+
+
+class Countdown:
+    """Lets a chunk's thread wait until all its jobs are written down."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._changed = threading.Condition()
+
+    def add(self, count: int) -> None:
+        """So many more to wait for."""
+        with self._changed:
+            self._left += count
+
+    def down(self) -> None:
+        """One is written."""
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Until none is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """One call to be made: the job, where, under which permit, and for how long at most."""
+
+    job: Taken
+    site: Worksite
+    route: RouteSettings
+    rates: Rates
+    want: Want
+    timeout_s: float
+    countdown: Countdown
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """A flight that is over."""
+
+    flight: Flight
+    result: Answer | Failure
+    latency_s: float
+
+
+class Flights:
+    """The event loop of a worker process and the calls on it."""
+
+    def __init__(self, on_landing: Callable[[Landing], None]) -> None:
+        self._on_landing = on_landing
+        self._callers: dict[str, Caller] = {}
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._loop = _new_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-calls", daemon=True)
+
+    def start(self) -> None:
+        """Start the loop's thread."""
+        self._thread.start()
+
+    def launch(self, flights: Sequence[Flight]) -> None:
+        """Make these calls. Returns at once; each ends in one landing."""
+        self._loop.call_soon_threadsafe(self._launch, flights)
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Drop the calls of these jobs."""
+        self._loop.call_soon_threadsafe(self._cancel, job_ids)
+
+    def cancel_all(self) -> None:
+        """Drop every call under way."""
+        self._loop.call_soon_threadsafe(lambda: self._cancel(list(self._under_way)))
+
+    def close(self) -> None:
+        """Close the connections and end the loop. No call may be under way."""
+        closing = asyncio.run_coroutine_threadsafe(self._close_callers(), self._loop)
+        _quietly(closing)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+
+    def _launch(self, flights: Sequence[Flight]) -> None:
+        for flight in flights:
+            self._under_way[flight.job.id] = self._loop.create_task(self._fly(flight))
+
+    def _cancel(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            task = self._under_way.get(job_id)
+            if task is not None:
+                task.cancel()
+
+    async def _fly(self, flight: Flight) -> None:
+        started = time.perf_counter()
+        try:
+            result = await self._call(flight)
+        except asyncio.CancelledError:
+            result = Failure(Outcome.CANCELLED, "dropped on our side")
+        except Exception as error:
+            # a fault of ours must not leave the job hanging; its text may quote the request, so it is not shown
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(
+                "the call %s ended in a fault of Trivet's own: %s at %s:%s",
+                flight.job.attempt_id, type(error).__name__, where.filename, where.lineno,
+            )  # fmt: skip
+            result = Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {type(error).__name__}")
+        self._under_way.pop(flight.job.id, None)
+        self._on_landing(Landing(flight, result, time.perf_counter() - started))
+
+    async def _call(self, flight: Flight) -> Answer | Failure:
+        site = flight.site
+        caller = self._callers.get(site.route)
+        if caller is None:
+            caller = self._callers[site.route] = build_caller(flight.route)
+        return await caller.call(flight.job.body, site.wire_model, flight.job.attempt_id, flight.timeout_s)
+
+    async def _close_callers(self) -> None:
+        for caller in self._callers.values():
+            await caller.close()
+
+
+def _quietly(closing: "Future[None]") -> None:
+    try:
+        closing.result(timeout=5)
+    except Exception as error:
+        log.warning("closing the connections failed: %s", type(error).__name__)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

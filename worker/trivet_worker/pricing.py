@@ -1,0 +1,79 @@
+"""Prices on calls: the most one may cost before it is made, and what it did cost after."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import orjson
+
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.prices import PriceBook, Priced
+from trivet_tasks.settings import RouteSettings
+from trivet_tasks.store.finishing import Settlement
+from trivet_tasks.store.taking import Worksite
+from trivet_worker.calls import Answer, Failure
+from trivet_worker.flights import Flight
+
+_FATE_UNKNOWN = frozenset({Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED})
+"""Outcomes after which the provider may have done, and billed, the work."""
+
+
+class Pricing:
+    """A process's price book as attempt rows need it."""
+
+    def __init__(self) -> None:
+        self._book = PriceBook()
+
+    def most(self, site: Worksite, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
+        """The most a call may cost in USD, as far as its size is known before; None = unpriced."""
+        return self._book.estimate(
+            route.provider, site.model, site.wire_model, route.region, input_tokens, output_tokens
+        )
+
+    def settled(self, flight: Flight, answer: Answer, latency_s: float) -> Settlement:
+        """What a good call cost."""
+        priced = self._price(flight, answer)
+        return Settlement(
+            attempt_id=flight.job.attempt_id,
+            outcome=Outcome.SUCCEEDED,
+            latency_s=latency_s,
+            status=200,
+            request_id=answer.request_id,
+            usage=answer.usage,
+            cost_usd=priced.cost_usd,
+            estimated=priced.estimated,
+            list_price=orjson.dumps(dict(priced.list_price)).decode(),
+            multipliers=orjson.dumps(dict(priced.multipliers)).decode(),
+            price_version=priced.version,
+        )
+
+    def failed(self, flight: Flight, failure: Failure, latency_s: float) -> Settlement:
+        """What a failed call cost: nothing, what its usage says, or, where its fate is not known, at most the estimate."""
+        cost, estimated, version = Decimal(0), False, self._book.version
+        if failure.usage is not None:
+            priced = self._price(flight, failure)
+            cost, estimated, version = priced.cost_usd or Decimal(0), priced.estimated, priced.version
+        elif failure.outcome in _FATE_UNKNOWN:
+            cost, estimated = self.most_of(flight) or Decimal(0), True
+        return Settlement(
+            attempt_id=flight.job.attempt_id,
+            outcome=failure.outcome,
+            latency_s=latency_s,
+            status=failure.status,
+            request_id=failure.request_id,
+            message=failure.message,
+            usage=failure.usage,
+            cost_usd=cost,
+            estimated=estimated,
+            price_version=version,
+        )
+
+    def most_of(self, flight: Flight) -> Decimal | None:
+        """The most this call may cost in USD."""
+        return self.most(flight.site, flight.route, flight.job.input_estimate, flight.job.max_tokens)
+
+    def _price(self, flight: Flight, result: Answer | Failure) -> Priced:
+        site = flight.site
+        assert result.usage is not None
+        return self._book.price(
+            flight.route.provider, site.model, site.wire_model, flight.route.region, datetime.now(UTC), result.usage
+        )

@@ -1,0 +1,259 @@
+"""Writing down what came of calls: one thread per process, groups of finished calls, one transaction each.
+
+For each group: the permits go back and the gates learn (Redis), what follows for the failed is decided, results,
+attempts and costs are committed together (SQL), then the next messages and the notices go out. Until a group is
+committed its places in the worker stay taken, so what waits here is bounded by the worker's slots.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import orjson
+import redis
+from celery import Celery
+
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.limits import Change, Spent, Verdict
+from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
+from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL
+from trivet_tasks.store import health
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS, Store
+from trivet_tasks.store.finishing import End, Finished, GoOn, Next, Settlement, Wait, Written, finish
+from trivet_worker.calls import Answer, Failure
+from trivet_worker.flights import Landing
+from trivet_worker.pricing import Pricing
+from trivet_worker.slots import Slots
+
+log = logging.getLogger("trivet.recorder")
+
+RETRY_S = 1.0
+"""Seconds between two tries to write to a database that does not answer."""
+
+
+class Recorder:
+    """Takes landings from the event loop and writes them down in groups."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: redis.Redis,
+        fleet: Fleet,
+        app: Celery,
+        settings: Settings,
+        slots: Slots,
+        gather_s: float,
+    ) -> None:
+        self._store = store
+        self._redis = client
+        self._fleet = fleet
+        self._app = app
+        self._settings = settings
+        self._slots = slots
+        self._gather_s = gather_s
+        self._pricing = Pricing()
+        self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
+        self.trouble: str | None = None
+        """Why nothing can be written at the moment, if so."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, landing: Landing) -> None:
+        """Hand over a finished call. Returns at once."""
+        self._landed.put(landing)
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        self._landed.put(None)
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            group, going = self._gather()
+            if group:
+                self._record(group)
+
+    def _gather(self) -> tuple[list[Landing], bool]:
+        """Wait for one landing, then take what comes within the gathering time, up to a transaction's worth."""
+        group: list[Landing] = []
+        size = 0
+        until: float | None = None
+        while len(group) < BULK_ROWS and size < BULK_BYTES:
+            try:
+                landing = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                break
+            if landing is None:
+                return group, False
+            group.append(landing)
+            size += len(landing.result.message)
+            until = until or time.monotonic() + self._gather_s
+        return group, True
+
+    def _record(self, group: list[Landing]) -> None:
+        changes = self._settle(group)
+        finished = self._decide(group)
+        written = self._commit(finished, changes)
+        self._slots.give(len(group))
+        self._send_on(group, written)
+        self._notify(written, any(isinstance(f.next, Wait) for f in finished))
+        for landing in group:
+            landing.flight.countdown.down()
+
+    def _settle(self, group: Sequence[Landing]) -> list[Change]:
+        """Give the permits back; one round trip per (route, model)."""
+        by_gate: dict[tuple[str, str], list[Landing]] = defaultdict(list)
+        for landing in group:
+            by_gate[landing.flight.site.route, landing.flight.site.model].append(landing)
+        changes: list[Change] = []
+        try:
+            for (route, model), landings in by_gate.items():
+                rates = landings[0].flight.rates
+                changes += self._fleet.limits.settle(route, model, rates, [_spent(landing) for landing in landings])
+        except redis.RedisError as error:
+            # the permits expire by themselves; nobody can take new ones meanwhile
+            log.error("permits could not be given back: %s", error)
+        for change in changes:
+            log.warning("%s %s is %s: %s", change.route, change.model, change.state, change.cause)
+        return changes
+
+    def _decide(self, group: Sequence[Landing]) -> list[Finished]:
+        failed = [landing for landing in group if isinstance(landing.result, Failure)]
+        candidates: dict[str, list[Candidate]] = {}
+        if failed:
+            try:
+                candidates = self._fleet.candidates_of({landing.flight.site.model for landing in failed})
+            except (redis.RedisError, StoreUnavailable) as error:
+                log.error("the routes cannot be read, failed jobs go back to waiting: %s", error)
+        now = time.time()
+        return [
+            Finished(
+                landing.flight.job.id,
+                landing.flight.job.take_up,
+                landing.flight.site.lease_id,
+                self._settlement(landing),
+                self._next(landing, candidates, now),
+            )
+            for landing in group
+        ]
+
+    def _next(self, landing: Landing, candidates: dict[str, list[Candidate]], now: float) -> Next:
+        result, flight = landing.result, landing.flight
+        if isinstance(result, Answer):
+            return End(JobState.SUCCEEDED, message=result.message, stop_reason=result.stop_reason)
+        job, site = flight.job, flight.site
+        latency = Latency(site.latency)
+        terms = self._settings.of_class(latency)
+        spent = job.round_spent_s if result.outcome is Outcome.RATE_LIMITED else job.round_spent_s + landing.latency_s
+        tried = tuple(job.tried.split(",")) if job.tried else ()
+        standing = Standing(job.round, spent, tried, job.doubted_by, job.deadline_at)
+        failed = Failed(site.route, site.provider, result.outcome, result.message)
+        if candidates:
+            needs = Needs(
+                site.model,
+                latency.lane,
+                job.residency,
+                job.compliance,
+                job.features,
+                tried_after(standing, failed),
+                doubted_after(standing, failed),
+            )
+            choice = choose(needs, candidates[site.model], terms.order)
+        else:
+            choice = Choice((), (), (Refusal("", Why.LATER, "the shared state does not answer"),))
+        return next_step(
+            standing, failed, choice, terms, now=now, taken_within_s=self._settings.dispatch.taken_within_s
+        )
+
+    def _settlement(self, landing: Landing) -> Settlement:
+        match landing.result:
+            case Answer() as answer:
+                return self._pricing.settled(landing.flight, answer, landing.latency_s)
+            case Failure() as failure:
+                return self._pricing.failed(landing.flight, failure, landing.latency_s)
+
+    def _commit(self, finished: Sequence[Finished], changes: Sequence[Change]) -> Written:
+        """One transaction. A database that does not answer is waited for: what is finished is not thrown away."""
+        while True:
+            try:
+                with self._store.write() as connection:
+                    written = finish(self._store, connection, finished)
+                    if changes:
+                        now = self._store.now(connection)
+                        for change in changes:
+                            health.note(
+                                connection, change.route, change.model, change.state, change.cause, now, change.seconds
+                            )
+            except StoreUnavailable as error:
+                if self.trouble is None:
+                    log.error("%d finished calls wait to be written: %s", len(finished), error)
+                self.trouble = str(error)
+                time.sleep(RETRY_S)
+            else:
+                if self.trouble is not None:
+                    log.info("writing again")
+                self.trouble = None
+                break
+        if written.refused:
+            log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
+        return written
+
+    def _send_on(self, group: Sequence[Landing], written: Written) -> None:
+        """Send the next attempts to their routes, failed jobs of a chunk together."""
+        if not written.gone_on:
+            return
+        flights = {landing.flight.job.id: landing.flight for landing in group}
+        jobs: dict[tuple[str, Latency, str], list[Claimed]] = defaultdict(list)
+        for finished in written.gone_on:
+            assert isinstance(finished.next, GoOn)
+            flight = flights[finished.job_id]
+            claimed = Claimed(finished.job_id, finished.take_up + 1, flight.job.input_estimate, flight.job.max_tokens)
+            jobs[finished.next.route, Latency(flight.site.latency), flight.site.model].append(claimed)
+        known = self._fleet.known().routes
+        chunks = [
+            Chunk(route, known[route].settings.provider, latency, model, tuple(claimed))
+            for (route, latency, model), claimed in jobs.items()
+        ]
+        try:
+            publish(self._app, chunks, self._settings.dispatch.taken_within_s)
+        except BrokerUnavailable as error:
+            log.error("%d jobs wait to be dispatched again: %s", len(written.gone_on), error)
+
+    def _notify(self, written: Written, waiting: bool) -> None:
+        try:
+            if written.ended_jobs:
+                notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
+                self._redis.publish(FINISHED_CHANNEL, orjson.dumps(notice))
+            if waiting:
+                self._redis.publish(WORK_CHANNEL, b"")
+        except redis.RedisError as error:
+            log.error("no notice could be sent, those who wait will look by themselves: %s", error)
+
+
+def _spent(landing: Landing) -> Spent:
+    flight, result = landing.flight, landing.result
+    if isinstance(result, Answer):
+        used = result.usage
+        input_tokens = used.input_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens
+        return Spent(flight.want, input_tokens, used.output_tokens, Verdict.GOOD, landing.latency_s, "")
+    verdict = verdict_of(result.outcome, whole_route=result.whole_route)
+    told = result.retry_after_s or 0.0
+    cause = f"{result.outcome}: {result.message}"[:200]
+    # what a failed call used is not known: a timed-out one is taken to have used it all
+    all_used = result.outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE)
+    used_input = flight.want.input_tokens if all_used else 0
+    return Spent(flight.want, used_input, flight.want.output_tokens if all_used else 0, verdict, told, cause)

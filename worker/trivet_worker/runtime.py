@@ -1,0 +1,82 @@
+"""All that one worker process is made of, started and stopped in order."""
+
+import threading
+from collections.abc import Sequence
+
+from celery import Celery
+
+from trivet_scheduler.fleet import Fleet
+from trivet_tasks.messages import Chunk
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import connect
+from trivet_tasks.store import registry
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import ensure
+from trivet_worker.chunk_run import ChunkRunner
+from trivet_worker.flights import Flights
+from trivet_worker.lease_keeper import LeaseKeeper
+from trivet_worker.recorder import Recorder
+from trivet_worker.slots import Slots
+
+GATHER_S = {"realtime": 0.0, "bulk": 0.01}
+"""How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
+
+
+class Runtime:
+    """One worker process: `start`, then `run` from any thread, then `begin_stop` and `close`."""
+
+    def __init__(self, settings: Settings, app: Celery, *, worker: str, lane: str, routes: Sequence[str]) -> None:
+        self._settings = settings
+        self._routes = routes
+        self._store = Store(settings.store_url)
+        client = connect(settings.redis_url)
+        fleet = Fleet(self._store, settings, client)
+        self._slots = Slots(settings.worker.slots)
+        self._recorder = Recorder(self._store, client, fleet, app, settings, self._slots, GATHER_S[lane])
+        self._flights = Flights(self._recorder.put)
+        self._lease = LeaseKeeper(
+            self._store,
+            settings.leases,
+            worker=worker,
+            lane=lane,
+            routes=routes,
+            slots=settings.worker.slots,
+            in_flight=lambda: self._slots.in_use,
+            trouble=lambda: self._recorder.trouble,
+            on_cancel=self._flights.cancel,
+        )
+        self._chunks = ChunkRunner(
+            settings, self._store, client, fleet, self._slots, self._flights, self._recorder, self._lease
+        )
+        self._fleet = fleet
+
+    def start(self) -> None:
+        """Check the schema, make the routes known, open the lease.
+
+        Raises:
+            StoreError, ConfigError: before anything was started.
+        """
+        ensure(self._store)
+        with self._store.write() as connection:
+            registry.register(self._store, connection, {name: self._settings.routes[name] for name in self._routes})
+        self._flights.start()
+        self._recorder.start()
+        self._lease.start()
+
+    def run(self, chunk: Chunk) -> int:
+        """Run one chunk; blocks until it is written down. Returns the number of calls made."""
+        return self._chunks.run(chunk)
+
+    def begin_stop(self) -> None:
+        """Take nothing new; calls under way may go on for the grace time, then they are dropped."""
+        self._chunks.stopping.set()
+        timer = threading.Timer(self._settings.worker.shutdown_grace_s, self._flights.cancel_all)
+        timer.daemon = True
+        timer.start()
+
+    def close(self) -> None:
+        """End every part; the calls are over by now."""
+        self._recorder.close()
+        self._lease.close()
+        self._flights.close()
+        self._store.close()

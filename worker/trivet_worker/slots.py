@@ -1,0 +1,37 @@
+"""The calls that one worker process may have in flight."""
+
+import threading
+import time
+
+
+class Slots:
+    """A counted number of places. Threads take as many as are free; whoever finishes a call gives its place back."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._free = total
+        self._changed = threading.Condition()
+
+    @property
+    def in_use(self) -> int:
+        """Places taken now."""
+        return self.total - self._free
+
+    def take(self, wanted: int, timeout_s: float) -> int:
+        """Up to `wanted` places, at least one if any comes free within `timeout_s`; 0 if none did."""
+        until = time.monotonic() + timeout_s
+        with self._changed:
+            while self._free == 0:
+                left = until - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return 0
+            taken = min(wanted, self._free)
+            self._free -= taken
+            return taken
+
+    def give(self, count: int) -> None:
+        """Give places back."""
+        if count:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()
