@@ -17,9 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivet_tasks.supervised import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
-
 from trivet import log_files
+from trivet_tasks.supervised import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
 
 CONFIGURATION_ERROR = 2
 """The exit code that says: started again it would fail again."""

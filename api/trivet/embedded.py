@@ -25,10 +25,10 @@ from typing import Self
 
 import redis
 from filelock import FileLock, Timeout
-from trivet_tasks.broker_address import socket_path
-from trivet_tasks.errors import ProcessFailed
 
 from trivet import log_files, valkey_server
+from trivet_tasks.broker_address import socket_path
+from trivet_tasks.errors import ProcessFailed
 
 _POLL_S = 0.02
 

@@ -28,8 +28,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from trivet_tasks.errors import ProcessFailed
-
 from trivet.child_process import (
     CONFIGURATION_ERROR,
     ChildProcess,
@@ -39,6 +37,7 @@ from trivet.child_process import (
     as_argv,
     whole_environment,
 )
+from trivet_tasks.errors import ProcessFailed
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _READY_POLL_S = 0.02

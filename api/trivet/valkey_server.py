@@ -10,6 +10,7 @@ from typing import cast
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
 from trivet_tasks.errors import ProcessFailed
 
 _POLL_S = 0.02

@@ -5,6 +5,7 @@ Any number of schedulers may dispatch at once: counting credit and claiming jobs
 
 import logging
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -97,14 +98,11 @@ class Dispatcher:
             publish(self._app, chunks, self._settings.dispatch.taken_within_s)
         return Round(count, more=count > 0 and len(heads) > count)
 
-    def direct(self, spec: JobSpec, now: float) -> DirectDispatch | None:
+    def direct(self, choice: Choice) -> DirectDispatch | None:
         """Where a realtime job may go this instant, or None when it has to wait for a scheduler."""
-        choice = self.choice(
-            Needs(spec.model, spec.latency.lane, spec.residency, spec.compliance, spec.features), spec.latency
-        )
-        for route in choice.routes:
-            return DirectDispatch(route.name, now + self._settings.dispatch.taken_within_s)
-        return None
+        if not choice.routes:
+            return None
+        return DirectDispatch(choice.routes[0].name, time.time() + self._settings.dispatch.taken_within_s)
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
@@ -113,9 +111,14 @@ class Dispatcher:
         chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
         publish(self._app, [chunk], self._settings.dispatch.taken_within_s)
 
-    def choice(self, needs: Needs, latency: Latency) -> Choice:
-        """The routes for a job as everything stands now."""
-        return choose(needs, self._fleet.candidates(needs.model), self._settings.of_class(latency).order)
+    def choice_for(self, spec: JobSpec) -> Choice:
+        """The routes for a new job as everything stands now. RedisError when the shared state does not answer."""
+        needs = Needs(spec.model, spec.latency.lane, spec.residency, spec.compliance, spec.features)
+        return choose(needs, self._fleet.candidates(spec.model), self._settings.of_class(spec.latency).order)
+
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self._app.close()
 
     def _credits(self, routes: dict[str, list[Candidate]], standing: dict[str, int]) -> dict[str, _Credit]:
         known, factor = self._fleet.known(), self._settings.dispatch.credit_factor

@@ -85,15 +85,20 @@ class Answer:
         start["usage"] = {**self.usage.as_json(output=1), **self.service}
         size = max(1, math.ceil(len(self.text) / max(1, pieces)))
         deltas = [self.text[i : i + size] for i in range(0, len(self.text), size)]
-        return [
-            {"type": "message_start", "message": start},
+        block: list[dict[str, Any]] = [
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-            {"type": "ping"},
             *(
                 {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
                 for piece in deltas
             ),
             {"type": "content_block_stop", "index": 0},
+        ]
+        if not deltas:
+            block = []
+        return [
+            {"type": "message_start", "message": start},
+            {"type": "ping"},
+            *block,
             {
                 "type": "message_delta",
                 "delta": {"stop_reason": self.stop_reason, "stop_sequence": None, "stop_details": self.stop_details},

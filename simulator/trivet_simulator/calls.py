@@ -57,7 +57,8 @@ class CallLog:
 
     def __init__(self, capacity: int, path: Path | None) -> None:
         self._capacity = capacity
-        self._ring: list[Call] = []
+        # kept as lines: half the memory of objects, and nothing for the garbage collector to walk
+        self._ring: list[bytes] = []
         self._base = 0
         self._next = 0
         self._running: dict[int, Call] = {}
@@ -88,14 +89,15 @@ class CallLog:
         if self._running.pop(id(call), None) is None:
             return
         call.seq = self._next
+        line = call.as_json()
         if len(self._ring) < self._capacity:
-            self._ring.append(call)
+            self._ring.append(line)
         else:
-            self._ring[(self._next - self._base) % self._capacity] = call
+            self._ring[(self._next - self._base) % self._capacity] = line
         self._next += 1
         self.finished[call.provider] += 1
         if self._file is not None:
-            self._file.write(call.as_json() + b"\n")
+            self._file.write(line + b"\n")
         if self._waiters:
             self._wake()
 
@@ -107,7 +109,7 @@ class CallLog:
         while at < upto:
             at = max(at, self._base + self.dropped)
             stop = min(upto, at + PIECE_CALLS)
-            lines = [self._ring[(seq - self._base) % self._capacity].as_json() for seq in range(at, stop)]
+            lines = [self._ring[(seq - self._base) % self._capacity] for seq in range(at, stop)]
             if lines:
                 yield b"\n".join(lines) + b"\n"
             at = stop

@@ -91,7 +91,7 @@ class BucketGate:
         self.figures = figures
         self.in_flight = 0
         self._rate = {w: f / MINUTE_S for w in COUNTED if (f := figures.per_minute(w)) is not None}
-        self._size = {w: max(1.0, rate * figures.burst_s) for w, rate in self._rate.items()}
+        self._size = {w: max(1.0, rate * figures.burst_s) if rate else 0.0 for w, rate in self._rate.items()}
         self._level = dict(self._size)
         self._at = now
 
@@ -107,10 +107,12 @@ class BucketGate:
             level = self._level.get(what)
             if level is None:
                 continue
+            rate = self._rate[what]
+            if not rate:
+                return Refusal(what, 0.0, MINUTE_S)
             lacking = min(amount, self._size[what]) - level
             if lacking > 1e-9:
-                rate = self._rate[what]
-                return Refusal(what, rate * MINUTE_S, lacking / rate if rate else MINUTE_S)
+                return Refusal(what, rate * MINUTE_S, lacking / rate)
         return None
 
     def take(self, now: float, need: Need) -> object:  # noqa: ARG002 - a bucket needs no time here

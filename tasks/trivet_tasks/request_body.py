@@ -7,7 +7,7 @@ twin (`types/beta/message_create_params.py`), written down here because a produc
 import re
 from collections.abc import Callable, Mapping
 
-from trivet_tasks.request_messages import PLAIN_NAME, check_text, shown, wrong
+from trivet_tasks.request_messages import PLAIN_NAME, check_text, kind, shown, wrong
 
 BETA_FIELDS = frozenset({"billing_policy", "compaction", "context_management", "fallbacks", "mcp_servers", "thread"})
 """Fields that the API knows only under a beta, named in `betas`."""
@@ -41,7 +41,7 @@ def check_max_tokens(value: object, largest: int | None) -> int:
     if value is None:
         raise wrong("max_tokens", f"is missing; give how many tokens the answer may have, {allowed}.")
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= (largest or 2**31):
-        raise wrong("max_tokens", f"must be {allowed}, is {shown(value)}.")
+        raise wrong("max_tokens", f"must be {allowed}, is {kind(value)}.")
     return value
 
 
@@ -49,12 +49,12 @@ def check_thinking_budget(thinking: object, body: Mapping[str, object], max_toke
     """A thinking budget must leave room for the answer; between tool calls it may be larger (interleaved thinking)."""
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     if isinstance(budget, int) and budget >= max_tokens and "tools" not in body:
-        raise wrong("thinking.budget_tokens", f"must be less than max_tokens ({max_tokens:,}), is {shown(budget)}.")
+        raise wrong("thinking.budget_tokens", f"must be less than max_tokens ({max_tokens:,}), is {kind(budget)}.")
 
 
 def _object(value: object, field: str) -> dict[object, object]:
     if not isinstance(value, dict):
-        raise wrong(field, f"must be an object, is {shown(value)}.")
+        raise wrong(field, f"must be an object, is {kind(value)}.")
     return value
 
 
@@ -73,7 +73,7 @@ def _any_object(field: str) -> Callable[[object], None]:
 def _any_string(field: str) -> Callable[[object], None]:
     def check(value: object) -> None:
         if not isinstance(value, str) or not value:
-            raise wrong(field, f"must be a string that is not empty, is {shown(value)}.")
+            raise wrong(field, f"must be a string that is not empty, is {kind(value)}.")
 
     return check
 
@@ -87,7 +87,7 @@ def _check_system(value: object) -> None:
         check_text(value, "system")
         return
     if not isinstance(value, list | tuple):
-        raise wrong("system", f"must be a string or a list of text blocks, is {shown(value)}.")
+        raise wrong("system", f"must be a string or a list of text blocks, is {kind(value)}.")
     for index, block in enumerate(value):
         if not isinstance(block, dict) or block.get("type") != "text":
             raise wrong(f"system[{index}]", "must be an object of type text.")
@@ -96,22 +96,22 @@ def _check_system(value: object) -> None:
 
 def _check_tools(value: object) -> None:
     if not isinstance(value, list | tuple):
-        raise wrong("tools", f"must be a list of tools, is {shown(value)}.")
+        raise wrong("tools", f"must be a list of tools, is {kind(value)}.")
     names: set[str] = set()
     for index, tool in enumerate(value):
         field = f"tools[{index}]"
-        kind, name = (tool.get("type"), tool.get("name")) if isinstance(tool, dict) else (None, None)
-        if not isinstance(tool, dict) or (kind is None and name is None):
+        form, name = (tool.get("type"), tool.get("name")) if isinstance(tool, dict) else (None, None)
+        if not isinstance(tool, dict) or (form is None and name is None):
             raise wrong(field, "must be an object with a name and an input_schema, or with a type.")
-        if kind is not None and (not isinstance(kind, str) or not kind):
-            raise wrong(f"{field}.type", f"must be a name, is {shown(kind)}.")
-        if kind in (None, "custom") or name is not None:
+        if form is not None and (not isinstance(form, str) or not form):
+            raise wrong(f"{field}.type", f"must be a name, is {kind(form)}.")
+        if form in (None, "custom") or name is not None:
             if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
                 raise wrong(f"{field}.name", "must be 1 to 128 letters, digits, _ or -.")
             if name in names:
                 raise wrong(f"{field}.name", "is the name of an earlier tool too; names must differ.")
             names.add(name)
-        if kind in (None, "custom") and not isinstance(tool.get("input_schema"), dict):
+        if form in (None, "custom") and not isinstance(tool.get("input_schema"), dict):
             raise wrong(f"{field}.input_schema", "must be an object (the JSON schema of the tool's input).")
 
 
@@ -134,12 +134,12 @@ def _check_thinking(value: object) -> None:
 def _check_metadata(value: object) -> None:
     user = _object(value, "metadata").get("user_id")
     if user is not None and not isinstance(user, str):
-        raise wrong("metadata.user_id", f"must be a string, is {shown(user)}.")
+        raise wrong("metadata.user_id", f"must be a string, is {kind(user)}.")
 
 
 def _check_stop_sequences(value: object) -> None:
     if not isinstance(value, list | tuple):
-        raise wrong("stop_sequences", f"must be a list of strings, is {shown(value)}.")
+        raise wrong("stop_sequences", f"must be a list of strings, is {kind(value)}.")
     for index, sequence in enumerate(value):
         check_text(sequence, f"stop_sequences[{index}]")
 
@@ -162,19 +162,19 @@ def _check_cache_control(value: object) -> None:
 
 def _check_container(value: object) -> None:
     if not isinstance(value, str | dict) or not value:
-        raise wrong("container", f"must be a container id or an object with contents, is {shown(value)}.")
+        raise wrong("container", f"must be a container id or an object with contents, is {kind(value)}.")
 
 
 def _check_mcp_servers(value: object) -> None:
     if not isinstance(value, list | tuple):
-        raise wrong("mcp_servers", f"must be a list of servers, is {shown(value)}.")
+        raise wrong("mcp_servers", f"must be a list of servers, is {kind(value)}.")
     for index, server in enumerate(value):
         _object(server, f"mcp_servers[{index}]")
 
 
 def _check_fallbacks(value: object) -> None:
     if not isinstance(value, list | tuple) and not (isinstance(value, str) and value == "default"):
-        raise wrong("fallbacks", f"must be default or a list of models, is {shown(value)}.")
+        raise wrong("fallbacks", f"must be default or a list of models, is {kind(value)}.")
 
 
 def _check_betas(value: object) -> None:

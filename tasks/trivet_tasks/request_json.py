@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import orjson
 
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.request_messages import PLAIN_NAME, content_blocks, shown, wrong
+from trivet_tasks.request_messages import PLAIN_NAME, content_blocks, kind, wrong
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """The Messages API takes requests of up to 32 MB (platform.claude.com/docs/en/api/overview, request size limits)."""
@@ -72,7 +72,7 @@ def _flaw_in(value: object, path: tuple[str | int, ...] = (), above: tuple[int, 
             if isinstance(value, dict):
                 for key in value:
                     if not isinstance(key, str) or not _encodable(key):
-                        return wrong(_dotted(path), f"holds a key that is not a string: {shown(key)}.")
+                        return wrong(_dotted(path), f"holds a key that is not a string: {kind(key)}.")
             for step, item in value.items() if isinstance(value, dict) else enumerate(value):
                 if not isinstance(item, str) or not item.isascii():
                     flaw = _flaw_in(item, (*path, step), inner)
@@ -80,7 +80,7 @@ def _flaw_in(value: object, path: tuple[str | int, ...] = (), above: tuple[int, 
                         return flaw
             return None
         case _:
-            return wrong(_dotted(path), f"is {shown(value)}, which JSON does not have.")
+            return wrong(_dotted(path), f"is {kind(value)}, which JSON does not have.")
 
 
 def _encodable(text: str) -> bool:
@@ -115,13 +115,13 @@ def estimate_input(body: Mapping[str, object], size: int) -> int:
     """
     tokens, text = 1.0, size
     for block in content_blocks(body):
-        kind, source = block.get("type"), block.get("source")
-        if not isinstance(source, dict) or kind not in ("image", "document"):
+        form, source = block.get("type"), block.get("source")
+        if not isinstance(source, dict) or form not in ("image", "document"):
             continue
         data = source.get("data")
         binary = len(data) if source.get("type") == "base64" and isinstance(data, str) else 0
         text -= binary
-        if kind == "image":
+        if form == "image":
             tokens += _IMAGE_TOKENS
         elif binary:
             tokens += _PAGE_TOKENS * max(1, math.ceil(binary * 0.75 / _PAGE_BYTES))

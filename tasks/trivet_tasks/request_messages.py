@@ -28,12 +28,10 @@ def wrong(field: str, what: str) -> InvalidRequest:
     return InvalidRequest(f"{field}: {what}", field=field)
 
 
-def shown(value: object) -> str:
-    """A value as an error may show it: a short plain name or a number as it is, of everything else only what it is."""
+def kind(value: object) -> str:
+    """What a value is, as an error may say it: a number as it is, of everything else only the kind and length."""
     if isinstance(value, str):
-        if not value:
-            return "empty"
-        return value if PLAIN_NAME.fullmatch(value) else f"a string of {len(value):,} characters"
+        return f"a string of {len(value):,} characters" if value else "empty"
     if value is None:
         return "missing"
     if isinstance(value, bool):
@@ -47,10 +45,18 @@ def shown(value: object) -> str:
     return "an object" if isinstance(value, Mapping) else f"of the Python type {type(value).__name__}"
 
 
+def shown(value: object) -> str:
+    """A value of a field that takes one of a few names: itself if it is a short plain name, else what it is.
+
+    Never for a field that may hold a text of the user, who may have put one word there.
+    """
+    return value if isinstance(value, str) and PLAIN_NAME.fullmatch(value) else kind(value)
+
+
 def check_text(text: object, field: str) -> str:
     """The text, checked to have more than white space in it, which the API wants of every text."""
     if not isinstance(text, str):
-        raise wrong(field, f"must be a string, is {shown(text)}.")
+        raise wrong(field, f"must be a string, is {kind(text)}.")
     if not text or text.isspace():
         raise wrong(field, "must not be empty." if not text else "must hold more than white space.")
     return text
@@ -64,7 +70,7 @@ def check_messages(messages: object, *, prefill: bool | None = None) -> None:
     """
     if not isinstance(messages, list | tuple):
         more = " Plain text goes under prompt." if isinstance(messages, str) else ""
-        raise wrong("messages", f"must be a list of messages, is {shown(messages)}.{more}")
+        raise wrong("messages", f"must be a list of messages, is {kind(messages)}.{more}")
     if not messages:
         raise wrong("messages", "must not be empty.")
     if len(messages) > MAX_MESSAGES:
@@ -81,7 +87,7 @@ def check_messages(messages: object, *, prefill: bool | None = None) -> None:
 
 def _check_message(message: object, field: str, *, first: bool) -> None:
     if not isinstance(message, dict):
-        raise wrong(field, f"must be an object with role and content, is {shown(message)}.")
+        raise wrong(field, f"must be an object with role and content, is {kind(message)}.")
     role = message.get("role")
     if not isinstance(role, str) or role not in ("user", "assistant", "system"):
         raise wrong(f"{field}.role", f"must be user or assistant, is {shown(role)}.")
@@ -100,7 +106,7 @@ def _check_message(message: object, field: str, *, first: bool) -> None:
         for index, block in enumerate(content):
             _check_block(block, f"{field}.content[{index}]", role)
     else:
-        raise wrong(f"{field}.content", f"must be a string or a list of blocks, is {shown(content)}.")
+        raise wrong(f"{field}.content", f"must be a string or a list of blocks, is {kind(content)}.")
 
 
 def _is_compaction(content: object) -> bool:
@@ -118,34 +124,34 @@ def _only_text(content: object) -> bool:
 
 def _check_block(block: object, field: str, role: str) -> None:
     if not isinstance(block, dict):
-        raise wrong(field, f"must be an object with a type, is {shown(block)}.")
-    kind = block.get("type")
-    if not isinstance(kind, str) or not kind:
-        raise wrong(f"{field}.type", f"must be a name such as text, is {shown(kind)}.")
-    if kind == "text":
+        raise wrong(field, f"must be an object with a type, is {kind(block)}.")
+    name = block.get("type")
+    if not isinstance(name, str) or not name:
+        raise wrong(f"{field}.type", f"must be a name such as text, is {kind(name)}.")
+    if name == "text":
         check_text(block.get("text"), f"{field}.text")
         if role == "user" and block.get("citations") is not None:
             raise wrong(f"{field}.citations", "text of the user may not carry citations (API version 2026-10-21).")
         return
-    for name in _NEEDED.get(kind, ()):
-        if block.get(name) is None:
-            raise wrong(f"{field}.{name}", f"is missing from a block of type {kind}.")
-    if kind in ("image", "document"):
-        if kind == "document" and role == "assistant":
+    for needed in _NEEDED.get(name, ()):
+        if block.get(needed) is None:
+            raise wrong(f"{field}.{needed}", f"is missing from a block of type {name}.")
+    if name in ("image", "document"):
+        if name == "document" and role == "assistant":
             raise wrong(field, "documents may not stand in the assistant's turns (API version 2026-10-21).")
         _check_source(block["source"], f"{field}.source")
 
 
 def _check_source(source: object, field: str) -> None:
     if not isinstance(source, dict):
-        raise wrong(field, f"must be an object with a type, is {shown(source)}.")
-    kind = source.get("type")
-    if not isinstance(kind, str) or not kind:
-        raise wrong(f"{field}.type", f"must be a name such as base64, is {shown(kind)}.")
-    for name in {"base64": ("media_type", "data"), "url": ("url",), "file": ("file_id",)}.get(kind, ()):
+        raise wrong(field, f"must be an object with a type, is {kind(source)}.")
+    form = source.get("type")
+    if not isinstance(form, str) or not form:
+        raise wrong(f"{field}.type", f"must be a name such as base64, is {kind(form)}.")
+    for name in {"base64": ("media_type", "data"), "url": ("url",), "file": ("file_id",)}.get(form, ()):
         value = source.get(name)
         if not isinstance(value, str) or not value:
-            raise wrong(f"{field}.{name}", f"must be a string that is not empty, is {shown(value)}.")
+            raise wrong(f"{field}.{name}", f"must be a string that is not empty, is {kind(value)}.")
 
 
 def content_blocks(body: Mapping[str, object]) -> Iterator[dict[str, object]]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 
 from trivet_tasks.latency import Latency
-from trivet_tasks.request_messages import check_text, shown, wrong
+from trivet_tasks.request_messages import check_text, kind, shown, wrong
 from trivet_tasks.settings import Settings
 
 YEAR_S = 365 * 86_400.0
@@ -60,7 +60,7 @@ def _moment(value: object, field: str, now: float) -> float | None:
         value = value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not 0 <= value <= YEAR_S:
-            raise wrong(field, f"must be seconds from now, at most a year of them (31,536,000), is {shown(value)}.")
+            raise wrong(field, f"must be seconds from now, at most a year of them (31,536,000), is {kind(value)}.")
         return now + value
     if isinstance(value, str):
         try:
@@ -69,7 +69,7 @@ def _moment(value: object, field: str, now: float) -> float | None:
             what = "must be seconds from now or a moment in ISO 8601, such as 2026-12-01T18:00:00+01:00."
             raise wrong(field, what) from None
     if not isinstance(value, datetime):
-        raise wrong(field, f"must be seconds from now or a moment (datetime or ISO 8601), is {shown(value)}.")
+        raise wrong(field, f"must be seconds from now or a moment (datetime or ISO 8601), is {kind(value)}.")
     if value.utcoffset() is None:
         raise wrong(field, "must name its time zone, as in 2026-12-01T18:00:00+01:00 or 2026-12-01T17:00:00Z.")
     moment = (value - _EPOCH).total_seconds()
@@ -98,7 +98,7 @@ def read_names(value: object, field: str) -> tuple[str, ...]:
         return ()
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple | set | frozenset):
-        raise wrong(field, f"must be a name or a list of names, is {shown(value)}.")
+        raise wrong(field, f"must be a name or a list of names, is {kind(value)}.")
     if len(names) > MAX_PLACES:
         raise wrong(field, f"may hold at most {MAX_PLACES} names, holds {len(names):,}.")
     return tuple(sorted({_one_name(one, field, MAX_TAG_CHARS) for one in names}))
@@ -109,16 +109,16 @@ def read_tags(value: object) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise wrong("tags", f"must be an object of names and texts, is {shown(value)}.")
+        raise wrong("tags", f"must be an object of names and texts, is {kind(value)}.")
     if len(value) > MAX_TAGS:
         raise wrong("tags", f"may hold at most {MAX_TAGS} tags, holds {len(value):,}.")
     tags: dict[str, str] = {}
     for name, text in value.items():
         if not isinstance(name, str) or not name or len(name) > MAX_TAG_CHARS or not name.isprintable():
             raise wrong("tags", f"the name of a tag must be 1 to {MAX_TAG_CHARS} printable characters.")
-        field = f"tags.{shown(name)}" if shown(name) == name else "tags"
+        field = f"tags.{name}" if shown(name) == name else "tags"
         if not isinstance(text, str):
-            raise wrong(field, f"must be a string, is {shown(text)}.")
+            raise wrong(field, f"must be a string, is {kind(text)}.")
         if len(text) > MAX_TAG_CHARS or not text.isprintable():
             raise wrong(field, f"must be at most {MAX_TAG_CHARS} printable characters, has {len(text):,}.")
         tags[name] = text

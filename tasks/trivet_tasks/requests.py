@@ -35,7 +35,7 @@ from trivet_tasks.request_body import (
     check_thinking_budget,
 )
 from trivet_tasks.request_json import estimate_input, write_body
-from trivet_tasks.request_messages import check_messages, check_text, shown, wrong
+from trivet_tasks.request_messages import check_messages, check_text, kind, shown, wrong
 from trivet_tasks.request_terms import (
     MAX_KEY_CHARS,
     MAX_TENANT_CHARS,
@@ -99,7 +99,7 @@ def parse_requests(
         InvalidRequest: at the first bad one; its message begins with `request 17`, counted from 0 as in Python.
     """
     if isinstance(requests, Mapping | str | bytes) or not isinstance(requests, Iterable):
-        raise wrong("requests", f"must be an iterable of requests (objects), is {shown(requests)}.")
+        raise wrong("requests", f"must be an iterable of requests (objects), is {kind(requests)}.")
     for index, request in enumerate(requests):
         moment = time.time() if now is None else now
         yield parse_request(request, settings=settings, defaults=defaults, now=moment, where=f"request {index}")
@@ -122,7 +122,7 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
     )
     cache = given.get("cache", True)
     if not isinstance(cache, bool):
-        raise wrong("cache", f"must be true or false, is {shown(cache)}.")
+        raise wrong("cache", f"must be true or false, is {kind(cache)}.")
     raw = write_body(body)
     return JobSpec(
         model=model_id,
@@ -147,7 +147,7 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
 def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object]:
     """The fields that are given, the request's over the defaults, `prompt` turned into `messages`."""
     if not isinstance(request, Mapping):
-        raise wrong("request", f"must be an object with messages, model and max_tokens, is {shown(request)}.")
+        raise wrong("request", f"must be an object with messages, model and max_tokens, is {kind(request)}.")
     _check_names(request)
     merged: dict[str, object] = dict(request)
     if defaults:
@@ -188,7 +188,7 @@ def _says_nothing(name: str, value: object) -> bool:
 
 def _unknown(name: object) -> InvalidRequest:
     if not isinstance(name, str):
-        return wrong("request", f"holds a key that is not a string: {shown(name)}.")
+        return wrong("request", f"holds a key that is not a string: {kind(name)}.")
     if name in REFUSED_FIELDS:
         return wrong(name, REFUSED_FIELDS[name])
     field = shown(name)
@@ -199,7 +199,7 @@ def _unknown(name: object) -> InvalidRequest:
 def _model(value: object, settings: Settings) -> tuple[str, Model | None]:
     """The model's first-party id, and what is known of it: None where only a route names it."""
     if not isinstance(value, str):
-        given = "is missing" if value is None else f"must be a string, is {shown(value)}"
+        given = "is missing" if value is None else f"must be a string, is {kind(value)}"
         raise wrong("model", f"{given}; give a first-party id such as claude-sonnet-5-5.")
     model = known(value)
     if model is not None:

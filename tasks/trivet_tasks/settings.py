@@ -205,7 +205,7 @@ class Settings(BaseSettings):
         """The shared state's URL."""
         if self.redis.url:
             return self.redis.url
-        return self.broker.url or redis_url(self.data_dir)
+        return self.broker.url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
 
     def of_class(self, latency: Latency) -> ClassSettings:
         """The settings of one latency class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from trivet_simulator import Control, Endpoints, SimulatorProcess
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
+
 from trivet_simulator import Endpoints
 
 WIRES = ("anthropic", "bedrock", "vertex")
@@ -15,7 +16,10 @@ MODELS = {
     "bedrock": "global.anthropic.claude-sonnet-5-5-v1:0",
     "vertex": "claude-sonnet-5-5@20260901",
 }
-BODY: dict[str, Any] = {"max_tokens": 4096, "messages": [{"role": "user", "content": "Say something about stone bridges."}]}
+BODY: dict[str, Any] = {
+    "max_tokens": 4096,
+    "messages": [{"role": "user", "content": "Say something about stone bridges."}],
+}
 
 
 @contextlib.asynccontextmanager

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.oauth2 import credentials as user_credentials
 from google.oauth2 import service_account
+
 from trivet_simulator import Control, Endpoints
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"

@@ -10,6 +10,7 @@ from typing import Any
 
 import anthropic
 import pytest
+
 from trivet_simulator import Control, Endpoints
 
 from .sdk import BODY, MODELS, WIRES, call, client, message, streamed
@@ -166,7 +167,10 @@ def test_prompt_cache_is_written_then_read(control: Control, endpoints: Endpoint
     assert first.cache_creation_input_tokens > 400
     assert first.cache_creation.ephemeral_1h_input_tokens == first.cache_creation_input_tokens
     assert first.cache_read_input_tokens == 0
-    assert (second.cache_creation_input_tokens, second.cache_read_input_tokens) == (0, first.cache_creation_input_tokens)
+    assert (second.cache_creation_input_tokens, second.cache_read_input_tokens) == (
+        0,
+        first.cache_creation_input_tokens,
+    )
     assert second.input_tokens == first.input_tokens
 
 

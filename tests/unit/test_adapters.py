@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,16 +16,17 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.settings import RouteSettings
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.assembly import Assembly, BrokenStreamError
+from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.messages import Broken, Whole, read_message
 from trivet_worker.aws_auth import SigV4, process_credentials
 from trivet_worker.calls import Answer, Caller, Failure
-from trivet_worker.google_auth import process_token
+from trivet_worker.google_auth import RENEW_BEFORE_S, USELESS_BEFORE_S, process_token
 from trivet_worker.single_flight import SingleFlight
 
 WIRES = ("anthropic", "bedrock", "vertex")
@@ -139,7 +141,10 @@ def call_once(
     settings: RouteSettings, body: Any = BODY, *, model: str = "", timeout_s: float = 30
 ) -> Answer | Failure:
     named = model or MODELS[settings.provider]
-    return with_caller(settings, lambda caller: caller.call(body, named, "attempt-1", timeout_s))
+    answer: Answer | Failure = with_caller(
+        settings, lambda caller: caller.call(body, named, "attempt-1", timeout_s)
+    )
+    return answer
 
 
 def failed(answer: Answer | Failure) -> Failure:
@@ -339,6 +344,13 @@ def test_an_inference_profile_s_arn_reaches_bedrock_whole(simulator: SimulatorPr
 def test_a_vertex_address_without_api_version_gets_it(simulator: SimulatorProcess) -> None:
     bare = simulator.endpoints.vertex.removesuffix("/v1")
     answered(call_once(route(simulator, "vertex", base_url=bare)))
+
+
+def test_a_prompt_does_not_follow_a_redirect(simulator: SimulatorProcess) -> None:
+    elsewhere = f"{simulator.endpoints.anthropic}/v1/messages"
+    simulator.control.fault("anthropic", "raw", status=307, headers={"location": elsewhere}, times=1)
+    assert failed(call_once(route(simulator, "anthropic"))).outcome is Outcome.SERVER_ERROR
+    assert [call.provider for call in simulator.control.calls()] == ["anthropic"]
 
 
 def test_many_calls_at_once_share_one_caller(simulator: SimulatorProcess) -> None:
@@ -550,18 +562,45 @@ def test_a_hundred_first_calls_fetch_one_google_token_and_its_project(simulator:
 
 
 @pytest.mark.usefixtures("service_account")
-def test_a_google_token_near_its_end_is_renewed_while_calls_go_on(simulator: SimulatorProcess) -> None:
+def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(simulator: SimulatorProcess) -> None:
     async def work(caller: Caller) -> None:
         token = process_token()
+        old = await token.current()
+        token._credentials.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=USELESS_BEFORE_S - 1)
         answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", 30))
-        credentials = token._credentials
-        old, whole_life = await token.current(), credentials.expiry
-        credentials.expiry = whole_life.replace(year=whole_life.year - 1)  # useless: a call waits for the new one
-        answered(await caller.call(BODY, MODELS["vertex"], "attempt-2", 30))
         assert await token.current() != old
 
     with_caller(route(simulator, "vertex", api_key=None), work)
     assert simulator.control.counts()["credentials"] == {"google_token": 2}
+
+
+@pytest.mark.usefixtures("service_account")
+def test_a_google_token_near_its_end_is_renewed_behind_the_calls(simulator: SimulatorProcess) -> None:
+    async def run() -> None:
+        token = process_token()
+        old = await token.current()
+        token._credentials.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=RENEW_BEFORE_S - 1)
+        assert await token.current() == old  # does not wait
+        behind = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.wait_for(asyncio.gather(*behind), 20)
+        assert await token.current() != old
+
+    asyncio.run(run())
+    assert simulator.control.counts()["credentials"] == {"google_token": 2}
+
+
+@pytest.mark.usefixtures("service_account")
+def test_an_unreachable_token_server_is_a_connection_failure_of_no_route(
+    simulator: SimulatorProcess, service_account: Path
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        account = json.loads(service_account.read_text())
+        account["token_uri"] = f"http://127.0.0.1:{unused.getsockname()[1]}/token"
+        service_account.write_text(json.dumps(account))
+        failure = failed(call_once(route(simulator, "vertex", api_key=None)))
+    assert (failure.outcome, failure.whole_route) == (Outcome.CONNECTION, False)
+    assert failure.message.startswith("no Google credentials")
 
 
 def test_a_caller_that_is_cancelled_leaves_the_shared_work_running() -> None:
@@ -728,5 +767,5 @@ def test_events_that_make_no_message_are_refused(events: list[Any]) -> None:
         for event in events:
             assembly.take(event)
 
-    with pytest.raises(BrokenStreamError):
+    with pytest.raises(BrokenStream):
         take_all()

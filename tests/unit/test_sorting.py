@@ -6,6 +6,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+
 from trivet_tasks.outcomes import Outcome
 from trivet_worker.adapters import headers
 from trivet_worker.adapters.refusals import read_refusal

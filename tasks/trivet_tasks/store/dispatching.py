@@ -48,7 +48,7 @@ class Claimed(NamedTuple):
 _FLOWS = text("SELECT id, latency, model, residency, compliance, features FROM flows WHERE active AND NOT held")
 _LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
 _OUTSTANDING = text(
-    "SELECT route, count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL GROUP BY route"
+    "SELECT route, count(*) AS jobs FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL GROUP BY route"
 )
 _HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens"
 _MARK = text(
@@ -91,7 +91,7 @@ def lock(store: Store, connection: Connection) -> None:
 
 def outstanding(connection: Connection) -> dict[str, int]:
     """How many jobs stand at each route: dispatched or running."""
-    return {route: count for route, count in connection.execute(_OUTSTANDING)}
+    return {row.route: row.jobs for row in connection.execute(_OUTSTANDING)}
 
 
 def heads(store: Store, connection: Connection, flow_id: int, limit: int) -> list[Head]:

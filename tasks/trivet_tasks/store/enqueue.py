@@ -60,9 +60,9 @@ _BY_KEY = text("SELECT key, id, fingerprint FROM jobs WHERE key IN :keys").bindp
 _INSERT_JOBS = text(
     """
     INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
-                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, tags)
+                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, last_error, tags)
     VALUES (:id, :batch_id, :flow_id, :key, :fingerprint, :state, :rank, :created_at, :not_before, :deadline_at,
-            :input_estimate, :max_tokens, :take_up, :route, :dispatched_until, :tenant, :tags)
+            :input_estimate, :max_tokens, :take_up, :route, :dispatched_until, :tenant, :last_error, :tags)
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
     """
 )
@@ -78,6 +78,7 @@ def insert(
     classes: Mapping[Latency, ClassSettings],
     batch: BatchRef | None = None,
     direct: DirectDispatch | None = None,
+    waits_because: str | None = None,
 ) -> list[Accepted]:
     """Insert a group of jobs, in order; a job whose key is known already is not inserted again.
 
@@ -85,6 +86,7 @@ def insert(
         specs: at most `BULK_ROWS` of them, so that nobody waits long for the lock.
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
         direct: dispatch them in the same breath (realtime).
+        waits_because: what to say of them if they expire before anything else can be said.
 
     Returns:
         One entry per spec, in order.
@@ -126,6 +128,7 @@ def insert(
                 "route": direct.route if direct and state == "dispatched" else None,
                 "dispatched_until": direct.until if direct and state == "dispatched" else None,
                 "tenant": spec.tenant,
+                "last_error": waits_because,
                 "tags": orjson.dumps(dict(spec.tags)).decode() if spec.tags else None,
                 "body": spec.body,
             }

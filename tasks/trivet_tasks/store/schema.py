@@ -107,7 +107,8 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("held", Boolean, nullable=False),  # its batch is not complete yet, or was cancelled
     Column("active", Boolean, nullable=False),  # it may have jobs that have not ended
 )
-Index("ix_flows_active", flows.c.id, sqlite_where=flows.c.active, postgresql_where=flows.c.active)
+_active = text("active")
+Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)
 Index("ix_flows_batch", flows.c.batch_id)
 
 jobs = Table(

@@ -20,7 +20,7 @@ _GROWS = {
 """Kind of delta: the field of the block that grows, and the field of the delta it grows by."""
 
 
-class BrokenStreamError(Exception):
+class BrokenStream(Exception):
     """The events do not make a message."""
 
 
@@ -45,13 +45,13 @@ class Assembly:
         return read_usage(usage) if isinstance(usage, dict) else None
 
     def take(self, event: object) -> None:
-        """Add one event. BrokenStreamError when it does not fit what came before or is not understood."""
+        """Add one event. BrokenStream when it does not fit what came before or is not understood."""
         try:
             self._take(event)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise BrokenStreamError(f"an event of the stream makes no sense ({type(error).__name__})") from None
+            raise BrokenStream(f"an event of the stream makes no sense ({type(error).__name__})") from None
         except orjson.JSONDecodeError:
-            raise BrokenStreamError("the input of a tool call is not JSON") from None
+            raise BrokenStream("the input of a tool call is not JSON") from None
 
     def _take(self, event: Any) -> None:
         kind = event["type"]
@@ -60,7 +60,7 @@ class Assembly:
             self._message["content"] = list(self._message["content"])
         elif kind == "content_block_start":
             if event["index"] != len(self._message["content"]):
-                raise BrokenStreamError("the stream skipped a content block")
+                raise BrokenStream("the stream skipped a content block")
             self._message["content"].append(dict(event["content_block"]))
         elif kind == "content_block_delta":
             self._add(event["index"], event["delta"])
@@ -73,7 +73,7 @@ class Assembly:
             self._message["usage"] = {**self._message["usage"], **told}
         elif kind == "message_stop":
             if not self._message or self._pieces:
-                raise BrokenStreamError("the stream ended in the middle of its message")
+                raise BrokenStream("the stream ended in the middle of its message")
             self.ended = True
         # other kinds (ping, and what may come) carry nothing of the message
 
@@ -88,7 +88,7 @@ class Assembly:
         elif kind == "signature_delta":
             self._message["content"][index]["signature"] = delta["signature"]
         else:
-            raise BrokenStreamError("the stream holds a kind of content this Trivet does not know")
+            raise BrokenStream("the stream holds a kind of content this Trivet does not know")
 
     def _close(self, index: int) -> None:
         block = self._message["content"][index]

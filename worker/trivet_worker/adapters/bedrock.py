@@ -10,8 +10,8 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReadyError, Posted
-from trivet_worker.aws_auth import NoAwsCredentialsError, SigV4, process_credentials
+from trivet_worker.adapters.wire import Body, NotReady, Posted
+from trivet_worker.aws_auth import NoAwsCredentials, SigV4, process_credentials
 
 _SIGNED_BY_US = "signed-by-trivet"
 """Stands where the SDK wants a bearer key, so that it does not sign: our signature takes its place on the request."""
@@ -37,10 +37,10 @@ class BedrockWire:
 
     @property
     def client(self) -> anthropic.AsyncAnthropicBedrock:
-        """The SDK client. Built once. NotReadyError without a region."""
+        """The SDK client. Built once. NotReady without a region."""
         if self._client is None:
             if not self._region:
-                raise NotReadyError("no region: set region of the route, or AWS_REGION")
+                raise NotReady("no region: set region of the route, or AWS_REGION")
             signer = SigV4(self._credentials, self._region) if self._credentials else None
             self._client = anthropic.AsyncAnthropicBedrock(
                 api_key=_SIGNED_BY_US if signer else None,
@@ -59,16 +59,16 @@ class BedrockWire:
                 if self._key:
                     self.client.api_key = self._key.current()
             except ConfigError as error:
-                raise NotReadyError(str(error)) from None
+                raise NotReady(str(error)) from None
             return
         try:
             await self._credentials.ready()
-        except NoAwsCredentialsError:
-            raise NotReadyError(
+        except NoAwsCredentials:
+            raise NotReady(
                 "no AWS credentials: set api_key of the route, or give the worker credentials of the AWS chain"
             ) from None
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise NotReadyError(f"no AWS credentials: {error}", transient=isinstance(error, _UNREACHABLE)) from None
+            raise NotReady(f"no AWS credentials: {error}", transient=isinstance(error, _UNREACHABLE)) from None
 
     def post(self, body: Body, model: str, *, stream: bool) -> Posted:
         """The SDK puts model and streaming into the path and the API version into the body, unless one is there."""

@@ -1,9 +1,10 @@
 """One attempt through the SDK, under our own clock, and its sorting into an `Answer` or a `Failure`.
 
 The call is made with the client's own `post`, cast to the bare HTTP response. That keeps the SDK's authentication, URL
-rewriting and headers, sends a body with any keys as it is (the signature of `messages.create` knows fewer than the API),
-and spares what `create` spends on building a pydantic model that nobody reads; the body is then parsed once, with
-orjson. `with_raw_response.create` would build no model either, but filters and copies the request key by key.
+rewriting and headers, sends a body with any keys as it is (the signature of `messages.create` knows fewer than the
+API), and spares the pydantic model that `create` builds and nobody would read; the body is parsed once, with orjson.
+CPU a call, 32 at a time, aiohttp (measured): `create` 1.65 ms, `with_raw_response.create` 1.40 ms without any parse,
+this 1.36 ms with it; on Bedrock 2.5, 2.3 and, signed by `aws_auth`, 1.3 ms.
 
 The response is always taken before its body is read (`stream=True`): only so is a connection that failed before the
 headers told from a body that broke off after them.
@@ -11,7 +12,6 @@ headers told from a body that broke off after them.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +23,12 @@ import orjson
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import headers as wire_headers
-from trivet_worker.adapters.assembly import Assembly, BrokenStreamError
+from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.messages import Broken, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import failure_from
-from trivet_worker.adapters.wire import NotReadyError, Posted, Wire
+from trivet_worker.adapters.wire import NotReady, Posted, Wire
 from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
-
-logger = logging.getLogger("trivet.worker")
 
 ATTEMPT_HEADER = "x-trivet-attempt"
 
@@ -84,12 +82,12 @@ class SdkCaller:
             if not guard.expired():
                 return self._from_network(error, progress)
             answer = progress.failure(Outcome.TIMEOUT, f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})")
-        except NotReadyError as error:
+        except NotReady as error:
             outcome = Outcome.CONNECTION if error.transient else Outcome.UNUSABLE
             answer = progress.failure(outcome, str(error), whole_route=not error.transient)
         except anthropic.APIStatusError as error:
             answer = self._from_status(error, progress)
-        except BrokenStreamError as error:
+        except BrokenStream as error:
             answer = progress.failure(Outcome.INCOMPLETE, str(error))
         except NETWORK_ERRORS as error:
             answer = self._from_network(error, progress)
@@ -99,7 +97,7 @@ class SdkCaller:
 
     async def close(self) -> None:
         """See `Caller.close`."""
-        with contextlib.suppress(NotReadyError):
+        with contextlib.suppress(NotReady):
             await self._wire.client.close()
 
     async def _attempt(
@@ -136,7 +134,8 @@ class SdkCaller:
             cast_to=httpx2.Response,
             body=posted.body,
             content=posted.content,
-            options={"headers": {**posted.headers, ATTEMPT_HEADER: attempt_id}},
+            # a prompt goes only where the settings send it, never where a redirect would
+            options={"headers": {**posted.headers, ATTEMPT_HEADER: attempt_id}, "follow_redirects": False},
             stream=True,
         )
         return response
@@ -151,12 +150,12 @@ class SdkCaller:
                 assembly.take(event)
                 if assembly.ended:
                     break
-        except (*NETWORK_ERRORS, anthropic.AnthropicError, BrokenStreamError):
+        except (*NETWORK_ERRORS, anthropic.AnthropicError, BrokenStream):
             raise
         except Exception as error:  # what json, the UTF-8 and the AWS event decoders raise
-            raise BrokenStreamError(f"an event of the stream is garbled ({type(error).__name__})") from None
+            raise BrokenStream(f"an event of the stream is garbled ({type(error).__name__})") from None
         if not assembly.ended:
-            raise BrokenStreamError("the stream ended without its last event")
+            raise BrokenStream("the stream ended without its last event")
         await _drain(events)
         return assembly.message
 

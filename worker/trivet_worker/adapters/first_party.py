@@ -9,7 +9,7 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReadyError, Posted
+from trivet_worker.adapters.wire import Body, NotReady, Posted
 
 _AS_HEADERS = ("anthropic_version", "anthropic_beta")
 """Body keys of the Bedrock and Vertex wires that this one takes as headers."""
@@ -49,9 +49,9 @@ class FirstPartyWire:
             if self._key:
                 self.client.api_key = self._key.current()
             elif not (self.client.api_key or self.client.auth_token or self.client.credentials):
-                raise NotReadyError("no key: set api_key of the route, or ANTHROPIC_API_KEY")
+                raise NotReady("no key: set api_key of the route, or ANTHROPIC_API_KEY")
         except (ConfigError, anthropic.CredentialsError) as error:
-            raise NotReadyError(str(error)) from None
+            raise NotReady(str(error)) from None
 
     def post(self, body: Body, model: str, *, stream: bool) -> Posted:
         """POST /v1/messages."""

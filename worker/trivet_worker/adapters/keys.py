@@ -1,4 +1,4 @@
-"""A route's key, as its reference says now: a file is read again when it changed, so a key can be turned while running."""
+"""A route's key, as its reference says now: a file is read again when it changed, so no restart is needed."""
 
 import os
 

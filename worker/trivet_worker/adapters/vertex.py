@@ -11,7 +11,7 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReadyError, Posted
+from trivet_worker.adapters.wire import Body, NotReady, Posted
 from trivet_worker.google_auth import process_token
 
 _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
@@ -32,11 +32,11 @@ class VertexWire:
 
     @property
     def client(self) -> anthropic.AsyncAnthropicVertex:
-        """The SDK client. Built once. NotReadyError without a region."""
+        """The SDK client. Built once. NotReady without a region."""
         if self._client is None:
             region = self._route.region or os.environ.get("CLOUD_ML_REGION")
             if not region:
-                raise NotReadyError("no region: set region of the route")
+                raise NotReady("no region: set region of the route")
             self._client = anthropic.AsyncAnthropicVertex(
                 region=region,
                 base_url=_with_version(self._route.base_url) if self._route.base_url else None,
@@ -56,11 +56,12 @@ class VertexWire:
                 client.access_token = await self._token.current()
                 self._project = self._project or self._token.project
         except ConfigError as error:
-            raise NotReadyError(str(error)) from None
+            raise NotReady(str(error)) from None
         except google.auth.exceptions.GoogleAuthError as error:
-            raise NotReadyError(f"no Google credentials: {error}", transient=error.retryable) from None
+            transient = error.retryable or isinstance(error, google.auth.exceptions.TransportError)
+            raise NotReady(f"no Google credentials: {error}", transient=transient) from None
         if not self._project:
-            raise NotReadyError("no project: set project of the route, or GOOGLE_CLOUD_PROJECT")
+            raise NotReady("no project: set project of the route, or GOOGLE_CLOUD_PROJECT")
         client.project_id = self._project
 
     def post(self, body: Body, model: str, *, stream: bool) -> Posted:

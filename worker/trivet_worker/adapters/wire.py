@@ -10,7 +10,7 @@ Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""
 
 
-class NotReadyError(Exception):
+class NotReady(Exception):
     """No call can be made: no key, no credentials, no project. Its text is for a person.
 
     `transient` is True where the place the credentials come from could not be asked just now.
@@ -23,7 +23,7 @@ class NotReadyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What to give to the SDK client's `post`: `content` (ready bytes) or `body` (which the SDK rewrites for its wire)."""
+    """What to give to the SDK client's `post`: `content` (ready bytes) or `body` (the SDK rewrites it for its wire)."""
 
     path: str
     content: bytes | None = None
@@ -42,7 +42,7 @@ class Wire(Protocol):
         ...
 
     async def ready(self) -> None:
-        """See to it that the client has a good key or credentials. NotReadyError when it cannot have."""
+        """See to it that the client has a good key or credentials. NotReady when it cannot have."""
         ...
 
     def post(self, body: Body, model: str, *, stream: bool) -> Posted:

@@ -106,7 +106,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("signature"),
     )
-    op.create_index("ix_flows_active", "flows", ["id"], unique=False, sqlite_where="active", postgresql_where="active")
+    op.create_index(
+        "ix_flows_active",
+        "flows",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("active"),
+        postgresql_where=sa.text("active"),
+    )
     op.create_index("ix_flows_batch", "flows", ["batch_id"], unique=False)
     op.create_table(
         "jobs",

@@ -1,0 +1,93 @@
+"""A batch as its submitter holds it: progress, results as they come, cancelling."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from trivet.result import Result, to_result
+from trivet_tasks.store import batches, results
+from trivet_tasks.store.batches import Progress
+
+if TYPE_CHECKING:
+    from trivet.connections import Connections
+
+PAGE_JOBS = 200
+
+
+class Batch:
+    """Jobs that were submitted together under one name."""
+
+    def __init__(self, connections: "Connections", name: str, batch_id: int) -> None:
+        self._connections = connections
+        self._id = batch_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Batch({self.name!r})"
+
+    def progress(self) -> Progress:
+        """How far it is: counts by state, and the cost so far."""
+        with self._connections.store.read() as connection:
+            return batches.progress(connection, self.name)
+
+    def results(self, timeout: float | None = None) -> Iterator[Result]:
+        """Every result once, in the order the jobs end; failures are results too.
+
+        Args:
+            timeout: seconds to wait for the next result at most; None waits as long as it takes.
+
+        Raises:
+            ResultTimeout: no further job ended in that time.
+        """
+        seen = 0
+        while True:
+            page = self._connections.notices.wait_for(
+                f"batch {self._id}", partial(self._page, seen), timeout, f"The next job of {self.name!r}"
+            )
+            yield from page
+            seen += len(page)
+            if not page:
+                return
+
+    def wait(self, timeout: float | None = None) -> Progress:
+        """Wait until every job has ended. ResultTimeout when that takes longer than `timeout` seconds."""
+
+        def done() -> Progress | None:
+            progress = self.progress()
+            return progress if progress.done else None
+
+        return self._connections.notices.wait_for(f"batch {self._id}", done, timeout, f"The batch {self.name!r}")
+
+    def cancel(self) -> int:
+        """Stop the batch: what waits ends at once, what runs is dropped within about two seconds.
+
+        Returns:
+            How many jobs were ended here; those running end by their workers.
+        """
+        store = self._connections.store
+        with store.write() as connection:
+            batches.begin_cancel(connection, self._id)
+        ended = 0
+        while True:
+            with store.write() as connection:
+                ids = batches.cancel_waiting(store, connection, self._id)
+            if not ids:
+                return ended
+            ended += len(ids)
+            self._connections.tell_finished(ids, [self._id])
+
+    def accept(self) -> None:
+        """Run an incomplete batch as it is, without the requests that were not taken."""
+        with self._connections.store.write() as connection:
+            batches.open_batch(connection, self._id)
+        self._connections.tell_work()
+
+    def _page(self, after: int) -> list[Result] | None:
+        """The next results; an empty list when there will be none any more, None when there are none yet."""
+        with self._connections.store.read() as connection:
+            rows = results.batch_page(connection, self._id, after, PAGE_JOBS)
+            if not rows:
+                progress = batches.progress(connection, self.name)
+                return [] if progress.done and progress.ended <= after else None
+            attempts = results.attempts_of(connection, [row.id for row in rows])
+        return [to_result(row, attempts[row.id]) for row in rows]

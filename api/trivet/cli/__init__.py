@@ -1,0 +1,5 @@
+"""The `trivet` command: one module per group of commands."""
+
+from trivet.cli.main import main
+
+__all__ = ["main"]

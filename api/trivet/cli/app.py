@@ -1,0 +1,34 @@
+"""The tree of commands. Each module registers its own; importing one is cheap, its work imports what it needs."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivet.cli import context
+
+app = typer.Typer(
+    name="trivet",
+    help="A durable queue for Claude jobs over Amazon Bedrock, Google Vertex AI and the Anthropic API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def root(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or ./trivet.toml.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not only what is wrong.")] = False,
+) -> None:
+    """A durable queue for Claude jobs over Amazon Bedrock, Google Vertex AI and the Anthropic API."""
+    context.set_up(config, verbose=verbose)
+
+
+# in the order of the help text
+for _module in ("demo", "up", "parts", "submit", "bulk", "batch", "job", "routes", "costs", "config", "db"):
+    importlib.import_module(f"trivet.cli.{_module}").register(app)

@@ -1,0 +1,95 @@
+"""What the options before the sub-command said, and how commands print."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trivet.client import Client
+from trivet_tasks.settings import Settings, load_settings
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False)
+
+_config: Path | None = None
+
+
+def set_up(config: Path | None, *, verbose: bool) -> None:
+    """Keep the options that stand before the sub-command."""
+    global _config
+    _config = config
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+
+
+def config_option() -> Path | None:
+    """The file named with `--config`, if any."""
+    return _config
+
+
+def settings() -> Settings:
+    """The settings of this run. ConfigError when they are wrong."""
+    return load_settings(_config)
+
+
+def client() -> Client:
+    """A client with the settings of this run."""
+    return Client(settings=settings())
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; dataclasses as objects, amounts as strings."""
+    print(json.dumps(value, default=_plain, ensure_ascii=False))  # noqa: T201
+
+
+def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """A plain table. A column is its heading, or (heading, "right")."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        heading, justify = column if isinstance(column, tuple) else (column, "left")
+        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(table)
+
+
+def usd(amount: Decimal | None) -> str:
+    """An amount as people read it: cents where there are any, more digits where it is small."""
+    if amount is None:
+        return "unpriced"
+    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
+
+
+def seconds(value: float | None) -> str:
+    """A span as people read it."""
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def moment(at: float | None) -> str:
+    """A time as people read it, in UTC."""
+    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, bytes):
+        return value.decode()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

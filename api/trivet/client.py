@@ -1,0 +1,124 @@
+"""The client: what a producer imports."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from uuid_utils import uuid7
+
+from trivet.batch import Batch
+from trivet.connections import Connections
+from trivet.job import Job
+from trivet.submitting import fill_batch, submit_one
+from trivet_tasks.errors import NotFound
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.requests import parse_request, parse_requests
+from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.store import batches, results
+
+log = logging.getLogger("trivet")
+
+
+class Client:
+    """Submits jobs and reads what became of them. Thread-safe; may be made before a fork and used after it.
+
+    Args:
+        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        settings: settings made elsewhere, instead of a file.
+
+    Raises:
+        ConfigError: the configuration is wrong. The database is opened when first used.
+    """
+
+    def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings(Path(config) if config else None)
+        self._connections = Connections(self.settings)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, prompt: str | None = None, /, **request: Any) -> Job:
+        """Submit one job; when this returns it is on disk and will reach one end state.
+
+        Args:
+            prompt: short for `messages` with one message of the user.
+            request: the body of the Messages API (`model`, `messages`, `max_tokens`, …) and Trivet's own: `key`,
+                `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`, `cache`.
+
+        Raises:
+            InvalidRequest: names the field. KeyConflict: the key belongs to a different request.
+            StoreUnavailable; for realtime also BrokerUnavailable.
+        """
+        if prompt is not None:
+            request = {"prompt": prompt, **request}
+        spec = self._warned(parse_request(request, settings=self.settings, now=time.time()))
+        return Job(self._connections, submit_one(self._connections, spec).id)
+
+    def submit_many(self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Any) -> Batch:
+        """Submit an iterable of requests as one batch, streamed in bounded memory.
+
+        Args:
+            requests: dicts as for `submit`; taken in groups, so a generator over any number is fine.
+            name: the batch's name; a batch of this name is resumed. None: one is made up.
+            defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`.
+
+        Raises:
+            InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it
+                is resumed under the same name or accepted as it is.
+        """
+        now = time.time()
+        specs = parse_requests(requests, settings=self.settings, defaults=defaults, now=now)
+        return self.submit_specs(specs, name=name)
+
+    def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
+        """Submit requests that were validated before, e.g. by `trivet_tasks.jsonl`."""
+        chosen = name or f"batch-{uuid7().hex[-12:]}"
+        batch_id = fill_batch(self._connections, chosen, (self._warned(spec) for spec in specs))
+        return Batch(self._connections, chosen, batch_id)
+
+    def job(self, job_id: str) -> Job:
+        """The job of this id. NotFound when there is none."""
+        job = Job(self._connections, job_id)
+        job.look()
+        return job
+
+    def job_by_key(self, key: str) -> Job:
+        """The job of this idempotency key. NotFound when there is none."""
+        with self._connections.store.read() as connection:
+            row = results.job_by_key(connection, key)
+        if row is None:
+            raise NotFound(f"No job has the key {key!r}.")
+        return Job(self._connections, row.id)
+
+    def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:
+        """The newest jobs as they stand, newest first."""
+        with self._connections.store.read() as connection:
+            batch_id = batches.id_of(connection, batch) if batch else None
+            return results.recent_jobs(connection, state=state, batch_id=batch_id, limit=limit)
+
+    def batch(self, name: str) -> Batch:
+        """The batch of this name. NotFound when there is none."""
+        with self._connections.store.read() as connection:
+            return Batch(self._connections, name, batches.id_of(connection, name))
+
+    def batches(self, limit: int = 100) -> list[batches.Progress]:
+        """The newest batches with their progress, newest first."""
+        with self._connections.store.read() as connection:
+            return batches.latest(connection, limit)
+
+    def close(self) -> None:
+        """Close the connections. Jobs go on."""
+        self._connections.close()
+
+    def _warned(self, spec: JobSpec) -> JobSpec:
+        for warning in spec.warnings:
+            log.warning(warning)
+        return spec

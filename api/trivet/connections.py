@@ -1,0 +1,112 @@
+"""What a client is connected to: opened when first used, reset after a fork."""
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import orjson
+import redis
+
+from trivet.waiting import Notices
+from trivet_tasks.errors import BrokerUnavailable
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import ensure
+
+if TYPE_CHECKING:
+    from trivet_scheduler.dispatch import Dispatcher
+
+log = logging.getLogger("trivet")
+
+
+class Connections:
+    """Database, shared state and notices of one client. Safe to share between threads and after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.notices = Notices(settings.redis_url)
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+        myself = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _reset(myself))
+
+    @property
+    def store(self) -> Store:
+        """The database, its schema checked once.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: it cannot be used.
+        """
+        with self._lock:
+            if self._store is None:
+                store = Store(self.settings.store_url)
+                ensure(store)
+                self._store = store
+            return self._store
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """The shared state."""
+        return connect(self.settings.redis_url)
+
+    @cached_property
+    def dispatcher(self) -> "Dispatcher":
+        """For realtime jobs, which their producer dispatches itself; loads Celery."""
+        from trivet_scheduler.dispatch import Dispatcher
+        from trivet_scheduler.fleet import Fleet
+        from trivet_tasks.celery_app import make_app
+
+        return Dispatcher(
+            self.store, Fleet(self.store, self.settings, self.redis), make_app(self.settings), self.settings
+        )
+
+    def unavailable(self, error: Exception) -> BrokerUnavailable:
+        """The error to raise when the shared state is needed and does not answer."""
+        hint = (
+            "`trivet up` starts one on this machine."
+            if self.settings.embedded
+            else "Is the server running and the URL right?"
+        )
+        return BrokerUnavailable(unavailable_text(self.settings.redis_url, error), hint=hint)
+
+    def tell_work(self) -> None:
+        """Wake the schedulers. Without the broker they find the jobs by themselves once it is back."""
+        try:
+            self.redis.publish(WORK_CHANNEL, b"")
+        except redis.RedisError as error:
+            log.debug("nobody was woken: %s", error)
+
+    def tell_finished(self, jobs: Sequence[str], batches: Sequence[int] = ()) -> None:
+        """Wake those who wait for these jobs."""
+        try:
+            self.redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": list(jobs), "batches": list(batches)}))
+        except redis.RedisError as error:
+            log.debug("nobody was woken: %s", error)
+
+    def close(self) -> None:
+        """Close everything that was opened."""
+        self.notices.close()
+        if "dispatcher" in self.__dict__:
+            self.dispatcher.close()
+        if "redis" in self.__dict__:
+            self.redis.close()
+        if self._store is not None:
+            self._store.close()
+
+    def reset_after_fork(self) -> None:
+        """In the child: nothing of the parent's is used or closed."""
+        self._lock = threading.Lock()
+        self.notices.forget_after_fork()
+        for name in ("redis", "dispatcher"):
+            self.__dict__.pop(name, None)
+
+
+def _reset(reference: "weakref.ref[Connections]") -> None:
+    connections = reference()
+    if connections is not None:
+        connections.reset_after_fork()

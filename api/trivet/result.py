@@ -1,0 +1,105 @@
+"""What became of a job, as its submitter sees it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from trivet_tasks.store.results import AttemptRow, JobRow
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One provider call. `started_at` is seconds since the epoch; `cost_usd` is an upper bound where `estimated`."""
+
+    id: str
+    route: str
+    outcome: str | None
+    started_at: float
+    latency_s: float | None
+    cost_usd: Decimal | None
+    estimated: bool
+    request_id: str | None
+    message: str | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why there is no message: the last outcome, by the words of the outcome table, and the provider's own words."""
+
+    outcome: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a job. Failures are results too: look at `status`."""
+
+    id: str
+    key: str | None
+    status: str
+    """`succeeded`, `failed`, `expired` or `cancelled`."""
+    error: JobError | None
+    stop_reason: str | None
+    cost_usd: Decimal | None
+    """All attempts together; None where one of them could not be priced."""
+    route: str | None
+    model: str
+    attempts: Sequence[Attempt] = field(repr=False)
+    cached: bool
+    latency_s: float
+    """From submit to the end."""
+    tags: dict[str, str]
+    raw: bytes | None = field(repr=False, default=None)
+    """The provider's answer as JSON, as it came."""
+
+    @cached_property
+    def message(self) -> dict[str, Any] | None:
+        """The message of the Messages API, or None when the job did not succeed."""
+        return None if self.raw is None else dict(orjson.loads(self.raw))
+
+    @property
+    def text(self) -> str:
+        """The text of the message, empty when there is none."""
+        blocks = (self.message or {}).get("content", ())
+        return "".join(block.get("text", "") for block in blocks if block.get("type") == "text")
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The usage the provider reported, as in the Messages API."""
+        return dict((self.message or {}).get("usage") or {})
+
+    @property
+    def succeeded(self) -> bool:
+        """True when there is a message."""
+        return self.status == "succeeded"
+
+
+def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
+    """The result of a job that has ended."""
+    error = None
+    if row.state != "succeeded":
+        error = JobError(row.error_outcome, row.error_message or f"The job was {row.state}.")
+    return Result(
+        id=row.id,
+        key=row.key,
+        status=row.state,
+        error=error,
+        stop_reason=row.stop_reason,
+        cost_usd=row.cost_usd,
+        route=row.route,
+        model=row.model,
+        attempts=tuple(
+            Attempt(
+                a.id, a.route, a.outcome, a.started_at, a.latency_s, a.cost_usd, a.estimated, a.request_id, a.message
+            )
+            for a in attempts
+        ),
+        cached=row.cached,
+        latency_s=row.latency_s or 0.0,
+        tags=row.tags,
+        raw=row.message,
+    )

@@ -1,0 +1,140 @@
+"""Putting jobs in: one job, or a stream of them in groups that can be resumed."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import redis
+
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+from trivet_tasks.store import batches
+from trivet_tasks.store.batches import Loading
+from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS
+from trivet_tasks.store.enqueue import Accepted, BatchRef, insert
+
+if TYPE_CHECKING:
+    from trivet.connections import Connections
+
+log = logging.getLogger("trivet")
+
+
+def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
+    """Write one job down; a realtime one is dispatched in the same breath.
+
+    Raises:
+        BrokerUnavailable: a realtime job needs the broker now. Nothing was written.
+        KeyConflict: the key is taken by a different request.
+    """
+    if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > time.time():
+        accepted = _insert_one(connections, spec)
+        connections.tell_work()
+        return accepted
+    try:
+        choice = connections.dispatcher.choice_for(spec)
+        direct = connections.dispatcher.direct(choice)
+    except redis.RedisError as error:
+        raise connections.unavailable(error) from None
+    reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    with connections.store.write() as connection:
+        (accepted,) = insert(
+            connections.store,
+            connection,
+            [spec],
+            classes=connections.settings.classes,
+            direct=direct,
+            waits_because=reasons,
+        )
+    if direct is not None and accepted.take_up:
+        connections.dispatcher.send_direct(spec, accepted.id, direct)
+    elif not accepted.existed:
+        connections.tell_work()
+    return accepted
+
+
+def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
+    with connections.store.write() as connection:
+        (accepted,) = insert(connections.store, connection, [spec], classes=connections.settings.classes)
+    return accepted
+
+
+def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) -> int:
+    """Stream jobs into a batch, in groups of one transaction each, and open it at the end. Returns its row id.
+
+    A batch of this name that was begun before is resumed: the requests it has taken are read again and compared, and
+    the rest is added.
+
+    Raises:
+        InvalidRequest: a request is wrong, or not the one that was there before. What was taken so far stays, and
+            nothing of it runs until the batch is resumed or accepted as it is.
+    """
+    store = connections.store
+    with store.write() as connection:
+        loading = batches.begin_loading(store, connection, name)
+    stream = iter(specs)
+    digest, taken = _skip_taken(loading, stream), loading.taken
+    reference = BatchRef(loading.id, name)
+    try:
+        for group in _groups(stream):
+            digest = batches.chain(digest, [spec.fingerprint for spec in group])
+            with store.write() as connection:
+                insert(store, connection, group, classes=connections.settings.classes, batch=reference)
+                taken += len(group)
+                batches.advance(connection, loading.id, taken, digest)
+    except InvalidRequest as error:
+        with store.write() as connection:
+            batches.mark_incomplete(connection, loading.id, error.message)
+        if not error.hint:
+            error.hint = (
+                f"The batch {name!r} holds the {taken} requests before it and does not run. Mend the request and submit "
+                f"again under the same name, or run it as it is: `trivet batch accept {name}`."
+            )
+        raise
+    with store.write() as connection:
+        batches.open_batch(connection, loading.id)
+    connections.tell_work()
+    return loading.id
+
+
+def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> str:
+    """Read over what the batch has taken before. Returns the digest to go on from."""
+    digest, left = "", loading.taken
+    while left:
+        fingerprints = []
+        for _ in range(min(left, BULK_ROWS)):
+            spec = next(stream, None)
+            if spec is None:
+                break
+            fingerprints.append(spec.fingerprint)
+        if not fingerprints:
+            break
+        digest = batches.chain(digest, fingerprints)
+        left -= len(fingerprints)
+    if digest != loading.digest:
+        raise InvalidRequest(
+            f"The batch {loading.name!r} took {loading.taken} requests before, and the first {loading.taken} given now are not the same.",
+            field="name",
+            hint="Submit the same requests in the same order to resume it, or choose another name.",
+        )
+    return digest
+
+
+def _groups(stream: Iterator[JobSpec]) -> Iterator[list[JobSpec]]:
+    """Groups of a transaction's worth. What was read before an error is handed out first."""
+    group: list[JobSpec] = []
+    size = 0
+    try:
+        for spec in stream:
+            group.append(spec)
+            size += len(spec.body)
+            if len(group) >= BULK_ROWS or size >= BULK_BYTES:
+                yield group
+                group, size = [], 0
+    except InvalidRequest:
+        if group:
+            yield group
+        raise
+    if group:
+        yield group

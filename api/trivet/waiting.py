@@ -1,0 +1,128 @@
+"""Waiting for jobs: a notice wakes, SQL decides.
+
+One thread per client listens to the notices and wakes whoever watches the job or batch. A notice may be lost (it is
+only a hint), so a watcher also looks by itself, slowly.
+"""
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import orjson
+import redis
+
+from trivet_tasks.errors import ResultTimeout
+from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
+
+T = TypeVar("T")
+
+LOOK_EVERY_S = 2.0
+"""How often a watcher looks by itself while notices come in."""
+LOOK_WITHOUT_NOTICES_S = 0.25
+"""How often it looks while there is no listening, e.g. because the broker is away."""
+SUBSCRIBE_WITHIN_S = 1.0
+
+
+class Notices:
+    """The listening thread of one client, started when first needed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._watchers: dict[str, set[threading.Event]] = defaultdict(set)
+        self._thread: threading.Thread | None = None
+        self._listening = threading.Event()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End the thread; watchers are woken."""
+        self._closed.set()
+        with self._lock:
+            for events in self._watchers.values():
+                for event in events:
+                    event.set()
+        if self._thread is not None:
+            self._thread.join(timeout=3)
+
+    def forget_after_fork(self) -> None:
+        """The thread is not in the child; a lock may be held by one that is not either."""
+        self.__init__(self._url)  # type: ignore[misc]
+
+    def wait_for(self, subject: str, look: Callable[[], T | None], timeout_s: float | None, what: str) -> T:
+        """Look until there is an answer; woken by notices about `subject` ("job ID" or "batch ID").
+
+        Raises:
+            ResultTimeout: there was none within `timeout_s` seconds.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._watch(subject) as woken:
+            while True:
+                woken.clear()
+                answer = look()
+                if answer is not None:
+                    return answer
+                pause = LOOK_EVERY_S if self._listening.is_set() else LOOK_WITHOUT_NOTICES_S
+                if until is not None:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise ResultTimeout(
+                            f"{what} has not ended within {timeout_s:g} s.", hint="It goes on; ask again later."
+                        )
+                    pause = min(pause, left)
+                woken.wait(pause)
+
+    @contextlib.contextmanager
+    def _watch(self, subject: str) -> Iterator[threading.Event]:
+        self._start()
+        event = threading.Event()
+        with self._lock:
+            self._watchers[subject].add(event)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._watchers[subject].discard(event)
+                if not self._watchers[subject]:
+                    del self._watchers[subject]
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._listen, name="trivet-notices", daemon=True)
+                self._thread.start()
+        self._listening.wait(SUBSCRIBE_WITHIN_S)
+
+    def _listen(self) -> None:
+        client = connect(self._url)
+        while not self._closed.is_set():
+            try:
+                with client.pubsub() as subscription:  # type: ignore[no-untyped-call]
+                    subscription.subscribe(FINISHED_CHANNEL)
+                    while not self._closed.is_set():
+                        message = subscription.get_message(timeout=0.5)
+                        if message and message["type"] == "subscribe":
+                            self._listening.set()
+                            self._wake_all()  # what was said before the subscription was not heard
+                        elif message:
+                            self._wake(message["data"])
+            except redis.RedisError:
+                self._listening.clear()
+                self._closed.wait(1.0)
+        client.close()
+
+    def _wake(self, data: bytes) -> None:
+        notice = orjson.loads(data)
+        subjects = [f"job {job_id}" for job_id in notice["jobs"]] + [f"batch {batch}" for batch in notice["batches"]]
+        with self._lock:
+            for subject in subjects:
+                for event in self._watchers.get(subject, ()):
+                    event.set()
+
+    def _wake_all(self) -> None:
+        with self._lock:
+            for events in self._watchers.values():
+                for event in events:
+                    event.set()

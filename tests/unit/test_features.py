@@ -1,0 +1,125 @@
+"""The table of what some wires have, and what a request is found to need."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trivet_tasks.features import TABLE, WIRES, features_of, lacks, wires_with
+from trivet_tasks.requests import parse_request
+from trivet_tasks.settings import Settings
+
+
+def body(*blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    content: Any = list(blocks) or "Hello"
+    return {"max_tokens": 10, "messages": [{"role": "user", "content": content}], **fields}
+
+
+def image(kind: str) -> dict[str, Any]:
+    return {"type": "image", "source": {"type": kind}}
+
+
+def test_plain_work_runs_everywhere() -> None:
+    cached = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    plain = body(
+        cached,
+        image("base64"),
+        tools=[
+            {"name": "own", "input_schema": {}},
+            {"type": "bash_20250124", "name": "bash"},
+            {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"},
+        ],
+        thinking={"type": "adaptive"},
+        output_config={"effort": "low", "format": {"type": "json_schema"}},
+        context_management={"edits": []},
+    )
+    assert features_of(plain, 10_000) == ()
+    assert wires_with(()) == WIRES
+
+
+@pytest.mark.parametrize(
+    ("needs", "feature", "wires"),
+    [
+        (body(service_tier="auto"), "service_tier", {"anthropic"}),
+        (body(inference_geo="us"), "inference_geo", {"anthropic"}),
+        (body(speed="fast"), "fast_mode", {"anthropic"}),
+        (body(image("file")), "files", {"anthropic"}),
+        (body({"type": "container_upload", "file_id": "f"}), "files", {"anthropic"}),
+        (body(image("url")), "url_sources", {"anthropic"}),
+        (body({"type": "document", "source": {"type": "url"}}), "url_sources", {"anthropic"}),
+        (body(tools=[{"type": "web_search_20250305"}]), "web_search", {"anthropic", "vertex"}),
+        (body(tools=[{"type": "web_search_20260318"}]), "web_search_filtered", {"anthropic"}),
+        (body(tools=[{"type": "web_fetch_20250910"}]), "web_fetch", {"anthropic"}),
+        (body(tools=[{"type": "code_execution_20260521"}]), "code_execution", {"anthropic"}),
+        (body(tools=[{"name": "t", "allowed_callers": ["direct", "x"]}]), "programmatic_tools", {"anthropic"}),
+        (body(container="c"), "container", {"anthropic"}),
+        (body(mcp_servers=[{}]), "mcp", {"anthropic"}),
+        (body(tools=[{"type": "mcp_toolset"}]), "mcp", {"anthropic"}),
+        (body(fallbacks="default"), "fallbacks", {"anthropic"}),
+        (body(output_config={"task_budget": {}}), "task_budget", {"anthropic"}),
+        (body(cache_control={"type": "ephemeral"}), "automatic_caching", {"anthropic", "vertex"}),
+    ],
+)
+def test_each_feature_is_found(needs: dict[str, Any], feature: str, wires: set[str]) -> None:
+    assert features_of(needs) == (feature,)
+    assert wires_with([feature]) == wires
+
+
+def test_blocks_inside_others_are_found() -> None:
+    result = {"type": "tool_result", "content": [image("url")]}
+    document = {"type": "document", "source": {"type": "content", "content": [image("file")]}}
+    assert features_of(body(result, document)) == ("files", "url_sources")
+
+
+def test_system_messages_within_the_conversation() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
+    assert features_of({"messages": turns}) == ("system_messages",)
+
+
+def test_direct_callers_are_no_feature() -> None:
+    assert features_of(body(tools=[{"name": "t", "allowed_callers": ["direct"]}])) == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "wires"),
+    [(20_000_000, WIRES), (20_000_001, {"anthropic", "vertex"}), (30_000_001, {"anthropic"})],
+)
+def test_large_bodies(size: int, wires: set[str]) -> None:
+    assert wires_with(features_of(body(), size)) == wires
+
+
+def test_lacks_says_which() -> None:
+    wanted = ("url_sources", "web_search", "automatic_caching")
+    assert lacks("anthropic", wanted) == ()
+    assert lacks("vertex", wanted) == ("url_sources",)
+    assert lacks("bedrock", wanted) == wanted
+    assert wires_with(wanted) == {"anthropic"}
+
+
+def test_a_feature_of_a_newer_trivet_is_on_no_wire() -> None:
+    assert lacks("anthropic", ["telepathy"]) == ("telepathy",)
+    assert wires_with(["telepathy"]) == frozenset()
+
+
+def test_the_table_is_sound() -> None:
+    assert len({feature.name for feature in TABLE}) == len(TABLE)
+    for feature in TABLE:
+        assert frozenset() < feature.wires < WIRES, feature.name
+
+
+def test_a_job_carries_its_features() -> None:
+    job = parse_request({"model": "claude-sonnet-5-5", **body(image("url") | {"source": {"type": "url", "url": "u"}})},
+                        settings=Settings(), now=0)  # fmt: skip
+    assert job.features == ("url_sources",)
+
+
+@given(st.recursive(
+    st.none() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["messages", "tools", "content", "source", "type", "system", "role", "output_config"]), inner,
+    ),
+    max_leaves=15,
+).filter(lambda tree: isinstance(tree, dict)))  # fmt: skip
+def test_no_body_breaks_it(tree: dict[str, Any]) -> None:
+    assert set(features_of(tree)) <= {feature.name for feature in TABLE}

@@ -1,0 +1,220 @@
+"""A file of requests: checked whole, then read again; what errors say."""
+
+import os
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from trivet_tasks import jsonl
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.jsonl import check_file, read_file
+from trivet_tasks.settings import Settings
+
+NOW = 1_800_000_000.0
+SETTINGS = Settings()
+DEFAULTS = {"model": "claude-sonnet-5-5", "max_tokens": 100}
+SECRET = "SECRET words of a prompt"
+
+
+def row(text: str = "Hello", **fields: Any) -> bytes:
+    return orjson.dumps({"prompt": text, **fields}) + b"\n"
+
+
+def write(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def check(path: Path, **how: Any) -> jsonl.FileCheck:
+    return check_file(path, SETTINGS, DEFAULTS, now=NOW, **how)
+
+
+def refused(path: Path, **how: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        check(path, **how)
+    return caught.value
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "contracts.jsonl"
+
+
+def test_rows_come_in_their_order(file: Path) -> None:
+    write(file, *(row(key=f"k{number}", deadline=60) for number in range(1_000)))
+    found = check(file)
+    assert (found.rows, found.bad, found.problems, found.repeated) == (1_000, 0, (), 0)
+    jobs = list(read_file(found, SETTINGS, DEFAULTS))
+    assert [job.key for job in jobs] == [f"k{number}" for number in range(1_000)]
+    assert {job.deadline_at for job in jobs} == {NOW + 60}
+
+
+def test_the_broken_line_is_named(file: Path) -> None:
+    lines = [row() for _ in range(1_000)]
+    lines[730] = b'{"messages": []}\n'
+    error = refused(write(file, *lines))
+    assert error.message == f"{file}, line 731: messages: must not be empty."
+    assert [(one.where, one.message) for one in error.problems] == [("line 731", "messages: must not be empty.")]
+    assert "--skip-bad" in error.hint
+
+
+def test_bad_lines_are_left_out_when_asked(file: Path) -> None:
+    write(file, row(key="a"), b"{]\n", row(key="b"), b'{"messages": []}\n', row(key="c"))
+    found = check(file, skip_bad=True)
+    assert (found.rows, found.bad) == (3, 2)
+    assert [one.where for one in found.problems] == ["line 2", "line 4"]
+    assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b", "c"]
+
+
+def test_problems_are_all_counted_and_some_kept(file: Path) -> None:
+    write(file, *[b"{}\n"] * 50)
+    error = refused(file)
+    assert len(error.problems) == 20
+    assert error.message.count("\n") == 20
+    assert error.message.endswith("30 more bad lines.")
+    assert len(refused(file, max_problems=100).problems) == 50
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b'{"prompt": "a"', "line 2: is not JSON: "),
+        (b'{"prompt": SECRET}', "at character 12 of the line"),
+        (b'{"prompt": NaN}', "is not JSON"),
+        (b'{"prompt": "\xff"}', "line 2: is not UTF-8 text (byte 13 of the line)"),
+        (b'{"prompt": "\\ud800"}', "is not JSON"),
+        (b"[" * 5_000, "is not JSON"),
+        (b"[", "One request a line"),
+        (b"[1, 2]", "must be an object with messages, model and max_tokens, is a list"),
+        (b'"text"', "must be an object"),
+        (b"null", "must be an object"),
+        (b'{"prompt": "a", "latency": "realtme"}', "line 2: latency: "),
+        (b'{"prompt": "a", "max_tokens": -1}', "line 2: max_tokens: "),
+        (b'{"prompt": "a", "metadata": {"x": ' + b"[" * 300 + b"]" * 300 + b"}}", "levels deep"),
+    ],
+)
+def test_every_kind_of_bad_line(file: Path, line: bytes, says: str) -> None:
+    error = refused(write(file, row(), line + b"\n", row()))
+    assert says in error.message
+    assert "SECRET" not in str(error)
+    assert len(error.problems) == 1
+
+
+def test_mark_blank_lines_and_windows_line_ends(file: Path) -> None:
+    write(
+        file, b"\xef\xbb\xbf" + row(key="a"), b"\r\n", b"   \n", row(key="b").rstrip() + b"\r\n", row(key="c").rstrip()
+    )
+    found = check(file)
+    assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b", "c"]
+    write(file, b"\n", b"\n", b"x\n")
+    assert "line 3" in str(refused(file))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \n"])
+def test_a_file_without_requests(file: Path, content: bytes) -> None:
+    assert "holds no request" in str(refused(write(file, content)))
+
+
+def test_a_file_of_bad_lines_only(file: Path) -> None:
+    error = refused(write(file, b"{}\n"), skip_bad=True)
+    assert "none of its 1 lines" in str(error)
+    assert error.problems
+
+
+def test_a_key_with_two_requests(file: Path) -> None:
+    write(file, row("one", key="a"), row("two", key="a"), row("one", key="b"))
+    assert "line 2: key: an earlier line has the same key" in str(refused(file))
+    found = check(file, skip_bad=True)
+    assert (found.rows, found.bad) == (2, 1)
+    assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b"]
+
+
+def test_a_repeated_row_is_counted_and_left_in(file: Path) -> None:
+    found = check(write(file, row(key="a"), row(key="a"), row(), row()))
+    assert (found.rows, found.repeated, found.bad) == (4, 1, 0)
+
+
+def test_a_change_between_the_passes_is_told_before_the_first_row(file: Path) -> None:
+    found = check(write(file, row(), row()))
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(InvalidRequest, match="changed"):
+        next(read_file(found, SETTINGS, DEFAULTS))
+
+
+def test_a_change_while_it_is_read_is_told(file: Path) -> None:
+    rows = read_file(check(write(file, row(), row())), SETTINGS, DEFAULTS)
+    next(rows)
+    with file.open("ab") as more:
+        more.write(row())
+    with pytest.raises(InvalidRequest, match="changed"):
+        list(rows)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    assert str(refused(tmp_path / "none.jsonl")).endswith("none.jsonl: no such file.")
+    assert "is a folder" in str(refused(tmp_path))
+    assert "cannot be read" in str(refused(Path("a\0b")))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "not a regular file" in str(refused(pipe))
+
+
+def test_a_file_that_vanished(file: Path) -> None:
+    found = check(write(file, row()))
+    file.unlink()
+    with pytest.raises(InvalidRequest, match="no such file"):
+        next(read_file(found, SETTINGS, DEFAULTS))
+
+
+def test_a_line_that_is_too_long_is_told_its_size_and_passed_over(file: Path) -> None:
+    write(file, row("x" * (40 * 1024**2)), row(key="after"))
+    tracemalloc.start()
+    try:
+        found = check(file, skip_bad=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.problems[0].where == "line 1"
+    assert found.problems[0].message == "request: has 40.0 MB; the Messages API takes at most 32 MB."
+    assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["after"]
+    assert peak < 2.5 * jsonl.MAX_LINE_BYTES
+
+
+def test_memory_does_not_grow_with_the_file(file: Path) -> None:
+    write(file, *[row("x" * 10_000)] * 3_000)
+    tracemalloc.start()
+    try:
+        for _ in read_file(check(file), SETTINGS, DEFAULTS):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(
+    st.binary(max_size=30) | st.sampled_from([row(), row(SECRET, latency=SECRET), b'{"prompt": "%b' % SECRET.encode()])
+    | st.sampled_from([b"\n", b"\r\n", b"\xff\xfe", b"{}", b"[]", b"\x00"]),
+    max_size=6,
+))  # fmt: skip
+def test_no_bytes_break_it(file: Path, pieces: list[bytes]) -> None:
+    write(file, *pieces)
+    error: InvalidRequest | None = None
+    try:
+        found = check(file, skip_bad=True)
+    except InvalidRequest as caught:
+        error = caught
+    if error is not None:
+        assert SECRET not in str(error)
+        assert not any(SECRET in str(one) for one in error.problems)
+    else:
+        assert len(list(read_file(found, SETTINGS, DEFAULTS))) == found.rows
+        assert not any(SECRET in str(one) for one in found.problems)
