@@ -79,6 +79,10 @@ class Caller(Protocol):
         """
         ...
 
+    async def warm(self) -> None:
+        """Make the client and fetch the credentials now rather than at the first call. Raises nothing for missing ones."""
+        ...
+
     async def close(self) -> None:
         """Close the connections. The caller cannot be used afterwards."""
         ...

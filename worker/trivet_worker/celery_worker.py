@@ -3,10 +3,12 @@
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
@@ -39,6 +41,8 @@ def run_worker(
                 f"{settings.source}: no route is called {route!r}.",
                 hint=f"Configured: {', '.join(settings.routes) or 'none'}.",
             )
+    # it warns root of pickled messages; only JSON is taken here
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app = make_app(settings)
     name = worker_name(lane, routes, len(settings.routes))
     runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes)

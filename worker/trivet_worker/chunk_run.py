@@ -51,6 +51,7 @@ class ChunkRunner:
         client: redis.Redis,
         fleet: Fleet,
         slots: Slots,
+        pricing: Pricing,
         flights: Flights,
         recorder: Recorder,
         lease: LeaseKeeper,
@@ -63,7 +64,7 @@ class ChunkRunner:
         self._flights = flights
         self._recorder = recorder
         self._lease = lease
-        self._pricing = Pricing()
+        self._pricing = pricing
         self.stopping = threading.Event()
 
     def run(self, chunk: Chunk) -> int:

@@ -1,11 +1,12 @@
 """Calls under way: started in groups from Celery's threads, run on the process's one event loop."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from trivet_worker.adapters import build_caller
 from trivet_worker.calls import Answer, Caller, Failure
 
 log = logging.getLogger("trivet.worker")
+
+WARM_S = 10.0
+"""How long a start may wait for credentials; calls fetch them anew if that was not enough."""
 
 
 class Countdown:
@@ -68,16 +72,18 @@ class Landing:
 class Flights:
     """The event loop of a worker process and the calls on it."""
 
-    def __init__(self, on_landing: Callable[[Landing], None]) -> None:
+    def __init__(self, routes: Mapping[str, RouteSettings], on_landing: Callable[[Landing], None]) -> None:
         self._on_landing = on_landing
+        self._routes = routes
         self._callers: dict[str, Caller] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-calls", daemon=True)
 
     def start(self) -> None:
-        """Start the loop's thread."""
+        """Start the loop's thread, and build every route's caller, so that no call waits for that (over a second)."""
         self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._build_callers(), self._loop).result()
 
     def launch(self, flights: Sequence[Flight]) -> None:
         """Make these calls. Returns at once; each ends in one landing."""
@@ -126,11 +132,14 @@ class Flights:
         self._on_landing(Landing(flight, result, time.perf_counter() - started))
 
     async def _call(self, flight: Flight) -> Answer | Failure:
-        site = flight.site
-        caller = self._callers.get(site.route)
-        if caller is None:
-            caller = self._callers[site.route] = build_caller(flight.route)
-        return await caller.call(flight.job.body, site.wire_model, flight.job.attempt_id, flight.timeout_s)
+        caller = self._callers[flight.site.route]
+        return await caller.call(flight.job.body, flight.site.wire_model, flight.job.attempt_id, flight.timeout_s)
+
+    async def _build_callers(self) -> None:
+        self._callers = {name: build_caller(route) for name, route in self._routes.items()}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WARM_S):
+                await asyncio.gather(*(caller.warm() for caller in self._callers.values()))
 
     async def _close_callers(self) -> None:
         for caller in self._callers.values():

@@ -52,6 +52,7 @@ class Recorder:
         app: Celery,
         settings: Settings,
         slots: Slots,
+        pricing: Pricing,
         gather_s: float,
     ) -> None:
         self._store = store
@@ -61,7 +62,7 @@ class Recorder:
         self._settings = settings
         self._slots = slots
         self._gather_s = gather_s
-        self._pricing = Pricing()
+        self._pricing = pricing
         self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
         self.trouble: str | None = None

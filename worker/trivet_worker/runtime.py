@@ -15,6 +15,7 @@ from trivet_tasks.store.schema_version import ensure
 from trivet_worker.chunk_run import ChunkRunner
 from trivet_worker.flights import Flights
 from trivet_worker.lease_keeper import LeaseKeeper
+from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.slots import Slots
 
@@ -27,13 +28,14 @@ class Runtime:
 
     def __init__(self, settings: Settings, app: Celery, *, worker: str, lane: str, routes: Sequence[str]) -> None:
         self._settings = settings
-        self._routes = routes
         self._store = Store(settings.store_url)
         client = connect(settings.redis_url)
         fleet = Fleet(self._store, settings, client)
         self._slots = Slots(settings.worker.slots)
-        self._recorder = Recorder(self._store, client, fleet, app, settings, self._slots, GATHER_S[lane])
-        self._flights = Flights(self._recorder.put)
+        self._pricing = Pricing()
+        self._served = {name: settings.routes[name] for name in routes}
+        self._recorder = Recorder(self._store, client, fleet, app, settings, self._slots, self._pricing, GATHER_S[lane])
+        self._flights = Flights(self._served, self._recorder.put)
         self._lease = LeaseKeeper(
             self._store,
             settings.leases,
@@ -46,9 +48,8 @@ class Runtime:
             on_cancel=self._flights.cancel,
         )
         self._chunks = ChunkRunner(
-            settings, self._store, client, fleet, self._slots, self._flights, self._recorder, self._lease
+            settings, self._store, client, fleet, self._slots, self._pricing, self._flights, self._recorder, self._lease
         )
-        self._fleet = fleet
 
     def start(self) -> None:
         """Check the schema, make the routes known, open the lease.
@@ -58,7 +59,8 @@ class Runtime:
         """
         ensure(self._store)
         with self._store.write() as connection:
-            registry.register(self._store, connection, {name: self._settings.routes[name] for name in self._routes})
+            registry.register(self._store, connection, self._served)
+        self._pricing.warm()
         self._flights.start()
         self._recorder.start()
         self._lease.start()

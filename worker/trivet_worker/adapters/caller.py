@@ -95,6 +95,11 @@ class SdkCaller:
             answer = progress.failure(Outcome.UNUSABLE, str(error), whole_route=True)
         return answer
 
+    async def warm(self) -> None:
+        """See `Caller.warm`."""
+        with contextlib.suppress(NotReady, *NETWORK_ERRORS):
+            await self._wire.ready()
+
     async def close(self) -> None:
         """See `Caller.close`."""
         with contextlib.suppress(NotReady):
