@@ -7,7 +7,8 @@ with Client() as client:
     print(job.result(timeout=5).text)
 """
 
-from trivet.async_client import AsyncClient
+from typing import TYPE_CHECKING, Any
+
 from trivet.batch import Batch
 from trivet.client import Client
 from trivet.job import Job
@@ -27,6 +28,9 @@ from trivet_tasks.errors import (
 )
 from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store.batches import Progress
+
+if TYPE_CHECKING:
+    from trivet.async_client import AsyncClient
 
 __version__ = "0.1.0"
 
@@ -53,3 +57,11 @@ __all__ = [
     "TrivetError",
     "load_settings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncClient":  # loads asyncio, which most producers do not need
+        from trivet.async_client import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

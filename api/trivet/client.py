@@ -21,6 +21,9 @@ from trivet_tasks.store import batches, results
 
 log = logging.getLogger("trivet")
 
+MAX_WARNINGS = 100
+"""How many different warnings one client logs; each of them once, however many jobs it is about."""
+
 
 class Client:
     """Submits jobs and reads what became of them. Thread-safe; may be made before a fork and used after it.
@@ -36,6 +39,7 @@ class Client:
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings(Path(config) if config else None)
         self._connections = Connections(self.settings)
+        self._warnings: set[str] = set()
 
     def __enter__(self) -> "Client":
         return self
@@ -74,9 +78,7 @@ class Client:
             InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it
                 is resumed under the same name or accepted as it is.
         """
-        now = time.time()
-        specs = parse_requests(requests, settings=self.settings, defaults=defaults, now=now)
-        return self.submit_specs(specs, name=name)
+        return self.submit_specs(parse_requests(requests, settings=self.settings, defaults=defaults), name=name)
 
     def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
         """Submit requests that were validated before, e.g. by `trivet_tasks.jsonl`."""
@@ -120,5 +122,7 @@ class Client:
 
     def _warned(self, spec: JobSpec) -> JobSpec:
         for warning in spec.warnings:
-            log.warning(warning)
+            if warning not in self._warnings and len(self._warnings) < MAX_WARNINGS:
+                self._warnings.add(warning)
+                log.warning(warning)
         return spec

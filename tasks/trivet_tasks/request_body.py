@@ -207,4 +207,4 @@ BODY_FIELDS: Mapping[str, Callable[[object], None] | None] = {
     "fallbacks": _check_fallbacks,
     "betas": _check_betas,
 }
-"""Every field of the body that is taken, with its check. `betas` is a header on the wire: the worker moves it there."""
+"""Every field of the body that is taken, with its check. `betas` is written as `anthropic_beta`, its name on the wires."""

@@ -223,6 +223,8 @@ def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
         if check is not None:
             check(value)
         body[name] = value
+    if betas := body.pop("betas", None):
+        body["anthropic_beta"] = betas  # as Bedrock and Vertex take it; the adapter of the API makes it a header
     if "tool_choice" in body and not body.get("tools"):
         raise wrong("tool_choice", "needs tools.")
     return body
@@ -236,7 +238,7 @@ def _warnings(
         seconds = max_tokens / model.output_tokens_per_s
         if seconds > _call_s(latency, settings):
             warnings.append(_too_slow(model, latency, max_tokens, seconds, settings))
-    if "betas" not in body and not BETA_FIELDS.isdisjoint(body):
+    if "anthropic_beta" not in body and not BETA_FIELDS.isdisjoint(body):
         named = ", ".join(sorted(BETA_FIELDS.intersection(body)))
         warnings.append(f"{named}: in beta; the API takes it only with the name of its beta in betas.")
     return tuple(warnings)

@@ -496,6 +496,11 @@ class TestWarnings:
         assert parse(request(**edits, betas=["context-management-2025-06-27"])).warnings == ()
 
 
+def test_betas_go_by_the_name_of_the_wires() -> None:
+    assert json.loads(parse(request(betas=["compact-2026-09-04"])).body)["anthropic_beta"] == ["compact-2026-09-04"]
+    assert parse(request(betas=[])) == parse(request())
+
+
 class TestMany:
     def test_names_the_index_and_streams(self) -> None:
         taken: list[int] = []

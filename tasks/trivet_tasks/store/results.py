@@ -134,7 +134,7 @@ def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[At
     """All provider calls of jobs, in order."""
     found: dict[str, list[AttemptRow]] = {job_id: [] for job_id in ids}
     for row in connection.execute(_ATTEMPTS, {"ids": list(ids)}):
-        found[row.job_id].append(AttemptRow(*row[:-1], estimated=bool(row.estimated)))
+        found[row.job_id].append(AttemptRow(**{**row._asdict(), "estimated": bool(row.estimated)}))
     return found
 
 

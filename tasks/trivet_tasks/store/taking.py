@@ -93,7 +93,7 @@ def take_up(
     estimate_of = {token.id: estimate for token, estimate in zip(tokens, estimates, strict=True)}
     taken = [
         Taken(
-            *row,
+            **row._asdict(),
             attempt_id=uuid7().hex,
             body=bytes(requests[row.id].body),
             residency=_names(requests[row.id].residency),

@@ -1,0 +1,49 @@
+# Trivet: `make demo` and `make test` set up everything they need. `make help` lists all targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help install demo test check bench up requirements clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+install: $(READY) ## make .venv with Trivet and all it needs, pinned
+
+# uv installs in seconds what pip takes a minute for; where it cannot be had, pip does
+$(READY): pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Trivet needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@if $(BIN)/python -m pip install -q --disable-pip-version-check uv 2>/dev/null \
+	    && $(BIN)/uv pip install -q --python $(BIN)/python -r requirements.txt -e . --no-deps; then :; \
+	else $(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt -e .; fi
+	@touch $@
+
+demo: $(READY) ## the main job, with an outage in the middle, on this machine alone
+	@$(BIN)/trivet demo $(DEMO)
+
+test: $(READY) ## the whole suite, on SQLite and PostgreSQL
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(TEST)
+
+check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --python-version 3.11
+	@$(BIN)/mypy --python-version 3.13
+
+bench: $(READY) ## benchmarks, as ratios in one run
+	@$(BIN)/python benchmarks/bench_simulator.py
+
+up: $(READY) ## a running Trivet over the simulator, with Flower, until Ctrl-C
+	@$(BIN)/trivet up --simulate --flower
+
+requirements: $(READY) ## pin the newest versions that fit pyproject.toml
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.txt
+
+clean: ## remove what was installed and made
+	rm -rf $(VENV) .trivet .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,7 @@
+"""To be written: trivet batch."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
