@@ -5,9 +5,8 @@ day, it comes back where the routes look for it.
 """
 
 import contextlib
-import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,4 +90,9 @@ def _ports_before(path: Path) -> dict[str, int]:
         return {}  # none yet, or not ours: any port will do
 
 
-def _tuned(settings: Settings) -> Iterator[tuple[str, Mapping[str, Any]]]: ...
+def _tuned(settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """What was set of the sections that are neither routes nor URLs, as tables of TOML."""
+    given = settings.model_dump(mode="json", exclude={"store", "broker", "redis", "routes"}, exclude_unset=True)
+    classes = {f"classes.{name}": values for name, values in given.pop("classes", {}).items()}
+    # None cannot be written in TOML; where it may stand, it is the default
+    return {table: {k: v for k, v in values.items() if v is not None} for table, values in {**given, **classes}.items()}

@@ -11,15 +11,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 import redis
 from celery import Celery
+from sqlalchemy.exc import DBAPIError
 
 from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.limits import Change, Spent, Verdict
-from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
-from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
+from trivet_scheduler.limits import Change
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
@@ -29,8 +29,9 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL
 from trivet_tasks.store import health
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS, Store
-from trivet_tasks.store.finishing import End, Finished, GoOn, Next, Settlement, Wait, Written, finish
+from trivet_tasks.store.finishing import End, Finished, GoOn, Settlement, Wait, Written, finish
 from trivet_worker.calls import Answer, Failure
+from trivet_worker.decisions import Decisions, spent_of
 from trivet_worker.flights import Landing
 from trivet_worker.pricing import Pricing
 from trivet_worker.slots import Slots
@@ -61,6 +62,7 @@ class Recorder:
         self._app = app
         self._settings = settings
         self._slots = slots
+        self._decisions = Decisions(fleet, settings)
         self._gather_s = gather_s
         self._pricing = pricing
         self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
@@ -107,7 +109,7 @@ class Recorder:
 
     def _record(self, group: list[Landing]) -> None:
         changes = self._settle(group)
-        finished = self._decide(group)
+        finished = self._finished(group)
         written = self._commit(finished, changes)
         self._slots.give(len(group))
         self._send_on(group, written)
@@ -124,7 +126,7 @@ class Recorder:
         try:
             for (route, model), landings in by_gate.items():
                 rates = landings[0].flight.rates
-                changes += self._fleet.limits.settle(route, model, rates, [_spent(landing) for landing in landings])
+                changes += self._fleet.limits.settle(route, model, rates, [spent_of(landing) for landing in landings])
         except redis.RedisError as error:
             # the permits expire by themselves; nobody can take new ones meanwhile
             log.error("permits could not be given back: %s", error)
@@ -132,53 +134,17 @@ class Recorder:
             log.warning("%s %s is %s: %s", change.route, change.model, change.state, change.cause)
         return changes
 
-    def _decide(self, group: Sequence[Landing]) -> list[Finished]:
-        failed = [landing for landing in group if isinstance(landing.result, Failure)]
-        candidates: dict[str, list[Candidate]] = {}
-        if failed:
-            try:
-                candidates = self._fleet.candidates_of({landing.flight.site.model for landing in failed})
-            except (redis.RedisError, StoreUnavailable) as error:
-                log.error("the routes cannot be read, failed jobs go back to waiting: %s", error)
-        now = time.time()
+    def _finished(self, group: Sequence[Landing]) -> list[Finished]:
         return [
             Finished(
                 landing.flight.job.id,
                 landing.flight.job.take_up,
                 landing.flight.site.lease_id,
                 self._settlement(landing),
-                self._next(landing, candidates, now),
+                step,
             )
-            for landing in group
+            for landing, step in zip(group, self._decisions.next_steps(group), strict=True)
         ]
-
-    def _next(self, landing: Landing, candidates: dict[str, list[Candidate]], now: float) -> Next:
-        result, flight = landing.result, landing.flight
-        if isinstance(result, Answer):
-            return End(JobState.SUCCEEDED, message=result.message, stop_reason=result.stop_reason)
-        job, site = flight.job, flight.site
-        latency = Latency(site.latency)
-        terms = self._settings.of_class(latency)
-        spent = job.round_spent_s if result.outcome is Outcome.RATE_LIMITED else job.round_spent_s + landing.latency_s
-        tried = tuple(job.tried.split(",")) if job.tried else ()
-        standing = Standing(job.round, spent, tried, job.doubted_by, job.deadline_at)
-        failed = Failed(site.route, site.provider, result.outcome, result.message)
-        if candidates:
-            needs = Needs(
-                site.model,
-                latency.lane,
-                job.residency,
-                job.compliance,
-                job.features,
-                tried_after(standing, failed),
-                doubted_after(standing, failed),
-            )
-            choice = choose(needs, candidates[site.model], terms.order)
-        else:
-            choice = Choice((), (), (Refusal("", Why.LATER, "the shared state does not answer"),))
-        return next_step(
-            standing, failed, choice, terms, now=now, taken_within_s=self._settings.dispatch.taken_within_s
-        )
 
     def _settlement(self, landing: Landing) -> Settlement:
         match landing.result:
@@ -188,7 +154,35 @@ class Recorder:
                 return self._pricing.failed(landing.flight, failure, landing.latency_s)
 
     def _commit(self, finished: Sequence[Finished], changes: Sequence[Change]) -> Written:
-        """One transaction. A database that does not answer is waited for: what is finished is not thrown away."""
+        """One transaction for the group. One that the database refuses must not take the others with it."""
+        try:
+            written = self._write(finished, changes)
+        except DBAPIError as error:
+            log.error("a group of %d was refused by the database (%s); writing one by one", len(finished), _kind(error))
+            written = _joined([self._write_alone(one) for one in finished])
+        if written.refused:
+            log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
+        return written
+
+    def _write_alone(self, finished: Finished) -> Written:
+        try:
+            return self._write([finished], ())
+        except DBAPIError as error:
+            log.error("job %s could not be recorded: %s", finished.job_id, _kind(error))
+            settlement = Settlement(
+                attempt_id=finished.settlement.attempt_id,
+                outcome=finished.settlement.outcome,
+                latency_s=finished.settlement.latency_s,
+                usage=finished.settlement.usage,
+                cost_usd=finished.settlement.cost_usd,
+            )
+            end = End(
+                JobState.FAILED, outcome=Outcome.INCOMPLETE, error=f"the database refused the answer: {_kind(error)}"
+            )
+            return self._write([replace(finished, settlement=settlement, next=end)], ())
+
+    def _write(self, finished: Sequence[Finished], changes: Sequence[Change]) -> Written:
+        """A database that does not answer is waited for: what is finished is not thrown away."""
         while True:
             try:
                 with self._store.write() as connection:
@@ -208,10 +202,7 @@ class Recorder:
                 if self.trouble is not None:
                     log.info("writing again")
                 self.trouble = None
-                break
-        if written.refused:
-            log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
-        return written
+                return written
 
     def _send_on(self, group: Sequence[Landing], written: Written) -> None:
         """Send the next attempts to their routes, failed jobs of a chunk together."""
@@ -245,16 +236,15 @@ class Recorder:
             log.error("no notice could be sent, those who wait will look by themselves: %s", error)
 
 
-def _spent(landing: Landing) -> Spent:
-    flight, result = landing.flight, landing.result
-    if isinstance(result, Answer):
-        used = result.usage
-        input_tokens = used.input_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens
-        return Spent(flight.want, input_tokens, used.output_tokens, Verdict.GOOD, landing.latency_s, "")
-    verdict = verdict_of(result.outcome, whole_route=result.whole_route)
-    told = result.retry_after_s or 0.0
-    cause = f"{result.outcome}: {result.message}"[:200]
-    # what a failed call used is not known: a timed-out one is taken to have used it all
-    all_used = result.outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE)
-    used_input = flight.want.input_tokens if all_used else 0
-    return Spent(flight.want, used_input, flight.want.output_tokens if all_used else 0, verdict, told, cause)
+def _kind(error: DBAPIError) -> str:
+    """The database's error without its text, which may quote a row."""
+    return type(error.orig or error).__name__
+
+
+def _joined(parts: Sequence[Written]) -> Written:
+    return Written(
+        tuple(job for part in parts for job in part.ended_jobs),
+        tuple(sorted({batch for part in parts for batch in part.ended_batches})),
+        tuple(finished for part in parts for finished in part.gone_on),
+        tuple(job for part in parts for job in part.refused),
+    )

@@ -30,5 +30,5 @@ def root(
 
 
 # in the order of the help text
-for _module in ("demo", "up", "parts", "submit", "bulk", "batch", "job", "routes", "costs", "config", "db"):
+for _module in ("demo", "up", "parts", "flower", "submit", "bulk", "batch", "job", "routes", "costs", "config", "db"):
     importlib.import_module(f"trivet.cli.{_module}").register(app)

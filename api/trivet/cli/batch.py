@@ -1,7 +1,176 @@
-"""To be written: trivet batch."""
+"""`trivet batch`: how batches do, their results, their end."""
+
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from trivet.cli import context
+
+if TYPE_CHECKING:
+    from trivet_tasks.store.batches import Progress
+
+Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, cancelling.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.add_typer(group, name="batch")
+
+
+@group.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, as_json: Json = False
+) -> None:
+    """The newest batches."""
+    from trivet.cli.tables import Column, print_line, print_table
+
+    with context.client() as client:
+        found = client.batches(limit)
+    if as_json:
+        context.print_json([as_object(progress) for progress in found])
+    elif not found:
+        print_line("There is no batch yet.")
+    else:
+        print_table(
+            [
+                Column("BATCH", cut=True), Column("STATE"), Column("TOTAL", right=True), Column("ENDED", right=True),
+                Column("RUNNING", right=True, spare=2), Column("NOT SUCCEEDED", right=True, spare=1),
+                Column("COST", right=True), Column("CREATED", spare=3),
+            ],
+            [
+                [
+                    p.name, _state(p), f"{p.total:,}", f"{p.ended:,}", f"{p.running:,}",
+                    f"{p.ended - p.succeeded:,}", context.usd(p.cost_usd), context.moment(p.created_at),
+                ]
+                for p in found
+            ],
+        )  # fmt: skip
+
+
+@group.command()
+def status(name: Name, as_json: Json = False) -> None:
+    """How far a batch is, what it cost, when it may be done, and why nothing runs if nothing does."""
+    from trivet.cli.tables import print_line
+    from trivet.route_status import holdup
+    from trivet_tasks.store import backlog
+
+    with context.client() as client:
+        progress = client.batch(name).progress()
+        store = client._connections.store
+        with store.read() as connection:
+            speed = backlog.recent_speed(connection, name, store.now(connection))
+        stuck = progress.waiting > 0 and progress.running == 0 and progress.state == "open"
+        note = holdup(client._connections, name) if stuck else None
+    left = (progress.total - progress.ended) / speed if speed and not progress.done else None
+    if as_json:
+        more = {"jobs_per_s": speed, "left_s": left, "note": note}
+        context.print_json({**as_object(progress), **more})
+        return
+    print_progress(progress, speed=speed, left=left)
+    if note:
+        print_line(note, style="yellow")
+    if progress.state == "incomplete":
+        print_line(f"incomplete: {progress.error}", style="yellow")
+        print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
+
+
+@group.command()
+def results(
+    name: Name,
+    now: Annotated[bool, typer.Option("--now", help="Only those that have ended by now; else until the last.")] = False,
+) -> None:
+    """Print the results as JSON Lines, in the order the jobs end; failures are lines too."""
+    from trivet.cli.result_json import result_line
+    from trivet_tasks.errors import BatchIncomplete, ResultTimeout
+
+    with context.client() as client:
+        batch = client.batch(name)
+        progress = batch.progress()
+        if not now and progress.state in ("incomplete", "loading"):
+            raise BatchIncomplete(
+                f"The batch {name!r} has taken in only a part of its requests and does not run.", name=name,
+                taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
+            )  # fmt: skip
+        try:
+            for result in batch.results(timeout=0 if now else None):
+                sys.stdout.buffer.write(result_line(result))
+        except ResultTimeout:
+            pass
+        finally:
+            sys.stdout.buffer.flush()
+
+
+@group.command()
+def cancel(name: Name, as_json: Json = False) -> None:
+    """Stop a batch: what waits ends at once, what runs is dropped within about two seconds."""
+    from trivet.cli.tables import print_line
+
+    with context.client() as client:
+        batch = client.batch(name)
+        ended = batch.cancel()
+        progress = batch.progress()
+    if as_json:
+        context.print_json({**as_object(progress), "ended_now": ended})
+        return
+    running = f", {progress.running:,} running are being dropped" if progress.running else ""
+    print_line(f"{name}: {ended:,} jobs cancelled{running}.")
+
+
+@group.command()
+def accept(name: Name, as_json: Json = False) -> None:
+    """Run an incomplete batch as it is, without the requests that were not taken."""
+    from trivet.cli.tables import print_line
+    from trivet_tasks.errors import InvalidRequest
+
+    with context.client() as client:
+        batch = client.batch(name)
+        before = batch.progress()
+        if before.state == "cancelled":
+            raise InvalidRequest(f"The batch {name!r} was cancelled.", field="name")
+        if before.state != "open":
+            batch.accept()
+        progress = batch.progress()
+    if as_json:
+        context.print_json(as_object(progress))
+    elif before.state == "open":
+        print_line(f"{name} is complete already; its {progress.total:,} jobs may run.")
+    else:
+        print_line(f"{name}: runs with the {progress.total:,} jobs it has.")
+
+
+def as_object(progress: "Progress") -> dict[str, Any]:
+    """A batch's progress as JSON has it."""
+    return {**asdict(progress), "ended": progress.ended, "done": progress.done}
+
+
+def print_progress(progress: "Progress", *, speed: float | None = None, left: float | None = None) -> None:
+    """A batch as a small table. `speed` is jobs a second, `left` seconds."""
+    from trivet.cli.tables import print_facts
+
+    share = f" ({progress.ended / progress.total:.0%} ended)" if progress.total else ""
+    facts = [
+        ("batch", progress.name),
+        ("state", _state(progress)),
+        ("created", f"{context.moment(progress.created_at)} ({context.seconds(max(0.0, time.time() - progress.created_at))} ago)"),
+        ("jobs", f"{progress.total:,}{share}"),
+    ]
+    for word in ("waiting", "running", "succeeded", "failed", "expired", "cancelled"):
+        count = getattr(progress, word)
+        if count or word in ("waiting", "running", "succeeded", "failed"):
+            facts.append((word, f"{count:,}"))
+    facts.append(("cost", context.usd(progress.cost_usd)))
+    if speed:
+        facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {context.seconds(left)} left" if left else "")))
+    print_facts(facts)
+
+
+def _state(progress: "Progress") -> str:
+    if progress.state == "open":
+        return "done" if progress.done else "running" if progress.running or progress.ended else "waiting"
+    return progress.state

@@ -2,7 +2,8 @@
 
 import logging
 import signal
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,11 +11,15 @@ from trivet.cli import context
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.supervised import announce_ready
 
+if TYPE_CHECKING:
+    from trivet_simulator import Endpoints, ProviderOptions
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(worker)
     app.command()(scheduler)
+    app.command()(simulate)
 
 
 def worker(
@@ -48,3 +53,72 @@ def scheduler() -> None:
     signal.signal(signal.SIGTERM, lambda *_: running.stop())
     signal.signal(signal.SIGINT, lambda *_: running.stop())
     running.run(on_ready=announce_ready)
+
+
+_PORT = typer.Option(min=0, max=65535, help="0 (the default): any free port.")
+
+
+def simulate(
+    anthropic_port: Annotated[int, _PORT] = 0,
+    bedrock_port: Annotated[int, _PORT] = 0,
+    vertex_port: Annotated[int, _PORT] = 0,
+    control_port: Annotated[int, _PORT] = 0,
+    extra: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=WIRE[:PORT]", help="One more provider, e.g. bedrock-eu=bedrock.")
+    ] = None,
+    latency_median: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds that an answer takes.")] = 0.0,
+    latency_p95: Annotated[float | None, typer.Option(metavar="S", help="Its 95th percentile; the median when not given.")] = None,
+    latency_per_token: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds on top for each output token.")] = 0.0,
+    output_median: Annotated[int, typer.Option(metavar="TOKENS", help="The median length of answers.")] = 64,
+    models: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Model ids that are known; *claude* when not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same latencies and lengths.")] = 1,
+    call_log: Annotated[Path | None, typer.Option(metavar="PATH", help="Append every call here, as a JSON line.")] = None,
+    log_capacity: Annotated[int, typer.Option(metavar="CALLS", help="Calls held in memory.")] = 1_000_000,
+    endpoints_file: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the endpoints here, as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the endpoints as one JSON line.")] = False,
+) -> None:
+    """Serve the wires of Anthropic, Bedrock and Vertex on this machine, with faults on demand, until Ctrl-C."""
+    from trivet_simulator import Latency, ProviderOptions, SimulatorOptions, serve
+    from trivet_simulator.options import WIRE_NAMES
+
+    ports = {"anthropic": anthropic_port, "bedrock": bedrock_port, "vertex": vertex_port}
+
+    def ready(endpoints: "Endpoints") -> None:
+        _print_endpoints(endpoints, as_json=as_json)
+        announce_ready()
+
+    try:
+        options = SimulatorOptions(
+            providers=(*(ProviderOptions(w, w, ports[w]) for w in WIRE_NAMES), *(_extra_provider(e) for e in extra or ())),
+            control_port=control_port,
+            latency=Latency(latency_median, latency_p95, latency_per_token),
+            seed=seed,
+            models=tuple(models or ("*claude*",)),
+            output_median=output_median,
+            call_log=call_log,
+            log_capacity=log_capacity,
+            ready_file=endpoints_file,
+        )
+        serve(options, ready)
+    except (OSError, ValueError) as error:  # a port that is taken, an option that cannot be, a file that cannot be written
+        raise ConfigError(f"simulate: {error}") from None
+
+
+def _extra_provider(text: str) -> "ProviderOptions":
+    from trivet_simulator import ProviderOptions
+
+    name, found, rest = text.partition("=")
+    wire, _, port = rest.partition(":")
+    if not found or (port and not port.isdecimal()):
+        raise ValueError(f"--extra must be NAME=WIRE or NAME=WIRE:PORT, not {text!r}")
+    return ProviderOptions(name, wire, int(port or 0))
+
+
+def _print_endpoints(endpoints: "Endpoints", *, as_json: bool) -> None:
+    if as_json:
+        context.print_json(endpoints)
+        return
+    rows = [*endpoints.providers.items(), ("control", endpoints.control), ("Google token", endpoints.token_url)]
+    context.print_table(("serves", "at"), [*rows, ("AWS credentials", endpoints.credentials_url)])

@@ -6,6 +6,7 @@ outstanding ones, so the cost grows with the backlog and not with the table.
 
 from typing import NamedTuple
 
+import orjson
 from sqlalchemy import Connection, text
 
 
@@ -97,3 +98,56 @@ def by_batch(connection: Connection, limit: int) -> list[BatchBacklog]:
 def by_route(connection: Connection) -> list[RouteBacklog]:
     """The jobs that stand at each route, by class; routes without any are left out."""
     return [RouteBacklog(*row) for row in connection.execute(_BY_ROUTE)]
+
+
+class Line(NamedTuple):
+    """Living jobs of one batch that need the same of a route."""
+
+    latency: str
+    model: str
+    residency: tuple[str, ...]
+    compliance: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+_LINES = text(
+    """
+    SELECT f.latency, f.model, f.residency, f.compliance, f.features
+      FROM flows f JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active
+    """
+)
+_MODELS = text(
+    """
+    SELECT model FROM flows WHERE active
+    UNION SELECT model FROM (SELECT model FROM flows ORDER BY id DESC LIMIT :recent) AS newest
+    """
+)
+# a batch's ended jobs are numbered in the order they ended: only the last of them are read
+_SPEED = text(
+    """
+    SELECT count(*) AS jobs, min(j.ended_at) AS first
+      FROM jobs j JOIN batches b ON b.id = j.batch_id
+     WHERE b.name = :batch AND j.batch_seq IS NOT NULL AND j.batch_seq > b.ended - :most AND j.ended_at >= :since
+    """
+)
+
+
+def lines_of(connection: Connection, batch: str) -> list[Line]:
+    """What the living jobs of a batch need of a route."""
+    return [
+        Line(latency, model, *(tuple(orjson.loads(names)) for names in needs))
+        for latency, model, *needs in connection.execute(_LINES, {"batch": batch})
+    ]
+
+
+def models_in_use(connection: Connection, recent: int = 500) -> list[str]:
+    """The models of jobs that have not ended, and of the latest kinds of jobs that were submitted."""
+    return sorted(row.model for row in connection.execute(_MODELS, {"recent": recent}))
+
+
+def recent_speed(connection: Connection, batch: str, now: float, *, within_s: float = 60, most: int = 5_000) -> float | None:
+    """Jobs of a batch that ended per second lately; None when hardly any did."""
+    row = connection.execute(_SPEED, {"batch": batch, "since": now - within_s, "most": most}).one()
+    if row.jobs < 2 or now - row.first < 1:
+        return None
+    return float(row.jobs / (now - row.first))

@@ -188,7 +188,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
                         "spent_s": step.spent_s,
                         "doubted_by": step.doubted_by,
                         "outcome": step.outcome,
-                        "error": step.error,
+                        "error": clean(step.error, 2_000),
                     }
                 )
     if gone_on:
@@ -236,9 +236,9 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
             {
                 "job_id": e.job_id,
                 "message": e.end.message,
-                "stop_reason": e.end.stop_reason,
+                "stop_reason": clean(e.end.stop_reason, 40),
                 "error_outcome": e.end.outcome.value if e.end.outcome else None,
-                "error_message": e.end.error,
+                "error_message": clean(e.end.error, 4_000),
                 "route": e.route,
                 "cost_usd": costs.get(e.job_id, Decimal(0)),
                 "latency_s": max(0.0, now - e.created_at),
@@ -291,7 +291,7 @@ def _go_on_row(finished: Finished) -> dict[str, object]:
         "spent_s": step.spent_s,
         "doubted_by": step.doubted_by,
         "outcome": step.outcome.value,
-        "error": step.error,
+        "error": clean(step.error, 2_000),
     }
 
 
@@ -302,8 +302,8 @@ def _settled_row(settlement: Settlement) -> dict[str, object]:
         "outcome": settlement.outcome.value,
         "latency_s": settlement.latency_s,
         "status": settlement.status,
-        "request_id": settlement.request_id,
-        "message": settlement.message,
+        "request_id": clean(settlement.request_id, 200),
+        "message": clean(settlement.message, 2_000),
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cache_read_tokens": usage.cache_read_tokens,
@@ -316,3 +316,8 @@ def _settled_row(settlement: Settlement) -> dict[str, object]:
         "price_version": settlement.price_version,
     }
     return row
+
+
+def clean(words: str | None, longest: int) -> str | None:
+    """A provider's words as a column takes them: cut to length, and without NUL, which PostgreSQL refuses in text."""
+    return None if words is None else words[:longest].replace("\0", "")

@@ -1,0 +1,144 @@
+"""`trivet config`: check, show and write the configuration."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trivet.cli import context
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.settings import CONFIG_NAME, RouteSettings, Settings
+from trivet_tasks.urls import masked
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="Check, show and write the configuration.", no_args_is_help=True)
+    group.command()(check)
+    group.command()(show)
+    group.command()(init)
+    app.add_typer(group, name="config")
+
+
+def check() -> None:
+    """Read the configuration and say what was understood; exit code 2 when something in it is wrong."""
+    settings = context.settings()
+    for name, value in (
+        ("configuration", settings.source),
+        ("database", masked(settings.store_url)),
+        ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
+        ("shared state", masked(settings.redis_url)),
+    ):
+        context.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
+    context.out.print()
+    if not settings.routes:
+        context.out.print("No route is configured: `trivet config init` proposes some.")
+        return
+    context.print_table(
+        ("route", "provider", "region", "key", ("requests/min", "right"), ("calls", "right"), "residency", "compliance"),
+        [_row(name, route) for name, route in settings.routes.items()],
+    )
+
+
+def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print every setting as it is in effect. Secrets are shown as references, passwords as stars."""
+    settings = context.settings()
+    effective = _effective(settings)
+    if as_json:
+        context.print_json({"source": settings.source, **effective})
+        return
+    lines = [f"# read from {settings.source}"]
+    for table, values in _tables(effective):
+        lines += ["", f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    context.out.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path(CONFIG_NAME),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file when there is one.")] = False,
+) -> None:
+    """Write a commented configuration that proposes routes for the credentials found in the environment.
+
+    No secret is written, and no job is sent: a proposed route is used once `trivet up` or a worker reads the file.
+    """
+    from trivet.config_template import found_credentials, template
+
+    if path.is_dir():
+        path = path / CONFIG_NAME
+    proposals = found_credentials(os.environ, Path.home())
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(template(proposals))
+    except FileExistsError:
+        raise ConfigError(f"{path}: is there already.", hint="Use --force to replace it, or name another file.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from None
+    context.out.print(f"{path} written.", markup=False, soft_wrap=True)
+    for proposal in proposals:
+        state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
+        context.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
+    context.out.print("Read it through, then `trivet config check` and `trivet up`.")
+
+
+def _row(name: str, route: RouteSettings) -> tuple[object, ...]:
+    return (
+        name,
+        route.provider,
+        route.region or "",
+        _key(route.api_key),
+        "no limit" if route.requests_per_minute is None else f"{route.requests_per_minute:,}",
+        f"{route.max_concurrency:,}",
+        ", ".join(route.residency),
+        ", ".join(route.compliance),
+    )
+
+
+def _key(reference: SecretRef | None) -> str:
+    if reference is None:
+        return "the provider's own chain"
+    try:
+        reference.resolve()
+    except ConfigError:
+        return f"{reference} (not set here)"
+    return str(reference)
+
+
+def _effective(settings: Settings) -> dict[str, Any]:
+    """All settings, JSON-ready and without a secret; the URLs as they are used."""
+    return {
+        "store": {"url": masked(settings.store_url)},
+        "broker": {"url": masked(settings.broker_url)},
+        "redis": {"url": masked(settings.redis_url)},
+        **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
+        "routes": {name: _route(route) for name, route in settings.routes.items()},
+    }
+
+
+def _route(route: RouteSettings) -> dict[str, Any]:
+    return {
+        **route.definition(),
+        "base_url": masked(route.base_url),
+        "api_key": "" if route.api_key is None else str(route.api_key),
+    }
+
+
+def _tables(effective: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The tables of TOML by their names; a setting without a value is left out."""
+    for section, values in effective.items():
+        nested = values if section in ("classes", "routes") else {"": values}
+        for name, table in nested.items():
+            yield f"{section}.{name}".rstrip("."), {key: value for key, value in table.items() if value is not None}
+
+
+def _toml(value: object) -> str:
+    """A value of TOML: JSON's form, but for tables."""
+    if isinstance(value, Mapping):
+        pairs = (f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items() if item is not None)
+        return "{ " + ", ".join(pairs) + " }" if value else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)

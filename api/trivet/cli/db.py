@@ -1,0 +1,59 @@
+"""`trivet db`: the schema of the database."""
+
+from typing import Annotated
+
+import typer
+
+from trivet.cli import context
+from trivet_tasks.store import schema_version
+from trivet_tasks.store.engine import Store
+
+_JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="The schema of the database.", no_args_is_help=True)
+    group.command()(upgrade)
+    group.command()(version)
+    app.add_typer(group, name="db")
+
+
+def upgrade(as_json: _JSON = False) -> None:
+    """Bring the database to the schema this Trivet works with; a new database is filled."""
+    store = Store(context.settings().store_url)
+    try:
+        before, after = schema_version.upgrade(store)
+    finally:
+        store.close()
+    if as_json:
+        context.print_json({"database": store.shown_url, "before": before, "after": after})
+    else:
+        # one line whatever the width of the terminal: people grep for it
+        context.out.print(f"{store.shown_url}: {_named(before)} → {after}", markup=False, soft_wrap=True)
+
+
+def version(as_json: _JSON = False) -> None:
+    """Print the schema the database has, and the one this Trivet works with."""
+    store = Store(context.settings().store_url)
+    try:
+        missing = store.path is not None and not store.path.exists()  # looking must not create it
+        now = None if missing else schema_version.version(store)
+    finally:
+        store.close()
+    if as_json:
+        context.print_json({"database": store.shown_url, "version": now, "newest": schema_version.NEWEST})
+        return
+    context.out.print(f"{store.shown_url}: {_named(now)}{_advice(now)}", markup=False, soft_wrap=True)
+
+
+def _named(version: str | None) -> str:
+    return version or "no schema"
+
+
+def _advice(now: str | None) -> str:
+    if now == schema_version.NEWEST:
+        return ", the newest"
+    if now is not None and now > schema_version.NEWEST:
+        return f", newer than this Trivet, which works with {schema_version.NEWEST}: install the newer Trivet"
+    return f"; this Trivet works with {schema_version.NEWEST}: run `trivet db upgrade`"

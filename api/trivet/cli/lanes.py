@@ -1,0 +1,64 @@
+"""`trivet worker` without a lane: both lanes, a process each, under one supervisor."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+
+from trivet.child_process import Exit
+from trivet.cli import context
+from trivet.processes import Supervisor
+from trivet_tasks.errors import ProcessFailed
+from trivet_tasks.settings import Settings
+from trivet_tasks.supervised import announce_ready
+
+LANES = ("realtime", "bulk")
+_AFTER_GRACE_S = 1.0  # for a lane to write down its last results; `trivet.local` allows a worker half a second more
+_LOOK_EVERY_S = 0.2
+
+
+def run_both(routes: Sequence[str]) -> int:
+    """Run a worker process for each lane of these routes until told to stop; one that dies is started again.
+
+    Returns the exit code: 0 after a signal, 2 when a lane cannot work as configured. It announces itself when both
+    lanes are ready.
+    """
+    settings = context.settings()
+    with _supervisor(settings) as lanes:
+        try:
+            for lane in LANES:
+                lanes.start(lane, _command(routes, lane), stage=0)
+        except KeyboardInterrupt:
+            return 0
+        announced = False
+
+        def announce() -> None:
+            nonlocal announced
+            if not announced and all(_ready(lanes, lane) for lane in LANES):
+                announced = True
+                announce_ready()
+
+        ended = lanes.run(announce, every_s=_LOOK_EVERY_S)
+    return 0 if ended is None else ended.code
+
+
+def _supervisor(settings: Settings) -> Supervisor:
+    limit = settings.worker.shutdown_grace_s + _AFTER_GRACE_S
+    return Supervisor(on_exit=_tell, grace_s=limit, stop_limit_s=limit)
+
+
+def _command(routes: Sequence[str], lane: str) -> list[str]:
+    config = context.config_option()
+    named = [] if config is None else ["--config", str(config)]
+    return [sys.executable, "-m", "trivet", *named, "worker", "--lane", lane, "--routes", ",".join(routes)]
+
+
+def _ready(lanes: Supervisor, lane: str) -> bool:
+    with contextlib.suppress(ProcessFailed):
+        lanes.wait_ready(lane, 0)
+        return True
+    return False
+
+
+def _tell(ended: Exit) -> None:
+    if ended.restart_in_s is not None:  # else its own last line, on our stderr, has said it
+        context.err.print(f"trivet: the lane {ended}", markup=False)

@@ -1,0 +1,76 @@
+"""A file of results, one JSON line each, that a broken run can be gone on with."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+
+from trivet.cli.result_json import result_line
+from trivet.result import Result
+from trivet_tasks.errors import InvalidRequest
+
+
+class ResultsFile:
+    """Appends each job's result once, over any number of runs.
+
+    Opening it reads what is there and takes away a last line that was cut off. It holds 16 bytes for each job.
+
+    Raises:
+        InvalidRequest: the file cannot be written, or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("r+b" if path.exists() else "w+b")
+        except OSError as error:
+            raise InvalidRequest(f"{path}: cannot be written: {error.strerror}.") from None
+        try:
+            self._ids = self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "ResultsFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __contains__(self, result: Result) -> bool:
+        return bytes.fromhex(result.id) in self._ids
+
+    def write(self, result: Result) -> None:
+        """Append a result, unless it is there."""
+        if result not in self:
+            self._file.write(result_line(result))
+            self._ids.add(bytes.fromhex(result.id))
+
+    def close(self) -> None:
+        """Put everything on disk and close."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _read(self) -> set[bytes]:
+        ids: set[bytes] = set()
+        whole = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            ids.add(self._id_in(line, number))
+            whole += len(line)
+        self._file.seek(whole)
+        self._file.truncate()
+        return ids
+
+    def _id_in(self, line: bytes, number: int) -> bytes:
+        try:
+            return bytes.fromhex(orjson.loads(line)["id"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise InvalidRequest(
+                f"{self.path}: line {number} is not a result of a job.", hint="Choose another file for the results."
+            ) from None

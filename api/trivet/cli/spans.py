@@ -1,0 +1,42 @@
+"""Times as people type them: `90`, `30s`, `10m`, `24h`, `7d`, or a moment in ISO 8601."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+from trivet_tasks.errors import InvalidRequest
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def span_s(given: str) -> float | None:
+    """Seconds of a span such as `10m` or `90`; None when it is not one."""
+    found = _SPAN.fullmatch(given.strip().lower())
+    return float(found[1]) * _UNIT_S[found[2]] if found else None
+
+
+def span_or_moment(given: str | None) -> float | str | None:
+    """A `deadline` or `not_before` as a request has it: a span as seconds, anything else as it is."""
+    if given is None:
+        return None
+    seconds = span_s(given)
+    return given if seconds is None else seconds
+
+
+def since(given: str, now: float | None = None) -> float:
+    """The moment that `--since` means, in seconds since the epoch. A moment without a time zone is UTC.
+
+    Raises:
+        InvalidRequest: it is neither a span nor a moment.
+    """
+    seconds = span_s(given)
+    if seconds is not None:
+        return max(0.0, (time.time() if now is None else now) - seconds)
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError:
+        raise InvalidRequest(
+            f"--since: {given!r} is not a time.", field="since", hint="Use 7d, 24h, 30m or a moment such as 2026-11-01."
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,129 @@
+"""`trivet up`: everything that runs on this machine, until Ctrl-C."""
+
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trivet.cli import context
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.settings import Settings, config_path
+from trivet_tasks.supervised import announce_ready
+from trivet_tasks.urls import masked
+
+if TYPE_CHECKING:
+    from trivet.child_process import Exit
+    from trivet.local import LocalTrivet
+
+FLOWER_PORT = 5555
+_READY_S = 90.0
+_TRY = 'trivet submit "Say hello." --model claude-sonnet-5-5 --latency realtime --wait'
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(up)
+
+
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers; each is a process for each lane.")] = 2,
+    flower: Annotated[bool, typer.Option("--flower", help="Start Flower too.")] = False,
+    flower_port: Annotated[int, typer.Option(min=1, max=65535, help="Flower's port.")] = FLOWER_PORT,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Simulate the three providers on this machine: no account, no cost.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
+) -> None:
+    """Run broker, scheduler and workers on this machine, until Ctrl-C."""
+    settings = context.settings()
+    if not settings.routes and not simulate:
+        raise ConfigError(
+            f"{settings.source}: no route is configured, so there is nowhere to send a job.",
+            hint="`trivet config init` writes a file that proposes routes; `trivet up --simulate` and `trivet demo` need none.",
+        )
+    from trivet.local import LocalTrivet
+    from trivet.local_simulator import Simulation
+
+    local = LocalTrivet(
+        settings,
+        config_path=config_path(context.config_option()),
+        workers=workers,
+        simulation=Simulation() if simulate else None,
+        flower_port=flower_port if flower else None,
+        on_exit=lambda ended: _tell_exit(local, ended),
+        say=_tell,
+    )
+    _tell(f"Starting in {local.data_dir} …")
+    try:
+        with local:
+            local.wait_ready(_READY_S)
+            _show(local, as_json=as_json, flower_port=flower_port if flower else None)
+            announce_ready()
+            ended = _run(local)
+    except KeyboardInterrupt:
+        _tell("Stopped before everything was up.")
+        raise typer.Exit(130) from None
+    if ended is not None:
+        raise ConfigError(f"{ended.name} cannot work as configured: {ended.last_line}", hint=f"Its log: {local.log_path(ended.name)}")
+    _tell("Stopped. Nothing is left running; jobs that wait are in the database.")
+
+
+def _run(local: "LocalTrivet") -> "Exit | None":
+    """Run until a signal, and say of each part when it has stopped."""
+    teller = threading.Thread(target=_tell_stops, args=(local,), daemon=True)
+    teller.start()
+    ended = local.run()
+    teller.join(1.0)
+    return ended
+
+
+def _tell_stops(local: "LocalTrivet") -> None:
+    """Wait for the ends of the parts, in the order of stopping."""
+    for name in sorted(local.parts, key=local.stage):
+        while local.supervisor.wait_end(name, 3600.0) is None and local.supervisor.pid(name) is not None:
+            pass
+        _tell(f"  {name} stopped")
+
+
+def _tell_exit(local: "LocalTrivet", ended: "Exit") -> None:
+    _tell(f"{ended}. Its log: {local.log_path(ended.name)}")
+
+
+def _tell(line: str) -> None:
+    """On stderr: what --json prints stays alone on stdout."""
+    context.err.print(line, markup=False, soft_wrap=True)
+
+
+def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> None:
+    flower_url = None if flower_port is None else f"http://127.0.0.1:{flower_port}"
+    settings = local.settings
+    if as_json:
+        context.print_json(
+            {
+                "up": True,
+                "database": masked(settings.store_url),
+                "broker": masked(settings.broker_url),
+                "routes": list(settings.routes),
+                "processes": {name: local.supervisor.pid(name) for name in local.parts},
+                "flower": flower_url,
+                "simulator": local.simulator,
+                "config": None if local.config_path is None else str(local.config_path),
+                "logs": str(local.logs_dir),
+            }
+        )
+        return
+    rows = [
+        ("routes", ", ".join(settings.routes)),
+        ("database", masked(settings.store_url)),
+        ("broker", masked(settings.broker_url)),
+        ("processes", ", ".join(local.parts)),
+        *([] if local.simulator is None else [("simulator", f"{local.simulator.control} (faults: see its control port)")]),
+        *([] if flower_url is None else [("Flower", flower_url)]),
+        ("configuration", settings.source),
+        ("logs", f"{local.logs_dir}"),
+    ]
+    context.out.print("Trivet is up. Ctrl-C stops it.")
+    for name, value in rows:
+        context.out.print(f"  {name:<14} {value}", markup=False, soft_wrap=True)
+    context.out.print(f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes", markup=False, soft_wrap=True)

@@ -1,0 +1,57 @@
+"""Flower's web application with our pages in place of three of its own."""
+
+from celery import Celery
+from flower.app import Flower, rewrite_handler
+from flower.urls import settings as web_settings
+from tornado.ioloop import IOLoop
+from tornado.options import options
+from tornado.web import url
+
+from trivet.flower_app.backlog import BacklogReader
+from trivet.flower_app.pages import BrokerPage, MetricsPage, QueueLengths
+from trivet.flower_app.queues import route_names
+from trivet.flower_app.shown_events import ShownEvents
+from trivet_tasks.settings import Settings
+
+OUR_PAGES = [
+    url(r"/broker", BrokerPage),
+    url(r"/api/queues/length", QueueLengths),
+    url(r"/metrics", MetricsPage),
+]
+"""Asked before Flower's own of the same path. They have no names: links by name lead to the same paths."""
+
+
+class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
+    """Flower for one Trivet. Its options are set before (`trivet.flower_app.options`)."""
+
+    def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop) -> None:
+        self.trivet = settings
+        self.backlog = BacklogReader(settings.store_url)
+        super().__init__(
+            options=options,
+            capp=celery,
+            io_loop=io_loop,
+            events=ShownEvents(
+                celery,
+                io_loop=io_loop,
+                db=options.db,
+                persistent=options.persistent,
+                state_save_interval=options.state_save_interval,
+                enable_events=options.enable_events,
+                max_workers_in_memory=options.max_workers,
+                max_tasks_in_memory=options.max_tasks,
+            ),
+            **web_settings,
+        )
+        prefix = options.url_prefix
+        # a host pattern's handlers are asked before the application's, and pass on what they have no page for
+        self.add_handlers(r".*", [rewrite_handler(page, prefix) for page in OUR_PAGES] if prefix else OUR_PAGES)
+
+    def route_names(self) -> list[str]:
+        """Every route known here, also one whose workers are all gone."""
+        return route_names(self.trivet.routes, self.backlog.last)
+
+    def stop(self) -> None:
+        """End the event loop; safe to call twice."""
+        self.backlog.close()
+        super().stop()

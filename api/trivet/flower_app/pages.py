@@ -1,0 +1,101 @@
+"""The pages that Trivet has in place of Flower's: the broker, the queue lengths of the API, the metrics."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flower.api.tasks import GetQueueLengths
+from flower.views import BaseHandler
+from flower.views.monitor import Metrics
+from tornado.web import HTTPError, authenticated
+
+from trivet.flower_app.metrics import backlog_metrics
+from trivet.flower_app.queues import queue_names, queue_rows
+from trivet_tasks.urls import masked
+
+BROKER_TEMPLATE = str(Path(__file__).with_name("templates") / "trivet_broker.html")
+"""Absolute, so that Tornado takes this file, and what it extends from Flower's own templates."""
+BROKER_PATIENCE_S = 3.0
+REFRESH_MS = 3_000
+
+
+class _RouteQueues(BaseHandler):  # type: ignore[misc]  # Flower ships no types
+    """Flower lists the queues that workers consume at this moment. Ours are there, whoever consumes them."""
+
+    def get_active_queue_names(self) -> list[str]:
+        """The queues of every route, and after them those of others that workers consume."""
+        ours = queue_names(self.application.route_names())
+        live = set(super().get_active_queue_names()) - {self.capp.conf.task_default_queue}
+        return ours + sorted(live - set(ours))
+
+
+class BrokerPage(_RouteQueues):
+    """What waits in SQL, and the queues of the routes."""
+
+    @authenticated  # type: ignore[untyped-decorator]
+    async def get(self) -> None:
+        """Show the page; where broker or database is away it says so and shows the rest."""
+        backlog = await self.application.backlog.latest()
+        depths, broker_trouble = await self._depths(self.get_active_queue_names())
+        self.render(
+            BROKER_TEMPLATE,
+            backlog=backlog,
+            broker_url=masked(self.application.trivet.broker_url),
+            broker_trouble=broker_trouble,
+            queues=queue_rows(self.application.route_names(), backlog, depths),
+            age=age,
+            count=count,
+            refresh_ms=REFRESH_MS if self.application.options.auto_refresh else 0,
+        )
+
+    async def _depths(self, names: Sequence[str]) -> tuple[dict[str, int | None], str]:
+        try:
+            async with asyncio.timeout(BROKER_PATIENCE_S):
+                found: list[dict[str, Any]] = await self.get_broker().queues(names)
+        except HTTPError as error:  # a kind of broker that Flower cannot ask
+            return {}, f"{error.log_message}."
+        except TimeoutError:
+            return {}, f"The broker has not answered for {BROKER_PATIENCE_S:g} s."
+        except Exception as error:  # whatever the client of this broker raises
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return {}, f"The broker does not answer: {reason}."
+        return {queue["name"]: queue.get("messages") for queue in found}, ""
+
+
+class QueueLengths(_RouteQueues, GetQueueLengths):  # type: ignore[misc]
+    """`/api/queues/length` over the queues of every route."""
+
+    async def get(self) -> None:
+        """Answer as Flower does, once it is known which routes there are."""
+        await self.application.backlog.latest()
+        await super().get()
+
+
+class MetricsPage(Metrics):  # type: ignore[misc]
+    """`/metrics` with the backlog after Flower's own."""
+
+    async def get(self) -> None:
+        """Answer in Prometheus' text format."""
+        backlog = await self.application.backlog.latest()
+        await super().get()
+        self.write(backlog_metrics(backlog, self.application.route_names()))
+
+
+def age(seconds: float | None) -> str:
+    """A span as people read it, coarse enough to be compared at a glance."""
+    if seconds is None:
+        return "—"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def count(number: int | None) -> str:
+    """A number as people read it."""
+    return "—" if number is None else f"{number:,}"

@@ -1,0 +1,83 @@
+"""Running Flower until it is told to stop."""
+
+import errno
+import ipaddress
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+from flower import command
+from tornado.ioloop import IOLoop
+
+from trivet.flower_app import options
+from trivet.flower_app.application import TrivetFlower
+from trivet_tasks.celery_app import make_app
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.settings import Settings
+
+log = logging.getLogger("trivet.flower")
+
+CHATTY = ("flower", "tornado", "kombu", "celery", "asyncio")
+
+
+def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve Flower until SIGTERM or SIGINT. For the main thread of a process of its own.
+
+    Args:
+        on_ready: told the address of the first page once it listens.
+
+    Raises:
+        ConfigError: it cannot listen there, or an option is wrong.
+    """
+    options.set_up(listen)
+    _quieten()
+    loop = IOLoop()
+    flower = TrivetFlower(settings, make_app(settings), loop)
+    port = _listen(flower, listen)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.asyncio_loop.add_signal_handler(number, flower.stop)
+    if not listen.basic_auth and not flower.options.auth and not _loopback(listen.address):
+        log.warning("Flower listens on %s and asks nobody for a password: set FLOWER_BASIC_AUTH.", listen.address)
+    if on_ready is not None:
+        scheme = "https" if flower.ssl_options else "http"
+        prefix = f"/{flower.options.url_prefix.strip('/')}" if flower.options.url_prefix else ""
+        loop.add_callback(on_ready, f"{scheme}://{_host(listen.address)}:{port}{prefix}/broker")
+    flower.start()
+
+
+def _listen(flower: TrivetFlower, listen: options.Listen) -> int | None:
+    try:
+        return flower.start_http_server()  # type: ignore[no-any-return]
+    except OSError as error:
+        where = f"{_host(listen.address)}:{listen.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"The port {where} is taken by another program.", hint="Choose another with --port, or stop that one."
+            ) from None
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
+        raise ConfigError(f"Flower cannot listen on {where}: {reason}.", hint="See --address and --port.") from None
+
+
+def _quieten() -> None:
+    command.setup_logging()
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # a page somebody did not find, or a password mistyped, is that person's business
+    logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
+
+
+def _host(address: str) -> str:
+    if not address:
+        return "127.0.0.1"
+    return f"[{address}]" if ":" in address else address
+
+
+def _loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,234 @@
+"""Trivet on this machine: embedded broker, simulator, scheduler, workers and Flower, for `trivet up` and the demo.
+
+    with LocalTrivet(settings, workers=2, simulation=Simulation()) as local:
+        local.wait_ready(60)
+        ended = local.run()            # until Ctrl-C, SIGTERM, or a part that cannot work as configured
+
+Everything it keeps is in `.trivet/`: the database and the broker's data where no URL says otherwise, `logs/NAME.log` of
+each part, `simulated.toml` where the providers are simulated. One at a time uses a folder. Stopping goes from the
+workers, whose calls get `[worker] shutdown_grace_s`, over scheduler, Flower and simulator to the broker.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from trivet.child_process import Exit
+from trivet.embedded import EmbeddedValkey
+from trivet.local_simulator import Simulation, read_endpoints, simulator_arguments, write_simulated_config
+from trivet.processes import Supervisor
+from trivet_simulator.options import Endpoints
+from trivet_tasks.errors import BrokerUnavailable, ConfigError, ProcessFailed
+from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
+from trivet_tasks.shared_state import connect, unavailable_text
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import ensure
+from trivet_tasks.urls import masked
+
+log = logging.getLogger("trivet")
+
+LANES = ("realtime", "bulk")
+_SIMULATOR_READY_S = 30.0
+_STAGES = {"worker": 0, "scheduler": 1, "flower": 2, "simulator": 3}  # the order of stopping; the broker comes last
+_AFTER_GRACE_S = 1.5  # for a worker to write down its last results and go
+_AFTER_WORKERS_S = 2.0  # for all the parts that are stopped after the workers
+
+
+class LocalTrivet:
+    """The parts of one Trivet, children of one supervisor. A context manager: leaving it stops all that it started."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        config_path: Path | None = None,
+        workers: int = 2,
+        simulation: Simulation | None = None,
+        flower_port: int | None = None,
+        on_exit: Callable[[Exit], None] | None = None,
+        say: Callable[[str], None] = log.info,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            settings: what to run.
+            config_path: the file they came from, for the parts to read; None: they find what we found.
+            workers: how many; each is a process per lane.
+            simulation: start the simulator, and use routes that lead to it.
+            flower_port: start Flower on this port of 127.0.0.1.
+            on_exit: told, from another thread, of every part that ended by itself.
+            say: told what is going on, a line at a time.
+
+        Raises:
+            ConfigError: a simulation was asked for beside configured routes.
+        """
+        if simulation is not None and settings.routes:
+            raise ConfigError(
+                f"{settings.source}: has routes, and simulated ones are not mixed with them.",
+                hint="Run this in an empty folder, or without the simulator.",
+            )
+        self.settings = settings
+        """The settings in use; with a simulation, once inside, those with the simulated routes."""
+        self.data_dir = settings.data_dir
+        """`.trivet/`."""
+        self.config_path = config_path.absolute() if config_path is not None else None
+        """The configuration that the parts read."""
+        self.simulator: Endpoints | None = None
+        """Where the simulator serves, once inside."""
+        self.supervisor = Supervisor(
+            on_exit=on_exit,
+            grace_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S,
+            stop_limit_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S + _AFTER_WORKERS_S,
+        )
+        self.parts: list[str] = []
+        """The names of the processes, in the order they were started."""
+        self._workers = workers
+        self._simulation = simulation
+        self._flower_port = flower_port
+        self._say = say
+        self._valkey = EmbeddedValkey(settings.data_dir) if settings.embedded else None
+        self._held = contextlib.ExitStack()
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where the parts write their logs."""
+        return self.data_dir / "logs"
+
+    def log_path(self, name: str) -> Path:
+        """The log of one part."""
+        return self.logs_dir / f"{name}.log"
+
+    def stage(self, name: str) -> int:
+        """The place of a part in stopping: lower ones stop first."""
+        return _STAGES[name.partition("-")[0]]
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until every part does its work.
+
+        Raises:
+            ProcessFailed: one of them ended for good, or time ran out; with its last line.
+        """
+        for name in self.parts:
+            self.supervisor.wait_ready(name, timeout_s)
+
+    def run(self) -> Exit | None:
+        """Wait for a signal, or for a part that ends with code 2, then stop the processes; a broker that died is replaced.
+
+        Returns:
+            The exit of the part that cannot work as configured; None if a signal came.
+        """
+        return self.supervisor.run(self._keep_broker)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as started:
+            self.logs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            started.enter_context(_alone(self.data_dir))
+            started.enter_context(self.supervisor)  # from here on a signal is an exception
+            if self._valkey is not None:
+                started.enter_context(self._valkey)
+            else:
+                _check_redis(self.settings)
+            started.callback(self.supervisor.stop)  # before the broker is
+            self._start()
+            self._held = started.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.close()
+
+    def _start(self) -> None:
+        store = Store(self.settings.store_url)
+        try:
+            ensure(store)  # once and here, where the error is seen
+        finally:
+            store.close()
+        if self._simulation is not None:
+            self._start_simulator(self._simulation)
+        if not self.settings.routes:
+            raise ConfigError(f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
+        self._start_part("scheduler", "scheduler")
+        for number in range(1, self._workers + 1):
+            for lane in LANES:
+                self._start_part(f"worker-{number}-{lane}", "worker", "--lane", lane)
+        if self._flower_port is not None:
+            self._start_part("flower", "flower", "--address", "127.0.0.1", "--port", str(self._flower_port))
+
+    def _start_simulator(self, simulation: Simulation) -> None:
+        self._start_part("simulator", *simulator_arguments(simulation, self.data_dir))
+        self.supervisor.wait_ready("simulator", _SIMULATOR_READY_S)
+        self.simulator = read_endpoints(self.data_dir)
+        self.config_path = write_simulated_config(simulation, self.settings, self.data_dir, self.simulator)
+        self.settings = load_settings(self.config_path)
+
+    def _start_part(self, name: str, *arguments: str) -> None:
+        self.supervisor.start(
+            name,
+            [sys.executable, "-m", "trivet", *arguments],
+            env={} if self.config_path is None else {CONFIG_VARIABLE: str(self.config_path)},
+            log_path=self.log_path(name),
+            stage=self.stage(name),
+        )
+        self.parts.append(name)
+
+    def _keep_broker(self) -> None:
+        if self._valkey is not None and not self._valkey.alive():
+            self._say(f"The embedded broker does not answer; starting it again (see {self._valkey.log_path}).")
+            self._valkey.start()
+
+
+@contextlib.contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """Hold the folder's lock. ProcessFailed when another process holds it."""
+    path = data_dir / "local.lock"
+    holder = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProcessFailed(
+                f"Trivet is already running in {data_dir} (process {path.read_text(encoding='ascii').strip()}).",
+                hint="Stop that one first, or use another folder.",
+            ) from None
+        os.truncate(holder, 0)
+        os.write(holder, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(holder)
+
+
+def _check_redis(settings: Settings) -> None:
+    """BrokerUnavailable when the shared state, mostly the broker too, does not answer."""
+    client = connect(settings.redis_url)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        raise BrokerUnavailable(
+            unavailable_text(settings.redis_url, error), hint="Is the server running and the URL right?"
+        ) from None
+    finally:
+        client.close()
+    if settings.broker_url.startswith("amqp"):
+        _check_amqp(settings.broker_url)
+
+
+def _check_amqp(url: str) -> None:
+    from kombu import Connection
+    from kombu.exceptions import OperationalError
+
+    try:
+        with Connection(url, connect_timeout=5) as connection:
+            connection.ensure_connection(max_retries=1)
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(
+            f"The broker {masked(url)} does not answer: {error}.", hint="Is the server running and the URL right?"
+        ) from None

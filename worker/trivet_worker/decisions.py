@@ -1,0 +1,99 @@
+"""What a finished call means: for its route's gate, and for what becomes of its job."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import redis
+
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.limits import Spent, Verdict
+from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
+from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.settings import Settings
+from trivet_tasks.store.finishing import End, Next
+from trivet_worker.calls import Answer, Failure
+from trivet_worker.flights import Flight, Landing
+
+log = logging.getLogger("trivet.recorder")
+
+_NO_VIEW = Choice((), (), (Refusal("", Why.LATER, "the shared state does not answer"),))
+"""While the routes cannot be read, a failed job goes back to waiting."""
+
+
+def spent_of(landing: Landing) -> Spent:
+    """What a call used of its permit, and what it said of its route."""
+    want = landing.flight.want
+    match landing.result:
+        case Answer(usage=used):
+            # what came out of the prompt cache does not count against the input limit
+            input_tokens = used.input_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens
+            return Spent(want, input_tokens, used.output_tokens, Verdict.GOOD, landing.latency_s, "")
+        case Failure(outcome=outcome) as failure:
+            # nobody knows what a call without an answer used: it is taken to have used it all
+            all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE)
+            return Spent(
+                want,
+                want.input_tokens if all_used else 0,
+                want.output_tokens if all_used else 0,
+                verdict_of(outcome, whole_route=failure.whole_route),
+                failure.retry_after_s or 0.0,
+                f"{outcome}: {failure.message}"[:200],
+            )
+
+
+class Decisions:
+    """Decides what becomes of jobs, a group of finished calls at a time."""
+
+    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+        self._fleet = fleet
+        self._settings = settings
+
+    def next_steps(self, group: Sequence[Landing]) -> list[Next]:
+        """For each call, in order, what becomes of its job. The routes are read once for all."""
+        models = {landing.flight.site.model for landing in group if isinstance(landing.result, Failure)}
+        candidates: dict[str, list[Candidate]] = {}
+        if models:
+            try:
+                candidates = self._fleet.candidates_of(models)
+            except (redis.RedisError, StoreUnavailable) as error:
+                log.error("the routes cannot be read, failed jobs go back to waiting: %s", error)
+        now = time.time()
+        return [self._next(landing, candidates.get(landing.flight.site.model), now) for landing in group]
+
+    def _next(self, landing: Landing, candidates: list[Candidate] | None, now: float) -> Next:
+        match landing.result:
+            case Answer(message=message, stop_reason=stop_reason):
+                return End(JobState.SUCCEEDED, message=message, stop_reason=stop_reason)
+            case Failure() as failure:
+                return self._after_failure(landing.flight, failure, landing.latency_s, candidates, now)
+
+    def _after_failure(
+        self, flight: Flight, failure: Failure, latency_s: float, candidates: list[Candidate] | None, now: float
+    ) -> Next:
+        job, site = flight.job, flight.site
+        latency = Latency(site.latency)
+        terms = self._settings.of_class(latency)
+        # the budget bounds the work on a job; being told to wait is no work
+        spent_s = job.round_spent_s + (0.0 if failure.outcome is Outcome.RATE_LIMITED else latency_s)
+        tried = tuple(job.tried.split(",")) if job.tried else ()
+        standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at)
+        failed = Failed(site.route, site.provider, failure.outcome, failure.message)
+        choice = _NO_VIEW
+        if candidates is not None:
+            needs = Needs(
+                site.model,
+                latency.lane,
+                job.residency,
+                job.compliance,
+                job.features,
+                tried_after(standing, failed),
+                doubted_after(standing, failed),
+            )
+            choice = choose(needs, candidates, terms.order)
+        return next_step(
+            standing, failed, choice, terms, now=now, taken_within_s=self._settings.dispatch.taken_within_s
+        )
