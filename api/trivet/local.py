@@ -129,7 +129,8 @@ class LocalTrivet:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as started:
-            self.logs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=0o700, exist_ok=True)  # prompts are in it
+            self.logs_dir.mkdir(mode=0o700, exist_ok=True)
             started.enter_context(_alone(self.data_dir))
             started.enter_context(self.supervisor)  # from here on a signal is an exception
             if self._valkey is not None:

@@ -26,6 +26,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
 
     Raises:
         BrokerUnavailable: a realtime job needs the broker now. Nothing was written.
+        InvalidRequest: no route will ever take the realtime job; names each and why.
         KeyConflict: the key is taken by a different request.
     """
     if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > time.time():
@@ -37,6 +38,8 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         direct = connections.dispatcher.direct(choice)
     except redis.RedisError as error:
         raise connections.unavailable(error) from None
+    if choice.refusals and not choice.routes and not choice.worth_waiting:
+        raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
     reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
     with connections.store.write() as connection:
         (accepted,) = insert(

@@ -165,7 +165,7 @@ def print_progress(progress: "Progress", *, speed: float | None = None, left: fl
         if count or word in ("waiting", "running", "succeeded", "failed"):
             facts.append((word, f"{count:,}"))
     facts.append(("cost", context.usd(progress.cost_usd)))
-    if speed:
+    if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {context.seconds(left)} left" if left else "")))
     print_facts(facts)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trivet.client import Client
     from trivet_tasks.jobs import JobSpec
     from trivet_tasks.jsonl import FileCheck
+    from trivet_tasks.settings import Settings
     from trivet_tasks.store.batches import Progress
 
 SHOW_EVERY_S = 0.5
@@ -47,14 +48,13 @@ def bulk(
     from trivet.cli.results_file import ResultsFile
     from trivet.cli.submit import read_tags
     from trivet.cli.tables import print_error
-    from trivet_tasks.jsonl import check_file
 
     chosen = name or file.stem
     given = {"latency": latency, "model": model, "max_tokens": max_tokens, "tags": read_tags(tag)}
     defaults = {key: value for key, value in given.items() if value is not None}
     with context.client() as client:
         with spinner(f"Checking {file}"):
-            check = check_file(file, client.settings, defaults, skip_bad=skip_bad)
+            check = _checked(file, client.settings, defaults, skip_bad=skip_bad)
         for problem in check.problems:
             print_error(f"left out: {file}, {problem}")
         if check.bad > len(check.problems):
@@ -65,6 +65,20 @@ def bulk(
     _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
     if (wait or results) and progress.succeeded < progress.total:
         raise typer.Exit(1)
+
+
+def _checked(file: Path, settings: "Settings", defaults: dict[str, Any], *, skip_bad: bool) -> "FileCheck":
+    """The file checked whole; where lines lack what an option could give, the error says so."""
+    from trivet_tasks.errors import InvalidRequest
+    from trivet_tasks.jsonl import check_file
+
+    try:
+        return check_file(file, settings, defaults, skip_bad=skip_bad)
+    except InvalidRequest as error:
+        for field in ("model", "max_tokens"):
+            if any(problem.message.startswith(f"{field}: is missing") for problem in error.problems):
+                error.hint += f"\n--{field.replace('_', '-')} gives one to all lines that lack it."
+        raise
 
 
 def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str, Any]) -> "Batch":

@@ -1,7 +1,229 @@
-"""To be written: trivet job."""
+"""`trivet job`: lists of jobs, one job's whole life, its result, its end."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from trivet.cli import context
+
+if TYPE_CHECKING:
+    from trivet.client import Client
+    from trivet.job import Job
+    from trivet_tasks.store.results import AttemptRow, JobRow
+
+Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
+Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+STATES = ("waiting", "delayed", "dispatched", "running", "succeeded", "failed", "expired", "cancelled")
+
+AFTER = 9
+"""Characters of the column that says how long after its submit something happened."""
+
+group = typer.Typer(no_args_is_help=True, help="Jobs: lists, one job's whole life, its result, cancelling.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.add_typer(group, name="job")
+
+
+@group.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATES)}.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only those of this batch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """The newest jobs as they stand."""
+    from trivet.cli.tables import Column, print_line, print_table
+
+    _check_state(state)
+    with context.client() as client:
+        jobs = client.jobs(state=state, batch=batch, limit=limit)
+    if as_json:
+        context.print_json([_as_object(job) for job in jobs])
+    elif not jobs:
+        print_line("There is no such job." if state or batch else "There is no job yet.")
+    else:
+        print_table(
+            [
+                Column("JOB"), Column("STATE"), Column("CLASS"), Column("BATCH", spare=2, cut=True),
+                Column("KEY", spare=6, cut=True), Column("MODEL", spare=4), Column("ROUTE", spare=3, cut=True),
+                Column("COST", right=True, spare=1), Column("SUBMITTED", spare=5),
+            ],
+            [
+                [
+                    job.id, job.state, job.latency, job.batch or "", job.key or "", job.model, job.route or "",
+                    context.usd(job.cost_usd) if job.ended_at else "", context.moment(job.created_at),
+                ]
+                for job in jobs
+            ],
+        )  # fmt: skip
+
+
+@group.command()
+def show(
+    job_id: Id = None,
+    key: Key = None,
+    body: Annotated[bool, typer.Option("--body", help="Show the request too, prompt and all.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A job's whole life in order: accepted, every call with its outcome and cost, its end."""
+    import orjson
+
+    from trivet_tasks.store import bodies, results
+
+    with context.client() as client:
+        job = _job(client, job_id, key)
+        row = job.look()
+        store = client._connections.store
+        with store.read() as connection:
+            calls = results.attempts_of(connection, [row.id])[row.id]
+            request = orjson.loads(bodies.request_body(connection, row.id) or b"null") if body else None
+            now = store.now(connection)
+    if as_json:
+        more = {"request": request} if body else {}
+        context.print_json({**_as_object(row), "attempts": [asdict(call) for call in calls], **more})
+    else:
+        _print_life(row, calls, now)
+        if body:
+            print("\n" + orjson.dumps(request, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
+
+
+@group.command()
+def result(
+    job_id: Id = None,
+    key: Key = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.")] = False,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """A job's text, route, latency and cost. Exits with 1 when it has none, or has not ended."""
+    from trivet.cli.submit import print_result
+    from trivet.cli.tables import print_error
+    from trivet_tasks.errors import ResultTimeout
+
+    with context.client() as client:
+        job = _job(client, job_id, key)
+        try:
+            found = job.result(timeout if wait or timeout is not None else 0)
+        except ResultTimeout:
+            print_error(f"trivet: job {job.id} is {job.state} and has no result yet. --wait waits for it.")
+            raise typer.Exit(1) from None
+    print_result(found, as_json=as_json)
+
+
+@group.command()
+def cancel(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
+    """Stop a job: at once if it waits, within about two seconds if it runs."""
+    from trivet.cli.tables import print_line
+
+    with context.client() as client:
+        job = _job(client, job_id, key)
+        done = job.cancel()
+        state = job.state
+    if as_json:
+        context.print_json({"id": job.id, "cancelled": done, "state": state})
+    elif not done:
+        print_line(f"{job.id} had ended before: {state}.")
+    else:
+        print_line(f"{job.id} is cancelled." if state == "cancelled" else f"{job.id} runs; its worker was told to drop it.")
+
+
+def _job(client: "Client", job_id: str | None, key: str | None) -> "Job":
+    from trivet_tasks.errors import InvalidRequest
+
+    if (job_id is None) == (key is None):
+        raise InvalidRequest("Name one job: its id, or its key with --key.", field="id")
+    return client.job_by_key(key) if key is not None else client.job(job_id or "")
+
+
+def _check_state(state: str | None) -> None:
+    from difflib import get_close_matches
+
+    from trivet_tasks.errors import InvalidRequest
+
+    if state is not None and state not in STATES:
+        near = get_close_matches(state, STATES, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Use {', '.join(STATES)}."
+        raise InvalidRequest(f"--state: {state!r} is not a state of a job.", field="state", hint=hint)
+
+
+def _as_object(job: "JobRow") -> dict[str, Any]:
+    """A job without its answer, which `trivet job result` prints."""
+    return {name: value for name, value in asdict(job).items() if name != "message"}
+
+
+def _print_life(job: "JobRow", calls: "list[AttemptRow]", now: float) -> None:
+    from trivet.cli.tables import print_facts, print_line
+
+    facts = [
+        ("job", job.id), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
+        ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
+        ("deadline", context.moment(job.deadline_at)), ("cost", context.usd(job.cost_usd) if job.ended_at else None),
+    ]  # fmt: skip
+    print_facts([(word, value) for word, value in facts if value])
+    print_line("")
+    _print_step(0.0, f"accepted at {context.moment(job.created_at)}")
+    for number, call in enumerate(calls, start=1):
+        _print_call(number, call, job.created_at, now)
+    if job.ended_at is None:
+        _print_step(now - job.created_at, _standing(job, now))
+    else:
+        _print_step(job.ended_at - job.created_at, _end(job))
+
+
+def _print_step(after_s: float, said: str, *details: str) -> None:
+    from trivet.cli.tables import print_line
+
+    print_line(f"{'+' + context.seconds(max(0.0, after_s)):>{AFTER}}  {said}")
+    for detail in details:
+        if detail:
+            print_line(detail, style="dim", indent=AFTER + 2)
+
+
+def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) -> None:
+    if call.outcome is None:
+        outcome = f"runs for {context.seconds(max(0.0, now - call.started_at))}"
+    else:
+        status = f" ({call.status})" if call.status and call.outcome != "succeeded" else ""
+        outcome = f"{call.outcome}{status}"
+        if call.latency_s is not None:
+            outcome += f" in {context.seconds(call.latency_s)}"
+    cost = f"at most {context.usd(call.cost_usd)}" if call.estimated else context.usd(call.cost_usd)
+    tokens = ""
+    if call.input_tokens or call.output_tokens:
+        tokens = f"{call.input_tokens or 0:,} tokens in, {call.output_tokens or 0:,} out, "
+    _print_step(
+        call.started_at - created_at,
+        f"call {number} on {call.route}: {outcome}",
+        call.message or "",
+        f"{tokens}{cost}" if tokens or call.estimated else "",
+        f"attempt {call.id}",
+        f"request {call.request_id}" if call.request_id else "",
+    )
+
+
+def _standing(job: "JobRow", now: float) -> str:
+    because = f": {job.last_error}" if job.last_error else ""
+    match job.state:
+        case "delayed":
+            left = context.seconds(max(0.0, (job.not_before or now) - now))
+            return f"waits {left} more for {'its next round' if job.round else 'its time'}{because}"
+        case "waiting":
+            return f"waits for a route{because}"
+        case "dispatched":
+            return f"stands in the queue of {job.route}"
+        case _:
+            return f"runs on {job.route}"
+
+
+def _end(job: "JobRow") -> str:
+    if job.state == "succeeded":
+        where = "from the cache" if job.cached else f"on {job.route}"
+        stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
+        return f"succeeded {where}{stop}"
+    outcome = f" ({job.error_outcome})" if job.error_outcome else ""
+    return f"{job.state}{outcome}: {job.error_message}" if job.error_message else f"{job.state}{outcome}"

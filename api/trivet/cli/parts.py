@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,6 +120,7 @@ def _extra_provider(text: str) -> "ProviderOptions":
 def _print_endpoints(endpoints: "Endpoints", *, as_json: bool) -> None:
     if as_json:
         context.print_json(endpoints)
+        sys.stdout.flush()  # whoever started us waits for this line
         return
     rows = [*endpoints.providers.items(), ("control", endpoints.control), ("Google token", endpoints.token_url)]
     context.print_table(("serves", "at"), [*rows, ("AWS credentials", endpoints.credentials_url)])

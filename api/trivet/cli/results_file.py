@@ -11,6 +11,10 @@ from trivet.result import Result
 from trivet_tasks.errors import InvalidRequest
 
 
+_BEGIN = b'{"id":"'
+"""How every line begins."""
+
+
 class ResultsFile:
     """Appends each job's result once, over any number of runs.
 
@@ -59,8 +63,8 @@ class ResultsFile:
         ids: set[bytes] = set()
         whole = 0
         for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break
+            if not line.endswith(b"\n") and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+                break  # cut off by a break
             ids.add(self._id_in(line, number))
             whole += len(line)
         self._file.seek(whole)

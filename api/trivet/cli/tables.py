@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rich.cells import cell_len
-from rich.table import Table
 from rich.text import Text
 
 from trivet.cli import context
@@ -35,24 +34,15 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = ()) -> None:
-    """Print rows under their headings; `total` is set off below them."""
+    """Print rows under their headings; `total` stands below them."""
     cells = [[_text(cell) for cell in row] for row in [*rows, *([total] if total else ())]]
     widths = [
         max([cell_len(column.heading), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)
     ]
     shown = _fitting(columns, widths, _room())
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for at in shown:
-        column = columns[at]
-        table.add_column(Text(column.heading), justify="right" if column.right else "left", no_wrap=True, min_width=widths[at])
+    _print_row(columns, widths, shown, [Text(column.heading) for column in columns], "bold")
     for number, row in enumerate(cells):
-        if total and number == len(cells) - 1:
-            table.add_section()
-        for at in shown:
-            row[at].truncate(widths[at], overflow="ellipsis")
-        table.add_row(*(row[at] for at in shown), style="bold" if total and number == len(cells) - 1 else "")
-    wide = sum(widths[at] for at in shown) + GAP * (len(shown) - 1)
-    context.out.print(table, width=wide, crop=False)
+        _print_row(columns, widths, shown, row, "bold" if total and number == len(cells) - 1 else "")
 
 
 def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
@@ -64,14 +54,32 @@ def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
         context.out.print(line, soft_wrap=True)
 
 
-def print_line(line: Cell, style: str = "") -> None:
-    """Print a line of our own words as it is: no markup, wrapped by the terminal alone."""
-    context.out.print(_text(line), style=style or None, soft_wrap=True)
+def print_line(line: Cell, style: str = "", indent: int = 0) -> None:
+    """Print a line of our own words, without markup; on a terminal broken between words, further lines indented too."""
+    said = _text(line)
+    said.stylize_before(style)
+    room = _room()
+    for part in [said] if room is None else said.wrap(context.out, room - indent):
+        part.rstrip()
+        context.out.print(Text(" " * indent) + part, soft_wrap=True)
 
 
 def print_error(line: str, style: str = "") -> None:
     """The same on standard error."""
     context.err.print(Text(line), style=style or None, soft_wrap=True)
+
+
+def _print_row(
+    columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int], row: Sequence[Text], style: str
+) -> None:
+    line = Text(style=style)
+    for at in shown:
+        cell = row[at].copy()
+        cell.truncate(widths[at], overflow="ellipsis")
+        room = " " * (widths[at] - cell.cell_len)
+        line.append_text(Text(room) + cell if columns[at].right else cell + Text(room)).append(" " * GAP)
+    line.rstrip()
+    context.out.print(line, soft_wrap=True)
 
 
 def _text(cell: Cell) -> Text:
@@ -96,6 +104,9 @@ def _fitting(columns: Sequence[Column], widths: list[int], room: int | None) -> 
         if over() <= 0:
             break
         shown.remove(at)
-    for at in (at for at in shown if columns[at].cut):
-        widths[at] = max(min(widths[at], SHORTEST), widths[at] - max(0, over()))
+    while over() > 0:
+        widest = max((at for at in shown if columns[at].cut), key=lambda at: widths[at], default=None)
+        if widest is None or widths[widest] <= SHORTEST:
+            break
+        widths[widest] -= 1
     return shown

@@ -1,14 +1,15 @@
 """`trivet up`: everything that runs on this machine, until Ctrl-C."""
 
+import socket
+import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.settings import Settings, config_path
+from trivet_tasks.settings import config_path
 from trivet_tasks.supervised import announce_ready
 from trivet_tasks.urls import masked
 
@@ -42,6 +43,8 @@ def up(
             f"{settings.source}: no route is configured, so there is nowhere to send a job.",
             hint="`trivet config init` writes a file that proposes routes; `trivet up --simulate` and `trivet demo` need none.",
         )
+    if flower:
+        _check_port(flower_port)
     from trivet.local import LocalTrivet
     from trivet.local_simulator import Simulation
 
@@ -65,8 +68,21 @@ def up(
         _tell("Stopped before everything was up.")
         raise typer.Exit(130) from None
     if ended is not None:
-        raise ConfigError(f"{ended.name} cannot work as configured: {ended.last_line}", hint=f"Its log: {local.log_path(ended.name)}")
-    _tell("Stopped. Nothing is left running; jobs that wait are in the database.")
+        said = ended.last_line.removeprefix("trivet: ")
+        raise ConfigError(f"{ended.name} cannot work as configured: {said}", hint=f"Its log: {local.log_path(ended.name)}")
+    _tell("Stopped. Jobs that wait are in the database and go on at the next start.")
+
+
+def _check_port(port: int) -> None:
+    """ConfigError when Flower's port is taken: now, not once everything else is up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"--flower-port: {port} cannot be opened on 127.0.0.1: {error.strerror}.", hint="Choose another."
+            ) from None
 
 
 def _run(local: "LocalTrivet") -> "Exit | None":
@@ -81,13 +97,12 @@ def _run(local: "LocalTrivet") -> "Exit | None":
 def _tell_stops(local: "LocalTrivet") -> None:
     """Wait for the ends of the parts, in the order of stopping."""
     for name in sorted(local.parts, key=local.stage):
-        while local.supervisor.wait_end(name, 3600.0) is None and local.supervisor.pid(name) is not None:
-            pass
+        local.supervisor.wait_end(name, threading.TIMEOUT_MAX)
         _tell(f"  {name} stopped")
 
 
 def _tell_exit(local: "LocalTrivet", ended: "Exit") -> None:
-    _tell(f"{ended}. Its log: {local.log_path(ended.name)}")
+    _tell(f"{str(ended).rstrip('.')}. Its log: {local.log_path(ended.name)}")
 
 
 def _tell(line: str) -> None:
@@ -112,13 +127,14 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
                 "logs": str(local.logs_dir),
             }
         )
+        sys.stdout.flush()  # whoever started us waits for this line
         return
     rows = [
         ("routes", ", ".join(settings.routes)),
         ("database", masked(settings.store_url)),
         ("broker", masked(settings.broker_url)),
         ("processes", ", ".join(local.parts)),
-        *([] if local.simulator is None else [("simulator", f"{local.simulator.control} (faults: see its control port)")]),
+        *([] if local.simulator is None else [("simulator", f"{local.simulator.control} takes faults on demand")]),
         *([] if flower_url is None else [("Flower", flower_url)]),
         ("configuration", settings.source),
         ("logs", f"{local.logs_dir}"),

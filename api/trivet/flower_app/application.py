@@ -1,4 +1,4 @@
-"""Flower's web application with our pages in place of three of its own."""
+"""Flower's web application with our pages in place of some of its own."""
 
 from celery import Celery
 from flower.app import Flower, rewrite_handler
@@ -8,13 +8,14 @@ from tornado.options import options
 from tornado.web import url
 
 from trivet.flower_app.backlog import BacklogReader
-from trivet.flower_app.pages import BrokerPage, MetricsPage, QueueLengths
+from trivet.flower_app.pages import BrokerPage, MetricsPage, QueueLengths, TasksPage
 from trivet.flower_app.queues import route_names
 from trivet.flower_app.shown_events import ShownEvents
 from trivet_tasks.settings import Settings
 
 OUR_PAGES = [
     url(r"/broker", BrokerPage),
+    url(r"/tasks", TasksPage),
     url(r"/api/queues/length", QueueLengths),
     url(r"/metrics", MetricsPage),
 ]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from trivet_tasks.errors import StoreError
+from trivet_tasks.latency import Latency
 from trivet_tasks.store.backlog import BatchBacklog, ClassBacklog, RouteBacklog, by_batch, by_class, by_route
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import Lease, living
@@ -20,6 +21,8 @@ BATCHES = 15
 """How many batches a page lists, those with most waiting jobs first."""
 PATIENCE_S = 3.0
 """How long a page waits for the database before it does without."""
+STALE_S = 30.0
+"""Figures up to this age are shown without a word while newer ones take their time."""
 LEAST_PAUSE_S = 1.0
 PAUSE_FACTOR = 5
 """Reads are at least a second apart, and at least this many times as long as the last one took, so that open pages and
@@ -74,6 +77,7 @@ class BacklogReader:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trivet-backlog")
         self._last = Backlog()
         self._next_at = 0.0
+        self._read_until = -STALE_S
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -88,7 +92,7 @@ class BacklogReader:
         reading = self._reading
         if reading is not None:
             await asyncio.wait({reading}, timeout=PATIENCE_S)
-            if not reading.done():
+            if not reading.done() and time.monotonic() - self._read_until > STALE_S:
                 return replace(self._last, trouble=f"The database has not answered for {PATIENCE_S:g} s.")
         return self._last
 
@@ -101,7 +105,7 @@ class BacklogReader:
         try:
             self._last = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
         finally:
-            ended = time.monotonic()
+            ended = self._read_until = time.monotonic()
             self._next_at = ended + max(LEAST_PAUSE_S, PAUSE_FACTOR * (ended - began))
             self._reading = None
 
@@ -126,7 +130,7 @@ class BacklogReader:
     def _read_all(self, store: Store) -> Backlog:
         with store.read() as connection:
             return Backlog(
-                classes=tuple(by_class(connection)),
+                classes=tuple(sorted(by_class(connection), key=lambda row: list(Latency).index(Latency(row.latency)))),
                 batches=tuple(by_batch(connection, BATCHES)),
                 routes=tuple(by_route(connection)),
                 drained={name: route.drained for name, route in registered(connection).items()},

@@ -14,7 +14,7 @@ RUNTIME_BUCKETS = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0,
 DEFAULTS: dict[str, Any] = {
     "persistent": False,  # SQL is the record; what Flower remembers of events is for looking at
     "max_tasks": 20_000,  # chunks: some hundred thousand bulk jobs, or 20,000 realtime ones; about 100 MB
-    "tasks_columns": "name,uuid,state,args,received,started,runtime,worker,routing_key",
+    "tasks_columns": "name,uuid,state,args,received,runtime,worker,routing_key,started",
     "task_runtime_metric_buckets": RUNTIME_BUCKETS,
     "auto_refresh": True,
     "enable_events": False,  # every Trivet worker sends events; nobody has to be told to, every 5 s

@@ -1,4 +1,4 @@
-"""The pages that Trivet has in place of Flower's: the broker, the queue lengths of the API, the metrics."""
+"""The pages that Trivet has in place of Flower's: broker, tasks, the queue lengths of the API, metrics."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,14 +8,17 @@ from typing import Any
 from flower.api.tasks import GetQueueLengths
 from flower.views import BaseHandler
 from flower.views.monitor import Metrics
+from flower.views.tasks import TasksView
 from tornado.web import HTTPError, authenticated
 
 from trivet.flower_app.metrics import backlog_metrics
 from trivet.flower_app.queues import queue_names, queue_rows
 from trivet_tasks.urls import masked
 
-BROKER_TEMPLATE = str(Path(__file__).with_name("templates") / "trivet_broker.html")
-"""Absolute, so that Tornado takes this file, and what it extends from Flower's own templates."""
+_TEMPLATES = Path(__file__).with_name("templates")
+# absolute paths, so that Tornado takes these files, and what they extend from Flower's own templates
+BROKER_TEMPLATE = str(_TEMPLATES / "trivet_broker.html")
+TASKS_TEMPLATE = str(_TEMPLATES / "trivet_tasks.html")
 BROKER_PATIENCE_S = 3.0
 REFRESH_MS = 3_000
 
@@ -61,6 +64,14 @@ class BrokerPage(_RouteQueues):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             return {}, f"The broker does not answer: {reason}."
         return {queue["name"]: queue.get("messages") for queue in found}, ""
+
+
+class TasksPage(TasksView):  # type: ignore[misc]
+    """Flower's page of tasks, with room for what ours say."""
+
+    def render(self, template_name: str, **values: Any) -> None:
+        """Show the page in our layout."""
+        super().render(TASKS_TEMPLATE if template_name == "tasks.html" else template_name, **values)
 
 
 class QueueLengths(_RouteQueues, GetQueueLengths):  # type: ignore[misc]

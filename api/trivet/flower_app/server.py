@@ -63,6 +63,7 @@ def _quieten() -> None:
     command.setup_logging()
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # it warns whenever there is no worker to ask
     # a page somebody did not find, or a password mistyped, is that person's business
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     logging.getLogger("tornado.general").setLevel(logging.ERROR)

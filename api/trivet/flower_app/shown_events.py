@@ -10,10 +10,12 @@ from typing import Any
 
 from flower.events import Events
 
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import queue_name
+
 HIDDEN = "(not shown)"
 
-_CHUNK = re.compile(r"\(route=[^,()]{1,120}, class=\w{1,20}, model=[^,()]{1,120}, jobs=\d+\)")
-"""The form of `str(trivet_tasks.messages.Chunk)`."""
+_FIELD = re.compile(r"(route|class|model|jobs)=([^,()=]{1,120})")
 _EXCEPTION_NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
@@ -26,18 +28,36 @@ class ShownEvents(Events):  # type: ignore[misc]  # Flower ships no types
 
 
 def shown(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The event with its arguments, result and errors reduced to what may be shown; worker events as they are."""
+    """The event with its arguments, result and errors reduced to what may be shown; worker events as they are.
+
+    The queue is added, as `routing_key`: Celery's events do not say it.
+    """
     clean = dict(event)
     if not str(event.get("type", "")).startswith("task-"):
         return clean
+    chunk = _chunk(str(clean.get("args") or ""))
+    if chunk:
+        clean["routing_key"] = queue_name(chunk["route"], Latency(chunk["class"]))
     for key, show in _SHOW.items():
         if clean.get(key) is not None:
             clean[key] = show(str(clean[key]))
     return clean
 
 
+def _chunk(text: str) -> dict[str, str]:
+    """The fields of `str(trivet_tasks.messages.Chunk)`; nothing where the text is anything but that."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return {}
+    matches = [_FIELD.fullmatch(part) for part in text[1:-1].split(", ")]
+    fields = {match[1]: match[2] for match in matches if match}
+    whole = len(matches) == len(fields) == 4 and fields["jobs"].isdecimal() and fields["class"] in set(Latency)
+    return fields if whole else {}
+
+
 def _arguments(text: str) -> str:
-    return text if _CHUNK.fullmatch(text) else HIDDEN
+    """The chunk with its number of jobs first: Flower cuts the column off at some fifty letters."""
+    chunk = _chunk(text)
+    return ", ".join(f"{name}={chunk[name]}" for name in ("jobs", "class", "route", "model")) if chunk else HIDDEN
 
 
 def _keywords(text: str) -> str:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, bindparam, text
 
 from trivet_tasks.errors import NotFound
 from trivet_tasks.outcomes import JobState
@@ -66,6 +66,7 @@ _LIST = text("SELECT * FROM batches ORDER BY created_at DESC LIMIT :limit").colu
 _ADVANCE = text("UPDATE batches SET taken = :taken, digest = :digest, state = 'loading', error = NULL WHERE id = :id")
 _STATE = text("UPDATE batches SET state = :state, error = :error WHERE id = :id")
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
+_ASK = text("UPDATE jobs SET cancel_requested = true WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 _RUNNING = text(
     "SELECT count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL AND batch_id = :id"
 )
@@ -80,8 +81,8 @@ def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
 
 def advance(connection: Connection, batch_id: int, taken: int, digest: str) -> None:
     """Note how many requests have been read, in the transaction that inserts them. What is new is held."""
-    connection.execute(_ADVANCE, {"id": batch_id, "taken": taken, "digest": digest})
     connection.execute(_HOLD, {"id": batch_id, "held": True})
+    connection.execute(_ADVANCE, {"id": batch_id, "taken": taken, "digest": digest})
 
 
 def chain(digest: str, fingerprints: Sequence[str]) -> str:
@@ -94,8 +95,8 @@ def chain(digest: str, fingerprints: Sequence[str]) -> str:
 
 def open_batch(connection: Connection, batch_id: int) -> None:
     """Everything has been read: its jobs may run."""
-    connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None})
     connection.execute(_HOLD, {"id": batch_id, "held": False})
+    connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None})
 
 
 def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
@@ -130,12 +131,16 @@ def id_of(connection: Connection, name: str) -> int:
 
 def begin_cancel(connection: Connection, batch_id: int) -> None:
     """Stop the batch: from here on nothing of it is dispatched, and what runs is asked to stop."""
-    connection.execute(_STATE, {"id": batch_id, "state": "cancelled", "error": None})
+    # rows are locked in the order of inserts and finishes: flows, jobs by id, batch
     connection.execute(_HOLD, {"id": batch_id, "held": True})
-    statement = text(
-        "UPDATE jobs SET cancel_requested = true WHERE state IN ('dispatched', 'running') AND batch_id = :id"
+    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+    outstanding = text(
+        f"SELECT id FROM jobs WHERE state IN ('dispatched', 'running') AND batch_id = :id ORDER BY id{lock}"
     )
-    connection.execute(statement, {"id": batch_id})
+    ids = [row.id for row in connection.execute(outstanding, {"id": batch_id})]
+    for at in range(0, len(ids), BULK_ROWS):
+        connection.execute(_ASK, {"ids": ids[at : at + BULK_ROWS]})
+    connection.execute(_STATE, {"id": batch_id, "state": "cancelled", "error": None})
 
 
 def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: int = BULK_ROWS) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trivet_tasks.errors import ConfigError, StoreUnavailable
@@ -81,7 +81,10 @@ class Store:
     def _open(self) -> Engine:
         options: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": 8, "json_serializer": json.dumps}
         if self.path is not None:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise self._unavailable(error) from None
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True
@@ -103,14 +106,15 @@ class Store:
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             raise self._unavailable(error) from None
         except DBAPIError as error:
-            if error.connection_invalidated:
+            damaged = self.sqlite and type(error) is DatabaseError  # "file is not a database", "malformed"
+            if error.connection_invalidated or damaged:
                 raise self._unavailable(error) from None
             raise
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         cause = getattr(error, "orig", None) or error
         reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        hint = "Is the disk full or the folder writable?" if self.sqlite else "Is the server running and the URL right?"
+        hint = "Is it a SQLite file, its folder writable, the disk not full?" if self.sqlite else "Is the server running and the URL right?"
         return StoreUnavailable(f"The database {self.shown_url} cannot be used: {reason}.", hint=hint)
 
 

@@ -97,16 +97,22 @@ def insert(
     now = store.now(connection)
     known = _known_keys(connection, [spec.key for spec in specs if spec.key])
     ranks = _ranks(connection, specs, classes, batch)
-    flows: dict[str, int] = {}
+    flows = _flows(connection, specs, batch)
+    first_with: dict[str, int] = {}
     accepted: list[Accepted] = []
     rows: list[dict[str, object]] = []
     for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
         if spec.key and spec.key in known:
             accepted.append(Accepted(_same_request(spec, *known[spec.key], index), existed=True))
             continue
+        if spec.key and spec.key in first_with:
+            earlier = first_with[spec.key]
+            _same_as_earlier(spec, specs[earlier], earlier, index)
+            accepted.append(Accepted(accepted[earlier].id, existed=True))
+            continue
         job_id = uuid7().hex
         if spec.key:
-            known[spec.key] = (job_id, spec.fingerprint)
+            first_with[spec.key] = index
         later = spec.not_before is not None and spec.not_before > now
         state = "delayed" if later else "dispatched" if direct else "waiting"
         accepted.append(Accepted(job_id, existed=False, take_up=1 if state == "dispatched" else 0))
@@ -114,7 +120,7 @@ def insert(
             {
                 "id": job_id,
                 "batch_id": batch.id if batch else None,
-                "flow_id": _flow(connection, flows, spec, batch),
+                "flow_id": flows[_signature(spec, batch)],
                 "key": spec.key,
                 "fingerprint": spec.fingerprint,
                 "state": state,
@@ -134,7 +140,8 @@ def insert(
             }
         )
     if rows:
-        connection.execute(_INSERT_JOBS, rows)
+        # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
+        connection.execute(_INSERT_JOBS, sorted(rows, key=lambda row: str(row["key"] or "")))
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted)
     if rows:
         connection.execute(_INSERT_REQUESTS, [{"id": row["id"], "body": row["body"]} for row in rows])
@@ -159,6 +166,15 @@ def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int) -> s
     return job_id
 
 
+def _same_as_earlier(spec: JobSpec, first: JobSpec, earlier: int, index: int) -> None:
+    if first.fingerprint != spec.fingerprint:
+        raise KeyConflict(
+            f"key: {spec.key!r} (request {index} of its group) is taken by request {earlier} of the same group, which is a different one.",
+            field="key",
+            hint="Use another key, or send the same request.",
+        )
+
+
 def _ranks(
     connection: Connection, specs: Sequence[JobSpec], classes: Mapping[Latency, ClassSettings], batch: BatchRef | None
 ) -> list[float]:
@@ -180,20 +196,35 @@ def _ranks(
     return ranks
 
 
-def _flow(connection: Connection, flows: dict[str, int], spec: JobSpec, batch: BatchRef | None) -> int:
-    needs = {
-        "batch_id": batch.id if batch else None,
+def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | None) -> dict[str, int]:
+    """The flows of the jobs, made active, by signature; their rows are locked in one order everywhere."""
+    needs = {_signature(spec, batch): spec for spec in specs}
+    return {
+        signature: connection.execute(
+            _OPEN_FLOW,
+            {
+                **_flow_columns(spec),
+                "batch_id": batch.id if batch else None,
+                "signature": signature,
+                "held": batch is not None,
+            },
+        ).scalar_one()
+        for signature, spec in sorted(needs.items())
+    }
+
+
+def _signature(spec: JobSpec, batch: BatchRef | None) -> str:
+    return orjson.dumps([batch.id if batch else None, *_flow_columns(spec).values()]).decode()
+
+
+def _flow_columns(spec: JobSpec) -> dict[str, str]:
+    return {
         "latency": spec.latency.value,
         "model": spec.model,
         "residency": orjson.dumps(sorted(spec.residency)).decode(),
         "compliance": orjson.dumps(sorted(spec.compliance)).decode(),
         "features": orjson.dumps(sorted(spec.features)).decode(),
     }
-    signature = orjson.dumps(list(needs.values())).decode()
-    if signature not in flows:
-        parameters = {**needs, "signature": signature, "held": batch is not None}
-        flows[signature] = connection.execute(_OPEN_FLOW, parameters).scalar_one()
-    return flows[signature]
 
 
 def _drop_lost_races(
@@ -207,8 +238,8 @@ def _drop_lost_races(
     ours = {row["id"] for row in rows if not row["key"] or owners[str(row["key"])][0] == row["id"]}
     settled = [
         entry
-        if entry.existed or entry.id in ours
-        else Accepted(_same_request(spec, *owners[spec.key or ""], index), existed=True)
+        if spec.key not in owners or entry.id == owners[spec.key][0]
+        else Accepted(_same_request(spec, *owners[spec.key], index), existed=True)
         for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True))
     ]
     return [row for row in rows if row["id"] in ours], settled

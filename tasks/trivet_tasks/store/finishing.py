@@ -133,6 +133,9 @@ _END = text(
      WHERE id = :id
     """
 )
+_CANCELLED_BATCHES = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
+    bindparam("ids", expanding=True)
+)
 _COSTS = (
     text(
         """
@@ -157,9 +160,11 @@ _COUNT = text(
 def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> Written:
     """Write what became of a group of calls. Attempts are settled in any case; jobs only under tokens that still hold."""
     now = store.now(connection)
-    settle(connection, [finished.settlement for finished in group])
+    # jobs are locked before attempts, as a rescuer does it
     statement = text(_FENCE + store.for_update).bindparams(bindparam("ids", expanding=True))
     current = {row.id: row for row in connection.execute(statement, {"ids": [f.job_id for f in group]})}
+    settle(connection, [finished.settlement for finished in group])
+    cancelled = _cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
     ended: list[Ended] = []
     gone_on: list[Finished] = []
     waits: list[dict[str, object]] = []
@@ -170,7 +175,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
             refused.append(finished.job_id)
             continue
         step: Next = finished.next
-        if row.cancel_requested and not (isinstance(step, End) and step.state is JobState.SUCCEEDED):
+        if (row.cancel_requested or row.batch_id in cancelled) and not (isinstance(step, End) and step.state is JobState.SUCCEEDED):
             step = End(JobState.CANCELLED)
         match step:
             case End():
@@ -248,6 +253,11 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
         ],
     )
     return tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
+
+
+def _cancelled_batches(connection: Connection, ids: set[int]) -> set[int]:
+    """Those that were cancelled: a job claimed at that very moment was not asked, and nobody would claim it again."""
+    return {row.id for row in connection.execute(_CANCELLED_BATCHES, {"ids": sorted(ids)})} if ids else set()
 
 
 def _costs(connection: Connection, ids: Sequence[str]) -> dict[str, Decimal | None]:

@@ -44,8 +44,12 @@ _RENEW = text(
      WHERE id = :id AND expires_at >= :now
     """
 )
-_CANCELLED = text("SELECT id FROM jobs WHERE lease_id = :id AND state = 'running' AND cancel_requested")
-_CLOSE = text("DELETE FROM leases WHERE id = :id")
+# SQLite uses a partial index only where its own condition stands in the statement word for word
+_HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :id"
+_CANCELLED = text(f"SELECT id FROM jobs WHERE {_HELD} AND cancel_requested")
+_LOCK = "SELECT id FROM leases WHERE id = :id"
+_CLOSE = text(f"DELETE FROM leases WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE {_HELD})")
+_RUN_OUT = text("UPDATE leases SET expires_at = 0 WHERE id = :id")
 _LIVING = text(
     "SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at FROM leases WHERE expires_at >= :now ORDER BY worker"
 )
@@ -88,8 +92,11 @@ def renew(
 
 
 def close(connection: Connection, lease_id: str) -> None:
-    """Take the announcement back; the worker holds no job any more."""
-    connection.execute(_CLOSE, {"id": lease_id})
+    """Take the announcement back. Where the worker holds jobs still, the lease runs out now and they are rescued."""
+    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+    connection.execute(text(_LOCK + lock), {"id": lease_id})
+    if connection.execute(_CLOSE, {"id": lease_id}).rowcount == 0:
+        connection.execute(_RUN_OUT, {"id": lease_id})
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:

@@ -17,7 +17,10 @@ _UNTAKEN = text(
     UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL WHERE id IN :ids AND state = 'dispatched'
     """
 ).bindparams(bindparam("ids", expanding=True))
-_DEAD_LEASES = text("SELECT id FROM leases WHERE expires_at < :now")
+_DEAD_LEASES = "SELECT id FROM leases WHERE expires_at < :now"
+# SQLite uses a partial index only where its own condition stands in the statement word for word
+_HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :lease_id"
+_ANY_HELD = text(f"SELECT 1 FROM jobs WHERE {_HELD} LIMIT 1")
 _ORPHANED = text(
     """
     UPDATE jobs SET state = 'waiting', lease_id = NULL, route = NULL, suspect = suspect + 1, dispatched_until = NULL
@@ -42,7 +45,8 @@ def wake_delayed(store: Store, connection: Connection, limit: int = 5 * BULK_ROW
 
 def recall_untaken(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
     """Jobs dispatched and not taken up in time go back to waiting; their old messages are stale from then on."""
-    condition = "state = 'dispatched' AND dispatched_until < :now ORDER BY dispatched_until"
+    outstanding = "state IN ('dispatched', 'running')"  # the condition of the partial index, word for word
+    condition = f"{outstanding} AND state = 'dispatched' AND dispatched_until < :now ORDER BY dispatched_until"
     ids = _pick(store, connection, condition, store.now(connection), limit)
     if ids:
         connection.execute(_UNTAKEN, {"ids": ids})
@@ -52,20 +56,30 @@ def recall_untaken(store: Store, connection: Connection, limit: int = BULK_ROWS)
 def rescue_dead(store: Store, connection: Connection) -> dict[str, int]:
     """Jobs of worker processes whose lease ran out go back to waiting; the fate of their calls is unknown.
 
+    Those that somebody asked to cancel end here. A lease is dropped once no job runs under it any more.
+
     Returns:
         The number of jobs rescued, by lease.
     """
     now = store.now(connection)
     rescued: dict[str, int] = {}
-    for (lease_id,) in connection.execute(_DEAD_LEASES, {"now": now}).all():
+    for (lease_id,) in connection.execute(text(_DEAD_LEASES + store.skip_locked), {"now": now}).all():
         statement = text(
-            f"SELECT id FROM jobs WHERE lease_id = :lease_id AND state = 'running' LIMIT :limit{store.skip_locked}"
+            f"SELECT id, batch_id, created_at, route, cancel_requested FROM jobs WHERE {_HELD} LIMIT :limit{store.skip_locked}"
         )
-        ids = [row.id for row in connection.execute(statement, {"lease_id": lease_id, "limit": BULK_ROWS})]
+        rows = connection.execute(statement, {"lease_id": lease_id, "limit": BULK_ROWS}).all()
+        cancelled = [
+            Ended(row.id, row.batch_id, row.created_at, End(JobState.CANCELLED), row.route)
+            for row in rows
+            if row.cancel_requested
+        ]
+        end_jobs(connection, cancelled, now)
+        ids = [row.id for row in rows if not row.cancel_requested]
         if ids:
             connection.execute(_ORPHANED, {"ids": ids})
-        rescued[lease_id] = len(ids)
-        if len(ids) < BULK_ROWS:
+        rescued[lease_id] = len(rows)
+        # a late worker may be writing one down just now: then it ends there, or is found here the next time
+        if connection.execute(_ANY_HELD, {"lease_id": lease_id}).one_or_none() is None:
             connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
             connection.execute(_DROP_LEASE, {"id": lease_id})
     return rescued

@@ -54,6 +54,7 @@ class Worksite:
     latency: str
 
 
+_LIVING_LEASE = "SELECT id FROM leases WHERE id = :lease_id AND expires_at >= :now"
 _TAKE = text(
     """
     UPDATE jobs SET state = 'running', lease_id = :lease_id, attempts = attempts + 1
@@ -85,7 +86,14 @@ def take_up(
     Args:
         tokens: jobs with the fencing tokens of the message; a job whose token is stale is left out of the answer.
         estimates: for each token the most its call may cost, in USD; what the row says until it is settled.
+
+    Nothing is taken under a lease that has run out: nobody would rescue it.
     """
+    # held until the commit, so that no rescuer drops the lease in between; heartbeats go on beside it
+    hold = " FOR KEY SHARE" if connection.dialect.name == "postgresql" else ""
+    living = connection.execute(text(_LIVING_LEASE + hold), {"lease_id": site.lease_id, "now": now})
+    if living.one_or_none() is None:
+        return []
     rows = connection.execute(_TAKE, {"lease_id": site.lease_id, "tokens": [tuple(t) for t in tokens]}).all()
     if not rows:
         return []

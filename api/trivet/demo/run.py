@@ -1,0 +1,262 @@
+"""Running the demo from the first process started to the last one gone."""
+
+import contextlib
+import logging
+import os
+import queue
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from redis.exceptions import RedisError
+
+from trivet.child_process import Exit
+from trivet.client import Client
+from trivet.demo import stage
+from trivet.demo.documents import prompts
+from trivet.demo.journal import Journal
+from trivet.demo.ledger import Ledger, audit
+from trivet.demo.readings import Reader, Reading
+from trivet.demo.story import Story
+from trivet.demo.view import State, View
+from trivet.demo.watch import Watch
+from trivet.local import LocalTrivet
+from trivet_simulator import Control
+from trivet_tasks.errors import ProcessFailed, StoreUnavailable, TrivetError
+from trivet_tasks.settings import load_settings
+
+READ_EVERY_S = 0.2
+READY_S = 60.0
+STALLED_S = 60.0
+"""A run in which no job ends for so long is given up."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the demo went. `seconds` is from the first submit to the end of the last job, `throttled_s` as in `Watch`."""
+
+    ledger: Ledger
+    seconds: float
+    throttled_s: float
+    left_behind: tuple[int, ...]
+    """Ids of process groups that were started and are still there."""
+
+    @property
+    def good(self) -> bool:
+        """All jobs succeeded, none was lost or doubled, the books are right, and nothing is left."""
+        return self.ledger.good and not self.left_behind
+
+
+def run_demo(jobs: int, workers: int, view: View) -> Outcome:
+    """Run it in a temporary folder, which is removed at the end, and kept when the demo failed.
+
+    Raises:
+        KeyboardInterrupt: on SIGINT, SIGTERM or SIGHUP; everything is stopped and removed by then.
+        ProcessFailed: it could not be run to its end; says where the logs are.
+    """
+    folder = Path(tempfile.gettempdir()) / f"trivet-demo-{secrets.token_hex(6)}"
+    with _interrupted_by_signals():
+        keep = False
+        try:
+            folder.mkdir(mode=0o700)
+            with _own_environment(), _log_to(folder / "demo.log"):
+                outcome = _run(folder, jobs, workers, view)
+            keep = not outcome.good
+        except (TrivetError, OSError) as error:
+            keep = True
+            raise ProcessFailed(f"The demo broke off: {error}", hint=f"Its logs are in {folder}.") from error
+        finally:
+            view.finish(None)
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+        if keep:
+            view.starting(f"The database and the logs of this run are kept in {folder}.")
+            view.finish(None)
+        return outcome
+
+
+def _run(folder: Path, jobs: int, workers: int, view: View) -> Outcome:
+    ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()  # told from another thread
+    settings = load_settings(stage.write_config(folder))
+    local = LocalTrivet(settings, workers=workers, simulation=stage.simulation(jobs), on_exit=ends.put)
+    groups: set[int] = set()
+    try:
+        view.starting(f"Starting Valkey, the simulated providers, a scheduler and {workers} workers")
+        with local, _undisturbed_stop(local):
+            local.wait_ready(READY_S)
+            groups = _groups(local)
+            assert local.simulator is not None
+            control = Control(local.simulator.control)
+            with contextlib.closing(Reader(local.settings)) as reader:
+                state = _Run(local, reader, control, ends, view, jobs).to_the_end()
+                ledger = audit(reader.store, control, jobs)
+            groups |= _groups(local)
+            view.finish(state)
+            view.starting("Stopping all of it")
+    finally:
+        view.finish(None)
+    return Outcome(ledger, state.elapsed_s, state.watch.throttled_s, tuple(sorted(filter(_lives, groups))))
+
+
+class _Run:
+    """The batch, from its first document to its last result."""
+
+    def __init__(
+        self,
+        local: LocalTrivet,
+        reader: Reader,
+        control: Control,
+        ends: "queue.SimpleQueue[Exit]",
+        view: View,
+        jobs: int,
+    ) -> None:
+        self._local = local
+        self._reader = reader
+        self._story = Story(control)
+        self._journal = Journal()
+        self._ends = ends
+        self._view = view
+        self._jobs = jobs
+        self._submitted = 0
+        self._shown_at = 0.0
+        self._began = time.monotonic()
+        self._watch = Watch(self._journal, self._began)
+
+    def to_the_end(self) -> State:
+        """Submit everything, then follow it until every job has ended or nothing moves any more."""
+        self._submit()
+        moved_at, ended = time.monotonic(), -1
+        while True:
+            state = self._look()
+            if state is not None and state.reading is not None:
+                self._view.show(state)
+                progress = state.reading.progress
+                if progress.done:
+                    return state
+                if progress.ended != ended:
+                    moved_at, ended = time.monotonic(), progress.ended
+            if time.monotonic() - moved_at > STALLED_S:
+                if state is None:
+                    raise ProcessFailed("The database or the broker does not answer any more.")
+                self._journal.add(state.elapsed_s, "demo", f"gives up: no job has ended for {STALLED_S:g} s")
+                return state
+            time.sleep(READ_EVERY_S)
+
+    def _submit(self) -> None:
+        with Client(settings=self._local.settings) as client:
+            client.submit_many(
+                self._documents(),
+                name=stage.BATCH,
+                model=stage.MODEL,
+                max_tokens=stage.MAX_TOKENS,
+                latency="batch",
+            )
+        took_s = time.monotonic() - self._began
+        self._journal.add(took_s, "demo", f"{self._jobs:,} documents are submitted as one batch")
+
+    def _documents(self) -> Iterator[dict[str, str]]:
+        for prompt in prompts(self._jobs):
+            yield {"prompt": prompt}
+            self._submitted += 1
+            if time.monotonic() - self._shown_at > READ_EVERY_S:
+                self._shown_at = time.monotonic()
+                self._view.show(self._state(None))
+
+    def _look(self) -> State | None:
+        """One reading and what the story makes of it; None when nothing can be read at the moment."""
+        try:
+            reading = self._reader.read()
+        except (StoreUnavailable, RedisError):
+            return None
+        self._watch.update(reading)
+        while not self._ends.empty():
+            self._journal.add(time.monotonic() - self._began, "trivet", str(self._ends.get()))
+        for step in self._story.go_on(reading.share):
+            self._journal.add(time.monotonic() - self._began, "demo", step.text)
+        return self._state(reading)
+
+    def _state(self, reading: Reading | None) -> State:
+        at = reading.at if reading is not None else time.monotonic()
+        return State(at - self._began, self._jobs, self._submitted, reading, self._watch, self._journal)
+
+
+def _groups(local: LocalTrivet) -> set[int]:
+    """The process groups that run now: each part leads one, and so does the broker."""
+    pids = {local.supervisor.pid(name) for name in local.parts}
+    with contextlib.suppress(OSError, ValueError):
+        pids.add(int((local.data_dir / "valkey.pid").read_text(encoding="ascii")))
+    return {pid for pid in pids if pid is not None}
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextlib.contextmanager
+def _undisturbed_stop(local: LocalTrivet) -> Iterator[None]:
+    """From the end of this block on a signal makes the stopping faster; it cannot break it off halfway."""
+
+    def faster(_number: int, _frame: FrameType | None) -> None:
+        local.supervisor.kill_now()
+
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, faster)
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Make the signals that end a process raise KeyboardInterrupt, so that nothing is left behind by any of them."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if not (number == signal.SIGHUP and handler == signal.SIG_IGN):  # nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _own_environment() -> Iterator[None]:
+    """Without `TRIVET_*`: the demo must neither use nor touch what is configured on this machine."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("TRIVET_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Send this process's log to a file: on the screen it would tear the display apart."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root.handlers = [handler]
+    try:
+        yield
+    finally:
+        root.handlers = before
+        handler.close()

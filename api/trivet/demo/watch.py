@@ -1,0 +1,131 @@
+"""Following the readings: in what condition each route is and since when, how long jobs were throttled, how fast it goes.
+
+A route that is limited is so until it has taken calls for a while: between two refusals its gate opens for a moment.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from trivet.demo.journal import Journal, Line
+from trivet.demo.readings import Reading, RouteReading
+
+CALM_S = 1.2
+"""How long a route must not have been limited, and jobs not throttled, before that counts as over."""
+PACE_S = 0.2
+"""A wait for a permit that is shorter is the ordinary pace of a rate limit, not throttling."""
+RATE_OVER_S = 3.0
+
+_CAUSES = {
+    "connection": "connections fail",
+    "rate_limited": "429",
+    "overloaded": "overloaded",
+    "server_error": "server errors",
+    "timeout": "timeouts",
+    "incomplete": "answers are cut",
+    "unusable": "the account is refused",
+}
+"""What a gate's cause begins with, in words."""
+
+
+@dataclass(slots=True)
+class Condition:
+    """How a route is: `healthy`, `limited` or `open`, and since when on the monotonic clock."""
+
+    word: str
+    since: float
+    seen: float
+    """When it was last seen so; a route stays limited for `CALM_S` longer."""
+    left_before: int = 0
+    line: Line | None = None
+
+
+@dataclass(slots=True)
+class _Spell:
+    """A time of throttling: its line, and when it was last seen."""
+
+    line: Line
+    throttled_before_s: float
+    seen: float
+
+
+class Watch:
+    """Takes the readings in their order and keeps what a person wants to know of them."""
+
+    def __init__(self, journal: Journal, began: float) -> None:
+        self.conditions: dict[str, Condition] = {}
+        self.throttled_s = 0.0
+        """Seconds during which jobs waited and no route had a permit to give: each was open, limited by its provider,
+        or out of its own minute limits. Measured from the readings: when one finds jobs waiting and the next permit of
+        any route at least `PACE_S` away, the time until that permit counts, at most until the next reading."""
+        self.throttled = False
+        """Whether that was so at the last reading."""
+        self._journal = journal
+        self._began = began
+        self._before: Reading | None = None
+        self._spell: _Spell | None = None
+        self._ended: deque[tuple[float, int]] = deque()
+
+    @property
+    def per_s(self) -> float:
+        """Jobs that ended per second, over the last few."""
+        if len(self._ended) < 2:
+            return 0.0
+        (first, before), (last, now) = self._ended[0], self._ended[-1]
+        return (now - before) / (last - first)
+
+    def update(self, reading: Reading) -> None:
+        """Take the next reading."""
+        for name, route in reading.routes.items():
+            self._follow(name, route, reading.at)
+        self._throttling(reading)
+        self._ended.append((reading.at, reading.progress.ended))
+        while self._ended[0][0] < reading.at - RATE_OVER_S:
+            self._ended.popleft()
+        self._before = reading
+
+    def _follow(self, name: str, route: RouteReading, now: float) -> None:
+        before = self.conditions.get(name)
+        seen = "open" if route.gate.state in ("open", "probing") else route.gate.state
+        if before is None:
+            before = self.conditions[name] = Condition("healthy", self._began, now)
+        if seen == "healthy" and before.word == "limited" and now - before.seen < CALM_S:
+            seen = "healthy for a moment"
+        elif seen == before.word:
+            before.seen = now
+        else:
+            self.conditions[name] = self._changed(name, before, seen, route, now)
+        condition = self.conditions[name]
+        if condition.line is not None:
+            condition.line.moved = route.tally.left - condition.left_before
+
+    def _changed(self, name: str, before: Condition, word: str, route: RouteReading, now: float) -> Condition:
+        at_s = now - self._began
+        if word == "healthy":
+            ended = before.seen if before.word == "limited" else now
+            self._journal.add(at_s, "trivet", f"{name} is healthy again after {ended - before.since:.1f} s")
+            return Condition(word, now, now)
+        outcome, _, said = route.gate.cause.partition(":")
+        text = f"{name} is {word}: {_CAUSES.get(outcome, said.strip()[:60] or outcome)}"
+        left = self._before.routes[name].tally.left if self._before and name in self._before.routes else 0
+        return Condition(word, now, now, left, self._journal.add(at_s, "trivet", text))
+
+    def _throttling(self, reading: Reading) -> None:
+        before = self._before
+        if before is not None and _throttled(before):
+            self.throttled_s += min(before.next_permit_s(), reading.at - before.at)
+        self.throttled = _throttled(reading)
+        if self.throttled and self._spell is None:
+            text = f"no route takes calls: {reading.progress.waiting:,} jobs wait, no attempt is spent"
+            line = self._journal.add(reading.at - self._began, "trivet", text)
+            self._spell = _Spell(line, self.throttled_s, reading.at)
+        if self._spell is not None:
+            if self.throttled:
+                self._spell.seen = reading.at
+            elif reading.at - self._spell.seen >= CALM_S:
+                lasted_s = self.throttled_s - self._spell.throttled_before_s
+                self._spell.line.text += f" ({lasted_s:.1f} s)"
+                self._spell = None
+
+
+def _throttled(reading: Reading) -> bool:
+    return reading.progress.waiting > 0 and reading.next_permit_s() >= PACE_S

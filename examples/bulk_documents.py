@@ -1,0 +1,78 @@
+"""A folder of documents in, a JSON Lines file of results out. Safe to run again after a break.
+
+    python bulk_documents.py contracts/ --glob "*.txt" --out summaries.jsonl --prompt "Summarise this contract:"
+
+Each document is a job of a batch that is named after the folder. Run again, it takes in what is missing and appends the
+results that the file does not hold yet. When documents were added or changed, give another --name: the job's key is
+made of all that decides its answer, so nothing that was submitted before is paid for a second time.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from trivet import Client
+
+
+def requests(documents: list[Path], folder: Path, options: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """One request a document, read when its turn comes."""
+    for path in documents:
+        prompt = f"{options.prompt}\n\n{path.read_text(encoding='utf-8', errors='replace')}"
+        document = str(path.relative_to(folder))
+        digest = hashlib.sha256(f"{document} {options.model} {options.max_tokens} {prompt}".encode()).hexdigest()
+        yield {"prompt": prompt, "key": digest, "tags": {"document": document}}
+
+
+def written(out: Path) -> set[str]:
+    """The ids of the results that the file holds. A last line that was cut off is taken away."""
+    if not out.exists():
+        return set()
+    lines = out.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        out.write_bytes(b"".join(lines := lines[:-1]))
+    return {json.loads(line)["id"] for line in lines}
+
+
+def main() -> int:
+    """Returns 0 when every document has a result, 1 when some jobs failed."""
+    parser = argparse.ArgumentParser(description="Run a prompt over a folder of documents.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--glob", default="**/*.txt", help="which files (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results.jsonl"), help="(default: %(default)s)")
+    parser.add_argument("--prompt", default="Summarise this document in three sentences:")
+    parser.add_argument("--model", default="claude-haiku-4-5")
+    parser.add_argument("--max-tokens", type=int, default=300)
+    parser.add_argument("--name", help="the batch's name (default: the folder's)")
+    options = parser.parse_args()
+
+    folder = options.folder.resolve()
+    documents = sorted(path for path in folder.glob(options.glob) if path.is_file())
+    if not documents:
+        parser.error(f"no file in {options.folder} matches {options.glob}")
+    have, failed = written(options.out), 0
+    with Client() as client, options.out.open("a", encoding="utf-8") as out:
+        batch = client.submit_many(
+            requests(documents, folder, options),
+            name=options.name or folder.name, model=options.model, max_tokens=options.max_tokens,
+        )  # fmt: skip
+        total = batch.progress().total
+        if total < len(documents):
+            print(f"{len(documents) - total} were submitted before under another name", file=sys.stderr)
+        for number, result in enumerate(batch.results(), start=1):
+            print(f"\r{number} of {total}", end="", file=sys.stderr)
+            failed += not result.succeeded
+            if result.id not in have:
+                line = {
+                    "id": result.id, "document": result.tags["document"], "status": result.status, "text": result.text,
+                    "error": result.error.message if result.error else None, "cost_usd": str(result.cost_usd),
+                }  # fmt: skip
+                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+    print(f"\n{failed} failed; results in {options.out}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,3 @@
+"""What all tests share: a PostgreSQL server for those that ask for one."""
+
+pytest_plugins = ["tests.postgres"]

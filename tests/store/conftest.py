@@ -1,0 +1,69 @@
+"""Each test of the store runs on SQLite and on PostgreSQL, in a database of its own with the schema in it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+
+from tests.postgres import PostgresServer
+from tests.store.world import World
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database file to copy."""
+    path = tmp_path_factory.mktemp("template") / "trivet.db"
+    store = Store(f"sqlite:///{path}")
+    upgrade(store)
+    store.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """A migrated database to clone."""
+    store = Store(postgres_server.create_database("store_template"))
+    upgrade(store)
+    store.close()
+    return "store_template"
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A new SQLite database with the schema in it."""
+    path = tmp_path / "trivet.db"
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """A new database with the schema in it, on either."""
+    return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+
+
+def _world(url: str) -> Iterator[World]:
+    store = Store(url)
+    yield World(store)
+    store.close()
+
+
+@pytest.fixture
+def world(store_url: str) -> Iterator[World]:
+    """The store on either database."""
+    yield from _world(store_url)
+
+
+@pytest.fixture
+def sqlite_world(sqlite_url: str) -> Iterator[World]:
+    """The store on SQLite only."""
+    yield from _world(sqlite_url)
+
+
+@pytest.fixture
+def postgres_world(postgres_url: str) -> Iterator[World]:
+    """The store on PostgreSQL only, for what only there can happen: two writers at a time."""
+    yield from _world(postgres_url)

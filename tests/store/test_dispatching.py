@@ -1,0 +1,241 @@
+"""The claim: order, fencing numbers, many dispatchers at once, flows; and that its queries stay index scans."""
+
+import json
+
+import pytest
+from sqlalchemy import text
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+from trivet_tasks.store import batches, costs, dispatching, leases, rescuing
+from trivet_tasks.store.dispatching import Claimed
+
+from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, InThread, World, spec, specs, statements, together, until_blocked
+
+
+def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:
+    accepted = world.add(*specs(30))
+    first = [job.id for job in world.dispatch(10)]
+    second = [job.id for job in world.dispatch(20)]
+    assert first + second == [entry.id for entry in accepted]
+
+
+def test_a_claimed_job_carries_what_its_permit_needs(world: World) -> None:
+    (accepted,) = world.add(spec("hello"))
+    before = world.now()
+    assert world.dispatch(within_s=15) == [Claimed(accepted.id, 1, len("hello"), 100)]
+    job = world.job(accepted.id)
+    assert (job.state, job.route, job.take_up) == ("dispatched", ROUTE, 1)
+    assert before + 14 < job.dispatched_until < before + 15 + 30
+
+
+def test_each_claim_raises_the_number(world: World) -> None:
+    world.add(spec())
+    for number in (1, 2, 3):
+        (claimed,) = world.dispatch()
+        assert claimed.take_up == number
+        world.give_back([claimed])
+
+
+def test_a_job_no_longer_waiting_is_passed_over(world: World) -> None:
+    one, two = world.add(*specs(2))
+    world.dispatch(1)
+    with world.store.write() as connection:
+        marked = dispatching.mark_dispatched(connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
+    assert [job.id for job in marked] == [two.id]
+    assert (world.job(one.id).route, world.job(one.id).take_up) == (ROUTE, 1)
+
+
+def test_two_dispatchers_never_claim_one_job_twice(world: World) -> None:
+    accepted = world.add(*specs(150))
+    claimed: list[Claimed] = []
+
+    def claim_all() -> None:
+        while got := world.dispatch(7):
+            claimed.extend(got)
+
+    together(claim_all, claim_all, claim_all)
+    assert sorted(job.id for job in claimed) == sorted(entry.id for entry in accepted)
+    assert {job.take_up for job in claimed} == {1}
+
+
+def test_a_claim_passes_over_rows_that_another_holds(postgres_world: World) -> None:
+    world = postgres_world
+    accepted = world.add(*specs(10))
+    with world.store.write() as one, world.store.write() as other:
+        first = world.heads(one, 4)
+        second = world.heads(other, 4)
+    assert [head.id for head in first] == [entry.id for entry in accepted[:4]]
+    assert [head.id for head in second] == [entry.id for entry in accepted[4:8]]
+
+
+def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) -> None:
+    world = postgres_world
+    world.add(*specs(3))
+
+    def count() -> dict[str, int]:
+        with world.store.write() as connection:
+            dispatching.lock(world.store, connection)
+            return dispatching.outstanding(connection)
+
+    with world.store.write() as connection:
+        dispatching.lock(world.store, connection)
+        ids = [head.id for head in world.heads(connection, 3)]
+        dispatching.mark_dispatched(connection, ids, ROUTE, 4e9)
+        other = InThread(count)
+        until_blocked(world, other)
+        assert not other.over
+    assert other.result() == {ROUTE: 3}
+
+
+def test_what_stands_at_each_route_is_dispatched_and_running_jobs(world: World) -> None:
+    world.add(*specs(10))
+    lease = world.lease()
+    jobs = world.take(lease, world.dispatch(4))
+    world.dispatch(3, OTHER_ROUTE)
+    world.end(lease, jobs[:1])
+    with world.store.read() as connection:
+        assert dispatching.outstanding(connection) == {ROUTE: 3, OTHER_ROUTE: 3}
+
+
+def test_urgent_jobs_are_those_whose_deadline_is_near(world: World) -> None:
+    now = world.now()
+    terms = {"later": now + 900, "soon": now + 100, "sooner": now + 50, "running": now + 10}
+    ids = {name: world.add(spec(name, deadline_at=at))[0].id for name, at in terms.items()}
+    world.add(spec("whenever"))
+    with world.store.write() as connection:
+        dispatching.mark_dispatched(connection, [ids["running"]], ROUTE, 4e9)
+    with world.store.write() as connection:
+        urgent = dispatching.urgent(world.store, connection, now + 300, 10)
+        assert [head.id for head in urgent] == [ids["sooner"], ids["soon"]]
+        assert [h.id for h in dispatching.urgent(world.store, connection, now + 300, 1)] == [ids["sooner"]]
+
+
+def test_the_clock_does_not_go_back(world: World) -> None:
+    with world.store.write() as connection:
+        for rank in (5.0, 3.0):
+            dispatching.advance_clock(connection, rank)
+    assert world.value("SELECT rank FROM virtual_clock WHERE id = 1") == 5.0
+
+
+def test_flows_say_what_their_jobs_need(world: World) -> None:
+    one = spec(residency=("eu",), compliance=("soc2", "hipaa"), features=("files",), latency=Latency.ASYNC)
+    world.add(one, spec("plain"))
+    with world.store.read() as connection:
+        flows = {flow.latency: flow for flow in dispatching.active_flows(connection)}
+    assert flows[Latency.ASYNC][2:] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",))
+    assert flows[Latency.BATCH][2:] == (MODEL, (), (), ())
+
+
+def _retire(world: World, flow_id: int) -> None:
+    with world.store.write() as connection:
+        dispatching.retire_if_empty(world.store, connection, flow_id)
+
+
+def _active(world: World) -> list[int]:
+    with world.store.read() as connection:
+        return [flow.id for flow in dispatching.active_flows(connection)]
+
+
+def test_a_flow_is_retired_when_all_its_jobs_have_ended(world: World) -> None:
+    lease, (job,) = world.running(1)
+    flow = world.job(job.id).flow_id
+    _retire(world, flow)
+    assert _active(world) == [flow], "one is running and may come back"
+    world.end(lease, [job])
+    _retire(world, flow)
+    assert _active(world) == []
+    world.add(spec("again"))
+    assert _active(world) == [flow]
+
+
+def test_a_flow_with_delayed_jobs_only_stays_active(world: World) -> None:
+    (accepted,) = world.add(spec(not_before=world.now() + 60))
+    flow = world.job(accepted.id).flow_id
+    _retire(world, flow)
+    assert _active(world) == [flow]
+
+
+def test_a_flow_is_not_retired_under_a_job_that_comes_in_meanwhile(postgres_world: World) -> None:
+    world = postgres_world
+    lease, (job,) = world.running(1)
+    world.end(lease, [job])
+    flow = world.job(job.id).flow_id
+    with world.store.write() as connection:
+        world.insert(connection, [spec("new")])
+        retiring = InThread(lambda: _retire(world, flow))
+        until_blocked(world, retiring)
+    retiring.result()
+    assert _active(world) == [flow]
+
+
+def _fill(world: World, count: int) -> None:
+    """Many jobs in every state, of them a handful each that the loops are about to find."""
+    (first,) = world.add(spec("one"))
+    flow = world.job(first.id).flow_id
+    states = {0: "waiting", 1: "succeeded", 2: "delayed"}
+    rows = [
+        {
+            "id": f"{n:032x}", "flow": flow, "state": states[n % 3], "rank": 1000 + n / 16, "now": 1000.0 + n,
+            "ended": 2000.0 if n % 3 == 1 else None, "due": 4e9 if n % 3 == 2 else None,
+            "deadline": 4e9 if n % 2 else None,
+        }
+        for n in range(count)
+    ]  # fmt: skip
+    with world.store.write() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, flow_id, fingerprint, state, rank, created_at, ended_at, not_before, deadline_at,"
+                " input_estimate, max_tokens)"
+                " VALUES (:id, :flow, '', :state, :rank, :now, :ended, :due, :deadline, 1, 1)"
+            ),
+            rows,
+        )
+    world.sql("ANALYZE")
+
+
+def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
+    """With 20,000 jobs in the table: what runs every half second or at every heartbeat must not read them all."""
+    world = sqlite_world
+    _fill(world, 20_000)
+    lease = world.lease()
+    world.add(*specs(40))
+    world.batch("contracts", *specs(20))
+    world.take(lease, world.dispatch(20))
+    world.dispatch(20)
+    dead = world.lease(worker="dead")
+    world.take(dead, world.dispatch(20))
+    world.let_die(dead)
+    flow = world.value("SELECT flow_id FROM jobs LIMIT 1")
+    loops = {
+        "flows": lambda c: dispatching.active_flows(c),
+        "outstanding": lambda c: dispatching.outstanding(c),
+        "claim": lambda c: dispatching.heads(world.store, c, flow, 200),
+        "urgent": lambda c: dispatching.urgent(world.store, c, 4e9, 40),
+        "retire": lambda c: dispatching.retire_if_empty(world.store, c, flow),
+        "wake": lambda c: rescuing.wake_delayed(world.store, c),
+        "recall": lambda c: rescuing.recall_untaken(world.store, c),
+        "rescue": lambda c: rescuing.rescue_dead(world.store, c),
+        "expire": lambda c: rescuing.expire_late(world.store, c),
+        "heartbeat": lambda c: leases.renew(world.store, c, lease, 1, None, 15),
+        "progress": lambda c: batches.progress(c, "contracts"),
+    }
+    scans: list[str] = []
+    used: dict[str, set[str]] = {}
+    for name, loop in loops.items():
+        with world.store.write() as connection, statements(world.store) as seen:
+            loop(connection)
+        for statement, parameters in seen:
+            with world.store.read() as connection:
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            for step in (row.detail for row in plan):
+                used.setdefault(name, set()).update(word for word in step.split() if word.startswith("ix_"))
+                if step.startswith("SCAN") and "jobs" in step and "INDEX ix_jobs_" not in step:
+                    scans.append(f"{name}: {step}: {' '.join(statement.split())}")
+                if "TEMP B-TREE FOR ORDER BY" in step and name in ("claim", "urgent", "wake", "expire"):
+                    scans.append(f"{name}: sorts: {' '.join(statement.split())}")
+    assert not scans, "\n".join(scans)
+    assert used["claim"] == {"ix_jobs_flow"}
+    assert used["urgent"] == used["expire"] == {"ix_jobs_deadline"}
+    assert used["wake"] == {"ix_jobs_delayed"}
+    for name in ("outstanding", "recall", "rescue", "heartbeat", "progress"):
+        assert "ix_jobs_outstanding" in used[name], name

@@ -1,0 +1,281 @@
+"""The store as its tests drive it: the steps of a job's life, each in its own transaction."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+from sqlalchemy import Connection, Row, event, text
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store import batches, dispatching, leases, rescuing
+from trivet_tasks.store.dispatching import Claimed, Head
+from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.enqueue import Accepted, BatchRef, DirectDispatch, insert
+from trivet_tasks.store.finishing import End, Finished, GoOn, Next, Settlement, Wait, Written, finish
+from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
+from trivet_tasks.usage import Usage
+from uuid_utils import uuid7
+
+DEADLINE_S = 30.0
+ROUTE = "bedrock-us-east-1"
+OTHER_ROUTE = "vertex-us-east5"
+MODEL = "claude-sonnet-5-5"
+ESTIMATE = Decimal("0.25")
+SUCCESS = End(JobState.SUCCEEDED, message=b'{"content":[]}', stop_reason="end_turn")
+WAIT = Wait(None, 0, "", 0.0, None, None, None)
+
+
+def spec(words: str = "hello", *, latency: Latency = Latency.BATCH, model: str = MODEL, **terms: Any) -> JobSpec:
+    """A request as validation makes it; equal words make an equal fingerprint."""
+    body = b'{"messages":[{"role":"user","content":"%s"}]}' % words.encode()
+    digest = blake2b(model.encode() + body, digest_size=16).hexdigest()
+    return JobSpec(model, latency, body, digest, input_estimate=len(words), max_tokens=100, **terms)
+
+
+def specs(count: int, **terms: Any) -> list[JobSpec]:
+    return [spec(f"document {number}", **terms) for number in range(count)]
+
+
+def go_on(route: str = OTHER_ROUTE, *, until: float = 4e9, tried: str = ROUTE) -> GoOn:
+    return GoOn(route, until, tried, 1.5, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy")
+
+
+class World:
+    """One database and what schedulers, workers and clients do to it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def sql(self, statement: str, **parameters: object) -> list[Row[Any]]:
+        with self.store.write() as connection:
+            result = connection.execute(text(statement), parameters)
+            return list(result) if result.returns_rows else []
+
+    def value(self, statement: str, **parameters: object) -> Any:
+        return self.sql(statement, **parameters)[0][0]
+
+    def now(self) -> float:
+        with self.store.read() as connection:
+            return self.store.now(connection)
+
+    def job(self, job_id: str) -> Row[Any]:
+        (row,) = self.sql("SELECT * FROM jobs WHERE id = :id", id=job_id)
+        return row
+
+    def states(self) -> dict[str, int]:
+        return {row.state: row.n for row in self.sql("SELECT state, count(*) AS n FROM jobs GROUP BY state")}
+
+    # producers
+
+    def insert(
+        self, connection: Connection, group: Sequence[JobSpec], batch: BatchRef | None = None, **how: Any
+    ) -> list[Accepted]:
+        return insert(self.store, connection, group, classes=DEFAULTS, batch=batch, **how)
+
+    def add(
+        self, *group: JobSpec, batch: BatchRef | None = None, direct: DirectDispatch | None = None
+    ) -> list[Accepted]:
+        with self.store.write() as connection:
+            return self.insert(connection, group, batch, direct=direct)
+
+    def batch(self, name: str, *group: JobSpec, opened: bool = True) -> BatchRef:
+        with self.store.write() as connection:
+            loading = batches.begin_loading(self.store, connection, name)
+        reference = BatchRef(loading.id, name)
+        for at in range(0, len(group), BULK_ROWS):
+            self.add(*group[at : at + BULK_ROWS], batch=reference)
+        if opened:
+            self.open(reference)
+        return reference
+
+    def open(self, batch: BatchRef) -> None:
+        with self.store.write() as connection:
+            batches.open_batch(connection, batch.id)
+
+    def progress(self, name: str) -> batches.Progress:
+        with self.store.read() as connection:
+            return batches.progress(connection, name)
+
+    # schedulers
+
+    def heads(self, connection: Connection, limit: int) -> list[Head]:
+        """The next in line over all flows."""
+        found: list[Head] = []
+        for flow in dispatching.active_flows(connection):
+            found += dispatching.heads(self.store, connection, flow.id, limit)
+        return sorted(found, key=lambda head: head.rank)[:limit]
+
+    def dispatch(self, limit: int = 100, route: str = ROUTE, *, within_s: float = 15.0) -> list[Claimed]:
+        """Claim the next in line, in order."""
+        with self.store.write() as connection:
+            dispatching.lock(self.store, connection)
+            heads = self.heads(connection, limit)
+            if not heads:
+                return []
+            until = self.store.now(connection) + within_s
+            marked = dispatching.mark_dispatched(connection, [head.id for head in heads], route, until)
+            dispatching.advance_clock(connection, max(head.rank for head in heads))
+        claimed = {job.id: job for job in marked}
+        return [claimed[head.id] for head in heads if head.id in claimed]
+
+    def rescue(self) -> dict[str, int]:
+        with self.store.write() as connection:
+            return rescuing.rescue_dead(self.store, connection)
+
+    def recall(self, limit: int = BULK_ROWS) -> int:
+        with self.store.write() as connection:
+            return rescuing.recall_untaken(self.store, connection, limit)
+
+    def wake(self) -> int:
+        with self.store.write() as connection:
+            return rescuing.wake_delayed(self.store, connection)
+
+    def expire(self, limit: int = BULK_ROWS) -> tuple[list[str], tuple[int, ...]]:
+        with self.store.write() as connection:
+            return rescuing.expire_late(self.store, connection, limit)
+
+    # workers
+
+    def lease(self, *, worker: str = "worker-1", lane: str = "bulk", routes: Sequence[str] = (ROUTE, OTHER_ROUTE)) -> str:
+        lease_id = uuid7().hex
+        with self.store.write() as connection:
+            leases.open_lease(self.store, connection, lease_id, worker, lane, routes, 16, ttl_s=15.0)
+        return lease_id
+
+    def let_die(self, lease_id: str) -> None:
+        """The worker's heartbeats stopped long ago."""
+        self.sql("UPDATE leases SET expires_at = 1 WHERE id = :id", id=lease_id)
+
+    def take(
+        self, lease_id: str, claimed: Sequence[Claimed], *, route: str = ROUTE, estimate: Decimal | None = ESTIMATE
+    ) -> list[Taken]:
+        site = Worksite(lease_id, route, route.partition("-")[0], MODEL, f"wire.{MODEL}", "batch")
+        tokens = [Token(job.id, job.take_up) for job in claimed]
+        with self.store.write() as connection:
+            now = self.store.now(connection)
+            return take_up(connection, site, tokens, now=now, estimates=[estimate] * len(tokens))
+
+    def give_back(self, claimed: Sequence[Claimed]) -> None:
+        with self.store.write() as connection:
+            give_back(connection, [Token(job.id, job.take_up) for job in claimed])
+
+    def running(self, count: int = 1, **how: Any) -> tuple[str, list[Taken]]:
+        """That many new jobs, taken up by a new worker."""
+        lease_id = self.lease()
+        self.add(*specs(count, **how))
+        return lease_id, self.take(lease_id, self.dispatch(count))
+
+    def finish(self, *group: Finished) -> Written:
+        with self.store.write() as connection:
+            return finish(self.store, connection, group)
+
+    def end(self, lease_id: str, jobs: Sequence[Taken], then: Next = SUCCESS, *, cost: str | None = "0.01") -> Written:
+        return self.finish(*(finished(job, lease_id, then, cost=cost) for job in jobs))
+
+
+def finished(
+    job: Taken,
+    lease_id: str,
+    then: Next = SUCCESS,
+    *,
+    outcome: Outcome | None = None,
+    cost: str | None = "0.01",
+    estimated: bool = False,
+) -> Finished:
+    """A call that is over, with a usage of 10 tokens in and 5 out."""
+    succeeded = isinstance(then, End) and then.state is JobState.SUCCEEDED
+    said = outcome or (Outcome.SUCCEEDED if succeeded else Outcome.OVERLOADED)
+    settlement = Settlement(
+        job.attempt_id,
+        said,
+        0.5,
+        status=200 if said is Outcome.SUCCEEDED else 529,
+        request_id="req_1",
+        message=None if said is Outcome.SUCCEEDED else "busy",
+        usage=Usage(input_tokens=10, output_tokens=5),
+        cost_usd=Decimal(cost) if cost is not None else None,
+        estimated=estimated,
+    )
+    return Finished(job.id, job.take_up, lease_id, settlement, then)
+
+
+def together(*works: Callable[[], object]) -> None:
+    """Run all at once in threads; raise the first of their errors."""
+    barrier = threading.Barrier(len(works))
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            barrier.wait(DEADLINE_S)
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive(), "a thread hangs"
+    if errors:
+        raise errors[0]
+
+
+class InThread:
+    """A piece of work that goes on beside the test; `result` waits for it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self) -> Any:
+        self._thread.join(DEADLINE_S)
+        assert self.over, "it hangs"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def until_blocked(world: World, work: InThread) -> None:
+    """Wait until somebody in this PostgreSQL database waits for another's lock (or `work` is over)."""
+    deadline = time.monotonic() + DEADLINE_S
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    while not work.over and world.value(waiting) == 0:
+        assert time.monotonic() < deadline, "nobody is blocked"
+        time.sleep(0.005)
+
+
+@contextmanager
+def statements(store: Store) -> Iterator[list[tuple[str, Any]]]:
+    """The SQL statements executed meanwhile, with their parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, many: bool) -> None:
+        if not many:
+            seen.append((statement, parameters))
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(store.engine, "before_cursor_execute", note)

@@ -1,0 +1,47 @@
+"""One running Trivet per database serves the whole suite: real processes, the simulator for the providers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import PostgresServer
+from trivet.testing import RunningTrivet, running_trivet
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+
+DATABASES = ("sqlite", "postgres")
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
+    """A Trivet on each database, started once."""
+    folder: Path = tmp_path_factory.mktemp("system")
+    if request.param == "sqlite":
+        with running_trivet(folder) as trivet:
+            yield trivet
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.create_database("system")
+    store = Store(url)
+    upgrade(store)
+    store.close()
+    with running_trivet(folder, store_url=url) as trivet:
+        yield trivet
+
+
+@pytest.fixture
+def system(running: RunningTrivet) -> Iterator[RunningTrivet]:
+    """The running Trivet with every fault taken back, before and after the test."""
+    running.reset()
+    yield running
+    running.reset()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one running system stay in one process of xdist, so that there is one system per database."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        database = callspec.params.get("running") if callspec else None
+        if database:
+            item.add_marker(pytest.mark.xdist_group(f"system-{database}"))

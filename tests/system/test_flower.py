@@ -1,0 +1,410 @@
+"""Flower with real processes: what it lists, what it counts, who may look, and that no prompt gets there."""
+
+import base64
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from trivet import Client
+from trivet.embedded import EmbeddedValkey
+from trivet.flower_app.shown_events import shown
+from trivet.processes import Supervisor
+from trivet.simulated import ROUTES, write_config
+from trivet_simulator import SimulatorProcess
+from trivet_tasks.celery_app import make_app
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk
+from trivet_tasks.settings import load_settings
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.engine import Store
+
+DEADLINE_S = 40.0
+TRIVET = [sys.executable, "-m", "trivet"]
+PASSWORD = "flowers-in-may"
+MARKER = "the-secret-of-the-prompt-7b1f"
+BATCH = "contracts <b>2026</b>"
+QUEUES = {f"{route}.{latency}" for route in ROUTES for latency in Latency}
+
+pytestmark = pytest.mark.timeout(180)
+
+
+Found = TypeVar("Found")
+
+
+def until(find: Callable[[], Found], accepted: Callable[[Found], object], what: str) -> Found:
+    """What `find` gives as soon as it is accepted."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not accepted(found := find()):
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass(frozen=True)
+class Page:
+    status: int
+    body: str
+
+
+def get(url: str, *, user: str | None = f"ops:{PASSWORD}", data: bytes | None = None) -> Page:
+    headers = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"} if user else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as answer:
+            return Page(answer.status, answer.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Page(error.code, error.read().decode())
+
+
+def started_at(log: Path) -> str:
+    """The address that Flower printed, without the page."""
+    return re.findall(r"Flower is at (http://\S+)/broker", log.read_text())[-1]
+
+
+@dataclass(frozen=True)
+class Running:
+    folder: Path
+    flower: str
+    parts: Supervisor
+    client: Client
+    redis: redis.Redis
+
+    def broker_page(self) -> str:
+        page = get(f"{self.flower}/broker")
+        assert page.status == 200, page.body
+        return page.body
+
+    def api(self, path: str) -> Any:
+        page = get(f"{self.flower}/api/{path}")
+        assert page.status == 200, page.body
+        return json.loads(page.body)
+
+    def start_worker(self, lane: str) -> None:
+        self.parts.start(lane, [*TRIVET, "worker", "--lane", lane], log_path=self.folder / f"{lane}.log", restart=False)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Simulator, broker, scheduler and Flower; no worker yet."""
+    folder = tmp_path_factory.mktemp("flower")
+    with contextlib.ExitStack() as stack:
+        simulator = stack.enter_context(SimulatorProcess("--latency-median", "0.1"))
+        config = write_config(folder / "trivet.toml", simulator.endpoints, sections={"leases": {"ttl_s": 60}})
+        settings = load_settings(config)
+        stack.enter_context(EmbeddedValkey(settings.data_dir))
+        client = stack.enter_context(Client(settings=settings))
+        environment = {"TRIVET_CONFIG": str(config), "FLOWER_BASIC_AUTH": f"ops:{PASSWORD}"}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            parts = stack.enter_context(Supervisor())
+            parts.start("scheduler", [*TRIVET, "scheduler"], log_path=folder / "scheduler.log")
+            parts.start("flower", [*TRIVET, "flower", "--port", "0"], log_path=folder / "flower.log")
+            for part in ("scheduler", "flower"):
+                parts.wait_ready(part, DEADLINE_S)
+            shared = stack.enter_context(redis.Redis.from_url(settings.redis_url))
+            yield Running(folder, started_at(folder / "flower.log"), parts, client, shared)
+
+
+def number(page: str, element: str) -> int:
+    """The number in one of the cards at the top of the page."""
+    found = re.search(rf'id="{element}">([\d,]+)<', page)
+    return int(found[1].replace(",", "")) if found else -1
+
+
+def rows(page: str) -> list[list[str]]:
+    """Every table row of the page as the text of its cells."""
+    return [
+        [" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)]
+        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.S)
+    ]
+
+
+def requests(count: int) -> Iterator[dict[str, Any]]:
+    for index in range(count):
+        yield {"prompt": f"{MARKER} document {index}", "model": "claude-sonnet-5-5", "max_tokens": 40}
+
+
+def decoded(message: bytes) -> bytes:
+    """A message of Celery's with its body, which stands there in base64."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return message + b"\n" + base64.b64decode(json.loads(message)["body"])
+    return message
+
+
+def everything_in(server: redis.Redis) -> bytes:
+    """Every key of the database with its value, bodies of messages decoded."""
+    read: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": lambda key: [server.get(key)],
+        b"list": lambda key: server.lrange(key, 0, -1),
+        b"hash": lambda key: [part for pair in server.hgetall(key).items() for part in pair],
+        b"set": server.smembers,
+        b"zset": lambda key: server.zrange(key, 0, -1),
+        b"none": lambda key: [],
+    }
+    found: list[bytes] = []
+    for key in server.scan_iter():
+        found += [key, *(decoded(value) for value in read[server.type(key)](key) if value is not None)]
+    return b"\n".join(found)
+
+
+def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running: Running) -> None:
+    running.client.submit_many(requests(1200), name=BATCH, latency="batch")
+    running.client.submit("hello", model="claude-sonnet-5-5", max_tokens=40, latency="deferred")
+
+    page = until(running.broker_page, lambda page: number(page, "trivet-waiting") == 1201, "1,201 waiting")
+
+    table = rows(page)
+    assert ["batch", "1,200", "0", "0", "1,200"] in [row[:5] for row in table]
+    assert ["contracts &lt;b&gt;2026&lt;/b&gt;", "1,200", "0", "0", "1,200"] in [row[:5] for row in table]
+    assert ["without a batch", "1", "0", "0", "1"] in [row[:5] for row in table]
+    queues = {row[0]: row[1:] for row in table if row and row[0] in QUEUES}
+    assert set(queues) == QUEUES
+    assert all(row == ["0", "0", "0", "—", "none"] for row in queues.values())
+    assert {queue["name"] for queue in running.api("queues/length")["active_queues"]} == QUEUES
+
+
+def test_the_backlog_is_among_the_metrics(running: Running) -> None:
+    def metrics() -> str:
+        return get(f"{running.flower}/metrics", user=None).body
+
+    waiting = 'trivet_waiting_jobs{class="batch",state="waiting"} 1200.0'
+    text = until(metrics, lambda text: waiting in text, waiting)
+    assert "trivet_backlog_current 1.0" in text
+    assert re.search(r'trivet_oldest_waiting_seconds\{class="deferred"\} [\d.]*[1-9]', text)
+    assert 'trivet_route_jobs{class="async",route="vertex-global",state="running"} 0.0' in text
+
+
+@pytest.mark.parametrize("path", ["broker", "tasks", "api/queues/length", "api/tasks"])
+def test_without_the_password_nothing_is_shown(running: Running, path: str) -> None:
+    for user in (None, "ops:wrong"):
+        answer = get(f"{running.flower}/{path}", user=user)
+        assert answer.status == 401
+        assert "anthropic" not in answer.body
+
+
+def test_flower_changes_nothing(running: Running) -> None:
+    answer = get(f"{running.flower}/api/task/send-task/trivet.run.anthropic", data=b'{"args": []}')
+    assert answer.status == 403
+
+
+def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Running) -> None:
+    with running.redis.pubsub(ignore_subscribe_messages=True) as published:
+        published.psubscribe("*")
+        for lane in ("realtime", "bulk"):
+            running.start_worker(lane)
+            running.parts.wait_ready(lane, DEADLINE_S)
+        served = set(until(lambda: running.api("workers?status=1"), lambda names: len(names) == 2, "both workers"))
+        assert {name.rpartition(".")[0] for name in served} == {"all.realtime", "all.bulk"}
+
+        ended = [result.status for result in running.client.batch(BATCH).results(timeout=DEADLINE_S)]
+
+        # a worker that lives and takes nothing: what was dispatched to it stays in the queues, to be looked at
+        control = make_app(running.client.settings).control
+        bulk = [queue for queue in sorted(QUEUES) if not queue.endswith(".realtime")]
+        for queue in bulk:
+            control.cancel_consumer(queue)
+        until(
+            lambda: control.inspect(timeout=1).active_queues() or {},
+            lambda queues: all(not served for name, served in queues.items() if name.startswith("all.bulk")),
+            "the bulk worker to pause",
+        )
+        batch = running.client.submit_many(requests(400), name="stuck", latency="async")
+        page = until(
+            running.broker_page,
+            lambda page: number(page, "trivet-dispatched") > 0,
+            "dispatched jobs",
+        )
+        assert any(int(row[1]) and int(row[2]) for row in rows(page) if row and row[0] in QUEUES)
+        standing = everything_in(running.redis)
+        for queue in bulk:
+            control.add_consumer(queue)
+        job_ids = [job.id for job in running.client.jobs(batch="stuck", limit=400)]
+        assert any(job.encode() in standing for job in job_ids), "the messages were not looked into"
+
+        ended += [result.status for result in batch.results(timeout=DEADLINE_S)]
+        assert ended == ["succeeded"] * 1600
+
+        tasks = until(
+            lambda: running.api("tasks"),
+            lambda tasks: any(task["state"] == "SUCCESS" for task in tasks.values()),
+            "a task that has ended",
+        )
+        sent = [decoded(message["data"]) for message in iter(lambda: published.get_message(timeout=0.2), None)]
+
+    assert any(b"task-succeeded" in message for message in sent), "the events were not looked into"
+    for task in tasks.values():
+        said = re.fullmatch(r"jobs=(\d+), class=(\w+), route=([\w-]+), model=claude-sonnet-5-5", task["args"])
+        assert said, task["args"]
+        assert 1 <= int(said[1]) <= 32
+        assert task["routing_key"] == f"{said[3]}.{said[2]}"
+        assert said[3] in ROUTES
+        assert task["name"] == f"trivet.run.{ROUTES[said[3]]['provider']}"
+        assert task["worker"] in served
+
+    some = next(iter(tasks))
+    column = "order%5B0%5D%5Bcolumn%5D=0&columns%5B0%5D%5Bdata%5D=received&order%5B0%5D%5Bdir%5D=desc"
+    paths = ["broker", "tasks", f"tasks/datatable?draw=1&start=0&length=100&{column}", f"task/{some}", "workers?json=1"]
+    paths += ["api/tasks", f"api/task/info/{some}", "api/workers?refresh=1", "metrics"]
+    paths += [f"worker/{name}" for name in served] + [f"api/workers?refresh=1&workername={name}" for name in served]
+    shown_pages = [get(f"{running.flower}/{path}") for path in paths]
+    assert [page.status for page in shown_pages] == [200] * len(paths)
+    assert "jobs=" in shown_pages[2].body
+    kept = running.client.job(job_ids[0])
+    assert MARKER in stored_request(running, kept.id), "the marker is not in the prompts"
+    for where in [*(page.body.encode() for page in shown_pages), *sent, standing, everything_in(running.redis)]:
+        assert MARKER.encode() not in where
+
+
+def stored_request(running: Running, job_id: str) -> str:
+    store = Store(running.client.settings.store_url)
+    try:
+        with store.read() as connection:
+            row = connection.execute(text("SELECT body FROM job_requests WHERE job_id = :id"), {"id": job_id}).one()
+            return bytes(row.body).decode()
+    finally:
+        store.close()
+
+
+def test_queues_stay_on_the_page_when_their_workers_are_gone(running: Running) -> None:
+    if running.parts.pid("bulk") is None:
+        running.start_worker("bulk")
+        running.parts.wait_ready("bulk", DEADLINE_S)
+
+    def workers() -> str:
+        return next(row[-1] for row in rows(running.broker_page()) if row and row[0] == "anthropic.batch")
+
+    until(workers, lambda count: count == "1", "a worker on the page")
+    running.parts.signal("bulk", signal.SIGTERM)
+    until(workers, lambda count: count == "none", "no worker on the page")
+    assert {row[0] for row in rows(running.broker_page()) if row} >= QUEUES
+    assert {queue["name"] for queue in running.api("queues/length")["active_queues"]} >= QUEUES
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `trivet flower` on a configuration, its output in pipes; ends it by its id."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(config: str, *options: str) -> subprocess.Popen[str]:
+        (tmp_path / "trivet.toml").write_text(config)
+        process = subprocess.Popen(
+            [*TRIVET, "flower", *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=DEADLINE_S)
+
+
+NOWHERE = """
+[store]
+url = "postgresql://trivet:hidden@127.0.0.1:1/trivet"
+[broker]
+url = "redis://:hidden@127.0.0.1:1/0"
+[routes.anthropic]
+provider = "anthropic"
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_with_database_and_broker_away_the_page_says_so_and_flower_still_stops(
+    alone: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    flower = alone(NOWHERE, "--port", "0")
+    assert flower.stdout is not None
+    said = flower.stdout.readline()
+    page = get(said.removeprefix("Flower is at ").strip(), user=None)
+    assert page.status == 200
+    assert "The database postgresql+psycopg://trivet:***@127.0.0.1:1/trivet cannot be used" in page.body
+    assert "The broker does not answer" in page.body
+    assert {row[0]: row[1] for row in rows(page.body) if row}["anthropic.realtime"] == "—"
+    assert "hidden" not in page.body
+    metrics = get(said.removeprefix("Flower is at ").strip().replace("/broker", "/metrics"), user=None)
+    assert "trivet_backlog_current 0.0" in metrics.body
+    assert "trivet_waiting_jobs" not in metrics.body
+    flower.send_signal(number)
+    _, errors = flower.communicate(timeout=DEADLINE_S)
+    assert flower.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert "hidden" not in errors
+
+
+def test_a_port_that_is_taken_is_said_plainly(alone: Callable[..., subprocess.Popen[str]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        flower = alone("", "--port", str(port))
+        _, errors = flower.communicate(timeout=DEADLINE_S)
+    assert flower.returncode == 2
+    assert errors.strip() == (
+        f"trivet: The port 127.0.0.1:{port} is taken by another program. Choose another with --port, or stop that one."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--basic-auth", "hidden"], "--basic-auth: entry 1 of 1 is not of the form user:password."),
+        (["--address", "256.1.1.1"], "Flower cannot listen on 256.1.1.1:5555"),
+    ],
+)
+def test_wrong_options_are_said_plainly(
+    alone: Callable[..., subprocess.Popen[str]], options: list[str], message: str
+) -> None:
+    flower = alone("", *options)
+    _, errors = flower.communicate(timeout=DEADLINE_S)
+    assert flower.returncode == 2
+    assert message in errors
+    assert "Traceback" not in errors
+    assert "hidden" not in errors
+
+
+def test_a_chunk_is_described_with_its_number_of_jobs_first() -> None:
+    chunk = Chunk(
+        "vertex-global", "vertex", Latency.ASYNC, "claude-opus-5", (Claimed("a", 1, 9, 9), Claimed("b", 2, 9, 9))
+    )
+    event = shown({"type": "task-received", "uuid": "1", "args": str(chunk), "kwargs": "{}"})
+    assert event["args"] == "jobs=2, class=async, route=vertex-global, model=claude-opus-5"
+    assert event["routing_key"] == "vertex-global.async"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        f"['{MARKER}']",
+        f"(route=a, class=batch, model=m, jobs={MARKER})",
+        f"(route=a, class=batch, model=m, jobs=1, {MARKER})",
+        f"(route=a, class={MARKER}, model=m, jobs=1)",
+    ],
+)
+def test_whatever_else_a_task_says_is_not_shown(args: str) -> None:
+    event = {
+        "type": "task-failed",
+        "uuid": "1",
+        "args": args,
+        "kwargs": f"{{'prompt': '{MARKER}'}}",
+        "result": f"'{MARKER}'",
+        "exception": f"ValueError('{MARKER}')",
+        "traceback": f"Traceback …\nValueError: {MARKER}",
+    }
+    assert MARKER not in json.dumps(shown(event))
+    assert shown(event)["exception"] == "ValueError: see the worker's log"

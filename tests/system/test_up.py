@@ -1,0 +1,192 @@
+"""`trivet up --simulate` and `trivet worker`, as a person starts and stops them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from trivet import Client
+from trivet_simulator import Control
+
+START_S = 90.0
+STOP_S = 10.0
+MODEL = "claude-sonnet-5-5"
+
+
+@dataclass
+class Up:
+    """A running `trivet up --simulate --json` and what it said when it was up."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    said: dict[str, Any]
+
+    @property
+    def errors(self) -> str:
+        """What it wrote to stderr so far."""
+        return (self.folder / "stderr").read_text(encoding="utf-8")
+
+    def everything(self) -> list[psutil.Process]:
+        """It, all its descendants, and the broker, which is in a session of its own."""
+        root = psutil.Process(self.process.pid)
+        broker = psutil.Process(int((self.folder / ".trivet" / "valkey.pid").read_text(encoding="ascii")))
+        return list({process.pid: process for process in (root, *root.children(recursive=True), broker)}.values())
+
+    def interrupt(self) -> float:
+        """Ctrl-C; seconds until it was gone."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(STOP_S * 3)
+        return time.monotonic() - begun
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[Up]:
+    folder.mkdir(exist_ok=True)
+    with (folder / "stderr").open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trivet", "up", "--simulate", "--json", *arguments],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()  # ends by itself: `up` gives up when its parts do not come up
+        assert line, (folder / "stderr").read_text(encoding="utf-8")
+        yield Up(process, folder, json.loads(line))
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_S * 3)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_S)
+        process.stdout.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in os.environ:
+        if name.startswith("TRIVET_"):
+            monkeypatch.delenv(name)
+    return tmp_path / "work"
+
+
+def until(true: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not true():
+        assert time.monotonic() < deadline, f"waited {deadline_s:g} s for {what}"
+        time.sleep(0.02)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_jobs_run_and_ctrl_c_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(folder, "--workers", "2") as up:
+        monkeypatch.chdir(folder)
+        with Client() as client:  # no configuration: the same store and broker by the defaults
+            for latency in ("realtime", "batch"):
+                result = client.submit("Hello.", model=MODEL, max_tokens=20, latency=latency, cache=False).result(timeout=30)
+                assert result.status == "succeeded", result.error
+                assert result.text
+        second = subprocess.run(
+            [sys.executable, "-m", "trivet", "up", "--simulate"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert second.returncode == 2
+        assert f"already running in {folder}" in second.stderr
+        assert f"process {up.process.pid}" in second.stderr
+
+        processes = up.everything()
+        assert len(processes) >= 8  # up, broker, simulator, scheduler, two workers of two lanes
+        assert up.interrupt() < STOP_S
+        assert up.process.returncode == 0
+        assert alive(processes) == []
+        assert [f"  {name} stopped" for name in up.said["processes"] if f"  {name} stopped" not in up.errors] == []
+    assert (folder / ".trivet").stat().st_mode & 0o777 == 0o700
+
+
+def test_it_stops_in_time_while_calls_hang_and_the_jobs_survive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(folder, "--workers", "1") as up:
+        monkeypatch.chdir(folder)
+        control = Control(up.said["simulator"]["control"])
+        for provider in up.said["simulator"]["providers"]:
+            control.fault(provider, "hang")
+        with Client() as client:
+            batch = client.submit_many(
+                [{"prompt": f"Document {n}", "model": MODEL, "max_tokens": 20} for n in range(20)], name="hanging"
+            )
+            control.wait_for_calls(1, timeout=30, of="started")
+            processes = up.everything()
+            assert up.interrupt() < STOP_S
+            assert alive(processes) == []
+            progress = batch.progress()
+            assert progress.succeeded + progress.failed + progress.expired == 0
+
+
+def test_a_part_that_dies_is_told_of_and_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(folder, "--workers", "1") as up:
+        monkeypatch.chdir(folder)
+        simulator, worker = (up.said["processes"][name] for name in ("simulator", "worker-1-bulk"))
+        for pid in (simulator, worker):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: up.errors.count("was killed by signal 9") == 2, "both ends to be told")
+        assert str(folder / ".trivet" / "logs" / "worker-1-bulk.log") in up.errors
+        with Client() as client:  # the simulator came back where the routes look for it
+            result = client.submit("Hello.", model=MODEL, max_tokens=20).result(timeout=60)
+        assert result.status == "succeeded", result.error
+
+
+def test_a_worker_without_a_lane_runs_both_until_it_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(folder, "--workers", "1") as up:
+        ready = folder / "ready"
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "trivet", "--config", up.said["config"], "worker", "--routes", "anthropic"],
+            cwd=folder,
+            env={**os.environ, "TRIVET_READY_FILE": str(ready)},
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            until(ready.exists, "the worker to be ready", START_S)
+            lanes = psutil.Process(worker.pid).children(recursive=True)
+            served = {lane: [p for p in lanes if lane in p.cmdline()] for lane in ("realtime", "bulk")}
+            assert all(served.values()), lanes
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(STOP_S * 2) == 0
+            assert alive(lanes) == []
+        finally:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait(STOP_S)
+
+
+def test_a_worker_that_cannot_work_as_configured_exits_with_2(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "trivet.toml").write_text('[routes.one]\nprovider = "anthropic"\n', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "trivet", "worker", "--routes", "two"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no route is called 'two'" in done.stderr
+    assert "Traceback" not in done.stderr

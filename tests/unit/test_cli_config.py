@@ -1,0 +1,295 @@
+"""`trivet config`, `trivet db` and how wrong configurations are told, through the real command."""
+
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from trivet.config_template import found_credentials, template
+from trivet_tasks.settings import CONFIG_NAME, Settings, load_settings
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / CONFIG_NAME
+SECRETS = {
+    "ANTHROPIC_API_KEY": "sk-ant-very-secret",
+    "AWS_BEARER_TOKEN_BEDROCK": "bedrock-very-secret",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/very-secret.json",
+}
+_CREDENTIALS = ("TRIVET_", "ANTHROPIC_", "AWS_", "GOOGLE_", "CLOUD_ML_", "CLOUDSDK_")
+UNREACHABLE = "127.0.0.1:1"  # port 1, tcpmux, is served nowhere
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in os.environ:
+        if name.startswith(_CREDENTIALS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trivet(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command; whatever it says, a traceback is never among it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trivet", *arguments],
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    return done
+
+
+def defaults(folder: Path) -> dict[str, object]:
+    assert not (folder / CONFIG_NAME).exists()
+    return load_settings().model_dump()
+
+
+# --- config init
+
+
+def test_init_without_credentials_proposes_nothing_and_changes_nothing(folder: Path) -> None:
+    before = defaults(folder)
+    done = trivet("config", "init")
+    assert done.returncode == 0
+    assert done.stdout.count("commented out") == 3
+    assert load_settings().model_dump() == before
+
+
+def test_what_init_shows_commented_out_are_the_defaults(folder: Path) -> None:
+    before = defaults(folder)
+    text = template(found_credentials({}, folder))
+    head, _, tail = text.partition("# Routes:")
+    tail = tail[tail.index("[classes.realtime]") :]
+    lines = [re.sub(r"^# (?=[a-z_]+ = )", "", line) for line in (head + tail).splitlines()]
+    (folder / CONFIG_NAME).write_text("\n".join(lines), encoding="utf-8")
+    read = tomllib.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    assert set(read) == {"store", "broker", "redis", "classes", "health", "leases", "worker"}
+    assert all(read.values())
+    after = load_settings().model_dump()
+    assert after.pop("store") == {"url": "sqlite:///.trivet/trivet.db"}  # what the empty default stands for
+    del before["store"]
+    assert after == before
+
+
+def test_init_proposes_routes_for_what_it_finds_and_writes_no_secret(folder: Path) -> None:
+    places = {"AWS_REGION": "eu-central-1", "GOOGLE_CLOUD_PROJECT": "our-project"}
+    done = trivet("config", "init", env={**SECRETS, **places})
+    assert done.returncode == 0
+    written = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+    assert not [secret for secret in SECRETS.values() if secret in written + done.stdout]
+    settings = load_settings()
+    assert {name: (r.provider, r.region, r.project) for name, r in settings.routes.items()} == {
+        "bedrock-eu-central-1": ("bedrock", "eu-central-1", None),
+        "vertex-us-east5": ("vertex", "us-east5", "our-project"),
+        "anthropic": ("anthropic", None, None),
+    }
+    keys = {name: str(route.api_key) for name, route in settings.routes.items() if route.api_key}
+    assert keys == {"bedrock-eu-central-1": "env:AWS_BEARER_TOKEN_BEDROCK", "anthropic": "env:ANTHROPIC_API_KEY"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "usable"),
+    [
+        ({"ANTHROPIC_API_KEY": "x"}, None, {"anthropic"}),
+        ({"ANTHROPIC_API_KEY": ""}, None, set()),
+        ({"AWS_PROFILE": "x"}, None, {"bedrock"}),
+        ({}, ".aws/credentials", {"bedrock"}),
+        ({}, ".config/gcloud/application_default_credentials.json", set()),
+        ({"GOOGLE_CLOUD_PROJECT": "p"}, ".config/gcloud/application_default_credentials.json", {"vertex"}),
+        ({"GOOGLE_CLOUD_PROJECT": "p"}, None, set()),
+    ],
+)
+def test_a_provider_is_proposed_only_with_credentials(
+    tmp_path: Path, variables: dict[str, str], file: str | None, usable: set[str]
+) -> None:
+    if file:
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    proposals = found_credentials(variables, tmp_path)
+    assert {p.settings["provider"] for p in proposals if p.usable} == usable
+    assert set(tomllib.loads(template(proposals)).get("routes", {})) == {p.name for p in proposals if p.usable}
+
+
+def test_a_strange_region_cannot_break_the_file(tmp_path: Path) -> None:
+    region = 'a"]\n[store]\nurl = "x'
+    text = template(found_credentials({"AWS_PROFILE": "x", "AWS_REGION": region}, tmp_path))
+    assert tomllib.loads(text)["routes"] == {f"bedrock-{region}": {"provider": "bedrock", "region": region}}
+
+
+def test_init_replaces_a_file_only_when_forced(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text("# mine\n", encoding="utf-8")
+    done = trivet("config", "init")
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert (folder / CONFIG_NAME).read_text(encoding="utf-8") == "# mine\n"
+    assert trivet("config", "init", "--force").returncode == 0
+    assert "[store]" in (folder / CONFIG_NAME).read_text(encoding="utf-8")
+
+
+# --- config check and show
+
+
+def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text(
+        '[routes.one]\nprovider = "anthropic"\napi_key = "env:MY_KEY"\nrequests_per_minute = 1234\n', encoding="utf-8"
+    )
+    urls = {
+        "TRIVET_STORE__URL": "postgresql://u:sekret@db.example.com/t",
+        "TRIVET_BROKER__URL": "redis://u:sekret@cache.example.com:6379/0",
+    }
+    done = trivet("config", "check", env=urls)
+    assert done.returncode == 0
+    assert "sekret" not in done.stdout
+    for expected in (CONFIG_NAME, "db.example.com", "cache.example.com", "one", "anthropic", "1,234", "env:MY_KEY (not set here)"):
+        assert expected in done.stdout, expected
+    assert "not set here" not in trivet("config", "check", env={"MY_KEY": "k-very-secret"}).stdout
+
+
+def test_check_names_every_mistake_and_exits_with_2(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text(
+        '[brokr]\nurl = ""\n[routes.a]\nprovider = "bedrock"\nrequest_per_minute = 3\napi_key = "sk-ant-secret"\n',
+        encoding="utf-8",
+    )
+    done = trivet("config", "check")
+    assert done.returncode == 2
+    assert "brokr: unknown key. Did you mean broker?" in done.stderr
+    assert "request_per_minute: unknown key. Did you mean requests_per_minute?" in done.stderr
+    assert str(folder / CONFIG_NAME) in done.stderr
+    assert "sk-ant-secret" not in done.stderr
+
+
+def test_show_prints_the_effective_settings_that_load_again(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    before = load_settings()
+    done = trivet("config", "show")
+    assert done.returncode == 0
+    (folder / CONFIG_NAME).write_text(done.stdout, encoding="utf-8")
+    after = load_settings()
+    assert _without_urls(after) == _without_urls(before)
+    assert (after.store_url, after.broker_url, after.redis_url) == (before.store_url, before.broker_url, before.redis_url)
+
+
+def test_show_as_json_has_references_and_masked_passwords(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text('[routes.one]\nprovider = "anthropic"\napi_key = "env:MY_KEY"\n', encoding="utf-8")
+    env = {"MY_KEY": "very-secret", "TRIVET_BROKER__URL": "redis://u:sekret@h:6379/0", "TRIVET_WORKER__SLOTS": "7"}
+    done = trivet("config", "show", "--json", env=env)
+    shown = json.loads(done.stdout)
+    assert shown["routes"]["one"]["api_key"] == "env:MY_KEY"
+    assert shown["broker"]["url"] == shown["redis"]["url"] == "redis://u:***@h:6379/0"
+    assert shown["worker"]["slots"] == 7
+    assert shown["classes"]["batch"]["budget_s"] == 30
+    assert "very-secret" not in done.stdout
+
+
+def _without_urls(settings: Settings) -> dict[str, object]:
+    return settings.model_dump(exclude={"store", "broker", "redis"})
+
+
+def test_the_example_loads_and_has_the_three_real_routes() -> None:
+    settings = load_settings(EXAMPLE)
+    assert {name: route.provider for name, route in settings.routes.items()} == {
+        "bedrock-us-east-1": "bedrock",
+        "vertex-us-east5": "vertex",
+        "anthropic": "anthropic",
+    }
+    assert not [route for route in settings.routes.values() if route.base_url]
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert not [variable for variable in SECRETS if f"Needs {variable}" not in text]
+
+
+# --- db
+
+
+def test_db_upgrade_creates_and_says_from_where_to_where(folder: Path) -> None:
+    assert json.loads(trivet("db", "version", "--json").stdout)["version"] is None
+    assert not (folder / ".trivet" / "trivet.db").exists()
+    first = trivet("db", "upgrade")
+    assert first.returncode == 0
+    assert "no schema → 0001" in first.stdout
+    assert "0001 → 0001" in trivet("db", "upgrade").stdout
+    version = json.loads(trivet("db", "version", "--json").stdout)
+    assert version["version"] == version["newest"] == "0001"
+
+
+@pytest.mark.parametrize("command", [("db", "upgrade"), ("up", "--simulate")])
+def test_a_database_from_a_newer_version_is_refused(folder: Path, command: tuple[str, ...]) -> None:
+    trivet("db", "upgrade")
+    with sqlite3.connect(folder / ".trivet" / "trivet.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    done = trivet(*command)
+    assert done.returncode == 2
+    assert "9999" in done.stderr
+    assert "newer" in done.stderr
+
+
+# --- what is not there
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        (("db", "upgrade"), {"TRIVET_STORE__URL": f"postgresql://u:sekret@{UNREACHABLE}/t"}),
+        (("up", "--simulate"), {"TRIVET_STORE__URL": f"postgresql://u:sekret@{UNREACHABLE}/t"}),
+        (("up", "--simulate"), {"TRIVET_BROKER__URL": f"redis://u:sekret@{UNREACHABLE}/0"}),
+    ],
+)
+def test_what_does_not_answer_is_named_without_its_password(
+    folder: Path, command: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    done = trivet(*command, env=variables)
+    assert done.returncode == 2
+    assert f"u:***@{UNREACHABLE}" in done.stderr
+    assert "Is the server running and the URL right?" in done.stderr
+    assert "sekret" not in done.stderr
+
+
+def test_a_file_that_is_no_database_is_named(folder: Path) -> None:
+    (folder / "notes.txt").write_text("not a database at all\n" * 10, encoding="utf-8")
+    done = trivet("db", "upgrade", env={"TRIVET_STORE__URL": "sqlite:///notes.txt"})
+    assert done.returncode == 2
+    assert "notes.txt" in done.stderr
+
+
+def test_simulate_names_a_port_that_is_taken(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = trivet("simulate", "--bedrock-port", str(port))
+    assert done.returncode == 2
+    assert f"port {port} for bedrock" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_up_names_a_flower_port_that_is_taken(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = trivet("up", "--simulate", "--flower", "--flower-port", str(port))
+    assert done.returncode == 2
+    assert f"--flower-port: {port}" in done.stderr
+
+
+def test_up_without_routes_says_what_to_do(folder: Path) -> None:
+    done = trivet("up")
+    assert done.returncode == 2
+    assert "trivet config init" in done.stderr
+    assert "--simulate" in done.stderr
+    assert not (folder / ".trivet").exists()
+
+
+def test_up_does_not_mix_simulated_with_real_routes(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text('[routes.real]\nprovider = "anthropic"\n', encoding="utf-8")
+    done = trivet("up", "--simulate")
+    assert done.returncode == 2
+    assert "empty folder" in done.stderr

@@ -1,0 +1,230 @@
+"""What the commands print and read without a running system: tables, times, results files, the backlog's queries."""
+
+import io
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import event, text
+
+from trivet.cli import context
+from trivet.cli.result_json import result_line
+from trivet.cli.results_file import ResultsFile
+from trivet.cli.spans import since, span_or_moment, span_s
+from trivet.cli.tables import Column, print_facts, print_line, print_table
+from trivet.result import Attempt, JobError, Result
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.store import backlog, batches
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.enqueue import BatchRef, insert
+from trivet_tasks.store.schema_version import upgrade
+
+COLUMNS = [Column("ROUTE"), Column("WHY", cut=True), Column("CALLS", right=True, spare=1), Column("LIMITS", spare=2)]
+ROWS = [["bedrock-us-east-1", "a reason of some length", "1,234", "500 req/min"], ["x", "[bold]y", "5", ""]]
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, width: int | None) -> str:
+    """The table as a terminal of this width shows it, or (None) as a pipe gets it."""
+    file = io.StringIO()
+    monkeypatch.delenv("COLUMNS", raising=False)
+    console = Console(file=file, width=width or 80, force_terminal=width is not None, color_system=None, highlight=False)
+    monkeypatch.setattr(context, "out", console)
+    print_table(COLUMNS, ROWS, total=["total", "", "1,239", ""])
+    return file.getvalue()
+
+
+def test_a_table_into_a_pipe_is_whole_however_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[f"{number:04}" * 30, "a reason", "5", "last"] for number in range(2)]
+    monkeypatch.setattr("tests.unit.test_cli_output.ROWS", rows, raising=False)
+    file = io.StringIO()
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(context, "out", Console(file=file, width=80))
+    print_table(COLUMNS, rows)
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[1] == f"{'0000' * 30}  a reason      5  last"
+
+
+def test_a_terminal_with_room_sees_every_column_aligned_and_markup_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed(monkeypatch, 80).splitlines() == [
+        "ROUTE              WHY                      CALLS  LIMITS",
+        "bedrock-us-east-1  a reason of some length  1,234  500 req/min",
+        "x                  [bold]y                      5",
+        "total                                       1,239",
+    ]
+
+
+def test_a_narrow_terminal_loses_the_spare_columns_first_and_then_cuts_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed(monkeypatch, 50).splitlines()[0] == "ROUTE              WHY                      CALLS"
+    assert printed(monkeypatch, 44).splitlines()[0] == "ROUTE              WHY"
+    narrow = printed(monkeypatch, 30).splitlines()
+    assert narrow[1] == "bedrock-us-east-1  a reason o…"
+    assert all(len(line) <= 30 for line in narrow)
+
+
+def test_lines_break_between_words_and_keep_their_indent(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(context, "out", Console(file=file, width=20, force_terminal=True, color_system=None))
+    print_line("", indent=4)
+    print_line("one two three four [five]", indent=4)
+    print_facts([("job", "id"), ("state", Text("open", style="red"))])
+    assert file.getvalue().splitlines() == ["", "    one two three", "    four [five]", "job    id", "state  open"]
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("90", 90), ("90s", 90), ("1.5h", 5_400), ("7D", 604_800), ("2 w", 1_209_600)]
+)
+def test_spans(given: str, seconds: float) -> None:
+    assert span_s(given) == seconds
+    assert span_or_moment(given) == seconds
+    assert since(given, now=2_000_000) == 2_000_000 - seconds
+
+
+def test_moments_are_utc_unless_they_say_otherwise() -> None:
+    assert since("2026-11-01") == 1_793_491_200
+    assert since("2026-11-01T01:00:00+01:00") == 1_793_491_200
+    assert span_or_moment("2026-11-01T00:00:00Z") == "2026-11-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("given", ["yesterday", "", "-3d", "7x"])
+def test_what_is_no_time_is_said_to_be_none(given: str) -> None:
+    with pytest.raises(InvalidRequest, match="--since"):
+        since(given)
+
+
+def result(number: int, *, status: str = "succeeded") -> Result:
+    good = status == "succeeded"
+    return Result(
+        id=f"{number:032x}",
+        key=None,
+        status=status,
+        error=None if good else JobError("overloaded", "No route answered"),
+        stop_reason="end_turn" if good else None,
+        cost_usd=Decimal("0.000000000001"),
+        route="anthropic",
+        model="claude-sonnet-5-5",
+        attempts=(Attempt("a1", "anthropic", status, 1.0, 0.5, Decimal("0.000000000001"), False, "req_1"),),
+        cached=False,
+        latency_s=1.5,
+        tags={"document": "ü.txt"},
+        raw=b'{"content":[{"type":"text","text":"hi \\u00fc"}],"usage":{"output_tokens":3}}' if good else None,
+    )
+
+
+def test_a_result_line_has_everything_and_no_digit_is_lost() -> None:
+    line = result_line(result(1))
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    value = json.loads(line)
+    assert value["text"] == "hi ü"
+    assert value["cost_usd"] == value["attempts"][0]["cost_usd"] == "0.000000000001"
+    assert value["message"]["usage"] == value["usage"] == {"output_tokens": 3}
+    failed = json.loads(result_line(result(2, status="failed")))
+    assert failed["error"] == {"outcome": "overloaded", "message": "No route answered"}
+    assert failed["text"] is failed["message"] is None
+
+
+def test_a_results_file_holds_each_result_once_over_any_number_of_runs(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with ResultsFile(path) as file:
+        for number in range(3):
+            file.write(result(number))
+        file.write(result(1))
+    whole = path.read_bytes()
+    assert whole.count(b"\n") == 3
+    path.write_bytes(whole[:-40])  # the last line cut off, as by a power cut
+    with ResultsFile(path) as file:
+        assert result(1) in file
+        assert result(2) not in file
+        for number in range(4):
+            file.write(result(number))
+    assert path.read_bytes() == whole + result_line(result(3))
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b'{"prompt":"x"}\n', b'{"id":"zz"}\n', b"a note without a line end"])
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match="line 1 is not a result"):
+        ResultsFile(path)
+    assert path.read_bytes() == content
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
+    upgrade(store)
+    yield store
+    store.close()
+
+
+def fill(store: Store) -> None:
+    """Five open and two held batch jobs, one alone that is delayed, and one at a route."""
+    settings = {"classes": DEFAULTS}
+
+    def spec(number: int, latency: Latency, not_before: float | None = None) -> JobSpec:
+        return JobSpec("claude-sonnet-5-5", latency, b"{}", f"{number:032x}", 1, 1, not_before=not_before)
+
+    with store.write() as connection:
+        for name, count in (("open", 5), ("held", 2)):
+            loading = batches.begin_loading(store, connection, name)
+            specs = [spec(number, Latency.BATCH) for number in range(count)]
+            insert(store, connection, specs, batch=BatchRef(loading.id, name), **settings)
+            batches.advance(connection, loading.id, count, "")
+            if name == "open":
+                batches.open_batch(connection, loading.id)
+        later = store.now(connection) + 3_600
+        insert(store, connection, [spec(0, Latency.ASYNC, later), spec(1, Latency.ASYNC)], **settings)
+        connection.execute(
+            text("UPDATE jobs SET state = 'dispatched', route = 'r1' WHERE fingerprint = :one AND batch_id IS NULL"),
+            {"one": f"{1:032x}"},
+        )
+        connection.execute(
+            text(
+                "UPDATE jobs SET state = 'succeeded', ended_at = created_at, batch_seq = 1 "
+                "WHERE batch_id = 1 AND fingerprint = :zero"
+            ),
+            {"zero": f"{0:032x}"},
+        )
+
+
+def test_the_backlog_counts_what_waits_and_what_stands_at_a_route(store: Store) -> None:
+    fill(store)
+    with store.read() as connection:
+        by_class = {row.latency: row for row in backlog.by_class(connection)}
+        by_batch = {row.batch: row for row in backlog.by_batch(connection, 10)}
+        (at_route,) = backlog.by_route(connection)
+        now = store.now(connection)
+    assert {name: row[1:4] for name, row in by_class.items()} == {"batch": (4, 0, 2), "async": (0, 1, 0)}
+    assert {name: row[1:4] for name, row in by_batch.items()} == {"open": (4, 0, 0), "held": (0, 0, 2), None: (0, 1, 0)}
+    assert list(by_batch)[0] == "open"
+    assert by_class["batch"].total == 6
+    assert all(now - 60 < row.oldest_at <= now for row in by_class.values())
+    assert at_route[:4] == ("r1", "async", 1, 0)
+
+
+def test_the_backlog_never_reads_ended_jobs(store: Store) -> None:
+    """Every query goes through an index that has no ended job in it."""
+    fill(store)
+    statements: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    with store.read() as connection:
+        backlog.by_class(connection)
+        backlog.by_batch(connection, 10)
+        backlog.by_route(connection)
+        backlog.lines_of(connection, "open")
+        backlog.recent_speed(connection, "open", store.now(connection))
+        asked = [said for said in statements if "julianday" not in said and not said.startswith("BEGIN")]
+        assert len(asked) == 5
+        for statement in asked:
+            marks = (1,) * statement.count("?")
+            plan = " | ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", marks))
+            assert "SCAN j " not in f"{plan} ", plan
+            if "jobs j" in statement.replace("\n", " ").replace("  ", " "):
+                assert any(name in plan for name in ("ix_jobs_flow", "ix_jobs_outstanding", "ix_jobs_batch")), plan
