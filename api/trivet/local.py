@@ -6,7 +6,7 @@
 
 Everything it keeps is in `.trivet/`: the database and the broker's data where no URL says otherwise, `logs/NAME.log` of
 each part, `simulated.toml` where the providers are simulated. One at a time uses a folder. Stopping goes from the
-workers, whose calls get `[worker] shutdown_grace_s`, over scheduler, Flower and simulator to the broker.
+workers, whose calls get `[worker] shutdown_grace_s`, over scheduler, Flower and simulator, together, to the broker.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ log = logging.getLogger("trivet")
 
 LANES = ("realtime", "bulk")
 _SIMULATOR_READY_S = 30.0
-_STAGES = {"worker": 0, "scheduler": 1, "flower": 2, "simulator": 3}  # the order of stopping; the broker comes last
-_AFTER_GRACE_S = 1.5  # for a worker to write down its last results and go
-_AFTER_WORKERS_S = 2.0  # for all the parts that are stopped after the workers
+_STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
+_AFTER_GRACE_S = 2.5  # for a worker to write down its last results and go: killed, its jobs would be suspect
+_AFTER_WORKERS_S = 1.0  # for the others, who have nothing to lose; with the default grace all is over within 10 s
 
 
 class LocalTrivet:

@@ -76,7 +76,7 @@ class Picture:
 
 
 def gather(connections: "Connections") -> Picture:
-    """Read it all: three SQL queries over living jobs, and one round trip to the shared state.
+    """Read it all: a few SQL queries over living jobs, and two round trips to the shared state.
 
     Raises:
         StoreUnavailable, SchemaMismatch. When the shared state does not answer, `trouble` says so.
@@ -96,6 +96,7 @@ def gather(connections: "Connections") -> Picture:
     gates: dict[tuple[str, str], GateView] = {}
     trouble = None
     try:
+        connections.redis.ping()
         gates = fleet.limits.view(
             [(name, model, Rates.of(known.routes[name].settings)) for name, found in served.items() for model in found]
         )

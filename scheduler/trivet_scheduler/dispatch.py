@@ -47,18 +47,35 @@ class Round:
 
 
 @dataclass(slots=True)
+class _Room:
+    """What a route's limits allow one model now; infinite where nothing limits."""
+
+    jobs: float
+    input_tokens: float
+    output_tokens: float
+
+    @property
+    def left(self) -> bool:
+        # a job larger than what is left may go while there is some: the permit decides, this only keeps queues short
+        return self.jobs >= 1 and self.input_tokens > 0 and self.output_tokens > 0
+
+
+@dataclass(slots=True)
 class _Credit:
-    """How many more jobs may be sent to a route now, by lane, and for each model by its limits."""
+    """How much more may be sent to a route now: jobs by lane, and by model what its limits allow."""
 
     lanes: dict[str, int]
-    models: dict[str, int]
+    models: dict[str, _Room]
 
-    def left(self, lane: str, model: str) -> int:
-        return min(self.lanes.get(lane, 0), self.models.get(model, 0))
+    def left(self, lane: str, model: str) -> bool:
+        return self.lanes.get(lane, 0) > 0 and model in self.models and self.models[model].left
 
-    def take(self, lane: str, model: str) -> None:
+    def take(self, lane: str, model: str, head: Head) -> None:
         self.lanes[lane] -= 1
-        self.models[model] -= 1
+        room = self.models[model]
+        room.jobs -= 1
+        room.input_tokens -= head.input_estimate
+        room.output_tokens -= head.max_tokens
 
 
 class Dispatcher:
@@ -132,18 +149,13 @@ class Dispatcher:
         for model, candidates in routes.items():
             for candidate in candidates:
                 gate = candidate.gate
-                if gate.state in ("open", "probing"):
-                    room = 1  # one call may try; more would only wait there
-                elif math.isinf(gate.headroom):
-                    room = 1_000_000
-                else:
-                    room = math.floor(gate.headroom)
-                credits[candidate.name].models[model] = room
+                jobs = 1.0 if gate.state in ("open", "probing") else gate.headroom  # one may try; more would only wait
+                credits[candidate.name].models[model] = _Room(jobs, gate.input_headroom, gate.output_headroom)
         return credits
 
     def _heads(self, connection: Connection, flows: list[Flow], credit: dict[str, _Credit], wanted: int) -> list[Head]:
         """The jobs next in line over all flows that some route has room for, the urgent ones first."""
-        able = [f for f in flows if any(c.left(f.latency.lane, f.model) > 0 for c in credit.values())]
+        able = [f for f in flows if any(c.left(f.latency.lane, f.model) for c in credit.values())]
         able_ids = {flow.id for flow in able}
         each = max(10, min(wanted, 4 * wanted // max(1, len(able))))
         merged: list[Head] = []
@@ -186,12 +198,12 @@ class Dispatcher:
             able = [
                 (r, level)
                 for r, level in zip(choice.routes, choice.levels, strict=True)
-                if credit[r.name].left(lane, flow.model) > 0
+                if credit[r.name].left(lane, flow.model)
             ]
             if not able:
                 continue
             best = _least_laden([route for route, level in able if level == able[0][1]], at_route)
-            credit[best].take(lane, flow.model)
+            credit[best].take(lane, flow.model, head)
             at_route[best] += 1
             plan[best, flow.latency, flow.model].append(head)
             wanted -= 1

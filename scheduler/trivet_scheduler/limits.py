@@ -5,6 +5,7 @@ speaks for the whole route. `take` and `settle` are one script each: all or noth
 does not answer nobody calls.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -90,6 +91,10 @@ class GateView:
     in_flight: int
     headroom: float
     """Calls that the minute limits allow now, a burst at most; infinite where nothing limits."""
+    input_headroom: float
+    """Input tokens, likewise."""
+    output_headroom: float
+    """Output tokens, likewise, as the job counts them (the route's factor is taken out)."""
     latency_s: float | None
     """Moving average of good calls."""
     since: float | None
@@ -218,20 +223,35 @@ def _view(gate: dict[str, str], whole: dict[str, str], in_flight: int, rates: Ra
         if "state" in level:
             state, cause = level["state"], level.get("cause", "")
             wait_s = max(wait_s, float(level.get("retry_at", 0)) - now)
-    passed = max(0.0, now - float(gate.get("at", now)))
-    headroom = float("inf")
-    if rates.requests:
-        full = max(rates.requests * BURST_S, 1.0)
-        level_now = min(full, float(gate.get("r", full)) + passed * rates.requests)
-        headroom = max(0.0, level_now)
-        if level_now < 1 and state == "healthy":
-            wait_s = max(wait_s, (1 - level_now) / rates.requests)
+    levels = [
+        _level(gate, "r", rates.requests, now, least=1.0),
+        _level(gate, "i", rates.input_tokens, now),
+        _level(gate, "o", rates.output_tokens, now),
+    ]
+    if state == "healthy":
+        short = [
+            (1 - have) / rate
+            for have, rate in zip(levels, (rates.requests, rates.input_tokens, rates.output_tokens), strict=True)
+            if have < 1
+        ]
+        wait_s = max(short, default=0.0)
     return GateView(
         state=state,
         cause=cause,
         wait_s=max(0.0, wait_s),
         in_flight=in_flight,
-        headroom=headroom,
+        headroom=max(0.0, levels[0]),
+        input_headroom=max(0.0, levels[1]),
+        output_headroom=max(0.0, levels[2]) / rates.output_factor,
         latency_s=float(gate["latency"]) if "latency" in gate else None,
         since=float(gate["since"]) if "since" in gate else None,
     )
+
+
+def _level(gate: dict[str, str], name: str, rate: float, now: float, least: float = 0.0) -> float:
+    """What a bucket holds now; negative where a large call left a debt, infinite where nothing limits."""
+    if not rate:
+        return math.inf
+    full = max(rate * BURST_S, least)
+    passed = max(0.0, now - float(gate.get("at", now)))
+    return min(full, float(gate.get(name, full)) + passed * rate)

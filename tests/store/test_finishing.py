@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import batches, cancelling, costs
+from trivet_tasks.store import batches, cancelling, costs, health
 from trivet_tasks.store.finishing import End, Finished, Settlement, Wait, finish
 from trivet_tasks.store.results import attempts_of, batch_page, jobs_by_id
 from trivet_tasks.usage import Usage
@@ -189,7 +189,7 @@ def test_words_that_a_provider_chose_fit_the_columns(world: World) -> None:
         finished(jobs[1], lease, waits),
         finished(jobs[2], lease, type(on)(on.route, on.until, on.tried, 0.0, None, Outcome.SERVER_ERROR, bad)),
     )
-    clean = "a\ufffdb\ufffdc"
+    clean = "ab?c"
     assert _result(world, jobs[0].id).error_message == clean
     (attempt,) = _attempts(world, jobs[0].id)
     assert (attempt.message, attempt.request_id) == (clean, "r" * 200)
@@ -263,13 +263,13 @@ def test_numbers_within_a_batch_are_gapless_whoever_finishes(world: World) -> No
     over = threading.Event()
 
     def read() -> None:
-        while not over.is_set() or len(seen) < 100:
+        last = False
+        while not last:
+            last = over.is_set()
             with world.store.read() as connection:
-                page = batch_page(connection, batch.id, numbers[-1] if numbers else 0, 10)
+                page = batch_page(connection, batch.id, numbers[-1] if numbers else 0, 100)
             seen.extend(row.id for row in page)
             numbers.extend(row.batch_seq or 0 for row in page)
-            if over.is_set() and not page:
-                break
 
     def work(share: int) -> None:
         mine = jobs[share::4]
@@ -376,6 +376,9 @@ def test_settling_keeps_every_kind_of_token(world: World) -> None:
     assert (row.list_price, row.multipliers, row.price_version) == ('{"input": "3"}', '{"region": "1.1"}', "2026-11")
 
 
-def test_an_empty_group_is_nothing(world: World) -> None:
-    written = world.finish()
-    assert (written.ended_jobs, written.ended_batches, written.gone_on, written.refused) == ((), (), (), ())
+
+def test_a_cause_that_a_provider_chose_fits_its_column(world: World) -> None:
+    with world.store.write() as connection:
+        health.note(connection, ROUTE, "*", "open", "unusable: a\x00b\ud800c", 1000.0, 15.0)
+        (noted,) = health.noted(connection)
+    assert noted == (ROUTE, "*", "open", "unusable: ab?c", 1000.0, 1015.0)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -150,6 +151,37 @@ def test_a_part_that_dies_is_told_of_and_replaced(folder: Path, monkeypatch: pyt
         with Client() as client:  # the simulator came back where the routes look for it
             result = client.submit("Hello.", model=MODEL, max_tokens=20).result(timeout=60)
         assert result.status == "succeeded", result.error
+
+
+def test_a_part_that_cannot_work_stops_everything_with_2(folder: Path) -> None:
+    with running(folder, "--workers", "1") as up:
+        processes = up.everything()
+        with contextlib.closing(sqlite3.connect(folder / ".trivet" / "trivet.db", timeout=30)) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        os.kill(up.said["processes"]["worker-1-bulk"], signal.SIGKILL)  # the next one meets a newer database
+        assert up.process.wait(START_S) == 2
+        assert alive(processes) == []
+    last = up.errors.splitlines()[-1]
+    assert "worker-1-bulk cannot work as configured" in last
+    assert "9999" in last
+    assert "Traceback" not in up.errors
+
+
+def test_its_sudden_death_takes_the_processes_along(folder: Path) -> None:
+    with running(folder, "--workers", "1") as up:
+        root, *parts = up.everything()
+        broker = psutil.Process(int((folder / ".trivet" / "valkey.pid").read_text(encoding="ascii")))
+        try:
+            root.kill()
+            until(lambda: alive(parts) == [broker], "the end of all but the broker, which the next one adopts")
+            with running(folder, "--workers", "1") as again:
+                assert broker in again.everything()
+                assert again.said["simulator"]["control"] == up.said["simulator"]["control"]
+                parts = again.everything()
+            assert alive(parts) == []
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                broker.kill()
 
 
 def test_a_worker_without_a_lane_runs_both_until_it_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

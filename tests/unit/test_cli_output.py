@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -41,7 +42,6 @@ def printed(monkeypatch: pytest.MonkeyPatch, width: int | None) -> str:
 
 def test_a_table_into_a_pipe_is_whole_however_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [[f"{number:04}" * 30, "a reason", "5", "last"] for number in range(2)]
-    monkeypatch.setattr("tests.unit.test_cli_output.ROWS", rows, raising=False)
     file = io.StringIO()
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(context, "out", Console(file=file, width=80))
@@ -71,7 +71,7 @@ def test_a_narrow_terminal_loses_the_spare_columns_first_and_then_cuts_cells(mon
 def test_lines_break_between_words_and_keep_their_indent(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     monkeypatch.setattr(context, "out", Console(file=file, width=20, force_terminal=True, color_system=None))
-    print_line("", indent=4)
+    print_line("")
     print_line("one two three four [five]", indent=4)
     print_facts([("job", "id"), ("state", Text("open", style="red"))])
     assert file.getvalue().splitlines() == ["", "    one two three", "    four [five]", "job    id", "state  open"]
@@ -203,10 +203,14 @@ def test_the_backlog_counts_what_waits_and_what_stands_at_a_route(store: Store) 
         now = store.now(connection)
     assert {name: row[1:4] for name, row in by_class.items()} == {"batch": (4, 0, 2), "async": (0, 1, 0)}
     assert {name: row[1:4] for name, row in by_batch.items()} == {"open": (4, 0, 0), "held": (0, 0, 2), None: (0, 1, 0)}
-    assert list(by_batch)[0] == "open"
+    assert next(iter(by_batch)) == "open"
     assert by_class["batch"].total == 6
     assert all(now - 60 < row.oldest_at <= now for row in by_class.values())
     assert at_route[:4] == ("r1", "async", 1, 0)
+
+
+WITHOUT_ENDED = ("ix_jobs_flow", "ix_jobs_outstanding")
+"""Partial indexes that no ended job is in."""
 
 
 def test_the_backlog_never_reads_ended_jobs(store: Store) -> None:
@@ -219,12 +223,29 @@ def test_the_backlog_never_reads_ended_jobs(store: Store) -> None:
         backlog.by_batch(connection, 10)
         backlog.by_route(connection)
         backlog.lines_of(connection, "open")
-        backlog.recent_speed(connection, "open", store.now(connection))
+        backlog.models_in_use(connection)
         asked = [said for said in statements if "julianday" not in said and not said.startswith("BEGIN")]
         assert len(asked) == 5
         for statement in asked:
             marks = (1,) * statement.count("?")
-            plan = " | ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", marks))
-            assert "SCAN j " not in f"{plan} ", plan
-            if "jobs j" in statement.replace("\n", " ").replace("  ", " "):
-                assert any(name in plan for name in ("ix_jobs_flow", "ix_jobs_outstanding", "ix_jobs_batch")), plan
+            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", marks)]
+            used = [step for step in plan if re.match(r"(SCAN|SEARCH) j\b", step)]
+            assert used or " jobs j" not in statement
+            assert all(any(f"INDEX {name}" in step for name in WITHOUT_ENDED) for step in used), plan
+
+
+def test_the_speed_of_a_batch_comes_from_its_last_endings(store: Store) -> None:
+    fill(store)
+    with store.write() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'succeeded' WHERE batch_id = 1"))
+        connection.execute(text("UPDATE batches SET ended = 5, succeeded = 5 WHERE id = 1"))
+        for number in range(5):  # one every two seconds, the last of them now
+            connection.execute(
+                text("UPDATE jobs SET batch_seq = :seq, ended_at = :at WHERE batch_id = 1 AND fingerprint = :which"),
+                {"seq": number + 1, "at": 1_000.0 + 2 * number, "which": f"{number:032x}"},
+            )
+    with store.read() as connection:
+        assert backlog.recent_speed(connection, "open", 1_008.0) == pytest.approx(5 / 8)
+        assert backlog.recent_speed(connection, "open", 1_008.0, most=2) == pytest.approx(2 / 2)
+        assert backlog.recent_speed(connection, "open", 2_000.0) is None
+        assert backlog.recent_speed(connection, "held", 1_008.0) is None

@@ -38,7 +38,7 @@ def demo(
         context.err.print(f"trivet: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        context.err.print("Stopped; nothing is left of the demo.")
+        context.err.print("Stopped.")
         raise typer.Exit(130) from None
     print_summary(console, outcome)
     if as_json:

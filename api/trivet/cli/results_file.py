@@ -10,7 +10,6 @@ from trivet.cli.result_json import result_line
 from trivet.result import Result
 from trivet_tasks.errors import InvalidRequest
 
-
 _BEGIN = b'{"id":"'
 """How every line begins."""
 

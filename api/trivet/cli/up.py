@@ -58,15 +58,20 @@ def up(
         say=_tell,
     )
     _tell(f"Starting in {local.data_dir} …")
+    is_up, ended, teller = False, None, threading.Thread(target=_tell_stops, args=(local,), daemon=True)
     try:
         with local:
+            teller.start()
             local.wait_ready(_READY_S)
+            is_up = True
             _show(local, as_json=as_json, flower_port=flower_port if flower else None)
             announce_ready()
-            ended = _run(local)
-    except KeyboardInterrupt:
-        _tell("Stopped before everything was up.")
-        raise typer.Exit(130) from None
+            ended = local.run()
+    except KeyboardInterrupt:  # a signal outside of run()
+        if not is_up:
+            _tell("Stopped before everything was up.")
+            raise typer.Exit(130) from None
+    teller.join(1.0)
     if ended is not None:
         said = ended.last_line.removeprefix("trivet: ")
         raise ConfigError(f"{ended.name} cannot work as configured: {said}", hint=f"Its log: {local.log_path(ended.name)}")
@@ -83,15 +88,6 @@ def _check_port(port: int) -> None:
             raise ConfigError(
                 f"--flower-port: {port} cannot be opened on 127.0.0.1: {error.strerror}.", hint="Choose another."
             ) from None
-
-
-def _run(local: "LocalTrivet") -> "Exit | None":
-    """Run until a signal, and say of each part when it has stopped."""
-    teller = threading.Thread(target=_tell_stops, args=(local,), daemon=True)
-    teller.start()
-    ended = local.run()
-    teller.join(1.0)
-    return ended
 
 
 def _tell_stops(local: "LocalTrivet") -> None:

@@ -2,7 +2,6 @@
 
 from rich.console import Console
 
-from trivet.cli.context import usd
 from trivet.demo.view import State
 
 EVERY_S = 3.0
@@ -52,6 +51,6 @@ def _status(state: State) -> str:
         *routes,
         f"failovers {reading.failovers:,}",
         f"throttled {state.watch.throttled_s:.1f} s",
-        usd(reading.cost_usd),
+        f"${reading.cost_usd:,.4f}",
     ]
     return " · ".join(parts)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 
 from redis.exceptions import RedisError
 
@@ -73,6 +73,8 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
             keep = True
             raise ProcessFailed(f"The demo broke off: {error}", hint=f"Its logs are in {folder}.") from error
         finally:
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # it is all but over
             view.finish(None)
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -86,23 +88,26 @@ def _run(folder: Path, jobs: int, workers: int, view: View) -> Outcome:
     ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()  # told from another thread
     settings = load_settings(stage.write_config(folder))
     local = LocalTrivet(settings, workers=workers, simulation=stage.simulation(jobs), on_exit=ends.put)
-    groups: set[int] = set()
+    stopping = _Stopping(local)
     try:
         view.starting(f"Starting Valkey, the simulated providers, a scheduler and {workers} workers")
-        with local, _undisturbed_stop(local):
+        with local, stopping:
             local.wait_ready(READY_S)
-            groups = _groups(local)
             assert local.simulator is not None
             control = Control(local.simulator.control)
             with contextlib.closing(Reader(local.settings)) as reader:
                 state = _Run(local, reader, control, ends, view, jobs).to_the_end()
                 ledger = audit(reader.store, control, jobs)
-            groups |= _groups(local)
             view.finish(state)
             view.starting("Stopping all of it")
-    finally:
+        if stopping.hastened:
+            raise KeyboardInterrupt
+    except BaseException:
         view.finish(None)
-    return Outcome(ledger, state.elapsed_s, state.watch.throttled_s, tuple(sorted(filter(_lives, groups))))
+        if left := stopping.left_behind():
+            view.starting(f"Processes left behind: {', '.join(map(str, left))}")
+        raise
+    return Outcome(ledger, state.elapsed_s, state.watch.throttled_s, stopping.left_behind())
 
 
 class _Run:
@@ -187,12 +192,39 @@ class _Run:
         return State(at - self._began, self._jobs, self._submitted, reading, self._watch, self._journal)
 
 
-def _groups(local: LocalTrivet) -> set[int]:
-    """The process groups that run now: each part leads one, and so does the broker."""
-    pids = {local.supervisor.pid(name) for name in local.parts}
-    with contextlib.suppress(OSError, ValueError):
-        pids.add(int((local.data_dir / "valkey.pid").read_text(encoding="ascii")))
-    return {pid for pid in pids if pid is not None}
+class _Stopping:
+    """Goes around the work, inside the parts' own context: from its end on they are stopped.
+
+    From then on a signal makes the stopping faster and cannot break it off halfway. What ran until then is remembered,
+    to be looked for afterwards.
+    """
+
+    def __init__(self, local: LocalTrivet) -> None:
+        self._local = local
+        self._groups: set[int] = set()
+        self.hastened = False
+        """Whether a signal came while the parts were being stopped."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, self._hasten)
+        pids = {self._local.supervisor.pid(name) for name in self._local.parts}
+        with contextlib.suppress(OSError, ValueError):
+            pids.add(int((self._local.data_dir / "valkey.pid").read_text(encoding="ascii")))
+        self._groups = {pid for pid in pids if pid is not None}
+
+    def left_behind(self) -> tuple[int, ...]:
+        """The process groups that are still there: each part leads one, and so does the broker."""
+        return tuple(sorted(filter(_lives, self._groups)))
+
+    def _hasten(self, _number: int, _frame: FrameType | None) -> None:
+        self.hastened = True
+        self._local.supervisor.kill_now()
 
 
 def _lives(group: int) -> bool:
@@ -203,20 +235,6 @@ def _lives(group: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-@contextlib.contextmanager
-def _undisturbed_stop(local: LocalTrivet) -> Iterator[None]:
-    """From the end of this block on a signal makes the stopping faster; it cannot break it off halfway."""
-
-    def faster(_number: int, _frame: FrameType | None) -> None:
-        local.supervisor.kill_now()
-
-    try:
-        yield
-    finally:
-        for number in _SIGNALS:
-            signal.signal(number, faster)
 
 
 @contextlib.contextmanager

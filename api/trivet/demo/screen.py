@@ -1,7 +1,5 @@
 """The live screen: progress, routes, throttling and what happened last; it fits a terminal of 80 by 24."""
 
-from decimal import Decimal
-
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -9,7 +7,6 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from trivet.cli.context import usd
 from trivet.demo.journal import Line
 from trivet.demo.stage import MODEL
 from trivet.demo.view import State
@@ -19,7 +16,6 @@ WIDEST = 104
 """Columns used at most: lines that are read at a glance."""
 _OTHER_LINES = 13
 """All of the screen but the journal, with three routes."""
-_CENTS_OF_CENTS = Decimal("0.0001")
 _STYLES = {"healthy": "green", "limited": "yellow", "open": "red"}
 
 
@@ -54,7 +50,7 @@ class LiveScreen:
             self._live.stop()
             self._live = None
         if state is not None:
-            self._console.print(_journal(state.journal.lines))
+            self._console.print(_head(state), Text(), _journal(state.journal.lines), sep="\n")
 
     def _stop_status(self) -> None:
         if self._status is not None:
@@ -72,6 +68,12 @@ class LiveScreen:
             body += [_routes(state, width), Text(), _sums(state), Text()]
         body.append(_journal(state.journal.lines[-room:]))
         return Group(*body)
+
+
+def _head(state: State) -> Text:
+    return Text.assemble(
+        ("Trivet demo", "bold"), (f"  {state.jobs:,} documents · {MODEL} · simulated providers", "dim")
+    )
 
 
 def _progress(state: State, width: int) -> RenderableType:
@@ -94,8 +96,8 @@ def _routes(state: State, width: int) -> RenderableType:
     total = sum(route.tally.succeeded for route in state.reading.routes.values())
     table = Table(box=None, pad_edge=False, header_style="dim", width=width, padding=(0, 2, 0, 0))
     table.add_column("route", no_wrap=True, ratio=1)
-    table.add_column("state", no_wrap=True, min_width=14)
-    for heading, least in (("done", 6), ("share", 5), ("in flight", 9), ("failed over", 11), ("cost", 8)):
+    table.add_column("state", no_wrap=True, min_width=12)
+    for heading, least in (("done", 5), ("share", 5), ("in flight", 9), ("failed over", 11), ("cost", 7)):
         table.add_column(heading, justify="right", no_wrap=True, min_width=least)
     for name, route in state.reading.routes.items():
         tally = route.tally
@@ -106,7 +108,7 @@ def _routes(state: State, width: int) -> RenderableType:
             f"{tally.succeeded / total:.0%}" if total else "",
             f"{tally.running:,}",
             f"{tally.left:,}",
-            usd(tally.cost_usd.quantize(_CENTS_OF_CENTS)),
+            f"${tally.cost_usd:,.4f}",
         )
     return table
 
@@ -115,7 +117,7 @@ def _condition(condition: Condition | None, now: float) -> Text:
     if condition is None:
         return Text()
     since = f" {now - condition.since:.0f} s" if condition.word != "healthy" else ""
-    return Text(f"● {condition.word}{since}", style=_STYLES.get(condition.word, ""))
+    return Text(f"{condition.word}{since}", style=_STYLES.get(condition.word, ""))
 
 
 def _sums(state: State) -> Text:
@@ -126,7 +128,7 @@ def _sums(state: State) -> Text:
         f"waiting {progress.waiting:,}", ("  ·  ", "dim"),
         f"failovers {reading.failovers:,}", ("  ·  ", "dim"),
         (f"throttled {watch.throttled_s:.1f} s", "bold yellow" if watch.throttled else ""), ("  ·  ", "dim"),
-        f"cost {usd(reading.cost_usd)}",
+        f"cost ${reading.cost_usd:,.4f}",
     )  # fmt: skip
     if progress.failed or progress.expired:
         line.append(f"  ·  failed {progress.failed + progress.expired:,}", style="red")
@@ -134,10 +136,9 @@ def _sums(state: State) -> Text:
 
 
 def _journal(lines: list[Line]) -> RenderableType:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(justify="right", no_wrap=True, style="dim")
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for line in lines:
-        table.add_row(f"{line.at_s:5.1f} s", line.who, Text(str(line), style="cyan" if line.who == "demo" else ""))
-    return table
+    shown = Text(no_wrap=True, overflow="ellipsis")
+    for number, line in enumerate(lines):
+        shown.append("\n" if number else "")
+        shown.append(f"{line.at_s:5.1f} s  {line.who:<6}  ", style="dim")
+        shown.append(str(line), style="cyan" if line.who == "demo" else "")
+    return shown

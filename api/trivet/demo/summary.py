@@ -1,12 +1,12 @@
 """The end of the demo: the table for people, the object for programs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trivet.cli.context import usd
 from trivet.demo.ledger import Ledger
 from trivet.demo.run import Outcome
 
@@ -44,21 +44,26 @@ def print_summary(console: Console, outcome: Outcome) -> None:
     console.print()
     console.print(_by_route(ledger))
     console.print()
-    console.print(_sentence(outcome))
-    if ledger.mismatches:
-        for said in ledger.mismatches:
-            console.print(Text(f"The books are wrong: {said}.", style="red"))
-    else:
-        said = f"Each of the {ledger.calls:,} calls in the simulator's log has exactly one row in the ledger."
-        console.print(Text(said), soft_wrap=True)
+    for line in _lines(outcome):
+        console.print(line, soft_wrap=not console.is_terminal)  # a file gets whole lines
+
+
+def _lines(outcome: Outcome) -> Iterator[Text]:
+    ledger = outcome.ledger
+    yield _result(outcome)
+    yield Text(
+        f"Jobs waited {outcome.throttled_s:.1f} s without any route that had room; no attempt was spent on that."
+    )
+    for said in ledger.mismatches:
+        yield Text(f"The books are wrong: {said}.", style="bold red")
+    if not ledger.mismatches:
+        yield Text(f"Each of the {ledger.calls:,} calls in the simulator's log has its one row in the ledger.")
     if ledger.estimated_usd:
-        said = f"Calls whose fate is not known may cost {usd(ledger.estimated_usd)} more at most."
-        console.print(Text(said), soft_wrap=True)
+        yield Text(f"Calls whose fate is not known may have cost ${ledger.estimated_usd:,.4f} more at most.")
     if outcome.left_behind:
-        ids = ", ".join(str(pid) for pid in outcome.left_behind)
-        console.print(Text(f"Processes left behind: {ids}.", style="red"), soft_wrap=True)
+        yield Text(f"Processes left behind: {', '.join(map(str, outcome.left_behind))}.", style="bold red")
     else:
-        console.print(Text("No process was left behind."))
+        yield Text("No process was left behind.")
 
 
 def _by_route(ledger: Ledger) -> Table:
@@ -77,7 +82,7 @@ def _by_route(ledger: Ledger) -> Table:
         ("429", f"{limited:,}"),
         ("failed", f"{failed - limited:,}"),
         ("failed over", f"{ledger.failovers:,}"),
-        ("cost", f"${ledger.cost_usd:.4f}"),
+        ("cost", f"${ledger.cost_usd:,.4f}"),
     ):
         table.add_column(heading, footer, justify="right", no_wrap=True)
     for name, route in routes:
@@ -89,20 +94,17 @@ def _by_route(ledger: Ledger) -> Table:
             f"{route.limited:,}",
             f"{route.failed - route.limited:,}",
             f"{route.left:,}",
-            f"${route.cost_usd:.4f}",
+            f"${route.cost_usd:,.4f}",
         )
     return table
 
 
-def _sentence(outcome: Outcome) -> Text:
+def _result(outcome: Outcome) -> Text:
     ledger = outcome.ledger
-    good = ledger.succeeded == ledger.jobs
     counts = [f"{ledger.succeeded:,} of {ledger.jobs:,} jobs succeeded in {outcome.seconds:.1f} s"]
     counts += [
         f"{number:,} {word}" for word, number in (("failed", ledger.failed), ("expired", ledger.expired)) if number
     ]
-    line = Text(", ".join(counts), style="bold green" if good else "bold red")
-    trouble = "bold red" if ledger.lost or ledger.doubled else "bold green"
-    line.append(f"; lost: {ledger.lost}, doubled: {ledger.doubled}.", style=trouble)
-    line.append(f" Throttled for {outcome.throttled_s:.1f} s.", style="not bold default")
-    return line
+    said = f"{', '.join(counts)}; lost: {ledger.lost}, doubled: {ledger.doubled}."
+    good = ledger.succeeded == ledger.jobs and not (ledger.lost or ledger.doubled)
+    return Text(said, style="bold green" if good else "bold red")

@@ -102,10 +102,10 @@ class Watch:
         at_s = now - self._began
         if word == "healthy":
             ended = before.seen if before.word == "limited" else now
-            self._journal.add(at_s, "trivet", f"{name} is healthy again after {ended - before.since:.1f} s")
+            self._journal.add(at_s, "trivet", f"{name} healthy again after {ended - before.since:.1f} s")
             return Condition(word, now, now)
         outcome, _, said = route.gate.cause.partition(":")
-        text = f"{name} is {word}: {_CAUSES.get(outcome, said.strip()[:60] or outcome)}"
+        text = f"{name} {word}: {_CAUSES.get(outcome, said.strip()[:60] or outcome)}"
         left = self._before.routes[name].tally.left if self._before and name in self._before.routes else 0
         return Condition(word, now, now, left, self._journal.add(at_s, "trivet", text))
 
@@ -115,7 +115,7 @@ class Watch:
             self.throttled_s += min(before.next_permit_s(), reading.at - before.at)
         self.throttled = _throttled(reading)
         if self.throttled and self._spell is None:
-            text = f"no route takes calls: {reading.progress.waiting:,} jobs wait, no attempt is spent"
+            text = f"throttled: no route takes calls, {reading.progress.waiting:,} jobs wait"
             line = self._journal.add(reading.at - self._began, "trivet", text)
             self._spell = _Spell(line, self.throttled_s, reading.at)
         if self._spell is not None:

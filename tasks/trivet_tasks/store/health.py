@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from trivet_tasks.store.finishing import clean
+
 
 class HealthRow(NamedTuple):
     """A (route, model) as last noted. `model` is `*` for the whole route; times are seconds since the epoch."""
@@ -31,6 +33,7 @@ _ALL = text("SELECT route, model, state, cause, since, closed_until FROM route_h
 def note(connection: Connection, route: str, model: str, state: str, cause: str, now: float, seconds: float) -> None:
     """Write down a change: `seconds` is how long the route rests before the next try."""
     closed_until = now + seconds if seconds else None
+    cause = clean(cause, 500) or ""
     row = {"route": route, "model": model, "state": state, "cause": cause, "now": now, "closed_until": closed_until}
     connection.execute(_UPSERT, row)
     connection.execute(_EVENT, {"now": now, "kind": f"route {state}", "route": route, "model": model, "text": cause})

@@ -1,0 +1,83 @@
+"""Leases: the announcement of a worker, its heartbeat, its end."""
+
+from trivet_tasks.store import cancelling, leases
+from trivet_tasks.store.leases import Renewal
+
+from tests.store.world import OTHER_ROUTE, ROUTE, World, specs
+
+
+def _renew(world: World, lease_id: str, in_flight: int = 3, trouble: str | None = None) -> Renewal:
+    with world.store.write() as connection:
+        return leases.renew(world.store, connection, lease_id, in_flight, trouble, 15.0)
+
+
+def _living(world: World) -> list[leases.Lease]:
+    with world.store.read() as connection:
+        return leases.living(world.store, connection)
+
+
+def _close(world: World, lease_id: str) -> None:
+    with world.store.write() as connection:
+        leases.close(connection, lease_id)
+
+
+def test_a_living_worker_says_what_it_serves(world: World) -> None:
+    lease = world.lease(worker="w1", lane="realtime", routes=[ROUTE])
+    (found,) = _living(world)
+    assert found[:7] == (lease, "w1", "realtime", (ROUTE,), 16, 0, None)
+    assert _renew(world, lease, 7, "the database is slow") == Renewal(held=True)
+    (found,) = _living(world)
+    assert (found.in_flight, found.trouble) == (7, "the database is slow")
+
+
+def test_a_heartbeat_moves_the_end(world: World) -> None:
+    lease = world.lease()
+    end = world.now() + 0.9
+    world.sql("UPDATE leases SET expires_at = :end", end=end)
+    assert _renew(world, lease).held
+    assert world.value("SELECT expires_at FROM leases") > end + 10
+
+
+def test_a_lease_that_ran_out_is_not_renewed(world: World) -> None:
+    lease = world.lease()
+    world.let_die(lease)
+    assert _living(world) == []
+    assert not _renew(world, lease).held
+    assert not _renew(world, "never opened").held
+    assert world.value("SELECT expires_at FROM leases") == 1
+
+
+def test_a_heartbeat_carries_what_is_to_be_cancelled(world: World) -> None:
+    lease, jobs = world.running(3)
+    other, theirs = world.running(1)
+    with world.store.write() as connection:
+        for job in (jobs[1], theirs[0]):
+            cancelling.cancel_job(world.store, connection, job.id)
+    assert _renew(world, lease) == Renewal(held=True, cancelled=(jobs[1].id,))
+    assert _renew(world, other) == Renewal(held=True, cancelled=(theirs[0].id,))
+    world.end(lease, jobs)
+    assert _renew(world, lease).cancelled == ()
+
+
+def test_a_closed_lease_is_gone(world: World) -> None:
+    one, two = world.lease(worker="w1"), world.lease(worker="w2", routes=[OTHER_ROUTE])
+    _close(world, one)
+    assert [lease.id for lease in _living(world)] == [two]
+    _close(world, one)
+    assert world.value("SELECT count(*) FROM leases") == 1
+
+
+def test_closing_while_jobs_run_leaves_them_to_be_rescued(world: World) -> None:
+    lease, jobs = world.running(2)
+    world.end(lease, jobs[:1])
+    _close(world, lease)
+    assert _living(world) == []
+    assert world.rescue() == {lease: 1}
+    assert world.states() == {"succeeded": 1, "waiting": 1}
+
+
+def test_living_ones_come_by_name(world: World) -> None:
+    for name in ("b", "a", "c"):
+        world.lease(worker=name)
+    assert [lease.worker for lease in _living(world)] == ["a", "b", "c"]
+    assert world.add(*specs(1))

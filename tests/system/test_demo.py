@@ -1,0 +1,143 @@
+"""`trivet demo` as somebody runs it: a process of its own, watched from outside."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import psutil
+import pytest
+
+KEYS = [
+    "jobs", "succeeded", "failed", "expired", "lost", "doubled", "attempts", "failovers", "throttled_s", "cost_usd",
+    "seconds", "by_route",
+]  # fmt: skip
+FINISHED_S = 110.0
+LINE_S = 60.0
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("demo")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the demo makes its temporary folder."""
+    made = tmp_path / "t"
+    made.mkdir()
+    return made
+
+
+@contextlib.contextmanager
+def _demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    # a store and a broker that are not there: the demo must not listen to what is configured on the machine
+    env = {
+        **os.environ,
+        "TMPDIR": str(folder),
+        "TRIVET_STORE__URL": "postgresql://nobody@127.0.0.1:1/none",
+        "TRIVET_CONFIG": str(folder / "missing.toml"),
+    }
+    command = [sys.executable, "-m", "trivet", "demo", *arguments]
+    process = subprocess.Popen(
+        command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def _left(folder: Path, timeout_s: float = 0.0) -> list[psutil.Process]:
+    """Processes that name the folder in their command, environment or working directory, other than this one."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _names(process, folder)]
+        if not found or time.monotonic() >= deadline:
+            return found
+        psutil.wait_procs(found, timeout=0.2)
+
+
+def _names(process: psutil.Process, folder: Path) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return any(str(folder) in text for text in (*process.cmdline(), *process.environ().values(), process.cwd()))
+    except psutil.Error:
+        return False
+
+
+def test_the_demo_succeeds_fails_over_and_leaves_nothing(folder: Path) -> None:
+    with _demo(folder, "--jobs", "200", "--json") as process:
+        out, err = process.communicate(timeout=FINISHED_S)
+    assert process.returncode == 0, err
+    lines = out.splitlines()
+    assert len(lines) == 1, "only the object is on stdout"
+    told = json.loads(lines[0])
+    assert list(told) == KEYS
+    counts = ("jobs", "succeeded", "failed", "expired", "lost", "doubled")
+    assert [told[key] for key in counts] == [200, 200, 0, 0, 0, 0]
+    assert told["failovers"] > 0
+    assert told["throttled_s"] > 0
+    assert 0 < told["seconds"] < FINISHED_S
+    routes = told["by_route"]
+    assert sorted(routes) == ["anthropic", "bedrock-us-east-1", "vertex-global"]
+    assert all(route["succeeded"] > 0 for route in routes.values())
+    assert routes["bedrock-us-east-1"]["failed"] > 0
+    assert routes["vertex-global"]["failed"] > 0
+    assert sum(route["attempts"] for route in routes.values()) == told["attempts"] > 200
+    assert sum(route["succeeded"] for route in routes.values()) == 200
+    assert sum(route["succeeded"] + route["failed"] for route in routes.values()) == told["attempts"]
+    assert sum(Decimal(route["cost_usd"]) for route in routes.values()) == Decimal(told["cost_usd"]) > 0
+    for said in ("Bedrock goes down", "come back", "No process was left behind"):
+        assert said in err
+    assert _left(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("Starting", signal.SIGTERM), ("Bedrock goes down", signal.SIGINT), ("Stopping", signal.SIGINT)],
+)
+def test_a_signal_at_any_moment_stops_and_removes_everything(folder: Path, moment: str, number: signal.Signals) -> None:
+    jobs = "20" if moment == "Stopping" else "400"
+    with _demo(folder, "--jobs", jobs, "--json", "--plain") as process:
+        _wait_for_line(process, moment)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 130
+        assert _left(folder) == []
+        assert list(folder.iterdir()) == []
+
+
+def test_no_documents_is_a_usage_error(folder: Path) -> None:
+    with _demo(folder, "--jobs", "0") as process:
+        _, err = process.communicate(timeout=LINE_S)
+    assert process.returncode == 2
+    assert "--jobs" in err
+    assert list(folder.iterdir()) == []
+
+
+def _wait_for_line(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    stderr = process.stderr
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in stderr:
+            lines.put(line)
+
+    threading.Thread(target=read, daemon=True).start()
+    deadline = time.monotonic() + LINE_S
+    seen = []
+    while not seen or words not in seen[-1]:
+        try:
+            seen.append(lines.get(timeout=max(0.0, deadline - time.monotonic())))
+        except queue.Empty:
+            pytest.fail(f"{words!r} did not come; it said: {''.join(seen)}")
