@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -182,7 +182,8 @@ class _Run:
             return None
         self._watch.update(reading)
         while not self._ends.empty():
-            self._journal.add(time.monotonic() - self._began, "trivet", str(self._ends.get()))
+            ended = replace(self._ends.get(), last_line="")  # that is in its log
+            self._journal.add(time.monotonic() - self._began, "trivet", str(ended))
         for step in self._story.go_on(reading.share):
             self._journal.add(time.monotonic() - self._began, "demo", step.text)
         return self._state(reading)

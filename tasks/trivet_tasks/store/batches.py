@@ -145,14 +145,14 @@ def begin_cancel(connection: Connection, batch_id: int) -> None:
 
 def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: int = BULK_ROWS) -> list[str]:
     """End a group of the batch's jobs that no worker holds. Call until it returns none."""
-    statement = text(
-        f"""
+    living = """
         SELECT id, created_at FROM jobs
          WHERE flow_id IN (SELECT id FROM flows WHERE batch_id = :id) AND ended_at IS NULL AND state <> 'running'
-         LIMIT :limit{store.skip_locked}
-        """
-    )
-    rows = connection.execute(statement, {"id": batch_id, "limit": limit}).all()
+         LIMIT :limit
+    """
+    rows = connection.execute(text(living + store.skip_locked), {"id": batch_id, "limit": limit}).all()
+    if not rows:  # none that is free: a dispatcher may be holding the last of them, and would leave them waiting
+        rows = connection.execute(text(living + store.for_update), {"id": batch_id, "limit": 1}).all()
     ended = [Ended(row.id, batch_id, row.created_at, End(JobState.CANCELLED), None) for row in rows]
     end_jobs(connection, ended, store.now(connection))
     return [row.id for row in rows]

@@ -58,7 +58,7 @@ def summed(connection: Connection, by: Sequence[str], since: float) -> list[Cost
           LEFT JOIN batches b ON b.id = j.batch_id
          WHERE a.started_at >= :since
         {"GROUP BY " + grouped if grouped else ""}
-         ORDER BY cost DESC
+         ORDER BY cost DESC NULLS LAST
         """
     ).columns(cost=Usd(), estimated=Usd())
     return [

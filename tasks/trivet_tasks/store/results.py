@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, String, bindparam, text
 
 from trivet_tasks.store.schema import Usd
 
@@ -70,7 +70,7 @@ _JOB = """
       LEFT JOIN batches b ON b.id = j.batch_id
       LEFT JOIN job_results r ON r.job_id = j.id
 """
-_BY_ID = text(_JOB + " WHERE j.id IN :ids").bindparams(bindparam("ids", expanding=True)).columns(cost_usd=Usd())
+_BY_ID = text(_JOB + " WHERE j.id IN :ids").bindparams(bindparam("ids", expanding=True, type_=String())).columns(cost_usd=Usd())
 _BY_KEY = text(_JOB + " WHERE j.key = :key").columns(cost_usd=Usd())
 _BATCH_PAGE = text(
     _JOB
@@ -78,7 +78,7 @@ _BATCH_PAGE = text(
 ).columns(cost_usd=Usd())
 _RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
 _ENDED = text("SELECT id FROM jobs WHERE id IN :ids AND ended_at IS NOT NULL").bindparams(
-    bindparam("ids", expanding=True)
+    bindparam("ids", expanding=True, type_=String())
 )
 _ATTEMPTS = (
     text(
@@ -88,7 +88,7 @@ _ATTEMPTS = (
           FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
         """
     )
-    .bindparams(bindparam("ids", expanding=True))
+    .bindparams(bindparam("ids", expanding=True, type_=String()))
     .columns(cost_usd=Usd())
 )
 

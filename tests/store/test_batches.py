@@ -1,0 +1,205 @@
+"""Batches: filling so that a break can be resumed, progress, cancelling."""
+
+import pytest
+from trivet_tasks.errors import NotFound
+from trivet_tasks.store import batches, cancelling, dispatching
+from trivet_tasks.store.batches import Loading
+from trivet_tasks.store.enqueue import BatchRef
+
+from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
+
+
+def _begin(world: World, name: str) -> Loading:
+    with world.store.write() as connection:
+        return batches.begin_loading(world.store, connection, name)
+
+
+def _cancel(world: World, batch: BatchRef) -> None:
+    with world.store.write() as connection:
+        batches.begin_cancel(connection, batch.id)
+
+
+def _cancel_waiting(world: World, batch: BatchRef, limit: int = 200) -> list[str]:
+    with world.store.write() as connection:
+        return batches.cancel_waiting(world.store, connection, batch.id, limit)
+
+
+def test_a_name_is_one_batch(world: World) -> None:
+    first = _begin(world, "contracts")
+    assert (first.name, first.taken, first.digest) == ("contracts", 0, "")
+    assert _begin(world, "contracts") == first
+    assert _begin(world, "letters").id != first.id
+    got: list[Loading] = []
+    together(*[lambda: got.append(_begin(world, "mails")) for _ in range(4)])
+    assert len({loading.id for loading in got}) == 1
+
+
+def test_a_break_can_be_resumed_where_it_was(world: World) -> None:
+    group = specs(3)
+    loading = _begin(world, "contracts")
+    digest = batches.chain(loading.digest, [one.fingerprint for one in group])
+    with world.store.write() as connection:
+        world.insert(connection, group, BatchRef(loading.id, "contracts"))
+        batches.advance(connection, loading.id, 3, digest)
+    again = _begin(world, "contracts")
+    assert (again.taken, again.digest) == (3, digest)
+    assert world.progress("contracts").taken == 3
+
+
+def test_the_digest_goes_over_requests_in_order_however_grouped(world: World) -> None:
+    prints = [one.fingerprint for one in specs(5)]
+    whole = batches.chain("", prints)
+    assert batches.chain(batches.chain("", prints[:2]), prints[2:]) == whole
+    assert batches.chain("", prints[::-1]) != whole
+    assert batches.chain("", prints[:4]) != whole
+    assert batches.chain("", []) == ""
+
+
+def test_an_incomplete_batch_does_not_run_and_says_why(world: World) -> None:
+    batch = world.batch("contracts", *specs(2), opened=False)
+    with world.store.write() as connection:
+        batches.mark_incomplete(connection, batch.id, "line 731: messages: is empty")
+    progress = world.progress("contracts")
+    assert (progress.state, progress.error) == ("incomplete", "line 731: messages: is empty")
+    assert not progress.done
+    assert world.dispatch() == []
+    world.open(batch)
+    assert (world.progress("contracts").state, world.progress("contracts").error) == ("open", None)
+    assert len(world.dispatch()) == 2
+
+
+def test_resuming_holds_what_is_there(world: World) -> None:
+    batch = world.batch("contracts", *specs(2))
+    with world.store.write() as connection:
+        world.insert(connection, [spec("more")], batch)
+        batches.advance(connection, batch.id, 3, "00")
+    assert world.dispatch() == []
+    world.open(batch)
+    assert len(world.dispatch()) == 3
+
+
+def test_progress_counts_what_waits_and_what_runs(world: World) -> None:
+    world.batch("contracts", *specs(6))
+    lease = world.lease()
+    jobs = world.take(lease, world.dispatch(3))
+    world.dispatch(1)
+    world.end(lease, jobs[:1])
+    progress = world.progress("contracts")
+    assert (progress.total, progress.waiting, progress.running, progress.succeeded) == (6, 2, 3, 1)
+    assert not progress.done
+
+
+def test_an_empty_batch_is_done_once_it_is_open(world: World) -> None:
+    batch = world.batch("nothing", opened=False)
+    assert not world.progress("nothing").done
+    world.open(batch)
+    assert world.progress("nothing").done
+
+
+def test_an_unknown_batch_is_an_error_naming_it(world: World) -> None:
+    for ask in (batches.progress, batches.id_of):
+        with pytest.raises(NotFound, match="'nowhere'"), world.store.read() as connection:
+            ask(connection, "nowhere")
+
+
+def test_the_latest_come_first(world: World) -> None:
+    for number in range(3):
+        world.batch(f"b{number}")
+        world.sql("UPDATE batches SET created_at = :at WHERE name = :name", at=1000.0 + number, name=f"b{number}")
+    with world.store.read() as connection:
+        assert [progress.name for progress in batches.latest(connection, 2)] == ["b2", "b1"]
+        assert batches.id_of(connection, "b1")
+
+
+def test_cancelling_ends_what_waits_and_asks_what_runs(world: World) -> None:
+    batch = world.batch("contracts", *specs(10))
+    world.batch("other", *specs(1))
+    lease = world.lease()
+    running = [job for job in world.take(lease, world.dispatch(3)) if job.batch_id == batch.id]
+    dispatched = [job for job in world.dispatch(2) if world.job(job.id).batch_id == batch.id]
+    _cancel(world, batch)
+    claimed = {world.job(job.id).batch_id for job in world.dispatch(20)}
+    assert batch.id not in claimed, "nothing of it is claimed any more"
+    ended = []
+    while got := _cancel_waiting(world, batch, limit=3):
+        assert len(got) <= 3
+        ended += got
+    assert len(ended) == 10 - len(running)
+    assert all(world.job(job.id).cancel_requested for job in running)
+    progress = world.progress("contracts")
+    assert (progress.state, progress.cancelled, progress.running) == ("cancelled", len(ended), len(running))
+    assert not progress.done
+    world.end(lease, running[:1])
+    world.end(lease, running[1:], WAIT)
+    progress = world.progress("contracts")
+    assert (progress.succeeded, progress.cancelled, progress.done) == (1, 9, True)
+    assert dispatched
+    assert world.take(lease, dispatched) == []
+    assert world.value("SELECT count(*) FROM job_results") == 10
+
+
+def test_cancelling_twice_does_no_harm(world: World) -> None:
+    batch = world.batch("contracts", *specs(2))
+    for _ in range(2):
+        _cancel(world, batch)
+        _cancel_waiting(world, batch)
+    assert (world.progress("contracts").cancelled, world.progress("contracts").ended) == (2, 2)
+
+
+def test_a_job_that_a_dispatcher_holds_is_waited_for(postgres_world: World) -> None:
+    """Passed over it would stay where nobody claims or ends it."""
+    world = postgres_world
+    batch = world.batch("contracts", *specs(2))
+    with world.store.write() as connection:
+        assert len(world.heads(connection, 10)) == 2
+        _cancel(world, batch)
+        ending = InThread(lambda: [_cancel_waiting(world, batch) for _ in range(3)])
+        until_blocked(world, ending)
+        assert not ending.over
+    assert sum(len(group) for group in ending.result()) == 2
+    assert world.progress("contracts").done
+
+
+def test_cancelling_a_batch_beside_its_dispatch_ends_every_job(world: World) -> None:
+    batch = world.batch("contracts", *specs(100))
+    lease = world.lease()
+
+    def work() -> None:
+        while claimed := world.dispatch(10):
+            world.end(lease, world.take(lease, claimed), WAIT)
+
+    def cancel() -> None:
+        _cancel(world, batch)
+        while _cancel_waiting(world, batch):
+            pass
+
+    together(work, cancel)
+    progress = world.progress("contracts")
+    assert (progress.cancelled, progress.done) == (100, True), world.states()
+
+
+def test_cancelling_one_job(world: World) -> None:
+    world.batch("contracts", *specs(4))
+    lease = world.lease()
+    claimed = world.dispatch(2)
+    (running,) = world.take(lease, claimed[:1])
+    waiting = world.sql("SELECT id FROM jobs WHERE state = 'waiting'")[0].id
+    with world.store.write() as connection:
+        cancel = lambda job_id: cancelling.cancel_job(world.store, connection, job_id)  # noqa: E731
+        assert cancel(waiting) is True
+        assert cancel(claimed[1].id) is True
+        assert cancel(running.id) is True
+        assert cancel(waiting) is False
+        assert cancel("nobody") is None
+    assert (world.job(waiting).state, world.job(claimed[1].id).state) == ("cancelled", "cancelled")
+    assert (world.job(running.id).state, bool(world.job(running.id).cancel_requested)) == ("running", True)
+    assert world.take(lease, claimed[1:]) == []
+    progress = world.progress("contracts")
+    assert (progress.cancelled, progress.waiting, progress.running) == (2, 1, 1)
+
+
+def test_a_cancelled_job_is_not_dispatched_directly(world: World) -> None:
+    (accepted,) = world.add(spec())
+    with world.store.write() as connection:
+        cancelling.cancel_job(world.store, connection, accepted.id)
+        assert dispatching.mark_dispatched(connection, [accepted.id], ROUTE, 4e9) == []
