@@ -38,7 +38,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         direct = connections.dispatcher.direct(choice)
     except redis.RedisError as error:
         raise connections.unavailable(error) from None
-    if choice.refusals and not choice.routes and not choice.worth_waiting:
+    if choice.refusals and choice.hopeless:
         raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
     reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
     with connections.store.write() as connection:

@@ -191,9 +191,7 @@ class Dispatcher:
             flow = flows[head.flow_id]
             key = (head.flow_id, head.tried, head.doubted_by)
             if key not in choices:
-                choices[key] = choose(
-                    _needs(flow, head), routes[flow.model], self._settings.of_class(flow.latency).order
-                )
+                choices[key] = self._choice(flow, head, routes[flow.model])
             lane, choice = flow.latency.lane, choices[key]
             able = [
                 (r, level)
@@ -210,6 +208,14 @@ class Dispatcher:
             if wanted == 0:
                 break
         return plan
+
+    def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
+        terms = self._settings.of_class(flow.latency)
+        choice = choose(_needs(flow, head, head.tried), candidates, terms.order)
+        if head.tried and not choice.routes and not choice.worth_waiting(terms.backoff_max_s):
+            # what this round has left fell ill while the job waited; better the routes it was at than none
+            return choose(_needs(flow, head, ""), candidates, terms.order)
+        return choice
 
     def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._fleet.known()
@@ -228,9 +234,16 @@ class Dispatcher:
         return chunks
 
 
-def _needs(flow: Flow, head: Head) -> Needs:
-    tried = tuple(head.tried.split(",")) if head.tried else ()
-    return Needs(flow.model, flow.latency.lane, flow.residency, flow.compliance, flow.features, tried, head.doubted_by)
+def _needs(flow: Flow, head: Head, tried: str) -> Needs:
+    return Needs(
+        flow.model,
+        flow.latency.lane,
+        flow.residency,
+        flow.compliance,
+        flow.features,
+        tuple(tried.split(",")) if tried else (),
+        head.doubted_by,
+    )
 
 
 def _least_laden(level: Sequence[Candidate], at_route: dict[str, int]) -> str:

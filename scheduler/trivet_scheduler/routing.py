@@ -53,8 +53,10 @@ class Why(StrEnum):
     """It does not fit the job: waiting will not help."""
     TRIED = "tried"
     """It was asked in this round."""
-    LATER = "later"
-    """It would take the job, but not now."""
+    UNFIT = "unfit"
+    """Nobody can say when it takes calls again: open, drained, without a worker."""
+    LIMITED = "limited"
+    """It has no room now, and will have some by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,19 @@ class Choice:
     """For each of `routes`, how good it is by the order of the class; equal ones share the work by load."""
     refusals: tuple[Refusal, ...]
 
+    def worth_waiting(self, at_most_s: float) -> bool:
+        """True when a route that was not asked yet will have room within this time."""
+        return any(refusal.why is Why.LIMITED and refusal.wait_s <= at_most_s for refusal in self.refusals)
+
     @property
-    def worth_waiting(self) -> bool:
-        """True when a route that was not asked yet may take the job later."""
-        return any(refusal.why is Why.LATER for refusal in self.refusals)
+    def hopeless(self) -> bool:
+        """True when there is no route that could ever take the job in this round or a later one."""
+        return not self.routes and all(refusal.why is Why.NEVER for refusal in self.refusals)
+
+    @property
+    def untried(self) -> bool:
+        """True when there is a route, fit or not at the moment, that was not asked in this round."""
+        return bool(self.routes) or any(refusal.why in (Why.UNFIT, Why.LIMITED) for refusal in self.refusals)
 
     def reasons(self) -> str:
         """All refusals in one line: `route: reason; route: reason`."""
@@ -134,18 +145,18 @@ def _refusal(needs: Needs, route: Candidate) -> Refusal | None:
     if route.name in needs.tried:
         return Refusal(route.name, Why.TRIED, "asked in this round")
     if route.drained:
-        return Refusal(route.name, Why.LATER, "drained by an operator")
+        return Refusal(route.name, Why.UNFIT, "drained by an operator")
     if needs.lane not in route.lanes:
-        return Refusal(route.name, Why.LATER, f"no {needs.lane} worker serves it")
+        return Refusal(route.name, Why.UNFIT, f"no {needs.lane} worker serves it")
     gate = route.gate
     if gate.wait_s > 0:
         until = f", next try in {gate.wait_s:.1f} s"
         cause = f" ({gate.cause})" if gate.cause else ""
-        return Refusal(
-            route.name, Why.LATER, f"{'limited' if gate.state == 'healthy' else gate.state}{cause}{until}", gate.wait_s
-        )
+        why = Why.UNFIT if gate.state in ("open", "probing") else Why.LIMITED
+        state = "limited" if gate.state == "healthy" else gate.state
+        return Refusal(route.name, why, f"{state}{cause}{until}", gate.wait_s)
     if gate.in_flight >= route.settings.max_concurrency:
-        return Refusal(route.name, Why.LATER, f"all {route.settings.max_concurrency} calls in flight")
+        return Refusal(route.name, Why.LIMITED, f"all {route.settings.max_concurrency} calls in flight")
     return None
 
 

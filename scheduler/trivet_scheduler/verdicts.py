@@ -85,7 +85,7 @@ def next_step(
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
         return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None)
     if failed.outcome is Outcome.DOUBTFUL and (
-        standing.doubted_by not in (None, failed.provider) or not (choice.routes or choice.worth_waiting)
+        standing.doubted_by not in (None, failed.provider) or not choice.untried
     ):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
     tried = ",".join(tried_after(standing, failed))
@@ -93,7 +93,7 @@ def next_step(
     if in_time and choice.routes:
         until = now + taken_within_s
         return GoOn(choice.routes[0].name, until, tried, standing.spent_s, doubted_by, failed.outcome, error)
-    if in_time and choice.worth_waiting:
+    if in_time and choice.worth_waiting(terms.backoff_max_s):
         return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error)
     if standing.round + 1 >= terms.max_rounds:
         return End(JobState.FAILED, outcome=failed.outcome, error=f"{_rounds(standing.round + 1)}. Last word: {error}")

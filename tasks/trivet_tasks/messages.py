@@ -77,4 +77,4 @@ def publish(app: Celery, chunks: Iterable[Chunk], expires_s: float) -> None:
     except (OperationalError, RedisError, OSError, TimeoutError) as error:
         url = masked(app.conf.broker_url)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokerUnavailable(f"The broker {url} does not answer: {reason}.") from None
+        raise BrokerUnavailable(f"The broker {url} does not answer: {reason.rstrip('.')}.") from None

@@ -29,4 +29,4 @@ def connect(url: str) -> redis.Redis:
 def unavailable_text(url: str, error: Exception) -> str:
     """What is wrong, for a person."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"The shared state {masked(url)} does not answer: {reason}."
+    return f"The shared state {masked(url)} does not answer: {reason.rstrip('.')}."

@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 _PASSWORD = re.compile(r"(?P<before>://[^/@:]*:)[^@/]*(?P<after>@)")
+_PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](?:password|passwd|sslpassword)=)[^&]*", re.IGNORECASE)
 _SQLITE = "sqlite:///"
 
 
 def masked(url: str) -> str:
     """The URL with its password replaced by stars."""
-    return _PASSWORD.sub(r"\g<before>***\g<after>", url)
+    return _PASSWORD_IN_QUERY.sub(r"\g<before>***", _PASSWORD.sub(r"\g<before>***\g<after>", url))
 
 
 def absolute_sqlite_url(url: str, base: Path) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
-
 from tests.postgres import PostgresServer
 from tests.store.world import World
+
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
 
 
 @pytest.fixture(scope="session")

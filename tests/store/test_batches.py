@@ -1,12 +1,12 @@
 """Batches: filling so that a break can be resumed, progress, cancelling."""
 
 import pytest
+from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
+
 from trivet_tasks.errors import NotFound
 from trivet_tasks.store import batches, cancelling, dispatching
 from trivet_tasks.store.batches import Loading
 from trivet_tasks.store.enqueue import BatchRef
-
-from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
 
 
 def _begin(world: World, name: str) -> Loading:

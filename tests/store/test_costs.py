@@ -3,12 +3,12 @@
 from decimal import Decimal
 
 import pytest
+from tests.store.world import ESTIMATE, OTHER_ROUTE, ROUTE, WAIT, World, finished, specs
+
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.store import costs
 from trivet_tasks.store.costs import CostRow
-
-from tests.store.world import ESTIMATE, OTHER_ROUTE, ROUTE, WAIT, World, finished, specs
 
 
 def _summed(world: World, *by: str, since: float = 0) -> list[CostRow]:

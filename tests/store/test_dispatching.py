@@ -1,15 +1,22 @@
 """The claim: order, fencing numbers, many dispatchers at once, flows; and that its queries stay index scans."""
 
-import json
-
-import pytest
 from sqlalchemy import text
-from trivet_tasks.jobs import JobSpec
-from trivet_tasks.latency import Latency
-from trivet_tasks.store import batches, costs, dispatching, leases, rescuing
-from trivet_tasks.store.dispatching import Claimed
+from tests.store.world import (
+    MODEL,
+    OTHER_ROUTE,
+    ROUTE,
+    InThread,
+    World,
+    spec,
+    specs,
+    statements,
+    together,
+    until_blocked,
+)
 
-from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, InThread, World, spec, specs, statements, together, until_blocked
+from trivet_tasks.latency import Latency
+from trivet_tasks.store import batches, dispatching, leases, rescuing
+from trivet_tasks.store.dispatching import Claimed
 
 
 def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:

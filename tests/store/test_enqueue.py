@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from tests.store.world import MODEL, ROUTE, InThread, World, spec, specs, together, until_blocked
+
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.latency import Latency
 from trivet_tasks.store import dispatching
 from trivet_tasks.store.enqueue import Accepted, DirectDispatch
-
-from tests.store.world import MODEL, ROUTE, InThread, World, spec, specs, together, until_blocked
 
 
 def test_a_job_is_written_whole(world: World) -> None:

@@ -4,12 +4,6 @@ import threading
 from decimal import Decimal
 
 import pytest
-from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import batches, cancelling, costs, health
-from trivet_tasks.store.finishing import End, Finished, Settlement, Wait, finish
-from trivet_tasks.store.results import attempts_of, batch_page, jobs_by_id
-from trivet_tasks.usage import Usage
-
 from tests.store.world import (
     OTHER_ROUTE,
     ROUTE,
@@ -24,6 +18,12 @@ from tests.store.world import (
     together,
     until_blocked,
 )
+
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store import batches, cancelling, costs, health
+from trivet_tasks.store.finishing import End, Finished, Settlement, Wait, finish
+from trivet_tasks.store.results import attempts_of, batch_page, jobs_by_id
+from trivet_tasks.usage import Usage
 
 
 def _result(world: World, job_id: str):
@@ -246,10 +246,19 @@ def test_batch_counters_say_how_each_ended(world: World) -> None:
     failed = End(JobState.FAILED, outcome=Outcome.INVALID, error="no")
     expired = End(JobState.EXPIRED, outcome=Outcome.TIMEOUT, error="late")
     world.finish(
-        *(finished(job, lease, then) for job, then in zip(jobs, [SUCCESS, SUCCESS, failed, expired, WAIT], strict=False))
+        *(
+            finished(job, lease, then)
+            for job, then in zip(jobs, [SUCCESS, SUCCESS, failed, expired, WAIT], strict=False)
+        )
     )
     progress = world.progress("contracts")
-    assert (progress.total, progress.succeeded, progress.failed, progress.expired, progress.cancelled) == (6, 2, 1, 1, 0)
+    assert (progress.total, progress.succeeded, progress.failed, progress.expired, progress.cancelled) == (
+        6,
+        2,
+        1,
+        1,
+        0,
+    )
     assert (progress.ended, progress.running, progress.waiting, progress.done) == (4, 1, 1, False)
 
 
@@ -374,7 +383,6 @@ def test_settling_keeps_every_kind_of_token(world: World) -> None:
         usage.cache_write_1h_tokens,
     )
     assert (row.list_price, row.multipliers, row.price_version) == ('{"input": "3"}', '{"region": "1.1"}', "2026-11")
-
 
 
 def test_a_cause_that_a_provider_chose_fits_its_column(world: World) -> None:

@@ -1,9 +1,9 @@
 """Leases: the announcement of a worker, its heartbeat, its end."""
 
+from tests.store.world import OTHER_ROUTE, ROUTE, World, specs
+
 from trivet_tasks.store import cancelling, leases
 from trivet_tasks.store.leases import Renewal
-
-from tests.store.world import OTHER_ROUTE, ROUTE, World, specs
 
 
 def _renew(world: World, lease_id: str, in_flight: int = 3, trouble: str | None = None) -> Renewal:

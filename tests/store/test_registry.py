@@ -1,11 +1,11 @@
 """Routes as everybody may know them."""
 
 import pytest
+from tests.store.world import OTHER_ROUTE, ROUTE, World
+
 from trivet_tasks.errors import ConfigError, NotFound
 from trivet_tasks.settings import RouteSettings
 from trivet_tasks.store import registry
-
-from tests.store.world import OTHER_ROUTE, ROUTE, World
 
 
 def _route(**terms: object) -> RouteSettings:

@@ -1,12 +1,6 @@
 """Periodic work on jobs: what is due, what nobody took, what died, what is too late."""
 
 import pytest
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import cancelling, rescuing
-from trivet_tasks.store.engine import BULK_ROWS
-from trivet_tasks.store.finishing import Wait, finish
-from trivet_tasks.store.results import attempts_of, jobs_by_id
-
 from tests.store.world import (
     ESTIMATE,
     ROUTE,
@@ -17,6 +11,12 @@ from tests.store.world import (
     specs,
     together,
 )
+
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.store import cancelling, rescuing
+from trivet_tasks.store.engine import BULK_ROWS
+from trivet_tasks.store.finishing import Wait, finish
+from trivet_tasks.store.results import attempts_of, jobs_by_id
 
 
 def test_a_delayed_job_waits_again_when_its_time_has_come(world: World) -> None:

@@ -2,13 +2,13 @@
 
 from decimal import Decimal
 
+from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, go_on, spec, specs
+
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store import results
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.finishing import End
-
-from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, go_on, spec, specs
 
 
 def test_a_job_that_has_not_ended_has_no_result_yet(world: World) -> None:

@@ -3,20 +3,25 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
+from importlib import resources
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from tests.postgres import PostgresServer
+from tests.store.world import World, specs, together
+
 from trivet_tasks.errors import ConfigError, SchemaMismatch, StoreUnavailable
 from trivet_tasks.store import schema_version
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema import metadata
-
-from tests.postgres import PostgresServer
-from tests.store.world import World, specs, together
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def test_an_empty_sqlite_database_is_migrated_when_it_is_opened(tmp_path: Path) 
     store = Store(f"sqlite:///{tmp_path}/new/.trivet/trivet.db")
     assert schema_version.version(store) is None
     schema_version.ensure(store)
-    assert schema_version.version(store) == schema_version.newest_version()
+    assert schema_version.version(store) == schema_version.NEWEST
     assert World(store).add(*specs(1))
     store.close()
 
@@ -53,7 +58,7 @@ def test_the_database_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_a_second_upgrade_does_nothing(world: World) -> None:
-    newest = schema_version.newest_version()
+    newest = schema_version.NEWEST
     assert schema_version.upgrade(world.store) == (newest, newest)
     schema_version.ensure(world.store)
     assert world.add(*specs(1))
@@ -61,18 +66,26 @@ def test_a_second_upgrade_does_nothing(world: World) -> None:
 
 def test_an_upgrade_says_from_where_to_where(postgres_server: PostgresServer) -> None:
     store = Store(postgres_server.create_database("to_upgrade"))
-    assert schema_version.upgrade(store) == (None, schema_version.newest_version())
+    assert schema_version.upgrade(store) == (None, schema_version.NEWEST)
     store.close()
     postgres_server.drop_database("to_upgrade")
 
 
+UPGRADE = """
+import sys
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+upgrade(Store(sys.argv[1]))
+"""
+
+
 def test_many_upgrades_at_once_are_one(tmp_path: Path, postgres_server: PostgresServer) -> None:
     for url in (f"sqlite:///{tmp_path}/trivet.db", postgres_server.create_database("upgraded_at_once")):
-        stores = [Store(url) for _ in range(4)]
-        together(*[lambda store=store: schema_version.upgrade(store) for store in stores])
-        assert schema_version.version(stores[0]) == schema_version.newest_version()
-        for store in stores:
-            store.close()
+        processes = [subprocess.Popen([sys.executable, "-c", UPGRADE, url]) for _ in range(3)]
+        assert [process.wait(60) for process in processes] == [0, 0, 0]
+        store = Store(url)
+        assert schema_version.version(store) == schema_version.NEWEST
+        store.close()
     postgres_server.drop_database("upgraded_at_once")
 
 
@@ -86,7 +99,9 @@ def test_the_migrations_make_what_the_tables_say(world: World) -> None:
             assert index.name in indexes, f"{index.name} is missing"
             dialect = "sqlite" if world.store.sqlite else "postgresql"
             where = index.dialect_options[dialect]["where"]
-            assert (where is None) == (" WHERE " not in indexes[index.name]), f"{index.name} is partial on one side only"
+            assert (where is None) == (" WHERE " not in indexes[index.name]), (
+                f"{index.name} is partial on one side only"
+            )
 
 
 def _indexes(world: World) -> dict[str, str]:
@@ -105,7 +120,7 @@ def test_a_newer_database_is_refused(world: World) -> None:
         assert "has schema 9999, which is newer" in str(caught.value)
         assert "Install the newer Trivet" in caught.value.hint
         assert "trivet:" not in str(caught.value).replace("trivet:***", "")
-    _at_version(world, schema_version.newest_version())
+    _at_version(world, schema_version.NEWEST)
 
 
 def test_postgresql_without_a_schema_is_refused(postgres_server: PostgresServer) -> None:
@@ -183,9 +198,13 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 def test_a_read_only_sqlite_file(sqlite_world: World) -> None:
-    with pytest.raises(StoreUnavailable, match="readonly"), sqlite_world.store.write() as connection:
-        connection.exec_driver_sql("PRAGMA query_only = ON")
-        sqlite_world.insert(connection, specs(1))
+    def write() -> None:
+        with sqlite_world.store.write() as connection:
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+            sqlite_world.insert(connection, specs(1))
+
+    with pytest.raises(StoreUnavailable, match="readonly"):
+        write()
 
 
 def test_a_full_disk_loses_nothing_that_was_accepted(sqlite_world: World) -> None:
@@ -193,13 +212,18 @@ def test_a_full_disk_loses_nothing_that_was_accepted(sqlite_world: World) -> Non
     accepted = world.add(*specs(5))
     with world.store.read() as connection:
         used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    with pytest.raises(StoreUnavailable) as caught, world.store.write() as connection:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {used + 2}")
-        try:
-            world.insert(connection, specs(200))
-        finally:
-            # it is the connection's, which goes back into the pool
-            connection.exec_driver_sql("PRAGMA max_page_count = 1073741823")
+
+    def write() -> None:
+        with world.store.write() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {used + 2}")
+            try:
+                world.insert(connection, specs(200))
+            finally:
+                # it is the connection's, which goes back into the pool
+                connection.exec_driver_sql("PRAGMA max_page_count = 1073741823")
+
+    with pytest.raises(StoreUnavailable) as caught:
+        write()
     assert "full" in str(caught.value)
     assert "disk" in caught.value.hint
     assert world.value("SELECT count(*) FROM jobs") == world.value("SELECT count(*) FROM job_requests") == 5
@@ -226,9 +250,13 @@ def test_a_reader_does_not_block_a_writer(sqlite_world: World) -> None:
 
 
 def test_a_block_that_raises_writes_nothing(world: World) -> None:
-    with pytest.raises(ZeroDivisionError), world.store.write() as connection:
-        world.insert(connection, specs(1))
-        raise ZeroDivisionError
+    def write() -> None:
+        with world.store.write() as connection:
+            world.insert(connection, specs(1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
     assert world.value("SELECT count(*) FROM jobs") == 0
 
 
@@ -240,3 +268,11 @@ def test_the_password_of_a_url_is_never_shown() -> None:
     store = Store("postgresql+psycopg://me:s3cret@127.0.0.1:1/trivet")
     assert "s3cret" not in repr(store)
     assert "s3cret" not in store.shown_url
+
+
+def test_the_version_we_work_with_is_the_last_migration() -> None:
+    folder = Path(str(resources.files("trivet_tasks.store") / "migrations"))
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [schema_version.NEWEST]

@@ -2,9 +2,9 @@
 
 from decimal import Decimal
 
-from trivet_tasks.store.dispatching import Claimed
-
 from tests.store.world import ESTIMATE, MODEL, ROUTE, World, spec, specs, together
+
+from trivet_tasks.store.dispatching import Claimed
 
 
 def test_a_taken_job_has_what_its_call_needs(world: World) -> None:
@@ -55,7 +55,9 @@ def test_each_job_gets_its_own_estimate(world: World) -> None:
     with world.store.write() as connection:
         tokens = [Token(job.id, job.take_up) for job in claimed]
         now = world.store.now(connection)
-        take_up(connection, Worksite(lease, ROUTE, "bedrock", MODEL, MODEL, "batch"), tokens, now=now, estimates=estimates)
+        take_up(
+            connection, Worksite(lease, ROUTE, "bedrock", MODEL, MODEL, "batch"), tokens, now=now, estimates=estimates
+        )
         found = attempts_of(connection, [job.id for job in claimed])
     assert [found[job.id][0].cost_usd for job in claimed] == estimates
 

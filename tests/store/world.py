@@ -9,6 +9,8 @@ from hashlib import blake2b
 from typing import Any
 
 from sqlalchemy import Connection, Row, event, text
+from uuid_utils import uuid7
+
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome
@@ -19,7 +21,6 @@ from trivet_tasks.store.enqueue import Accepted, BatchRef, DirectDispatch, inser
 from trivet_tasks.store.finishing import End, Finished, GoOn, Next, Settlement, Wait, Written, finish
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_tasks.usage import Usage
-from uuid_utils import uuid7
 
 DEADLINE_S = 30.0
 ROUTE = "bedrock-us-east-1"
@@ -141,7 +142,9 @@ class World:
 
     # workers
 
-    def lease(self, *, worker: str = "worker-1", lane: str = "bulk", routes: Sequence[str] = (ROUTE, OTHER_ROUTE)) -> str:
+    def lease(
+        self, *, worker: str = "worker-1", lane: str = "bulk", routes: Sequence[str] = (ROUTE, OTHER_ROUTE)
+    ) -> str:
         lease_id = uuid7().hex
         with self.store.write() as connection:
             leases.open_lease(self.store, connection, lease_id, worker, lane, routes, 16, ttl_s=15.0)
@@ -257,9 +260,7 @@ class InThread:
 def until_blocked(world: World, work: InThread) -> None:
     """Wait until somebody in this PostgreSQL database waits for another's lock (or `work` is over)."""
     deadline = time.monotonic() + DEADLINE_S
-    waiting = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     while not work.over and world.value(waiting) == 0:
         assert time.monotonic() < deadline, "nobody is blocked"
         time.sleep(0.005)

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import pty
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -116,12 +118,43 @@ def test_a_signal_at_any_moment_stops_and_removes_everything(folder: Path, momen
         assert list(folder.iterdir()) == []
 
 
+def test_a_terminal_that_goes_away_stops_and_removes_everything(folder: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "trivet", "demo", "--jobs", "400"]
+    env = {**os.environ, "TMPDIR": str(folder), "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    try:
+        process = subprocess.Popen(
+            command, env=env, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+    finally:
+        os.close(theirs)
+    try:
+        _wait_for_screen(ours, "are submitted")
+        os.close(ours)
+        assert process.wait(timeout=30) == 130
+        assert _left(folder) == []
+        assert list(folder.iterdir()) == []
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 def test_no_documents_is_a_usage_error(folder: Path) -> None:
     with _demo(folder, "--jobs", "0") as process:
         _, err = process.communicate(timeout=LINE_S)
     assert process.returncode == 2
     assert "--jobs" in err
     assert list(folder.iterdir()) == []
+
+
+def _wait_for_screen(terminal: int, words: str) -> None:
+    seen = b""
+    deadline = time.monotonic() + LINE_S
+    while words.encode() not in seen:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{words!r} did not come"
+        seen += os.read(terminal, 65_536)
 
 
 def _wait_for_line(process: subprocess.Popen[str], words: str) -> None:

@@ -20,7 +20,7 @@ from trivet_worker.flights import Flight, Landing
 
 log = logging.getLogger("trivet.recorder")
 
-_NO_VIEW = Choice((), (), (Refusal("", Why.LATER, "the shared state does not answer"),))
+_NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
 
 

@@ -26,6 +26,8 @@ def register(app: typer.Typer) -> None:
 
 def check() -> None:
     """Read the configuration and say what was understood; exit code 2 when something in it is wrong."""
+    from trivet.cli.tables import Column, print_table
+
     settings = context.settings()
     for name, value in (
         ("configuration", settings.source),
@@ -38,10 +40,14 @@ def check() -> None:
     if not settings.routes:
         context.out.print("No route is configured: `trivet config init` proposes some.")
         return
-    context.print_table(
-        ("route", "provider", "region", "key", ("requests/min", "right"), ("calls", "right"), "residency", "compliance"),
+    print_table(
+        [
+            Column("ROUTE"), Column("PROVIDER"), Column("REGION"), Column("KEY", spare=3),
+            Column("REQUESTS/MIN", right=True, spare=2), Column("CALLS", right=True, spare=1),
+            Column("RESIDENCY", spare=4), Column("COMPLIANCE", spare=5),
+        ],
         [_row(name, route) for name, route in settings.routes.items()],
-    )
+    )  # fmt: skip
 
 
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -74,7 +80,9 @@ def init(
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(template(proposals))
     except FileExistsError:
-        raise ConfigError(f"{path}: is there already.", hint="Use --force to replace it, or name another file.") from None
+        raise ConfigError(
+            f"{path}: is there already.", hint="Use --force to replace it, or name another file."
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from None
     context.out.print(f"{path} written.", markup=False, soft_wrap=True)
@@ -84,7 +92,7 @@ def init(
     context.out.print("Read it through, then `trivet config check` and `trivet up`.")
 
 
-def _row(name: str, route: RouteSettings) -> tuple[object, ...]:
+def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
     return (
         name,
         route.provider,

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from trivet.client import Client
 from trivet_tasks.settings import Settings, load_settings
@@ -47,17 +45,6 @@ def client() -> Client:
 def print_json(value: Any) -> None:
     """One JSON document on standard output; dataclasses as objects, amounts as strings."""
     print(json.dumps(value, default=_plain, ensure_ascii=False))  # noqa: T201
-
-
-def print_table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A plain table. A column is its heading, or (heading, "right")."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        heading, justify = column if isinstance(column, tuple) else (column, "left")
-        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    out.print(table)
 
 
 def usd(amount: Decimal | None) -> str:

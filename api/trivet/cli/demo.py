@@ -1,5 +1,6 @@
 """`trivet demo`: the whole thing on this machine, with an outage in the middle."""
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -38,7 +39,8 @@ def demo(
         context.err.print(f"trivet: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        context.err.print("Stopped.")
+        with contextlib.suppress(OSError):
+            context.err.print("Stopped.")
         raise typer.Exit(130) from None
     print_summary(console, outcome)
     if as_json:

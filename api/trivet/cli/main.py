@@ -2,26 +2,52 @@
 
 import contextlib
 import logging
+import os
 import sys
 
 from trivet_tasks.supervised import follow_parent
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration."""
+    """Run the command line. Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration, 130 Ctrl-C."""
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
-    from trivet.cli.app import app
-    from trivet_tasks.errors import TrivetError
-
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    _leave(_run())
+
+
+def _run() -> int:
     try:
+        from trivet.cli.app import app
+
         app()
-    except TrivetError as error:
-        print(f"trivet: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+    except SystemExit as ended:
+        return _code(ended)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        return 130
     except BrokenPipeError:  # the reader of our output went away, e.g. `trivet job list | head`
         with contextlib.suppress(OSError):
             sys.stdout.close()
-        raise SystemExit(0) from None
+    except Exception as error:
+        from trivet_tasks.errors import TrivetError
+
+        if not isinstance(error, TrivetError):
+            raise
+        print(f"trivet: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def _code(ended: SystemExit) -> int:
+    if isinstance(ended.code, str):
+        print(ended.code, file=sys.stderr)  # noqa: T201
+        return 1
+    return ended.code or 0
+
+
+def _leave(code: int) -> None:
+    """End the process now: Python's own tear-down of threads and modules takes up to seconds, and nothing needs it."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

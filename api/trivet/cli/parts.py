@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def worker(
-    routes: Annotated[str, typer.Option(help="The routes to serve, by comma; all that are configured when not given.")] = "",
+    routes: Annotated[
+        str, typer.Option(help="The routes to serve, by comma; all that are configured when not given.")
+    ] = "",
     lane: Annotated[str, typer.Option(help="realtime or bulk; both, a process each, when not given.")] = "both",
 ) -> None:
     """Run a worker: it takes chunks from the queues of its routes and makes the calls."""
@@ -33,7 +35,9 @@ def worker(
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     named = [name.strip() for name in routes.split(",") if name.strip()] or list(settings.routes)
     if not named:
-        raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` writes a file with some.")
+        raise ConfigError(
+            f"{settings.source}: no route is configured.", hint="`trivet config init` writes a file with some."
+        )
     if lane not in ("realtime", "bulk", "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
     if lane == "both":
@@ -68,16 +72,24 @@ def simulate(
         list[str] | None, typer.Option(metavar="NAME=WIRE[:PORT]", help="One more provider, e.g. bedrock-eu=bedrock.")
     ] = None,
     latency_median: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds that an answer takes.")] = 0.0,
-    latency_p95: Annotated[float | None, typer.Option(metavar="S", help="Its 95th percentile; the median when not given.")] = None,
-    latency_per_token: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds on top for each output token.")] = 0.0,
+    latency_p95: Annotated[
+        float | None, typer.Option(metavar="S", help="Its 95th percentile; the median when not given.")
+    ] = None,
+    latency_per_token: Annotated[
+        float, typer.Option(min=0, metavar="S", help="Seconds on top for each output token.")
+    ] = 0.0,
     output_median: Annotated[int, typer.Option(metavar="TOKENS", help="The median length of answers.")] = 64,
     models: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Model ids that are known; *claude* when not given.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same latencies and lengths.")] = 1,
-    call_log: Annotated[Path | None, typer.Option(metavar="PATH", help="Append every call here, as a JSON line.")] = None,
+    call_log: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Append every call here, as a JSON line.")
+    ] = None,
     log_capacity: Annotated[int, typer.Option(metavar="CALLS", help="Calls held in memory.")] = 1_000_000,
-    endpoints_file: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the endpoints here, as JSON.")] = None,
+    endpoints_file: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write the endpoints here, as JSON.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the endpoints as one JSON line.")] = False,
 ) -> None:
     """Serve the wires of Anthropic, Bedrock and Vertex on this machine, with faults on demand, until Ctrl-C."""
@@ -92,7 +104,10 @@ def simulate(
 
     try:
         options = SimulatorOptions(
-            providers=(*(ProviderOptions(w, w, ports[w]) for w in WIRE_NAMES), *(_extra_provider(e) for e in extra or ())),
+            providers=(
+                *(ProviderOptions(w, w, ports[w]) for w in WIRE_NAMES),
+                *(_extra_provider(e) for e in extra or ()),
+            ),
             control_port=control_port,
             latency=Latency(latency_median, latency_p95, latency_per_token),
             seed=seed,
@@ -103,7 +118,10 @@ def simulate(
             ready_file=endpoints_file,
         )
         serve(options, ready)
-    except (OSError, ValueError) as error:  # a port that is taken, an option that cannot be, a file that cannot be written
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a port that is taken, an option that cannot be, a file that cannot be written
         raise ConfigError(f"simulate: {error}") from None
 
 
@@ -118,9 +136,11 @@ def _extra_provider(text: str) -> "ProviderOptions":
 
 
 def _print_endpoints(endpoints: "Endpoints", *, as_json: bool) -> None:
+    from trivet.cli.tables import print_facts
+
     if as_json:
         context.print_json(endpoints)
         sys.stdout.flush()  # whoever started us waits for this line
         return
     rows = [*endpoints.providers.items(), ("control", endpoints.control), ("Google token", endpoints.token_url)]
-    context.print_table(("serves", "at"), [*rows, ("AWS credentials", endpoints.credentials_url)])
+    print_facts([*rows, ("AWS credentials", endpoints.credentials_url)])

@@ -56,6 +56,7 @@ def drain(name: Name, as_json: Json = False) -> None:
 def restore(name: Name, as_json: Json = False) -> None:
     """Put a route back into service and forget what was held against it."""
     from trivet_scheduler.limits import Limits
+    from trivet_tasks.store import health
 
     with _known_route(name) as client:
         _set_drained(client, name, False)
@@ -64,6 +65,8 @@ def restore(name: Name, as_json: Json = False) -> None:
             Limits(connections.redis, client.settings.health).forget(name)
         except redis.RedisError as error:
             raise connections.unavailable(error) from None
+        with connections.store.write() as connection:
+            health.forget(connection, name, connections.store.now(connection))
     _said(name, False, as_json)
 
 

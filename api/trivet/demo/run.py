@@ -1,6 +1,7 @@
 """Running the demo from the first process started to the last one gone."""
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -58,7 +59,7 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
     """Run it in a temporary folder, which is removed at the end, and kept when the demo failed.
 
     Raises:
-        KeyboardInterrupt: on SIGINT, SIGTERM or SIGHUP; everything is stopped and removed by then.
+        KeyboardInterrupt: on SIGINT, SIGTERM or SIGHUP, or when its output went away; everything is stopped and removed by then.
         ProcessFailed: it could not be run to its end; says where the logs are.
     """
     folder = Path(tempfile.gettempdir()) / f"trivet-demo-{secrets.token_hex(6)}"
@@ -70,12 +71,15 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
                 outcome = _run(folder, jobs, workers, view)
             keep = not outcome.good
         except (TrivetError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EPIPE):
+                raise KeyboardInterrupt from None  # the terminal or the pipe is gone: nobody watches any more
             keep = True
             raise ProcessFailed(f"The demo broke off: {error}", hint=f"Its logs are in {folder}.") from error
         finally:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # it is all but over
-            view.finish(None)
+            with contextlib.suppress(OSError):
+                view.finish(None)
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
         if keep:

@@ -62,7 +62,7 @@ class BrokerPage(_RouteQueues):
             return {}, f"The broker has not answered for {BROKER_PATIENCE_S:g} s."
         except Exception as error:  # whatever the client of this broker raises
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return {}, f"The broker does not answer: {reason}."
+            return {}, f"The broker does not answer: {reason.rstrip('.')}."
         return {queue["name"]: queue.get("messages") for queue in found}, ""
 
 

@@ -145,7 +145,9 @@ def models_in_use(connection: Connection, recent: int = 500) -> list[str]:
     return sorted(row.model for row in connection.execute(_MODELS, {"recent": recent}))
 
 
-def recent_speed(connection: Connection, batch: str, now: float, *, within_s: float = 60, most: int = 5_000) -> float | None:
+def recent_speed(
+    connection: Connection, batch: str, now: float, *, within_s: float = 60, most: int = 5_000
+) -> float | None:
     """Jobs of a batch that ended per second lately; None when hardly any did."""
     row = connection.execute(_SPEED, {"batch": batch, "since": now - within_s, "most": most}).one()
     if row.jobs < 2 or now - row.first < 1:

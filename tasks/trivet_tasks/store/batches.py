@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, text
 
-from trivet_tasks.errors import NotFound
+from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.outcomes import JobState
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.finishing import End, Ended, end_jobs
@@ -73,9 +73,15 @@ _RUNNING = text(
 
 
 def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
-    """Create the batch, or go on with the one of this name; nothing of it runs until it is opened."""
+    """Create the batch, or go on with the one of this name; nothing of it runs until it is opened.
+
+    Raises:
+        InvalidRequest: the batch was cancelled.
+    """
     connection.execute(_CREATE, {"name": name, "now": store.now(connection)})
     row = connection.execute(_BY_NAME, {"name": name}).one()
+    if row.state == "cancelled":
+        raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint="Choose another name.")
     return Loading(row.id, name, row.taken, row.digest)
 
 

@@ -91,7 +91,7 @@ class Store:
             options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "trivet"}
         try:
             engine = create_engine(self.url, **options)
-        except (ArgumentError, NoSuchModuleError, ValueError):
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
             raise ConfigError(f"[store] url: {self.shown_url} is not a database URL.") from None
         if self.sqlite:
             event.listen(engine, "connect", _set_up_sqlite)
@@ -114,7 +114,11 @@ class Store:
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         cause = getattr(error, "orig", None) or error
         reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        hint = "Is it a SQLite file, its folder writable, the disk not full?" if self.sqlite else "Is the server running and the URL right?"
+        hint = (
+            "Is it a SQLite file, its folder writable, the disk not full?"
+            if self.sqlite
+            else "Is the server running and the URL right?"
+        )
         return StoreUnavailable(f"The database {self.shown_url} cannot be used: {reason}.", hint=hint)
 
 

@@ -175,7 +175,9 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
             refused.append(finished.job_id)
             continue
         step: Next = finished.next
-        if (row.cancel_requested or row.batch_id in cancelled) and not (isinstance(step, End) and step.state is JobState.SUCCEEDED):
+        if (row.cancel_requested or row.batch_id in cancelled) and not (
+            isinstance(step, End) and step.state is JobState.SUCCEEDED
+        ):
             step = End(JobState.CANCELLED)
         match step:
             case End():

@@ -42,3 +42,10 @@ def note(connection: Connection, route: str, model: str, state: str, cause: str,
 def noted(connection: Connection) -> list[HealthRow]:
     """Everything noted so far."""
     return [HealthRow(*row) for row in connection.execute(_ALL)]
+
+
+def forget(connection: Connection, route: str, now: float) -> None:
+    """Note that an operator declared every model of a route healthy."""
+    for row in noted(connection):
+        if row.route == route and row.state != "healthy":
+            note(connection, route, row.model, "healthy", "restored by an operator", now, 0)

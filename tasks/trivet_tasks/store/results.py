@@ -70,7 +70,11 @@ _JOB = """
       LEFT JOIN batches b ON b.id = j.batch_id
       LEFT JOIN job_results r ON r.job_id = j.id
 """
-_BY_ID = text(_JOB + " WHERE j.id IN :ids").bindparams(bindparam("ids", expanding=True, type_=String())).columns(cost_usd=Usd())
+_BY_ID = (
+    text(_JOB + " WHERE j.id IN :ids")
+    .bindparams(bindparam("ids", expanding=True, type_=String()))
+    .columns(cost_usd=Usd())
+)
 _BY_KEY = text(_JOB + " WHERE j.key = :key").columns(cost_usd=Usd())
 _BATCH_PAGE = text(
     _JOB

@@ -1,0 +1,204 @@
+"""Any order of submits, claims, take-ups, results, deaths, cancels and expiries keeps what must always hold."""
+
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from sqlalchemy import event
+from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
+
+from trivet_tasks.outcomes import END_STATES, JobState, Outcome
+from trivet_tasks.store import batches, cancelling, leases
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.enqueue import BatchRef
+from trivet_tasks.store.finishing import End, Next, Wait
+from trivet_tasks.store.schema_version import upgrade
+from trivet_tasks.store.taking import Taken
+
+FEW = 20
+EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))
+"""Few, and always the same, in `make test`; more by the variable."""
+FAILURE = End(JobState.FAILED, outcome=Outcome.INVALID, error="no")
+STEPS: dict[str, Next] = {
+    "succeeds": SUCCESS,
+    "fails": FAILURE,
+    "goes on": go_on(ROUTE),
+    "goes on, message lost": go_on(ROUTE, until=1.0),
+    "waits": Wait(None, 0, ROUTE, 0.5, None, Outcome.OVERLOADED, "busy"),
+    "backs off": Wait(4e9, 1, "", 0.0, None, Outcome.TIMEOUT, "silent"),
+    "is over its back-off": Wait(1.0, 1, "", 0.0, None, Outcome.TIMEOUT, "silent"),
+}
+
+
+class Life(RuleBasedStateMachine):
+    """One SQLite database; messages and results may be kept, doubled and brought late."""
+
+    template: Path
+    messages = Bundle("messages")
+    workers = Bundle("workers")
+    calls = Bundle("calls")
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "trivet.db"
+        shutil.copyfile(self.template, path)
+        store = Store(f"sqlite:///{path}")
+        # what is tested here is order, not power cuts
+        event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        self.world = World(store)
+        self.batches = [self.world.batch("one"), self.world.batch("two")]
+        self.keys = 0
+        self.ends: dict[str, tuple[str, int | None]] = {}
+        self.numbers: dict[str, int] = defaultdict(int)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.store.close()
+            self.folder.cleanup()
+
+    @rule(count=st.integers(1, 4), where=st.sampled_from([None, 0, 1]), key=st.integers(0, 6), late=st.booleans())
+    def submit(self, count: int, where: int | None, key: int, late: bool) -> None:
+        batch: BatchRef | None = None if where is None else self.batches[where]
+        group = [
+            spec(f"document {key + n}", key=f"k{key + n}" if n % 2 else None, deadline_at=2.0 if late else None)
+            for n in range(count)
+        ]
+        self.world.add(*group, batch=batch)
+
+    @rule(target=messages, limit=st.integers(1, 5), lost=st.booleans())
+    def dispatch(self, limit: int, lost: bool) -> object:
+        claimed = self.world.dispatch(limit, within_s=-1 if lost else 60)
+        return multiple(claimed) if claimed else multiple()
+
+    @rule(target=workers)
+    def start_worker(self) -> str:
+        return self.world.lease()
+
+    @rule(target=calls, message=st.lists(messages, min_size=1, max_size=4), worker=workers)
+    def take(self, message: list[Claimed], worker: str) -> object:
+        """Also under stale and doubled tokens: a message stays in its bundle."""
+        once = {claimed.id: claimed for claimed in message}
+        # the database answers in the order of ids, whose random part must not decide what is drawn next
+        taken = sorted(self.world.take(worker, list(once.values())), key=lambda job: list(once).index(job.id))
+        for job in taken:
+            assert job.take_up == self.world.job(job.id).take_up
+        return multiple(*[(worker, job) for job in taken])
+
+    @rule(message=messages)
+    def give_back(self, message: Claimed) -> None:
+        self.world.give_back([message])
+
+    @rule(call=calls, step=st.sampled_from(sorted(STEPS)), cost=st.sampled_from([None, "0.1", "0.000000000001"]))
+    def finish(self, call: tuple[str, Taken], step: str, cost: str | None) -> None:
+        """Also late and doubled: a call stays in its bundle."""
+        worker, job = call
+        before = self.world.job(job.id)
+        held = (before.state, before.lease_id, before.take_up) == ("running", worker, job.take_up)
+        written = self.world.finish(finished(job, worker, STEPS[step], cost=cost))
+        assert bool(written.refused) is not held
+        if not held:
+            assert self.world.job(job.id) == before
+
+    @rule(worker=consumes(workers))
+    def die(self, worker: str) -> None:
+        self.world.let_die(worker)
+
+    @rule(worker=consumes(workers))
+    def stop_worker(self, worker: str) -> None:
+        with self.world.store.write() as connection:
+            leases.close(connection, worker)
+
+    @rule()
+    def rescue(self) -> None:
+        self.world.rescue()
+
+    @rule()
+    def keep_house(self) -> None:
+        self.world.wake()
+        self.world.recall()
+
+    @rule()
+    def expire(self) -> None:
+        self.world.expire()
+
+    @rule(which=st.integers(0, 30))
+    def cancel(self, which: int) -> None:
+        ids = [row.id for row in self.world.sql("SELECT id FROM jobs ORDER BY rowid")]
+        if ids:
+            with self.world.store.write() as connection:
+                cancelling.cancel_job(self.world.store, connection, ids[which % len(ids)])
+
+    @rule()
+    def cancel_batch(self) -> None:
+        with self.world.store.write() as connection:
+            batches.begin_cancel(connection, self.batches[1].id)
+            batches.cancel_waiting(self.world.store, connection, self.batches[1].id)
+
+    @invariant()
+    def what_must_always_hold(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        jobs = self.world.sql("SELECT * FROM jobs")
+        for job in jobs:
+            if job.id in self.ends:
+                assert (job.state, job.batch_seq) == self.ends[job.id], "an ended job stays as it ended"
+            if job.state in END_STATES:
+                self.ends[job.id] = (job.state, job.batch_seq)
+                assert job.ended_at is not None
+            else:
+                assert job.ended_at is None
+            assert job.take_up >= self.numbers[job.id], "the fencing number never falls"
+            self.numbers[job.id] = job.take_up
+            assert (job.lease_id is not None) == (job.state == "running"), "held while it runs, and only then"
+        ended = {job.id for job in jobs if job.state in END_STATES}
+        results = [row.job_id for row in self.world.sql("SELECT job_id FROM job_results")]
+        assert sorted(results) == sorted(ended), "one result for each that ended, none for another"
+        leases_ = {row.id for row in self.world.sql("SELECT id FROM leases")}
+        assert {job.lease_id for job in jobs if job.lease_id} <= leases_, "whoever holds a job can be rescued from"
+        assert len({job.key for job in jobs if job.key}) == sum(1 for job in jobs if job.key)
+        self._attempts_are_right({job.id: job for job in jobs})
+        for batch in self.world.sql("SELECT * FROM batches"):
+            mine = [job for job in jobs if job.batch_id == batch.id]
+            assert batch.total == len(mine)
+            counts = {state: sum(1 for job in mine if job.state == state) for state in END_STATES}
+            assert {state: getattr(batch, state) for state in END_STATES} == counts
+            numbers = sorted(job.batch_seq for job in mine if job.state in END_STATES)
+            assert numbers == list(range(1, batch.ended + 1)), "gapless"
+
+    def _attempts_are_right(self, jobs: dict[str, object]) -> None:
+        attempts = self.world.sql("SELECT * FROM attempts")
+        per_token = {(attempt.job_id, attempt.take_up) for attempt in attempts}
+        assert len(per_token) == len(attempts), "one call for one take-up"
+        for attempt in attempts:
+            job = jobs[attempt.job_id]
+            assert attempt.take_up <= job.take_up  # type: ignore[attr-defined]
+            open_ = attempt.outcome is None
+            running = (job.state, job.take_up) == ("running", attempt.take_up)  # type: ignore[attr-defined]
+            assert not running or open_, "a call is settled with its job"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("machine") / "trivet.db"
+    store = Store(f"sqlite:///{path}")
+    upgrade(store)
+    store.close()
+    Life.template = path
+
+
+Life.TestCase.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=30,
+    derandomize=EXAMPLES == FEW,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestLife = Life.TestCase
