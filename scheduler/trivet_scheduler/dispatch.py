@@ -4,7 +4,6 @@ Any number of schedulers may dispatch at once: counting credit and claiming jobs
 """
 
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
+from trivet_scheduler.credit import Credits, Standing
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.routing import Candidate, Choice, Needs, choose
 from trivet_tasks.jobs import JobSpec
@@ -46,38 +46,6 @@ class Round:
     """True when jobs are left that could have been dispatched: pass again at once."""
 
 
-@dataclass(slots=True)
-class _Room:
-    """What a route's limits allow one model now; infinite where nothing limits."""
-
-    jobs: float
-    input_tokens: float
-    output_tokens: float
-
-    @property
-    def left(self) -> bool:
-        # a job larger than what is left may go while there is some: the permit decides, this only keeps queues short
-        return self.jobs >= 1 and self.input_tokens > 0 and self.output_tokens > 0
-
-
-@dataclass(slots=True)
-class _Credit:
-    """How much more may be sent to a route now: jobs by lane, and by model what its limits allow."""
-
-    lanes: dict[str, int]
-    models: dict[str, _Room]
-
-    def left(self, lane: str, model: str) -> bool:
-        return self.lanes.get(lane, 0) > 0 and model in self.models and self.models[model].left
-
-    def take(self, lane: str, model: str, head: Head) -> None:
-        self.lanes[lane] -= 1
-        room = self.models[model]
-        room.jobs -= 1
-        room.input_tokens -= head.input_estimate
-        room.output_tokens -= head.max_tokens
-
-
 class Dispatcher:
     """Claims waiting jobs for routes that have room. One per process; use it from one thread."""
 
@@ -94,21 +62,23 @@ class Dispatcher:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
         """
         with self._store.read() as connection:
-            flows = dispatching.active_flows(connection)
+            flows = dispatching.flows_with_waiting(connection)
+            standing = dispatching.outstanding(connection) if flows else {}
         if not flows:
             return Round(0, more=False)
-        # asked before the transaction: nobody holds the database while Redis thinks
+        # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
         routes = self._fleet.candidates_of({flow.model for flow in flows})
+        if self._credits(routes, standing).total <= 0:
+            return Round(0, more=False)
         with self._store.write() as connection:
             dispatching.lock(self._store, connection)
             standing = dispatching.outstanding(connection)
-            credit = self._credits(routes, standing)
-            wanted = min(BULK_ROWS, sum(sum(c.lanes.values()) for c in credit.values()))
+            credits = self._credits(routes, standing)
+            wanted = min(BULK_ROWS, credits.total)
             if wanted <= 0:
                 return Round(0, more=False)
-            by_id = {flow.id: flow for flow in flows}
-            heads = self._heads(connection, flows, credit, wanted)
-            plan = self._assign(heads, by_id, routes, credit, standing, wanted)
+            heads = self._heads(connection, flows, credits, wanted)
+            plan = self._assign(heads, {flow.id: flow for flow in flows}, routes, credits, standing, wanted)
             chunks = self._claim(connection, plan)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
@@ -137,33 +107,18 @@ class Dispatcher:
         """Close the connections to the broker."""
         self._app.close()
 
-    def _credits(self, routes: dict[str, list[Candidate]], standing: dict[str, int]) -> dict[str, _Credit]:
-        known, factor = self._fleet.known(), self._settings.dispatch.credit_factor
-        credits: dict[str, _Credit] = {}
-        for name, route in known.routes.items():
-            lanes = {}
-            for lane in ("realtime", "bulk"):
-                room = min(route.settings.max_concurrency, known.slots(name, lane)) * factor
-                lanes[lane] = max(0, math.floor(room) - standing.get(name, 0))
-            credits[name] = _Credit(lanes, {})
-        for model, candidates in routes.items():
-            for candidate in candidates:
-                gate = candidate.gate
-                jobs = 1.0 if gate.state in ("open", "probing") else gate.headroom  # one may try; more would only wait
-                credits[candidate.name].models[model] = _Room(jobs, gate.input_headroom, gate.output_headroom)
-        return credits
+    def _credits(self, routes: dict[str, list[Candidate]], standing: Standing) -> Credits:
+        return Credits(self._fleet.known(), routes.values(), standing, self._settings.dispatch.credit_factor)
 
-    def _heads(self, connection: Connection, flows: list[Flow], credit: dict[str, _Credit], wanted: int) -> list[Head]:
+    def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
         """The jobs next in line over all flows that some route has room for, the urgent ones first."""
-        able = [f for f in flows if any(c.left(f.latency.lane, f.model) for c in credit.values())]
+        known = self._fleet.known().routes
+        able = [f for f in flows if any(credits.left(route, f.latency.lane, f.model) for route in known)]
         able_ids = {flow.id for flow in able}
         each = max(10, min(wanted, 4 * wanted // max(1, len(able))))
         merged: list[Head] = []
         for flow in able:
-            found = dispatching.heads(self._store, connection, flow.id, each)
-            if not found:
-                dispatching.retire_if_empty(self._store, connection, flow.id)
-            merged += found
+            merged += dispatching.heads(self._store, connection, flow.id, each)
         merged.sort(key=lambda head: head.rank)
         before = self._store.now(connection) + URGENT_WITHIN_S
         urgent = [
@@ -179,14 +134,16 @@ class Dispatcher:
         heads: Sequence[Head],
         flows: dict[int, Flow],
         routes: dict[str, list[Candidate]],
-        credit: dict[str, _Credit],
-        standing: dict[str, int],
+        credits: Credits,
+        standing: Standing,
         wanted: int,
     ) -> Plan:
         """Give each job, in order, the best route that has credit."""
         plan: Plan = defaultdict(list)
         choices: dict[tuple[int, str, str | None], Choice] = {}
-        at_route = defaultdict(int, standing)
+        at_route: dict[str, int] = defaultdict(int)
+        for (route, _), count in standing.items():
+            at_route[route] += count
         for head in heads:
             flow = flows[head.flow_id]
             key = (head.flow_id, head.tried, head.doubted_by)
@@ -196,12 +153,12 @@ class Dispatcher:
             able = [
                 (r, level)
                 for r, level in zip(choice.routes, choice.levels, strict=True)
-                if credit[r.name].left(lane, flow.model)
+                if credits.left(r.name, lane, flow.model)
             ]
             if not able:
                 continue
             best = _least_laden([route for route, level in able if level == able[0][1]], at_route)
-            credit[best].take(lane, flow.model, head)
+            credits.take(best, lane, flow.model, head)
             at_route[best] += 1
             plan[best, flow.latency, flow.model].append(head)
             wanted -= 1

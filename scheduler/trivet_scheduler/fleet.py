@@ -78,7 +78,7 @@ class Fleet:
     def _candidate(self, route: RegisteredRoute, model: str, known: Known, gate: GateView) -> Candidate:
         named = name_on_wire(route.settings, model)
         cost: Decimal | None = self._costs.of(route.settings, model, named) if named else None
-        return Candidate(route.name, route.settings, named, known.lanes(route.name), route.drained, gate, cost)
+        return Candidate(route.name, model, route.settings, named, known.lanes(route.name), route.drained, gate, cost)
 
 
 def name_on_wire(route: RouteSettings, model: str) -> str | None:

@@ -36,8 +36,11 @@ class Candidate:
     """A route as it stands for one model."""
 
     name: str
+    model: str
+    """The model by its first-party id."""
     settings: RouteSettings
     wire_model: str | None
+    """What the route's wire calls it; None = it does not serve it."""
     lanes: frozenset[str]
     """The lanes in which a living worker serves it."""
     drained: bool

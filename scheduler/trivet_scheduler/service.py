@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -11,18 +11,21 @@ import redis
 
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.housekeeping import Housekeeping
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect
-from trivet_tasks.store import registry, rescuing
-from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store import registry
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 
 log = logging.getLogger("trivet.scheduler")
 
 GATHER_S = 0.01
 """How long to wait after a wake for more to come: one pass for a burst of notices."""
+APART_S = 0.05
+"""Seconds between two passes under load, so that the room that came free makes chunks worth sending."""
 HOUSEKEEPING_S = 0.5
 """Seconds between two looks for what is due, untaken, dead or late."""
 TROUBLE_PAUSE_S = 1.0
@@ -30,9 +33,10 @@ TROUBLE_PAUSE_S = 1.0
 
 @dataclass(slots=True)
 class _Due:
-    """When the next housekeeping is due, on the monotonic clock."""
+    """When the next of each is due, on the monotonic clock."""
 
-    at: float = 0.0
+    housekeeping: float = 0.0
+    dispatch: float = 0.0
 
 
 class Scheduler:
@@ -45,6 +49,8 @@ class Scheduler:
         self._fleet = Fleet(self._store, settings, self._redis)
         self._app = make_app(settings)
         self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
+        self._housekeeping = Housekeeping(self._store, self._tell_finished)
+        self._due = _Due()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._trouble = ""
@@ -63,9 +69,8 @@ class Scheduler:
         if on_ready:
             on_ready()
         log.info("scheduling on %s", self._store.shown_url)
-        due = _Due()
         while not self._stopping.is_set():
-            self._guarded(lambda: self._pass(due))
+            self._guarded(self._pass)
         listener.join(timeout=2)
         self._app.close()
         self._store.close()
@@ -75,30 +80,19 @@ class Scheduler:
         self._stopping.set()
         self._wake.set()
 
-    def _pass(self, due: _Due) -> None:
-        if time.monotonic() >= due.at:
-            due.at = time.monotonic() + HOUSEKEEPING_S
-            self._keep_house()
+    def _pass(self) -> None:
+        if time.monotonic() >= self._due.housekeeping:
+            self._due.housekeeping = time.monotonic() + HOUSEKEEPING_S
+            self._housekeeping.run()
         self._wake.clear()
-        if not self._dispatcher.run_once().more and self._wake.wait(self._settings.dispatch.interval_s):
-            self._stopping.wait(GATHER_S)
+        if self._dispatcher.run_once().more:
+            return
+        self._due.dispatch = time.monotonic() + APART_S
+        if self._wake.wait(self._settings.dispatch.interval_s):
+            self._stopping.wait(max(GATHER_S, self._due.dispatch - time.monotonic()))
 
-    def _keep_house(self) -> None:
-        for work in (rescuing.wake_delayed, rescuing.recall_untaken):
-            while True:
-                with self._store.write() as connection:
-                    if work(self._store, connection) < BULK_ROWS:
-                        break
-        with self._store.write() as connection:
-            for lease, jobs in rescuing.rescue_dead(self._store, connection).items():
-                log.warning("worker lease %s ran out: %d jobs rescued", lease, jobs)
-        while True:
-            with self._store.write() as connection:
-                ids, batches = rescuing.expire_late(self._store, connection)
-            if ids:
-                self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": ids, "batches": batches}))
-            if len(ids) < BULK_ROWS:
-                break
+    def _tell_finished(self, jobs: Sequence[str], batches: Sequence[int]) -> None:
+        self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": jobs, "batches": batches}))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Wait troubles out: say once that there is one, and once that it is over."""

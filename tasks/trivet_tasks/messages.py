@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from trivet_tasks.errors import BrokerUnavailable
@@ -74,7 +74,7 @@ def publish(app: Celery, chunks: Iterable[Chunk], expires_s: float) -> None:
                     retry=False,
                     ignore_result=True,
                 )
-    except (OperationalError, RedisError, OSError, TimeoutError) as error:
+    except (KombuError, RedisError, OSError) as error:
         url = masked(app.conf.broker_url)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrokerUnavailable(f"The broker {url} does not answer: {reason.rstrip('.')}.") from None

@@ -17,6 +17,7 @@ from tests.store.world import (
 from trivet_tasks.latency import Latency
 from trivet_tasks.store import batches, dispatching, leases, rescuing
 from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.enqueue import DirectDispatch
 
 
 def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:
@@ -91,17 +92,22 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
         other = InThread(count)
         until_blocked(world, other)
         assert not other.over
-    assert other.result() == {ROUTE: 3}
+    assert other.result() == {(ROUTE, "bulk"): 3}
 
 
 def test_what_stands_at_each_route_is_dispatched_and_running_jobs(world: World) -> None:
     world.add(*specs(10))
     lease = world.lease()
     jobs = world.take(lease, world.dispatch(4))
-    world.dispatch(3, OTHER_ROUTE)
+    world.dispatch(4, OTHER_ROUTE)
     world.end(lease, jobs[:1])
+    world.add(spec(latency=Latency.REALTIME), direct=DirectDispatch("vertex", 4e9))
     with world.store.read() as connection:
-        assert dispatching.outstanding(connection) == {ROUTE: 3, OTHER_ROUTE: 3}
+        assert dispatching.outstanding(connection) == {
+            (ROUTE, "bulk"): 3,
+            (OTHER_ROUTE, "bulk"): 4,
+            ("vertex", "realtime"): 1,
+        }
 
 
 def test_urgent_jobs_are_those_whose_deadline_is_near(world: World) -> None:
@@ -128,7 +134,7 @@ def test_flows_say_what_their_jobs_need(world: World) -> None:
     one = spec(residency=("eu",), compliance=("soc2", "hipaa"), features=("files",), latency=Latency.ASYNC)
     world.add(one, spec("plain"))
     with world.store.read() as connection:
-        flows = {flow.latency: flow for flow in dispatching.active_flows(connection)}
+        flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection)}
     assert flows[Latency.ASYNC][2:] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",))
     assert flows[Latency.BATCH][2:] == (MODEL, (), (), ())
 
@@ -139,8 +145,17 @@ def _retire(world: World, flow_id: int) -> None:
 
 
 def _active(world: World) -> list[int]:
+    return [row.id for row in world.sql("SELECT id FROM flows WHERE active")]
+
+
+def test_flows_without_a_living_job_are_found(world: World) -> None:
+    lease, (job,) = world.running(1)
+    world.add(spec(latency=Latency.ASYNC))
     with world.store.read() as connection:
-        return [flow.id for flow in dispatching.active_flows(connection)]
+        assert dispatching.empty_flows(connection, 10) == []
+    world.end(lease, [job])
+    with world.store.read() as connection:
+        assert dispatching.empty_flows(connection, 10) == [world.job(job.id).flow_id]
 
 
 def test_a_flow_is_retired_when_all_its_jobs_have_ended(world: World) -> None:
@@ -214,10 +229,11 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     world.let_die(dead)
     flow = world.value("SELECT flow_id FROM jobs LIMIT 1")
     loops = {
-        "flows": lambda c: dispatching.active_flows(c),
+        "flows": lambda c: dispatching.flows_with_waiting(c),
         "outstanding": lambda c: dispatching.outstanding(c),
         "claim": lambda c: dispatching.heads(world.store, c, flow, 200),
         "urgent": lambda c: dispatching.urgent(world.store, c, 4e9, 40),
+        "empty flows": lambda c: dispatching.empty_flows(c, 20),
         "retire": lambda c: dispatching.retire_if_empty(world.store, c, flow),
         "wake": lambda c: rescuing.wake_delayed(world.store, c),
         "recall": lambda c: rescuing.recall_untaken(world.store, c),

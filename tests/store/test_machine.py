@@ -76,7 +76,7 @@ class Life(RuleBasedStateMachine):
     @rule(target=messages, limit=st.integers(1, 5), lost=st.booleans())
     def dispatch(self, limit: int, lost: bool) -> object:
         claimed = self.world.dispatch(limit, within_s=-1 if lost else 60)
-        return multiple(claimed) if claimed else multiple()
+        return multiple(*claimed)
 
     @rule(target=workers)
     def start_worker(self) -> str:

@@ -107,7 +107,7 @@ class World:
     def heads(self, connection: Connection, limit: int) -> list[Head]:
         """The next in line over all flows."""
         found: list[Head] = []
-        for flow in dispatching.active_flows(connection):
+        for flow in dispatching.flows_with_waiting(connection):
             found += dispatching.heads(self.store, connection, flow.id, limit)
         return sorted(found, key=lambda head: head.rank)[:limit]
 

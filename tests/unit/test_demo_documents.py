@@ -1,14 +1,21 @@
 """The demo's documents, its counting of throttling, and its audit of calls against attempts."""
 
+from decimal import Decimal
 from importlib import metadata
 from itertools import islice
 
 import pytest
 
 from trivet.demo.documents import MAX_CHARS, MIN_CHARS, QUESTIONS, Piece, cut, pieces, prompt, prompts
+from trivet.demo.journal import Journal
 from trivet.demo.ledger import AttemptFate, doubled, mismatches
+from trivet.demo.readings import Reading, RouteReading
+from trivet.demo.tally import RouteTally
+from trivet.demo.watch import Watch
+from trivet_scheduler.limits import GateView
 from trivet_simulator import Call
 from trivet_tasks.errors import ProcessFailed
+from trivet_tasks.store.batches import Progress
 
 
 def test_pieces_are_real_text_of_installed_packages_within_their_bounds() -> None:
@@ -98,3 +105,55 @@ def test_a_call_without_a_row_a_row_called_twice_and_an_unheard_success_are_name
     assert said[0].startswith("2 calls")
     assert said[1].startswith("1 attempts made more than one call")
     assert said[2].startswith("1 attempts are written down as succeeded")
+
+
+def _gate(state: str, wait_s: float) -> GateView:
+    return GateView(
+        state=state, cause="", wait_s=wait_s, in_flight=0, headroom=1.0, input_headroom=1.0, output_headroom=1.0,
+        latency_s=None, since=None,
+    )  # fmt: skip
+
+
+def _reading(at: float, gates: dict[str, tuple[str, float]], *, waiting: int = 5) -> Reading:
+    progress = Progress("demo", "open", 0.0, 10, waiting, 0, 10 - waiting, 0, 0, 0, Decimal(0), 10, None)
+    routes = {name: RouteReading(_gate(state, wait_s), RouteTally()) for name, (state, wait_s) in gates.items()}
+    return Reading(at, progress, routes)
+
+
+SHUT = {"a": ("limited", 3.0), "b": ("open", 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("gates", "waiting", "expected_s"),
+    [
+        (SHUT, 5, 1.0),
+        (SHUT, 0, 0.0),
+        ({**SHUT, "c": ("healthy", 0.0)}, 5, 0.0),
+        ({**SHUT, "c": ("healthy", 0.05)}, 5, 0.0),
+        ({**SHUT, "a": ("limited", 0.4)}, 5, 0.4),
+    ],
+    ids=[
+        "every route is shut",
+        "nothing waits",
+        "one has room",
+        "one is at its pace",
+        "one opens before the next reading",
+    ],
+)
+def test_throttled_is_the_time_in_which_no_route_could_take_a_waiting_job(
+    gates: dict[str, tuple[str, float]], waiting: int, expected_s: float
+) -> None:
+    watch = Watch(Journal(), 0.0)
+    watch.update(_reading(0.0, gates, waiting=waiting))
+    watch.update(_reading(1.0, {"a": ("healthy", 0.0)}))
+    assert watch.throttled_s == pytest.approx(expected_s)
+
+
+def test_a_route_that_is_limited_again_and_again_is_one_line_and_says_once_that_it_is_well() -> None:
+    journal = Journal()
+    watch = Watch(journal, 0.0)
+    for at, state in ((0.0, "healthy"), (1.0, "limited"), (2.0, "healthy"), (2.5, "limited"), (3.0, "healthy")):
+        watch.update(_reading(at, {"a": (state, 0.0)}))
+    assert len(journal.lines) == 1
+    watch.update(_reading(5.0, {"a": ("healthy", 0.0)}))
+    assert [line.text for line in journal.lines][1:] == ["a healthy again after 1.5 s"]

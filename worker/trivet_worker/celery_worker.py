@@ -19,9 +19,8 @@ from trivet_worker.runtime import Runtime
 
 log = logging.getLogger("trivet.worker")
 
-THREADS_PER_SLOT = {"realtime": 1.0, "bulk": 1 / 8}
-"""Celery threads for each call that may be in flight: a realtime chunk holds one job, a bulk chunk some tens."""
 MAX_THREADS = 256
+"""A chunk holds a thread until its last job is written down; idle threads cost nothing to speak of."""
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 
 
@@ -53,7 +52,7 @@ def run_worker(
         worker = app.Worker(
             hostname=name,
             pool="threads",
-            concurrency=min(MAX_THREADS, max(4, round(settings.worker.slots * THREADS_PER_SLOT[lane]))),
+            concurrency=min(MAX_THREADS, settings.worker.slots),
             queues=[queue_name(route, latency) for route in routes for latency in Latency if latency.lane == lane],
             loglevel=logging.getLogger().getEffectiveLevel(),
             task_events=True,

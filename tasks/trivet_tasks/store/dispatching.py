@@ -45,10 +45,20 @@ class Claimed(NamedTuple):
     max_tokens: int
 
 
-_FLOWS = text("SELECT id, latency, model, residency, compliance, features FROM flows WHERE active AND NOT held")
+_FLOWS = text(
+    """
+    SELECT id, latency, model, residency, compliance, features FROM flows
+     WHERE active AND NOT held
+       AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND state = 'waiting' AND ended_at IS NULL)
+    """
+)
 _LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
 _OUTSTANDING = text(
-    "SELECT route, count(*) AS jobs FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL GROUP BY route"
+    """
+    SELECT j.route, f.latency, count(*) AS jobs FROM jobs j JOIN flows f ON f.id = j.flow_id
+     WHERE j.state IN ('dispatched', 'running') AND j.route IS NOT NULL
+     GROUP BY j.route, f.latency
+    """
 )
 _HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens"
 _MARK = text(
@@ -60,6 +70,12 @@ _MARK = text(
 ).bindparams(bindparam("ids", expanding=True))
 _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
 _LOCK_FLOW = "SELECT id FROM flows WHERE id = :id"
+_EMPTY_FLOWS = text(
+    """
+    SELECT id FROM flows
+     WHERE active AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND ended_at IS NULL) LIMIT :limit
+    """
+)
 _RETIRE_FLOW = text(
     """
     UPDATE flows SET active = false
@@ -68,8 +84,8 @@ _RETIRE_FLOW = text(
 )
 
 
-def active_flows(connection: Connection) -> list[Flow]:
-    """The flows that may have jobs to dispatch."""
+def flows_with_waiting(connection: Connection) -> list[Flow]:
+    """The flows that have jobs to dispatch."""
     return [
         Flow(
             id,
@@ -89,9 +105,13 @@ def lock(store: Store, connection: Connection) -> None:
         connection.execute(_LOCK, {"lock": DISPATCH_LOCK})
 
 
-def outstanding(connection: Connection) -> dict[str, int]:
-    """How many jobs stand at each route: dispatched or running."""
-    return {row.route: row.jobs for row in connection.execute(_OUTSTANDING)}
+def outstanding(connection: Connection) -> dict[tuple[str, str], int]:
+    """How many jobs stand at each route, dispatched or running, by (route, lane)."""
+    standing: dict[tuple[str, str], int] = {}
+    for route, latency, jobs in connection.execute(_OUTSTANDING):
+        key = (route, Latency(latency).lane)
+        standing[key] = standing.get(key, 0) + jobs
+    return standing
 
 
 def heads(store: Store, connection: Connection, flow_id: int, limit: int) -> list[Head]:
@@ -126,6 +146,11 @@ def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, unti
 def advance_clock(connection: Connection, rank: float) -> None:
     """Note the highest rank dispatched, from which newcomers start."""
     connection.execute(_ADVANCE_CLOCK, {"rank": rank})
+
+
+def empty_flows(connection: Connection, limit: int) -> list[int]:
+    """Active flows without a living job."""
+    return [row.id for row in connection.execute(_EMPTY_FLOWS, {"limit": limit})]
 
 
 def retire_if_empty(store: Store, connection: Connection, flow_id: int) -> None:

@@ -3,6 +3,8 @@
 Any number of schedulers may do this at once; each group is one transaction over rows that nobody else holds.
 """
 
+from typing import NamedTuple
+
 from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.outcomes import JobState, Outcome
@@ -31,6 +33,36 @@ _UNKNOWN = text(
     "UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL"
 )
 _DROP_LEASE = text("DELETE FROM leases WHERE id = :id")
+
+
+class Due(NamedTuple):
+    """Which of the periodic work there is."""
+
+    delayed: bool
+    untaken: bool
+    dead: bool
+    late: bool
+    empty: bool
+    """Flows without a living job."""
+
+
+_DUE = text(
+    """
+    SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'delayed' AND not_before <= :now) AS delayed,
+           EXISTS (SELECT 1 FROM jobs WHERE state IN ('dispatched', 'running') AND state = 'dispatched'
+                                        AND dispatched_until < :now) AS untaken,
+           EXISTS (SELECT 1 FROM leases WHERE expires_at < :now) AS dead,
+           EXISTS (SELECT 1 FROM jobs WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now
+                                        AND state <> 'running') AS late,
+           EXISTS (SELECT 1 FROM flows WHERE active
+                      AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND ended_at IS NULL)) AS empty
+    """
+)
+
+
+def due(store: Store, connection: Connection) -> Due:
+    """What there is to do, by one read: nobody's lock is taken to find out that there is nothing."""
+    return Due(*(bool(value) for value in connection.execute(_DUE, {"now": store.now(connection)}).one()))
 
 
 def wake_delayed(store: Store, connection: Connection, limit: int = 5 * BULK_ROWS) -> int:
