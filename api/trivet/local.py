@@ -14,7 +14,7 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,6 +51,7 @@ class LocalTrivet:
         *,
         config_path: Path | None = None,
         workers: int = 2,
+        lanes: Sequence[str] = LANES,
         simulation: Simulation | None = None,
         flower_port: int | None = None,
         on_exit: Callable[[Exit], None] | None = None,
@@ -62,6 +63,7 @@ class LocalTrivet:
             settings: what to run.
             config_path: the file they came from, for the parts to read; None: they find what we found.
             workers: how many; each is a process per lane.
+            lanes: what they serve.
             simulation: start the simulator, and use routes that lead to it.
             flower_port: start Flower on this port of 127.0.0.1.
             on_exit: told, from another thread, of every part that ended by itself.
@@ -91,6 +93,7 @@ class LocalTrivet:
         self.parts: list[str] = []
         """The names of the processes, in the order they were started."""
         self._workers = workers
+        self._lanes = lanes
         self._simulation = simulation
         self._flower_port = flower_port
         self._say = say
@@ -156,10 +159,12 @@ class LocalTrivet:
         if self._simulation is not None:
             self._start_simulator(self._simulation)
         if not self.settings.routes:
-            raise ConfigError(f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
+            raise ConfigError(
+                f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some."
+            )
         self._start_part("scheduler", "scheduler")
         for number in range(1, self._workers + 1):
-            for lane in LANES:
+            for lane in self._lanes:
                 self._start_part(f"worker-{number}-{lane}", "worker", "--lane", lane)
         if self._flower_port is not None:
             self._start_part("flower", "flower", "--address", "127.0.0.1", "--port", str(self._flower_port))

@@ -91,7 +91,7 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
 def _run(folder: Path, jobs: int, workers: int, view: View) -> Outcome:
     ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()  # told from another thread
     settings = load_settings(stage.write_config(folder))
-    local = LocalTrivet(settings, workers=workers, simulation=stage.simulation(jobs), on_exit=ends.put)
+    local = LocalTrivet(settings, workers=workers, lanes=("bulk",), simulation=stage.simulation(jobs), on_exit=ends.put)
     stopping = _Stopping(local)
     try:
         view.starting(f"Starting Valkey, the simulated providers, a scheduler and {workers} workers")
