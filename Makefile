@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# trust what the machine trusts, as pip does
+export UV_SYSTEM_CERTS := true
 
 .PHONY: help install demo test check bench up requirements clean
 .DEFAULT_GOAL := help

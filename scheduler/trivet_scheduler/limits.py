@@ -24,6 +24,13 @@ PERMIT_GRACE_S = 30.0
 """How long after its call's timeout a permit that never came back is written off."""
 
 
+# without those whose holder died, which only a taker removes: a dispatcher that counted them would send nobody to take
+_IN_FLIGHT = """
+local clock = redis.call('TIME')
+return redis.call('ZCOUNT', KEYS[1], '(' .. clock[1] .. '.' .. string.format('%06d', clock[2]), '+inf')
+"""
+
+
 class Want(NamedTuple):
     """A call that asks for a permit: what it may use, in tokens."""
 
@@ -186,7 +193,7 @@ class Limits:
             gate, whole, calls = _keys(route, model)
             pipeline.hgetall(gate)
             pipeline.hgetall(whole)
-            pipeline.zcard(calls)
+            pipeline.eval(_IN_FLIGHT, 1, calls)
         seconds, *answers = pipeline.execute()
         now = seconds[0] + seconds[1] / 1e6
         return {
@@ -199,7 +206,9 @@ class Limits:
     def forget(self, route: str) -> None:
         """Make every gate of a route healthy again, by hand."""
         for key in self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*"):
-            self._redis.hdel(key, "state", "opened", "retry_at", "closed_until", "failures", "limited", "cause")
+            self._redis.hdel(
+                key, "state", "opened", "retry_at", "closed_until", "failures", "limited", "cause", "probe"
+            )
 
 
 def _keys(route: str, model: str) -> list[str]:

@@ -28,43 +28,45 @@ local function open(level, cause, longest)
     if not gate[1] then change(level, 'open', cause, pause) end
 end
 
+-- whether this call is the one try that a gate waits for; late words of earlier calls say how it was, not how it is
+local function is_probe(level, permit)
+    local gate = redis.call('HMGET', KEYS[level], 'state', 'probe')
+    return gate[1] == 'probing' and gate[2] == permit
+end
+
 local function close(level)
-    local state = redis.call('HGET', KEYS[level], 'state')
-    if state == 'probing' then
-        redis.call('HDEL', KEYS[level], 'state', 'opened', 'retry_at', 'cause')
-        redis.call('HSET', KEYS[level], 'since', text(now), 'failures', 0)
-        change(level, 'healthy', 'a call succeeded', 0)
-    end
+    redis.call('HDEL', KEYS[level], 'state', 'opened', 'retry_at', 'cause', 'probe')
+    redis.call('HSET', KEYS[level], 'since', text(now), 'failures', 0)
+    change(level, 'healthy', 'a call succeeded', 0)
 end
 
 local back = { 0, 0, 0 }
 for base = 9, #ARGV, 6 do
-    local verdict, seconds, cause = ARGV[base + 3], tonumber(ARGV[base + 4]), ARGV[base + 5]
-    redis.call('ZREM', KEYS[3], ARGV[base])
-    back[2] = back[2] + tonumber(ARGV[base + 1])
-    back[3] = back[3] + tonumber(ARGV[base + 2])
-    if verdict == 'unused' then
-        back[1] = back[1] + 1
-        -- a try that was not made: let another be made at once
+    local permit, verdict, seconds, cause = ARGV[base], ARGV[base + 3], tonumber(ARGV[base + 4]), ARGV[base + 5]
+    if redis.call('ZREM', KEYS[3], permit) == 1 then -- given back twice it flows back once
+        back[2] = back[2] + tonumber(ARGV[base + 1])
+        back[3] = back[3] + tonumber(ARGV[base + 2])
+        if verdict == 'unused' then back[1] = back[1] + 1 end
+    end
+    if verdict == 'unused' or verdict == 'neutral' or verdict == 'limited' then
+        -- a try that was not made, or said nothing of the route's health: let another be made
         for level = 1, 2 do
-            if redis.call('HGET', KEYS[level], 'state') == 'probing' then
-                redis.call('HSET', KEYS[level], 'retry_at', text(now))
-            end
+            if is_probe(level, permit) then redis.call('HSET', KEYS[level], 'retry_at', text(now)) end
         end
-    elseif verdict == 'good' then
+    end
+    if verdict == 'good' then
         local before = tonumber(redis.call('HGET', KEYS[1], 'latency') or seconds)
         redis.call('HSET', KEYS[1], 'failures', 0, 'limited', 0, 'latency', text(before * 0.9 + seconds * 0.1))
-        close(1)
-        close(2)
+        for level = 1, 2 do
+            if is_probe(level, permit) then close(level) end
+        end
     elseif verdict == 'failed' then
         local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
         local state = redis.call('HGET', KEYS[1], 'state')
-        if state == 'probing' or failures >= tonumber(ARGV[5]) then
+        if is_probe(1, permit) or (not state and failures >= tonumber(ARGV[5])) then
             open(1, cause, tonumber(ARGV[6]))
         end
-        if redis.call('HGET', KEYS[2], 'state') == 'probing' then
-            open(2, cause, tonumber(ARGV[7]))
-        end
+        if is_probe(2, permit) then open(2, cause, tonumber(ARGV[7])) end
     elseif verdict == 'limited' then
         local closed = tonumber(redis.call('HGET', KEYS[1], 'closed_until') or '0')
         local pause = seconds

@@ -3,6 +3,7 @@
 -- KEYS[1]  gate of the (route, model): a hash
 --            state         "open" or "probing"; missing = healthy
 --            retry_at      open: when one call may try again; probing: when the try counts as lost
+--            probe         probing: the permit of the try; no other call's outcome decides it
 --            closed_until  limited by the provider until then
 --            r i o at      level of requests, input tokens and output tokens, and when they were reckoned
 -- KEYS[2]  gate of the whole route: the same fields, without buckets
@@ -70,7 +71,10 @@ for n = 1, math.min(wanted, free) do
         end
     end
     if not fits then break end
-    for k = 1, 3 do have[k] = have[k] - need[k] end
+    for k = 1, 3 do
+        -- what nothing limits runs up no debt, or a limit set later would begin with it
+        if rate[k] > 0 then have[k] = have[k] - need[k] end
+    end
     redis.call('ZADD', KEYS[3], now + tonumber(ARGV[6]), ARGV[base])
     granted = granted + 1
 end
@@ -81,7 +85,8 @@ if granted > 0 then
     redis.call('PEXPIRE', KEYS[3], math.ceil(tonumber(ARGV[6]) * 1000) + 60000)
     for level = 1, 2 do
         if redis.call('HGET', KEYS[level], 'state') then
-            redis.call('HSET', KEYS[level], 'state', 'probing', 'retry_at', text(now + tonumber(ARGV[7])))
+            redis.call('HSET', KEYS[level], 'state', 'probing', 'retry_at', text(now + tonumber(ARGV[7])),
+                'probe', ARGV[8])
         end
     end
 end

@@ -1,0 +1,57 @@
+"""The table of latency classes, as DESIGN has it."""
+
+import pytest
+from pydantic import ValidationError
+
+from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+
+HOUR, DAY = 3_600, 86_400
+
+
+@pytest.mark.parametrize(
+    ("latency", "budget", "timeout", "rounds", "pauses", "deadline", "cache", "order"),
+    [
+        ("realtime", 3, None, 1, None, 3, HOUR, "latency"),
+        ("batch", 30, 15, 8, (1, 60), None, DAY, "cost"),
+        ("async", 300, 120, 8, (2, 300), DAY, DAY, "cost"),
+        ("deferred", 1_200, 600, 8, (10, 900), DAY, DAY, "cost"),
+    ],
+)
+def test_the_defaults(
+    latency: str, budget: float, timeout: float | None, rounds: int, pauses: tuple[float, float] | None,
+    deadline: float | None, cache: float, order: str,
+) -> None:  # fmt: skip
+    terms = DEFAULTS[Latency(latency)]
+    assert (terms.budget_s, terms.attempt_timeout_s, terms.max_rounds) == (budget, timeout, rounds)
+    assert pauses is None or (terms.backoff_base_s, terms.backoff_max_s) == pauses
+    assert (terms.deadline_s, terms.cache_ttl_s, terms.order) == (deadline, cache, order)
+
+
+def test_each_class_has_its_terms_and_a_lane() -> None:
+    assert set(DEFAULTS) == set(Latency)
+    assert {latency: latency.lane for latency in Latency} == {
+        Latency.REALTIME: "realtime",
+        Latency.BATCH: "bulk",
+        Latency.ASYNC: "bulk",
+        Latency.DEFERRED: "bulk",
+    }
+
+
+def test_one_silent_route_leaves_time_for_another() -> None:
+    for terms in DEFAULTS.values():
+        assert (terms.attempt_timeout_s or 0) <= terms.budget_s / 2
+
+
+def test_quicker_classes_get_the_larger_share_and_realtime_goes_alone() -> None:
+    assert sorted(Latency, key=lambda latency: -DEFAULTS[latency].share) == list(Latency)
+    assert DEFAULTS[Latency.REALTIME].chunk_jobs == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"budget_s": 0}, {"budget_s": -1}, {"max_rounds": 0}, {"attempt_timeout_s": 0}, {"order": "colour"}, {"share": 0},
+     {"chunk_jobs": 0}, {"chunk_jobs": 501}, {"cache_ttl_s": -1}, {"deadline_s": 0}, {"budget_s": float("nan")}, {"colour": 1}],
+)  # fmt: skip
+def test_absurd_terms_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ClassSettings.model_validate({**DEFAULTS[Latency.BATCH].model_dump(), **wrong})

@@ -1,0 +1,294 @@
+"""What follows from an outcome, for the route and for the job."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.test_routing import route
+
+from trivet_scheduler.limits import Verdict
+from trivet_scheduler.routing import Candidate, Choice, Refusal, Why
+from trivet_scheduler.verdicts import (
+    Failed,
+    Standing,
+    backoff_s,
+    doubted_after,
+    next_step,
+    tried_after,
+    verdict_of,
+)
+from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store.finishing import End, GoOn, Next, Wait
+
+NOW = 1_000_000.0
+TERMS = DEFAULTS[Latency.BATCH]
+FRESH = Standing(round=0, spent_s=1.0, tried=(), doubted_by=None, deadline_at=None)
+
+NOBODY = Choice((), (), ())
+OPEN = Choice((), (), (Refusal("b", Why.UNFIT, "open", 5.0),))
+LIMITED = Choice((), (), (Refusal("b", Why.LIMITED, "limited", 5.0),))
+LIMITED_LONG = Choice((), (), (Refusal("b", Why.LIMITED, "limited", 7200.0),))
+HOPELESS = Choice((), (), (Refusal("b", Why.NEVER, "lacks residency eu"),))
+
+
+def able(*names: str) -> Choice:
+    routes: tuple[Candidate, ...] = tuple(route(name) for name in names)
+    return Choice(routes, (0,) * len(routes), ())
+
+
+def step(
+    outcome: Outcome,
+    choice: Choice,
+    standing: Standing = FRESH,
+    *,
+    terms: ClassSettings = TERMS,
+    provider: str = "bedrock",
+) -> Next:
+    failed = Failed("a", provider, outcome, "the provider's words")
+    return next_step(standing, failed, choice, terms, now=NOW, taken_within_s=15)
+
+
+def at(**terms: object) -> Standing:
+    return Standing(**{"round": 0, "spent_s": 1.0, "tried": (), "doubted_by": None, "deadline_at": None, **terms})  # type: ignore[arg-type]
+
+
+COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.INCOMPLETE]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        (Outcome.SUCCEEDED, Verdict.GOOD),
+        (Outcome.RATE_LIMITED, Verdict.LIMITED),
+        *((outcome, Verdict.FAILED) for outcome in COUNTED),
+        (Outcome.UNUSABLE, Verdict.UNUSABLE_MODEL),
+        (Outcome.INVALID, Verdict.NEUTRAL),
+        (Outcome.DOUBTFUL, Verdict.NEUTRAL),
+        (Outcome.CANCELLED, Verdict.NEUTRAL),
+        (Outcome.UNKNOWN, Verdict.NEUTRAL),
+    ],
+)
+def test_what_an_outcome_says_of_its_route(outcome: Outcome, verdict: Verdict) -> None:
+    assert verdict_of(outcome) is verdict
+    whole = Verdict.UNUSABLE_ROUTE if outcome is Outcome.UNUSABLE else verdict
+    assert verdict_of(outcome, whole_route=True) is whole
+
+
+def test_every_outcome_has_a_verdict() -> None:
+    for outcome in Outcome:
+        assert verdict_of(outcome)
+
+
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE, Outcome.RATE_LIMITED, Outcome.DOUBTFUL])
+def test_the_next_route_at_once(outcome: Outcome) -> None:
+    got = step(outcome, able("b", "c"))
+    assert isinstance(got, GoOn)
+    assert (got.route, got.until, got.spent_s, got.outcome) == ("b", NOW + 15, 1.0, outcome)
+    assert got.tried == ("" if outcome is Outcome.RATE_LIMITED else "a")
+    assert got.doubted_by == ("bedrock" if outcome is Outcome.DOUBTFUL else None)
+    assert got.error == f"a: {outcome}: the provider's words"
+
+
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE, Outcome.RATE_LIMITED])
+def test_others_that_are_limited_are_waited_for_in_the_same_round(outcome: Outcome) -> None:
+    got = step(outcome, LIMITED, at(round=2, tried=("z",)))
+    assert isinstance(got, Wait)
+    assert (got.not_before, got.round, got.spent_s) == (None, 2, 1.0)
+    assert got.tried == ("z" if outcome is Outcome.RATE_LIMITED else "z,a")
+
+
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])
+@pytest.mark.parametrize("choice", [NOBODY, OPEN, LIMITED_LONG, HOPELESS])
+def test_with_nobody_left_the_next_round_begins_after_a_pause(outcome: Outcome, choice: Choice) -> None:
+    got = step(outcome, choice, at(round=3, tried=("y", "z"), spent_s=9.0))
+    assert isinstance(got, Wait)
+    assert (got.round, got.tried, got.spent_s, got.outcome) == (4, "", 0.0, outcome)
+    assert got.not_before is not None
+    assert NOW <= got.not_before <= NOW + min(TERMS.backoff_max_s, TERMS.backoff_base_s * 2**4)
+
+
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])
+def test_after_the_last_round_it_has_failed_with_its_last_word(outcome: Outcome) -> None:
+    got = step(outcome, NOBODY, at(round=TERMS.max_rounds - 1))
+    assert isinstance(got, End)
+    assert (got.state, got.outcome) == (JobState.FAILED, outcome)
+    assert got.error == f"No route answered in 8 rounds. Last word: a: {outcome}: the provider's words"
+    realtime = step(outcome, NOBODY, terms=DEFAULTS[Latency.REALTIME])
+    assert isinstance(realtime, End)
+    assert realtime.error == f"No route answered. Last word: a: {outcome}: the provider's words"
+
+
+@pytest.mark.parametrize("choice", [able("b"), LIMITED])
+def test_a_spent_budget_ends_the_round(choice: Choice) -> None:
+    got = step(Outcome.TIMEOUT, choice, at(spent_s=30.0))
+    assert isinstance(got, Wait)
+    assert (got.round, got.tried, got.spent_s) == (1, "", 0.0)
+    assert got.not_before is not None
+
+
+def test_a_bad_request_fails_at_once() -> None:
+    for choice in (able("b"), LIMITED, NOBODY):
+        got = step(Outcome.INVALID, choice)
+        assert got == End(JobState.FAILED, outcome=Outcome.INVALID, error="a: invalid: the provider's words")
+
+
+def test_a_doubtful_answer_asks_another_provider_and_two_that_agree_settle_it() -> None:
+    first = step(Outcome.DOUBTFUL, able("b"))
+    assert isinstance(first, GoOn)
+    second = step(Outcome.DOUBTFUL, able("c"), at(tried=("z",), doubted_by="anthropic"))
+    assert isinstance(second, End)
+    assert (second.state, second.outcome) == (JobState.FAILED, Outcome.INVALID)
+
+
+@pytest.mark.parametrize("choice", [NOBODY, HOPELESS])
+def test_a_doubtful_answer_stands_where_nobody_else_can_be_asked(choice: Choice) -> None:
+    got = step(Outcome.DOUBTFUL, choice)
+    assert isinstance(got, End)
+    assert (got.state, got.outcome) == (JobState.FAILED, Outcome.INVALID)
+
+
+@pytest.mark.parametrize("choice", [OPEN, LIMITED, LIMITED_LONG])
+def test_a_doubtful_answer_waits_for_another_provider(choice: Choice) -> None:
+    got = step(Outcome.DOUBTFUL, choice)
+    assert isinstance(got, Wait)
+    assert got.doubted_by == "bedrock"
+
+
+def test_doubt_is_kept_while_others_fail_otherwise() -> None:
+    got = step(Outcome.TIMEOUT, able("c"), at(doubted_by="anthropic"))
+    assert isinstance(got, GoOn)
+    assert got.doubted_by == "anthropic"
+
+
+def test_one_provider_doubting_twice_is_one_word() -> None:
+    got = step(Outcome.DOUBTFUL, able("c"), at(doubted_by="bedrock"))
+    assert isinstance(got, GoOn)
+
+
+@pytest.mark.parametrize("choice", [able("b"), NOBODY, LIMITED])
+def test_a_call_dropped_on_our_side_was_none(choice: Choice) -> None:
+    got = step(Outcome.CANCELLED, choice, at(round=7, tried=("z",)))
+    assert got == Wait(None, 7, "z", 1.0, None, None, None)
+
+
+@pytest.mark.parametrize("choice", [able("b"), NOBODY, LIMITED, OPEN])
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.RATE_LIMITED, Outcome.CANCELLED, Outcome.DOUBTFUL])
+def test_nothing_begins_after_the_deadline(choice: Choice, outcome: Outcome) -> None:
+    got = step(outcome, choice, at(deadline_at=NOW))
+    assert isinstance(got, End)
+    assert (got.state, got.outcome) == (JobState.EXPIRED, outcome)
+    assert got.error == f"The deadline passed. Last word: a: {outcome}: the provider's words"
+    later = step(outcome, able("b"), at(deadline_at=NOW + 1))
+    assert not isinstance(later, End)
+
+
+@pytest.mark.parametrize("choice", [LIMITED, LIMITED_LONG, OPEN, NOBODY])
+def test_being_limited_burns_no_round(choice: Choice) -> None:
+    """Nobody else was asked in it; with every route limited, however long, jobs wait and then complete."""
+    got = step(Outcome.RATE_LIMITED, choice, at(round=TERMS.max_rounds - 1, spent_s=0.0))
+    assert isinstance(got, Wait)
+    assert (got.not_before, got.round, got.tried) == (None, TERMS.max_rounds - 1, "")
+
+
+def test_a_round_in_which_others_failed_is_over_when_the_last_is_limited_for_hours() -> None:
+    got = step(Outcome.RATE_LIMITED, LIMITED_LONG, at(tried=("y", "z")))
+    assert isinstance(got, Wait)
+    assert (got.round, got.tried) == (1, "")
+    assert got.not_before is not None
+
+
+def test_realtime_does_not_wait_for_what_takes_longer_than_it_has() -> None:
+    got = step(Outcome.RATE_LIMITED, LIMITED_LONG, terms=DEFAULTS[Latency.REALTIME])
+    assert isinstance(got, End)
+    assert (got.state, got.outcome) == (JobState.FAILED, Outcome.RATE_LIMITED)
+
+
+def test_helpers_of_the_next_choice() -> None:
+    for outcome in Outcome:
+        failed = Failed("a", "bedrock", outcome, "x")
+        again = outcome in (Outcome.RATE_LIMITED, Outcome.CANCELLED)
+        assert tried_after(at(tried=("z",)), failed) == (("z",) if again else ("z", "a"))
+        assert doubted_after(at(doubted_by="vertex"), failed) == (
+            "bedrock" if outcome is Outcome.DOUBTFUL else "vertex"
+        )
+
+
+@given(round_=st.integers(0, 10_000), latency=st.sampled_from(list(Latency)))
+def test_the_pause_grows_and_stays_below_its_bound(round_: int, latency: Latency) -> None:
+    terms = DEFAULTS[latency]
+    pause = backoff_s(terms, round_)
+    assert 0 <= pause <= terms.backoff_max_s
+    assert pause <= terms.backoff_base_s * 2 ** (min(round_, 40) + 1)
+
+
+def test_the_pause_has_full_jitter() -> None:
+    pauses = [backoff_s(TERMS, 3) for _ in range(300)]
+    assert min(pauses) < 4 < 12 < max(pauses) <= 16
+
+
+OUTCOMES = [outcome for outcome in Outcome if outcome is not Outcome.SUCCEEDED]
+
+
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.sampled_from(OUTCOMES),
+            st.sampled_from(["anthropic", "bedrock", "vertex"]),
+            st.sampled_from([able("b"), NOBODY, OPEN, LIMITED, LIMITED_LONG, HOPELESS]),
+            st.floats(0, 20),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    latency=st.sampled_from(list(Latency)),
+    deadline=st.one_of(st.none(), st.floats(0, 500)),
+)
+def test_however_calls_fail(
+    calls: list[tuple[Outcome, str, Choice, float]], latency: Latency, deadline: float | None
+) -> None:
+    """Rounds never exceed their number, nothing goes on after the deadline, only rounds that were spent count."""
+    terms = DEFAULTS[latency]
+    now, standing = 0.0, at(spent_s=0.0, deadline_at=deadline)
+    for outcome, provider, choice, took in calls:
+        now += took
+        counted = 0.0 if outcome is Outcome.RATE_LIMITED else took
+        standing = at(
+            round=standing.round,
+            spent_s=standing.spent_s + counted,
+            tried=standing.tried,
+            doubted_by=standing.doubted_by,
+            deadline_at=deadline,
+        )
+        got = next_step(standing, Failed("a", provider, outcome, "x"), choice, terms, now=now, taken_within_s=15)
+        if deadline is not None and now >= deadline:
+            assert isinstance(got, End)
+        if outcome in (Outcome.INVALID,):
+            assert isinstance(got, End)
+        match got:
+            case End():
+                assert got.state in (JobState.FAILED, JobState.EXPIRED)
+                assert got.error
+                if got.state is JobState.EXPIRED:
+                    assert deadline is not None
+                return
+            case GoOn():
+                assert standing.spent_s < terms.budget_s
+                assert got.route not in standing.tried or got.route == "b"
+                standing = at(
+                    round=standing.round,
+                    spent_s=got.spent_s,
+                    tried=tuple(filter(None, got.tried.split(","))),
+                    doubted_by=got.doubted_by,
+                )
+            case Wait():
+                assert got.round in (standing.round, standing.round + 1)
+                assert got.round < terms.max_rounds
+                assert (got.not_before is None) == (got.round == standing.round)
+                if got.round > standing.round:
+                    assert (got.tried, got.spent_s) == ("", 0.0)
+                standing = at(
+                    round=got.round,
+                    spent_s=got.spent_s,
+                    tried=tuple(filter(None, got.tried.split(","))),
+                    doubted_by=got.doubted_by,
+                )
