@@ -18,18 +18,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_WAITERS = 64
-"""Calls that may wait at a time; a waiting call holds a thread, further ones wait for one."""
+"""Calls that may wait for results at a time; each holds a thread, further ones wait for one."""
+MAX_CALLS = 8
 
 
 class _Threads:
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(MAX_WAITERS, thread_name_prefix="trivet-async")
+        self._pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-async")
+        self._waiting = ThreadPoolExecutor(MAX_WAITERS, thread_name_prefix="trivet-waiting")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
+    async def wait(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Apart from the others, so that those who wait for results keep nobody from submitting."""
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, lambda: work(*args, **kwargs))
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._waiting.shutdown(wait=False, cancel_futures=True)
 
 
 class AsyncJob:
@@ -42,7 +49,7 @@ class AsyncJob:
 
     async def result(self, timeout: float | None = None) -> Result:
         """Wait for the end of the job; see `Job.result`."""
-        return await self._threads.run(self._job.result, timeout)
+        return await self._threads.wait(self._job.result, timeout)
 
     async def state(self) -> str:
         """How it stands; see `Job.state`."""
@@ -68,12 +75,12 @@ class AsyncBatch:
     async def results(self, timeout: float | None = None) -> AsyncIterator[Result]:
         """Every result once, as the jobs end; see `Batch.results`."""
         found = self._batch.results(timeout)
-        while (result := await self._threads.run(next, found, None)) is not None:
+        while (result := await self._threads.wait(next, found, None)) is not None:
             yield result
 
     async def wait(self, timeout: float | None = None) -> Progress:
         """Wait until every job has ended; see `Batch.wait`."""
-        return await self._threads.run(self._batch.wait, timeout)
+        return await self._threads.wait(self._batch.wait, timeout)
 
     async def cancel(self) -> int:
         """Stop the batch; see `Batch.cancel`."""

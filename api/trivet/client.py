@@ -13,7 +13,7 @@ from trivet.batch import Batch
 from trivet.connections import Connections
 from trivet.job import Job
 from trivet.submitting import fill_batch, submit_one
-from trivet_tasks.errors import NotFound
+from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.requests import parse_request, parse_requests
 from trivet_tasks.settings import Settings, load_settings
@@ -23,6 +23,10 @@ log = logging.getLogger("trivet")
 
 MAX_WARNINGS = 100
 """How many different warnings one client logs; each of them once, however many jobs it is about."""
+
+
+MAX_NAME = 200
+"""Characters of a batch's name at most."""
 
 
 class Client:
@@ -82,7 +86,7 @@ class Client:
 
     def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
         """Submit requests that were validated before, e.g. by `trivet_tasks.jsonl`."""
-        chosen = name or f"batch-{uuid7().hex[-12:]}"
+        chosen = f"batch-{uuid7().hex[-12:]}" if name is None else _checked(name)
         batch_id = fill_batch(self._connections, chosen, (self._warned(spec) for spec in specs))
         return Batch(self._connections, chosen, batch_id)
 
@@ -126,3 +130,9 @@ class Client:
                 self._warnings.add(warning)
                 log.warning(warning)
         return spec
+
+
+def _checked(name: str) -> str:
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        raise InvalidRequest(f"name: must be 1 to {MAX_NAME} printable characters.", field="name")
+    return name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.store import batches
@@ -40,7 +40,9 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         raise connections.unavailable(error) from None
     if choice.refusals and choice.hopeless:
         raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
-    reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    reasons = None
+    if direct is None:
+        reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
     with connections.store.write() as connection:
         (accepted,) = insert(
             connections.store,
@@ -51,7 +53,10 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
             waits_because=reasons,
         )
     if direct is not None and accepted.take_up:
-        connections.dispatcher.send_direct(spec, accepted.id, direct)
+        try:
+            connections.dispatcher.send_direct(spec, accepted.id, direct)
+        except BrokerUnavailable as error:  # it is accepted by now: a scheduler finds it, or it expires
+            log.warning("job %s waits for a scheduler: %s", accepted.id, error)
     elif not accepted.existed:
         connections.tell_work()
     return accepted
@@ -77,21 +82,21 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     with store.write() as connection:
         loading = batches.begin_loading(store, connection, name)
     stream = iter(specs)
-    digest, taken = _skip_taken(loading, stream), loading.taken
+    _skip_taken(loading, stream)
     reference = BatchRef(loading.id, name)
     try:
         for group in _groups(stream):
-            digest = batches.chain(digest, [spec.fingerprint for spec in group])
             with store.write() as connection:
                 insert(store, connection, group, classes=connections.settings.classes, batch=reference)
-                taken += len(group)
-                batches.advance(connection, loading.id, taken, digest)
+                loading = batches.advance(connection, loading, [spec.fingerprint for spec in group])
     except InvalidRequest as error:
+        if error.field == "name":  # somebody else's batch now: it is not ours to mark
+            raise
         with store.write() as connection:
             batches.mark_incomplete(connection, loading.id, error.message)
         if not error.hint:
             error.hint = (
-                f"The batch {name!r} holds the {taken} requests before it and does not run. Mend the request and submit "
+                f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Mend the request and submit "
                 f"again under the same name, or run it as it is: `trivet batch accept {name}`."
             )
         raise
@@ -101,8 +106,8 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     return loading.id
 
 
-def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> str:
-    """Read over what the batch has taken before. Returns the digest to go on from."""
+def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> None:
+    """Read over what the batch has taken before, and make sure it is the same. InvalidRequest when it is not."""
     digest, left = "", loading.taken
     while left:
         fingerprints = []
@@ -121,7 +126,6 @@ def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> str:
             field="name",
             hint="Submit the same requests in the same order to resume it, or choose another name.",
         )
-    return digest
 
 
 def _groups(stream: Iterator[JobSpec]) -> Iterator[list[JobSpec]]:

@@ -64,6 +64,8 @@ class Notices:
                 answer = look()
                 if answer is not None:
                     return answer
+                if self._closed.is_set():
+                    raise ResultTimeout(f"{what} has not ended, and the client was closed.")
                 pause = LOOK_EVERY_S if self._listening.is_set() else LOOK_WITHOUT_NOTICES_S
                 if until is not None:
                     left = until - time.monotonic()

@@ -89,7 +89,7 @@ class Dispatcher:
         """Where a realtime job may go this instant, or None when it has to wait for a scheduler."""
         if not choice.routes:
             return None
-        return DirectDispatch(choice.routes[0].name, time.time() + self._settings.dispatch.taken_within_s)
+        return DirectDispatch(choice.routes[0].name, time.time() + self._settings.taken_within_s(Latency.REALTIME))
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
@@ -121,8 +121,9 @@ class Dispatcher:
             merged += dispatching.heads(self._store, connection, flow.id, each)
         merged.sort(key=lambda head: head.rank)
         before = self._store.now(connection) + URGENT_WITHIN_S
+        # without their rank: who jumps the line does not move the clock by which newcomers are placed
         urgent = [
-            head
+            head._replace(rank=0.0)
             for head in dispatching.urgent(self._store, connection, before, max(1, int(wanted * URGENT_SHARE)))
             if head.flow_id in able_ids
         ]
@@ -168,17 +169,19 @@ class Dispatcher:
 
     def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
         terms = self._settings.of_class(flow.latency)
-        choice = choose(_needs(flow, head, head.tried), candidates, terms.order)
-        if head.tried and not choice.routes and not choice.worth_waiting(terms.backoff_max_s):
+        choice = choose(_needs(flow, head), candidates, terms.order)
+        restricted = head.tried or head.doubted_by
+        if restricted and not choice.routes and not choice.worth_waiting(terms.backoff_max_s):
             # what this round has left fell ill while the job waited; better the routes it was at than none
-            return choose(_needs(flow, head, ""), candidates, terms.order)
+            return choose(_needs(flow, head._replace(tried="", doubted_by=None)), candidates, terms.order)
         return choice
 
     def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._fleet.known()
-        until = self._store.now(connection) + self._settings.dispatch.taken_within_s
+        now = self._store.now(connection)
         chunks: list[Chunk] = []
         for (route, latency, model), heads in plan.items():
+            until = now + self._settings.taken_within_s(latency)
             claimed = {
                 job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }
@@ -191,14 +194,14 @@ class Dispatcher:
         return chunks
 
 
-def _needs(flow: Flow, head: Head, tried: str) -> Needs:
+def _needs(flow: Flow, head: Head) -> Needs:
     return Needs(
         flow.model,
         flow.latency.lane,
         flow.residency,
         flow.compliance,
         flow.features,
-        tuple(tried.split(",")) if tried else (),
+        tuple(head.tried.split(",")) if head.tried else (),
         head.doubted_by,
     )
 

@@ -61,6 +61,11 @@ class Fleet:
                     )
             return self._known
 
+    def provider(self, route: str) -> str:
+        """The provider of a route that was seen before, however long ago: a provider never changes."""
+        known = self._known or self.known()
+        return known.routes[route].settings.provider
+
     def candidates(self, model: str) -> list[Candidate]:
         """Every route as it stands for a model. RedisError when the shared state does not answer."""
         return self.candidates_of({model})[model]

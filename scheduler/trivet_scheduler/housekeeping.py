@@ -5,33 +5,47 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
-from trivet_tasks.store import dispatching, rescuing
+from trivet_scheduler.limits import Limits
+from trivet_tasks.store import batches, dispatching, rescuing
 from trivet_tasks.store.engine import BULK_ROWS, Store
 
 log = logging.getLogger("trivet.scheduler")
 
 FLOWS_AT_ONCE = 100
+BATCHES_AT_ONCE = 20
 
 
 class Housekeeping:
     """Done by every scheduler, in short transactions; two of them at once do not get in each other's way."""
 
-    def __init__(self, store: Store, tell_finished: Callable[[Sequence[str], Sequence[int]], None]) -> None:
+    def __init__(
+        self, store: Store, limits: Limits, tell_finished: Callable[[Sequence[str], Sequence[int]], None]
+    ) -> None:
         self._store = store
+        self._limits = limits
         self._tell_finished = tell_finished
 
-    def run(self) -> None:
-        """Do what is due; a single read when nothing is. StoreUnavailable when the database does not answer."""
+    def run(self, *, may_rescue: bool) -> None:
+        """Do what is due; a single read when nothing is.
+
+        Args:
+            may_rescue: False while leases may have run out only because the database was away.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
         with self._store.read() as connection:
             due = rescuing.due(self._store, connection)
         if due.delayed:
             self._in_groups(rescuing.wake_delayed)
         if due.untaken:
             self._in_groups(rescuing.recall_untaken)
-        if due.dead:
+        if due.dead and may_rescue:
             self._rescue()
         if due.late:
             self._expire()
+        if due.cancelled:
+            self._end_cancelled()
         if due.empty:
             self._retire_flows()
 
@@ -47,15 +61,28 @@ class Housekeeping:
             rescued = rescuing.rescue_dead(self._store, connection)
         for lease, jobs in rescued.items():
             log.warning("worker lease %s ran out: %d jobs rescued", lease, jobs)
+            self._limits.release_all(lease)
 
     def _expire(self) -> None:
         while True:
             with self._store.write() as connection:
-                ids, batches = rescuing.expire_late(self._store, connection)
+                ids, of_batches = rescuing.expire_late(self._store, connection)
             if ids:
-                self._tell_finished(ids, batches)
+                self._tell_finished(ids, of_batches)
             if len(ids) < BULK_ROWS:
                 return
+
+    def _end_cancelled(self) -> None:
+        with self._store.read() as connection:
+            cancelled = batches.cancelled_unended(connection, BATCHES_AT_ONCE)
+        for batch_id in cancelled:
+            while True:
+                with self._store.write() as connection:
+                    ids = batches.cancel_waiting(self._store, connection, batch_id)
+                if ids:
+                    self._tell_finished(ids, [batch_id])
+                if len(ids) < BULK_ROWS:
+                    break
 
     def _retire_flows(self) -> None:
         with self._store.write() as connection:

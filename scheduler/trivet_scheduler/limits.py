@@ -203,6 +203,14 @@ class Limits:
             for i, (route, model, rates) in enumerate(wanted)
         }
 
+    def release_all(self, lease_id: str) -> None:
+        """Give back the permits of a dead worker process; its permit ids begin with its lease."""
+        for key in self._redis.scan_iter(match=f"{PREFIX}calls:*"):
+            held = cast("list[bytes]", self._redis.zrange(key, 0, -1))
+            dead = [permit for permit in held if permit.startswith(lease_id.encode())]
+            if dead:
+                self._redis.zrem(key, *dead)
+
     def forget(self, route: str) -> None:
         """Make every gate of a route healthy again, by hand."""
         for key in self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*"):

@@ -14,6 +14,7 @@ from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.faults import place_of
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect
 from trivet_tasks.store import registry
@@ -37,6 +38,8 @@ class _Due:
 
     housekeeping: float = 0.0
     dispatch: float = 0.0
+    rescue: float = 0.0
+    """After the database was away, leases get one whole term to be renewed."""
 
 
 class Scheduler:
@@ -49,7 +52,7 @@ class Scheduler:
         self._fleet = Fleet(self._store, settings, self._redis)
         self._app = make_app(settings)
         self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
-        self._housekeeping = Housekeeping(self._store, self._tell_finished)
+        self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished)
         self._due = _Due()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -83,7 +86,7 @@ class Scheduler:
     def _pass(self) -> None:
         if time.monotonic() >= self._due.housekeeping:
             self._due.housekeeping = time.monotonic() + HOUSEKEEPING_S
-            self._housekeeping.run()
+            self._housekeeping.run(may_rescue=time.monotonic() >= self._due.rescue)
         self._wake.clear()
         if self._dispatcher.run_once().more:
             return
@@ -98,16 +101,23 @@ class Scheduler:
         """Wait troubles out: say once that there is one, and once that it is over."""
         try:
             work()
-        except (StoreUnavailable, BrokerUnavailable, redis.RedisError) as error:
-            said = str(error) or type(error).__name__
-            if said != self._trouble:
-                log.error("waiting: %s", said)
-            self._trouble = said
-            self._stopping.wait(TROUBLE_PAUSE_S)
+        except StoreUnavailable as error:
+            self._due.rescue = time.monotonic() + TROUBLE_PAUSE_S + self._settings.leases.ttl_s
+            self._wait_out(str(error))
+        except (BrokerUnavailable, redis.RedisError) as error:
+            self._wait_out(str(error) or type(error).__name__)
+        except Exception as error:  # the fleet needs its scheduler more than a clean death
+            self._wait_out(f"a fault of Trivet's own: {place_of(error)}")
         else:
             if self._trouble:
                 log.info("going on")
             self._trouble = ""
+
+    def _wait_out(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.error("waiting: %s", trouble)
+        self._trouble = trouble
+        self._stopping.wait(TROUBLE_PAUSE_S)
 
     def _listen(self) -> None:
         """Wake the loop when jobs come in or room comes free. Losing a notice costs one interval at most."""

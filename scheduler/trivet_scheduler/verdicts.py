@@ -93,12 +93,17 @@ def next_step(
     if in_time and choice.routes:
         until = now + taken_within_s
         return GoOn(choice.routes[0].name, until, tried, standing.spent_s, doubted_by, failed.outcome, error)
-    if in_time and choice.worth_waiting(terms.backoff_max_s):
+    if in_time and (choice.worth_waiting(terms.backoff_max_s) or _only_limited(standing, failed, terms)):
         return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error)
     if standing.round + 1 >= terms.max_rounds:
         return End(JobState.FAILED, outcome=failed.outcome, error=f"{_rounds(standing.round + 1)}. Last word: {error}")
     not_before = now + backoff_s(terms, standing.round)
     return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error)
+
+
+def _only_limited(standing: Standing, failed: Failed, terms: ClassSettings) -> bool:
+    """Nobody has failed in this round: being told to wait, however long, burns none. Realtime has but one: it fails."""
+    return failed.outcome is Outcome.RATE_LIMITED and not standing.tried and terms.max_rounds > 1
 
 
 def backoff_s(terms: ClassSettings, round_: int) -> float:

@@ -16,6 +16,8 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.urls import masked
 
+EXPIRY_FACTOR = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -51,11 +53,12 @@ def task_name(provider: str) -> str:
     return f"trivet.run.{provider}"
 
 
-def publish(app: Celery, chunks: Iterable[Chunk], expires_s: float) -> None:
+def publish(app: Celery, chunks: Iterable[Chunk], taken_within_s: float) -> None:
     """Send chunks to their queues, pipelined where the broker can.
 
     Args:
-        expires_s: seconds after which a message is worthless, since its jobs are dispatched again by then.
+        taken_within_s: seconds after which the jobs are dispatched again. The message lives longer, because Celery
+            reckons with two machines' clocks; a stale one does no harm.
 
     Raises:
         BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.
@@ -68,7 +71,7 @@ def publish(app: Celery, chunks: Iterable[Chunk], expires_s: float) -> None:
                     args=chunk.to_args(),
                     queue=queue_name(chunk.route, chunk.latency),
                     producer=producer,
-                    expires=expires_s,
+                    expires=EXPIRY_FACTOR * taken_within_s,
                     argsrepr=str(chunk),
                     kwargsrepr="{}",
                     retry=False,

@@ -32,19 +32,19 @@ class _Section(BaseModel):
 class StoreSettings(_Section):
     """Where the SQL database is. Empty: SQLite in `.trivet/` beside the configuration."""
 
-    url: str = ""
+    url: str = Field(default="", repr=False)  # may hold a password
 
 
 class BrokerSettings(_Section):
     """Where the Celery broker is. Empty: the Valkey that `trivet up` starts on this machine."""
 
-    url: str = ""
+    url: str = Field(default="", repr=False)  # may hold a password
 
 
 class RedisSettings(_Section):
     """Where the shared state (limits, health, notices) is. Empty: the broker, when that is Redis."""
 
-    url: str = ""
+    url: str = Field(default="", repr=False)  # may hold a password
 
 
 def _secret_ref(value: object) -> object:
@@ -207,6 +207,11 @@ class Settings(BaseSettings):
             return self.redis.url
         return self.broker.url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
 
+    def taken_within_s(self, latency: Latency) -> float:
+        """Seconds that a worker has to take up a dispatched job; of realtime, so few that another still can."""
+        whole = self.dispatch.taken_within_s
+        return min(whole, self.classes[latency].budget_s / 4) if latency is Latency.REALTIME else whole
+
     def of_class(self, latency: Latency) -> ClassSettings:
         """The settings of one latency class."""
         return self.classes[latency]
@@ -270,13 +275,13 @@ def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
     routes = given.get("routes")
     for route in routes.values() if isinstance(routes, dict) else ():
         key = route.get("api_key") if isinstance(route, dict) else None
-        if isinstance(key, str) and key.startswith("file:"):
+        if isinstance(key, str) and key.startswith("file:") and key != "file:":
             route["api_key"] = f"file:{(base / key.removeprefix('file:')).absolute()}"
 
 
 def _fill_classes(given: dict[str, Any]) -> None:
-    """Lay what a file says of a class over that class's defaults, so that one key can be set alone."""
-    classes = given.get("classes")
+    """Lay what a file says of a class over that class's defaults, so that a file or a variable can set one key alone."""
+    classes = given.get("classes", {})
     if not isinstance(classes, dict):
         return
     filled: dict[str, Any] = {latency.value: settings.model_dump() for latency, settings in DEFAULTS.items()}
@@ -301,6 +306,11 @@ def _check_urls(settings: Settings) -> None:
     scheme = settings.store_url.partition("://")[0]
     if scheme not in ("sqlite", "postgresql+psycopg", "postgresql"):
         raise ConfigError(f"{settings.source}: [store] url: must begin with sqlite:/// or postgresql+psycopg://.")
+    file = settings.store.url.removeprefix("sqlite:///")
+    if scheme == "sqlite" and settings.store.url and (file in ("", ":memory:") or file == settings.store.url):
+        raise ConfigError(
+            f"{settings.source}: [store] url: must name a file, as in sqlite:///.trivet/trivet.db: processes share it."
+        )
 
 
 def _describe(error: ErrorDetails, path: str) -> str:

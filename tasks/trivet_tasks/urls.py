@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:)[^@/]*(?P<after>@)")
+_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:).*(?P<after>@)")  # up to the last @: a password may hold anything
 _PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](?:password|passwd|sslpassword)=)[^&]*", re.IGNORECASE)
 _SQLITE = "sqlite:///"
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
 
-from trivet_tasks.errors import NotFound
+from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.store import batches, cancelling, dispatching
 from trivet_tasks.store.batches import Loading
 from trivet_tasks.store.enqueue import BatchRef
@@ -37,12 +37,12 @@ def test_a_name_is_one_batch(world: World) -> None:
 def test_a_break_can_be_resumed_where_it_was(world: World) -> None:
     group = specs(3)
     loading = _begin(world, "contracts")
-    digest = batches.chain(loading.digest, [one.fingerprint for one in group])
+    prints = [one.fingerprint for one in group]
     with world.store.write() as connection:
         world.insert(connection, group, BatchRef(loading.id, "contracts"))
-        batches.advance(connection, loading.id, 3, digest)
-    again = _begin(world, "contracts")
-    assert (again.taken, again.digest) == (3, digest)
+        after = batches.advance(connection, loading, prints)
+    assert (after.taken, after.digest) == (3, batches.chain("", prints))
+    assert _begin(world, "contracts") == after
     assert world.progress("contracts").taken == 3
 
 
@@ -72,7 +72,7 @@ def test_resuming_holds_what_is_there(world: World) -> None:
     batch = world.batch("contracts", *specs(2))
     with world.store.write() as connection:
         world.insert(connection, [spec("more")], batch)
-        batches.advance(connection, batch.id, 3, "00")
+        batches.advance(connection, Loading(batch.id, "contracts", 0, ""), [spec("more").fingerprint])
     assert world.dispatch() == []
     world.open(batch)
     assert len(world.dispatch()) == 3
@@ -203,3 +203,38 @@ def test_a_cancelled_job_is_not_dispatched_directly(world: World) -> None:
     with world.store.write() as connection:
         cancelling.cancel_job(world.store, connection, accepted.id)
         assert dispatching.mark_dispatched(connection, [accepted.id], ROUTE, 4e9) == []
+
+
+def test_two_processes_cannot_fill_one_batch_at_once(world: World) -> None:
+    mine, yours = _begin(world, "contracts"), _begin(world, "contracts")
+    group = specs(3)
+    prints = [one.fingerprint for one in group]
+    with world.store.write() as connection:
+        world.insert(connection, group, BatchRef(mine.id, "contracts"))
+        batches.advance(connection, mine, prints)
+    with pytest.raises(InvalidRequest, match="another process"), world.store.write() as connection:
+        world.insert(connection, group, BatchRef(yours.id, "contracts"))
+        batches.advance(connection, yours, prints)
+    assert (world.progress("contracts").total, world.progress("contracts").taken) == (3, 3)
+
+
+def test_a_batch_cancelled_while_it_is_filled_stays_cancelled(world: World) -> None:
+    loading = _begin(world, "contracts")
+    batch = BatchRef(loading.id, "contracts")
+    _cancel(world, batch)
+    with pytest.raises(InvalidRequest, match="cancelled"), world.store.write() as connection:
+        batches.advance(connection, loading, ["00" * 16])
+    world.open(batch)
+    assert world.progress("contracts").state == "cancelled"
+
+
+def test_what_a_cancel_left_half_done_is_found(world: World) -> None:
+    batch = world.batch("contracts", *specs(3))
+    with world.store.write() as connection:
+        batches.begin_cancel(connection, batch.id)
+    with world.store.read() as connection:
+        assert batches.cancelled_unended(connection, 10) == [batch.id]
+    with world.store.write() as connection:
+        assert len(batches.cancel_waiting(world.store, connection, batch.id)) == 3
+    with world.store.read() as connection:
+        assert batches.cancelled_unended(connection, 10) == []

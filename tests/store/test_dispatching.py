@@ -1,5 +1,11 @@
 """The claim: order, fencing numbers, many dispatchers at once, flows; and that its queries stay index scans."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from celery import Celery
 from sqlalchemy import text
 from tests.store.world import (
     MODEL,
@@ -14,10 +20,17 @@ from tests.store.world import (
     until_blocked,
 )
 
+from trivet_scheduler.dispatch import Dispatcher
+from trivet_scheduler.fleet import Fleet, Known
+from trivet_scheduler.limits import GateView
+from trivet_scheduler.routing import Candidate
 from trivet_tasks.latency import Latency
+from trivet_tasks.settings import RouteSettings, Settings
 from trivet_tasks.store import batches, dispatching, leases, rescuing
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.enqueue import DirectDispatch
+from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.registry import RegisteredRoute
 
 
 def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:
@@ -262,3 +275,70 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     assert used["wake"] == {"ix_jobs_delayed"}
     for name in ("outstanding", "recall", "rescue", "heartbeat", "progress"):
         assert "ix_jobs_outstanding" in used[name], name
+
+
+class StillFleet:
+    """Two routes that one worker with ten places serves; nothing of it changes."""
+
+    def __init__(self, places: int = 10) -> None:
+        settings = RouteSettings.model_validate({"provider": "bedrock"})
+        self._routes = {name: RegisteredRoute(name, settings, False) for name in (ROUTE, OTHER_ROUTE)}
+        self._lease = Lease("lease", "w", "bulk", tuple(self._routes), places, 0, None, 0.0)
+
+    def known(self) -> Known:
+        return Known(self._routes, (self._lease,), 0.0)
+
+    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
+        gate = GateView("healthy", "", 0.0, 0, math.inf, math.inf, math.inf, None, None)
+        return {
+            model: [
+                Candidate(name, model, route.settings, "wire", frozenset({"bulk"}), False, gate, None)
+                for name, route in self._routes.items()
+            ]
+            for model in models
+        }
+
+
+@contextmanager
+def dispatcher(world: World, places: int = 10) -> Iterator[Dispatcher]:
+    app = Celery("test", broker="memory://", set_as_current=False)
+    yield Dispatcher(world.store, cast("Fleet", StillFleet(places)), app, Settings())
+    app.close()
+
+
+def test_urgent_jobs_go_ahead_within_their_share(world: World) -> None:
+    plain = world.add(*specs(60))
+    now = world.now()
+    urgent = [world.add(spec(f"urgent {n}", deadline_at=now + 200 - n))[0].id for n in range(20)]
+    with dispatcher(world) as one:
+        done = one.run_once()
+    claimed = {row.id for row in world.sql("SELECT id FROM jobs WHERE state = 'dispatched'")}
+    assert (done.dispatched, done.more) == (15, True), "ten places and half as much again"
+    assert claimed & set(urgent) == set(urgent[-3:]), "a fifth of them, the nearest deadlines"
+    assert claimed - set(urgent) == {entry.id for entry in plain[:12]}
+
+
+def test_an_urgent_job_does_not_send_newcomers_to_the_end_of_the_line(sqlite_world: World) -> None:
+    world = sqlite_world
+    world.batch("old", *specs(200, tenant="old"))
+    world.add(spec("urgent", tenant="old", deadline_at=world.now() + 100))
+    with dispatcher(world) as one:
+        one.run_once()
+    new = world.batch("new", *specs(50, tenant="new"))
+    claimed = [world.job(job.id).batch_id for job in world.dispatch(20)]
+    assert 8 <= claimed.count(new.id) <= 12
+
+
+def test_many_schedulers_send_no_more_than_there_is_room_for(world: World) -> None:
+    world.add(*specs(100))
+    counts: list[int] = []
+
+    def run() -> None:
+        with dispatcher(world) as one:
+            counts.extend(one.run_once().dispatched for _ in range(3))
+
+    together(run, run, run)
+    assert sum(counts) == 15
+    assert world.states() == {"dispatched": 15, "waiting": 85}
+    standing = world.sql("SELECT route, count(*) AS n FROM jobs WHERE state = 'dispatched' GROUP BY route")
+    assert sorted(row.n for row in standing) == [7, 8], "shared between equal routes"

@@ -53,8 +53,10 @@ def test_a_heartbeat_carries_what_is_to_be_cancelled(world: World) -> None:
     with world.store.write() as connection:
         for job in (jobs[1], theirs[0]):
             cancelling.cancel_job(world.store, connection, job.id)
-    assert _renew(world, lease) == Renewal(held=True, cancelled=(jobs[1].id,))
-    assert _renew(world, other) == Renewal(held=True, cancelled=(theirs[0].id,))
+    renewal = _renew(world, lease)
+    assert (renewal.held, renewal.cancelled) == (True, (jobs[1].id,))
+    assert sorted(renewal.running) == sorted(job.id for job in jobs)
+    assert _renew(world, other) == Renewal(True, (theirs[0].id,), (theirs[0].id,))
     world.end(lease, jobs)
     assert _renew(world, lease).cancelled == ()
 

@@ -22,7 +22,7 @@ from trivet_tasks.store.finishing import End, Next, Wait
 from trivet_tasks.store.schema_version import upgrade
 from trivet_tasks.store.taking import Taken
 
-FEW = 20
+FEW = 50
 EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))
 """Few, and always the same, in `make test`; more by the variable."""
 FAILURE = End(JobState.FAILED, outcome=Outcome.INVALID, error="no")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.postgres import PostgresServer
+
 from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import upgrade

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 from anthropic.types.model import Model as SdkModel
 from genai_prices.data_snapshot import get_snapshot
+
 from trivet_tasks import catalog
 from trivet_tasks.catalog import known, models_of, near_matches, wire_model
 

@@ -16,6 +16,7 @@ import pytest
 import redis
 from flower.utils.broker import RedisSocket
 from kombu import Queue
+
 from trivet import valkey_server
 from trivet.embedded import EmbeddedValkey
 from trivet_tasks import broker_address

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
-
 from tests.postgres import PostgresServer, postgres_server, postgres_template, postgres_url
 
 __all__ = ["postgres_server", "postgres_template", "postgres_url"]  # fixtures, used by their names

@@ -8,6 +8,7 @@ import genai_prices
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trivet_tasks.catalog import MODELS, Provider, models_of
 from trivet_tasks.price_rules import RULES, RULES_VERSION
 from trivet_tasks.prices import PriceBook, Priced, Processing

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from trivet.child_process import Exit, Restarts
 from trivet.processes import Supervisor
 from trivet_tasks.errors import ProcessFailed

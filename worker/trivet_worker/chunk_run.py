@@ -1,5 +1,6 @@
 """Running one chunk: places in the process, permits, the fenced take-up, the calls; what finds no room goes back."""
 
+import itertools
 import logging
 import threading
 import time
@@ -20,8 +21,9 @@ from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_worker.calls import Failure
-from trivet_worker.deadlines import attempt_timeout_s
+from trivet_worker.deadlines import attempt_timeout_s, is_full_time
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
+from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
@@ -51,6 +53,7 @@ class ChunkRunner:
         client: redis.Redis,
         fleet: Fleet,
         slots: Slots,
+        holdings: Holdings,
         pricing: Pricing,
         flights: Flights,
         recorder: Recorder,
@@ -64,7 +67,9 @@ class ChunkRunner:
         self._flights = flights
         self._recorder = recorder
         self._lease = lease
+        self._holdings = holdings
         self._pricing = pricing
+        self._numbers = itertools.count()
         self.stopping = threading.Event()
 
     def run(self, chunk: Chunk) -> int:
@@ -103,7 +108,11 @@ class ChunkRunner:
         places = self._slots.take(len(pending), patience_s)
         if places == 0:
             return 0, "no free place"
-        wants = [Want(f"{job.id}:{job.take_up}", job.input_estimate, job.max_tokens) for job in pending[:places]]
+        # named after the lease, so that those of a dead process can be told; never after the job: messages may double
+        wants = [
+            Want(f"{wave.site.lease_id}:{next(self._numbers)}", job.input_estimate, job.max_tokens)
+            for job in pending[:places]
+        ]
         until = time.monotonic() + patience_s
         terms = self._settings.of_class(wave.chunk.latency)
         timeout_s = terms.attempt_timeout_s or terms.budget_s
@@ -124,51 +133,62 @@ class ChunkRunner:
         return grant.granted, ""
 
     def _launch(self, wave: _Wave, jobs: Sequence[Claimed], wants: Sequence[Want]) -> None:
-        """Take jobs up in SQL and make their calls. Places and permits of stale ones are given back."""
-        tokens = [Token(job.id, job.take_up) for job in jobs]
-        estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
+        """Take jobs up in SQL and make their calls. Places and permits of those not taken are given back."""
+        want_of = {job.id: want for job, want in zip(jobs, wants, strict=True)}
         taken: list[Taken] = []
-        now = time.time()
         try:
+            tokens = [Token(job.id, job.take_up) for job in jobs]
+            estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
+            fallbacks = self._fallbacks(wave)
             with self._store.write() as connection:
                 now = self._store.now(connection)
-                taken = take_up(connection, wave.site, tokens, now=now, estimates=estimates)
+                found = take_up(connection, wave.site, tokens, now=now, estimates=estimates)
+            # only now: of a commit that failed nothing was taken, and what one took whose answer was lost, the lease
+            # keeper finds
+            taken = found
         finally:
             held = {job.id for job in taken}
-            stale = [want for job, want in zip(jobs, wants, strict=True) if job.id not in held]
-            self._return_unused(wave, stale)
-        want_of = {job.id: want for job, want in zip(jobs, wants, strict=True)}
+            self._return_unused(wave, [want for job_id, want in want_of.items() if job_id not in held])
+        self._holdings.add(held)
         wave.countdown.add(len(taken))
-        ready: list[Flight] = []
-        for job in taken:
-            timeout_s = self._timeout_s(wave, job, now)
-            flight = Flight(job, wave.site, wave.route, wave.rates, want_of[job.id], timeout_s, wave.countdown)
-            if timeout_s > 0:
-                ready.append(flight)
-            else:
-                self._recorder.put(Landing(flight, Failure(Outcome.TIMEOUT, "no time was left for a call"), 0.0))
-        self._flights.launch(ready)
+        self._fly(wave, [(job, self._timeout_s(wave, job, now, fallbacks), want_of[job.id]) for job in taken])
 
-    def _timeout_s(self, wave: _Wave, job: Taken, now: float) -> float:
-        latency = wave.chunk.latency
-        fallbacks: list[str] = []
-        if latency is Latency.REALTIME:
-            known, tried = self._fleet.known(), {*job.tried.split(","), wave.chunk.route}
-            fallbacks = [
-                name
-                for name, route in known.routes.items()
-                if name not in tried
-                and not route.drained
-                and latency.lane in known.lanes(name)
-                and name_on_wire(route.settings, wave.chunk.model)
-            ]
+    def _fly(self, wave: _Wave, ready: Sequence[tuple[Taken, float, Want]]) -> None:
+        terms = self._settings.of_class(wave.chunk.latency)
+        flights: list[Flight] = []
+        for job, timeout_s, want in ready:
+            full = is_full_time(timeout_s, terms)
+            flight = Flight(job, wave.site, wave.route, wave.rates, want, timeout_s, full, wave.countdown)
+            if timeout_s > 0:
+                flights.append(flight)
+            else:
+                failure = Failure(Outcome.TIMEOUT, "no time was left for a call")
+                self._recorder.put(Landing(flight, failure, 0.0, called=False))
+        self._flights.launch(flights)
+
+    def _fallbacks(self, wave: _Wave) -> list[str]:
+        """The routes that could take a realtime job if this one fails."""
+        if wave.chunk.latency is not Latency.REALTIME:
+            return []
+        known = self._fleet.known()
+        return [
+            name
+            for name, route in known.routes.items()
+            if name != wave.chunk.route
+            and not route.drained
+            and wave.chunk.latency.lane in known.lanes(name)
+            and name_on_wire(route.settings, wave.chunk.model)
+        ]
+
+    def _timeout_s(self, wave: _Wave, job: Taken, now: float, fallbacks: Sequence[str]) -> float:
+        tried = job.tried.split(",")
         return attempt_timeout_s(
-            latency,
-            self._settings.of_class(latency),
+            wave.chunk.latency,
+            self._settings.of_class(wave.chunk.latency),
             spent_s=job.round_spent_s,
             deadline_at=job.deadline_at,
             now=now,
-            fallbacks=fallbacks,
+            fallbacks=[name for name in fallbacks if name not in tried],
         )
 
     def _return_unused(self, wave: _Wave, wants: Sequence[Want]) -> None:

@@ -30,3 +30,8 @@ def attempt_timeout_s(
         return left - min(FALLBACK_RESERVE_S, left / 2) if fallbacks else left
     # a class that names no timeout leaves time for another route: half its budget
     return min(left, terms.attempt_timeout_s or terms.budget_s / 2)
+
+
+def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
+    """Whether a call had at least half of what its class gives one: only then running out of time says something."""
+    return timeout_s >= (terms.attempt_timeout_s or terms.budget_s / 2) / 2

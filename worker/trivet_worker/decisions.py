@@ -32,14 +32,19 @@ def spent_of(landing: Landing) -> Spent:
             # what came out of the prompt cache does not count against the input limit
             input_tokens = used.input_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens
             return Spent(want, input_tokens, used.output_tokens, Verdict.GOOD, landing.latency_s, "")
+        case Failure() if not landing.called:
+            return Spent(want, 0, 0, Verdict.UNUSED, 0.0, "")
         case Failure(outcome=outcome) as failure:
+            verdict = verdict_of(outcome, whole_route=failure.whole_route)
+            if outcome is Outcome.TIMEOUT and not landing.flight.full_time:
+                verdict = Verdict.NEUTRAL
             # nobody knows what a call without an answer used: it is taken to have used it all
             all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE)
             return Spent(
                 want,
                 want.input_tokens if all_used else 0,
                 want.output_tokens if all_used else 0,
-                verdict_of(outcome, whole_route=failure.whole_route),
+                verdict,
                 failure.retry_after_s or 0.0,
                 f"{outcome}: {failure.message}"[:200],
             )
@@ -95,5 +100,5 @@ class Decisions:
             )
             choice = choose(needs, candidates, terms.order)
         return next_step(
-            standing, failed, choice, terms, now=now, taken_within_s=self._settings.dispatch.taken_within_s
+            standing, failed, choice, terms, now=now, taken_within_s=self._settings.taken_within_s(latency)
         )

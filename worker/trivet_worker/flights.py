@@ -5,12 +5,13 @@ import contextlib
 import logging
 import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from trivet_scheduler.limits import Rates, Want
+from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.settings import RouteSettings
 from trivet_tasks.store.taking import Taken, Worksite
@@ -57,6 +58,8 @@ class Flight:
     rates: Rates
     want: Want
     timeout_s: float
+    full_time: bool
+    """False where deadline or budget cut the call so short that running out of time says nothing of the route."""
     countdown: Countdown
 
 
@@ -67,6 +70,8 @@ class Landing:
     flight: Flight
     result: Answer | Failure
     latency_s: float
+    called: bool = True
+    """False where no time was left to make the call."""
 
 
 class Flights:
@@ -76,7 +81,7 @@ class Flights:
         self._on_landing = on_landing
         self._routes = routes
         self._callers: dict[str, Caller] = {}
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[str, tuple[str, asyncio.Task[Answer | Failure]]] = {}
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-calls", daemon=True)
 
@@ -91,11 +96,11 @@ class Flights:
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Drop the calls of these jobs."""
-        self._loop.call_soon_threadsafe(self._cancel, job_ids)
+        self._loop.call_soon_threadsafe(self._cancel, frozenset(job_ids))
 
     def cancel_all(self) -> None:
         """Drop every call under way."""
-        self._loop.call_soon_threadsafe(lambda: self._cancel(list(self._under_way)))
+        self._loop.call_soon_threadsafe(lambda: self._cancel({job_id for job_id, _ in self._under_way.values()}))
 
     def close(self) -> None:
         """Close the connections and end the loop. No call may be under way."""
@@ -106,30 +111,29 @@ class Flights:
 
     def _launch(self, flights: Sequence[Flight]) -> None:
         for flight in flights:
-            self._under_way[flight.job.id] = self._loop.create_task(self._fly(flight))
+            task = self._loop.create_task(self._call(flight))
+            self._under_way[flight.job.attempt_id] = (flight.job.id, task)
+            # a callback, because a task cancelled before its first step runs none of its own code
+            task.add_done_callback(partial(self._land, flight, time.perf_counter()))
 
-    def _cancel(self, job_ids: Sequence[str]) -> None:
-        for job_id in job_ids:
-            task = self._under_way.get(job_id)
-            if task is not None:
+    def _cancel(self, job_ids: Container[str]) -> None:
+        for job_id, task in list(self._under_way.values()):
+            if job_id in job_ids:
                 task.cancel()
 
-    async def _fly(self, flight: Flight) -> None:
-        started = time.perf_counter()
-        try:
-            result = await self._call(flight)
-        except asyncio.CancelledError:
-            result = Failure(Outcome.CANCELLED, "dropped on our side")
-        except Exception as error:
-            # a fault of ours must not leave the job hanging; its text may quote the request, so it is not shown
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            log.error(
-                "the call %s ended in a fault of Trivet's own: %s at %s:%s",
-                flight.job.attempt_id, type(error).__name__, where.filename, where.lineno,
-            )  # fmt: skip
-            result = Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {type(error).__name__}")
-        self._under_way.pop(flight.job.id, None)
-        self._on_landing(Landing(flight, result, time.perf_counter() - started))
+    def _land(self, flight: Flight, started: float, task: "asyncio.Task[Answer | Failure]") -> None:
+        self._under_way.pop(flight.job.attempt_id, None)
+        latency_s = time.perf_counter() - started
+        if task.cancelled():
+            self._on_landing(Landing(flight, Failure(Outcome.CANCELLED, "dropped on our side"), latency_s))
+            return
+        error = task.exception()
+        if error is None:
+            self._on_landing(Landing(flight, task.result(), latency_s))
+            return
+        place = place_of(error)
+        log.error("the call %s ended in a fault of Trivet's own: %s", flight.job.attempt_id, place)
+        self._on_landing(Landing(flight, Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}"), latency_s))
 
     async def _call(self, flight: Flight) -> Answer | Failure:
         caller = self._callers[flight.site.route]

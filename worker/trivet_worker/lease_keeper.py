@@ -2,16 +2,22 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from uuid_utils import uuid7
 
 from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.faults import place_of
 from trivet_tasks.settings import LeaseSettings
 from trivet_tasks.store import leases
 from trivet_tasks.store.engine import Store
+from trivet_worker.holdings import Holdings
 
 log = logging.getLogger("trivet.lease")
+
+STRAY_S = 5.0
+"""How long a job may run by SQL alone: between a take-up's commit and its answer lie milliseconds."""
 
 
 class LeaseKeeper:
@@ -26,6 +32,7 @@ class LeaseKeeper:
         lane: str,
         routes: Sequence[str],
         slots: int,
+        holdings: Holdings,
         in_flight: Callable[[], int],
         trouble: Callable[[], str | None],
         on_cancel: Callable[[Sequence[str]], None],
@@ -36,6 +43,8 @@ class LeaseKeeper:
         self._lane = lane
         self._routes = routes
         self._slots = slots
+        self._holdings = holdings
+        self._strays: dict[str, float] = {}
         self._in_flight = in_flight
         self._trouble = trouble
         self._on_cancel = on_cancel
@@ -76,14 +85,33 @@ class LeaseKeeper:
     def _keep(self) -> None:
         while not self._stopping.wait(self._settings.heartbeat_s):
             try:
-                with self._store.write() as connection:
-                    renewal = leases.renew(
-                        self._store, connection, self.id, self._in_flight(), self._trouble(), self._settings.ttl_s
-                    )
-                if not renewal.held:
-                    log.warning("the lease %s ran out; going on under a new one", self.id)
-                    self._open()
-                if renewal.cancelled:
-                    self._on_cancel(renewal.cancelled)
+                self._beat()
             except StoreUnavailable as error:
                 log.error("no heartbeat: %s", error)
+            except Exception as error:  # without heartbeats every job here would run twice
+                log.error("a heartbeat failed by a fault of Trivet's own: %s", place_of(error))
+
+    def _beat(self) -> None:
+        with self._store.write() as connection:
+            renewal = leases.renew(
+                self._store, connection, self.id, self._in_flight(), self._trouble(), self._settings.ttl_s
+            )
+        if not renewal.held:
+            log.warning("the lease %s ran out; going on under a new one", self.id)
+            self._strays.clear()
+            self._open()
+            return
+        if renewal.cancelled:
+            self._on_cancel(renewal.cancelled)
+        self._return_strays(renewal.running)
+
+    def _return_strays(self, running: Sequence[str]) -> None:
+        """Put back jobs that run under this lease by SQL, and of which this process knows nothing."""
+        unknown = self._holdings.without(running)
+        now = time.monotonic()
+        self._strays = {job_id: self._strays.get(job_id, now) for job_id in unknown}
+        lost = [job_id for job_id, since in self._strays.items() if now - since > STRAY_S]
+        if lost:
+            log.warning("%d jobs that nobody was running go back to waiting", len(lost))
+            with self._store.write() as connection:
+                leases.put_back(connection, self.id, lost)

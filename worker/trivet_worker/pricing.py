@@ -50,13 +50,13 @@ class Pricing:
             price_version=priced.version,
         )
 
-    def failed(self, flight: Flight, failure: Failure, latency_s: float) -> Settlement:
+    def failed(self, flight: Flight, failure: Failure, latency_s: float, *, called: bool) -> Settlement:
         """What a failed call cost: nothing, what its usage says, or, where its fate is not known, at most the estimate."""
         cost, estimated, version = Decimal(0), False, self._book.version
         if failure.usage is not None:
             priced = self._price(flight, failure)
             cost, estimated, version = priced.cost_usd or Decimal(0), priced.estimated, priced.version
-        elif failure.outcome in _FATE_UNKNOWN:
+        elif called and failure.outcome in _FATE_UNKNOWN:
             cost, estimated = self.most_of(flight) or Decimal(0), True
         return Settlement(
             attempt_id=flight.job.attempt_id,

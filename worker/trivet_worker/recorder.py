@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.limits import Change
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.outcomes import JobState, Outcome
@@ -33,6 +34,7 @@ from trivet_tasks.store.finishing import End, Finished, GoOn, Settlement, Wait, 
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import Decisions, spent_of
 from trivet_worker.flights import Landing
+from trivet_worker.holdings import Holdings
 from trivet_worker.pricing import Pricing
 from trivet_worker.slots import Slots
 
@@ -53,6 +55,7 @@ class Recorder:
         app: Celery,
         settings: Settings,
         slots: Slots,
+        holdings: Holdings,
         pricing: Pricing,
         gather_s: float,
     ) -> None:
@@ -62,6 +65,7 @@ class Recorder:
         self._app = app
         self._settings = settings
         self._slots = slots
+        self._holdings = holdings
         self._decisions = Decisions(fleet, settings)
         self._gather_s = gather_s
         self._pricing = pricing
@@ -88,7 +92,7 @@ class Recorder:
         while going:
             group, going = self._gather()
             if group:
-                self._record(group)
+                self._record_safely(group)
 
     def _gather(self) -> tuple[list[Landing], bool]:
         """Wait for one landing, then take what comes within the gathering time, up to a transaction's worth."""
@@ -107,15 +111,24 @@ class Recorder:
             until = until or time.monotonic() + self._gather_s
         return group, True
 
+    def _record_safely(self, group: list[Landing]) -> None:
+        """Whatever goes wrong, the thread lives on and the chunks go on; the lease keeper puts such jobs back."""
+        try:
+            self._record(group)
+        except Exception as error:
+            log.error("%d finished calls could not be recorded: %s", len(group), place_of(error))
+        finally:
+            self._holdings.discard(landing.flight.job.id for landing in group)
+            self._slots.give(len(group))
+            for landing in group:
+                landing.flight.countdown.down()
+
     def _record(self, group: list[Landing]) -> None:
         changes = self._settle(group)
         finished = self._finished(group)
         written = self._commit(finished, changes)
-        self._slots.give(len(group))
         self._send_on(group, written)
         self._notify(written, any(isinstance(f.next, Wait) for f in finished))
-        for landing in group:
-            landing.flight.countdown.down()
 
     def _settle(self, group: Sequence[Landing]) -> list[Change]:
         """Give the permits back; one round trip per (route, model)."""
@@ -151,7 +164,7 @@ class Recorder:
             case Answer() as answer:
                 return self._pricing.settled(landing.flight, answer, landing.latency_s)
             case Failure() as failure:
-                return self._pricing.failed(landing.flight, failure, landing.latency_s)
+                return self._pricing.failed(landing.flight, failure, landing.latency_s, called=landing.called)
 
     def _commit(self, finished: Sequence[Finished], changes: Sequence[Change]) -> Written:
         """One transaction for the group. One that the database refuses must not take the others with it."""
@@ -215,9 +228,8 @@ class Recorder:
             flight = flights[finished.job_id]
             claimed = Claimed(finished.job_id, finished.take_up + 1, flight.job.input_estimate, flight.job.max_tokens)
             jobs[finished.next.route, Latency(flight.site.latency), flight.site.model].append(claimed)
-        known = self._fleet.known().routes
         chunks = [
-            Chunk(route, known[route].settings.provider, latency, model, tuple(claimed))
+            Chunk(route, self._fleet.provider(route), latency, model, tuple(claimed))
             for (route, latency, model), claimed in jobs.items()
         ]
         try:

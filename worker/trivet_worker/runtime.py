@@ -14,6 +14,7 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 from trivet_worker.chunk_run import ChunkRunner
 from trivet_worker.flights import Flights
+from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
@@ -33,8 +34,11 @@ class Runtime:
         fleet = Fleet(self._store, settings, client)
         self._slots = Slots(settings.worker.slots)
         self._pricing = Pricing()
+        holdings = Holdings()
         self._served = {name: settings.routes[name] for name in routes}
-        self._recorder = Recorder(self._store, client, fleet, app, settings, self._slots, self._pricing, GATHER_S[lane])
+        self._recorder = Recorder(
+            self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane]
+        )
         self._flights = Flights(self._served, self._recorder.put)
         self._lease = LeaseKeeper(
             self._store,
@@ -43,12 +47,22 @@ class Runtime:
             lane=lane,
             routes=routes,
             slots=settings.worker.slots,
+            holdings=holdings,
             in_flight=lambda: self._slots.in_use,
             trouble=lambda: self._recorder.trouble,
             on_cancel=self._flights.cancel,
         )
         self._chunks = ChunkRunner(
-            settings, self._store, client, fleet, self._slots, self._pricing, self._flights, self._recorder, self._lease
+            settings,
+            self._store,
+            client,
+            fleet,
+            self._slots,
+            holdings,
+            self._pricing,
+            self._flights,
+            self._recorder,
+            self._lease,
         )
 
     def start(self) -> None:

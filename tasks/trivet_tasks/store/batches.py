@@ -1,7 +1,7 @@
 """Batches: filling them so that a break can be resumed, their progress, their cancelling."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
@@ -63,8 +63,14 @@ _CREATE = text(
 )
 _BY_NAME = text("SELECT * FROM batches WHERE name = :name").columns(cost_usd=Usd())
 _LIST = text("SELECT * FROM batches ORDER BY created_at DESC LIMIT :limit").columns(cost_usd=Usd())
-_ADVANCE = text("UPDATE batches SET taken = :taken, digest = :digest, state = 'loading', error = NULL WHERE id = :id")
-_STATE = text("UPDATE batches SET state = :state, error = :error WHERE id = :id")
+_ADVANCE = text(
+    """
+    UPDATE batches SET taken = :taken, digest = :digest, state = 'loading', error = NULL
+     WHERE id = :id AND taken = :before AND digest = :digest_before AND state <> 'cancelled'
+    """
+)
+_STATE = text("UPDATE batches SET state = :state, error = :error WHERE id = :id AND state <> 'cancelled'")
+_CANCELLED = text("SELECT id FROM batches WHERE state = 'cancelled' AND ended < total ORDER BY id LIMIT :limit")
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
 _ASK = text("UPDATE jobs SET cancel_requested = true WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 _RUNNING = text(
@@ -85,10 +91,23 @@ def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
     return Loading(row.id, name, row.taken, row.digest)
 
 
-def advance(connection: Connection, batch_id: int, taken: int, digest: str) -> None:
-    """Note how many requests have been read, in the transaction that inserts them. What is new is held."""
-    connection.execute(_HOLD, {"id": batch_id, "held": True})
-    connection.execute(_ADVANCE, {"id": batch_id, "taken": taken, "digest": digest})
+def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]) -> Loading:
+    """Note the requests that have been read, in the transaction that inserts them. What is new is held.
+
+    Raises:
+        InvalidRequest: another process has filled or cancelled the batch since; roll back, or its jobs would double.
+    """
+    after = replace(before, taken=before.taken + len(fingerprints), digest=chain(before.digest, fingerprints))
+    connection.execute(_HOLD, {"id": before.id, "held": True})
+    parameters = {"id": before.id, "taken": after.taken, "digest": after.digest}
+    known = {"before": before.taken, "digest_before": before.digest}
+    if connection.execute(_ADVANCE, {**parameters, **known}).rowcount == 0:
+        raise InvalidRequest(
+            f"name: the batch {before.name!r} is being filled or was cancelled by another process.",
+            field="name",
+            hint="Let one process fill it at a time; begun again it goes on where the batch stands.",
+        )
+    return after
 
 
 def chain(digest: str, fingerprints: Sequence[str]) -> str:
@@ -100,9 +119,9 @@ def chain(digest: str, fingerprints: Sequence[str]) -> str:
 
 
 def open_batch(connection: Connection, batch_id: int) -> None:
-    """Everything has been read: its jobs may run."""
-    connection.execute(_HOLD, {"id": batch_id, "held": False})
-    connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None})
+    """Everything has been read: its jobs may run. A batch that was cancelled meanwhile stays so."""
+    if connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None}).rowcount:
+        connection.execute(_HOLD, {"id": batch_id, "held": False})
 
 
 def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
@@ -147,6 +166,11 @@ def begin_cancel(connection: Connection, batch_id: int) -> None:
     for at in range(0, len(ids), BULK_ROWS):
         connection.execute(_ASK, {"ids": ids[at : at + BULK_ROWS]})
     connection.execute(_STATE, {"id": batch_id, "state": "cancelled", "error": None})
+
+
+def cancelled_unended(connection: Connection, limit: int) -> list[int]:
+    """Cancelled batches with jobs that have not ended, e.g. because whoever cancelled them died half way."""
+    return [row.id for row in connection.execute(_CANCELLED, {"limit": limit})]
 
 
 def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: int = BULK_ROWS) -> list[str]:

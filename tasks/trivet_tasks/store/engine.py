@@ -5,6 +5,7 @@ import os
 import random
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,10 @@ BULK_BYTES = 1_000_000
 """Bytes of request bodies in one bulk transaction at most."""
 
 
+_TCP = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""For libpq: a server that vanished without a word is noticed within about ten seconds."""
+
+
 class Store:
     """The database. Use `write()` and `read()`; each is one transaction on one pooled connection.
 
@@ -38,7 +43,8 @@ class Store:
         self.sqlite = self.path is not None
         self._engine = self._open()
         self._writing = self._engine.execution_options(trivet_begin="BEGIN IMMEDIATE")
-        os.register_at_fork(after_in_child=self._forget)
+        myself = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _forget(myself))
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -77,11 +83,17 @@ class Store:
         """Give back every connection."""
         self._engine.dispose()
 
-    def _forget(self) -> None:
+    def forget_after_fork(self) -> None:
+        """In the child: the parent's connections are left alone."""
         self._engine.dispose(close=False)
 
     def _open(self) -> Engine:
-        options: dict[str, Any] = {"pool_size": POOL_SIZE, "max_overflow": 8, "json_serializer": json.dumps}
+        options: dict[str, Any] = {
+            "hide_parameters": True,
+            "pool_size": POOL_SIZE,
+            "max_overflow": 8,
+            "json_serializer": json.dumps,
+        }
         if self.path is not None:
             try:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,7 +102,7 @@ class Store:
             options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             options["pool_pre_ping"] = True
-            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "trivet"}
+            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "trivet", **_TCP}
         try:
             engine = create_engine(self.url, **options)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
@@ -122,6 +134,12 @@ class Store:
             else "Is the server running and the URL right?"
         )
         return StoreUnavailable(f"The database {self.shown_url} cannot be used: {reason}.", hint=hint)
+
+
+def _forget(reference: "weakref.ref[Store]") -> None:
+    store = reference()
+    if store is not None:
+        store.forget_after_fork()
 
 
 _SQLITE_NOW = text("SELECT (julianday('now') - 2440587.5) * 86400.0")
@@ -163,7 +181,7 @@ def _begin_writing(connection: Connection, statement: str) -> None:
                 driver.execute(statement)
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     raise
             time.sleep(random.uniform(0.0003, 0.0015))
     finally:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import orjson
 from sqlalchemy import Connection, bindparam, text
@@ -96,7 +97,8 @@ def insert(
     """
     now = store.now(connection)
     known = _known_keys(connection, [spec.key for spec in specs if spec.key])
-    ranks = _ranks(connection, specs, classes, batch)
+    # who does not stand in line takes no place in it
+    ranks = [0.0] * len(specs) if direct else _ranks(connection, specs, classes, batch)
     flows = _flows(connection, specs, batch)
     first_with: dict[str, int] = {}
     accepted: list[Accepted] = []
@@ -214,7 +216,8 @@ def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | N
 
 
 def _signature(spec: JobSpec, batch: BatchRef | None) -> str:
-    return orjson.dumps([batch.id if batch else None, *_flow_columns(spec).values()]).decode()
+    needs = orjson.dumps([batch.id if batch else None, *_flow_columns(spec).values()])
+    return blake2b(needs, digest_size=16).hexdigest()
 
 
 def _flow_columns(spec: JobSpec) -> dict[str, str]:

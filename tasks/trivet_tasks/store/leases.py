@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.store.engine import Store
 
@@ -30,6 +30,8 @@ class Renewal:
     held: bool
     cancelled: tuple[str, ...] = ()
     """Jobs running under this lease that somebody asked to cancel."""
+    running: tuple[str, ...] = ()
+    """All jobs running under this lease."""
 
 
 _OPEN = text(
@@ -46,7 +48,19 @@ _RENEW = text(
 )
 # SQLite uses a partial index only where its own condition stands in the statement word for word
 _HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :id"
-_CANCELLED = text(f"SELECT id FROM jobs WHERE {_HELD} AND cancel_requested")
+_RUNNING = text(f"SELECT id, cancel_requested FROM jobs WHERE {_HELD}")
+_PUT_BACK = text(
+    """
+    UPDATE jobs SET state = 'waiting', lease_id = NULL, route = NULL, dispatched_until = NULL
+     WHERE id IN :ids AND state = 'running' AND lease_id = :id
+    """
+).bindparams(bindparam("ids", expanding=True))
+_UNKNOWN = text(
+    """
+    UPDATE attempts SET outcome = 'unknown', estimated = true
+     WHERE job_id IN :ids AND lease_id = :id AND outcome IS NULL
+    """
+).bindparams(bindparam("ids", expanding=True))
 _LOCK = "SELECT id FROM leases WHERE id = :id"
 _CLOSE = text(f"DELETE FROM leases WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE {_HELD})")
 _RUN_OUT = text("UPDATE leases SET expires_at = 0 WHERE id = :id")
@@ -88,7 +102,14 @@ def renew(
     parameters = {"id": lease_id, "now": now, "ttl": ttl_s, "in_flight": in_flight, "trouble": trouble}
     if connection.execute(_RENEW, parameters).rowcount == 0:
         return Renewal(held=False)
-    return Renewal(True, tuple(row.id for row in connection.execute(_CANCELLED, {"id": lease_id})))
+    rows = connection.execute(_RUNNING, {"id": lease_id}).all()
+    return Renewal(True, tuple(row.id for row in rows if row.cancel_requested), tuple(row.id for row in rows))
+
+
+def put_back(connection: Connection, lease_id: str, ids: Sequence[str]) -> None:
+    """Jobs that run under the lease by name only wait again; whether their calls were made is unknown."""
+    connection.execute(_PUT_BACK, {"id": lease_id, "ids": list(ids)})
+    connection.execute(_UNKNOWN, {"id": lease_id, "ids": list(ids)})
 
 
 def close(connection: Connection, lease_id: str) -> None:

@@ -54,7 +54,7 @@ def register(store: Store, connection: Connection, routes: Mapping[str, RouteSet
 def registered(connection: Connection) -> dict[str, RegisteredRoute]:
     """The routes made known so far, by name."""
     return {
-        name: RegisteredRoute(name, RouteSettings.model_validate(orjson.loads(definition)), bool(drained))
+        name: RegisteredRoute(name, _settings(definition), bool(drained))
         for name, definition, drained in connection.execute(_ALL)
     }
 
@@ -64,6 +64,14 @@ def set_drained(connection: Connection, name: str, drained: bool) -> None:
     statement = text("UPDATE routes SET drained = :drained WHERE name = :name")
     if connection.execute(statement, {"name": name, "drained": drained}).rowcount == 0:
         raise NotFound(f"No route is called {name!r}.", hint="`trivet routes` lists them.")
+
+
+def _settings(definition: str) -> RouteSettings:
+    """A newer Trivet may have registered the route with keys that this one does not know."""
+    values = orjson.loads(definition)
+    return RouteSettings.model_validate(
+        {key: value for key, value in values.items() if key in RouteSettings.model_fields}
+    )
 
 
 def _differing(before: dict[str, object], after: dict[str, object]) -> list[str]:

@@ -16,7 +16,9 @@ _WAKE = text("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE id IN :
 )
 _UNTAKEN = text(
     """
-    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL WHERE id IN :ids AND state = 'dispatched'
+    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL,
+                    tried = CASE WHEN tried = '' THEN route ELSE tried || ',' || route END
+     WHERE id IN :ids AND state = 'dispatched'
     """
 ).bindparams(bindparam("ids", expanding=True))
 _DEAD_LEASES = "SELECT id FROM leases WHERE expires_at < :now"
@@ -44,6 +46,8 @@ class Due(NamedTuple):
     late: bool
     empty: bool
     """Flows without a living job."""
+    cancelled: bool
+    """Jobs of cancelled batches that have not ended."""
 
 
 _DUE = text(
@@ -55,7 +59,8 @@ _DUE = text(
            EXISTS (SELECT 1 FROM jobs WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now
                                         AND state <> 'running') AS late,
            EXISTS (SELECT 1 FROM flows WHERE active
-                      AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND ended_at IS NULL)) AS empty
+                      AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND ended_at IS NULL)) AS empty,
+           EXISTS (SELECT 1 FROM batches WHERE state = 'cancelled' AND ended < total) AS cancelled
     """
 )
 

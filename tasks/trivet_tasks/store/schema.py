@@ -97,7 +97,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     "flows",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("signature", String(700), nullable=False, unique=True),
+    Column("signature", String(32), nullable=False, unique=True),  # hex digest over all of the below
     Column("batch_id", Integer, ForeignKey("batches.id")),
     Column("latency", String(8), nullable=False),
     Column("model", String(120), nullable=False),

@@ -55,14 +55,15 @@ class Worksite:
 
 
 _LIVING_LEASE = "SELECT id FROM leases WHERE id = :lease_id AND expires_at >= :now"
+# the ids by themselves, because SQLite finds no index for a pair
 _TAKE = text(
     """
     UPDATE jobs SET state = 'running', lease_id = :lease_id, attempts = attempts + 1
-     WHERE (id, take_up) IN :tokens AND state = 'dispatched'
+     WHERE id IN :ids AND (id, take_up) IN :tokens AND state = 'dispatched'
     RETURNING id, take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
               input_estimate, max_tokens, suspect
     """
-).bindparams(bindparam("tokens", expanding=True))
+).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
 _REQUESTS = text(
     """
     SELECT r.job_id, r.body, f.residency, f.compliance, f.features
@@ -73,9 +74,9 @@ _REQUESTS = text(
 _GIVE_BACK = text(
     """
     UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL
-     WHERE (id, take_up) IN :tokens AND state = 'dispatched'
+     WHERE id IN :ids AND (id, take_up) IN :tokens AND state = 'dispatched'
     """
-).bindparams(bindparam("tokens", expanding=True))
+).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
 
 
 def take_up(
@@ -94,7 +95,7 @@ def take_up(
     living = connection.execute(text(_LIVING_LEASE + hold), {"lease_id": site.lease_id, "now": now})
     if living.one_or_none() is None:
         return []
-    rows = connection.execute(_TAKE, {"lease_id": site.lease_id, "tokens": [tuple(t) for t in tokens]}).all()
+    rows = connection.execute(_TAKE, {"lease_id": site.lease_id, **_named(tokens)}).all()
     if not rows:
         return []
     requests = {row.job_id: row for row in connection.execute(_REQUESTS, {"ids": [row.id for row in rows]})}
@@ -136,7 +137,11 @@ def take_up(
 
 def give_back(connection: Connection, tokens: Sequence[Token]) -> None:
     """Put dispatched jobs that this worker did not start back to waiting."""
-    connection.execute(_GIVE_BACK, {"tokens": [tuple(t) for t in tokens]})
+    connection.execute(_GIVE_BACK, _named(tokens))
+
+
+def _named(tokens: Sequence[Token]) -> dict[str, list[object]]:
+    return {"ids": [token.id for token in tokens], "tokens": [tuple(token) for token in tokens]}
 
 
 @lru_cache(maxsize=256)

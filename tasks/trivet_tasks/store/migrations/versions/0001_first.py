@@ -90,7 +90,7 @@ def upgrade() -> None:
     op.create_table(
         "flows",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("signature", sa.String(length=700), nullable=False),
+        sa.Column("signature", sa.String(length=32), nullable=False),
         sa.Column("batch_id", sa.Integer(), nullable=True),
         sa.Column("latency", sa.String(length=8), nullable=False),
         sa.Column("model", sa.String(length=120), nullable=False),

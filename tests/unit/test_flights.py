@@ -1,0 +1,77 @@
+"""Calls on the event loop: each one launched lands exactly once, whatever happens to it."""
+
+import queue
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from trivet_scheduler.limits import Rates, Want
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.settings import RouteSettings
+from trivet_tasks.store.taking import Taken, Worksite
+from trivet_worker import flights as module
+from trivet_worker.calls import Answer, Failure
+from trivet_worker.flights import Countdown, Flight, Flights, Landing
+
+ROUTE = RouteSettings(provider="anthropic")
+LAND_S = 10
+
+
+class OwnFault:
+    """A caller that breaks; a real one never should, so the SDK cannot show this."""
+
+    async def call(self, body: object, model: str, attempt_id: str, timeout_s: float) -> Answer | Failure:
+        raise KeyError("the prompt stands in this text")
+
+    async def warm(self) -> None:
+        """Nothing to warm."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def flight(number: int) -> Flight:
+    job = Taken(
+        id=f"job{number}", take_up=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
+        doubted_by=None, input_estimate=1, max_tokens=1, suspect=0, attempt_id=f"attempt{number}", body=b"{}",
+        residency=(), compliance=(), features=(),
+    )  # fmt: skip
+    site = Worksite("lease", "anthropic", "anthropic", "claude-sonnet-5-5", "claude-sonnet-5-5", "batch")
+    return Flight(job, site, ROUTE, Rates.of(ROUTE), Want(f"p{number}", 1, 1), 5.0, True, Countdown())
+
+
+@pytest.fixture
+def landed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Flights, "queue.SimpleQueue[Landing]"]]:
+    monkeypatch.setattr(module, "build_caller", lambda route: OwnFault())
+    landings: queue.SimpleQueue[Landing] = queue.SimpleQueue()
+    flights = Flights({"anthropic": ROUTE}, landings.put)
+    flights.start()
+    yield flights, landings
+    flights.close()
+
+
+def test_a_call_cancelled_before_its_first_step_lands(landed: tuple[Flights, "queue.SimpleQueue[Landing]"]) -> None:
+    flights, landings = landed
+    group = [flight(number) for number in range(5)]
+
+    def at_once() -> None:  # launched and cancelled in one turn of the loop
+        flights._launch(group)
+        flights._cancel({one.job.id for one in group})
+
+    flights._loop.call_soon_threadsafe(at_once)
+    found = [landings.get(timeout=LAND_S) for _ in group]
+    assert {cast(Failure, landing.result).outcome for landing in found} == {Outcome.CANCELLED}
+    assert {landing.flight.job.id for landing in found} == {one.job.id for one in group}
+
+
+def test_a_fault_of_ours_lands_and_quotes_nothing(
+    landed: tuple[Flights, "queue.SimpleQueue[Landing]"], caplog: pytest.LogCaptureFixture
+) -> None:
+    flights, landings = landed
+    flights.launch([flight(1)])
+    landing = landings.get(timeout=LAND_S)
+    assert isinstance(landing.result, Failure)
+    assert "KeyError" in landing.result.message
+    assert "prompt" not in landing.result.message
+    assert "prompt" not in caplog.text
