@@ -266,7 +266,18 @@ def test_bulk_killed_while_it_writes_goes_on_where_it_was(system: RunningTrivet,
         system.simulator.fault(provider, "latency", factor=10)
     file = write_requests(tmp_path / f"{unique('killed')}.jsonl", 200)
     out = tmp_path / "results.jsonl"
-    command = [sys.executable, "-m", "trivet", "--config", str(config(system)), "bulk", str(file), *TERMS, "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "trivet",
+        "--config",
+        str(config(system)),
+        "bulk",
+        str(file),
+        *TERMS,
+        "--out",
+        str(out),
+    ]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: out.exists() and out.stat().st_size > 20_000)

@@ -39,9 +39,7 @@ def test_a_port_that_dies_while_500_jobs_run_changes_only_their_route(system: Ru
 def test_a_route_that_fails_is_left_for_another(system: RunningTrivet, kind: str) -> None:
     for provider in ("bedrock", "vertex"):
         system.simulator.fault(provider, kind)
-    found = [
-        system.client.submit(f"{kind} {i}", latency="batch", **TERMS).result(timeout=30) for i in range(3)
-    ]
+    found = [system.client.submit(f"{kind} {i}", latency="batch", **TERMS).result(timeout=30) for i in range(3)]
     assert {(result.status, result.route) for result in found} == {("succeeded", "anthropic")}
     outcomes = {attempt.outcome for result in found for attempt in result.attempts if attempt.route != "anthropic"}
     assert outcomes <= {"server_error", "overloaded", "connection", "incomplete"}

@@ -103,11 +103,17 @@ def test_jobs_run_and_ctrl_c_leaves_nothing_behind(folder: Path, monkeypatch: py
         monkeypatch.chdir(folder)
         with Client() as client:  # no configuration: the same store and broker by the defaults
             for latency in ("realtime", "batch"):
-                result = client.submit("Hello.", model=MODEL, max_tokens=20, latency=latency, cache=False).result(timeout=30)
+                result = client.submit("Hello.", model=MODEL, max_tokens=20, latency=latency, cache=False).result(
+                    timeout=30
+                )
                 assert result.status == "succeeded", result.error
                 assert result.text
         second = subprocess.run(
-            [sys.executable, "-m", "trivet", "up", "--simulate"], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-m", "trivet", "up", "--simulate"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert second.returncode == 2
         assert f"already running in {folder}" in second.stderr
@@ -156,7 +162,10 @@ def test_a_part_that_dies_is_told_of_and_replaced(folder: Path, monkeypatch: pyt
 def test_a_part_that_cannot_work_stops_everything_with_2(folder: Path) -> None:
     with running(folder, "--workers", "1") as up:
         processes = up.everything()
-        with contextlib.closing(sqlite3.connect(folder / ".trivet" / "trivet.db", timeout=30)) as connection, connection:
+        with (
+            contextlib.closing(sqlite3.connect(folder / ".trivet" / "trivet.db", timeout=30)) as connection,
+            connection,
+        ):
             connection.execute("UPDATE alembic_version SET version_num = '9999'")
         os.kill(up.said["processes"]["worker-1-bulk"], signal.SIGKILL)  # the next one meets a newer database
         assert up.process.wait(START_S) == 2

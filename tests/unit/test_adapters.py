@@ -137,13 +137,9 @@ def with_caller(settings: RouteSettings, work: Callable[[Caller], Awaitable[Any]
     return asyncio.run(run())
 
 
-def call_once(
-    settings: RouteSettings, body: Any = BODY, *, model: str = "", timeout_s: float = 30
-) -> Answer | Failure:
+def call_once(settings: RouteSettings, body: Any = BODY, *, model: str = "", timeout_s: float = 30) -> Answer | Failure:
     named = model or MODELS[settings.provider]
-    answer: Answer | Failure = with_caller(
-        settings, lambda caller: caller.call(body, named, "attempt-1", timeout_s)
-    )
+    answer: Answer | Failure = with_caller(settings, lambda caller: caller.call(body, named, "attempt-1", timeout_s))
     return answer
 
 
@@ -640,7 +636,12 @@ def test_shared_work_that_fails_tells_all_and_is_tried_again() -> None:
     asyncio.run(run())
 
 
-MESSAGE = {"type": "message", "content": [], "stop_reason": "end_turn", "usage": {"input_tokens": 3, "output_tokens": 4}}
+MESSAGE = {
+    "type": "message",
+    "content": [],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 3, "output_tokens": 4},
+}
 
 
 @pytest.mark.parametrize(

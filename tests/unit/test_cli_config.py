@@ -152,7 +152,15 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
     done = trivet("config", "check", env=urls)
     assert done.returncode == 0
     assert "sekret" not in done.stdout
-    for expected in (CONFIG_NAME, "db.example.com", "cache.example.com", "one", "anthropic", "1,234", "env:MY_KEY (not set here)"):
+    for expected in (
+        CONFIG_NAME,
+        "db.example.com",
+        "cache.example.com",
+        "one",
+        "anthropic",
+        "1,234",
+        "env:MY_KEY (not set here)",
+    ):
         assert expected in done.stdout, expected
     assert "not set here" not in trivet("config", "check", env={"MY_KEY": "k-very-secret"}).stdout
 
@@ -178,11 +186,17 @@ def test_show_prints_the_effective_settings_that_load_again(folder: Path) -> Non
     (folder / CONFIG_NAME).write_text(done.stdout, encoding="utf-8")
     after = load_settings()
     assert _without_urls(after) == _without_urls(before)
-    assert (after.store_url, after.broker_url, after.redis_url) == (before.store_url, before.broker_url, before.redis_url)
+    assert (after.store_url, after.broker_url, after.redis_url) == (
+        before.store_url,
+        before.broker_url,
+        before.redis_url,
+    )
 
 
 def test_show_as_json_has_references_and_masked_passwords(folder: Path) -> None:
-    (folder / CONFIG_NAME).write_text('[routes.one]\nprovider = "anthropic"\napi_key = "env:MY_KEY"\n', encoding="utf-8")
+    (folder / CONFIG_NAME).write_text(
+        '[routes.one]\nprovider = "anthropic"\napi_key = "env:MY_KEY"\n', encoding="utf-8"
+    )
     env = {"MY_KEY": "very-secret", "TRIVET_BROKER__URL": "redis://u:sekret@h:6379/0", "TRIVET_WORKER__SLOTS": "7"}
     done = trivet("config", "show", "--json", env=env)
     shown = json.loads(done.stdout)

@@ -34,7 +34,9 @@ def printed(monkeypatch: pytest.MonkeyPatch, width: int | None) -> str:
     """The table as a terminal of this width shows it, or (None) as a pipe gets it."""
     file = io.StringIO()
     monkeypatch.delenv("COLUMNS", raising=False)
-    console = Console(file=file, width=width or 80, force_terminal=width is not None, color_system=None, highlight=False)
+    console = Console(
+        file=file, width=width or 80, force_terminal=width is not None, color_system=None, highlight=False
+    )
     monkeypatch.setattr(context, "out", console)
     print_table(COLUMNS, ROWS, total=["total", "", "1,239", ""])
     return file.getvalue()

@@ -17,7 +17,9 @@ PARTS = {("worker",), ("scheduler",), ("flower",), ("db", "upgrade")}
 
 def test_every_service_of_ours_runs_a_part_of_trivet() -> None:
     commands = {name: service["command"] for name, service in OURS.items()}
-    parts = {name: tuple(word for word in command[:2] if re.fullmatch(r"[a-z]+", word)) for name, command in commands.items()}
+    parts = {
+        name: tuple(word for word in command[:2] if re.fullmatch(r"[a-z]+", word)) for name, command in commands.items()
+    }
     assert set(parts.values()) == PARTS
     assert set(SERVICES) - set(OURS) == {"valkey", "postgres"}
 
@@ -72,7 +74,9 @@ def test_a_worker_gets_the_credentials_of_its_own_provider_alone() -> None:
 
 def test_the_image_is_built_from_what_is_there_and_does_not_run_as_root() -> None:
     lines = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    sources = [word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]]
+    sources = [
+        word for line in lines if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]
+    ]
     assert "api" in sources
     assert [source for source in sources if not (REPOSITORY / source).exists()] == []
     kept = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()

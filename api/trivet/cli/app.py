@@ -21,7 +21,8 @@ app = typer.Typer(
 @app.callback()
 def root(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or ./trivet.toml.")
+        Path | None,
+        typer.Option("--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or ./trivet.toml."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not only what is wrong.")] = False,
 ) -> None:

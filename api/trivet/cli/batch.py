@@ -157,7 +157,10 @@ def print_progress(progress: "Progress", *, speed: float | None = None, left: fl
     facts = [
         ("batch", progress.name),
         ("state", _state(progress)),
-        ("created", f"{context.moment(progress.created_at)} ({context.seconds(max(0.0, time.time() - progress.created_at))} ago)"),
+        (
+            "created",
+            f"{context.moment(progress.created_at)} ({context.seconds(max(0.0, time.time() - progress.created_at))} ago)",
+        ),
         ("jobs", f"{progress.total:,}{share}"),
     ]
     for word in ("waiting", "running", "succeeded", "failed", "expired", "cancelled"):

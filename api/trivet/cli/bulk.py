@@ -34,12 +34,16 @@ def register(app: typer.Typer) -> None:
 
 def bulk(
     file: Annotated[Path, typer.Argument(help="A JSON Lines file: one request a line, as for `trivet submit --file`.")],
-    name: Annotated[str | None, typer.Option(help="The batch's name. Default: the file's name without its ending.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The batch's name. Default: the file's name without its ending.")
+    ] = None,
     latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
     model: Annotated[str | None, typer.Option(help="For the lines that name none.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="For the lines that say none.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out instead of taking nothing.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad lines out instead of taking nothing.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every job has ended.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the results here as they come (and wait for them).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -89,7 +93,9 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
     warnings: Counter[str] = Counter()
     try:
         with bar(f"Submitting {name}", check.rows) as advance:
-            return client.submit_specs(_quietly(read_file(check, client.settings, defaults), warnings, advance), name=name)
+            return client.submit_specs(
+                _quietly(read_file(check, client.settings, defaults), warnings, advance), name=name
+            )
     except KeyboardInterrupt:
         print_error(f"Interrupted. Nothing of {name} runs yet: the same command takes in the rest.")
         raise
@@ -163,7 +169,12 @@ def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waite
 
     if as_json:
         problems = [{"where": problem.where, "message": problem.message} for problem in check.problems]
-        more = {"requests": check.rows, "left_out": check.bad, "problems": problems, "results": str(out) if out else None}
+        more = {
+            "requests": check.rows,
+            "left_out": check.bad,
+            "problems": problems,
+            "results": str(out) if out else None,
+        }
         context.print_json({**as_object(progress), **more})
         return
     if check.repeated:

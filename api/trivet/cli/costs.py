@@ -23,7 +23,9 @@ def costs(
     by: Annotated[
         str, typer.Option(help="One or several, by comma: route, model, provider, class, batch, tenant, day, outcome.")
     ] = "route",
-    since: Annotated[str, typer.Option(help="7d, 24h, or a moment in ISO 8601 (UTC where it names no zone).")] = DEFAULT_SINCE,
+    since: Annotated[
+        str, typer.Option(help="7d, 24h, or a moment in ISO 8601 (UTC where it names no zone).")
+    ] = DEFAULT_SINCE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")] = False,
 ) -> None:
     """What calls cost since a time. Calls in flight or without a known end are estimated, apart."""
@@ -54,7 +56,13 @@ def _print(names: list[str], rows: "list[CostRow]", total: "CostRow", start: flo
     estimated, unpriced = total.estimated_usd > 0, total.unpriced > 0
 
     def row(group: list[str], of: "CostRow") -> list[str]:
-        figures = [f"{of.calls:,}", f"{of.jobs:,}", f"{of.input_tokens:,}", f"{of.output_tokens:,}", f"${of.cost_usd:,.{digits}f}"]
+        figures = [
+            f"{of.calls:,}",
+            f"{of.jobs:,}",
+            f"{of.input_tokens:,}",
+            f"{of.output_tokens:,}",
+            f"${of.cost_usd:,.{digits}f}",
+        ]
         if estimated:
             figures.append(f"${of.estimated_usd:,.{digits}f}")
         if unpriced:
@@ -74,7 +82,9 @@ def _print(names: list[str], rows: "list[CostRow]", total: "CostRow", start: flo
     )  # fmt: skip
     print_line(f"Since {context.moment(start)}; INPUT and OUTPUT are tokens.", style="dim")
     if estimated:
-        print_line("Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim")
+        print_line(
+            "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
+        )
     if unpriced:
         print_line("Unpriced: calls that used tokens for which no price is known; COST lacks them.", style="yellow")
 

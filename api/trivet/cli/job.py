@@ -129,7 +129,9 @@ def cancel(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
     elif not done:
         print_line(f"{job.id} had ended before: {state}.")
     else:
-        print_line(f"{job.id} is cancelled." if state == "cancelled" else f"{job.id} runs; its worker was told to drop it.")
+        print_line(
+            f"{job.id} is cancelled." if state == "cancelled" else f"{job.id} runs; its worker was told to drop it."
+        )
 
 
 def _job(client: "Client", job_id: str | None, key: str | None) -> "Job":

@@ -102,7 +102,9 @@ def _said(name: str, drained: bool, as_json: bool) -> None:
     if as_json:
         context.print_json({"route": name, "drained": drained})
     else:
-        print_line(f"{name} is {'drained: no job is sent there until it is restored' if drained else 'back in service'}.")
+        print_line(
+            f"{name} is {'drained: no job is sent there until it is restored' if drained else 'back in service'}."
+        )
 
 
 def _print(picture: "Picture") -> None:
@@ -154,7 +156,14 @@ def _row(picture: "Picture", route: "RouteStatus", model: "ModelStatus", *, firs
     ]
 
 
-_STYLES = {"healthy": "green", "limited": "yellow", "recovering": "yellow", "open": "red", "probing": "red", "unserved": "red"}
+_STYLES = {
+    "healthy": "green",
+    "limited": "yellow",
+    "recovering": "yellow",
+    "open": "red",
+    "probing": "red",
+    "unserved": "red",
+}
 
 
 def _state(route: "RouteStatus", model: "ModelStatus") -> str:
@@ -209,7 +218,9 @@ def _waiting(picture: "Picture") -> str:
         return "No job waits."
     parts = []
     for row in picture.waiting:
-        more = [f"{count:,} {word}" for count, word in ((row.delayed, "for their next try"), (row.held, "held")) if count]
+        more = [
+            f"{count:,} {word}" for count, word in ((row.delayed, "for their next try"), (row.held, "held")) if count
+        ]
         parts.append(f"{row.total:,} {row.latency}" + (f" ({', '.join(more)})" if more else ""))
     oldest = context.seconds(max(0.0, picture.now - min(row.oldest_at for row in picture.waiting)))
     return f"Waiting: {', '.join(parts)}; the oldest for {oldest}."

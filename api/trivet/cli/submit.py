@@ -25,18 +25,26 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads it from standard input.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A JSON file with a whole request; the options win over it.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A JSON file with a whole request; the options win over it.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help=f"First-party id. Default: {DEFAULTS['model']}.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help=f"Default: {DEFAULTS['max_tokens']}.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency: the same key never runs twice.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
-    deadline: Annotated[str | None, typer.Option(help="Worthless after this: 90s, 10m, 24h, or a moment in ISO 8601.")] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="Worthless after this: 90s, 10m, 24h, or a moment in ISO 8601.")
+    ] = None,
     not_before: Annotated[str | None, typer.Option(help="Do not start earlier: the same forms.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Whom the work is done for.")] = None,
-    residency: Annotated[list[str] | None, typer.Option(help="A place the route must declare; may be repeated.")] = None,
-    compliance: Annotated[list[str] | None, typer.Option(help="A regime the route must declare; may be repeated.")] = None,
+    residency: Annotated[
+        list[str] | None, typer.Option(help="A place the route must declare; may be repeated.")
+    ] = None,
+    compliance: Annotated[
+        list[str] | None, typer.Option(help="A regime the route must declare; may be repeated.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -61,7 +69,9 @@ def submit(
     }
     request = {**DEFAULTS, **(_read_request(file) if file else {}), **{k: v for k, v in given.items() if v is not None}}
     if not file and "prompt" not in request:
-        raise InvalidRequest("There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json.")
+        raise InvalidRequest(
+            "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
+        )
     if not file and max_tokens is None:
         logging.getLogger("trivet").setLevel(logging.ERROR)  # no warning about a max_tokens that nobody chose
     with context.client() as client:
@@ -131,7 +141,9 @@ def _read_prompt(given: str | None) -> str | None:
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"prompt: standard input is not UTF-8 text (byte {error.start}).", field="prompt") from None
+        raise InvalidRequest(
+            f"prompt: standard input is not UTF-8 text (byte {error.start}).", field="prompt"
+        ) from None
 
 
 def _read_request(path: Path) -> dict[str, Any]:
@@ -140,7 +152,9 @@ def _read_request(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidRequest(f"{path}: cannot be read: {error.strerror}.") from None
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"{path}: is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from None
+        raise InvalidRequest(
+            f"{path}: is not JSON: {error.msg} in line {error.lineno}, column {error.colno}."
+        ) from None
     if not isinstance(request, dict):
         raise InvalidRequest(f"{path}: must hold one request as a JSON object.")
     return request

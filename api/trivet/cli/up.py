@@ -74,7 +74,9 @@ def up(
     teller.join(1.0)
     if ended is not None:
         said = ended.last_line.removeprefix("trivet: ")
-        raise ConfigError(f"{ended.name} cannot work as configured: {said}", hint=f"Its log: {local.log_path(ended.name)}")
+        raise ConfigError(
+            f"{ended.name} cannot work as configured: {said}", hint=f"Its log: {local.log_path(ended.name)}"
+        )
     _tell("Stopped. Jobs that wait are in the database and go on at the next start.")
 
 
@@ -138,4 +140,6 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
     context.out.print("Trivet is up. Ctrl-C stops it.")
     for name, value in rows:
         context.out.print(f"  {name:<14} {value}", markup=False, soft_wrap=True)
-    context.out.print(f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes", markup=False, soft_wrap=True)
+    context.out.print(
+        f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes", markup=False, soft_wrap=True
+    )
