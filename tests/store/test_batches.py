@@ -212,9 +212,14 @@ def test_two_processes_cannot_fill_one_batch_at_once(world: World) -> None:
     with world.store.write() as connection:
         world.insert(connection, group, BatchRef(mine.id, "contracts"))
         batches.advance(connection, mine, prints)
-    with pytest.raises(InvalidRequest, match="another process"), world.store.write() as connection:
-        world.insert(connection, group, BatchRef(yours.id, "contracts"))
-        batches.advance(connection, yours, prints)
+
+    def fill() -> None:
+        with world.store.write() as connection:
+            world.insert(connection, group, BatchRef(yours.id, "contracts"))
+            batches.advance(connection, yours, prints)
+
+    with pytest.raises(InvalidRequest, match="another process"):
+        fill()
     assert (world.progress("contracts").total, world.progress("contracts").taken) == (3, 3)
 
 
