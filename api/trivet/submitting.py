@@ -36,6 +36,8 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
     try:
         choice = connections.dispatcher.choice_for(spec)
         direct = connections.dispatcher.direct(choice)
+        if direct is None:
+            connections.redis.ping()  # without a route to ask for nobody may have noticed that there is no broker
     except redis.RedisError as error:
         raise connections.unavailable(error) from None
     if choice.refusals and choice.hopeless:

@@ -16,7 +16,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.settings import Settings
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
@@ -104,8 +104,10 @@ class Scheduler:
         except StoreUnavailable as error:
             self._due.rescue = time.monotonic() + TROUBLE_PAUSE_S + self._settings.leases.ttl_s
             self._wait_out(str(error))
-        except (BrokerUnavailable, redis.RedisError) as error:
-            self._wait_out(str(error) or type(error).__name__)
+        except BrokerUnavailable as error:
+            self._wait_out(str(error))
+        except redis.RedisError as error:
+            self._wait_out(unavailable_text(self._settings.redis_url, error))
         except Exception as error:  # the fleet needs its scheduler more than a clean death
             self._wait_out(f"a fault of Trivet's own: {place_of(error)}")
         else:
