@@ -45,18 +45,14 @@ def trivet(
     system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
     """Runs the command line in this process, as a person would type it."""
-    from trivet.cli import main
+    from trivet.cli import run as run_command
 
     level = logging.getLogger("trivet").level
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*arguments: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["trivet", "--config", str(config(system)), *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = run_command()
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
         return Said(code, captured.out, captured.err)
@@ -353,7 +349,7 @@ def test_routes_shows_health_and_a_route_is_drained_and_restored(trivet: Callabl
 def test_routes_without_the_shared_state_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from trivet.cli import main
+    from trivet.cli import run
 
     file = tmp_path / "trivet.toml"
     file.write_text('[redis]\nurl = "redis://:secret@127.0.0.1:1/0"\n[routes.anthropic]\nprovider = "anthropic"\n')
@@ -364,10 +360,9 @@ def test_routes_without_the_shared_state_says_so(
         registry.register(store, connection, settings.routes)
     store.close()
     monkeypatch.setattr(sys, "argv", ["trivet", "--config", str(file), "routes"])
-    with pytest.raises(SystemExit) as end:
-        main()
+    code = run()
     said = capsys.readouterr()
-    assert end.value.code == 2
+    assert code == 2
     assert said.out.splitlines()[1].split()[:3] == ["anthropic", "any", "unknown"]
     assert "127.0.0.1:1" in said.err
     assert "secret" not in said.err

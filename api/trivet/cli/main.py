@@ -12,10 +12,11 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration, 130 Ctrl-C."""
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
-    _leave(_run())
+    _leave(run())
 
 
-def _run() -> int:
+def run() -> int:
+    """Run the command of `sys.argv` and return its exit code; this process lives on."""
     try:
         from trivet.cli.app import app
 
