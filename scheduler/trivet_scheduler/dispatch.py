@@ -7,7 +7,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from celery import Celery
@@ -20,7 +20,7 @@ from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.settings import Settings
-from trivet_tasks.store import dispatching
+from trivet_tasks.store import dispatching, registry
 from trivet_tasks.store.dispatching import Claimed, Flow, Head
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.enqueue import DirectDispatch
@@ -64,10 +64,15 @@ class Dispatcher:
         with self._store.read() as connection:
             flows = dispatching.flows_with_waiting(connection)
             standing = dispatching.outstanding(connection) if flows else {}
+            drained = registry.drained(connection)
         if not flows:
             return Round(0, more=False)
         # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
-        routes = self._fleet.candidates_of({flow.model for flow in flows})
+        routes = {
+            # a drain counts from this pass on; what the fleet remembers of it may be a second old
+            model: [replace(route, drained=route.name in drained) for route in candidates]
+            for model, candidates in self._fleet.candidates_of({flow.model for flow in flows}).items()
+        }
         if self._credits(routes, standing).total <= 0:
             return Round(0, more=False)
         with self._store.write() as connection:

@@ -178,7 +178,7 @@ def fill(store: Store) -> None:
             loading = batches.begin_loading(store, connection, name)
             specs = [spec(number, Latency.BATCH) for number in range(count)]
             insert(store, connection, specs, batch=BatchRef(loading.id, name), **settings)
-            batches.advance(connection, loading.id, count, "")
+            batches.advance(connection, loading, [one.fingerprint for one in specs])
             if name == "open":
                 batches.open_batch(connection, loading.id)
         later = store.now(connection) + 3_600

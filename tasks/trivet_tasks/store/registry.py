@@ -26,6 +26,7 @@ _UPSERT = text(
     ON CONFLICT (name) DO UPDATE SET provider = :provider, definition = :definition, registered_at = :now
     """
 )
+_DRAINED = text("SELECT name FROM routes WHERE drained")
 _ALL = text("SELECT name, definition, drained FROM routes ORDER BY name")
 
 
@@ -57,6 +58,11 @@ def registered(connection: Connection) -> dict[str, RegisteredRoute]:
         name: RegisteredRoute(name, _settings(definition), bool(drained))
         for name, definition, drained in connection.execute(_ALL)
     }
+
+
+def drained(connection: Connection) -> frozenset[str]:
+    """The routes that an operator took out of service."""
+    return frozenset(row.name for row in connection.execute(_DRAINED))
 
 
 def set_drained(connection: Connection, name: str, drained: bool) -> None:
