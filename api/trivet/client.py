@@ -59,7 +59,7 @@ class Client:
         Args:
             prompt: short for `messages` with one message of the user.
             request: the body of the Messages API (`model`, `messages`, `max_tokens`, …) and Trivet's own: `key`,
-                `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`, `cache`.
+                `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`.
 
         Raises:
             InvalidRequest: names the field. KeyConflict: the key belongs to a different request.

@@ -37,8 +37,6 @@ class ClassSettings(BaseModel):
     backoff_max_s: float = Field(gt=0, le=86_400)
     deadline_s: float | None = Field(default=None, gt=0, le=31_536_000)
     """How long after submit a result is worthless. None: never."""
-    cache_ttl_s: float = Field(ge=0)
-    """How long a response may be reused; 0 = off."""
     order: Order
     share: float = Field(gt=0, le=1_000)
     """The part of the capacity that waiting jobs of this class get against the others, as a weight."""
@@ -49,19 +47,19 @@ class ClassSettings(BaseModel):
 DEFAULTS: dict[Latency, ClassSettings] = {
     Latency.REALTIME: ClassSettings(
         budget_s=3, attempt_timeout_s=None, max_rounds=1, backoff_base_s=1, backoff_max_s=1, deadline_s=3,
-        cache_ttl_s=3_600, order="latency", share=64, chunk_jobs=1,
+        order="latency", share=64, chunk_jobs=1,
     ),
     Latency.BATCH: ClassSettings(
         budget_s=30, attempt_timeout_s=15, max_rounds=8, backoff_base_s=1, backoff_max_s=60, deadline_s=None,
-        cache_ttl_s=86_400, order="cost", share=16, chunk_jobs=32,
+        order="cost", share=16, chunk_jobs=32,
     ),
     Latency.ASYNC: ClassSettings(
         budget_s=300, attempt_timeout_s=120, max_rounds=8, backoff_base_s=2, backoff_max_s=300, deadline_s=86_400,
-        cache_ttl_s=86_400, order="cost", share=4, chunk_jobs=32,
+        order="cost", share=4, chunk_jobs=32,
     ),
     Latency.DEFERRED: ClassSettings(
         budget_s=1_200, attempt_timeout_s=600, max_rounds=8, backoff_base_s=10, backoff_max_s=900, deadline_s=86_400,
-        cache_ttl_s=86_400, order="cost", share=1, chunk_jobs=32,
+        order="cost", share=1, chunk_jobs=32,
     ),
 }  # fmt: skip
 """The table of DESIGN. A file that sets one key of a class keeps the others."""

@@ -53,16 +53,6 @@ def _secret_ref(value: object) -> object:
     return value
 
 
-class LimitGroup(_Section):
-    """Limits of a route that a group of models shares."""
-
-    models: tuple[str, ...] = Field(min_length=1)
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    input_tokens_per_minute: int | None = Field(default=None, ge=1)
-    output_tokens_per_minute: int | None = Field(default=None, ge=1)
-    max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
-
-
 class RouteSettings(_Section):
     """One configured path to Claude: provider, region, account, limits and what it may be used for."""
 
@@ -81,7 +71,6 @@ class RouteSettings(_Section):
     output_token_factor: float = Field(default=1.0, ge=1, le=100)
     """How many tokens of quota one output token burns (AWS says 5 for newer models on Bedrock)."""
     max_concurrency: int = Field(default=200, ge=1, le=100_000)
-    limits: tuple[LimitGroup, ...] = ()
     priority: int = Field(default=1, ge=1, le=1_000)
     weight: float = Field(default=1.0, gt=0, le=1_000)
     residency: tuple[str, ...] = ()
@@ -97,10 +86,6 @@ class HealthSettings(_Section):
     """When a (route, model) is taken out of service and how it comes back. Times are seconds."""
 
     open_after_failures: int = Field(default=3, ge=1, le=1_000)
-    open_failed_share: float = Field(default=0.5, gt=0, le=1)
-    window_s: float = Field(default=30, gt=0, le=3_600)
-    min_calls: int = Field(default=10, ge=1)
-    close_after_successes: int = Field(default=3, ge=1, le=100)
     probe_interval_s: float = Field(default=15, gt=0, le=3_600)
     unusable_probe_max_s: float = Field(default=3_600, gt=0)
     """The longest pause between two tries of a route whose account refuses us."""
@@ -332,7 +317,7 @@ def _keys_at(loc: list[str]) -> list[str]:
     if not loc:
         return list(Settings.model_fields)
     if loc[0] in tables:
-        return list((LimitGroup if "limits" in loc else tables[loc[0]]).model_fields)
+        return list(tables[loc[0]].model_fields)
     section = Settings.model_fields.get(loc[0])
     annotation = section.annotation if section else None
     return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -5,26 +5,26 @@ from pydantic import ValidationError
 
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 
-HOUR, DAY = 3_600, 86_400
+DAY = 86_400
 
 
 @pytest.mark.parametrize(
-    ("latency", "budget", "timeout", "rounds", "pauses", "deadline", "cache", "order"),
+    ("latency", "budget", "timeout", "rounds", "pauses", "deadline", "order"),
     [
-        ("realtime", 3, None, 1, None, 3, HOUR, "latency"),
-        ("batch", 30, 15, 8, (1, 60), None, DAY, "cost"),
-        ("async", 300, 120, 8, (2, 300), DAY, DAY, "cost"),
-        ("deferred", 1_200, 600, 8, (10, 900), DAY, DAY, "cost"),
+        ("realtime", 3, None, 1, None, 3, "latency"),
+        ("batch", 30, 15, 8, (1, 60), None, "cost"),
+        ("async", 300, 120, 8, (2, 300), DAY, "cost"),
+        ("deferred", 1_200, 600, 8, (10, 900), DAY, "cost"),
     ],
 )
 def test_the_defaults(
     latency: str, budget: float, timeout: float | None, rounds: int, pauses: tuple[float, float] | None,
-    deadline: float | None, cache: float, order: str,
+    deadline: float | None, order: str,
 ) -> None:  # fmt: skip
     terms = DEFAULTS[Latency(latency)]
     assert (terms.budget_s, terms.attempt_timeout_s, terms.max_rounds) == (budget, timeout, rounds)
     assert pauses is None or (terms.backoff_base_s, terms.backoff_max_s) == pauses
-    assert (terms.deadline_s, terms.cache_ttl_s, terms.order) == (deadline, cache, order)
+    assert (terms.deadline_s, terms.order) == (deadline, order)
 
 
 def test_each_class_has_its_terms_and_a_lane() -> None:
@@ -50,7 +50,7 @@ def test_quicker_classes_get_the_larger_share_and_realtime_goes_alone() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"budget_s": 0}, {"budget_s": -1}, {"max_rounds": 0}, {"attempt_timeout_s": 0}, {"order": "colour"}, {"share": 0},
-     {"chunk_jobs": 0}, {"chunk_jobs": 501}, {"cache_ttl_s": -1}, {"deadline_s": 0}, {"budget_s": float("nan")}, {"colour": 1}],
+     {"chunk_jobs": 0}, {"chunk_jobs": 501}, {"deadline_s": 0}, {"budget_s": float("nan")}, {"colour": 1}],
 )  # fmt: skip
 def test_absurd_terms_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

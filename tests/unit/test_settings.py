@@ -171,11 +171,6 @@ def test_a_secret_in_place_of_a_reference_is_refused_without_repeating_it(folder
         ("[leases]\nttl = 3", "[leases] ttl", "ttl_s"),
         ("[routes.r]\nprovider = 'bedrock'\nregoin = 'x'", "[routes.r] regoin", "region"),
         ("[classes.batch]\nmax_round = 3", "[classes.batch] max_round", "max_rounds"),
-        (
-            "[routes.r]\nprovider = 'bedrock'\n[[routes.r.limits]]\nmodels = ['a']\nrequests_per_min = 5",
-            "requests_per_min",
-            "requests_per_minute",
-        ),
     ],
 )
 def test_an_unknown_key_names_file_key_and_near_match(folder: Path, words: str, place: str, near: str) -> None:
