@@ -27,7 +27,6 @@ def test_a_route_is_known_by_all_that_is_no_secret(world: World, monkeypatch: py
     given = _route(
         api_key="env:SECRET_OF_MINE",
         models={"claude-sonnet-5-5": "global.x", "a": "b"},
-        limits=[{"models": ["claude-haiku-*"], "requests_per_minute": 5}],
         residency=["us"],
         max_concurrency=7,
     )
