@@ -118,15 +118,18 @@ class Recorder:
         except Exception as error:
             log.error("%d finished calls could not be recorded: %s", len(group), place_of(error))
         finally:
-            self._holdings.discard(landing.flight.job.id for landing in group)
             self._slots.give(len(group))
             for landing in group:
                 landing.flight.countdown.down()
 
     def _record(self, group: list[Landing]) -> None:
-        changes = self._settle(group)
-        finished = self._finished(group)
-        written = self._commit(finished, changes)
+        try:
+            changes = self._settle(group)
+            finished = self._finished(group)
+            written = self._commit(finished, changes)
+        finally:
+            # before the next attempts are sent: this process may take one up at once, and holds it anew from then on
+            self._holdings.discard(landing.flight.job.id for landing in group)
         self._send_on(group, written)
         self._notify(written, any(isinstance(f.next, Wait) for f in finished))
 
