@@ -1,6 +1,6 @@
 """What `trivet config init` writes: a commented configuration with routes for the credentials that were found.
 
-Only whether a credential is there is looked at, and where; its value is never read. A file of credentials is not opened.
+The parts that every written configuration shares are here too; `config_scenario_file` writes those of `--scenario`.
 """
 
 import json
@@ -9,18 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_AWS_VARIABLES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_PROFILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-)
-"""Each is a sign of credentials in boto3's chain (boto3 guide, Credentials)."""
-_AWS_FILES = (".aws/credentials", ".aws/config")
-_ADC_FILE = ".config/gcloud/application_default_credentials.json"
-"""Where `gcloud auth application-default login` puts them on Linux and macOS (Google Cloud, how ADC works)."""
-_PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
+from trivet.config_credentials import find_credentials
+from trivet_tasks.catalog import Provider
+
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -30,7 +21,7 @@ class Proposal:
 
     name: str
     usable: bool
-    """Whether what it needs was found; else it is written commented out."""
+    """Whether what it needs was found; else it is written commented out, but for a scenario's."""
     reason: str
     """What was found, or what is missing, for a person."""
     settings: Mapping[str, object]
@@ -39,60 +30,43 @@ class Proposal:
 
 def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Proposal, ...]:
     """A proposal for each provider, by what the environment and the home directory hold."""
-    return (_bedrock(environment, home), _vertex(environment, home), _anthropic(environment))
+    aws = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+    google = environment.get("CLOUD_ML_REGION") or "us-east5"
+    return (
+        _proposal(f"bedrock-{aws}", "bedrock", {"region": aws}, environment, home),
+        _proposal(f"vertex-{google}", "vertex", {"region": google, "project": "your-project"}, environment, home),
+        _proposal("anthropic", "anthropic", {}, environment, home),
+    )
 
 
 def template(proposals: Sequence[Proposal]) -> str:
     """The text of the file."""
-    return "\n".join([_HEAD, *map(_route, proposals), _TAIL])
+    return "\n".join([INTRODUCTION, PLACES, ROUTE_KEYS, *map(_route, proposals), _CLASSES, PROCESSES])
 
 
-def _anthropic(environment: Mapping[str, str]) -> Proposal:
-    variable = "ANTHROPIC_API_KEY"
-    usable = bool(environment.get(variable))
-    settings = {"provider": "anthropic", "api_key": f"env:{variable}"}
-    return Proposal("anthropic", usable, f"{variable} is {'set' if usable else 'not set'}", settings)
+def route_table(name: str) -> str:
+    """The heading of a route's table, whatever its name."""
+    return f"[routes.{name if _PLAIN_KEY.fullmatch(name) else json.dumps(name)}]"
 
 
-def _bedrock(environment: Mapping[str, str], home: Path) -> Proposal:
-    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
-    settings = {"provider": "bedrock", "region": region}
-    name = f"bedrock-{region}"
-    bearer = "AWS_BEARER_TOKEN_BEDROCK"
-    if environment.get(bearer):
-        return Proposal(name, True, f"{bearer} is set", {**settings, "api_key": f"env:{bearer}"})
-    for variable in _AWS_VARIABLES:
-        if environment.get(variable):
-            return Proposal(name, True, f"{variable} is set", settings)
-    for file in _AWS_FILES:
-        if (home / file).is_file():
-            return Proposal(name, True, f"~/{file} is there", settings)
-    return Proposal(name, False, f"neither {bearer} nor AWS credentials were found", settings)
+def sentence(reason: str) -> str:
+    """A reason as a sentence of its own."""
+    return f"{reason[0].upper()}{reason[1:]}."
 
 
-def _vertex(environment: Mapping[str, str], home: Path) -> Proposal:
-    region = environment.get("CLOUD_ML_REGION") or "us-east5"
-    project = next((environment[name] for name in _PROJECT_VARIABLES if environment.get(name)), "")
-    settings = {"provider": "vertex", "region": region, "project": project or "your-project"}
-    name = f"vertex-{region}"
-    if environment.get("GOOGLE_APPLICATION_CREDENTIALS"):
-        found = "GOOGLE_APPLICATION_CREDENTIALS is set"
-    elif (home / _ADC_FILE).is_file():
-        found = "application default credentials are there"
-    else:
-        missing = "neither GOOGLE_APPLICATION_CREDENTIALS nor application default credentials were found"
-        return Proposal(name, False, missing, settings)
-    if not project:
-        return Proposal(name, False, f"{found}, but GOOGLE_CLOUD_PROJECT is not", settings)
-    return Proposal(name, True, f"{found}, GOOGLE_CLOUD_PROJECT too", settings)
+def _proposal(
+    name: str, provider: Provider, settings: Mapping[str, str], environment: Mapping[str, str], home: Path
+) -> Proposal:
+    found = find_credentials(provider, environment, home)
+    return Proposal(name, found.usable, found.reason, {"provider": provider, **settings, **found.settings})
 
 
 def _route(proposal: Proposal) -> str:
-    name = proposal.name if _PLAIN_KEY.fullmatch(proposal.name) else json.dumps(proposal.name)
-    lines = [f"[routes.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in proposal.settings.items())]
+    keys = (f"{key} = {json.dumps(value)}" for key, value in proposal.settings.items())
+    lines = [route_table(proposal.name), *keys]
     if not proposal.usable:
         lines = [f"# {line}" for line in lines]
-    return "\n".join([f"# {proposal.reason[0].upper()}{proposal.reason[1:]}.", *lines, *_LIMITS, ""])
+    return "\n".join([f"# {sentence(proposal.reason)}", *lines, *_LIMITS, ""])
 
 
 _LIMITS = (
@@ -101,10 +75,13 @@ _LIMITS = (
     "# output_tokens_per_minute = 400_000",
 )
 
-_HEAD = """\
+INTRODUCTION = """\
 # The configuration of Trivet. Lines that are commented out show the defaults, or what may be set.
 # Variables win over it, e.g. TRIVET_STORE__URL. Relative paths count from this file. `trivet config check` reads it.
+"""
+"""How the file is read."""
 
+PLACES = """\
 [store]
 # url = "sqlite:///.trivet/trivet.db"   # or "postgresql+psycopg://user@host:5432/trivet", then `trivet db upgrade`;
                                         # the password is better in PGPASSWORD or ~/.pgpass than here
@@ -113,8 +90,11 @@ _HEAD = """\
 # url = ""                              # empty: the Valkey that `trivet up` starts; else redis://, rediss://, amqp://
 
 [redis]
-# url = ""                              # limits and health, shared by all processes; empty: the broker, if that is Redis
+# url = ""                              # limits and health, shared by all processes; empty: the broker if that is Redis
+"""
+"""Database, broker and shared state, at their defaults."""
 
+ROUTE_KEYS = """\
 # Routes: where a prompt may go. Secrets are named, never written: api_key = "env:NAME" or "file:PATH".
 # Without api_key a provider's own chain is used. More keys of a route:
 #   base_url = ""                       # a VPC endpoint or a proxy
@@ -125,16 +105,25 @@ _HEAD = """\
 #   residency = ["us"]                  # a job that asks for one of these runs nowhere else
 #   compliance = ["hipaa"]
 """
+"""The keys of a route that a proposal leaves out."""
 
-_TAIL = """\
+_CLASSES = """\
 # The latency classes: realtime, batch, async, deferred. One key set alone leaves the others as they are.
 [classes.realtime]
 # budget_s = 3                          # how long a round of work on a job may take, in seconds
 # order = "latency"                     # latency, cost, priority or weight
+"""
 
+PROCESSES = """\
 [health]
 # open_after_failures = 3               # a model is taken out of service on a route after so many failures in a row
+# open_failed_share = 0.5               # or when more than this share of its calls failed within window_s seconds,
+# window_s = 30
+# min_calls = 10                        # of so many calls at least
 # probe_interval_s = 15                 # and tried again so often, in seconds
+# close_after_successes = 3             # so many good tries in a row bring it back, a share of its work at a time:
+# recovery_shares = [0.10, 0.25, 0.50, 1.0]
+# recovery_step_s = 20                  # how long each share is held, in seconds
 
 [leases]
 # ttl_s = 15                            # a worker that is silent so long, in seconds, is taken for dead
@@ -143,3 +132,4 @@ _TAIL = """\
 # slots = 256                           # calls in flight in one process
 # shutdown_grace_s = 5                  # how long running calls may go on after a stop, in seconds
 """
+"""Health, leases and workers, at their defaults."""

@@ -2,17 +2,17 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import redis
 
 from trivet_scheduler.fleet import Fleet, Known, name_on_wire
-from trivet_scheduler.limits import WHOLE_ROUTE, GateView, Rates
+from trivet_scheduler.permits import WHOLE_ROUTE, GateView, Pace, Quota
 from trivet_scheduler.routing import Candidate, Needs, choose
 from trivet_tasks.latency import Latency
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store import backlog
 from trivet_tasks.store.backlog import ClassBacklog, Line, RouteBacklog
 from trivet_tasks.store.leases import Lease
@@ -32,16 +32,26 @@ class ModelStatus:
     """`*` where no job named a model yet: the route as a whole."""
     state: str
     """`healthy`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
-    cause: str
-    since: float | None
-    wait_s: float
+    cause: str = ""
+    since: float | None = None
+    wait_s: float = 0.0
     """Until the next call may be made; 0 = now."""
-    calls: int
-    """In flight."""
-    headroom: float | None
-    """Calls that the minute limits allow now; None = nothing limits."""
-    latency_s: float | None
-    """Moving average of good calls."""
+    share: float = 1.0
+    """Of its work that it gets; below 1 while it recovers."""
+    in_flight: int = 0
+    """Calls under way."""
+    places: int | None = None
+    """Calls that may be under way together just now."""
+    requests: float | None = None
+    """Calls that the minute limit allows now, a burst at most; None = nothing limits. The next two likewise."""
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    calls: int = 0
+    """Made within the last seconds (`health.window_s`)."""
+    failed: int = 0
+    """Of them."""
+    paces: Mapping[Latency, Pace] = field(default_factory=dict)
+    """How long calls took lately, by latency class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,11 @@ def gather(connections: "Connections") -> Picture:
     try:
         connections.redis.ping()
         gates = fleet.limits.view(
-            [(name, model, Rates.of(known.routes[name].settings)) for name, found in served.items() for model in found]
+            [
+                (name, model, Quota.of(known.routes[name].settings, model))
+                for name, found in served.items()
+                for model in found
+            ]
         )
     except redis.RedisError as error:
         trouble = str(connections.unavailable(error))
@@ -141,8 +155,8 @@ def _holdup(lines: Iterable[Line], candidates: dict[str, list[Candidate]], conne
     reasons = ""
     for line in lines:
         latency = Latency(line.latency)
-        needs = Needs(line.model, latency.lane, line.residency, line.compliance, line.features)
-        choice = choose(needs, candidates[line.model], connections.settings.of_class(latency).order)
+        needs = Needs(line.model, latency, line.residency, line.compliance, line.features)
+        choice = choose(needs, candidates[line.model], connections.settings.of_class(latency))
         if choice.routes:
             return None
         reasons = reasons or choice.reasons()
@@ -153,7 +167,7 @@ def _holdup(lines: Iterable[Line], candidates: dict[str, list[Candidate]], conne
         return f"No route can take it now. {reasons}." if reasons else None
     seconds, route, state = min(waits)
     if state in ("open", "probing"):
-        return f"No route is healthy: next try in {seconds:.0f} s on {route}."
+        return f"No route is healthy: next probe in {seconds:.0f} s on {route}."
     return f"Throttled: next headroom in {max(1, math.ceil(seconds))} s on {route}."
 
 
@@ -167,7 +181,24 @@ def _slots(known: Known, route: str) -> dict[str, int]:
 
 def _model(model: str, gate: GateView | None) -> ModelStatus:
     if gate is None:
-        return ModelStatus(model, UNKNOWN, "", None, 0.0, 0, None, None)
-    state = "limited" if gate.state == "healthy" and gate.wait_s > 0 else gate.state
-    headroom = None if math.isinf(gate.headroom) else gate.headroom
-    return ModelStatus(model, state, gate.cause, gate.since, gate.wait_s, gate.in_flight, headroom, gate.latency_s)
+        return ModelStatus(model, UNKNOWN)
+    return ModelStatus(
+        model,
+        "limited" if gate.state == "healthy" and gate.wait_s > 0 else gate.state,
+        gate.cause if gate.state != "healthy" else "",
+        gate.since,
+        gate.wait_s,
+        gate.share,
+        gate.in_flight,
+        gate.places,
+        _finite(gate.headroom),
+        _finite(gate.input_headroom),
+        _finite(gate.output_headroom),
+        gate.calls,
+        gate.failed,
+        gate.paces,
+    )
+
+
+def _finite(figure: float) -> float | None:
+    return None if math.isinf(figure) else figure

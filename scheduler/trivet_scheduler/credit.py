@@ -1,28 +1,26 @@
 """Credit: how many more jobs may be sent to each route now.
 
 What stands at a route (dispatched or running) may fill the places of its workers and a second's work more, so that
-queues stay short: an outage strands little, and no message grows old waiting for a place.
+queues stay short: an outage strands little, and no message grows old waiting for a place or a permit.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from trivet_scheduler.fleet import Known
 from trivet_scheduler.routing import UNKNOWN_LATENCY_S, Candidate
-from trivet_tasks.store.dispatching import Head
+from trivet_tasks.store.dispatching import AtRoute, Head
 
 RESERVE_S = 1.0
 """How many seconds of a route's work may stand in its queues."""
 LANES = ("realtime", "bulk")
 
-Standing = Mapping[tuple[str, str], int]
-"""Jobs that stand at a route, by (route, lane)."""
-
 
 @dataclass(slots=True)
 class _Room:
-    """What a route's limits allow one model now; infinite where nothing limits."""
+    """What a route's limits allow one model now, less what is queued for it already; infinite where nothing limits."""
 
     jobs: float
     input_tokens: float
@@ -33,16 +31,19 @@ class Credits:
     """The credit of every route, taken job by job."""
 
     def __init__(
-        self, known: Known, candidates: Iterable[Iterable[Candidate]], standing: Standing, factor: float
+        self, known: Known, candidates: Iterable[Iterable[Candidate]], standing: Sequence[AtRoute], factor: float
     ) -> None:
+        queued: dict[tuple[str, str], list[AtRoute]] = defaultdict(list)
+        at_route: dict[tuple[str, str], int] = defaultdict(int)
+        for row in standing:
+            queued[row.route, row.model].append(row)
+            at_route[row.route, row.latency.lane] += row.jobs
         self._room: dict[tuple[str, str], _Room] = {}
         latency: dict[str, float] = {}
         for of_model in candidates:
             for route in of_model:
-                gate = route.gate
-                jobs = 1.0 if gate.state in ("open", "probing") else gate.headroom  # one may try; more would only wait
-                self._room[route.name, route.model] = _Room(jobs, gate.input_headroom, gate.output_headroom)
-                seen = UNKNOWN_LATENCY_S if gate.latency_s is None else gate.latency_s
+                self._room[route.name, route.model] = _room(route, queued[route.name, route.model], factor)
+                seen = min((pace.p50_s for pace in route.gate.paces.values()), default=UNKNOWN_LATENCY_S)
                 latency[route.name] = min(seen, latency.get(route.name, seen))
         self._route: dict[tuple[str, str], int] = {}
         self._lane: dict[str, int] = {}
@@ -50,11 +51,11 @@ class Credits:
             for name, registered in known.routes.items():
                 places = min(registered.settings.max_concurrency, known.slots(name, lane))
                 room = _with_reserve(places, latency.get(name, UNKNOWN_LATENCY_S), factor)
-                self._route[name, lane] = room - standing.get((name, lane), 0)
+                self._route[name, lane] = room - at_route[name, lane]
             # routes share workers: together they must not be sent more than those can take
             places = sum(lease.slots for lease in known.leases if lease.lane == lane and not lease.trouble)
             room = _with_reserve(places, min(latency.values(), default=UNKNOWN_LATENCY_S), factor)
-            self._lane[lane] = room - sum(count for (_, of), count in standing.items() if of == lane)
+            self._lane[lane] = room - sum(count for (_, of), count in at_route.items() if of == lane)
 
     @property
     def total(self) -> int:
@@ -63,6 +64,10 @@ class Credits:
             max(0, min(self._lane[lane], sum(max(0, left) for (_, of), left in self._route.items() if of == lane)))
             for lane in LANES
         )
+
+    def room_for(self, lane: str, model: str) -> Callable[[Candidate], bool]:
+        """A question to ask of routes: may it be sent one more such job?"""
+        return lambda route: self.left(route.name, lane, model)
 
     def left(self, route: str, lane: str, model: str) -> bool:
         """Whether the route may be sent one more job."""
@@ -80,6 +85,21 @@ class Credits:
         room.jobs -= 1
         room.input_tokens -= head.input_estimate
         room.output_tokens -= head.max_tokens
+
+
+def _room(route: Candidate, standing: Sequence[AtRoute], factor: float) -> _Room:
+    gate = route.gate
+    queued = sum(row.queued for row in standing)
+    refill = [0.0 if math.isinf(rate) else rate * RESERVE_S for rate in gate.rates]
+    # at least one, or a limit of fewer than one a second would never be asked
+    jobs = max(gate.headroom + refill[0], 1.0) - queued
+    if gate.places < route.settings.max_concurrency:
+        jobs = min(jobs, math.ceil(gate.places * factor) - sum(row.jobs for row in standing))
+    return _Room(
+        jobs,
+        gate.input_headroom + refill[1] - sum(row.input_tokens for row in standing),
+        gate.output_headroom + refill[2] - sum(row.output_tokens for row in standing),
+    )
 
 
 def _with_reserve(places: int, latency_s: float, factor: float) -> int:

@@ -13,15 +13,15 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
-from trivet_scheduler.credit import Credits, Standing
+from trivet_scheduler.credit import Credits
 from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.routing import Candidate, Choice, Needs, choose
+from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import dispatching, registry
-from trivet_tasks.store.dispatching import Claimed, Flow, Head
+from trivet_tasks.store.dispatching import AtRoute, Claimed, Flow, Head
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.enqueue import DirectDispatch
 
@@ -63,7 +63,7 @@ class Dispatcher:
         """
         with self._store.read() as connection:
             flows = dispatching.flows_with_waiting(connection)
-            standing = dispatching.outstanding(connection) if flows else {}
+            standing = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
         if not flows:
             return Round(0, more=False)
@@ -77,6 +77,8 @@ class Dispatcher:
             return Round(0, more=False)
         with self._store.write() as connection:
             dispatching.lock(self._store, connection)
+            if registry.drained(connection) != drained:
+                return Round(0, more=True)  # an operator changed it this moment
             standing = dispatching.outstanding(connection)
             credits = self._credits(routes, standing)
             wanted = min(BULK_ROWS, credits.total)
@@ -92,9 +94,10 @@ class Dispatcher:
 
     def direct(self, choice: Choice) -> DirectDispatch | None:
         """Where a realtime job may go this instant, or None when it has to wait for a scheduler."""
-        if not choice.routes:
+        best = choice.best(load_of)
+        if best is None:
             return None
-        return DirectDispatch(choice.routes[0].name, time.time() + self._settings.taken_within_s(Latency.REALTIME))
+        return DirectDispatch(best.name, time.time() + self._settings.taken_within_s(Latency.REALTIME))
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
@@ -105,14 +108,14 @@ class Dispatcher:
 
     def choice_for(self, spec: JobSpec) -> Choice:
         """The routes for a new job as everything stands now. RedisError when the shared state does not answer."""
-        needs = Needs(spec.model, spec.latency.lane, spec.residency, spec.compliance, spec.features)
-        return choose(needs, self._fleet.candidates(spec.model), self._settings.of_class(spec.latency).order)
+        needs = Needs(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
+        return choose(needs, self._fleet.candidates(spec.model), self._settings.of_class(spec.latency))
 
     def close(self) -> None:
         """Close the connections to the broker."""
         self._app.close()
 
-    def _credits(self, routes: dict[str, list[Candidate]], standing: Standing) -> Credits:
+    def _credits(self, routes: dict[str, list[Candidate]], standing: Sequence[AtRoute]) -> Credits:
         return Credits(self._fleet.known(), routes.values(), standing, self._settings.dispatch.credit_factor)
 
     def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
@@ -141,32 +144,30 @@ class Dispatcher:
         flows: dict[int, Flow],
         routes: dict[str, list[Candidate]],
         credits: Credits,
-        standing: Standing,
+        standing: Sequence[AtRoute],
         wanted: int,
     ) -> Plan:
         """Give each job, in order, the best route that has credit."""
         plan: Plan = defaultdict(list)
         choices: dict[tuple[int, str, str | None], Choice] = {}
         at_route: dict[str, int] = defaultdict(int)
-        for (route, _), count in standing.items():
-            at_route[route] += count
+        for row in standing:
+            at_route[row.route] += row.jobs
         for head in heads:
             flow = flows[head.flow_id]
             key = (head.flow_id, head.tried, head.doubted_by)
             if key not in choices:
                 choices[key] = self._choice(flow, head, routes[flow.model])
-            lane, choice = flow.latency.lane, choices[key]
-            able = [
-                (r, level)
-                for r, level in zip(choice.routes, choice.levels, strict=True)
-                if credits.left(r.name, lane, flow.model)
-            ]
-            if not able:
+            lane, model = flow.latency.lane, flow.model
+            route = choices[key].best(
+                lambda r: at_route[r.name] / r.settings.weight,
+                has_room=credits.room_for(lane, model),
+            )
+            if route is None:
                 continue
-            best = _least_laden([route for route, level in able if level == able[0][1]], at_route)
-            credits.take(best, lane, flow.model, head)
-            at_route[best] += 1
-            plan[best, flow.latency, flow.model].append(head)
+            credits.take(route.name, lane, model, head)
+            at_route[route.name] += 1
+            plan[route.name, flow.latency, model].append(head)
             wanted -= 1
             if wanted == 0:
                 break
@@ -174,11 +175,11 @@ class Dispatcher:
 
     def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
         terms = self._settings.of_class(flow.latency)
-        choice = choose(_needs(flow, head), candidates, terms.order)
+        choice = choose(_needs(flow, head), candidates, terms)
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(terms.backoff_max_s):
             # what this round has left fell ill while the job waited; better the routes it was at than none
-            return choose(_needs(flow, head._replace(tried="", doubted_by=None)), candidates, terms.order)
+            return choose(_needs(flow, head._replace(tried="", doubted_by=None)), candidates, terms)
         return choice
 
     def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
@@ -202,18 +203,13 @@ class Dispatcher:
 def _needs(flow: Flow, head: Head) -> Needs:
     return Needs(
         flow.model,
-        flow.latency.lane,
+        flow.latency,
         flow.residency,
         flow.compliance,
         flow.features,
         tuple(head.tried.split(",")) if head.tried else (),
         head.doubted_by,
     )
-
-
-def _least_laden(level: Sequence[Candidate], at_route: dict[str, int]) -> str:
-    """Of routes that are equally good, the one with the fewest jobs for its weight."""
-    return min(level, key=lambda route: at_route[route.name] / route.settings.weight).name
 
 
 def _parts(jobs: Sequence[Claimed], size: int) -> Iterable[Sequence[Claimed]]:

@@ -8,11 +8,13 @@ from decimal import Decimal
 
 import redis
 
-from trivet_scheduler.limits import GateView, Limits, Rates
+from trivet_scheduler.limits import Limits
+from trivet_scheduler.permits import GateView, Quota
 from trivet_scheduler.routing import Candidate
 from trivet_scheduler.unit_costs import UnitCosts
 from trivet_tasks.catalog import wire_model
-from trivet_tasks.settings import RouteSettings, Settings
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import Lease, living
@@ -73,8 +75,9 @@ class Fleet:
     def candidates_of(self, models: Iterable[str]) -> dict[str, list[Candidate]]:
         """Every route as it stands for each of several models. One round trip to Redis for all."""
         known, models = self.known(), sorted(set(models))
-        rates = {name: Rates.of(route.settings) for name, route in known.routes.items()}
-        gates = self.limits.view([(name, model, rates[name]) for name in known.routes for model in models])
+        gates = self.limits.view(
+            [(name, model, Quota.of(route.settings, model)) for name, route in known.routes.items() for model in models]
+        )
         return {
             model: [self._candidate(route, model, known, gates[name, model]) for name, route in known.routes.items()]
             for model in models

@@ -40,6 +40,8 @@ class Housekeeping:
             self._in_groups(rescuing.wake_delayed)
         if due.untaken:
             self._in_groups(rescuing.recall_untaken)
+        if due.drained:
+            self._in_groups(rescuing.empty_drained)
         if due.dead and may_rescue:
             self._rescue()
         if due.late:

@@ -1,20 +1,29 @@
 """Choosing a route: who may take the job at all, who can take it now, and in what order. Pure functions."""
 
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from trivet_scheduler.limits import GateView
+from trivet_scheduler.permits import GateView
 from trivet_tasks.features import lacks
-from trivet_tasks.latency import Order
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.route_settings import RouteSettings
 
 UNKNOWN_LATENCY_S = 1.0
 """What a route without a good call yet is taken to need."""
 SAME_COST = Decimal("0.02")
 """Prices within this share of each other count as equal."""
 UNPRICED_LEVEL = 1_000_000
+DEGRADED_LEVEL = 10_000_000
+"""Behind every route that is quick enough for the class."""
+SLOW_CALLS = 5
+"""How many calls of a class must be known before the route can be called too slow for it."""
+SLOW_FOR_S = 60.0
+"""So long after the last of them it is tried again."""
+SHORT_WAIT_S = 0.5
+"""A permit that comes free within this time is worth waiting for where latency decides; the wait counts as latency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +31,7 @@ class Needs:
     """What a job asks of a route, and where it has been in this round."""
 
     model: str
-    lane: str
+    latency: Latency
     residency: tuple[str, ...] = ()
     compliance: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
@@ -81,6 +90,23 @@ class Choice:
     """For each of `routes`, how good it is by the order of the class; equal ones share the work by load."""
     refusals: tuple[Refusal, ...]
 
+    def best(
+        self, load: Callable[[Candidate], float], *, has_room: Callable[[Candidate], bool] = lambda _: True
+    ) -> Candidate | None:
+        """The route for one job: the best that has room, of equally good ones the least laden.
+
+        A recovering route gets its share of the jobs it would be the best for, and those that nobody else could take.
+        """
+        able = [(r, level) for r, level in zip(self.routes, self.levels, strict=True) if has_room(r)]
+        whole = any(route.gate.share >= 1 for route in self.routes)
+        while able:
+            level = able[0][1]
+            best = min((route for route, of in able if of == level), key=load)
+            if best.gate.share >= 1 or not whole or random.random() < best.gate.share:
+                return best
+            able = [(route, of) for route, of in able if route is not best]
+        return None
+
     def worth_waiting(self, at_most_s: float) -> bool:
         """True when a route that was not asked yet will have room within this time."""
         return any(refusal.why is Why.LIMITED and refusal.wait_s <= at_most_s for refusal in self.refusals)
@@ -95,9 +121,9 @@ class Choice:
         """True when there is a route, fit or not at the moment, that was not asked in this round."""
         return bool(self.routes) or any(refusal.why in (Why.UNFIT, Why.LIMITED) for refusal in self.refusals)
 
-    def reasons(self) -> str:
+    def reasons(self, *, without: str = "") -> str:
         """All refusals in one line: `route: reason; route: reason`."""
-        return "; ".join(f"{refusal.route}: {refusal.text}" for refusal in self.refusals)
+        return "; ".join(f"{r.route}: {r.text}" for r in self.refusals if r.route and r.route != without)
 
     def wait_s(self) -> tuple[float, str] | None:
         """The shortest known wait and the route it is for; None when no route is said to open by itself."""
@@ -105,31 +131,37 @@ class Choice:
         return min(waits) if waits else None
 
 
-NO_LOADS: Mapping[str, float] = {}
-
-
-def choose(
-    needs: Needs, candidates: Iterable[Candidate], order: Order, loads: Mapping[str, float] = NO_LOADS
-) -> Choice:
+def choose(needs: Needs, candidates: Iterable[Candidate], terms: ClassSettings) -> Choice:
     """Sort the candidates into those that would take the job now, in the order of its class, and those that would not.
 
-    Args:
-        loads: by route, the jobs that stand there as a share of what it can have in flight; missing = idle.
+    A route whose calls of the class took longer than the class allows comes behind those that are quick enough.
     """
+    patience_s = SHORT_WAIT_S if terms.order == "latency" else 0.0
     able: list[Candidate] = []
     refusals: list[Refusal] = []
     for candidate in candidates:
-        refusal = _refusal(needs, candidate)
+        refusal = _refusal(needs, candidate, patience_s)
         if refusal is None:
             able.append(candidate)
         else:
             refusals.append(refusal)
-    level = _levels(able, order, loads)
-    able.sort(key=lambda r: (level[r.name], loads.get(r.name, 0.0) / r.settings.weight, r.settings.priority))
+    level = _levels(able, needs.latency, terms)
+    able.sort(key=lambda r: (level[r.name], load_of(r), r.settings.priority))
     return Choice(tuple(able), tuple(level[route.name] for route in able), tuple(refusals))
 
 
-def _refusal(needs: Needs, route: Candidate) -> Refusal | None:
+def load_of(route: Candidate) -> float:
+    """How laden a route is with calls in flight, against others of its kind."""
+    return route.gate.in_flight / route.settings.weight
+
+
+def is_slow(gate: GateView, latency: Latency, budget_s: float) -> bool:
+    """Whether the route's calls of the class took longer lately than the class has."""
+    pace = gate.paces.get(latency)
+    return pace is not None and pace.calls >= SLOW_CALLS and pace.age_s <= SLOW_FOR_S and pace.p95_s >= budget_s
+
+
+def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | None:
     """The first reason why the route does not take the job now, the lasting ones first."""
     if route.wire_model is None:
         return Refusal(route.name, Why.NEVER, f"does not serve {needs.model}")
@@ -149,38 +181,47 @@ def _refusal(needs: Needs, route: Candidate) -> Refusal | None:
         return Refusal(route.name, Why.TRIED, "asked in this round")
     if route.drained:
         return Refusal(route.name, Why.UNFIT, "drained by an operator")
-    if needs.lane not in route.lanes:
-        return Refusal(route.name, Why.UNFIT, f"no {needs.lane} worker serves it")
+    if needs.latency.lane not in route.lanes:
+        return Refusal(route.name, Why.UNFIT, f"no {needs.latency.lane} worker serves it")
     gate = route.gate
-    if gate.wait_s > 0:
-        until = f", next try in {gate.wait_s:.1f} s"
-        cause = f" ({gate.cause})" if gate.cause else ""
-        why = Why.UNFIT if gate.state in ("open", "probing") else Why.LIMITED
-        state = "limited" if gate.state == "healthy" else gate.state
-        return Refusal(route.name, why, f"{state}{cause}{until}", gate.wait_s)
-    if gate.in_flight >= route.settings.max_concurrency:
-        return Refusal(route.name, Why.LIMITED, f"all {route.settings.max_concurrency} calls in flight")
+    if gate.wait_s > (0.0 if gate.shut or gate.state == "limited" else patience_s):
+        again = "next probe" if gate.shut else "next headroom"
+        cause = f" ({gate.cause})" if gate.cause and gate.state != "recovering" else ""
+        state = "limited" if gate.state in ("healthy", "recovering") else gate.state
+        text = f"{state}{cause}, {again} in {gate.wait_s:.1f} s"
+        return Refusal(route.name, Why.UNFIT if gate.shut else Why.LIMITED, text, gate.wait_s)
+    if gate.in_flight >= gate.places:
+        return Refusal(route.name, Why.LIMITED, f"all {gate.places} calls it may have are in flight")
     return None
 
 
-def _levels(routes: list[Candidate], order: Order, loads: Mapping[str, float]) -> dict[str, int]:
+def _levels(routes: list[Candidate], latency: Latency, terms: ClassSettings) -> dict[str, int]:
     """How good each route is by the order of the class, 0 the best; equal ones share the work by weight and load."""
-    match order:
+    levels = _ordered(routes, latency, terms)
+    for route in routes:
+        if is_slow(route.gate, latency, terms.budget_s):
+            levels[route.name] += DEGRADED_LEVEL
+    return levels
+
+
+def _ordered(routes: list[Candidate], latency: Latency, terms: ClassSettings) -> dict[str, int]:
+    match terms.order:
         case "weight":
             return {route.name: 0 for route in routes}
         case "priority":
             return {route.name: route.settings.priority for route in routes}
         case "latency":
-            quickest = sorted(routes, key=lambda r: _expected_latency_s(r, loads.get(r.name, 0.0)))
+            quickest = sorted(routes, key=lambda r: _expected_latency_s(r, latency))
             return {route.name: place for place, route in enumerate(quickest)}
         case "cost":
             cheapest = min((r.unit_cost_usd for r in routes if r.unit_cost_usd is not None), default=None)
             return {route.name: _cost_steps(route.unit_cost_usd, cheapest) for route in routes}
 
 
-def _expected_latency_s(route: Candidate, load: float) -> float:
-    latency = UNKNOWN_LATENCY_S if route.gate.latency_s is None else route.gate.latency_s
-    return latency * (1 + load)
+def _expected_latency_s(route: Candidate, latency: Latency) -> float:
+    pace = route.gate.pace(latency)
+    usual = UNKNOWN_LATENCY_S if pace is None else pace.p50_s
+    return usual * (1 + route.gate.in_flight / route.gate.places) + route.gate.wait_s
 
 
 def _cost_steps(cost: Decimal | None, cheapest: Decimal | None) -> int:

@@ -12,6 +12,8 @@ import redis
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.housekeeping import Housekeeping
+from trivet_scheduler.probing import Prober
+from trivet_scheduler.restoring import Restorer
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
@@ -52,6 +54,8 @@ class Scheduler:
         self._fleet = Fleet(self._store, settings, self._redis)
         self._app = make_app(settings)
         self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
+        self._restorer = Restorer(self._store, self._redis, self._fleet, settings)
+        self._prober = Prober(self._store, self._fleet, self._app, settings)
         self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished)
         self._due = _Due()
         self._wake = threading.Event()
@@ -86,7 +90,9 @@ class Scheduler:
     def _pass(self) -> None:
         if time.monotonic() >= self._due.housekeeping:
             self._due.housekeeping = time.monotonic() + HOUSEKEEPING_S
+            self._restorer.run()
             self._housekeeping.run(may_rescue=time.monotonic() >= self._due.rescue)
+            self._prober.run()
         self._wake.clear()
         if self._dispatcher.run_once().more:
             return

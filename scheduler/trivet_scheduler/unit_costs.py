@@ -5,7 +5,7 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 
 if TYPE_CHECKING:
     from trivet_tasks.prices import PriceBook

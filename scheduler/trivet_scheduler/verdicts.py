@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from trivet_scheduler.limits import Verdict
-from trivet_scheduler.routing import Choice
+from trivet_scheduler.permits import Verdict
+from trivet_scheduler.routing import Choice, load_of
 from trivet_tasks.latency import ClassSettings
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store.finishing import End, GoOn, Next, Wait
@@ -90,13 +90,16 @@ def next_step(
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
     tried = ",".join(tried_after(standing, failed))
     in_time = standing.spent_s < terms.budget_s
-    if in_time and choice.routes:
+    best = choice.best(load_of) if in_time else None
+    if best is not None:
         until = now + taken_within_s
-        return GoOn(choice.routes[0].name, until, tried, standing.spent_s, doubted_by, failed.outcome, error)
+        return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error)
     if in_time and (choice.worth_waiting(terms.backoff_max_s) or _only_limited(standing, failed, terms)):
         return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error)
     if standing.round + 1 >= terms.max_rounds:
-        return End(JobState.FAILED, outcome=failed.outcome, error=f"{_rounds(standing.round + 1)}. Last word: {error}")
+        others = choice.reasons(without=failed.route)
+        said = f"{_rounds(standing.round + 1)}. Last word: {error}" + (f" ({others})" if others else "")
+        return End(JobState.FAILED, outcome=failed.outcome, error=said)
     not_before = now + backoff_s(terms, standing.round)
     return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error)
 

@@ -42,6 +42,8 @@ class ClassSettings(BaseModel):
     """The part of the capacity that waiting jobs of this class get against the others, as a weight."""
     chunk_jobs: int = Field(ge=1, le=500)
     """How many jobs one message carries at most."""
+    hedge_share: float = Field(default=0, ge=0, le=1)
+    """Realtime: the part of the calls that may be asked of a second route too, when the first is slower than usual."""
 
 
 DEFAULTS: dict[Latency, ClassSettings] = {

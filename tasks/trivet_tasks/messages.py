@@ -28,19 +28,23 @@ class Chunk:
     latency: Latency
     model: str
     jobs: tuple[Claimed, ...]
+    probe: str = ""
+    """The token with which the one job, a probe, may pass an open gate."""
 
     def to_args(self) -> list[Any]:
         """The Celery arguments."""
-        return [self.route, self.latency.value, self.model, [list(job) for job in self.jobs]]
+        args: list[Any] = [self.route, self.latency.value, self.model, [list(job) for job in self.jobs]]
+        return [*args, self.probe] if self.probe else args
 
     @classmethod
     def from_args(cls, provider: str, args: Sequence[Any]) -> "Chunk":
         """Back from the Celery arguments; the provider is in the task's name."""
-        route, latency, model, jobs = args
-        return cls(route, provider, Latency(latency), model, tuple(Claimed(*job) for job in jobs))
+        route, latency, model, jobs, *probe = args
+        return cls(route, provider, Latency(latency), model, tuple(Claimed(*job) for job in jobs), *probe)
 
     def __str__(self) -> str:
-        return f"(route={self.route}, class={self.latency}, model={self.model}, jobs={len(self.jobs)})"
+        what = "probe" if self.probe else f"jobs={len(self.jobs)}"
+        return f"(route={self.route}, class={self.latency}, model={self.model}, {what})"
 
 
 def queue_name(route: str, latency: Latency) -> str:

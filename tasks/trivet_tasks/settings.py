@@ -3,26 +3,23 @@
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trivet_tasks.broker_address import celery_url, redis_url
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.urls import absolute_sqlite_url
 
 CONFIG_VARIABLE = "TRIVET_CONFIG"
 CONFIG_NAME = "trivet.toml"
 DATA_DIR = ".trivet"
-
-Provider = Literal["anthropic", "bedrock", "vertex"]
 
 
 class _Section(BaseModel):
@@ -47,50 +44,38 @@ class RedisSettings(_Section):
     url: str = Field(default="", repr=False)  # may hold a password
 
 
-def _secret_ref(value: object) -> object:
-    if isinstance(value, str):
-        return SecretRef.parse(value) if value else None
-    return value
-
-
-class RouteSettings(_Section):
-    """One configured path to Claude: provider, region, account, limits and what it may be used for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    provider: Provider
-    region: str | None = None
-    project: str | None = None
-    base_url: str = ""
-    api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
-    models: Mapping[str, str] = Field(default_factory=dict)
-    """First-party model id to this wire's id, only where the built-in mapping differs."""
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    input_tokens_per_minute: int | None = Field(default=None, ge=1)
-    output_tokens_per_minute: int | None = Field(default=None, ge=1)
-    output_token_factor: float = Field(default=1.0, ge=1, le=100)
-    """How many tokens of quota one output token burns (AWS says 5 for newer models on Bedrock)."""
-    max_concurrency: int = Field(default=200, ge=1, le=100_000)
-    priority: int = Field(default=1, ge=1, le=1_000)
-    weight: float = Field(default=1.0, gt=0, le=1_000)
-    residency: tuple[str, ...] = ()
-    compliance: tuple[str, ...] = ()
-    stream: bool = False
-
-    def definition(self) -> dict[str, Any]:
-        """The route as other processes may see it: JSON-ready, without a secret or a reference to one."""
-        return self.model_dump(mode="json", exclude={"api_key"})
+def _climbing(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if not shares or shares[-1] != 1 or list(shares) != sorted(set(shares)) or shares[0] <= 0:
+        raise ValueError("must climb and end with 1.0, as in [0.10, 0.25, 0.50, 1.0]")
+    return shares
 
 
 class HealthSettings(_Section):
     """When a (route, model) is taken out of service and how it comes back. Times are seconds."""
 
     open_after_failures: int = Field(default=3, ge=1, le=1_000)
+    """In a row."""
+    open_failed_share: float = Field(default=0.5, gt=0, le=1)
+    """It opens, too, when more than this share of the calls within `window_s` failed, of at least `min_calls`."""
+    window_s: float = Field(default=30, gt=0, le=3_600)
+    min_calls: int = Field(default=10, ge=1, le=100_000)
     probe_interval_s: float = Field(default=15, gt=0, le=3_600)
+    """Between two probes of an open route, give or take a fifth; after a good one the next comes after a fifth of it."""
+    close_after_successes: int = Field(default=3, ge=1, le=100)
+    """Good probes in a row, after which it begins to recover."""
+    recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
+    """The part of its work that a recovering route gets, step by step; at 1.0 it is healthy."""
+    recovery_step_s: float = Field(default=20, gt=0, le=3_600)
+    """How long each share is held at least, with five good calls or more."""
     unusable_probe_max_s: float = Field(default=3_600, gt=0)
-    """The longest pause between two tries of a route whose account refuses us."""
+    """The longest pause between two probes of a route whose account refuses us."""
     limited_backoff_s: float = Field(default=2, gt=0, le=3_600)
     """How long a limited route rests first when the provider does not say; doubles up to a minute."""
+
+    @property
+    def probe_timeout_s(self) -> float:
+        """How long the call of a probe may take."""
+        return min(15.0, max(1.0, self.probe_interval_s))
 
 
 class LeaseSettings(_Section):

@@ -22,10 +22,11 @@ from tests.store.world import (
 
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.limits import GateView
+from trivet_scheduler.permits import GateView
 from trivet_scheduler.routing import Candidate
 from trivet_tasks.latency import Latency
-from trivet_tasks.settings import RouteSettings, Settings
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
 from trivet_tasks.store import batches, dispatching, leases, rescuing
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.enqueue import DirectDispatch

@@ -4,7 +4,7 @@ import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
 from trivet_tasks.errors import ConfigError, NotFound
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store import registry
 
 

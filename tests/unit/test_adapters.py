@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.assembly import Assembly, BrokenStream

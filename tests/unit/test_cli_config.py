@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from trivet.config_scenarios import SCENARIOS
 from trivet.config_template import found_credentials, template
 from trivet_tasks.settings import CONFIG_NAME, Settings, load_settings
 
@@ -128,14 +129,53 @@ def test_a_strange_region_cannot_break_the_file(tmp_path: Path) -> None:
     assert tomllib.loads(text)["routes"] == {f"bedrock-{region}": {"provider": "bedrock", "region": region}}
 
 
-def test_init_replaces_a_file_only_when_forced(folder: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--scenario", "sydney")])
+def test_init_replaces_a_file_only_when_forced(folder: Path, options: tuple[str, ...]) -> None:
     (folder / CONFIG_NAME).write_text("# mine\n", encoding="utf-8")
-    done = trivet("config", "init")
+    done = trivet("config", "init", *options)
     assert done.returncode == 2
     assert "--force" in done.stderr
     assert (folder / CONFIG_NAME).read_text(encoding="utf-8") == "# mine\n"
-    assert trivet("config", "init", "--force").returncode == 0
+    assert trivet("config", "init", "--force", *options).returncode == 0
     assert "[store]" in (folder / CONFIG_NAME).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
+def test_init_with_a_scenario_writes_all_its_routes_and_says_what_is_missing(folder: Path, name: str) -> None:
+    done = trivet("config", "init", "--scenario", name)
+    assert done.returncode == 0
+    routes = load_settings().routes
+    assert len(routes) == 3
+    lines = done.stdout.splitlines()
+    for route in routes:
+        assert [line for line in lines if f"[routes.{route}] not ready: " in line], route
+        assert [line for line in lines if line.startswith("Still missing") and route in line], route
+    assert "no job can run" in done.stdout
+    checked = trivet("config", "check")
+    assert checked.returncode == 0
+    assert not [route for route in routes if route not in checked.stdout]
+
+
+def test_init_with_a_scenario_says_what_it_found_and_writes_no_secret(folder: Path) -> None:
+    done = trivet("config", "init", "--scenario", "multi-cloud", env={**SECRETS, "GOOGLE_CLOUD_PROJECT": "our-project"})
+    written = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+    assert not [secret for secret in SECRETS.values() if secret in written + done.stdout]
+    for variable in SECRETS:
+        assert f"# {variable} is set" in written, variable
+        assert f"ready: {variable} is set" in done.stdout, variable
+    assert "missing" not in done.stdout
+    routes = load_settings().routes
+    assert str(routes["bedrock-us-east-1"].api_key) == "env:AWS_BEARER_TOKEN_BEDROCK"
+    assert str(routes["anthropic"].api_key) == "env:ANTHROPIC_API_KEY"
+    assert routes["vertex-us-central1"].project == "our-project"
+
+
+def test_init_tells_which_scenarios_there_are_and_writes_nothing(folder: Path) -> None:
+    done = trivet("config", "init", "--scenario", "multicloud")
+    assert done.returncode == 2
+    assert "Did you mean multi-cloud?" in done.stderr
+    assert not [scenario.name for scenario in SCENARIOS if scenario.name not in done.stderr]
+    assert list(folder.iterdir()) == []
 
 
 # --- config check and show
@@ -231,10 +271,10 @@ def test_db_upgrade_creates_and_says_from_where_to_where(folder: Path) -> None:
     assert not (folder / ".trivet" / "trivet.db").exists()
     first = trivet("db", "upgrade")
     assert first.returncode == 0
-    assert "no schema → 0001" in first.stdout
-    assert "0001 → 0001" in trivet("db", "upgrade").stdout
-    version = json.loads(trivet("db", "version", "--json").stdout)
-    assert version["version"] == version["newest"] == "0001"
+    newest = json.loads(trivet("db", "version", "--json").stdout)["newest"]
+    assert f"no schema → {newest}" in first.stdout
+    assert f"{newest} → {newest}" in trivet("db", "upgrade").stdout
+    assert json.loads(trivet("db", "version", "--json").stdout)["version"] == newest
 
 
 @pytest.mark.parametrize("command", [("db", "upgrade"), ("up", "--simulate")])

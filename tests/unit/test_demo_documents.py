@@ -12,7 +12,7 @@ from trivet.demo.ledger import AttemptFate, doubled, mismatches
 from trivet.demo.readings import Reading, RouteReading
 from trivet.demo.tally import RouteTally
 from trivet.demo.watch import Watch
-from trivet_scheduler.limits import GateView
+from trivet_scheduler.permits import GateView
 from trivet_simulator import Call
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.store.batches import Progress

@@ -8,7 +8,7 @@ import pytest
 
 from trivet_scheduler.limits import Rates, Want
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.taking import Taken, Worksite
 from trivet_worker import flights as module
 from trivet_worker.calls import Answer, Failure

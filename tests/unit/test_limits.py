@@ -26,7 +26,8 @@ from trivet_scheduler.limits import (
     Want,
 )
 from trivet_tasks.broker_address import redis_url
-from trivet_tasks.settings import HealthSettings, RouteSettings
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import HealthSettings
 from trivet_tasks.shared_state import PREFIX, connect
 
 ROUTE, MODEL = "bedrock-us-east-1", "claude-sonnet-5-5"

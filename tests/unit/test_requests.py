@@ -22,7 +22,8 @@ from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.request_body import BETA_FIELDS, BODY_FIELDS, REFUSED_FIELDS
 from trivet_tasks.requests import OWN_FIELDS, parse_request, parse_requests
-from trivet_tasks.settings import RouteSettings, Settings
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
 
 NOW = 1_800_000_000.0
 SETTINGS = Settings()

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_scheduler.limits import GateView
+from trivet_scheduler.permits import GateView
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_tasks.latency import Order
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 
 MODEL = "claude-sonnet-5-5"
 NEEDS = Needs(MODEL, "bulk")

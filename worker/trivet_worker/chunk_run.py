@@ -1,27 +1,28 @@
 """Running one chunk: places in the process, permits, the fenced take-up, the calls; what finds no room goes back."""
 
-import itertools
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import redis
+from uuid_utils import uuid7
 
 from trivet_scheduler.fleet import Fleet, name_on_wire
-from trivet_scheduler.limits import Rates, Spent, Verdict, Want
+from trivet_scheduler.permits import Grant, Quota, Spent, Verdict, Want
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.settings import RouteSettings, Settings
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import WORK_CHANNEL
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_worker.calls import Failure
-from trivet_worker.deadlines import attempt_timeout_s, is_full_time
+from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, is_full_time
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
 from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
@@ -39,7 +40,7 @@ class _Wave:
     chunk: Chunk
     site: Worksite
     route: RouteSettings
-    rates: Rates
+    quota: Quota
     countdown: Countdown
 
 
@@ -69,7 +70,6 @@ class ChunkRunner:
         self._lease = lease
         self._holdings = holdings
         self._pricing = pricing
-        self._numbers = itertools.count()
         self.stopping = threading.Event()
 
     def run(self, chunk: Chunk) -> int:
@@ -80,7 +80,7 @@ class ChunkRunner:
             self._give_back(chunk.jobs, f"{chunk.route} does not serve {chunk.model} here")
             return 0
         site = Worksite(self._lease.id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
-        wave = _Wave(chunk, site, route, Rates.of(route), Countdown())
+        wave = _Wave(chunk, site, route, Quota.of(route, chunk.model), Countdown())
         pending: Sequence[Claimed] = chunk.jobs
         why = ""
         try:
@@ -108,17 +108,18 @@ class ChunkRunner:
         places = self._slots.take(len(pending), patience_s)
         if places == 0:
             return 0, "no free place"
-        # named after the lease, so that those of a dead process can be told; never after the job: messages may double
+        # named after lease and attempt: those of a dead process can be told, and SQL knows those that are in use
         wants = [
-            Want(f"{wave.site.lease_id}:{next(self._numbers)}", job.input_estimate, job.max_tokens)
-            for job in pending[:places]
+            Want(f"{wave.site.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens) for job in pending[:places]
         ]
         until = time.monotonic() + patience_s
         terms = self._settings.of_class(wave.chunk.latency)
         timeout_s = terms.attempt_timeout_s or terms.budget_s
         while True:
             try:
-                grant = self._fleet.limits.take(wave.chunk.route, wave.chunk.model, wave.rates, wants, timeout_s)
+                grant = self._fleet.limits.take(
+                    wave.chunk.route, wave.chunk.model, wave.quota, wants, timeout_s, wave.chunk.probe
+                )
             except redis.RedisError as error:
                 self._slots.give(places)
                 log.error("no permits, so no calls: %s", error)
@@ -129,10 +130,10 @@ class ChunkRunner:
         self._slots.give(places - grant.granted)
         if grant.granted == 0:
             return 0, grant.reason
-        self._launch(wave, pending[: grant.granted], wants[: grant.granted])
+        self._launch(wave, pending[: grant.granted], wants[: grant.granted], grant)
         return grant.granted, ""
 
-    def _launch(self, wave: _Wave, jobs: Sequence[Claimed], wants: Sequence[Want]) -> None:
+    def _launch(self, wave: _Wave, jobs: Sequence[Claimed], wants: Sequence[Want], grant: Grant) -> None:
         """Take jobs up in SQL and make their calls. Places and permits of those not taken are given back."""
         want_of = {job.id: want for job, want in zip(jobs, wants, strict=True)}
         taken: list[Taken] = []
@@ -142,23 +143,31 @@ class ChunkRunner:
             fallbacks = self._fallbacks(wave)
             with self._store.write() as connection:
                 now = self._store.now(connection)
-                found = take_up(connection, wave.site, tokens, now=now, estimates=estimates)
+                ids = [attempt_of(want) for want in wants]
+                found = take_up(connection, wave.site, tokens, now=now, attempt_ids=ids, estimates=estimates)
             # only now: of a commit that failed nothing was taken, and what one took whose answer was lost, the lease
             # keeper finds
             taken = found
         finally:
             held = {job.id for job in taken}
-            self._return_unused(wave, [want for job_id, want in want_of.items() if job_id not in held])
+            self._return_unused(wave, [want for job_id, want in want_of.items() if job_id not in held], grant)
         self._holdings.add(held)
         wave.countdown.add(len(taken))
-        self._fly(wave, [(job, self._timeout_s(wave, job, now, fallbacks), want_of[job.id]) for job in taken])
-
-    def _fly(self, wave: _Wave, ready: Sequence[tuple[Taken, float, Want]]) -> None:
         terms = self._settings.of_class(wave.chunk.latency)
         flights: list[Flight] = []
-        for job, timeout_s, want in ready:
-            full = is_full_time(timeout_s, terms)
-            flight = Flight(job, wave.site, wave.route, wave.rates, want, timeout_s, full, wave.countdown)
+        for job in taken:
+            timeout_s = self._timeout_s(wave, job, now, fallbacks)
+            flight = Flight(
+                job,
+                wave.site,
+                wave.route,
+                wave.quota,
+                want_of[job.id],
+                grant.generation,
+                timeout_s,
+                job.probe or is_full_time(timeout_s, terms),
+                wave.countdown,
+            )
             if timeout_s > 0:
                 flights.append(flight)
             else:
@@ -166,21 +175,27 @@ class ChunkRunner:
                 self._recorder.put(Landing(flight, failure, 0.0, called=False))
         self._flights.launch(flights)
 
-    def _fallbacks(self, wave: _Wave) -> list[str]:
-        """The routes that could take a realtime job if this one fails."""
+    def _fallbacks(self, wave: _Wave) -> dict[str, float]:
+        """The routes that could take a realtime job if this one fails, with the seconds they would need."""
         if wave.chunk.latency is not Latency.REALTIME:
-            return []
-        known = self._fleet.known()
-        return [
-            name
-            for name, route in known.routes.items()
-            if name != wave.chunk.route
+            return {}
+        try:
+            candidates = self._fleet.candidates(wave.chunk.model)
+        except redis.RedisError:
+            return {"": FALLBACK_RESERVE_S}
+        return {
+            route.name: pace.p95_s if (pace := route.gate.pace(Latency.REALTIME)) else FALLBACK_RESERVE_S
+            for route in candidates
+            if route.name != wave.chunk.route
+            and route.wire_model
             and not route.drained
-            and wave.chunk.latency.lane in known.lanes(name)
-            and name_on_wire(route.settings, wave.chunk.model)
-        ]
+            and not route.gate.shut
+            and wave.chunk.latency.lane in route.lanes
+        }
 
-    def _timeout_s(self, wave: _Wave, job: Taken, now: float, fallbacks: Sequence[str]) -> float:
+    def _timeout_s(self, wave: _Wave, job: Taken, now: float, fallbacks: Mapping[str, float]) -> float:
+        if job.probe:
+            return self._settings.health.probe_timeout_s
         tried = job.tried.split(",")
         return attempt_timeout_s(
             wave.chunk.latency,
@@ -188,16 +203,17 @@ class ChunkRunner:
             spent_s=job.round_spent_s,
             deadline_at=job.deadline_at,
             now=now,
-            fallbacks=[name for name in fallbacks if name not in tried],
+            reserve_s=min((seconds for name, seconds in fallbacks.items() if name not in tried), default=0.0),
         )
 
-    def _return_unused(self, wave: _Wave, wants: Sequence[Want]) -> None:
+    def _return_unused(self, wave: _Wave, wants: Sequence[Want], grant: Grant) -> None:
         if not wants:
             return
         self._slots.give(len(wants))
-        spent = [Spent(want, 0, 0, Verdict.UNUSED, 0.0, "") for want in wants]
+        spent = [Spent(want, 0, 0, Verdict.UNUSED, generation=grant.generation) for want in wants]
+        chunk = wave.chunk
         try:
-            self._fleet.limits.settle(wave.chunk.route, wave.chunk.model, wave.rates, spent)
+            self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
         except redis.RedisError as error:
             log.error("permits could not be given back: %s", error)
 
@@ -209,3 +225,8 @@ class ChunkRunner:
             self._redis.publish(WORK_CHANNEL, b"")
         except (StoreUnavailable, redis.RedisError) as error:
             log.error("%d jobs wait to be dispatched again: %s", len(jobs), error)
+
+
+def attempt_of(want: Want) -> str:
+    """The id of the attempt that a permit is for."""
+    return want.permit_id.rpartition(":")[2]

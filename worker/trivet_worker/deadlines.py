@@ -1,7 +1,5 @@
 """How long one call may take."""
 
-from collections.abc import Sequence
-
 from trivet_tasks.latency import ClassSettings, Latency
 
 FALLBACK_RESERVE_S = 1.0
@@ -15,19 +13,19 @@ def attempt_timeout_s(
     spent_s: float,
     deadline_at: float | None,
     now: float,
-    fallbacks: Sequence[str],
+    reserve_s: float,
 ) -> float:
     """The wall clock of the next call, in seconds; 0 or less when there is no time left for one.
 
     Args:
         spent_s: what the round has used of its budget.
-        fallbacks: routes that could still take the job if this call fails.
+        reserve_s: what the quickest route that could still take the job would need; 0 = there is none.
     """
     left = terms.budget_s - spent_s
     if deadline_at is not None:
         left = min(left, deadline_at - now)
     if latency is Latency.REALTIME and terms.attempt_timeout_s is None:
-        return left - min(FALLBACK_RESERVE_S, left / 2) if fallbacks else left
+        return left - min(reserve_s, left / 2)
     # a class that names no timeout leaves time for another route: half its budget
     return min(left, terms.attempt_timeout_s or terms.budget_s / 2)
 

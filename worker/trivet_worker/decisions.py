@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import redis
 
 from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.limits import Spent, Verdict
+from trivet_scheduler.permits import Spent, Stated, Verdict
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.finishing import End, Next
-from trivet_worker.calls import Answer, Failure
+from trivet_worker.calls import Answer, Failure, LimitReading, LimitWindow
 from trivet_worker.flights import Flight, Landing
 
 log = logging.getLogger("trivet.recorder")
@@ -24,19 +24,34 @@ _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not a
 """While the routes cannot be read, a failed job goes back to waiting."""
 
 
-def spent_of(landing: Landing) -> Spent:
-    """What a call used of its permit, and what it said of its route."""
-    want = landing.flight.want
+def spent_of(landing: Landing, terms: ClassSettings) -> Spent:
+    """What a call used of its permit, and what it said of its route.
+
+    Args:
+        terms: of the job's class; a call that ran out of time counts as one that took its whole budget.
+    """
+    flight = landing.flight
+    want, generation = flight.want, flight.generation
     match landing.result:
-        case Answer(usage=used):
+        case Answer(usage=used, limits=limits):
             # what came out of the prompt cache does not count against the input limit
             input_tokens = used.input_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens
-            return Spent(want, input_tokens, used.output_tokens, Verdict.GOOD, landing.latency_s, "")
+            took_s = 0.0 if flight.job.probe else landing.latency_s
+            return Spent(
+                want,
+                input_tokens,
+                used.output_tokens,
+                Verdict.GOOD,
+                generation=generation,
+                took_s=took_s,
+                stated=_stated(limits),
+            )
         case Failure() if not landing.called:
-            return Spent(want, 0, 0, Verdict.UNUSED, 0.0, "")
+            return Spent(want, 0, 0, Verdict.UNUSED, generation=generation)
         case Failure(outcome=outcome) as failure:
             verdict = verdict_of(outcome, whole_route=failure.whole_route)
-            if outcome is Outcome.TIMEOUT and not landing.flight.full_time:
+            timed_out = outcome is Outcome.TIMEOUT and flight.full_time and not flight.job.probe
+            if outcome is Outcome.TIMEOUT and not flight.full_time:
                 verdict = Verdict.NEUTRAL
             # nobody knows what a call without an answer used: it is taken to have used it all
             all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE)
@@ -45,9 +60,22 @@ def spent_of(landing: Landing) -> Spent:
                 want.input_tokens if all_used else 0,
                 want.output_tokens if all_used else 0,
                 verdict,
-                failure.retry_after_s or 0.0,
                 f"{outcome}: {failure.message}"[:200],
+                generation,
+                pause_s=failure.retry_after_s or 0.0,
+                took_s=terms.budget_s if timed_out else 0.0,
+                stated=_stated(failure.limits),
             )
+
+
+def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | None:
+    if reading is None:
+        return None
+
+    def one(window: LimitWindow | None) -> Stated:
+        return Stated(window.limit, window.remaining) if window else Stated()
+
+    return one(reading.requests), one(reading.input_tokens), one(reading.output_tokens)
 
 
 class Decisions:
@@ -80,6 +108,10 @@ class Decisions:
         self, flight: Flight, failure: Failure, latency_s: float, candidates: list[Candidate] | None, now: float
     ) -> Next:
         job, site = flight.job, flight.site
+        if job.probe:
+            return End(
+                JobState.FAILED, outcome=failure.outcome, error=f"{site.route}: {failure.outcome}: {failure.message}"
+            )
         latency = Latency(site.latency)
         terms = self._settings.of_class(latency)
         # the budget bounds the work on a job; being told to wait is no work
@@ -91,14 +123,14 @@ class Decisions:
         if candidates is not None:
             needs = Needs(
                 site.model,
-                latency.lane,
+                latency,
                 job.residency,
                 job.compliance,
                 job.features,
                 tried_after(standing, failed),
                 doubted_after(standing, failed),
             )
-            choice = choose(needs, candidates, terms.order)
+            choice = choose(needs, candidates, terms)
         return next_step(
             standing, failed, choice, terms, now=now, taken_within_s=self._settings.taken_within_s(latency)
         )

@@ -10,10 +10,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from trivet_scheduler.limits import Rates, Want
+from trivet_scheduler.permits import Quota, Want
 from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.taking import Taken, Worksite
 from trivet_worker.adapters import build_caller
 from trivet_worker.calls import Answer, Caller, Failure
@@ -55,8 +55,10 @@ class Flight:
     job: Taken
     site: Worksite
     route: RouteSettings
-    rates: Rates
+    quota: Quota
     want: Want
+    generation: str
+    """Of the route's gates when the permit was given."""
     timeout_s: float
     full_time: bool
     """False where deadline or budget cut the call so short that running out of time says nothing of the route."""

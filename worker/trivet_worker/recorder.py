@@ -19,7 +19,7 @@ from celery import Celery
 from sqlalchemy.exc import DBAPIError
 
 from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.limits import Change
+from trivet_scheduler.permits import Change, Quota, Spent, Verdict, Want
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
@@ -134,20 +134,44 @@ class Recorder:
         self._notify(written, any(isinstance(f.next, Wait) for f in finished))
 
     def _settle(self, group: Sequence[Landing]) -> list[Change]:
-        """Give the permits back; one round trip per (route, model)."""
-        by_gate: dict[tuple[str, str], list[Landing]] = defaultdict(list)
+        """Give the permits back; one round trip per (route, model, class)."""
+        by_gate: dict[tuple[str, str, Latency], list[Landing]] = defaultdict(list)
         for landing in group:
-            by_gate[landing.flight.site.route, landing.flight.site.model].append(landing)
+            site = landing.flight.site
+            by_gate[site.route, site.model, Latency(site.latency)].append(landing)
         changes: list[Change] = []
         try:
-            for (route, model), landings in by_gate.items():
-                rates = landings[0].flight.rates
-                changes += self._fleet.limits.settle(route, model, rates, [spent_of(landing) for landing in landings])
+            for (route, model, latency), landings in by_gate.items():
+                terms = self._settings.of_class(latency)
+                spent = [spent_of(landing, terms) for landing in landings]
+                changes += self._fleet.limits.settle(route, model, latency, landings[0].flight.quota, spent)
+            changes += self._contradicted(group)
         except redis.RedisError as error:
             # the permits expire by themselves; nobody can take new ones meanwhile
             log.error("permits could not be given back: %s", error)
         for change in changes:
-            log.warning("%s %s is %s: %s", change.route, change.model, change.state, change.cause)
+            level = logging.ERROR if change.state == "open" else logging.WARNING
+            log.log(level, "%s %s is %s: %s", change.route, change.model, change.state, change.cause)
+        return changes
+
+    def _contradicted(self, group: Sequence[Landing]) -> list[Change]:
+        """Tell the gates of routes that refused, for a reason nobody knew, what another provider has now served."""
+        known = self._fleet.known().routes
+        changes: list[Change] = []
+        for landing in group:
+            job, site = landing.flight.job, landing.flight.site
+            if job.doubted_by is None or not isinstance(landing.result, Answer):
+                continue
+            refused = [
+                name
+                for name in job.tried.split(",")
+                if name in known and known[name].settings.provider == job.doubted_by
+            ]
+            for route in refused[-1:]:
+                quota = Quota.of(known[route].settings, site.model)
+                cause = f"unusable: it refused what {site.provider} served, time and again"
+                spent = Spent(Want("", 0, 0), 0, 0, Verdict.CONTRADICTED, cause)
+                changes += self._fleet.limits.settle(route, site.model, Latency(site.latency), quota, [spent])
         return changes
 
     def _finished(self, group: Sequence[Landing]) -> list[Finished]:
@@ -207,7 +231,14 @@ class Recorder:
                         now = self._store.now(connection)
                         for change in changes:
                             health.note(
-                                connection, change.route, change.model, change.state, change.cause, now, change.seconds
+                                connection,
+                                change.route,
+                                change.model,
+                                change.state,
+                                change.cause,
+                                now,
+                                change.seconds,
+                                change.share,
                             )
             except StoreUnavailable as error:
                 if self.trouble is None:

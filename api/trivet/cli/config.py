@@ -10,8 +10,9 @@ import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.secret_refs import SecretRef
-from trivet_tasks.settings import CONFIG_NAME, RouteSettings, Settings
+from trivet_tasks.settings import CONFIG_NAME, Settings
 from trivet_tasks.urls import masked
 
 
@@ -66,30 +67,63 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path(CONFIG_NAME),
     force: Annotated[bool, typer.Option("--force", help="Replace the file when there is one.")] = False,
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="Write a reference set-up: aws-native, multi-cloud, startup or sydney.", metavar="NAME"),
+    ] = None,
 ) -> None:
     """Write a commented configuration that proposes routes for the credentials found in the environment.
 
-    No secret is written, and no job is sent: a proposed route is used once `trivet up` or a worker reads the file.
+    With --scenario it has that set-up's routes, whatever was found, and what is still missing is said. No secret is
+    written, and no job is sent: a route is used once `trivet up` or a worker reads the file.
     """
-    from trivet.config_template import found_credentials, template
-
     if path.is_dir():
         path = path / CONFIG_NAME
+    if scenario is not None:
+        _init_scenario(path, scenario, force=force)
+        return
+    from trivet.config_template import found_credentials, template
+
     proposals = found_credentials(os.environ, Path.home())
+    _write(path, template(proposals), force=force)
+    context.out.print(f"{path} written.", markup=False, soft_wrap=True)
+    for proposal in proposals:
+        state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
+        context.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
+    context.out.print("Read it through, then `trivet config check` and `trivet up`.")
+
+
+def _init_scenario(path: Path, name: str, *, force: bool) -> None:
+    from trivet.config_scenario_file import proposed, scenario_text
+    from trivet.config_scenarios import find_scenario
+
+    scenario = find_scenario(name)
+    proposals = proposed(scenario, os.environ, Path.home())
+    _write(path, scenario_text(scenario, proposals), force=force)
+    context.out.print(f"{path} written: {scenario.name}, {scenario.title}.", markup=False, soft_wrap=True)
+    for proposal in proposals:
+        state = "ready" if proposal.usable else "not ready"
+        context.out.print(f"  [routes.{proposal.name}] {state}: {proposal.reason}", markup=False, soft_wrap=True)
+    missing = [proposal.name for proposal in proposals if not proposal.usable]
+    if missing:
+        then = "no job can run" if len(missing) == len(proposals) else "jobs go to the other routes"
+        text = f"Still missing on this machine: credentials or settings for {', '.join(missing)}. Until they are there, {then}."
+        context.out.print(text, markup=False, soft_wrap=True)
+    context.out.print(
+        "Read it through, then `trivet config check`, `trivet routes check --live` and `trivet up`.", soft_wrap=True
+    )
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(template(proposals))
+            file.write(text)
     except FileExistsError:
         raise ConfigError(
             f"{path}: is there already.", hint="Use --force to replace it, or name another file."
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from None
-    context.out.print(f"{path} written.", markup=False, soft_wrap=True)
-    for proposal in proposals:
-        state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
-        context.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
-    context.out.print("Read it through, then `trivet config check` and `trivet up`.")
 
 
 def _row(name: str, route: RouteSettings) -> tuple[str, ...]:

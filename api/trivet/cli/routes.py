@@ -1,4 +1,7 @@
-"""`trivet routes`: how every route stands. `trivet route drain|restore`: out of service and back."""
+"""`trivet routes`: how every route stands. `trivet route drain|restore`: out of service and back.
+
+`trivet routes check` is in `routes_check.py`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import redis
 import typer
 
-from trivet.cli import context
+from trivet.cli import context, routes_check
 
 if TYPE_CHECKING:
     from trivet.client import Client
     from trivet.route_status import ModelStatus, Picture, RouteStatus
-    from trivet_tasks.settings import RouteSettings
+    from trivet_tasks.route_settings import RouteSettings
 
 Name = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -20,17 +23,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SHORT_WAIT_S = 1.0
 """A pause shorter than this, of a route at its limits, is not worth a line."""
 
+every = typer.Typer()
 group = typer.Typer(no_args_is_help=True, help="One route: out of service and back.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(routes)
+    routes_check.register(every)
+    app.add_typer(every, name="routes")
     app.add_typer(group, name="route")
 
 
-def routes(as_json: Json = False) -> None:
+@every.callback(invoke_without_command=True)
+def routes(asked: typer.Context, as_json: Json = False) -> None:
     """Health, limits and headroom of every route, what stands there, and what waits."""
+    if asked.invoked_subcommand is not None:
+        if as_json:
+            raise typer.BadParameter("--json stands after the sub-command.")
+        return
     from trivet.route_status import gather
     from trivet_tasks.errors import BrokerUnavailable
 
@@ -146,11 +156,11 @@ def _row(picture: "Picture", route: "RouteStatus", model: "ModelStatus", *, firs
         "any" if model.model == "*" else model.model,
         Text(state, style=_STYLES.get(state, "")),
         context.seconds(max(0.0, picture.now - model.since)) if model.since else "",
-        f"{model.calls:,}",
+        f"{model.in_flight:,}",
         f"{route.queued:,}" if first else "",
         f"{route.running:,}" if first else "",
-        limitless if model.headroom is None else f"{int(model.headroom):,}",
-        context.seconds(model.latency_s),
+        limitless if model.requests is None else f"{int(model.requests):,}",
+        context.seconds(min((pace.p50_s for pace in model.paces.values()), default=None)),
         ", ".join(f"{slots} {lane}" for lane, slots in sorted(route.slots.items())) if first else "",
         _limits(route.settings) if first else "",
     ]
@@ -248,7 +258,7 @@ def _as_object(picture: "Picture") -> dict[str, Any]:
                 "models": [
                     {
                         "model": model.model, "state": model.state, "cause": model.cause, "since": model.since,
-                        "wait_s": round(model.wait_s, 3), "calls": model.calls, "headroom": model.headroom,
+                        "wait_s": round(model.wait_s, 3), "calls": model.in_flight, "headroom": model.requests,
                         "latency_s": model.latency_s,
                     }
                     for model in route.models

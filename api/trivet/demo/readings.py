@@ -8,7 +8,7 @@ from decimal import Decimal
 from trivet.demo.stage import BATCH, MODEL
 from trivet.demo.tally import RouteTally, RunningTally
 from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.limits import GateView
+from trivet_scheduler.permits import GateView
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import batches
 from trivet_tasks.store.batches import Progress

@@ -1,105 +1,250 @@
--- Give permits back and tell the gates what came of the calls, for a group of calls of one (route, model).
+-- Give permits back and tell gates and meter what came of the calls, for a group of calls of one (route, model, class).
 --
--- KEYS     as in take.lua, and further fields of a gate: failures (in a row), opened (times in a row), limited (times
---          in a row), cause, since, latency (seconds, moving average of good calls)
--- ARGV     1 requests/s  2 input tokens/s  3 output tokens/s  4 seconds of burst
---          5 failures that open  6 seconds to the next try  7 longest pause of an unusable route
---          8 seconds a limited route rests when the provider did not say
---          9.. per call: permit id, input tokens given back, output tokens given back, verdict, seconds, cause; repeated
---          verdict: good | failed | limited | unusable_model | unusable_route | neutral | unused (no call was made)
---          seconds: latency of a good call, the pause asked for of a limited one (0 = not said)
--- Returns  a flat list of changes: level (1 model, 2 route), state, cause, seconds until the next try; repeated
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
-local function text(value) return string.format('%.6f', value) end
+-- KEYS     as in common.lua; KEYS[7] samples: a list of "when:seconds" of the class's calls
+-- ARGV     1 requests  2 input tokens  3 output tokens a minute  4 seconds of burst  5 most calls in flight
+--          6 failures in a row that open  7 seconds to the next probe  8 longest pause of an unusable route
+--          9 seconds a limited route rests when the provider did not say
+--          10 failed share that opens  11 seconds of its window  12 calls it needs
+--          13 good probes that begin the recovery  14 seconds of a step  15 good calls of a step
+--          16 latency class  17 18 19 the provider's own limits a minute  20 21 22 what it said is left ('' = not said)
+--          23 number of shares, then those
+--          then per call: permit id, input tokens given back, output tokens given back, verdict, seconds, sample,
+--            whether the provider stated its limits, generation, cause; repeated
+--          verdict: good | failed | limited | unusable_model | unusable_route | contradicted | neutral | unused
+--          seconds: the pause asked for of a limited call (0 = not said); sample: seconds the call took (0 = says nothing)
+-- Returns  a flat list of changes: level (1 model, 2 route, 3 limits), state, cause, seconds until the next try, share
+local PER_CALL = 9
+local CONTRADICTIONS = 5 -- DESIGN: five jobs in a row refused here and served elsewhere
+local SAMPLES, SAMPLE_AGE = 100, 300
+local LONGEST_REST = 60
+
+local most, interval = tonumber(ARGV[5]), tonumber(ARGV[7])
+local shares = {}
+for n = 1, tonumber(ARGV[23]) do shares[n] = tonumber(ARGV[23 + n]) end
+local first = 24 + #shares
+local names = { KEYS[1], KEYS[2] }
 
 local changes = {}
-local function change(level, state, cause, seconds)
-    for _, value in ipairs({ level, state, cause, text(seconds) }) do changes[#changes + 1] = tostring(value) end
+local function change(level, state, cause, seconds, share)
+    for _, value in ipairs({ level, state, cause, text(seconds), share }) do changes[#changes + 1] = tostring(value) end
+end
+
+-- the calls of the window, the running sixth included
+local width = tonumber(ARGV[11]) / 6
+local slot = math.floor(now / width)
+local calls, failed, new_calls, new_failed = 0, 0, 0, 0
+for n = 0, 6 do
+    local at, of, bad = string.match(redis.call('HGET', KEYS[1], 'w' .. n) or '', '(%d+):(%d+):(%d+)')
+    if at and tonumber(at) > slot - 6 then
+        calls, failed = calls + tonumber(of), failed + tonumber(bad)
+        if tonumber(at) == slot then new_calls, new_failed = tonumber(of), tonumber(bad) end
+    end
+end
+local function forget_window()
+    redis.call('HDEL', KEYS[1], 'w0', 'w1', 'w2', 'w3', 'w4', 'w5', 'w6')
+    calls, failed, new_calls, new_failed = 0, 0, 0, 0
+end
+local function counted(bad)
+    calls, new_calls = calls + 1, new_calls + 1
+    if bad then failed, new_failed = failed + 1, new_failed + 1 end
+end
+
+local function become(level, state, cause)
+    redis.call('HINCRBY', KEYS[level], 'gen', 1)
+    redis.call('HDEL', KEYS[level], 'probe', 'until', 'goods', 'share', 'step', 'step_at', 'step_goods', 'ramp', 'doubted')
+    redis.call('HSET', KEYS[level], 'failures', 0, 'since', text(now), 'cause', cause)
+    if state == 'healthy' then
+        redis.call('HDEL', KEYS[level], 'state', 'retry_at', 'opened')
+        redis.call('SREM', KEYS[6], names[level])
+    else
+        redis.call('HSET', KEYS[level], 'state', state)
+        redis.call('SADD', KEYS[6], names[level])
+    end
+    if level == 1 then forget_window() end
 end
 
 local function open(level, cause, longest)
-    local gate = redis.call('HMGET', KEYS[level], 'state', 'opened')
-    if gate[1] == 'open' then return end -- a late word of calls that were under way
-    local opened = tonumber(gate[2] or '0') + 1
-    local pause = math.min(tonumber(ARGV[6]) * 2 ^ math.min(opened - 1, 20), longest)
-    redis.call('HSET', KEYS[level], 'state', 'open', 'opened', opened, 'retry_at', text(now + pause),
-        'cause', cause, 'since', gate[1] and redis.call('HGET', KEYS[level], 'since') or text(now))
-    if not gate[1] then change(level, 'open', cause, pause) end
+    local before = redis.call('HMGET', KEYS[level], 'state', 'opened', 'since')
+    local opened = number(before[2], 0) + 1
+    local pause = math.min(interval * 2 ^ math.min(opened - 1, 20), longest)
+    become(level, 'open', cause)
+    redis.call('HSET', KEYS[level], 'opened', opened, 'retry_at', text(now + pause))
+    if before[1] == 'open' then
+        redis.call('HSET', KEYS[level], 'since', before[3] or text(now))
+    else
+        change(level, 'open', cause, pause, 0)
+    end
 end
 
--- whether this call is the one try that a gate waits for; late words of earlier calls say how it was, not how it is
-local function is_probe(level, permit)
-    local gate = redis.call('HMGET', KEYS[level], 'state', 'probe')
-    return gate[1] == 'probing' and gate[2] == permit
+local function step_up(level)
+    local step = number(redis.call('HGET', KEYS[level], 'step'), 0) + 1
+    if shares[step] >= 1 then
+        become(level, 'healthy', 'it held its last share')
+        change(level, 'healthy', 'it held its last share', 0, 1)
+        return
+    end
+    local cause = 'it held its last share'
+    if step == 1 then
+        cause = 'good probes'
+        become(level, 'recovering', cause)
+        redis.call('HDEL', KEYS[level], 'opened', 'retry_at')
+        redis.call('HSET', KEYS[level], 'ramp', 0)
+    end
+    redis.call('HSET', KEYS[level], 'share', shares[step], 'step', step, 'step_at', text(now), 'step_goods', 0)
+    change(level, 'recovering', cause, 0, shares[step])
 end
 
-local function close(level)
-    redis.call('HDEL', KEYS[level], 'state', 'opened', 'retry_at', 'cause', 'probe')
-    redis.call('HSET', KEYS[level], 'since', text(now), 'failures', 0)
-    change(level, 'healthy', 'a call succeeded', 0)
+local function good(level, is_probe)
+    local gate = redis.call('HMGET', KEYS[level], 'state', 'goods', 'step_at', 'step_goods')
+    redis.call('HSET', KEYS[level], 'failures', 0, 'doubted', 0)
+    if gate[1] == 'recovering' then
+        redis.call('HINCRBY', KEYS[level], 'ramp', 1)
+        redis.call('HSET', KEYS[level], 'evidence', text(now))
+        local goods = redis.call('HINCRBY', KEYS[level], 'step_goods', 1)
+        if goods >= tonumber(ARGV[15]) and now - number(gate[3], now) >= tonumber(ARGV[14]) then step_up(level) end
+    elseif is_probe then
+        local goods = number(gate[2], 0) + 1
+        if goods >= tonumber(ARGV[13]) then
+            step_up(level)
+            return
+        end
+        if gate[1] == 'open' then
+            become(level, 'probing', 'a probe succeeded')
+            change(level, 'probing', 'a probe succeeded', interval / 5, 0)
+        end
+        redis.call('HSET', KEYS[level], 'goods', goods, 'retry_at', text(now + interval / 5))
+    end
 end
 
-local back = { 0, 0, 0 }
-for base = 9, #ARGV, 6 do
-    local permit, verdict, seconds, cause = ARGV[base], ARGV[base + 3], tonumber(ARGV[base + 4]), ARGV[base + 5]
-    if redis.call('ZREM', KEYS[3], permit) == 1 then -- given back twice it flows back once
+local function bad(is_probe, cause)
+    local state = redis.call('HGET', KEYS[1], 'state')
+    if state == 'open' or state == 'probing' then
+        if is_probe then open(1, cause, interval) end
+        return
+    end
+    local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
+    local enough = tonumber(ARGV[6])
+    if state == 'recovering' then enough = math.min(enough, 2) end
+    if failures >= enough then
+        open(1, cause, interval)
+    elseif calls >= tonumber(ARGV[12]) and failed > tonumber(ARGV[10]) * calls then
+        open(1, string.format('%d of %d calls failed, the last: %s', failed, calls, cause), interval)
+    end
+end
+
+local meter = read_meter({ tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) }, tonumber(ARGV[4]))
+local in_flight = redis.call('ZCARD', KEYS[4])
+
+-- additive increase: by one a round trip or a fiftieth of the whole, twice as fast up to the threshold
+local function widen()
+    local stored = redis.call('HMGET', KEYS[3], 'window', 'threshold')
+    local window = number(stored[1], 0)
+    if window <= 0 or in_flight < window / 2 then return end
+    if window < number(stored[2], 0) then
+        window = window + 1
+    else
+        window = window + math.max(1, most / 50) / window
+    end
+    if window >= most then
+        redis.call('HDEL', KEYS[3], 'window', 'threshold')
+    else
+        redis.call('HSET', KEYS[3], 'window', text(window))
+    end
+end
+
+local function limited(seconds, stated, cause)
+    local stored = redis.call('HMGET', KEYS[3], 'closed_until', 'limited')
+    local closed, times = number(stored[1], 0), number(stored[2], 0)
+    if closed <= now then -- one wave of refusals counts once, however many calls were under way
+        times = times + 1
+        redis.call('HSET', KEYS[3], 'limited', times)
+        if stated == '0' then
+            -- multiplicative decrease, then a quick climb back to half of what it was
+            local threshold = math.max(1, in_flight / 2)
+            redis.call('HSET', KEYS[3], 'threshold', text(threshold), 'window', text(math.max(1, threshold / 4)))
+        end
+        for k = 1, 3 do meter.have[k] = math.min(meter.have[k], 0) end
+    end
+    local pause = seconds
+    if pause <= 0 then pause = math.min(tonumber(ARGV[9]) * 2 ^ math.max(0, math.min(times - 1, 10)), LONGEST_REST) end
+    if now + pause > closed then -- the longer word wins
+        redis.call('HSET', KEYS[3], 'closed_until', text(now + pause), 'cause', cause)
+        meter.at = math.max(meter.at, now + pause)
+        if now + pause > closed + 1 then change(3, 'limited', cause, pause, 0) end
+    end
+end
+
+local back, samples, goods = { 0, 0, 0 }, {}, 0
+for base = first, #ARGV, PER_CALL do
+    local permit, verdict, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8]
+    if redis.call('ZREM', KEYS[4], permit) == 1 then -- given back twice it flows back once
         back[2] = back[2] + tonumber(ARGV[base + 1])
         back[3] = back[3] + tonumber(ARGV[base + 2])
         if verdict == 'unused' then back[1] = back[1] + 1 end
     end
-    if verdict == 'unused' or verdict == 'neutral' or verdict == 'limited' then
-        -- a try that was not made, or said nothing of the route's health: let another be made
-        for level = 1, 2 do
-            if is_probe(level, permit) then redis.call('HSET', KEYS[level], 'retry_at', text(now)) end
+    if tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
+
+    local mine, probe = {}, {}
+    local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)') }
+    for level = 1, 2 do
+        local gate = redis.call('HMGET', KEYS[level], 'gen', 'probe')
+        mine[level] = generation[level] == (gate[1] or '0')
+        probe[level] = gate[2] == permit
+        if probe[level] then
+            redis.call('HDEL', KEYS[level], 'probe', 'until')
+            if verdict == 'unused' then redis.call('HSET', KEYS[level], 'retry_at', text(now)) end
         end
     end
     if verdict == 'good' then
-        local before = tonumber(redis.call('HGET', KEYS[1], 'latency') or seconds)
-        redis.call('HSET', KEYS[1], 'failures', 0, 'limited', 0, 'latency', text(before * 0.9 + seconds * 0.1))
+        goods = goods + 1
+        if mine[1] then counted(false) end
         for level = 1, 2 do
-            if is_probe(level, permit) then close(level) end
+            if mine[level] then good(level, probe[level]) end
         end
+        widen()
     elseif verdict == 'failed' then
-        local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
-        local state = redis.call('HGET', KEYS[1], 'state')
-        if is_probe(1, permit) or (not state and failures >= tonumber(ARGV[5])) then
-            open(1, cause, tonumber(ARGV[6]))
+        if mine[1] then
+            counted(true)
+            bad(probe[1], cause)
         end
-        if is_probe(2, permit) then open(2, cause, tonumber(ARGV[7])) end
     elseif verdict == 'limited' then
-        local closed = tonumber(redis.call('HGET', KEYS[1], 'closed_until') or '0')
-        local pause = seconds
-        if pause <= 0 then
-            -- one wave of refusals counts once, however many calls were under way
-            local limited = tonumber(redis.call('HGET', KEYS[1], 'limited') or '0')
-            if closed <= now then
-                limited = redis.call('HINCRBY', KEYS[1], 'limited', 1)
-            end
-            pause = math.min(tonumber(ARGV[8]) * 2 ^ math.max(0, math.min(limited - 1, 5)), 60)
-        end
-        if now + pause > closed then
-            redis.call('HSET', KEYS[1], 'closed_until', text(now + pause), 'cause', cause)
-            if closed <= now then change(1, 'limited', cause, pause) end
-        end
+        limited(tonumber(ARGV[base + 4]), ARGV[base + 6], cause)
     elseif verdict == 'unusable_model' then
-        open(1, cause, tonumber(ARGV[7]))
+        if mine[1] then open(1, cause, tonumber(ARGV[8])) end
     elseif verdict == 'unusable_route' then
-        open(2, cause, tonumber(ARGV[7]))
+        if mine[2] then open(2, cause, tonumber(ARGV[8])) end
+    elseif verdict == 'contradicted' and not redis.call('HGET', KEYS[1], 'state') then
+        if redis.call('HINCRBY', KEYS[1], 'doubted', 1) >= CONTRADICTIONS then open(1, cause, tonumber(ARGV[8])) end
     end
 end
+if new_calls > 0 then
+    redis.call('HSET', KEYS[1], 'w' .. (slot % 7), string.format('%d:%d:%d', slot, new_calls, new_failed))
+end
+if goods > 0 and number(redis.call('HGET', KEYS[3], 'closed_until'), 0) <= now then
+    redis.call('HSET', KEYS[3], 'limited', 0)
+end
 
-local stored = redis.call('HMGET', KEYS[1], 'r', 'i', 'o', 'at')
-if stored[4] then
-    local name = { 'r', 'i', 'o' }
-    local passed = math.max(0, now - tonumber(stored[4]))
-    for k = 1, 3 do
-        local rate = tonumber(ARGV[k])
-        local full = rate * tonumber(ARGV[4])
-        if k == 1 then full = math.max(full, 1) end
-        local level = math.min(full, tonumber(stored[k]) + passed * rate + back[k])
-        redis.call('HSET', KEYS[1], name[k], text(level))
+for k = 1, 3 do
+    if meter.rate[k] > 0 then meter.have[k] = math.min(meter.full[k], meter.have[k] + back[k]) end
+    -- the provider counts what others of the account use too
+    local limit, left = tonumber(ARGV[16 + k]), tonumber(ARGV[19 + k])
+    if limit then redis.call('HSET', KEYS[3], ({ 'lr', 'li', 'lo' })[k], limit) end
+    if left then meter.have[k] = math.min(meter.have[k], left) end
+end
+write_meter(meter)
+
+if #samples > 0 then
+    redis.call('LPUSH', KEYS[7], unpack(samples))
+    redis.call('LTRIM', KEYS[7], 0, SAMPLES - 1)
+    redis.call('EXPIRE', KEYS[7], 3600)
+    local seconds = {}
+    for _, sample in ipairs(redis.call('LRANGE', KEYS[7], 0, -1)) do
+        local at, took = string.match(sample, '([^:]+):([^:]+)')
+        if now - tonumber(at) <= SAMPLE_AGE then seconds[#seconds + 1] = tonumber(took) end
     end
-    redis.call('HSET', KEYS[1], 'at', text(now))
+    table.sort(seconds)
+    local class = ARGV[16]
+    redis.call('HSET', KEYS[1], 'p50:' .. class, text(seconds[math.ceil(#seconds * 0.5)]),
+        'p95:' .. class, text(seconds[math.ceil(#seconds * 0.95)]), 'n:' .. class, #seconds, 'seen:' .. class, text(now))
 end
 return changes

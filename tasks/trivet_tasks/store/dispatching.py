@@ -36,6 +36,20 @@ class Head(NamedTuple):
     max_tokens: int
 
 
+class AtRoute(NamedTuple):
+    """The jobs of one class and model that stand at a route, dispatched or running."""
+
+    route: str
+    latency: Latency
+    model: str
+    jobs: int
+    queued: int
+    """Of them, not taken up yet: they have no permit."""
+    input_tokens: int
+    """What the queued ones will ask for."""
+    output_tokens: int
+
+
 class Claimed(NamedTuple):
     """A job as a message carries it: the id, its fencing token, and what its permit needs."""
 
@@ -55,9 +69,13 @@ _FLOWS = text(
 _LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
 _OUTSTANDING = text(
     """
-    SELECT j.route, f.latency, count(*) AS jobs FROM jobs j JOIN flows f ON f.id = j.flow_id
+    SELECT j.route, f.latency, f.model, count(*) AS jobs,
+           sum(CASE WHEN j.state = 'dispatched' THEN 1 ELSE 0 END) AS queued,
+           sum(CASE WHEN j.state = 'dispatched' THEN j.input_estimate ELSE 0 END) AS input_tokens,
+           sum(CASE WHEN j.state = 'dispatched' THEN j.max_tokens ELSE 0 END) AS output_tokens
+      FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.state IN ('dispatched', 'running') AND j.route IS NOT NULL
-     GROUP BY j.route, f.latency
+     GROUP BY j.route, f.latency, f.model
     """
 )
 _HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens"
@@ -105,13 +123,9 @@ def lock(store: Store, connection: Connection) -> None:
         connection.execute(_LOCK, {"lock": DISPATCH_LOCK})
 
 
-def outstanding(connection: Connection) -> dict[tuple[str, str], int]:
-    """How many jobs stand at each route, dispatched or running, by (route, lane)."""
-    standing: dict[tuple[str, str], int] = {}
-    for route, latency, jobs in connection.execute(_OUTSTANDING):
-        key = (route, Latency(latency).lane)
-        standing[key] = standing.get(key, 0) + jobs
-    return standing
+def outstanding(connection: Connection) -> list[AtRoute]:
+    """What stands at each route, by class and model."""
+    return [AtRoute(route, Latency(latency), *rest) for route, latency, *rest in connection.execute(_OUTSTANDING)]
 
 
 def heads(store: Store, connection: Connection, flow_id: int, limit: int) -> list[Head]:

@@ -1,5 +1,6 @@
-"""The last known health of every (route, model) and the changes that led there, kept for people and for restarts."""
+"""The last known health and limits of every route and the changes that led there, kept for people and for restarts."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -16,6 +17,25 @@ class HealthRow(NamedTuple):
     cause: str
     since: float
     closed_until: float | None
+    """Of an open one: when the next probe is due."""
+
+
+class LimitRow(NamedTuple):
+    """How long a provider told us to wait. `models` is a model or the name of a group of models."""
+
+    route: str
+    models: str
+    closed_until: float
+    cause: str
+
+
+class CallRow(NamedTuple):
+    """A call that a living worker is making now."""
+
+    id: str
+    lease_id: str
+    route: str
+    model: str
 
 
 _UPSERT = text(
@@ -26,26 +46,69 @@ _UPSERT = text(
        SET state = :state, cause = :cause, since = :now, closed_until = :closed_until
     """
 )
+_CLOSE = text(
+    """
+    INSERT INTO route_limits (route, models, closed_until, cause, since)
+    VALUES (:route, :model, :closed_until, :cause, :now)
+    ON CONFLICT (route, models) DO UPDATE SET closed_until = :closed_until, cause = :cause, since = :now
+    """
+)
 _EVENT = text("INSERT INTO events (at, kind, route, model, text) VALUES (:now, :kind, :route, :model, :text)")
 _ALL = text("SELECT route, model, state, cause, since, closed_until FROM route_health ORDER BY route, model")
+_CLOSED = text("SELECT route, models, closed_until, cause FROM route_limits WHERE closed_until > :now")
+_LIFT = text("DELETE FROM route_limits WHERE route = :route")
+_UNDER_WAY = text(
+    """
+    SELECT a.id, a.lease_id, a.route, a.model FROM attempts a JOIN leases l ON l.id = a.lease_id
+     WHERE a.outcome IS NULL
+    """
+)
+_USED_LATELY = text("SELECT DISTINCT route, model FROM attempts WHERE started_at > :since")
 
 
-def note(connection: Connection, route: str, model: str, state: str, cause: str, now: float, seconds: float) -> None:
-    """Write down a change: `seconds` is how long the route rests before the next try."""
-    closed_until = now + seconds if seconds else None
+def note(
+    connection: Connection, route: str, model: str, state: str, cause: str, now: float, seconds: float, share: float = 0
+) -> None:
+    """Write down a change.
+
+    Args:
+        model: `*` for the whole route; of state `limited` the model or group whose limits are meant.
+        seconds: how long the route rests before the next try.
+        share: of its work that a recovering route gets.
+    """
     cause = clean(cause, 500) or ""
-    row = {"route": route, "model": model, "state": state, "cause": cause, "now": now, "closed_until": closed_until}
-    connection.execute(_UPSERT, row)
-    connection.execute(_EVENT, {"now": now, "kind": f"route {state}", "route": route, "model": model, "text": cause})
+    row = {"route": route, "model": model, "cause": cause, "now": now, "closed_until": now + seconds}
+    if state == "limited":
+        connection.execute(_CLOSE, row)
+    else:
+        connection.execute(_UPSERT, {**row, "state": state, "closed_until": now + seconds if seconds else None})
+    said = f"{share:.0%} of its work: {cause}" if state == "recovering" else cause
+    connection.execute(_EVENT, {"now": now, "kind": f"route {state}", "route": route, "model": model, "text": said})
 
 
 def noted(connection: Connection) -> list[HealthRow]:
-    """Everything noted so far."""
+    """The health of everything, as last noted."""
     return [HealthRow(*row) for row in connection.execute(_ALL)]
 
 
+def closed(connection: Connection, now: float) -> list[LimitRow]:
+    """The pauses that providers asked for and that are not over."""
+    return [LimitRow(*row) for row in connection.execute(_CLOSED, {"now": now})]
+
+
+def under_way(connection: Connection) -> list[CallRow]:
+    """The calls being made now, as far as the database knows."""
+    return [CallRow(*row) for row in connection.execute(_UNDER_WAY)]
+
+
+def used_lately(connection: Connection, since: float) -> Sequence[tuple[str, str]]:
+    """The (route, model) that calls were made to since then."""
+    return [(row.route, row.model) for row in connection.execute(_USED_LATELY, {"since": since})]
+
+
 def forget(connection: Connection, route: str, now: float) -> None:
-    """Note that an operator declared every model of a route healthy."""
+    """Note that an operator declared every model of a route healthy, and no longer limited."""
     for row in noted(connection):
         if row.route == route and row.state != "healthy":
             note(connection, route, row.model, "healthy", "restored by an operator", now, 0)
+    connection.execute(_LIFT, {"route": route})

@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from trivet_tasks.errors import ConfigError, NotFound
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import living
 

@@ -21,6 +21,18 @@ _UNTAKEN = text(
      WHERE id IN :ids AND state = 'dispatched'
     """
 ).bindparams(bindparam("ids", expanding=True))
+_AT_DRAINED = """
+    SELECT j.id FROM jobs j
+     WHERE j.state IN ('dispatched', 'running') AND j.state = 'dispatched'
+       AND j.route IN (SELECT name FROM routes WHERE drained)
+       AND NOT EXISTS (SELECT 1 FROM flows f WHERE f.id = j.flow_id AND f.probe)
+     LIMIT :limit"""
+_SENT_BACK = text(
+    """
+    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL
+     WHERE id IN :ids AND state = 'dispatched'
+    """
+).bindparams(bindparam("ids", expanding=True))
 _DEAD_LEASES = "SELECT id FROM leases WHERE expires_at < :now"
 # SQLite uses a partial index only where its own condition stands in the statement word for word
 _HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :lease_id"
@@ -48,6 +60,8 @@ class Due(NamedTuple):
     """Flows without a living job."""
     cancelled: bool
     """Jobs of cancelled batches that have not ended."""
+    drained: bool
+    """Jobs in the queues of routes that an operator took out of service."""
 
 
 _DUE = text(
@@ -60,7 +74,10 @@ _DUE = text(
                                         AND state <> 'running') AS late,
            EXISTS (SELECT 1 FROM flows WHERE active
                       AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND ended_at IS NULL)) AS empty,
-           EXISTS (SELECT 1 FROM batches WHERE state = 'cancelled' AND ended < total) AS cancelled
+           EXISTS (SELECT 1 FROM batches WHERE state = 'cancelled' AND ended < total) AS cancelled,
+           EXISTS (SELECT 1 FROM routes r WHERE r.drained
+                      AND EXISTS (SELECT 1 FROM jobs j WHERE j.route = r.name AND j.state IN ('dispatched', 'running')
+                                                         AND j.state = 'dispatched')) AS drained
     """
 )
 
@@ -87,6 +104,15 @@ def recall_untaken(store: Store, connection: Connection, limit: int = BULK_ROWS)
     ids = _pick(store, connection, condition, store.now(connection), limit)
     if ids:
         connection.execute(_UNTAKEN, {"ids": ids})
+    return len(ids)
+
+
+def empty_drained(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
+    """Jobs in the queues of drained routes go back to waiting; a probe that somebody asked for stays."""
+    statement = text(_AT_DRAINED + store.skip_locked)
+    ids = [row.id for row in connection.execute(statement, {"limit": limit})]
+    if ids:
+        connection.execute(_SENT_BACK, {"ids": ids})
     return len(ids)
 
 

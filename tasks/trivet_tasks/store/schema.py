@@ -104,8 +104,9 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("residency", Text, nullable=False),  # JSON lists
     Column("compliance", Text, nullable=False),
     Column("features", Text, nullable=False),
-    Column("held", Boolean, nullable=False),  # its batch is not complete yet, or was cancelled
+    Column("held", Boolean, nullable=False),  # its batch is not complete yet, or was cancelled; or these are probes
     Column("active", Boolean, nullable=False),  # it may have jobs that have not ended
+    Column("probe", Boolean, nullable=False, server_default=text("false")),  # its jobs are Trivet's own probes
 )
 _active = text("active")
 Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)
@@ -209,6 +210,7 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("cost_usd", Usd),  # null: unpriced
     Column("estimated", Boolean, nullable=False),  # the cost is an upper bound made before the call, not a bill
     Column("price_version", String(120)),
+    Column("purpose", String(8), nullable=False, server_default=text("'job'")),  # job, probe or hedge
 )
 Index("ix_attempts_job", attempts.c.job_id)
 Index("ix_attempts_started", attempts.c.started_at)
@@ -239,7 +241,7 @@ routes = Table(
     Column("drained", Boolean, nullable=False, server_default=text("false")),
 )
 
-route_health = Table(  # the last change of each (route, model); model '*' is the whole route
+route_health = Table(  # the last change of health of each (route, model); model '*' is the whole route
     "route_health",
     metadata,
     Column("route", String(100), primary_key=True),
@@ -247,7 +249,17 @@ route_health = Table(  # the last change of each (route, model); model '*' is th
     Column("state", String(12), nullable=False),
     Column("cause", Text),
     Column("since", Double, nullable=False),
-    Column("closed_until", Double),
+    Column("closed_until", Double),  # open: when the next probe is due
+)
+
+route_limits = Table(  # how long each provider last told us to wait, by the model or group of models that it limits
+    "route_limits",
+    metadata,
+    Column("route", String(100), primary_key=True),
+    Column("models", String(250), primary_key=True),
+    Column("closed_until", Double, nullable=False),
+    Column("cause", Text),
+    Column("since", Double, nullable=False),
 )
 
 events = Table(  # what an operator wants to read afterwards

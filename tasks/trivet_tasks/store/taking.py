@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import orjson
 from sqlalchemy import Connection, bindparam, insert, text
-from uuid_utils import uuid7
 
 from trivet_tasks.store.schema import attempts
 
@@ -40,6 +39,7 @@ class Taken(NamedTuple):
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
     features: tuple[str, ...]
+    probe: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ _TAKE = text(
 ).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
 _REQUESTS = text(
     """
-    SELECT r.job_id, r.body, f.residency, f.compliance, f.features
+    SELECT r.job_id, r.body, f.residency, f.compliance, f.features, f.probe
       FROM job_requests r JOIN jobs j ON j.id = r.job_id JOIN flows f ON f.id = j.flow_id
      WHERE r.job_id IN :ids
     """
@@ -80,12 +80,19 @@ _GIVE_BACK = text(
 
 
 def take_up(
-    connection: Connection, site: Worksite, tokens: Sequence[Token], *, now: float, estimates: Sequence[Decimal | None]
+    connection: Connection,
+    site: Worksite,
+    tokens: Sequence[Token],
+    *,
+    now: float,
+    attempt_ids: Sequence[str],
+    estimates: Sequence[Decimal | None],
 ) -> list[Taken]:
     """Take up jobs and write the row of the attempt that each is about to make.
 
     Args:
         tokens: jobs with the fencing tokens of the message; a job whose token is stale is left out of the answer.
+        attempt_ids: for each token the id of its attempt.
         estimates: for each token the most its call may cost, in USD; what the row says until it is settled.
 
     Nothing is taken under a lease that has run out: nobody would rescue it.
@@ -99,15 +106,17 @@ def take_up(
     if not rows:
         return []
     requests = {row.job_id: row for row in connection.execute(_REQUESTS, {"ids": [row.id for row in rows]})}
+    attempt_of = {token.id: attempt_id for token, attempt_id in zip(tokens, attempt_ids, strict=True)}
     estimate_of = {token.id: estimate for token, estimate in zip(tokens, estimates, strict=True)}
     taken = [
         Taken(
             **row._asdict(),
-            attempt_id=uuid7().hex,
+            attempt_id=attempt_of[row.id],
             body=bytes(requests[row.id].body),
             residency=_names(requests[row.id].residency),
             compliance=_names(requests[row.id].compliance),
             features=_names(requests[row.id].features),
+            probe=bool(requests[row.id].probe),
         )
         for row in rows
     ]
@@ -128,6 +137,7 @@ def take_up(
                 "started_at": now,
                 "cost_usd": estimate_of[job.id],
                 "estimated": True,
+                "purpose": "probe" if job.probe else "job",
             }
             for job in taken
         ],

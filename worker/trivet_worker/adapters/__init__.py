@@ -1,6 +1,6 @@
 """The callers of the three providers, over the `anthropic` SDK."""
 
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.calls import Caller
 
 

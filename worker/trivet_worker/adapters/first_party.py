@@ -6,7 +6,7 @@ import anthropic
 import orjson
 
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.settings import RouteSettings
+from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
 from trivet_worker.adapters.wire import Body, NotReady, Posted

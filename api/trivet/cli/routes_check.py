@@ -1,0 +1,173 @@
+"""`trivet routes check`: whether the configuration fits what the accounts really have."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trivet.cli import context
+
+if TYPE_CHECKING:
+    from trivet.live_check.report import Finding, LimitRow, RouteReport
+    from trivet_tasks.route_settings import RouteSettings
+
+TIMEOUT_S = 20.0
+MODELS_SHOWN = 3
+_STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
+
+
+def register(every: typer.Typer) -> None:
+    """Add the command to the group `trivet routes`."""
+    every.command()(check)
+
+
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Routes; none: all.")] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Ask the accounts, too. On the Anthropic API that sends one message of one token: a fraction of a cent.",
+        ),
+    ] = False,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model you use; may be repeated. None: every model the routes may serve.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one account may take.")] = TIMEOUT_S,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check routes against themselves and, with --live, against their accounts.
+
+    Exit codes: 0 fine (warnings allowed), 1 an error was found, 2 usage or configuration.
+    """
+    from trivet.live_check.report import Level
+    from trivet.live_check.run import check_routes
+
+    routes = _wanted(names or ())
+    reports = check_routes(routes, models=model or (), live=live, timeout_s=timeout)
+    if as_json:
+        context.print_json({"live": live, "routes": [_as_object(report) for report in reports]})
+    else:
+        _print(reports, live=live)
+    if any(report.worst is Level.ERROR for report in reports):
+        raise typer.Exit(1)
+
+
+def _wanted(names: Sequence[str]) -> "Mapping[str, RouteSettings]":
+    """The routes asked for, or all. ConfigError for one that is not configured."""
+    from difflib import get_close_matches
+
+    from trivet_tasks.errors import ConfigError
+
+    settings = context.settings()
+    for name in names:
+        if name not in settings.routes:
+            near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(settings.routes) or 'none'}."
+            raise ConfigError(f"{settings.source}: no route is called {name!r}.", hint=hint)
+    if not settings.routes:
+        raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
+    return {name: route for name, route in settings.routes.items() if not names or name in names}
+
+
+def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
+    from rich.text import Text
+
+    from trivet.cli.tables import Column, print_line, print_table
+    from trivet.live_check.report import Level
+
+    print_table(
+        [
+            Column("ROUTE"), Column("PROVIDER", spare=2), Column("REGION", spare=1), Column("RESULT"),
+            Column("ERRORS", right=True), Column("WARNINGS", right=True), Column("NOTES", right=True, spare=4),
+            Column("ACCOUNT", spare=3), Column("TOOK", right=True, spare=5),
+        ],
+        [
+            [
+                report.route, report.provider, report.region, Text(report.worst, style=_STYLES[report.worst]),
+                *(f"{report.count(level) or ''}" for level in (Level.ERROR, Level.WARNING, Level.NOTE)),
+                report.account, context.seconds(report.took_s) if report.live else "",
+            ]
+            for report in reports
+        ],
+    )  # fmt: skip
+    for report in reports:
+        print_line("")
+        print_line(report.route, style="bold")
+        _print_findings(report.findings)
+    rows = [(report, row) for report in reports for row in report.limits]
+    if rows:
+        print_line("")
+        _print_limits(rows)
+    for report in reports:
+        if report.paste:
+            print_line("")
+            print_line(f"For trivet.toml, what the account of {report.route} allows:", style="bold")
+            for line in report.paste.splitlines():
+                context.out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not live:
+        print_line("")
+        print_line("Nobody was asked: --live looks into the accounts.", style="dim")
+
+
+def _print_findings(findings: "Sequence[Finding]") -> None:
+    """The worst first, under the name of their level."""
+    from trivet.cli.tables import print_line
+    from trivet.live_check.report import Level
+
+    for level in reversed(Level):
+        group = [finding for finding in findings if finding.level is level]
+        if group:
+            print_line(level, style=_STYLES[level], indent=2)
+        for finding in group:
+            about = f"{_models(finding.models)}: " if finding.models else ""
+            print_line(f"{about}{finding.what}", indent=4)
+            if level is not Level.OK:
+                print_line(f"at {finding.where}", style="dim", indent=6)
+            if finding.action:
+                print_line(f"do: {finding.action}", indent=6)
+
+
+def _print_limits(rows: "Sequence[tuple[RouteReport, LimitRow]]") -> None:
+    from rich.text import Text
+
+    from trivet.cli.tables import Column, print_table
+
+    print_table(
+        [
+            Column("ROUTE", cut=True), Column("MODELS", cut=True), Column("LIMIT"), Column("SET", right=True),
+            Column("ACCOUNT", right=True), Column("RESULT", spare=1), Column("SOURCE", spare=2, cut=True),
+        ],
+        [
+            [
+                report.route, _models(row.models), _LIMITS.get(row.limit, row.limit),
+                "none" if row.configured is None else f"{row.configured:,}", f"{row.account:,}",
+                Text(row.level, style=_STYLES[row.level]), row.source,
+            ]
+            for report, row in rows
+        ],
+    )  # fmt: skip
+
+
+_LIMITS = {
+    "requests_per_minute": "req/min",
+    "input_tokens_per_minute": "in/min",
+    "output_tokens_per_minute": "out/min",
+    "tokens_per_minute": "in+out/min",
+    "tokens_per_day": "tokens/day",
+}
+
+
+def _models(models: Sequence[str]) -> str:
+    """Some of the names, and how many more."""
+    more = len(models) - MODELS_SHOWN
+    return ", ".join(models[:MODELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _as_object(report: "RouteReport") -> dict[str, object]:
+    from dataclasses import asdict
+
+    given = asdict(report)
+    for finding in given["findings"]:
+        del finding["settled_by"]
+    return {**given, "result": report.worst, "took_s": round(report.took_s, 3)}

@@ -1,0 +1,81 @@
+"""Which credentials of the three providers are there, and where, for `trivet config init`.
+
+Only whether a credential is there is looked at, and where; its value is never read. A file of credentials is not opened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trivet_tasks.catalog import Provider
+
+_ANTHROPIC_VARIABLE = "ANTHROPIC_API_KEY"
+_BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
+_AWS_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+"""Each is a sign of credentials in boto3's chain (boto3 guide, Credentials)."""
+_AWS_FILES = (".aws/credentials", ".aws/config")
+_ADC_FILE = ".config/gcloud/application_default_credentials.json"
+"""Where `gcloud auth application-default login` puts them on Linux and macOS (Google Cloud, how ADC works)."""
+_PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for one provider."""
+
+    usable: bool
+    """Whether it is enough to make calls."""
+    reason: str
+    """What was found, or what is missing, for a person."""
+    settings: Mapping[str, str]
+    """The keys of a route that say so: references and the project, never a secret."""
+
+
+def find_credentials(provider: Provider, environment: Mapping[str, str], home: Path) -> Found:
+    """What the environment and the home directory hold for a provider."""
+    match provider:
+        case "anthropic":
+            return _anthropic(environment)
+        case "bedrock":
+            return _bedrock(environment, home)
+        case "vertex":
+            return _vertex(environment, home)
+
+
+def _anthropic(environment: Mapping[str, str]) -> Found:
+    usable = bool(environment.get(_ANTHROPIC_VARIABLE))
+    reason = f"{_ANTHROPIC_VARIABLE} is {'set' if usable else 'not set'}"
+    return Found(usable, reason, {"api_key": f"env:{_ANTHROPIC_VARIABLE}"})
+
+
+def _bedrock(environment: Mapping[str, str], home: Path) -> Found:
+    if environment.get(_BEARER_VARIABLE):
+        return Found(True, f"{_BEARER_VARIABLE} is set", {"api_key": f"env:{_BEARER_VARIABLE}"})
+    for variable in _AWS_VARIABLES:
+        if environment.get(variable):
+            return Found(True, f"{variable} is set", {})
+    for file in _AWS_FILES:
+        if (home / file).is_file():
+            return Found(True, f"~/{file} is there", {})
+    return Found(False, f"neither {_BEARER_VARIABLE} nor AWS credentials were found", {})
+
+
+def _vertex(environment: Mapping[str, str], home: Path) -> Found:
+    project = next((environment[name] for name in _PROJECT_VARIABLES if environment.get(name)), "")
+    settings = {"project": project} if project else {}
+    if environment.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        found = "GOOGLE_APPLICATION_CREDENTIALS is set"
+    elif (home / _ADC_FILE).is_file():
+        found = "application default credentials are there"
+    else:
+        missing = "neither GOOGLE_APPLICATION_CREDENTIALS nor application default credentials were found"
+        return Found(False, missing, settings)
+    if not project:
+        return Found(False, f"{found}, but GOOGLE_CLOUD_PROJECT is not", settings)
+    return Found(True, f"{found}, GOOGLE_CLOUD_PROJECT too", settings)

@@ -1,0 +1,172 @@
+"""What an account of the Anthropic API has: its models, and the limits that the headers of a call name.
+
+The models come from `models.list`. Limits are in no list; every answer names those of its own model in
+`anthropic-ratelimit-{requests,input-tokens,output-tokens}-limit` (per minute; platform.claude.com, "Rate limits"). So
+one message of `max_tokens=1` is sent, on the cheapest model, or on each model that was named: a fraction of a cent. It is
+no attempt of a job, and not in the table `attempts`.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from trivet.live_check.masking import Mask
+from trivet.live_check.report import Finding, Kind, Level, ModelState, Presence, Quota, Reading
+from trivet.live_check.subject import Subject
+from trivet_tasks.usage import Usage
+
+if TYPE_CHECKING:
+    import anthropic
+
+    from trivet_tasks.prices import PriceBook
+
+CALLS_AT_MOST = 5
+_HEADERS = {
+    Kind.REQUESTS: "anthropic-ratelimit-requests-limit",
+    Kind.INPUT: "anthropic-ratelimit-input-tokens-limit",
+    Kind.OUTPUT: "anthropic-ratelimit-output-tokens-limit",
+}
+_WHERE = "Anthropic API, models.list"
+
+
+def read_anthropic(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
+    """Ask the API. What goes wrong is a finding; `timeout_s` bounds each single call."""
+    import anthropic
+
+    key = subject.route.api_key.resolve() if subject.route.api_key else None
+    try:
+        # an empty key keeps the SDK from taking another account's out of the environment, as in the worker
+        made = anthropic.Anthropic(
+            api_key="" if key else None, base_url=subject.route.base_url or None, max_retries=0, timeout=timeout_s
+        )
+    except anthropic.AnthropicError as error:
+        return Reading(findings=(_failure(error, subject, _WHERE, mask),))
+    with made as client:
+        if key:
+            client.api_key = key
+        mask.add(client.api_key, client.auth_token)
+        try:
+            listed = {model.id for model in client.models.list(limit=1000)}
+        except anthropic.NotFoundError:
+            what = "There is no list of models at this address."
+            finding = Finding(Level.WARNING, what, f"{subject.table} base_url", "A gateway may lack it.")
+            return Reading(findings=(finding,))
+        except (anthropic.AnthropicError, TypeError) as error:  # TypeError: the SDK found no way to authenticate
+            return Reading(findings=(_failure(error, subject, _WHERE, mask),))
+        states = {model: _state(model, wire, listed) for model, wire in subject.wire.items()}
+        served = [model for model, state in states.items() if state.presence is Presence.SERVED]
+        return _with_limits(subject, client, states, served, mask)
+
+
+def _state(model: str, wire: str, listed: set[str]) -> ModelState:
+    if wire in listed or model in listed:
+        return ModelState(Presence.SERVED)
+    action = "Use another model, or ask for access in the Claude Console."
+    return ModelState(Presence.MISSING, f"The account's list of models has no {wire}.", action)
+
+
+def _with_limits(
+    subject: Subject, client: "anthropic.Anthropic", states: Mapping[str, ModelState], served: list[str], mask: Mask
+) -> Reading:
+    """One call for each named model, or on the cheapest, for the limits in its headers."""
+    import anthropic
+
+    from trivet_tasks.prices import PriceBook
+
+    book = PriceBook()
+    by_price = sorted(served, key=lambda model: _price(book, model, Usage(1_000_000, 1_000_000)) or Decimal("inf"))
+    named = [model for model in by_price if model in subject.named]
+    asked = (named or by_price[:1])[:CALLS_AT_MOST]
+    quotas: list[Quota] = []
+    findings: list[Finding] = []
+    account, spent = "", Decimal(0)
+    for model in asked:
+        try:
+            answer = client.messages.with_raw_response.create(
+                model=subject.wire[model], max_tokens=1, messages=[{"role": "user", "content": "."}]
+            )
+        except anthropic.APIStatusError as error:
+            findings.append(_failure(error, subject, "Anthropic API, a message of one token", mask, model))
+            headers: Mapping[str, str] = error.response.headers
+        except anthropic.AnthropicError as error:
+            findings.append(_failure(error, subject, "Anthropic API, a message of one token", mask, model))
+            continue
+        else:
+            headers = answer.headers
+            usage = answer.parse().usage
+            spent += _price(book, model, Usage(usage.input_tokens, usage.output_tokens)) or Decimal(0)
+        organization = headers.get("anthropic-organization-id")
+        account = account or (f"Anthropic organization {organization}" if organization else "")
+        quotas += _limits(model, headers)
+    if asked:
+        findings.append(_told(asked, served, spent))
+    if asked and not quotas:
+        what = "No limit headers came with the answer."
+        findings.append(
+            Finding(
+                Level.NOTE, what, "anthropic-ratelimit-*", "A gateway may drop them; see the Console.", tuple(asked)
+            )
+        )
+    return Reading(account, states, tuple(quotas), tuple(findings))
+
+
+def _told(asked: list[str], served: list[str], spent: Decimal) -> Finding:
+    calls = "One message of one token was" if len(asked) == 1 else f"{len(asked)} messages of one token were"
+    rest = len(served) - len(asked)
+    more = f" The limits of the other {rest} models were not read; --model names more." if rest else ""
+    return Finding(
+        Level.NOTE if rest else Level.OK,
+        f"{calls} sent for the limit headers, for ${spent:f}; no job, so not in `trivet costs`.{more}",
+        "anthropic-ratelimit-*",
+        "Anthropic pools the limits of a family's models: hold one [[routes.….limits]] group for each." if rest else "",
+        tuple(asked),
+    )
+
+
+def _limits(model: str, headers: Mapping[str, str]) -> Iterator[Quota]:
+    for kind, name in _HEADERS.items():
+        value = headers.get(name, "")
+        if value.isdecimal():
+            yield Quota(model, kind, int(value), f"header {name}")
+
+
+def _price(book: "PriceBook", model: str, usage: Usage) -> Decimal | None:
+    return book.price("anthropic", model, model, None, datetime.now(UTC), usage).cost_usd
+
+
+def _failure(error: Exception, subject: Subject, where: str, mask: Mask, model: str = "") -> Finding:
+    """A call that failed, for a person."""
+    import anthropic
+
+    models = (model,) if model else ()
+    said = mask.words(_message(error))
+    key = "Set api_key of the route, or ANTHROPIC_API_KEY."
+    match error:
+        case anthropic.AuthenticationError():
+            return Finding(Level.ERROR, f"The key was refused: {said}", where, "Set a key that is good.", models)
+        case anthropic.PermissionDeniedError():
+            what = f"The key may not do this: {said}"
+            return Finding(Level.ERROR, what, where, "Use a key of a workspace that may.", models)
+        case anthropic.RateLimitError() if error.error_code and "spend" in error.error_code:
+            action = "Raise the spend limit in the Claude Console."
+            return Finding(Level.ERROR, f"The account spends no more: {said}", where, action, models)
+        case anthropic.RateLimitError() | anthropic.InternalServerError():
+            what = f"The API is limited or overloaded now: {said}"
+            return Finding(Level.WARNING, what, where, "Try again later.", models)
+        case anthropic.APIStatusError():
+            what = f"The API said {error.status_code}: {said}"
+            return Finding(Level.ERROR, what, where, "See what it says: credit, workspace or model.", models)
+        case anthropic.APIConnectionError():
+            what = f"The API did not answer: {mask.words(error.__cause__ or error)}"
+            return Finding(Level.ERROR, what, where, "Check base_url, network and proxy.", models)
+        case _:
+            return Finding(Level.ERROR, f"No credentials: {said}", f"{subject.table} api_key", key, models)
+
+
+def _message(error: Exception) -> str:
+    """The provider's own words, out of the SDK's text around them."""
+    body = getattr(error, "body", None)
+    inner = body.get("error") if isinstance(body, dict) else None
+    words = inner.get("message") if isinstance(inner, dict) else None
+    return words if isinstance(words, str) and words else str(error)

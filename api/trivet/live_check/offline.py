@@ -1,0 +1,214 @@
+"""What can be said of a route without asking anybody: its key, region, models and limits. No network."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from trivet.live_check.report import Finding, Kind, Level, SettledBy
+from trivet.live_check.subject import Subject
+from trivet_tasks.catalog import known, near_matches
+from trivet_tasks.errors import ConfigError
+
+RETIRES_SOON = timedelta(days=60)
+# Google's names of places: `us-east5`, or an endpoint over several: `global`, `us`, `eu` (anthropic SDK, lib/vertex)
+_GOOGLE_REGION = re.compile(r"global|us|eu|[a-z]+-[a-z]+\d{1,2}")
+_AWS_REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-\d")
+_AWS_SIGNS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+)
+_GOOGLE_PROJECTS = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
+_ADC_FILE = ".config/gcloud/application_default_credentials.json"
+_MINUTE_LIMITS = (Kind.REQUESTS, Kind.INPUT, Kind.OUTPUT)
+
+
+def check_offline(subject: Subject, today: date | None = None) -> tuple[Finding, ...]:
+    """All findings that need no network. `today` (UTC) decides which models retire soon."""
+    return (
+        *_key(subject),
+        *_place(subject),
+        *_models(subject, today or datetime.now(UTC).date()),
+        *_limits(subject),
+    )
+
+
+def region_of(subject: Subject) -> str:
+    """The region that workers would use: the route's, else the environment's; empty where there is none."""
+    route, environment = subject.route, os.environ
+    if route.region:
+        return route.region
+    match route.provider:
+        case "bedrock":
+            return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
+        case "vertex":
+            return environment.get("CLOUD_ML_REGION") or ""
+        case "anthropic":
+            return ""
+
+
+def project_of(subject: Subject) -> str:
+    """The Google project that is configured, or that the environment names; empty: the credentials decide."""
+    return subject.route.project or next(filter(None, map(os.environ.get, _GOOGLE_PROJECTS)), "")
+
+
+def _key(subject: Subject) -> Iterator[Finding]:
+    where = f"{subject.table} api_key"
+    reference = subject.route.api_key
+    if reference is None:
+        yield _chain(subject, where)
+        return
+    try:
+        reference.resolve()
+    except ConfigError as error:
+        action = "Set it here and for the workers, or take api_key out to use the provider's own chain."
+        yield Finding(Level.ERROR, f"No key: {error.message}", where, action)
+    else:
+        yield Finding(Level.OK, f"The key {reference} is there.", where)
+
+
+def _chain(subject: Subject, where: str) -> Finding:
+    """Without a key of its own a route uses the chain of its SDK; what of it can be seen from here."""
+    match subject.route.provider:
+        case "anthropic":
+            signs = [name for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN") if os.environ.get(name)]
+            needs = 'api_key = "env:ANTHROPIC_API_KEY", or set ANTHROPIC_API_KEY'
+        case "bedrock":
+            signs = [name for name in ("AWS_BEARER_TOKEN_BEDROCK", *_AWS_SIGNS) if os.environ.get(name)]
+            signs += [f"~/{file}" for file in (".aws/credentials", ".aws/config") if (Path.home() / file).is_file()]
+            needs = "credentials of the AWS chain (AWS_PROFILE, a role), or AWS_BEARER_TOKEN_BEDROCK"
+        case "vertex":
+            signs = [name for name in ("GOOGLE_APPLICATION_CREDENTIALS",) if os.environ.get(name)]
+            signs += [f"~/{_ADC_FILE}"] if (Path.home() / _ADC_FILE).is_file() else []
+            needs = "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`"
+    if signs:
+        return Finding(Level.OK, f"No api_key; the provider's own chain has {signs[0]}.", where)
+    return Finding(
+        Level.WARNING,
+        "No api_key, and no credentials of the provider's own chain are to be seen here.",
+        where,
+        f"Needed: {needs}. A role of the machine is not seen from here; --live tries it.",
+        settled_by=SettledBy.ASKING,
+    )
+
+
+def _place(subject: Subject) -> Iterator[Finding]:
+    provider, region, where = subject.route.provider, region_of(subject), f"{subject.table} region"
+    if provider == "anthropic":
+        return
+    if not region:
+        yield Finding(Level.ERROR, "No region.", where, "Set region.")
+    elif provider == "vertex":
+        if _GOOGLE_REGION.fullmatch(region):
+            yield Finding(Level.OK, f"The region is {region}.", where)
+        else:
+            action = "Use a region as in us-east5, or global, us, eu."
+            yield Finding(Level.ERROR, f"{region!r} is no place of Google Cloud.", where, action)
+    else:
+        yield _aws_region(region, where)
+    if provider == "vertex" and not project_of(subject):
+        what = "No project is set; the one that the credentials name is used, where they name one."
+        level = Level.ERROR if subject.route.api_key else Level.NOTE
+        action = "Set project, or GOOGLE_CLOUD_PROJECT."
+        yield Finding(level, what, f"{subject.table} project", action, settled_by=SettledBy.ASKING)
+
+
+def _aws_region(region: str, where: str) -> Finding:
+    if not _AWS_REGION.fullmatch(region):
+        return Finding(Level.ERROR, f"{region!r} is no AWS region.", where, "Use a region as in us-east-1.")
+    if importlib.util.find_spec("botocore") is None:
+        return Finding(Level.OK, f"The region is {region}.", where)
+    import botocore.session  # 0.15 s; its list of regions comes with it, nobody is asked
+
+    session = botocore.session.Session(
+        {"profile": (None, None, None, None)}
+    )  # a profile that is not there is no matter
+    names = [
+        name
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("bedrock", partition)
+    ]
+    if region in names:
+        return Finding(Level.OK, f"The region is {region}.", where)
+    near = get_close_matches(region, names, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return Finding(
+        Level.WARNING,
+        f"boto3 knows no Bedrock in {region!r}.",
+        where,
+        f"{hint}If AWS opened it lately, update boto3; --live tries it.",
+        settled_by=SettledBy.ASKING,
+    )
+
+
+def _models(subject: Subject, today: date) -> Iterator[Finding]:
+    route, where = subject.route, f"{subject.table} models"
+    for model in subject.unmapped:
+        near = ", ".join(near_matches(model)) if known(model) is None else ""
+        action = f"Did you mean {near}? " if near else ""
+        yield Finding(
+            Level.ERROR,
+            f"The route has no id for {model}{' that stays in its region' if route.residency else ''}.",
+            where,
+            f'{action}Name this wire\'s id: models = {{ "{model}" = "…" }}, or use another route for it.',
+            (model,),
+        )
+    for model in route.models:
+        if known(model) is None:
+            near = ", ".join(near_matches(model, 1))
+            yield Finding(
+                Level.WARNING,
+                f"{model} is not in the catalogue; it is taken as you wrote it{f' (near: {near})' if near else ''}.",
+                where,
+                "Jobs must ask for it under that very name; its calls may have no price.",
+                (model,),
+            )
+    for group in route.limits:
+        for glob in group.models:
+            if not any(fnmatchcase(model, glob) for model in subject.wire) and glob not in subject.unmapped:
+                what = f"No model of the route fits {glob!r}; its figures hold for nothing."
+                yield Finding(Level.WARNING, what, f"[[routes.{subject.name}.limits]] models", "Correct the pattern.")
+    for model in sorted(subject.named & set(subject.wire)):
+        entry = known(model)
+        if entry and entry.retires and entry.retires - today <= RETIRES_SOON and route.provider == "anthropic":
+            what = f"{model} retires on {entry.retires.isoformat()}."
+            yield Finding(Level.WARNING, what, "the catalogue", "Move its jobs to a newer model.", (model,))
+    if subject.wire:
+        count = len(subject.wire)
+        yield Finding(Level.OK, f"The route has ids for {count} model{'' if count == 1 else 's'}.", where)
+    elif not subject.unmapped:
+        yield Finding(Level.ERROR, "The route can serve no model at all.", where, "Set models, region or residency.")
+
+
+def _limits(subject: Subject) -> Iterator[Finding]:
+    route = subject.route
+    bare = [model for model in subject.wire if not any(subject.figure(model, kind) for kind in _MINUTE_LIMITS)]
+    if bare and len(bare) == len(subject.wire):
+        yield Finding(
+            Level.NOTE,
+            "No limits are set: the route is held back by the provider's refusals alone.",
+            subject.table,
+            "Set requests_per_minute and the tokens; --live prints the account's.",
+            settled_by=SettledBy.QUOTAS,
+        )
+    elif bare:
+        what = "No limits are set for some models."
+        action = "Set them; --live prints the account's."
+        yield Finding(Level.NOTE, what, subject.table, action, tuple(bare), SettledBy.QUOTAS)
+    else:
+        yield Finding(Level.OK, "Limits are set.", subject.table)
+    outputs = any(subject.figure(model, Kind.OUTPUT) for model in subject.wire)
+    if route.provider == "bedrock" and outputs and route.output_token_factor == 1:
+        yield Finding(
+            Level.WARNING,
+            "AWS takes five tokens of quota for an output token of Claude 3.7 and later; output_token_factor is 1.",
+            f"{subject.table} output_token_factor",
+            "Set output_token_factor = 5, unless AWS says otherwise for your models (Bedrock user guide, token burndown).",
+        )

@@ -1,0 +1,138 @@
+"""The values of a check: what was found out about a route, and how it looks to a person."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Worth knowing; nothing goes wrong."""
+    WARNING = "warning"
+    """May go wrong, or could not be checked."""
+    ERROR = "error"
+    """The account contradicts the configuration, or the route cannot work."""
+
+
+class Kind(StrEnum):
+    """What a limit counts. The first three are named as the settings are."""
+
+    REQUESTS = "requests_per_minute"
+    INPUT = "input_tokens_per_minute"
+    OUTPUT = "output_tokens_per_minute"
+    TOKENS = "tokens_per_minute"
+    """Input and output in one sum, as Bedrock counts."""
+    TOKENS_PER_DAY = "tokens_per_day"
+
+
+class Presence(StrEnum):
+    """Whether an account has a model."""
+
+    SERVED = "served"
+    MISSING = "missing"
+    """The provider has no such model (or inference profile) there."""
+    REFUSED = "refused"
+    """It is there, and this account may not use it."""
+    UNKNOWN = "unknown"
+
+
+class SettledBy(StrEnum):
+    """What makes an offline finding pointless, because the account itself has spoken."""
+
+    ASKING = "asking"
+    QUOTAS = "quotas"
+    """The account was asked, and told its quotas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found out."""
+
+    level: Level
+    what: str
+    where: str
+    """The setting, or the interface of the provider that said so."""
+    action: str = ""
+    """What to do; empty where there is nothing to be done."""
+    models: tuple[str, ...] = ()
+    """First-party ids of the models it is about; empty: the whole route."""
+    settled_by: SettledBy | None = None
+    """When it need not be said any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What the account says of one model."""
+
+    presence: Presence
+    reason: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One limit of the account, for one model."""
+
+    model: str
+    kind: Kind
+    value: int
+    """Requests or tokens per minute (`TOKENS_PER_DAY`: per day)."""
+    source: str
+    """The provider's own name of it."""
+    pool: str = ""
+    """The bucket's name where several models share it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one account has, in the terms of no provider in particular."""
+
+    account: str = ""
+    """Its name for a person, e.g. `AWS account 123456789012`."""
+    models: Mapping[str, ModelState] = field(default_factory=dict)
+    """By first-party id; a model that is not in it was not looked up."""
+    quotas: tuple[Quota, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    """What came up while reading: a permission that is missing, a call that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A figure of the configuration beside the account's."""
+
+    models: tuple[str, ...]
+    limit: Kind
+    configured: int | None
+    account: int
+    level: Level
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteReport:
+    """All that was found out about one route."""
+
+    route: str
+    provider: str
+    region: str
+    account: str
+    live: bool
+    """Whether the account itself was asked."""
+    findings: tuple[Finding, ...]
+    limits: tuple[LimitRow, ...] = ()
+    paste: str = ""
+    """Lines of TOML that bring the configuration in line with the account."""
+    took_s: float = 0.0
+
+    def count(self, level: Level) -> int:
+        """How many findings of this level."""
+        return sum(finding.level is level for finding in self.findings)
+
+    @property
+    def worst(self) -> Level:
+        """The worst level found."""
+        levels = tuple(Level)
+        return max((finding.level for finding in self.findings), key=levels.index, default=Level.OK)

@@ -1,0 +1,27 @@
+-- Claim the right to make the next probe of a (route, model): one at a time in the whole fleet, and not before it is due.
+--
+-- ARGV     1 token  2 seconds to the next  3 seconds until this one counts as lost  4 '1' = now, whether it is due or not
+-- Returns  1 claimed, 0 not
+local force = ARGV[4] == '1'
+local interval = tonumber(ARGV[2])
+local needed = false
+if redis.call('EXISTS', KEYS[5]) == 0 then return 0 end
+if not force and number(redis.call('HGET', KEYS[3], 'closed_until'), 0) > now then return 0 end
+for level = 1, 2 do
+    local gate = redis.call('HMGET', KEYS[level], 'state', 'retry_at', 'probe', 'until', 'evidence')
+    if gate[3] and number(gate[4], 0) > now then return 0 end
+    if gate[1] == 'open' or gate[1] == 'probing' then
+        if not force and number(gate[2], 0) > now then return 0 end
+        needed = true
+    elseif gate[1] == 'recovering' and number(gate[5], 0) + interval < now then
+        needed = true -- nobody uses it just now, and it would never get well
+    end
+end
+if not (needed or force) then return 0 end
+for level = 1, 2 do
+    if redis.call('HGET', KEYS[level], 'state') then
+        redis.call('HSET', KEYS[level], 'probe', ARGV[1], 'until', text(now + tonumber(ARGV[3])),
+            'retry_at', text(now + interval), 'evidence', text(now))
+    end
+end
+return 1

@@ -1,0 +1,90 @@
+"""Probes: tiny calls that find out whether a route that was taken out of service answers again.
+
+Any scheduler may look; the shared state hands out one probe at a time for the whole fleet. The probe itself is a job and
+a message to the route's own queue, made by a worker like any other call.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from celery import Celery
+
+from trivet_scheduler.fleet import Fleet, name_on_wire
+from trivet_scheduler.permits import WHOLE_ROUTE, Quota
+from trivet_tasks.catalog import MODELS
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import backlog
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.probing import insert_probe
+from trivet_tasks.store.registry import RegisteredRoute
+
+log = logging.getLogger("trivet.scheduler")
+
+SETTLED_WITHIN_S = 2.0
+"""What a probe may need beside its call: to be written down."""
+
+
+class Prober:
+    """Sends the probes that are due."""
+
+    def __init__(self, store: Store, fleet: Fleet, app: Celery, settings: Settings) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._app = app
+        self._settings = settings
+
+    def run(self) -> None:
+        """Send every probe that is due; one round trip when all routes are well.
+
+        Raises:
+            StoreUnavailable, BrokerUnavailable, redis.RedisError: a claimed probe counts as lost after its time.
+        """
+        unwell = self._fleet.limits.unwell()
+        known = self._fleet.known().routes if unwell else {}
+        for name, model in unwell:
+            route = known.get(name)
+            if route is not None and not route.drained:
+                self.probe(route, self._model_for(route, unwell) if model == WHOLE_ROUTE else model)
+
+    def probe(self, route: RegisteredRoute, model: str | None, *, at_once: bool = False) -> str | None:
+        """Send one probe, if it is due or asked for at once. Returns its job's id; None when none was sent."""
+        latency = self._class_for(route.name)
+        if model is None or latency is None or name_on_wire(route.settings, model) is None:
+            return None
+        taken_within_s = self._settings.dispatch.taken_within_s
+        token = self._fleet.limits.claim_probe(
+            route.name,
+            model,
+            Quota.of(route.settings, model),
+            lost_after_s=taken_within_s + self._settings.health.probe_timeout_s + SETTLED_WITHIN_S,
+            at_once=at_once,
+        )
+        if token is None:
+            return None
+        with self._store.write() as connection:
+            job = insert_probe(
+                self._store, connection, route=route.name, model=model, latency=latency, taken_within_s=taken_within_s
+            )
+        chunk = Chunk(route.name, route.settings.provider, latency, model, (job,), probe=token)
+        publish(self._app, [chunk], taken_within_s)
+        log.info("probing %s %s", route.name, model)
+        return job.id
+
+    def model_of(self, route: RegisteredRoute) -> str | None:
+        """A model to probe a whole route with: one in use that the route serves, else any it serves."""
+        return self._model_for(route, ())
+
+    def _model_for(self, route: RegisteredRoute, unwell: Sequence[tuple[str, str]]) -> str | None:
+        with self._store.read() as connection:
+            in_use = backlog.models_in_use(connection)
+        served: list[str] = [
+            model for model in [*in_use, *(model.id for model in MODELS)] if name_on_wire(route.settings, model)
+        ]
+        # one whose own gate is open, too, may have to wait much longer
+        return next((model for model in served if (route.name, model) not in unwell), served[0] if served else None)
+
+    def _class_for(self, route: str) -> Latency | None:
+        lanes = self._fleet.known().lanes(route)
+        return next((latency for latency in (Latency.BATCH, Latency.REALTIME) if latency.lane in lanes), None)

@@ -1,0 +1,109 @@
+"""Putting limits and health back after the shared state lost its memory (a flush, a new server, a first start).
+
+Until that is done nobody gets a permit: the epoch's key is missing. What SQL knows is enough for the promises: which
+routes were not healthy, how long providers told us to wait, which calls are under way. The buckets of what was used in the
+last minute start empty.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.limits import EPOCH, PERMIT_GRACE_S, UNWELL, keys_of
+from trivet_scheduler.permits import Quota
+from trivet_tasks.latency import Latency
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import PREFIX
+from trivet_tasks.store import health
+from trivet_tasks.store.engine import Store
+
+log = logging.getLogger("trivet.scheduler")
+
+LOCK = f"{PREFIX}restoring"
+LOCK_S = 10
+LATELY_S = 60.0
+"""The minute over which providers count."""
+
+
+class Restorer:
+    """Puts the shared state back when its epoch is missing; one process at a time."""
+
+    def __init__(self, store: Store, client: redis.Redis, fleet: Fleet, settings: Settings) -> None:
+        self._store = store
+        self._redis = client
+        self._fleet = fleet
+        self._settings = settings
+
+    def run(self) -> bool:
+        """Put back what was lost, if something was. One round trip when nothing was. Returns whether it did.
+
+        Raises:
+            StoreUnavailable, redis.RedisError: nobody calls until it was done.
+        """
+        if self._redis.exists(EPOCH) or not self._redis.set(LOCK, b"", nx=True, ex=LOCK_S):
+            return False
+        try:
+            self._put_back()
+        finally:
+            self._redis.delete(LOCK)
+        return True
+
+    def _put_back(self) -> None:
+        with self._store.read() as connection:
+            sql_now = self._store.now(connection)
+            unwell = [row for row in health.noted(connection) if row.state != "healthy"]
+            closed = health.closed(connection, sql_now)
+            calls = health.under_way(connection)
+            used = health.used_lately(connection, sql_now - LATELY_S)
+        routes = self._fleet.known(fresh=True).routes
+        seconds, micros = self._redis.time()
+        now = seconds + micros / 1e6
+        pipeline = self._redis.pipeline(transaction=True)
+        for row in unwell:
+            gate = keys_of(row.route, row.model, row.model)[0]
+            retry_at = now + random.uniform(0, self._settings.health.probe_interval_s)
+            # a generation that no call under way has
+            fields: Mapping[Any, Any] = {
+                "state": "open",
+                "cause": row.cause,
+                "since": row.since,
+                "gen": seconds,
+                "retry_at": retry_at,
+            }
+            pipeline.hset(gate, mapping=fields)
+            pipeline.sadd(UNWELL, gate)
+        for route, model in used:
+            if route in routes:
+                meter = _meter(route, Quota.of(routes[route].settings, model).group)
+                pipeline.hset(meter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
+        for pause in closed:
+            until = now + pause.closed_until - sql_now
+            meter = _meter(pause.route, pause.models)
+            pipeline.hset(meter, mapping={"closed_until": until, "cause": pause.cause, "at": until})
+        for call in calls:
+            if call.route in routes:
+                group = Quota.of(routes[call.route].settings, call.model).group
+                key = keys_of(call.route, call.model, group)[3]
+                pipeline.zadd(key, {f"{call.lease_id}:{call.id}": now + self._longest_call_s() + PERMIT_GRACE_S})
+        pipeline.set(EPOCH, f"{time.time():.0f}")
+        pipeline.execute()
+        if not (unwell or closed or calls or used):
+            log.info("limits and health begin empty")
+            return
+        log.warning(
+            "the shared state had lost its memory: %d routes or models out of service, %d pauses and %d calls put back",
+            len(unwell), len(closed), len(calls),
+        )  # fmt: skip
+
+    def _longest_call_s(self) -> float:
+        terms = [self._settings.of_class(latency) for latency in Latency]
+        return max(of.attempt_timeout_s or of.budget_s for of in terms)
+
+
+def _meter(route: str, group: str) -> str:
+    return keys_of(route, group, group)[2]

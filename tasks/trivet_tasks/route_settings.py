@@ -1,0 +1,81 @@
+"""The settings of one route: where it leads, what it may be used for, and what the account behind it allows."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from trivet_tasks.catalog import Provider
+from trivet_tasks.secret_refs import SecretRef
+
+
+class LimitGroup(BaseModel):
+    """Figures that several models of a route share: `[[routes.NAME.limits]]`. What is not given is not limited."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[str, ...] = Field(min_length=1)
+    """Globs over first-party model ids, e.g. `claude-haiku-*`. The first group that fits a model counts."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
+    """None: the route's."""
+
+    @property
+    def name(self) -> str:
+        """What the group is called where its limits are kept and shown."""
+        return "+".join(self.models)
+
+
+def _secret_ref(value: object) -> object:
+    if isinstance(value, str):
+        return SecretRef.parse(value) if value else None
+    return value
+
+
+class RouteSettings(BaseModel):
+    """One configured path to Claude: provider, region, account, limits and what it may be used for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    provider: Provider
+    region: str | None = None
+    project: str | None = None
+    base_url: str = ""
+    api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    models: Mapping[str, str] = Field(default_factory=dict)
+    """First-party model id to this wire's id, only where the built-in mapping differs."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_token_factor: float = Field(default=1.0, ge=1, le=100)
+    """How many tokens of quota one output token burns (AWS says 5 for newer models on Bedrock)."""
+    max_concurrency: int = Field(default=200, ge=1, le=100_000)
+    limits: tuple[LimitGroup, ...] = ()
+    """Figures shared by several models; every other model has the route's figures for itself."""
+    priority: int = Field(default=1, ge=1, le=1_000)
+    weight: float = Field(default=1.0, gt=0, le=1_000)
+    residency: tuple[str, ...] = ()
+    compliance: tuple[str, ...] = ()
+    stream: bool = False
+
+    @model_validator(mode="after")
+    def _groups_apart(self) -> "RouteSettings":
+        names = [group.name for group in self.limits]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tables of limits name the same models: {name}")
+        return self
+
+    def group_of(self, model: str) -> LimitGroup | None:
+        """The group whose limits a model shares; None: it has the route's figures for itself."""
+        for group in self.limits:
+            if any(fnmatchcase(model, pattern) for pattern in group.models):
+                return group
+        return None
+
+    def definition(self) -> dict[str, Any]:
+        """The route as other processes may see it: JSON-ready, without a secret or a reference to one."""
+        return self.model_dump(mode="json", exclude={"api_key"})

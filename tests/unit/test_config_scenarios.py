@@ -1,0 +1,285 @@
+"""The reference set-ups: what their files say is what the code does."""
+
+import math
+import re
+import tomllib
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trivet.config_scenario_file import proposed, scenario_text
+from trivet.config_scenarios import SCENARIOS, STARTUP, Scenario
+from trivet_scheduler.fleet import name_on_wire
+from trivet_scheduler.permits import GateView
+from trivet_scheduler.routing import Candidate, Needs, Why, choose
+from trivet_scheduler.unit_costs import UnitCosts
+from trivet_tasks.catalog import MODELS
+from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.prices import PriceBook
+from trivet_tasks.settings import CONFIG_NAME, Settings, load_settings
+from trivet_tasks.usage import Usage
+
+DOCS = Path(__file__).parents[2] / "docs" / "scenarios.md"
+README = Path(__file__).parents[2] / "README.md"
+MAIN_MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5", "claude-sonnet-5", "claude-haiku-4-5")
+FREE = GateView(
+    state="healthy", cause="", wait_s=0.0, in_flight=0, places=200, headroom=math.inf, input_headroom=math.inf,
+    output_headroom=math.inf, rates=(math.inf, math.inf, math.inf), calls=0, failed=0, share=1.0, since=None, paces={},
+)  # fmt: skip
+OPEN = replace(FREE, state="open", cause="timeout", wait_s=9.0)
+
+every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+
+
+def text_of(scenario: Scenario) -> str:
+    """The file that is written where no credentials are found."""
+    return scenario_text(scenario, proposed(scenario, {}, Path("/nobody")))
+
+
+def loaded(folder: Path, text: str) -> Settings:
+    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+    return load_settings(folder / CONFIG_NAME)
+
+
+def settings_of(name: str, folder: Path) -> Settings:
+    (scenario,) = (one for one in SCENARIOS if one.name == name)
+    return loaded(folder, text_of(scenario))
+
+
+def uncommented(text: str) -> str:
+    return re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+
+
+def blocks(text: str) -> dict[str, str]:
+    """By route, the comment above its table and the table."""
+    found = re.findall(r"((?:^#.*\n)+^\[routes\.(\S+)\]\n(?:.+\n)+)", text, flags=re.MULTILINE)
+    return {name: block for block, name in found}
+
+
+def candidates(settings: Settings, model: str, *, down: tuple[str, ...] = ()) -> list[Candidate]:
+    costs, lanes = UnitCosts(), frozenset({"bulk", "realtime"})
+    found = []
+    for name, route in settings.routes.items():
+        wire = name_on_wire(route, model)
+        cost = costs.of(route, model, wire) if wire else None
+        found.append(Candidate(name, model, route, wire, lanes, False, OPEN if name in down else FREE, cost))
+    return found
+
+
+def chosen(settings: Settings, latency: Latency, *, residency: tuple[str, ...] = (), **where: Any) -> list[str]:
+    """The routes that would take a Sonnet job, the best first."""
+    needs = Needs(MAIN_MODELS[0], latency, residency)
+    choice = choose(needs, candidates(settings, needs.model, **where), settings.of_class(latency))
+    return [route.name for route in choice.routes]
+
+
+# --- the file
+
+
+@every_scenario
+def test_what_is_commented_out_outside_of_routes_are_the_defaults(scenario: Scenario, tmp_path: Path) -> None:
+    text = text_of(scenario)
+    start, end = text.index("# The routes:"), text.index("[classes.realtime]")
+    shown = loaded(tmp_path, uncommented(text[:start]) + text[start:end] + uncommented(text[end:])).model_dump()
+    plain = loaded(tmp_path, text).model_dump()
+    assert shown.pop("store") == {"url": "sqlite:///.trivet/trivet.db"}  # what the empty default stands for
+    del plain["store"]
+    assert shown == plain
+    read = tomllib.loads(uncommented(text))
+    assert all(read.values())
+    assert {key: value for key, value in read["health"].items() if key in ("window_s", "min_calls")} == {
+        "window_s": 30,
+        "min_calls": 10,
+    }
+
+
+@every_scenario
+def test_what_is_commented_out_in_routes_may_be_set(scenario: Scenario, tmp_path: Path) -> None:
+    routes = loaded(tmp_path, uncommented(text_of(scenario))).routes
+    for route in routes.values():
+        assert route.requests_per_minute
+        assert route.input_tokens_per_minute
+        assert route.output_tokens_per_minute
+        assert route.compliance
+        assert (route.provider == "bedrock") == (route.output_token_factor > 1)
+    assert "limits" not in tomllib.loads(text_of(scenario))["routes"]
+
+
+@every_scenario
+def test_limits_that_are_not_set_limit_nothing(scenario: Scenario, tmp_path: Path) -> None:
+    for route in loaded(tmp_path, text_of(scenario)).routes.values():
+        small = scenario is STARTUP
+        assert (route.requests_per_minute, route.max_concurrency <= 20) == ((50, True) if small else (None, False))
+        assert route.input_tokens_per_minute is route.output_tokens_per_minute is None
+
+
+@every_scenario
+def test_no_class_changes_but_in_its_order(scenario: Scenario, tmp_path: Path) -> None:
+    classes = loaded(tmp_path, text_of(scenario)).classes
+    assert classes == {
+        name: terms.model_copy(update={"order": scenario.orders[name]}) for name, terms in DEFAULTS.items()
+    }
+
+
+@every_scenario
+def test_lines_fit_and_every_route_says_where_its_limits_are_found(scenario: Scenario) -> None:
+    text = text_of(scenario)
+    assert not [line for line in text.splitlines() if len(line) > 120]
+    assert "`trivet routes check --live`" in text
+    places = {"bedrock": "Service Quotas", "vertex": "Quotas & System", "anthropic": "Anthropic Console"}
+    for leg in scenario.legs:
+        assert places[leg.provider] in blocks(text)[leg.name]
+
+
+# --- models
+
+
+@every_scenario
+def test_each_route_serves_the_main_models_and_says_which_it_does_not_serve(scenario: Scenario, tmp_path: Path) -> None:
+    text = text_of(scenario)
+    for name, route in loaded(tmp_path, text).routes.items():
+        assert all(name_on_wire(route, model) for model in MAIN_MODELS)
+        said = " ".join(blocks(text)[name].replace("\n# ", " ").split())
+        (but,) = re.findall(r"serves every model but ([^;]*);", said)
+        lacking = {model.id for model in MODELS if model.retires is None and name_on_wire(route, model.id) is None}
+        assert set(but.split(", ")) == lacking
+        for model, wire in re.findall(r"(claude-\S+) is (\S+) here", said):
+            assert name_on_wire(route, model) == wire
+
+
+@pytest.mark.parametrize(
+    ("scenario", "route", "prefix"),
+    [
+        ("aws-native", "bedrock-us-east-1", "us."),
+        ("aws-native", "bedrock-eu-west-1", "eu."),
+        ("multi-cloud", "bedrock-us-east-1", "us."),
+        ("startup", "bedrock-us-east-1", "global."),
+        ("sydney", "bedrock-ap-southeast-2", "au."),
+    ],
+)
+def test_bedrock_uses_the_profile_that_stays_where_residency_is_declared(
+    scenario: str, route: str, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(scenario, tmp_path).routes[route]
+    for model in MAIN_MODELS:
+        assert (name_on_wire(settings, model) or "").startswith(f"{prefix}anthropic.{model}")
+
+
+# --- routing
+
+
+@pytest.mark.parametrize(
+    ("scenario", "firsts"),
+    [
+        ("aws-native", ["bedrock-us-east-1", "bedrock-eu-west-1", "anthropic"]),
+        ("startup", ["anthropic", "bedrock-us-east-1", "vertex-us-central1"]),
+        ("sydney", ["bedrock-ap-southeast-2", "vertex-australia-southeast1", "anthropic"]),
+    ],
+)
+def test_routes_are_asked_in_the_order_that_the_file_tells(scenario: str, firsts: list[str], tmp_path: Path) -> None:
+    settings = settings_of(scenario, tmp_path)
+    for latency in Latency:
+        assert chosen(settings, latency) == firsts
+        assert chosen(settings, latency, down=(firsts[0],)) == firsts[1:]
+        assert chosen(settings, latency, down=tuple(firsts[:2])) == firsts[2:]
+
+
+def test_multi_cloud_shares_work_and_leaves_the_night_to_the_cheapest(tmp_path: Path) -> None:
+    settings = settings_of("multi-cloud", tmp_path)
+    for latency in (Latency.BATCH, Latency.ASYNC):
+        choice = choose(
+            Needs(MAIN_MODELS[0], latency), candidates(settings, MAIN_MODELS[0]), settings.of_class(latency)
+        )
+        assert choice.levels == (0, 0, 0)
+        assert {route.settings.weight for route in choice.routes} == {1.0}
+    assert chosen(settings, Latency.DEFERRED)[0] == "anthropic"
+    assert settings.of_class(Latency.REALTIME).order == "latency"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "residency", "stays"),
+    [
+        ("sydney", "au", ["bedrock-ap-southeast-2", "vertex-australia-southeast1"]),
+        ("aws-native", "us", ["bedrock-us-east-1"]),
+        ("aws-native", "eu", ["bedrock-eu-west-1"]),
+        ("multi-cloud", "us", ["bedrock-us-east-1", "vertex-us-central1"]),
+        ("startup", "us", []),
+    ],
+)
+def test_a_job_with_residency_never_goes_elsewhere(
+    scenario: str, residency: str, stays: list[str], tmp_path: Path
+) -> None:
+    settings = settings_of(scenario, tmp_path)
+    others = set(settings.routes) - set(stays)
+    assert "anthropic" in others
+    for latency in Latency:
+        assert sorted(chosen(settings, latency, residency=(residency,))) == sorted(stays)
+        assert chosen(settings, latency, residency=(residency,), down=tuple(stays)) == []
+        for model in MAIN_MODELS:
+            choice = choose(
+                Needs(model, latency, (residency,)),
+                candidates(settings, model, down=tuple(stays)),
+                settings.of_class(latency),
+            )
+            assert {refusal.route for refusal in choice.refusals if refusal.why is Why.NEVER} == others
+
+
+# --- prices
+
+
+def test_the_list_prices_that_startup_tells_are_those_of_the_price_book() -> None:
+    text = " ".join(" ".join(STARTUP.why).split())
+    told = re.findall(r"(claude-[\w-]+) ([\d.]+) and ([\d.]+)", text)
+    assert len(told) == 3
+    for model, into, out in told:
+        priced = PriceBook().price("anthropic", model, model, None, datetime.now(UTC), Usage(input_tokens=1_000))
+        assert (Decimal(priced.list_price["input"]), Decimal(priced.list_price["output"])) == (
+            Decimal(into),
+            Decimal(out),
+        )
+    assert "five times that for prompts above 100,000" in text
+    short, long = (
+        PriceBook().price("anthropic", "claude-haiku-5-5", "claude-haiku-5-5", None, datetime.now(UTC), usage)
+        for usage in (Usage(input_tokens=100_000), Usage(input_tokens=100_001))
+    )
+    assert Decimal(long.list_price["input"]) == 5 * Decimal(short.list_price["input"])
+
+
+@pytest.mark.parametrize(
+    ("scenario", "premiums"),
+    [
+        ("aws-native", {"bedrock-us-east-1": "1.1", "bedrock-eu-west-1": "1.1", "anthropic": "1"}),
+        ("multi-cloud", {"bedrock-us-east-1": "1.1", "vertex-us-central1": "1.1", "anthropic": "1"}),
+        ("startup", {"anthropic": "1", "bedrock-us-east-1": "1", "vertex-us-central1": "1.1"}),
+        ("sydney", {"bedrock-ap-southeast-2": "1.1", "vertex-australia-southeast1": "1.1", "anthropic": "1"}),
+    ],
+)
+def test_prices_against_list_price_are_those_that_the_files_tell(
+    scenario: str, premiums: dict[str, str], tmp_path: Path
+) -> None:
+    settings = settings_of(scenario, tmp_path)
+    for model in MAIN_MODELS:
+        costs = {route.name: route.unit_cost_usd for route in candidates(settings, model)}
+        base = costs["anthropic"]
+        assert base
+        assert {name: cost / base for name, cost in costs.items() if cost} == {
+            name: Decimal(premium) for name, premium in premiums.items()
+        }
+
+
+# --- the page
+
+
+@every_scenario
+def test_the_page_shows_what_the_file_sets(scenario: Scenario, tmp_path: Path) -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## `([\w-]+)`.*?\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL))
+    assert set(sections) == {one.name for one in SCENARIOS}
+    (shown,) = re.findall(r"```toml\n(.*?)```", sections[scenario.name], flags=re.DOTALL)
+    read = tomllib.loads(text_of(scenario))
+    assert tomllib.loads(shown) == {"routes": read["routes"], "classes": read["classes"]}
+    assert "docs/scenarios.md" in README.read_text(encoding="utf-8")
