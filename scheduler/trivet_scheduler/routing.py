@@ -184,7 +184,7 @@ def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | Non
     if needs.latency.lane not in route.lanes:
         return Refusal(route.name, Why.UNFIT, f"no {needs.latency.lane} worker serves it")
     gate = route.gate
-    if gate.wait_s > (0.0 if gate.shut or gate.state == "limited" else patience_s):
+    if gate.shut or gate.wait_s > (0.0 if gate.state == "limited" else patience_s):
         again = "next probe" if gate.shut else "next headroom"
         cause = f" ({gate.cause})" if gate.cause and gate.state != "recovering" else ""
         state = "limited" if gate.state in ("healthy", "recovering") else gate.state

@@ -11,6 +11,7 @@ from uuid_utils import uuid7
 
 from trivet_scheduler.fleet import Fleet, name_on_wire
 from trivet_scheduler.permits import Grant, Quota, Spent, Verdict, Want
+from trivet_scheduler.routing import SLOW_CALLS
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
@@ -24,6 +25,7 @@ from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_worker.calls import Failure
 from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, is_full_time
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
+from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
@@ -44,6 +46,16 @@ class _Wave:
     countdown: Countdown
 
 
+@dataclass(frozen=True, slots=True)
+class _RealtimeView:
+    """What a realtime call needs to know of the routes; nothing for the other classes."""
+
+    reserves: Mapping[str, float]
+    """The routes that could take the job if this one fails, with the seconds they would need."""
+    hedge_after_s: float | None
+    """What is slow for this route; None where no call gets a rival."""
+
+
 class ChunkRunner:
     """Runs chunks in the threads of Celery's pool, one thread per chunk."""
 
@@ -59,6 +71,7 @@ class ChunkRunner:
         flights: Flights,
         recorder: Recorder,
         lease: LeaseKeeper,
+        hedger: Hedger,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -68,6 +81,7 @@ class ChunkRunner:
         self._flights = flights
         self._recorder = recorder
         self._lease = lease
+        self._hedger = hedger
         self._holdings = holdings
         self._pricing = pricing
         self.stopping = threading.Event()
@@ -140,7 +154,7 @@ class ChunkRunner:
         try:
             tokens = [Token(job.id, job.take_up) for job in jobs]
             estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
-            fallbacks = self._fallbacks(wave)
+            view = self._realtime_view(wave)
             with self._store.write() as connection:
                 now = self._store.now(connection)
                 ids = [attempt_of(want) for want in wants]
@@ -156,7 +170,7 @@ class ChunkRunner:
         terms = self._settings.of_class(wave.chunk.latency)
         flights: list[Flight] = []
         for job in taken:
-            timeout_s = self._timeout_s(wave, job, now, fallbacks)
+            timeout_s = self._timeout_s(wave, job, now, view)
             flight = Flight(
                 job,
                 wave.site,
@@ -167,6 +181,7 @@ class ChunkRunner:
                 timeout_s,
                 job.probe or is_full_time(timeout_s, terms),
                 wave.countdown,
+                None if job.probe else view.hedge_after_s,
             )
             if timeout_s > 0:
                 flights.append(flight)
@@ -174,16 +189,17 @@ class ChunkRunner:
                 failure = Failure(Outcome.TIMEOUT, "no time was left for a call")
                 self._recorder.put(Landing(flight, failure, 0.0, called=False))
         self._flights.launch(flights)
+        if view.hedge_after_s is not None:
+            self._hedger.counted(len(flights))
 
-    def _fallbacks(self, wave: _Wave) -> dict[str, float]:
-        """The routes that could take a realtime job if this one fails, with the seconds they would need."""
-        if wave.chunk.latency is not Latency.REALTIME:
-            return {}
+    def _realtime_view(self, wave: _Wave) -> _RealtimeView:
+        if wave.chunk.latency is not Latency.REALTIME or wave.chunk.probe:
+            return _RealtimeView({}, None)
         try:
             candidates = self._fleet.candidates(wave.chunk.model)
         except redis.RedisError:
-            return {"": FALLBACK_RESERVE_S}
-        return {
+            return _RealtimeView({"": FALLBACK_RESERVE_S}, None)
+        reserves = {
             route.name: pace.p95_s if (pace := route.gate.pace(Latency.REALTIME)) else FALLBACK_RESERVE_S
             for route in candidates
             if route.name != wave.chunk.route
@@ -192,8 +208,12 @@ class ChunkRunner:
             and not route.gate.shut
             and wave.chunk.latency.lane in route.lanes
         }
+        own = next((r.gate.paces.get(Latency.REALTIME) for r in candidates if r.name == wave.chunk.route), None)
+        wanted = self._settings.of_class(wave.chunk.latency).hedge_share > 0 and bool(reserves)
+        usual_known = own is not None and own.calls >= SLOW_CALLS
+        return _RealtimeView(reserves, own.p95_s if own and usual_known and wanted else None)
 
-    def _timeout_s(self, wave: _Wave, job: Taken, now: float, fallbacks: Mapping[str, float]) -> float:
+    def _timeout_s(self, wave: _Wave, job: Taken, now: float, view: _RealtimeView) -> float:
         if job.probe:
             return self._settings.health.probe_timeout_s
         tried = job.tried.split(",")
@@ -203,7 +223,7 @@ class ChunkRunner:
             spent_s=job.round_spent_s,
             deadline_at=job.deadline_at,
             now=now,
-            reserve_s=min((seconds for name, seconds in fallbacks.items() if name not in tried), default=0.0),
+            reserve_s=min((seconds for name, seconds in view.reserves.items() if name not in tried), default=0.0),
         )
 
     def _return_unused(self, wave: _Wave, wants: Sequence[Want], grant: Grant) -> None:

@@ -54,7 +54,7 @@ def spent_of(landing: Landing, terms: ClassSettings) -> Spent:
             if outcome is Outcome.TIMEOUT and not flight.full_time:
                 verdict = Verdict.NEUTRAL
             # nobody knows what a call without an answer used: it is taken to have used it all
-            all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE)
+            all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED)
             return Spent(
                 want,
                 want.input_tokens if all_used else 0,
@@ -85,8 +85,11 @@ class Decisions:
         self._fleet = fleet
         self._settings = settings
 
-    def next_steps(self, group: Sequence[Landing]) -> list[Next]:
-        """For each call, in order, what becomes of its job. The routes are read once for all."""
+    def next_steps(self, group: Sequence[Landing]) -> list[Next | None]:
+        """For each call, in order, what becomes of its job; None where another call of it decides.
+
+        The routes are read once for all.
+        """
         models = {landing.flight.site.model for landing in group if isinstance(landing.result, Failure)}
         candidates: dict[str, list[Candidate]] = {}
         if models:
@@ -95,7 +98,10 @@ class Decisions:
             except (redis.RedisError, StoreUnavailable) as error:
                 log.error("the routes cannot be read, failed jobs go back to waiting: %s", error)
         now = time.time()
-        return [self._next(landing, candidates.get(landing.flight.site.model), now) for landing in group]
+        return [
+            self._next(landing, candidates.get(landing.flight.site.model), now) if landing.decides else None
+            for landing in group
+        ]
 
     def _next(self, landing: Landing, candidates: list[Candidate] | None, now: float) -> Next:
         match landing.result:
@@ -116,7 +122,7 @@ class Decisions:
         terms = self._settings.of_class(latency)
         # the budget bounds the work on a job; being told to wait is no work
         spent_s = job.round_spent_s + (0.0 if failure.outcome is Outcome.RATE_LIMITED else latency_s)
-        tried = tuple(job.tried.split(",")) if job.tried else ()
+        tried = (*(job.tried.split(",") if job.tried else ()), *flight.race.failed)
         standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at)
         failed = Failed(site.route, site.provider, failure.outcome, failure.message)
         choice = _NO_VIEW

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from trivet_scheduler.permits import Quota, Want
@@ -48,6 +48,16 @@ class Countdown:
             self._changed.wait_for(lambda: self._left == 0)
 
 
+@dataclass(slots=True)
+class Race:
+    """The calls of one job that are under way together. Touched on the event loop only."""
+
+    under_way: int = 0
+    decided: bool = False
+    failed: list[str] = field(default_factory=list)
+    """Routes whose call failed while another was still under way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flight:
     """One call to be made: the job, where, under which permit, and for how long at most."""
@@ -63,6 +73,15 @@ class Flight:
     full_time: bool
     """False where deadline or budget cut the call so short that running out of time says nothing of the route."""
     countdown: Countdown
+    hedge_after_s: float | None = None
+    """A call that takes longer than this is slow for its route; None: no rival is wanted."""
+    race: Race = field(default_factory=Race)
+    born_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def ends_at(self) -> float:
+        """When the guard around the call fires, on the monotonic clock, about."""
+        return self.born_at + self.timeout_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +93,21 @@ class Landing:
     latency_s: float
     called: bool = True
     """False where no time was left to make the call."""
+    decides: bool = True
+    """False where another call of the same job decided, or may still decide, what becomes of it."""
 
 
 class Flights:
     """The event loop of a worker process and the calls on it."""
 
-    def __init__(self, routes: Mapping[str, RouteSettings], on_landing: Callable[[Landing], None]) -> None:
+    def __init__(
+        self,
+        routes: Mapping[str, RouteSettings],
+        on_landing: Callable[[Landing], None],
+        on_slow: Callable[[Flight], None] = lambda _: None,
+    ) -> None:
         self._on_landing = on_landing
+        self._on_slow = on_slow
         self._routes = routes
         self._callers: dict[str, Caller] = {}
         self._under_way: dict[str, tuple[str, asyncio.Task[Answer | Failure]]] = {}
@@ -95,6 +122,10 @@ class Flights:
     def launch(self, flights: Sequence[Flight]) -> None:
         """Make these calls. Returns at once; each ends in one landing."""
         self._loop.call_soon_threadsafe(self._launch, flights)
+
+    def join(self, rival: Flight) -> None:
+        """Make a second call for a job whose first is still under way. It, too, ends in one landing."""
+        self._loop.call_soon_threadsafe(self._join, rival)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Drop the calls of these jobs."""
@@ -113,10 +144,24 @@ class Flights:
 
     def _launch(self, flights: Sequence[Flight]) -> None:
         for flight in flights:
+            flight.race.under_way += 1
+            if flight.hedge_after_s is not None and flight.hedge_after_s < flight.timeout_s:
+                self._loop.call_later(flight.hedge_after_s, self._slow, flight)
             task = self._loop.create_task(self._call(flight))
             self._under_way[flight.job.attempt_id] = (flight.job.id, task)
             # a callback, because a task cancelled before its first step runs none of its own code
             task.add_done_callback(partial(self._land, flight, time.perf_counter()))
+
+    def _slow(self, flight: Flight) -> None:
+        if flight.job.attempt_id in self._under_way:
+            self._on_slow(flight)
+
+    def _join(self, rival: Flight) -> None:
+        if rival.race.decided:
+            failure = Failure(Outcome.CANCELLED, "another call had answered")
+            self._on_landing(Landing(rival, failure, 0.0, called=False, decides=False))
+        else:
+            self._launch([rival])
 
     def _cancel(self, job_ids: Container[str]) -> None:
         for job_id, task in list(self._under_way.values()):
@@ -125,17 +170,22 @@ class Flights:
 
     def _land(self, flight: Flight, started: float, task: "asyncio.Task[Answer | Failure]") -> None:
         self._under_way.pop(flight.job.attempt_id, None)
-        latency_s = time.perf_counter() - started
-        if task.cancelled():
-            self._on_landing(Landing(flight, Failure(Outcome.CANCELLED, "dropped on our side"), latency_s))
-            return
-        error = task.exception()
-        if error is None:
-            self._on_landing(Landing(flight, task.result(), latency_s))
-            return
-        place = place_of(error)
-        log.error("the call %s ended in a fault of Trivet's own: %s", flight.job.attempt_id, place)
-        self._on_landing(Landing(flight, Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}"), latency_s))
+        result = _result_of(task, flight.job.attempt_id)
+        decides = self._decide(flight, result)
+        self._on_landing(Landing(flight, result, time.perf_counter() - started, decides=decides))
+
+    def _decide(self, flight: Flight, result: Answer | Failure) -> bool:
+        """Whether this call decides what becomes of its job: the first answer does, or the last failure."""
+        race = flight.race
+        race.under_way -= 1
+        if race.decided:
+            return False
+        race.decided = isinstance(result, Answer) or race.under_way == 0
+        if not race.decided:
+            race.failed.append(flight.site.route)
+        elif race.under_way:
+            self._cancel([flight.job.id])
+        return race.decided
 
     async def _call(self, flight: Flight) -> Answer | Failure:
         caller = self._callers[flight.site.route]
@@ -150,6 +200,17 @@ class Flights:
     async def _close_callers(self) -> None:
         for caller in self._callers.values():
             await caller.close()
+
+
+def _result_of(task: "asyncio.Task[Answer | Failure]", attempt_id: str) -> Answer | Failure:
+    if task.cancelled():
+        return Failure(Outcome.CANCELLED, "dropped on our side")
+    error = task.exception()
+    if error is None:
+        return task.result()
+    place = place_of(error)
+    log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place)
+    return Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}")
 
 
 def _quietly(closing: "Future[None]") -> None:

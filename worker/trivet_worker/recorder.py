@@ -129,7 +129,7 @@ class Recorder:
             written = self._commit(finished, changes)
         finally:
             # before the next attempts are sent: this process may take one up at once, and holds it anew from then on
-            self._holdings.discard(landing.flight.job.id for landing in group)
+            self._holdings.discard(landing.flight.job.id for landing in group if landing.decides)
         self._send_on(group, written)
         self._notify(written, any(isinstance(f.next, Wait) for f in finished))
 
@@ -182,6 +182,7 @@ class Recorder:
                 landing.flight.site.lease_id,
                 self._settlement(landing),
                 step,
+                landing.flight.site.route,
             )
             for landing, step in zip(group, self._decisions.next_steps(group), strict=True)
         ]
@@ -255,7 +256,7 @@ class Recorder:
         """Send the next attempts to their routes, failed jobs of a chunk together."""
         if not written.gone_on:
             return
-        flights = {landing.flight.job.id: landing.flight for landing in group}
+        flights = {landing.flight.job.id: landing.flight for landing in group if landing.decides}
         jobs: dict[tuple[str, Latency, str], list[Claimed]] = defaultdict(list)
         for finished in written.gone_on:
             assert isinstance(finished.next, GoOn)

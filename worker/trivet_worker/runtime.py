@@ -14,6 +14,7 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 from trivet_worker.chunk_run import ChunkRunner
 from trivet_worker.flights import Flights
+from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
@@ -39,7 +40,9 @@ class Runtime:
         self._recorder = Recorder(
             self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane]
         )
-        self._flights = Flights(self._served, self._recorder.put)
+        self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
+        self._flights = Flights(self._served, self._recorder.put, self._hedger.ask)
+        self._hedger.attach(self._flights)
         self._lease = LeaseKeeper(
             self._store,
             settings.leases,
@@ -63,6 +66,7 @@ class Runtime:
             self._flights,
             self._recorder,
             self._lease,
+            self._hedger,
         )
 
     def start(self) -> None:
@@ -92,6 +96,7 @@ class Runtime:
 
     def close(self) -> None:
         """End every part; the calls are over by now."""
+        self._hedger.close()
         self._recorder.close()
         self._lease.close()
         self._flights.close()

@@ -16,8 +16,11 @@ from trivet_tasks.store import batches
 from trivet_tasks.store.engine import Store
 
 _ATTEMPTS = text("SELECT id, job_id, outcome FROM attempts")
-_NOT_ENDED = text("SELECT count(*) FROM jobs WHERE ended_at IS NULL")
-_ROWS = text("SELECT count(*) FROM jobs")
+# probes come and go beside the demo's jobs
+_NOT_ENDED = text(
+    "SELECT count(*) FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE j.ended_at IS NULL AND NOT f.probe"
+)
+_ROWS = text("SELECT count(*) FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE NOT f.probe")
 
 _PAID_AGAIN_WITH_REASON = frozenset({Outcome.TIMEOUT, Outcome.UNKNOWN, Outcome.CANCELLED})
 """What an earlier attempt must have ended as for a second answer to be right: nobody on our side saw the first."""

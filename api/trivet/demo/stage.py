@@ -16,9 +16,10 @@ ANTHROPIC, BEDROCK, VERTEX = "anthropic", "bedrock-us-east-1", "vertex-global"
 """The routes, by their names in `trivet.simulated.ROUTES`."""
 
 _CONFIG = """\
-# Written by `trivet demo`. Probes and rests are shorter than the defaults, so that less than a minute shows them all.
+# Written by `trivet demo`. Probes and steps are shorter than the defaults, so that less than a minute shows them all.
 [health]
 probe_interval_s = 1.5
+recovery_step_s = 2
 
 [worker]
 shutdown_grace_s = 2

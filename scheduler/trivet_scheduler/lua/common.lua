@@ -16,12 +16,15 @@
 -- KEYS[3]  meter of the account's limits, of one model or of a group of them: a hash
 --            r i o at      level of requests, input tokens and output tokens, and when they were reckoned
 --            lr li lo      limits a minute as the provider states them
---            br bi bo      what a large call needs
+--            second        of the newest slot of the last minute
+--            r0 i0 o0 …    what was granted in a second, in the slot of that second modulo their number
+--            ur ui uo      the sums over all slots
 --            closed_until, limited, cause   limited by the provider until then; times in a row
 --            window, threshold   calls in flight that the provider was found to bear; missing = not found yet
--- KEYS[4]  calls in flight: a sorted set of permit ids by the time at which they count as lost
+-- KEYS[4]  calls in flight under the meter: a sorted set of permit ids by the time at which they count as lost
 -- KEYS[5]  epoch: missing = the shared state lost its memory
 -- KEYS[6]  unwell: the set of gates that are not healthy
+-- KEYS[7]  calls in flight of the model alone; the same key as KEYS[4] where it shares its limits with no other
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 
@@ -30,19 +33,18 @@ local function number(value, otherwise) return tonumber(value or '') or otherwis
 
 -- The buckets as they stand now. `limits`: configured ones a minute, 0 = none.
 local function read_meter(limits, burst)
-    local stored = redis.call('HMGET', KEYS[3], 'r', 'i', 'o', 'at', 'lr', 'li', 'lo', 'br', 'bi', 'bo')
+    local stored = redis.call('HMGET', KEYS[3], 'r', 'i', 'o', 'at', 'lr', 'li', 'lo')
     local at = math.max(now, number(stored[4], now)) -- ahead of now while the provider keeps it closed
     local passed = math.max(0, now - number(stored[4], now))
-    local meter = { at = at, rate = {}, full = {}, have = {}, big = {} }
+    local meter = { at = at, limit = {}, rate = {}, full = {}, have = {} }
     for k = 1, 3 do
         local limit, learned = limits[k], number(stored[4 + k], 0)
         if learned > 0 and (limit == 0 or learned < limit) then limit = learned end
         local full = limit * burst / 60
         if k == 1 and limit > 0 then full = math.max(full, 1) end
-        meter.big[k] = number(stored[7 + k], 0)
-        -- a rolling minute sees the refill of a minute and one burst, or one large call: together they are the limit
-        local rate = math.max((limit - math.max(full, meter.big[k])) / 60, limit / 120)
-        meter.rate[k], meter.full[k] = rate, full
+        -- a rolling minute sees the refill of a minute and one burst: together they are the limit
+        local rate = math.max((limit - full) / 60, limit / 62)
+        meter.limit[k], meter.rate[k], meter.full[k] = limit, rate, full
         meter.have[k] = math.min(full, number(stored[k], full) + passed * rate)
     end
     return meter
@@ -50,19 +52,87 @@ end
 
 local function write_meter(meter)
     redis.call('HSET', KEYS[3], 'at', text(meter.at), 'r', text(meter.have[1]), 'i', text(meter.have[2]),
-        'o', text(meter.have[3]), 'br', text(meter.big[1]), 'bi', text(meter.big[2]), 'bo', text(meter.big[3]))
+        'o', text(meter.have[3]))
 end
 
--- Calls that may be in flight: what is configured, what the provider was found to bear, what a recovering route gets.
+-- The last minute, second by second: what a limit really says. The buckets spread calls evenly; beside a call larger than
+-- a burst they would let more through than a rolling minute may hold.
+local KINDS = { 'r', 'i', 'o' }
+local SLOTS = 61 -- the running second included: every rolling minute lies within them
+
+local function slot_of(kind, second) return kind .. second % SLOTS end
+
+local function read_minute()
+    local running = math.floor(now)
+    local stored = redis.call('HMGET', KEYS[3], 'second', 'ur', 'ui', 'uo')
+    local last = number(stored[1], running)
+    local minute = { second = math.max(running, last), used = {} }
+    for k = 1, 3 do minute.used[k] = number(stored[1 + k], 0) end
+    if running == last then return minute end
+    local old = {}
+    for second = last + 1, math.min(running, last + SLOTS) do
+        for _, kind in ipairs(KINDS) do old[#old + 1] = slot_of(kind, second) end
+    end
+    if #old == 0 then return minute end -- the clock was set back
+    for n, amount in ipairs(redis.call('HMGET', KEYS[3], unpack(old))) do
+        local k = (n - 1) % 3 + 1
+        minute.used[k] = minute.used[k] - number(amount, 0)
+    end
+    redis.call('HDEL', KEYS[3], unpack(old))
+    redis.call('HSET', KEYS[3], 'second', minute.second,
+        'ur', minute.used[1], 'ui', minute.used[2], 'uo', minute.used[3])
+    return minute
+end
+
+-- Count calls of that second, or what of them was given back (less than nothing).
+local function count(minute, second, amounts)
+    if second > minute.second or second <= minute.second - SLOTS then return end
+    redis.call('HSETNX', KEYS[3], 'second', minute.second)
+    for k, kind in ipairs(KINDS) do
+        if amounts[k] ~= 0 then
+            redis.call('HINCRBY', KEYS[3], slot_of(kind, second), amounts[k])
+            redis.call('HINCRBY', KEYS[3], 'u' .. kind, amounts[k])
+            minute.used[k] = minute.used[k] + amounts[k]
+        end
+    end
+end
+
+-- Seconds until so much of the last minute is more than a minute ago.
+local function until_free(minute, k, amount)
+    local names, oldest = {}, minute.second - SLOTS + 1
+    for n = 1, SLOTS do names[n] = slot_of(KINDS[k], oldest + n - 1) end
+    for n, granted in ipairs(redis.call('HMGET', KEYS[3], unpack(names))) do
+        amount = amount - number(granted, 0)
+        if amount <= 0 then return oldest + n - 1 + SLOTS - now end
+    end
+    return SLOTS
+end
+
+-- Seconds until a call may go by limit k, 0 = now. One larger than a burst needs not wait until it is saved up, which
+-- smaller ones would never let happen: it goes as they do when there is something in the bucket, and leaves a debt.
+local function wait_for(meter, minute, k, need)
+    if meter.limit[k] == 0 then return 0 end
+    local missing = math.min(need, 1, meter.full[k]) - meter.have[k]
+    local wait = missing > 1e-6 and missing / meter.rate[k] or 0
+    local beyond = minute.used[k] + need - meter.limit[k]
+    if beyond > 1e-6 and minute.used[k] > 0 then -- one larger than the limit itself goes alone
+        wait = math.max(wait, until_free(minute, k, math.min(beyond, minute.used[k])))
+    end
+    return wait
+end
+
+-- Calls that may be in flight, by what is configured and what the provider was found to bear; and, of the model alone,
+-- by what a recovering one gets.
 local function places(most)
     local window = number(redis.call('HGET', KEYS[3], 'window'), most)
-    local free = math.min(most, math.max(1, math.floor(window)))
+    local all = math.min(most, math.max(1, math.floor(window)))
+    local mine = all
     for level = 1, 2 do
         local gate = redis.call('HMGET', KEYS[level], 'state', 'share', 'ramp')
         if gate[1] == 'recovering' then
             -- never at once: one, then two more for every good answer, up to the share
-            free = math.min(free, math.max(1, math.floor(most * number(gate[2], 1))), 1 + 2 * number(gate[3], 0))
+            mine = math.min(mine, math.max(1, math.floor(most * number(gate[2], 1))), 1 + 2 * number(gate[3], 0))
         end
     end
-    return free
+    return all, mine
 end

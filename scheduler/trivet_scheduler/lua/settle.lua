@@ -1,6 +1,6 @@
 -- Give permits back and tell gates and meter what came of the calls, for a group of calls of one (route, model, class).
 --
--- KEYS     as in common.lua; KEYS[7] samples: a list of "when:seconds" of the class's calls
+-- KEYS     as in common.lua; KEYS[8] samples: a list of "when:seconds" of the class's calls
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute  4 seconds of burst  5 most calls in flight
 --          6 failures in a row that open  7 seconds to the next probe  8 longest pause of an unusable route
 --          9 seconds a limited route rests when the provider did not say
@@ -35,7 +35,7 @@ local slot = math.floor(now / width)
 local calls, failed, new_calls, new_failed = 0, 0, 0, 0
 for n = 0, 6 do
     local at, of, bad = string.match(redis.call('HGET', KEYS[1], 'w' .. n) or '', '(%d+):(%d+):(%d+)')
-    if at and tonumber(at) > slot - 6 then
+    if at and tonumber(at) > slot - 6 and tonumber(at) <= slot then -- later ones are of another width of window
         calls, failed = calls + tonumber(of), failed + tonumber(bad)
         if tonumber(at) == slot then new_calls, new_failed = tonumber(of), tonumber(bad) end
     end
@@ -133,6 +133,7 @@ local function bad(is_probe, cause)
 end
 
 local meter = read_meter({ tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) }, tonumber(ARGV[4]))
+local minute = read_minute()
 local in_flight = redis.call('ZCARD', KEYS[4])
 
 -- additive increase: by one a round trip or a fiftieth of the whole, twice as fast up to the threshold
@@ -177,15 +178,16 @@ end
 local back, samples, goods = { 0, 0, 0 }, {}, 0
 for base = first, #ARGV, PER_CALL do
     local permit, verdict, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8]
+    local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)%.?(%d*)') }
     if redis.call('ZREM', KEYS[4], permit) == 1 then -- given back twice it flows back once
-        back[2] = back[2] + tonumber(ARGV[base + 1])
-        back[3] = back[3] + tonumber(ARGV[base + 2])
-        if verdict == 'unused' then back[1] = back[1] + 1 end
+        local unused = { verdict == 'unused' and 1 or 0, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]) }
+        for k = 1, 3 do back[k] = back[k] + unused[k] end
+        count(minute, number(generation[3], 0), { -unused[1], -unused[2], -unused[3] })
     end
+    redis.call('ZREM', KEYS[7], permit)
     if tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
 
     local mine, probe = {}, {}
-    local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)') }
     for level = 1, 2 do
         local gate = redis.call('HMGET', KEYS[level], 'gen', 'probe')
         mine[level] = generation[level] == (gate[1] or '0')
@@ -207,6 +209,7 @@ for base = first, #ARGV, PER_CALL do
             counted(true)
             bad(probe[1], cause)
         end
+        if probe[2] then redis.call('HDEL', KEYS[2], 'goods') end -- good ones in a row
     elseif verdict == 'limited' then
         limited(tonumber(ARGV[base + 4]), ARGV[base + 6], cause)
     elseif verdict == 'unusable_model' then
@@ -234,11 +237,11 @@ end
 write_meter(meter)
 
 if #samples > 0 then
-    redis.call('LPUSH', KEYS[7], unpack(samples))
-    redis.call('LTRIM', KEYS[7], 0, SAMPLES - 1)
-    redis.call('EXPIRE', KEYS[7], 3600)
+    redis.call('LPUSH', KEYS[8], unpack(samples))
+    redis.call('LTRIM', KEYS[8], 0, SAMPLES - 1)
+    redis.call('EXPIRE', KEYS[8], 3600)
     local seconds = {}
-    for _, sample in ipairs(redis.call('LRANGE', KEYS[7], 0, -1)) do
+    for _, sample in ipairs(redis.call('LRANGE', KEYS[8], 0, -1)) do
         local at, took = string.match(sample, '([^:]+):([^:]+)')
         if now - tonumber(at) <= SAMPLE_AGE then seconds[#seconds + 1] = tonumber(took) end
     end

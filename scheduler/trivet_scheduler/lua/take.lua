@@ -3,7 +3,7 @@
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute (0 = no limit)  4 seconds of burst
 --          5 most calls in flight  6 seconds a permit lives  7 token of the probe that this is, or nothing
 --          8.. permit id, input tokens, output tokens; repeated
--- Returns  { granted, milliseconds until the next may fit, reason, generation }
+-- Returns  { granted, milliseconds until the next may fit, reason, generation: of both gates, and the second of the meter }
 local wanted = (#ARGV - 7) / 3
 local token = ARGV[7]
 
@@ -32,49 +32,48 @@ end
 
 -- calls whose worker never gave the permit back
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
-local free = places(tonumber(ARGV[5])) - redis.call('ZCARD', KEYS[4])
+redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
+local all, mine = places(tonumber(ARGV[5]))
+local free = math.min(all - redis.call('ZCARD', KEYS[4]), mine - redis.call('ZCARD', KEYS[7]))
 if free <= 0 then
     return refuse(0.05, 'concurrency')
 end
 
 local why = { 'requests', 'input_tokens', 'output_tokens' }
 local meter = read_meter({ tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) }, tonumber(ARGV[4]))
+local minute = read_minute()
 local granted, wait, reason = 0, 0, ''
 for n = 1, math.min(wanted, free) do
     local base = 8 + (n - 1) * 3
     local need = { 1, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]) }
     local fits = true
     for k = 1, 3 do
-        -- a call larger than the whole bucket goes when the bucket is full, and leaves a debt
-        local missing = math.min(need[k], meter.full[k]) - meter.have[k]
-        if meter.rate[k] > 0 and missing > 1e-6 then
+        local seconds = wait_for(meter, minute, k, need[k])
+        if seconds > 0 then
             fits = false
-            if missing / meter.rate[k] > wait then
-                wait, reason = missing / meter.rate[k], why[k]
-            end
+            if seconds > wait then wait, reason = seconds, why[k] end
         end
     end
     if not fits then break end
     for k = 1, 3 do
         -- what nothing limits runs up no debt, or a limit set later would begin with it
         if meter.rate[k] > 0 then meter.have[k] = meter.have[k] - need[k] end
-        meter.big[k] = math.max(need[k], meter.big[k] * 0.99 + need[k] * 0.01)
     end
+    count(minute, minute.second, need)
     redis.call('ZADD', KEYS[4], now + tonumber(ARGV[6]), ARGV[base])
+    redis.call('ZADD', KEYS[7], now + tonumber(ARGV[6]), ARGV[base])
     granted = granted + 1
 end
 write_meter(meter)
-if granted > 0 then
-    redis.call('PEXPIRE', KEYS[4], math.ceil(tonumber(ARGV[6]) * 1000) + 60000)
-    if token ~= '' then
-        for level = 1, 2 do
-            -- from now on it goes by its permit, so a second message with the token makes no second call
-            if redis.call('HGET', KEYS[level], 'probe') == token then
-                redis.call('HSET', KEYS[level], 'probe', ARGV[8])
-            end
+if granted > 0 and token ~= '' then
+    for level = 1, 2 do
+        -- from now on it goes by its permit, so a second message with the token makes no second call
+        if redis.call('HGET', KEYS[level], 'probe') == token then
+            redis.call('HSET', KEYS[level], 'probe', ARGV[8])
         end
     end
-elseif reason == '' then
+elseif granted == 0 and reason == '' then
     wait, reason = 0.05, 'concurrency'
 end
-return { granted, math.ceil(wait * 1000), reason, generation[1] .. '.' .. generation[2] }
+return { granted, math.ceil(wait * 1000), reason,
+    string.format('%s.%s.%d', generation[1], generation[2], minute.second) }

@@ -20,22 +20,25 @@ for level = 1, 2 do
     end
 end
 local meter = read_meter({ tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) }, tonumber(ARGV[4]))
-local levels, rates = {}, {}
+local minute = read_minute()
+local levels, rates, full = {}, {}, 0
 for k = 1, 3 do
     if meter.rate[k] > 0 then
-        levels[k], rates[k] = text(meter.have[k]), text(meter.rate[k])
-        if wait == 0 and meter.have[k] < 1 then wait = math.max(wait, (1 - meter.have[k]) / meter.rate[k]) end
+        levels[k] = text(math.min(meter.have[k], meter.limit[k] - minute.used[k]))
+        rates[k] = text(meter.rate[k])
+        full = math.max(full, wait_for(meter, minute, k, 1))
     else
         levels[k], rates[k] = '', ''
     end
 end
+if wait == 0 then wait = full end
 local slot, calls, failed = math.floor(now / (tonumber(ARGV[6]) / 6)), 0, 0
 local latencies = {}
 local gate = redis.call('HGETALL', KEYS[1])
 for n = 1, #gate, 2 do
     if string.match(gate[n], '^w%d$') then
         local at, of, bad = string.match(gate[n + 1], '(%d+):(%d+):(%d+)')
-        if tonumber(at) > slot - 6 then calls, failed = calls + tonumber(of), failed + tonumber(bad) end
+        if tonumber(at) > slot - 6 and tonumber(at) <= slot then calls, failed = calls + tonumber(of), failed + tonumber(bad) end
     elseif string.match(gate[n], ':') then
         latencies[#latencies + 1] = gate[n]
         latencies[#latencies + 1] = gate[n + 1]
@@ -43,5 +46,7 @@ for n = 1, #gate, 2 do
 end
 -- without those whose holder died, which only a taker removes: a dispatcher that counted them would send nobody to take
 local in_flight = redis.call('ZCOUNT', KEYS[4], '(' .. text(now), '+inf')
-return { redis.call('EXISTS', KEYS[5]), state, cause, text(wait), in_flight, places(tonumber(ARGV[5])), levels, rates,
-    calls, failed, text(share), since, text(now), latencies }
+local of_model = redis.call('ZCOUNT', KEYS[7], '(' .. text(now), '+inf')
+local all, mine = places(tonumber(ARGV[5]))
+if mine - of_model < all - in_flight then in_flight, all = of_model, mine end
+return { redis.call('EXISTS', KEYS[5]), state, cause, text(wait), in_flight, all, levels, rates, calls, failed, text(share), since, text(now), latencies }

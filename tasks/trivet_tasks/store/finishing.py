@@ -74,13 +74,15 @@ Next = End | GoOn | Wait
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A call that is over and what follows for its job."""
+    """A call that is over and what follows for its job; nothing does where another call of it decides."""
 
     job_id: str
     take_up: int
     lease_id: str
     settlement: Settlement
-    next: Next
+    next: Next | None
+    route: str | None = None
+    """Where the call went; None: where the job was dispatched to. A rival's call went elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,8 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     waits: list[dict[str, object]] = []
     refused: list[str] = []
     for finished in group:
+        if finished.next is None:
+            continue
         row = current.get(finished.job_id)
         if row is None or (row.take_up, row.lease_id, row.state) != (finished.take_up, finished.lease_id, "running"):
             refused.append(finished.job_id)
@@ -181,7 +185,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
             step = End(JobState.CANCELLED)
         match step:
             case End():
-                ended.append(Ended(row.id, row.batch_id, row.created_at, step, row.route))
+                ended.append(Ended(row.id, row.batch_id, row.created_at, step, finished.route or row.route))
             case GoOn():
                 gone_on.append(finished)
             case Wait():

@@ -64,6 +64,8 @@ _TAKE = text(
               input_estimate, max_tokens, suspect
     """
 ).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
+_HELD = "SELECT id FROM jobs WHERE id = :id AND take_up = :take_up AND lease_id = :lease_id AND state = 'running'"
+_COUNT_ATTEMPT = text("UPDATE jobs SET attempts = attempts + 1 WHERE id = :id")
 _REQUESTS = text(
     """
     SELECT r.job_id, r.body, f.residency, f.compliance, f.features, f.probe
@@ -120,29 +122,50 @@ def take_up(
         )
         for row in rows
     ]
-    connection.execute(
-        insert(attempts),
-        [
-            {
-                "id": job.attempt_id,
-                "job_id": job.id,
-                "take_up": job.take_up,
-                "round": job.round,
-                "lease_id": site.lease_id,
-                "route": site.route,
-                "provider": site.provider,
-                "model": site.model,
-                "wire_model": site.wire_model,
-                "latency": site.latency,
-                "started_at": now,
-                "cost_usd": estimate_of[job.id],
-                "estimated": True,
-                "purpose": "probe" if job.probe else "job",
-            }
-            for job in taken
-        ],
-    )
+    new = [_row(site, job, job.attempt_id, now, estimate_of[job.id], "probe" if job.probe else "job") for job in taken]
+    connection.execute(insert(attempts), new)
     return taken
+
+
+def add_attempt(
+    connection: Connection,
+    site: Worksite,
+    job: Taken,
+    attempt_id: str,
+    *,
+    now: float,
+    estimate: Decimal | None,
+    purpose: str,
+) -> bool:
+    """Write the row of a further attempt of a job that this worker holds. False when it does not any more."""
+    hold = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+    token = {"id": job.id, "take_up": job.take_up, "lease_id": site.lease_id}
+    if connection.execute(text(_HELD + hold), token).one_or_none() is None:
+        return False
+    connection.execute(insert(attempts), [_row(site, job, attempt_id, now, estimate, purpose)])
+    connection.execute(_COUNT_ATTEMPT, {"id": job.id})
+    return True
+
+
+def _row(
+    site: Worksite, job: Taken, attempt_id: str, now: float, estimate: Decimal | None, purpose: str
+) -> dict[str, object]:
+    return {
+        "id": attempt_id,
+        "job_id": job.id,
+        "take_up": job.take_up,
+        "round": job.round,
+        "lease_id": site.lease_id,
+        "route": site.route,
+        "provider": site.provider,
+        "model": site.model,
+        "wire_model": site.wire_model,
+        "latency": site.latency,
+        "started_at": now,
+        "cost_usd": estimate,
+        "estimated": True,
+        "purpose": purpose,
+    }
 
 
 def give_back(connection: Connection, tokens: Sequence[Token]) -> None:

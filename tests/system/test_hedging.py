@@ -1,0 +1,87 @@
+"""A rival for slow realtime calls, through the whole system: it saves the answer's time, and both calls are in the books."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Row, text
+from tests.postgres import PostgresServer
+
+from trivet.testing import QUICK, RunningTrivet, running_trivet
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+
+TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "realtime"}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def hedging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
+    """A Trivet that may give every second realtime call a rival."""
+    url = ""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        url = server.create_database("hedging")
+        store = Store(url)
+        upgrade(store)
+        store.close()
+    folder: Path = tmp_path_factory.mktemp("hedging")
+    sections = {**QUICK, "classes.realtime": {"hedge_share": 0.5, "order": "priority"}}
+    first = {"anthropic": {"priority": 1}, "bedrock-us-east-1": {"priority": 2}, "vertex-global": {"priority": 3}}
+    with running_trivet(folder, store_url=url, sections=sections, route_settings=first) as running:
+        yield running
+
+
+def test_a_slow_call_gets_a_rival_and_the_first_answer_wins(hedging: RunningTrivet) -> None:
+    for number in range(12):  # the route must be known before a call can be called slow
+        assert hedging.client.submit(f"Known {number}", **TERMS).result(timeout=10).route == "anthropic"
+    hedging.simulator.fault("anthropic", "slow_first_byte", seconds=1.9)
+    result = hedging.client.submit("Slow", **TERMS).result(timeout=10)
+    assert (result.status, result.route) == ("succeeded", "bedrock-us-east-1")
+    assert result.latency_s < 1.9
+    found = _settled(hedging, result.id)
+    assert (found["job"].route, found["hedge"].route) == ("anthropic", "bedrock-us-east-1")
+    assert (found["job"].outcome, bool(found["job"].estimated)) == ("cancelled", True)
+    assert found["job"].cost_usd > 0, "nobody knows what the provider billed of the dropped call"
+    assert (found["hedge"].outcome, bool(found["hedge"].estimated)) == ("succeeded", False)
+    sent = {call.attempt for call in hedging.simulator.calls() if call.attempt}
+    assert {attempt.id for attempt in result.attempts} <= sent
+
+
+def _settled(trivet: RunningTrivet, job_id: str) -> dict[str, Row[Any]]:
+    """The job's attempts by purpose, once all are settled: the loser's may be a moment later than the result."""
+    statement = text("SELECT purpose, route, outcome, cost_usd, estimated FROM attempts WHERE job_id = :id")
+    until = time.monotonic() + 10
+    while True:
+        with trivet.client._connections.store.read() as connection:
+            rows = connection.execute(statement, {"id": job_id}).all()
+        if all(row.outcome for row in rows):
+            return {row.purpose: row for row in rows}
+        assert time.monotonic() < until, rows
+        time.sleep(0.02)
+
+
+def test_when_the_rival_fails_the_first_call_still_counts(hedging: RunningTrivet) -> None:
+    hedging.reset()
+    for number in range(12):
+        hedging.client.submit(f"Known again {number}", **TERMS).result(timeout=10)
+    hedging.simulator.fault("anthropic", "slow_first_byte", seconds=1.2)
+    hedging.simulator.fault("bedrock", "server_error")
+    result = hedging.client.submit("Slow too", **TERMS).result(timeout=10)
+    assert (result.status, result.route) == ("succeeded", "anthropic")
+    found = _settled(hedging, result.id)
+    assert (found["job"].outcome, found["hedge"].outcome) == ("succeeded", "server_error")
+
+
+def test_rivals_are_at_most_the_set_share_of_the_calls(hedging: RunningTrivet) -> None:
+    hedging.reset()
+    for number in range(6):
+        hedging.client.submit(f"Quick {number}", **TERMS).result(timeout=10)
+    hedging.simulator.fault("anthropic", "slow_first_byte", seconds=0.8)
+    for number in range(8):
+        hedging.client.submit(f"Slow {number}", **TERMS).result(timeout=10)
+    with hedging.client._connections.store.read() as connection:
+        found = connection.execute(text("SELECT purpose, count(*) AS calls FROM attempts GROUP BY purpose"))
+        counts = {row.purpose: row.calls for row in found}
+    assert 0 < counts["hedge"] <= 0.5 * counts["job"]

@@ -1,0 +1,171 @@
+"""Hedging: a realtime call that is slower than its route usually is gets a rival on a second route; the first answer wins.
+
+The rival is an attempt of its own, with a permit, a row and a price; the loser is dropped and its cost, which nobody
+knows exactly, is written down as an estimate.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import redis
+from uuid_utils import uuid7
+
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.permits import Quota, Spent, Verdict, Want
+from trivet_scheduler.routing import Candidate, Needs, choose, load_of
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.faults import place_of
+from trivet_tasks.latency import Latency
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.taking import Worksite, add_attempt
+from trivet_worker.flights import Flight, Flights
+from trivet_worker.pricing import Pricing
+from trivet_worker.slots import Slots
+
+log = logging.getLogger("trivet.worker")
+
+THREADS = 4
+LEAST_S = 0.05
+"""A rival with less time than this is not worth its cost."""
+
+
+class Hedger:
+    """Starts rivals, at most the set share of the class's calls. One per worker process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        fleet: Fleet,
+        slots: Slots,
+        pricing: Pricing,
+        served: Mapping[str, RouteSettings],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._fleet = fleet
+        self._slots = slots
+        self._pricing = pricing
+        self._served = served
+        self._flights: Flights | None = None
+        self._calls = 0
+        self._hedged = 0
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="trivet-hedge")
+
+    def attach(self, flights: Flights) -> None:
+        """Where rivals are launched."""
+        self._flights = flights
+
+    def counted(self, calls: int) -> None:
+        """So many first calls were made; the share is of these."""
+        with self._lock:
+            self._calls += calls
+
+    def ask(self, flight: Flight) -> None:
+        """The call is slow: give it a rival, if one may be had. Returns at once; called from the event loop."""
+        with self._lock:
+            share = self._settings.of_class(Latency(flight.site.latency)).hedge_share
+            if self._hedged + 1 > share * self._calls:
+                return
+            self._hedged += 1
+        self._threads.submit(self._hedge_safely, flight, time.monotonic())
+
+    def close(self) -> None:
+        """No more rivals."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _hedge_safely(self, flight: Flight, asked: float) -> None:
+        launched = False
+        try:
+            launched = self._hedge(flight, asked)
+        except (redis.RedisError, StoreUnavailable) as error:
+            log.error("no rival for a slow call: %s", error)
+        except Exception as error:  # the first call goes on all the same
+            log.error("no rival for a slow call, by a fault of Trivet's own: %s", place_of(error))
+        if not launched:
+            with self._lock:
+                self._hedged -= 1
+
+    def _hedge(self, flight: Flight, asked: float) -> bool:
+        route = self._second(flight)
+        if route is None or route.wire_model is None or self._slots.take(1, 0) == 0:
+            return False
+        site = Worksite(
+            flight.site.lease_id,
+            route.name,
+            route.settings.provider,
+            flight.site.model,
+            route.wire_model,
+            flight.site.latency,
+        )
+        quota = Quota.of(route.settings, site.model)
+        attempt_id = uuid7().hex
+        want = Want(f"{site.lease_id}:{attempt_id}", flight.job.input_estimate, flight.job.max_tokens)
+        left_s = flight.ends_at - time.monotonic()
+        launched = False
+        generation = ""
+        try:
+            if left_s < LEAST_S:
+                return False
+            grant = self._fleet.limits.take(route.name, site.model, quota, [want], left_s)
+            generation = grant.generation
+            if not grant.granted:
+                return False
+            try:
+                launched = self._write(flight, site, route, attempt_id)
+            finally:
+                if not launched:
+                    unused = Spent(want, 0, 0, Verdict.UNUSED, generation=generation)
+                    self._fleet.limits.settle(route.name, site.model, Latency(site.latency), quota, [unused])
+        finally:
+            if not launched:
+                self._slots.give(1)
+        rival = replace(
+            flight,
+            job=flight.job._replace(attempt_id=attempt_id),
+            site=site,
+            route=route.settings,
+            quota=quota,
+            want=want,
+            generation=generation,
+            timeout_s=flight.ends_at - time.monotonic(),
+            hedge_after_s=None,
+        )
+        assert self._flights is not None
+        flight.countdown.add(1)
+        self._flights.join(rival)
+        log.info(
+            "a call on %s is slow: asked %s too, %.0f ms later",
+            flight.site.route,
+            route.name,
+            1e3 * (time.monotonic() - asked),
+        )
+        return True
+
+    def _write(self, flight: Flight, site: Worksite, route: Candidate, attempt_id: str) -> bool:
+        estimate = self._pricing.most(site, route.settings, flight.job.input_estimate, flight.job.max_tokens)
+        with self._store.write() as connection:
+            return add_attempt(
+                connection,
+                site,
+                flight.job,
+                attempt_id,
+                now=self._store.now(connection),
+                estimate=estimate,
+                purpose="hedge",
+            )
+
+    def _second(self, flight: Flight) -> Candidate | None:
+        job, site = flight.job, flight.site
+        latency = Latency(site.latency)
+        tried = (*job.tried.split(","), site.route)
+        needs = Needs(site.model, latency, job.residency, job.compliance, job.features, tried, job.doubted_by)
+        here = [route for route in self._fleet.candidates(site.model) if route.name in self._served]
+        return choose(needs, here, self._settings.of_class(latency)).best(load_of)
