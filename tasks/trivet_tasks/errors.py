@@ -11,6 +11,7 @@
     │   └── SchemaMismatch     its schema is older or newer than this Trivet
     ├── BrokerUnavailable      the broker or the shared state does not answer
     ├── ProcessFailed          a part that was to be started here did not start
+    ├── ProbeNotMade           a probe asked for by hand was not made
     └── ResultTimeout          waiting ended before the job did
 
 No message carries a password, a key or a prompt.
@@ -94,6 +95,10 @@ class BrokerUnavailable(TrivetError):
 
 class ProcessFailed(TrivetError):
     """A part that was to be started on this machine did not start."""
+
+
+class ProbeNotMade(TrivetError):
+    """A probe that a person asked for was not made, or nobody knows what came of it."""
 
 
 class ResultTimeout(TrivetError, TimeoutError):

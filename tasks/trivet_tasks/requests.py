@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from hashlib import blake2b
 
+from trivet_tasks.call_time import too_short_text
 from trivet_tasks.catalog import Model, known, near_matches
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.features import features_of
@@ -234,30 +235,9 @@ def _warnings(
     body: Mapping[str, object], model: Model | None, latency: Latency, max_tokens: int, settings: Settings
 ) -> tuple[str, ...]:
     warnings: list[str] = []
-    if model is not None:
-        seconds = max_tokens / model.output_tokens_per_s
-        if seconds > _call_s(latency, settings):
-            warnings.append(_too_slow(model, latency, max_tokens, seconds, settings))
+    if too_short := too_short_text(model, latency, max_tokens, settings):
+        warnings.append(too_short)
     if "anthropic_beta" not in body and not BETA_FIELDS.isdisjoint(body):
         named = ", ".join(sorted(BETA_FIELDS.intersection(body)))
         warnings.append(f"{named}: in beta; the API takes it only with the name of its beta in betas.")
     return tuple(warnings)
-
-
-def _call_s(latency: Latency, settings: Settings) -> float:
-    """How long one call of the class may take at most, in seconds."""
-    of_class = settings.of_class(latency)
-    return of_class.budget_s if of_class.attempt_timeout_s is None else of_class.attempt_timeout_s
-
-
-def _too_slow(model: Model, latency: Latency, max_tokens: int, seconds: float, settings: Settings) -> str:
-    fitting = next((one for one in Latency if _call_s(one, settings) >= seconds), None)
-    advice = (
-        f"latency {fitting.value} allows {_call_s(fitting, settings):g} s"
-        if fitting
-        else "no latency class allows that; a longer attempt_timeout_s can be set for one"
-    )
-    return (
-        f"max_tokens: {max_tokens:,} tokens take about {seconds:,.0f} s with {model.id}, but a call of class "
-        f"{latency.value} ends after {_call_s(latency, settings):g} s; {advice}."
-    )

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from hashlib import blake2b
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trivet_tasks.catalog import Provider
 from trivet_tasks.secret_refs import SecretRef
+
+NAME_CHARS = 100
+"""The longest name of a group of models; the tables take 120."""
 
 
 class LimitGroup(BaseModel):
@@ -25,8 +29,11 @@ class LimitGroup(BaseModel):
 
     @property
     def name(self) -> str:
-        """What the group is called where its limits are kept and shown."""
-        return "+".join(self.models)
+        """What the group is called where its limits are kept and shown; a long list is cut and told apart by a digest."""
+        whole = "+".join(self.models)
+        if len(whole) <= NAME_CHARS:
+            return whole
+        return f"{whole[: NAME_CHARS - 9]}~{blake2b(whole.encode(), digest_size=4).hexdigest()}"
 
 
 def _secret_ref(value: object) -> object:

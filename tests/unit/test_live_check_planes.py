@@ -141,10 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
     of: Account
     stop: threading.Event
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer()
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._answer()
 
     def log_message(self, *_: object) -> None:

@@ -10,8 +10,10 @@ from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Spent, Stated, Verdict
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
+from trivet_tasks.call_time import too_short_text
+from trivet_tasks.catalog import known
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.finishing import End, Next
@@ -24,11 +26,10 @@ _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not a
 """While the routes cannot be read, a failed job goes back to waiting."""
 
 
-def spent_of(landing: Landing, terms: ClassSettings) -> Spent:
-    """What a call used of its permit, and what it said of its route.
+def spent_of(landing: Landing, settings: Settings) -> Spent:
+    """What a call used of its permit, and what it said of the route.
 
-    Args:
-        terms: of the job's class; a call that ran out of time counts as one that took its whole budget.
+    A call that ran out of time counts, where speed is compared, as one that took its class's whole budget.
     """
     flight = landing.flight
     want, generation = flight.want, flight.generation
@@ -53,6 +54,8 @@ def spent_of(landing: Landing, terms: ClassSettings) -> Spent:
             timed_out = outcome is Outcome.TIMEOUT and flight.full_time and not flight.job.probe
             if outcome is Outcome.TIMEOUT and not flight.full_time:
                 verdict = Verdict.NEUTRAL
+            elif timed_out and _too_short(flight, settings):
+                verdict = Verdict.SHORT
             # nobody knows what a call without an answer used: it is taken to have used it all
             all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED)
             return Spent(
@@ -63,9 +66,15 @@ def spent_of(landing: Landing, terms: ClassSettings) -> Spent:
                 f"{outcome}: {failure.message}"[:200],
                 generation,
                 pause_s=failure.retry_after_s or 0.0,
-                took_s=terms.budget_s if timed_out else 0.0,
+                took_s=settings.of_class(Latency(flight.site.latency)).budget_s if timed_out else 0.0,
                 stated=_stated(failure.limits),
             )
+
+
+def _too_short(flight: Flight, settings: Settings) -> str | None:
+    """Why the call could hardly be answered in its time, if so."""
+    site = flight.site
+    return too_short_text(known(site.model), Latency(site.latency), flight.job.max_tokens, settings)
 
 
 def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | None:
@@ -124,7 +133,10 @@ class Decisions:
         spent_s = job.round_spent_s + (0.0 if failure.outcome is Outcome.RATE_LIMITED else latency_s)
         tried = (*(job.tried.split(",") if job.tried else ()), *flight.race.failed)
         standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at)
-        failed = Failed(site.route, site.provider, failure.outcome, failure.message)
+        message = failure.message
+        if failure.outcome is Outcome.TIMEOUT and (why := _too_short(flight, self._settings)):
+            message = f"{message} ({why.rstrip('.')})"
+        failed = Failed(site.route, site.provider, failure.outcome, message)
         choice = _NO_VIEW
         if candidates is not None:
             needs = Needs(

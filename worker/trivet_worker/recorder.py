@@ -142,8 +142,7 @@ class Recorder:
         changes: list[Change] = []
         try:
             for (route, model, latency), landings in by_gate.items():
-                terms = self._settings.of_class(latency)
-                spent = [spent_of(landing, terms) for landing in landings]
+                spent = [spent_of(landing, self._settings) for landing in landings]
                 changes += self._fleet.limits.settle(route, model, latency, landings[0].flight.quota, spent)
             changes += self._contradicted(group)
         except redis.RedisError as error:

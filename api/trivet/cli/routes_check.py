@@ -80,20 +80,22 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
         [
             Column("ROUTE"), Column("PROVIDER", spare=2), Column("REGION", spare=1), Column("RESULT"),
             Column("ERRORS", right=True), Column("WARNINGS", right=True), Column("NOTES", right=True, spare=4),
-            Column("ACCOUNT", spare=3), Column("TOOK", right=True, spare=5),
+            Column("TOOK", right=True, spare=5),
         ],
         [
             [
                 report.route, report.provider, report.region, Text(report.worst, style=_STYLES[report.worst]),
                 *(f"{report.count(level) or ''}" for level in (Level.ERROR, Level.WARNING, Level.NOTE)),
-                report.account, context.seconds(report.took_s) if report.live else "",
+                context.seconds(report.took_s) if report.live else "",
             ]
             for report in reports
         ],
     )  # fmt: skip
     for report in reports:
         print_line("")
-        print_line(report.route, style="bold")
+        print_line(
+            Text(report.route, style="bold") + Text(f"  {report.account}" if report.account else "", style="dim")
+        )
         _print_findings(report.findings)
     rows = [(report, row) for report in reports for row in report.limits]
     if rows:
@@ -102,7 +104,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
     for report in reports:
         if report.paste:
             print_line("")
-            print_line(f"For trivet.toml, what the account of {report.route} allows:", style="bold")
+            print_line(f"For trivet.toml, in place of the limits that stand there for {report.route}:", style="bold")
             for line in report.paste.splitlines():
                 context.out.print(line, markup=False, highlight=False, soft_wrap=True)
     if not live:
@@ -120,7 +122,7 @@ def _print_findings(findings: "Sequence[Finding]") -> None:
         if group:
             print_line(level, style=_STYLES[level], indent=2)
         for finding in group:
-            about = f"{_models(finding.models)}: " if finding.models else ""
+            about = f"{_models(finding.models)}: " if finding.models and level is not Level.OK else ""
             print_line(f"{about}{finding.what}", indent=4)
             if level is not Level.OK:
                 print_line(f"at {finding.where}", style="dim", indent=6)

@@ -30,6 +30,14 @@ _HEADERS = {
 _WHERE = "Anthropic API, models.list"
 
 
+def prepare() -> None:
+    """Load the SDK (1 s), so that it is not counted as the account's time. ImportError where it is not installed."""
+    import anthropic
+    import anthropic.types
+
+    _ = anthropic.Anthropic, anthropic.types.Message
+
+
 def read_anthropic(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
     """Ask the API. What goes wrong is a finding; `timeout_s` bounds each single call."""
     import anthropic
@@ -100,7 +108,7 @@ def _with_limits(
         account = account or (f"Anthropic organization {organization}" if organization else "")
         quotas += _limits(model, headers)
     if asked:
-        findings.append(_told(asked, served, spent))
+        findings.append(_told(subject, asked, served, spent))
     if asked and not quotas:
         what = "No limit headers came with the answer."
         findings.append(
@@ -111,15 +119,17 @@ def _with_limits(
     return Reading(account, states, tuple(quotas), tuple(findings))
 
 
-def _told(asked: list[str], served: list[str], spent: Decimal) -> Finding:
+def _told(subject: Subject, asked: list[str], served: list[str], spent: Decimal) -> Finding:
     calls = "One message of one token was" if len(asked) == 1 else f"{len(asked)} messages of one token were"
     rest = len(served) - len(asked)
     more = f" The limits of the other {rest} models were not read; --model names more." if rest else ""
     return Finding(
         Level.NOTE if rest else Level.OK,
-        f"{calls} sent for the limit headers, for ${spent:f}; no job, so not in `trivet costs`.{more}",
+        f"{calls} sent for the limit headers, for ${spent.normalize():f}; no job, so not in `trivet costs`.{more}",
         "anthropic-ratelimit-*",
-        "Anthropic pools the limits of a family's models: hold one [[routes.….limits]] group for each." if rest else "",
+        f"Anthropic pools the limits of a family's models: one [[routes.{subject.name}.limits]] group for each holds them."
+        if rest
+        else "",
         tuple(asked),
     )
 

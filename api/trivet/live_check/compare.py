@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trivet.live_check.report import Finding, Kind, Level, LimitRow, ModelState, Presence, Quota, Reading
+from trivet.live_check.report import ABSENT, Finding, Kind, Level, LimitRow, ModelState, Presence, Quota, Reading
 from trivet.live_check.subject import Subject
 
 FAR_BELOW = 0.5
@@ -22,13 +22,10 @@ class Comparison:
 
 def compare(subject: Subject, reading: Reading) -> Comparison:
     """Findings and figures of a route whose account was read."""
-    usable = [model for model in subject.wire if _state(reading, model).presence not in _ABSENT]
+    usable = [model for model in subject.wire if _state(reading, model).presence not in ABSENT]
     quotas = [quota for quota in reading.quotas if quota.model in usable]
     rows = tuple(_rows(subject, quotas))
     return Comparison((*_presence(subject, reading), *_limits(subject, rows, quotas), *_pools(subject, quotas)), rows)
-
-
-_ABSENT = (Presence.MISSING, Presence.REFUSED)
 
 
 def _state(reading: Reading, model: str) -> ModelState:
@@ -42,7 +39,7 @@ def _presence(subject: Subject, reading: Reading) -> Iterator[Finding]:
         if model in reading.models:
             state = reading.models[model]
             named = model in subject.named
-            shown = state if named or state.presence not in _ABSENT else ModelState(state.presence)
+            shown = state if named or state.presence not in ABSENT else ModelState(state.presence)
             grouped.setdefault((named, shown), []).append(model)
     served = [m for (_, state), models in grouped.items() if state.presence is Presence.SERVED for m in models]
     where = f"{subject.table} models"
@@ -144,7 +141,8 @@ def _told(subject: Subject, row: LimitRow) -> Finding | None:
         return Finding(row.level, what, where, "Paste the lines below.", row.models)
     if row.level is Level.ERROR:
         what = f"{row.configured:,} {_unit(row.limit)} are configured{together}, the account allows {account}: it would throttle."
-        return Finding(row.level, what, where, f"Lower it to {account}, or ask the provider for more.", row.models)
+        it = "their sum" if row.limit is Kind.TOKENS else "it"
+        return Finding(row.level, what, where, f"Lower {it} to {account}, or ask the provider for more.", row.models)
     if row.level is Level.NOTE:
         what = f"{row.configured:,} {_unit(row.limit)} are configured{together}, the account allows {account}: the rest is left unused."
         return Finding(row.level, what, where, "Raise it, unless others share the account.", row.models)
@@ -167,7 +165,7 @@ def _pools(subject: Subject, quotas: list[Quota]) -> Iterator[Finding]:
             level,
             f"These models share one quota ({pool}), and the route's figures hold for each by itself.",
             subject.table,
-            "Put them into one [[routes.….limits]] group; the lines below do.",
+            f"Put them into one [[routes.{subject.name}.limits]] group.",
             tuple(models),
         )
 

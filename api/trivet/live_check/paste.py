@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from trivet.live_check.report import Kind, Level, LimitRow, Quota
+from trivet.live_check.report import ABSENT, Kind, Level, LimitRow, Quota, Reading
 from trivet.live_check.subject import Subject
 
 INPUT_PART = 0.75
@@ -16,32 +16,31 @@ _SETTINGS = (Kind.REQUESTS, Kind.INPUT, Kind.OUTPUT)
 Figures = tuple[tuple[Kind, int], ...]
 
 
-def paste_lines(subject: Subject, quotas: tuple[Quota, ...], rows: tuple[LimitRow, ...]) -> str:
+def paste_lines(subject: Subject, reading: Reading, rows: tuple[LimitRow, ...]) -> str:
     """TOML with the account's figures; empty where the configuration needs no change.
 
-    The route's own table gets what most of its models have (its figures hold for each by itself), every other model a
-    group, and models that share a quota a group together. Where models are named, only those are written.
+    Where the quotas of all its models are known, the route's own table gets what most of them have (its figures hold for
+    each model by itself), every other model a group. Where only some are known each of those gets a group, so that no
+    model is given the figures of another. Models that share a quota share a group.
     """
     if not any(row.account and (row.configured is None or row.level is Level.ERROR) for row in rows):
         return ""
-    wanted = [quota for quota in quotas if quota.value and (quota.model in subject.named or not subject.named)]
-    units = _units(wanted)
-    if not units:
-        return ""
-    alone = Counter(figures for models, figures in units.items() if len(models) == 1)
-    common = alone.most_common(1)[0][0] if alone else ()
+    shown = {model for row in rows for model in row.models}
+    quotas = [quota for quota in reading.quotas if quota.value and quota.model in shown]
+    units = _units(quotas)
+    common: Figures = ()
+    if subject.whole and shown >= {model for model, state in reading.models.items() if state.presence not in ABSENT}:
+        alone = Counter(figures for models, figures in units.items() if len(models) == 1)
+        common = alone.most_common(1)[0][0] if alone else ()
     key = subject.name if _PLAIN_KEY.fullmatch(subject.name) else json.dumps(subject.name)
     lines: list[str] = []
+    if any(quota.kind is Kind.TOKENS for quota in quotas):
+        lines.append("# AWS counts input and output together; the split below is a start, change it to fit your jobs")
     if common:
-        lines += [f"[routes.{key}]", *_figures(common)]
+        lines += [f"[routes.{key}]", *_figures(common), ""]
     for models, figures in units.items():
         if len(models) > 1 or figures != common:
-            lines += ["", f"[[routes.{key}.limits]]", f"models = {json.dumps(list(models))}", *_figures(figures)]
-    together = {quota.value for quota in wanted if quota.kind is Kind.TOKENS}
-    if together:
-        lines.insert(
-            0, "# AWS counts input and output together; the split below is a start, change it to fit your jobs"
-        )
+            lines += [f"[[routes.{key}.limits]]", f"models = {json.dumps(list(models))}", *_figures(figures), ""]
     return "\n".join(lines).strip()
 
 

@@ -39,6 +39,10 @@ class Presence(StrEnum):
     UNKNOWN = "unknown"
 
 
+ABSENT = (Presence.MISSING, Presence.REFUSED)
+"""A model of which either is said cannot be called there."""
+
+
 class SettledBy(StrEnum):
     """What makes an offline finding pointless, because the account itself has spoken."""
 

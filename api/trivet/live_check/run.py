@@ -41,6 +41,8 @@ def check_routes(
         return tuple(_report(check, found[check.subject.name], None) for check in checks)
     askable = [check for check in checks if _may_ask(found[check.subject.name])]
     for check in askable:
+        check.prepare()  # here and not in the threads: loading an SDK is no time of the account's
+    for check in askable:
         check.start(timeout_s)
     ends = time.monotonic() + timeout_s
     readings = {check.subject.name: check.wait(ends, timeout_s) for check in askable}
@@ -71,9 +73,23 @@ class _Check:
         self.mask = mask
         self._answer: _Answer | None = None
         self._thread: threading.Thread | None = None
+        self._read: Reader
+
+    def prepare(self) -> None:
+        """Load what the check needs. That something is not installed is the answer."""
+        provider = self.subject.route.provider
+        try:
+            self._read = _reader(provider)
+        except ImportError as error:
+            library, extra = _NEEDS[provider]
+            what = f"{library} is not installed here ({error.name}), so the account was not asked."
+            finding = Finding(Level.ERROR, what, self.subject.table, f"pip install '{extra}'")
+            self._answer = _Answer(Reading(findings=(finding,)), Comparison((), ()), "", 0.0)
 
     def start(self, timeout_s: float) -> None:
         """Begin to ask."""
+        if self._answer is not None:
+            return
         name = f"check-{self.subject.name}"
         self._thread = threading.Thread(target=self._ask, args=(timeout_s,), name=name, daemon=True)
         self._thread.start()
@@ -94,40 +110,39 @@ class _Check:
 
     def _ask(self, timeout_s: float) -> None:
         began = time.monotonic()
-        reading = self.mask.reading(self._read(timeout_s))
+        reading = self.mask.reading(self._reading(timeout_s))
         comparison = compare(self.subject, reading)
         if not reading.models and not reading.quotas:  # nothing was read: the findings say why
             comparison = Comparison((), ())
-        paste = paste_lines(self.subject, reading.quotas, comparison.rows)
+        paste = paste_lines(self.subject, reading, comparison.rows)
         self._answer = _Answer(reading, comparison, paste, time.monotonic() - began)
 
-    def _read(self, timeout_s: float) -> Reading:
-        provider = self.subject.route.provider
+    def _reading(self, timeout_s: float) -> Reading:
         try:
-            return _reader(provider)(self.subject, timeout_s, self.mask)
-        except ImportError as error:
-            library, extra = _NEEDS[provider]
-            what = f"{library} is not installed here ({error.name}), so the account was not asked."
-            return Reading(findings=(Finding(Level.ERROR, what, self.subject.table, f"pip install '{extra}'"),))
+            return self._read(self.subject, timeout_s, self.mask)
         except Exception as error:  # whatever an SDK raises is told, it does not end the check of the others
             what = f"The check failed: {type(error).__name__}: {self.mask.words(error)}"
             return Reading(findings=(Finding(Level.ERROR, what, self.subject.table, "Please report this."),))
 
 
 def _reader(provider: Provider) -> Reader:
+    """What reads an account of this kind, with its SDK loaded."""
     match provider:
         case "anthropic":
-            from trivet.live_check.anthropic import read_anthropic
+            from trivet.live_check import anthropic
 
-            return read_anthropic
+            anthropic.prepare()
+            return anthropic.read_anthropic
         case "bedrock":
-            from trivet.live_check.bedrock import read_bedrock
+            from trivet.live_check import bedrock
 
-            return read_bedrock
+            bedrock.prepare()
+            return bedrock.read_bedrock
         case "vertex":
-            from trivet.live_check.vertex import read_vertex
+            from trivet.live_check import vertex
 
-            return read_vertex
+            vertex.prepare()
+            return vertex.read_vertex
 
 
 def _report(check: _Check, offline: tuple[Finding, ...], answer: _Answer | None) -> RouteReport:

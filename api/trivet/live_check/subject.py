@@ -22,6 +22,8 @@ class Subject:
     """Models that the configuration or the person names: that one of them is missing is an error, not a remark."""
     unmapped: tuple[str, ...]
     """Named models that this route has no id for."""
+    whole: bool
+    """Whether these are all models that the route may serve."""
 
     @property
     def table(self) -> str:
@@ -61,7 +63,7 @@ def subject_of(name: str, route: RouteSettings, only: Sequence[str] = ()) -> Sub
         if found is not None:
             wire[model] = found
     named = dict.fromkeys(asked or configured)
-    return Subject(name, route, wire, frozenset(named), tuple(model for model in named if model not in wire))
+    return Subject(name, route, wire, frozenset(named), tuple(model for model in named if model not in wire), not asked)
 
 
 def _plain(model: str) -> str:
