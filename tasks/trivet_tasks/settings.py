@@ -4,6 +4,7 @@ import difflib
 import os
 import tomllib
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trivet_tasks.broker_address import celery_url, redis_url
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.route_settings import LimitGroup, RouteSettings
 from trivet_tasks.urls import absolute_sqlite_url
 
 CONFIG_VARIABLE = "TRIVET_CONFIG"
@@ -45,7 +46,7 @@ class RedisSettings(_Section):
 
 
 def _climbing(shares: tuple[float, ...]) -> tuple[float, ...]:
-    if not shares or shares[-1] != 1 or list(shares) != sorted(set(shares)) or shares[0] <= 0:
+    if not shares or shares[-1] != 1 or not all(lower < higher for lower, higher in pairwise((0.0, *shares))):
         raise ValueError("must climb and end with 1.0, as in [0.10, 0.25, 0.50, 1.0]")
     return shares
 
@@ -301,6 +302,8 @@ def _keys_at(loc: list[str]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {"routes": RouteSettings, "classes": ClassSettings}
     if not loc:
         return list(Settings.model_fields)
+    if loc[0] == "routes" and "limits" in loc[2:]:
+        return list(LimitGroup.model_fields)
     if loc[0] in tables:
         return list(tables[loc[0]].model_fields)
     section = Settings.model_fields.get(loc[0])

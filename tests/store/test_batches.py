@@ -1,5 +1,7 @@
 """Batches: filling so that a break can be resumed, progress, cancelling."""
 
+from functools import partial
+
 import pytest
 from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
 
@@ -185,7 +187,7 @@ def test_cancelling_one_job(world: World) -> None:
     (running,) = world.take(lease, claimed[:1])
     waiting = world.sql("SELECT id FROM jobs WHERE state = 'waiting'")[0].id
     with world.store.write() as connection:
-        cancel = lambda job_id: cancelling.cancel_job(world.store, connection, job_id)  # noqa: E731
+        cancel = partial(cancelling.cancel_job, world.store, connection)
         assert cancel(waiting) is True
         assert cancel(claimed[1].id) is True
         assert cancel(running.id) is True

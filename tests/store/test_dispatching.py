@@ -1,12 +1,12 @@
 """The claim: order, fencing numbers, many dispatchers at once, flows; and that its queries stay index scans."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
 from celery import Celery
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from tests.gates import route
 from tests.store.world import (
     MODEL,
     OTHER_ROUTE,
@@ -22,13 +22,12 @@ from tests.store.world import (
 
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.permits import GateView
 from trivet_scheduler.routing import Candidate
 from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
-from trivet_tasks.store import batches, dispatching, leases, rescuing
-from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store import batches, dispatching, health, leases, rescuing
+from trivet_tasks.store.dispatching import AtRoute, Claimed
 from trivet_tasks.store.enqueue import DirectDispatch
 from trivet_tasks.store.leases import Lease
 from trivet_tasks.store.registry import RegisteredRoute
@@ -94,7 +93,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
     world = postgres_world
     world.add(*specs(3))
 
-    def count() -> dict[str, int]:
+    def count() -> list[AtRoute]:
         with world.store.write() as connection:
             dispatching.lock(world.store, connection)
             return dispatching.outstanding(connection)
@@ -106,22 +105,39 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
         other = InThread(count)
         until_blocked(world, other)
         assert not other.over
-    assert other.result() == {(ROUTE, "bulk"): 3}
+    assert [(row.route, row.jobs) for row in other.result()] == [(ROUTE, 3)]
 
 
 def test_what_stands_at_each_route_is_dispatched_and_running_jobs(world: World) -> None:
-    world.add(*specs(10))
+    """Those in the queue with the tokens that they are going to ask for."""
+    world.add(*[spec("x" * 10) for _ in range(10)])
     lease = world.lease()
     jobs = world.take(lease, world.dispatch(4))
     world.dispatch(4, OTHER_ROUTE)
+    world.dispatch(1)
     world.end(lease, jobs[:1])
-    world.add(spec(latency=Latency.REALTIME), direct=DirectDispatch("vertex", 4e9))
+    world.add(spec("x" * 7, latency=Latency.REALTIME), direct=DirectDispatch("vertex", 4e9))
     with world.store.read() as connection:
-        assert dispatching.outstanding(connection) == {
-            (ROUTE, "bulk"): 3,
-            (OTHER_ROUTE, "bulk"): 4,
-            ("vertex", "realtime"): 1,
-        }
+        found = dispatching.outstanding(connection)
+    assert sorted(found) == sorted(
+        [
+            AtRoute(ROUTE, Latency.BATCH, MODEL, jobs=4, queued=1, input_tokens=10, output_tokens=100),
+            AtRoute(OTHER_ROUTE, Latency.BATCH, MODEL, jobs=4, queued=4, input_tokens=40, output_tokens=400),
+            AtRoute("vertex", Latency.REALTIME, MODEL, jobs=1, queued=1, input_tokens=7, output_tokens=100),
+        ]
+    )
+
+
+def test_what_stands_at_a_route_is_told_by_class_and_model(world: World) -> None:
+    world.add(spec("a"), spec("b", model="claude-haiku-4-5"), spec("c", latency=Latency.ASYNC), spec("d"))
+    world.dispatch(4)
+    with world.store.read() as connection:
+        found = {(row.latency, row.model): row.jobs for row in dispatching.outstanding(connection)}
+    assert found == {
+        (Latency.BATCH, MODEL): 2,
+        (Latency.BATCH, "claude-haiku-4-5"): 1,
+        (Latency.ASYNC, MODEL): 1,
+    }
 
 
 def test_urgent_jobs_are_those_whose_deadline_is_near(world: World) -> None:
@@ -217,6 +233,10 @@ def _fill(world: World, count: int) -> None:
         }
         for n in range(count)
     ]  # fmt: skip
+    calls = [
+        {"id": f"{n:032x}", "job": f"{n % count:032x}", "lease": f"{n % 50:032x}", "at": 1000.0 + n}
+        for n in range(count)
+    ]
     with world.store.write() as connection:
         connection.execute(
             text(
@@ -225,6 +245,14 @@ def _fill(world: World, count: int) -> None:
                 " VALUES (:id, :flow, '', :state, :rank, :now, :ended, :due, :deadline, 1, 1)"
             ),
             rows,
+        )
+        connection.execute(
+            text(
+                "INSERT INTO attempts (id, job_id, take_up, round, lease_id, route, provider, model, wire_model, latency,"
+                " started_at, outcome, estimated)"
+                " VALUES (:id, :job, 1, 0, :lease, 'r', 'p', 'm', 'w', 'batch', :at, 'succeeded', false)"
+            ),
+            calls,
         )
     world.sql("ANALYZE")
 
@@ -241,8 +269,16 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     dead = world.lease(worker="dead")
     world.take(dead, world.dispatch(20))
     world.let_die(dead)
+    world.add(*specs(20))
+    world.dispatch(20)
+    world.register(ROUTE, drained=True)
+    world.register(*(f"another {n}" for n in range(20)))
     flow = world.value("SELECT flow_id FROM jobs LIMIT 1")
-    loops = {
+    loops: dict[str, Callable[[Connection], object]] = {
+        "due": lambda c: rescuing.due(world.store, c),
+        "empty drained": lambda c: rescuing.empty_drained(world.store, c),
+        "under way": lambda c: health.under_way(c),
+        "used lately": lambda c: health.used_lately(c, 4e9),
         "flows": lambda c: dispatching.flows_with_waiting(c),
         "outstanding": lambda c: dispatching.outstanding(c),
         "claim": lambda c: dispatching.heads(world.store, c, flow, 200),
@@ -258,6 +294,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     }
     scans: list[str] = []
     used: dict[str, set[str]] = {}
+    searched: dict[str, list[str]] = {}
     for name, loop in loops.items():
         with world.store.write() as connection, statements(world.store) as seen:
             loop(connection)
@@ -265,8 +302,10 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
             with world.store.read() as connection:
                 plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
             for step in (row.detail for row in plan):
+                searched.setdefault(name, []).append(step)
                 used.setdefault(name, set()).update(word for word in step.split() if word.startswith("ix_"))
-                if step.startswith("SCAN") and "jobs" in step and "INDEX ix_jobs_" not in step:
+                scanned = step.split()[1] if step.startswith("SCAN") else ""
+                if scanned in ("jobs", "j", "attempts", "a") and "INDEX ix_" not in step:
                     scans.append(f"{name}: {step}: {' '.join(statement.split())}")
                 if "TEMP B-TREE FOR ORDER BY" in step and name in ("claim", "urgent", "wake", "expire"):
                     scans.append(f"{name}: sorts: {' '.join(statement.split())}")
@@ -276,6 +315,13 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     assert used["wake"] == {"ix_jobs_delayed"}
     for name in ("outstanding", "recall", "rescue", "heartbeat", "progress"):
         assert "ix_jobs_outstanding" in used[name], name
+    for name in ("due", "empty drained"):
+        steps = [step for step in searched[name] if step.startswith("SEARCH j ")]
+        assert steps, searched[name]
+        assert all("INDEX ix_jobs_outstanding (route=? AND state=?)" in step for step in steps), steps
+    assert used["empty drained"] == {"ix_jobs_outstanding"}
+    assert used["under way"] == {"ix_attempts_unsettled"}
+    assert used["used lately"] == {"ix_attempts_started"}
 
 
 class StillFleet:
@@ -290,13 +336,8 @@ class StillFleet:
         return Known(self._routes, (self._lease,), 0.0)
 
     def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
-        gate = GateView("healthy", "", 0.0, 0, math.inf, math.inf, math.inf, None, None)
         return {
-            model: [
-                Candidate(name, model, route.settings, "wire", frozenset({"bulk"}), False, gate, None)
-                for name, route in self._routes.items()
-            ]
-            for model in models
+            model: [route(name, model=model, lanes=("bulk",), cost=None) for name in self._routes] for model in models
         }
 
 

@@ -1,6 +1,7 @@
 """Jobs in: keys, ranks, flows."""
 
 import json
+from typing import Any
 
 import pytest
 from tests.store.world import MODEL, ROUTE, InThread, World, spec, specs, together, until_blocked
@@ -12,7 +13,12 @@ from trivet_tasks.store.enqueue import Accepted, DirectDispatch
 
 
 def test_a_job_is_written_whole(world: World) -> None:
-    terms = {"tenant": "acme", "tags": {"team": "legal"}, "deadline_at": world.now() + 60, "residency": ("eu",)}
+    terms: dict[str, Any] = {
+        "tenant": "acme",
+        "tags": {"team": "legal"},
+        "deadline_at": world.now() + 60,
+        "residency": ("eu",),
+    }
     (accepted,) = world.add(spec("hello", key="k1", **terms))
     job = world.job(accepted.id)
     assert not accepted.existed

@@ -21,17 +21,17 @@ from tests.store.world import (
 
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store import batches, cancelling, costs, health
-from trivet_tasks.store.finishing import End, Finished, Settlement, Wait, finish
-from trivet_tasks.store.results import attempts_of, batch_page, jobs_by_id
+from trivet_tasks.store.finishing import End, Finished, Next, Settlement, Wait, finish
+from trivet_tasks.store.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
 from trivet_tasks.usage import Usage
 
 
-def _result(world: World, job_id: str):
+def _result(world: World, job_id: str) -> JobRow:
     with world.store.read() as connection:
         return jobs_by_id(connection, [job_id])[job_id]
 
 
-def _attempts(world: World, job_id: str):
+def _attempts(world: World, job_id: str) -> list[AttemptRow]:
     with world.store.read() as connection:
         return attempts_of(connection, [job_id])[job_id]
 
@@ -169,7 +169,7 @@ def test_a_job_asked_to_be_cancelled_ends_so_unless_it_succeeded(world: World) -
     with world.store.write() as connection:
         for job in jobs:
             assert cancelling.cancel_job(world.store, connection, job.id)
-    thens = [SUCCESS, WAIT, go_on(), End(JobState.FAILED, outcome=Outcome.INVALID, error="no")]
+    thens: list[Next] = [SUCCESS, WAIT, go_on(), End(JobState.FAILED, outcome=Outcome.INVALID, error="no")]
     written = world.finish(*(finished(job, lease, then) for job, then in zip(jobs, thens, strict=True)))
     assert sorted(written.ended_jobs) == sorted(job.id for job in jobs)
     assert [world.job(job.id).state for job in jobs] == ["succeeded", "cancelled", "cancelled", "cancelled"]
@@ -206,7 +206,7 @@ def test_costs_add_up_exactly(world: World) -> None:
     jobs = world.take(lease, world.dispatch())
     world.finish(*(finished(job, lease, cost=str(amount)) for job, amount in zip(jobs, amounts, strict=True)))
     assert world.progress("contracts").cost_usd == sum(amounts)
-    assert sorted(_result(world, job.id).cost_usd for job in jobs) == sorted(amounts)
+    assert {_result(world, job.id).cost_usd for job in jobs} == set(amounts)
     with world.store.read() as connection:
         (row,) = costs.summed(connection, ["batch"], 0)
     assert (row.group, row.cost_usd) == (("contracts",), sum(amounts))
@@ -245,12 +245,8 @@ def test_batch_counters_say_how_each_ended(world: World) -> None:
     jobs = world.take(lease, world.dispatch())
     failed = End(JobState.FAILED, outcome=Outcome.INVALID, error="no")
     expired = End(JobState.EXPIRED, outcome=Outcome.TIMEOUT, error="late")
-    world.finish(
-        *(
-            finished(job, lease, then)
-            for job, then in zip(jobs, [SUCCESS, SUCCESS, failed, expired, WAIT], strict=False)
-        )
-    )
+    thens: list[Next] = [SUCCESS, SUCCESS, failed, expired, WAIT]
+    world.finish(*(finished(job, lease, then) for job, then in zip(jobs, thens, strict=False)))
     progress = world.progress("contracts")
     assert (progress.total, progress.succeeded, progress.failed, progress.expired, progress.cancelled) == (
         6,

@@ -1,4 +1,4 @@
-"""Any order of submits, claims, take-ups, results, deaths, cancels and expiries keeps what must always hold."""
+"""Any order of submits, probes, claims, results, deaths, drains, cancels and expiries keeps what must always hold."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from sqlalchemy import event
 from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
 
 from trivet_tasks.outcomes import END_STATES, JobState, Outcome
-from trivet_tasks.store import batches, cancelling, leases
+from trivet_tasks.store import batches, cancelling, leases, registry
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import BatchRef
@@ -55,6 +55,8 @@ class Life(RuleBasedStateMachine):
         event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
         self.world = World(store)
         self.batches = [self.world.batch("one"), self.world.batch("two")]
+        self.world.register(ROUTE)
+        self.probes: set[str] = set()
         self.keys = 0
         self.ends: dict[str, tuple[str, int | None]] = {}
         self.numbers: dict[str, int] = defaultdict(int)
@@ -76,7 +78,14 @@ class Life(RuleBasedStateMachine):
     @rule(target=messages, limit=st.integers(1, 5), lost=st.booleans())
     def dispatch(self, limit: int, lost: bool) -> object:
         claimed = self.world.dispatch(limit, within_s=-1 if lost else 60)
+        assert not self.probes & {job.id for job in claimed}, "a probe is for its route alone"
         return multiple(*claimed)
+
+    @rule(target=messages, lost=st.booleans())
+    def probe(self, lost: bool) -> Claimed:
+        claimed = self.world.probe(within_s=-1 if lost else 60)
+        self.probes.add(claimed.id)
+        return claimed
 
     @rule(target=workers)
     def start_worker(self) -> str:
@@ -124,6 +133,23 @@ class Life(RuleBasedStateMachine):
     def keep_house(self) -> None:
         self.world.wake()
         self.world.recall()
+
+    @rule(drained=st.booleans())
+    def drain(self, drained: bool) -> None:
+        """Its queue is emptied, and nothing else."""
+        with self.world.store.write() as connection:
+            registry.set_drained(connection, ROUTE, drained)
+        before = {job.id: job for job in self.world.sql("SELECT * FROM jobs")}
+        queued = {
+            job.id for job in before.values() if (job.state, job.route) == ("dispatched", ROUTE) and drained
+        } - self.probes
+        assert self.world.due().drained or not queued
+        assert self.world.empty_drained() == len(queued)
+        for job in self.world.sql("SELECT * FROM jobs"):
+            if job.id in queued:
+                assert (job.state, job.route, job.tried) == ("waiting", None, before[job.id].tried)
+            else:
+                assert job == before[job.id]
 
     @rule()
     def expire(self) -> None:
@@ -178,6 +204,7 @@ class Life(RuleBasedStateMachine):
         per_token = {(attempt.job_id, attempt.take_up) for attempt in attempts}
         assert len(per_token) == len(attempts), "one call for one take-up"
         for attempt in attempts:
+            assert attempt.purpose == ("probe" if attempt.job_id in self.probes else "job")
             job = jobs[attempt.job_id]
             assert attempt.take_up <= job.take_up  # type: ignore[attr-defined]
             open_ = attempt.outcome is None

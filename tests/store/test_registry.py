@@ -1,8 +1,11 @@
 """Routes as everybody may know them."""
 
+import json
+
 import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
+from trivet_scheduler.permits import Quota
 from trivet_tasks.errors import ConfigError, NotFound
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store import registry
@@ -36,6 +39,37 @@ def test_a_route_is_known_by_all_that_is_no_secret(world: World, monkeypatch: py
     assert found.settings == given.model_copy(update={"api_key": None})
     for word in ("SECRET_OF_MINE", "sk-123", "api_key"):
         assert word not in world.value("SELECT definition FROM routes")
+
+
+def test_limits_of_groups_of_models_are_known_to_all(world: World) -> None:
+    groups = [
+        {"models": ["claude-haiku-*", "claude-3-*"], "requests_per_minute": 600, "max_concurrency": 5},
+        {"models": ["*opus*"], "output_tokens_per_minute": 7, "input_tokens_per_minute": 8},
+    ]
+    given = _route(limits=groups, requests_per_minute=60)
+    _register(world, bedrock_us_east_1=given)
+    found = _registered(world)[ROUTE].settings
+    assert found == given
+    for model in ("claude-haiku-4-5", "claude-opus-4-5", "claude-sonnet-5-5"):
+        assert Quota.of(found, model) == Quota.of(given, model)
+    assert Quota.of(found, "claude-haiku-4-5").group == "claude-haiku-*+claude-3-*"
+
+
+def test_limits_that_differ_are_two_definitions(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 600}]))
+    world.lease(worker="w-7", routes=[ROUTE])
+    with pytest.raises(ConfigError, match=r"defined differently \(limits\)"):
+        _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 601}]))
+
+
+def test_keys_of_a_newer_trivet_are_passed_over(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 600}]))
+    definition = json.loads(world.value("SELECT definition FROM routes"))
+    definition["tides"] = 3
+    definition["limits"][0]["moons"] = 2
+    world.sql("UPDATE routes SET definition = :definition", definition=json.dumps(definition))
+    (group,) = _registered(world)[ROUTE].settings.limits
+    assert (group.models, group.requests_per_minute) == (("a*",), 600)
 
 
 def test_registering_again_changes_nothing(world: World) -> None:

@@ -44,7 +44,7 @@ def test_an_attempt_without_a_known_price_has_no_estimate(world: World) -> None:
     assert world.value("SELECT cost_usd FROM attempts") is None
 
 
-def test_each_job_gets_its_own_estimate(world: World) -> None:
+def test_each_job_gets_its_own_attempt_and_estimate(world: World) -> None:
     from trivet_tasks.store.results import attempts_of
     from trivet_tasks.store.taking import Token, Worksite, take_up
 
@@ -55,11 +55,12 @@ def test_each_job_gets_its_own_estimate(world: World) -> None:
     with world.store.write() as connection:
         tokens = [Token(job.id, job.take_up) for job in claimed]
         now = world.store.now(connection)
-        take_up(
-            connection, Worksite(lease, ROUTE, "bedrock", MODEL, MODEL, "batch"), tokens, now=now, estimates=estimates
-        )
+        site = Worksite(lease, ROUTE, "bedrock", MODEL, MODEL, "batch")
+        ids = [f"{number:032x}" for number in range(3)]
+        take_up(connection, site, tokens, now=now, attempt_ids=ids, estimates=estimates)
         found = attempts_of(connection, [job.id for job in claimed])
     assert [found[job.id][0].cost_usd for job in claimed] == estimates
+    assert [found[job.id][0].id for job in claimed] == ids, "the ids that the permits are named after"
 
 
 def test_a_duplicate_message_takes_nothing(world: World) -> None:
@@ -140,7 +141,8 @@ def test_a_lease_is_not_dropped_under_a_take_up(postgres_world: World) -> None:
     lease = world.lease()
     with world.store.write() as connection:
         site = Worksite(lease, ROUTE, "bedrock", MODEL, MODEL, "batch")
-        (job,) = take_up(connection, site, [Token(claimed.id, 1)], now=world.store.now(connection), estimates=[None])
+        now = world.store.now(connection)
+        (job,) = take_up(connection, site, [Token(claimed.id, 1)], now=now, attempt_ids=["a" * 32], estimates=[None])
         world.let_die(lease)  # a heartbeat would not be blocked either
         assert world.rescue() == {}
     assert world.rescue() == {lease: 1}

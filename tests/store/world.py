@@ -14,11 +14,13 @@ from uuid_utils import uuid7
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import batches, dispatching, leases, rescuing
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.store import batches, dispatching, leases, registry, rescuing
 from trivet_tasks.store.dispatching import Claimed, Head
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.enqueue import Accepted, BatchRef, DirectDispatch, insert
 from trivet_tasks.store.finishing import End, Finished, GoOn, Next, Settlement, Wait, Written, finish
+from trivet_tasks.store.probing import insert_probe
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_tasks.usage import Usage
 
@@ -132,6 +134,22 @@ class World:
         with self.store.write() as connection:
             return rescuing.recall_untaken(self.store, connection, limit)
 
+    def empty_drained(self, limit: int = BULK_ROWS) -> int:
+        with self.store.write() as connection:
+            return rescuing.empty_drained(self.store, connection, limit)
+
+    def due(self) -> rescuing.Due:
+        with self.store.read() as connection:
+            return rescuing.due(self.store, connection)
+
+    def probe(
+        self, *, route: str = ROUTE, model: str = MODEL, latency: Latency = Latency.BATCH, within_s: float = 15.0
+    ) -> Claimed:
+        with self.store.write() as connection:
+            return insert_probe(
+                self.store, connection, route=route, model=model, latency=latency, taken_within_s=within_s
+            )
+
     def wake(self) -> int:
         with self.store.write() as connection:
             return rescuing.wake_delayed(self.store, connection)
@@ -139,6 +157,13 @@ class World:
     def expire(self, limit: int = BULK_ROWS) -> tuple[list[str], tuple[int, ...]]:
         with self.store.write() as connection:
             return rescuing.expire_late(self.store, connection, limit)
+
+    def register(self, *names: str, drained: bool = False) -> None:
+        """Make routes known, as drained or not."""
+        with self.store.write() as connection:
+            registry.register(self.store, connection, {name: RouteSettings(provider="bedrock") for name in names})
+            for name in names:
+                registry.set_drained(connection, name, drained)
 
     # workers
 
@@ -161,7 +186,8 @@ class World:
         tokens = [Token(job.id, job.take_up) for job in claimed]
         with self.store.write() as connection:
             now = self.store.now(connection)
-            return take_up(connection, site, tokens, now=now, estimates=[estimate] * len(tokens))
+            ids = [uuid7().hex for _ in tokens]
+            return take_up(connection, site, tokens, now=now, attempt_ids=ids, estimates=[estimate] * len(tokens))
 
     def give_back(self, claimed: Sequence[Claimed]) -> None:
         with self.store.write() as connection:

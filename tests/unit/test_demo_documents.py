@@ -5,6 +5,7 @@ from importlib import metadata
 from itertools import islice
 
 import pytest
+from tests.gates import gate
 
 from trivet.demo.documents import MAX_CHARS, MIN_CHARS, QUESTIONS, Piece, cut, pieces, prompt, prompts
 from trivet.demo.journal import Journal
@@ -12,7 +13,6 @@ from trivet.demo.ledger import AttemptFate, doubled, mismatches
 from trivet.demo.readings import Reading, RouteReading
 from trivet.demo.tally import RouteTally
 from trivet.demo.watch import Watch
-from trivet_scheduler.permits import GateView
 from trivet_simulator import Call
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.store.batches import Progress
@@ -107,16 +107,11 @@ def test_a_call_without_a_row_a_row_called_twice_and_an_unheard_success_are_name
     assert said[2].startswith("1 attempts are written down as succeeded")
 
 
-def _gate(state: str, wait_s: float) -> GateView:
-    return GateView(
-        state=state, cause="", wait_s=wait_s, in_flight=0, headroom=1.0, input_headroom=1.0, output_headroom=1.0,
-        latency_s=None, since=None,
-    )  # fmt: skip
-
-
 def _reading(at: float, gates: dict[str, tuple[str, float]], *, waiting: int = 5) -> Reading:
     progress = Progress("demo", "open", 0.0, 10, waiting, 0, 10 - waiting, 0, 0, 0, Decimal(0), 10, None)
-    routes = {name: RouteReading(_gate(state, wait_s), RouteTally()) for name, (state, wait_s) in gates.items()}
+    routes = {
+        name: RouteReading(gate(state=state, wait_s=wait_s), RouteTally()) for name, (state, wait_s) in gates.items()
+    }
     return Reading(at, progress, routes)
 
 

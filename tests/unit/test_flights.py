@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+from tests.gates import MODEL
 
-from trivet_scheduler.limits import Rates, Want
+from trivet_scheduler.permits import Quota, Want
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.taking import Taken, Worksite
@@ -35,10 +36,13 @@ def flight(number: int) -> Flight:
     job = Taken(
         id=f"job{number}", take_up=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
         doubted_by=None, input_estimate=1, max_tokens=1, suspect=0, attempt_id=f"attempt{number}", body=b"{}",
-        residency=(), compliance=(), features=(),
+        residency=(), compliance=(), features=(), probe=False,
     )  # fmt: skip
-    site = Worksite("lease", "anthropic", "anthropic", "claude-sonnet-5-5", "claude-sonnet-5-5", "batch")
-    return Flight(job, site, ROUTE, Rates.of(ROUTE), Want(f"p{number}", 1, 1), 5.0, True, Countdown())
+    site = Worksite("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")
+    return Flight(
+        job, site, ROUTE, Quota.of(ROUTE, MODEL), Want(f"p{number}", 1, 1), "1", 5.0, full_time=True,
+        countdown=Countdown(),
+    )  # fmt: skip
 
 
 @pytest.fixture

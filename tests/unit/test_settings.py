@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from trivet_scheduler.permits import Quota
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.route_settings import LimitGroup
 from trivet_tasks.settings import Settings, load_settings
 
 
@@ -160,6 +162,148 @@ def test_a_secret_in_place_of_a_reference_is_refused_without_repeating_it(folder
     assert "s3cret" not in said
 
 
+# limits shared by several models
+
+GROUPS = """
+[routes.r]
+provider = "bedrock"
+requests_per_minute = 60
+input_tokens_per_minute = 1_000
+max_concurrency = 50
+output_token_factor = 5
+
+[[routes.r.limits]]
+models = ["claude-haiku-*", "claude-3-*"]
+requests_per_minute = 600
+max_concurrency = 5
+
+[[routes.r.limits]]
+models = ["claude-haiku-4-5", "*opus*"]
+output_tokens_per_minute = 7
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "group"),
+    [
+        ("claude-haiku-4-5", "claude-haiku-*+claude-3-*"),
+        ("claude-3-opus", "claude-haiku-*+claude-3-*"),
+        ("claude-opus-4-5", "claude-haiku-4-5+*opus*"),
+        ("claude-sonnet-5-5", None),
+        ("Claude-haiku-4-5", None),
+    ],
+)
+def test_the_first_group_whose_globs_fit_a_model_counts(folder: Path, model: str, group: str | None) -> None:
+    write(folder, GROUPS)
+    found = load_settings().routes["r"].group_of(model)
+    assert (found.name if found else None) == group
+
+
+def test_a_group_has_its_own_figures_and_no_other_limit(folder: Path) -> None:
+    write(folder, GROUPS)
+    route = load_settings().routes["r"]
+    assert Quota.of(route, "claude-haiku-4-5") == Quota("claude-haiku-*+claude-3-*", 600, 0, 0, 5, 5)
+    assert Quota.of(route, "claude-opus-4-5") == Quota("claude-haiku-4-5+*opus*", 0, 0, 7, 5, 50)
+    assert Quota.of(route, "claude-sonnet-5-5") == Quota("claude-sonnet-5-5", 60, 1000, 0, 5, 50), "for itself"
+
+
+def test_groups_of_many_models_have_short_names_of_their_own() -> None:
+    many = [f"claude-haiku-{n}-20260101-*" for n in range(40)]
+    one, other = LimitGroup(models=tuple(many)), LimitGroup(models=(*many[:-1], "claude-opus-*"))
+    assert one.name != other.name
+    assert one.name == LimitGroup(models=tuple(many)).name
+    for group in (one, other):
+        assert len(group.name) <= 120, "the tables hold no longer ones"
+        assert group.name.startswith("claude-haiku-0-20260101-*+claude-haiku-1-20260101-*")
+
+
+def test_two_groups_of_the_same_models_are_refused(folder: Path) -> None:
+    group = "[[routes.r.limits]]\nmodels = ['a*', 'b']\n"
+    path = write(folder, f"[routes.r]\nprovider = 'bedrock'\n{group}requests_per_minute = 1\n{group}")
+    said = refused()
+    assert said.startswith(f"{path}: ")
+    assert "[routes] r: two tables of limits name the same models: a*+b" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "says"),
+    [
+        ("models = ['a']\nmax_concurency = 3", "[routes.r.limits.0] max_concurency", "max_concurrency"),
+        ("models = ['a']\nweigth = 3", "[routes.r.limits.0] weigth", "unknown key."),
+        ("modles = ['a']", "[routes.r.limits.0] modles", "Did you mean models?"),
+        ("models = []", "[routes.r.limits.0] models", "at least 1"),
+        ("models = 'a'", "[routes.r.limits.0] models", "tuple"),
+        ("requests_per_minute = 3", "[routes.r.limits.0] models", "required"),
+        ("models = ['a']\nrequests_per_minute = 0", "[routes.r.limits.0] requests_per_minute", "greater than"),
+        ("models = ['a']\nmax_concurrency = 0", "[routes.r.limits.0] max_concurrency", "greater than"),
+    ],
+)
+def test_a_mistake_in_a_group_names_its_key(folder: Path, words: str, place: str, says: str) -> None:
+    path = write(folder, f"[routes.r]\nprovider = 'bedrock'\n[[routes.r.limits]]\n{words}")
+    (line,) = (line for line in refused().splitlines() if f"{place}: " in line)
+    assert line.startswith(f"{path}: ")
+    assert says in line
+
+
+def test_an_unknown_key_of_a_group_is_compared_with_those_of_groups(folder: Path) -> None:
+    write(folder, "[routes.r]\nprovider = 'bedrock'\n[[routes.r.limits]]\nmodels = ['a']\nregoin = 'x'")
+    assert refused().endswith("[routes.r.limits.0] regoin: unknown key."), "a group has no region"
+
+
+# health
+
+
+def test_the_defaults_of_health_are_those_of_the_design() -> None:
+    health = load_settings().health
+    assert (health.open_after_failures, health.open_failed_share, health.window_s, health.min_calls) == (3, 0.5, 30, 10)
+    assert (health.probe_interval_s, health.close_after_successes) == (15, 3)
+    assert (health.recovery_shares, health.recovery_step_s) == ((0.10, 0.25, 0.50, 1.0), 20)
+    assert (health.unusable_probe_max_s, health.limited_backoff_s) == (3600, 2)
+
+
+@pytest.mark.parametrize("shares", ["[1.0]", "[1]", "[0.5, 1.0]", "[0.001, 0.01, 0.1, 0.999, 1.0]"])
+def test_recovery_climbs_to_all_of_the_work(folder: Path, shares: str) -> None:
+    write(folder, f"[health]\nrecovery_shares = {shares}")
+    assert load_settings().health.recovery_shares == tuple(json.loads(shares))
+
+
+@pytest.mark.parametrize(
+    "shares",
+    ["[]", "[0.5]", "[0.5, 0.25, 1.0]", "[0.5, 0.5, 1.0]", "[0.0, 1.0]", "[-0.1, 1.0]", "[0.5, 1.0, 2.0]",
+     "[0.5, 1.5, 1.0]", "[nan, 1.0]", "[0.5, nan, 1.0]"],
+)  # fmt: skip
+def test_recovery_that_does_not_climb_to_the_whole_is_refused(folder: Path, shares: str) -> None:
+    path = write(folder, f"[health]\nrecovery_shares = {shares}")
+    said = refused()
+    assert said.startswith(f"{path}: [health] recovery_shares: ")
+    assert "must climb and end with 1.0, as in [0.10, 0.25, 0.50, 1.0]" in said
+
+
+@pytest.mark.parametrize(("interval_s", "timeout_s"), [(0.2, 1), (5, 5), (15, 15), (120, 15)])
+def test_a_probe_is_given_as_long_as_there_is_between_two(folder: Path, interval_s: float, timeout_s: float) -> None:
+    write(folder, f"[health]\nprobe_interval_s = {interval_s}")
+    assert load_settings().health.probe_timeout_s == timeout_s
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("open_failed_share", "0"), ("open_failed_share", "1.1"), ("open_after_failures", "0"), ("window_s", "0"),
+     ("probe_interval_s", "0"), ("probe_interval_s", "nan"), ("min_calls", "0"), ("recovery_step_s", "-1")],
+)  # fmt: skip
+def test_a_bad_value_of_health_is_named(folder: Path, key: str, value: str) -> None:
+    write(folder, f"[health]\n{key} = {value}")
+    assert f"[health] {key}: " in refused()
+
+
+def test_a_share_of_hedges_is_a_share(folder: Path) -> None:
+    assert {terms.hedge_share for terms in load_settings().classes.values()} == {0}, "nobody pays twice unasked"
+    write(folder, "[classes.realtime]\nhedge_share = 0.05")
+    assert load_settings().of_class(Latency.REALTIME).hedge_share == 0.05
+    for value in ("1.5", "-0.1", "nan"):
+        write(folder, f"[classes.realtime]\nhedge_share = {value}")
+        assert "[classes.realtime] hedge_share: " in refused()
+
+
 # mistakes
 
 
@@ -293,5 +437,5 @@ def test_a_file_that_is_not_there_or_no_toml(folder: Path, monkeypatch: pytest.M
 def test_settings_do_not_change(folder: Path) -> None:
     settings = load_settings()
     with pytest.raises(ValueError, match="frozen"):
-        settings.store = settings.store  # type: ignore[misc]
+        settings.store = settings.store
     assert isinstance(settings, Settings)

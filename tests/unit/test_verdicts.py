@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.test_routing import route
+from tests.gates import MODEL, gate, route
 
-from trivet_scheduler.limits import Verdict
-from trivet_scheduler.routing import Candidate, Choice, Refusal, Why
+from trivet_scheduler.permits import Verdict
+from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_scheduler.verdicts import (
     Failed,
     Standing,
@@ -116,6 +116,43 @@ def test_after_the_last_round_it_has_failed_with_its_last_word(outcome: Outcome)
     realtime = step(outcome, NOBODY, terms=DEFAULTS[Latency.REALTIME])
     assert isinstance(realtime, End)
     assert realtime.error == f"No route answered. Last word: a: {outcome}: the provider's words"
+
+
+def test_the_last_error_names_the_other_routes_and_why_none_took_it() -> None:
+    others = [
+        route("a", at=gate(state="limited", cause="429", wait_s=900)),
+        route("b", at=gate(state="open", cause="timeout: 504", wait_s=7.2)),
+        route("c"),
+        route("d", wire_model=None),
+        route("e", drained=True),
+        route("f", at=gate(state="limited", cause="429: slow down", wait_s=70)),
+    ]
+    choice = choose(Needs(MODEL, Latency.BATCH, tried=("c", "a")), others, TERMS)
+    got = step(Outcome.TIMEOUT, choice, at(round=TERMS.max_rounds - 1, tried=("c",)))
+    assert isinstance(got, End)
+    assert got.error == (
+        "No route answered in 8 rounds. Last word: a: timeout: the provider's words (b: open (timeout: 504), next probe"
+        f" in 7.2 s; c: asked in this round; d: does not serve {MODEL}; e: drained by an operator;"
+        " f: limited (429: slow down), next headroom in 70.0 s)"
+    )
+
+
+def test_realtime_that_is_limited_everywhere_says_when_there_is_headroom_again() -> None:
+    terms = DEFAULTS[Latency.REALTIME]
+    closed = [route(name, at=gate(state="limited", cause="429", wait_s=30)) for name in ("a", "b")]
+    choice = choose(Needs(MODEL, Latency.REALTIME), closed, terms)
+    got = step(Outcome.RATE_LIMITED, choice, terms=terms)
+    assert isinstance(got, End)
+    assert got.error == (
+        "No route answered. Last word: a: rate_limited: the provider's words (b: limited (429), next headroom in 30.0 s)"
+    )
+
+
+def test_a_shared_state_that_does_not_answer_is_no_route_of_that_name() -> None:
+    nameless = Choice((), (), (Refusal("", Why.NEVER, "the shared state does not answer"),))
+    got = step(Outcome.TIMEOUT, nameless, terms=DEFAULTS[Latency.REALTIME])
+    assert isinstance(got, End)
+    assert got.error == "No route answered. Last word: a: timeout: the provider's words"
 
 
 @pytest.mark.parametrize("choice", [able("b"), LIMITED])

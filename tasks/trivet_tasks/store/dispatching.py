@@ -141,11 +141,12 @@ def heads(store: Store, connection: Connection, flow_id: int, limit: int) -> lis
 
 
 def urgent(store: Store, connection: Connection, before: float, limit: int) -> list[Head]:
-    """The waiting jobs whose deadline is nearest, if it lies before this time."""
+    """The waiting jobs whose deadline is nearest, if it lies before this time; without those that nobody may dispatch."""
     statement = text(
         f"""
         SELECT {_HEAD_COLUMNS} FROM jobs
          WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at < :before AND state = 'waiting'
+           AND NOT EXISTS (SELECT 1 FROM flows WHERE flows.id = jobs.flow_id AND flows.held)
          ORDER BY deadline_at LIMIT :limit{store.skip_locked}
         """
     )

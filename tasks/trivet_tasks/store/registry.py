@@ -74,10 +74,7 @@ def set_drained(connection: Connection, name: str, drained: bool) -> None:
 
 def _settings(definition: str) -> RouteSettings:
     """A newer Trivet may have registered the route with keys that this one does not know."""
-    values = orjson.loads(definition)
-    return RouteSettings.model_validate(
-        {key: value for key, value in values.items() if key in RouteSettings.model_fields}
-    )
+    return RouteSettings.model_validate(orjson.loads(definition), extra="ignore")
 
 
 def _differing(before: dict[str, object], after: dict[str, object]) -> list[str]:

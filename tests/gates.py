@@ -1,0 +1,63 @@
+"""Routes as routing sees them: healthy and idle unless a test says otherwise."""
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from trivet_scheduler.permits import GateView, Pace
+from trivet_scheduler.routing import Candidate
+from trivet_tasks.route_settings import RouteSettings
+
+MODEL = "claude-sonnet-5-5"
+INFINITE = (math.inf, math.inf, math.inf)
+
+
+def gate(**terms: Any) -> GateView:
+    """A gate that nothing limits, with 200 places, but for these fields."""
+    healthy = GateView(
+        state="healthy",
+        cause="",
+        wait_s=0.0,
+        in_flight=0,
+        places=200,
+        headroom=math.inf,
+        input_headroom=math.inf,
+        output_headroom=math.inf,
+        rates=INFINITE,
+        calls=0,
+        failed=0,
+        share=1.0,
+        since=None,
+        paces={},
+    )
+    return replace(healthy, **terms)
+
+
+def recovering(share: float, **terms: Any) -> GateView:
+    """A gate that gets this part of its work."""
+    return gate(state="recovering", cause="3 good probes in a row", share=share, **terms)
+
+
+def pace(p50_s: float, p95_s: float | None = None, *, calls: int = 100, age_s: float = 1.0) -> Pace:
+    """How fast calls came back; the slow ones twice as slow as the usual where nothing else is said."""
+    return Pace(p50_s, 2 * p50_s if p95_s is None else p95_s, calls, age_s)
+
+
+def route(
+    name: str,
+    *,
+    provider: str = "bedrock",
+    model: str = MODEL,
+    wire_model: str | None = "wire",
+    lanes: tuple[str, ...] = ("bulk", "realtime"),
+    drained: bool = False,
+    cost: str | None = "1",
+    at: GateView | None = None,
+    **terms: Any,
+) -> Candidate:
+    """A route that serves the model in both lanes; `terms` are its settings."""
+    settings = RouteSettings.model_validate({"provider": provider, **terms})
+    unit = Decimal(cost) if cost is not None else None
+    view = at or gate(places=settings.max_concurrency)
+    return Candidate(name, model, settings, wire_model, frozenset(lanes), drained, view, unit)
