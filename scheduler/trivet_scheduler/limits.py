@@ -19,6 +19,7 @@ from trivet_scheduler.permits import WHOLE_ROUTE, Change, GateView, Grant, Quota
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import HealthSettings
 from trivet_tasks.shared_state import PREFIX
+from trivet_tasks.store.foreign_text import clean
 
 BURST_S = 1.0
 """How many seconds of a minute's limit may be spent at once. The refill is lower by as much, so that a rolling minute at
@@ -28,6 +29,9 @@ PERMIT_GRACE_S = 30.0
 STEP_CALLS = 5
 """Good calls that a recovering route needs at each share."""
 JITTER = 0.2
+LONGEST_CAUSE = 300
+LEARNED = ("closed_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
+"""Of a meter: what the provider said, or was found to bear."""
 EPOCH = f"{PREFIX}epoch"
 UNWELL = f"{PREFIX}unwell"
 
@@ -79,7 +83,7 @@ class Limits:
                 f"{call.took_s:.4f}",
                 int(call.stated is not None),
                 call.generation,
-                call.cause,
+                clean(call.cause, LONGEST_CAUSE) or "",
             ]
         keys = [*keys_of(route, model, quota.group), f"{PREFIX}samples:{route}:{model}:{latency}"]
         flat = [part.decode() for part in cast("list[bytes]", self._settle(keys=keys, args=arguments))]
@@ -132,10 +136,22 @@ class Limits:
 
     def forget(self, route: str) -> None:
         """Make every gate of a route healthy again and lift what its provider said of limits, by hand."""
-        for kind in ("gate", "meter", "samples"):
-            for key in self._redis.scan_iter(match=f"{PREFIX}{kind}:{route}:*"):
-                self._redis.delete(key)
-                self._redis.srem(UNWELL, key)
+        seconds, micros = self._redis.time()
+        for key in self._redis.scan_iter(match=f"{PREFIX}samples:{route}:*"):
+            self._redis.delete(key)
+        for key in self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*"):
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.delete(key)
+                # a generation that no call under way has: their late words must not undo it
+                pipeline.hset(key, "gen", str(seconds * 1000 + micros // 1000))
+                pipeline.srem(UNWELL, key)
+                pipeline.execute()
+        for key in self._redis.scan_iter(match=f"{PREFIX}meter:{route}:*"):
+            # what was used of the limits stays used
+            self._redis.hdel(key, *LEARNED)
+            reckoned_at = self._redis.hget(key, "at")
+            if reckoned_at is not None and float(reckoned_at) > seconds:
+                self._redis.hset(key, "at", str(seconds))
 
     def _interval_s(self) -> float:
         """With jitter, so that a fleet's probes of several routes do not fall together."""
@@ -162,6 +178,7 @@ def keys_of(route: str, model: str, group: str) -> list[str]:
         f"{PREFIX}calls:{route}:{group}",
         EPOCH,
         UNWELL,
+        f"{PREFIX}calls:{route}:{model}",
     ]
 
 

@@ -55,7 +55,8 @@ class Grant(NamedTuple):
     reason: str
     """`limited`, `open`, `probing`, `concurrency`, `requests`, `input_tokens`, `output_tokens`, `forgotten`, or nothing."""
     generation: str
-    """Of the gates at this moment: what comes of the calls counts for their health only while it lasts."""
+    """Of the gates at this moment: what comes of the calls counts for their health only while it lasts. It also says in
+    which second the limits counted the calls."""
 
 
 class Verdict(StrEnum):
@@ -68,6 +69,8 @@ class Verdict(StrEnum):
     UNUSABLE_ROUTE = "unusable_route"
     CONTRADICTED = "contradicted"
     """It refused a request for a reason nobody knew, and another provider served it."""
+    SHORT = "short"
+    """It ran out of a time that was too short for what was asked: held against the route only while nothing succeeds."""
     NEUTRAL = "neutral"
     UNUSED = "unused"
     """No call was made."""

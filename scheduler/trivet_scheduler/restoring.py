@@ -48,12 +48,11 @@ class Restorer:
         if self._redis.exists(EPOCH) or not self._redis.set(LOCK, b"", nx=True, ex=LOCK_S):
             return False
         try:
-            self._put_back()
+            return self._put_back()
         finally:
             self._redis.delete(LOCK)
-        return True
 
-    def _put_back(self) -> None:
+    def _put_back(self) -> bool:
         with self._store.read() as connection:
             sql_now = self._store.now(connection)
             unwell = [row for row in health.noted(connection) if row.state != "healthy"]
@@ -63,42 +62,55 @@ class Restorer:
         routes = self._fleet.known(fresh=True).routes
         seconds, micros = self._redis.time()
         now = seconds + micros / 1e6
-        pipeline = self._redis.pipeline(transaction=True)
-        for row in unwell:
-            gate = keys_of(row.route, row.model, row.model)[0]
-            retry_at = now + random.uniform(0, self._settings.health.probe_interval_s)
-            # a generation that no call under way has
-            fields: Mapping[Any, Any] = {
-                "state": "open",
-                "cause": row.cause,
-                "since": row.since,
-                "gen": seconds,
-                "retry_at": retry_at,
-            }
-            pipeline.hset(gate, mapping=fields)
-            pipeline.sadd(UNWELL, gate)
-        for route, model in used:
-            if route in routes:
-                meter = _meter(route, Quota.of(routes[route].settings, model).group)
-                pipeline.hset(meter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
-        for pause in closed:
-            until = now + pause.closed_until - sql_now
-            meter = _meter(pause.route, pause.models)
-            pipeline.hset(meter, mapping={"closed_until": until, "cause": pause.cause, "at": until})
-        for call in calls:
-            if call.route in routes:
-                group = Quota.of(routes[call.route].settings, call.model).group
-                key = keys_of(call.route, call.model, group)[3]
-                pipeline.zadd(key, {f"{call.lease_id}:{call.id}": now + self._longest_call_s() + PERMIT_GRACE_S})
-        pipeline.set(EPOCH, f"{time.time():.0f}")
-        pipeline.execute()
+        with self._redis.pipeline(transaction=True) as pipeline:
+            meters = [_meter(pause.route, pause.models) for pause in closed]
+            pipeline.watch(EPOCH, *meters)  # type: ignore[no-untyped-call]
+            if pipeline.exists(EPOCH):
+                return False  # reading took longer than the lock lasts, and another has done it
+            # calls that came back meanwhile may have been told to wait still longer
+            told = [float(pipeline.hget(meter, "closed_until") or 0) for meter in meters]
+            pipeline.multi()
+            for row in unwell:
+                gate = keys_of(row.route, row.model, row.model)[0]
+                retry_at = now + random.uniform(0, self._settings.health.probe_interval_s)
+                # a generation that no call under way has
+                fields: Mapping[Any, Any] = {
+                    "state": "open",
+                    "cause": row.cause,
+                    "since": row.since,
+                    "gen": seconds,
+                    "retry_at": retry_at,
+                }
+                pipeline.hset(gate, mapping=fields)
+                pipeline.sadd(UNWELL, gate)
+            for route, model in used:
+                if route in routes:
+                    meter = _meter(route, Quota.of(routes[route].settings, model).group)
+                    pipeline.hset(meter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
+            for pause, meter, told_until in zip(closed, meters, told, strict=True):
+                until = max(now + pause.closed_until - sql_now, told_until)
+                pipeline.hset(meter, mapping={"closed_until": until, "cause": pause.cause, "at": until})
+            for call in calls:
+                if call.route in routes:
+                    group = Quota.of(routes[call.route].settings, call.model).group
+                    keys = keys_of(call.route, call.model, group)
+                    for key in {keys[3], keys[6]}:
+                        pipeline.zadd(
+                            key, {f"{call.lease_id}:{call.id}": now + self._longest_call_s() + PERMIT_GRACE_S}
+                        )
+            pipeline.set(EPOCH, f"{time.time():.0f}")
+            try:
+                pipeline.execute()
+            except redis.WatchError:
+                return False
         if not (unwell or closed or calls or used):
             log.info("limits and health begin empty")
-            return
+            return True
         log.warning(
             "the shared state had lost its memory: %d routes or models out of service, %d pauses and %d calls put back",
             len(unwell), len(closed), len(calls),
         )  # fmt: skip
+        return True
 
     def _longest_call_s(self) -> float:
         terms = [self._settings.of_class(latency) for latency in Latency]

@@ -7,7 +7,7 @@ from trivet_scheduler.permits import Verdict
 from trivet_scheduler.routing import Choice, load_of
 from trivet_tasks.latency import ClassSettings
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store.finishing import End, GoOn, Next, Wait
+from trivet_tasks.store.steps import End, GoOn, Next, Wait
 
 _VERDICTS: dict[Outcome, Verdict] = {
     Outcome.SUCCEEDED: Verdict.GOOD,

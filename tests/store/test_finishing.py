@@ -21,8 +21,9 @@ from tests.store.world import (
 
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store import batches, cancelling, costs, health
-from trivet_tasks.store.finishing import End, Finished, Next, Settlement, Wait, finish
+from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
+from trivet_tasks.store.steps import End, Finished, Next, Settlement, Wait
 from trivet_tasks.usage import Usage
 
 

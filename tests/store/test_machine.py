@@ -18,8 +18,8 @@ from trivet_tasks.store import batches, cancelling, leases, registry
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import BatchRef
-from trivet_tasks.store.finishing import End, Next, Wait
 from trivet_tasks.store.schema_version import upgrade
+from trivet_tasks.store.steps import End, Next, Wait
 from trivet_tasks.store.taking import Taken
 
 FEW = 50

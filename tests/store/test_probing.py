@@ -11,8 +11,8 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store import dispatching
 from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.finishing import End
 from trivet_tasks.store.probing import INPUT_ESTIMATE
+from trivet_tasks.store.steps import End
 
 FAILED = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error=f"{ROUTE}: overloaded: busy")
 

@@ -15,8 +15,9 @@ from tests.store.world import (
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.store import cancelling, rescuing
 from trivet_tasks.store.engine import BULK_ROWS
-from trivet_tasks.store.finishing import Wait, finish
+from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.results import attempts_of, jobs_by_id
+from trivet_tasks.store.steps import Wait
 
 
 def test_a_delayed_job_waits_again_when_its_time_has_come(world: World) -> None:

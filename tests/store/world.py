@@ -19,8 +19,9 @@ from trivet_tasks.store import batches, dispatching, leases, registry, rescuing
 from trivet_tasks.store.dispatching import Claimed, Head
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.enqueue import Accepted, BatchRef, DirectDispatch, insert
-from trivet_tasks.store.finishing import End, Finished, GoOn, Next, Settlement, Wait, Written, finish
+from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.probing import insert_probe
+from trivet_tasks.store.steps import End, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_tasks.usage import Usage
 

@@ -18,7 +18,7 @@ from trivet_scheduler.verdicts import (
 )
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store.finishing import End, GoOn, Next, Wait
+from trivet_tasks.store.steps import End, GoOn, Next, Wait
 
 NOW = 1_000_000.0
 TERMS = DEFAULTS[Latency.BATCH]

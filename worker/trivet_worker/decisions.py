@@ -16,7 +16,7 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.settings import Settings
-from trivet_tasks.store.finishing import End, Next
+from trivet_tasks.store.steps import End, Next
 from trivet_worker.calls import Answer, Failure, LimitReading, LimitWindow
 from trivet_worker.flights import Flight, Landing
 

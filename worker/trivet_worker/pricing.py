@@ -8,7 +8,7 @@ import orjson
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import PriceBook, Priced
 from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store.finishing import Settlement
+from trivet_tasks.store.steps import Settlement
 from trivet_tasks.store.taking import Worksite
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Flight

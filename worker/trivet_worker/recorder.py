@@ -30,7 +30,8 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL
 from trivet_tasks.store import health
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS, Store
-from trivet_tasks.store.finishing import End, Finished, GoOn, Settlement, Wait, Written, finish
+from trivet_tasks.store.finishing import finish
+from trivet_tasks.store.steps import End, Finished, GoOn, Settlement, Wait, Written
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import Decisions, spent_of
 from trivet_worker.flights import Landing

@@ -1,5 +1,7 @@
 """What waits and what is under way, for people who watch: by class, by batch, by route. Ended jobs are never read.
 
+Trivet's own probes are nobody's jobs and are not counted.
+
 Waiting jobs are counted through the partial index of jobs that have not ended, jobs under way through that of
 outstanding ones, so the cost grows with the backlog and not with the table.
 """
@@ -7,7 +9,7 @@ outstanding ones, so the cost grows with the backlog and not with the table.
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 
 class ClassBacklog(NamedTuple):
@@ -65,11 +67,11 @@ _WAITING = """
   FROM flows f
   JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed')
 """
-_BY_CLASS = text(f"SELECT f.latency, {_WAITING} WHERE f.active GROUP BY f.latency ORDER BY f.latency")
+_BY_CLASS = text(f"SELECT f.latency, {_WAITING} WHERE f.active AND NOT f.probe GROUP BY f.latency ORDER BY f.latency")
 _BY_BATCH = text(
     f"""
     SELECT b.name AS batch, {_WAITING} LEFT JOIN batches b ON b.id = f.batch_id
-     WHERE f.active GROUP BY f.batch_id, b.name ORDER BY count(*) DESC, b.name LIMIT :limit
+     WHERE f.active AND NOT f.probe GROUP BY f.batch_id, b.name ORDER BY count(*) DESC, b.name LIMIT :limit
     """
 )
 _BY_ROUTE = text(
@@ -79,7 +81,7 @@ _BY_ROUTE = text(
            sum(CASE WHEN j.state = 'running' THEN 1 ELSE 0 END) AS running,
            min(j.created_at) AS oldest_at
       FROM jobs j JOIN flows f ON f.id = j.flow_id
-     WHERE j.state IN ('dispatched', 'running') AND j.route IS NOT NULL
+     WHERE j.state IN ('dispatched', 'running') AND j.route IS NOT NULL AND NOT f.probe
      GROUP BY j.route, f.latency ORDER BY j.route, f.latency
     """
 )
@@ -101,7 +103,7 @@ def by_route(connection: Connection) -> list[RouteBacklog]:
 
 
 class Line(NamedTuple):
-    """Living jobs of one batch that need the same of a route."""
+    """Living jobs that need the same of a route."""
 
     latency: str
     model: str
@@ -110,16 +112,28 @@ class Line(NamedTuple):
     features: tuple[str, ...]
 
 
-_LINES = text(
-    """
-    SELECT f.latency, f.model, f.residency, f.compliance, f.features
-      FROM flows f JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active
+_NEEDS = "SELECT DISTINCT f.latency, f.model, f.residency, f.compliance, f.features FROM flows f"
+_LINES = text(f"{_NEEDS} JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active")
+_LINES_WAITING = text(
+    f"""
+    {_NEEDS}
+     WHERE f.active AND NOT f.held
+       AND EXISTS (SELECT 1 FROM jobs j WHERE j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL)
     """
 )
+_PAUSE = text(
+    """
+    SELECT min(j.not_before) AS first, sum(CASE WHEN j.state = 'delayed' THEN 0 ELSE 1 END) AS others
+      FROM batches b JOIN flows f ON f.batch_id = b.id AND f.active
+      JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed', 'dispatched', 'running')
+     WHERE b.name = :batch
+    """
+)
+_LINE_OF_JOB = text(f"{_NEEDS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
 _MODELS = text(
     """
-    SELECT model FROM flows WHERE active
-    UNION SELECT model FROM (SELECT model FROM flows ORDER BY id DESC LIMIT :recent) AS newest
+    SELECT model FROM flows WHERE active AND NOT probe
+    UNION SELECT model FROM (SELECT model FROM flows WHERE NOT probe ORDER BY id DESC LIMIT :recent) AS newest
     """
 )
 # a batch's ended jobs are numbered in the order they ended: only the last of them are read
@@ -134,10 +148,23 @@ _SPEED = text(
 
 def lines_of(connection: Connection, batch: str) -> list[Line]:
     """What the living jobs of a batch need of a route."""
-    return [
-        Line(latency, model, *(tuple(orjson.loads(names)) for names in needs))
-        for latency, model, *needs in connection.execute(_LINES, {"batch": batch})
-    ]
+    return _lines(connection, _LINES, {"batch": batch})
+
+
+def lines_waiting(connection: Connection) -> list[Line]:
+    """What the jobs that could be dispatched now, if a route had room, need of one."""
+    return _lines(connection, _LINES_WAITING, {})
+
+
+def line_of_job(connection: Connection, job_id: str) -> list[Line]:
+    """What one job needs of a route; none when there is no such job."""
+    return _lines(connection, _LINE_OF_JOB, {"id": job_id})
+
+
+def pause_of(connection: Connection, batch: str) -> float | None:
+    """When the first living job of a batch is due, if all of them wait for a time of their own; else None."""
+    row = connection.execute(_PAUSE, {"batch": batch}).one()
+    return None if row.others or row.first is None else float(row.first)
 
 
 def models_in_use(connection: Connection, recent: int = 500) -> list[str]:
@@ -153,3 +180,10 @@ def recent_speed(
     if row.jobs < 2 or now - row.first < 1:
         return None
     return float(row.jobs / (now - row.first))
+
+
+def _lines(connection: Connection, statement: TextClause, parameters: dict[str, str]) -> list[Line]:
+    return [
+        Line(latency, model, *(tuple(orjson.loads(names)) for names in needs))
+        for latency, model, *needs in connection.execute(statement, parameters)
+    ]

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.outcomes import JobState
+from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import BULK_ROWS, Store
-from trivet_tasks.store.finishing import End, Ended, end_jobs
 from trivet_tasks.store.schema import Usd
+from trivet_tasks.store.steps import End, Ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from sqlalchemy import Connection, text
 
 from trivet_tasks.outcomes import END_STATES, JobState
+from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.finishing import End, Ended, end_jobs
+from trivet_tasks.store.steps import End, Ended
 
 _ASK = text("UPDATE jobs SET cancel_requested = true WHERE id = :id")
 

@@ -15,6 +15,7 @@ GROUPINGS = {
     "provider": "a.provider",
     "class": "a.latency",
     "outcome": "a.outcome",
+    "purpose": "a.purpose",
     "batch": "b.name",
     "tenant": "j.tenant",
     "day": "",  # written per database below
@@ -29,6 +30,7 @@ class CostRow:
     group: tuple[str, ...]
     calls: int
     jobs: int
+    """Without Trivet's own probes, whose calls and cost are in the other figures."""
     input_tokens: int
     output_tokens: int
     cost_usd: Decimal
@@ -46,7 +48,8 @@ def summed(connection: Connection, by: Sequence[str], since: float) -> list[Cost
     statement = text(
         f"""
         SELECT {grouped + "," if grouped else ""}
-               count(*) AS calls, count(DISTINCT a.job_id) AS jobs,
+               count(*) AS calls,
+               count(DISTINCT CASE WHEN a.purpose <> 'probe' THEN a.job_id END) AS jobs,
                coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_5m_tokens + a.cache_write_1h_tokens), 0)
                    AS input_tokens,
                coalesce(sum(a.output_tokens), 0) AS output_tokens,

@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from trivet_tasks.store.finishing import clean
+from trivet_tasks.store.foreign_text import clean
+
+WHOLE_ROUTE = "*"
+"""The model of what is said of a whole route."""
 
 
 class HealthRow(NamedTuple):
@@ -27,6 +30,20 @@ class LimitRow(NamedTuple):
     models: str
     closed_until: float
     cause: str
+    since: float
+
+
+class Event(NamedTuple):
+    """Something that happened to a route. `at` is seconds since the epoch."""
+
+    at: float
+    kind: str
+    """`route open`, `route probing`, `route recovering`, `route healthy`, `route limited`, `route drained`, `route restored`."""
+    route: str | None
+    model: str | None
+    """`*` or None: the whole route; of `route limited` a model or the name of a group of models."""
+    text: str
+    """Its cause, for a person."""
 
 
 class CallRow(NamedTuple):
@@ -54,8 +71,17 @@ _CLOSE = text(
     """
 )
 _EVENT = text("INSERT INTO events (at, kind, route, model, text) VALUES (:now, :kind, :route, :model, :text)")
+_EVENTS = """
+    SELECT at, kind, route, model, text FROM events WHERE at >= :since {of_route} ORDER BY at DESC, id DESC LIMIT :limit
+"""
+_LAST_DRAINS = text(
+    """
+    SELECT at, kind, route, model, text FROM events
+     WHERE id IN (SELECT max(id) FROM events WHERE kind = 'route drained' GROUP BY route)
+    """
+)
 _ALL = text("SELECT route, model, state, cause, since, closed_until FROM route_health ORDER BY route, model")
-_CLOSED = text("SELECT route, models, closed_until, cause FROM route_limits WHERE closed_until > :now")
+_CLOSED = text("SELECT route, models, closed_until, cause, since FROM route_limits WHERE closed_until > :now")
 _LIFT = text("DELETE FROM route_limits WHERE route = :route")
 _UNDER_WAY = text(
     """
@@ -82,7 +108,11 @@ def note(
         connection.execute(_CLOSE, row)
     else:
         connection.execute(_UPSERT, {**row, "state": state, "closed_until": now + seconds if seconds else None})
-    said = f"{share:.0%} of its work: {cause}" if state == "recovering" else cause
+    said = cause
+    if state == "recovering":
+        said = f"{share:.0%} of its work: {cause}"
+    elif state == "limited":
+        said = f"for {seconds:.3g} s: {cause}"
     connection.execute(_EVENT, {"now": now, "kind": f"route {state}", "route": route, "model": model, "text": said})
 
 
@@ -112,3 +142,23 @@ def forget(connection: Connection, route: str, now: float) -> None:
         if row.route == route and row.state != "healthy":
             note(connection, route, row.model, "healthy", "restored by an operator", now, 0)
     connection.execute(_LIFT, {"route": route})
+
+
+def note_operator(connection: Connection, kind: str, route: str, said: str, now: float) -> None:
+    """Note what a person did to a whole route: `route drained` or `route restored`, and why."""
+    row = {"now": now, "kind": kind, "route": route, "model": WHOLE_ROUTE, "text": clean(said, 500) or ""}
+    connection.execute(_EVENT, row)
+
+
+def events(connection: Connection, *, since: float, route: str | None = None, limit: int = 1_000) -> list[Event]:
+    """The latest events since a time, of one route or of all, the newest last."""
+    statement = text(_EVENTS.format(of_route="" if route is None else "AND route = :route"))
+    parameters: dict[str, object] = {"since": since, "limit": limit}
+    if route is not None:
+        parameters["route"] = route
+    return [Event(*row) for row in connection.execute(statement, parameters)][::-1]
+
+
+def last_drains(connection: Connection) -> dict[str, Event]:
+    """When and why each route was drained last; some were restored since."""
+    return {str(row.route): Event(*row) for row in connection.execute(_LAST_DRAINS)}

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import BULK_ROWS, Store
-from trivet_tasks.store.finishing import End, Ended, end_jobs
+from trivet_tasks.store.steps import End, Ended
 
 _WAKE = text("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE id IN :ids AND state = 'delayed'").bindparams(
     bindparam("ids", expanding=True)

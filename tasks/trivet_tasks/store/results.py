@@ -28,6 +28,8 @@ class AttemptRow:
     output_tokens: int | None
     cost_usd: Decimal | None
     estimated: bool
+    purpose: str
+    """`job`, `probe` or `hedge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,15 @@ class JobRow:
     cost_usd: Decimal | None
     latency_s: float | None
     cached: bool
+    probe: bool
+    """It is one of Trivet's own probes, not anybody's job."""
 
 
 _JOB = """
     SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
            j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
            r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
-           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached
+           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, f.probe
       FROM jobs j
       JOIN flows f ON f.id = j.flow_id
       LEFT JOIN batches b ON b.id = j.batch_id
@@ -88,7 +92,7 @@ _ATTEMPTS = (
     text(
         """
         SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
-               output_tokens, cost_usd, estimated
+               output_tokens, cost_usd, estimated, purpose
           FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
         """
     )
@@ -120,8 +124,8 @@ def batch_page(connection: Connection, batch_id: int, after: int, limit: int) ->
 
 
 def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | None, limit: int) -> list[JobRow]:
-    """The newest jobs first."""
-    conditions, parameters = ["1 = 1"], {"limit": limit}
+    """The newest jobs first, without Trivet's own probes."""
+    conditions, parameters = ["NOT f.probe"], {"limit": limit}
     if state:
         conditions.append("j.state = :state")
     if batch_id is not None:
@@ -147,4 +151,5 @@ def _job(row: Row[Any]) -> JobRow:
     values["tags"] = orjson.loads(row.tags) if row.tags else {}
     values["message"] = bytes(row.message) if row.message is not None else None
     values["cached"] = bool(row.cached)
+    values["probe"] = bool(row.probe)
     return JobRow(**values)

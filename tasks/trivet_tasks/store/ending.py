@@ -1,0 +1,111 @@
+"""The end of jobs: their rows, results and costs, and the counters of their batches."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from sqlalchemy import Connection, bindparam, insert, text
+
+from trivet_tasks.outcomes import JobState
+from trivet_tasks.store.foreign_text import clean
+from trivet_tasks.store.schema import Usd, job_results
+from trivet_tasks.store.steps import Ended
+
+_END = text(
+    """
+    UPDATE jobs SET state = :state, ended_at = :now, batch_seq = :batch_seq, lease_id = NULL, dispatched_until = NULL,
+                    not_before = NULL, last_outcome = coalesce(:outcome, last_outcome)
+     WHERE id = :id
+    """
+)
+_COSTS = (
+    text(
+        """
+    SELECT job_id, sum(cost_usd) AS cost,
+           sum(CASE WHEN cost_usd IS NULL AND outcome = 'succeeded' THEN 1 ELSE 0 END) AS unpriced
+      FROM attempts WHERE job_id IN :ids AND (NOT estimated OR outcome = 'succeeded') GROUP BY job_id
+    """
+    )
+    .bindparams(bindparam("ids", expanding=True))
+    .columns(cost=Usd())
+)
+_COUNT = text(
+    """
+    UPDATE batches SET ended = ended + :ended, succeeded = succeeded + :succeeded, failed = failed + :failed,
+                       expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost
+     WHERE id = :id
+    RETURNING ended, total, state
+    """
+).bindparams(bindparam("cost", type_=Usd()))
+
+
+def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tuple[int, ...]:
+    """End jobs whose rows the caller holds. Returns the batches they belong to.
+
+    Within a batch each gets the next number; the batch row's lock makes the numbers gapless in the order of commits,
+    so a reader that remembers the last number misses nothing.
+    """
+    if not ended:
+        return ()
+    costs = _costs(connection, [e.job_id for e in ended])
+    sequence = _count(connection, ended, costs)
+    connection.execute(
+        _END,
+        [
+            {
+                "id": e.job_id,
+                "state": e.end.state.value,
+                "now": now,
+                "batch_seq": sequence.get(e.job_id),
+                "outcome": e.end.outcome.value if e.end.outcome else None,
+            }
+            for e in ended
+        ],
+    )
+    connection.execute(
+        insert(job_results),
+        [
+            {
+                "job_id": e.job_id,
+                "message": e.end.message,
+                "stop_reason": clean(e.end.stop_reason, 40),
+                "error_outcome": e.end.outcome.value if e.end.outcome else None,
+                "error_message": clean(e.end.error, 4_000),
+                "route": e.route,
+                "cost_usd": costs.get(e.job_id, Decimal(0)),
+                "latency_s": max(0.0, now - e.created_at),
+                "cached": False,
+            }
+            for e in ended
+        ],
+    )
+    return tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
+
+
+def _costs(connection: Connection, ids: Sequence[str]) -> dict[str, Decimal | None]:
+    return {
+        row.job_id: None if row.unpriced else row.cost or Decimal(0)
+        for row in connection.execute(_COSTS, {"ids": list(ids)})
+    }
+
+
+def _count(connection: Connection, ended: Sequence[Ended], costs: dict[str, Decimal | None]) -> dict[str, int]:
+    """Raise the batches' counters, in the order of their ids; give each job its number."""
+    by_batch: dict[int, list[Ended]] = {}
+    for entry in ended:
+        if entry.batch_id is not None:
+            by_batch.setdefault(entry.batch_id, []).append(entry)
+    sequence: dict[str, int] = {}
+    for batch_id, entries in sorted(by_batch.items()):
+        states = [entry.end.state for entry in entries]
+        row = connection.execute(
+            _COUNT,
+            {
+                "id": batch_id,
+                "ended": len(entries),
+                **{state.value: states.count(state) for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED)},
+                "cost": sum((costs.get(entry.job_id) or Decimal(0) for entry in entries), Decimal(0)),
+            },
+        ).one()  # fmt: skip
+        first = row.ended - len(entries) + 1
+        sequence.update({entry.job_id: first + offset for offset, entry in enumerate(entries)})
+    return sequence

@@ -1,0 +1,103 @@
+"""What is written down of calls and jobs that are over: values, no behaviour."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What came of one provider call."""
+
+    attempt_id: str
+    outcome: Outcome
+    latency_s: float
+    status: int | None = None
+    request_id: str | None = None
+    message: str | None = None
+    """The provider's words, of a call that failed."""
+    usage: Usage | None = None
+    cost_usd: Decimal | None = None
+    estimated: bool = False
+    list_price: str | None = None
+    multipliers: str | None = None
+    price_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The job is over."""
+
+    state: JobState
+    message: bytes | None = None
+    """The provider's answer, JSON."""
+    stop_reason: str | None = None
+    outcome: Outcome | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """The job's next attempt goes to `route` at once, in the same round."""
+
+    route: str
+    until: float
+    tried: str
+    spent_s: float
+    doubted_by: str | None
+    outcome: Outcome
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The job goes back to waiting: until `not_before`, or until a route has room."""
+
+    not_before: float | None
+    round: int
+    tried: str
+    spent_s: float
+    doubted_by: str | None
+    outcome: Outcome | None
+    error: str | None
+
+
+Next = End | GoOn | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A call that is over and what follows for its job; nothing does where another call of it decides."""
+
+    job_id: str
+    take_up: int
+    lease_id: str
+    settlement: Settlement
+    next: Next | None
+    route: str | None = None
+    """Where the call went; None: where the job was dispatched to. A rival's call went elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that has just ended. `route` is where its last call went."""
+
+    job_id: str
+    batch_id: int | None
+    created_at: float
+    end: End
+    route: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a group's transaction did."""
+
+    ended_jobs: tuple[str, ...]
+    ended_batches: tuple[int, ...]
+    gone_on: tuple[Finished, ...]
+    """Those whose next message is to be sent now, under take-up `take_up + 1`."""
+    refused: tuple[str, ...]
+    """Jobs whose token no longer held: their result was not written, their cost was."""
