@@ -19,7 +19,7 @@ from celery import Celery
 from sqlalchemy.exc import DBAPIError
 
 from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.permits import Change, Quota, Spent, Verdict, Want
+from trivet_scheduler.permits import Change
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
@@ -33,16 +33,17 @@ from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS, Store
 from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.steps import End, Finished, GoOn, Settlement, Wait, Written
 from trivet_worker.calls import Answer, Failure
-from trivet_worker.decisions import Decisions, spent_of
+from trivet_worker.decisions import Decisions
 from trivet_worker.flights import Landing
 from trivet_worker.holdings import Holdings
 from trivet_worker.pricing import Pricing
+from trivet_worker.settling import Settling
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.recorder")
 
 RETRY_S = 1.0
-"""Seconds between two tries to write to a database that does not answer."""
+"""Seconds between two tries to reach a database or a shared state that does not answer."""
 
 
 class Recorder:
@@ -68,6 +69,7 @@ class Recorder:
         self._slots = slots
         self._holdings = holdings
         self._decisions = Decisions(fleet, settings)
+        self._settling = Settling(fleet, settings)
         self._gather_s = gather_s
         self._pricing = pricing
         self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
@@ -92,14 +94,17 @@ class Recorder:
         going = True
         while going:
             group, going = self._gather()
-            if group:
+            if group or self._settling.waits:
                 self._record_safely(group)
 
     def _gather(self) -> tuple[list[Landing], bool]:
-        """Wait for one landing, then take what comes within the gathering time, up to a transaction's worth."""
+        """Wait for one landing, then take what comes within the gathering time, up to a transaction's worth.
+
+        Nothing comes back while something is to be told again.
+        """
         group: list[Landing] = []
         size = 0
-        until: float | None = None
+        until = time.monotonic() + RETRY_S if self._settling.waits else None
         while len(group) < BULK_ROWS and size < BULK_BYTES:
             try:
                 landing = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
@@ -107,9 +112,10 @@ class Recorder:
                 break
             if landing is None:
                 return group, False
+            if not group:
+                until = time.monotonic() + self._gather_s
             group.append(landing)
             size += len(landing.result.message)
-            until = until or time.monotonic() + self._gather_s
         return group, True
 
     def _record_safely(self, group: list[Landing]) -> None:
@@ -125,7 +131,7 @@ class Recorder:
 
     def _record(self, group: list[Landing]) -> None:
         try:
-            changes = self._settle(group)
+            changes = self._settling.settle(group)
             finished = self._finished(group)
             written = self._commit(finished, changes)
         finally:
@@ -133,46 +139,6 @@ class Recorder:
             self._holdings.discard(landing.flight.job.id for landing in group if landing.decides)
         self._send_on(group, written)
         self._notify(written, any(isinstance(f.next, Wait) for f in finished))
-
-    def _settle(self, group: Sequence[Landing]) -> list[Change]:
-        """Give the permits back; one round trip per (route, model, class)."""
-        by_gate: dict[tuple[str, str, Latency], list[Landing]] = defaultdict(list)
-        for landing in group:
-            site = landing.flight.site
-            by_gate[site.route, site.model, Latency(site.latency)].append(landing)
-        changes: list[Change] = []
-        try:
-            for (route, model, latency), landings in by_gate.items():
-                spent = [spent_of(landing, self._settings) for landing in landings]
-                changes += self._fleet.limits.settle(route, model, latency, landings[0].flight.quota, spent)
-            changes += self._contradicted(group)
-        except redis.RedisError as error:
-            # the permits expire by themselves; nobody can take new ones meanwhile
-            log.error("permits could not be given back: %s", error)
-        for change in changes:
-            level = logging.ERROR if change.state == "open" else logging.WARNING
-            log.log(level, "%s %s is %s: %s", change.route, change.model, change.state, change.cause)
-        return changes
-
-    def _contradicted(self, group: Sequence[Landing]) -> list[Change]:
-        """Tell the gates of routes that refused, for a reason nobody knew, what another provider has now served."""
-        known = self._fleet.known().routes
-        changes: list[Change] = []
-        for landing in group:
-            job, site = landing.flight.job, landing.flight.site
-            if job.doubted_by is None or not isinstance(landing.result, Answer):
-                continue
-            refused = [
-                name
-                for name in job.tried.split(",")
-                if name in known and known[name].settings.provider == job.doubted_by
-            ]
-            for route in refused[-1:]:
-                quota = Quota.of(known[route].settings, site.model)
-                cause = f"unusable: it refused what {site.provider} served, time and again"
-                spent = Spent(Want("", 0, 0), 0, 0, Verdict.CONTRADICTED, cause)
-                changes += self._fleet.limits.settle(route, site.model, Latency(site.latency), quota, [spent])
-        return changes
 
     def _finished(self, group: Sequence[Landing]) -> list[Finished]:
         return [

@@ -1,0 +1,92 @@
+"""Giving permits back, and telling the gates what came of the calls."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import redis
+
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.permits import Change, Quota, Spent, Verdict, Want
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.latency import Latency
+from trivet_tasks.settings import Settings
+from trivet_worker.calls import Answer
+from trivet_worker.decisions import spent_of
+from trivet_worker.flights import Landing
+
+log = logging.getLogger("trivet.recorder")
+
+
+class Settling:
+    """Tells the shared state what came of finished calls. What it could not hear is told again later.
+
+    Used by one thread. What waits is bounded by the process's places: without the shared state nobody gets a permit.
+    """
+
+    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+        self._fleet = fleet
+        self._settings = settings
+        self._untold: list[_Told] = []
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is still to be told."""
+        return bool(self._untold)
+
+    def settle(self, group: Sequence[Landing]) -> list[Change]:
+        """Give the permits of these calls back, with what waited; one round trip per (route, model, class).
+
+        Returns what changed. Raises nothing: what cannot be told waits.
+        """
+        self._untold += self._told(group)
+        changes: list[Change] = []
+        try:
+            while self._untold:
+                told = self._untold[0]
+                changes += self._fleet.limits.settle(told.route, told.model, told.latency, told.quota, told.spent)
+                self._untold.pop(0)
+        except redis.RedisError as error:
+            log.error("permits could not be given back, they wait: %s", error)
+        for change in changes:
+            level = logging.ERROR if change.state == "open" else logging.WARNING
+            log.log(level, "%s %s is %s: %s", change.route, change.model, change.state, change.cause)
+        return changes
+
+    def _told(self, group: Sequence[Landing]) -> list["_Told"]:
+        by_gate: dict[tuple[str, str, Latency], list[Landing]] = defaultdict(list)
+        for landing in group:
+            site = landing.flight.site
+            by_gate[site.route, site.model, Latency(site.latency)].append(landing)
+        told = [
+            _Told(route, model, latency, of[0].flight.quota, [spent_of(landing, self._settings) for landing in of])
+            for (route, model, latency), of in by_gate.items()
+        ]
+        doubted = [one for one in group if one.flight.job.doubted_by and isinstance(one.result, Answer)]
+        return [*told, *(found for landing in doubted if (found := self._contradicted(landing)))]
+
+    def _contradicted(self, landing: Landing) -> "_Told | None":
+        """For the gate of a route that refused, for a reason nobody knew, what another provider has now served."""
+        job, site = landing.flight.job, landing.flight.site
+        try:
+            known = self._fleet.known().routes
+        except StoreUnavailable:
+            return None
+        refused = [
+            name for name in job.tried.split(",") if name in known and known[name].settings.provider == job.doubted_by
+        ]
+        if not refused:
+            return None
+        quota = Quota.of(known[refused[-1]].settings, site.model)
+        cause = f"unusable: it refused what {site.provider} served, time and again"
+        spent = [Spent(Want("", 0, 0), 0, 0, Verdict.CONTRADICTED, cause)]
+        return _Told(refused[-1], site.model, Latency(site.latency), quota, spent)
+
+
+class _Told(NamedTuple):
+    route: str
+    model: str
+    latency: Latency
+    quota: Quota
+    spent: list[Spent]
