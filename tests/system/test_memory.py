@@ -1,0 +1,78 @@
+"""What is known of the routes survives the shared state losing everything."""
+
+import time
+
+from sqlalchemy import text
+
+from trivet.testing import RunningTrivet
+from trivet_tasks.shared_state import connect
+
+TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+BEDROCK = "bedrock-us-east-1"
+
+
+def unique(name: str) -> str:
+    return f"{name}-{time.time_ns()}"
+
+
+def forget_everything(system: RunningTrivet) -> float:
+    """FLUSHALL: limits, health, queues, notices. Returns when, on the database's clock."""
+    shared = connect(system.settings.redis_url)
+    with system.client._connections.store.read() as connection:
+        now = system.client._connections.store.now(connection)
+    shared.flushall()
+    shared.close()
+    return now
+
+
+def calls_since(system: RunningTrivet, moment: float, route: str | None = None) -> list[tuple[str, str, float]]:
+    """(route, purpose, seconds after the moment) of the attempts begun since."""
+    with system.client._connections.store.read() as connection:
+        rows = connection.execute(
+            text("SELECT route, purpose, started_at FROM attempts WHERE started_at > :moment"), {"moment": moment}
+        ).all()
+    return [(row.route, row.purpose, row.started_at - moment) for row in rows if route in (None, row.route)]
+
+
+def test_a_route_that_was_out_of_service_stays_out(system: RunningTrivet) -> None:
+    system.simulator.fault("bedrock", "overloaded")
+    batch = system.client.submit_many([{"prompt": f"Before {i}"} for i in range(30)], name=unique("before"), **TERMS)
+    assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}
+    assert BEDROCK in {name for name, _, _ in calls_since(system, 0)}
+    moment = forget_everything(system)
+    batch = system.client.submit_many([{"prompt": f"After {i}"} for i in range(30)], name=unique("after"), **TERMS)
+    assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}
+    assert {purpose for _, purpose, _ in calls_since(system, moment, BEDROCK)} <= {"probe"}
+
+
+def test_no_call_is_made_inside_a_pause_that_a_provider_asked_for(system: RunningTrivet) -> None:
+    for provider in ("anthropic", "bedrock", "vertex"):
+        system.simulator.fault(provider, "rate_limited", for_s=6, retry_after_s=6)
+    batch = system.client.submit_many([{"prompt": f"Paused {i}"} for i in range(6)], name=unique("paused"), **TERMS)
+    system.simulator.wait_for_calls(3, 20)
+    _until_paused(system)
+    moment = forget_everything(system)
+    assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}
+    with system.client._connections.store.read() as connection:
+        pauses = {
+            row.route: row.closed_until - moment
+            for row in connection.execute(text("SELECT route, closed_until FROM route_limits"))
+        }
+    assert min(pauses.values()) > 0.5, "the pauses were not over when everything was forgotten"
+    for route, _, after_s in calls_since(system, moment):
+        assert after_s >= pauses[route] - 0.05
+
+
+def _until_paused(system: RunningTrivet) -> None:
+    """Until SQL knows that all three routes are paused."""
+    until = time.monotonic() + 20
+    while True:
+        with system.client._connections.store.read() as connection:
+            now = system.client._connections.store.now(connection)
+            known = connection.execute(
+                text("SELECT count(*) FROM route_limits WHERE closed_until > :soon"), {"soon": now + 0.5}
+            ).scalar_one()
+        if known == 3:
+            return
+        assert time.monotonic() < until, f"{known} of 3 routes are paused"
+        time.sleep(0.02)
