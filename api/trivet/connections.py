@@ -19,7 +19,11 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from trivet_scheduler.dispatch import Dispatcher
+    from trivet_scheduler.fleet import Fleet
+    from trivet_scheduler.probing import Prober
 
 log = logging.getLogger("trivet")
 
@@ -55,15 +59,32 @@ class Connections:
         return connect(self.settings.redis_url)
 
     @cached_property
-    def dispatcher(self) -> "Dispatcher":
-        """For realtime jobs, which their producer dispatches itself; loads Celery."""
-        from trivet_scheduler.dispatch import Dispatcher
+    def fleet(self) -> "Fleet":
+        """The routes as they stand."""
         from trivet_scheduler.fleet import Fleet
+
+        return Fleet(self.store, self.settings, self.redis)
+
+    @cached_property
+    def celery(self) -> "Celery":
+        """The broker, to send messages; loads Celery."""
         from trivet_tasks.celery_app import make_app
 
-        return Dispatcher(
-            self.store, Fleet(self.store, self.settings, self.redis), make_app(self.settings), self.settings
-        )
+        return make_app(self.settings)
+
+    @cached_property
+    def dispatcher(self) -> "Dispatcher":
+        """For realtime jobs, which their producer dispatches itself."""
+        from trivet_scheduler.dispatch import Dispatcher
+
+        return Dispatcher(self.store, self.fleet, self.celery, self.settings)
+
+    @cached_property
+    def prober(self) -> "Prober":
+        """For a probe that a person asks for."""
+        from trivet_scheduler.probing import Prober
+
+        return Prober(self.store, self.fleet, self.celery, self.settings)
 
     def unavailable(self, error: Exception) -> BrokerUnavailable:
         """The error to raise when the shared state is needed and does not answer."""
@@ -91,8 +112,8 @@ class Connections:
     def close(self) -> None:
         """Close everything that was opened."""
         self.notices.close()
-        if "dispatcher" in self.__dict__:
-            self.dispatcher.close()
+        if "celery" in self.__dict__:
+            self.celery.close()
         if "redis" in self.__dict__:
             self.redis.close()
         if self._store is not None:
@@ -102,7 +123,7 @@ class Connections:
         """In the child: nothing of the parent's is used or closed."""
         self._lock = threading.Lock()
         self.notices.forget_after_fork()
-        for name in ("redis", "dispatcher"):
+        for name in ("redis", "fleet", "celery", "dispatcher", "prober"):
             self.__dict__.pop(name, None)
 
 

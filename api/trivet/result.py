@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
+from textwrap import shorten
 from typing import Any
 
 import orjson
 
 from trivet_tasks.store.results import AttemptRow, JobRow
+
+LONGEST_WORDS = 160
+"""Characters of what each of several routes said; the attempts have the whole."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
     """The result of a job that has ended."""
     error = None
     if row.state != "succeeded":
-        error = JobError(row.error_outcome, row.error_message or f"The job was {row.state}.")
+        said = row.error_message or f"The job was {row.state}."
+        error = JobError(row.error_outcome, f"{said}{_asked_before(attempts)}")
     return Result(
         id=row.id,
         key=row.key,
@@ -103,3 +108,18 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
         tags=row.tags,
         raw=row.message,
     )
+
+
+def _asked_before(attempts: Sequence[AttemptRow]) -> str:
+    """Why the routes did not serve the job that were asked before the last one; nothing where there were none."""
+    last_words: dict[str, str] = {}
+    for attempt in attempts:
+        outcome = attempt.outcome or "no answer yet"
+        words = (
+            f"{outcome}: {shorten(attempt.message, LONGEST_WORDS, placeholder=' …')}" if attempt.message else outcome
+        )
+        last_words[attempt.route] = words.rstrip(".")
+    if attempts:
+        del last_words[attempts[-1].route]
+    said = "; ".join(f"{route}: {words}" for route, words in last_words.items())
+    return f" Asked before: {said}." if said else ""

@@ -10,6 +10,7 @@ import typer
 from trivet.cli import context
 
 if TYPE_CHECKING:
+    from trivet.client import Client
     from trivet_tasks.store.batches import Progress
 
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
@@ -57,24 +58,22 @@ def list_(
 def status(name: Name, as_json: Json = False) -> None:
     """How far a batch is, what it cost, when it may be done, and why nothing runs if nothing does."""
     from trivet.cli.tables import print_line
-    from trivet.route_status import holdup
-    from trivet_tasks.store import backlog
 
     with context.client() as client:
         progress = client.batch(name).progress()
-        store = client._connections.store
-        with store.read() as connection:
-            speed = backlog.recent_speed(connection, name, store.now(connection))
+        speed = _speed(client, name)
         stuck = progress.waiting > 0 and progress.running == 0 and progress.state == "open"
-        note = holdup(client._connections, name) if stuck else None
+        notes, reasons = _held_up(client, name) if stuck else ([], [])
     left = (progress.total - progress.ended) / speed if speed and not progress.done else None
     if as_json:
-        more = {"jobs_per_s": speed, "left_s": left, "note": note}
+        more = {"jobs_per_s": speed, "left_s": left, "note": " ".join(notes) or None, "reasons": reasons}
         context.print_json({**as_object(progress), **more})
         return
     print_progress(progress, speed=speed, left=left)
-    if note:
+    for note in notes:
         print_line(note, style="yellow")
+    for reason in reasons:
+        print_line(reason, style="dim", indent=2)
     if progress.state == "incomplete":
         print_line(f"incomplete: {progress.error}", style="yellow")
         print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
@@ -171,6 +170,31 @@ def print_progress(progress: "Progress", *, speed: float | None = None, left: fl
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {context.seconds(left)} left" if left else "")))
     print_facts(facts)
+
+
+def _speed(client: "Client", name: str) -> float | None:
+    from trivet_tasks.store import backlog
+
+    store = client._connections.store
+    with store.read() as connection:
+        return backlog.recent_speed(connection, name, store.now(connection))
+
+
+def _held_up(client: "Client", name: str) -> tuple[list[str], list[str]]:
+    """Why nothing of a batch runs, in sentences, and why each route takes none of it."""
+    from trivet.cli.holdups import held_up
+    from trivet_tasks.store import backlog
+
+    notes, found = held_up(client, lambda connection: backlog.lines_of(connection, name))
+    reasons = list(dict.fromkeys(reason for holdup in found for reason in holdup.reasons))
+    if notes:
+        return notes, reasons
+    store = client._connections.store
+    with store.read() as connection:
+        due, now = backlog.pause_of(connection, name), store.now(connection)
+    if due is None:
+        return [], []
+    return [f"Its jobs wait for their next try, the first in {context.seconds(max(0.0, due - now))}."], []
 
 
 def _state(progress: "Progress") -> str:

@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
 
 def costs(
     by: Annotated[
-        str, typer.Option(help="One or several, by comma: route, model, provider, class, batch, tenant, day, outcome.")
+        str,
+        typer.Option(
+            help="One or several, by comma: route, model, provider, class, batch, tenant, day, outcome, purpose (job, probe, hedge)."
+        ),
     ] = "route",
     since: Annotated[
         str, typer.Option(help="7d, 24h, or a moment in ISO 8601 (UTC where it names no zone).")

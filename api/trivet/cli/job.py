@@ -18,6 +18,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 STATES = ("waiting", "delayed", "dispatched", "running", "succeeded", "failed", "expired", "cancelled")
 
+CALLS = {"probe": "probe", "hedge": "hedge"}
+"""What a call is named whose purpose is not the job alone."""
 AFTER = 9
 """Characters of the column that says how long after its submit something happened."""
 
@@ -73,6 +75,7 @@ def show(
     """A job's whole life in order: accepted, every call with its outcome and cost, its end."""
     import orjson
 
+    from trivet.cli.tables import print_line
     from trivet_tasks.store import bodies, results
 
     with context.client() as client:
@@ -83,11 +86,14 @@ def show(
             calls = results.attempts_of(connection, [row.id])[row.id]
             request = orjson.loads(bodies.request_body(connection, row.id) or b"null") if body else None
             now = store.now(connection)
+        notes = _held_up(client, row)
     if as_json:
         more = {"request": request} if body else {}
         context.print_json({**_as_object(row), "attempts": [asdict(call) for call in calls], **more})
     else:
         _print_life(row, calls, now)
+        for note in notes:
+            print_line(note, style="yellow", indent=AFTER + 2)
         if body:
             print("\n" + orjson.dumps(request, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
 
@@ -162,7 +168,7 @@ def _print_life(job: "JobRow", calls: "list[AttemptRow]", now: float) -> None:
     from trivet.cli.tables import print_facts, print_line
 
     facts = [
-        ("job", job.id), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
+        ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
         ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
         ("deadline", context.moment(job.deadline_at)), ("cost", context.usd(job.cost_usd) if job.ended_at else None),
     ]  # fmt: skip
@@ -175,6 +181,16 @@ def _print_life(job: "JobRow", calls: "list[AttemptRow]", now: float) -> None:
         _print_step(now - job.created_at, _standing(job, now))
     else:
         _print_step(job.ended_at - job.created_at, _end(job))
+
+
+def _held_up(client: "Client", job: "JobRow") -> list[str]:
+    """Why no route takes a waiting job now."""
+    from trivet.cli.holdups import held_up
+    from trivet_tasks.store import backlog
+
+    if job.state != "waiting" or job.probe:
+        return []
+    return held_up(client, lambda connection: backlog.line_of_job(connection, job.id))[0]
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:
@@ -200,7 +216,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
         tokens = f"{call.input_tokens or 0:,} tokens in, {call.output_tokens or 0:,} out, "
     _print_step(
         call.started_at - created_at,
-        f"call {number} on {call.route}: {outcome}",
+        f"{CALLS.get(call.purpose, 'call')} {number} on {call.route}: {outcome}",
         call.message or "",
         f"{tokens}{cost}" if tokens or call.estimated else "",
         f"attempt {call.id}",

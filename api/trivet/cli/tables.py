@@ -35,14 +35,23 @@ class Column:
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = ()) -> None:
     """Print rows under their headings; `total` stands below them."""
+    for line in table_lines(columns, rows, total, room=room()):
+        print_whole(line)
+
+
+def table_lines(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = (), *, room: int | None
+) -> list[Text]:
+    """The same as lines, for a terminal of so many columns; None: as wide as it is."""
     cells = [[_text(cell) for cell in row] for row in [*rows, *([total] if total else ())]]
     widths = [
         max([cell_len(column.heading), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)
     ]
-    shown = _fitting(columns, widths, _room())
-    _print_row(columns, widths, shown, [Text(column.heading) for column in columns], "bold")
+    shown = _fitting(columns, widths, room)
+    lines = [_row(columns, widths, shown, [Text(column.heading) for column in columns], "bold")]
     for number, row in enumerate(cells):
-        _print_row(columns, widths, shown, row, "bold" if total and number == len(cells) - 1 else "")
+        lines.append(_row(columns, widths, shown, row, "bold" if total and number == len(cells) - 1 else ""))
+    return lines
 
 
 def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
@@ -56,12 +65,28 @@ def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
 
 def print_line(line: Cell, style: str = "", indent: int = 0) -> None:
     """Print a line of our own words, without markup; on a terminal broken between words, further lines indented too."""
+    for part in said_lines(line, style, indent=indent, room=room()):
+        print_whole(part)
+
+
+def said_lines(line: Cell, style: str = "", *, indent: int = 0, hang: int = 0, room: int | None) -> list[Text]:
+    """The same as lines; further ones are indented by `hang` more."""
     said = _text(line)
     said.stylize_before(style)
-    room = _room()
-    for part in [said] if room is None else said.wrap(context.out, room - indent):
+    parts = [said] if room is None else said.wrap(context.out, max(SHORTEST, room - indent - hang))
+    for part in parts:
         part.rstrip()
-        context.out.print(Text(" " * indent) + part, soft_wrap=True)
+    return [Text(" " * (indent + (hang if number else 0))) + part for number, part in enumerate(parts)]
+
+
+def print_whole(line: Text) -> None:
+    """Print a line that was made to fit."""
+    context.out.print(line, soft_wrap=True)
+
+
+def room() -> int | None:
+    """Columns of the terminal, or None when nobody's screen limits the output."""
+    return context.out.width if context.out.is_terminal or "COLUMNS" in os.environ else None
 
 
 def print_error(line: str, style: str = "") -> None:
@@ -69,26 +94,21 @@ def print_error(line: str, style: str = "") -> None:
     context.err.print(Text(line), style=style or None, soft_wrap=True)
 
 
-def _print_row(
+def _row(
     columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int], row: Sequence[Text], style: str
-) -> None:
+) -> Text:
     line = Text(style=style)
     for at in shown:
         cell = row[at].copy()
         cell.truncate(widths[at], overflow="ellipsis")
-        room = " " * (widths[at] - cell.cell_len)
-        line.append_text(Text(room) + cell if columns[at].right else cell + Text(room)).append(" " * GAP)
+        blank = Text(" " * (widths[at] - cell.cell_len))
+        line.append_text(blank + cell if columns[at].right else cell + blank).append(" " * GAP)
     line.rstrip()
-    context.out.print(line, soft_wrap=True)
+    return line
 
 
 def _text(cell: Cell) -> Text:
     return cell.copy() if isinstance(cell, Text) else Text(cell)
-
-
-def _room() -> int | None:
-    """Columns of the terminal, or None when nobody's screen limits the output."""
-    return context.out.width if context.out.is_terminal or "COLUMNS" in os.environ else None
 
 
 def _fitting(columns: Sequence[Column], widths: list[int], room: int | None) -> list[int]:
@@ -100,10 +120,15 @@ def _fitting(columns: Sequence[Column], widths: list[int], room: int | None) -> 
     def over() -> int:
         return sum(widths[at] for at in shown) + GAP * (len(shown) - 1) - room
 
+    spared = []
     for at in sorted((at for at in shown if columns[at].spare), key=lambda at: -columns[at].spare):
         if over() <= 0:
             break
         shown.remove(at)
+        spared.append(at)
+    for at in reversed(spared):  # the last to go may have been wide, and left room for a narrow one
+        if over() + widths[at] + GAP <= 0:
+            shown = sorted([*shown, at])
     while over() > 0:
         widest = max((at for at in shown if columns[at].cut), key=lambda at: widths[at], default=None)
         if widest is None or widths[widest] <= SHORTEST:

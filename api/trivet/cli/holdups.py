@@ -1,0 +1,33 @@
+"""Why the jobs that a command is about do not move, for a person."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import redis
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from trivet.client import Client
+    from trivet.holdup import Holdup
+    from trivet_tasks.store.backlog import Line
+
+
+def held_up(
+    client: "Client", lines_of: "Callable[[Connection], Sequence[Line]]"
+) -> "tuple[list[str], Sequence[Holdup]]":
+    """The sentences, and what they come from; nothing where a route takes the jobs.
+
+    Args:
+        lines_of: reads what the jobs need of a route.
+    """
+    from trivet.holdup import holdups
+
+    connections = client._connections
+    with connections.store.read() as connection:
+        lines = lines_of(connection)
+    try:
+        found = holdups(connections, lines)
+    except redis.RedisError as error:
+        return [str(connections.unavailable(error))], ()
+    return [holdup.sentence(named=len(found) > 1) for holdup in found], found

@@ -1,0 +1,129 @@
+"""`trivet routes --watch`: the picture again and again, in place on a terminal, one below the other elsewhere."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from trivet.cli import context, routes_json, tables
+from trivet.cli.routes_table import ago, routes_table
+from trivet.cli.routes_words import remarks, summary
+from trivet.cli.tables import said_lines
+from trivet.route_reading import gather
+from trivet.route_status import Picture
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+
+if TYPE_CHECKING:
+    from trivet.connections import Connections
+
+SHORTEST_SLEEP_S = 0.05
+
+
+class Watch:
+    """Looks, and remembers what it saw last for as long as the database is away."""
+
+    def __init__(self, connections: "Connections") -> None:
+        self._connections = connections
+        self._last: Picture | None = None
+        self._seen_at = 0.0
+        self._trouble = ""
+
+    def look(self) -> None:
+        """Look once more. A database that does not answer is shown, not raised; ConfigError, SchemaMismatch are."""
+        try:
+            self._last = gather(self._connections)
+            self._seen_at = time.monotonic()
+            self._trouble = self._last.trouble or ""
+        except (StoreUnavailable, BrokerUnavailable) as error:
+            self._trouble = str(error)
+
+    def lines(self, room: int | None) -> list[Text]:
+        """What to show: what waits and what is wrong first, then the routes."""
+        lines = said_lines(self._trouble, "bold red", room=room) if self._trouble else []
+        picture = self._last
+        if picture is None:
+            return lines
+        age_s = time.monotonic() - self._seen_at
+        if self._trouble and not picture.trouble:
+            lines += said_lines(f"What follows was so {ago(age_s)} ago.", "red", room=room)
+            picture = replace(picture, now=picture.now + age_s)
+        lines += [*summary(picture, room), Text()]
+        if picture.routes:
+            lines += routes_table(picture, room)
+        said = remarks(picture, room)
+        return [*lines, *([Text()] if said else []), *said]
+
+    def as_json(self) -> str:
+        """One line; `trouble` says why it is not of this moment, if it is not."""
+        found = routes_json.as_object(self._last) if self._last else {}
+        return json.dumps({**found, "trouble": self._trouble or None}, ensure_ascii=False)
+
+
+def watch(connections: "Connections", interval_s: float, *, as_json: bool) -> None:
+    """Look every `interval_s` seconds until Ctrl-C or SIGTERM."""
+    looking = Watch(connections)
+    try:
+        with _ended_by_sigterm():
+            if as_json:
+                for _ in _looks(looking, interval_s):
+                    print(looking.as_json(), flush=True)  # noqa: T201
+            elif context.out.is_terminal:
+                _in_place(looking, interval_s)
+            else:
+                _one_below_the_other(looking, interval_s)
+    except KeyboardInterrupt:
+        return  # that is how it ends
+
+
+def _in_place(looking: Watch, interval_s: float) -> None:
+    """On the terminal's other screen, so that what stood there before comes back at the end."""
+    with Live(console=context.out, screen=True, auto_refresh=False, transient=True) as live:
+        for _ in _looks(looking, interval_s):
+            heading = f"trivet routes  {context.moment(time.time())}  every {interval_s:g} s, Ctrl-C ends"
+            room, height = context.out.size
+            lines = [Text(heading, style="dim"), *looking.lines(room)]
+            if len(lines) > height:
+                hidden = len(lines) - height + 1
+                lines = [*lines[: height - 1], Text(f"… {hidden} more lines: the window is too low", style="dim")]
+            for line in lines:
+                line.no_wrap, line.overflow = True, "ellipsis"
+            live.update(Group(*lines), refresh=True)
+
+
+def _one_below_the_other(looking: Watch, interval_s: float) -> None:
+    for number, _ in enumerate(_looks(looking, interval_s)):
+        if number:
+            tables.print_line("")
+        tables.print_line(context.moment(time.time()))
+        for line in looking.lines(tables.room()):
+            tables.print_whole(line)
+        context.out.file.flush()
+
+
+def _looks(looking: Watch, interval_s: float) -> Iterator[None]:
+    while True:
+        began = time.monotonic()
+        looking.look()
+        yield
+        time.sleep(max(SHORTEST_SLEEP_S, interval_s - (time.monotonic() - began)))
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """A terminated watch puts the terminal back too."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,107 @@
+"""What is said below the table of routes: why each is not simply healthy, what waits, what holds it up."""
+
+import textwrap
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from trivet.cli import context
+from trivet.cli.routes_table import ago
+from trivet.cli.tables import said_lines
+from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+
+LONGEST_CAUSE = 140
+"""Characters of a cause; `trivet routes events` and `--json` have the whole."""
+FORGOTTEN = (
+    "Nobody calls now: the shared state lost its memory (it is new, or was emptied), and a scheduler puts limits and "
+    "health back within a second. If this stays, no scheduler runs."
+)
+
+
+def remarks(picture: Picture, room: int | None) -> list[Text]:
+    """Why routes and workers are not as they should be, for a terminal of so many columns."""
+    if not picture.routes:
+        return [Text("No route is known yet: schedulers and workers make theirs known when they start.")]
+    said = [line for route in picture.routes for line in _of_route(route, picture.now)]
+    if any(model.forgotten for route in picture.routes for model in route.models):
+        said.append(FORGOTTEN)
+    for worker in picture.workers:
+        if worker.trouble:
+            said.append(f"worker {worker.worker} takes no work: {worker.trouble}")
+    return [line for words in said for line in said_lines(words, "yellow", hang=2, room=room)]
+
+
+def summary(picture: Picture, room: int | None) -> list[Text]:
+    """What waits, and what holds it up."""
+    lines = said_lines(_waiting(picture), room=room)
+    for holdup in picture.holdups:
+        lines += said_lines(holdup.sentence(named=True), "bold yellow", hang=2, room=room)
+    return lines
+
+
+def _of_route(route: RouteStatus, now: float) -> Iterator[str]:
+    if not route.known:
+        yield f"{route.name}: is in the configuration; no scheduler or worker has made it known yet"
+        return
+    if route.drained:
+        yield _drained(route, now)
+    if not route.slots:
+        yield f"{route.name}: no living worker serves it"
+    elif "bulk" not in route.slots or "realtime" not in route.slots:
+        missing = "bulk" if "bulk" not in route.slots else "realtime"
+        yield f"{route.name}: no {missing} worker serves it"
+    said: dict[str, list[str]] = {}
+    for model in route.models:
+        for words in _of_model(model):
+            said.setdefault(words, []).append(model.model)
+    for words, models in said.items():
+        every = len(models) == len(route.models)  # the cause is the account's, or there is but one model
+        yield f"{route.name}{'' if every else ' ' + ', '.join(models)}: {words}"
+
+
+def _drained(route: RouteStatus, now: float) -> str:
+    since = f" {ago(now - route.drained_at)} ago" if route.drained_at else ""
+    why = f" ({route.drained_why})" if route.drained_why else ""
+    left = ""
+    if route.queued or route.running:
+        left = f"; {route.queued:,} queued go back to waiting, {route.running:,} running end there"
+    return f"{route.name}: drained{since}{why}{left}; back with: trivet route restore {route.name}"
+
+
+def _of_model(model: ModelStatus) -> Iterator[str]:
+    cause = f" ({textwrap.shorten(model.cause, LONGEST_CAUSE, placeholder=' …').rstrip('.')})" if model.cause else ""
+    if model.forgotten:
+        return  # said once, of all
+    match model.state:
+        case "open" | "probing":
+            when = f"in {_wait(model)}" if model.wait_s >= 1 else "now"
+            yield f"{model.state}{cause}, next probe {when}"
+        case "limited":
+            yield f"limited{cause}, next headroom in {_wait(model)}"
+        case "recovering":
+            yield f"recovering: gets {model.share:.0%} of its work, {_at_once(model)}"
+        case state if state == UNKNOWN and model.cause:
+            yield model.cause
+    if model.narrowed and model.state == "healthy":
+        yield f"{_at_once(model)}, learned from its refusals"
+
+
+def _at_once(model: ModelStatus) -> str:
+    return f"{model.places:,} of {model.quota.max_concurrency:,} calls at once"
+
+
+def _wait(model: ModelStatus) -> str:
+    return ago(model.wait_s + 0.5)
+
+
+def _waiting(picture: Picture) -> str:
+    if not any(row.total for row in picture.waiting):
+        return "No job waits."
+    parts = []
+    for row in picture.waiting:
+        more = [
+            f"{count:,} {word}" for count, word in ((row.delayed, "for their next try"), (row.held, "held")) if count
+        ]
+        parts.append(f"{row.total:,} {row.latency}" + (f" ({', '.join(more)})" if more else ""))
+    oldest = context.seconds(max(0.0, picture.now - min(row.oldest_at for row in picture.waiting)))
+    return f"Waiting: {', '.join(parts)}; the oldest for {oldest}."

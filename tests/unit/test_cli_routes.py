@@ -1,0 +1,304 @@
+"""What `trivet routes` draws and says: tables that fit, why each route is as it is, what holds jobs up."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.text import Text
+from tests.gates import MODEL, gate, pace, recovering, route
+
+from trivet.cli.routes_json import as_object
+from trivet.cli.routes_table import ago, routes_table, short
+from trivet.cli.routes_words import remarks, summary
+from trivet.holdup import Holdup, Kind, _merged, holdup_of
+from trivet.route_probe import what_next
+from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet_scheduler.gate_view import FORGOTTEN
+from trivet_scheduler.permits import GateView, Quota
+from trivet_scheduler.routing import Candidate, Needs, choose
+from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import HealthSettings
+from trivet_tasks.store.backlog import ClassBacklog
+from trivet_tasks.store.leases import Lease
+
+NOW = 1_800_000_000.0
+HAIKU = "claude-haiku-4-5"
+LIMITED = {
+    "provider": "bedrock",
+    "requests_per_minute": 600,
+    "input_tokens_per_minute": 300_000,
+    "limits": [{"models": ["claude-haiku-*"], "requests_per_minute": 1_000}],
+}
+
+
+def model(name: str = MODEL, state: str = "healthy", settings: Any = None, **terms: Any) -> ModelStatus:
+    quota = Quota.of(RouteSettings.model_validate(settings or {"provider": "bedrock"}), name)
+    return replace(ModelStatus(name, state, quota, places=200, since=NOW - 200), **terms)
+
+
+def status(name: str, *models: ModelStatus, settings: Any = None, **terms: Any) -> RouteStatus:
+    found = RouteStatus(
+        name=name,
+        settings=RouteSettings.model_validate(settings or {"provider": "bedrock"}),
+        drained=False,
+        known=True,
+        queued=12,
+        running=34,
+        slots={"bulk": 512, "realtime": 512},
+        workers={"bulk": 2, "realtime": 2},
+        models=models or (model(),),
+    )
+    return replace(found, **terms)
+
+
+def picture(*routes: RouteStatus, **terms: Any) -> Picture:
+    return replace(Picture(routes, (), (), (), (), NOW, None), **terms)
+
+
+def plain(lines: Sequence[Text]) -> list[str]:
+    return [line.plain for line in lines]
+
+
+BUSY = picture(
+    status("anthropic", model(since=None, in_flight=3, calls=120, failed=0, paces={Latency.BATCH: pace(0.5, 1.2)})),
+    status(
+        "bedrock-us-east-1",
+        model(
+            HAIKU, "recovering", LIMITED, cause="good probes", share=0.25, places=50, in_flight=48, calls=41, failed=3,
+            requests=7.6, paces={Latency.REALTIME: pace(0.2, 0.4), Latency.BATCH: pace(1.5, 3.0)},
+        ),
+        model(MODEL, "open", LIMITED, cause="overloaded: Overloaded", wait_s=12.4, requests=0.0, input_tokens=4_900.0),
+        settings=LIMITED,
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [80, 100, 120, 140, 160, 200])
+def test_every_line_fits_the_terminal_and_says_the_state(room: int) -> None:
+    lines = [*routes_table(BUSY, room), *remarks(BUSY, room), *summary(BUSY, room)]
+    assert max(line.cell_len for line in lines) <= room
+    table = plain(routes_table(BUSY, room))
+    assert table[0].split()[:3] == ["ROUTE", "MODEL", "STATE"]
+    assert "P95" in table[0]
+    assert "QUEUED" in table[0]
+    assert any("recovering 25%" in line for line in table)
+
+
+def test_the_classes_of_a_model_have_their_own_pace() -> None:
+    table = plain(routes_table(BUSY, 200))
+    at = next(number for number, line in enumerate(table) if "recovering" in line)
+    assert "realtime  200 ms  400 ms    3/41  48/50      12" in table[at]
+    assert table[at + 1].split() == ["batch", "1.5", "s", "3.0", "s"]
+    one_class = picture(status("anthropic", model(paces={Latency.BATCH: pace(0.5)})))
+    assert "CLASS" not in routes_table(one_class, 200)[0].plain
+
+
+def test_headroom_and_limits_are_shown_and_those_of_a_group_as_shared() -> None:
+    table = plain(routes_table(BUSY, None))
+    haiku, sonnet = (next(line for line in table if name in line) for name in (HAIKU, "open"))
+    assert "claude-haiku-*: 1k req" in haiku
+    assert "600 req, 300k in" in sonnet
+    assert "claude-haiku-*:" not in sonnet
+    assert "4.9k" in sonnet
+    idle = picture(status("bedrock-us-east-1", model(settings=LIMITED), settings=LIMITED))
+    assert plain(routes_table(idle, None))[-1].split() == ["bedrock-us-east-1", "claude-haiku-*", "1k", "req"]
+
+
+def test_what_only_the_provider_told_us_is_marked() -> None:
+    learned = picture(status("anthropic", model(requests=60.0, per_minute=(3_940.0, None, None))))
+    assert "~3.94k req" in plain(routes_table(learned, None))[1]
+
+
+def test_columns_without_a_figure_are_left_out() -> None:
+    assert "NOW" not in routes_table(picture(status("anthropic")), 200)[0].plain
+
+
+def test_a_narrow_terminal_gets_short_model_names_and_a_pipe_whole_ones() -> None:
+    assert "sonnet-5-5" in plain(routes_table(BUSY, 80))[1]
+    assert "claude-" not in plain(routes_table(BUSY, 80))[1]
+    assert MODEL in plain(routes_table(BUSY, None))[1]
+
+
+def test_why_is_said_once_for_models_that_share_it() -> None:
+    shut: dict[str, Any] = {"cause": "unusable: no such key.", "wait_s": 40.2}
+    both = picture(status("anthropic", model(HAIKU, "open", **shut), model(MODEL, "open", **shut)))
+    assert plain(remarks(both, None)) == ["anthropic: open (unusable: no such key), next probe in 40 s"]
+    said = plain(remarks(BUSY, None))
+    assert said == [
+        f"bedrock-us-east-1 {HAIKU}: recovering: gets 25% of its work, 50 of 200 calls at once",
+        f"bedrock-us-east-1 {MODEL}: open (overloaded: Overloaded), next probe in 12 s",
+    ]
+
+
+def test_a_long_cause_is_cut_at_a_word() -> None:
+    (said,) = plain(remarks(picture(status("r", model(state="limited", cause="word " * 200, wait_s=9))), None))
+    assert said.endswith("word …), next headroom in 9 s")
+    assert len(said) < 220
+
+
+def test_fewer_places_than_configured_are_explained_only_where_nothing_else_explains_them() -> None:
+    assert plain(remarks(picture(status("r", model(places=50))), None)) == [
+        "r: 50 of 200 calls at once, learned from its refusals"
+    ]
+    assert plain(remarks(picture(status("r", model(places=200))), None)) == []
+    limited = model(state="limited", cause="rate_limited: slow down", wait_s=12, places=50)
+    assert plain(remarks(picture(status("r", limited)), None)) == [
+        "r: limited (rate_limited: slow down), next headroom in 12 s"
+    ]
+
+
+def test_a_drained_route_says_since_when_why_and_what_still_stands_there() -> None:
+    drained = status("r", drained=True, drained_at=NOW - 600, drained_why="by an operator: maintenance")
+    assert plain(remarks(picture(drained), None)) == [
+        "r: drained 10 min ago (by an operator: maintenance); 12 queued go back to waiting, 34 running end there; "
+        "back with: trivet route restore r"
+    ]
+    table = plain(routes_table(picture(drained), None))
+    assert "drained  10 min" in table[1]
+
+
+def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
+    lease = Lease("l", "worker-1@host", "bulk", ("r",), 64, 0, "the database does not answer", NOW)
+    found = picture(
+        status("lonely", slots={}, workers={}),
+        status("half", slots={"bulk": 64}, workers={"bulk": 1}),
+        status("unheard", known=False),
+        workers=(lease,),
+    )
+    assert plain(remarks(found, None)) == [
+        "lonely: no living worker serves it",
+        "half: no realtime worker serves it",
+        "unheard: is in the configuration; no scheduler or worker has made it known yet",
+        "worker worker-1@host takes no work: the database does not answer",
+    ]
+    assert "unserved" in plain(routes_table(found, None))[1]
+    assert "No route is known yet" in plain(remarks(picture(), None))[0]
+
+
+def test_after_a_flush_it_is_said_once_that_nobody_calls() -> None:
+    lost = model(state="limited", cause=FORGOTTEN, wait_s=1.0, since=None)
+    said = plain(remarks(picture(status("a", lost), status("b", lost)), None))
+    assert len(said) == 1
+    assert said[0].startswith("Nobody calls now: the shared state lost its memory")
+
+
+def test_what_was_last_known_is_said_while_the_shared_state_is_away() -> None:
+    away = picture(status("a", model(state=UNKNOWN, cause="open when last noted: overloaded", places=None)))
+    assert plain(remarks(away, None)) == ["a: open when last noted: overloaded"]
+
+
+def test_what_waits_and_what_holds_it_up() -> None:
+    waiting = (ClassBacklog("batch", 400, 12, 0, NOW - 61), ClassBacklog("async", 0, 0, 7, NOW - 30))
+    holdup = Holdup(Kind.THROTTLED, "Throttled, next headroom in 12 s on vertex-us-east5", (f"batch {MODEL}",), ())
+    assert plain(summary(picture(waiting=waiting, holdups=(holdup,)), None)) == [
+        "Waiting: 412 batch (12 for their next try), 7 async (7 held); the oldest for 61.0 s.",
+        f"Throttled, next headroom in 12 s on vertex-us-east5 (batch {MODEL}).",
+    ]
+    assert plain(summary(picture(), None)) == ["No job waits."]
+
+
+NEEDS = Needs(MODEL, Latency.BATCH)
+
+
+def held(*candidates: Candidate) -> Holdup | None:
+    found = list(candidates)
+    return holdup_of(NEEDS, choose(NEEDS, found, DEFAULTS[Latency.BATCH]), found)
+
+
+def test_jobs_are_throttled_only_when_every_route_that_could_take_them_is_limited() -> None:
+    near = route("vertex-us-east5", at=gate(state="limited", cause="rate_limited: x", wait_s=11.2))
+    far = route("anthropic", at=gate(state="limited", cause="rate_limited: x", wait_s=60))
+    shut = route("bedrock", at=gate(state="open", cause="overloaded: x", wait_s=3))
+    other = route("other", wire_model=None)
+    found = held(far, near, shut, other)
+    assert found is not None
+    assert (found.kind, found.text) == (Kind.THROTTLED, "Throttled, next headroom in 12 s on vertex-us-east5")
+    assert [reason.split(":")[0] for reason in found.reasons] == ["anthropic", "vertex-us-east5", "bedrock", "other"]
+    assert held(far, near, route("free")) is None
+
+
+def test_jobs_that_wait_for_a_moment_or_a_place_are_not_held_up() -> None:
+    assert held(route("a", at=gate(wait_s=0.4, headroom=0))) is None
+    assert held(route("a", at=gate(in_flight=200))) is None
+
+
+@pytest.mark.parametrize(
+    ("candidates", "kind", "text"),
+    [
+        ([route("a", at=gate(state="open", cause="x", wait_s=7.5)), route("b", drained=True)], Kind.UNHEALTHY,
+         "No route is healthy, next probe in 8 s on a"),
+        ([route("a", at=gate(state="probing", cause="x", wait_s=0.001))], Kind.UNHEALTHY,
+         "No route is healthy, next probe now on a"),
+        ([route("a", drained=True), route("b", lanes=("realtime",)), route("c", wire_model=None)], Kind.OUT,
+         "No route takes these jobs now (a: drained by an operator; b: no bulk worker serves it)"),
+        ([route("c", wire_model=None)], Kind.UNFIT, f"No route can ever take these jobs (c: does not serve {MODEL})"),
+        ([], Kind.OUT, "No route is known yet: schedulers and workers make theirs known when they start"),
+        ([route("a", at=gate(state="limited", cause=FORGOTTEN, wait_s=1.0))], Kind.FORGOTTEN,
+         "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back"),
+    ],
+)  # fmt: skip
+def test_why_jobs_wait_otherwise(candidates: list[Candidate], kind: Kind, text: str) -> None:
+    found = held(*candidates)
+    assert found is not None
+    assert (found.kind, found.text) == (kind, text)
+
+
+def test_one_sentence_of_a_kind_is_said_the_one_that_ends_first() -> None:
+    def throttled(model: str, seconds: float) -> Holdup:
+        return Holdup(Kind.THROTTLED, f"Throttled, next headroom in {seconds:.0f} s on a", (model,), (), seconds)
+
+    out = Holdup(Kind.OUT, "No route takes these jobs now (a: drained)", ("x",), ())
+    found = _merged([throttled("late", 9), out, throttled("soon", 3), replace(out, text="b", jobs=("y",))])
+    assert [holdup.sentence(named=True) for holdup in found] == [
+        "Throttled, next headroom in 3 s on a (late, soon).",
+        "No route takes these jobs now (a: drained) (x).",
+        "b (y).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "goods", "words"),
+    [
+        (gate(state="open", wait_s=11.2), 0, "3 good probes in a row, the next in 12 s, then 10% of its work"),
+        (gate(state="probing", wait_s=2.9), 1, "2 more good probes, the next in 3 s, then 10% of its work"),
+        (gate(state="probing", wait_s=0.001), 2, "1 more good probe, the next now, then 10% of its work"),
+        (recovering(0.25), 0, "it gets 25% of its work, 50% after 20 s and 5 good calls at each share"),
+        (gate(state="limited", cause="rate_limited: x.", wait_s=3), 0, "it is limited (rate_limited: x), next headroom in 3 s"),
+        (gate(), 0, "it gets all of its work"),
+    ],
+)  # fmt: skip
+def test_what_comes_after_a_probe(at: GateView, goods: int, words: str) -> None:
+    assert what_next(at, goods, HealthSettings(), drained=False) == words
+
+
+def test_a_drained_route_gets_nothing_by_itself() -> None:
+    assert "by hand alone" in what_next(gate(state="open", wait_s=3), 0, HealthSettings(), drained=True)
+    assert "stays drained" in what_next(gate(), 0, HealthSettings(), drained=True)
+
+
+def test_json_has_every_figure() -> None:
+    found = as_object(BUSY)
+    haiku, sonnet = found["routes"][1]["models"]
+    assert haiku["window"] == {"calls": 41, "failed": 3}
+    assert haiku["latency"]["realtime"] == {"p50_s": 0.2, "p95_s": 0.4, "calls": 100}
+    assert haiku["limits"] == {
+        "group": "claude-haiku-*", "requests_per_minute": 1_000, "input_tokens_per_minute": None,
+        "output_tokens_per_minute": None, "max_concurrency": 200,
+    }  # fmt: skip
+    assert (sonnet["state"], sonnet["wait_s"], sonnet["headroom"]["input_tokens"]) == ("open", 12.4, 4_900.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(-3, "0 s"), (119, "119 s"), (120, "2 min"), (7_199, "119 min"), (7_200, "2 h"), (500_000, "5 d")]
+)  # fmt: skip
+def test_spans_in_their_largest_unit(seconds: float, words: str) -> None:
+    assert ago(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"), [(None, ""), (0.9, "0"), (999, "999"), (4_900, "4.9k"), (2_000_000, "2M")]
+)
+def test_figures_in_few_characters(figure: float | None, words: str) -> None:
+    assert short(figure) == words

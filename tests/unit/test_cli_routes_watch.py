@@ -1,0 +1,151 @@
+"""`trivet routes --watch`: in place on a terminal, clean at the end; troubles are shown, not raised."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.test_cli_routes import BUSY
+
+from trivet.cli import routes_watch
+from trivet.cli.routes_watch import Watch
+from trivet.connections import Connections
+from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
+from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.store import registry
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+
+DEADLINE_S = 30.0
+IN, OUT = b"\x1b[?1049h", b"\x1b[?1049l"
+"""The terminal's other screen, and back."""
+
+
+@pytest.fixture
+def connections() -> Iterator[Connections]:
+    found = Connections(Settings())
+    yield found
+    found.close()
+
+
+def test_a_database_that_goes_away_is_shown_above_what_was_last_known(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[object] = [StoreUnavailable("The database is away."), BUSY, StoreUnavailable("The database is away.")]
+
+    def gather(_: Connections) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(routes_watch, "gather", gather)
+    watch = Watch(connections)
+    watch.look()
+    assert [line.plain for line in watch.lines(80)] == ["The database is away."]
+    assert json.loads(watch.as_json())["trouble"] == "The database is away."
+    watch.look()
+    shown = [line.plain for line in watch.lines(80)]
+    assert "The database is away." not in shown
+    assert any("bedrock-us-east-1" in line for line in shown)
+    assert json.loads(watch.as_json())["trouble"] is None
+    watch.look()
+    shown = [line.plain for line in watch.lines(80)]
+    assert shown[0] == "The database is away."
+    assert shown[1].startswith("What follows was so ")
+    assert any("bedrock-us-east-1" in line for line in shown)
+
+
+def test_what_will_not_mend_itself_ends_the_watch(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(_: Connections) -> object:
+        raise SchemaMismatch("The schema is older.")
+
+    monkeypatch.setattr(routes_watch, "gather", gather)
+    with pytest.raises(SchemaMismatch):
+        Watch(connections).look()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A Trivet whose database is there and whose shared state is not."""
+    file = tmp_path / "trivet.toml"
+    file.write_text('[redis]\nurl = "redis://127.0.0.1:1/0"\n[routes.anthropic]\nprovider = "anthropic"\n')
+    settings = load_settings(file)
+    store = Store(settings.store_url)
+    upgrade(store)
+    with store.write() as connection:
+        registry.register(store, connection, settings.routes)
+    store.close()
+    return file
+
+
+def command(config: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "trivet", "--config", str(config), "routes", "--watch", "--interval", "0.1", *more]
+
+
+def test_on_a_terminal_it_draws_in_place_and_leaves_nothing_behind(config: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        command(config), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env={**environment, "TERM": "xterm-256color"}, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        seen = read_until(ours, lambda out: out.count(b"every 0.1 s") >= 3)
+        os.write(ours, b"\x03")  # Ctrl-C, as a person types it
+        seen += read_until(ours, lambda out: OUT in out)
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert (seen.count(IN), seen.count(OUT)) == (1, 1)
+    assert seen.index(IN) < seen.index(b"every 0.1 s")
+    assert b"\x1b[2J" not in seen, "clearing the screen for every picture flickers"
+    assert seen.rstrip().endswith(OUT)
+    assert b"127.0.0.1:1" in seen, "the trouble is shown in place"
+    assert b"Traceback" not in seen
+
+
+def read_until(fd: int, enough: object) -> bytes:
+    assert callable(enough)
+    out, ends = b"", time.monotonic() + DEADLINE_S
+    while not enough(out):
+        assert time.monotonic() < ends, out[-2_000:]
+        if select.select([fd], [], [], 0.1)[0]:
+            try:
+                out += os.read(fd, 65_536)
+            except OSError:  # the other side is gone
+                break
+    return out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_elsewhere_it_prints_one_picture_after_the_other(config: Path, as_json: bool) -> None:
+    process = subprocess.Popen(
+        command(config, *(["--json"] if as_json else [])), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        lines = [process.stdout.readline() for _ in range(2 if as_json else 24)]
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    if as_json:
+        assert all("127.0.0.1:1" in json.loads(line)["trouble"] for line in lines)
+        return
+    assert "\x1b" not in "".join(lines)
+    assert sum(line.startswith("ROUTE") for line in lines) >= 2
