@@ -80,7 +80,9 @@ def next_step(
     if failed.outcome is Outcome.INVALID:
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
     if standing.deadline_at is not None and now >= standing.deadline_at:
-        return End(JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. Last word: {error}")
+        return End(
+            JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
+        )
     doubted_by = doubted_after(standing, failed)
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
         return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None)
@@ -97,8 +99,7 @@ def next_step(
     if in_time and (choice.worth_waiting(terms.backoff_max_s) or _only_limited(standing, failed, terms)):
         return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error)
     if standing.round + 1 >= terms.max_rounds:
-        others = choice.reasons(without=failed.route)
-        said = f"{_rounds(standing.round + 1)}. Last word: {error}" + (f" ({others})" if others else "")
+        said = f"{_rounds(standing.round + 1)}. {_last_word(error, failed, choice)}"
         return End(JobState.FAILED, outcome=failed.outcome, error=said)
     not_before = now + backoff_s(terms, standing.round)
     return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error)
@@ -112,6 +113,12 @@ def _only_limited(standing: Standing, failed: Failed, terms: ClassSettings) -> b
 def backoff_s(terms: ClassSettings, round_: int) -> float:
     """Seconds between a round without success and the next: exponential, full jitter."""
     return random.uniform(0, min(terms.backoff_max_s, terms.backoff_base_s * 2.0 ** min(round_ + 1, 30)))
+
+
+def _last_word(error: str, failed: Failed, choice: Choice) -> str:
+    """The last failure, and why every other route does not take the job."""
+    others = choice.reasons(without=failed.route)
+    return f"Last word: {error}" + (f" ({others})" if others else "")
 
 
 def _rounds(count: int) -> str:

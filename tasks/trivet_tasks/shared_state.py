@@ -29,4 +29,5 @@ def connect(url: str) -> redis.Redis:
 def unavailable_text(url: str, error: Exception) -> str:
     """What is wrong, for a person."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"The shared state {masked(url)} does not answer: {reason.rstrip('.')}."
+    does = "refused a command" if isinstance(error, redis.ResponseError) else "does not answer"
+    return f"The shared state {masked(url)} {does}: {reason.rstrip('.')}."

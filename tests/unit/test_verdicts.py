@@ -214,7 +214,8 @@ def test_nothing_begins_after_the_deadline(choice: Choice, outcome: Outcome) -> 
     got = step(outcome, choice, at(deadline_at=NOW))
     assert isinstance(got, End)
     assert (got.state, got.outcome) == (JobState.EXPIRED, outcome)
-    assert got.error == f"The deadline passed. Last word: a: {outcome}: the provider's words"
+    others = f" ({choice.reasons()})" if choice.refusals else ""
+    assert got.error == f"The deadline passed. Last word: a: {outcome}: the provider's words{others}"
     later = step(outcome, able("b"), at(deadline_at=NOW + 1))
     assert not isinstance(later, End)
 

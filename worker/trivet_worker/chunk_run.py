@@ -35,6 +35,19 @@ from trivet_worker.slots import Slots
 log = logging.getLogger("trivet.worker")
 
 
+_REFUSED = {
+    "limited": "limited by its provider",
+    "open": "open, only a probe may call",
+    "probing": "probing, only a probe may call",
+    "concurrency": "all the calls it may have are in flight",
+    "requests": "its requests of this minute are used up",
+    "input_tokens": "its input tokens of this minute are used up",
+    "output_tokens": "its output tokens of this minute are used up",
+    "forgotten": "limits and health are being put back",
+}
+"""Why there was no permit, for a person."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wave:
     """Jobs of a chunk that start together, and what they have in common."""
@@ -91,7 +104,7 @@ class ChunkRunner:
         route = self._settings.routes[chunk.route]
         wire_model = name_on_wire(route, chunk.model)
         if wire_model is None:
-            self._give_back(chunk.jobs, f"{chunk.route} does not serve {chunk.model} here")
+            self._give_back(chunk, chunk.jobs, f"it does not serve {chunk.model} here")
             return 0
         site = Worksite(self._lease.id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
         wave = _Wave(chunk, site, route, Quota.of(route, chunk.model), Countdown())
@@ -108,7 +121,8 @@ class ChunkRunner:
             log.error("%d jobs of a chunk for %s left alone: %s", len(pending), chunk.route, error)
             pending = ()
         if pending:
-            self._give_back(pending, why)
+            self._give_back(chunk, pending, why)
+            self._give_up_probe(wave)
         wave.countdown.wait()
         return len(chunk.jobs) - len(pending)
 
@@ -143,7 +157,7 @@ class ChunkRunner:
             time.sleep(grant.wait_s)
         self._slots.give(places - grant.granted)
         if grant.granted == 0:
-            return 0, grant.reason
+            return 0, _REFUSED.get(grant.reason, grant.reason)
         self._launch(wave, pending[: grant.granted], wants[: grant.granted], grant)
         return grant.granted, ""
 
@@ -237,11 +251,22 @@ class ChunkRunner:
         except redis.RedisError as error:
             log.error("permits could not be given back: %s", error)
 
-    def _give_back(self, jobs: Sequence[Claimed], why: str) -> None:
+    def _give_up_probe(self, wave: _Wave) -> None:
+        """A probe that got no permit: let another be made, rather than wait until this one counts as lost."""
+        chunk = wave.chunk
+        if not chunk.probe:
+            return
+        spent = [Spent(Want(chunk.probe, 0, 0), 0, 0, Verdict.UNUSED)]
+        try:
+            self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
+        except redis.RedisError as error:
+            log.error("the probe of %s counts as lost only after its time: %s", chunk.route, error)
+
+    def _give_back(self, chunk: Chunk, jobs: Sequence[Claimed], why: str) -> None:
         log.debug("%d jobs go back to waiting: %s", len(jobs), why)
         try:
             with self._store.write() as connection:
-                give_back(connection, [Token(job.id, job.take_up) for job in jobs])
+                give_back(connection, [Token(job.id, job.take_up) for job in jobs], f"{chunk.route}: {why}")
             self._redis.publish(WORK_CHANNEL, b"")
         except (StoreUnavailable, redis.RedisError) as error:
             log.error("%d jobs wait to be dispatched again: %s", len(jobs), error)

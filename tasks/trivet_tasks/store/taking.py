@@ -75,7 +75,7 @@ _REQUESTS = text(
 ).bindparams(bindparam("ids", expanding=True))
 _GIVE_BACK = text(
     """
-    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL
+    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL, last_error = coalesce(last_error, :why)
      WHERE id IN :ids AND (id, take_up) IN :tokens AND state = 'dispatched'
     """
 ).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
@@ -168,12 +168,16 @@ def _row(
     }
 
 
-def give_back(connection: Connection, tokens: Sequence[Token]) -> None:
-    """Put dispatched jobs that this worker did not start back to waiting."""
-    connection.execute(_GIVE_BACK, _named(tokens))
+def give_back(connection: Connection, tokens: Sequence[Token], why: str | None = None) -> None:
+    """Put dispatched jobs that this worker did not start back to waiting.
+
+    Args:
+        why: what to say of them if they end before anything else can be said.
+    """
+    connection.execute(_GIVE_BACK, {**_named(tokens), "why": why})
 
 
-def _named(tokens: Sequence[Token]) -> dict[str, list[object]]:
+def _named(tokens: Sequence[Token]) -> dict[str, object]:
     return {"ids": [token.id for token in tokens], "tokens": [tuple(token) for token in tokens]}
 
 
