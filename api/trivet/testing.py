@@ -50,12 +50,17 @@ class RunningTrivet:
         """Take back every fault and limit, and make every route healthy again."""
         from trivet_scheduler.limits import Limits
         from trivet_tasks.shared_state import connect
+        from trivet_tasks.store import health
 
         self.simulator.reset()
         shared = connect(self.settings.redis_url)
         limits = Limits(shared, self.settings.health)
         for name in self.settings.routes:
             limits.forget(name)
+        store = self.client._connections.store
+        with store.write() as connection:
+            for name in self.settings.routes:
+                health.forget(connection, name, store.now(connection))
         shared.close()
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from trivet_scheduler.credit import Credits
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
+from trivet_scheduler.verdicts import longest_backoff_s
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
@@ -31,6 +32,8 @@ URGENT_SHARE = 0.2
 """The part of a claim that jobs near their deadline may take ahead of their rank."""
 URGENT_WITHIN_S = 300.0
 """How near a deadline must be for that."""
+LOOK_FURTHER = 8
+"""How many times as many jobs are looked at when those at the head of a line have no route."""
 
 
 Plan: TypeAlias = dict[tuple[str, Latency, str], list[Head]]
@@ -44,6 +47,35 @@ class Round:
     dispatched: int
     more: bool
     """True when jobs are left that could have been dispatched: pass again at once."""
+
+
+class _Assignment:
+    """What a pass has given to whom so far."""
+
+    def __init__(
+        self,
+        flows: dict[int, Flow],
+        routes: dict[str, list[Candidate]],
+        credits: Credits,
+        standing: Sequence[AtRoute],
+        wanted: int,
+    ) -> None:
+        self.flows = flows
+        self.routes = routes
+        self.credits = credits
+        self.wanted = wanted
+        """Jobs that may be given out still."""
+        self.blocked = False
+        """Whether jobs were passed over that no route takes at the moment."""
+        self.plan: Plan = defaultdict(list)
+        self.choices: dict[tuple[int, str, str | None], Choice] = {}
+        self.at_route: dict[str, int] = defaultdict(int)
+        for row in standing:
+            self.at_route[row.route] += row.jobs
+
+    def load(self, route: Candidate) -> float:
+        """Jobs that stand at the route, for its weight."""
+        return self.at_route[route.name] / route.settings.weight
 
 
 class Dispatcher:
@@ -84,9 +116,15 @@ class Dispatcher:
             wanted = min(BULK_ROWS, credits.total)
             if wanted <= 0:
                 return Round(0, more=False)
+            assignment = _Assignment({flow.id: flow for flow in flows}, routes, credits, standing, wanted)
             heads = self._heads(connection, flows, credits, wanted)
-            plan = self._assign(heads, {flow.id: flow for flow in flows}, routes, credits, standing, wanted)
-            chunks = self._claim(connection, plan)
+            self._assign(assignment, heads)
+            if assignment.blocked and assignment.wanted:
+                # the head of a line may wait for a route of its own; those behind it need not
+                seen = {head.id for head in heads}
+                further = self._heads(connection, flows, credits, LOOK_FURTHER * wanted)
+                self._assign(assignment, [head for head in further if head.id not in seen])
+            chunks = self._claim(connection, assignment.plan)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
             publish(self._app, chunks, self._settings.dispatch.taken_within_s)
@@ -138,46 +176,33 @@ class Dispatcher:
         seen = {head.id for head in urgent}
         return urgent + [head for head in merged if head.id not in seen]
 
-    def _assign(
-        self,
-        heads: Sequence[Head],
-        flows: dict[int, Flow],
-        routes: dict[str, list[Candidate]],
-        credits: Credits,
-        standing: Sequence[AtRoute],
-        wanted: int,
-    ) -> Plan:
+    def _assign(self, to: "_Assignment", heads: Sequence[Head]) -> None:
         """Give each job, in order, the best route that has credit."""
-        plan: Plan = defaultdict(list)
-        choices: dict[tuple[int, str, str | None], Choice] = {}
-        at_route: dict[str, int] = defaultdict(int)
-        for row in standing:
-            at_route[row.route] += row.jobs
         for head in heads:
-            flow = flows[head.flow_id]
+            if not to.wanted:
+                return
+            flow = to.flows[head.flow_id]
             key = (head.flow_id, head.tried, head.doubted_by)
-            if key not in choices:
-                choices[key] = self._choice(flow, head, routes[flow.model])
+            if key not in to.choices:
+                to.choices[key] = self._choice(flow, head, to.routes[flow.model])
+            choice = to.choices[key]
+            if not choice.routes:
+                to.blocked = True
+                continue
             lane, model = flow.latency.lane, flow.model
-            route = choices[key].best(
-                lambda r: at_route[r.name] / r.settings.weight,
-                has_room=credits.room_for(lane, model),
-            )
+            route = choice.best(to.load, has_room=to.credits.room_for(lane, model))
             if route is None:
                 continue
-            credits.take(route.name, lane, model, head)
-            at_route[route.name] += 1
-            plan[route.name, flow.latency, model].append(head)
-            wanted -= 1
-            if wanted == 0:
-                break
-        return plan
+            to.credits.take(route.name, lane, model, head)
+            to.at_route[route.name] += 1
+            to.plan[route.name, flow.latency, model].append(head)
+            to.wanted -= 1
 
     def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
         terms = self._settings.of_class(flow.latency)
         choice = choose(_needs(flow, head), candidates, terms)
         restricted = head.tried or head.doubted_by
-        if restricted and not choice.routes and not choice.worth_waiting(terms.backoff_max_s):
+        if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
             # what this round has left fell ill while the job waited; better the routes it was at than none
             return choose(_needs(flow, head._replace(tried="", doubted_by=None)), candidates, terms)
         return choice

@@ -15,7 +15,7 @@ from redis.commands.core import Script
 from uuid_utils import uuid7
 
 from trivet_scheduler.gate_view import view_from
-from trivet_scheduler.permits import WHOLE_ROUTE, Change, GateView, Grant, Quota, Spent, Want
+from trivet_scheduler.permits import WHOLE_ROUTE, Change, GateView, Grant, Health, Quota, Spent, Want
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import HealthSettings
 from trivet_tasks.shared_state import PREFIX
@@ -110,7 +110,20 @@ class Limits:
     def unwell(self) -> list[tuple[str, str]]:
         """The (route, model) that are not healthy; model `*` for a whole route."""
         names = [cast("bytes", key).decode().removeprefix(f"{PREFIX}gate:") for key in self._redis.smembers(UNWELL)]
-        return sorted(cast("tuple[str, str]", tuple(name.rsplit(":", 1))) for name in names)
+        return sorted(cast("tuple[str, str]", tuple(name.split(":", 1))) for name in names)
+
+    def health(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Health]:
+        """The bare health of the given (route, model), limits apart. One round trip for all."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.time()
+        for route, model in pairs:
+            pipeline.hmget(f"{PREFIX}gate:{route}:{model}", "state", "cause", "retry_at", "share")
+        (seconds, micros), *found = pipeline.execute()
+        health = {}
+        for pair, (state, cause, retry_at, share) in zip(pairs, found, strict=True):
+            wait_s = max(0.0, float(retry_at or 0) - seconds - micros / 1e6)
+            health[pair] = Health((state or b"healthy").decode(), (cause or b"").decode(), wait_s, float(share or 0))
+        return health
 
     def claim_probe(
         self, route: str, model: str, quota: Quota, *, lost_after_s: float, at_once: bool = False
@@ -139,7 +152,8 @@ class Limits:
         seconds, micros = self._redis.time()
         for key in self._redis.scan_iter(match=f"{PREFIX}samples:{route}:*"):
             self._redis.delete(key)
-        for key in self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*"):
+        whole_route = f"{PREFIX}gate:{route}:{WHOLE_ROUTE}".encode()
+        for key in {whole_route, *self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*")}:
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.delete(key)
                 # a generation that no call under way has: their late words must not undo it

@@ -70,7 +70,7 @@ class Verdict(StrEnum):
     CONTRADICTED = "contradicted"
     """It refused a request for a reason nobody knew, and another provider served it."""
     SHORT = "short"
-    """It ran out of a time that was too short for what was asked: held against the route only while nothing succeeds."""
+    """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
     NEUTRAL = "neutral"
     UNUSED = "unused"
     """No call was made."""
@@ -112,6 +112,17 @@ class Change(NamedTuple):
     """Until the next try."""
     share: float
     """Of its work that a recovering one gets."""
+
+
+class Health(NamedTuple):
+    """A gate's health by itself, whatever the limits say."""
+
+    state: str
+    """`healthy`, `open`, `probing` or `recovering`."""
+    cause: str
+    wait_s: float
+    """Until the next probe is due."""
+    share: float
 
 
 class Pace(NamedTuple):

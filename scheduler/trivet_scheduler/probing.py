@@ -7,11 +7,14 @@ a message to the route's own queue, made by a worker like any other call.
 import logging
 from collections.abc import Sequence
 
+import redis
 from celery import Celery
 
 from trivet_scheduler.fleet import Fleet, name_on_wire
 from trivet_scheduler.permits import WHOLE_ROUTE, Quota
 from trivet_tasks.catalog import MODELS
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.settings import Settings
@@ -45,8 +48,14 @@ class Prober:
         known = self._fleet.known().routes if unwell else {}
         for name, model in unwell:
             route = known.get(name)
-            if route is not None and not route.drained:
+            if route is None or route.drained:
+                continue
+            try:
                 self.probe(route, self._model_for(route, unwell) if model == WHOLE_ROUTE else model)
+            except (StoreUnavailable, BrokerUnavailable, redis.RedisError):
+                raise
+            except Exception as error:  # the others are to be probed all the same
+                log.error("no probe of %s %s by a fault of Trivet's own: %s", name, model, place_of(error))
 
     def probe(self, route: RegisteredRoute, model: str | None, *, at_once: bool = False) -> str | None:
         """Send one probe, if it is due or asked for at once. Returns its job's id; None when none was sent."""

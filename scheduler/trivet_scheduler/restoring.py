@@ -16,6 +16,7 @@ import redis
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.limits import EPOCH, PERMIT_GRACE_S, UNWELL, keys_of
 from trivet_scheduler.permits import Quota
+from trivet_tasks.call_time import longest_call_s
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import PREFIX
@@ -38,6 +39,7 @@ class Restorer:
         self._redis = client
         self._fleet = fleet
         self._settings = settings
+        self._wrong: set[tuple[str, str]] = set()
 
     def run(self) -> bool:
         """Put back what was lost, if something was. One round trip when nothing was. Returns whether it did.
@@ -51,6 +53,29 @@ class Restorer:
             return self._put_back()
         finally:
             self._redis.delete(LOCK)
+
+    def reconcile(self) -> None:
+        """Mend what is written of the routes' health where it is not so: a change whose writing failed or came too late.
+
+        Only what was seen twice is mended: a change may be about to be written.
+
+        Raises:
+            StoreUnavailable, redis.RedisError.
+        """
+        with self._store.read() as connection:
+            written = {(row.route, row.model): row.state for row in health.noted(connection)}
+        pairs = {pair for pair, state in written.items() if state != "healthy"} | set(self._fleet.limits.unwell())
+        gates = self._fleet.limits.health(sorted(pairs))
+        wrong = {pair for pair in pairs if gates[pair].state != written.get(pair, "healthy")}
+        twice, self._wrong = wrong & self._wrong, wrong
+        if not twice or not self._redis.exists(EPOCH):
+            return
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            for route, model in sorted(twice):
+                gate = gates[route, model]
+                health.note(connection, route, model, gate.state, gate.cause, now, gate.wait_s, gate.share)
+        log.warning("the health of %d routes or models was written down anew", len(twice))
 
     def _put_back(self) -> bool:
         with self._store.read() as connection:
@@ -94,10 +119,9 @@ class Restorer:
                 if call.route in routes:
                     group = Quota.of(routes[call.route].settings, call.model).group
                     keys = keys_of(call.route, call.model, group)
+                    lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S
                     for key in {keys[3], keys[6]}:
-                        pipeline.zadd(
-                            key, {f"{call.lease_id}:{call.id}": now + self._longest_call_s() + PERMIT_GRACE_S}
-                        )
+                        pipeline.zadd(key, {f"{call.lease_id}:{call.id}": lost_at})
             pipeline.set(EPOCH, f"{time.time():.0f}")
             try:
                 pipeline.execute()
@@ -111,10 +135,6 @@ class Restorer:
             len(unwell), len(closed), len(calls),
         )  # fmt: skip
         return True
-
-    def _longest_call_s(self) -> float:
-        terms = [self._settings.of_class(latency) for latency in Latency]
-        return max(of.attempt_timeout_s or of.budget_s for of in terms)
 
 
 def _meter(route: str, group: str) -> str:

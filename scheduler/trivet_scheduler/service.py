@@ -31,6 +31,8 @@ APART_S = 0.05
 """Seconds between two passes under load, so that the room that came free makes chunks worth sending."""
 HOUSEKEEPING_S = 0.5
 """Seconds between two looks for what is due, untaken, dead or late."""
+RECONCILE_S = 5.0
+"""Seconds between two comparisons of what is written of the routes' health with what is so."""
 TROUBLE_PAUSE_S = 1.0
 
 
@@ -40,6 +42,7 @@ class _Due:
 
     housekeeping: float = 0.0
     dispatch: float = 0.0
+    reconcile: float = 0.0
     rescue: float = 0.0
     """After the database was away, leases get one whole term to be renewed."""
 
@@ -93,6 +96,9 @@ class Scheduler:
             self._restorer.run()
             self._housekeeping.run(may_rescue=time.monotonic() >= self._due.rescue)
             self._prober.run()
+            if time.monotonic() >= self._due.reconcile:
+                self._due.reconcile = time.monotonic() + RECONCILE_S
+                self._restorer.reconcile()
         self._wake.clear()
         if self._dispatcher.run_once().more:
             return
@@ -115,6 +121,7 @@ class Scheduler:
         except redis.RedisError as error:
             self._wait_out(unavailable_text(self._settings.redis_url, error))
         except Exception as error:  # the fleet needs its scheduler more than a clean death
+            self._due.housekeeping = time.monotonic() + 3 * TROUBLE_PAUSE_S  # whatever it is, jobs are dispatched
             self._wait_out(f"a fault of Trivet's own: {place_of(error)}")
         else:
             if self._trouble:

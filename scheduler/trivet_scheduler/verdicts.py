@@ -1,10 +1,11 @@
 """What follows from the outcome of a call: for the route's health, and for the job. Pure functions, one table each."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet_scheduler.permits import Verdict
-from trivet_scheduler.routing import Choice, load_of
+from trivet_scheduler.routing import Candidate, Choice, load_of
 from trivet_tasks.latency import ClassSettings
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store.steps import End, GoOn, Next, Wait
@@ -68,13 +69,23 @@ def doubted_after(standing: Standing, failed: Failed) -> str | None:
 
 
 def next_step(
-    standing: Standing, failed: Failed, choice: Choice, terms: ClassSettings, *, now: float, taken_within_s: float
+    standing: Standing,
+    failed: Failed,
+    choice: Choice,
+    terms: ClassSettings,
+    *,
+    now: float,
+    taken_within_s: float,
+    load: Callable[[Candidate], float] = load_of,
+    has_room: Callable[[Candidate], bool] = lambda _: True,
 ) -> Next:
     """What becomes of a job whose call failed.
 
     Args:
         choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`.
         taken_within_s: how long a message may wait for a worker.
+        load: how laden a route is, counting what was sent there since it was looked at.
+        has_room: whether it could take one more.
     """
     error = f"{failed.route}: {failed.outcome}: {failed.message}"
     if failed.outcome is Outcome.INVALID:
@@ -86,17 +97,16 @@ def next_step(
     doubted_by = doubted_after(standing, failed)
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
         return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None)
-    if failed.outcome is Outcome.DOUBTFUL and (
-        standing.doubted_by not in (None, failed.provider) or not choice.untried
-    ):
+    # a provider that was asked in this round and answered nothing has not agreed
+    if failed.outcome is Outcome.DOUBTFUL and (standing.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
     tried = ",".join(tried_after(standing, failed))
     in_time = standing.spent_s < terms.budget_s
-    best = choice.best(load_of) if in_time else None
+    best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
         until = now + taken_within_s
         return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error)
-    if in_time and (choice.worth_waiting(terms.backoff_max_s) or _only_limited(standing, failed, terms)):
+    if in_time and (choice.routes or _may_wait(standing, failed, choice, terms)):
         return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error)
     if standing.round + 1 >= terms.max_rounds:
         said = f"{_rounds(standing.round + 1)}. {_last_word(error, failed, choice)}"
@@ -105,14 +115,23 @@ def next_step(
     return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error)
 
 
-def _only_limited(standing: Standing, failed: Failed, terms: ClassSettings) -> bool:
-    """Nobody has failed in this round: being told to wait, however long, burns none. Realtime has but one: it fails."""
-    return failed.outcome is Outcome.RATE_LIMITED and not standing.tried and terms.max_rounds > 1
+def _may_wait(standing: Standing, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
+    """Whether the job waits, in this round, for a route that is limited; else the round is over."""
+    if failed.outcome is not Outcome.RATE_LIMITED:
+        # no longer than it would back off: after that those that failed may be asked again
+        return choice.worth_waiting(longest_backoff_s(terms, standing.round))
+    # where nobody has failed, being told to wait, however long, burns no round; realtime has but one: it fails
+    return not standing.tried and (terms.max_rounds > 1 or choice.worth_waiting(longest_backoff_s(terms, 0)))
+
+
+def longest_backoff_s(terms: ClassSettings, round_: int) -> float:
+    """The most seconds between a round without success and the next: exponential."""
+    return min(terms.backoff_max_s, terms.backoff_base_s * 2.0 ** min(round_ + 1, 30))
 
 
 def backoff_s(terms: ClassSettings, round_: int) -> float:
-    """Seconds between a round without success and the next: exponential, full jitter."""
-    return random.uniform(0, min(terms.backoff_max_s, terms.backoff_base_s * 2.0 ** min(round_ + 1, 30)))
+    """Seconds between a round without success and the next: full jitter."""
+    return random.uniform(0, longest_backoff_s(terms, round_))
 
 
 def _last_word(error: str, failed: Failed, choice: Choice) -> str:

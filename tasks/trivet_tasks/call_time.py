@@ -11,11 +11,16 @@ def longest_call_s(latency: Latency, settings: Settings) -> float:
     return of_class.budget_s if of_class.attempt_timeout_s is None else of_class.attempt_timeout_s
 
 
+def needed_s(model: Model, max_tokens: int) -> float:
+    """Seconds that an answer of this length takes at the model's usual rate; rough."""
+    return max_tokens / model.output_tokens_per_s
+
+
 def too_short_text(model: Model | None, latency: Latency, max_tokens: int, settings: Settings) -> str | None:
     """What to tell a person whose `max_tokens` cannot come in time at the model's usual rate; None where they can."""
     if model is None:
         return None
-    seconds = max_tokens / model.output_tokens_per_s
+    seconds = needed_s(model, max_tokens)
     if seconds <= longest_call_s(latency, settings):
         return None
     fitting = next((one for one in Latency if longest_call_s(one, settings) >= seconds), None)

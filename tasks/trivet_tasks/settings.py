@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -108,6 +108,10 @@ class DispatchSettings(_Section):
     """A job that got no permit within this time goes back to waiting."""
 
 
+_ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+"""Names of routes become names of queues and keys, and stand in lists."""
+
+
 class Settings(BaseSettings):
     """All settings. Made by `load_settings`; never changed afterwards."""
 
@@ -118,7 +122,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     broker: BrokerSettings = BrokerSettings()
     redis: RedisSettings = RedisSettings()
-    routes: dict[str, RouteSettings] = Field(default_factory=dict)
+    routes: dict[Annotated[str, StringConstraints(pattern=_ROUTE_NAME)], RouteSettings] = Field(default_factory=dict)
     classes: dict[Latency, ClassSettings] = Field(default_factory=lambda: dict(DEFAULTS))
     health: HealthSettings = HealthSettings()
     leases: LeaseSettings = LeaseSettings()
@@ -270,6 +274,9 @@ def _check_urls(settings: Settings) -> None:
             raise ConfigError(
                 f"{settings.source}: [{section}] url: must begin with {' or '.join(sorted(f'{s}://' for s in allowed))}."
             )
+    for latency, terms in settings.classes.items():
+        if terms.hedge_share and latency is not Latency.REALTIME:
+            raise ConfigError(f"{settings.source}: [classes.{latency}] hedge_share: only realtime calls are hedged.")
     if settings.broker.url.startswith("amqp") and not settings.redis.url:
         raise ConfigError(
             f"{settings.source}: [redis] url: is needed when the broker is RabbitMQ: limits and health are shared through Redis."

@@ -6,6 +6,7 @@ from sqlalchemy import text
 
 from trivet.testing import RunningTrivet
 from trivet_tasks.shared_state import connect
+from trivet_tasks.store import health
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 BEDROCK = "bedrock-us-east-1"
@@ -38,7 +39,9 @@ def test_a_route_that_was_out_of_service_stays_out(system: RunningTrivet) -> Non
     system.simulator.fault("bedrock", "overloaded")
     batch = system.client.submit_many([{"prompt": f"Before {i}"} for i in range(30)], name=unique("before"), **TERMS)
     assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}
-    assert BEDROCK in {name for name, _, _ in calls_since(system, 0)}
+    with system.client._connections.store.read() as connection:
+        states = {(row.route, row.state) for row in health.noted(connection)}
+    assert (BEDROCK, "open") in states
     moment = forget_everything(system)
     batch = system.client.submit_many([{"prompt": f"After {i}"} for i in range(30)], name=unique("after"), **TERMS)
     assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}

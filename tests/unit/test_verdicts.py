@@ -89,12 +89,28 @@ def test_the_next_route_at_once(outcome: Outcome) -> None:
     assert got.error == f"a: {outcome}: the provider's words"
 
 
-@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE, Outcome.RATE_LIMITED])
-def test_others_that_are_limited_are_waited_for_in_the_same_round(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])
+def test_others_that_are_limited_are_waited_for_as_long_as_a_backoff(outcome: Outcome) -> None:
     got = step(outcome, LIMITED, at(round=2, tried=("z",)))
     assert isinstance(got, Wait)
-    assert (got.not_before, got.round, got.spent_s) == (None, 2, 1.0)
-    assert got.tried == ("z" if outcome is Outcome.RATE_LIMITED else "z,a")
+    assert (got.not_before, got.round, got.spent_s, got.tried) == (None, 2, 1.0, "z,a")
+    early = step(outcome, LIMITED, at(round=0, tried=("z",)))
+    assert isinstance(early, Wait)
+    assert (early.round, early.tried) == (1, ""), "five seconds are longer than the first backoff of a batch job"
+    assert early.not_before is not None
+
+
+def test_a_job_that_failed_once_does_not_wait_for_ever_for_one_that_is_limited_again_and_again() -> None:
+    got = step(Outcome.RATE_LIMITED, LIMITED, at(round=2, tried=("z",)))
+    assert isinstance(got, Wait)
+    assert (got.round, got.tried) == (3, ""), "the first route is asked again"
+
+
+def test_a_provider_that_failed_in_this_round_has_not_agreed_to_a_doubt() -> None:
+    tried = Choice((), (), (Refusal("b", Why.TRIED, "asked in this round"), Refusal("c", Why.NEVER, "its provider")))
+    got = step(Outcome.DOUBTFUL, tried, at(tried=("b",)))
+    assert isinstance(got, Wait)
+    assert (got.round, got.doubted_by) == (1, "bedrock")
 
 
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])

@@ -2,21 +2,22 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import redis
 
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Spent, Stated, Verdict
-from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
+from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose, load_of
 from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
-from trivet_tasks.call_time import too_short_text
+from trivet_tasks.call_time import needed_s, too_short_text
 from trivet_tasks.catalog import known
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.settings import Settings
-from trivet_tasks.store.steps import End, Next
+from trivet_tasks.store.steps import End, GoOn, Next
 from trivet_worker.calls import Answer, Failure, LimitReading, LimitWindow
 from trivet_worker.flights import Flight, Landing
 
@@ -54,8 +55,11 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
             timed_out = outcome is Outcome.TIMEOUT and flight.full_time and not flight.job.probe
             if outcome is Outcome.TIMEOUT and not flight.full_time:
                 verdict = Verdict.NEUTRAL
-            elif timed_out and _too_short(flight, settings):
+            elif timed_out and _asked_too_much(flight):
                 verdict = Verdict.SHORT
+            elif flight.job.probe and verdict is Verdict.NEUTRAL and outcome is not Outcome.CANCELLED:
+                verdict = Verdict.UNUSABLE_MODEL  # a route that refuses the plainest request serves nobody
+            budget_s = settings.of_class(Latency(flight.site.latency)).budget_s
             # nobody knows what a call without an answer used: it is taken to have used it all
             all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED)
             return Spent(
@@ -66,9 +70,15 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
                 f"{outcome}: {failure.message}"[:200],
                 generation,
                 pause_s=failure.retry_after_s or 0.0,
-                took_s=settings.of_class(Latency(flight.site.latency)).budget_s if timed_out else 0.0,
+                took_s=budget_s if timed_out and verdict is Verdict.FAILED else 0.0,
                 stated=_stated(failure.limits),
             )
+
+
+def _asked_too_much(flight: Flight) -> bool:
+    """Whether `max_tokens` could hardly come within the time that this call had."""
+    model = known(flight.site.model)
+    return model is not None and needed_s(model, flight.job.max_tokens) > flight.timeout_s
 
 
 def _too_short(flight: Flight, settings: Settings) -> str | None:
@@ -106,21 +116,30 @@ class Decisions:
                 candidates = self._fleet.candidates_of(models)
             except (redis.RedisError, StoreUnavailable) as error:
                 log.error("the routes cannot be read, failed jobs go back to waiting: %s", error)
-        now = time.time()
+        now, sent = time.time(), Counter[str]()
         return [
-            self._next(landing, candidates.get(landing.flight.site.model), now) if landing.decides else None
+            self._next(landing, candidates.get(landing.flight.site.model), now, sent) if landing.decides else None
             for landing in group
         ]
 
-    def _next(self, landing: Landing, candidates: list[Candidate] | None, now: float) -> Next:
+    def _next(self, landing: Landing, candidates: list[Candidate] | None, now: float, sent: Counter[str]) -> Next:
         match landing.result:
             case Answer(message=message, stop_reason=stop_reason):
                 return End(JobState.SUCCEEDED, message=message, stop_reason=stop_reason)
             case Failure() as failure:
-                return self._after_failure(landing.flight, failure, landing.latency_s, candidates, now)
+                step = self._after_failure(landing.flight, failure, landing.latency_s, candidates, now, sent)
+                if isinstance(step, GoOn):
+                    sent[step.route] += 1
+                return step
 
     def _after_failure(
-        self, flight: Flight, failure: Failure, latency_s: float, candidates: list[Candidate] | None, now: float
+        self,
+        flight: Flight,
+        failure: Failure,
+        latency_s: float,
+        candidates: list[Candidate] | None,
+        now: float,
+        sent: Counter[str],
     ) -> Next:
         job, site = flight.job, flight.site
         if job.probe:
@@ -150,5 +169,18 @@ class Decisions:
             )
             choice = choose(needs, candidates, terms)
         return next_step(
-            standing, failed, choice, terms, now=now, taken_within_s=self._settings.taken_within_s(latency)
+            standing,
+            failed,
+            choice,
+            terms,
+            now=now,
+            taken_within_s=self._settings.taken_within_s(latency),
+            # a wave that fails together must not fall on one route together
+            load=lambda route: load_of(route) + sent[route.name] / route.settings.weight,
+            has_room=lambda route: sent[route.name] < _room(route),
         )
+
+
+def _room(route: Candidate) -> float:
+    """How many more calls a route can take at once, at least one."""
+    return max(1.0, min(route.gate.places - route.gate.in_flight, route.gate.headroom + route.gate.rates[0]))

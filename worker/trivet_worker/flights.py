@@ -175,12 +175,13 @@ class Flights:
         self._on_landing(Landing(flight, result, time.perf_counter() - started, decides=decides))
 
     def _decide(self, flight: Flight, result: Answer | Failure) -> bool:
-        """Whether this call decides what becomes of its job: the first answer does, or the last failure."""
+        """Whether this call decides what becomes of its job: the first final word does, or the last failure."""
         race = flight.race
         race.under_way -= 1
         if race.decided:
             return False
-        race.decided = isinstance(result, Answer) or race.under_way == 0
+        final = isinstance(result, Answer) or result.outcome is Outcome.INVALID
+        race.decided = final or race.under_way == 0
         if not race.decided:
             race.failed.append(flight.site.route)
         elif race.under_way:

@@ -24,6 +24,7 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Worksite, add_attempt
+from trivet_worker.deadlines import is_full_time
 from trivet_worker.flights import Flight, Flights
 from trivet_worker.pricing import Pricing
 from trivet_worker.slots import Slots
@@ -135,7 +136,8 @@ class Hedger:
             quota=quota,
             want=want,
             generation=generation,
-            timeout_s=flight.ends_at - time.monotonic(),
+            timeout_s=left_s,
+            full_time=is_full_time(left_s, self._settings.of_class(Latency(site.latency))),
             hedge_after_s=None,
         )
         assert self._flights is not None

@@ -131,9 +131,9 @@ class Recorder:
 
     def _record(self, group: list[Landing]) -> None:
         try:
-            changes = self._settling.settle(group)
+            self._note(self._settling.settle(group))
             finished = self._finished(group)
-            written = self._commit(finished, changes)
+            written = self._commit(finished)
         finally:
             # before the next attempts are sent: this process may take one up at once, and holds it anew from then on
             self._holdings.discard(landing.flight.job.id for landing in group if landing.decides)
@@ -160,10 +160,23 @@ class Recorder:
             case Failure() as failure:
                 return self._pricing.failed(landing.flight, failure, landing.latency_s, called=landing.called)
 
-    def _commit(self, finished: Sequence[Finished], changes: Sequence[Change]) -> Written:
+    def _note(self, changes: Sequence[Change]) -> None:
+        """Write down what changed of the routes' health, by itself: no refused result takes it along."""
+        if not changes:
+            return
+        try:
+            with self._store.write() as connection:
+                now = self._store.now(connection)
+                for one in changes:
+                    health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
+        except (StoreUnavailable, DBAPIError) as error:
+            # a scheduler compares what is written with what is so
+            log.error("%d changes of routes are not written down yet: %s", len(changes), type(error).__name__)
+
+    def _commit(self, finished: Sequence[Finished]) -> Written:
         """One transaction for the group. One that the database refuses must not take the others with it."""
         try:
-            written = self._write(finished, changes)
+            written = self._write(finished)
         except DBAPIError as error:
             log.error("a group of %d was refused by the database (%s); writing one by one", len(finished), _kind(error))
             written = _joined([self._write_alone(one) for one in finished])
@@ -173,7 +186,7 @@ class Recorder:
 
     def _write_alone(self, finished: Finished) -> Written:
         try:
-            return self._write([finished], ())
+            return self._write([finished])
         except DBAPIError as error:
             log.error("job %s could not be recorded: %s", finished.job_id, _kind(error))
             settlement = Settlement(
@@ -186,27 +199,15 @@ class Recorder:
             end = End(
                 JobState.FAILED, outcome=Outcome.INCOMPLETE, error=f"the database refused the answer: {_kind(error)}"
             )
-            return self._write([replace(finished, settlement=settlement, next=end)], ())
+            step = None if finished.next is None else end
+            return self._write([replace(finished, settlement=settlement, next=step)])
 
-    def _write(self, finished: Sequence[Finished], changes: Sequence[Change]) -> Written:
+    def _write(self, finished: Sequence[Finished]) -> Written:
         """A database that does not answer is waited for: what is finished is not thrown away."""
         while True:
             try:
                 with self._store.write() as connection:
                     written = finish(self._store, connection, finished)
-                    if changes:
-                        now = self._store.now(connection)
-                        for change in changes:
-                            health.note(
-                                connection,
-                                change.route,
-                                change.model,
-                                change.state,
-                                change.cause,
-                                now,
-                                change.seconds,
-                                change.share,
-                            )
             except StoreUnavailable as error:
                 if self.trouble is None:
                     log.error("%d finished calls wait to be written: %s", len(finished), error)

@@ -10,6 +10,7 @@ import redis
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Change, Quota, Spent, Verdict, Want
 from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import Settings
 from trivet_worker.calls import Answer
@@ -44,15 +45,23 @@ class Settling:
         changes: list[Change] = []
         try:
             while self._untold:
-                told = self._untold[0]
-                changes += self._fleet.limits.settle(told.route, told.model, told.latency, told.quota, told.spent)
+                changes += self._tell(self._untold[0])
                 self._untold.pop(0)
-        except redis.RedisError as error:
+        except (redis.ConnectionError, redis.TimeoutError) as error:
             log.error("permits could not be given back, they wait: %s", error)
         for change in changes:
             level = logging.ERROR if change.state == "open" else logging.WARNING
             log.log(level, "%s %s is %s: %s", change.route, change.model, change.state, change.cause)
         return changes
+
+    def _tell(self, told: "_Told") -> list[Change]:
+        try:
+            return self._fleet.limits.settle(told.route, told.model, told.latency, told.quota, told.spent)
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise
+        except Exception as error:  # it would be refused again, and all that comes after it would wait
+            log.error("%d permits of %s expire by themselves: %s", len(told.spent), told.route, place_of(error))
+            return []
 
     def _told(self, group: Sequence[Landing]) -> list["_Told"]:
         by_gate: dict[tuple[str, str, Latency], list[Landing]] = defaultdict(list)

@@ -4,7 +4,8 @@
 --            state         open, probing or recovering; missing = healthy
 --            cause, since  why, and from when on
 --            gen           rises with every change; the outcome of a call counts only under the one it was begun in
---            failures      in a row; doubted: 400s in a row that another route served; opened: times in a row
+--            failures      in a row; doubted: 400s in a row that another route served; short: calls in a row that ran out
+--                          of a time too short for them; opened: times in a row that it was unusable
 --            retry_at      open, probing: when the next probe is due
 --            probe         the probe under way: the scheduler's token, then its permit; until: when it counts as lost
 --            goods         probing: good probes in a row
@@ -16,10 +17,11 @@
 -- KEYS[3]  meter of the account's limits, of one model or of a group of them: a hash
 --            r i o at      level of requests, input tokens and output tokens, and when they were reckoned
 --            lr li lo      limits a minute as the provider states them
+--            saving        until then smaller calls get half, so that a large one finds room in the minute
 --            second        of the newest slot of the last minute
 --            r0 i0 o0 …    what was granted in a second, in the slot of that second modulo their number
 --            ur ui uo      the sums over all slots
---            closed_until, limited, cause   limited by the provider until then; times in a row
+--            closed_until, limited, cause   limited by the provider until then; times in a row; noted_until: as SQL has it
 --            window, threshold   calls in flight that the provider was found to bear; missing = not found yet
 -- KEYS[4]  calls in flight under the meter: a sorted set of permit ids by the time at which they count as lost
 -- KEYS[5]  epoch: missing = the shared state lost its memory
@@ -33,7 +35,7 @@ local function number(value, otherwise) return tonumber(value or '') or otherwis
 
 -- The buckets as they stand now. `limits`: configured ones a minute, 0 = none.
 local function read_meter(limits, burst)
-    local stored = redis.call('HMGET', KEYS[3], 'r', 'i', 'o', 'at', 'lr', 'li', 'lo')
+    local stored = redis.call('HMGET', KEYS[3], 'r', 'i', 'o', 'at', 'lr', 'li', 'lo', 'saving')
     local at = math.max(now, number(stored[4], now)) -- ahead of now while the provider keeps it closed
     local passed = math.max(0, now - number(stored[4], now))
     local meter = { at = at, limit = {}, rate = {}, full = {}, have = {} }
@@ -44,6 +46,7 @@ local function read_meter(limits, burst)
         if k == 1 and limit > 0 then full = math.max(full, 1) end
         -- a rolling minute sees the refill of a minute and one burst: together they are the limit
         local rate = math.max((limit - full) / 60, limit / 62)
+        if number(stored[8], 0) > now then rate = rate / 2 end
         meter.limit[k], meter.rate[k], meter.full[k] = limit, rate, full
         meter.have[k] = math.min(full, number(stored[k], full) + passed * rate)
     end
@@ -89,10 +92,13 @@ local function count(minute, second, amounts)
     if second > minute.second or second <= minute.second - SLOTS then return end
     redis.call('HSETNX', KEYS[3], 'second', minute.second)
     for k, kind in ipairs(KINDS) do
-        if amounts[k] ~= 0 then
-            redis.call('HINCRBY', KEYS[3], slot_of(kind, second), amounts[k])
-            redis.call('HINCRBY', KEYS[3], 'u' .. kind, amounts[k])
-            minute.used[k] = minute.used[k] + amounts[k]
+        local slot, amount = slot_of(kind, second), amounts[k]
+        -- what was taken before the shared state lost its memory is not in there
+        if amount < 0 then amount = math.max(amount, -number(redis.call('HGET', KEYS[3], slot), 0)) end
+        if amount ~= 0 then
+            redis.call('HINCRBY', KEYS[3], slot, amount)
+            redis.call('HINCRBY', KEYS[3], 'u' .. kind, amount)
+            minute.used[k] = minute.used[k] + amount
         end
     end
 end
@@ -108,17 +114,16 @@ local function until_free(minute, k, amount)
     return SLOTS
 end
 
--- Seconds until a call may go by limit k, 0 = now. One larger than a burst needs not wait until it is saved up, which
--- smaller ones would never let happen: it goes as they do when there is something in the bucket, and leaves a debt.
+-- Seconds until a call may go by limit k, 0 = now; and whether only the minute is too full for it. One larger than a
+-- burst need not wait until the bucket is full, which smaller ones would never let happen: it goes as they do when there
+-- is something in it, and leaves a debt.
 local function wait_for(meter, minute, k, need)
-    if meter.limit[k] == 0 then return 0 end
+    if meter.limit[k] == 0 then return 0, false end
     local missing = math.min(need, 1, meter.full[k]) - meter.have[k]
     local wait = missing > 1e-6 and missing / meter.rate[k] or 0
     local beyond = minute.used[k] + need - meter.limit[k]
-    if beyond > 1e-6 and minute.used[k] > 0 then -- one larger than the limit itself goes alone
-        wait = math.max(wait, until_free(minute, k, math.min(beyond, minute.used[k])))
-    end
-    return wait
+    if beyond <= 1e-6 or minute.used[k] <= 0 then return wait, false end -- one larger than the limit itself goes alone
+    return math.max(wait, until_free(minute, k, math.min(beyond, minute.used[k]))), wait == 0
 end
 
 -- Calls that may be in flight, by what is configured and what the provider was found to bear; and, of the model alone,

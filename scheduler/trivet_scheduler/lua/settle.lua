@@ -10,7 +10,7 @@
 --          23 number of shares, then those
 --          then per call: permit id, input tokens given back, output tokens given back, verdict, seconds, sample,
 --            whether the provider stated its limits, generation, cause; repeated
---          verdict: good | failed | limited | unusable_model | unusable_route | contradicted | neutral | unused
+--          verdict: good | failed | short | limited | unusable_model | unusable_route | contradicted | neutral | unused
 --          seconds: the pause asked for of a limited call (0 = not said); sample: seconds the call took (0 = says nothing)
 -- Returns  a flat list of changes: level (1 model, 2 route, 3 limits), state, cause, seconds until the next try, share
 local PER_CALL = 9
@@ -51,7 +51,7 @@ end
 
 local function become(level, state, cause)
     redis.call('HINCRBY', KEYS[level], 'gen', 1)
-    redis.call('HDEL', KEYS[level], 'probe', 'until', 'goods', 'share', 'step', 'step_at', 'step_goods', 'ramp', 'doubted')
+    redis.call('HDEL', KEYS[level], 'probe', 'until', 'goods', 'share', 'step', 'step_at', 'step_goods', 'ramp', 'doubted', 'short')
     redis.call('HSET', KEYS[level], 'failures', 0, 'since', text(now), 'cause', cause)
     if state == 'healthy' then
         redis.call('HDEL', KEYS[level], 'state', 'retry_at', 'opened')
@@ -65,8 +65,11 @@ end
 
 local function open(level, cause, longest)
     local before = redis.call('HMGET', KEYS[level], 'state', 'opened', 'since')
-    local opened = number(before[2], 0) + 1
-    local pause = math.min(interval * 2 ^ math.min(opened - 1, 20), longest)
+    local opened, pause = 0, interval
+    if longest > interval then -- unusable: it takes a person, and may take long
+        opened = number(before[2], 0) + 1
+        pause = math.min(interval * 2 ^ math.min(opened - 1, 20), longest)
+    end
     become(level, 'open', cause)
     redis.call('HSET', KEYS[level], 'opened', opened, 'retry_at', text(now + pause))
     if before[1] == 'open' then
@@ -96,7 +99,7 @@ end
 
 local function good(level, is_probe)
     local gate = redis.call('HMGET', KEYS[level], 'state', 'goods', 'step_at', 'step_goods')
-    redis.call('HSET', KEYS[level], 'failures', 0, 'doubted', 0)
+    redis.call('HSET', KEYS[level], 'failures', 0, 'doubted', 0, 'short', 0)
     if gate[1] == 'recovering' then
         redis.call('HINCRBY', KEYS[level], 'ramp', 1)
         redis.call('HSET', KEYS[level], 'evidence', text(now))
@@ -138,9 +141,10 @@ local in_flight = redis.call('ZCARD', KEYS[4])
 
 -- additive increase: by one a round trip or a fiftieth of the whole, twice as fast up to the threshold
 local function widen()
-    local stored = redis.call('HMGET', KEYS[3], 'window', 'threshold')
+    local stored = redis.call('HMGET', KEYS[3], 'window', 'threshold', 'closed_until')
     local window = number(stored[1], 0)
     if window <= 0 or in_flight < window / 2 then return end
+    if number(stored[3], 0) > now then return end -- begun before the refusal: it says nothing of what is borne now
     if window < number(stored[2], 0) then
         window = window + 1
     else
@@ -154,7 +158,7 @@ local function widen()
 end
 
 local function limited(seconds, stated, cause)
-    local stored = redis.call('HMGET', KEYS[3], 'closed_until', 'limited')
+    local stored = redis.call('HMGET', KEYS[3], 'closed_until', 'limited', 'noted_until')
     local closed, times = number(stored[1], 0), number(stored[2], 0)
     if closed <= now then -- one wave of refusals counts once, however many calls were under way
         times = times + 1
@@ -171,7 +175,10 @@ local function limited(seconds, stated, cause)
     if now + pause > closed then -- the longer word wins
         redis.call('HSET', KEYS[3], 'closed_until', text(now + pause), 'cause', cause)
         meter.at = math.max(meter.at, now + pause)
-        if now + pause > closed + 1 then change(3, 'limited', cause, pause, 0) end
+        if now + pause > number(stored[3], 0) + 1 then
+            redis.call('HSET', KEYS[3], 'noted_until', text(now + pause))
+            change(3, 'limited', cause, pause, 0)
+        end
     end
 end
 
@@ -179,7 +186,10 @@ local back, samples, goods = { 0, 0, 0 }, {}, 0
 for base = first, #ARGV, PER_CALL do
     local permit, verdict, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8]
     local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)%.?(%d*)') }
-    if redis.call('ZREM', KEYS[4], permit) == 1 then -- given back twice it flows back once
+    local held = redis.call('ZREM', KEYS[4], permit) == 1
+    -- told twice, because the answer was lost, it counts once
+    if not held and (verdict == 'good' or verdict == 'failed' or verdict == 'short') then verdict = 'neutral' end
+    if held then
         local unused = { verdict == 'unused' and 1 or 0, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]) }
         for k = 1, 3 do back[k] = back[k] + unused[k] end
         count(minute, number(generation[3], 0), { -unused[1], -unused[2], -unused[3] })
@@ -194,7 +204,7 @@ for base = first, #ARGV, PER_CALL do
         probe[level] = gate[2] == permit
         if probe[level] then
             redis.call('HDEL', KEYS[level], 'probe', 'until')
-            if verdict == 'unused' then redis.call('HSET', KEYS[level], 'retry_at', text(now)) end
+            if verdict == 'unused' then redis.call('HSET', KEYS[level], 'retry_at', text(now + interval / 5)) end
         end
     end
     if verdict == 'good' then
@@ -209,14 +219,19 @@ for base = first, #ARGV, PER_CALL do
             counted(true)
             bad(probe[1], cause)
         end
-        if probe[2] then redis.call('HDEL', KEYS[2], 'goods') end -- good ones in a row
+        if probe[2] and redis.call('HGET', KEYS[2], 'state') == 'probing' then open(2, cause, interval) end
+    elseif verdict == 'short' then
+        -- the job asked for more than its time allows; but a route that answers none of many is out of order
+        if mine[1] and redis.call('HINCRBY', KEYS[1], 'short', 1) >= tonumber(ARGV[12]) then
+            open(1, cause, interval)
+        end
     elseif verdict == 'limited' then
         limited(tonumber(ARGV[base + 4]), ARGV[base + 6], cause)
     elseif verdict == 'unusable_model' then
         if mine[1] then open(1, cause, tonumber(ARGV[8])) end
     elseif verdict == 'unusable_route' then
         if mine[2] then open(2, cause, tonumber(ARGV[8])) end
-    elseif verdict == 'contradicted' and not redis.call('HGET', KEYS[1], 'state') then
+    elseif verdict == 'contradicted' and (redis.call('HGET', KEYS[1], 'state') or 'recovering') == 'recovering' then
         if redis.call('HINCRBY', KEYS[1], 'doubted', 1) >= CONTRADICTIONS then open(1, cause, tonumber(ARGV[8])) end
     end
 end

@@ -4,6 +4,7 @@
 --          5 most calls in flight  6 seconds a permit lives  7 token of the probe that this is, or nothing
 --          8.. permit id, input tokens, output tokens; repeated
 -- Returns  { granted, milliseconds until the next may fit, reason, generation: of both gates, and the second of the meter }
+local SAVING_S = 5 -- longer than a job that got no permit takes to come back
 local wanted = (#ARGV - 7) / 3
 local token = ARGV[7]
 
@@ -48,7 +49,10 @@ for n = 1, math.min(wanted, free) do
     local need = { 1, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]) }
     local fits = true
     for k = 1, 3 do
-        local seconds = wait_for(meter, minute, k, need[k])
+        local seconds, crowded = wait_for(meter, minute, k, need[k])
+        if crowded and need[k] > meter.full[k] and need[k] <= meter.limit[k] / 2 then
+            redis.call('HSET', KEYS[3], 'saving', text(now + SAVING_S))
+        end
         if seconds > 0 then
             fits = false
             if seconds > wait then wait, reason = seconds, why[k] end
@@ -69,7 +73,7 @@ if granted > 0 and token ~= '' then
     for level = 1, 2 do
         -- from now on it goes by its permit, so a second message with the token makes no second call
         if redis.call('HGET', KEYS[level], 'probe') == token then
-            redis.call('HSET', KEYS[level], 'probe', ARGV[8])
+            redis.call('HSET', KEYS[level], 'probe', ARGV[8], 'until', text(now + tonumber(ARGV[6])))
         end
     end
 elseif granted == 0 and reason == '' then

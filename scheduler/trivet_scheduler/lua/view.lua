@@ -26,7 +26,7 @@ for k = 1, 3 do
     if meter.rate[k] > 0 then
         levels[k] = text(math.min(meter.have[k], meter.limit[k] - minute.used[k]))
         rates[k] = text(meter.rate[k])
-        full = math.max(full, wait_for(meter, minute, k, 1))
+        full = math.max(full, (wait_for(meter, minute, k, 1)))
     else
         levels[k], rates[k] = '', ''
     end
@@ -49,4 +49,5 @@ local in_flight = redis.call('ZCOUNT', KEYS[4], '(' .. text(now), '+inf')
 local of_model = redis.call('ZCOUNT', KEYS[7], '(' .. text(now), '+inf')
 local all, mine = places(tonumber(ARGV[5]))
 if mine - of_model < all - in_flight then in_flight, all = of_model, mine end
-return { redis.call('EXISTS', KEYS[5]), state, cause, text(wait), in_flight, all, levels, rates, calls, failed, text(share), since, text(now), latencies }
+return { redis.call('EXISTS', KEYS[5]), state, cause, text(wait), in_flight, all, levels, rates,
+    calls, failed, text(share), since, text(now), latencies }

@@ -53,6 +53,7 @@ class CallRow(NamedTuple):
     lease_id: str
     route: str
     model: str
+    latency: str
 
 
 _UPSERT = text(
@@ -85,7 +86,7 @@ _CLOSED = text("SELECT route, models, closed_until, cause, since FROM route_limi
 _LIFT = text("DELETE FROM route_limits WHERE route = :route")
 _UNDER_WAY = text(
     """
-    SELECT a.id, a.lease_id, a.route, a.model FROM attempts a JOIN leases l ON l.id = a.lease_id
+    SELECT a.id, a.lease_id, a.route, a.model, a.latency FROM attempts a JOIN leases l ON l.id = a.lease_id
      WHERE a.outcome IS NULL
     """
 )

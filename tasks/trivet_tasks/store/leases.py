@@ -61,6 +61,9 @@ _UNKNOWN = text(
      WHERE job_id IN :ids AND lease_id = :id AND outcome IS NULL
     """
 ).bindparams(bindparam("ids", expanding=True))
+_UNKNOWN_LEFT = text(
+    "UPDATE attempts SET outcome = 'unknown', estimated = true WHERE lease_id = :id AND outcome IS NULL"
+)
 _LOCK = "SELECT id FROM leases WHERE id = :id"
 _CLOSE = text(f"DELETE FROM leases WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE {_HELD})")
 _RUN_OUT = text("UPDATE leases SET expires_at = 0 WHERE id = :id")
@@ -118,6 +121,8 @@ def close(connection: Connection, lease_id: str) -> None:
     connection.execute(text(_LOCK + lock), {"id": lease_id})
     if connection.execute(_CLOSE, {"id": lease_id}).rowcount == 0:
         connection.execute(_RUN_OUT, {"id": lease_id})
+    else:
+        connection.execute(_UNKNOWN_LEFT, {"id": lease_id})  # of a rival whose row's commit was never answered
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:
