@@ -15,6 +15,7 @@ from trivet.job import Job
 from trivet.submitting import fill_batch, submit_one
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
 from trivet_tasks.requests import parse_request, parse_requests
 from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store import batches, results
@@ -67,6 +68,8 @@ class Client:
         """
         if prompt is not None:
             request = {"prompt": prompt, **request}
+        if request.get("latency") == Latency.REALTIME:
+            _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
         spec = self._warned(parse_request(request, settings=self.settings, now=time.time()))
         return Job(self._connections, submit_one(self._connections, spec).id)
 

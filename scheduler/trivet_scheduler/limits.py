@@ -30,7 +30,7 @@ STEP_CALLS = 5
 """Good calls that a recovering route needs at each share."""
 JITTER = 0.2
 LONGEST_CAUSE = 300
-LEARNED = ("closed_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
+LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
 """Of a meter: what the provider said, or was found to bear."""
 EPOCH = f"{PREFIX}epoch"
 UNWELL = f"{PREFIX}unwell"

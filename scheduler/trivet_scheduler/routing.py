@@ -122,8 +122,9 @@ class Choice:
         return bool(self.routes) or any(refusal.why in (Why.UNFIT, Why.LIMITED) for refusal in self.refusals)
 
     def reasons(self, *, without: str = "") -> str:
-        """All refusals in one line: `route: reason; route: reason`."""
-        return "; ".join(f"{r.route}: {r.text}" for r in self.refusals if r.route and r.route != without)
+        """All refusals in one line: `route: reason; route: reason`; those that never fit only where no other is."""
+        told = [refusal for refusal in self.refusals if refusal.why is not Why.NEVER] or self.refusals
+        return "; ".join(f"{r.route}: {r.text}" for r in told if r.route and r.route != without)
 
     def wait_s(self) -> tuple[float, str] | None:
         """The shortest known wait and the route it is for; None when no route is said to open by itself."""

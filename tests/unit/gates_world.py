@@ -151,6 +151,10 @@ class Gate:
     def in_flight(self) -> int:
         return int(self.client.zcard(f"{PREFIX}calls:{self.route}:{self.quota.group}"))
 
+    def is_held(self, held: Held) -> bool:
+        """Whether the shared state knows the permit still."""
+        return self.client.zscore(f"{PREFIX}calls:{self.route}:{self.quota.group}", held.want.permit_id) is not None
+
     def bucket(self, name: str) -> float:
         """The level of a bucket as it was written last: `r`, `i` or `o`."""
         return float(self.client.hget(f"{PREFIX}meter:{self.route}:{self.quota.group}", name) or 0)

@@ -15,6 +15,7 @@ from tests.unit.gates_world import (
     ROUTE,
     WHOLE_ROUTE,
     ClockedRedis,
+    Gate,
     Held,
     World,
     quota,
@@ -75,9 +76,8 @@ class Gates(RuleBasedStateMachine):
     def settle(self, model: str, count: int, verdict: Verdict, pause_s: float) -> None:
         gate = self.gates[model]
         if gate.held:
-            count = min(count, len(gate.held))
-            good = count if verdict is Verdict.GOOD else 0
-            self.learn(model, good, gate.settle(verdict, count=count, pause_s=pause_s))
+            held, gate.held = gate.held[:count], gate.held[count:]
+            self.give_back(gate, held, verdict, pause_s)
 
     @rule(model=MODELS, at_once=st.sampled_from([False, False, True]))
     def look(self, model: str, at_once: bool) -> None:
@@ -121,8 +121,7 @@ class Gates(RuleBasedStateMachine):
         self.under_way.remove(probe)
         assert probe.held
         self.spent_tokens.append((probe.model, probe.token))
-        good = int(verdict is Verdict.GOOD)
-        self.learn(probe.model, good, self.gates[probe.model].settle_these([probe.held], verdict, pause_s=1.0))
+        self.give_back(self.gates[probe.model], [probe.held], verdict, 1.0)
 
     @precondition(lambda self: self.spent_tokens)
     @rule(data=st.data())
@@ -135,21 +134,32 @@ class Gates(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 
-    @rule(model=MODELS)
-    def work_well_for_a_while(self, model: str) -> None:
-        """So that recoveries come to their end."""
-        self.world.pass_time(HEALTH.recovery_step_s)
+    @rule(model=MODELS, steps=st.integers(1, 4))
+    def work_well_for_a_while(self, model: str, steps: int) -> None:
+        """As much as may be, so that recoveries come to their end."""
         gate = self.gates[model]
-        for _ in range(STEP_CALLS):
-            if gate.take().granted:
-                self.learn(model, 1, gate.settle_these([gate.held.pop()]))
+        for _ in range(steps):
+            self.world.pass_time(HEALTH.recovery_step_s)
+            for _ in range(STEP_CALLS):
+                granted = gate.take(2 * MOST).granted
+                share = min(self.shares[model], self.shares[WHOLE_ROUTE])
+                assert granted <= max(1, MOST * share), "never more than its share"
+                if granted:
+                    held, gate.held = gate.held[-granted:], gate.held[:-granted]
+                    self.give_back(gate, held, Verdict.GOOD)
+
+    @rule(model=MODELS, then=st.integers(0, 4))
+    def come_back(self, model: str, then: int) -> None:
+        self.fall_ill(model, Verdict.FAILED)
+        self.be_probed(model, [Verdict.GOOD] * HEALTH.close_after_successes)
+        self.work_well_for_a_while(model, then)
 
     @rule(model=MODELS, verdict=st.sampled_from([Verdict.FAILED, Verdict.UNUSABLE_MODEL, Verdict.UNUSABLE_ROUTE]))
     def fall_ill(self, model: str, verdict: Verdict) -> None:
         gate = self.gates[model]
         for _ in range(HEALTH.open_after_failures):
             if gate.take().granted:
-                self.learn(model, 0, gate.settle_these([gate.held.pop()], verdict))
+                self.give_back(gate, [gate.held.pop()], verdict)
 
     @rule(model=MODELS, verdicts=PROBES)
     def be_probed(self, model: str, verdicts: list[Verdict]) -> None:
@@ -169,7 +179,7 @@ class Gates(RuleBasedStateMachine):
                 assert gate.take(5).granted == 0, "no other call passes"
             if granted:
                 probe, gate.held = gate.held[-granted:], gate.held[:-granted]
-                self.learn(model, granted * (verdict is Verdict.GOOD), gate.settle_these(probe, verdict, pause_s=1.0))
+                self.give_back(gate, probe, verdict, 1.0)
 
     @rule()
     def forget(self) -> None:
@@ -187,9 +197,18 @@ class Gates(RuleBasedStateMachine):
         """Whether probes of the two are probes of one gate."""
         return one == other or self.said[WHOLE_ROUTE] != "healthy"
 
-    def learn(self, model: str, good: int, changes: list[Change]) -> None:
-        for name in (model, WHOLE_ROUTE):
-            self.goods[name] += good
+    def give_back(self, gate: Gate, held: list[Held], verdict: Verdict, pause_s: float = 0.0) -> None:
+        """What came of the calls; only a word of a call of this generation may have moved anything."""
+        known = {held.want.permit_id for held in held if gate.is_held(held)}
+        for level, name in enumerate((gate.model, WHOLE_ROUTE)):
+            generation = (self.world.client.hget(f"{PREFIX}gate:{ROUTE}:{name}", "gen") or b"0").decode()
+            if verdict is Verdict.GOOD:
+                self.goods[name] += sum(
+                    one.generation.split(".")[level] == generation and one.want.permit_id in known for one in held
+                )
+        self.learn(gate.model, gate.settle_these(held, verdict, pause_s=pause_s))
+
+    def learn(self, model: str, changes: list[Change]) -> None:
         for change in changes:
             if change.state == "limited":
                 continue

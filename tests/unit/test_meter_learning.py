@@ -278,3 +278,11 @@ def test_stated_limits_are_the_groups(world: World) -> None:
     shared = quota(6_000, group="claude-*")
     states_limits(world.gate(limits=shared), Stated(60))
     assert world.gate(NEIGHBOUR, shared).view().rates[0] == pytest.approx(1, rel=0.02)
+
+
+def test_a_pause_after_one_lifted_by_hand_is_told_again(gate: Gate) -> None:
+    """SQL knows no other: a restart would let calls into it."""
+    gate.call(Verdict.LIMITED, pause_s=3_600)
+    gate.limits.forget(ROUTE)
+    (change,) = gate.call(Verdict.LIMITED, pause_s=60)
+    assert (change.state, change.seconds) == ("limited", 60)

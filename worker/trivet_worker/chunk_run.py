@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis
@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 
 from trivet_scheduler.fleet import Fleet, name_on_wire
 from trivet_scheduler.permits import Grant, Quota, Spent, Verdict, Want
-from trivet_scheduler.routing import SLOW_CALLS
+from trivet_scheduler.routing import SLOW_CALLS, Candidate, Needs, choose
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
@@ -23,7 +23,7 @@ from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_worker.calls import Failure
-from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, is_full_time
+from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, fallback_reserve_s, is_full_time
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
 from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
@@ -57,16 +57,6 @@ class _Wave:
     route: RouteSettings
     quota: Quota
     countdown: Countdown
-
-
-@dataclass(frozen=True, slots=True)
-class _RealtimeView:
-    """What a realtime call needs to know of the routes; nothing for the other classes."""
-
-    reserves: Mapping[str, float]
-    """The routes that could take the job if this one fails, with the seconds they would need."""
-    hedge_after_s: float | None
-    """What is slow for this route; None where no call gets a rival."""
 
 
 class ChunkRunner:
@@ -168,7 +158,7 @@ class ChunkRunner:
         try:
             tokens = [Token(job.id, job.take_up) for job in jobs]
             estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
-            view = self._realtime_view(wave)
+            routes = self._routes_now(wave)
             with self._store.write() as connection:
                 now = self._store.now(connection)
                 ids = [attempt_of(want) for want in wants]
@@ -182,9 +172,10 @@ class ChunkRunner:
         self._holdings.add(held)
         wave.countdown.add(len(taken))
         terms = self._settings.of_class(wave.chunk.latency)
+        hedge_after_s = self._hedge_after_s(wave, routes)
         flights: list[Flight] = []
         for job in taken:
-            timeout_s = self._timeout_s(wave, job, now, view)
+            timeout_s = self._timeout_s(wave, job, now, routes)
             flight = Flight(
                 job,
                 wave.site,
@@ -195,7 +186,7 @@ class ChunkRunner:
                 timeout_s,
                 job.probe or is_full_time(timeout_s, terms),
                 wave.countdown,
-                None if job.probe else view.hedge_after_s,
+                None if job.probe else hedge_after_s,
             )
             if timeout_s > 0:
                 flights.append(flight)
@@ -203,42 +194,44 @@ class ChunkRunner:
                 failure = Failure(Outcome.TIMEOUT, "no time was left for a call")
                 self._recorder.put(Landing(flight, failure, 0.0, called=False))
         self._flights.launch(flights)
-        if view.hedge_after_s is not None:
+        if hedge_after_s is not None:
             self._hedger.counted(len(flights))
 
-    def _realtime_view(self, wave: _Wave) -> _RealtimeView:
+    def _routes_now(self, wave: _Wave) -> list[Candidate] | None:
+        """For a realtime call, how the routes stand that could take its job if it fails; None when that is not known."""
         if wave.chunk.latency is not Latency.REALTIME or wave.chunk.probe:
-            return _RealtimeView({}, None)
+            return []
         try:
-            candidates = self._fleet.candidates(wave.chunk.model)
+            return self._fleet.candidates(wave.chunk.model)
         except redis.RedisError:
-            return _RealtimeView({"": FALLBACK_RESERVE_S}, None)
-        reserves = {
-            route.name: pace.p95_s if (pace := route.gate.pace(Latency.REALTIME)) else FALLBACK_RESERVE_S
-            for route in candidates
-            if route.name != wave.chunk.route
-            and route.wire_model
-            and not route.drained
-            and not route.gate.shut
-            and wave.chunk.latency.lane in route.lanes
-        }
-        own = next((r.gate.paces.get(Latency.REALTIME) for r in candidates if r.name == wave.chunk.route), None)
-        wanted = self._settings.of_class(wave.chunk.latency).hedge_share > 0 and bool(reserves)
-        usual_known = own is not None and own.calls >= SLOW_CALLS
-        return _RealtimeView(reserves, own.p95_s if own and usual_known and wanted else None)
+            return None
 
-    def _timeout_s(self, wave: _Wave, job: Taken, now: float, view: _RealtimeView) -> float:
+    def _timeout_s(self, wave: _Wave, job: Taken, now: float, routes: Sequence[Candidate] | None) -> float:
         if job.probe:
             return self._settings.health.probe_timeout_s
-        tried = job.tried.split(",")
+        terms = self._settings.of_class(wave.chunk.latency)
+        reserve_s = FALLBACK_RESERVE_S
+        if routes is not None:
+            tried = (*job.tried.split(","), wave.chunk.route)
+            needs = Needs(
+                wave.chunk.model, wave.chunk.latency, job.residency, job.compliance, job.features, tried, job.doubted_by
+            )
+            reserve_s = fallback_reserve_s(choose(needs, routes, terms).routes) if routes else 0.0
         return attempt_timeout_s(
             wave.chunk.latency,
-            self._settings.of_class(wave.chunk.latency),
+            terms,
             spent_s=job.round_spent_s,
             deadline_at=job.deadline_at,
             now=now,
-            reserve_s=min((seconds for name, seconds in view.reserves.items() if name not in tried), default=0.0),
+            reserve_s=reserve_s,
         )
+
+    def _hedge_after_s(self, wave: _Wave, routes: Sequence[Candidate] | None) -> float | None:
+        """What is slow for this route; None where a call gets no rival."""
+        if not self._settings.of_class(wave.chunk.latency).hedge_share:
+            return None
+        own = next((r.gate.paces.get(Latency.REALTIME) for r in routes or () if r.name == wave.chunk.route), None)
+        return own.p95_s if own is not None and own.calls >= SLOW_CALLS else None
 
     def _return_unused(self, wave: _Wave, wants: Sequence[Want], grant: Grant) -> None:
         if not wants:

@@ -1,9 +1,23 @@
 """How long one call may take."""
 
+from collections.abc import Sequence
+
+from trivet_scheduler.routing import Candidate
 from trivet_tasks.latency import ClassSettings, Latency
 
 FALLBACK_RESERVE_S = 1.0
 """What realtime keeps back for one fallback while nothing is known of its speed."""
+
+
+HANDOVER_S = 0.5
+"""What it takes to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
+machine."""
+
+
+def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
+    """What the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
+    paces = [route.gate.pace(Latency.REALTIME) for route in fallbacks]
+    return min((HANDOVER_S + pace.p95_s if pace else FALLBACK_RESERVE_S for pace in paces), default=0.0)
 
 
 def attempt_timeout_s(

@@ -22,6 +22,10 @@ log = logging.getLogger("trivet.worker")
 
 WARM_S = 10.0
 """How long a start may wait for credentials; calls fetch them anew if that was not enough."""
+_FINAL = (Outcome.SUCCEEDED, Outcome.INVALID)
+"""After these no other call of the job could say anything else."""
+_MAY_BE_ASKED_AGAIN = (Outcome.RATE_LIMITED, Outcome.CANCELLED)
+"""Calls that are not held against their route in a round, as in `verdicts.tried_after`."""
 
 
 class Countdown:
@@ -180,12 +184,12 @@ class Flights:
         race.under_way -= 1
         if race.decided:
             return False
-        final = isinstance(result, Answer) or result.outcome is Outcome.INVALID
-        race.decided = final or race.under_way == 0
-        if not race.decided:
-            race.failed.append(flight.site.route)
-        elif race.under_way:
+        outcome = result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED
+        race.decided = outcome in _FINAL or race.under_way == 0
+        if race.decided and race.under_way:
             self._cancel([flight.job.id])
+        elif not race.decided and outcome not in _MAY_BE_ASKED_AGAIN:
+            race.failed.append(flight.site.route)
         return race.decided
 
     async def _call(self, flight: Flight) -> Answer | Failure:

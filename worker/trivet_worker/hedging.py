@@ -128,6 +128,8 @@ class Hedger:
         finally:
             if not launched:
                 self._slots.give(1)
+        if not launched:
+            return False  # the job is not ours any more
         rival = replace(
             flight,
             job=flight.job._replace(attempt_id=attempt_id),

@@ -12,7 +12,8 @@
 --            share, step, step_at, step_goods, ramp   recovering: the part it gets, the how manieth, since when, and the
 --                          good calls of this step and of all; evidence: when it was last used
 --            w0 .. w6      "slot:calls:failed" of the last sixths of the window
---            p50:C p95:C n:C seen:C   seconds of the class's last calls, of how many, and when the last was
+--            p50:C p95:C n:C seen:C   seconds of the class's last calls, of how many, and when the last was; anew: only
+--                          calls since then are counted
 -- KEYS[2]  gate of the whole route: the same fields
 -- KEYS[3]  meter of the account's limits, of one model or of a group of them: a hash
 --            r i o at      level of requests, input tokens and output tokens, and when they were reckoned

@@ -61,6 +61,12 @@ local function become(level, state, cause)
         redis.call('SADD', KEYS[6], names[level])
     end
     if level == 1 then forget_window() end
+    if state == 'recovering' then -- how slow it was before it broke says nothing of how it is now
+        redis.call('HSET', KEYS[level], 'anew', text(now))
+        for _, class in ipairs({ 'realtime', 'batch', 'async', 'deferred' }) do
+            redis.call('HDEL', KEYS[level], 'p50:' .. class, 'p95:' .. class, 'n:' .. class, 'seen:' .. class)
+        end
+    end
 end
 
 local function open(level, cause, longest)
@@ -256,9 +262,10 @@ if #samples > 0 then
     redis.call('LTRIM', KEYS[8], 0, SAMPLES - 1)
     redis.call('EXPIRE', KEYS[8], 3600)
     local seconds = {}
+    local oldest = math.max(now - SAMPLE_AGE, number(redis.call('HGET', KEYS[1], 'anew'), 0))
     for _, sample in ipairs(redis.call('LRANGE', KEYS[8], 0, -1)) do
         local at, took = string.match(sample, '([^:]+):([^:]+)')
-        if now - tonumber(at) <= SAMPLE_AGE then seconds[#seconds + 1] = tonumber(took) end
+        if tonumber(at) >= oldest then seconds[#seconds + 1] = tonumber(took) end
     end
     table.sort(seconds)
     local class = ARGV[16]

@@ -59,7 +59,7 @@ class _Progress:
             request_id=wire_headers.request_id(self.headers),
             whole_route=whole_route,
             limits=wire_headers.limits(self.headers),
-            usage=usage or self.usage,
+            usage=usage,
         )
 
 

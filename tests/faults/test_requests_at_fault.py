@@ -1,0 +1,56 @@
+"""Requests that no route would take, answers that say no, and 400s that nobody knows."""
+
+import pytest
+from tests.faults.ledger import Cost
+from tests.faults.legs import Legs
+
+
+@pytest.mark.parametrize(
+    ("first", "kind", "words"),
+    [
+        ("anthropic", "context_too_long", "prompt is too long"),
+        ("bedrock", "context_too_long", "prompt is too long"),
+        ("vertex", "context_too_long", "prompt is too long"),
+        ("anthropic", "content_policy", "content filtering policy"),
+        ("bedrock", "content_policy", "content filtering policy"),
+        ("vertex", "content_policy", "content filtering policy"),
+    ],
+)
+def test_a_request_at_fault_fails_with_the_providers_words_and_asks_nobody_else(
+    legs: Legs, first: str, kind: str, words: str
+) -> None:
+    legs.fault_all(kind)
+    for _ in range(4):
+        result = legs.run()
+        legs.expect(result, (legs.first, "invalid", Cost.FREE), status="failed")
+        assert result.error is not None
+        assert result.error.outcome == "invalid"
+        assert words in result.error.message
+        assert result.route is None or result.route == legs.first
+    legs.simulator.clear(legs.first)
+    legs.expect(legs.run(), (legs.first, "succeeded", Cost.BILLED))  # its health was never in question
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_is_a_result(legs: Legs, stream: bool) -> None:
+    legs.fault(legs.first, "refusal")
+    result = legs.run()
+    legs.expect(result, (legs.first, "succeeded", Cost.BILLED))
+    assert (result.stop_reason, result.text) == ("refusal", "")
+    assert len(legs.calls()) == 1
+
+
+@pytest.mark.legs(legs=3)
+def test_a_400_nobody_knows_is_asked_of_one_other_provider(legs: Legs) -> None:
+    legs.fault_all("unknown_400")
+    result = legs.run()
+    legs.expect(result, (legs.first, "doubtful", Cost.FREE), (legs.second, "doubtful", Cost.FREE), status="failed")
+    assert result.error is not None
+    assert result.error.outcome == "invalid"
+
+
+def test_a_route_that_alone_refuses_job_after_job_becomes_unusable(legs: Legs) -> None:
+    legs.fault(legs.first, "unknown_400")
+    for _ in range(5):
+        legs.expect(legs.run(), (legs.first, "doubtful", Cost.FREE), (legs.second, "succeeded", Cost.BILLED))
+    legs.expect(legs.run(), (legs.second, "succeeded", Cost.BILLED))

@@ -1,0 +1,448 @@
+"""Two calls of one job: whichever decides, it is exactly one; and a rival is had only where all that it needs is there."""
+
+import asyncio
+import queue
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tests.store.world import World as StoreWorld
+from tests.store.world import spec
+from tests.unit.gates_world import MODEL, World
+from tests.unit.test_flights import ROUTE, flight
+
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.permits import Quota, Verdict
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import registry
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+from trivet_tasks.store.taking import Worksite
+from trivet_tasks.usage import Usage
+from trivet_worker import flights as flights_module
+from trivet_worker import hedging as hedging_module
+from trivet_worker.calls import Answer, Failure
+from trivet_worker.decisions import spent_of
+from trivet_worker.flights import Flight, Flights, Landing
+from trivet_worker.hedging import LEAST_S, Hedger
+from trivet_worker.pricing import Pricing
+from trivet_worker.slots import Slots
+
+WAIT_S = 10
+FIRST, SECOND, THIRD = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
+ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
+BUSY = Failure(Outcome.OVERLOADED, "busy")
+BAD = Failure(Outcome.INVALID, "no such field")
+
+
+class Script:
+    """Callers whose calls end when the test says so, and not before."""
+
+    def __init__(self) -> None:
+        self.begun: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.dropped: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._ends: dict[str, asyncio.Future[Answer | Failure]] = {}
+
+    async def call(self, body: object, model: str, attempt_id: str, timeout_s: float) -> Answer | Failure:
+        end: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
+        self._ends[attempt_id] = end
+        self.begun.put(attempt_id)
+        try:
+            return await end
+        except asyncio.CancelledError:
+            self.dropped.put(attempt_id)
+            raise
+
+    def end(self, **results: Answer | Failure) -> None:
+        """These calls come back, in one turn of the loop."""
+
+        def at_once() -> None:
+            for attempt_id, result in results.items():
+                self._ends[attempt_id].set_result(result)
+
+        self._ends[next(iter(results))].get_loop().call_soon_threadsafe(at_once)
+
+    async def warm(self) -> None:
+        """Nothing to warm."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Air:
+    """The calls under way, and what has landed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.script = Script()
+        monkeypatch.setattr(flights_module, "build_caller", lambda route: self.script)
+        self._landings: queue.SimpleQueue[Landing] = queue.SimpleQueue()
+        self.slow: queue.SimpleQueue[Flight] = queue.SimpleQueue()
+        self.flights = Flights({FIRST: ROUTE, SECOND: ROUTE}, self._landings.put, self.slow.put)
+        self.flights.start()
+
+    def launch(self, one: Flight) -> Flight:
+        self.flights.launch([one])
+        assert self.script.begun.get(timeout=WAIT_S) == one.job.attempt_id
+        return one
+
+    def pair(self, number: int = 1) -> tuple[Flight, Flight]:
+        """A job's first call `attemptN`, and its rival `rivalN`, both under way."""
+        first = self.launch(flight(number))
+        second = rival(first)
+        self.flights.join(second)
+        assert self.script.begun.get(timeout=WAIT_S) == second.job.attempt_id
+        return first, second
+
+    def landed(self) -> Landing:
+        return self._landings.get(timeout=WAIT_S)
+
+    def all_landed(self) -> bool:
+        """Whether nothing else has landed, after a whole turn of the loop."""
+        turned: Future[None] = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.flights._loop)
+        turned.result(WAIT_S)
+        return self._landings.empty()
+
+
+def rival(first: Flight) -> Flight:
+    attempt = first.job.attempt_id.replace("attempt", "rival")
+    job, site = first.job._replace(attempt_id=attempt), replace(first.site, route=SECOND, provider="bedrock")
+    return replace(first, job=job, site=site, want=first.want._replace(permit_id=attempt))
+
+
+@pytest.fixture
+def air(monkeypatch: pytest.MonkeyPatch) -> Iterator[Air]:
+    air = Air(monkeypatch)
+    yield air
+    air.flights.cancel_all()
+    air.flights.close()
+
+
+def said(landing: Landing) -> tuple[str, Outcome, bool]:
+    """Which call landed, with what, and whether it decides."""
+    outcome = landing.result.outcome if isinstance(landing.result, Failure) else Outcome.SUCCEEDED
+    return landing.flight.job.attempt_id, outcome, landing.decides
+
+
+@pytest.mark.parametrize(("winner", "loser"), [("attempt1", "rival1"), ("rival1", "attempt1")])
+@pytest.mark.parametrize(("word", "outcome"), [(ANSWER, Outcome.SUCCEEDED), (BAD, Outcome.INVALID)])
+def test_the_first_final_word_decides_and_the_other_call_is_dropped(
+    air: Air, winner: str, loser: str, word: Answer | Failure, outcome: Outcome
+) -> None:
+    """An answer, or that the request is at fault: no other route would say anything else."""
+    first, _ = air.pair()
+    air.script.end(**{winner: word})
+    assert said(air.landed()) == (winner, outcome, True)
+    assert said(air.landed()) == (loser, Outcome.CANCELLED, False)
+    assert air.script.dropped.get(timeout=WAIT_S) == loser
+    assert first.race.decided
+    assert first.race.failed == []
+    assert air.all_landed()
+
+
+@pytest.mark.parametrize(("early", "late"), [("attempt1", "rival1"), ("rival1", "attempt1")])
+def test_a_failure_decides_nothing_while_the_other_call_is_under_way(air: Air, early: str, late: str) -> None:
+    first, _ = air.pair()
+    air.script.end(**{early: BUSY})
+    assert said(air.landed()) == (early, Outcome.OVERLOADED, False)
+    assert not first.race.decided
+    air.script.end(**{late: ANSWER})
+    assert said(air.landed()) == (late, Outcome.SUCCEEDED, True)
+    assert air.script.dropped.empty()
+
+
+@pytest.mark.parametrize(("early", "late", "where"), [("attempt1", "rival1", FIRST), ("rival1", "attempt1", SECOND)])
+def test_when_both_fail_the_last_decides_and_knows_where_the_other_was(
+    air: Air, early: str, late: str, where: str
+) -> None:
+    air.pair()
+    air.script.end(**{early: BUSY})
+    assert said(air.landed()) == (early, Outcome.OVERLOADED, False)
+    air.script.end(**{late: BUSY})
+    last = air.landed()
+    assert said(last) == (late, Outcome.OVERLOADED, True)
+    assert last.flight.race.failed == [where]
+    assert air.all_landed()
+
+
+@pytest.mark.parametrize("words", [(ANSWER, ANSWER), (ANSWER, BUSY), (BUSY, ANSWER), (BUSY, BUSY), (BAD, ANSWER)])
+def test_of_two_that_come_back_in_one_moment_one_decides(air: Air, words: tuple[Answer | Failure, ...]) -> None:
+    air.pair()
+    air.script.end(attempt1=words[0], rival1=words[1])
+    landings = [air.landed(), air.landed()]
+    assert sorted(one.flight.job.attempt_id for one in landings) == ["attempt1", "rival1"]
+    (deciding,) = [one for one in landings if one.decides]
+    if ANSWER in words and BAD not in words:
+        assert deciding.result is ANSWER
+    assert air.all_landed()
+
+
+@pytest.mark.parametrize("word", [ANSWER, BUSY, BAD])
+def test_a_rival_that_comes_after_the_decision_makes_no_call(air: Air, word: Answer | Failure) -> None:
+    first = air.launch(flight(1))
+    air.script.end(attempt1=word)
+    assert air.landed().decides
+    air.flights.join(rival(first))
+    late = air.landed()
+    assert said(late) == ("rival1", Outcome.CANCELLED, False)
+    assert not late.called
+    assert air.script.begun.empty()
+    assert air.all_landed()
+
+
+def test_a_job_that_is_cancelled_loses_both_calls_and_one_of_them_decides(air: Air) -> None:
+    first, _ = air.pair()
+    air.pair(2)
+    air.flights.cancel([first.job.id])
+    landings = [air.landed(), air.landed()]
+    assert [said(one)[1] for one in landings] == [Outcome.CANCELLED] * 2
+    assert {one.flight.job.id for one in landings} == {first.job.id}
+    assert [one.decides for one in landings] == [False, True]
+    assert all(one.called for one in landings)
+    assert air.all_landed(), "the other job's calls go on"
+
+
+def test_a_worker_that_stops_drops_all_calls_and_one_of_each_job_decides(air: Air) -> None:
+    air.pair(1)
+    air.pair(2)
+    air.launch(flight(3))
+    air.flights.cancel_all()
+    landings = [air.landed() for _ in range(5)]
+    assert {said(one)[1] for one in landings} == {Outcome.CANCELLED}
+    assert sorted(one.flight.job.id for one in landings if one.decides) == ["job1", "job2", "job3"]
+    assert air.all_landed()
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.RATE_LIMITED])
+def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air: Air, outcome: Outcome) -> None:
+    """As for a call that has no rival: a route that is limited, or whose call we dropped, has not failed."""
+    first, _ = air.pair()
+    air.script.end(attempt1=Failure(outcome, "not now"))
+    assert said(air.landed()) == ("attempt1", outcome, False)
+    air.script.end(rival1=BUSY)
+    assert said(air.landed()) == ("rival1", Outcome.OVERLOADED, True)
+    assert first.race.failed == []
+
+
+def test_a_slow_call_is_told_of_while_it_is_under_way(air: Air) -> None:
+    slow = air.launch(replace(flight(1), hedge_after_s=0.0))
+    assert air.slow.get(timeout=WAIT_S) is slow
+    over = air.launch(flight(2))
+    air.script.end(attempt2=ANSWER)
+    air.landed()
+    for one in (over, slow):  # as their timers do
+        air.flights._loop.call_soon_threadsafe(air.flights._slow, one)
+    assert air.slow.get(timeout=WAIT_S) is slow
+    assert air.slow.empty()
+
+
+# who gets a rival
+
+TERMS = DEFAULTS[Latency.REALTIME].model_copy(update={"budget_s": 60.0, "hedge_share": 0.5, "order": "priority"})
+SETTINGS = Settings(
+    routes={
+        FIRST: RouteSettings(provider="anthropic", priority=1),
+        SECOND: RouteSettings(provider="bedrock", priority=2),
+        THIRD: RouteSettings(provider="vertex", priority=3, project="p", region="us-east5"),
+    },
+    classes={**DEFAULTS, Latency.REALTIME: TERMS},
+)
+
+
+class AtOnce:
+    """Threads that are done when they are asked."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.shut = False
+
+    def submit(self, work: Callable[..., None], *how: Any) -> None:
+        work(*how)
+
+    def shutdown(self, **_: bool) -> None:
+        self.shut = True
+
+
+@dataclass
+class Hedge:
+    """One worker's hedging: real limits, a real database, and a list for what would be launched."""
+
+    sql: StoreWorld
+    world: World
+    slots: Slots
+    hedger: Hedger
+    joined: list[Flight]
+
+    def slow(self, *, ago_s: float = 0.0, tried: str = "") -> Flight:
+        """A call of a new job that is under way, so long ago begun."""
+        self.sql.add(spec(f"document {len(self.joined)} {ago_s}", latency=Latency.REALTIME))
+        lease = self.sql.lease(lane="realtime", routes=list(SETTINGS.routes))
+        self.sql.sql("UPDATE leases SET expires_at = 4e9")
+        (job,) = self.sql.take(lease, self.sql.dispatch(1, FIRST), route=FIRST)
+        site = Worksite(lease, FIRST, "anthropic", MODEL, MODEL, "realtime")
+        first = replace(
+            flight(1), job=job._replace(tried=tried), site=site, route=SETTINGS.routes[FIRST], timeout_s=60.0,
+            born_at=time.monotonic() - ago_s,
+        )  # fmt: skip
+        first.countdown.add(1)
+        return first
+
+    def hedges(self) -> list[Any]:
+        return self.sql.sql("SELECT * FROM attempts WHERE purpose = 'hedge'")
+
+    def in_flight(self) -> int:
+        """Permits held, over all routes."""
+        wanted = [(name, MODEL, Quota.of(settings, MODEL)) for name, settings in SETTINGS.routes.items()]
+        return sum(view.in_flight for view in self.world.limits.view(wanted).values())
+
+    def assert_none(self) -> None:
+        """No rival, and nothing of what was taken for it is still held."""
+        assert self.joined == []
+        assert (self.hedges(), self.slots.in_use, self.in_flight()) == ([], 0, 0)
+
+
+@pytest.fixture
+def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hedge]:
+    monkeypatch.setattr(hedging_module, "ThreadPoolExecutor", AtOnce)
+    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
+    upgrade(store)
+    with store.write() as connection:
+        registry.register(store, connection, SETTINGS.routes)
+    fleet = Fleet(store, SETTINGS, world.client)
+    fleet.limits = world.limits
+    slots = Slots(4)
+    hedger = Hedger(SETTINGS, store, fleet, slots, Pricing(), SETTINGS.routes)
+    joined: list[Flight] = []
+
+    class Joining:
+        def join(self, rival: Flight) -> None:
+            joined.append(rival)
+
+    hedger.attach(cast("Flights", Joining()))
+    yield Hedge(StoreWorld(store), world, slots, hedger, joined)
+    hedger.close()
+    store.close()
+
+
+def test_a_rival_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:
+    first = hedge.slow(ago_s=20)
+    hedge.hedger.counted(2)
+    hedge.hedger.ask(first)
+    (rival,) = hedge.joined
+    (row,) = hedge.hedges()
+    assert (row.id, row.job_id, row.route, row.provider) == (rival.job.attempt_id, first.job.id, SECOND, "bedrock")
+    assert (row.outcome, bool(row.estimated), row.cost_usd > 0) == (None, True, True)
+    assert rival.job.attempt_id != first.job.attempt_id
+    assert rival.want.permit_id == f"{first.site.lease_id}:{row.id}"
+    assert (rival.site.route, rival.route) == (SECOND, SETTINGS.routes[SECOND])
+    assert (hedge.slots.in_use, hedge.in_flight()) == (1, 1)
+    assert rival.race is first.race
+    assert rival.countdown is first.countdown
+    assert first.countdown._left == 2
+    assert rival.hedge_after_s is None, "one rival is enough"
+    assert 0 < rival.timeout_s <= 40, "it ends when the first call does"
+    back = Landing(rival, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
+    hedge.world.limits.settle(SECOND, MODEL, Latency.REALTIME, rival.quota, [spent_of(back, SETTINGS)])
+    assert hedge.in_flight() == 0, "what its landing gives back is the permit it took"
+
+
+@pytest.mark.parametrize(("ago_s", "full", "verdict"), [(0, True, Verdict.FAILED), (50, False, Verdict.NEUTRAL)])
+def test_a_rival_that_had_little_time_says_nothing_of_its_route(
+    hedge: Hedge, ago_s: float, full: bool, verdict: Verdict
+) -> None:
+    hedge.hedger.counted(2)
+    hedge.hedger.ask(hedge.slow(ago_s=ago_s))
+    (rival,) = hedge.joined
+    assert rival.full_time is full
+    late = Landing(rival, Failure(Outcome.TIMEOUT, "no answer"), rival.timeout_s)
+    spent = spent_of(late, SETTINGS)
+    assert (spent.verdict, spent.took_s) == (verdict, 60.0 if full else 0.0)
+
+
+def test_a_rival_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
+    hedge.hedger.counted(2)
+    hedge.hedger.ask(hedge.slow(tried=SECOND))
+    assert [rival.site.route for rival in hedge.joined] == [THIRD]
+
+
+def test_rivals_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
+    hedge.hedger.counted(5)
+    for _ in range(4):
+        hedge.hedger.ask(hedge.slow())
+    assert len(hedge.joined) == 2
+    hedge.hedger.counted(1)
+    hedge.hedger.ask(hedge.slow())
+    assert len(hedge.joined) == 3
+
+
+def test_before_any_call_was_counted_there_is_no_rival(hedge: Hedge) -> None:
+    hedge.hedger.ask(hedge.slow())
+    hedge.assert_none()
+
+
+def _drain_the_others(hedge: Hedge, _: Flight) -> None:
+    with hedge.sql.store.write() as connection:
+        for name in (SECOND, THIRD):
+            registry.set_drained(connection, name, True)
+
+
+def _lose_the_job(hedge: Hedge, first: Flight) -> None:
+    hedge.sql.sql("UPDATE jobs SET take_up = take_up + 1 WHERE id = :id", id=first.job.id)
+
+
+def _lose_the_memory(hedge: Hedge, _: Flight) -> None:
+    hedge.world.lose_memory()
+
+
+@pytest.mark.parametrize("spoil", [_drain_the_others, _lose_the_job, _lose_the_memory])
+def test_a_rival_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
+    hedge: Hedge, spoil: Callable[[Hedge, Flight], None]
+) -> None:
+    hedge.hedger.counted(2)
+    first = hedge.slow()
+    spoil(hedge, first)
+    hedge.hedger.ask(first)
+    hedge.assert_none()
+    with hedge.sql.store.write() as connection:
+        for name in (SECOND, THIRD):
+            registry.set_drained(connection, name, False)
+    hedge.world.start_anew()
+    hedge.hedger._fleet.known(fresh=True)
+    hedge.hedger.ask(hedge.slow())
+    assert len(hedge.joined) == 1
+
+
+def test_no_rival_without_a_free_place(hedge: Hedge) -> None:
+    hedge.hedger.counted(2)
+    hedge.slots.take(4, 0)
+    hedge.hedger.ask(hedge.slow())
+    assert (hedge.joined, hedge.hedges(), hedge.in_flight(), hedge.slots.in_use) == ([], [], 0, 4)
+
+
+def test_no_rival_in_the_last_moment(hedge: Hedge) -> None:
+    hedge.hedger.counted(2)
+    hedge.hedger.ask(hedge.slow(ago_s=60 - LEAST_S))
+    hedge.assert_none()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("the database does not answer"), KeyError("the prompt")])
+def test_whatever_goes_wrong_the_first_call_goes_on_and_nothing_is_held(
+    hedge: Hedge, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(hedging_module, "add_attempt", fails)
+    hedge.hedger.counted(2)
+    first = hedge.slow()
+    hedge.hedger.ask(first)
+    hedge.assert_none()
+    assert not first.race.decided
+    assert "no rival for a slow call" in caplog.text
+    assert "prompt" not in caplog.text

@@ -1,0 +1,284 @@
+"""What the gates are told of finished calls: all of it, once, whatever becomes of the shared state meanwhile."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Gate, World, quota, states
+from tests.unit.test_flights import flight
+
+from trivet.embedded import EmbeddedValkey
+from trivet_scheduler.fleet import Fleet, Known
+from trivet_scheduler.limits import EPOCH, Limits
+from trivet_scheduler.permits import Change
+from trivet_tasks.broker_address import redis_url
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import PREFIX, connect
+from trivet_tasks.store.registry import RegisteredRoute
+from trivet_tasks.usage import Usage
+from trivet_worker.calls import Answer, Failure
+from trivet_worker.flights import Landing
+from trivet_worker.settling import Settling
+
+OTHER_ROUTE = "vertex-us-east5"
+SETTINGS = Settings(health=HEALTH)
+ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
+DOWN = Failure(Outcome.SERVER_ERROR, "down")
+LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
+UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", whole_route=True)
+
+
+class Routes:
+    """The fleet as settling sees it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.answers = True
+
+    def known(self) -> Known:
+        if not self.answers:
+            raise StoreUnavailable("the database does not answer")
+        routes = {ROUTE: RouteSettings(provider="bedrock"), OTHER_ROUTE: RouteSettings(provider="vertex")}
+        return Known({name: RegisteredRoute(name, one, False) for name, one in routes.items()}, (), 0.0)
+
+
+def settling(routes: Routes) -> Settling:
+    return Settling(cast("Fleet", routes), SETTINGS)
+
+
+def land(gate: Gate, *results: Answer | Failure, **job: Any) -> list[Landing]:
+    """Calls that took a permit of the gate each, and came back with these results."""
+    landings = []
+    for result in results:
+        assert gate.take().granted == 1
+        held = gate.held.pop()
+        one = flight(1)
+        site = replace(one.site, route=gate.route, model=gate.model)
+        landings.append(
+            Landing(
+                replace(
+                    one, job=one.job._replace(**job), site=site, quota=gate.quota, want=held.want,
+                    generation=held.generation,
+                ),
+                result,
+                0.0,
+            )
+        )  # fmt: skip
+    return landings
+
+
+class Server:
+    """A shared state that can be stopped, and a client as every process has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._valkey = EmbeddedValkey(folder)
+        self._valkey.start()
+        self.client = connect(redis_url(folder))
+        self.client.set(EPOCH, "1")
+        self.limits = Limits(self.client, HEALTH)
+
+    def gate(self, model: str = MODEL) -> Gate:
+        return Gate(self.client, self.limits, model, replace(quota(), group=model))
+
+    def stop(self) -> None:
+        self._valkey.stop()
+
+    def start(self) -> None:
+        self._valkey.start()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / ".trivet")
+    yield server
+    server.client.close()
+    server.stop()
+
+
+def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(server: Server) -> None:
+    gate, telling = server.gate(), settling(Routes(server.limits))
+    group = land(gate, DOWN, DOWN, DOWN)
+    server.stop()
+    assert telling.settle(group) == []
+    assert telling.waits
+    assert telling.settle([]) == []
+    assert telling.waits, "nothing is thrown away while it is gone"
+    server.start()
+    assert gate.in_flight() == 3
+    assert states(telling.settle([])) == [(MODEL, "open")]
+    assert not telling.waits
+    assert (gate.in_flight(), gate.state) == (0, "open")
+    assert telling.settle([]) == []
+
+
+def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Server) -> None:
+    gate, neighbour, telling = server.gate(), server.gate(NEIGHBOUR), settling(Routes(server.limits))
+    early, late = land(gate, DOWN, DOWN), land(gate, ANSWER)
+    others = land(neighbour, ANSWER, DOWN)
+    server.stop()
+    telling.settle(early)
+    telling.settle(others)
+    server.start()
+    assert telling.settle(late) == []
+    assert not telling.waits
+    assert (gate.in_flight(), neighbour.in_flight()) == (0, 0)
+    assert (gate.view().calls, gate.view().failed) == (3, 2)
+    assert (neighbour.view().calls, neighbour.view().failed) == (2, 1)
+    assert telling.settle(land(gate, DOWN)) == [], "the good one came after the two bad ones: three in a row it is not"
+    assert gate.state == "healthy"
+
+
+def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    broken, gate, telling = server.gate(NEIGHBOUR), server.gate(), settling(Routes(server.limits))
+    group = [*land(broken, DOWN), *land(gate, DOWN, DOWN, DOWN)]
+    meter = f"{PREFIX}meter:{ROUTE}:{NEIGHBOUR}"
+    server.client.rename(meter, "kept")
+    server.client.set(meter, "no hash")
+    with pytest.raises(redis.ResponseError):
+        broken.view()
+    assert states(telling.settle(group)) == [(MODEL, "open")]
+    assert not telling.waits
+    assert gate.in_flight() == 0
+    assert f"1 permits of {ROUTE} expire by themselves" in caplog.text
+    server.client.rename("kept", meter)
+    telling.settle([])
+    assert broken.in_flight() == 1, "it is not told again"
+
+
+class AnswersLost:
+    """The shared state hears every word, and each first answer is lost on its way back."""
+
+    def __init__(self, world: World, gate: Gate) -> None:
+        self._client = world.client
+        self._gate = gate
+        self._settle = world.limits.settle
+        self._lost = False
+        self.after: list[dict[bytes, dict[bytes, bytes]]] = []
+
+    def settle(self, *asked: Any) -> list[Change]:
+        changes = self._settle(*asked)
+        self.after.append(self._state())
+        self._lost = not self._lost
+        if self._lost:
+            raise redis.ConnectionError("reset")
+        return changes
+
+    def _state(self) -> dict[bytes, dict[bytes, bytes]]:
+        keys = sorted(self._client.scan_iter(match=f"{PREFIX}gate:*"))
+        keys += sorted(self._client.scan_iter(match=f"{PREFIX}meter:*"))
+        return {key: self._client.hgetall(key) for key in keys}
+
+
+@pytest.fixture
+def lossy(world: World, monkeypatch: pytest.MonkeyPatch) -> AnswersLost:
+    lossy = AnswersLost(world, world.gate())
+    monkeypatch.setattr(world.limits, "settle", lossy.settle)
+    return lossy
+
+
+def told_twice(telling: Settling, group: Sequence[Landing]) -> list[Change]:
+    assert telling.settle(group) == []
+    assert telling.waits
+    changes = telling.settle([])
+    assert not telling.waits
+    return changes
+
+
+@pytest.mark.parametrize(
+    "results",
+    [(DOWN, DOWN), (ANSWER,), (ANSWER, DOWN), (LIMITED,), (UNUSABLE,), (DOWN, DOWN, DOWN), (LIMITED, LIMITED)],
+)
+def test_nothing_told_twice_changes_anything_again(
+    world: World, lossy: AnswersLost, results: tuple[Answer | Failure, ...]
+) -> None:
+    gate = world.gate(limits=quota(requests=600, tokens_in=60_000))
+    group = land(gate, *results)
+    before = lossy._state()
+    told_twice(settling(Routes(world.limits)), group)
+    first, second = lossy.after
+    assert before != first
+    assert first == second
+    assert gate.in_flight() == 0
+
+
+def test_two_failures_told_twice_are_two(world: World, lossy: AnswersLost) -> None:
+    gate, telling = world.gate(), settling(Routes(world.limits))
+    told_twice(telling, land(gate, DOWN, DOWN))
+    view = gate.view()
+    assert (view.state, view.calls, view.failed) == ("healthy", 2, 2)
+    told_twice(telling, land(gate, DOWN))
+    assert gate.state == "open"
+
+
+def test_good_probes_told_twice_count_once_each(
+    world: World, monkeypatch: pytest.MonkeyPatch, lossy: AnswersLost
+) -> None:
+    gate, telling = world.gate(), settling(Routes(world.limits))
+    monkeypatch.setattr(world.limits, "settle", lossy._settle)
+    world.open(gate)
+    monkeypatch.setattr(world.limits, "settle", lossy.settle)
+    found = []
+    for _ in range(HEALTH.close_after_successes):
+        world.pass_time(HEALTH.probe_interval_s)
+        token = gate.claim()
+        assert token
+        assert gate.take(probe=token).granted == 1
+        held = gate.held.pop()
+        one = replace(flight(1), quota=gate.quota, want=held.want, generation=held.generation)
+        probe = replace(one, job=one.job._replace(probe=True), site=replace(one.site, route=ROUTE))
+        told_twice(telling, [Landing(probe, ANSWER, 0.1)])
+        found.append(gate.state)
+    assert found == ["probing", "probing", "recovering"]
+
+
+def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
+    """Its call may have been anybody's trouble; and the place it had is another's now."""
+    gate, telling = world.gate(), settling(Routes(world.limits))
+    group = land(gate, DOWN, DOWN, DOWN)
+    world.limits.release_all("lease")
+    assert telling.settle(group) == []
+    view = gate.view()
+    assert (view.state, view.calls, view.failed) == ("healthy", 0, 0)
+
+
+# what one provider refused and another served
+
+
+def served_elsewhere(world: World, result: Answer | Failure) -> list[Landing]:
+    """A call of a job that the first route refused for a reason nobody knew, and the other was asked."""
+    elsewhere = Gate(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
+    return land(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
+
+
+def test_a_route_that_refuses_what_others_serve_time_and_again_is_taken_out(world: World) -> None:
+    telling = settling(Routes(world.limits))
+    for _ in range(4):
+        assert telling.settle(served_elsewhere(world, ANSWER)) == []
+    (change,) = telling.settle(served_elsewhere(world, ANSWER))
+    assert (change.route, change.model, change.state) == (ROUTE, MODEL, "open")
+    assert "refused what anthropic served" in change.cause, "as the site of the call says"
+
+
+def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:
+    telling = settling(Routes(world.limits))
+    busy = Failure(Outcome.DOUBTFUL, "what?")
+    for _ in range(10):
+        assert telling.settle(served_elsewhere(world, busy)) == []
+    assert world.gate().state == "healthy"
+
+
+def test_without_the_database_the_permit_goes_back_all_the_same(world: World) -> None:
+    routes = Routes(world.limits)
+    routes.answers = False
+    telling = settling(routes)
+    for _ in range(6):
+        assert telling.settle(served_elsewhere(world, ANSWER)) == []
+    assert not telling.waits
+    assert world.client.zcard(f"{PREFIX}calls:{OTHER_ROUTE}:{MODEL}") == 0
+    assert world.gate().state == "healthy"
