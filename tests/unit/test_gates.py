@@ -5,7 +5,6 @@ import threading
 import pytest
 from tests.unit.gates_world import (
     HEALTH,
-    LOST_AFTER_S,
     MODEL,
     NEIGHBOUR,
     ROUTE,

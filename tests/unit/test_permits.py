@@ -335,8 +335,9 @@ def test_never_more_in_flight_than_allowed(world: World) -> None:
     assert gate.in_flight() == gate.view().places == 5
 
 
-def test_a_permit_whose_holder_died_heals(world: World) -> None:
-    gate = world.gate(limits=quota(most=2))
+@pytest.mark.parametrize("group", ["", "claude-*"])
+def test_a_permit_whose_holder_died_heals(world: World, group: str) -> None:
+    gate = world.gate(limits=quota(most=2, group=group))
     gate.take(2)
     world.pass_time(TIMEOUT_S + PERMIT_GRACE_S - 0.1)
     assert gate.take(1).granted == 0

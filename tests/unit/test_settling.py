@@ -52,7 +52,11 @@ def settling(routes: Routes) -> Settling:
     return Settling(cast("Fleet", routes), SETTINGS)
 
 
-def land(gate: Gate, *results: Answer | Failure, **job: Any) -> list[Landing]:
+def waits(telling: Settling) -> bool:
+    return telling.waits
+
+
+def land(gate: Gate, *results: Answer | Failure, took_s: float = 0.0, **job: Any) -> list[Landing]:
     """Calls that took a permit of the gate each, and came back with these results."""
     landings = []
     for result in results:
@@ -67,7 +71,7 @@ def land(gate: Gate, *results: Answer | Failure, **job: Any) -> list[Landing]:
                     generation=held.generation,
                 ),
                 result,
-                0.0,
+                took_s,
             )
         )  # fmt: skip
     return landings
@@ -106,13 +110,13 @@ def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(s
     group = land(gate, DOWN, DOWN, DOWN)
     server.stop()
     assert telling.settle(group) == []
-    assert telling.waits
+    assert waits(telling)
     assert telling.settle([]) == []
-    assert telling.waits, "nothing is thrown away while it is gone"
+    assert waits(telling), "nothing is thrown away while it is gone"
     server.start()
     assert gate.in_flight() == 3
     assert states(telling.settle([])) == [(MODEL, "open")]
-    assert not telling.waits
+    assert not waits(telling)
     assert (gate.in_flight(), gate.state) == (0, "open")
     assert telling.settle([]) == []
 
@@ -126,7 +130,7 @@ def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Serve
     telling.settle(others)
     server.start()
     assert telling.settle(late) == []
-    assert not telling.waits
+    assert not waits(telling)
     assert (gate.in_flight(), neighbour.in_flight()) == (0, 0)
     assert (gate.view().calls, gate.view().failed) == (3, 2)
     assert (neighbour.view().calls, neighbour.view().failed) == (2, 1)
@@ -143,7 +147,7 @@ def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog
     with pytest.raises(redis.ResponseError):
         broken.view()
     assert states(telling.settle(group)) == [(MODEL, "open")]
-    assert not telling.waits
+    assert not waits(telling)
     assert gate.in_flight() == 0
     assert f"1 permits of {ROUTE} expire by themselves" in caplog.text
     server.client.rename("kept", meter)
@@ -154,22 +158,21 @@ def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog
 class AnswersLost:
     """The shared state hears every word, and each first answer is lost on its way back."""
 
-    def __init__(self, world: World, gate: Gate) -> None:
+    def __init__(self, world: World) -> None:
         self._client = world.client
-        self._gate = gate
-        self._settle = world.limits.settle
+        self.settle_well = world.limits.settle
         self._lost = False
-        self.after: list[dict[bytes, dict[bytes, bytes]]] = []
+        self.after: list[dict[bytes, dict[Any, Any]]] = []
 
     def settle(self, *asked: Any) -> list[Change]:
-        changes = self._settle(*asked)
-        self.after.append(self._state())
+        changes = self.settle_well(*asked)
+        self.after.append(self.state())
         self._lost = not self._lost
         if self._lost:
             raise redis.ConnectionError("reset")
         return changes
 
-    def _state(self) -> dict[bytes, dict[bytes, bytes]]:
+    def state(self) -> dict[bytes, dict[Any, Any]]:
         keys = sorted(self._client.scan_iter(match=f"{PREFIX}gate:*"))
         keys += sorted(self._client.scan_iter(match=f"{PREFIX}meter:*"))
         return {key: self._client.hgetall(key) for key in keys}
@@ -177,16 +180,16 @@ class AnswersLost:
 
 @pytest.fixture
 def lossy(world: World, monkeypatch: pytest.MonkeyPatch) -> AnswersLost:
-    lossy = AnswersLost(world, world.gate())
+    lossy = AnswersLost(world)
     monkeypatch.setattr(world.limits, "settle", lossy.settle)
     return lossy
 
 
 def told_twice(telling: Settling, group: Sequence[Landing]) -> list[Change]:
     assert telling.settle(group) == []
-    assert telling.waits
+    assert waits(telling)
     changes = telling.settle([])
-    assert not telling.waits
+    assert not waits(telling)
     return changes
 
 
@@ -199,7 +202,7 @@ def test_nothing_told_twice_changes_anything_again(
 ) -> None:
     gate = world.gate(limits=quota(requests=600, tokens_in=60_000))
     group = land(gate, *results)
-    before = lossy._state()
+    before = lossy.state()
     told_twice(settling(Routes(world.limits)), group)
     first, second = lossy.after
     assert before != first
@@ -220,7 +223,7 @@ def test_good_probes_told_twice_count_once_each(
     world: World, monkeypatch: pytest.MonkeyPatch, lossy: AnswersLost
 ) -> None:
     gate, telling = world.gate(), settling(Routes(world.limits))
-    monkeypatch.setattr(world.limits, "settle", lossy._settle)
+    monkeypatch.setattr(world.limits, "settle", lossy.settle_well)
     world.open(gate)
     monkeypatch.setattr(world.limits, "settle", lossy.settle)
     found = []
@@ -279,6 +282,14 @@ def test_without_the_database_the_permit_goes_back_all_the_same(world: World) ->
     telling = settling(routes)
     for _ in range(6):
         assert telling.settle(served_elsewhere(world, ANSWER)) == []
-    assert not telling.waits
+    assert not waits(telling)
     assert world.client.zcard(f"{PREFIX}calls:{OTHER_ROUTE}:{MODEL}") == 0
     assert world.gate().state == "healthy"
+
+
+@pytest.mark.xfail(strict=True, reason="settle.lua keeps the sample of a permit that is not held any more")
+def test_how_long_a_call_took_counts_once(world: World, lossy: AnswersLost) -> None:
+    gate = world.gate()
+    told_twice(settling(Routes(world.limits)), land(gate, ANSWER, took_s=0.5))
+    (pace,) = gate.view().paces.values()
+    assert (pace.p50_s, pace.calls) == (0.5, 1)

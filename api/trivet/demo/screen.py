@@ -1,5 +1,7 @@
 """The live screen: progress, routes, throttling and what happened last; it fits a terminal of 80 by 24."""
 
+import errno
+
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -26,6 +28,7 @@ class LiveScreen:
         self._console = console
         self._live: Live | None = None
         self._status: Status | None = None
+        self._on_terminal = console.file.isatty()
 
     def starting(self, what: str) -> None:
         """A line that moves while one waits."""
@@ -36,7 +39,9 @@ class LiveScreen:
             self._status.update(what)
 
     def show(self, state: State) -> None:
-        """Draw the screen anew."""
+        """Draw the screen anew. OSError when the terminal is gone: rich would take it for a file and draw nothing."""
+        if self._on_terminal and not self._console.file.isatty():
+            raise OSError(errno.EIO, "the terminal is gone")
         self._stop_status()
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)

@@ -54,6 +54,8 @@ def _lines(outcome: Outcome) -> Iterator[Text]:
     yield Text(
         f"Jobs waited {outcome.throttled_s:.1f} s without any route that had room; no attempt was spent on that."
     )
+    if probes := sum(route.probes for route in ledger.routes.values()):
+        yield Text(f"{probes} probes of one token found out when routes were back; no job was spent on that.")
     for said in ledger.mismatches:
         yield Text(f"The books are wrong: {said}.", style="bold red")
     if not ledger.mismatches:

@@ -31,6 +31,8 @@ class RouteTally:
     """Of the failed ones, those refused with a rate limit."""
     left: int = 0
     """Failovers away from this route."""
+    probes: int = 0
+    """Calls of Trivet's own to find out whether the route is back; not among `attempts`, but in what it cost."""
     cost_usd: Decimal = Decimal(0)
     estimated_usd: Decimal = Decimal(0)
 
@@ -44,6 +46,7 @@ class _Group(NamedTuple):
     route: str
     outcome: str | None
     left: str | None
+    probe: bool
     attempts: int
     cost: Decimal | None
     estimated: Decimal | None
@@ -51,7 +54,7 @@ class _Group(NamedTuple):
 
 _GROUPS = text(
     """
-    SELECT a.route, a.outcome, p.route AS "left", count(*) AS attempts,
+    SELECT a.route, a.outcome, p.route AS "left", a.purpose = 'probe' AS probe, count(*) AS attempts,
            sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) AS cost,
            sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END) AS estimated
       FROM attempts a
@@ -59,7 +62,7 @@ _GROUPS = text(
              ON p.job_id = a.job_id AND p.route <> a.route AND p.outcome NOT IN ('succeeded', 'cancelled')
             AND p.take_up = (SELECT max(q.take_up) FROM attempts q WHERE q.job_id = a.job_id AND q.take_up < a.take_up)
      WHERE a.started_at >= :since AND a.started_at < :until
-     GROUP BY a.route, a.outcome, p.route
+     GROUP BY a.route, a.outcome, p.route, a.purpose = 'probe'
     """
 ).columns(cost=Usd(), estimated=Usd())
 _OLDEST_RUNNING = text("SELECT min(started_at) FROM attempts WHERE outcome IS NULL")
@@ -93,11 +96,11 @@ def _groups(connection: Connection, since: float, until: float) -> list[_Group]:
 
 
 def _merged(groups: list[_Group]) -> list[_Group]:
-    merged: dict[tuple[str, str | None, str | None], _Group] = {}
+    merged: dict[tuple[str, str | None, str | None, bool], _Group] = {}
     for group in groups:
-        before = merged.get(group[:3])
-        merged[group[:3]] = group if before is None else _Group(
-            *group[:3],
+        before = merged.get(group[:4])
+        merged[group[:4]] = group if before is None else _Group(
+            *group[:4],
             group.attempts + before.attempts,
             (group.cost or Decimal(0)) + (before.cost or Decimal(0)),
             (group.estimated or Decimal(0)) + (before.estimated or Decimal(0)),
@@ -109,6 +112,10 @@ def _summed(groups: list[_Group]) -> Tallies:
     tallies: Tallies = defaultdict(RouteTally)
     for group in groups:
         entry = tallies[group.route]
+        if group.probe:
+            entry.cost_usd += group.cost or Decimal(0)
+            entry.probes += group.attempts
+            continue
         entry.attempts += group.attempts
         if group.left is not None:
             tallies[group.left].left += group.attempts
