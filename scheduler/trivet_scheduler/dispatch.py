@@ -192,6 +192,7 @@ class Dispatcher:
             lane, model = flow.latency.lane, flow.model
             route = choice.best(to.load, has_room=to.credits.room_for(lane, model))
             if route is None:
+                to.blocked = to.blocked or bool(head.tried or head.doubted_by)
                 continue
             to.credits.take(route.name, lane, model, head)
             to.at_route[route.name] += 1

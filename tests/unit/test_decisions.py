@@ -341,9 +341,6 @@ def test_jobs_that_wait_for_a_route_of_their_own_do_not_starve_those_behind_them
     assert place.at(ELSEWHERE) <= blocked, "they have lost nothing but time"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only heads that no route takes make a pass look further, not those without credit"
-)
 def test_jobs_that_wait_for_a_route_with_little_room_do_not_starve_those_behind_them(place: Place) -> None:
     """The other route takes one more at a time; the first, where they were, is idle."""
     place.waiting_after(3 * PLACES, HERE)

@@ -287,7 +287,6 @@ def test_without_the_database_the_permit_goes_back_all_the_same(world: World) ->
     assert world.gate().state == "healthy"
 
 
-@pytest.mark.xfail(strict=True, reason="settle.lua keeps the sample of a permit that is not held any more")
 def test_how_long_a_call_took_counts_once(world: World, lossy: AnswersLost) -> None:
     gate = world.gate()
     told_twice(settling(Routes(world.limits)), land(gate, ANSWER, took_s=0.5))

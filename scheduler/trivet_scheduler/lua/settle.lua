@@ -201,7 +201,7 @@ for base = first, #ARGV, PER_CALL do
         count(minute, number(generation[3], 0), { -unused[1], -unused[2], -unused[3] })
     end
     redis.call('ZREM', KEYS[7], permit)
-    if tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
+    if held and tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
 
     local mine, probe = {}, {}
     for level = 1, 2 do
