@@ -4,14 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEER := benchmarks/.peers/litellm
+JOBS ?= 10000
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test check bench up requirements clean
+.PHONY: help install demo test check bench bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(READY) ## make .venv with Trivet and all it needs, pinned
 
@@ -40,6 +42,21 @@ check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13
 bench: $(READY) ## benchmarks, as ratios in one run
 	@$(BIN)/python benchmarks/bench_simulator.py
 
+bench-limits: $(READY) ## 10,000 jobs under three routes' limits, in 8 minutes; JOBS=2000 for less
+	@$(BIN)/python benchmarks/bench_limits.py --jobs $(JOBS) $(LIMITS)
+
+bench-failover: $(READY) $(PEER)/.ready ## Trivet and a LiteLLM Router through the same outages, in 10 minutes
+	@$(BIN)/python benchmarks/bench_failover.py $(FAILOVER)
+
+# LiteLLM in an environment of its own; where uv cannot be had, pip takes the newest it finds
+$(PEER)/.ready: $(READY) benchmarks/peers/litellm.txt benchmarks/peers/overrides.txt
+	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	@echo "installing LiteLLM into $(PEER)"
+	@if test -x $(BIN)/uv; then $(BIN)/uv pip install -q --python $(PEER)/bin/python \
+	    -r benchmarks/peers/litellm.txt --override benchmarks/peers/overrides.txt; \
+	else $(PEER)/bin/python -m pip install -q --disable-pip-version-check litellm google-auth cryptography; fi
+	@touch $@
+
 up: $(READY) ## a running Trivet over the simulator, with Flower, until Ctrl-C
 	@$(BIN)/trivet up --simulate --flower
 
@@ -48,4 +65,4 @@ requirements: $(READY) ## pin the newest versions that fit pyproject.toml
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.txt
 
 clean: ## remove what was installed and made
-	rm -rf $(VENV) .trivet .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.peers benchmarks/results .trivet .pytest_cache .mypy_cache .ruff_cache .hypothesis
