@@ -9,7 +9,7 @@ JOBS ?= 10000
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test check bench bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults check bench bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,8 +30,11 @@ $(READY): pyproject.toml requirements.txt
 demo: $(READY) ## the main job, with an outage in the middle, on this machine alone
 	@$(BIN)/trivet demo $(DEMO)
 
-test: $(READY) ## the whole suite, on SQLite and PostgreSQL
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(TEST)
+test: $(READY) ## the suite, on SQLite and PostgreSQL
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/faults $(TEST)
+
+faults: $(READY) ## every fault of a provider through the whole system, on SQLite and PostgreSQL, in 5 minutes
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/faults $(TEST)
 
 check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13
 	@$(BIN)/ruff check .

@@ -148,7 +148,7 @@ def test_the_last_error_names_the_other_routes_and_why_none_took_it() -> None:
     assert isinstance(got, End)
     assert got.error == (
         "No route answered in 8 rounds. Last word: a: timeout: the provider's words (b: open (timeout: 504), next probe"
-        f" in 7.2 s; c: asked in this round; d: does not serve {MODEL}; e: drained by an operator;"
+        " in 7.2 s; c: asked in this round; e: drained by an operator;"
         " f: limited (429: slow down), next headroom in 70.0 s)"
     )
 
