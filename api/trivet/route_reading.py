@@ -11,7 +11,8 @@ import redis
 from trivet.holdup import Holdup, holdups
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.fleet import Fleet, Known, name_on_wire
-from trivet_scheduler.permits import WHOLE_ROUTE, GateView, Quota
+from trivet_scheduler.permits import GateView, Quota
+from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.store import backlog, health
 from trivet_tasks.store.backlog import RouteBacklog
 from trivet_tasks.store.health import Event, HealthRow, LimitRow

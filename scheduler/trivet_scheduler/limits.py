@@ -15,8 +15,9 @@ from redis.commands.core import Script
 from uuid_utils import uuid7
 
 from trivet_scheduler.gate_view import view_from
-from trivet_scheduler.permits import WHOLE_ROUTE, Change, GateView, Grant, Health, Quota, Spent, Want
+from trivet_scheduler.permits import Change, GateView, Grant, Health, Quota, Spent, Want
 from trivet_tasks.latency import Latency
+from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.settings import HealthSettings
 from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.store.foreign_text import clean
@@ -97,15 +98,23 @@ class Limits:
         """How the given (route, model) stand now. One round trip for all."""
         if not wanted:
             return {}
-        pipeline = self._redis.pipeline(transaction=False)
-        for route, model, quota in wanted:
-            arguments = [*_figures(quota), self._health.window_s]
-            self._view(keys=keys_of(route, model, quota.group), args=arguments, client=pipeline)
-        answers = pipeline.execute()
+        try:
+            answers = self._views(wanted)
+        except redis.exceptions.NoScriptError:  # a new server
+            self._redis.script_load(self._view.script)
+            answers = self._views(wanted)
         return {
             (route, model): view_from(answer, quota)
             for (route, model, quota), answer in zip(wanted, answers, strict=True)
         }
+
+    def _views(self, wanted: Sequence[tuple[str, str, Quota]]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for route, model, quota in wanted:
+            keys = keys_of(route, model, quota.group)
+            # by its digest: redis-py's own way asks for every pipeline whether the server knows the script
+            pipeline.evalsha(self._view.sha, len(keys), *keys, *_figures(quota), self._health.window_s)
+        return pipeline.execute()
 
     def unwell(self) -> list[tuple[str, str]]:
         """The (route, model) that are not healthy; model `*` for a whole route."""

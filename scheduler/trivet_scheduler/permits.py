@@ -7,9 +7,6 @@ from typing import NamedTuple
 from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import RouteSettings
 
-WHOLE_ROUTE = "*"
-"""The model of the gate that speaks for a whole route."""
-
 
 @dataclass(frozen=True, slots=True)
 class Quota:

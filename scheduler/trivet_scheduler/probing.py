@@ -11,12 +11,13 @@ import redis
 from celery import Celery
 
 from trivet_scheduler.fleet import Fleet, name_on_wire
-from trivet_scheduler.permits import WHOLE_ROUTE, Quota
+from trivet_scheduler.permits import Quota
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import backlog
 from trivet_tasks.store.engine import Store

@@ -14,6 +14,10 @@ NAME_CHARS = 100
 """The longest name of a group of models; the tables take 120."""
 
 
+WHOLE_ROUTE = "*"
+"""The model of what is kept or said of a whole route."""
+
+
 class LimitGroup(BaseModel):
     """Figures that several models of a route share: `[[routes.NAME.limits]]`. What is not given is not limited."""
 

@@ -10,6 +10,7 @@ from tests.faults.legs import CLOCK_S, RESULT_S, Legs, outcomes
 from tests.faults.pool import LIMITED_S
 
 from trivet.cli import run as run_command
+from trivet_simulator.calls import Call
 
 LIMITED = "rate_limited"
 PAUSE_S = 1.5
@@ -41,18 +42,7 @@ def test_a_route_limited_for_hours_is_parked_and_no_worker_with_it(legs: Legs) -
 
 
 def test_a_shorter_pause_that_is_told_later_does_not_shorten_a_longer_one(legs: Legs) -> None:
-    legs.simulator.faults(
-        legs.first,
-        [
-            {"kind": LIMITED, "times": 1, "retry_after_s": 3, "delay_s": 0.2},
-            {"kind": LIMITED, "times": 1, "retry_after_s": 1, "delay_s": 0.6},
-        ],
-    )
-    jobs = [legs.submit(only=legs.first) for _ in range(2)]
-    for job in jobs:
-        result = job.result(timeout=RESULT_S)
-        legs.expect(result, (legs.first, LIMITED, Cost.FREE), (legs.first, "succeeded", Cost.BILLED))
-    longer, shorter, *after = legs.calls(legs.first)
+    longer, shorter, *after = _two_pauses(legs, 3, 1)
     assert longer.finished is not None
     assert shorter.finished is not None
     assert longer.finished < shorter.finished
@@ -60,20 +50,24 @@ def test_a_shorter_pause_that_is_told_later_does_not_shorten_a_longer_one(legs: 
 
 
 def test_a_longer_pause_that_is_told_later_wins(legs: Legs) -> None:
+    _, longer, *after = _two_pauses(legs, 1, 3)
+    assert longer.finished is not None
+    assert min(call.started for call in after) >= longer.finished + 3 - CLOCK_S
+
+
+def _two_pauses(legs: Legs, first_s: float, second_s: float) -> list[Call]:
+    """The calls of two jobs that are under way together and are told to wait, one after the other."""
     legs.simulator.faults(
         legs.first,
         [
-            {"kind": LIMITED, "times": 1, "retry_after_s": 1, "delay_s": 0.2},
-            {"kind": LIMITED, "times": 1, "retry_after_s": 3, "delay_s": 0.6},
+            {"kind": LIMITED, "times": 1, "retry_after_s": first_s, "delay_s": 0.2},
+            {"kind": LIMITED, "times": 1, "retry_after_s": second_s, "delay_s": 0.6},
         ],
     )
-    jobs = [legs.submit(only=legs.first) for _ in range(2)]
-    for job in jobs:
+    for job in [legs.submit(only=legs.first) for _ in range(2)]:
         result = job.result(timeout=RESULT_S)
         legs.expect(result, (legs.first, LIMITED, Cost.FREE), (legs.first, "succeeded", Cost.BILLED))
-    _, longer, *after = legs.calls(legs.first)
-    assert longer.finished is not None
-    assert min(call.started for call in after) >= longer.finished + 3 - CLOCK_S
+    return legs.calls(legs.first)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -11,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
+from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
 from trivet_tasks.settings import load_settings
@@ -26,39 +25,13 @@ DEADLINE_S = 60.0
 _numbers = itertools.count()
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
 @pytest.fixture
 def trivet(
     system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
     """Runs the command line in this process, as a person would type it."""
-    from trivet.cli import run as run_command
-
-    level = logging.getLogger("trivet").level
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["trivet", "--config", str(config(system)), *arguments])
-        code = run_command()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Said(code, captured.out, captured.err)
-
-    yield run
-    logging.getLogger("trivet").setLevel(level)
+    with commands(str(config(system)), monkeypatch, capsys) as run:
+        yield run
 
 
 def config(system: RunningTrivet) -> Path:

@@ -1,15 +1,13 @@
 """Operating routes by hand, through the whole system: look, drain, probe, restore, and read what happened."""
 
-import json
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
 from trivet_tasks.route_settings import RouteSettings
@@ -25,37 +23,15 @@ DEADLINE_S = 60.0
 DRAINED_WITHIN_S = 2.0
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest.fixture
 def trivet(
     system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
     """Runs the command line in this process; every route is in service again at the end."""
-    from trivet.cli import run as run_command
-
-    level = logging.getLogger("trivet").level
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["trivet", "--config", system.settings.source, *arguments])
-        code = run_command()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Said(code, captured.out, captured.err)
-
-    yield run
-    for name in ROUTES:
-        run("route", "restore", name)
-    logging.getLogger("trivet").setLevel(level)
+    with commands(system.settings.source, monkeypatch, capsys) as run:
+        yield run
+        for name in ROUTES:
+            run("route", "restore", name)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import redis
 
 from trivet_scheduler.limits import EPOCH, Limits
-from trivet_scheduler.permits import WHOLE_ROUTE, Change, GateView, Grant, Quota, Spent, Stated, Verdict, Want
+from trivet_scheduler.permits import Change, GateView, Grant, Quota, Spent, Stated, Verdict, Want
 from trivet_tasks.latency import Latency
+from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.settings import HealthSettings
 from trivet_tasks.shared_state import PREFIX
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -243,6 +244,24 @@ def test_a_message_without_stop_reason_tells_what_it_used(simulator: SimulatorPr
     assert failure.usage is not None
     assert failure.usage.output_tokens > 0
     assert failure.request_id
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    "body",
+    [f"<html>teapot, {KEY} is no key</html>", json.dumps({"message": f"teapot, {KEY} is no key\n\nsigned: token"})],
+    ids=["a page", "an error"],
+)
+def test_an_unknown_refusal_is_logged_with_its_body_and_without_the_key(
+    simulator: SimulatorProcess, caplog: pytest.LogCaptureFixture, wire: str, body: str
+) -> None:
+    simulator.control.fault(wire, "raw", status=418, body=body)
+    with caplog.at_level(logging.WARNING, "trivet.sorting"):
+        failure = failed(call_once(route(simulator, wire)))
+    assert failure.outcome is O.SERVER_ERROR
+    assert "teapot" in caplog.text
+    for secret in (KEY, "signed"):
+        assert secret not in caplog.text + failure.message
 
 
 @pytest.mark.parametrize("wire", WIRES)

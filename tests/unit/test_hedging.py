@@ -32,7 +32,7 @@ from trivet_worker import hedging as hedging_module
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import spent_of
 from trivet_worker.flights import Flight, Flights, Landing
-from trivet_worker.hedging import LEAST_S, Hedger
+from trivet_worker.hedging import LEAST_S, MOST_SAVED, Hedger
 from trivet_worker.pricing import Pricing
 from trivet_worker.slots import Slots
 
@@ -379,6 +379,13 @@ def test_rivals_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
     hedge.hedger.counted(1)
     hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 3
+
+
+def test_quiet_times_do_not_save_up_a_rival_for_every_call_of_a_bad_one(hedge: Hedge) -> None:
+    hedge.hedger.counted(1_000_000)
+    for _ in range(int(MOST_SAVED) + 3):
+        hedge.hedger.ask(hedge.slow())
+    assert len(hedge.joined) == MOST_SAVED
 
 
 def test_before_any_call_was_counted_there_is_no_rival(hedge: Hedge) -> None:

@@ -128,11 +128,12 @@ def test_the_unknown_counts_as_a_server_error_and_is_logged_cut_short(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "trivet.sorting"):
-        row = sort(Refusal("anthropic", status, "strange_error", message="x" * 5000))
+        row = sort(Refusal("anthropic", status, "strange_error", message="y" * 5000, shown="x" * 5000))
     assert row is UNKNOWN
     assert row.outcome is Outcome.SERVER_ERROR
     assert "x" * 300 in caplog.text
     assert "x" * 301 not in caplog.text
+    assert "y" not in caplog.text.rpartition("body")[2], "the words as they came may hold a key"
 
 
 def test_the_known_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,8 +7,6 @@ from trivet_tasks.latency import ClassSettings, Latency
 
 FALLBACK_RESERVE_S = 1.0
 """What realtime keeps back for one fallback while nothing is known of its speed."""
-
-
 HANDOVER_S = 0.5
 """What it takes to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
 machine."""

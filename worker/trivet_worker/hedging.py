@@ -32,6 +32,8 @@ from trivet_worker.slots import Slots
 log = logging.getLogger("trivet.worker")
 
 THREADS = 4
+MOST_SAVED = 10.0
+"""Rivals that quiet times save up at most: when a route turns slow, every call would want one."""
 LEAST_S = 0.05
 """A rival with less time than this is not worth its cost."""
 
@@ -55,8 +57,7 @@ class Hedger:
         self._pricing = pricing
         self._served = served
         self._flights: Flights | None = None
-        self._calls = 0
-        self._hedged = 0
+        self._credit = 0.0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="trivet-hedge")
 
@@ -65,17 +66,17 @@ class Hedger:
         self._flights = flights
 
     def counted(self, calls: int) -> None:
-        """So many first calls were made; the share is of these."""
+        """So many first calls were made; each earns its share of a rival."""
+        share = self._settings.of_class(Latency.REALTIME).hedge_share
         with self._lock:
-            self._calls += calls
+            self._credit = min(MOST_SAVED, self._credit + share * calls)
 
     def ask(self, flight: Flight) -> None:
         """The call is slow: give it a rival, if one may be had. Returns at once; called from the event loop."""
         with self._lock:
-            share = self._settings.of_class(Latency(flight.site.latency)).hedge_share
-            if self._hedged + 1 > share * self._calls:
+            if self._credit < 1:
                 return
-            self._hedged += 1
+            self._credit -= 1
         self._threads.submit(self._hedge_safely, flight, time.monotonic())
 
     def close(self) -> None:
@@ -92,7 +93,7 @@ class Hedger:
             log.error("no rival for a slow call, by a fault of Trivet's own: %s", place_of(error))
         if not launched:
             with self._lock:
-                self._hedged -= 1
+                self._credit += 1
 
     def _hedge(self, flight: Flight, asked: float) -> bool:
         route = self._second(flight)

@@ -70,6 +70,7 @@ class Recorder:
         self._holdings = holdings
         self._decisions = Decisions(fleet, settings)
         self._settling = Settling(fleet, settings)
+        self._unnoted: list[Change] = []
         self._gather_s = gather_s
         self._pricing = pricing
         self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
@@ -131,9 +132,11 @@ class Recorder:
 
     def _record(self, group: list[Landing]) -> None:
         try:
-            self._note(self._settling.settle(group))
+            self._unnoted += self._settling.settle(group)
+            self._note()
             finished = self._finished(group)
             written = self._commit(finished)
+            self._note()
         finally:
             # before the next attempts are sent: this process may take one up at once, and holds it anew from then on
             self._holdings.discard(landing.flight.job.id for landing in group if landing.decides)
@@ -160,18 +163,25 @@ class Recorder:
             case Failure() as failure:
                 return self._pricing.failed(landing.flight, failure, landing.latency_s, called=landing.called)
 
-    def _note(self, changes: Sequence[Change]) -> None:
-        """Write down what changed of the routes' health, by itself: no refused result takes it along."""
-        if not changes:
+    def _note(self) -> None:
+        """Write down what changed of the routes, by itself: no refused result takes it along.
+
+        What a database that is away cannot take is kept until it can: only here it stands how long a provider wants to
+        be left alone. What it refuses is given up; of health, a scheduler compares what is written with what is so.
+        """
+        if not self._unnoted:
             return
         try:
             with self._store.write() as connection:
                 now = self._store.now(connection)
-                for one in changes:
+                for one in self._unnoted:
                     health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
-        except (StoreUnavailable, DBAPIError) as error:
-            # a scheduler compares what is written with what is so
-            log.error("%d changes of routes are not written down yet: %s", len(changes), type(error).__name__)
+        except StoreUnavailable as error:
+            log.error("%d changes of routes wait to be written: %s", len(self._unnoted), error)
+            return
+        except DBAPIError as error:
+            log.error("%d changes of routes were refused by the database: %s", len(self._unnoted), _kind(error))
+        self._unnoted = []
 
     def _commit(self, finished: Sequence[Finished]) -> Written:
         """One transaction for the group. One that the database refuses must not take the others with it."""

@@ -20,7 +20,7 @@ from trivet_tasks.outcomes import Outcome
 logger = logging.getLogger("trivet.sorting")
 
 _LOGGED = 300
-"""Characters of an unknown error's message that go to the log."""
+"""Characters of an unknown error's body that go to the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Refusal:
     """The provider's words. Empty when the body was no error body."""
     in_stream: bool = False
     """The refusal came as an event after a 200."""
+    shown: str = ""
+    """What a log may show of it: the first paragraph of the words, or of a body that is none, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,13 +280,13 @@ UNKNOWN = Row(Outcome.SERVER_ERROR, "unknown")
 
 
 def sort(refusal: Refusal) -> Row:
-    """The row of the table for a refusal. One that fits none is `UNKNOWN` and is logged, its message cut short."""
+    """The row of the table for a refusal. One that fits none is `UNKNOWN` and is logged, its body cut short."""
     for row in TABLE:
         if row.fits(refusal):
             return row
     logger.warning(
-        "unknown refusal counted as %s: %s answered HTTP %s, type %r, code %r, message %r",
+        "unknown refusal counted as %s: %s answered HTTP %s, type %r, code %r, body %r",
         UNKNOWN.outcome.value, refusal.provider, refusal.status, refusal.type[:100], refusal.code[:100],
-        refusal.message[:_LOGGED],
+        refusal.shown[:_LOGGED],
     )  # fmt: skip
     return UNKNOWN

@@ -109,16 +109,16 @@ def restore(name: Name, as_json: Json = False) -> None:
 
     with _known_route(name) as client:
         connections = client._connections
+        try:  # first, so that while it does not answer nothing is half restored
+            connections.fleet.limits.forget(name)
+        except redis.RedisError as error:
+            raise connections.unavailable(error) from None
         with connections.store.write() as connection:
             before = name in registry.drained(connection)
             now = connections.store.now(connection)
             registry.set_drained(connection, name, False)
             health.note_operator(connection, "route restored", name, "by an operator", now)
             health.forget(connection, name, now)
-        try:
-            connections.fleet.limits.forget(name)
-        except redis.RedisError as error:
-            raise connections.unavailable(error) from None
         connections.tell_work()
     if as_json:
         context.print_json({"route": name, "drained": False, "was_drained": before})

@@ -8,8 +8,9 @@ from rich.text import Text
 from trivet.cli import context
 from trivet.cli.tables import Cell, Column, table_lines
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
-from trivet_scheduler.permits import WHOLE_ROUTE, Pace
+from trivet_scheduler.permits import Pace
 from trivet_tasks.latency import Latency
+from trivet_tasks.route_settings import WHOLE_ROUTE
 
 Row: TypeAlias = dict[str, Cell]
 

@@ -5,10 +5,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.store.foreign_text import clean
-
-WHOLE_ROUTE = "*"
-"""The model of what is said of a whole route."""
 
 
 class HealthRow(NamedTuple):

@@ -7,6 +7,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -34,14 +35,15 @@ def failure_from(
     """
     headers = wire_headers.plain(error.response.headers)
     refusal = read_refusal(error.status_code, headers, error.body, provider)
-    row = sort(refusal)
+    words = _safe(refusal.message, secrets)
+    row = sort(replace(refusal, shown=words or _safe(_text(error.body), secrets)))
     request_id = wire_headers.request_id(headers)
     if request_id is None and isinstance(error.body, dict):
         request_id = _text(error.body.get("request_id")) or None
     retry_after = wire_headers.retry_after_s(headers)
     return Failure(
         outcome=row.outcome,
-        message=_words(refusal, secrets),
+        message=(words or f"HTTP {refusal.status} without a readable error body")[:MESSAGE_LIMIT],
         status=refusal.status if not refusal.in_stream else error.status_code,
         request_id=request_id,
         retry_after_s=_google_delay(error.body) if retry_after is None else retry_after,
@@ -88,14 +90,12 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _words(refusal: Refusal, secrets: Iterable[str]) -> str:
+def _safe(said: str, secrets: Iterable[str]) -> str:
     # The first paragraph only: AWS adds the string that should have been signed, with the session token in it.
-    words = refusal.message.strip().split("\n\n", 1)[0]
+    words = said.strip().split("\n\n", 1)[0]
     for secret in secrets:
         words = words.replace(secret, "[secret]")
-    if not words:
-        words = f"HTTP {refusal.status} without a readable error body"
-    return words[:MESSAGE_LIMIT]
+    return words
 
 
 def _google_delay(body: object) -> float | None:

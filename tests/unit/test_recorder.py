@@ -1,0 +1,69 @@
+"""What the recorder writes down of routes while the database is away."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import redis
+from celery import Celery
+from sqlalchemy import Connection
+from tests.unit.gates_world import MODEL, ROUTE, World
+from tests.unit.test_settling import LIMITED, Routes, land
+
+from trivet_scheduler.fleet import Fleet
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import health
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import ensure
+from trivet_worker.flights import Countdown
+from trivet_worker.holdings import Holdings
+from trivet_worker.pricing import Pricing
+from trivet_worker.recorder import Recorder
+from trivet_worker.slots import Slots
+
+
+class AwayAtFirst(Store):
+    """A database that does not answer the first who wants to write."""
+
+    away = True
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        if self.away:
+            self.away = False
+            raise StoreUnavailable("the database does not answer")
+        with super().write() as connection:
+            yield connection
+
+
+class RoutesUnseen(Routes):
+    """The routes cannot be read while the database is away."""
+
+    def candidates_of(self, models: set[str]) -> None:
+        raise StoreUnavailable("the database does not answer")
+
+
+def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World, tmp_path: Path) -> None:
+    store = AwayAtFirst(f"sqlite:///{tmp_path / 'trivet.db'}")
+    store.away = False
+    ensure(store)
+    store.away = True
+    fleet = cast("Fleet", RoutesUnseen(world.limits))
+    recorder = Recorder(
+        store, cast("redis.Redis", world.client), fleet, Celery("test", broker="memory://", set_as_current=False),
+        Settings(), Slots(1), Holdings(), Pricing(), 0.0,
+    )  # fmt: skip
+    (landing,) = land(world.gate(), LIMITED)
+    countdown = Countdown()
+    countdown.add(1)
+    recorder.start()
+    recorder.put(replace(landing, flight=replace(landing.flight, countdown=countdown)))
+    countdown.wait()
+    recorder.close()
+    with store.read() as connection:
+        (pause,) = health.closed(connection, store.now(connection))
+    store.close()
+    assert (pause.route, pause.models) == (ROUTE, MODEL)
