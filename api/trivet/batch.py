@@ -41,11 +41,10 @@ class Batch:
         """
         seen = 0
         while True:
-            page = self._connections.notices.wait_for(
+            seen, page = self._connections.notices.wait_for(
                 f"batch {self._id}", partial(self._page, seen), timeout, f"The next job of {self.name!r}"
             )
             yield from page
-            seen += len(page)
             if not page:
                 return
 
@@ -82,12 +81,18 @@ class Batch:
             batches.open_batch(connection, self._id)
         self._connections.tell_work()
 
-    def _page(self, after: int) -> list[Result] | None:
-        """The next results; an empty list when there will be none any more, None when there are none yet."""
+    def _page(self, after: int) -> tuple[int, list[Result]] | None:
+        """The next results after a number, with the last of theirs; none when there will be none any more.
+
+        None when there are none yet.
+        """
         with self._connections.store.read() as connection:
             rows = results.batch_page(connection, self._id, after, PAGE_JOBS)
             if not rows:
-                progress = batches.progress(connection, self.name)
-                return [] if progress.done and progress.ended <= after else None
+                if not batches.progress(connection, self.name).done:
+                    return None
+                rows = results.batch_page(connection, self._id, after, PAGE_JOBS)
+            if not rows:  # nor has one ended between the two reads
+                return after, []
             attempts = results.attempts_of(connection, [row.id for row in rows])
-        return [to_result(row, attempts[row.id]) for row in rows]
+        return rows[-1].batch_seq or after, [to_result(row, attempts[row.id]) for row in rows]

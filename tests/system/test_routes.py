@@ -10,6 +10,7 @@ from sqlalchemy import text
 from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
+from trivet_tasks.outcomes import END_STATES
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import load_settings
 from trivet_tasks.store import health, registry
@@ -63,11 +64,17 @@ def open_up(system: RunningTrivet, trivet: Callable[..., Said], provider: str, r
     for other in ROUTES:
         if other != route:
             trivet("route", "drain", other)
-    job = system.client.submit(unique("open"), latency="batch", **TERMS)
+    jobs = [system.client.submit(unique("open"), latency="batch", **TERMS)]
+
+    def opened() -> bool:
+        if jobs[-1].state in END_STATES:  # a worker may not know of the drains for a second: another served it
+            jobs.append(system.client.submit(unique("open"), latency="batch", **TERMS))
+        return bool(state_of(trivet, route)["state"] == "open")
+
     try:
-        until(lambda: state_of(trivet, route)["state"] == "open")
+        until(opened)
     finally:
-        job.cancel()
+        jobs[-1].cancel()
 
 
 def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_there(
@@ -237,8 +244,11 @@ def test_a_realtime_job_that_fails_names_every_route_and_why(
     trivet("route", "drain", "anthropic")
     for provider in ("bedrock", "vertex"):
         system.simulator.fault(provider, "overloaded")
-    result = system.client.submit(unique("named"), latency="realtime", **TERMS).result(timeout=20)
-    assert result.error is not None
+    results = [_asked(system)]
+    while results[-1].error is None:  # a worker may not know of the drain for a second
+        assert len(results) < 100
+        results.append(_asked(system))
+    result = results[-1]
     for words in ("anthropic: drained by an operator", "bedrock-us-east-1: overloaded", "vertex-global: overloaded"):
         assert words in result.error.message
     until(lambda: _asked(system).error.message.count("next probe in") == 2)  # both open by now

@@ -141,7 +141,7 @@ _SPEED = text(
     """
     SELECT count(*) AS jobs, min(j.ended_at) AS first
       FROM jobs j JOIN batches b ON b.id = j.batch_id
-     WHERE b.name = :batch AND j.batch_seq IS NOT NULL AND j.batch_seq > b.ended - :most AND j.ended_at >= :since
+     WHERE b.name = :batch AND j.batch_seq IS NOT NULL AND j.batch_seq > b.seq - :most AND j.ended_at >= :since
     """
 )
 

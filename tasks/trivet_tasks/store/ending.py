@@ -31,9 +31,10 @@ _COSTS = (
 _COUNT = text(
     """
     UPDATE batches SET ended = ended + :ended, succeeded = succeeded + :succeeded, failed = failed + :failed,
-                       expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost
+                       expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost,
+                       seq = seq + :ended
      WHERE id = :id
-    RETURNING ended, total, state
+    RETURNING seq
     """
 ).bindparams(bindparam("cost", type_=Usd()))
 
@@ -106,6 +107,6 @@ def _count(connection: Connection, ended: Sequence[Ended], costs: dict[str, Deci
                 "cost": sum((costs.get(entry.job_id) or Decimal(0) for entry in entries), Decimal(0)),
             },
         ).one()  # fmt: skip
-        first = row.ended - len(entries) + 1
+        first = row.seq - len(entries) + 1
         sequence.update({entry.job_id: first + offset for offset, entry in enumerate(entries)})
     return sequence

@@ -77,6 +77,7 @@ batches = Table(
     Column("expired", Integer, nullable=False, server_default=text("0")),
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Column("cost_usd", Usd, nullable=False, server_default=text("0")),
+    Column("seq", Integer, nullable=False, server_default=text("0")),  # the last number given to a job that ended
 )
 
 shares = Table(  # fairness: one row per (tenant or batch, latency class); `finish` is its virtual finish time
@@ -107,6 +108,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("held", Boolean, nullable=False),  # its batch is not complete yet, or was cancelled; or these are probes
     Column("active", Boolean, nullable=False),  # it may have jobs that have not ended
     Column("probe", Boolean, nullable=False, server_default=text("false")),  # its jobs are Trivet's own probes
+    Column("alone", Boolean, nullable=False, server_default=text("false")),  # each runs in a process of its own
 )
 _active = text("active")
 Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)
@@ -137,11 +139,11 @@ jobs = Table(
     Column("tried", Text, nullable=False, server_default=text("''")),  # routes asked in this round, by comma
     Column("doubted_by", String(100)),  # the provider that answered with a 400 nobody knows
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column(
-        "suspect", Integer, nullable=False, server_default=text("0")
-    ),  # worker processes that died with it in flight
+    # worker processes that died with it in flight, beside others or alone
+    Column("suspect", Integer, nullable=False, server_default=text("0")),
+    Column("died_alone", Integer, nullable=False, server_default=text("0")),  # those that ran nothing else
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
-    Column("batch_seq", Integer),  # the how manieth of its batch to end: gapless, in order of commit
+    Column("batch_seq", Integer),  # the how manieth of its batch to end, in order of commit
     Column("tenant", String(200)),
     Column("tags", Text),  # JSON object
     Column("last_outcome", String(16)),

@@ -6,7 +6,7 @@ from sqlalchemy import inspect, text
 from trivet_tasks.errors import SchemaMismatch
 from trivet_tasks.store.engine import Store
 
-NEWEST = "0002"
+NEWEST = "0003"
 """The schema version this Trivet works with: the last of `migrations/versions`."""
 
 _VERSION_TABLE = "alembic_version"

@@ -1,0 +1,17 @@
+"""Suspects that run alone, and batches whose failed jobs may run again."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add what issue 4 needs; no large table is rewritten."""
+    op.add_column("flows", sa.Column("alone", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.add_column("jobs", sa.Column("died_alone", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.add_column("batches", sa.Column("seq", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.execute("UPDATE batches SET seq = ended")
