@@ -31,7 +31,12 @@ class Credits:
     """The credit of every route, taken job by job."""
 
     def __init__(
-        self, known: Known, candidates: Iterable[Iterable[Candidate]], standing: Sequence[AtRoute], factor: float
+        self,
+        known: Known,
+        candidates: Iterable[Iterable[Candidate]],
+        standing: Sequence[AtRoute],
+        factor: float,
+        alone_processes: int,
     ) -> None:
         queued: dict[tuple[str, str], list[AtRoute]] = defaultdict(list)
         at_route: dict[tuple[str, str], int] = defaultdict(int)
@@ -47,13 +52,18 @@ class Credits:
                 latency[route.name] = min(seen, latency.get(route.name, seen))
         self._route: dict[tuple[str, str], int] = {}
         self._lane: dict[str, int] = {}
+        self._alone: dict[str, int] = {}
         for lane in LANES:
             for name, registered in known.routes.items():
                 places = min(registered.settings.max_concurrency, known.slots(name, lane))
                 room = _with_reserve(places, latency.get(name, UNKNOWN_LATENCY_S), factor)
                 self._route[name, lane] = room - at_route[name, lane]
             # routes share workers: together they must not be sent more than those can take
-            places = sum(lease.slots for lease in known.leases if lease.lane == lane and not lease.trouble)
+            workers = [lease for lease in known.leases if lease.lane == lane and not lease.trouble]
+            self._alone[lane] = alone_processes * len(workers) - sum(
+                r.alone for r in standing if r.latency.lane == lane
+            )
+            places = sum(lease.slots for lease in workers)
             room = _with_reserve(places, min(latency.values(), default=UNKNOWN_LATENCY_S), factor)
             self._lane[lane] = room - sum(count for (_, of), count in at_route.items() if of == lane)
 
@@ -65,20 +75,23 @@ class Credits:
             for lane in LANES
         )
 
-    def room_for(self, lane: str, model: str) -> Callable[[Candidate], bool]:
+    def room_for(self, lane: str, model: str, *, alone: bool) -> Callable[[Candidate], bool]:
         """A question to ask of routes: may it be sent one more such job?"""
-        return lambda route: self.left(route.name, lane, model)
+        return lambda route: self.left(route.name, lane, model, alone=alone)
 
-    def left(self, route: str, lane: str, model: str) -> bool:
-        """Whether the route may be sent one more job."""
+    def left(self, route: str, lane: str, model: str, *, alone: bool) -> bool:
+        """Whether the route may be sent one more job; one that runs alone needs a process of its own, too."""
         room = self._room.get((route, model))
         if room is None or self._lane[lane] <= 0 or self._route.get((route, lane), 0) <= 0:
+            return False
+        if alone and self._alone[lane] <= 0:
             return False
         # a job larger than what is left may go while there is some: the permit decides, this only keeps queues short
         return room.jobs >= 1 and room.input_tokens > 0 and room.output_tokens > 0
 
-    def take(self, route: str, lane: str, model: str, head: Head) -> None:
+    def take(self, route: str, lane: str, model: str, head: Head, *, alone: bool) -> None:
         """Send the route one more job."""
+        self._alone[lane] -= alone
         self._lane[lane] -= 1
         self._route[route, lane] -= 1
         room = self._room[route, model]

@@ -36,8 +36,8 @@ LOOK_FURTHER = 8
 """How many times as many jobs are looked at when those at the head of a line have no route."""
 
 
-Plan: TypeAlias = dict[tuple[str, Latency, str], list[Head]]
-"""Jobs by (route, class, model)."""
+Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
+"""Jobs by (route, class, model, whether they run alone)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +154,18 @@ class Dispatcher:
         self._app.close()
 
     def _credits(self, routes: dict[str, list[Candidate]], standing: Sequence[AtRoute]) -> Credits:
-        return Credits(self._fleet.known(), routes.values(), standing, self._settings.dispatch.credit_factor)
+        return Credits(
+            self._fleet.known(),
+            routes.values(),
+            standing,
+            self._settings.dispatch.credit_factor,
+            self._settings.worker.alone_processes,
+        )
 
     def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
         """The jobs next in line over all flows that some route has room for, the urgent ones first."""
         known = self._fleet.known().routes
-        able = [f for f in flows if any(credits.left(route, f.latency.lane, f.model) for route in known)]
+        able = [f for f in flows if any(credits.left(r, f.latency.lane, f.model, alone=f.alone) for r in known)]
         able_ids = {flow.id for flow in able}
         each = max(10, min(wanted, 4 * wanted // max(1, len(able))))
         merged: list[Head] = []
@@ -190,13 +196,13 @@ class Dispatcher:
                 to.blocked = True
                 continue
             lane, model = flow.latency.lane, flow.model
-            route = choice.best(to.load, has_room=to.credits.room_for(lane, model))
+            route = choice.best(to.load, has_room=to.credits.room_for(lane, model, alone=flow.alone))
             if route is None:
                 to.blocked = to.blocked or bool(head.tried or head.doubted_by)
                 continue
-            to.credits.take(route.name, lane, model, head)
+            to.credits.take(route.name, lane, model, head, alone=flow.alone)
             to.at_route[route.name] += 1
-            to.plan[route.name, flow.latency, model].append(head)
+            to.plan[route.name, flow.latency, model, flow.alone].append(head)
             to.wanted -= 1
 
     def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
@@ -212,15 +218,17 @@ class Dispatcher:
         known = self._fleet.known()
         now = self._store.now(connection)
         chunks: list[Chunk] = []
-        for (route, latency, model), heads in plan.items():
+        for (route, latency, model, alone), heads in plan.items():
             until = now + self._settings.taken_within_s(latency)
             claimed = {
                 job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }
             in_order = [claimed[head.id] for head in heads if head.id in claimed]
             provider = known.routes[route].settings.provider
-            size = self._settings.of_class(latency).chunk_jobs
-            chunks += [Chunk(route, provider, latency, model, tuple(part)) for part in _parts(in_order, size)]
+            size = 1 if alone else self._settings.of_class(latency).chunk_jobs
+            chunks += [
+                Chunk(route, provider, latency, model, tuple(part), alone=alone) for part in _parts(in_order, size)
+            ]
         if plan:
             dispatching.advance_clock(connection, max(head.rank for heads in plan.values() for head in heads))
         return chunks

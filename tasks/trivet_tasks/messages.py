@@ -30,20 +30,24 @@ class Chunk:
     jobs: tuple[Claimed, ...]
     probe: str = ""
     """The token with which the one job, a probe, may pass an open gate."""
+    alone: bool = False
+    """The job was in flight when a worker process died: it runs in a process of its own."""
 
     def to_args(self) -> list[Any]:
         """The Celery arguments."""
         args: list[Any] = [self.route, self.latency.value, self.model, [list(job) for job in self.jobs]]
+        if self.alone:
+            return [*args, self.probe, True]
         return [*args, self.probe] if self.probe else args
 
     @classmethod
     def from_args(cls, provider: str, args: Sequence[Any]) -> "Chunk":
         """Back from the Celery arguments; the provider is in the task's name."""
-        route, latency, model, jobs, *probe = args
-        return cls(route, provider, Latency(latency), model, tuple(Claimed(*job) for job in jobs), *probe)
+        route, latency, model, jobs, *special = args
+        return cls(route, provider, Latency(latency), model, tuple(Claimed(*job) for job in jobs), *special)
 
     def __str__(self) -> str:
-        what = "probe" if self.probe else f"jobs={len(self.jobs)}"
+        what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", alone" if self.alone else "")
         return f"(route={self.route}, class={self.latency}, model={self.model}, {what})"
 
 

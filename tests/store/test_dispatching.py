@@ -165,7 +165,7 @@ def test_flows_say_what_their_jobs_need(world: World) -> None:
     world.add(one, spec("plain"))
     with world.store.read() as connection:
         flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection)}
-    assert flows[Latency.ASYNC][2:] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",))
+    assert flows[Latency.ASYNC][2:] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",), False)
     assert flows[Latency.BATCH][2:] == (MODEL, (), (), ())
 
 

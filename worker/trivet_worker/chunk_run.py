@@ -22,6 +22,7 @@ from trivet_tasks.shared_state import WORK_CHANNEL
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
+from trivet_worker.alone import Alone
 from trivet_worker.calls import Failure
 from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, fallback_reserve_s, is_full_time
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
@@ -75,6 +76,7 @@ class ChunkRunner:
         recorder: Recorder,
         lease: LeaseKeeper,
         hedger: Hedger,
+        alone: Alone | None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -85,12 +87,18 @@ class ChunkRunner:
         self._recorder = recorder
         self._lease = lease
         self._hedger = hedger
+        self._alone = alone
         self._holdings = holdings
         self._pricing = pricing
         self.stopping = threading.Event()
 
     def run(self, chunk: Chunk) -> int:
         """Run the chunk until each of its jobs is written down or back in waiting. Returns the number of calls made."""
+        if chunk.alone and self._alone is not None:
+            if self._alone.run(chunk):
+                return len(chunk.jobs)
+            self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
+            return 0
         route = self._settings.routes[chunk.route]
         wire_model = name_on_wire(route, chunk.model)
         if wire_model is None:

@@ -235,12 +235,17 @@ class Recorder:
             return
         flights = {landing.flight.job.id: landing.flight for landing in group if landing.decides}
         jobs: dict[tuple[str, Latency, str], list[Claimed]] = defaultdict(list)
+        chunks: list[Chunk] = []
         for finished in written.gone_on:
             assert isinstance(finished.next, GoOn)
             flight = flights[finished.job_id]
             claimed = Claimed(finished.job_id, finished.take_up + 1, flight.job.input_estimate, flight.job.max_tokens)
-            jobs[finished.next.route, Latency(flight.site.latency), flight.site.model].append(claimed)
-        chunks = [
+            route, latency, model = finished.next.route, Latency(flight.site.latency), flight.site.model
+            if flight.job.alone:
+                chunks.append(Chunk(route, self._fleet.provider(route), latency, model, (claimed,), alone=True))
+            else:
+                jobs[route, latency, model].append(claimed)
+        chunks += [
             Chunk(route, self._fleet.provider(route), latency, model, tuple(claimed))
             for (route, latency, model), claimed in jobs.items()
         ]

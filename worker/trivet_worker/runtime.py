@@ -12,6 +12,7 @@ from trivet_tasks.shared_state import connect
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
+from trivet_worker.alone import Alone
 from trivet_worker.chunk_run import ChunkRunner
 from trivet_worker.flights import Flights
 from trivet_worker.hedging import Hedger
@@ -21,7 +22,7 @@ from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.slots import Slots
 
-GATHER_S = {"realtime": 0.0, "bulk": 0.01}
+GATHER_S = {"realtime": 0.0, "bulk": 0.01, "alone": 0.0}
 """How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
 
 
@@ -55,6 +56,8 @@ class Runtime:
             trouble=lambda: self._recorder.trouble,
             on_cancel=self._flights.cancel,
         )
+        # a process for suspects does not hand them on
+        self._alone = None if lane == "alone" else Alone(settings, self._store, fleet.limits, lane=lane, routes=routes)
         self._chunks = ChunkRunner(
             settings,
             self._store,
@@ -67,6 +70,7 @@ class Runtime:
             self._recorder,
             self._lease,
             self._hedger,
+            self._alone,
         )
 
     def start(self) -> None:
@@ -90,12 +94,16 @@ class Runtime:
     def begin_stop(self) -> None:
         """Take nothing new; calls under way may go on for the grace time, then they are dropped."""
         self._chunks.stopping.set()
+        if self._alone is not None:
+            self._alone.begin_stop()
         timer = threading.Timer(self._settings.worker.shutdown_grace_s, self._flights.cancel_all)
         timer.daemon = True
         timer.start()
 
     def close(self) -> None:
         """End every part; the calls are over by now."""
+        if self._alone is not None:
+            self._alone.close()
         self._hedger.close()
         self._recorder.close()
         self._lease.close()

@@ -22,6 +22,8 @@ class Flow(NamedTuple):
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
     features: tuple[str, ...]
+    alone: bool = False
+    """Each of its jobs runs in a process of its own."""
 
 
 class Head(NamedTuple):
@@ -48,6 +50,8 @@ class AtRoute(NamedTuple):
     input_tokens: int
     """What the queued ones will ask for."""
     output_tokens: int
+    alone: int = 0
+    """Of all, those that run each in a process of its own."""
 
 
 class Claimed(NamedTuple):
@@ -61,7 +65,7 @@ class Claimed(NamedTuple):
 
 _FLOWS = text(
     """
-    SELECT id, latency, model, residency, compliance, features FROM flows
+    SELECT id, latency, model, residency, compliance, features, alone FROM flows
      WHERE active AND NOT held
        AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND state = 'waiting' AND ended_at IS NULL)
     """
@@ -72,7 +76,8 @@ _OUTSTANDING = text(
     SELECT j.route, f.latency, f.model, count(*) AS jobs,
            sum(CASE WHEN j.state = 'dispatched' THEN 1 ELSE 0 END) AS queued,
            sum(CASE WHEN j.state = 'dispatched' THEN j.input_estimate ELSE 0 END) AS input_tokens,
-           sum(CASE WHEN j.state = 'dispatched' THEN j.max_tokens ELSE 0 END) AS output_tokens
+           sum(CASE WHEN j.state = 'dispatched' THEN j.max_tokens ELSE 0 END) AS output_tokens,
+           sum(CASE WHEN f.alone THEN 1 ELSE 0 END) AS alone
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.state IN ('dispatched', 'running') AND j.route IS NOT NULL
      GROUP BY j.route, f.latency, f.model
@@ -112,8 +117,9 @@ def flows_with_waiting(connection: Connection) -> list[Flow]:
             tuple(orjson.loads(residency)),
             tuple(orjson.loads(compliance)),
             tuple(orjson.loads(features)),
+            bool(alone),
         )
-        for id, latency, model, residency, compliance, features in connection.execute(_FLOWS)
+        for id, latency, model, residency, compliance, features, alone in connection.execute(_FLOWS)
     ]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store import suspects
 from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.steps import End, Ended
@@ -38,12 +39,7 @@ _DEAD_LEASES = "SELECT id FROM leases WHERE expires_at < :now"
 # SQLite uses a partial index only where its own condition stands in the statement word for word
 _HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :lease_id"
 _ANY_HELD = text(f"SELECT 1 FROM jobs WHERE {_HELD} LIMIT 1")
-_ORPHANED = text(
-    """
-    UPDATE jobs SET state = 'waiting', lease_id = NULL, route = NULL, suspect = suspect + 1, dispatched_until = NULL
-     WHERE id IN :ids AND state = 'running'
-    """
-).bindparams(bindparam("ids", expanding=True))
+_HELD_FLOWS = text(f"SELECT DISTINCT flow_id FROM jobs WHERE {_HELD} LIMIT :limit")
 _UNKNOWN = text(
     "UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL"
 )
@@ -120,7 +116,8 @@ def empty_drained(store: Store, connection: Connection, limit: int = BULK_ROWS) 
 def rescue_dead(store: Store, connection: Connection) -> dict[str, int]:
     """Jobs of worker processes whose lease ran out go back to waiting; the fate of their calls is unknown.
 
-    Those that somebody asked to cancel end here. A lease is dropped once no job runs under it any more.
+    They are suspects from now on: each runs in a process of its own. Those that somebody asked to cancel end here. A
+    lease is dropped once no job runs under it any more.
 
     Returns:
         The number of jobs rescued, by lease.
@@ -128,19 +125,27 @@ def rescue_dead(store: Store, connection: Connection) -> dict[str, int]:
     now = store.now(connection)
     rescued: dict[str, int] = {}
     for (lease_id,) in connection.execute(text(_DEAD_LEASES + store.skip_locked), {"now": now}).all():
+        held = {"lease_id": lease_id, "limit": BULK_ROWS}
+        # flows before jobs, as whoever cancels a batch locks them
+        alone = {
+            row.flow_id: suspects.flow_alone(connection, row.flow_id) for row in connection.execute(_HELD_FLOWS, held)
+        }
         statement = text(
-            f"SELECT id, batch_id, created_at, route, cancel_requested FROM jobs WHERE {_HELD} LIMIT :limit{store.skip_locked}"
+            f"""
+            SELECT id, flow_id, batch_id, created_at, route, cancel_requested, suspect FROM jobs
+             WHERE {_HELD} LIMIT :limit{store.skip_locked}
+            """
         )
-        rows = connection.execute(statement, {"lease_id": lease_id, "limit": BULK_ROWS}).all()
+        rows = [row for row in connection.execute(statement, held) if row.flow_id in alone]
         cancelled = [
             Ended(row.id, row.batch_id, row.created_at, End(JobState.CANCELLED), row.route)
             for row in rows
             if row.cancel_requested
         ]
         end_jobs(connection, cancelled, now)
-        ids = [row.id for row in rows if not row.cancel_requested]
-        if ids:
-            connection.execute(_ORPHANED, {"ids": ids})
+        suspects.put_aside(
+            connection, [(row.id, alone[row.flow_id], row.suspect) for row in rows if not row.cancel_requested], now
+        )
         rescued[lease_id] = len(rows)
         # a late worker may be writing one down just now: then it ends there, or is found here the next time
         if connection.execute(_ANY_HELD, {"lease_id": lease_id}).one_or_none() is None:

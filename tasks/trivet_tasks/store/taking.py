@@ -40,6 +40,7 @@ class Taken(NamedTuple):
     compliance: tuple[str, ...]
     features: tuple[str, ...]
     probe: bool
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ _HELD = "SELECT id FROM jobs WHERE id = :id AND take_up = :take_up AND lease_id 
 _COUNT_ATTEMPT = text("UPDATE jobs SET attempts = attempts + 1 WHERE id = :id")
 _REQUESTS = text(
     """
-    SELECT r.job_id, r.body, f.residency, f.compliance, f.features, f.probe
+    SELECT r.job_id, r.body, f.residency, f.compliance, f.features, f.probe, f.alone
       FROM job_requests r JOIN jobs j ON j.id = r.job_id JOIN flows f ON f.id = j.flow_id
      WHERE r.job_id IN :ids
     """
@@ -119,6 +120,7 @@ def take_up(
             compliance=_names(requests[row.id].compliance),
             features=_names(requests[row.id].features),
             probe=bool(requests[row.id].probe),
+            alone=bool(requests[row.id].alone),
         )
         for row in rows
     ]

@@ -1,0 +1,214 @@
+"""Suspects: each is handed to a child process that runs nothing else at that time, and dies for itself.
+
+The child (`alone_process.py`) takes the job up under a lease of its own, calls, and writes down what came of it, as any
+worker does. Here it is only started, fed and watched: when it dies over a job, that is counted against the job.
+"""
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import IO
+
+import orjson
+import redis
+
+from trivet_scheduler.limits import Limits
+from trivet_tasks.call_time import longest_call_s
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.messages import Chunk
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import suspects
+from trivet_tasks.store.engine import Store
+
+log = logging.getLogger("trivet.worker")
+
+IDLE_S = 30.0
+"""How long a child without work is kept."""
+STUCK_AFTER_S = 60.0
+"""How long after its call's time a child that says nothing is looked into, and again."""
+LAST_WORDS_S = 2.0
+"""What a child may take, after the grace time for its call, to write down what came of it and to go."""
+
+
+class Alone:
+    """The child processes of one worker, started when need be. Threads share them; each holds one at a time."""
+
+    def __init__(self, settings: Settings, store: Store, limits: Limits, *, lane: str, routes: Sequence[str]) -> None:
+        self._settings = settings
+        self._store = store
+        self._limits = limits
+        self._argv = [sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes]
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+        self._changed = threading.Condition()
+        self._stopping = False
+
+    def run(self, chunk: Chunk) -> bool:
+        """Run the chunk's one job in a process of its own, to its record. False when none is free within a second."""
+        child = self._take(self._settings.dispatch.permit_patience_s)
+        if child is None:
+            return False
+        try:
+            if not child.tell(chunk) or not self._answered(child, chunk):
+                child.kill()
+                self._died(child, chunk)
+        finally:
+            self._give(child)
+        return True
+
+    def begin_stop(self) -> None:
+        """Let every child finish its call within the grace time, and go."""
+        with self._changed:
+            self._stopping = True
+            children = [*self._idle, *self._busy]
+        for child in children:
+            child.hang_up()
+
+    def close(self) -> None:
+        """End what is left of the children."""
+        self.begin_stop()
+        with self._changed:
+            children = [*self._idle, *self._busy]
+        for child in children:
+            child.end(self._settings.worker.shutdown_grace_s + LAST_WORDS_S)
+
+    def _take(self, timeout_s: float) -> "_Child | None":
+        with self._changed:
+            while not self._stopping:
+                self._idle = [child for child in self._idle if child.alive]
+                if self._idle or len(self._busy) < self._settings.worker.alone_processes:
+                    child = self._idle.pop() if self._idle else _Child(self._argv)
+                    self._busy.add(child)
+                    return child
+                if not self._changed.wait(timeout_s):
+                    return None
+        return None
+
+    def _give(self, child: "_Child") -> None:
+        with self._changed:
+            self._busy.discard(child)
+            if child.alive and not self._stopping:
+                self._idle.append(child)
+                timer = threading.Timer(IDLE_S, self._let_go, [child, child.jobs])
+                timer.daemon = True
+                timer.start()
+            self._changed.notify()
+
+    def _let_go(self, child: "_Child", jobs: int) -> None:
+        """End a child that has had nothing to do since."""
+        with self._changed:
+            if child not in self._idle or child.jobs != jobs:
+                return
+            self._idle.remove(child)
+        child.hang_up()
+        child.end(LAST_WORDS_S)
+
+    def _answered(self, child: "_Child", chunk: Chunk) -> bool:
+        """Wait for the child's word. One that is stuck, and whose job was taken from it, is given up."""
+        patience_s = longest_call_s(chunk.latency, self._settings) + STUCK_AFTER_S
+        while not child.done.wait(patience_s):
+            patience_s = STUCK_AFTER_S
+            try:
+                with self._store.read() as connection:
+                    if not suspects.runs(connection, chunk.jobs[0].id, chunk.jobs[0].take_up):
+                        log.error("a process that ran a job alone is stuck; it is ended")
+                        return False
+            except StoreUnavailable:
+                continue  # it may only be waiting for the database, as we do
+        return child.answered
+
+    def _died(self, child: "_Child", chunk: Chunk) -> None:
+        job = chunk.jobs[0]
+        try:
+            with self._store.write() as connection:
+                struck = suspects.strike(self._store, connection, job.id, job.take_up)
+        except StoreUnavailable as error:
+            log.error("job %s: its process died (%s), which could not be written down: %s", job.id, child.how, error)
+            return
+        if struck is None:  # it had been written down, or was not even taken up
+            log.warning("a process for jobs that run alone ended by itself (%s)", child.how)
+            return
+        lease_id, deaths = struck
+        log.error(
+            "job %s: the process that ran it and nothing else died (%s), %d of %d times",
+            job.id, child.how, deaths, suspects.DEATHS_ALONE,
+        )  # fmt: skip
+        try:
+            self._limits.release_all(lease_id)
+        except redis.RedisError as error:
+            log.error("permits of a dead process expire by themselves: %s", error)
+
+
+class _Child:
+    """One child process: chunks go in as lines, a line comes back for each."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        # a session of its own: a Ctrl-C in the terminal is for us, who tell it; when we are killed it reads the end of
+        # its input, finishes its call and goes
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, close_fds=True
+        )
+        self.done = threading.Event()
+        """Set when the job that was told is over, or the process is."""
+        self.answered = False
+        self.jobs = 0
+        self._lock = threading.Lock()
+        threading.Thread(target=self._read, name="trivet-alone", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def how(self) -> str:
+        """How it ended, for a person."""
+        code = self._process.wait()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def tell(self, chunk: Chunk) -> bool:
+        """Hand it a chunk. False when it is gone."""
+        self.done.clear()
+        self.answered = False
+        self.jobs += 1
+        line = orjson.dumps([chunk.provider, *chunk.to_args()]) + b"\n"
+        try:
+            with self._lock:
+                _open(self._process.stdin).write(line)
+                _open(self._process.stdin).flush()
+        except (OSError, ValueError):
+            return False
+        return self.alive
+
+    def hang_up(self) -> None:
+        """No more chunks: it ends once its call is over."""
+        try:
+            with self._lock:
+                _open(self._process.stdin).close()
+        except OSError:
+            pass
+
+    def kill(self) -> None:
+        """End it at once, if it has not."""
+        self._process.kill()
+        self._process.wait()
+
+    def end(self, within_s: float) -> None:
+        """Wait for its end, and enforce it."""
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _read(self) -> None:
+        for _ in _open(self._process.stdout):
+            self.answered = True
+            self.done.set()
+        self.done.set()
+
+
+def _open(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream

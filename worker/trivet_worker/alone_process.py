@@ -1,0 +1,70 @@
+"""The child process in which suspects run, one at a time. Started by `alone.Alone`, never by hand.
+
+    python -m trivet_worker.alone_process CONFIGURATION LANE ROUTE [ROUTE …]
+
+Reads a chunk a line on its standard input; answers each with a line once it is written down. At the end of its input
+(it was told so, or its worker is gone) it finishes its call within the grace time and goes.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from trivet_tasks.celery_app import make_app
+from trivet_tasks.messages import Chunk
+from trivet_tasks.settings import Settings, load_settings
+from trivet_worker.runtime import Runtime
+
+LANE = "alone"
+"""Of its lease: nobody dispatches to it."""
+
+
+def main(arguments: list[str]) -> None:
+    """Run until the input ends."""
+    source, lane, *routes = arguments
+    answers = _private_stdout()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load_settings(Path(source) if Path(source).is_file() else None)
+    runtime = _runtime(settings, lane, routes)
+    chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(chunks, runtime), daemon=True).start()
+    while (chunk := chunks.get()) is not None:
+        runtime.run(chunk)
+        with contextlib.suppress(BrokenPipeError):  # the worker is gone; what came of the job is written down
+            answers.write(b"\n")
+            answers.flush()
+    runtime.close()
+
+
+def _runtime(settings: Settings, lane: str, routes: list[str]) -> Runtime:
+    runtime = Runtime(settings, make_app(settings), worker=f"{LANE}.{lane}.{os.getpid()}", lane=LANE, routes=routes)
+    runtime.start()
+    return runtime
+
+
+def _read(chunks: "queue.SimpleQueue[Chunk | None]", runtime: Runtime) -> None:
+    for line in sys.stdin.buffer:
+        provider, *args = orjson.loads(line)
+        chunks.put(Chunk.from_args(provider, args))
+    runtime.begin_stop()
+    chunks.put(None)
+
+
+def _private_stdout() -> BinaryIO:
+    """Standard output for the answers alone; what anybody else prints goes where errors go."""
+    private = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return private
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
