@@ -1,7 +1,6 @@
 """The client: what a producer imports."""
 
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +69,9 @@ class Client:
             request = {"prompt": prompt, **request}
         if request.get("latency") == Latency.REALTIME:
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
-        spec = self._warned(parse_request(request, settings=self.settings, now=time.time()))
+        spec = self._warned(
+            parse_request(request, settings=self.settings, now=self._connections.store.clock.reckoned())
+        )
         return Job(self._connections, submit_one(self._connections, spec).id)
 
     def submit_many(self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Any) -> Batch:

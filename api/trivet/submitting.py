@@ -1,7 +1,6 @@
 """Putting jobs in: one job, or a stream of them in groups that can be resumed."""
 
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         InvalidRequest: no route will ever take the realtime job; names each and why.
         KeyConflict: the key is taken by a different request.
     """
-    if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > time.time():
+    if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
         accepted = _insert_one(connections, spec)
         connections.tell_work()
         return accepted

@@ -4,7 +4,6 @@ Any number of schedulers may dispatch at once: counting credit and claiming jobs
 """
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -135,7 +134,7 @@ class Dispatcher:
         best = choice.best(load_of)
         if best is None:
             return None
-        return DirectDispatch(best.name, time.time() + self._settings.taken_within_s(Latency.REALTIME))
+        return DirectDispatch(best.name, self._fleet.now() + self._settings.taken_within_s(Latency.REALTIME))
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""

@@ -63,6 +63,10 @@ class Fleet:
                     )
             return self._known
 
+    def now(self) -> float:
+        """The database's time, without asking it."""
+        return self._store.clock.reckoned()
+
     def provider(self, route: str) -> str:
         """The provider of a route that was seen before, however long ago: a provider never changes."""
         known = self._known or self.known()

@@ -1,6 +1,7 @@
 """The periodic work on jobs: what is due again, what nobody took, what died, what is too late."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
@@ -13,36 +14,49 @@ log = logging.getLogger("trivet.scheduler")
 
 FLOWS_AT_ONCE = 100
 BATCHES_AT_ONCE = 20
+JUMP_S = 2.0
+"""By how much the database's clock may leave ours behind between two looks; more is a jump."""
+RENEWED_WITHIN_S = 1.0
+"""How long after it answers again every worker has tried to renew its lease."""
 
 
 class Housekeeping:
     """Done by every scheduler, in short transactions; two of them at once do not get in each other's way."""
 
     def __init__(
-        self, store: Store, limits: Limits, tell_finished: Callable[[Sequence[str], Sequence[int]], None]
+        self,
+        store: Store,
+        limits: Limits,
+        tell_finished: Callable[[Sequence[str], Sequence[int]], None],
+        ttl_s: float,
     ) -> None:
         self._store = store
         self._limits = limits
         self._tell_finished = tell_finished
+        self._ttl_s = ttl_s
+        self._rescue_from = 0.0
+        self._ahead: float | None = None
 
-    def run(self, *, may_rescue: bool) -> None:
+    def spare_leases(self) -> None:
+        """Leases may have run out only because nobody could renew them: they get one whole term for it."""
+        self._rescue_from = time.monotonic() + self._ttl_s + RENEWED_WITHIN_S
+
+    def run(self) -> None:
         """Do what is due; a single read when nothing is.
-
-        Args:
-            may_rescue: False while leases may have run out only because the database was away.
 
         Raises:
             StoreUnavailable: the database does not answer.
         """
         with self._store.read() as connection:
             due = rescuing.due(self._store, connection)
+        self._look_at_clock()
         if due.delayed:
             self._in_groups(rescuing.wake_delayed)
         if due.untaken:
             self._in_groups(rescuing.recall_untaken)
         if due.drained:
             self._in_groups(rescuing.empty_drained)
-        if due.dead and may_rescue:
+        if due.dead and time.monotonic() >= self._rescue_from:
             self._rescue()
         if due.late:
             self._expire()
@@ -50,6 +64,14 @@ class Housekeeping:
             self._end_cancelled()
         if due.empty:
             self._retire_flows()
+
+    def _look_at_clock(self) -> None:
+        """A database whose clock jumped ahead makes every lease look dead."""
+        before, self._ahead = self._ahead, self._store.clock.ahead
+        if before is None or self._ahead is None or abs(self._ahead - before) <= JUMP_S:
+            return
+        log.warning("the database's clock jumped by %+.1f s; leases get one term to be renewed", self._ahead - before)
+        self.spare_leases()
 
     def _in_groups(self, work: Callable[[Store, Connection], int]) -> None:
         while True:

@@ -43,8 +43,6 @@ class _Due:
     housekeeping: float = 0.0
     dispatch: float = 0.0
     reconcile: float = 0.0
-    rescue: float = 0.0
-    """After the database was away, leases get one whole term to be renewed."""
 
 
 class Scheduler:
@@ -59,7 +57,7 @@ class Scheduler:
         self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
         self._restorer = Restorer(self._store, self._redis, self._fleet, settings)
         self._prober = Prober(self._store, self._fleet, self._app, settings)
-        self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished)
+        self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished, settings.leases.ttl_s)
         self._due = _Due()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -94,7 +92,7 @@ class Scheduler:
         if time.monotonic() >= self._due.housekeeping:
             self._due.housekeeping = time.monotonic() + HOUSEKEEPING_S
             self._restorer.run()
-            self._housekeeping.run(may_rescue=time.monotonic() >= self._due.rescue)
+            self._housekeeping.run()
             self._prober.run()
             if time.monotonic() >= self._due.reconcile:
                 self._due.reconcile = time.monotonic() + RECONCILE_S
@@ -114,7 +112,7 @@ class Scheduler:
         try:
             work()
         except StoreUnavailable as error:
-            self._due.rescue = time.monotonic() + TROUBLE_PAUSE_S + self._settings.leases.ttl_s
+            self._housekeeping.spare_leases()
             self._wait_out(str(error))
         except BrokerUnavailable as error:
             self._wait_out(str(error))

@@ -387,3 +387,20 @@ def test_a_cause_that_a_provider_chose_fits_its_column(world: World) -> None:
         health.note(connection, ROUTE, "*", "open", "unusable: a\x00b\ud800c", 1000.0, 15.0)
         (noted,) = health.noted(connection)
     assert noted == (ROUTE, "*", "open", "unusable: ab?c", 1000.0, 1015.0)
+
+
+def test_what_a_late_call_cost_is_in_the_sums_of_its_job_and_batch(world: World) -> None:
+    batch = world.batch("contracts", *specs(1))
+    late = world.lease()
+    (job,) = world.take(late, world.dispatch(1))
+    world.let_die(late)
+    world.rescue()
+    lease = world.lease()
+    world.end(lease, world.take(lease, world.dispatch(1)), cost="0.25")
+    assert world.progress(batch.name).cost_usd == Decimal("0.25")
+    assert world.end(late, [job], cost="0.5").refused == (job.id,)
+    with world.store.read() as connection:
+        assert jobs_by_id(connection, [job.id])[job.id].cost_usd == Decimal("0.75")
+    assert world.progress(batch.name).cost_usd == Decimal("0.75")
+    world.end(late, [job], cost="0.5")
+    assert world.progress(batch.name).cost_usd == Decimal("0.75"), "told twice it counts once"

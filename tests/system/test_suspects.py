@@ -18,7 +18,11 @@ from trivet_tasks.store.schema_version import upgrade
 TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}
 DEADLINE_S = 120.0
 pytestmark = pytest.mark.timeout(400)
-SECTIONS: Mapping[str, Mapping[str, Any]] = {**QUICK, "leases": {"ttl_s": 2.0, "heartbeat_s": 0.3}}
+SECTIONS: Mapping[str, Mapping[str, Any]] = {
+    **QUICK,
+    "leases": {"ttl_s": 2.0, "heartbeat_s": 0.3},
+    "classes.batch": {"budget_s": 12, "attempt_timeout_s": 6, "backoff_max_s": 1},
+}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

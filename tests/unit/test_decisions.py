@@ -1,6 +1,7 @@
 """What a call's end means for the gate, what becomes of the jobs of a wave that fails, and where dispatch sends them next."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -59,6 +60,9 @@ class Routes:
     def known(self) -> Known:
         routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self.candidates}
         return Known(routes, (Lease("lease", "w", "bulk", tuple(routes), PLACES, 0, None, 0.0),), 0.0)
+
+    def now(self) -> float:
+        return time.time()
 
 
 def decisions(*candidates: Candidate) -> Decisions:

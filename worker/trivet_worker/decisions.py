@@ -1,7 +1,6 @@
 """What a finished call means: for its route's gate, and for what becomes of its job."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -116,7 +115,7 @@ class Decisions:
                 candidates = self._fleet.candidates_of(models)
             except (redis.RedisError, StoreUnavailable) as error:
                 log.error("the routes cannot be read, failed jobs go back to waiting: %s", error)
-        now, sent = time.time(), Counter[str]()
+        now, sent = self._fleet.now(), Counter[str]()
         return [
             self._next(landing, candidates.get(landing.flight.site.model), now, sent) if landing.decides else None
             for landing in group

@@ -28,6 +28,19 @@ _COSTS = (
     .bindparams(bindparam("ids", expanding=True))
     .columns(cost=Usd())
 )
+_BOOKED = (
+    text(
+        """
+    SELECT r.job_id, j.batch_id, r.cost_usd FROM job_results r JOIN jobs j ON j.id = r.job_id WHERE r.job_id IN :ids
+    """
+    )
+    .bindparams(bindparam("ids", expanding=True))
+    .columns(cost_usd=Usd())
+)
+_BOOK = text("UPDATE job_results SET cost_usd = :cost WHERE job_id = :id").bindparams(bindparam("cost", type_=Usd()))
+_BOOK_BATCH = text("UPDATE batches SET cost_usd = cost_usd + :more WHERE id = :id").bindparams(
+    bindparam("more", type_=Usd())
+)
 _COUNT = text(
     """
     UPDATE batches SET ended = ended + :ended, succeeded = succeeded + :succeeded, failed = failed + :failed,
@@ -80,6 +93,22 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
         ],
     )
     return tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
+
+
+def book_late(connection: Connection, ids: Sequence[str]) -> None:
+    """Bring the cost of ended jobs, and of their batches, up to date: a call of theirs was settled only now.
+
+    The caller holds the jobs' rows.
+    """
+    costs = _costs(connection, ids)
+    more: dict[int, Decimal] = {}
+    for row in connection.execute(_BOOKED, {"ids": list(ids)}).all():
+        cost = costs.get(row.job_id, Decimal(0))
+        connection.execute(_BOOK, {"id": row.job_id, "cost": cost})
+        if row.batch_id is not None:
+            more[row.batch_id] = more.get(row.batch_id, Decimal(0)) + (cost or 0) - (row.cost_usd or 0)
+    for batch_id, amount in sorted(more.items()):
+        connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
 
 
 def _costs(connection: Connection, ids: Sequence[str]) -> dict[str, Decimal | None]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trivet_tasks.errors import ConfigError, StoreUnavailable
+from trivet_tasks.store.clock import Clock
 from trivet_tasks.urls import masked, sqlite_path
 
 BUSY_TIMEOUT_S = 30
@@ -41,6 +42,7 @@ class Store:
         self.shown_url = masked(url)
         self.path = sqlite_path(url)
         self.sqlite = self.path is not None
+        self.clock = Clock(sqlite=self.sqlite)
         self._engine = self._open()
         self._writing = self._engine.execution_options(trivet_begin="BEGIN IMMEDIATE")
         myself = weakref.ref(self)
@@ -64,10 +66,8 @@ class Store:
         return self._engine
 
     def now(self, connection: Connection) -> float:
-        """The time every process agrees on, in seconds since the epoch: PostgreSQL's clock, or this machine's."""
-        if self.sqlite:
-            return float(connection.execute(_SQLITE_NOW).scalar_one())
-        return float(connection.execute(_POSTGRES_NOW).scalar_one())
+        """The time every process agrees on, in seconds since the epoch."""
+        return self.clock.now(connection)
 
     @property
     def skip_locked(self) -> str:
@@ -140,10 +140,6 @@ def _forget(reference: "weakref.ref[Store]") -> None:
     store = reference()
     if store is not None:
         store.forget_after_fork()
-
-
-_SQLITE_NOW = text("SELECT (julianday('now') - 2440587.5) * 86400.0")
-_POSTGRES_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:

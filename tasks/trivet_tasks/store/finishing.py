@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, text, update
 
-from trivet_tasks.outcomes import JobState
-from trivet_tasks.store.ending import end_jobs
+from trivet_tasks.outcomes import END_STATES, JobState
+from trivet_tasks.store.ending import book_late, end_jobs
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.store.schema import attempts
@@ -44,6 +44,9 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     statement = text(_FENCE + store.for_update).bindparams(bindparam("ids", expanding=True))
     current = {row.id: row for row in connection.execute(statement, {"ids": [f.job_id for f in group]})}
     settle(connection, [finished.settlement for finished in group])
+    late = [row.id for row in current.values() if row.state in END_STATES]
+    if late:
+        book_late(connection, late)
     cancelled = _cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
     ended: list[Ended] = []
     gone_on: list[Finished] = []

@@ -94,6 +94,14 @@ virtual_clock = Table(  # one row: the highest rank dispatched so far
     Column("rank", Double, nullable=False),
 )
 
+boot_clock = Table(  # SQLite's only row: what to add to the seconds since this boot of the machine (`clock.py`)
+    "boot_clock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("boot", String(40), nullable=False),
+    Column("offset", Double, nullable=False),
+)
+
 flows = Table(  # jobs of one owner that need the same of a route; what a claim goes through
     "flows",
     metadata,

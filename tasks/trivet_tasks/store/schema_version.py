@@ -4,6 +4,7 @@ from filelock import FileLock
 from sqlalchemy import inspect, text
 
 from trivet_tasks.errors import SchemaMismatch
+from trivet_tasks.store import clock
 from trivet_tasks.store.engine import Store
 
 NEWEST = "0003"
@@ -24,6 +25,7 @@ def upgrade(store: Store) -> tuple[str | None, str]:
         store.path.chmod(0o600)
     else:
         before = _upgrade(store)
+    _set_clock(store)
     return before, NEWEST
 
 
@@ -35,6 +37,7 @@ def ensure(store: Store) -> None:
     """
     now = version(store)
     if now == NEWEST:
+        _set_clock(store)
         return
     _refuse_newer(store, now)
     if not store.sqlite:
@@ -51,6 +54,16 @@ def version(store: Store) -> str | None:
         if not inspect(connection).has_table(_VERSION_TABLE):
             return None
         return connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar()
+
+
+def _set_clock(store: Store) -> None:
+    if not store.sqlite:
+        return
+    with store.read() as connection:
+        off = clock.is_off(connection)
+    if off:
+        with store.write() as connection:
+            clock.set_anew(connection)
 
 
 def _upgrade(store: Store) -> str | None:

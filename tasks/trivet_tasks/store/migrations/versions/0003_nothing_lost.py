@@ -15,3 +15,10 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("died_alone", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("batches", sa.Column("seq", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.execute("UPDATE batches SET seq = ended")
+    op.create_table(
+        "boot_clock",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("boot", sa.String(length=40), nullable=False),
+        sa.Column("offset", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )

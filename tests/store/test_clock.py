@@ -1,0 +1,84 @@
+"""One clock for all processes: a wall clock that jumps moves nothing, a database's that does costs no lease."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from tests.store.world import World
+
+from trivet_scheduler.housekeeping import Housekeeping
+from trivet_scheduler.limits import Limits
+from trivet_tasks.store import clock
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import ensure
+
+HOUR_S = 3_600.0
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves this process's wall clock."""
+    real = time.time
+
+    def move(by_s: float) -> None:
+        monkeypatch.setattr("trivet_tasks.store.clock.time.time", lambda: real() + by_s)
+
+    return move
+
+
+@pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])
+def test_a_wall_clock_that_jumps_moves_nothing(world: World, wall: Callable[[float], None], by_s: float) -> None:
+    before = world.now()
+    world.lease()
+    wall(by_s)
+    assert before <= world.now() < before + 60
+    assert before <= world.store.clock.reckoned() < before + 60
+    ensure(world.store)  # a process that starts while a worker lives
+    assert before <= world.now() < before + 60
+
+
+def test_a_clock_that_is_off_is_set_when_nobody_works(sqlite_world: World, wall: Callable[[float], None]) -> None:
+    before = sqlite_world.now()
+    wall(HOUR_S)
+    ensure(sqlite_world.store)
+    assert before + HOUR_S <= sqlite_world.now() < before + HOUR_S + 60
+    again = Store(sqlite_world.store.url)
+    with again.read() as connection:
+        assert again.now(connection) == pytest.approx(sqlite_world.now(), abs=60)
+    again.close()
+
+
+def test_after_a_boot_the_clock_is_set_anew(sqlite_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite_world.lease()
+    monkeypatch.setattr(clock, "_boot", lambda: "another boot")
+    monkeypatch.setattr(clock, "_since_boot", lambda: 7.0)
+    assert sqlite_world.now() == pytest.approx(time.time(), abs=60), "until it is set, the wall clock's"
+    ensure(sqlite_world.store)
+    assert sqlite_world.value("SELECT boot FROM boot_clock") == "another boot"
+    assert sqlite_world.now() == pytest.approx(time.time(), abs=60)
+
+
+def test_a_clock_that_jumps_ahead_is_no_death_of_workers(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease, (job,) = world.running(1)
+    rescued: list[str] = []
+    limits = cast("Limits", type("Given", (), {"release_all": lambda _, lease_id: rescued.append(lease_id)})())
+    keeper = Housekeeping(world.store, limits, lambda jobs, batches: None, ttl_s=15.0)
+    keeper.run()
+    real = clock.Clock.now
+    monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _ahead(self, real(self, connection)))
+    with caplog.at_level(logging.WARNING, "trivet.scheduler"):
+        keeper.run()
+    assert "clock jumped by +3600.0 s" in caplog.text
+    assert (world.job(job.id).state, rescued) == ("running", [])
+    monkeypatch.setattr(keeper, "_rescue_from", 0.0)  # the term is over, and nobody renewed it
+    keeper.run()
+    assert (world.job(job.id).state, rescued) == ("waiting", [lease])
+
+
+def _ahead(of: clock.Clock, now: float) -> float:
+    of._ahead = now + HOUR_S - time.monotonic()
+    return now + HOUR_S

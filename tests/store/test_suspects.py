@@ -1,0 +1,168 @@
+"""Suspects: what was in flight in a death runs alone from then on; only dying alone counts, three times end it."""
+
+import pytest
+from tests.store.world import ROUTE, World, specs, together
+
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.store import batches, dispatching, suspects
+from trivet_tasks.store.dispatching import AtRoute
+from trivet_tasks.store.results import attempts_of, jobs_by_id
+from trivet_tasks.store.suspects import DEATHS_ALONE, LONGEST_WAIT_S, PATIENT_AFTER
+from trivet_tasks.store.taking import Taken
+
+
+def _strike(world: World, job: Taken) -> tuple[str, int] | None:
+    with world.store.write() as connection:
+        return suspects.strike(world.store, connection, job.id, job.take_up)
+
+
+def _died(world: World, count: int = 1, **how: object) -> list[Taken]:
+    """Jobs whose worker died with them in flight, waiting again."""
+    lease, jobs = world.running(count, **how)
+    world.let_die(lease)
+    world.rescue()
+    return jobs
+
+
+def _alone(world: World) -> tuple[str, Taken]:
+    """The next job, taken up by a process of its own."""
+    lease = world.lease(lane="alone")
+    (job,) = world.take(lease, world.dispatch(1))
+    return lease, job
+
+
+def _flows(world: World) -> dict[int, bool]:
+    with world.store.read() as connection:
+        return {flow.id: flow.alone for flow in dispatching.flows_with_waiting(connection)}
+
+
+def test_what_was_in_flight_runs_alone_and_its_neighbours_do_not(world: World) -> None:
+    died = _died(world, 2)
+    world.add(*specs(2))
+    assert sorted(_flows(world).values()) == [False, True]
+    by_flow = {job.id: job.flow_id for job in world.sql("SELECT * FROM jobs")}
+    assert {_flows(world)[by_flow[job.id]] for job in died} == {True}
+    jobs = world.take(world.lease(), world.dispatch(4))
+    assert {job.id: job.alone for job in jobs} == {job_id: job_id in {d.id for d in died} for job_id in by_flow}
+
+
+def test_a_route_is_told_how_many_run_alone(world: World) -> None:
+    _died(world, 2)
+    world.add(*specs(3))
+    world.dispatch(5)
+    with world.store.read() as connection:
+        (row,) = dispatching.outstanding(connection)
+    assert isinstance(row, AtRoute)
+    assert (row.jobs, row.alone) == (5, 2)
+
+
+def test_the_third_death_alone_ends_the_job_and_says_so(world: World) -> None:
+    batch = world.batch("contracts", *specs(1))
+    first = world.lease()
+    (job,) = world.take(first, world.dispatch(1))
+    world.let_die(first)
+    world.rescue()
+    for deaths in range(1, DEATHS_ALONE + 1):
+        world.sql("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE state = 'delayed'")
+        lease, mine = _alone(world)
+        assert _strike(world, mine) == (lease, deaths)
+        assert world.value("SELECT count(*) FROM leases WHERE id = :id", id=lease) == 0
+        assert _strike(world, mine) is None, "once for one death"
+    with world.store.read() as connection:
+        row = jobs_by_id(connection, [job.id])[job.id]
+        calls = attempts_of(connection, [job.id])[job.id]
+    assert (row.state, row.error_outcome, row.route) == ("failed", Outcome.UNKNOWN, ROUTE)
+    assert row.error_message is not None
+    assert f"{DEATHS_ALONE} worker processes died while they ran this job and nothing else" in row.error_message
+    assert [call.outcome for call in calls] == ["unknown"] * (1 + DEATHS_ALONE)
+    assert all(call.estimated for call in calls)
+    assert world.progress(batch.name).failed == 1
+
+
+def test_a_process_that_dies_with_its_worker_is_no_strike(world: World) -> None:
+    (job,) = _died(world)
+    for _ in range(DEATHS_ALONE + 2):
+        lease, _ = _alone(world)
+        world.let_die(lease)
+        world.rescue()
+        world.sql("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE state = 'delayed'")
+    row = world.job(job.id)
+    assert (row.state, row.died_alone, row.suspect) == ("waiting", 0, 1 + DEATHS_ALONE + 2)
+    assert len(_flows(world)) == 1, "it stays where it is"
+
+
+def test_who_is_in_flight_in_death_after_death_waits_ever_longer(world: World) -> None:
+    """It may be what takes whole machines down, and nobody can tell."""
+    (job,) = _died(world)
+    waits = []
+    for deaths in range(2, 14):
+        lease, _ = _alone(world)
+        world.let_die(lease)
+        before = world.now()
+        world.rescue()
+        row = world.job(job.id)
+        assert row.suspect == deaths
+        waits.append(0.0 if row.not_before is None else min(LONGEST_WAIT_S, row.not_before - before))
+        assert (row.state == "delayed") == (deaths > PATIENT_AFTER)
+        world.sql("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE state = 'delayed'")
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(LONGEST_WAIT_S, abs=60)
+
+
+def test_a_suspect_that_was_written_down_is_no_strike(world: World) -> None:
+    _died(world)
+    lease, job = _alone(world)
+    world.end(lease, [job])
+    assert _strike(world, job) is None
+    assert world.job(job.id).state == "succeeded"
+
+
+def test_a_strike_under_an_old_token_counts_nothing(world: World) -> None:
+    _died(world)
+    lease, job = _alone(world)
+    world.let_die(lease)
+    world.rescue()
+    _, again = _alone(world)
+    assert _strike(world, job) is None
+    assert world.job(job.id).died_alone == 0
+    assert _strike(world, again) is not None
+
+
+def test_a_suspect_that_somebody_cancels_ends_cancelled(world: World) -> None:
+    _died(world)
+    _, job = _alone(world)
+    world.sql("UPDATE jobs SET cancel_requested = true WHERE id = :id", id=job.id)
+    assert _strike(world, job) is not None
+    assert world.job(job.id).state == "cancelled"
+
+
+def test_suspects_of_a_cancelled_batch_are_cancelled_with_it(world: World) -> None:
+    batch = world.batch("contracts", *specs(3))
+    lease = world.lease()
+    world.take(lease, world.dispatch(3))
+    world.let_die(lease)
+    world.rescue()
+    with world.store.write() as connection:
+        batches.begin_cancel(connection, batch.id)
+        assert len(batches.cancel_waiting(world.store, connection, batch.id)) == 3
+    assert world.states() == {"cancelled": 3}
+    assert _flows(world) == {}
+
+
+def test_a_rescue_and_the_cancelling_of_the_batch_do_not_lock_each_other_out(world: World) -> None:
+    for number in range(5):
+        batch = world.batch(f"contracts {number}", *specs(20))
+        lease = world.lease()
+        world.take(lease, world.dispatch(20))
+        world.let_die(lease)
+
+        def cancel(batch_id: int = batch.id) -> None:
+            with world.store.write() as connection:
+                batches.begin_cancel(connection, batch_id)
+
+        together(world.rescue, cancel, world.rescue)
+        world.rescue()
+    for row in world.sql("SELECT id FROM batches"):
+        with world.store.write() as connection:
+            batches.cancel_waiting(world.store, connection, row.id)
+    assert world.states() == {"cancelled": 100}
