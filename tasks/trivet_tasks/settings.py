@@ -93,7 +93,7 @@ class WorkerSettings(_Section):
     """Calls in flight in one process at most."""
     shutdown_grace_s: float = Field(default=5, ge=0, le=3_600)
     """How long running calls may go on after SIGTERM."""
-    alone_processes: int = Field(default=2, ge=1, le=100)
+    alone_processes: int = Field(default=4, ge=1, le=100)
     """Processes that one worker starts, when need be, for jobs that were in flight when a worker died: one job in each."""
 
 

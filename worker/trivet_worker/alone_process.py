@@ -21,10 +21,8 @@ import orjson
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.store.leases import ALONE
 from trivet_worker.runtime import Runtime
-
-LANE = "alone"
-"""Of its lease: nobody dispatches to it."""
 
 
 def main(arguments: list[str]) -> None:
@@ -46,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _runtime(settings: Settings, lane: str, routes: list[str]) -> Runtime:
-    runtime = Runtime(settings, make_app(settings), worker=f"{LANE}.{lane}.{os.getpid()}", lane=LANE, routes=routes)
+    runtime = Runtime(settings, make_app(settings), worker=f"{ALONE}.{lane}.{os.getpid()}", lane=ALONE, routes=routes)
     runtime.start()
     return runtime
 

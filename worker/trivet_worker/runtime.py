@@ -11,6 +11,7 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.leases import ALONE
 from trivet_tasks.store.schema_version import ensure
 from trivet_worker.alone import Alone
 from trivet_worker.chunk_run import ChunkRunner
@@ -22,7 +23,7 @@ from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.slots import Slots
 
-GATHER_S = {"realtime": 0.0, "bulk": 0.01, "alone": 0.0}
+GATHER_S = {"realtime": 0.0, "bulk": 0.01, ALONE: 0.0}
 """How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
 
 
@@ -57,7 +58,7 @@ class Runtime:
             on_cancel=self._flights.cancel,
         )
         # a process for suspects does not hand them on
-        self._alone = None if lane == "alone" else Alone(settings, self._store, fleet.limits, lane=lane, routes=routes)
+        self._alone = None if lane == ALONE else Alone(settings, self._store, fleet.limits, lane=lane, routes=routes)
         self._chunks = ChunkRunner(
             settings,
             self._store,

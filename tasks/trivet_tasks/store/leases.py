@@ -9,6 +9,9 @@ from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.store.engine import Store
 
+ALONE = "alone"
+"""The lane of a process that a worker starts for suspects: nobody dispatches to it."""
+
 
 class Lease(NamedTuple):
     """A living worker process and what it serves."""
@@ -68,7 +71,10 @@ _LOCK = "SELECT id FROM leases WHERE id = :id"
 _CLOSE = text(f"DELETE FROM leases WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE {_HELD})")
 _RUN_OUT = text("UPDATE leases SET expires_at = 0 WHERE id = :id")
 _LIVING = text(
-    "SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at FROM leases WHERE expires_at >= :now ORDER BY worker"
+    """
+    SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at FROM leases
+     WHERE expires_at >= :now AND lane <> :alone ORDER BY worker
+    """
 )
 
 
@@ -126,8 +132,8 @@ def close(connection: Connection, lease_id: str) -> None:
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:
-    """The worker processes that are alive."""
+    """The worker processes that are alive and serve queues; not those in which suspects run alone."""
     return [
         Lease(row.id, row.worker, row.lane, tuple(orjson.loads(row.routes)), row.slots, row.in_flight, row.trouble, row.started_at)
-        for row in connection.execute(_LIVING, {"now": store.now(connection)})
+        for row in connection.execute(_LIVING, {"now": store.now(connection), "alone": ALONE})
     ]  # fmt: skip
