@@ -4,7 +4,8 @@
 
 Each document is a job of a batch that is named after the folder. Run again, it takes in what is missing and appends the
 results that the file does not hold yet. When documents were added or changed, give another --name: the job's key is
-made of all that decides its answer, so nothing that was submitted before is paid for a second time.
+made of all that decides its answer, so nothing that was submitted before is paid for a second time. What failed can be
+run again with `trivet batch retry`; this script, started once more, then appends the new results.
 """
 
 import argparse
@@ -26,14 +27,14 @@ def requests(documents: list[Path], folder: Path, options: argparse.Namespace) -
         yield {"prompt": prompt, "key": digest, "tags": {"document": document}}
 
 
-def written(out: Path) -> set[str]:
-    """The ids of the results that the file holds. A last line that was cut off is taken away."""
+def written(out: Path) -> set[tuple[str, str]]:
+    """The results that the file holds, by job and how it ended. A last line that was cut off is taken away."""
     if not out.exists():
         return set()
     lines = out.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         out.write_bytes(b"".join(lines := lines[:-1]))
-    return {json.loads(line)["id"] for line in lines}
+    return {(row["id"], row["status"]) for row in map(json.loads, lines)}
 
 
 def main() -> int:
@@ -64,7 +65,7 @@ def main() -> int:
         for number, result in enumerate(batch.results(), start=1):
             print(f"\r{number} of {total}", end="", file=sys.stderr)
             failed += not result.succeeded
-            if result.id not in have:
+            if (result.id, result.status) not in have:
                 line = {
                     "id": result.id, "document": result.tags["document"], "status": result.status, "text": result.text,
                     "error": result.error.message if result.error else None, "cost_usd": str(result.cost_usd),

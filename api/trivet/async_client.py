@@ -59,6 +59,10 @@ class AsyncJob:
         """Stop the job; see `Job.cancel`."""
         return await self._threads.run(self._job.cancel)
 
+    async def retry(self) -> bool:
+        """Run it again; see `Job.retry`."""
+        return await self._threads.run(self._job.retry)
+
 
 class AsyncBatch:
     """Jobs submitted together; see `Batch`."""
@@ -85,6 +89,10 @@ class AsyncBatch:
     async def cancel(self) -> int:
         """Stop the batch; see `Batch.cancel`."""
         return await self._threads.run(self._batch.cancel)
+
+    async def retry(self, failed: bool = True, expired: bool = False) -> int:
+        """Run again what failed; see `Batch.retry`."""
+        return await self._threads.run(self._batch.retry, failed, expired)
 
 
 class AsyncClient:

@@ -1,11 +1,12 @@
-"""A batch as its submitter holds it: progress, results as they come, cancelling."""
+"""A batch as its submitter holds it: progress, results as they come, cancelling, running again what failed."""
 
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from trivet.result import Result, to_result
-from trivet_tasks.store import batches, results
+from trivet_tasks.outcomes import JobState
+from trivet_tasks.store import batches, results, retrying
 from trivet_tasks.store.batches import Progress
 
 if TYPE_CHECKING:
@@ -74,6 +75,39 @@ class Batch:
                 return ended
             ended += len(ids)
             self._connections.tell_finished(ids, [self._id])
+
+    def retry(self, failed: bool = True, expired: bool = False) -> int:
+        """Run again what failed: the same jobs with their ids and keys, behind what the batch has waiting.
+
+        They start anew, with all their rounds and with a deadline as far from now as it was from the submit. Every
+        attempt made before stays with its reason and its cost, and `latency_s` goes on counting from the submit.
+        Who reads `results` on gets the new results after the old ones. Broken off and called again it does the rest.
+
+        Args:
+            failed: those that ended as `failed`.
+            expired: those that ended as `expired`.
+
+        Returns:
+            How many jobs run again.
+
+        Raises:
+            InvalidRequest: the batch was cancelled.
+        """
+        wanted = {JobState.FAILED: failed, JobState.EXPIRED: expired}
+        states = {state for state, want in wanted.items() if want}
+        store, classes = self._connections.store, self._connections.settings.classes
+        with store.read() as connection:
+            upto = retrying.begin_retry(connection, self._id)
+        after = again = 0
+        while True:
+            with store.write() as connection:
+                group = retrying.retry_group(
+                    store, connection, self._id, states, classes=classes, after=after, upto=upto
+                )
+            if group is None:
+                return again
+            after, again = group.last, again + len(group.ids)
+            self._connections.tell_work()
 
     def accept(self) -> None:
         """Run an incomplete batch as it is, without the requests that were not taken."""

@@ -8,6 +8,7 @@ from trivet_tasks.outcomes import END_STATES
 from trivet_tasks.store import results
 from trivet_tasks.store.cancelling import cancel_job
 from trivet_tasks.store.results import JobRow
+from trivet_tasks.store.retrying import retry_job
 
 if TYPE_CHECKING:
     from trivet.connections import Connections
@@ -57,6 +58,21 @@ class Job:
         if cancelled:
             self._connections.tell_finished([self.id])
         return cancelled
+
+    def retry(self) -> bool:
+        """Run a job that failed or expired again, as `Batch.retry` does. False when it ended otherwise or has not ended.
+
+        Raises:
+            InvalidRequest: its batch was cancelled.
+        """
+        store, classes = self._connections.store, self._connections.settings.classes
+        with store.write() as connection:
+            again = retry_job(store, connection, self.id, classes=classes)
+        if again is None:
+            raise NotFound(f"No job has the id {self.id!r}.")
+        if again:
+            self._connections.tell_work()
+        return again
 
     def _ended(self) -> Result | None:
         with self._connections.store.read() as connection:

@@ -105,7 +105,7 @@ def row(state: str, message: str) -> JobRow:
         id="j", key=None, state=state, latency="realtime", model=MODEL, batch=None, created_at=AT, deadline_at=None,
         not_before=None, ended_at=AT + 3, batch_seq=None, round=0, last_outcome=None, last_error=None, tenant=None,
         tags={}, message=None, stop_reason=None, error_outcome="overloaded", error_message=message, route=None,
-        cost_usd=None, latency_s=3.0, cached=False, probe=False,
+        cost_usd=None, latency_s=3.0, cached=False, probe=False, suspect=0, died_alone=0,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`trivet batch`: how batches do, their results, their end."""
+"""`trivet batch`: how batches do, their results, their end, and running again what failed."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, cancelling.")
+group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, cancelling, retrying.")
 
 
 def register(app: typer.Typer) -> None:
@@ -77,6 +77,8 @@ def status(name: Name, as_json: Json = False) -> None:
     if progress.state == "incomplete":
         print_line(f"incomplete: {progress.error}", style="yellow")
         print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
+    for said in _mendable(progress):
+        print_line(said, style="yellow")
 
 
 @group.command()
@@ -119,6 +121,35 @@ def cancel(name: Name, as_json: Json = False) -> None:
         return
     running = f", {progress.running:,} running are being dropped" if progress.running else ""
     print_line(f"{name}: {ended:,} jobs cancelled{running}.")
+
+
+@group.command()
+def retry(
+    name: Name,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Those that failed: what is run again if nothing is said.")
+    ] = False,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Those whose deadline passed; with --failed, both.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run again what failed, and nothing else: the same jobs, with every earlier attempt on record."""
+    from trivet.cli.tables import print_line
+
+    with context.client() as client:
+        batch = client.batch(name)
+        again = batch.retry(failed=failed or not expired, expired=expired)
+        progress = batch.progress()
+    if as_json:
+        context.print_json({**as_object(progress), "retried": again})
+        return
+    if not again:
+        which = "failed or expired" if failed and expired else "expired" if expired else "failed"
+        print_line(f"{name}: no job {which}; nothing runs again.")
+    else:
+        held = "" if progress.state == "open" else f" It does not run yet: trivet batch status {name}"
+        print_line(f"{name}: {_jobs(again)} {'runs' if again == 1 else 'run'} again.{held}")
 
 
 @group.command()
@@ -170,6 +201,22 @@ def print_progress(progress: "Progress", *, speed: float | None = None, left: fl
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {context.seconds(left)} left" if left else "")))
     print_facts(facts)
+
+
+def _mendable(progress: "Progress") -> list[str]:
+    """How to see and run again what did not succeed."""
+    if progress.state == "cancelled":
+        return []
+    return [
+        f"{_jobs(count)} {state}: trivet job list --batch {progress.name} --state {state} says why, "
+        f"trivet batch retry {progress.name} --{state} runs {'it' if count == 1 else 'them'} again"
+        for state, count in (("failed", progress.failed), ("expired", progress.expired))
+        if count
+    ]
+
+
+def _jobs(count: int) -> str:
+    return f"{count:,} job{'' if count == 1 else 's'}"
 
 
 def _speed(client: "Client", name: str) -> float | None:

@@ -1,6 +1,7 @@
-"""`trivet job`: lists of jobs, one job's whole life, its result, its end."""
+"""`trivet job`: lists of jobs, one job's whole life, its result, its end, its next try."""
 
 from dataclasses import asdict
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from trivet.cli import context
 if TYPE_CHECKING:
     from trivet.client import Client
     from trivet.job import Job
-    from trivet_tasks.store.results import AttemptRow, JobRow
+    from trivet_tasks.store.results import AttemptRow, JobRow, RetryRow
 
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
@@ -20,10 +21,14 @@ STATES = ("waiting", "delayed", "dispatched", "running", "succeeded", "failed", 
 
 CALLS = {"probe": "probe", "hedge": "hedge"}
 """What a call is named whose purpose is not the job alone."""
+_LOST = {"unknown": "nobody knows what came of it: its worker died, or what it wrote down was lost"}
+"""What is said of a call of which no provider's words are known."""
+REASON = 100
+"""Characters of a reason in a list."""
 AFTER = 9
 """Characters of the column that says how long after its submit something happened."""
 
-group = typer.Typer(no_args_is_help=True, help="Jobs: lists, one job's whole life, its result, cancelling.")
+group = typer.Typer(no_args_is_help=True, help="Jobs: lists, one job's whole life, its result, cancelling, retrying.")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,18 +54,20 @@ def list_(
     elif not jobs:
         print_line("There is no such job." if state or batch else "There is no job yet.")
     else:
+        reasons = [_reason(job) for job in jobs]
+        why = any(reasons)
         print_table(
             [
                 Column("JOB"), Column("STATE"), Column("CLASS"), Column("BATCH", spare=2, cut=True),
                 Column("KEY", spare=6, cut=True), Column("MODEL", spare=4), Column("ROUTE", spare=3, cut=True),
-                Column("COST", right=True, spare=1), Column("SUBMITTED", spare=5),
+                Column("COST", right=True, spare=1), Column("SUBMITTED", spare=5), *([Column("WHY", cut=True)] if why else ()),
             ],
             [
                 [
                     job.id, job.state, job.latency, job.batch or "", job.key or "", job.model, job.route or "",
-                    context.usd(job.cost_usd) if job.ended_at else "", context.moment(job.created_at),
+                    context.usd(job.cost_usd) if job.ended_at else "", context.moment(job.created_at), *([reason] if why else ()),
                 ]
-                for job in jobs
+                for job, reason in zip(jobs, reasons, strict=True)
             ],
         )  # fmt: skip
 
@@ -72,7 +79,7 @@ def show(
     body: Annotated[bool, typer.Option("--body", help="Show the request too, prompt and all.")] = False,
     as_json: Json = False,
 ) -> None:
-    """A job's whole life in order: accepted, every call with its outcome and cost, its end."""
+    """A job's whole life in order: accepted, every call with its outcome and cost, its end, and each time it ran again."""
     import orjson
 
     from trivet.cli.tables import print_line
@@ -84,14 +91,16 @@ def show(
         store = client._connections.store
         with store.read() as connection:
             calls = results.attempts_of(connection, [row.id])[row.id]
+            before = results.retries_of(connection, row.id)
             request = orjson.loads(bodies.request_body(connection, row.id) or b"null") if body else None
             now = store.now(connection)
         notes = _held_up(client, row)
     if as_json:
         more = {"request": request} if body else {}
-        context.print_json({**_as_object(row), "attempts": [asdict(call) for call in calls], **more})
+        told = {"attempts": [asdict(call) for call in calls], "retries": [asdict(end) for end in before]}
+        context.print_json({**_as_object(row), **told, **more})
     else:
-        _print_life(row, calls, now)
+        _print_life(row, calls, before, now)
         for note in notes:
             print_line(note, style="yellow", indent=AFTER + 2)
         if body:
@@ -140,6 +149,23 @@ def cancel(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
         )
 
 
+@group.command()
+def retry(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
+    """Run a job that failed or expired again: the same job, with every earlier attempt on record."""
+    from trivet.cli.tables import print_line
+
+    with context.client() as client:
+        job = _job(client, job_id, key)
+        again = job.retry()
+        state = job.state
+    if as_json:
+        context.print_json({"id": job.id, "retried": again, "state": state})
+    else:
+        print_line(
+            f"{job.id} runs again." if again else f"{job.id} is {state}: only a job that failed or expired runs again."
+        )
+
+
 def _job(client: "Client", job_id: str | None, key: str | None) -> "Job":
     from trivet_tasks.errors import InvalidRequest
 
@@ -164,23 +190,38 @@ def _as_object(job: "JobRow") -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name != "message"}
 
 
-def _print_life(job: "JobRow", calls: "list[AttemptRow]", now: float) -> None:
+def _print_life(job: "JobRow", calls: "list[AttemptRow]", retries: "list[RetryRow]", now: float) -> None:
     from trivet.cli.tables import print_facts, print_line
 
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
         ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
         ("deadline", context.moment(job.deadline_at)), ("cost", context.usd(job.cost_usd) if job.ended_at else None),
+        ("suspect", _deaths(job)),
     ]  # fmt: skip
     print_facts([(word, value) for word, value in facts if value])
     print_line("")
     _print_step(0.0, f"accepted at {context.moment(job.created_at)}")
+    left = list(retries)
     for number, call in enumerate(calls, start=1):
+        while left and left[0].at <= call.started_at:
+            _print_retry(left.pop(0), job.created_at)
         _print_call(number, call, job.created_at, now)
+    for retry in left:
+        _print_retry(retry, job.created_at)
     if job.ended_at is None:
         _print_step(now - job.created_at, _standing(job, now))
     else:
         _print_step(job.ended_at - job.created_at, _end(job))
+
+
+def _deaths(job: "JobRow") -> str | None:
+    """Which worker processes died with the job in flight."""
+    if not job.suspect:
+        return None
+    processes = "1 worker process" if job.suspect == 1 else f"{job.suspect} worker processes"
+    alone = f", {job.died_alone} of them running nothing else" if job.died_alone else ""
+    return f"{processes} died with it in flight{alone}"
 
 
 def _held_up(client: "Client", job: "JobRow") -> list[str]:
@@ -202,6 +243,11 @@ def _print_step(after_s: float, said: str, *details: str) -> None:
             print_line(detail, style="dim", indent=AFTER + 2)
 
 
+def _print_retry(retry: "RetryRow", created_at: float) -> None:
+    _print_step(retry.ended_at - created_at, _ended_as(retry.state, retry.error_outcome, retry.error_message))
+    _print_step(retry.at - created_at, f"made to run again at {context.moment(retry.at)}")
+
+
 def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) -> None:
     if call.outcome is None:
         outcome = f"runs for {context.seconds(max(0.0, now - call.started_at))}"
@@ -217,7 +263,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     _print_step(
         call.started_at - created_at,
         f"{CALLS.get(call.purpose, 'call')} {number} on {call.route}: {outcome}",
-        call.message or "",
+        call.message or _LOST.get(call.outcome or "", ""),
         f"{tokens}{cost}" if tokens or call.estimated else "",
         f"attempt {call.id}",
         f"request {call.request_id}" if call.request_id else "",
@@ -243,5 +289,15 @@ def _end(job: "JobRow") -> str:
         where = "from the cache" if job.cached else f"on {job.route}"
         stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
         return f"succeeded {where}{stop}"
-    outcome = f" ({job.error_outcome})" if job.error_outcome else ""
-    return f"{job.state}{outcome}: {job.error_message}" if job.error_message else f"{job.state}{outcome}"
+    return _ended_as(job.state, job.error_outcome, job.error_message)
+
+
+def _ended_as(state: str, outcome: str | None, message: str | None) -> str:
+    said = f"{state} ({outcome})" if outcome else state
+    return f"{said}: {message}" if message else said
+
+
+def _reason(job: "JobRow") -> str:
+    """In a few words, why a job did not succeed, or not yet."""
+    message = job.error_message if job.ended_at else job.last_error
+    return shorten(message or job.error_outcome or "", REASON, placeholder=" …")

@@ -1,6 +1,7 @@
 """A file of results, one JSON line each, that a broken run can be gone on with."""
 
 import os
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 
@@ -15,9 +16,9 @@ _BEGIN = b'{"id":"'
 
 
 class ResultsFile:
-    """Appends each job's result once, over any number of runs.
+    """Appends each result once, over any number of runs; a job that was made to run again gets a further line.
 
-    Opening it reads what is there and takes away a last line that was cut off. It holds 16 bytes for each job.
+    Opening it reads what is there and takes away a last line that was cut off. It holds 16 bytes for each line.
 
     Raises:
         InvalidRequest: the file cannot be written, or holds something else.
@@ -30,7 +31,7 @@ class ResultsFile:
         except OSError as error:
             raise InvalidRequest(f"{path}: cannot be written: {error.strerror}.") from None
         try:
-            self._ids = self._read()
+            self._known = self._read()
         except BaseException:
             self._file.close()
             raise
@@ -44,13 +45,13 @@ class ResultsFile:
         self.close()
 
     def __contains__(self, result: Result) -> bool:
-        return bytes.fromhex(result.id) in self._ids
+        return _end_of(result.id, result.status, result.latency_s) in self._known
 
     def write(self, result: Result) -> None:
         """Append a result, unless it is there."""
         if result not in self:
             self._file.write(result_line(result))
-            self._ids.add(bytes.fromhex(result.id))
+            self._known.add(_end_of(result.id, result.status, result.latency_s))
 
     def close(self) -> None:
         """Put everything on disk and close."""
@@ -59,21 +60,27 @@ class ResultsFile:
         self._file.close()
 
     def _read(self) -> set[bytes]:
-        ids: set[bytes] = set()
+        known: set[bytes] = set()
         whole = 0
         for number, line in enumerate(self._file, start=1):
             if not line.endswith(b"\n") and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                 break  # cut off by a break
-            ids.add(self._id_in(line, number))
+            known.add(self._end_in(line, number))
             whole += len(line)
         self._file.seek(whole)
         self._file.truncate()
-        return ids
+        return known
 
-    def _id_in(self, line: bytes, number: int) -> bytes:
+    def _end_in(self, line: bytes, number: int) -> bytes:
         try:
-            return bytes.fromhex(orjson.loads(line)["id"])
+            result = orjson.loads(line)
+            return _end_of(result["id"], result["status"], result["latency_s"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             raise InvalidRequest(
                 f"{self.path}: line {number} is not a result of a job.", hint="Choose another file for the results."
             ) from None
+
+
+def _end_of(job_id: str, status: str, latency_s: float) -> bytes:
+    """What tells one end of a job from another; ValueError when that is no job's id."""
+    return blake2b(bytes.fromhex(job_id) + f"{status} {float(latency_s)!r}".encode(), digest_size=16).digest()

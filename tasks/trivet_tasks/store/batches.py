@@ -12,6 +12,7 @@ from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.outcomes import JobState
 from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.locking import lock_flows
 from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import End, Ended
 
@@ -121,6 +122,7 @@ def chain(digest: str, fingerprints: Sequence[str]) -> str:
 
 def open_batch(connection: Connection, batch_id: int) -> None:
     """Everything has been read: its jobs may run. A batch that was cancelled meanwhile stays so."""
+    lock_flows(connection, batch_id)
     if connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None}).rowcount:
         connection.execute(_HOLD, {"id": batch_id, "held": False})
 
@@ -157,15 +159,9 @@ def id_of(connection: Connection, name: str) -> int:
 
 def begin_cancel(connection: Connection, batch_id: int) -> None:
     """Stop the batch: from here on nothing of it is dispatched, and what runs is asked to stop."""
-    # rows are locked in the order of inserts and finishes: flows, jobs by id, batch
+    lock_flows(connection, batch_id)
     connection.execute(_HOLD, {"id": batch_id, "held": True})
-    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
-    outstanding = text(
-        f"SELECT id FROM jobs WHERE state IN ('dispatched', 'running') AND batch_id = :id ORDER BY id{lock}"
-    )
-    ids = [row.id for row in connection.execute(outstanding, {"id": batch_id})]
-    for at in range(0, len(ids), BULK_ROWS):
-        connection.execute(_ASK, {"ids": ids[at : at + BULK_ROWS]})
+    _ask_outstanding(connection, batch_id)
     connection.execute(_STATE, {"id": batch_id, "state": "cancelled", "error": None})
 
 
@@ -175,7 +171,10 @@ def cancelled_unended(connection: Connection, limit: int) -> list[int]:
 
 
 def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: int = BULK_ROWS) -> list[str]:
-    """End a group of the batch's jobs that no worker holds. Call until it returns none."""
+    """End a group of the batch's jobs that no worker holds. Call until it returns none: those that run are asked then.
+
+    Some may have been claimed at the moment of the cancel, when they were not seen to be under way.
+    """
     living = """
         SELECT id, created_at FROM jobs
          WHERE flow_id IN (SELECT id FROM flows WHERE batch_id = :id) AND ended_at IS NULL AND state <> 'running'
@@ -184,9 +183,24 @@ def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: i
     rows = connection.execute(text(living + store.skip_locked), {"id": batch_id, "limit": limit}).all()
     if not rows:  # none that is free: a dispatcher may be holding the last of them, and would leave them waiting
         rows = connection.execute(text(living + store.for_update), {"id": batch_id, "limit": 1}).all()
+    if not rows:
+        _ask_outstanding(connection, batch_id)
     ended = [Ended(row.id, batch_id, row.created_at, End(JobState.CANCELLED), None) for row in rows]
     end_jobs(connection, ended, store.now(connection))
     return [row.id for row in rows]
+
+
+def _ask_outstanding(connection: Connection, batch_id: int) -> None:
+    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+    outstanding = text(
+        f"""
+        SELECT id FROM jobs
+         WHERE state IN ('dispatched', 'running') AND batch_id = :id AND NOT cancel_requested ORDER BY id{lock}
+        """
+    )
+    ids = [row.id for row in connection.execute(outstanding, {"id": batch_id})]
+    for at in range(0, len(ids), BULK_ROWS):
+        connection.execute(_ASK, {"ids": ids[at : at + BULK_ROWS]})
 
 
 def _progress(connection: Connection, row: Row[Any]) -> Progress:

@@ -12,6 +12,8 @@ from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.locking import lock_flows
+from trivet_tasks.store.ranking import places
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,6 @@ class DirectDispatch:
     until: float
 
 
-_VIRTUAL_NOW = text("SELECT rank FROM virtual_clock WHERE id = 1")
-# start-time fair queueing: a job starts when its share's last one finished, but never in the past
-_ADVANCE_SHARE = text(
-    """
-    INSERT INTO shares (key, finish) VALUES (:key, :now + :span)
-    ON CONFLICT (key) DO UPDATE
-       SET finish = CASE WHEN shares.finish > :now THEN shares.finish ELSE :now END + :span
-    RETURNING finish
-    """
-)
 _OPEN_FLOW = text(
     """
     INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, held, active)
@@ -98,7 +90,9 @@ def insert(
     now = store.now(connection)
     known = _known_keys(connection, [spec.key for spec in specs if spec.key])
     # who does not stand in line takes no place in it
-    ranks = [0.0] * len(specs) if direct else _ranks(connection, specs, classes, batch)
+    name = batch.name if batch else None
+    lines = [(spec.latency, spec.tenant, name) for spec in specs]
+    ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
     flows = _flows(connection, specs, batch)
     first_with: dict[str, int] = {}
     accepted: list[Accepted] = []
@@ -177,29 +171,10 @@ def _same_as_earlier(spec: JobSpec, first: JobSpec, earlier: int, index: int) ->
         )
 
 
-def _ranks(
-    connection: Connection, specs: Sequence[JobSpec], classes: Mapping[Latency, ClassSettings], batch: BatchRef | None
-) -> list[float]:
-    """The rank of each job: where it stands in the one order that all waiting jobs share."""
-    now = connection.execute(_VIRTUAL_NOW).scalar() or 0.0
-    by_share: dict[tuple[str, Latency], list[int]] = {}
-    for index, spec in enumerate(specs):
-        owner = f"tenant {spec.tenant}" if spec.tenant else f"batch {batch.name}" if batch else ""
-        by_share.setdefault((owner, spec.latency), []).append(index)
-    ranks = [0.0] * len(specs)
-    for (owner, latency), indexes in sorted(by_share.items()):
-        step = 1.0 / classes[latency].share
-        span = step * len(indexes)
-        finish = connection.execute(
-            _ADVANCE_SHARE, {"key": f"{latency} {owner}", "now": now, "span": span}
-        ).scalar_one()
-        for position, index in enumerate(indexes):
-            ranks[index] = finish - span + step * position
-    return ranks
-
-
 def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | None) -> dict[str, int]:
     """The flows of the jobs, made active, by signature; their rows are locked in one order everywhere."""
+    if batch:
+        lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
     needs = {_signature(spec, batch): spec for spec in specs}
     return {
         signature: connection.execute(

@@ -33,6 +33,18 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryRow:
+    """How a job had ended before it was made to run again, at `at`. Times are seconds since the epoch."""
+
+    job_id: str
+    at: float
+    ended_at: float
+    state: str
+    error_outcome: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobRow:
     """A job as it stands; the result's fields are None until it has ended."""
 
@@ -62,13 +74,18 @@ class JobRow:
     cached: bool
     probe: bool
     """It is one of Trivet's own probes, not anybody's job."""
+    suspect: int
+    """Worker processes that died with it in flight."""
+    died_alone: int
+    """Those of them that ran nothing else, since it was submitted or last made to run again."""
 
 
 _JOB = """
     SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
            j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
            r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
-           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, f.probe
+           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, f.probe,
+           j.suspect, j.died_alone
       FROM jobs j
       JOIN flows f ON f.id = j.flow_id
       LEFT JOIN batches b ON b.id = j.batch_id
@@ -98,6 +115,9 @@ _ATTEMPTS = (
     )
     .bindparams(bindparam("ids", expanding=True, type_=String()))
     .columns(cost_usd=Usd())
+)
+_RETRIES = text(
+    "SELECT job_id, at, ended_at, state, error_outcome, error_message FROM retries WHERE job_id = :id ORDER BY id"
 )
 
 
@@ -144,6 +164,11 @@ def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[At
     for row in connection.execute(_ATTEMPTS, {"ids": list(ids)}):
         found[row.job_id].append(AttemptRow(**{**row._asdict(), "estimated": bool(row.estimated)}))
     return found
+
+
+def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
+    """How a job ended before, each time it was made to run again, in order."""
+    return [RetryRow(*row) for row in connection.execute(_RETRIES, {"id": job_id})]
 
 
 def _job(row: Row[Any]) -> JobRow:

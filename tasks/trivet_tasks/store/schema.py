@@ -151,7 +151,7 @@ jobs = Table(
     Column("suspect", Integer, nullable=False, server_default=text("0")),
     Column("died_alone", Integer, nullable=False, server_default=text("0")),  # those that ran nothing else
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
-    Column("batch_seq", Integer),  # the how manieth of its batch to end, in order of commit
+    Column("batch_seq", Integer),  # the how manieth end within its batch, in order of commit
     Column("tenant", String(200)),
     Column("tags", Text),  # JSON object
     Column("last_outcome", String(16)),
@@ -190,6 +190,19 @@ job_results = Table(
     Column("latency_s", Double, nullable=False),  # from submit to the end
     Column("cached", Boolean, nullable=False, server_default=text("false")),
 )
+
+retries = Table(  # how a job had ended before it was made to run again; its attempts stay where they are
+    "retries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", String(32), ForeignKey("jobs.id"), nullable=False),
+    Column("at", Double, nullable=False),  # when it was made to run again
+    Column("ended_at", Double, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("error_outcome", String(16)),
+    Column("error_message", Text),
+)
+Index("ix_retries_job", retries.c.job_id)
 
 attempts = Table(  # one row, one provider call; written before the call, settled after it
     "attempts",

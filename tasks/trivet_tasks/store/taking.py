@@ -61,6 +61,7 @@ _TAKE = text(
     """
     UPDATE jobs SET state = 'running', lease_id = :lease_id, attempts = attempts + 1
      WHERE id IN :ids AND (id, take_up) IN :tokens AND state = 'dispatched'
+       AND (deadline_at IS NULL OR deadline_at > :now)
     RETURNING id, take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
               input_estimate, max_tokens, suspect
     """
@@ -94,7 +95,8 @@ def take_up(
     """Take up jobs and write the row of the attempt that each is about to make.
 
     Args:
-        tokens: jobs with the fencing tokens of the message; a job whose token is stale is left out of the answer.
+        tokens: jobs with the fencing tokens of the message; a job whose token is stale, or whose deadline has passed,
+            is left out of the answer.
         attempt_ids: for each token the id of its attempt.
         estimates: for each token the most its call may cost, in USD; what the row says until it is settled.
 
@@ -105,7 +107,7 @@ def take_up(
     living = connection.execute(text(_LIVING_LEASE + hold), {"lease_id": site.lease_id, "now": now})
     if living.one_or_none() is None:
         return []
-    rows = connection.execute(_TAKE, {"lease_id": site.lease_id, **_named(tokens)}).all()
+    rows = connection.execute(_TAKE, {"lease_id": site.lease_id, "now": now, **_named(tokens)}).all()
     if not rows:
         return []
     requests = {row.job_id: row for row in connection.execute(_REQUESTS, {"ids": [row.id for row in rows]})}

@@ -22,3 +22,16 @@ def upgrade() -> None:
         sa.Column("offset", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_table(
+        "retries",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.String(32), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("ended_at", sa.Double(), nullable=False),
+        sa.Column("state", sa.String(10), nullable=False),
+        sa.Column("error_outcome", sa.String(16)),
+        sa.Column("error_message", sa.Text()),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_retries_job", "retries", ["job_id"])
