@@ -1,23 +1,27 @@
-"""Any order of submits, probes, claims, results, deaths, drains, cancels and expiries keeps what must always hold."""
+"""Any order of submits, probes, claims, results, deaths, drains, cancels, expiries and retries keeps what must always hold."""
 
 import os
 import shutil
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
-from sqlalchemy import event
+from sqlalchemy import Row, event, text
 from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
 
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import END_STATES, JobState, Outcome
-from trivet_tasks.store import batches, cancelling, leases, registry
+from trivet_tasks.store import batches, cancelling, leases, registry, retrying
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import BatchRef
+from trivet_tasks.store.retrying import RETRIABLE
 from trivet_tasks.store.schema_version import upgrade
 from trivet_tasks.store.steps import End, Next, Wait
 from trivet_tasks.store.taking import Taken
@@ -59,6 +63,8 @@ class Life(RuleBasedStateMachine):
         self.probes: set[str] = set()
         self.keys = 0
         self.ends: dict[str, tuple[str, int | None]] = {}
+        self.retried: dict[str, int] = defaultdict(int)
+        self.given: dict[int, dict[int, str]] = defaultdict(dict)
         self.numbers: dict[str, int] = defaultdict(int)
 
     def teardown(self) -> None:
@@ -168,6 +174,74 @@ class Life(RuleBasedStateMachine):
             batches.begin_cancel(connection, self.batches[1].id)
             batches.cancel_waiting(self.world.store, connection, self.batches[1].id)
 
+    @rule(which=st.integers(0, 30))
+    def retry_job(self, which: int) -> None:
+        ids = [row.id for row in self.world.sql("SELECT id FROM jobs ORDER BY rowid")]
+        if not ids:
+            return
+        before = self.world.job(ids[which % len(ids)])
+        with self.world.store.write() as connection:
+            batch = connection.execute(
+                text("SELECT state FROM batches WHERE id = :id"), {"id": before.batch_id}
+            ).scalar()
+            again = before.state in RETRIABLE and before.id not in self.probes
+            try:
+                assert retrying.retry_job(self.world.store, connection, before.id, classes=DEFAULTS) is again
+            except InvalidRequest:
+                assert again
+                assert batch == "cancelled"
+                return
+        assert not again or batch != "cancelled"
+        self._runs_again([before.id] if again else [])
+
+    @rule(
+        which=st.sampled_from([0, 1]),
+        states=st.sets(st.sampled_from(sorted(RETRIABLE)), min_size=1),
+        groups=st.integers(1, 3),
+    )
+    def retry_batch(self, which: int, states: set[JobState], groups: int) -> None:
+        """Group by group, and not always to the end."""
+        batch = self.batches[which]
+        before = [
+            job for job in self.world.sql("SELECT * FROM jobs") if job.batch_id == batch.id and job.state in states
+        ]
+        ids: list[str] = []
+        after, whole = 0, False
+        try:
+            with self.world.store.read() as connection:
+                upto = retrying.begin_retry(connection, batch.id)
+            for _ in range(groups):
+                with self.world.store.write() as connection:
+                    group = retrying.retry_group(
+                        self.world.store,
+                        connection,
+                        batch.id,
+                        states,
+                        classes=DEFAULTS,
+                        after=after,
+                        upto=upto,
+                        limit=2,
+                    )
+                if group is None:
+                    whole = True
+                    break
+                after = group.last
+                ids += group.ids
+        except InvalidRequest:
+            assert self.world.progress(batch.name).state == "cancelled"
+            return
+        assert len(ids) == min(len(before), 2 * groups)
+        assert whole is (len(before) <= 2 * (groups - 1))
+        assert set(ids) <= {job.id for job in before}
+        self._runs_again(ids)
+
+    def _runs_again(self, ids: list[str]) -> None:
+        for job_id in ids:
+            job = self.world.job(job_id)
+            assert (job.state, job.batch_seq, job.ended_at, job.round, job.tried) == ("waiting", None, None, 0, "")
+            del self.ends[job_id]
+            self.retried[job_id] += 1
+
     @invariant()
     def what_must_always_hold(self) -> None:
         if not hasattr(self, "world"):
@@ -196,8 +270,32 @@ class Life(RuleBasedStateMachine):
             assert batch.total == len(mine)
             counts = {state: sum(1 for job in mine if job.state == state) for state in END_STATES}
             assert {state: getattr(batch, state) for state in END_STATES} == counts
-            numbers = sorted(job.batch_seq for job in mine if job.state in END_STATES)
-            assert numbers == list(range(1, batch.ended + 1)), "gapless"
+            self._numbers_are_right(batch, mine)
+            costs = self.world.value(
+                """
+                SELECT coalesce(sum(r.cost_usd), 0) FROM job_results r JOIN jobs j ON j.id = r.job_id
+                 WHERE j.batch_id = :id
+                """,
+                id=batch.id,
+            )
+            assert batch.cost_usd == costs, "its cost is that of its ended jobs"
+        ends_before = {
+            row.job_id: row.n for row in self.world.sql("SELECT job_id, count(*) AS n FROM retries GROUP BY job_id")
+        }
+        assert ends_before == self.retried, "every retry is on record"
+
+    def _numbers_are_right(self, batch: Row[Any], mine: list[Row[Any]]) -> None:
+        """Each is given once, in order; they are gapless but for the jobs that were made to run again."""
+        numbers = {job.batch_seq: job.id for job in mine if job.state in END_STATES}
+        assert len(numbers) == batch.ended
+        given = self.given[batch.id]
+        latest = max(given, default=0)
+        for number, job_id in numbers.items():
+            assert given.get(number, job_id) == job_id, "a number is one job's end for ever"
+            assert number in given or number > latest, "who read up to the latest misses nothing"
+        given.update(numbers)
+        assert batch.seq == batch.ended + sum(self.retried.get(job.id, 0) for job in mine)
+        assert sorted(given) == list(range(1, batch.seq + 1)), "gapless"
 
     def _attempts_are_right(self, jobs: dict[str, object]) -> None:
         attempts = self.world.sql("SELECT * FROM attempts")

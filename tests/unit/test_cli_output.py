@@ -240,7 +240,7 @@ def test_the_speed_of_a_batch_comes_from_its_last_endings(store: Store) -> None:
     fill(store)
     with store.write() as connection:
         connection.execute(text("UPDATE jobs SET state = 'succeeded' WHERE batch_id = 1"))
-        connection.execute(text("UPDATE batches SET ended = 5, succeeded = 5 WHERE id = 1"))
+        connection.execute(text("UPDATE batches SET ended = 5, succeeded = 5, seq = 5 WHERE id = 1"))
         for number in range(5):  # one every two seconds, the last of them now
             connection.execute(
                 text("UPDATE jobs SET batch_seq = :seq, ended_at = :at WHERE batch_id = 1 AND fingerprint = :which"),
