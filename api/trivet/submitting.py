@@ -1,12 +1,12 @@
 """Putting jobs in: one job, or a stream of them in groups that can be resumed."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import redis
 
-from trivet_tasks.errors import BrokerUnavailable, InvalidRequest
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.store import batches
@@ -84,27 +84,37 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
         loading = batches.begin_loading(store, connection, name)
     stream = iter(specs)
     _skip_taken(loading, stream)
-    reference = BatchRef(loading.id, name)
     try:
         for group in _groups(stream):
-            with store.write() as connection:
-                insert(store, connection, group, classes=connections.settings.classes, batch=reference)
-                loading = batches.advance(connection, loading, [spec.fingerprint for spec in group])
+            try:
+                loading = _take_in(connections, loading, group)
+            except KeyConflict as error:
+                if error.index:
+                    loading = _take_in(connections, loading, group[: error.index])
+                raise
     except InvalidRequest as error:
         if error.field == "name":  # somebody else's batch now: it is not ours to mark
             raise
         with store.write() as connection:
             batches.mark_incomplete(connection, loading.id, error.message)
-        if not error.hint:
-            error.hint = (
-                f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Mend the request and submit "
-                f"again under the same name, or run it as it is: `trivet batch accept {name}`."
-            )
+        stands = (
+            f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Mend the request and submit "
+            f"again under the same name, or run it as it is: `trivet batch accept {name}`."
+        )
+        error.hint = f"{error.hint} {stands}".strip()
         raise
     with store.write() as connection:
         batches.open_batch(connection, loading.id)
     connections.tell_work()
     return loading.id
+
+
+def _take_in(connections: "Connections", loading: Loading, group: Sequence[JobSpec]) -> Loading:
+    """One transaction: the jobs, and how far the batch has read."""
+    store, batch = connections.store, BatchRef(loading.id, loading.name)
+    with store.write() as connection:
+        insert(store, connection, group, classes=connections.settings.classes, batch=batch, first=loading.taken)
+        return batches.advance(connection, loading, [spec.fingerprint for spec in group])
 
 
 def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> None:

@@ -61,7 +61,11 @@ class InvalidRequest(TrivetError):
 
 
 class KeyConflict(InvalidRequest):
-    """The idempotency key is taken by a job with a different request."""
+    """The idempotency key is taken by a job with a different request. `index` is the request's place in its group."""
+
+    def __init__(self, message: str, *, index: int, hint: str = "") -> None:
+        super().__init__(message, field="key", hint=hint)
+        self.index = index
 
 
 class NotFound(TrivetError):

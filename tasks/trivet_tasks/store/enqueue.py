@@ -59,6 +59,7 @@ _INSERT_JOBS = text(
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
     """
 )
+_MEND = "Use another key, or send the same request."
 _INSERT_REQUESTS = text("INSERT INTO job_requests (job_id, body) VALUES (:id, :body)")
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
 
@@ -72,6 +73,7 @@ def insert(
     batch: BatchRef | None = None,
     direct: DirectDispatch | None = None,
     waits_because: str | None = None,
+    first: int | None = None,
 ) -> list[Accepted]:
     """Insert a group of jobs, in order; a job whose key is known already is not inserted again.
 
@@ -80,6 +82,7 @@ def insert(
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
         direct: dispatch them in the same breath (realtime).
         waits_because: what to say of them if they expire before anything else can be said.
+        first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
 
     Returns:
         One entry per spec, in order.
@@ -99,11 +102,11 @@ def insert(
     rows: list[dict[str, object]] = []
     for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
         if spec.key and spec.key in known:
-            accepted.append(Accepted(_same_request(spec, *known[spec.key], index), existed=True))
+            accepted.append(Accepted(_same_request(spec, *known[spec.key], index, first), existed=True))
             continue
         if spec.key and spec.key in first_with:
             earlier = first_with[spec.key]
-            _same_as_earlier(spec, specs[earlier], earlier, index)
+            _same_as_earlier(spec, specs[earlier], earlier, index, first)
             accepted.append(Accepted(accepted[earlier].id, existed=True))
             continue
         job_id = uuid7().hex
@@ -138,7 +141,7 @@ def insert(
     if rows:
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
         connection.execute(_INSERT_JOBS, sorted(rows, key=lambda row: str(row["key"] or "")))
-        rows, accepted = _drop_lost_races(connection, specs, rows, accepted)
+        rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
     if rows:
         connection.execute(_INSERT_REQUESTS, [{"id": row["id"], "body": row["body"]} for row in rows])
         if batch:
@@ -152,23 +155,29 @@ def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[
     return {key: (job_id, fingerprint) for key, job_id, fingerprint in connection.execute(_BY_KEY, {"keys": keys})}
 
 
-def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int) -> str:
+def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int, first: int | None) -> str:
     if fingerprint != spec.fingerprint:
         raise KeyConflict(
-            f"key: {spec.key!r} (request {index} of its group) is taken by job {job_id}, whose request is a different one.",
-            field="key",
-            hint="Use another key, or send the same request.",
+            f"{_of_request(spec, index, first)} is taken by job {job_id}, whose request is a different one.",
+            index=index,
+            hint=_MEND,
         )
     return job_id
 
 
-def _same_as_earlier(spec: JobSpec, first: JobSpec, earlier: int, index: int) -> None:
-    if first.fingerprint != spec.fingerprint:
+def _same_as_earlier(spec: JobSpec, other: JobSpec, earlier: int, index: int, first: int | None) -> None:
+    if other.fingerprint != spec.fingerprint:
         raise KeyConflict(
-            f"key: {spec.key!r} (request {index} of its group) is taken by request {earlier} of the same group, which is a different one.",
-            field="key",
-            hint="Use another key, or send the same request.",
+            f"{_of_request(spec, index, first)} is taken by request {(first or 0) + earlier}, which is a different one.",
+            index=index,
+            hint=_MEND,
         )
+
+
+def _of_request(spec: JobSpec, index: int, first: int | None) -> str:
+    return (
+        f"key: {spec.key!r}" if first is None and index == 0 else f"key: {spec.key!r} of request {(first or 0) + index}"
+    )
 
 
 def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | None) -> dict[str, int]:
@@ -206,7 +215,11 @@ def _flow_columns(spec: JobSpec) -> dict[str, str]:
 
 
 def _drop_lost_races(
-    connection: Connection, specs: Sequence[JobSpec], rows: list[dict[str, object]], accepted: list[Accepted]
+    connection: Connection,
+    specs: Sequence[JobSpec],
+    rows: list[dict[str, object]],
+    accepted: list[Accepted],
+    first: int | None,
 ) -> tuple[list[dict[str, object]], list[Accepted]]:
     """Another process may have committed the same key since we looked: its job is the one."""
     keys = [str(row["key"]) for row in rows if row["key"]]
@@ -217,7 +230,7 @@ def _drop_lost_races(
     settled = [
         entry
         if spec.key not in owners or entry.id == owners[spec.key][0]
-        else Accepted(_same_request(spec, *owners[spec.key], index), existed=True)
+        else Accepted(_same_request(spec, *owners[spec.key], index, first), existed=True)
         for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True))
     ]
     return [row for row in rows if row["id"] in ours], settled
