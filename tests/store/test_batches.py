@@ -6,7 +6,7 @@ import pytest
 from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
 
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.store import batches, cancelling, dispatching
+from trivet_tasks.store import batches, cancelling, dispatching, leases
 from trivet_tasks.store.batches import Loading
 from trivet_tasks.store.enqueue import BatchRef
 
@@ -138,6 +138,23 @@ def test_cancelling_ends_what_waits_and_asks_what_runs(world: World) -> None:
     assert dispatched
     assert world.take(lease, dispatched) == []
     assert world.value("SELECT count(*) FROM job_results") == 10
+
+
+def test_a_job_taken_up_at_the_moment_of_the_cancel_is_asked_too(world: World) -> None:
+    """A dispatcher had read the flows before they were held, and claims after that."""
+    batch = world.batch("contracts", *specs(2))
+    ids = [row.id for row in world.sql("SELECT id FROM jobs ORDER BY id")]
+    _cancel(world, batch)
+    with world.store.write() as connection:
+        claimed = dispatching.mark_dispatched(connection, ids[:1], ROUTE, 4e9)
+    lease = world.lease()
+    world.take(lease, claimed)
+    with world.store.write() as connection:
+        assert leases.renew(world.store, connection, lease, 1, None, 15.0).cancelled == ()
+    assert _cancel_waiting(world, batch) == ids[1:]
+    assert _cancel_waiting(world, batch) == []
+    with world.store.write() as connection:
+        assert leases.renew(world.store, connection, lease, 1, None, 15.0).cancelled == (ids[0],)
 
 
 def test_cancelling_twice_does_no_harm(world: World) -> None:

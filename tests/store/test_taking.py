@@ -168,3 +168,14 @@ def test_giving_back_under_a_stale_token_does_nothing(world: World) -> None:
     world.dispatch()
     world.give_back(old)
     assert world.states() == {"dispatched": 1}
+
+
+def test_a_job_whose_deadline_passed_in_the_queue_expires_without_an_attempt(world: World) -> None:
+    lease = world.lease()
+    late, good = world.add(spec("late", deadline_at=world.now() + 600), spec("good"))
+    claimed = world.dispatch()
+    world.sql("UPDATE jobs SET deadline_at = 2.0 WHERE id = :id", id=late.id)
+    assert [job.id for job in world.take(lease, claimed)] == [good.id]
+    assert world.value("SELECT count(*) FROM attempts") == 1
+    assert world.expire()[0] == [late.id]
+    assert world.job(late.id).state == "expired"

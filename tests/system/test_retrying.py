@@ -1,0 +1,183 @@
+"""What failed runs again, a life is told in order, cancels take effect at once and book what they cost."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import pytest
+from tests.system.command_line import Said, commands
+
+from trivet import AsyncClient, InvalidRequest
+from trivet.testing import RunningTrivet
+from trivet_tasks.store import results
+
+PROVIDERS = ("anthropic", "bedrock", "vertex")
+TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+CANCELLED_WITHIN_S = 2.0
+BUSY_S = 6.0
+"""What a test grants beyond that, because the machine has other work."""
+
+
+def unique(name: str) -> str:
+    return f"{name}-{time.time_ns()}"
+
+
+@pytest.fixture
+def trivet(
+    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs the command line in this process, as a person would type it."""
+    with commands(str(system.settings.source), monkeypatch, capsys) as run:
+        yield run
+
+
+def refuse_all(system: RunningTrivet) -> None:
+    for provider in PROVIDERS:
+        system.simulator.fault(provider, "context_too_long")
+
+
+def test_a_batch_whose_jobs_failed_is_mended_by_two_commands(
+    system: RunningTrivet, trivet: Callable[..., Said]
+) -> None:
+    name = unique("mended")
+    good = [{"prompt": f"Good {n}", "key": f"{name}/{n}"} for n in range(4)]
+    batch = system.client.submit_many(good, name=name, **TERMS)
+    reader = batch.results(timeout=60)
+    assert [next(reader).status for _ in good] == ["succeeded"] * 4
+    refuse_all(system)
+    batch = system.client.submit_many([*good, *({"prompt": f"Bad {n}"} for n in range(3))], name=name, **TERMS)
+    failed = [next(reader) for _ in range(3)]
+    assert {result.status for result in failed} == {"failed"}
+    system.simulator.clear()
+
+    status = trivet("batch", "status", name).out
+    assert f"3 jobs failed: trivet job list --batch {name} --state failed says why" in status
+    assert f"trivet batch retry {name} --failed runs them again" in status
+    listed = trivet("job", "list", "--batch", name, "--state", "failed")
+    assert listed.out.splitlines()[0].split()[-1] == "WHY"
+    assert len(listed.out.splitlines()) == 4
+    assert all("invalid" in line for line in listed.out.splitlines()[1:])
+
+    assert trivet("batch", "retry", name, "--failed").out == f"{name}: 3 jobs run again.\n"
+    again = [next(reader) for _ in range(3)]  # the same reader, going on
+    assert [result.status for result in again] == ["succeeded"] * 3
+    assert {result.id for result in again} == {result.id for result in failed}
+    for result in again:
+        assert [attempt.outcome for attempt in result.attempts] == ["invalid", "succeeded"]
+    progress = batch.wait(timeout=60)
+    assert (progress.total, progress.succeeded, progress.failed, progress.done) == (7, 7, 0, True)
+    whole = list(batch.results(timeout=60))
+    assert len({result.id for result in whole}) == len(whole) == 7
+    assert progress.cost_usd == sum((result.cost_usd or Decimal(0) for result in whole), Decimal(0))
+    assert "retry" not in trivet("batch", "status", name).out
+    said = trivet("batch", "retry", name)
+    assert (said.code, said.out) == (0, f"{name}: no job failed; nothing runs again.\n")
+    assert trivet("batch", "retry", name, "--json").json["retried"] == 0
+
+
+def test_a_life_is_told_in_order_over_a_retry(system: RunningTrivet, trivet: Callable[..., Said]) -> None:
+    refuse_all(system)
+    key = unique("key")
+    job = system.client.submit("Once more", key=key, **TERMS)
+    first = job.result(timeout=60)
+    assert first.status == "failed"
+    system.simulator.clear()
+    assert trivet("job", "retry", "--key", key).out == f"{job.id} runs again.\n"
+    second = job.result(timeout=60)
+    assert (second.status, second.id, second.key) == ("succeeded", job.id, key)
+    assert second.latency_s > first.latency_s, "from the submit to the new end"
+    life = trivet("job", "show", job.id).out
+    assert first.error is not None
+    words = [
+        "accepted at",
+        f"call 1 on {first.route}: invalid (400)",
+        "failed (invalid): ",
+        "made to run again at",
+        f"call 2 on {second.route}: succeeded",
+        f"succeeded on {second.route}",
+    ]
+    at = [life.index(said) for said in words]
+    assert at == sorted(at), life
+    shown = trivet("job", "show", job.id, "--json").json
+    assert [call["outcome"] for call in shown["attempts"]] == ["invalid", "succeeded"]
+    assert [end["state"] for end in shown["retries"]] == ["failed"]
+    assert "only a job that failed or expired runs again" in trivet("job", "retry", job.id).out
+    assert trivet("job", "retry", job.id, "--json").json == {"id": job.id, "retried": False, "state": "succeeded"}
+    assert job.retry() is False
+
+
+def test_an_expired_job_runs_again_with_its_whole_time(system: RunningTrivet, trivet: Callable[..., Said]) -> None:
+    name = unique("expired")
+    for provider in PROVIDERS:
+        system.simulator.fault(provider, "hang")
+    batch = system.client.submit_many([{"prompt": f"Late {n}"} for n in range(2)], name=name, deadline=2.0, **TERMS)
+    assert batch.wait(timeout=60).expired == 2
+    system.simulator.clear()
+    assert batch.retry() == 0, "none failed"
+    assert f"trivet batch retry {name} --expired" in trivet("batch", "status", name).out
+    assert trivet("batch", "retry", name, "--expired", "--json").json["retried"] == 2
+    progress = batch.wait(timeout=60)
+    assert (progress.expired + progress.succeeded, progress.total) == (2, 2)
+    with system.client._connections.store.read() as connection:
+        for result in batch.results(timeout=60):
+            (before,) = results.retries_of(connection, result.id)
+            row = results.jobs_by_id(connection, [result.id])[result.id]
+            assert before.state == "expired"
+            assert row.deadline_at == pytest.approx(before.at + 2.0, abs=0.01)
+
+
+def test_a_cancelled_batch_is_not_run_again(system: RunningTrivet, trivet: Callable[..., Said]) -> None:
+    name = unique("cancelled")
+    batch = system.client.submit_many([{"prompt": "Later", "not_before": 3600}], name=name, **TERMS)
+    batch.cancel()
+    with pytest.raises(InvalidRequest, match="was cancelled"):
+        batch.retry()
+    said = trivet("batch", "retry", name)
+    assert said.code == 2
+    assert f"The batch {name!r} was cancelled; nothing of it runs again." in " ".join(said.err.split())
+
+
+def test_the_async_client_retries_too(system: RunningTrivet) -> None:
+    refuse_all(system)
+
+    async def main() -> list[object]:
+        async with AsyncClient(settings=system.settings) as client:
+            batch = await client.submit_many([{"prompt": "One"}, {"prompt": "Two"}], **TERMS)
+            job = await client.submit("Three", **TERMS)
+            before = [(await batch.wait(60)).failed, (await job.result(60)).status]
+            system.simulator.clear()
+            again = [await batch.retry(), await job.retry(), await batch.retry()]
+            return [*before, *again, (await batch.wait(60)).succeeded, (await job.result(60)).status]
+
+    assert asyncio.run(main()) == [2, "failed", 2, True, 0, 2, "succeeded"]
+
+
+@pytest.mark.parametrize("whole_batch", [False, True], ids=["job", "batch"])
+def test_what_runs_is_dropped_within_two_seconds_and_its_cost_is_booked(
+    system: RunningTrivet, whole_batch: bool
+) -> None:
+    for provider in PROVIDERS:
+        system.simulator.fault(provider, "hang")
+    calls = len(system.simulator.calls())
+    # a class whose calls would go on for minutes
+    batch = system.client.submit_many([{"prompt": "Never"}], name=unique("drop"), latency="async", **TERMS)
+    system.simulator.wait_for_calls(calls + 1, 60, of="started")
+    (row,) = system.client.jobs(batch=batch.name)
+    job = system.client.job(row.id)
+    asked = time.monotonic()
+    if whole_batch:
+        batch.cancel()
+    else:
+        assert job.cancel() is True
+    result = job.result(timeout=60)
+    took_s = time.monotonic() - asked
+    assert result.status == "cancelled"
+    assert took_s < CANCELLED_WITHIN_S + BUSY_S, took_s
+    (attempt,) = result.attempts
+    assert (attempt.outcome, attempt.estimated) == ("cancelled", True)
+    assert attempt.cost_usd
+    assert attempt.cost_usd > 0, "what it may have cost at most"
+    progress = batch.wait(timeout=60)
+    assert (progress.cancelled, progress.done) == (1, True)
+    print(f"dropped after {took_s:.2f} s")  # noqa: T201
