@@ -64,8 +64,9 @@ def main() -> int:
             print(f"{len(documents) - total} were submitted before under another name", file=sys.stderr)
         for number, result in enumerate(batch.results(), start=1):
             print(f"\r{number} of {total}", end="", file=sys.stderr)
-            failed += not result.succeeded
-            if (result.id, result.status) not in have:
+            lost = result.pruned and (result.id, result.status) not in have
+            failed += result.status != "succeeded" or lost
+            if (result.id, result.status) not in have and not lost:
                 line = {
                     "id": result.id, "document": result.tags["document"], "status": result.status, "text": result.text,
                     "error": result.error.message if result.error else None, "cost_usd": str(result.cost_usd),

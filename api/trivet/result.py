@@ -14,6 +14,8 @@ from trivet_tasks.store.results import AttemptRow, JobRow
 LONGEST_WORDS = 160
 """Characters of what each of several routes said; the attempts have the whole."""
 
+PRUNED = "Its result was pruned."
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -59,10 +61,12 @@ class Result:
     tags: dict[str, str]
     raw: bytes | None = field(repr=False, default=None)
     """The provider's answer as JSON, as it came."""
+    pruned: bool = False
+    """The job ended as `status` says, but its answer, or the words of its error, are not kept any more."""
 
     @cached_property
     def message(self) -> dict[str, Any] | None:
-        """The message of the Messages API, or None when the job did not succeed."""
+        """The message of the Messages API, or None when the job did not succeed or its result was pruned."""
         return None if self.raw is None else dict(orjson.loads(self.raw))
 
     @property
@@ -78,15 +82,15 @@ class Result:
 
     @property
     def succeeded(self) -> bool:
-        """True when there is a message."""
-        return self.status == "succeeded"
+        """True when there is a message. Of a job that succeeded and whose result was pruned there is none."""
+        return self.status == "succeeded" and not self.pruned
 
 
 def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
     """The result of a job that has ended."""
     error = None
     if row.state != "succeeded":
-        said = row.error_message or f"The job was {row.state}."
+        said = row.error_message or (PRUNED if row.pruned else f"The job was {row.state}.")
         error = JobError(row.error_outcome, f"{said}{_asked_before(attempts)}")
     return Result(
         id=row.id,
@@ -107,6 +111,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
         latency_s=row.latency_s or 0.0,
         tags=row.tags,
         raw=row.message,
+        pruned=row.pruned,
     )
 
 

@@ -88,8 +88,10 @@ def results(
 ) -> None:
     """Print the results as JSON Lines, in the order the jobs end; failures are lines too."""
     from trivet.cli.result_json import result_line
+    from trivet.cli.tables import print_error
     from trivet_tasks.errors import BatchIncomplete, ResultTimeout
 
+    pruned = 0
     with context.client() as client:
         batch = client.batch(name)
         progress = batch.progress()
@@ -101,10 +103,13 @@ def results(
         try:
             for result in batch.results(timeout=0 if now else None):
                 sys.stdout.buffer.write(result_line(result))
+                pruned += result.pruned
         except ResultTimeout:
             pass
         finally:
             sys.stdout.buffer.flush()
+    if pruned:
+        print_error(f"{pruned:,} of these results were pruned: their lines have no text.", style="yellow")
 
 
 @group.command()

@@ -144,8 +144,17 @@ def _wait(batch: "Batch", results: "ResultsFile | None") -> "Progress":
 
 
 def _write(batch: "Batch", results: "ResultsFile") -> None:
+    """Write every result, but for those that are not kept any more: a line without text would be no result."""
+    from trivet.cli.tables import print_error
+
+    missing = 0
     for result in batch.results():
-        results.write(result)
+        if not result.pruned:
+            results.write(result)
+        elif result not in results:
+            missing += 1
+    if missing:
+        print_error(f"{missing:,} results were pruned and are not in {results.path}.")
 
 
 def _watch(batch: "Batch", advance: Advance, done: threading.Event) -> None:

@@ -1,10 +1,10 @@
-"""`trivet db`: the schema of the database."""
+"""`trivet db`: the schema of the database, and keeping house in it."""
 
 from typing import Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import context, db_prune
 from trivet_tasks.store import schema_version
 from trivet_tasks.store.engine import Store
 
@@ -13,9 +13,10 @@ _JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="The schema of the database.", no_args_is_help=True)
+    group = typer.Typer(help="The schema of the database, and keeping house in it.", no_args_is_help=True)
     group.command()(upgrade)
     group.command()(version)
+    group.command()(db_prune.prune)
     app.add_typer(group, name="db")
 
 

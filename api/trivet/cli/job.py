@@ -103,7 +103,9 @@ def show(
         _print_life(row, calls, before, now)
         for note in notes:
             print_line(note, style="yellow", indent=AFTER + 2)
-        if body:
+        if body and request is None:
+            print_line("Its request was pruned.", style="yellow")
+        elif body:
             print("\n" + orjson.dumps(request, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
 
 
@@ -285,6 +287,10 @@ def _standing(job: "JobRow", now: float) -> str:
 
 
 def _end(job: "JobRow") -> str:
+    return _ended(job) + ("; its result was pruned" if job.pruned else "")
+
+
+def _ended(job: "JobRow") -> str:
     if job.state == "succeeded":
         where = "from the cache" if job.cached else f"on {job.route}"
         stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""

@@ -13,6 +13,7 @@ def result_line(result: Result) -> bytes:
         "id": result.id,
         "key": result.key,
         "status": result.status,
+        "pruned": result.pruned,
         "error": None if result.error is None else {"outcome": result.error.outcome, "message": result.error.message},
         "text": result.text if result.succeeded else None,
         "stop_reason": result.stop_reason,

@@ -24,6 +24,23 @@ def span_or_moment(given: str | None) -> float | str | None:
     return given if seconds is None else seconds
 
 
+def age_s(option: str, given: str) -> float:
+    """Seconds of an age such as `30d`. Its unit must be named: what is deleted does not hang on a guess.
+
+    Raises:
+        InvalidRequest: it is not a span, or a number without a unit.
+    """
+    seconds = span_s(given)
+    if seconds is None or given.strip()[-1].isdigit():
+        unit = "" if seconds is None else ": days, hours?"
+        raise InvalidRequest(
+            f"{option}: {given!r} is not a span of time{unit}.",
+            field=option.lstrip("-").replace("-", "_"),
+            hint="Use 30d, 12h, 90m or 4w.",
+        )
+    return seconds
+
+
 def since(given: str, now: float | None = None) -> float:
     """The moment that `--since` means, in seconds since the epoch. A moment without a time zone is UTC.
 

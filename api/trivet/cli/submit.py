@@ -97,6 +97,9 @@ def print_result(result: "Result", *, as_json: bool) -> None:
     elif result.succeeded:
         print(result.text)  # noqa: T201
         print_line(_came_from(result), style="dim")
+    elif result.pruned:
+        print_error(f"trivet: job {result.id} {_ENDED[result.status]}; its result was pruned.")
+        print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
     else:
         said = f"{result.error.outcome}: {result.error.message}" if result.error and result.error.outcome else ""
         said = said or (result.error.message if result.error else "")
@@ -118,7 +121,7 @@ def read_tags(given: list[str] | None) -> dict[str, str] | None:
     return tags or None
 
 
-_ENDED = {"failed": "failed", "expired": "expired", "cancelled": "was cancelled"}
+_ENDED = {"succeeded": "succeeded", "failed": "failed", "expired": "expired", "cancelled": "was cancelled"}
 
 
 def _came_from(result: "Result") -> str:

@@ -41,11 +41,12 @@ _BOOK = text("UPDATE job_results SET cost_usd = :cost WHERE job_id = :id").bindp
 _BOOK_BATCH = text("UPDATE batches SET cost_usd = cost_usd + :more WHERE id = :id").bindparams(
     bindparam("more", type_=Usd())
 )
+# a worker from before schema 0003 numbers by `ended` and leaves `seq` where it is: none of its numbers comes again
 _COUNT = text(
     """
     UPDATE batches SET ended = ended + :ended, succeeded = succeeded + :succeeded, failed = failed + :failed,
                        expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost,
-                       seq = seq + :ended
+                       seq = CASE WHEN seq > ended THEN seq ELSE ended END + :ended
      WHERE id = :id
     RETURNING seq
     """
@@ -60,7 +61,7 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
     """
     if not ended:
         return ()
-    costs = _costs(connection, [e.job_id for e in ended])
+    costs = costs_of(connection, [e.job_id for e in ended])
     sequence = _count(connection, ended, costs)
     connection.execute(
         _END,
@@ -100,7 +101,7 @@ def book_late(connection: Connection, ids: Sequence[str]) -> None:
 
     The caller holds the jobs' rows.
     """
-    costs = _costs(connection, ids)
+    costs = costs_of(connection, ids)
     more: dict[int, Decimal] = {}
     for row in connection.execute(_BOOKED, {"ids": list(ids)}).all():
         cost = costs.get(row.job_id, Decimal(0))
@@ -111,7 +112,8 @@ def book_late(connection: Connection, ids: Sequence[str]) -> None:
         connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
 
 
-def _costs(connection: Connection, ids: Sequence[str]) -> dict[str, Decimal | None]:
+def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Decimal | None]:
+    """What the calls of jobs cost, USD; None where one is unpriced. Jobs without calls are left out."""
     return {
         row.job_id: None if row.unpriced else row.cost or Decimal(0)
         for row in connection.execute(_COSTS, {"ids": list(ids)})

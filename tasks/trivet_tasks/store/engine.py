@@ -56,9 +56,13 @@ class Store:
             unreferenced: for deleting rows that, as the caller made sure, nothing refers to: SQLite does not look
                 again. Where only a partial index could tell, it would read a whole table under the write lock.
         """
-        with self._translated(), self._writing.connect() as connection:
-            with _unreferenced(connection) if unreferenced and self.sqlite else nullcontext(), connection.begin():
-                yield connection
+        with (
+            self._translated(),
+            self._writing.connect() as connection,
+            _unreferenced(connection) if unreferenced and self.sqlite else nullcontext(),
+            connection.begin(),
+        ):
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -1,13 +1,14 @@
 """Reading what became of jobs: results, whole lives, lists."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Row, String, bindparam, text
 
+from trivet_tasks.store.ending import costs_of
 from trivet_tasks.store.schema import Usd
 
 
@@ -78,6 +79,8 @@ class JobRow:
     """Worker processes that died with it in flight."""
     died_alone: int
     """Those of them that ran nothing else, since it was submitted or last made to run again."""
+    pruned: bool = False
+    """It has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
 
 
 _JOB = """
@@ -85,7 +88,8 @@ _JOB = """
            j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
            r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
            r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, f.probe,
-           j.suspect, j.died_alone
+           j.suspect, j.died_alone,
+           j.ended_at IS NOT NULL AND r.job_id IS NULL AS pruned
       FROM jobs j
       JOIN flows f ON f.id = j.flow_id
       LEFT JOIN batches b ON b.id = j.batch_id
@@ -123,13 +127,13 @@ _RETRIES = text(
 
 def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
     """Jobs by id; those that do not exist are left out."""
-    return {row.id: _job(row) for row in connection.execute(_BY_ID, {"ids": list(ids)})}
+    return {job.id: job for job in _jobs(connection, connection.execute(_BY_ID, {"ids": list(ids)}))}
 
 
 def job_by_key(connection: Connection, key: str) -> JobRow | None:
     """The job of an idempotency key."""
-    row = connection.execute(_BY_KEY, {"key": key}).one_or_none()
-    return _job(row) if row else None
+    found = _jobs(connection, connection.execute(_BY_KEY, {"key": key}))
+    return found[0] if found else None
 
 
 def ended_among(connection: Connection, ids: Sequence[str]) -> set[str]:
@@ -140,7 +144,7 @@ def ended_among(connection: Connection, ids: Sequence[str]) -> set[str]:
 def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
     """Ended jobs of a batch in the order they ended, those after number `after`."""
     parameters = {"batch_id": batch_id, "after": after, "limit": limit}
-    return [_job(row) for row in connection.execute(_BATCH_PAGE, parameters)]
+    return _jobs(connection, connection.execute(_BATCH_PAGE, parameters))
 
 
 def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | None, limit: int) -> list[JobRow]:
@@ -152,10 +156,8 @@ def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | No
         conditions.append("j.batch_id = :batch_id")
     statement = text(_RECENT.format(conditions=" AND ".join(conditions))).columns(cost_usd=Usd())
     given: dict[str, Any] = {"state": state, "batch_id": batch_id}
-    return [
-        _job(row)
-        for row in connection.execute(statement, {**parameters, **{k: v for k, v in given.items() if v is not None}})
-    ]
+    given = {name: value for name, value in given.items() if value is not None}
+    return _jobs(connection, connection.execute(statement, {**parameters, **given}))
 
 
 def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[AttemptRow]]:
@@ -171,10 +173,21 @@ def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
     return [RetryRow(*row) for row in connection.execute(_RETRIES, {"id": job_id})]
 
 
+def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:
+    found = [_job(row) for row in rows]
+    pruned = [job.id for job in found if job.pruned]
+    costs = costs_of(connection, pruned) if pruned else {}
+    return [replace(job, cost_usd=costs.get(job.id, Decimal(0))) if job.pruned else job for job in found]
+
+
 def _job(row: Row[Any]) -> JobRow:
     values = row._asdict()
     values["tags"] = orjson.loads(row.tags) if row.tags else {}
     values["message"] = bytes(row.message) if row.message is not None else None
     values["cached"] = bool(row.cached)
     values["probe"] = bool(row.probe)
+    values["pruned"] = bool(row.pruned)
+    if values["pruned"]:
+        values["error_outcome"] = row.last_outcome if row.state != "succeeded" else None
+        values["latency_s"] = max(0.0, row.ended_at - row.created_at)
     return JobRow(**values)
