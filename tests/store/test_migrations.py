@@ -1,6 +1,9 @@
 """A database of an earlier version, with work in it, brought to the newest."""
 
+import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -9,13 +12,15 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 from tests.postgres import PostgresServer
-from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec
+from tests.store.world import DEADLINE_S, MODEL, OTHER_ROUTE, ROUTE, InThread, World, spec
 
-from trivet_tasks.errors import SchemaMismatch
-from trivet_tasks.store import health, schema_version
+from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
+from trivet_tasks.store import health, schema_version, upgrading
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.enqueue import BatchRef
 from trivet_tasks.store.schema import metadata
 
 FIRST = "0001"
@@ -135,3 +140,120 @@ def test_sqlite_of_the_first_version_upgrades_itself_and_postgresql_is_asked_for
     assert f"has schema {FIRST}; this Trivet works with {schema_version.NEWEST}" in str(caught.value)
     assert "`trivet db upgrade`" in caught.value.hint
     assert schema_version.version(old.store) == FIRST, "nothing of it was done"
+
+
+@pytest.fixture
+def old_postgres(postgres_server: PostgresServer) -> Iterator[World]:
+    """A PostgreSQL database at the first version, with work in it."""
+    world = _at_first(postgres_server.create_database("online"))
+    yield world
+    world.store.close()
+    postgres_server.drop_database("online")
+
+
+class Writers:
+    """Workers of the first version that go on writing, by its statements."""
+
+    def __init__(self, world: World, count: int) -> None:
+        self._world = world
+        self._stopping = threading.Event()
+        self._commits = [0] * count
+        self._works = [InThread(partial(self._run, number)) for number in range(count)]
+
+    @property
+    def commits(self) -> int:
+        return sum(self._commits)
+
+    def _run(self, number: int) -> None:
+        while not self._stopping.is_set():
+            job_id = f"{number:08d}{self._commits[number]:024d}"
+            self._world.sql(
+                """INSERT INTO jobs (id, batch_id, flow_id, fingerprint, state, rank, created_at, input_estimate, max_tokens)
+                   VALUES (:id, 1, 1, 'f', 'waiting', 1, 1000, 5, 100)""",
+                id=job_id,
+            )
+            self._world.sql("UPDATE flows SET active = true WHERE id = 1")
+            self._world.sql("UPDATE jobs SET state = 'dispatched', take_up = take_up + 1 WHERE id = :id", id=job_id)
+            self._commits[number] += 1
+
+    def wait_for(self, more: int) -> None:
+        aim, deadline = self.commits + more, time.monotonic() + DEADLINE_S
+        while self.commits < aim:
+            assert time.monotonic() < deadline, "the workers are held up"
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for work in self._works:
+            work.result()
+
+
+def until_a_table_is_waited_for(world: World) -> None:
+    waiting = """SELECT count(*) FROM pg_stat_activity
+                  WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'relation'"""
+    deadline = time.monotonic() + DEADLINE_S
+    while world.value(waiting) == 0:
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.005)
+
+
+def test_an_upgrade_does_not_hold_up_workers_behind_a_long_transaction(
+    old_postgres: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = old_postgres
+    monkeypatch.setattr(upgrading, "PAUSE_S", (0.05, 0.1))
+    other = Store(world.store.url)
+    writers = Writers(world, 2)
+    try:
+        with world.store.write() as connection:  # a backup, say: it reads, and does not come to its end
+            connection.execute(text("SELECT count(*) FROM jobs"))
+            upgrade = InThread(lambda: schema_version.upgrade(other))
+            for _ in range(3):
+                until_a_table_is_waited_for(world)
+                writers.wait_for(20)
+            assert not upgrade.over
+            assert schema_version.version(world.store) == "0002", "what needs no lock of its is done"
+        assert upgrade.result() == (FIRST, schema_version.NEWEST)
+        writers.wait_for(20)  # who knows nothing of the new columns goes on
+    finally:
+        writers.stop()
+        other.close()
+    assert schema_version.version(world.store) == schema_version.NEWEST
+    assert world.value("SELECT count(*) FROM jobs WHERE died_alone = 0") == writers.commits + 3
+
+
+def test_an_upgrade_that_never_gets_its_locks_names_who_holds_them(
+    old_postgres: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = old_postgres
+    monkeypatch.setattr(upgrading, "PAUSE_S", (0.01, 0.01))
+    monkeypatch.setattr(upgrading, "GIVE_UP_S", 0.0)
+    with world.store.write() as connection:
+        connection.execute(text("SET LOCAL application_name = 'nightly backup'"))
+        connection.execute(text("SELECT count(*) FROM jobs"))
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with pytest.raises(StoreUnavailable) as caught:
+            schema_version.upgrade(world.store)
+    assert f"process {pid} (nightly backup)" in str(caught.value)
+    assert "could not be brought to 0003" in str(caught.value)
+    assert "`trivet db upgrade` again" in caught.value.hint
+    assert schema_version.upgrade(world.store) == ("0002", schema_version.NEWEST)
+
+
+def test_numbers_of_a_batch_do_not_come_twice_while_older_workers_run(old: World) -> None:
+    """They number by `ended` and know nothing of `seq`."""
+    schema_version.upgrade(old.store)
+    lease = old.lease()
+    old.rescue()
+    jobs = old.take(lease, old.dispatch())
+    assert old.end(lease, jobs[:1]).refused == ()
+    # what a worker of the version before does when a job ends
+    seq = old.value("UPDATE batches SET ended = ended + 1, succeeded = succeeded + 1 WHERE id = 1 RETURNING ended")
+    old.sql(f"UPDATE jobs SET state = 'succeeded', batch_seq = {seq}, ended_at = 2 WHERE id = :id", id=jobs[1].id)
+    reference = BatchRef(1, "contracts")
+    old.add(spec("one more"), batch=reference)
+    old.open(reference)
+    last = old.take(lease, old.dispatch())
+    assert old.end(lease, last).refused == ()
+    numbers = [row.batch_seq for row in old.sql("SELECT batch_seq FROM jobs ORDER BY batch_seq")]
+    assert numbers == [1, 2, 3, 4]

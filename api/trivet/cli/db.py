@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from trivet.cli import context, db_prune
+from trivet.cli.progress import spinner
 from trivet_tasks.store import schema_version
 from trivet_tasks.store.engine import Store
 
@@ -21,10 +22,11 @@ def register(app: typer.Typer) -> None:
 
 
 def upgrade(as_json: _JSON = False) -> None:
-    """Bring the database to the schema this Trivet works with; a new database is filled."""
+    """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
     store = Store(context.settings().store_url)
     try:
-        before, after = schema_version.upgrade(store)
+        with spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
+            before, after = schema_version.upgrade(store)
     finally:
         store.close()
     if as_json:

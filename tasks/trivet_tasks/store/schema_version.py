@@ -6,6 +6,7 @@ from sqlalchemy import inspect, text
 from trivet_tasks.errors import SchemaMismatch
 from trivet_tasks.store import clock
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.upgrading import upgrade_from
 
 NEWEST = "0003"
 """The schema version this Trivet works with: the last of `migrations/versions`."""
@@ -16,8 +17,12 @@ _VERSION_TABLE = "alembic_version"
 def upgrade(store: Store) -> tuple[str | None, str]:
     """Bring the database to the newest schema. Returns (version before, version after). Safe to run twice at once.
 
+    Workers may run meanwhile. A step may only add what they need not know of: those of the version before go on
+    until they are replaced, and nothing but a start looks at the version.
+
     Raises:
         SchemaMismatch: the database is from a newer Trivet.
+        StoreUnavailable: it does not answer, or others never let go of its tables.
     """
     if store.path is not None:
         with FileLock(f"{store.path}.migrate.lock"):
@@ -70,10 +75,7 @@ def _upgrade(store: Store) -> str | None:
     before = version(store)
     if before != NEWEST:
         _refuse_newer(store, before)
-        from trivet_tasks.store.migrations.run import to_newest  # loads Alembic, which nobody else needs
-
-        with store.write() as connection:
-            to_newest(connection)
+        upgrade_from(store, before)
     return before
 
 

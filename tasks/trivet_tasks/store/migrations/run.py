@@ -8,16 +8,17 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 
-def to_newest(connection: Connection) -> None:
-    """Migrate in the caller's transaction."""
+def steps(version: str | None) -> list[str]:
+    """The steps that lie after a version, in order; all of them for an empty database."""
+    script = ScriptDirectory.from_config(_config())
+    return [step.revision for step in script.iterate_revisions("head", version or "base")][::-1]
+
+
+def run_step(connection: Connection, step: str) -> None:
+    """Migrate to this step in the caller's transaction; nothing when another has done so meanwhile."""
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-def head() -> str | None:
-    """The last of the numbered steps."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    command.upgrade(config, step)
 
 
 def _config() -> Config:
