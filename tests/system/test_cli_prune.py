@@ -1,0 +1,99 @@
+"""`trivet db prune` beside a running Trivet, and what people are told of pruned jobs."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.system.command_line import Said, commands
+
+from trivet.client import Client
+from trivet.testing import RunningTrivet
+
+TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+
+
+@pytest.fixture
+def trivet(
+    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs the command line in this process."""
+    with commands(str(system.settings.source), monkeypatch, capsys) as run:
+        yield run
+
+
+def test_pruned_jobs_say_so_and_cost_what_they_cost(trivet: Callable[..., Said], tmp_path: Path) -> None:
+    name = f"old-{time.time_ns()}"
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text(
+        "".join(f"{json.dumps({'prompt': f'{n} of {name}', 'key': f'{name}/{n}', **TERMS})}\n" for n in range(3))
+    )
+    out = tmp_path / "results.jsonl"
+    assert trivet("bulk", str(requests), "--name", name, "--wait").code == 0
+    ids = [line["id"] for line in trivet("batch", "results", name).lines]
+    costs = trivet("costs", "--by", "batch,route,outcome,day", "--json").json
+    total, rows = costs["total"], costs["rows"]
+
+    would = trivet("db", "prune", "--older-than", "0s", "--dry-run", "--json").json
+    assert would["dry_run"]
+    assert min(would["pruned"]["bodies"], would["pruned"]["results"]) >= 3
+    assert not trivet("batch", "results", name).lines[0]["pruned"]
+    done = trivet("db", "prune", "--older-than", "0s", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert done.json["pruned"]["bodies"] >= would["pruned"]["bodies"]
+    assert (done.json["pruned"]["jobs"], done.json["complete"]) == (0, True)
+    said = trivet("db", "prune", "--older-than", "0s", "--keep-results").out.split()
+    assert said[0] == "Deleted,"
+    assert "results" not in said
+
+    costs = trivet("costs", "--by", "batch,route,outcome,day", "--json").json
+    assert [row for row in costs["rows"] if row["batch"] == name] == [row for row in rows if row["batch"] == name]
+    assert costs["total"]["jobs"] >= total["jobs"]
+    results = trivet("batch", "results", name)
+    assert [line["id"] for line in results.lines] == ids
+    assert all(line["pruned"] and line["status"] == "succeeded" and line["text"] is None for line in results.lines)
+    assert "3 of these results were pruned" in results.err
+    result = trivet("job", "result", ids[0])
+    assert result.code == 1
+    assert result.out == ""
+    assert f"job {ids[0]} succeeded; its result was pruned." in result.err
+    shown = trivet("job", "show", ids[0], "--body")
+    assert "its result was pruned" in shown.out
+    assert "Its request was pruned." in shown.out
+    assert trivet("job", "show", ids[0], "--json").json["pruned"] is True
+    # the same keys and the same batch again: nothing runs twice, and nothing is passed off as a result
+    again = trivet("bulk", str(requests), "--name", f"{name}-again", "--json").json
+    assert again["total"] == 0
+    written = trivet("bulk", str(requests), "--name", name, "--out", str(out))
+    assert written.code == 0
+    assert out.read_text() == ""
+    assert "3 results were pruned" in written.err
+
+
+def test_a_pruned_result_in_python(trivet: Callable[..., Said], system: RunningTrivet) -> None:
+    with Client(settings=system.settings) as client:
+        job = client.submit("hello", latency="realtime", **TERMS)
+        was = job.result(timeout=30)
+        assert (was.succeeded, was.pruned) == (True, False)
+        assert trivet("db", "prune", "--older-than", "0s").code == 0
+        result = client.job(job.id).result(timeout=30)
+        assert (result.status, result.pruned, result.error) == ("succeeded", True, None)
+        assert (result.text, result.message, result.usage, result.succeeded) == ("", None, {}, False)
+        assert (result.cost_usd, result.route, len(result.attempts)) == (was.cost_usd, was.route, len(was.attempts))
+        assert result.latency_s == pytest.approx(was.latency_s, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--older-than", "30"), "--older-than: '30' is not a span of time: days, hours?"),
+        (("--older-than", "soon"), "--older-than: 'soon' is not a span of time. Use 30d"),
+        (("--older-than", "30d", "--attempts-older-than", "7d"), "--attempts-older-than: 7d is shorter than"),
+        ((), "--older-than"),
+    ],
+)
+def test_ages_that_are_no_ages(trivet: Callable[..., Said], arguments: tuple[str, ...], said: str) -> None:
+    found = trivet("db", "prune", *arguments)
+    assert found.code == 2
+    assert said in found.err
