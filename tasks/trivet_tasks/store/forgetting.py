@@ -49,7 +49,9 @@ _OF_BATCHES = {
 }
 # why a route is drained stays readable as long as it may be
 _OLD_EVENTS = """
-    events WHERE at < :before AND id NOT IN (SELECT max(id) FROM events WHERE kind = 'route drained' GROUP BY route)
+    events WHERE at < :before
+       AND NOT (kind = 'route drained' AND NOT EXISTS (
+                SELECT 1 FROM events e WHERE e.kind = 'route drained' AND e.route = events.route AND e.id > events.id))
 """
 # who is behind the clock starts at the clock, as one does who has no row
 _STALE_SHARES = "shares WHERE finish <= (SELECT rank FROM virtual_clock WHERE id = 1)"

@@ -82,8 +82,9 @@ def _delete(store: Store, content: _Content, before: float, *, dry_run: bool) ->
         f"""
         SELECT c.job_id AS id, j.ended_at < :before AS over, coalesce(length(c.{content.column}), 0) AS bytes
           FROM {content.table} c JOIN jobs j ON j.id = c.job_id
-         WHERE c.job_id > :after AND c.job_id < :bound ORDER BY c.job_id LIMIT :limit
-        """
+         WHERE c.job_id > :after AND c.job_id < :bound AND j.id > :after AND j.id < :bound
+         ORDER BY c.job_id LIMIT :limit
+        """  # the bounds twice: PostgreSQL may merge the two, and would begin with the first job ever
     )
     over = of_ids(f"SELECT id FROM jobs WHERE id IN :ids AND ended_at < :before{store.skip_locked}")
     theirs = of_ids(f"DELETE FROM {content.table} WHERE job_id IN :ids")
