@@ -10,6 +10,9 @@ from tests.system.command_line import Said, commands
 
 from trivet.client import Client
 from trivet.testing import RunningTrivet
+from trivet_tasks.store import pruning
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.walking import Step
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 
@@ -73,11 +76,11 @@ def test_pruned_jobs_say_so_and_cost_what_they_cost(trivet: Callable[..., Said],
 
 def test_a_pruned_result_in_python(trivet: Callable[..., Said], system: RunningTrivet) -> None:
     with Client(settings=system.settings) as client:
-        job = client.submit("hello", latency="realtime", **TERMS)
-        was = job.result(timeout=30)
+        job = client.submit("hello", latency="batch", **TERMS)
+        was = job.result(timeout=60)
         assert (was.succeeded, was.pruned) == (True, False)
         assert trivet("db", "prune", "--older-than", "0s").code == 0
-        result = client.job(job.id).result(timeout=30)
+        result = client.job(job.id).result(timeout=60)
         assert (result.status, result.pruned, result.error) == ("succeeded", True, None)
         assert (result.text, result.message, result.usage, result.succeeded) == ("", None, {}, False)
         assert (result.cost_usd, result.route, len(result.attempts)) == (was.cost_usd, was.route, len(was.attempts))
@@ -97,3 +100,23 @@ def test_ages_that_are_no_ages(trivet: Callable[..., Said], arguments: tuple[str
     found = trivet("db", "prune", *arguments)
     assert found.code == 2
     assert said in found.err
+
+
+def test_ctrl_c_says_what_was_done_until_then(
+    trivet: Callable[..., Said], system: RunningTrivet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(settings=system.settings) as client:
+        job = client.submit("hello", latency="batch", **TERMS)
+        job.result(timeout=60)
+        prune = pruning.prune
+
+        def broken_off(store: Store, terms: pruning.Terms, *, dry_run: bool) -> Iterator[Step]:
+            yield next(prune(store, terms, dry_run=dry_run))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(pruning, "prune", broken_off)
+        said = trivet("db", "prune", "--older-than", "0s", "--json")
+        assert said.code == 130
+        assert "the same command goes on" in said.err
+        assert (said.json["complete"], said.json["pruned"]["bodies"] > 0) == (False, True)
+        assert job.result().text, "its result was not reached"
