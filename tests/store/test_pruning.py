@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import text
 from tests.store.world import SUCCESS, InThread, World, finished, go_on, spec, specs, statements, together
 
+from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store import costs, dispatching, health, pruning, results, walking
 from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS
 from trivet_tasks.store.pruning import Terms
+from trivet_tasks.store.retrying import retry_job
 from trivet_tasks.store.steps import End
 from trivet_tasks.store.walking import Candidate
 
@@ -347,3 +349,22 @@ def test_a_job_with_many_calls_is_forgotten_with_all_of_them(world: World) -> No
     world.end(lease, [job])
     pruned = prune(world, Terms(soon(world), forget_before=soon(world)))
     assert (pruned["jobs"], pruned["attempts"]) == (1, 3)
+
+
+def test_a_pruned_job_does_not_run_again(world: World) -> None:
+    (job_id,) = ended(world, 1, FAILURE)
+    prune(world, Terms(soon(world)))
+    with world.store.write() as connection:
+        assert retry_job(world.store, connection, job_id, classes=DEFAULTS) is False
+    assert world.job(job_id).state == "failed"
+
+
+def test_how_a_job_ended_before_is_forgotten_with_it(world: World) -> None:
+    (job_id,) = ended(world, 1, FAILURE)
+    with world.store.write() as connection:
+        assert retry_job(world.store, connection, job_id, classes=DEFAULTS)
+    lease = world.lease()
+    world.end(lease, world.take(lease, world.dispatch(1)))
+    pruned = prune(world, Terms(soon(world), forget_before=soon(world)))
+    assert (pruned["retries"], pruned["jobs"]) == (1, 1)
+    assert world.value("SELECT count(*) FROM retries") == 0

@@ -23,6 +23,7 @@ _OF_JOBS = {
         ("bodies", "job_requests", "job_id"),
         ("results", "job_results", "job_id"),
         ("attempts", "attempts", "job_id"),
+        ("retries", "retries", "job_id"),
         ("jobs", "jobs", "id"),
     )
 }

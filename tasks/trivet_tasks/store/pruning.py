@@ -19,7 +19,7 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.forgetting import forget
 from trivet_tasks.store.walking import Candidate, Step, delete, groups, job_id_at, of_ids, pages, turn
 
-KINDS = ("bodies", "results", "attempts", "jobs", "flows", "batches", "events", "shares")
+KINDS = ("bodies", "results", "attempts", "retries", "jobs", "flows", "batches", "events", "shares")
 """What is counted: rows of these tables; a body is that of a request."""
 
 

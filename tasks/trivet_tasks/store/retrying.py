@@ -45,8 +45,14 @@ _WAKE_FLOWS = text("UPDATE flows SET active = true WHERE id IN :ids").bindparams
 _BEGUN = text("SELECT job_id, max(at) AS at FROM retries WHERE job_id IN :ids GROUP BY job_id").bindparams(
     bindparam("ids", expanding=True)
 )
+# those that were not pruned
 _RESULTS = (
-    text("SELECT job_id, error_outcome, error_message, cost_usd FROM job_results WHERE job_id IN :ids")
+    text(
+        """
+        SELECT r.job_id, r.error_outcome, r.error_message, r.cost_usd
+          FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
+        """
+    )
     .bindparams(bindparam("ids", expanding=True))
     .columns(cost_usd=Usd())
 )
@@ -117,7 +123,7 @@ def retry_job(
     """Put one job that failed or expired back to waiting.
 
     Returns:
-        False when it ended otherwise, or has not ended; None when there is no such job.
+        False when it ended otherwise, has not ended, or its request was pruned; None when there is no such job.
 
     Raises:
         InvalidRequest: its batch was cancelled.
@@ -148,13 +154,13 @@ def _run_again(
         _living(connection, batch_id)
     rank_of = {(job.id, job.batch_seq): rank for job, rank in zip(picked, ranks, strict=True)}
     locked = connection.execute(_with_ids(_LOCK_JOBS + store.for_update), {"ids": [job.id for job in picked]}).all()
-    jobs = [job for job in locked if job.state in states and (job.id, job.batch_seq) in rank_of]
+    results = {row.job_id: row for row in connection.execute(_RESULTS, {"ids": [job.id for job in locked]})}
+    jobs = [job for job in locked if job.state in states and (job.id, job.batch_seq) in rank_of and job.id in results]
     if not jobs:
         return ()
     connection.execute(_WAKE_FLOWS, {"ids": flows})
     ids = [job.id for job in jobs]
     now = store.now(connection)
-    results = {row.job_id: row for row in connection.execute(_RESULTS, {"ids": ids})}
     begun = {row.job_id: row.at for row in connection.execute(_BEGUN, {"ids": ids})}
     connection.execute(
         insert(retries),
