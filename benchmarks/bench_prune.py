@@ -31,7 +31,7 @@ from trivet_tasks.store.pruning import Terms
 from trivet_tasks.store.schema_version import upgrade
 
 WRITERS = 4
-ALONE_S = 5.0
+ALONE_S = 30.0
 
 
 def fill(store: Store, jobs: int, body_bytes: int) -> None:
