@@ -14,14 +14,14 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import redis
 
-from trivet.child_process import Exit
+from trivet.child_process import Exit, Restarts
 from trivet.embedded import EmbeddedValkey
 from trivet.local_simulator import Simulation, read_endpoints, simulator_arguments, write_simulated_config
 from trivet.processes import Supervisor
@@ -36,6 +36,7 @@ from trivet_tasks.urls import masked
 log = logging.getLogger("trivet")
 
 LANES = ("realtime", "bulk")
+PROGRAM = (sys.executable, "-m", "trivet")
 _SIMULATOR_READY_S = 30.0
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
 _AFTER_GRACE_S = 2.5  # for a worker to write down its last results and go: killed, its jobs would be suspect
@@ -54,6 +55,8 @@ class LocalTrivet:
         lanes: Sequence[str] = LANES,
         simulation: Simulation | None = None,
         flower_port: int | None = None,
+        program: Sequence[str] = PROGRAM,
+        restarts: Restarts = Restarts(),  # noqa: B008 - frozen
         on_exit: Callable[[Exit], None] | None = None,
         say: Callable[[str], None] = log.info,
     ) -> None:
@@ -66,6 +69,8 @@ class LocalTrivet:
             lanes: what they serve.
             simulation: start the simulator, and use routes that lead to it.
             flower_port: start Flower on this port of 127.0.0.1.
+            program: the words before a part's own on its command line.
+            restarts: when a part that ended is started again.
             on_exit: told, from another thread, of every part that ended by itself.
             say: told what is going on, a line at a time.
 
@@ -87,6 +92,7 @@ class LocalTrivet:
         """Where the simulator serves, once inside."""
         self.supervisor = Supervisor(
             on_exit=on_exit,
+            restarts=restarts,
             grace_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S,
             stop_limit_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S + _AFTER_WORKERS_S,
         )
@@ -96,6 +102,7 @@ class LocalTrivet:
         self._lanes = lanes
         self._simulation = simulation
         self._flower_port = flower_port
+        self._program = program
         self._say = say
         self._valkey = EmbeddedValkey(settings.data_dir) if settings.embedded else None
         self._held = contextlib.ExitStack()
@@ -128,7 +135,30 @@ class LocalTrivet:
         Returns:
             The exit of the part that cannot work as configured; None if a signal came.
         """
-        return self.supervisor.run(self._keep_broker)
+        return self.supervisor.run(self.keep_broker)
+
+    def start_part(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        """Start one more part, to be stopped with the others.
+
+        Args:
+            name: what to call it: `scheduler-2`, `worker-5-bulk`; the word before the dash says when it is stopped.
+            arguments: of the command, e.g. `"worker", "--lane", "bulk"`.
+            env: variables on top of ours.
+        """
+        self.supervisor.start(
+            name,
+            [*self._program, *arguments],
+            env={**({} if self.config_path is None else {CONFIG_VARIABLE: str(self.config_path)}), **(env or {})},
+            log_path=self.log_path(name),
+            stage=self.stage(name),
+        )
+        self.parts.append(name)
+
+    def keep_broker(self) -> None:
+        """Start the embedded broker again where it does not answer. ProcessFailed when that fails."""
+        if self._valkey is not None and not self._valkey.alive():
+            self._say(f"The embedded broker does not answer; starting it again (see {self._valkey.log_path}).")
+            self._valkey.start()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as started:
@@ -162,34 +192,19 @@ class LocalTrivet:
             raise ConfigError(
                 f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some."
             )
-        self._start_part("scheduler", "scheduler")
+        self.start_part("scheduler", "scheduler")
         for number in range(1, self._workers + 1):
             for lane in self._lanes:
-                self._start_part(f"worker-{number}-{lane}", "worker", "--lane", lane)
+                self.start_part(f"worker-{number}-{lane}", "worker", "--lane", lane)
         if self._flower_port is not None:
-            self._start_part("flower", "flower", "--address", "127.0.0.1", "--port", str(self._flower_port))
+            self.start_part("flower", "flower", "--address", "127.0.0.1", "--port", str(self._flower_port))
 
     def _start_simulator(self, simulation: Simulation) -> None:
-        self._start_part("simulator", *simulator_arguments(simulation, self.data_dir))
+        self.start_part("simulator", *simulator_arguments(simulation, self.data_dir))
         self.supervisor.wait_ready("simulator", _SIMULATOR_READY_S)
         self.simulator = read_endpoints(self.data_dir)
         self.config_path = write_simulated_config(simulation, self.settings, self.data_dir, self.simulator)
         self.settings = load_settings(self.config_path)
-
-    def _start_part(self, name: str, *arguments: str) -> None:
-        self.supervisor.start(
-            name,
-            [sys.executable, "-m", "trivet", *arguments],
-            env={} if self.config_path is None else {CONFIG_VARIABLE: str(self.config_path)},
-            log_path=self.log_path(name),
-            stage=self.stage(name),
-        )
-        self.parts.append(name)
-
-    def _keep_broker(self) -> None:
-        if self._valkey is not None and not self._valkey.alive():
-            self._say(f"The embedded broker does not answer; starting it again (see {self._valkey.log_path}).")
-            self._valkey.start()
 
 
 @contextlib.contextmanager

@@ -79,16 +79,26 @@ def simulator_arguments(pool: Iterable[Names]) -> list[str]:
     return ["--latency-median", "0.03", "--seed", "1", *extras]
 
 
-def write_config(path: Path, store_url: str, pool: Iterable[Names], urls: Mapping[str, str]) -> Path:
+def write_config(
+    path: Path,
+    store_url: str,
+    pool: Iterable[Names],
+    urls: Mapping[str, str],
+    *,
+    sections: Mapping[str, Mapping[str, Any]] = SECTIONS,
+    route_settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
     """Write the configuration of a system that serves a pool.
 
     Args:
         store_url: the database; empty for SQLite beside the file.
         urls: by provider of the simulator, its base URL.
+        sections: the tables beside `[store]` and the routes'.
+        route_settings: by route, what to set beside what every route of a pool has.
     """
     key = path.with_suffix(".key")
     key.write_text("simulated-key\n", encoding="ascii")
-    tables: dict[str, Mapping[str, Any]] = {"store": {"url": store_url}, **SECTIONS}
+    tables: dict[str, Mapping[str, Any]] = {"store": {"url": store_url}, **sections}
     for names in pool:
         for place, route in enumerate(names.routes, start=1):
             wire = wire_of(route)
@@ -100,6 +110,7 @@ def write_config(path: Path, store_url: str, pool: Iterable[Names], urls: Mappin
                 "compliance": [names.tag, route],
                 "priority": place,
                 "stream": names.shape.stream,
+                **(route_settings or {}).get(route, {}),
             }
     lines = [
         line

@@ -1,7 +1,6 @@
 """The one system that serves the suite: a simulator, a scheduler, and four workers: three bulk, one realtime."""
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from trivet import Client
 from trivet.local import LocalTrivet
 from trivet_simulator.client import Control
 from trivet_simulator.process import SimulatorProcess
-from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
+from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store.engine import Store
 
 BULK_WORKERS = 3
@@ -46,7 +45,7 @@ def running_system(folder: Path, store_url: str, pool: Sequence[Names]) -> Itera
         settings = load_settings(config)
         with LocalTrivet(settings, config_path=config, workers=1) as local:
             for number in range(2, BULK_WORKERS + 1):
-                _start_bulk_worker(local, config, f"worker-{number}-bulk")
+                local.start_part(f"worker-{number}-bulk", "worker", "--lane", "bulk")
             local.wait_ready(READY_S)
             with Client(settings=settings) as client:
                 _warm_up(client)
@@ -62,15 +61,3 @@ def _warm_up(client: Client) -> None:
     for latency in ("batch", "realtime"):
         terms = {"model": HAIKU, "max_tokens": 10, "compliance": [WARM.tag], "latency": latency}
         client.submit("Warm up.", **terms).result(timeout=READY_S)
-
-
-def _start_bulk_worker(local: LocalTrivet, config: Path, name: str) -> None:
-    """One more, as `trivet up` would start it; one realtime worker is enough."""
-    local.supervisor.start(
-        name,
-        [sys.executable, "-m", "trivet", "worker", "--lane", "bulk"],
-        env={CONFIG_VARIABLE: str(config)},
-        log_path=local.log_path(name),
-        stage=local.stage(name),
-    )
-    local.parts.append(name)
