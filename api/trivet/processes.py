@@ -181,6 +181,12 @@ class Supervisor:
             finally:
                 self.stop()
 
+    def end(self, name: str, timeout_s: float) -> None:
+        """Stop one process for good: SIGTERM, and SIGKILL when it has not ended within the time."""
+        child = self._children[name]
+        _stop_stage([child], timeout_s)
+        child.join(_KILL_WAIT_S)
+
     def stop(self) -> tuple[str, ...]:
         """Stop every process, stage by stage, within the limit; the names of those that had to be killed."""
         with self._handled():

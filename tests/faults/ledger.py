@@ -37,6 +37,7 @@ class Row:
 
     id: str
     job_id: str
+    lease_id: str
     route: str
     model: str
     outcome: str | None

@@ -1,0 +1,284 @@
+"""What must hold after any chaos, read from the database and from the provider's own log of calls.
+
+Nothing here asks Trivet what a call costs or whether a job is done: rows are read as they are written, and the bill is
+worked out from the simulator's log by the price table of `tests.faults.ledger`.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from tests.faults.ledger import Row, price
+
+from trivet_simulator.calls import Call
+
+END_STATES = ("succeeded", "failed", "expired", "cancelled")
+RECORD_S = 3.0
+"""From the end of a call to its commit, or from a take-up to its call, on a machine that is busy."""
+TOLD_S = 1.0
+"""From a refusal to the moment when every worker is kept from calling: until then calls may be on their way."""
+SHOWN = 5
+"""How many faults of one kind are told in full."""
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as it stands, with what is kept of its end."""
+
+    id: str
+    batch_id: int | None
+    batch_seq: int | None
+    state: str
+    latency: str
+    suspect: int
+    died_alone: int
+    results: int
+    answered: bool
+    error: str | None
+    cost_usd: Decimal | None
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """A batch's counters."""
+
+    id: int
+    name: str
+    state: str
+    total: int
+    ended: int
+    succeeded: int
+    cost_usd: Decimal
+
+
+@dataclass(frozen=True)
+class Death:
+    """A process that was killed with -9."""
+
+    name: str
+    pid: int
+    at: float
+    """When, in seconds since the epoch."""
+
+    @property
+    def kind(self) -> str:
+        """What it was: `worker-1-bulk` is a bulk worker."""
+        return self.name.rpartition("-")[2] if self.name.startswith("worker") else self.name.partition("-")[0]
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A time in which the database was not to be had: a commit within it may have happened and not been answered."""
+
+    begun: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All there is to judge by."""
+
+    accepted: Collection[str]
+    """The jobs of which a producer was told that they are in."""
+    jobs: Sequence[JobRow]
+    batches: Sequence[BatchRow]
+    rows: Sequence[Row]
+    calls: Sequence[Call]
+    deaths: Sequence[Death] = ()
+    outages: Sequence[Outage] = ()
+    pid_of_lease: Mapping[str, int] = field(default_factory=dict)
+    pauses: Mapping[str, float] = field(default_factory=dict)
+    """By provider: how long each of its refusals told us to wait, in seconds."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The verdict."""
+
+    faults: tuple[str, ...]
+    jobs: int
+    ended: int
+    calls: int
+    unknown: int
+    """Rows of calls whose fate nobody knows."""
+    uncalled: int
+    """Of them, those whose call never came to the provider."""
+    suspects: int
+    settled_usd: Decimal
+    bill_usd: Decimal
+    estimated_usd: Decimal
+
+    @property
+    def good(self) -> bool:
+        """Everything holds."""
+        return not self.faults
+
+    def __str__(self) -> str:
+        return (
+            "\n".join(self.faults) or f"{self.ended} of {self.jobs} jobs ended, {self.calls} calls, all accounted for"
+        )
+
+
+def audit(evidence: Evidence) -> Findings:
+    """Judge. Every fault is a sentence that names what is wrong and where."""
+    rows, calls = evidence.rows, evidence.calls
+    call_of = {call.attempt: call for call in calls}
+    unknown = [row for row in rows if row.outcome == "unknown"]
+    settled = [row for row in rows if row.outcome not in (None, "unknown") and not row.estimated]
+    faults = [
+        *_shortened("jobs", _jobs(evidence)),
+        *_shortened("batches", _batches(evidence)),
+        *_shortened("calls", _calls(rows, calls)),
+        *_shortened("rows", _rows(rows, call_of)),
+        *_shortened("unknown rows", _unknown(evidence, unknown, call_of)),
+        *_shortened("costs", _costs(settled, call_of)),
+        *_shortened("job costs", _job_costs(evidence, settled)),
+        *_shortened("pauses", _pauses(evidence)),
+        *_shortened("limits", (f"a call beyond a limit: {call}" for call in calls if call.fault == "limit")),
+    ]
+    settled_usd = sum((row.cost_usd or Decimal(0) for row in settled), Decimal(0))
+    bill_usd = sum((_billed(row, call_of.get(row.id)) for row in settled), Decimal(0))
+    if settled_usd != bill_usd:
+        faults.append(f"the settled rows say {settled_usd} USD, the provider's log {bill_usd} USD")
+    return Findings(
+        faults=tuple(faults),
+        jobs=len(evidence.jobs),
+        ended=sum(job.state in END_STATES for job in evidence.jobs),
+        calls=len(calls),
+        unknown=len(unknown),
+        uncalled=sum(row.id not in call_of for row in unknown),
+        suspects=sum(job.suspect > 0 for job in evidence.jobs),
+        settled_usd=settled_usd,
+        bill_usd=bill_usd,
+        estimated_usd=sum((row.cost_usd or Decimal(0) for row in rows if row.estimated), Decimal(0)),
+    )
+
+
+def _shortened(what: str, found: Iterable[str]) -> list[str]:
+    faults = list(found)
+    more = [f"… and {len(faults) - SHOWN} more faults of {what}"] if len(faults) > SHOWN else []
+    return faults[:SHOWN] + more
+
+
+def _jobs(evidence: Evidence) -> Iterator[str]:
+    """Every accepted job ended once, with one result, and none for having been near a death."""
+    known = {job.id for job in evidence.jobs}
+    yield from (
+        f"the job {job_id} was accepted and is not there" for job_id in evidence.accepted if job_id not in known
+    )
+    good = {row.job_id for row in evidence.rows if row.outcome == "succeeded"}
+    for job in evidence.jobs:
+        if job.state not in END_STATES or job.results != 1:
+            yield f"a job did not end once: {job}"
+        elif job.state == "succeeded" and not (job.answered and job.id in good):
+            yield f"a job succeeded without an answer or a good call: {job}"
+        elif job.died_alone or (job.state == "failed" and job.latency != "realtime"):
+            yield f"a job was taken for poison, or failed: {job}"
+
+
+def _batches(evidence: Evidence) -> Iterator[str]:
+    """The counters say what the jobs say; the numbers of those that ended have no gap and no double."""
+    jobs: dict[int, list[JobRow]] = defaultdict(list)
+    for job in evidence.jobs:
+        if job.batch_id is not None:
+            jobs[job.batch_id].append(job)
+    for batch in evidence.batches:
+        own = jobs[batch.id]
+        if batch.state == "open" and not batch.total == batch.ended == len(own):
+            yield f"a batch counts other jobs than it has ({len(own)}): {batch}"
+        if sorted(job.batch_seq or 0 for job in own) != list(range(1, len(own) + 1)):
+            yield f"the jobs of {batch.name} did not end once each"
+        if batch.succeeded != sum(job.state == "succeeded" for job in own):
+            yield f"a batch counts other successes than it has: {batch}"
+        if batch.cost_usd != sum((job.cost_usd or Decimal(0) for job in own), Decimal(0)):
+            yield f"a batch's cost is not that of its jobs: {batch}"
+
+
+def _calls(rows: Sequence[Row], calls: Sequence[Call]) -> Iterator[str]:
+    """Every call is one row, and no id travelled twice."""
+    by_id = {row.id: row for row in rows}
+    times = Counter(call.attempt for call in calls)
+    yield from (f"the attempt {attempt} was called {count} times" for attempt, count in times.items() if count > 1)
+    for call in calls:
+        if call.attempt not in by_id:
+            yield f"a call without a row: {call}"
+        elif by_id[call.attempt].route != call.provider:
+            yield f"a call of {call.provider} has a row of {by_id[call.attempt].route}"
+
+
+def _rows(rows: Sequence[Row], call_of: Mapping[str | None, Call]) -> Iterator[str]:
+    """Every row is settled; one without a call is unknown, or says that nothing was called and costs nothing."""
+    for row in rows:
+        if row.outcome is None:
+            yield f"never settled: {row}"
+        elif row.outcome == "unknown" and not row.estimated:
+            yield f"unknown, and not marked as an estimate: {row}"
+        elif row.id not in call_of and row.outcome != "unknown" and (row.cost_usd or row.estimated or not row.message):
+            yield f"without a call, and neither unknown nor free for a reason: {row}"
+        elif row.estimated and row.cost_usd != row.most_usd:
+            yield f"an estimate that is not the most it may cost: {row}"
+
+
+def _unknown(evidence: Evidence, unknown: Sequence[Row], call_of: Mapping[str | None, Call]) -> Iterator[str]:
+    """Nothing is unknown but what was in flight when its process died, by the provider's log."""
+    died = {death.pid: death.at for death in evidence.deaths}
+    for row in unknown:
+        pid = evidence.pid_of_lease.get(row.lease_id)
+        call = call_of.get(row.id)
+        if pid in died:
+            if not _in_flight(row, call, died[pid], died[pid]):
+                yield f"unknown, and not in flight when its process {pid} died at {died[pid]:.3f}: {row} {call}"
+        elif not any(_in_flight(row, call, outage.begun, outage.ended) for outage in evidence.outages):
+            yield f"unknown, and its process {pid} was not killed: {row} {call}"
+
+
+def _in_flight(row: Row, call: Call | None, begun: float, ended: float) -> bool:
+    """Whether an attempt was between its take-up and its record at some moment of a time."""
+    if call is None:
+        return begun - RECORD_S <= row.started_at <= ended + RECORD_S
+    over = call.finished if call.finished is not None else ended
+    return call.started <= ended + RECORD_S and over >= begun - RECORD_S
+
+
+def _costs(settled: Sequence[Row], call_of: Mapping[str | None, Call]) -> Iterator[str]:
+    """A settled row costs what the provider's log says of its call."""
+    for row in settled:
+        call = call_of.get(row.id)
+        if row.cost_usd != _billed(row, call):
+            yield f"costs {row.cost_usd} USD, and the log says {_billed(row, call)}: {row} {call}"
+        if call is not None and row.model not in call.model:
+            yield f"priced as {row.model}, and {call.model} was called: {row}"
+        if row.outcome == "succeeded" and (call is None or not call.complete):
+            yield f"succeeded, and the provider gave no whole answer: {row} {call}"
+
+
+def _job_costs(evidence: Evidence, settled: Sequence[Row]) -> Iterator[str]:
+    """A job costs what its settled rows cost."""
+    costs: dict[str, Decimal] = defaultdict(Decimal)
+    for row in settled:
+        costs[row.job_id] += row.cost_usd or Decimal(0)
+    for job in evidence.jobs:
+        if job.results and job.cost_usd != costs[job.id]:
+            yield f"a job costs {job.cost_usd} USD, its settled rows {costs[job.id]}: {job}"
+
+
+def _billed(row: Row, call: Call | None) -> Decimal:
+    """What the provider bills for a call: that of a whole answer, and nothing for an error."""
+    if call is None or call.usage is None or not call.complete:
+        return Decimal(0)
+    return price(row.model, call.usage["input_tokens"], call.usage["output_tokens"])
+
+
+def _pauses(evidence: Evidence) -> Iterator[str]:
+    """After a provider said how long to wait, nobody calls it until then, but who could not know yet."""
+    for provider, pause_s in evidence.pauses.items():
+        calls = [call for call in evidence.calls if call.provider == provider]
+        for refused in calls:
+            if refused.fault == "rate_limited" and refused.finished is not None:
+                closed = refused.finished + TOLD_S, refused.finished + pause_s - 0.02
+                yield from (
+                    f"called {call.started - refused.finished:.3f} s after being told to wait {pause_s:g} s: {call}"
+                    for call in calls
+                    if closed[0] < call.started < closed[1]
+                )

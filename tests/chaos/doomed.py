@@ -1,0 +1,176 @@
+"""`trivet`, as a process that can be told to die at a named step, and whose disk can be told to be full.
+
+    python tests/chaos/doomed.py FOLDER worker --lane bulk
+
+The product knows nothing of it: the functions at which a step begins are replaced here, before the command runs. A file
+FOLDER/STEP arms a step: of all processes of the folder the first to reach it removes the file, leaves FOLDER/STEP.died
+with its process id, and ends by SIGKILL. While FOLDER/disk-full is there, SQLite may not make its file larger.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trivet_tasks.supervised import follow_parent
+
+TAKEN_UP = "taken-up"
+"""Worker: the take-up is committed, no call has begun."""
+CALLING = "calling"
+"""Worker: the call is under way."""
+ANSWERED = "answered"
+"""Worker: the answer is there, its record written and not committed."""
+RECORDED = "recorded"
+"""Worker: the record of a failed call is committed, the message for the next route not sent."""
+UNTOLD = "untold"
+"""Worker: the end of a job is committed, nobody was told."""
+CLAIMED = "claimed"
+"""Scheduler: jobs are claimed for a route, the message is not sent."""
+INSERTED = "inserted"
+"""Producer: a realtime job is written and its message not sent, or a batch is written and nobody woken."""
+LOADING = "loading"
+"""Producer: some groups of a batch are written, and not all."""
+DISK_FULL = "disk-full"
+UNLIMITED_PAGES = 4_294_967_294
+CALLING_S = 0.05
+"""How long after the start of a call a process dies in it."""
+
+WORKER_STEPS = (TAKEN_UP, CALLING, ANSWERED, RECORDED, UNTOLD)
+
+
+def died_path(folder: Path, step: str) -> Path:
+    """Where a process that died at a step leaves its id."""
+    return folder / f"{step}.died"
+
+
+class Doom:
+    """What may happen to this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def here(self, step: str) -> None:
+        """Die if this step is armed and no other process was faster."""
+        try:
+            (self._folder / step).unlink()
+        except FileNotFoundError:
+            return
+        unready = self._folder / f"{step}.dying"
+        unready.write_text(str(os.getpid()), encoding="ascii")
+        unready.rename(died_path(self._folder, step))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether there is no room on the disk."""
+        return (self._folder / DISK_FULL).exists()
+
+
+def before(owner: Any, name: str, doom: Callable[..., None]) -> None:
+    """Let `doom` see the arguments of a function first."""
+    real = getattr(owner, name)
+
+    def doomed(*args: Any, **kwargs: Any) -> Any:
+        doom(*args, **kwargs)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, doomed)
+
+
+def after(owner: Any, name: str, doom: Callable[[], None]) -> None:
+    """Let `doom` act when a function has returned."""
+    real = getattr(owner, name)
+
+    def doomed(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        doom()
+        return found
+
+    setattr(owner, name, doomed)
+
+
+def doom_worker(doom: Doom) -> None:
+    """The steps of a worker process."""
+    from trivet_worker import recorder
+    from trivet_worker.flights import Flight, Flights
+
+    def launch(flights: Flights, found: Sequence[Flight]) -> None:
+        if found:
+            doom.here(TAKEN_UP)
+
+    before(Flights, "launch", launch)
+    real_call = Flights._call
+
+    async def call(flights: Flights, flight: Flight) -> Any:
+        asyncio.get_running_loop().call_later(CALLING_S, doom.here, CALLING)
+        return await real_call(flights, flight)
+
+    setattr(Flights, "_call", call)  # noqa: B010 - mypy knows methods
+    after(recorder, "finish", lambda: doom.here(ANSWERED))
+    before(recorder, "publish", lambda *_: doom.here(RECORDED))
+
+    def notify(_recorder: recorder.Recorder, written: Any, _waiting: bool) -> None:
+        if written.ended_jobs:
+            doom.here(UNTOLD)
+
+    before(recorder.Recorder, "_notify", notify)
+
+
+def doom_scheduler(doom: Doom) -> None:
+    """The step of a scheduler."""
+    from trivet_scheduler import dispatch
+
+    before(dispatch, "publish", lambda *_: doom.here(CLAIMED))
+
+
+def doom_producer(doom: Doom) -> None:
+    """The steps of a producer."""
+    from trivet import submitting
+    from trivet.connections import Connections
+    from trivet_scheduler.dispatch import Dispatcher
+
+    before(Dispatcher, "send_direct", lambda *_: doom.here(INSERTED))
+    before(Connections, "tell_work", lambda *_: doom.here(INSERTED))
+
+    def advance(_connection: Any, loading: Any, _fingerprints: Any) -> None:
+        if loading.taken:
+            doom.here(LOADING)
+
+    before(submitting.batches, "advance", advance)
+
+
+def doom_disk(doom: Doom) -> None:
+    """What limits the size of a SQLite file; a limit is a connection's own and not kept in the file."""
+    from trivet_tasks.store import engine
+
+    real_begin = engine._begin_writing
+
+    def begin(connection: Any, statement: str) -> None:
+        pages = 1 if doom.disk_full else UNLIMITED_PAGES  # 1: as large as it is, and no larger
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        real_begin(connection, statement)
+
+    engine._begin_writing = begin
+
+
+def main() -> None:
+    """Run the command, doomed."""
+    follow_parent()  # first, as `trivet` itself does
+    folder, command = Path(sys.argv[1]), sys.argv[2:]
+    doom = Doom(folder)
+    doom_disk(doom)
+    if "worker" in command:
+        doom_worker(doom)
+    elif "scheduler" in command:
+        doom_scheduler(doom)
+    sys.argv = ["trivet", *command]
+    from trivet.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

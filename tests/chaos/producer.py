@@ -1,0 +1,124 @@
+"""A producer that may be killed at any moment and started again: it submits the same again, and it is accepted once.
+
+    python tests/chaos/producer.py DOOM CONFIG NAME TAG BATCHES SIZE REALTIME PACE_S
+
+It submits BATCHES batches of SIZE jobs, one every PACE_S seconds, and between them REALTIME realtime jobs, spread
+evenly. Every job that was accepted is a line of `NAME.accepted` beside the configuration; `NAME.done` is there when all
+are in. Then it waits to be killed.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import doomed
+from tests.faults.ledger import HAIKU
+
+from trivet import Client
+from trivet_tasks.errors import TrivetError
+from trivet_tasks.supervised import announce_ready, follow_parent
+
+RETRY_S = 0.5
+MAX_TOKENS = 40
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to submit."""
+
+    name: str
+    tag: str
+    batches: int
+    size: int
+    realtime: int
+    pace_s: float
+
+    @classmethod
+    def of(cls, words: list[str]) -> "Plan":
+        """From the words of a command line."""
+        name, tag, batches, size, realtime, pace_s = words
+        return cls(name, tag, int(batches), int(size), int(realtime), float(pace_s))
+
+    def words(self) -> list[str]:
+        """As words of a command line."""
+        return [self.name, self.tag, *(str(n) for n in (self.batches, self.size, self.realtime, self.pace_s))]
+
+    @property
+    def total(self) -> int:
+        """How many jobs that are."""
+        return self.batches * self.size + self.realtime
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What all jobs have in common."""
+        return {"model": HAIKU, "max_tokens": MAX_TOKENS, "compliance": [self.tag]}
+
+    def requests(self, batch: int) -> Iterator[dict[str, Any]]:
+        """The requests of one batch; those of every other one have keys."""
+        for number in range(self.size):
+            keyed = {"key": f"{self.name}/{batch}/{number}"} if batch % 2 else {}
+            yield {"prompt": f"Page {number} of {self.name}/{batch}", **keyed}
+
+
+def accepted_path(config: Path, name: str) -> Path:
+    """Where the accepted jobs of a producer are listed."""
+    return config.with_name(f"{name}.accepted")
+
+
+def done_path(config: Path, name: str) -> Path:
+    """What is there when all are in."""
+    return config.with_name(f"{name}.done")
+
+
+def produce(client: Client, config: Path, plan: Plan, pace: threading.Event) -> None:
+    """Submit the plan."""
+    per_batch = plan.realtime // plan.batches
+    with accepted_path(config, plan.name).open("a", encoding="ascii") as accepted:
+
+        def note(ids: list[str]) -> None:
+            accepted.write("".join(f"{job_id}\n" for job_id in ids))
+            accepted.flush()
+
+        for batch in range(plan.batches):
+            name = f"{plan.name}/{batch}"
+            persistently(lambda: client.submit_many(plan.requests(batch), name=name, **plan.terms), pace)  # noqa: B023
+            note([job.id for job in persistently(lambda: client.jobs(batch=name, limit=plan.size), pace)])  # noqa: B023
+            last = batch == plan.batches - 1
+            for number in range(batch * per_batch, plan.realtime if last else (batch + 1) * per_batch):
+                key = f"{plan.name}/realtime/{number}"
+                job = persistently(
+                    lambda: client.submit(f"Now: {key}", key=key, latency="realtime", **plan.terms),  # noqa: B023
+                    pace,
+                )
+                note([job.id])
+            pace.wait(plan.pace_s)
+    done_path(config, plan.name).touch()
+
+
+def persistently(submit: Any, pace: threading.Event) -> Any:
+    """Submit until it is accepted: database and broker may be away."""
+    while True:
+        try:
+            return submit()
+        except TrivetError as error:
+            sys.stderr.write(f"again: {error}\n")
+            pace.wait(RETRY_S)
+
+
+def main() -> None:
+    """Submit, then wait for the end."""
+    follow_parent()
+    doom, config, plan = Path(sys.argv[1]), Path(sys.argv[2]), Plan.of(sys.argv[3:])
+    doomed.doom_producer(doomed.Doom(doom))
+    announce_ready()
+    with Client(config) as client:
+        produce(client, config, plan, threading.Event())
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()
