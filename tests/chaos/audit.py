@@ -31,6 +31,8 @@ class JobRow:
     batch_seq: int | None
     state: str
     latency: str
+    probe: bool
+    """Trivet's own question whether a route is back; its failure is an answer."""
     suspect: int
     died_alone: int
     results: int
@@ -98,6 +100,7 @@ class Findings:
 
     faults: tuple[str, ...]
     jobs: int
+    """Without probes."""
     ended: int
     calls: int
     unknown: int
@@ -123,6 +126,7 @@ class Findings:
 def audit(evidence: Evidence) -> Findings:
     """Judge. Every fault is a sentence that names what is wrong and where."""
     rows, calls = evidence.rows, evidence.calls
+    jobs = [job for job in evidence.jobs if not job.probe]
     call_of = {call.attempt: call for call in calls}
     unknown = [row for row in rows if row.outcome == "unknown"]
     settled = [row for row in rows if row.outcome not in (None, "unknown") and not row.estimated]
@@ -143,12 +147,12 @@ def audit(evidence: Evidence) -> Findings:
         faults.append(f"the settled rows say {settled_usd} USD, the provider's log {bill_usd} USD")
     return Findings(
         faults=tuple(faults),
-        jobs=len(evidence.jobs),
-        ended=sum(job.state in END_STATES for job in evidence.jobs),
+        jobs=len(jobs),
+        ended=sum(job.state in END_STATES for job in jobs),
         calls=len(calls),
         unknown=len(unknown),
         uncalled=sum(row.id not in call_of for row in unknown),
-        suspects=sum(job.suspect > 0 for job in evidence.jobs),
+        suspects=sum(job.suspect > 0 for job in jobs),
         settled_usd=settled_usd,
         bill_usd=bill_usd,
         estimated_usd=sum((row.cost_usd or Decimal(0) for row in rows if row.estimated), Decimal(0)),
@@ -173,7 +177,7 @@ def _jobs(evidence: Evidence) -> Iterator[str]:
             yield f"a job did not end once: {job}"
         elif job.state == "succeeded" and not (job.answered and job.id in good):
             yield f"a job succeeded without an answer or a good call: {job}"
-        elif job.died_alone or (job.state == "failed" and job.latency != "realtime"):
+        elif job.died_alone or (job.state == "failed" and job.latency != "realtime" and not job.probe):
             yield f"a job was taken for poison, or failed: {job}"
 
 

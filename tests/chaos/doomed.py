@@ -9,8 +9,10 @@ with its process id, and ends by SIGKILL. While FOLDER/disk-full is there, SQLit
 
 import asyncio
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,9 @@ UNTOLD = "untold"
 CLAIMED = "claimed"
 """Scheduler: jobs are claimed for a route, the message is not sent."""
 INSERTED = "inserted"
-"""Producer: a realtime job is written and its message not sent, or a batch is written and nobody woken."""
+"""Producer: a batch is written and open, nobody was woken."""
+SENT_DIRECTLY = "sent-directly"
+"""Producer: a realtime job is written as dispatched, its message is not sent."""
 LOADING = "loading"
 """Producer: some groups of a batch are written, and not all."""
 DISK_FULL = "disk-full"
@@ -132,7 +136,7 @@ def doom_producer(doom: Doom) -> None:
     from trivet.connections import Connections
     from trivet_scheduler.dispatch import Dispatcher
 
-    before(Dispatcher, "send_direct", lambda *_: doom.here(INSERTED))
+    before(Dispatcher, "send_direct", lambda *_: doom.here(SENT_DIRECTLY))
     before(Connections, "tell_work", lambda *_: doom.here(INSERTED))
 
     def advance(_connection: Any, loading: Any, _fingerprints: Any) -> None:
@@ -156,9 +160,20 @@ def doom_disk(doom: Doom) -> None:
     engine._begin_writing = begin
 
 
+def mend_sleep() -> None:
+    """Python sleeps until a moment of the monotonic clock, which libfaketime takes for one of the clock it changes."""
+    time.sleep = lambda seconds: void(select.select([], [], [], seconds))
+
+
+def void(_: object) -> None:
+    """Nothing."""
+
+
 def main() -> None:
     """Run the command, doomed."""
     follow_parent()  # first, as `trivet` itself does
+    if "FAKETIME" in os.environ:
+        mend_sleep()
     folder, command = Path(sys.argv[1]), sys.argv[2:]
     doom = Doom(folder)
     doom_disk(doom)

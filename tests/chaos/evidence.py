@@ -13,7 +13,7 @@ from trivet_tasks.store.engine import Store
 
 _JOBS = text(
     """
-    SELECT j.id, j.batch_id, j.batch_seq, j.state, f.latency, j.suspect, j.died_alone, r.error_message AS error,
+    SELECT j.id, j.batch_id, j.batch_seq, j.state, f.latency, f.probe, j.suspect, j.died_alone, r.error_message AS error,
            CASE WHEN r.job_id IS NULL THEN 0 ELSE 1 END AS results,
            CASE WHEN r.message IS NULL THEN 0 ELSE 1 END AS answered, r.cost_usd
       FROM jobs j JOIN flows f ON f.id = j.flow_id LEFT JOIN job_results r ON r.job_id = j.id
@@ -26,7 +26,12 @@ def read_jobs(store: Store) -> list[JobRow]:
     """All jobs, probes too."""
     with store.read() as connection:
         found = connection.execute(_JOBS).mappings().all()
-    return [JobRow(**{**row, "results": int(row["results"]), "answered": bool(row["answered"])}) for row in found]
+    return [
+        JobRow(
+            **{**row, "probe": bool(row["probe"]), "results": int(row["results"]), "answered": bool(row["answered"])}
+        )
+        for row in found
+    ]
 
 
 def ended_jobs(store: Store) -> set[str]:

@@ -1,0 +1,54 @@
+"""The database goes away, again and again, or has no room."""
+
+import threading
+import time
+
+import pytest
+from tests.chaos.audit import Outage
+from tests.chaos.conftest import MAIN
+from tests.chaos.running import Chaos
+from tests.postgres import PostgresServer
+
+JOBS = 200
+RESTARTS = 4
+EVERY_S = 3.0
+
+
+def test_postgres_that_starts_anew_every_few_seconds_loses_nothing(
+    chaos: Chaos, chaos_postgres: PostgresServer | None
+) -> None:
+    if chaos_postgres is None:
+        pytest.skip("SQLite is no server")
+    chaos.latency(1.0, 2.0)
+    accepted = chaos.submit(JOBS, "restarts", tag=MAIN.tag)
+    pace = threading.Event()
+    for number in range(RESTARTS):
+        pace.wait(EVERY_S)
+        begun = time.time()
+        if number % 2:
+            chaos_postgres.kill()
+            chaos_postgres.start()
+        else:
+            chaos_postgres.restart()
+        chaos.outages.append(Outage(begun, time.time()))
+    chaos.wait_ended(accepted)
+    findings = chaos.settle(accepted)
+    assert findings.good, findings
+    assert findings.unknown < JOBS / 2, "most calls were written down all the same"
+
+
+def test_sqlite_without_room_keeps_what_is_done_and_goes_on(chaos: Chaos, chaos_database: str) -> None:
+    if chaos_database != "sqlite":
+        pytest.skip("only a SQLite file can be told that there is no room")
+    chaos.latency(0.5)
+    accepted = chaos.submit(JOBS, "no-room", tag=MAIN.tag)
+    before = chaos.simulator.counts()["completed"]
+    chaos.wait_for(lambda: chaos.simulator.counts()["completed"] > before + JOBS / 10, "some calls")
+    with chaos.full_disk():
+        chaos.wait_for(lambda: chaos.running_calls() == 0, "the end of all calls under way")
+        done = int(chaos.simulator.counts()["completed"])
+        threading.Event().wait(1.0)
+        assert chaos.simulator.counts()["completed"] == done, "nobody begins what cannot be written down"
+    chaos.wait_ended(accepted)
+    findings = chaos.settle(accepted)
+    assert findings.good, findings
