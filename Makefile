@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEER := benchmarks/.peers/litellm
 JOBS ?= 10000
+MINUTES ?= 10
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults check bench bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos chaos-short check bench bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,10 +32,16 @@ demo: $(READY) ## the main job, with an outage in the middle, on this machine al
 	@$(BIN)/trivet demo $(DEMO)
 
 test: $(READY) ## the suite, on SQLite and PostgreSQL
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/faults $(TEST)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/faults --ignore tests/chaos $(TEST)
 
 faults: $(READY) ## every fault of a provider through the whole system, on SQLite and PostgreSQL, in 5 minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/faults $(TEST)
+
+chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINUTES=10, or ROUNDS=20 on each database
+	@$(BIN)/python -m tests.chaos.rounds $(if $(ROUNDS),--rounds $(ROUNDS),--minutes $(MINUTES)) $(CHAOS)
+
+chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 6 minutes
+	@$(BIN)/python -m pytest -q -n 0 tests/chaos $(TEST)
 
 check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13
 	@$(BIN)/ruff check .

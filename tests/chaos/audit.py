@@ -103,6 +103,8 @@ class Findings:
     """Without probes."""
     ended: int
     calls: int
+    """To the providers; probes, too."""
+    job_calls: int
     unknown: int
     """Rows of calls whose fate nobody knows."""
     uncalled: int
@@ -150,6 +152,7 @@ def audit(evidence: Evidence) -> Findings:
         jobs=len(jobs),
         ended=sum(job.state in END_STATES for job in jobs),
         calls=len(calls),
+        job_calls=sum(row.id in call_of for row in rows if row.purpose != "probe"),
         unknown=len(unknown),
         uncalled=sum(row.id not in call_of for row in unknown),
         suspects=sum(job.suspect > 0 for job in jobs),

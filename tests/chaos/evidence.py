@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import fields
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from tests.chaos.audit import BatchRow, JobRow
 from tests.faults.ledger import Row, read_rows
 
@@ -38,6 +38,12 @@ def ended_jobs(store: Store) -> set[str]:
     """The ids of the jobs that have ended."""
     with store.read() as connection:
         return set(connection.execute(select(schema.jobs.c.id).where(schema.jobs.c.ended_at.is_not(None))).scalars())
+
+
+def unended_jobs(store: Store) -> int:
+    """How many jobs have not ended."""
+    with store.read() as connection:
+        return int(connection.execute(select(func.count()).where(schema.jobs.c.ended_at.is_(None))).scalar_one())
 
 
 def read_batches(store: Store) -> list[BatchRow]:

@@ -14,6 +14,7 @@ Four bulk workers, one for realtime, two schedulers. Whatever dies is started ag
 import contextlib
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -135,15 +136,15 @@ class Chaos:
 
     @contextlib.contextmanager
     def paused(self, *names: str) -> Iterator[None]:
-        """Stop some processes (SIGSTOP) as long as the block lasts."""
-        stopped: list[str] = []
+        """Stop some processes (SIGSTOP) as long as the block lasts; none of them in the middle of a write.
+
+        A process that is stopped while it holds SQLite's write lock stops everybody: that is SQLite's nature.
+        """
+        self.wait_for(lambda: self._stop(names), "a moment at which none of them writes")
         try:
-            for name in names:
-                self.signal(name, signal.SIGSTOP)
-                stopped.append(name)
             yield
         finally:
-            for name in stopped:
+            for name in names:
                 self.signal(name, signal.SIGCONT)
 
     @contextlib.contextmanager
@@ -252,6 +253,21 @@ class Chaos:
         """End the thread."""
         self._stopping.set()
         self._watcher.join()
+
+    def _stop(self, names: Sequence[str]) -> bool:
+        for name in names:
+            self.signal(name, signal.SIGSTOP)
+        if self.store.path is None:
+            return True
+        with contextlib.closing(sqlite3.connect(self.store.path, timeout=1.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                for name in names:
+                    self.signal(name, signal.SIGCONT)
+                return False
+        return True
 
     def _ended(self, ids: set[str]) -> bool:
         with contextlib.suppress(StoreUnavailable):

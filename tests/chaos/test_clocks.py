@@ -25,7 +25,11 @@ def faketime_library() -> str | None:
 
 @pytest.mark.parametrize("jump", list(JUMPS))
 @pytest.mark.parametrize("kind", ["worker", "scheduler"])
-def test_one_process_whose_clock_is_an_hour_off_harms_nobody(chaos: Chaos, kind: str, jump: str) -> None:
+def test_one_process_whose_clock_is_an_hour_off_harms_nobody(
+    chaos: Chaos, chaos_database: str, kind: str, jump: str
+) -> None:
+    if chaos_database == "sqlite":
+        pytest.skip("SQLite's time is that of the process which asks; all of them share one machine's clock")
     library = faketime_library()
     if library is None:
         pytest.skip("libfaketime is not installed (Debian: apt-get install libfaketime)")
@@ -48,7 +52,7 @@ def test_one_process_whose_clock_is_an_hour_off_harms_nobody(chaos: Chaos, kind:
     findings, evidence = chaos.settle(accepted), chaos.evidence()
     assert findings.good, findings
     assert findings.suspects == 0, "nobody died"
-    assert findings.calls == JOBS, "one call a job"
+    assert findings.job_calls == JOBS, "one call a job"
     assert chaos.refused() == 0
     if kind == "worker":
         own = {lease for lease, holder in evidence.pid_of_lease.items() if holder == pid}

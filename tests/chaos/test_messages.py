@@ -33,7 +33,7 @@ def test_messages_that_come_twice_out_of_order_and_too_late_make_no_second_call(
     findings = chaos.settle(accepted)
     assert findings.good, findings
     assert kept
-    assert findings.calls == JOBS, "one call a job"
+    assert findings.job_calls == JOBS, "one call a job"
 
 
 def _queued(shared: Redis) -> dict[str, list[bytes]]:

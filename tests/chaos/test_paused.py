@@ -28,7 +28,7 @@ def test_two_workers_that_sleep_past_their_lease_find_their_results_refused_and_
     late = [row for row in chaos.evidence().rows if row.id in in_flight]
     assert all(row.outcome == "succeeded" and not row.estimated and row.cost_usd for row in late), late
     assert chaos.refused() == len(late) > 0
-    assert findings.calls == JOBS + len(late), "what they held was done again, once"
+    assert findings.job_calls == JOBS + len(late), "what they held was done again, once"
 
 
 def _all_busy(chaos: Chaos) -> bool:

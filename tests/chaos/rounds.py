@@ -1,0 +1,194 @@
+"""`make chaos MINUTES=10`: rounds of 2,000 jobs on four workers while a process is killed with -9 every five seconds.
+
+    make chaos MINUTES=10                  as many rounds as fit, on SQLite and PostgreSQL by turns
+    make chaos ROUNDS=20                   so many on each
+    make chaos CHAOS="--database sqlite --seed 7"
+
+Every round has a system and a database of its own, with Trivet's default settings but for the worker's places, and is
+audited at its end (`audit.py`). A line is printed for each, and at the end what can be pasted into docs/reliability.md.
+Exit code 1 when a round found a fault; its folder, with all logs, is kept then.
+"""
+
+import argparse
+import contextlib
+import itertools
+import os
+import platform
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.audit import Findings
+from tests.chaos.evidence import unended_jobs
+from tests.chaos.producer import Plan, accepted_path, done_path
+from tests.chaos.running import BULK, REALTIME, SCHEDULERS, Chaos, chaos_system
+from tests.chaos.storm import Storm
+from tests.faults.pool import Names, Shape
+from tests.postgres import PostgresServer
+
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+
+DATABASES = ("sqlite", "postgres")
+ROUTES = Names("chaos", Shape(legs=3))
+SECTIONS = {"worker": {"slots": 16}}
+"""So many places, and so slow providers, that a round takes half a minute; all else is as it comes."""
+LATENCY_S, LATENCY_P95_S = 0.8, 2.0
+BATCHES = 19
+REALTIME_SHARE = 0.05
+PACE_S = 0.4
+LIMIT_S = 600.0
+"""A round that takes longer has lost a job."""
+KINDS = ("bulk", "realtime", "scheduler", "producer")
+HEAD = (
+    "| round | database | jobs | ended | calls | unknown | never called | killed: bulk, realtime, scheduler, producer "
+    "| late results refused | suspects | seconds | audit |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round gave."""
+
+    number: int
+    database: str
+    findings: Findings
+    kills: Counter[str]
+    refused: int
+    seconds: float
+
+    def __str__(self) -> str:
+        found = self.findings
+        cells = (
+            self.number,
+            self.database,
+            found.jobs,
+            found.ended,
+            found.calls,
+            found.unknown,
+            found.uncalled,
+            ", ".join(str(self.kills[kind]) for kind in KINDS),
+            self.refused,
+            found.suspects,
+            f"{self.seconds:.0f}",
+            "holds" if found.good else f"**{len(found.faults)} faults**",
+        )
+        return f"| {' | '.join(map(str, cells))} |"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m tests.chaos.rounds", description="Rounds of chaos, audited.")
+    made.add_argument("--minutes", type=float, default=10, help="begin no round after that (default 10)")
+    made.add_argument("--rounds", type=int, default=None, help="so many on each database, however long it takes")
+    made.add_argument("--database", choices=DATABASES, action="append", help="only this one")
+    made.add_argument("--jobs", type=int, default=2_000, help="in each round (default 2000)")
+    made.add_argument("--every", type=float, default=5.0, metavar="S", help="between two kills (default 5)")
+    made.add_argument("--seed", type=int, default=None, help="repeats the choice of victims")
+    return made
+
+
+def rounds_to_run(arguments: argparse.Namespace) -> Iterator[str]:
+    """The databases of the rounds, by turns."""
+    chosen = arguments.database or list(DATABASES)
+    if arguments.rounds is not None:
+        yield from itertools.chain.from_iterable([chosen] * arguments.rounds)
+        return
+    until = time.monotonic() + 60 * arguments.minutes
+    for number, database in enumerate(itertools.cycle(chosen)):
+        if number and time.monotonic() >= until:
+            return
+        yield database
+
+
+def run_round(number: int, database: str, server: PostgresServer | None, seed: int, args: argparse.Namespace) -> Round:
+    """One round, in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix=f"trivet-chaos-{number}-"))
+    url = ""
+    if server is not None:
+        url = server.create_database(f"round_{number}")
+        with contextlib.closing(Store(url)) as store:
+            upgrade(store)
+    with chaos_system(folder, url, [ROUTES], sections=SECTIONS) as chaos:
+        found = _storm(chaos, number, database, seed, args)
+    if server is not None:
+        server.drop_database(f"round_{number}")
+    if found.findings.good:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        print(f"seed {seed}, folder {folder}\n{found.findings}", file=sys.stderr)
+    return found
+
+
+def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.Namespace) -> Round:
+    realtime = round(args.jobs * REALTIME_SHARE)
+    size, left = divmod(args.jobs - realtime, BATCHES)
+    plan = Plan("round", ROUTES.tag, BATCHES, size, realtime + left, PACE_S)
+    config = Path(chaos.settings.source)
+    chaos.begin()
+    chaos.latency(LATENCY_S, LATENCY_P95_S)
+    begun = time.monotonic()
+    chaos.start_producer("producer", *plan.words())
+    victims = (*BULK, REALTIME, *SCHEDULERS, "producer")
+    with Storm(chaos, victims, every_s=args.every, seed=seed) as storm:
+        with contextlib.suppress(TimeoutError):
+            chaos.wait_for(lambda: done_path(config, plan.name).exists() and _all_ended(chaos), "the end", LIMIT_S)
+        seconds = time.monotonic() - begun
+    chaos.local.supervisor.end("producer", 5)
+    accepted = accepted_path(config, plan.name).read_text(encoding="ascii").split()
+    return Round(number, database, chaos.settle(accepted), storm.kills, chaos.refused(), seconds)
+
+
+def _all_ended(chaos: Chaos) -> bool:
+    with contextlib.suppress(StoreUnavailable):
+        return unended_jobs(chaos.store) == 0
+    return False
+
+
+def summary(rounds: Sequence[Round], args: argparse.Namespace) -> str:
+    """What can be said of all, to be pasted."""
+    lines = [HEAD, *map(str, rounds), ""]
+    for database in DATABASES:
+        own = [one for one in rounds if one.database == database]
+        if own:
+            lines.append(
+                f"- {database}: {len(own)} rounds, {sum(r.findings.jobs for r in own):,} jobs, "
+                f"{sum(r.findings.jobs - r.findings.ended for r in own)} lost, {sum(r.findings.calls for r in own):,} calls, "
+                f"{sum(r.findings.unknown for r in own)} unknown in {sum(r.kills.total() for r in own)} kills, "
+                f"{sum(r.findings.settled_usd for r in own):.6f} USD settled and "
+                f"{sum(r.findings.bill_usd for r in own):.6f} USD on the bill, "
+                f"{sum(not r.findings.good for r in own)} rounds with faults"
+            )
+    lines.append(
+        f"\n{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {platform.system()}, one process killed "
+        f"every {args.every:g} s, {time.strftime('%Y-%m-%d', time.gmtime())}."
+    )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the rounds and report."""
+    args = parser().parse_args()
+    seed = args.seed if args.seed is not None else random.randrange(1_000_000)
+    print(f"seed {seed}; every round adds its number to it\n\n{HEAD}", flush=True)
+    rounds: list[Round] = []
+    with contextlib.ExitStack() as held:
+        server: PostgresServer | None = None
+        for number, database in enumerate(rounds_to_run(args), start=1):
+            if database == "postgres" and server is None:
+                server = held.enter_context(PostgresServer(durable=True))
+            rounds.append(run_round(number, database, server if database == "postgres" else None, seed + number, args))
+            print(rounds[-1], flush=True)
+    print(f"\n--- for docs/reliability.md ---\n\n{summary(rounds, args)}")
+    return int(any(not one.findings.good for one in rounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
