@@ -39,7 +39,7 @@ LOADING = "loading"
 """Producer: some groups of a batch are written, and not all."""
 DISK_FULL = "disk-full"
 UNLIMITED_PAGES = 4_294_967_294
-CALLING_S = 0.05
+CALLING_S = 0.5
 """How long after the start of a call a process dies in it."""
 
 WORKER_STEPS = (TAKEN_UP, CALLING, ANSWERED, RECORDED, UNTOLD)

@@ -224,9 +224,12 @@ class Chaos:
 
     def settle(self, accepted: Collection[str], within_s: float = END_S) -> Findings:
         """Wait until all is over, and audit. What is not over by then is among the faults."""
-        with contextlib.suppress(TimeoutError):
-            self.wait_for(self._quiet, "the end of all jobs and calls", within_s)
-        return audit(self.evidence(accepted))
+        try:
+            found = self.wait_for(lambda: self._quiet(accepted), "the end of all jobs and calls", within_s)
+        except TimeoutError:
+            found = self.evidence(accepted)
+        assert found is not None
+        return audit(found)
 
     def evidence(self, accepted: Collection[str] = ()) -> Evidence:
         """What happened since `begin`."""
@@ -274,15 +277,17 @@ class Chaos:
             return ids <= ended_jobs(self.store)
         return False
 
-    def _quiet(self) -> bool:
+    def _quiet(self, accepted: Collection[str]) -> Evidence | None:
+        """The evidence, at a moment when nothing goes on; a probe may begin at any other."""
         with contextlib.suppress(StoreUnavailable):
-            found = self.evidence()
-            return (
+            found = self.evidence(accepted)
+            if (
                 all(job.state in END_STATES for job in found.jobs)
                 and all(row.outcome is not None for row in found.rows)
                 and all(call.finished is not None for call in found.calls)
-            )
-        return False
+            ):
+                return found
+        return None
 
     def _refused(self) -> int:
         logs = self.local.logs_dir.glob("worker-*.log*")

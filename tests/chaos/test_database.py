@@ -14,11 +14,10 @@ RESTARTS = 4
 EVERY_S = 3.0
 
 
+@pytest.mark.parametrize("chaos_database", ["postgres"], indirect=True)
 def test_postgres_that_starts_anew_every_few_seconds_loses_nothing(
-    chaos: Chaos, chaos_postgres: PostgresServer | None
+    chaos: Chaos, chaos_postgres: PostgresServer
 ) -> None:
-    if chaos_postgres is None:
-        pytest.skip("SQLite is no server")
     chaos.latency(1.0, 2.0)
     accepted = chaos.submit(JOBS, "restarts", tag=MAIN.tag)
     pace = threading.Event()
@@ -37,9 +36,8 @@ def test_postgres_that_starts_anew_every_few_seconds_loses_nothing(
     assert findings.unknown < JOBS / 2, "most calls were written down all the same"
 
 
-def test_sqlite_without_room_keeps_what_is_done_and_goes_on(chaos: Chaos, chaos_database: str) -> None:
-    if chaos_database != "sqlite":
-        pytest.skip("only a SQLite file can be told that there is no room")
+@pytest.mark.parametrize("chaos_database", ["sqlite"], indirect=True)
+def test_sqlite_without_room_keeps_what_is_done_and_goes_on(chaos: Chaos) -> None:
     chaos.latency(0.5)
     accepted = chaos.submit(JOBS, "no-room", tag=MAIN.tag)
     before = chaos.simulator.counts()["completed"]
