@@ -102,6 +102,8 @@ class Findings:
     jobs: int
     """Without probes."""
     ended: int
+    succeeded: int
+    """The others are realtime jobs whose time was over."""
     calls: int
     """To the providers; probes, too."""
     job_calls: int
@@ -151,6 +153,7 @@ def audit(evidence: Evidence) -> Findings:
         faults=tuple(faults),
         jobs=len(jobs),
         ended=sum(job.state in END_STATES for job in jobs),
+        succeeded=sum(job.state == "succeeded" for job in jobs),
         calls=len(calls),
         job_calls=sum(row.id in call_of for row in rows if row.purpose != "probe"),
         unknown=len(unknown),
@@ -180,8 +183,10 @@ def _jobs(evidence: Evidence) -> Iterator[str]:
             yield f"a job did not end once: {job}"
         elif job.state == "succeeded" and not (job.answered and job.id in good):
             yield f"a job succeeded without an answer or a good call: {job}"
-        elif job.died_alone or (job.state == "failed" and job.latency != "realtime" and not job.probe):
-            yield f"a job was taken for poison, or failed: {job}"
+        elif job.died_alone:
+            yield f"a job was taken for poison: {job}"
+        elif job.state != "succeeded" and job.latency != "realtime" and not job.probe:
+            yield f"a job that could wait did not succeed: {job}"
 
 
 def _batches(evidence: Evidence) -> Iterator[str]:

@@ -48,8 +48,8 @@ LIMIT_S = 600.0
 """A round that takes longer has lost a job."""
 KINDS = ("bulk", "realtime", "scheduler", "producer")
 HEAD = (
-    "| round | database | jobs | ended | calls | unknown | never called | killed: bulk, realtime, scheduler, producer "
-    "| late results refused | suspects | seconds | audit |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| round | database | jobs | ended | succeeded | calls | unknown | never called | killed: bulk, realtime, scheduler, producer "
+    "| late results refused | suspects | seconds | audit |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -71,6 +71,7 @@ class Round:
             self.database,
             found.jobs,
             found.ended,
+            found.succeeded,
             found.calls,
             found.unknown,
             found.uncalled,

@@ -62,7 +62,7 @@ BREAKAGES: dict[str, Callable[[Evidence], Evidence]] = {
     "is not there": lambda e: replace(e, accepted=["j1", "j2"]),
     "did not end once": lambda e: replace(e, jobs=[replace(JOB, state="running", results=0)]),
     "without an answer": lambda e: replace(e, jobs=[replace(JOB, answered=False)]),
-    "poison, or failed": lambda e: replace(e, jobs=[replace(JOB, state="failed")]),
+    "did not succeed": lambda e: replace(e, jobs=[replace(JOB, state="failed")]),
     "taken for poison": lambda e: replace(e, jobs=[replace(JOB, died_alone=1)]),
     "counts other jobs": lambda e: replace(e, batches=[replace(BATCH, ended=2)]),
     "end once each": lambda e: replace(e, jobs=[replace(JOB, batch_seq=2)]),
