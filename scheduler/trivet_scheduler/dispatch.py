@@ -126,7 +126,7 @@ class Dispatcher:
             chunks = self._claim(connection, assignment.plan)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
-            publish(self._app, chunks, self._settings.dispatch.taken_within_s)
+            publish(self._app, chunks)
         return Round(count, more=count > 0 and len(heads) > count)
 
     def direct(self, choice: Choice) -> DirectDispatch | None:
@@ -141,7 +141,7 @@ class Dispatcher:
         route = self._fleet.known().routes[direct.route]
         claimed = Claimed(job_id, 1, spec.input_estimate, spec.max_tokens)
         chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
-        publish(self._app, [chunk], self._settings.dispatch.taken_within_s)
+        publish(self._app, [chunk])
 
     def choice_for(self, spec: JobSpec) -> Choice:
         """The routes for a new job as everything stands now. RedisError when the shared state does not answer."""

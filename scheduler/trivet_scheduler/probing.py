@@ -78,7 +78,7 @@ class Prober:
                 self._store, connection, route=route.name, model=model, latency=latency, taken_within_s=taken_within_s
             )
         chunk = Chunk(route.name, route.settings.provider, latency, model, (job,), probe=token)
-        publish(self._app, [chunk], taken_within_s)
+        publish(self._app, [chunk])
         log.info("probing %s %s", route.name, model)
         return job.id
 

@@ -16,8 +16,6 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.urls import masked
 
-EXPIRY_FACTOR = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -61,12 +59,11 @@ def task_name(provider: str) -> str:
     return f"trivet.run.{provider}"
 
 
-def publish(app: Celery, chunks: Iterable[Chunk], taken_within_s: float) -> None:
+def publish(app: Celery, chunks: Iterable[Chunk]) -> None:
     """Send chunks to their queues, pipelined where the broker can.
 
-    Args:
-        taken_within_s: seconds after which the jobs are dispatched again. The message lives longer, because Celery
-            reckons with two machines' clocks; a stale one does no harm.
+    They have no expiry of Celery's: it reckons by the worker's wall clock, and one that is ahead would throw all of them
+    away. A stale one is dropped at the take-up, by its tokens.
 
     Raises:
         BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.
@@ -79,7 +76,6 @@ def publish(app: Celery, chunks: Iterable[Chunk], taken_within_s: float) -> None
                     args=chunk.to_args(),
                     queue=queue_name(chunk.route, chunk.latency),
                     producer=producer,
-                    expires=EXPIRY_FACTOR * taken_within_s,
                     argsrepr=str(chunk),
                     kwargsrepr="{}",
                     retry=False,

@@ -26,8 +26,6 @@ def faketime_library() -> str | None:
     return None
 
 
-# SQLite's time is that of the process which asks; all of them share one machine, and its clock
-@pytest.mark.parametrize("chaos_database", ["postgres"], indirect=True)
 @pytest.mark.parametrize("jump", list(JUMPS))
 @pytest.mark.parametrize("kind", ["worker", "scheduler"])
 def test_one_process_whose_clock_is_an_hour_off_harms_nobody(chaos: Chaos, kind: str, jump: str) -> None:

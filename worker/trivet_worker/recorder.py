@@ -250,7 +250,7 @@ class Recorder:
             for (route, latency, model), claimed in jobs.items()
         ]
         try:
-            publish(self._app, chunks, self._settings.dispatch.taken_within_s)
+            publish(self._app, chunks)
         except BrokerUnavailable as error:
             log.error("%d jobs wait to be dispatched again: %s", len(written.gone_on), error)
 
