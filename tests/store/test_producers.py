@@ -67,9 +67,7 @@ class Producers:
         return process
 
     def submit(self, config: Path, word: str, *, key: str, count: int = 1, dies: bool = False) -> subprocess.Popen[str]:
-        process = self.start("-c", SUBMIT, str(config), word, key, str(count), "dies" if dies else "lives")
-        assert _stream(process.stdout).readline() == "ready\n", _stream(process.stderr).read()
-        return process
+        return self.start("-c", SUBMIT, str(config), word, key, str(count), "dies" if dies else "lives")
 
     def end(self) -> None:
         for process in self._all:
@@ -91,7 +89,9 @@ def _stream(pipe: IO[str] | None) -> IO[str]:
 
 
 def said(processes: Sequence[subprocess.Popen[str]]) -> list[list[str]]:
-    """Let them go at once; what each printed."""
+    """Let them go at once when all are ready; what each printed then."""
+    for process in processes:
+        assert _stream(process.stdout).readline() == "ready\n", _stream(process.stderr).read()
     for process in processes:
         _stream(process.stdin).write("go\n")
         _stream(process.stdin).flush()

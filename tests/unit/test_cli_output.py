@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -147,6 +148,22 @@ def test_a_results_file_holds_each_result_once_over_any_number_of_runs(tmp_path:
         for number in range(4):
             file.write(result(number))
     assert path.read_bytes() == whole + result_line(result(3))
+
+
+def test_a_job_that_ran_again_gets_a_further_line(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    ends = [
+        result(1, status="failed"),
+        replace(result(1, status="failed"), latency_s=9.25),
+        replace(result(1), latency_s=12.125),
+    ]
+    for count in (1, 2, 3, 3):  # as it stands at each run
+        with ResultsFile(path) as file:
+            for one in [result(0), *ends[:count]]:
+                file.write(one)
+    statuses = [(json.loads(line)["id"], json.loads(line)["status"]) for line in path.read_bytes().splitlines()]
+    assert [status for _, status in statuses] == ["succeeded", "failed", "failed", "succeeded"]
+    assert len({job_id for job_id, _ in statuses}) == 2
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b'{"prompt":"x"}\n', b'{"id":"zz"}\n', b"a note without a line end"])
