@@ -16,6 +16,7 @@ from sqlalchemy import text
 from tests.store.world import World
 
 DEADLINE_S = 60.0
+pytestmark = pytest.mark.timeout(240)  # each starts several processes, one after the other on a busy machine
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
 SUBMIT = """
 import os, signal, sys
