@@ -218,7 +218,7 @@ class Dispatcher:
         now = self._store.now(connection)
         chunks: list[Chunk] = []
         for (route, latency, model, alone), heads in plan.items():
-            until = now + self._settings.taken_within_s(latency)
+            until = now + self._settings.taken_within_s(latency, alone=alone)
             claimed = {
                 job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }

@@ -110,6 +110,8 @@ class DispatchSettings(_Section):
     """A job that got no permit within this time goes back to waiting."""
 
 
+START_ALONE_S = 45.0
+"""What starting a process for a job that runs alone may take on a busy machine; a second or two on an idle one."""
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Names of routes become names of queues and keys, and stand in lists."""
 
@@ -184,9 +186,12 @@ class Settings(BaseSettings):
             return self.redis.url
         return self.broker.url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
 
-    def taken_within_s(self, latency: Latency) -> float:
-        """Seconds that a worker has to take up a dispatched job; of realtime, so few that another still can."""
-        whole = self.dispatch.taken_within_s
+    def taken_within_s(self, latency: Latency, *, alone: bool = False) -> float:
+        """Seconds that a worker has to take up a dispatched job; of realtime, so few that another still can.
+
+        A worker may have to start a process first for a job that runs alone.
+        """
+        whole = self.dispatch.taken_within_s + (START_ALONE_S if alone else 0.0)
         return min(whole, self.classes[latency].budget_s / 4) if latency is Latency.REALTIME else whole
 
     def of_class(self, latency: Latency) -> ClassSettings:

@@ -173,7 +173,7 @@ class Decisions:
             choice,
             terms,
             now=now,
-            taken_within_s=self._settings.taken_within_s(latency),
+            taken_within_s=self._settings.taken_within_s(latency, alone=job.alone),
             # a wave that fails together must not fall on one route together
             load=lambda route: load_of(route) + sent[route.name] / route.settings.weight,
             has_room=lambda route: sent[route.name] < _room(route),
