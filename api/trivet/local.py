@@ -39,7 +39,7 @@ LANES = ("realtime", "bulk")
 PROGRAM = (sys.executable, "-m", "trivet")
 _SIMULATOR_READY_S = 30.0
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
-_AFTER_GRACE_S = 2.5  # for a worker to write down its last results and go: killed, its jobs would be suspect
+_AFTER_GRACE_S = 3.0  # for a worker to write down its last results and go: killed, its jobs would be suspect
 _AFTER_WORKERS_S = 1.0  # for the others, who have nothing to lose; with the default grace all is over within 10 s
 
 

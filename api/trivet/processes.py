@@ -9,7 +9,8 @@ Used by `trivet up`, `trivet demo`, `trivet worker` (one process per lane) and t
 
 Every process gets a session of its own, so Ctrl-C on the terminal reaches the supervisor alone, which stops the parts
 in their order. One that dies is started again (`Restarts`); one that ends with code 2, a configuration error, is not.
-The first SIGINT, SIGTERM or SIGHUP stops gracefully, the second kills at once. If the supervisor itself is killed, its
+The first SIGINT, SIGTERM or SIGHUP stops gracefully. The second tells the parts a second time, by which they leave at
+once, and kills those that have not left after a second; the third kills. If the supervisor itself is killed, its
 parts end by themselves (`trivet_tasks.supervised.follow_parent`, which a part calls first thing); a part that is a
 supervisor in its turn needs a `stop_limit_s` below the `grace_s` it is given.
 """
@@ -43,6 +44,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _READY_POLL_S = 0.02
 _LEAST_GRACE_S = 0.5  # what a later stage is left with when an earlier one takes its time
 _KILL_WAIT_S = 0.5
+_HURRY_S = 1.0  # what parts have to leave after a second signal
+_LOOK_S = 0.05
 
 
 class Supervisor:
@@ -76,6 +79,7 @@ class Supervisor:
         self._numbers = itertools.count()
         self._inbox: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()  # its put() may interrupt its own get()
         self._signals = 0
+        self._hurry_until: float | None = None
         self._interrupts = True
         self._pipe: tuple[int, int] | None = None
         self._ready_dir: Path | None = None
@@ -199,7 +203,7 @@ class Supervisor:
             for position, stage in enumerate(stages):
                 later = len(stages) - position - 1
                 left = deadline - time.monotonic() - later * _LEAST_GRACE_S
-                killed += _stop_stage(stage, min(self._grace_s, max(0.0, left)))
+                killed += self._stop_stage(stage, min(self._grace_s, max(0.0, left)))
             deadline = time.monotonic() + _KILL_WAIT_S
             for child in running:
                 child.join(max(0.0, deadline - time.monotonic()))
@@ -222,6 +226,23 @@ class Supervisor:
             self.stop()
         finally:
             self._uninstall()
+
+    def _stop_stage(self, stage: list[ChildProcess], grace_s: float) -> list[str]:
+        for child in stage:
+            child.request_stop()
+        deadline = time.monotonic() + grace_s
+        late = [child for child in stage if not self._joined(child, deadline)]
+        for child in late:
+            child.send_signal(signal.SIGKILL)
+        return [child.spec.name for child in late]
+
+    def _joined(self, child: ChildProcess, deadline: float) -> bool:
+        """Wait for a part's end until the deadline, or the earlier one that a second signal sets; whether it came."""
+        while not child.join(max(0.0, min(_LOOK_S, deadline - time.monotonic()))):
+            until = deadline if self._hurry_until is None else min(deadline, self._hurry_until)
+            if time.monotonic() >= until:
+                return False
+        return True
 
     def _ended(self, ended: Exit) -> None:
         if self._told is not None:
@@ -265,6 +286,7 @@ class Supervisor:
         if threading.current_thread() is not threading.main_thread():
             return
         self._signals = 0
+        self._hurry_until = None
         for number in _STOP_SIGNALS:
             before = signal.getsignal(number)
             if number == signal.SIGHUP and before == signal.SIG_IGN:
@@ -279,19 +301,13 @@ class Supervisor:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1
-        if self._signals > 1:
+        if self._signals > 2:
             self.kill_now()
+        elif self._signals == 2:
+            self._hurry_until = time.monotonic() + _HURRY_S
+            for child in list(self._children.values()):
+                child.abandon(signal.SIGTERM)
         elif self._interrupts:
             raise KeyboardInterrupt
         else:
             self._inbox.put(None)
-
-
-def _stop_stage(stage: list[ChildProcess], grace_s: float) -> list[str]:
-    for child in stage:
-        child.request_stop()
-    deadline = time.monotonic() + grace_s
-    late = [child for child in stage if not child.join(max(0.0, deadline - time.monotonic()))]
-    for child in late:
-        child.send_signal(signal.SIGKILL)
-    return [child.spec.name for child in late]

@@ -22,8 +22,21 @@ def connect(url: str) -> redis.Redis:
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
         health_check_interval=25,
-        retry=Retry(NoBackoff(), 1),  # once, for a connection that the server closed while it was idle
+        # once, for a connection that the server closed while it was idle; a server that hangs is asked once
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
+
+
+_AWAY = ("MISCONF", "OOM", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS")
+
+
+def is_away(error: redis.RedisError) -> bool:
+    """Whether the server is away, or refuses every such command for now (a full disk, no memory); else the fault is ours."""
+    if isinstance(
+        error, redis.ConnectionError | redis.TimeoutError | redis.exceptions.ReadOnlyError | redis.OutOfMemoryError
+    ):
+        return True
+    return str(error).startswith(_AWAY)
 
 
 def unavailable_text(url: str, error: Exception) -> str:

@@ -1,5 +1,6 @@
 """What a call's end means for the gate, what becomes of the jobs of a wave that fails, and where dispatch sends them next."""
 
+import logging
 import math
 import time
 from collections import Counter
@@ -31,12 +32,14 @@ from trivet_tasks.store.registry import RegisteredRoute
 from trivet_tasks.store.schema_version import upgrade
 from trivet_tasks.store.steps import End, GoOn, Next, Wait
 from trivet_tasks.store.taking import Taken
+from trivet_tasks.troubles import Troubles
 from trivet_tasks.usage import Usage
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import Decisions, spent_of
 from trivet_worker.flights import Flight, Landing, Race
 
 SETTINGS = Settings()
+TROUBLES = Troubles(logging.getLogger("test"))
 TERMS = DEFAULTS[Latency.BATCH]
 HERE, ELSEWHERE, FAR = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
@@ -66,7 +69,7 @@ class Routes:
 
 
 def decisions(*candidates: Candidate) -> Decisions:
-    return Decisions(cast("Fleet", Routes(*candidates)), SETTINGS)
+    return Decisions(cast("Fleet", Routes(*candidates)), SETTINGS, TROUBLES)
 
 
 def here(**terms: Any) -> Candidate:
@@ -153,7 +156,9 @@ def test_each_group_looks_anew() -> None:
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
     routes = Routes(here(), route(ELSEWHERE))
     routes.answers = False
-    (step,) = Decisions(cast("Fleet", routes), SETTINGS).next_steps([landing(round=2, tried="a", round_spent_s=1.0)])
+    (step,) = Decisions(cast("Fleet", routes), SETTINGS, TROUBLES).next_steps(
+        [landing(round=2, tried="a", round_spent_s=1.0)]
+    )
     assert isinstance(step, Wait)
     assert (step.not_before, step.round, step.tried) == (None, 2, f"a,{HERE}")
 

@@ -1,5 +1,6 @@
 """What the recorder writes down of routes while the database is away."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.store import health
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
+from trivet_tasks.troubles import Troubles
 from trivet_worker.flights import Countdown
 from trivet_worker.holdings import Holdings
 from trivet_worker.pricing import Pricing
@@ -55,6 +57,7 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     recorder = Recorder(
         store, cast("redis.Redis", world.client), fleet, Celery("test", broker="memory://", set_as_current=False),
         Settings(), Slots(1), Holdings(), Pricing(), 0.0,
+        Troubles(logging.getLogger("test")),
     )  # fmt: skip
     (landing,) = land(world.gate(), LIMITED)
     countdown = Countdown()

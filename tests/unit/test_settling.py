@@ -1,5 +1,6 @@
 """What the gates are told of finished calls: all of it, once, whatever becomes of the shared state meanwhile."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import PREFIX, connect
 from trivet_tasks.store.registry import RegisteredRoute
+from trivet_tasks.troubles import Troubles
 from trivet_tasks.usage import Usage
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Landing
@@ -49,7 +51,7 @@ class Routes:
 
 
 def settling(routes: Routes) -> Settling:
-    return Settling(cast("Fleet", routes), SETTINGS)
+    return Settling(cast("Fleet", routes), SETTINGS, Troubles(logging.getLogger("test")))
 
 
 def waits(telling: Settling) -> bool:

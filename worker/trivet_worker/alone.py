@@ -5,6 +5,7 @@ worker does. Here it is only started, fed and watched: when it dies over a job, 
 """
 
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -28,8 +29,8 @@ IDLE_S = 30.0
 """How long a child without work is kept."""
 STUCK_AFTER_S = 60.0
 """How long after its call's time a child that says nothing is looked into, and again."""
-LAST_WORDS_S = 2.0
-"""What a child may take, after the grace time for its call, to write down what came of it and to go."""
+LAST_WORDS_S = 5.0
+"""What a child without work may take to go."""
 
 
 class Alone:
@@ -66,13 +67,12 @@ class Alone:
         for child in children:
             child.hang_up()
 
-    def close(self) -> None:
-        """End what is left of the children."""
-        self.begin_stop()
+    def drop_calls(self) -> None:
+        """The grace time is over: let every child drop its call, write that down, and go."""
         with self._changed:
             children = [*self._idle, *self._busy]
         for child in children:
-            child.end(self._settings.worker.shutdown_grace_s + LAST_WORDS_S)
+            child.hurry()
 
     def _take(self, timeout_s: float) -> "_Child | None":
         with self._changed:
@@ -120,6 +120,8 @@ class Alone:
         return child.answered
 
     def _died(self, child: "_Child", chunk: Chunk) -> None:
+        if self._stopping:  # it was told to go; what it may have left is rescued when its lease runs out
+            return
         job = chunk.jobs[0]
         try:
             with self._store.write() as connection:
@@ -189,6 +191,11 @@ class _Child:
                 _open(self._process.stdin).close()
         except OSError:
             pass
+
+    def hurry(self) -> None:
+        """Let it drop its call, if it has not gone by now."""
+        if self.alive:
+            self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it at once, if it has not."""

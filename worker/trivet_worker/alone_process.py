@@ -20,41 +20,39 @@ import orjson
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.messages import Chunk
-from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.settings import load_settings
 from trivet_tasks.store.leases import ALONE
 from trivet_worker.runtime import Runtime
+from trivet_worker.stopping import Stopper
 
 
-def main(arguments: list[str]) -> None:
-    """Run until the input ends."""
+def main(arguments: list[str]) -> int:
+    """Run until the input ends. Returns the exit code."""
     source, lane, *routes = arguments
     answers = _private_stdout()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(Path(source) if Path(source).is_file() else None)
-    runtime = _runtime(settings, lane, routes)
+    name = f"{ALONE}.{lane}.{os.getpid()}"
+    runtime = Runtime(settings, make_app(settings), worker=name, lane=ALONE, routes=routes)
+    stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
+    stopper.start()
+    runtime.start()
     chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(chunks, runtime), daemon=True).start()
+    threading.Thread(target=_read, args=(chunks,), daemon=True).start()
     while (chunk := chunks.get()) is not None:
         runtime.run(chunk)
         with contextlib.suppress(BrokenPipeError):  # the worker is gone; what came of the job is written down
             answers.write(b"\n")
             answers.flush()
-    runtime.close()
+    return stopper.finish()
 
 
-def _runtime(settings: Settings, lane: str, routes: list[str]) -> Runtime:
-    runtime = Runtime(settings, make_app(settings), worker=f"{ALONE}.{lane}.{os.getpid()}", lane=ALONE, routes=routes)
-    runtime.start()
-    return runtime
-
-
-def _read(chunks: "queue.SimpleQueue[Chunk | None]", runtime: Runtime) -> None:
+def _read(chunks: "queue.SimpleQueue[Chunk | None]") -> None:
     for line in sys.stdin.buffer:
         provider, *args = orjson.loads(line)
         chunks.put(Chunk.from_args(provider, args))
-    runtime.begin_stop()
     chunks.put(None)
+    os.kill(os.getpid(), signal.SIGTERM)  # a call under way gets its grace
 
 
 def _private_stdout() -> BinaryIO:
@@ -65,4 +63,4 @@ def _private_stdout() -> BinaryIO:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
+from celery.apps.worker import Worker
 from celery.exceptions import SecurityWarning
+from celery.worker import state
+from celery.worker.consumer.tasks import Tasks
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
@@ -16,11 +19,13 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.settings import Settings
 from trivet_worker.runtime import Runtime
+from trivet_worker.stopping import Stopper
 
 log = logging.getLogger("trivet.worker")
 
 MAX_THREADS = 256
 """A chunk holds a thread until its last job is written down; idle threads cost nothing to speak of."""
+CRASHED = 1
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 
 
@@ -29,7 +34,7 @@ def run_worker(
 ) -> int:
     """Run a worker process for the queues of these routes and this lane until it is told to stop. Returns the exit code.
 
-    SIGTERM and SIGINT: no new chunk, running calls get the grace time. A second one: at once.
+    SIGTERM, SIGINT, SIGHUP: no new chunk, running calls get the grace time. A second one: at once (`stopping.py`).
 
     Raises:
         ConfigError: a route is not configured. StoreError: the database cannot be used.
@@ -46,10 +51,15 @@ def run_worker(
     name = worker_name(lane, routes, len(settings.routes))
     runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes)
     _register_tasks(app, runtime)
-    _connect_signals(runtime, on_ready)
-    runtime.start()
+    app.steps["consumer"].add(_pausing(runtime))
+    if on_ready:
+        signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
+    stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
+    stopper.start()
+    code = CRASHED
     try:
-        worker = app.Worker(
+        runtime.start()
+        worker = app.subclass_with_self(_LaneWorker, name="Worker")(
             hostname=name,
             pool="threads",
             concurrency=min(MAX_THREADS, settings.worker.slots),
@@ -61,9 +71,10 @@ def run_worker(
             quiet=True,
         )
         worker.start()
-        return int(worker.exitcode or 0)
+        code = int(worker.exitcode or 0)
     finally:
-        runtime.close()
+        left = stopper.finish()
+    return code or left
 
 
 def worker_name(lane: str, routes: Sequence[str], configured: int) -> str:
@@ -84,13 +95,27 @@ def _runner(runtime: Runtime, provider: str) -> Callable[..., int]:
     return run_chunk
 
 
-def _connect_signals(runtime: Runtime, on_ready: Callable[[], None] | None) -> None:
-    def stopping(**_: Any) -> None:
-        runtime.begin_stop()
+class _LaneWorker(Worker):  # type: ignore[misc] # Celery has no types
+    """Celery's worker without its signal handlers: the stopper has them."""
 
-    def ready(**_: Any) -> None:
-        if on_ready:
-            on_ready()
+    def install_platform_tweaks(self, worker: Any) -> None:
+        del worker
 
-    signals.worker_shutting_down.connect(stopping, weak=False)
-    signals.worker_ready.connect(ready, weak=False)
+
+def _end_celery() -> None:
+    """From a signal handler: Celery takes no more messages and ends once its threads have."""
+    state.should_stop = 0
+
+
+def _pausing(runtime: Runtime) -> type[bootsteps.StartStopStep]:
+    """A step by which Celery takes no message while the worker takes no work: others may, and none is lost here."""
+
+    class Pausing(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+        requires = (Tasks,)
+
+        def start(self, consumer: Any) -> None:
+            qos = consumer.task_consumer.channel.qos
+            usual = qos.can_consume
+            qos.can_consume = lambda: runtime.takes_work and usual()
+
+    return Pausing

@@ -18,10 +18,11 @@ from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
-from trivet_tasks.shared_state import WORK_CHANNEL
+from trivet_tasks.shared_state import WORK_CHANNEL, unavailable_text
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
+from trivet_tasks.troubles import DATABASE, SHARED_STATE, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.calls import Failure
 from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, fallback_reserve_s, is_full_time
@@ -35,7 +36,8 @@ from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
 
-
+AGAIN_S = 3.0
+"""How long no work is taken after a chunk has met a database or shared state that failed it."""
 _REFUSED = {
     "limited": "limited by its provider",
     "open": "open, only a probe may call",
@@ -77,6 +79,7 @@ class ChunkRunner:
         lease: LeaseKeeper,
         hedger: Hedger,
         alone: Alone | None,
+        troubles: Troubles,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -90,10 +93,29 @@ class ChunkRunner:
         self._alone = alone
         self._holdings = holdings
         self._pricing = pricing
+        self._troubles = troubles
+        self._running = 0
+        self._counting = threading.Lock()
         self.stopping = threading.Event()
+
+    @property
+    def running(self) -> int:
+        """Chunks in hand: their jobs are neither all written down nor all back in waiting."""
+        return self._running
 
     def run(self, chunk: Chunk) -> int:
         """Run the chunk until each of its jobs is written down or back in waiting. Returns the number of calls made."""
+        self._count(1)
+        try:
+            return self._run(chunk)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._running += change
+
+    def _run(self, chunk: Chunk) -> int:
         if chunk.alone and self._alone is not None:
             if self._alone.run(chunk):
                 return len(chunk.jobs)
@@ -116,7 +138,7 @@ class ChunkRunner:
                     break
         except StoreUnavailable as error:
             # what was not taken up is dispatched again when its time is over
-            log.error("%d jobs of a chunk for %s left alone: %s", len(pending), chunk.route, error)
+            self._troubles.note(DATABASE, "take-up", str(error), AGAIN_S)
             pending = ()
         if pending:
             self._give_back(chunk, pending, why)
@@ -129,8 +151,8 @@ class ChunkRunner:
         patience_s = self._settings.dispatch.permit_patience_s
         if self.stopping.is_set():
             return 0, "the worker is stopping"
-        if self._recorder.trouble:
-            return 0, "the database does not answer"
+        if trouble := self._troubles.text:
+            return 0, trouble
         places = self._slots.take(len(pending), patience_s)
         if places == 0:
             return 0, "no free place"
@@ -148,11 +170,10 @@ class ChunkRunner:
                 )
             except redis.RedisError as error:
                 self._slots.give(places)
-                log.error("no permits, so no calls: %s", error)
+                self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
                 return 0, "the shared state does not answer"
-            if grant.granted or time.monotonic() + grant.wait_s > until or self.stopping.is_set():
+            if grant.granted or time.monotonic() + grant.wait_s > until or self.stopping.wait(grant.wait_s):
                 break
-            time.sleep(grant.wait_s)
         self._slots.give(places - grant.granted)
         if grant.granted == 0:
             return 0, _REFUSED.get(grant.reason, grant.reason)
@@ -250,7 +271,7 @@ class ChunkRunner:
         try:
             self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
         except redis.RedisError as error:
-            log.error("permits could not be given back: %s", error)
+            self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
 
     def _give_up_probe(self, wave: _Wave) -> None:
         """A probe that got no permit: let another be made, rather than wait until this one counts as lost."""
@@ -265,12 +286,17 @@ class ChunkRunner:
 
     def _give_back(self, chunk: Chunk, jobs: Sequence[Claimed], why: str) -> None:
         log.debug("%d jobs go back to waiting: %s", len(jobs), why)
+        if self._troubles.of(DATABASE):
+            return  # they are dispatched again when their time is over
         try:
             with self._store.write() as connection:
                 give_back(connection, [Token(job.id, job.take_up) for job in jobs], f"{chunk.route}: {why}")
-            self._redis.publish(WORK_CHANNEL, b"")
-        except (StoreUnavailable, redis.RedisError) as error:
-            log.error("%d jobs wait to be dispatched again: %s", len(jobs), error)
+            if not self._troubles.of(SHARED_STATE):
+                self._redis.publish(WORK_CHANNEL, b"")
+        except StoreUnavailable as error:
+            self._troubles.note(DATABASE, "take-up", str(error), AGAIN_S)
+        except redis.RedisError as error:
+            self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
 
 
 def attempt_of(want: Want) -> str:

@@ -1,6 +1,5 @@
 """What a finished call means: for its route's gate, and for what becomes of its job."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,14 +15,16 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import unavailable_text
 from trivet_tasks.store.steps import End, GoOn, Next
+from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer, Failure, LimitReading, LimitWindow
 from trivet_worker.flights import Flight, Landing
 
-log = logging.getLogger("trivet.recorder")
-
 _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
+BRIEFLY_S = 1.0
+"""How long it counts that they could not be."""
 
 
 def spent_of(landing: Landing, settings: Settings) -> Spent:
@@ -99,9 +100,10 @@ def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | Non
 class Decisions:
     """Decides what becomes of jobs, a group of finished calls at a time."""
 
-    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+    def __init__(self, fleet: Fleet, settings: Settings, troubles: Troubles) -> None:
         self._fleet = fleet
         self._settings = settings
+        self._troubles = troubles
 
     def next_steps(self, group: Sequence[Landing]) -> list[Next | None]:
         """For each call, in order, what becomes of its job; None where another call of it decides.
@@ -110,11 +112,15 @@ class Decisions:
         """
         models = {landing.flight.site.model for landing in group if isinstance(landing.result, Failure)}
         candidates: dict[str, list[Candidate]] = {}
-        if models:
+        if models and not self._troubles.seen(SHARED_STATE, WATCH):
             try:
                 candidates = self._fleet.candidates_of(models)
-            except (redis.RedisError, StoreUnavailable) as error:
-                log.error("the routes cannot be read, failed jobs go back to waiting: %s", error)
+            except redis.RedisError as error:
+                self._troubles.note(
+                    SHARED_STATE, "routes", unavailable_text(self._settings.redis_url, error), BRIEFLY_S
+                )
+            except StoreUnavailable as error:
+                self._troubles.note(DATABASE, "routes", str(error), BRIEFLY_S)
         now, sent = self._fleet.now(), Counter[str]()
         return [
             self._next(landing, candidates.get(landing.flight.site.model), now, sent) if landing.decides else None

@@ -10,8 +10,9 @@ from uuid_utils import uuid7
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import leases
+from trivet_tasks.store import leases, leaving
 from trivet_tasks.store.engine import Store
+from trivet_tasks.troubles import DATABASE, Troubles
 from trivet_worker.holdings import Holdings
 
 log = logging.getLogger("trivet.lease")
@@ -34,7 +35,7 @@ class LeaseKeeper:
         slots: int,
         holdings: Holdings,
         in_flight: Callable[[], int],
-        trouble: Callable[[], str | None],
+        troubles: Troubles,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
@@ -46,9 +47,10 @@ class LeaseKeeper:
         self._holdings = holdings
         self._strays: dict[str, float] = {}
         self._in_flight = in_flight
-        self._trouble = trouble
+        self._troubles = troubles
         self._on_cancel = on_cancel
         self._stopping = threading.Event()
+        self._soon = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="trivet-lease", daemon=True)
         self.id = ""
 
@@ -57,15 +59,22 @@ class LeaseKeeper:
         self._open()
         self._thread.start()
 
-    def close(self) -> None:
-        """Take the lease back: this process holds no job any more."""
+    def beat_soon(self) -> None:
+        """Say now, not within a second, how things stand here."""
+        self._soon.set()
+
+    def close(self) -> int:
+        """Take the lease back. Jobs that it still holds wait again. Returns their number.
+
+        Raises:
+            StoreUnavailable: the lease runs out by itself, and its jobs are rescued then.
+        """
         self._stopping.set()
-        self._thread.join(timeout=10)
-        try:
-            with self._store.write() as connection:
-                leases.close(connection, self.id)
-        except StoreUnavailable as error:
-            log.warning("the lease could not be taken back, it runs out by itself: %s", error)
+        self._soon.set()
+        if not self.id:
+            return 0
+        with self._store.write() as connection:
+            return leaving.lay_down(self._store, connection, self.id)
 
     def _open(self) -> None:
         lease_id = uuid7().hex
@@ -83,20 +92,27 @@ class LeaseKeeper:
         self.id = lease_id
 
     def _keep(self) -> None:
-        while not self._stopping.wait(self._settings.heartbeat_s):
+        while True:
+            self._soon.wait(self._settings.heartbeat_s)
+            self._soon.clear()
+            if self._stopping.is_set():
+                return
             try:
                 self._beat()
+                self._troubles.over(DATABASE, "lease")
             except StoreUnavailable as error:
-                log.error("no heartbeat: %s", error)
+                self._troubles.note(DATABASE, "lease", str(error))
             except Exception as error:  # without heartbeats every job here would run twice
                 log.error("a heartbeat failed by a fault of Trivet's own: %s", place_of(error))
 
     def _beat(self) -> None:
         with self._store.write() as connection:
             renewal = leases.renew(
-                self._store, connection, self.id, self._in_flight(), self._trouble(), self._settings.ttl_s
+                self._store, connection, self.id, self._in_flight(), self._troubles.text, self._settings.ttl_s
             )
         if not renewal.held:
+            if self._stopping.is_set():
+                return
             log.warning("the lease %s ran out; going on under a new one", self.id)
             self._strays.clear()
             self._open()

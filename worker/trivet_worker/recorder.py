@@ -26,12 +26,13 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.settings import Settings
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, unavailable_text
 from trivet_tasks.store import health
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS, Store
 from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.steps import End, Finished, GoOn, Settlement, Wait, Written
+from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import Decisions
 from trivet_worker.flights import Landing
@@ -44,6 +45,8 @@ log = logging.getLogger("trivet.recorder")
 
 RETRY_S = 1.0
 """Seconds between two tries to reach a database or a shared state that does not answer."""
+MOST_UNNOTED = 1_000
+"""Changes of routes kept while the database is away, the newest."""
 
 
 class Recorder:
@@ -60,6 +63,7 @@ class Recorder:
         holdings: Holdings,
         pricing: Pricing,
         gather_s: float,
+        troubles: Troubles,
     ) -> None:
         self._store = store
         self._redis = client
@@ -68,15 +72,14 @@ class Recorder:
         self._settings = settings
         self._slots = slots
         self._holdings = holdings
-        self._decisions = Decisions(fleet, settings)
-        self._settling = Settling(fleet, settings)
+        self._decisions = Decisions(fleet, settings, troubles)
+        self._settling = Settling(fleet, settings, troubles)
+        self._troubles = troubles
         self._unnoted: list[Change] = []
         self._gather_s = gather_s
         self._pricing = pricing
         self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
-        self.trouble: str | None = None
-        """Why nothing can be written at the moment, if so."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -86,10 +89,10 @@ class Recorder:
         """Hand over a finished call. Returns at once."""
         self._landed.put(landing)
 
-    def close(self) -> None:
+    def close(self, within_s: float = 30.0) -> None:
         """Write what is left and end the thread."""
         self._landed.put(None)
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=within_s)
 
     def _run(self) -> None:
         going = True
@@ -177,7 +180,8 @@ class Recorder:
                 for one in self._unnoted:
                     health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
         except StoreUnavailable as error:
-            log.error("%d changes of routes wait to be written: %s", len(self._unnoted), error)
+            self._troubles.note(DATABASE, "recorder", str(error))  # over with the next group that is written
+            del self._unnoted[:-MOST_UNNOTED]
             return
         except DBAPIError as error:
             log.error("%d changes of routes were refused by the database: %s", len(self._unnoted), _kind(error))
@@ -219,14 +223,10 @@ class Recorder:
                 with self._store.write() as connection:
                     written = finish(self._store, connection, finished)
             except StoreUnavailable as error:
-                if self.trouble is None:
-                    log.error("%d finished calls wait to be written: %s", len(finished), error)
-                self.trouble = str(error)
+                self._troubles.note(DATABASE, "recorder", str(error))
                 time.sleep(RETRY_S)
             else:
-                if self.trouble is not None:
-                    log.info("writing again")
-                self.trouble = None
+                self._troubles.over(DATABASE, "recorder")
                 return written
 
     def _send_on(self, group: Sequence[Landing], written: Written) -> None:
@@ -252,9 +252,12 @@ class Recorder:
         try:
             publish(self._app, chunks)
         except BrokerUnavailable as error:
-            log.error("%d jobs wait to be dispatched again: %s", len(written.gone_on), error)
+            if not self._troubles.of(SHARED_STATE):  # else it is said already
+                log.error("%d jobs wait to be dispatched again: %s", len(written.gone_on), error)
 
     def _notify(self, written: Written, waiting: bool) -> None:
+        if self._troubles.seen(SHARED_STATE, WATCH):
+            return  # those who wait look by themselves
         try:
             if written.ended_jobs:
                 notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
@@ -262,7 +265,8 @@ class Recorder:
             if waiting:
                 self._redis.publish(WORK_CHANNEL, b"")
         except redis.RedisError as error:
-            log.error("no notice could be sent, those who wait will look by themselves: %s", error)
+            why = unavailable_text(self._settings.redis_url, error)
+            self._troubles.note(SHARED_STATE, "notices", why, RETRY_S)
 
 
 def _kind(error: DBAPIError) -> str:

@@ -1,11 +1,12 @@
 """All that one worker process is made of, started and stopped in order."""
 
-import threading
+import logging
 from collections.abc import Sequence
 
 from celery import Celery
 
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.watch import Watch
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
@@ -13,6 +14,7 @@ from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import ALONE
 from trivet_tasks.store.schema_version import ensure
+from trivet_tasks.troubles import STOPPING, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.chunk_run import ChunkRunner
 from trivet_worker.flights import Flights
@@ -23,12 +25,14 @@ from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.slots import Slots
 
+log = logging.getLogger("trivet.worker")
+
 GATHER_S = {"realtime": 0.0, "bulk": 0.01, ALONE: 0.0}
 """How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
 
 
 class Runtime:
-    """One worker process: `start`, then `run` from any thread, then `begin_stop` and `close`."""
+    """One worker process: `start`, then `run` from any thread, then `begin_stop`, `drop_calls` and `close`."""
 
     def __init__(self, settings: Settings, app: Celery, *, worker: str, lane: str, routes: Sequence[str]) -> None:
         self._settings = settings
@@ -38,10 +42,13 @@ class Runtime:
         self._slots = Slots(settings.worker.slots)
         self._pricing = Pricing()
         holdings = Holdings()
+        self._troubles = Troubles(log)
+        self._watch = Watch(self._store, settings.redis_url, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
         self._recorder = Recorder(
-            self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane]
-        )
+            self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
+            self._troubles,
+        )  # fmt: skip
         self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
         self._flights = Flights(self._served, self._recorder.put, self._hedger.ask)
         self._hedger.attach(self._flights)
@@ -54,7 +61,7 @@ class Runtime:
             slots=settings.worker.slots,
             holdings=holdings,
             in_flight=lambda: self._slots.in_use,
-            trouble=lambda: self._recorder.trouble,
+            troubles=self._troubles,
             on_cancel=self._flights.cancel,
         )
         # a process for suspects does not hand them on
@@ -72,6 +79,7 @@ class Runtime:
             self._lease,
             self._hedger,
             self._alone,
+            self._troubles,
         )
 
     def start(self) -> None:
@@ -87,26 +95,46 @@ class Runtime:
         self._flights.start()
         self._recorder.start()
         self._lease.start()
+        self._watch.start()
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether a message may be taken now."""
+        return self._troubles.text is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was taken is written down or back in waiting."""
+        return self._chunks.running == 0 and self._slots.in_use == 0
+
+    @property
+    def in_hand(self) -> int:
+        """Calls under way, and finished ones that are not written down."""
+        return self._slots.in_use
 
     def run(self, chunk: Chunk) -> int:
         """Run one chunk; blocks until it is written down. Returns the number of calls made."""
         return self._chunks.run(chunk)
 
     def begin_stop(self) -> None:
-        """Take nothing new; calls under way may go on for the grace time, then they are dropped."""
+        """Take nothing new from now on, and say so. Calls under way go on."""
         self._chunks.stopping.set()
         if self._alone is not None:
             self._alone.begin_stop()
-        timer = threading.Timer(self._settings.worker.shutdown_grace_s, self._flights.cancel_all)
-        timer.daemon = True
-        timer.start()
+        self._troubles.note(STOPPING, "signal", "It is stopping.")
+        self._lease.beat_soon()
 
-    def close(self) -> None:
-        """End every part; the calls are over by now."""
+    def drop_calls(self) -> None:
+        """Drop the calls under way; their jobs wait again, their costs are booked as estimates."""
+        self._flights.cancel_all()
         if self._alone is not None:
-            self._alone.close()
-        self._hedger.close()
-        self._recorder.close()
-        self._lease.close()
-        self._flights.close()
-        self._store.close()
+            self._alone.drop_calls()
+
+    def close(self) -> int:
+        """Take the lease back, as the last thing. Returns the number of jobs that were held still; they wait again.
+
+        Raises:
+            StoreUnavailable: they are rescued when the lease runs out.
+        """
+        self._watch.close()
+        return self._lease.close()

@@ -13,6 +13,8 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import is_away, unavailable_text
+from trivet_tasks.troubles import SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer
 from trivet_worker.decisions import spent_of
 from trivet_worker.flights import Landing
@@ -23,12 +25,13 @@ log = logging.getLogger("trivet.recorder")
 class Settling:
     """Tells the shared state what came of finished calls. What it could not hear is told again later.
 
-    Used by one thread. What waits is bounded by the process's places: without the shared state nobody gets a permit.
+    Used by one thread. What waits is bounded by the process's places: while anything does, no work is taken.
     """
 
-    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+    def __init__(self, fleet: Fleet, settings: Settings, troubles: Troubles) -> None:
         self._fleet = fleet
         self._settings = settings
+        self._troubles = troubles
         self._untold: list[_Told] = []
 
     @property
@@ -39,16 +42,21 @@ class Settling:
     def settle(self, group: Sequence[Landing]) -> list[Change]:
         """Give the permits of these calls back, with what waited; one round trip per (route, model, class).
 
-        Returns what changed. Raises nothing: what cannot be told waits.
+        Returns what changed. Raises nothing: what cannot be told waits. While the shared state is known to be away nobody
+        asks it: a server that hangs would hold up the writing down for seconds.
         """
         self._untold += self._told(group)
         changes: list[Change] = []
+        if self._troubles.seen(SHARED_STATE, WATCH):
+            return changes
         try:
             while self._untold:
                 changes += self._tell(self._untold[0])
                 self._untold.pop(0)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            log.error("permits could not be given back, they wait: %s", error)
+            self._troubles.over(SHARED_STATE, "settling")
+        except redis.RedisError as error:
+            why = unavailable_text(self._settings.redis_url, error)
+            self._troubles.note(SHARED_STATE, "settling", why)
         for change in changes:
             level = logging.ERROR if change.state == "open" else logging.WARNING
             log.log(level, "%s %s is %s: %s", change.route, change.model, change.state, change.cause)
@@ -57,8 +65,11 @@ class Settling:
     def _tell(self, told: "_Told") -> list[Change]:
         try:
             return self._fleet.limits.settle(told.route, told.model, told.latency, told.quota, told.spent)
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise
+        except redis.RedisError as error:
+            if is_away(error):
+                raise
+            log.error("%d permits of %s expire by themselves: %s", len(told.spent), told.route, error)
+            return []
         except Exception as error:  # it would be refused again, and all that comes after it would wait
             log.error("%d permits of %s expire by themselves: %s", len(told.spent), told.route, place_of(error))
             return []

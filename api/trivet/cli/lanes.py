@@ -12,7 +12,7 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.supervised import announce_ready
 
 LANES = ("realtime", "bulk")
-_AFTER_GRACE_S = 1.0  # for a lane to write down its last results; `trivet.local` allows a worker half a second more
+_AFTER_GRACE_S = 3.0  # a lane needs 2.3 at most to write down its last results and go (`trivet_worker.stopping`)
 _LOOK_EVERY_S = 0.2
 
 

@@ -1,7 +1,6 @@
 """One part of Trivet each, for real deployments: `trivet worker`, `scheduler`, `simulate`, `flower`."""
 
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context
+from trivet.cli.stop_in_time import StopInTime
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.supervised import announce_ready
 
@@ -55,8 +55,8 @@ def scheduler() -> None:
 
     logging.getLogger().setLevel(logging.INFO)
     running = Scheduler(context.settings())
-    signal.signal(signal.SIGTERM, lambda *_: running.stop())
-    signal.signal(signal.SIGINT, lambda *_: running.stop())
+    stopping = StopInTime(running.stop)
+    stopping.start()
     running.run(on_ready=announce_ready)
 
 

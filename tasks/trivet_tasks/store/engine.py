@@ -45,6 +45,7 @@ class Store:
         self.clock = Clock(sqlite=self.sqlite)
         self._engine = self._open()
         self._writing = self._engine.execution_options(trivet_begin="BEGIN IMMEDIATE")
+        self._begun: dict[object, float] = {}
         myself = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget(myself))
 
@@ -69,6 +70,12 @@ class Store:
         """A transaction that only reads."""
         with self._translated(), self._engine.begin() as connection:
             yield connection
+
+    @property
+    def waited_s(self) -> float:
+        """How long the oldest transaction under way has taken so far, in seconds; 0 when there is none."""
+        begun = list(self._begun.values())
+        return time.monotonic() - min(begun) if begun else 0.0
 
     @property
     def engine(self) -> Engine:
@@ -96,6 +103,7 @@ class Store:
     def forget_after_fork(self) -> None:
         """In the child: the parent's connections are left alone."""
         self._engine.dispose(close=False)
+        self._begun = {}
 
     def _open(self) -> Engine:
         options: dict[str, Any] = {
@@ -125,6 +133,8 @@ class Store:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Say in our words that the database is not there; leave programming errors as they are."""
+        token = object()
+        self._begun[token] = time.monotonic()
         try:
             yield
         except (OperationalError, InterfaceError, PoolTimeout) as error:
@@ -134,6 +144,8 @@ class Store:
             if error.connection_invalidated or damaged:
                 raise self._unavailable(error) from None
             raise
+        finally:
+            self._begun.pop(token, None)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         cause = getattr(error, "orig", None) or error

@@ -1,0 +1,74 @@
+"""A process's watch over what it depends on: notices a database or shared state that hangs, and announces troubles."""
+
+import logging
+import threading
+
+import redis
+
+from trivet_tasks.faults import place_of
+from trivet_tasks.shared_state import connect, unavailable_text
+from trivet_tasks.store.engine import Store
+from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles, announce, withdraw
+
+log = logging.getLogger("trivet")
+
+LOOK_EVERY_S = 1.0
+SLOW_S = 5.0
+"""A transaction that takes longer is a trouble: nothing here needs a tenth of it."""
+
+
+class Watch:
+    """One per process. Looks once a second, from a thread of its own, because the others may hang."""
+
+    def __init__(self, store: Store, redis_url: str, troubles: Troubles, *, process: str, part: str) -> None:
+        self._store = store
+        self._url = redis_url
+        self._client = connect(redis_url)
+        self._troubles = troubles
+        self._process = process
+        self._part = part
+        self._announced = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trivet-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it. What is announced ends by itself within seconds."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_S):
+            try:
+                self._look()
+            except Exception as error:
+                log.error("the watch failed by a fault of Trivet's own: %s", place_of(error))
+
+    def _look(self) -> None:
+        self._troubles.forget_old()
+        if (waited_s := self._store.waited_s) > SLOW_S:
+            why = f"The database {self._store.shown_url} has not answered for {waited_s:.0f} s."
+            self._troubles.note(DATABASE, WATCH, why)
+        else:
+            self._troubles.over(DATABASE, WATCH)
+        try:
+            self._client.ping()
+        except redis.RedisError as error:
+            self._troubles.note(SHARED_STATE, WATCH, unavailable_text(self._url, error))
+            return
+        self._troubles.over(SHARED_STATE, WATCH)
+        self._announce()
+
+    def _announce(self) -> None:
+        trouble = self._troubles.text
+        try:
+            if trouble:
+                announce(self._client, self._process, self._part, trouble, self._troubles.since)
+            elif self._announced:
+                withdraw(self._client, self._process)
+        except redis.RedisError as error:
+            self._troubles.note(SHARED_STATE, WATCH, unavailable_text(self._url, error))
+        else:
+            self._announced = bool(trouble)
