@@ -16,6 +16,7 @@ from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.store import backlog, health
 from trivet_tasks.store.backlog import RouteBacklog
 from trivet_tasks.store.health import Event, HealthRow, LimitRow
+from trivet_tasks.troubles import Announced, announced
 
 if TYPE_CHECKING:
     from trivet.connections import Connections
@@ -56,7 +57,9 @@ def gather(connections: "Connections") -> Picture:
     held: tuple[Holdup, ...] = ()
     trouble = None
     served = _served(known, models, ())
+    said: list[Announced] = []
     try:
+        said = announced(connections.redis)
         served = _served(known, models, fleet.limits.unwell())
         gates = _view(fleet, known, served)
         held = tuple(holdups(connections, lines))
@@ -70,7 +73,7 @@ def gather(connections: "Connections") -> Picture:
         if name not in known.routes:
             nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
-    return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble)
+    return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble, tuple(said))
 
 
 def _served(known: Known, in_use: Sequence[str], unwell: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

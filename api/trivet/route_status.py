@@ -10,6 +10,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.store.leases import Lease
+from trivet_tasks.troubles import Announced
 
 UNKNOWN = "unknown"
 """The state of a route while the shared state does not answer."""
@@ -96,3 +97,16 @@ class Picture:
     """By the database's clock, seconds since the epoch."""
     trouble: str | None
     """Why the states are not known, if they are not."""
+    announced: tuple[Announced, ...] = ()
+    """What processes in trouble say of themselves in the shared state."""
+
+    @property
+    def idle(self) -> tuple[Announced, ...]:
+        """Processes that do not work at the moment, by name: as living workers' leases have it, and as they announce it."""
+        by_lease = {
+            lease.worker: Announced(lease.worker, "worker", lease.trouble, None)
+            for lease in self.workers
+            if lease.trouble
+        }
+        found = by_lease | {one.process: one for one in self.announced}
+        return tuple(found[process] for process in sorted(found))

@@ -1,6 +1,8 @@
 """The scheduler process: dispatch when something wakes it, and the periodic work on jobs."""
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.probing import Prober
 from trivet_scheduler.restoring import Restorer
+from trivet_scheduler.watch import Watch
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
@@ -22,6 +25,7 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, u
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
+from trivet_tasks.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
 
 log = logging.getLogger("trivet.scheduler")
 
@@ -59,9 +63,16 @@ class Scheduler:
         self._prober = Prober(self._store, self._fleet, self._app, settings)
         self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished, settings.leases.ttl_s)
         self._due = _Due()
+        self._troubles = Troubles(log, "no jobs are dispatched")
+        self._watch = Watch(
+            self._store,
+            settings.redis_url,
+            self._troubles,
+            process=f"scheduler.{os.getpid()}@{socket.gethostname()}",
+            part="scheduler",
+        )
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._trouble = ""
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Make the routes known, then dispatch and keep house until stopped.
@@ -74,11 +85,13 @@ class Scheduler:
             registry.register(self._store, connection, self._settings.routes)
         listener = threading.Thread(target=self._listen, name="trivet-wake", daemon=True)
         listener.start()
+        self._watch.start()
         if on_ready:
             on_ready()
         log.info("scheduling on %s", self._store.shown_url)
         while not self._stopping.is_set():
             self._guarded(self._pass)
+        self._watch.close()
         listener.join(timeout=2)
         self._app.close()
         self._store.close()
@@ -113,23 +126,20 @@ class Scheduler:
             work()
         except StoreUnavailable as error:
             self._housekeeping.spare_leases()
-            self._wait_out(str(error))
+            self._wait_out(DATABASE, str(error))
         except BrokerUnavailable as error:
-            self._wait_out(str(error))
+            self._wait_out(BROKER, str(error))
         except redis.RedisError as error:
-            self._wait_out(unavailable_text(self._settings.redis_url, error))
+            self._wait_out(SHARED_STATE, unavailable_text(self._settings.redis_url, error))
         except Exception as error:  # the fleet needs its scheduler more than a clean death
             self._due.housekeeping = time.monotonic() + 3 * TROUBLE_PAUSE_S  # whatever it is, jobs are dispatched
-            self._wait_out(f"a fault of Trivet's own: {place_of(error)}")
+            self._wait_out(FAULT, f"a fault of Trivet's own: {place_of(error)}")
         else:
-            if self._trouble:
-                log.info("going on")
-            self._trouble = ""
+            for kind in (DATABASE, BROKER, SHARED_STATE, FAULT):
+                self._troubles.over(kind, "pass")
 
-    def _wait_out(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            log.error("waiting: %s", trouble)
-        self._trouble = trouble
+    def _wait_out(self, kind: str, why: str) -> None:
+        self._troubles.note(kind, "pass", why)
         self._stopping.wait(TROUBLE_PAUSE_S)
 
     def _listen(self) -> None:

@@ -1,6 +1,6 @@
 """What keeps a worker or scheduler process from working: said in the log once, announced where `trivet routes` looks.
 
-A trouble has a kind (`DATABASE`, `SHARED_STATE`, `STOPPING`) and may be seen from several places of a process at once;
+A trouble has a kind (`DATABASE`, `SHARED_STATE`, …) and may be seen from several places of a process at once;
 it is over when none of them sees it any more. It is announced in Redis under a key with a time to live, because the
 database may be what is missing; a worker's lease says it in SQL, because Redis may be.
 """
@@ -18,6 +18,8 @@ from trivet_tasks.shared_state import PREFIX
 
 DATABASE = "the database"
 SHARED_STATE = "the shared state"
+BROKER = "the broker"
+FAULT = "a fault of Trivet's own"
 STOPPING = "stopping"
 WATCH = "watch"
 """The place that asks once a second (`trivet_scheduler.watch`)."""
@@ -28,13 +30,14 @@ _KEY = PREFIX + "trouble:"
 
 
 class Announced(NamedTuple):
-    """A process that does not work, and why. `since` counts from the epoch, on that machine's clock."""
+    """A process that does not work, and why."""
 
     process: str
     part: str
     """`worker` or `scheduler`."""
     trouble: str
-    since: float
+    since: float | None
+    """Seconds since the epoch, by that machine's clock, where it is known."""
 
 
 class _Seen(NamedTuple):
@@ -45,10 +48,16 @@ class _Seen(NamedTuple):
 
 
 class Troubles:
-    """The troubles of one process. Safe to share between threads."""
+    """The troubles of one process. Safe to share between threads.
 
-    def __init__(self, log: logging.Logger) -> None:
+    Args:
+        log: where each is said when it begins and when it is over, once.
+        consequence: what it means here, e.g. "no work is taken".
+    """
+
+    def __init__(self, log: logging.Logger, consequence: str) -> None:
         self._log = log
+        self._consequence = consequence
         self._seen: dict[str, dict[str, _Seen]] = defaultdict(dict)
         self._lock = threading.Lock()
 
@@ -64,7 +73,7 @@ class Troubles:
             until = None if for_s is None else time.monotonic() + for_s
             self._seen[kind][place] = _Seen(why, before.since if before else time.time(), until)
         if begins and kind != STOPPING:
-            self._log.error("no work is taken: %s", why)
+            self._log.error("%s: %s", self._consequence, why)
 
     def over(self, kind: str, place: str) -> None:
         """It is not seen from this place any more."""
@@ -75,8 +84,8 @@ class Troubles:
             ends = seen is not None and not self._seen[kind]
             if not self._seen.get(kind):
                 self._seen.pop(kind, None)
-        if ends and kind != STOPPING:
-            self._log.info("%s answers again: going on", kind)
+        if seen is not None and ends and kind != STOPPING:
+            self._log.info("going on: the trouble with %s is over, after %.0f s", kind, time.time() - seen.since)
 
     def seen(self, kind: str, place: str) -> bool:
         """Whether it is seen from this place."""

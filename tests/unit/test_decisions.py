@@ -39,7 +39,7 @@ from trivet_worker.decisions import Decisions, spent_of
 from trivet_worker.flights import Flight, Landing, Race
 
 SETTINGS = Settings()
-TROUBLES = Troubles(logging.getLogger("test"))
+TROUBLES = Troubles(logging.getLogger("test"), "no work is taken")
 TERMS = DEFAULTS[Latency.BATCH]
 HERE, ELSEWHERE, FAR = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)

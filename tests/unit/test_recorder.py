@@ -57,7 +57,7 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     recorder = Recorder(
         store, cast("redis.Redis", world.client), fleet, Celery("test", broker="memory://", set_as_current=False),
         Settings(), Slots(1), Holdings(), Pricing(), 0.0,
-        Troubles(logging.getLogger("test")),
+        Troubles(logging.getLogger("test"), "no work is taken"),
     )  # fmt: skip
     (landing,) = land(world.gate(), LIMITED)
     countdown = Countdown()

@@ -51,7 +51,7 @@ class Routes:
 
 
 def settling(routes: Routes) -> Settling:
-    return Settling(cast("Fleet", routes), SETTINGS, Troubles(logging.getLogger("test")))
+    return Settling(cast("Fleet", routes), SETTINGS, Troubles(logging.getLogger("test"), "no work is taken"))
 
 
 def waits(telling: Settling) -> bool:

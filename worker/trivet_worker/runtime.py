@@ -42,7 +42,7 @@ class Runtime:
         self._slots = Slots(settings.worker.slots)
         self._pricing = Pricing()
         holdings = Holdings()
-        self._troubles = Troubles(log)
+        self._troubles = Troubles(log, "no work is taken")
         self._watch = Watch(self._store, settings.redis_url, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
         self._recorder = Recorder(

@@ -3,6 +3,7 @@
 `routes check`, `routes events`, `--watch` and `route probe` are in modules of their own.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from trivet.cli import context, routes_check, routes_events, routes_probe
 
 if TYPE_CHECKING:
     from trivet.client import Client
+    from trivet_tasks.errors import StoreUnavailable
     from trivet_tasks.store.backlog import RouteBacklog
 
 Name = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
@@ -46,13 +48,17 @@ def routes(
         return
     from trivet.cli import routes_json, routes_table, routes_watch, routes_words, tables
     from trivet.route_reading import gather
-    from trivet_tasks.errors import BrokerUnavailable
+    from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 
     with context.client() as client:
         if watch:
             routes_watch.watch(client._connections, interval, as_json=as_json)
             return
-        picture = gather(client._connections)
+        try:
+            picture = gather(client._connections)
+        except StoreUnavailable as error:
+            _say_idle(client, error, as_json=as_json)
+            raise
     if as_json:
         context.print_json(routes_json.as_object(picture))
     else:
@@ -124,6 +130,23 @@ def restore(name: Name, as_json: Json = False) -> None:
         context.print_json({"route": name, "drained": False, "was_drained": before})
     else:
         print_line(f"{name} is back in service; what was held against it is forgotten.")
+
+
+def _say_idle(client: "Client", error: "StoreUnavailable", *, as_json: bool) -> None:
+    """While the database does not answer: what workers and schedulers say of themselves in the shared state."""
+    from trivet.cli.routes_words import idle_words
+    from trivet.cli.tables import print_line
+    from trivet_tasks.troubles import announced
+
+    try:
+        said = announced(client._connections.redis)
+    except redis.RedisError:
+        said = []
+    if as_json:
+        context.print_json({"trouble": str(error), "idle": [one._asdict() for one in said]})
+        return
+    for one in said:
+        print_line(idle_words(one, time.time()))
 
 
 def _left(standing: "list[RouteBacklog]", queued: int, running: int) -> str:

@@ -14,6 +14,7 @@ def as_object(picture: Picture) -> dict[str, Any]:
         "waiting": [{**row._asdict(), "total": row.total} for row in picture.waiting],
         "held_up": [asdict(holdup) for holdup in picture.holdups],
         "workers": [worker._asdict() for worker in picture.workers],
+        "idle": [one._asdict() for one in picture.idle],
         "now": picture.now,
         "trouble": picture.trouble,
     }

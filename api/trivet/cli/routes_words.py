@@ -9,6 +9,7 @@ from trivet.cli import context
 from trivet.cli.routes_table import ago
 from trivet.cli.tables import said_lines
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet_tasks.troubles import Announced
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
@@ -25,9 +26,7 @@ def remarks(picture: Picture, room: int | None) -> list[Text]:
     said = [line for route in picture.routes for line in _of_route(route, picture.now)]
     if any(model.forgotten for route in picture.routes for model in route.models):
         said.append(FORGOTTEN)
-    for worker in picture.workers:
-        if worker.trouble:
-            said.append(f"worker {worker.worker} takes no work: {worker.trouble}")
+    said += [idle_words(one, picture.now) for one in picture.idle]
     return [line for words in said for line in said_lines(words, "yellow", hang=2, room=room)]
 
 
@@ -37,6 +36,13 @@ def summary(picture: Picture, room: int | None) -> list[Text]:
     for holdup in picture.holdups:
         lines += said_lines(holdup.sentence(named=True), "bold yellow", hang=2, room=room)
     return lines
+
+
+def idle_words(one: Announced, now: float) -> str:
+    """That a process does not work, and why."""
+    since = "" if one.since is None else f" for {ago(max(0.0, now - one.since))}"
+    what = "takes no work" if one.part == "worker" else "dispatches nothing"
+    return f"{one.part} {one.process} {what}{since}: {one.trouble}"
 
 
 def _of_route(route: RouteStatus, now: float) -> Iterator[str]:
