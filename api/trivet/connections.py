@@ -36,8 +36,7 @@ class Connections:
         self.notices = Notices(settings.redis_url)
         self._lock = threading.Lock()
         self._store: Store | None = None
-        myself = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _reset(myself))
+        _opened.add(self)
 
     @property
     def store(self) -> Store:
@@ -89,7 +88,9 @@ class Connections:
     def unavailable(self, error: Exception) -> BrokerUnavailable:
         """The error to raise when the shared state is needed and does not answer."""
         hint = (
-            "`trivet up` starts one on this machine."
+            "Its own log says why."
+            if isinstance(error, redis.ResponseError)
+            else "`trivet up` starts one on this machine."
             if self.settings.embedded
             else "Is the server running and the URL right?"
         )
@@ -127,7 +128,12 @@ class Connections:
             self.__dict__.pop(name, None)
 
 
-def _reset(reference: "weakref.ref[Connections]") -> None:
-    connections = reference()
-    if connections is not None:
+_opened: "weakref.WeakSet[Connections]" = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for connections in list(_opened):
         connections.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_reset_all)  # once: it cannot be taken back

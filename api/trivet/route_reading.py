@@ -1,6 +1,7 @@
 """Reading how the routes stand, out of the database and the shared state."""
 
 import math
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from trivet_scheduler.permits import GateView, Quota
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.store import backlog, health
 from trivet_tasks.store.backlog import RouteBacklog
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.health import Event, HealthRow, LimitRow
 from trivet_tasks.troubles import Announced, announced
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 SHORT_WAIT_S = 1.0
 """A route that waits less than this for its own minute limits is busy, not limited."""
+FULL_BYTES = 1_000_000
+"""With less room than this on its disk a SQLite database can hardly be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ def gather(connections: "Connections") -> Picture:
         held = tuple(holdups(connections, lines))
     except redis.RedisError as error:
         trouble = str(connections.unavailable(error))
+    if full := _full_disk(store):
+        trouble = f"{full} {trouble}" if trouble else full
     routes = [
         _route(known, name, [_model(known, name, model, gates.get((name, model)), noted) for model in served[name]], standing, noted)
         for name in known.routes
@@ -74,6 +80,19 @@ def gather(connections: "Connections") -> Picture:
             nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
     return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble, tuple(said))
+
+
+def _full_disk(store: Store) -> str | None:
+    """That the disk of a SQLite database is full, if it is: nobody might be able to write down that he cannot write."""
+    if store.path is None:
+        return None
+    try:
+        free = shutil.disk_usage(store.path.parent).free
+    except OSError:
+        return None
+    if free >= FULL_BYTES:
+        return None
+    return f"The disk of the database {store.shown_url} is full: nothing can be written down, so no work is done. Make room; it goes on by itself."
 
 
 def _served(known: Known, in_use: Sequence[str], unwell: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ TYPICAL_INPUT_TOKENS = 10_000
 TYPICAL_OUTPUT_TOKENS = 5_000
 KEPT_S = 3_600.0
 """Prices change at most daily."""
+MOST_KEPT = 1_000
 
 
 class UnitCosts:
@@ -33,6 +34,8 @@ class UnitCosts:
             if kept is not None and time.monotonic() - kept[0] < KEPT_S:
                 return kept[1]
             cost = self._look_up(route, model, wire_model)
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
             self._kept[key] = (time.monotonic(), cost)
             return cost
 

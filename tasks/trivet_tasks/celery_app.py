@@ -24,6 +24,8 @@ def make_app(settings: Settings) -> Celery:
         worker_send_task_events=True,
         worker_enable_remote_control=True,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a hundred by default, and then the worker ends
+        broker_channel_error_retry=True,  # a Redis that refuses to write (a full disk) is waited for like one that is gone
         broker_transport_options={
             "max_connections": MAX_CONNECTIONS,
             "socket_timeout": 10,

@@ -3,15 +3,17 @@
 import logging
 import os
 import socket
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery, bootsteps, signals
 from celery.apps.worker import Worker
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
+from kombu import Connection
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
@@ -26,6 +28,7 @@ log = logging.getLogger("trivet.worker")
 MAX_THREADS = 256
 """A chunk holds a thread until its last job is written down; idle threads cost nothing to speak of."""
 CRASHED = 1
+RECONNECT_S = 1.0
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 
 
@@ -47,7 +50,10 @@ def run_worker(
             )
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # at every loss of the broker it tells of a change to late acknowledgement, which is not used here
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app = make_app(settings)
+    app.amqp.Connection = _PatientConnection
     name = worker_name(lane, routes, len(settings.routes))
     runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes)
     _register_tasks(app, runtime)
@@ -102,6 +108,13 @@ class _LaneWorker(Worker):  # type: ignore[misc] # Celery has no types
         del worker
 
 
+class _PatientConnection(Connection):  # type: ignore[misc] # kombu has no types
+    """Asks for a broker that went away every few seconds; Celery would wait up to half a minute longer than it is away."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        return super().ensure_connection(*args, **{**options, "interval_step": 1, "interval_max": 3})
+
+
 def _end_celery() -> None:
     """From a signal handler: Celery takes no more messages and ends once its threads have."""
     state.should_stop = 0
@@ -114,6 +127,8 @@ def _pausing(runtime: Runtime) -> type[bootsteps.StartStopStep]:
         requires = (Tasks,)
 
         def start(self, consumer: Any) -> None:
+            if not runtime.takes_work and state.should_stop is None:
+                time.sleep(RECONNECT_S)  # a broker that refuses every command would be connected to without a pause
             qos = consumer.task_consumer.channel.qos
             usual = qos.can_consume
             qos.can_consume = lambda: runtime.takes_work and usual()

@@ -113,9 +113,10 @@ class LeaseKeeper:
         if not renewal.held:
             if self._stopping.is_set():
                 return
-            log.warning("the lease %s ran out; going on under a new one", self.id)
+            before = self.id
             self._strays.clear()
             self._open()
+            log.warning("the lease %s ran out; going on under a new one", before)
             return
         if renewal.cancelled:
             self._on_cancel(renewal.cancelled)

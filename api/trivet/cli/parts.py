@@ -9,6 +9,7 @@ import typer
 
 from trivet.cli import context
 from trivet.cli.stop_in_time import StopInTime
+from trivet.sparing_log import Sparing
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.supervised import announce_ready
 
@@ -31,7 +32,7 @@ def worker(
 ) -> None:
     """Run a worker: it takes chunks from the queues of its routes and makes the calls."""
     settings = context.settings()
-    logging.getLogger().setLevel(logging.INFO)
+    _log_sparingly()
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     named = [name.strip() for name in routes.split(",") if name.strip()] or list(settings.routes)
     if not named:
@@ -53,11 +54,20 @@ def scheduler() -> None:
     """Run a scheduler: it dispatches waiting jobs and keeps house. Any number may run."""
     from trivet_scheduler.service import Scheduler
 
-    logging.getLogger().setLevel(logging.INFO)
+    _log_sparingly()
     running = Scheduler(context.settings())
     stopping = StopInTime(running.stop)
     stopping.start()
     running.run(on_ready=announce_ready)
+
+
+def _log_sparingly() -> None:
+    """From INFO on, but no more of the same than a person reads."""
+    logging.getLogger().setLevel(logging.INFO)
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for every message
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparing())
 
 
 _PORT = typer.Option(min=0, max=65535, help="0 (the default): any free port.")

@@ -46,8 +46,7 @@ class Store:
         self._engine = self._open()
         self._writing = self._engine.execution_options(trivet_begin="BEGIN IMMEDIATE")
         self._begun: dict[object, float] = {}
-        myself = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _forget(myself))
+        _stores.add(self)
 
     @contextmanager
     def write(self, *, unreferenced: bool = False) -> Iterator[Connection]:
@@ -158,10 +157,15 @@ class Store:
         return StoreUnavailable(f"The database {self.shown_url} cannot be used: {reason}.", hint=hint)
 
 
-def _forget(reference: "weakref.ref[Store]") -> None:
-    store = reference()
-    if store is not None:
+_stores: "weakref.WeakSet[Store]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for store in list(_stores):
         store.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_all)  # once: it cannot be taken back
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -1,0 +1,45 @@
+"""Bounding what a long-running part writes to its log: of lines that are alike only so many a minute."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+ALIKE = 20
+"""Lines of one kind that are written within `WINDOW_S`."""
+WINDOW_S = 60.0
+MOST_KINDS = 1_000
+
+
+@dataclass(slots=True)
+class _Kind:
+    since: float = field(default_factory=time.monotonic)
+    lines: int = 0
+
+
+class Sparing(logging.Filter):
+    """A filter for a handler. Lines are alike when they come from the same place in the code.
+
+    An outage makes some lines for every job it touches; a log that fills the disk helps nobody. What was left out is
+    counted in the next line of its kind that is written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[tuple[str, int], _Kind] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this line is written. Called under its handler's lock."""
+        place = (record.pathname, record.lineno)
+        kind = self._kinds.get(place)
+        if kind is None:
+            if len(self._kinds) >= MOST_KINDS:
+                self._kinds.clear()
+            kind = self._kinds[place] = _Kind()
+        left_out = 0
+        if time.monotonic() - kind.since > WINDOW_S:
+            left_out = max(0, kind.lines - ALIKE)
+            kind.since, kind.lines = time.monotonic(), 0
+        kind.lines += 1
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out:,} more like this were left out)", None
+        return kind.lines <= ALIKE
