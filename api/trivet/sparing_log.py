@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 ALIKE = 20
 """Lines of one kind that are written within `WINDOW_S`."""
+ALIKE_OF_CELERY = 3
+"""The same for Celery, which says every few seconds that the broker is away; Trivet has said it by then."""
 WINDOW_S = 60.0
 MOST_KINDS = 1_000
 
@@ -35,11 +37,12 @@ class Sparing(logging.Filter):
             if len(self._kinds) >= MOST_KINDS:
                 self._kinds.clear()
             kind = self._kinds[place] = _Kind()
+        most = ALIKE_OF_CELERY if record.name.startswith("celery") else ALIKE
         left_out = 0
         if time.monotonic() - kind.since > WINDOW_S:
-            left_out = max(0, kind.lines - ALIKE)
+            left_out = max(0, kind.lines - most)
             kind.since, kind.lines = time.monotonic(), 0
         kind.lines += 1
         if left_out:
             record.msg, record.args = f"{record.getMessage()} ({left_out:,} more like this were left out)", None
-        return kind.lines <= ALIKE
+        return kind.lines <= most

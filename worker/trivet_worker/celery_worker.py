@@ -50,8 +50,6 @@ def run_worker(
             )
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # at every loss of the broker it tells of a change to late acknowledgement, which is not used here
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app = make_app(settings)
     app.amqp.Connection = _PatientConnection
     name = worker_name(lane, routes, len(settings.routes))
@@ -106,6 +104,8 @@ class _LaneWorker(Worker):  # type: ignore[misc] # Celery has no types
 
     def install_platform_tweaks(self, worker: Any) -> None:
         del worker
+        # Celery turned it on: at every loss of the broker it tells of late acknowledgement, which is not used here
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 class _PatientConnection(Connection):  # type: ignore[misc] # kombu has no types

@@ -1,0 +1,205 @@
+"""A Trivet of a test's own over the simulator, whose parts and servers the test stops and starts."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from sqlalchemy import text
+from tests.postgres import PostgresServer
+
+from trivet.testing import RunningTrivet, running_trivet
+from trivet_tasks.settings import CONFIG_VARIABLE
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+
+PROVIDERS = ("anthropic", "bedrock", "vertex")
+TERMS: Mapping[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}
+DEADLINE_S = 60.0
+SLOTS = 64
+SECTIONS: Mapping[str, Mapping[str, Any]] = {
+    "health": {"probe_interval_s": 1.0, "limited_backoff_s": 0.5},
+    "dispatch": {"interval_s": 0.1, "taken_within_s": 5},
+    "leases": {"ttl_s": 4, "heartbeat_s": 0.5},
+    "worker": {"shutdown_grace_s": 1.0, "slots": SLOTS},
+    "classes.batch": {"budget_s": 240, "attempt_timeout_s": 120},
+}
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Look until there is something to see."""
+    deadline = time.monotonic() + deadline_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {deadline_s:g} s for {what}"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass
+class Outages:
+    """The system, and how to hurt it."""
+
+    trivet: RunningTrivet
+    folder: Path
+    postgres: PostgresServer | None
+
+    def rows(self, sql: str, **values: object) -> list[Any]:
+        """What SQL says."""
+        with self.trivet.client._connections.store.read() as connection:
+            return list(connection.execute(text(sql), values).all())
+
+    def jobs(self, batch: str) -> list[Any]:
+        """The rows of a batch's jobs."""
+        return self.rows(
+            "SELECT j.* FROM jobs j JOIN batches b ON b.id = j.batch_id WHERE b.name = :batch", batch=batch
+        )
+
+    def states(self, batch: str) -> Counter[str]:
+        """A batch's jobs by state."""
+        return Counter(job.state for job in self.jobs(batch))
+
+    def attempts(self, batch: str) -> list[Any]:
+        """The rows of a batch's calls."""
+        return self.rows(
+            "SELECT a.* FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN batches b ON b.id = j.batch_id WHERE b.name = :batch",
+            batch=batch,
+        )
+
+    def slow(self, seconds: float) -> None:
+        """How long every call takes from now on."""
+        for provider in PROVIDERS:
+            self.trivet.simulator.latency(provider, median_s=seconds)
+
+    def running(self) -> int:
+        """Calls that the providers are at work on."""
+        return len(self.trivet.simulator.calls(running=True))
+
+    @property
+    def broker(self) -> psutil.Process:
+        """The embedded Valkey."""
+        return psutil.Process(int((self.trivet.local.data_dir / "valkey.pid").read_text(encoding="ascii")))
+
+    @contextlib.contextmanager
+    def worker(self, name: str, **variables: str) -> Iterator["Worker"]:
+        """A bulk worker by itself: nobody starts it again."""
+        log, ready = self.folder / f"{name}.log", self.folder / f"{name}.ready"
+        environment = {**os.environ, **variables, CONFIG_VARIABLE: str(self.trivet.local.config_path)}
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "trivet", "worker", "--lane", "bulk"],
+                env=environment | {"TRIVET_READY_FILE": str(ready)},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        worker = Worker(process, log)
+        try:
+            until(lambda: ready.exists() or process.poll() is not None, "the worker to be ready")
+            assert process.poll() is None, worker.said
+            yield worker
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait(DEADLINE_S)
+
+    @contextlib.contextmanager
+    def locked_database(self) -> Iterator[None]:
+        """A database that does not answer whoever writes."""
+        store = Store(self.trivet.settings.store_url)
+        try:
+            with store.write() as connection:
+                if not store.sqlite:
+                    connection.execute(text("LOCK TABLE attempts, jobs, leases IN EXCLUSIVE MODE"))
+                yield
+        finally:
+            store.close()
+
+    def trivet_routes(self) -> "Said":
+        """`trivet routes --json` as an operator runs it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "trivet", "routes", "--json"],
+            env={**os.environ, CONFIG_VARIABLE: str(self.trivet.local.config_path)},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return Said(done.returncode, json.loads(done.stdout), done.stderr)
+
+    def audit(self) -> None:
+        """Assert that every call is one row and every row but those of unknown fate one call, and no job was answered twice."""
+        rows = {row.id: row for row in self.rows("SELECT id, job_id, outcome FROM attempts")}
+        calls = Counter(call.attempt for call in self.trivet.simulator.calls())
+        assert max(calls.values()) == 1
+        assert set(calls) <= set(rows)
+        assert {row.outcome for row in rows.values() if row.id not in calls} <= {"unknown", "cancelled"}
+        answered = Counter(row.job_id for row in rows.values() if row.outcome == "succeeded")
+        assert max(answered.values()) == 1
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said."""
+
+    code: int
+    found: dict[str, Any]
+    errors: str
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Why processes do not work, by part: `worker` or `scheduler`."""
+        return {one["part"]: one["trouble"] for one in self.found["idle"]}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process of a test's own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """What it wrote so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def times(self, words: str) -> int:
+        """How many lines of its log say so."""
+        return sum(words in line for line in self.said.splitlines())
+
+    def terminate(self) -> float:
+        """SIGTERM. Returns the moment, on the monotonic clock."""
+        self.process.send_signal(signal.SIGTERM)
+        return time.monotonic()
+
+    def ended(self, since: float) -> float:
+        """Wait for its end: seconds from then."""
+        self.process.wait(DEADLINE_S)
+        return time.monotonic() - since
+
+
+@contextlib.contextmanager
+def outages(folder: Path, database: str, sections: Mapping[str, Mapping[str, Any]] = SECTIONS) -> Iterator[Outages]:
+    """A scheduler, a broker and a simulator without workers, on `sqlite` or `postgres`."""
+    with contextlib.ExitStack() as held:
+        server, url = None, ""
+        if database == "postgres":
+            server = held.enter_context(PostgresServer())
+            url = server.create_database("outages")
+            store = Store(url)
+            upgrade(store)
+            store.close()
+        running = running_trivet(folder, store_url=url, workers=0, simulator=("--seed", "1"), sections=sections)
+        yield Outages(held.enter_context(running), folder, server)
