@@ -188,7 +188,7 @@ class Supervisor:
     def end(self, name: str, timeout_s: float) -> None:
         """Stop one process for good: SIGTERM, and SIGKILL when it has not ended within the time."""
         child = self._children[name]
-        _stop_stage([child], timeout_s)
+        self._stop_stage([child], timeout_s)
         child.join(_KILL_WAIT_S)
 
     def stop(self) -> tuple[str, ...]:
