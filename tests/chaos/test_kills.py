@@ -8,7 +8,7 @@ from tests.chaos.running import BULK, REALTIME, SCHEDULERS, Chaos
 from tests.chaos.storm import Storm
 
 EVERY_S = 1.5
-KILLS = 8
+KILLS = 6
 
 
 def test_a_kill_storm_loses_nothing_and_doubles_nothing(chaos: Chaos, seed: int) -> None:

@@ -1,19 +1,20 @@
 """SIGSTOP past the lease, then SIGCONT: late results are refused, and what they cost is booked."""
 
-from tests.chaos.audit import RECORD_S
 from tests.chaos.conftest import MAIN
 from tests.chaos.evidence import lease_pids
-from tests.chaos.running import BULK, TTL_S, Chaos
+from tests.chaos.running import BULK, SLOTS, TTL_S, Chaos
 
-JOBS = 60
+JOBS = 200
+BUSY = 0.8
 
 
 def test_two_workers_that_sleep_past_their_lease_find_their_results_refused_and_their_costs_booked(
     chaos: Chaos,
 ) -> None:
+    sleepers = BULK[:2]
     chaos.latency(1.5)
     accepted = chaos.submit(JOBS, "paused", tag=MAIN.tag)
-    sleepers = [name for name in BULK if _holds_calls(chaos, name)][:2] if _all_busy(chaos) else []
+    chaos.wait_for(lambda: chaos.running_calls() > BUSY * len(BULK) * SLOTS, "calls at every worker")
     pids = {chaos.local.supervisor.pid(name) for name in sleepers}
     leases = {lease for lease, pid in lease_pids(chaos.store).items() if pid in pids}
     with chaos.paused(*sleepers):
@@ -29,14 +30,3 @@ def test_two_workers_that_sleep_past_their_lease_find_their_results_refused_and_
     assert all(row.outcome == "succeeded" and not row.estimated and row.cost_usd for row in late), late
     assert chaos.refused() == len(late) > 0
     assert findings.job_calls == JOBS + len(late), "what they held was done again, once"
-
-
-def _all_busy(chaos: Chaos) -> bool:
-    return bool(chaos.wait_for(lambda: all(_holds_calls(chaos, name) for name in BULK[:2]), "calls", 10 * RECORD_S))
-
-
-def _holds_calls(chaos: Chaos, name: str) -> bool:
-    pid = chaos.local.supervisor.pid(name)
-    leases = {lease for lease, holder in lease_pids(chaos.store).items() if holder == pid}
-    running = {call.attempt for call in chaos.evidence().calls if call.finished is None}
-    return any(row.lease_id in leases and row.id in running for row in chaos.evidence().rows)
