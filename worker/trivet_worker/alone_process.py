@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     answers = _private_stdout()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(Path(source) if Path(source).is_file() else None)
-    name = f"{ALONE}.{lane}.{os.getpid()}"
+    name = f"{ALONE}.{lane}.{os.getpid()}@{socket.gethostname()}"
     runtime = Runtime(settings, make_app(settings), worker=name, lane=ALONE, routes=routes)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
     stopper.start()

@@ -117,32 +117,6 @@ def test_a_job_whose_own_process_dies_three_times_is_given_up_and_its_neighbours
         assert deaths(store, job.id) == (1, 0)
 
 
-def test_a_process_that_dies_with_its_worker_proves_nothing(running: RunningTrivet, store: Store) -> None:
-    for provider in ("anthropic", "bedrock", "vertex"):
-        running.simulator.fault(provider, "hang")
-    job = running.client.submit(f"storm {time.time_ns()}", latency="batch", **TERMS)
-    kill_holder(store, job.id, "bulk")
-    pid = 0
-    for _ in range(2):
-        alone: list[int] = []
-
-        def runs_alone(last: int = pid, alone: list[int] = alone) -> bool:
-            now = holder(store, job.id)
-            if now is None or now[1] != "alone" or now[0] == last:
-                return False
-            alone.append(now[0])
-            return True
-
-        until(runs_alone, "it does not run alone")
-        pid = alone[0]
-        worker = parent_of(pid)
-        os.kill(worker, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
-    running.simulator.reset()
-    assert job.result(timeout=DEADLINE_S).status == "succeeded"
-    assert deaths(store, job.id) == (3, 0)
-
-
 def test_an_orphaned_process_finishes_its_call_and_goes(running: RunningTrivet, store: Store) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
         running.simulator.fault(provider, "hang")
