@@ -12,7 +12,7 @@ from trivet.batch import Batch
 from trivet.connections import Connections
 from trivet.job import Job
 from trivet.submitting import fill_batch, submit_one
-from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.errors import InvalidRequest, NotFound, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests import parse_request, parse_requests
@@ -85,13 +85,18 @@ class Client:
         Raises:
             InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it
                 is resumed under the same name or accepted as it is.
+            StoreUnavailable: names the batch; submitting the same again under this name goes on where it was.
         """
         return self.submit_specs(parse_requests(requests, settings=self.settings, defaults=defaults), name=name)
 
     def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
         """Submit requests that were validated before, e.g. by `trivet_tasks.jsonl`."""
         chosen = f"batch-{uuid7().hex[-12:]}" if name is None else _checked(name)
-        batch_id = fill_batch(self._connections, chosen, (self._warned(spec) for spec in specs))
+        try:
+            batch_id = fill_batch(self._connections, chosen, (self._warned(spec) for spec in specs))
+        except StoreUnavailable as error:  # the name may be one that we made up
+            error.hint = f"{error.hint} To go on, submit the same under the name {chosen!r}: what was taken in is not taken twice."
+            raise
         return Batch(self._connections, chosen, batch_id)
 
     def job(self, job_id: str) -> Job:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from trivet_scheduler.limits import Limits
+from trivet_tasks.settings import LeaseSettings
 from trivet_tasks.store import batches, dispatching, rescuing
-from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.engine import BULK_ROWS, SLOW_S, Store
 
 log = logging.getLogger("trivet.scheduler")
 
@@ -16,6 +17,8 @@ FLOWS_AT_ONCE = 100
 BATCHES_AT_ONCE = 20
 JUMP_S = 2.0
 """By how much the database's clock may leave ours behind between two looks; more is a jump."""
+HEARTBEATS = 3
+"""How many heartbeats' time leases get to be renewed once a database that hung answers again."""
 RENEWED_WITHIN_S = 1.0
 """How long after it answers again every worker has tried to renew its lease."""
 
@@ -28,18 +31,18 @@ class Housekeeping:
         store: Store,
         limits: Limits,
         tell_finished: Callable[[Sequence[str], Sequence[int]], None],
-        ttl_s: float,
+        leases: LeaseSettings,
     ) -> None:
         self._store = store
         self._limits = limits
         self._tell_finished = tell_finished
-        self._ttl_s = ttl_s
+        self._leases = leases
         self._rescue_from = 0.0
         self._ahead: float | None = None
 
     def spare_leases(self) -> None:
         """Leases may have run out only because nobody could renew them: they get one whole term for it."""
-        self._rescue_from = time.monotonic() + self._ttl_s + RENEWED_WITHIN_S
+        self._rescue_from = time.monotonic() + self._leases.ttl_s + RENEWED_WITHIN_S
 
     def run(self) -> None:
         """Do what is due; a single read when nothing is.
@@ -56,7 +59,7 @@ class Housekeeping:
             self._in_groups(rescuing.recall_untaken)
         if due.drained:
             self._in_groups(rescuing.empty_drained)
-        if due.dead and time.monotonic() >= self._rescue_from:
+        if due.dead and time.monotonic() >= max(self._rescue_from, self._answered_for_long()):
             self._rescue()
         if due.late:
             self._expire()
@@ -64,6 +67,10 @@ class Housekeeping:
             self._end_cancelled()
         if due.empty:
             self._retire_flows()
+
+    def _answered_for_long(self) -> float:
+        """When leases have had time to be renewed by a database that hung and answers again."""
+        return self._store.slow_at + HEARTBEATS * self._leases.heartbeat_s
 
     def _look_at_clock(self) -> None:
         """A database whose clock jumped ahead makes every lease look dead."""
@@ -83,6 +90,9 @@ class Housekeeping:
     def _rescue(self) -> None:
         with self._store.write() as connection:
             rescued = rescuing.rescue_dead(self._store, connection)
+            if self._store.waited_s > SLOW_S:
+                connection.rollback()  # the living waited, too, and renew their leases now
+                return
         for lease, jobs in rescued.items():
             log.warning("worker lease %s ran out: %d jobs rescued", lease, jobs)
             self._limits.release_all(lease)

@@ -61,7 +61,7 @@ class Scheduler:
         self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
         self._restorer = Restorer(self._store, self._redis, self._fleet, settings)
         self._prober = Prober(self._store, self._fleet, self._app, settings)
-        self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished, settings.leases.ttl_s)
+        self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished, settings.leases)
         self._due = _Due()
         self._troubles = Troubles(log, "no jobs are dispatched")
         self._watch = Watch(

@@ -13,7 +13,7 @@ from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles, annou
 log = logging.getLogger("trivet")
 
 LOOK_EVERY_S = 1.0
-SLOW_S = 5.0
+STUCK_S = 5.0
 """A transaction that takes longer is a trouble: nothing here needs a tenth of it."""
 
 
@@ -48,7 +48,7 @@ class Watch:
 
     def _look(self) -> None:
         self._troubles.forget_old()
-        if (waited_s := self._store.waited_s) > SLOW_S:
+        if (waited_s := self._store.waited_s) > STUCK_S:
             why = f"The database {self._store.shown_url} has not answered for {waited_s:.0f} s."
             self._troubles.note(DATABASE, WATCH, why)
         else:

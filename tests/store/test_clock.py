@@ -10,6 +10,7 @@ from tests.store.world import World
 
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.limits import Limits
+from trivet_tasks.settings import LeaseSettings
 from trivet_tasks.store import clock
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
@@ -66,7 +67,7 @@ def test_a_clock_that_jumps_ahead_is_no_death_of_workers(
     lease, (job,) = world.running(1)
     rescued: list[str] = []
     limits = cast("Limits", type("Given", (), {"release_all": lambda _, lease_id: rescued.append(lease_id)})())
-    keeper = Housekeeping(world.store, limits, lambda jobs, batches: None, ttl_s=15.0)
+    keeper = Housekeeping(world.store, limits, lambda jobs, batches: None, LeaseSettings())
     keeper.run()
     real = clock.Clock.now
     monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _ahead(self, real(self, connection)))

@@ -93,7 +93,7 @@ def test_housekeeping_empties_a_long_queue_in_groups(two: World) -> None:
     def tell(ids: Sequence[str], batches: Sequence[int]) -> None:
         told.append((ids, batches))
 
-    Housekeeping(world.store, cast("Limits", None), tell, 15.0).run()
+    Housekeeping(world.store, cast("Limits", None), tell, LeaseSettings()).run()
     assert world.states() == {"waiting": count, "dispatched": 1}
     assert world.job(probe.id).state == "dispatched"
     assert told == [], "nothing ended"

@@ -1,9 +1,10 @@
 """Leases: the announcement of a worker, its heartbeat, its end."""
 
-from tests.store.world import OTHER_ROUTE, ROUTE, World, specs
+from tests.store.world import OTHER_ROUTE, ROUTE, World, finished, specs
 
 from trivet_tasks.store import cancelling, leases
 from trivet_tasks.store.leases import Renewal
+from trivet_tasks.store.leaving import lay_down
 
 
 def _renew(world: World, lease_id: str, in_flight: int = 3, trouble: str | None = None) -> Renewal:
@@ -18,7 +19,7 @@ def _living(world: World) -> list[leases.Lease]:
 
 def _close(world: World, lease_id: str) -> None:
     with world.store.write() as connection:
-        leases.close(connection, lease_id)
+        lay_down(world.store, connection, lease_id)
 
 
 def test_a_living_worker_says_what_it_serves(world: World) -> None:
@@ -38,18 +39,18 @@ def test_a_heartbeat_moves_the_end(world: World) -> None:
     assert world.value("SELECT expires_at FROM leases") > end + 10
 
 
-def test_a_lease_that_ran_out_is_renewed_until_a_rescuer_has_dropped_it(world: World) -> None:
-    """Its jobs are still its own: a database that was away, or a clock that jumped, costs nobody a call."""
-    lease, (job,) = world.running(1)
+def test_a_lease_that_ran_out_is_renewed_as_long_as_nobody_has_rescued_its_jobs(world: World) -> None:
+    lease, jobs = world.running(2)
     world.let_die(lease)
     assert _living(world) == []
-    assert _renew(world, lease) == Renewal(True, (), (job.id,))
+    assert len(_renew(world, lease).running) == 2
+    assert [found.id for found in _living(world)] == [lease]
     assert world.rescue() == {}
     world.let_die(lease)
-    assert world.rescue() == {lease: 1}
+    assert world.rescue() == {lease: 2}
     assert not _renew(world, lease).held
     assert not _renew(world, "never opened").held
-    assert world.value("SELECT count(*) FROM leases") == 0
+    assert world.finish(finished(jobs[0], lease)).refused == (jobs[0].id,)
 
 
 def test_a_heartbeat_carries_what_is_to_be_cancelled(world: World) -> None:
@@ -74,13 +75,23 @@ def test_a_closed_lease_is_gone(world: World) -> None:
     assert world.value("SELECT count(*) FROM leases") == 1
 
 
-def test_closing_while_jobs_run_leaves_them_to_be_rescued(world: World) -> None:
-    lease, jobs = world.running(2)
+def test_what_a_leaving_worker_still_holds_waits_again_and_is_no_suspect(world: World) -> None:
+    lease, jobs = world.running(3)
     world.end(lease, jobs[:1])
+    with world.store.write() as connection:
+        cancelling.cancel_job(world.store, connection, jobs[1].id)
     _close(world, lease)
     assert _living(world) == []
-    assert world.rescue() == {lease: 1}
-    assert world.states() == {"succeeded": 1, "waiting": 1}
+    assert world.rescue() == {}
+    assert world.states() == {"succeeded": 1, "cancelled": 1, "waiting": 1}
+    left = world.job(jobs[2].id)
+    assert (left.suspect, left.round, left.lease_id, left.route) == (0, 0, None, None)
+    assert [row.outcome for row in world.sql("SELECT outcome FROM attempts ORDER BY outcome")] == [
+        "succeeded",
+        "unknown",
+        "unknown",
+    ]
+    assert world.finish(finished(jobs[2], lease)).refused == (jobs[2].id,)
 
 
 def test_living_ones_come_by_name(world: World) -> None:

@@ -17,10 +17,11 @@ from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import END_STATES, JobState, Outcome
-from trivet_tasks.store import batches, cancelling, leases, registry, retrying
+from trivet_tasks.store import batches, cancelling, registry, retrying
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import BatchRef
+from trivet_tasks.store.leaving import lay_down
 from trivet_tasks.store.retrying import RETRIABLE
 from trivet_tasks.store.schema_version import upgrade
 from trivet_tasks.store.steps import End, Next, Wait
@@ -129,7 +130,7 @@ class Life(RuleBasedStateMachine):
     @rule(worker=consumes(workers))
     def stop_worker(self, worker: str) -> None:
         with self.world.store.write() as connection:
-            leases.close(connection, worker)
+            lay_down(self.world.store, connection, worker)
 
     @rule()
     def rescue(self) -> None:

@@ -13,6 +13,7 @@ from uuid_utils import uuid7
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.store import leases
 from trivet_tasks.store.finishing import finish
+from trivet_tasks.store.leaving import lay_down
 from trivet_tasks.store.steps import Finished
 from trivet_tasks.store.taking import Taken, Worksite, add_attempt
 
@@ -42,7 +43,7 @@ def attempts(world: World, job_id: str) -> dict[str, Row[Any]]:
 
 def close(world: World, lease_id: str) -> None:
     with world.store.write() as connection:
-        leases.close(connection, lease_id)
+        lay_down(world.store, connection, lease_id)
 
 
 def lost(job: Taken, lease_id: str, outcome: Outcome = Outcome.CANCELLED) -> Finished:
@@ -169,13 +170,12 @@ def test_a_closed_lease_leaves_no_rival_unsettled(world: World) -> None:
     assert world.value("SELECT id FROM leases") == other
 
 
-def test_a_lease_closed_while_jobs_run_leaves_their_rows_to_the_rescuer(world: World) -> None:
+def test_a_lease_closed_while_jobs_run_leaves_both_calls_unknown(world: World) -> None:
     lease, (job,) = world.running(1)
     added(world, lease, job)
     close(world, lease)
-    assert {row.outcome for row in attempts(world, job.id).values()} == {None}
-    assert world.rescue() == {lease: 1}
     assert {row.outcome for row in attempts(world, job.id).values()} == {"unknown"}
+    assert world.rescue() == {}
     assert world.job(job.id).state == "waiting"
 
 

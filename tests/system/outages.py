@@ -81,9 +81,9 @@ class Outages:
         for provider in PROVIDERS:
             self.trivet.simulator.latency(provider, median_s=seconds)
 
-    def running(self) -> int:
-        """Calls that the providers are at work on."""
-        return len(self.trivet.simulator.calls(running=True))
+    def under_way(self) -> set[str | None]:
+        """The attempts that the providers are at work on."""
+        return {call.attempt for call in self.trivet.simulator.calls(running=True)}
 
     @property
     def broker(self) -> psutil.Process:
@@ -141,7 +141,8 @@ class Outages:
     def audit(self) -> None:
         """Assert that every call is one row and every row but those of unknown fate one call, and no job was answered twice."""
         rows = {row.id: row for row in self.rows("SELECT id, job_id, outcome FROM attempts")}
-        calls = Counter(call.attempt for call in self.trivet.simulator.calls())
+        simulator = self.trivet.simulator
+        calls = Counter(call.attempt for call in (*simulator.calls(), *simulator.calls(running=True)))
         assert max(calls.values()) == 1
         assert set(calls) <= set(rows)
         assert {row.outcome for row in rows.values() if row.id not in calls} <= {"unknown", "cancelled"}

@@ -39,8 +39,9 @@ def submit(system: Outages, name: str) -> None:
 def busy(system: Outages, name: str) -> None:
     """Fifty calls in flight."""
     submit(system, name)
-    until(lambda: system.states(name)["running"] == JOBS, "every job to run")
-    until(lambda: system.running() == JOBS, "every call to be made")
+    until(lambda: len(system.attempts(name)) == JOBS, "every job to run")
+    ids = {row.id for row in system.attempts(name)}
+    until(lambda: ids <= system.under_way(), "every call to be made")
 
 
 def finished_elsewhere(system: Outages, name: str, before: str) -> None:

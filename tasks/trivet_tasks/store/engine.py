@@ -1,6 +1,7 @@
 """Opening the database: one engine per process, short transactions, the same SQL on SQLite and PostgreSQL."""
 
 import json
+import math
 import os
 import random
 import sqlite3
@@ -21,6 +22,8 @@ from trivet_tasks.urls import masked, sqlite_path
 BUSY_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 5
 POOL_SIZE = 8
+SLOW_S = 2.0
+"""A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
 BULK_ROWS = 200
 """Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these)."""
 BULK_BYTES = 1_000_000
@@ -46,6 +49,8 @@ class Store:
         self._engine = self._open()
         self._writing = self._engine.execution_options(trivet_begin="BEGIN IMMEDIATE")
         self._begun: dict[object, float] = {}
+        self.slow_at = -math.inf
+        """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
         _stores.add(self)
 
     @contextmanager
@@ -144,7 +149,9 @@ class Store:
                 raise self._unavailable(error) from None
             raise
         finally:
-            self._begun.pop(token, None)
+            begun = self._begun.pop(token, None)
+            if begun is not None and (now := time.monotonic()) - begun > SLOW_S:
+                self.slow_at = now
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         cause = getattr(error, "orig", None) or error

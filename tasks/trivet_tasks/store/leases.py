@@ -64,12 +64,6 @@ _UNKNOWN = text(
      WHERE job_id IN :ids AND lease_id = :id AND outcome IS NULL
     """
 ).bindparams(bindparam("ids", expanding=True))
-_UNKNOWN_LEFT = text(
-    "UPDATE attempts SET outcome = 'unknown', estimated = true WHERE lease_id = :id AND outcome IS NULL"
-)
-_LOCK = "SELECT id FROM leases WHERE id = :id"
-_CLOSE = text(f"DELETE FROM leases WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE {_HELD})")
-_RUN_OUT = text("UPDATE leases SET expires_at = 0 WHERE id = :id")
 _LIVING = text(
     """
     SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at FROM leases
@@ -106,7 +100,10 @@ def open_lease(
 def renew(
     store: Store, connection: Connection, lease_id: str, in_flight: int, trouble: str | None, ttl_s: float
 ) -> Renewal:
-    """One heartbeat. A lease that has run out is renewed, too, as long as no rescuer has dropped it."""
+    """One heartbeat. A lease that has run out is renewed as long as nobody has rescued its jobs and dropped it.
+
+    Where only some of its jobs were rescued, these are somebody else's, and the rest is still its own.
+    """
     now = store.now(connection)
     parameters = {"id": lease_id, "now": now, "ttl": ttl_s, "in_flight": in_flight, "trouble": trouble}
     if connection.execute(_RENEW, parameters).rowcount == 0:
@@ -119,16 +116,6 @@ def put_back(connection: Connection, lease_id: str, ids: Sequence[str]) -> None:
     """Jobs that run under the lease by name only wait again; whether their calls were made is unknown."""
     connection.execute(_PUT_BACK, {"id": lease_id, "ids": list(ids)})
     connection.execute(_UNKNOWN, {"id": lease_id, "ids": list(ids)})
-
-
-def close(connection: Connection, lease_id: str) -> None:
-    """Take the announcement back. Where the worker holds jobs still, the lease runs out now and they are rescued."""
-    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
-    connection.execute(text(_LOCK + lock), {"id": lease_id})
-    if connection.execute(_CLOSE, {"id": lease_id}).rowcount == 0:
-        connection.execute(_RUN_OUT, {"id": lease_id})
-    else:
-        connection.execute(_UNKNOWN_LEFT, {"id": lease_id})  # of a rival whose row's commit was never answered
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:

@@ -11,9 +11,9 @@ from hashlib import blake2b
 from sqlalchemy import Connection, text
 
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import leases
 from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.leaving import lay_down
 from trivet_tasks.store.steps import End, Ended
 
 DEATHS_ALONE = 3
@@ -101,7 +101,7 @@ def strike(store: Store, connection: Connection, job_id: str, take_up: int) -> t
         end_jobs(connection, [Ended(row.id, row.batch_id, row.created_at, end, row.route)], now)
     else:
         connection.execute(_PUT_ASIDE, _aside(job_id, row.flow_id, row.suspect + 1, now))
-    leases.close(connection, row.lease_id)
+    lay_down(store, connection, row.lease_id)
     return row.lease_id, deaths
 
 

@@ -1,0 +1,202 @@
+"""What everything depends on is full, slow or gone: no work is taken, what is finished is kept, it is said, and it goes on."""
+
+import contextlib
+import resource
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import event, text
+from tests.postgres import PostgresServer
+from tests.system.outages import SLOTS, TERMS, Outages, Worker, outages, until
+
+from trivet import Client, StoreUnavailable
+from trivet_tasks.settings import Settings
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+
+JOBS = 400
+LOG_BYTES = 65_536
+PAGES_TOO_MANY = 2**30
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outages]:
+    with outages(tmp_path_factory.mktemp("backpressure"), request.param) as system:
+        yield system
+
+
+@contextlib.contextmanager
+def hanging_database(system: Outages, _: Worker) -> Iterator[None]:
+    with system.locked_database():
+        yield
+
+
+@contextlib.contextmanager
+def absent_database(system: Outages, _: Worker) -> Iterator[None]:
+    if system.postgres is None:
+        pytest.skip("SQLite has no server")
+    system.postgres.stop()
+    try:
+        yield
+    finally:
+        system.postgres.start()
+
+
+@contextlib.contextmanager
+def full_disk(system: Outages, worker: Worker) -> Iterator[None]:
+    """As on a full disk: no file grows beyond the size that a log has."""
+    if system.postgres is not None:
+        pytest.skip("the disk is the server's")
+    scheduler = system.trivet.local.supervisor.pid("scheduler")
+    processes = [psutil.Process(worker.process.pid), psutil.Process(scheduler)]
+    for process in processes:
+        process.rlimit(resource.RLIMIT_FSIZE, (LOG_BYTES, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@contextlib.contextmanager
+def hanging_broker(system: Outages, _: Worker) -> Iterator[None]:
+    broker = system.broker
+    broker.suspend()
+    try:
+        yield
+    finally:
+        broker.resume()
+
+
+@contextlib.contextmanager
+def killed_broker(system: Outages, _: Worker) -> Iterator[None]:
+    """It comes back empty."""
+    broker = system.broker
+    broker.kill()
+    broker.wait(30)
+    try:
+        yield
+    finally:
+        for kept in (system.trivet.local.data_dir / "valkey").rglob("*"):
+            if kept.is_file():
+                kept.unlink()
+        system.trivet.local._keep_broker()
+
+
+DATABASE = {absent_database, hanging_database, full_disk}
+
+
+@pytest.mark.parametrize("outage", [absent_database, hanging_database, full_disk, hanging_broker, killed_broker])
+def test_it_stops_taking_work_says_so_once_and_goes_on(
+    running: Outages, outage: Callable[[Outages, Worker], contextlib.AbstractContextManager[None]]
+) -> None:
+    system, name = running, outage.__name__
+    system.slow(0.3)
+    with system.worker(name) as worker:
+        batch = system.trivet.client.submit_many([{"prompt": f"{name} {n}"} for n in range(JOBS)], name=name, **TERMS)
+        until(lambda: system.states(name)["succeeded"] >= SLOTS, "work to be under way")
+        with outage(system, worker):
+            until(lambda: not system.under_way() and no_work(worker), "nothing to move")
+            begun = len(system.trivet.simulator.calls())
+            if outage in DATABASE:
+                until(lambda: announced(system, worker), "the worker to announce it")
+            assert "The database" in said(system) if outage in DATABASE else "The shared state" in said(system)
+            assert len(system.trivet.simulator.calls()) == begun
+            assert not system.under_way()
+        results = list(batch.results(timeout=90))
+        until(lambda: worker.times("going on") >= 1, "the worker to say that it goes on")
+    assert Counter(result.status for result in results) == {"succeeded": JOBS}
+    assert len({result.id for result in results}) == JOBS
+    kind = "The database" if outage in DATABASE else "The shared state"
+    assert worker.times(f"no work is taken: {kind}") == 1
+    assert len(worker.said.splitlines()) < JOBS / 4
+    system.audit()
+    assert {len(result.attempts) for result in results} == {1}  # no call was made twice
+
+
+def no_work(worker: Worker) -> bool:
+    return worker.times("no work is taken") > 0
+
+
+def announced(system: Outages, worker: Worker) -> bool:
+    from trivet_tasks.shared_state import connect
+    from trivet_tasks.troubles import announced as read
+
+    with contextlib.closing(connect(system.trivet.settings.redis_url)) as client:
+        return any(f".{worker.process.pid}@" in one.process for one in read(client))
+
+
+def said(system: Outages) -> str:
+    """What `trivet routes` says of the worker, from either source."""
+    routes = system.trivet_routes()
+    assert (routes.code == 2) == bool(routes.found["trouble"])
+    assert "worker" in routes.idle, routes
+    return routes.idle["worker"]
+
+
+@contextlib.contextmanager
+def producer(folder: Path, url: str = "") -> Iterator[Client]:
+    settings: Mapping[str, Any] = {"store": {"url": url or f"sqlite:///{folder / 'trivet.db'}"}}
+    with Client(settings=Settings(**settings)) as client:
+        yield client
+
+
+def test_on_a_full_disk_a_producer_is_told_nothing_half_is_left_and_a_batch_is_resumed(tmp_path: Path) -> None:
+    requests = [{"prompt": f"{n} " + "x" * 3_000} for n in range(900)]
+    with producer(tmp_path) as client:
+        store = client._connections.store
+        room = [PAGES_TOO_MANY]
+
+        @event.listens_for(store.engine, "checkout")
+        def limit(connection: sqlite3.Connection, *_: object) -> None:
+            connection.execute(f"PRAGMA max_page_count = {room[0]}")
+
+        with store.read() as connection:
+            room[0] = connection.execute(text("PRAGMA page_count")).scalar_one() + 400
+        with pytest.raises(StoreUnavailable, match=r"full.*submit the same under the name 'big'"):
+            client.submit_many(requests, name="big", **TERMS)
+        with pytest.raises(StoreUnavailable, match="database or disk is full"):
+            client.submit("x" * 2_000_000, **TERMS)
+        taken = client.batch("big").progress()
+        assert 0 < taken.total < len(requests)
+        assert taken.state == "loading"  # nothing of it runs
+        with store.read() as connection:
+            jobs = [
+                connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+                for table in ("jobs", "job_requests")
+            ]
+        assert jobs == [taken.total, taken.total]
+        room[0] = PAGES_TOO_MANY
+        batch = client.submit_many(requests, name="big", **TERMS)
+        assert (batch.progress().total, batch.progress().state) == (len(requests), "open")
+
+
+def test_without_a_database_a_producer_is_told_and_a_batch_is_resumed(tmp_path: Path) -> None:
+    with PostgresServer() as server:
+        url = server.create_database("producer")
+        store = Store(url)
+        upgrade(store)
+        store.close()
+        with producer(tmp_path, url) as client:
+
+            def requests(stop_at: int) -> Iterator[dict[str, str]]:
+                for number in range(900):
+                    if number == stop_at:
+                        server.stop()
+                    yield {"prompt": f"Document {number}"}
+
+            with pytest.raises(StoreUnavailable, match="submit the same under the name 'cut'"):
+                client.submit_many(requests(500), name="cut", **TERMS)
+            for latency in ("batch", "realtime"):
+                with pytest.raises(StoreUnavailable, match="Is the server running"):
+                    client.submit("Hello.", latency=latency, **TERMS)
+            server.start()
+            assert client.batch("cut").progress().total == 400
+            batch = client.submit_many(requests(-1), name="cut", **TERMS)
+            assert (batch.progress().total, batch.progress().state) == (900, "open")
+            assert len(client.jobs(limit=1_000)) == 900
