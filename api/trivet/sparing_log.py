@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 ALIKE = 20
 """Lines of one kind that are written within `WINDOW_S`."""
@@ -14,7 +14,7 @@ MOST_KINDS = 1_000
 
 @dataclass(slots=True)
 class _Kind:
-    since: float = field(default_factory=time.monotonic)
+    since: float
     lines: int = 0
 
 
@@ -36,7 +36,7 @@ class Sparing(logging.Filter):
         if kind is None:
             if len(self._kinds) >= MOST_KINDS:
                 self._kinds.clear()
-            kind = self._kinds[place] = _Kind()
+            kind = self._kinds[place] = _Kind(time.monotonic())
         most = ALIKE_OF_CELERY if record.name.startswith("celery") else ALIKE
         left_out = 0
         if time.monotonic() - kind.since > WINDOW_S:

@@ -8,6 +8,7 @@ from tests.store.world import OTHER_ROUTE, ROUTE, InThread, World, specs, togeth
 
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.limits import Limits
+from trivet_tasks.settings import LeaseSettings
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import BULK_ROWS
 from trivet_tasks.store.taking import Token, give_back

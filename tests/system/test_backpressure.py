@@ -1,14 +1,12 @@
 """What everything depends on is full, slow or gone: no work is taken, what is finished is kept, it is said, and it goes on."""
 
 import contextlib
-import resource
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from sqlalchemy import event, text
 from tests.postgres import PostgresServer
@@ -20,14 +18,35 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import upgrade
 
 JOBS = 400
-LOG_BYTES = 65_536
+DISK = f"""
+import os, sqlite3
+
+opened = sqlite3.connect
+
+class OnADisk(sqlite3.Connection):
+    full = False
+
+    def cursor(self, *args):
+        if os.path.exists(os.environ["FULL_DISK"]) != self.full:
+            self.full = not self.full
+            sqlite3.Connection.cursor(self).execute(f"PRAGMA max_page_count = {{1 if self.full else {2**30}}}")
+        return super().cursor(*args)
+
+sqlite3.connect = sqlite3.dbapi2.connect = lambda *args, **options: opened(*args, **options, factory=OnADisk)
+"""
+"""For the processes of the system: while a file is there, the disk is full. SQLite has the limit by connection."""
 PAGES_TOO_MANY = 2**30
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outages]:
-    with outages(tmp_path_factory.mktemp("backpressure"), request.param) as system:
-        yield system
+    folder = tmp_path_factory.mktemp("backpressure")
+    (folder / "sitecustomize.py").write_text(DISK, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(folder))
+        environment.setenv("FULL_DISK", str(folder / "full"))
+        with outages(folder / "trivet", request.param) as system:
+            yield system
 
 
 @contextlib.contextmanager
@@ -48,19 +67,16 @@ def absent_database(system: Outages, _: Worker) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_disk(system: Outages, worker: Worker) -> Iterator[None]:
-    """As on a full disk: no file grows beyond the size that a log has."""
+def full_disk(system: Outages, _: Worker) -> Iterator[None]:
+    """No process gets a further page of the database."""
     if system.postgres is not None:
         pytest.skip("the disk is the server's")
-    scheduler = system.trivet.local.supervisor.pid("scheduler")
-    processes = [psutil.Process(worker.process.pid), psutil.Process(scheduler)]
-    for process in processes:
-        process.rlimit(resource.RLIMIT_FSIZE, (LOG_BYTES, resource.RLIM_INFINITY))
+    full = system.folder.with_name("full")
+    full.touch()
     try:
         yield
     finally:
-        for process in processes:
-            process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        full.unlink()
 
 
 @contextlib.contextmanager

@@ -146,6 +146,30 @@ def test_it_stops_in_time_while_calls_hang_and_the_jobs_survive(folder: Path, mo
             assert progress.succeeded + progress.failed + progress.expired == 0
 
 
+def test_a_second_ctrl_c_ends_it_now_and_nobody_is_suspected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVET_WORKER__SHUTDOWN_GRACE_S", "300")
+    with running(folder, "--workers", "1") as up:
+        monkeypatch.chdir(folder)
+        control = Control(up.said["simulator"]["control"])
+        for provider in up.said["simulator"]["providers"]:
+            control.fault(provider, "hang")
+        with Client() as client:
+            terms = {"model": MODEL, "max_tokens": 20, "latency": "deferred"}  # none runs out of time by itself
+            client.submit_many([{"prompt": f"Document {n}"} for n in range(20)], **terms)
+            control.wait_for_calls(20, timeout=60, of="started")
+            processes = up.everything()
+            log = folder / ".trivet" / "logs" / "worker-1-bulk.log"
+            up.process.send_signal(signal.SIGINT)
+            until(lambda: "calls may go on for 300 s" in log.read_text(encoding="utf-8"), "the worker to stop")
+            asked = time.monotonic()
+            until(lambda: time.monotonic() > asked + 0.6, "a second one to count")
+            assert up.interrupt() < STOP_S
+            assert alive(processes) == []
+            with client._connections.store.read() as connection:
+                left = connection.exec_driver_sql("SELECT DISTINCT state, suspect FROM jobs").all()
+        assert [tuple(row) for row in left] == [("waiting", 0)]
+
+
 def test_a_part_that_dies_is_told_of_and_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(folder, "--workers", "1") as up:
         monkeypatch.chdir(folder)

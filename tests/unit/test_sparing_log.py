@@ -1,0 +1,57 @@
+"""A log of a long outage stays short, and says how much it left out."""
+
+import logging
+
+import pytest
+
+from trivet import sparing_log
+from trivet.sparing_log import ALIKE, ALIKE_OF_CELERY, Sparing
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append(record.getMessage())
+
+
+@pytest.fixture
+def lines() -> Lines:
+    handler = Lines()
+    handler.addFilter(Sparing())
+    return handler
+
+
+def logger(name: str, lines: Lines) -> logging.Logger:
+    found = logging.Logger(name)
+    found.addHandler(lines)
+    return found
+
+
+def test_lines_of_one_place_are_bounded_and_counted(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, clock = logger("trivet.worker", lines), [0.0]
+    monkeypatch.setattr(sparing_log.time, "monotonic", lambda: clock[0])
+
+    def fail(job: int) -> None:
+        log.error("job %s cannot be written", job)
+
+    for job in range(1_000):
+        fail(job)
+    log.error("something else")
+    assert lines.written == [*(f"job {job} cannot be written" for job in range(ALIKE)), "something else"]
+    clock[0] = sparing_log.WINDOW_S + 1
+    fail(7)
+    fail(8)
+    assert lines.written[-2:] == [
+        f"job 7 cannot be written ({1_000 - ALIKE} more like this were left out)",
+        "job 8 cannot be written",
+    ]
+
+
+def test_of_celery_fewer_are_enough(lines: Lines) -> None:
+    log = logger("celery.worker.consumer.consumer", lines)
+    for attempt in range(20):
+        log.error("Cannot connect, %s", attempt)
+    assert len(lines.written) == ALIKE_OF_CELERY

@@ -1,0 +1,103 @@
+"""What a process says of its troubles: once in the log, all of them to whoever asks, until they are over."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from trivet.embedded import EmbeddedValkey
+from trivet_tasks.broker_address import redis_url
+from trivet_tasks.shared_state import connect, is_away
+from trivet_tasks.troubles import (
+    ANNOUNCED_S,
+    DATABASE,
+    SHARED_STATE,
+    STOPPING,
+    Announced,
+    Troubles,
+    announce,
+    announced,
+    withdraw,
+)
+
+
+@pytest.fixture
+def troubles(caplog: pytest.LogCaptureFixture) -> Troubles:
+    caplog.set_level(logging.INFO)
+    return Troubles(logging.getLogger("trivet.test"), "no work is taken")
+
+
+def test_a_trouble_seen_from_several_places_is_said_once_and_over_once(
+    troubles: Troubles, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert troubles.text is None
+    for place in ("lease", "recorder", "lease"):
+        troubles.note(DATABASE, place, f"The database is full, says the {place}.")
+    troubles.note(SHARED_STATE, "watch", "The shared state is away.")
+    assert troubles.text == "The database is full, says the lease. The shared state is away."
+    assert (troubles.seen(DATABASE, "recorder"), troubles.seen(SHARED_STATE, "recorder")) == (True, False)
+    troubles.over(DATABASE, "lease")
+    assert troubles.of(DATABASE) == "The database is full, says the recorder."
+    troubles.over(DATABASE, "recorder")
+    troubles.over(DATABASE, "recorder")
+    assert troubles.text == "The shared state is away."
+    said = [record.getMessage() for record in caplog.records]
+    assert said[:2] == [
+        "no work is taken: The database is full, says the lease.",
+        "no work is taken: The shared state is away.",
+    ]
+    assert said[2].startswith("going on: the trouble with the database is over, after 0 s")
+    assert len(said) == 3
+
+
+def test_one_that_nobody_sees_again_is_over_in_time(troubles: Troubles) -> None:
+    troubles.note(DATABASE, "take-up", "It is away.", -1.0)
+    troubles.note(DATABASE, "lease", "It is away.", 60.0)
+    troubles.forget_old()
+    assert (troubles.seen(DATABASE, "take-up"), troubles.seen(DATABASE, "lease")) == (False, True)
+
+
+def test_stopping_is_no_error(troubles: Troubles, caplog: pytest.LogCaptureFixture) -> None:
+    troubles.note(STOPPING, "signal", "It is stopping.")
+    assert troubles.text == "It is stopping."
+    assert caplog.records == []
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    folder = tmp_path_factory.mktemp("troubles") / ".trivet"
+    folder.mkdir()
+    with EmbeddedValkey(folder):
+        client = connect(redis_url(folder))
+        yield client
+        client.close()
+
+
+def test_what_is_announced_is_read_until_it_is_withdrawn_or_forgotten(client: redis.Redis) -> None:
+    assert announced(client) == []
+    announce(client, "w2@host", "worker", "The database is full.", 7.0)
+    announce(client, "s1@host", "scheduler", "The database is away.", 5.0)
+    assert announced(client) == [
+        Announced("s1@host", "scheduler", "The database is away.", 5.0),
+        Announced("w2@host", "worker", "The database is full.", 7.0),
+    ]
+    (key, *_) = client.scan_iter(match="*w2@host")
+    assert 0 < client.ttl(key) <= ANNOUNCED_S
+    withdraw(client, "w2@host")
+    assert [one.process for one in announced(client)] == ["s1@host"]
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (redis.ConnectionError("refused"), True),
+        (redis.TimeoutError("no answer"), True),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), True),
+        (redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), True),
+        (redis.exceptions.ReadOnlyError("You can't write against a read only replica."), True),
+        (redis.ResponseError("user_script:12: attempt to index a nil value"), False),
+    ],
+)
+def test_a_server_that_refuses_everything_for_now_is_away(error: redis.RedisError, away: bool) -> None:
+    assert is_away(error) is away
