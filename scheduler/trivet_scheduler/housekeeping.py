@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+import redis
 from sqlalchemy import Connection
 
 from trivet_scheduler.limits import Limits
@@ -88,14 +89,24 @@ class Housekeeping:
                 return
 
     def _rescue(self) -> None:
-        with self._store.write() as connection:
-            rescued = rescuing.rescue_dead(self._store, connection)
-            if self._store.waited_s > SLOW_S:
-                connection.rollback()  # the living waited, too, and renew their leases now
-                return
-        for lease, jobs in rescued.items():
-            log.warning("worker lease %s ran out: %d jobs rescued", lease, jobs)
+        seen: set[str] = set()
+        while True:
+            with self._store.write() as connection:
+                lease = rescuing.hold_dead(self._store, connection, seen)
+                if lease is None or self._store.waited_s > SLOW_S:
+                    return  # after a long wait: the living waited, too, and renew their leases now
+                rescued = rescuing.rescue(self._store, connection, lease)
+            seen.add(lease)
+            if rescued.jobs or rescued.dropped:
+                log.warning("worker lease %s ran out: %d jobs rescued", lease, rescued.jobs)
+            if rescued.dropped:
+                self._release(lease)
+
+    def _release(self, lease: str) -> None:
+        try:
             self._limits.release_all(lease)
+        except redis.RedisError as error:
+            log.warning("permits of the lease %s expire by themselves: %s", lease, error)
 
     def _expire(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 """The scheduler process: dispatch when something wakes it, and the periodic work on jobs."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -104,8 +105,8 @@ class Scheduler:
     def _pass(self) -> None:
         if time.monotonic() >= self._due.housekeeping:
             self._due.housekeeping = time.monotonic() + HOUSEKEEPING_S
+            self._housekeeping.run()  # first: it needs SQL alone
             self._restorer.run()
-            self._housekeeping.run()
             self._prober.run()
             if time.monotonic() >= self._due.reconcile:
                 self._due.reconcile = time.monotonic() + RECONCILE_S
@@ -118,7 +119,8 @@ class Scheduler:
             self._stopping.wait(max(GATHER_S, self._due.dispatch - time.monotonic()))
 
     def _tell_finished(self, jobs: Sequence[str], batches: Sequence[int]) -> None:
-        self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": jobs, "batches": batches}))
+        with contextlib.suppress(redis.RedisError):  # those who wait look by themselves
+            self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": jobs, "batches": batches}))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Wait troubles out: say once that there is one, and once that it is over."""

@@ -166,7 +166,7 @@ def test_flows_say_what_their_jobs_need(world: World) -> None:
     with world.store.read() as connection:
         flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection)}
     assert flows[Latency.ASYNC][2:] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",), False)
-    assert flows[Latency.BATCH][2:] == (MODEL, (), (), ())
+    assert flows[Latency.BATCH][2:] == (MODEL, (), (), (), False)
 
 
 def _retire(world: World, flow_id: int) -> None:
@@ -287,7 +287,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "retire": lambda c: dispatching.retire_if_empty(world.store, c, flow),
         "wake": lambda c: rescuing.wake_delayed(world.store, c),
         "recall": lambda c: rescuing.recall_untaken(world.store, c),
-        "rescue": lambda c: rescuing.rescue_dead(world.store, c),
+        "rescue": lambda c: rescuing.rescue(world.store, c, "nobody"),
         "expire": lambda c: rescuing.expire_late(world.store, c),
         "heartbeat": lambda c: leases.renew(world.store, c, lease, 1, None, 15),
         "progress": lambda c: batches.progress(c, "contracts"),

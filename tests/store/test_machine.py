@@ -17,7 +17,7 @@ from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import END_STATES, JobState, Outcome
-from trivet_tasks.store import batches, cancelling, registry, retrying
+from trivet_tasks.store import batches, cancelling, registry, retrying, suspects
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import BatchRef
@@ -131,6 +131,13 @@ class Life(RuleBasedStateMachine):
     def stop_worker(self, worker: str) -> None:
         with self.world.store.write() as connection:
             lay_down(self.world.store, connection, worker)
+
+    @rule(call=calls, stuck=st.booleans())
+    def die_alone(self, call: tuple[str, Taken], stuck: bool) -> None:
+        """Also late and doubled."""
+        _, job = call
+        with self.world.store.write() as connection:
+            suspects.strike(self.world.store, connection, job.id, job.take_up, stuck=stuck)
 
     @rule()
     def rescue(self) -> None:

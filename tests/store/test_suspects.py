@@ -1,10 +1,10 @@
 """Suspects: what was in flight in a death runs alone from then on; only dying alone counts, three times end it."""
 
 import pytest
-from tests.store.world import ROUTE, World, specs, together
+from tests.store.world import ROUTE, InThread, World, specs, together, until_blocked
 
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import batches, dispatching, suspects
+from trivet_tasks.store import batches, dispatching, rescuing, suspects
 from trivet_tasks.store.dispatching import AtRoute
 from trivet_tasks.store.results import attempts_of, jobs_by_id
 from trivet_tasks.store.suspects import DEATHS_ALONE, LONGEST_WAIT_S, PATIENT_AFTER
@@ -166,3 +166,37 @@ def test_a_rescue_and_the_cancelling_of_the_batch_do_not_lock_each_other_out(wor
         with world.store.write() as connection:
             batches.cancel_waiting(world.store, connection, row.id)
     assert world.states() == {"cancelled": 100}
+
+
+def test_a_process_that_had_to_be_ended_counts_though_its_lease_ran_out_before(world: World) -> None:
+    """A job that wedges its process: the lease runs out, the job is rescued, and the process still hangs."""
+    _died(world)
+    for deaths in range(1, DEATHS_ALONE + 1):
+        world.sql("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE state = 'delayed'")
+        lease, job = _alone(world)
+        world.let_die(lease)
+        world.rescue()
+        with world.store.write() as connection:
+            assert suspects.strike(world.store, connection, job.id, job.take_up) is None
+            assert suspects.strike(world.store, connection, job.id, job.take_up, stuck=True) == (None, deaths)
+    assert world.job(job.id).state == "failed"
+    with world.store.write() as connection:
+        assert suspects.strike(world.store, connection, job.id, job.take_up, stuck=True) is None
+
+
+def test_a_flow_alone_is_opened_with_its_batch(postgres_world: World) -> None:
+    """A batch that is resumed holds its flows; opened while a rescuer copies one, it must find the copy."""
+    world = postgres_world
+    batch = world.batch("contracts", *specs(1))
+    lease = world.lease()
+    world.take(lease, world.dispatch(1))
+    world.sql("UPDATE flows SET held = true")
+    world.sql("UPDATE batches SET state = 'loading'")
+    world.let_die(lease)
+    with world.store.write() as connection:
+        assert rescuing.hold_dead(world.store, connection, ()) == lease
+        rescuing.rescue(world.store, connection, lease)
+        opening = InThread(lambda: world.open(batch))
+        until_blocked(world, opening)
+    opening.result()
+    assert {bool(row.held) for row in world.sql("SELECT held FROM flows")} == {False}

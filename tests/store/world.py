@@ -128,8 +128,13 @@ class World:
         return [claimed[head.id] for head in heads if head.id in claimed]
 
     def rescue(self) -> dict[str, int]:
-        with self.store.write() as connection:
-            return rescuing.rescue_dead(self.store, connection)
+        rescued: dict[str, int] = {}
+        while True:
+            with self.store.write() as connection:
+                lease = rescuing.hold_dead(self.store, connection, rescued)
+                if lease is None:
+                    return rescued
+                rescued[lease] = rescuing.rescue(self.store, connection, lease).jobs
 
     def recall(self, limit: int = BULK_ROWS) -> int:
         with self.store.write() as connection:

@@ -101,7 +101,7 @@ def killed_broker(system: Outages, _: Worker) -> Iterator[None]:
         for kept in (system.trivet.local.data_dir / "valkey").rglob("*"):
             if kept.is_file():
                 kept.unlink()
-        system.trivet.local._keep_broker()
+        system.trivet.local.keep_broker()
 
 
 DATABASE = {absent_database, hanging_database, full_disk}

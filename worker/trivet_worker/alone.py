@@ -29,6 +29,8 @@ IDLE_S = 30.0
 """How long a child without work is kept."""
 STUCK_AFTER_S = 60.0
 """How long after its call's time a child that says nothing is looked into, and again."""
+MOST_LOOKS = 10
+"""So often a child that keeps its lease and says nothing is left to itself."""
 LAST_WORDS_S = 5.0
 """What a child without work may take to go."""
 
@@ -53,8 +55,9 @@ class Alone:
             return False
         try:
             if not child.tell(chunk) or not self._answered(child, chunk):
+                stuck = child.alive
                 child.kill()
-                self._died(child, chunk)
+                self._died(child, chunk, stuck=stuck)
         finally:
             self._give(child)
         return True
@@ -80,6 +83,7 @@ class Alone:
                 self._idle = [child for child in self._idle if child.alive]
                 if self._idle or len(self._busy) < self._settings.worker.alone_processes:
                     child = self._idle.pop() if self._idle else _Child(self._argv)
+                    child.rest.cancel()
                     self._busy.add(child)
                     return child
                 if not self._changed.wait(timeout_s):
@@ -91,15 +95,15 @@ class Alone:
             self._busy.discard(child)
             if child.alive and not self._stopping:
                 self._idle.append(child)
-                timer = threading.Timer(IDLE_S, self._let_go, [child, child.jobs])
-                timer.daemon = True
-                timer.start()
+                child.rest = threading.Timer(IDLE_S, self._let_go, [child])
+                child.rest.daemon = True
+                child.rest.start()
             self._changed.notify()
 
-    def _let_go(self, child: "_Child", jobs: int) -> None:
-        """End a child that has had nothing to do since."""
+    def _let_go(self, child: "_Child") -> None:
+        """End a child that has had nothing to do for a while."""
         with self._changed:
-            if child not in self._idle or child.jobs != jobs:
+            if child not in self._idle or child.rest is not threading.current_thread():
                 return
             self._idle.remove(child)
         child.hang_up()
@@ -108,24 +112,27 @@ class Alone:
     def _answered(self, child: "_Child", chunk: Chunk) -> bool:
         """Wait for the child's word. One that is stuck, and whose job was taken from it, is given up."""
         patience_s = longest_call_s(chunk.latency, self._settings) + STUCK_AFTER_S
+        looks = 0
         while not child.done.wait(patience_s):
             patience_s = STUCK_AFTER_S
             try:
                 with self._store.read() as connection:
-                    if not suspects.runs(connection, chunk.jobs[0].id, chunk.jobs[0].take_up):
-                        log.error("a process that ran a job alone is stuck; it is ended")
-                        return False
+                    runs = suspects.runs(connection, chunk.jobs[0].id, chunk.jobs[0].take_up)
             except StoreUnavailable:
                 continue  # it may only be waiting for the database, as we do
+            looks += 1
+            if not runs or looks > MOST_LOOKS:
+                log.error("a process that ran a job alone is stuck; it is ended")
+                return False
         return child.answered
 
-    def _died(self, child: "_Child", chunk: Chunk) -> None:
+    def _died(self, child: "_Child", chunk: Chunk, *, stuck: bool) -> None:
         if self._stopping:  # it was told to go; what it may have left is rescued when its lease runs out
             return
         job = chunk.jobs[0]
         try:
             with self._store.write() as connection:
-                struck = suspects.strike(self._store, connection, job.id, job.take_up)
+                struck = suspects.strike(self._store, connection, job.id, job.take_up, stuck=stuck)
         except StoreUnavailable as error:
             log.error("job %s: its process died (%s), which could not be written down: %s", job.id, child.how, error)
             return
@@ -137,6 +144,8 @@ class Alone:
             "job %s: the process that ran it and nothing else died (%s), %d of %d times",
             job.id, child.how, deaths, suspects.DEATHS_ALONE,
         )  # fmt: skip
+        if lease_id is None:
+            return
         try:
             self._limits.release_all(lease_id)
         except redis.RedisError as error:
@@ -155,7 +164,8 @@ class _Child:
         self.done = threading.Event()
         """Set when the job that was told is over, or the process is."""
         self.answered = False
-        self.jobs = 0
+        self.rest = threading.Timer(0, lambda: None)
+        """Ends it when it has had nothing to do for a while."""
         self._lock = threading.Lock()
         threading.Thread(target=self._read, name="trivet-alone", daemon=True).start()
 
@@ -174,7 +184,6 @@ class _Child:
         """Hand it a chunk. False when it is gone."""
         self.done.clear()
         self.answered = False
-        self.jobs += 1
         line = orjson.dumps([chunk.provider, *chunk.to_args()]) + b"\n"
         try:
             with self._lock:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import orjson
 
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import load_settings
 from trivet_tasks.store.leases import ALONE
@@ -37,7 +38,11 @@ def main(arguments: list[str]) -> int:
     runtime = Runtime(settings, make_app(settings), worker=name, lane=ALONE, routes=routes)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
     stopper.start()
-    runtime.start()
+    try:
+        runtime.start()
+    except TrivetError as error:  # its worker hears it by our end, and says what it is about
+        logging.getLogger("trivet.worker").error("a process for a job that runs alone cannot start: %s", error)
+        return 1
     chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(chunks,), daemon=True).start()
     while (chunk := chunks.get()) is not None:

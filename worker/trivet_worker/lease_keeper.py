@@ -51,6 +51,7 @@ class LeaseKeeper:
         self._on_cancel = on_cancel
         self._stopping = threading.Event()
         self._soon = threading.Event()
+        self._renewing = threading.Lock()
         self._thread = threading.Thread(target=self._keep, name="trivet-lease", daemon=True)
         self.id = ""
 
@@ -73,7 +74,7 @@ class LeaseKeeper:
         self._soon.set()
         if not self.id:
             return 0
-        with self._store.write() as connection:
+        with self._renewing, self._store.write() as connection:
             return leaving.lay_down(self._store, connection, self.id)
 
     def _open(self) -> None:
@@ -106,18 +107,19 @@ class LeaseKeeper:
                 log.error("a heartbeat failed by a fault of Trivet's own: %s", place_of(error))
 
     def _beat(self) -> None:
-        with self._store.write() as connection:
-            renewal = leases.renew(
-                self._store, connection, self.id, self._in_flight(), self._troubles.text, self._settings.ttl_s
-            )
-        if not renewal.held:
+        with self._renewing:
             if self._stopping.is_set():
                 return
-            before = self.id
-            self._strays.clear()
-            self._open()
-            log.warning("the lease %s ran out; going on under a new one", before)
-            return
+            with self._store.write() as connection:
+                renewal = leases.renew(
+                    self._store, connection, self.id, self._in_flight(), self._troubles.text, self._settings.ttl_s
+                )
+            if not renewal.held:
+                before = self.id
+                self._strays.clear()
+                self._open()
+                log.warning("the lease %s ran out; going on under a new one", before)
+                return
         if renewal.cancelled:
             self._on_cancel(renewal.cancelled)
         self._return_strays(renewal.running)

@@ -98,7 +98,7 @@ class Recorder:
         going = True
         while going:
             group, going = self._gather()
-            if group or self._settling.waits:
+            if group or self._settling.waits or self._unnoted:
                 self._record_safely(group)
 
     def _gather(self) -> tuple[list[Landing], bool]:
@@ -108,7 +108,7 @@ class Recorder:
         """
         group: list[Landing] = []
         size = 0
-        until = time.monotonic() + RETRY_S if self._settling.waits else None
+        until = time.monotonic() + RETRY_S if self._settling.waits or self._unnoted else None
         while len(group) < BULK_ROWS and size < BULK_BYTES:
             try:
                 landing = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
@@ -137,6 +137,8 @@ class Recorder:
         try:
             self._unnoted += self._settling.settle(group)
             self._note()
+            if not group:  # it was only to be told again
+                return
             finished = self._finished(group)
             written = self._commit(finished)
             self._note()
@@ -180,7 +182,9 @@ class Recorder:
                 for one in self._unnoted:
                     health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
         except StoreUnavailable as error:
-            self._troubles.note(DATABASE, "recorder", str(error))  # over with the next group that is written
+            self._troubles.note(
+                DATABASE, "recorder", str(error), 3 * RETRY_S
+            )  # over with the next group that is written
             del self._unnoted[:-MOST_UNNOTED]
             return
         except DBAPIError as error:
@@ -223,7 +227,7 @@ class Recorder:
                 with self._store.write() as connection:
                     written = finish(self._store, connection, finished)
             except StoreUnavailable as error:
-                self._troubles.note(DATABASE, "recorder", str(error))
+                self._troubles.note(DATABASE, "recorder", str(error), 3 * RETRY_S)
                 time.sleep(RETRY_S)
             else:
                 self._troubles.over(DATABASE, "recorder")

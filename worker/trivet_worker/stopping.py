@@ -35,6 +35,8 @@ PUT_BACK_NOW_S = 0.3
 """The same after a second signal."""
 CELERY_S = 0.3
 """How long Celery may take to say goodbye once nothing is in hand."""
+_BY_ITSELF = 0.0
+"""In the queue of moments at which somebody asked: nobody did, Celery has ended."""
 _LOOK_S = 0.02
 _LEFT_TO_LEASE = 1
 """The exit code where jobs had to be left to the lease's end."""
@@ -69,7 +71,7 @@ class Stopper:
     def finish(self) -> int:
         """Celery has ended: end the rest, asked or not. Returns the exit code; leaving with it is the caller's."""
         self._celery_ended = True
-        self._asked.put(time.monotonic())
+        self._asked.put(_BY_ITSELF)
         self._put_down.wait()
         return self._code
 
@@ -78,7 +80,7 @@ class Stopper:
         self._asked.put(time.monotonic())
 
     def _run(self) -> None:
-        first = self._asked.get()
+        first = self._asked.get() or time.monotonic()
         hurried = False
         try:
             hurried = self._wind_down(first)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, text, update
+from sqlalchemy import Connection, Integer, bindparam, text, update
 
 from trivet_tasks.outcomes import END_STATES, JobState
 from trivet_tasks.store.ending import book_late, end_jobs
@@ -32,6 +32,8 @@ _WAIT = text(
      WHERE id = :id
     """
 )
+_HOLD_BATCHES = "SELECT id FROM batches WHERE id IN :ids ORDER BY id"
+_IDS = bindparam("ids", expanding=True, type_=Integer())
 _CANCELLED_BATCHES = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
     bindparam("ids", expanding=True)
 )
@@ -46,6 +48,9 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     settle(connection, [finished.settlement for finished in group])
     late = [row.id for row in current.values() if row.state in END_STATES]
     if late:
+        # all batches at once, by id, as below they are counted: not these first and the others then
+        ids = {row.batch_id for row in current.values() if row.batch_id is not None}
+        connection.execute(text(_HOLD_BATCHES + store.for_update).bindparams(_IDS), {"ids": sorted(ids)})
         book_late(connection, late)
     cancelled = _cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
     ended: list[Ended] = []

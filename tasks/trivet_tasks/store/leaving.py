@@ -34,6 +34,7 @@ def lay_down(store: Store, connection: Connection, lease_id: str) -> int:
     # a take-up that is under way under this lease comes first; one that comes later finds no lease
     connection.execute(text(_LOCK + store.for_update), {"lease_id": lease_id})
     held = connection.execute(text(_HELD + store.for_update), {"lease_id": lease_id}).all()
+    connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
     end_jobs(
         connection,
         [
@@ -46,6 +47,5 @@ def lay_down(store: Store, connection: Connection, lease_id: str) -> int:
     waiting = [row.id for row in held if not row.cancel_requested]
     if waiting:
         connection.execute(_PUT_DOWN, {"ids": waiting, "lease_id": lease_id})
-    connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
     connection.execute(_DROP_LEASE, {"lease_id": lease_id})
     return len(held)

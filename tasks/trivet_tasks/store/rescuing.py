@@ -3,9 +3,10 @@
 Any number of schedulers may do this at once; each group is one transaction over rows that nobody else holds.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, String, bindparam, text
 
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store import suspects
@@ -35,14 +36,20 @@ _SENT_BACK = text(
      WHERE id IN :ids AND state = 'dispatched'
     """
 ).bindparams(bindparam("ids", expanding=True))
-_DEAD_LEASES = "SELECT id FROM leases WHERE expires_at < :now"
+_DEAD_LEASES = "SELECT id FROM leases WHERE expires_at < :now AND id NOT IN :but ORDER BY id LIMIT 1"
 # SQLite uses a partial index only where its own condition stands in the statement word for word
 _HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :lease_id"
 _ANY_HELD = text(f"SELECT 1 FROM jobs WHERE {_HELD} LIMIT 1")
-_HELD_FLOWS = text(f"SELECT DISTINCT flow_id FROM jobs WHERE {_HELD} LIMIT :limit")
+# flows by signature, before jobs
+_HELD_FLOWS = text(
+    f"SELECT id FROM flows WHERE id IN (SELECT flow_id FROM jobs WHERE {_HELD}) ORDER BY signature LIMIT :limit"
+)
 _UNKNOWN = text(
     "UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL"
 )
+_UNKNOWN_OF = text(
+    "UPDATE attempts SET outcome = 'unknown', estimated = true WHERE lease_id = :lease_id AND job_id IN :ids AND outcome IS NULL"
+).bindparams(bindparam("ids", expanding=True, type_=String()))
 _DROP_LEASE = text("DELETE FROM leases WHERE id = :id")
 
 
@@ -113,45 +120,56 @@ def empty_drained(store: Store, connection: Connection, limit: int = BULK_ROWS) 
     return len(ids)
 
 
-def rescue_dead(store: Store, connection: Connection) -> dict[str, int]:
-    """Jobs of worker processes whose lease ran out go back to waiting; the fate of their calls is unknown.
+class Rescued(NamedTuple):
+    """What was done of one dead lease."""
 
-    They are suspects from now on: each runs in a process of its own. Those that somebody asked to cancel end here. A
-    lease is dropped once no job runs under it any more.
+    jobs: int
+    dropped: bool
+    """No job runs under it any more; else it is there the next time, or its process lives and renews it."""
 
-    Returns:
-        The number of jobs rescued, by lease.
+
+def hold_dead(store: Store, connection: Connection, but: Collection[str]) -> str | None:
+    """Hold one lease that ran out, other than these, until the transaction ends. None when there is none."""
+    dead = text(_DEAD_LEASES + store.skip_locked).bindparams(bindparam("but", expanding=True, type_=String()))
+    found = connection.execute(dead, {"now": store.now(connection), "but": sorted(but)}).one_or_none()
+    return None if found is None else str(found.id)
+
+
+def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
+    """Jobs of a worker process whose lease ran out go back to waiting; the fate of their calls is unknown.
+
+    They are suspects from now on: each runs in a process of its own. Those that somebody asked to cancel end here. The
+    lease is dropped once no job runs under it any more. One lease a transaction: rows are locked in `locking`'s order.
     """
     now = store.now(connection)
-    rescued: dict[str, int] = {}
-    for (lease_id,) in connection.execute(text(_DEAD_LEASES + store.skip_locked), {"now": now}).all():
-        held = {"lease_id": lease_id, "limit": BULK_ROWS}
-        # flows before jobs, as whoever cancels a batch locks them
-        alone = {
-            row.flow_id: suspects.flow_alone(connection, row.flow_id) for row in connection.execute(_HELD_FLOWS, held)
-        }
-        statement = text(
-            f"""
-            SELECT id, flow_id, batch_id, created_at, route, cancel_requested, suspect FROM jobs
-             WHERE {_HELD} LIMIT :limit{store.skip_locked}
-            """
-        )
-        rows = [row for row in connection.execute(statement, held) if row.flow_id in alone]
-        cancelled = [
-            Ended(row.id, row.batch_id, row.created_at, End(JobState.CANCELLED), row.route)
-            for row in rows
-            if row.cancel_requested
-        ]
+    held = {"lease_id": lease_id, "limit": BULK_ROWS}
+    alone = {
+        row.id: suspects.flow_alone(store, connection, row.id) for row in connection.execute(_HELD_FLOWS, held).all()
+    }
+    statement = text(
+        f"""
+        SELECT id, flow_id, batch_id, created_at, route, cancel_requested, suspect FROM jobs
+         WHERE {_HELD} LIMIT :limit{store.skip_locked}
+        """
+    )
+    rows = [row for row in connection.execute(statement, held) if row.flow_id in alone]
+    suspects.put_aside(
+        connection, [(row.id, alone[row.flow_id], row.suspect) for row in rows if not row.cancel_requested], now
+    )
+    cancelled = [
+        Ended(row.id, row.batch_id, row.created_at, End(JobState.CANCELLED), row.route)
+        for row in rows
+        if row.cancel_requested
+    ]
+    if cancelled:
+        connection.execute(_UNKNOWN_OF, {"lease_id": lease_id, "ids": [entry.job_id for entry in cancelled]})
         end_jobs(connection, cancelled, now)
-        suspects.put_aside(
-            connection, [(row.id, alone[row.flow_id], row.suspect) for row in rows if not row.cancel_requested], now
-        )
-        rescued[lease_id] = len(rows)
-        # a late worker may be writing one down just now: then it ends there, or is found here the next time
-        if connection.execute(_ANY_HELD, {"lease_id": lease_id}).one_or_none() is None:
-            connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
-            connection.execute(_DROP_LEASE, {"id": lease_id})
-    return rescued
+    # a late worker may be writing one down just now: then it ends there, or is found here the next time
+    dropped = connection.execute(_ANY_HELD, {"lease_id": lease_id}).one_or_none() is None
+    if dropped:
+        connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
+        connection.execute(_DROP_LEASE, {"id": lease_id})
+    return Rescued(len(rows), dropped)
 
 
 def expire_late(store: Store, connection: Connection, limit: int = BULK_ROWS) -> tuple[list[str], tuple[int, ...]]:

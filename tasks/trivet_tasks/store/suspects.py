@@ -22,7 +22,8 @@ PATIENT_AFTER = 3
 """A job that was in flight in so many deaths waits ever longer: it may take its whole machine with it."""
 LONGEST_WAIT_S = 900.0
 
-_FLOW = text("SELECT signature, alone, probe FROM flows WHERE id = :id")
+# held while it is copied: a batch that is opened or cancelled meanwhile must find both
+_FLOW = "SELECT signature, alone, probe FROM flows WHERE id = :id"
 _OPEN_ALONE = text(
     """
     INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, held, active, alone)
@@ -43,6 +44,7 @@ _DIED = """
     SELECT id, flow_id, batch_id, lease_id, created_at, route, suspect, died_alone, cancel_requested FROM jobs
      WHERE id = :id AND take_up = :take_up AND state = 'running'
 """
+_RESCUED = "SELECT id, batch_id, created_at, state, died_alone FROM jobs WHERE id = :id AND ended_at IS NULL"
 _RUNS = text("SELECT 1 FROM jobs WHERE id = :id AND take_up = :take_up AND state IN ('dispatched', 'running')")
 _STRIKE = text("UPDATE jobs SET died_alone = died_alone + 1 WHERE id = :id")
 _UNKNOWN = text(
@@ -50,9 +52,9 @@ _UNKNOWN = text(
 )
 
 
-def flow_alone(connection: Connection, flow_id: int) -> int:
+def flow_alone(store: Store, connection: Connection, flow_id: int) -> int:
     """The flow of the same needs whose jobs run alone; a probe stays in its own, it is given up in a moment."""
-    flow = connection.execute(_FLOW, {"id": flow_id}).one()
+    flow = connection.execute(text(_FLOW + store.for_update), {"id": flow_id}).one()
     if flow.alone or flow.probe:
         return flow_id
     signature = blake2b(f"alone {flow.signature}".encode(), digest_size=16).hexdigest()
@@ -74,35 +76,50 @@ def runs(connection: Connection, job_id: str, take_up: int) -> bool:
     return connection.execute(_RUNS, {"id": job_id, "take_up": take_up}).one_or_none() is not None
 
 
-def strike(store: Store, connection: Connection, job_id: str, take_up: int) -> tuple[str, int] | None:
+def strike(
+    store: Store, connection: Connection, job_id: str, take_up: int, *, stuck: bool = False
+) -> tuple[str | None, int] | None:
     """The process in which the job ran, and nothing else, died: count it, and end the job at the third time.
 
+    Args:
+        stuck: it had to be ended. Its lease may have run out before, and the job be rescued; that counts, too.
+
     Returns:
-        The lease of the dead process and how many have died so; None where the job did not run there any more.
+        The lease of the dead process, if the job ran there still, and how many have died so; None where nothing counts.
     """
     token = {"id": job_id, "take_up": take_up}
     row = connection.execute(text(_DIED + store.for_update), token).one_or_none()
     if row is None:
-        return None
+        return _strike_rescued(store, connection, job_id) if stuck else None
     now = store.now(connection)
     connection.execute(_UNKNOWN, {"id": job_id, "lease_id": row.lease_id})
     connection.execute(_STRIKE, {"id": job_id})
     deaths = row.died_alone + 1
     if row.cancel_requested or deaths >= DEATHS_ALONE:
-        end = (
-            End(JobState.CANCELLED)
-            if row.cancel_requested
-            else End(
-                JobState.FAILED,
-                outcome=Outcome.UNKNOWN,
-                error=f"{deaths} worker processes died while they ran this job and nothing else; it is not tried again.",
-            )
-        )
+        end = End(JobState.CANCELLED) if row.cancel_requested else _given_up(deaths)
         end_jobs(connection, [Ended(row.id, row.batch_id, row.created_at, end, row.route)], now)
     else:
         connection.execute(_PUT_ASIDE, _aside(job_id, row.flow_id, row.suspect + 1, now))
     lay_down(store, connection, row.lease_id)
     return row.lease_id, deaths
+
+
+def _strike_rescued(store: Store, connection: Connection, job_id: str) -> tuple[None, int] | None:
+    row = connection.execute(text(_RESCUED + store.for_update), {"id": job_id}).one_or_none()
+    if row is None:
+        return None
+    connection.execute(_STRIKE, {"id": job_id})
+    deaths = row.died_alone + 1
+    if deaths >= DEATHS_ALONE and row.state in ("waiting", "delayed"):
+        end_jobs(
+            connection, [Ended(row.id, row.batch_id, row.created_at, _given_up(deaths), None)], store.now(connection)
+        )
+    return None, deaths
+
+
+def _given_up(deaths: int) -> End:
+    said = f"{deaths} worker processes died while they ran this job and nothing else; it is not tried again."
+    return End(JobState.FAILED, outcome=Outcome.UNKNOWN, error=said)
 
 
 def _aside(job_id: str, flow_id: int, deaths: int, now: float) -> dict[str, object]:
