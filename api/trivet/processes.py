@@ -9,8 +9,8 @@ Used by `trivet up`, `trivet demo`, `trivet worker` (one process per lane) and t
 
 Every process gets a session of its own, so Ctrl-C on the terminal reaches the supervisor alone, which stops the parts
 in their order. One that dies is started again (`Restarts`); one that ends with code 2, a configuration error, is not.
-The first SIGINT, SIGTERM or SIGHUP stops gracefully. The second tells the parts a second time, by which they leave at
-once, and kills those that have not left after a second; the third kills. If the supervisor itself is killed, its
+The first SIGINT, SIGTERM or SIGHUP stops gracefully. The second tells the parts of the present stage a second time, by
+which they leave at once, and kills those that have not left after a second; the third kills. If the supervisor itself is killed, its
 parts end by themselves (`trivet_tasks.supervised.follow_parent`, which a part calls first thing); a part that is a
 supervisor in its turn needs a `stop_limit_s` below the `grace_s` it is given.
 """
@@ -80,6 +80,7 @@ class Supervisor:
         self._inbox: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()  # its put() may interrupt its own get()
         self._signals = 0
         self._hurry_until: float | None = None
+        self._stage: list[ChildProcess] = []
         self._interrupts = True
         self._pipe: tuple[int, int] | None = None
         self._ready_dir: Path | None = None
@@ -228,18 +229,21 @@ class Supervisor:
             self._uninstall()
 
     def _stop_stage(self, stage: list[ChildProcess], grace_s: float) -> list[str]:
+        self._stage = stage
         for child in stage:
             child.request_stop()
-        deadline = time.monotonic() + grace_s
-        late = [child for child in stage if not self._joined(child, deadline)]
+        begun = time.monotonic()
+        late = [child for child in stage if not self._joined(child, begun, grace_s)]
         for child in late:
             child.send_signal(signal.SIGKILL)
         return [child.spec.name for child in late]
 
-    def _joined(self, child: ChildProcess, deadline: float) -> bool:
-        """Wait for a part's end until the deadline, or the earlier one that a second signal sets; whether it came."""
-        while not child.join(max(0.0, min(_LOOK_S, deadline - time.monotonic()))):
-            until = deadline if self._hurry_until is None else min(deadline, self._hurry_until)
+    def _joined(self, child: ChildProcess, begun: float, grace_s: float) -> bool:
+        """Wait for a part's end as long as its stage may take, less after a second signal; whether it came."""
+        until = begun + grace_s
+        while not child.join(max(0.0, min(_LOOK_S, until - time.monotonic()))):
+            if self._hurry_until is not None:
+                until = min(until, max(self._hurry_until, begun + _LEAST_GRACE_S))
             if time.monotonic() >= until:
                 return False
         return True
@@ -305,7 +309,7 @@ class Supervisor:
             self.kill_now()
         elif self._signals == 2:
             self._hurry_until = time.monotonic() + _HURRY_S
-            for child in list(self._children.values()):
+            for child in self._stage:  # not the later ones: those of this stage may need them still
                 child.abandon(signal.SIGTERM)
         elif self._interrupts:
             raise KeyboardInterrupt
