@@ -40,7 +40,7 @@ faults: $(READY) ## every fault of a provider through the whole system, on SQLit
 chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINUTES=10, or ROUNDS=20 on each database
 	@$(BIN)/python -m tests.chaos.rounds $(if $(ROUNDS),--rounds $(ROUNDS),--minutes $(MINUTES)) $(CHAOS)
 
-chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 6 minutes
+chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 15 minutes
 	@$(BIN)/python -m pytest -q -n 0 tests/chaos $(TEST)
 
 check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13

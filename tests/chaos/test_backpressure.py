@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages, until
 from tests.postgres import PostgresServer
-from tests.system.outages import SLOTS, TERMS, Outages, Worker, outages, until
 
 from trivet import Client, StoreUnavailable
 from trivet_tasks.settings import Settings

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from tests.system.outages import SECTIONS, TERMS, Outages, Worker, outages, until
+from tests.chaos.outages import SECTIONS, TERMS, Outages, Worker, outages, until
 
 JOBS = 50
 GRACE_S = SECTIONS["worker"]["shutdown_grace_s"]
