@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PEER := benchmarks/.peers/litellm
+PEERS := benchmarks/.peers
+PEER := $(PEERS)/litellm
 JOBS ?= 10000
 MINUTES ?= 10
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos chaos-short check bench bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-simulator bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -49,7 +50,13 @@ check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13
 	@$(BIN)/mypy --python-version 3.11
 	@$(BIN)/mypy --python-version 3.13
 
-bench: $(READY) ## benchmarks, as ratios in one run
+bench: $(READY) $(PEER)/.ready $(PEERS)/celery/.ready $(PEERS)/taskiq/.ready ## what a job costs, against the bare SDK and others, in 20 minutes; BENCH=--quick in 3
+	@$(BIN)/python benchmarks/bench_cost.py $(BENCH)
+
+bench-scale: $(READY) ## the same with up to 1,000,000 jobs waiting, and a simulated fleet; SCALE=--quick for less
+	@$(BIN)/python benchmarks/bench_scale.py $(SCALE)
+
+bench-simulator: $(READY) ## how many requests a second the simulator serves
 	@$(BIN)/python benchmarks/bench_simulator.py
 
 bench-limits: $(READY) ## 10,000 jobs under three routes' limits, in 8 minutes; JOBS=2000 for less
@@ -65,6 +72,14 @@ $(PEER)/.ready: $(READY) benchmarks/peers/litellm.txt benchmarks/peers/overrides
 	@if test -x $(BIN)/uv; then $(BIN)/uv pip install -q --python $(PEER)/bin/python \
 	    -r benchmarks/peers/litellm.txt --override benchmarks/peers/overrides.txt; \
 	else $(PEER)/bin/python -m pip install -q --disable-pip-version-check litellm google-auth cryptography; fi
+	@touch $@
+
+# what bench compares with, each in an environment of its own
+$(PEERS)/celery/.ready $(PEERS)/taskiq/.ready: $(PEERS)/%/.ready: $(READY) benchmarks/peers/%.txt
+	@test -x $(PEERS)/$*/bin/python || $(PYTHON) -m venv $(PEERS)/$*
+	@echo "installing $* into $(PEERS)/$*"
+	@if test -x $(BIN)/uv; then $(BIN)/uv pip install -q --python $(PEERS)/$*/bin/python -r benchmarks/peers/$*.txt; \
+	else $(PEERS)/$*/bin/python -m pip install -q --disable-pip-version-check -r benchmarks/peers/$*.txt; fi
 	@touch $@
 
 up: $(READY) ## a running Trivet over the simulator, with Flower, until Ctrl-C

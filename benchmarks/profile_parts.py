@@ -2,15 +2,18 @@
 
     python benchmarks/profile_parts.py [--database sqlite|postgres] [--wire anthropic] [--jobs 6000] [--lines]
 
-Needs py-spy beside Trivet (`.venv/bin/python -m pip install py-spy`), which samples both processes under load. A function's
-share of the samples, times the CPU that the process used by the kernel's account, is its cost. `self`: in the function
-itself and in what it calls of C; `all`: with everything it calls.
+Needs py-spy beside Trivet (`.venv/bin/python -m pip install py-spy`), which samples the threads that hold the GIL under
+load. A function's share of its thread's samples, times the CPU that the kernel says the thread used, is its cost. `self`:
+in the function itself and in what it calls of C; `all`: with everything it calls. A system call counts for who made it
+only as far as it holds the GIL, so writes to files and sockets are spread over their thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,13 +25,16 @@ from pathlib import Path
 from load import LATENCY_S
 from process_figures import cpu_seconds
 from setups import Wire
+from sqlalchemy import text
 from trivet_setup import TrivetSetup, postgres_server
 
 from trivet_simulator import SimulatorProcess
+from trivet_tasks.store.engine import Store
 
 PY_SPY = Path(sys.executable).with_name("py-spy")
 RATE = 250
 WARM_JOBS = 500
+SAMPLED = ("worker", "scheduler")
 
 
 @contextlib.contextmanager
@@ -36,7 +42,7 @@ def sampling(pid: int, out: Path, *, lines: bool) -> Iterator[None]:
     """Sample a process while inside."""
     grain = [] if lines else ["--function"]
     command = [PY_SPY, "record", "--pid", pid, "--rate", RATE, "--format", "raw", "--output", out, "--threads", *grain]
-    command += ["--duration", "unlimited", "--nonblocking"]
+    command += ["--duration", "unlimited", "--gil"]
     spy = subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -47,22 +53,44 @@ def sampling(pid: int, out: Path, *, lines: bool) -> Iterator[None]:
         spy.wait(30)
 
 
-def read(path: Path) -> tuple[Counter[str], Counter[str], Counter[str], int]:
-    """Samples by thread, by function with all it calls, by function itself; and how many there are."""
-    threads: Counter[str] = Counter()
-    whole: Counter[str] = Counter()
-    own: Counter[str] = Counter()
-    total = 0
+def read(path: Path, cpu_us: Counter[str]) -> tuple[Counter[str], Counter[str]]:
+    """Microseconds a job by function, with all it calls and by itself, from samples and each kind of thread's CPU."""
+    stacks: list[tuple[str, list[str], int]] = []
+    of_kind: Counter[str] = Counter()
     for line in path.read_text(encoding="utf-8").splitlines():
         stack, _, count = line.rpartition(" ")
         thread, *frames = stack.split(";")
-        names = [_short(frame) for frame in frames]
-        total += int(count)
-        threads[thread.partition(":")[2].strip() or thread] += int(count)
-        own[names[-1] if names else thread] += int(count)
-        for name in set(names):
-            whole[name] += int(count)
-    return threads, whole, own, total
+        name = _kind(thread.partition(":")[2].strip() or thread)
+        stacks.append((name, [_short(frame) for frame in frames], int(count)))
+        of_kind[name] += int(count)
+    whole: Counter[str] = Counter()
+    own: Counter[str] = Counter()
+    for name, frames, count in stacks:
+        cost = count / of_kind[name] * cpu_us[name]
+        own[frames[-1] if frames else name] += cost
+        for frame in set(frames):
+            whole[frame] += cost
+    return whole, own
+
+
+def threads_of(pid: int) -> dict[int, str]:
+    """The kind of each thread of a process, by its id."""
+    said = subprocess.run([PY_SPY, "dump", "--json", "--pid", str(pid)], capture_output=True, check=True).stdout
+    return {one["os_thread_id"]: _kind(one["thread_name"] or "?") for one in json.loads(said)}
+
+
+def cpu_by_thread(pid: int) -> dict[int, float]:
+    """CPU seconds of each thread so far."""
+    found = {}
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[int(folder.name)] = int((folder / "schedstat").read_text().split()[0]) / 1e9
+    return found
+
+
+def _kind(thread: str) -> str:
+    """Threads of one pool are one kind."""
+    return re.sub(r"[-_]\d+(_\d+)?$", "", thread)
 
 
 def _short(frame: str) -> str:
@@ -71,14 +99,26 @@ def _short(frame: str) -> str:
     return f"{name} ({'/'.join(place.rstrip(')').split('/')[-2:])})"
 
 
-def show(title: str, path: Path, cpu_us: float, top: int) -> None:
+def show(title: str, path: Path, by_thread: Counter[str], top: int) -> None:
     """A process's functions, dearest first."""
-    threads, whole, own, total = read(path)
-    print(f"\n## {title}: {cpu_us:.0f} us of CPU a job, {total} samples")
-    for name, counts in (("by thread", threads), ("all", whole), ("self", own)):
+    whole, own = read(path, by_thread)
+    print(f"\n## {title}: {sum(by_thread.values()):.0f} us of CPU a job")
+    for name, costs in (("by thread", by_thread), ("all", whole), ("self", own)):
         print(f"\n# {name}")
-        for function, count in counts.most_common(top if name != "by thread" else 12):
-            print(f"{count / total * cpu_us:8.1f}  {function}")
+        for function, cost in costs.most_common(top):
+            print(f"{cost:8.1f}  {function}")
+
+
+def groups(setup: TrivetSetup) -> dict[str, float]:
+    """How many jobs a take-up and a commit of results carried, on average over all jobs so far."""
+    store = Store(setup.settings.store_url)
+    try:
+        with store.read() as connection:
+            taken = connection.execute(text("SELECT count(*), count(DISTINCT started_at) FROM attempts")).one()
+            ended = connection.execute(text("SELECT count(*), count(DISTINCT ended_at) FROM jobs")).one()
+    finally:
+        store.close()
+    return {"jobs a take-up": taken[0] / taken[1], "jobs a commit": ended[0] / ended[1]}
 
 
 def main() -> int:
@@ -101,14 +141,23 @@ def main() -> int:
         setup.run(WARM_JOBS)
         roots = setup.processes()
         with contextlib.ExitStack() as spies:
-            for part in ("worker", "scheduler"):
+            for part in SAMPLED:
                 spies.enter_context(sampling(roots[part][0], folder / part, lines=arguments.lines))
+            kinds = {part: threads_of(roots[part][0]) for part in SAMPLED}
+            threads = {part: cpu_by_thread(roots[part][0]) for part in SAMPLED}
             before = {part: cpu_seconds(pids) for part, pids in roots.items()}
             setup.run(arguments.jobs)
             used = {part: (cpu_seconds(pids) - before[part]) / arguments.jobs * 1e6 for part, pids in roots.items()}
+            by_thread: dict[str, Counter[str]] = {part: Counter() for part in SAMPLED}
+            for part in SAMPLED:
+                kinds[part] |= threads_of(roots[part][0])
+                for thread, seconds in cpu_by_thread(roots[part][0]).items():
+                    spent = seconds - threads[part].get(thread, 0.0)
+                    by_thread[part][kinds[part].get(thread, "of C")] += spent / arguments.jobs * 1e6
         print(" ".join(f"{part} {cost:.0f} us" for part, cost in used.items()))
-        for part in ("worker", "scheduler"):
-            show(part, folder / part, used[part], arguments.top)
+        print(" ".join(f"{what}: {count:.1f}" for what, count in groups(setup).items()))
+        for part in SAMPLED:
+            show(part, folder / part, by_thread[part], arguments.top)
     return 0
 
 

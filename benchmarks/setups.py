@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -71,7 +70,7 @@ class Setup(Protocol):
 class InProcess:
     """Calls made by the program itself: the bare SDK, or LiteLLM."""
 
-    def __init__(self, wire: Wire, command: list[str | Path], in_flight: int = IN_FLIGHT) -> None:
+    def __init__(self, command: list[str | Path], in_flight: int = IN_FLIGHT) -> None:
         self._child = Child(command)
         self._in_flight = in_flight
 
@@ -97,14 +96,12 @@ class InProcess:
 def bare(wire: Wire, *, uvloop: bool = False) -> InProcess:
     """The SDK's async client in a loop."""
     more = ["--uvloop"] if uvloop else []
-    return InProcess(
-        wire, [sys.executable, HERE / "peers/bare_loop.py", "--wire", wire.name, "--url", wire.url, *more]
-    )
+    return InProcess([sys.executable, HERE / "peers/bare_loop.py", "--wire", wire.name, "--url", wire.url, *more])
 
 
 def litellm(wire: Wire) -> InProcess:
     """A LiteLLM Router."""
-    return InProcess(wire, [PEERS / "litellm/bin/python", HERE / "peers/litellm_loop.py", "--url", wire.url])
+    return InProcess([PEERS / "litellm/bin/python", HERE / "peers/litellm_loop.py", "--url", wire.url])
 
 
 class Queued:
@@ -137,7 +134,7 @@ class Queued:
                 stderr=log,
                 start_new_session=True,
             )
-            held.callback(self._stop_worker)
+            held.callback(self.stop_worker)
             self._child = Child([self._python / "python", HERE / "peers" / self._producer], env)
             held.callback(self._child.stop)
             self._child.start()
@@ -147,9 +144,11 @@ class Queued:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def _stop_worker(self) -> None:
-        worker = self._worker
-        assert worker is not None
+    def stop_worker(self) -> None:
+        """Kill the worker. Twice does no harm."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)  # the session we started; a warm shutdown takes its time
         worker.wait()
@@ -160,11 +159,15 @@ class Queued:
         assert self._valkey.pid is not None
         return {"worker": [self._worker.pid], "producer": [self._child.pid], "broker": [self._valkey.pid]}
 
+    def hand_over(self, jobs: int) -> float:
+        """Hand jobs over, whoever does them; the seconds it took."""
+        return float(self._child.ask("send", jobs=jobs)["seconds"])
+
     def run(self, jobs: int) -> float:
         """Hand over, and wait until the simulator has answered the last."""
         control = self._wire.control
         control.reset()
-        seconds = float(self._child.ask("send", jobs=jobs)["seconds"])
+        seconds = self.hand_over(jobs)
         control.wait_for_calls(jobs, FINISH_S)
         time.sleep(LATENCY_S)  # for the worker to be done with them
         return seconds
@@ -196,11 +199,3 @@ def taskiq(wire: Wire) -> Queued:
         return [binaries / "taskiq", "worker", *options, "taskiq_app:broker"]
 
     return Queued(wire, "taskiq", command, "taskiq_producer.py")
-
-
-def percentiles(values: list[float]) -> dict[str, float]:
-    """p50, p95 and p99, in the values' own unit."""
-    if len(values) < 2:
-        return {}
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
-    return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}

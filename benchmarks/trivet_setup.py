@@ -18,7 +18,8 @@ from setups import FINISH_S, IN_FLIGHT, READY_S, TRICKLE_EVERY_S, Wire
 from sqlalchemy import select
 
 from trivet.local import LocalTrivet
-from trivet_tasks.settings import load_settings
+from trivet.processes import Supervisor
+from trivet_tasks.settings import CONFIG_VARIABLE, load_settings
 from trivet_tasks.store import schema
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import upgrade
@@ -80,8 +81,10 @@ class TrivetSetup:
         postgres: PostgresServer | None = None,
         lanes: Sequence[str] = ("bulk",),
         slots: int = IN_FLIGHT,
+        store_url: str = "",
     ) -> None:
         self.wire = wire
+        self._store_url = store_url
         self._workers = workers
         self._postgres = postgres
         self._lanes = lanes
@@ -92,30 +95,49 @@ class TrivetSetup:
         with contextlib.ExitStack() as held:
             folder = Path(tempfile.mkdtemp(prefix="trivet-bench-"))
             held.callback(shutil.rmtree, folder, ignore_errors=True)
-            url = ""
-            if self._postgres is not None:
+            url = self._store_url
+            if self._postgres is not None and not url:
                 name = f"bench_{time.time_ns()}"
                 url = self._postgres.create_database(name)
                 held.callback(self._postgres.drop_database, name)
                 migrate(url)
-            config = write_config(
-                folder / "trivet.toml", [self.wire], url, slots=self._slots, workers=self._workers
-            )
+            config = write_config(folder / "trivet.toml", [self.wire], url, slots=self._slots, workers=self._workers)
             self.settings = load_settings(config)
             self.local = held.enter_context(
                 LocalTrivet(self.settings, config_path=config, workers=self._workers, lanes=self._lanes)
             )
             self.local.wait_ready(READY_S)
-            self.producer = Child(
-                [sys.executable, HERE / "trivet_producer.py", config, self.wire.simulator.endpoints.anthropic]
-            )
-            held.callback(self.producer.stop)
-            self.producer.start()
+            self._config = config
+            self.producer = self._new_producer(held)
             self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
+
+    def second_producer(self) -> Child:
+        """Another program that hands jobs over beside the first."""
+        return self._new_producer(self._held)
+
+    def _new_producer(self, held: contextlib.ExitStack) -> Child:
+        made = Child(
+            [sys.executable, HERE / "trivet_producer.py", self._config, self.wire.simulator.endpoints.anthropic]
+        )
+        held.callback(made.stop)
+        made.start()
+        return made
+
+    @staticmethod
+    def scheduler(config: Path, folder: Path) -> Supervisor:
+        """A scheduler by itself, started; ready when its supervisor says so. Whoever asked stops it."""
+        made = Supervisor()
+        made.start(
+            "scheduler",
+            [sys.executable, "-m", "trivet", "scheduler"],
+            env={CONFIG_VARIABLE: str(config)},
+            log_path=folder / "scheduler.log",
+        )
+        return made
 
     def processes(self) -> dict[str, list[int]]:
         """Workers, scheduler, producer, broker, database."""
@@ -133,10 +155,14 @@ class TrivetSetup:
     def _valkey_pid(self) -> int:
         return int((self.settings.data_dir / "valkey.pid").read_text())
 
+    def hand_over(self, jobs: int) -> float:
+        """Submit a batch; the seconds it took."""
+        return float(self.producer.ask("send", jobs=jobs)["seconds"])
+
     def run(self, jobs: int) -> float:
         """One batch."""
         self.wire.control.reset()
-        seconds = float(self.producer.ask("send", jobs=jobs)["seconds"])
+        seconds = self.hand_over(jobs)
         done = self.producer.ask("wait", timeout_s=FINISH_S)
         assert done["succeeded"] == jobs, done
         return seconds
@@ -155,7 +181,10 @@ class TrivetSetup:
         store = Store(self.settings.store_url)
         try:
             with store.read() as connection:
-                return {row.id: row.job_id for row in connection.execute(select(schema.attempts.c.id, schema.attempts.c.job_id))}
+                return {
+                    row.id: row.job_id
+                    for row in connection.execute(select(schema.attempts.c.id, schema.attempts.c.job_id))
+                }
         finally:
             store.close()
 

@@ -23,7 +23,9 @@ def make_client(wire: str, url: str) -> Any:
     http_client = anthropic.DefaultAioHttpClient()
     match wire:
         case "anthropic":
-            return anthropic.AsyncAnthropic(api_key="simulated-key", base_url=url, max_retries=0, http_client=http_client)
+            return anthropic.AsyncAnthropic(
+                api_key="simulated-key", base_url=url, max_retries=0, http_client=http_client
+            )
         case "bedrock":
             return anthropic.AsyncAnthropicBedrock(
                 aws_region="us-east-1", base_url=url, max_retries=0, http_client=http_client

@@ -1,0 +1,60 @@
+"""A backlog of waiting jobs, put into a database through the store's own insert, in large groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from load import MAX_TOKENS, MODEL, messages
+from sqlalchemy import text
+
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import DEFAULTS
+from trivet_tasks.requests import parse_request
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import batches
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.enqueue import BatchRef, insert
+
+GROUP = 2_000
+"""Jobs of one transaction: nobody waits for the lock."""
+BATCHES = 10
+"""The backlog is of so many batches, each a flow of its own."""
+
+
+def specs(settings: Settings, first: int, count: int) -> Iterator[JobSpec]:
+    """Requests as a client makes them. A thousand are validated, the rest are copies of theirs: bodies differ no more."""
+    request = {"model": MODEL, "max_tokens": MAX_TOKENS}
+    made = [
+        parse_request({**request, "messages": messages(number)}, settings=settings, now=0.0)
+        for number in range(min(1_000, count))
+    ]
+    return (made[number % len(made)] for number in range(first, first + count))
+
+
+def waiting(store: Store) -> int:
+    """Jobs that wait."""
+    with store.read() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM jobs WHERE state = 'waiting'")).scalar_one())
+
+
+def fill(store: Store, settings: Settings, wanted: int) -> int:
+    """Top the backlog up to so many waiting jobs; returns how many were inserted."""
+    missing = wanted - waiting(store)
+    each = -(-missing // BATCHES)
+    for number in range(BATCHES if missing > 0 else 0):
+        name = f"backlog-{number}-of-{wanted}"
+        with store.write() as connection:
+            loading = batches.begin_loading(store, connection, name)
+        reference = BatchRef(loading.id, name)
+        stream = specs(settings, 0, each)
+        for at in range(0, each, GROUP):
+            group = [next(stream) for _ in range(min(GROUP, each - at))]
+            with store.write() as connection:
+                insert(store, connection, group, classes=DEFAULTS, batch=reference)
+                loading = batches.advance(connection, loading, [spec.fingerprint for spec in group])
+        with store.write() as connection:
+            batches.open_batch(connection, loading.id)
+    if not store.sqlite:
+        with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ANALYZE"))
+    return max(0, missing)

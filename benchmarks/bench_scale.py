@@ -1,0 +1,355 @@
+"""What a job and a claim cost with many jobs waiting, and where one machine ends.
+
+    make bench-scale [SCALE="--quick"]
+
+For each database a backlog is put in, and measured at 10,000, 100,000 and 1,000,000 waiting jobs:
+
+- claims: the scheduler's own dispatcher, pass by pass, its transaction timed; a simulated worker ends what was claimed
+- cost: a whole Trivet with one worker works on the backlog over the simulator; CPU a job and memory of each process
+
+Then a fleet: one scheduler and more and more simulated workers, which do everything but the call, against one broker and
+one database; and the claim while hundreds of leases are alive. What each part costs a job says where a machine ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import backlog
+from bench_cost import ending_well
+from load import LATENCY_S
+from orders import HERE, Child
+from process_figures import cpu_seconds, now_mb
+from rich.console import Console
+from rich.table import Table
+from running import machine, save
+from setups import READY_S, Wire
+from simulated_worker import SimulatedWorker, TimedStore, shown
+from trivet_setup import TrivetSetup, migrate, postgres_server, write_config
+
+import trivet_scheduler.dispatch as dispatch_module
+from trivet.embedded import EmbeddedValkey
+from trivet_scheduler.dispatch import Dispatcher
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.restoring import Restorer
+from trivet_simulator import SimulatorProcess
+from trivet_tasks.celery_app import make_app
+from trivet_tasks.messages import Chunk, publish, queue_name
+from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.shared_state import connect
+from trivet_tasks.store import leases, registry
+from trivet_tasks.store.engine import Store
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
+
+ROUTE = "anthropic"
+SLOTS = 128
+"""Of a simulated worker: a pass claims one and a half times as many."""
+WARM = 500
+GOAL = 1.2
+"""Cost at the longest backlog, as a multiple of that at the shortest."""
+
+
+class Claims:
+    """The scheduler's dispatcher in this process, and a simulated worker that ends what it claims."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store = TimedStore(settings.store_url)
+        self._redis = connect(settings.redis_url)
+        self._fleet = Fleet(self.store, settings, self._redis)
+        self._restorer = Restorer(self.store, self._redis, self._fleet, settings)
+        self._app = make_app(settings)
+        self._dispatcher = Dispatcher(self.store, self._fleet, self._app, settings)
+        self._worker = SimulatedWorker(settings, ROUTE, SLOTS)
+        self._chunks: list[Chunk] = []
+
+    def __enter__(self) -> Claims:
+        with self.store.write() as connection:
+            registry.register(self.store, connection, self._worker.settings.routes)
+        self._restorer.run()
+        self._worker.open()
+        self._published = dispatch_module.publish
+        dispatch_module.publish = self._publish
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        dispatch_module.publish = self._published
+        self._worker.close()
+        self._app.close()
+        self.store.close()
+
+    def _publish(self, app: Any, chunks: Any, taken_within_s: float) -> None:
+        """As ever; and remember them, because nobody listens."""
+        self._chunks = list(chunks)
+        publish(app, self._chunks, taken_within_s)
+        self._redis.delete(*{queue_name(chunk.route, chunk.latency) for chunk in self._chunks})
+
+    def measure(self, passes: int) -> dict[str, Any]:
+        """So many passes; milliseconds of a whole pass, of its transaction, of take-up and finish, and jobs a pass."""
+        whole: list[float] = []
+        jobs = 0
+        self._step()
+        self.store.forget()
+        self._worker.store.forget()
+        for _ in range(passes):
+            took, count = self._step()
+            whole.append(took)
+            jobs += count
+        held = self._worker.store.held
+        return {
+            "jobs_a_pass": jobs / passes,
+            "pass_ms": shown(whole),
+            "transaction_ms": shown(self.store.held["claim"]),
+            "take_up_ms": shown(held["take-up"]),
+            "finish_ms": shown(held["finish"]),
+        }
+
+    def _step(self) -> tuple[float, int]:
+        self._worker.beat()
+        self._chunks = []
+        self.store.purpose = "claim"
+        start = time.perf_counter()
+        done = self._dispatcher.run_once()
+        took = time.perf_counter() - start
+        for chunk in self._chunks:
+            self._worker.work(chunk)
+        return took, done.dispatched
+
+
+def cost_at(url: str, postgres: PostgresServer | None, wire: Wire, jobs: int) -> dict[str, Any]:
+    """A whole Trivet on the backlog: CPU a job by part, in ms, and what each process holds, in MB."""
+    control = wire.control
+    control.reset()
+    with TrivetSetup(wire, postgres=postgres, store_url=url) as trivet:
+        control.wait_for_calls(WARM, 300)
+        roots = trivet.processes()
+        first = control.counts()["finished"]
+        before = {part: cpu_seconds(pids) for part, pids in roots.items()}
+        start = time.monotonic()
+        control.wait_for_calls(first + jobs, 300)
+        done = control.counts()["finished"] - first
+        cpu = {part: (cpu_seconds(pids) - before[part]) / done * 1000 for part, pids in roots.items()}
+        seconds = time.monotonic() - start
+        memory = {part: now_mb(pids) for part, pids in roots.items()}
+    return {"cpu_ms": cpu, "whole_ms": sum(cpu.values()), "jobs_per_s": done / seconds, "memory_mb": memory}
+
+
+@contextlib.contextmanager
+def broker_and_config(wire: Wire, url: str) -> Iterator[Path]:
+    """An embedded Valkey and a configuration that leads to it and to the database."""
+    with tempfile.TemporaryDirectory(prefix="trivet-bench-") as folder:
+        config = write_config(Path(folder) / "trivet.toml", [wire], url, slots=SLOTS, workers=64)
+        with EmbeddedValkey(load_settings(config).data_dir):
+            yield config
+
+
+def fleet(wire: Wire, url: str, postgres: PostgresServer | None, workers: int, seconds: float) -> dict[str, Any]:
+    """A real scheduler and so many simulated workers; jobs a second, and CPU a job by part, in ms."""
+    with broker_and_config(wire, url) as config, contextlib.ExitStack() as held:
+        settings = load_settings(config)
+        children = [Child([sys.executable, HERE / "simulated_worker.py", config, ROUTE]) for _ in range(workers)]
+        store = held.enter_context(contextlib.closing(Store(url)))
+        with store.write() as connection:
+            registry.register(store, connection, settings.routes)
+        scheduler = TrivetSetup.scheduler(config, settings.data_dir)
+        held.callback(scheduler.stop)
+        for child in children:
+            held.callback(child.stop)
+            child.start()
+        scheduler.wait_ready("scheduler", READY_S)
+        roots = {
+            "workers": [child.pid for child in children],
+            "scheduler": [pid for pid in [scheduler.pid("scheduler")] if pid],
+            "broker": [int((settings.data_dir / "valkey.pid").read_text())],
+        }
+        if postgres is not None and postgres.pid is not None:
+            roots["database"] = [postgres.pid]
+        time.sleep(1.0)
+        jobs = -sum(child.ask("report")["jobs"] for child in children)
+        before = {part: cpu_seconds(pids) for part, pids in roots.items()}
+        start = time.monotonic()
+        time.sleep(seconds)
+        reports = [child.ask("report") for child in children]
+        took = time.monotonic() - start
+        jobs += sum(report["jobs"] for report in reports)
+        cpu = {part: (cpu_seconds(pids) - before[part]) / max(1, jobs) * 1000 for part, pids in roots.items()}
+    return {"workers": workers, "jobs_per_s": jobs / took, "cpu_ms": cpu, "first_worker": reports[0]}
+
+
+def crowd(settings: Settings, claims: Claims, count: int, passes: int) -> dict[str, Any]:
+    """The claim, and a heartbeat, while so many further leases are alive."""
+    store = TimedStore(settings.store_url)
+    ids = [f"{number:032x}" for number in range(count)]
+    with store.write() as connection:
+        for lease_id in ids:
+            leases.open_lease(store, connection, lease_id, lease_id, "bulk", ["elsewhere"], 256, 600.0)
+    store.purpose = "heartbeat"
+    for lease_id in ids[:200]:
+        with store.write() as connection:
+            leases.renew(store, connection, lease_id, 0, None, 600.0)
+    time.sleep(1.1)  # what a fleet remembers of the leases is a second old at most
+    found = claims.measure(passes)
+    with store.write() as connection:
+        for lease_id in ids:
+            leases.close(connection, lease_id)
+    beats = shown(store.held["heartbeat"])
+    store.close()
+    return {
+        "leases": count,
+        "heartbeat_ms": beats,
+        "pass_ms": found["pass_ms"],
+        "transaction_ms": found["transaction_ms"],
+    }
+
+
+def of_database(
+    name: str, url: str, postgres: PostgresServer | None, wire: Wire, arguments: argparse.Namespace, say: Any
+) -> dict[str, Any]:
+    """Everything, on one database."""
+    migrate(url)
+    found: dict[str, Any] = {"backlog": {}, "fleet": [], "crowd": []}
+    with broker_and_config(wire, url) as config, contextlib.closing(Store(url)) as store:
+        settings = load_settings(config)
+        for size in arguments.sizes:
+            start = time.monotonic()
+            added = backlog.fill(store, settings, size)
+            seconds = time.monotonic() - start
+            say(f"{name}: {added} jobs put in, {added / seconds:.0f} a second")
+            with Claims(settings) as claims:
+                at_size = claims.measure(arguments.passes)
+                if size == arguments.sizes[0]:
+                    found["crowd"] = [crowd(settings, claims, count, arguments.passes) for count in arguments.leases]
+            at_size |= cost_at(url, postgres, wire, arguments.jobs)
+            at_size["inserted_per_s"] = added / seconds
+            found["backlog"][size] = at_size
+            say(
+                f"{name}, {size} waiting: {at_size['whole_ms']:.2f} ms a job, "
+                f"claim of {at_size['jobs_a_pass']:.0f} p50 {at_size['transaction_ms']['p50']:.1f} ms"
+            )
+    for workers in arguments.workers:
+        found["fleet"].append(fleet(wire, url, postgres, workers, arguments.seconds))
+        say(f"{name}, {workers} simulated workers: {found['fleet'][-1]['jobs_per_s']:.0f} jobs a second")
+    return found
+
+
+def backlog_table(found: dict[str, Any]) -> Table:
+    """By database and backlog."""
+    made = Table(title="With a backlog", title_justify="left")
+    for title in ("database", "waiting", "ms a job, all", "worker", "scheduler", "database", "pass p50, p95 ms",
+                  "its transaction p50, p95 ms", "jobs a pass", "worker MB", "scheduler MB", "database MB"):  # fmt: skip
+        made.add_column(title, justify="right" if title != "database" else "left")
+    for name, of in found.items():
+        for size, row in of["backlog"].items():
+            cpu, memory = row["cpu_ms"], row["memory_mb"]
+            made.add_row(
+                name,
+                str(size),
+                *(
+                    f"{value:.2f}"
+                    for value in (row["whole_ms"], cpu["worker"], cpu["scheduler"], cpu.get("database", 0.0))
+                ),
+                *(f"{row[what]['p50']:.1f}, {row[what]['p95']:.1f}" for what in ("pass_ms", "transaction_ms")),
+                f"{row['jobs_a_pass']:.0f}",
+                *(f"{memory.get(part, 0.0):.0f}" for part in ("worker", "scheduler", "database")),
+            )
+    return made
+
+
+def fleet_table(found: dict[str, Any]) -> Table:
+    """By database and number of simulated workers."""
+    made = Table(title="A simulated fleet: ms of CPU a job", title_justify="left")
+    for title in ("database", "workers", "jobs/s", "in the workers", "scheduler", "broker", "database", "take-up p50 ms", "finish p50 ms", "waits for the lock p95 ms"):  # fmt: skip
+        made.add_column(title, justify="right")
+    for name, of in found.items():
+        for row in of["fleet"]:
+            cpu, first = row["cpu_ms"], row["first_worker"]
+            made.add_row(
+                name,
+                str(row["workers"]),
+                f"{row['jobs_per_s']:.0f}",
+                *(f"{cpu.get(part, 0.0):.3f}" for part in ("workers", "scheduler", "broker", "database")),
+                *(f"{first['held'].get(what, {}).get('p50', 0.0):.1f}" for what in ("take-up", "finish")),
+                f"{first['waited'].get('finish', {}).get('p95', 0.0):.1f}",
+            )
+    return made
+
+
+def crowd_table(found: dict[str, Any]) -> Table:
+    """By database and number of leases."""
+    made = Table(title="With many leases alive", title_justify="left")
+    for title in ("database", "leases", "pass p50, p95 ms", "heartbeat p50 ms"):
+        made.add_column(title, justify="right")
+    for name, of in found.items():
+        for row in of["crowd"]:
+            made.add_row(
+                name,
+                str(row["leases"]),
+                f"{row['pass_ms']['p50']:.1f}, {row['pass_ms']['p95']:.1f}",
+                f"{row['heartbeat_ms']['p50']:.2f}",
+            )
+    return made
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    made.add_argument("--quick", action="store_true", help="up to 100,000 jobs, fewer passes")
+    made.add_argument("--database", action="append", choices=("SQLite", "PostgreSQL"), help="only this one")
+    made.add_argument("--sizes", type=int, nargs="+", help="backlogs (default 10000 100000 1000000)")
+    return made
+
+
+def main() -> int:
+    """Run, print, save."""
+    arguments = parser().parse_args()
+    quick = arguments.quick
+    arguments.sizes = arguments.sizes or ([10_000, 100_000] if quick else [10_000, 100_000, 1_000_000])
+    arguments.passes = 10 if quick else 20
+    arguments.jobs = 1_000 if quick else 3_000
+    arguments.workers = (1, 4) if quick else (1, 2, 4, 8)
+    arguments.leases = (10, 500) if quick else (10, 100, 1_000)
+    arguments.seconds = 4.0 if quick else 10.0
+    console = Console(width=max(170, Console().width))
+    begun = time.monotonic()
+
+    def say(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - begun:4.0f} s  {what}[/]")
+
+    found: dict[str, Any] = {}
+    with ending_well(), contextlib.ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trivet-bench-")))
+        simulator = held.enter_context(SimulatorProcess("--latency-median", str(LATENCY_S), "--seed", "1"))
+        wire = Wire(ROUTE, simulator)
+        chosen = arguments.database or ["SQLite", "PostgreSQL"]
+        if "SQLite" in chosen:
+            found["SQLite"] = of_database("SQLite", f"sqlite:///{folder}/scale.db", None, wire, arguments, say)
+        if "PostgreSQL" in chosen:
+            postgres = held.enter_context(postgres_server())
+            url = postgres.create_database("scale")
+            found["PostgreSQL"] = of_database("PostgreSQL", url, postgres, wire, arguments, say)
+    for table in (backlog_table(found), fleet_table(found), crowd_table(found)):
+        console.print(table)
+    good = True
+    for name, of in found.items():
+        costs = [row["whole_ms"] for row in of["backlog"].values()]
+        ratio = costs[-1] / costs[0]
+        good = good and ratio <= GOAL
+        sizes = list(of["backlog"])
+        console.print(
+            f"{name}: a job at {sizes[-1]} waiting costs {ratio:.2f} of what it does at {sizes[0]}, goal {GOAL}"
+        )
+    path = save("scale", {"machine": machine(), "options": vars(arguments), **found})
+    console.print(f"[dim]{time.monotonic() - begun:.0f} s; {path}[/]")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""A worker without its calls: permits, take-up, results and costs as the real one writes them, for a fleet on paper.
+
+    python simulated_worker.py CONFIG ROUTE      takes chunks from the route's queue until stdin ends
+
+Nothing is asked of a provider, so that one machine can put on broker and database what many workers would.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import statistics
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+from load import MAX_TOKENS
+from orders import serve
+from sqlalchemy import Connection
+from uuid_utils import uuid7
+
+from trivet_scheduler.fleet import Fleet, name_on_wire
+from trivet_scheduler.permits import Quota, Spent, Verdict, Want
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk, queue_name
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
+from trivet_tasks.store import leases
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.finishing import finish
+from trivet_tasks.store.steps import End, Finished, Settlement
+from trivet_tasks.store.taking import Token, Worksite, take_up
+from trivet_tasks.usage import Usage
+from trivet_worker.pricing import Pricing
+
+ANSWER = orjson.dumps(
+    {
+        "id": "msg_simulated",
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": "the river keeps a slow account of every stone " * 6}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 120, "output_tokens": 64},
+    }
+)
+PATIENCE_S = 0.5
+
+
+class TimedStore(Store):
+    """A store that notes how long each writing transaction took, by what it is told it is for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.purpose = ""
+        self.waited: dict[str, list[float]] = defaultdict(list)
+        """Seconds until the transaction had begun: on SQLite, until it had the lock."""
+        self.held: dict[str, list[float]] = defaultdict(list)
+        """Seconds from there to its end."""
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """See `Store.write`."""
+        start = begun = time.perf_counter()
+        with super().write() as connection:
+            begun = time.perf_counter()
+            yield connection
+        self.waited[self.purpose].append(begun - start)
+        self.held[self.purpose].append(time.perf_counter() - begun)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.waited.clear()
+        self.held.clear()
+
+
+class SimulatedWorker:
+    """One worker process of the bulk lane."""
+
+    def __init__(self, settings: Settings, route: str, slots: int) -> None:
+        self.settings = settings
+        self.store = TimedStore(settings.store_url)
+        self.redis = connect(settings.redis_url)
+        self._fleet = Fleet(self.store, settings, self.redis)
+        self._pricing = Pricing()
+        self._route = route
+        self._slots = slots
+        self._beaten = time.monotonic()
+        self.lease_id = uuid7().hex
+        self.jobs = 0
+
+    def open(self) -> None:
+        """Open the lease."""
+        with self.store.write() as connection:
+            leases.open_lease(
+                self.store,
+                connection,
+                self.lease_id,
+                f"simulated.{self.lease_id[-6:]}",
+                "bulk",
+                [self._route],
+                self._slots,
+                self.settings.leases.ttl_s,
+            )
+
+    def close(self) -> None:
+        """Give the lease back."""
+        with self.store.write() as connection:
+            leases.close(connection, self.lease_id)
+        self.store.close()
+
+    def beat(self) -> None:
+        """A heartbeat, when it is due."""
+        if time.monotonic() - self._beaten >= self.settings.leases.heartbeat_s:
+            self._beaten = time.monotonic()
+            self.store.purpose = "heartbeat"
+            with self.store.write() as connection:
+                leases.renew(self.store, connection, self.lease_id, 0, None, self.settings.leases.ttl_s)
+
+    def work(self, chunk: Chunk) -> None:
+        """Do a chunk: as `ChunkRunner` and `Recorder` do, in one breath."""
+        route = self.settings.routes[chunk.route]
+        wire_model = name_on_wire(route, chunk.model)
+        assert wire_model is not None
+        quota = Quota.of(route, chunk.model)
+        site = Worksite(self.lease_id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
+        wants = [Want(f"{self.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens) for job in chunk.jobs]
+        grant = self._fleet.limits.take(chunk.route, chunk.model, quota, wants, 15.0, chunk.probe)
+        jobs, wants = chunk.jobs[: grant.granted], wants[: grant.granted]
+        if not jobs:
+            return
+        estimates = [self._pricing.most(site, route, job.input_estimate, job.max_tokens) for job in jobs]
+        ids = [want.permit_id.rpartition(":")[2] for want in wants]
+        self.store.purpose = "take-up"
+        with self.store.write() as connection:
+            taken = take_up(
+                connection,
+                site,
+                [Token(job.id, job.take_up) for job in jobs],
+                now=self.store.now(connection),
+                attempt_ids=ids,
+                estimates=estimates,
+            )
+        spent = [Spent(want, 120, MAX_TOKENS, Verdict.GOOD, generation=grant.generation, took_s=0.2) for want in wants]
+        self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, quota, spent)
+        finished = [
+            Finished(job.id, job.take_up, self.lease_id, _settlement(job.attempt_id), _END, chunk.route)
+            for job in taken
+        ]
+        self.store.purpose = "finish"
+        with self.store.write() as connection:
+            written = finish(self.store, connection, finished)
+        notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
+        self.redis.publish(FINISHED_CHANNEL, orjson.dumps(notice))
+        self.jobs += len(written.ended_jobs)
+
+    def next_chunk(self) -> Chunk | None:
+        """The next message of the route's queue, if one comes soon."""
+        found = cast("Any", self.redis.brpop([queue_name(self._route, Latency.BATCH)], timeout=PATIENCE_S))
+        if found is None:
+            return None
+        message = orjson.loads(found[1])
+        arguments, _, _ = orjson.loads(base64.b64decode(message["body"]))
+        return Chunk.from_args(self.settings.routes[self._route].provider, arguments)
+
+
+_END = End(JobState.SUCCEEDED, message=ANSWER, stop_reason="end_turn")
+
+
+def _settlement(attempt_id: str) -> Settlement:
+    return Settlement(
+        attempt_id,
+        Outcome.SUCCEEDED,
+        0.2,
+        status=200,
+        request_id="req_simulated",
+        usage=Usage(input_tokens=120, output_tokens=64),
+        cost_usd=Decimal("0.00044"),
+        list_price='{"input":"1","output":"5"}',
+        multipliers="{}",
+        price_version="simulated",
+    )
+
+
+def shown(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds: p50, p95, the sum; and how many."""
+    if len(seconds) < 2:
+        return {"count": len(seconds), "sum": sum(seconds) * 1000}
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {"count": len(seconds), "p50": cuts[49] * 1000, "p95": cuts[94] * 1000, "sum": sum(seconds) * 1000}
+
+
+def main() -> None:
+    """Serve orders beside the work."""
+    settings = load_settings(Path(sys.argv[1]))
+    worker = SimulatedWorker(settings, sys.argv[2], settings.worker.slots)
+    worker.open()
+    stopping = threading.Event()
+
+    def loop() -> None:
+        while not stopping.is_set():
+            worker.beat()
+            chunk = worker.next_chunk()
+            if chunk is not None:
+                worker.work(chunk)
+
+    def report() -> dict[str, Any]:
+        held = {name: shown(list(values)) for name, values in list(worker.store.held.items())}
+        waited = {name: shown(list(values)) for name, values in list(worker.store.waited.items())}
+        return {"jobs": worker.jobs, "held": held, "waited": waited}
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        serve({"report": report})
+    finally:
+        stopping.set()
+        thread.join(10)
+        with contextlib.suppress(Exception):
+            worker.close()
+
+
+if __name__ == "__main__":
+    main()
