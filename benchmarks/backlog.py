@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from load import MAX_TOKENS, MODEL, messages
@@ -40,9 +41,9 @@ def waiting(store: Store) -> int:
 def fill(store: Store, settings: Settings, wanted: int) -> int:
     """Top the backlog up to so many waiting jobs; returns how many were inserted."""
     missing = wanted - waiting(store)
-    each = -(-missing // BATCHES)
+    each = -(-max(0, missing) // BATCHES)
     for number in range(BATCHES if missing > 0 else 0):
-        name = f"backlog-{number}-of-{wanted}"
+        name = f"backlog-{number}-{time.time_ns()}"
         with store.write() as connection:
             loading = batches.begin_loading(store, connection, name)
         reference = BatchRef(loading.id, name)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
 ROUTE = "anthropic"
-SLOTS = 128
+SLOTS = 64
 """Of a simulated worker: a pass claims one and a half times as many."""
 WARM = 500
 GOAL = 1.2
@@ -128,13 +128,13 @@ def cost_at(url: str, postgres: PostgresServer | None, wire: Wire, jobs: int) ->
     """A whole Trivet on the backlog: CPU a job by part, in ms, and what each process holds, in MB."""
     control = wire.control
     control.reset()
-    with TrivetSetup(wire, postgres=postgres, store_url=url) as trivet:
-        control.wait_for_calls(WARM, 300)
+    with TrivetSetup(wire, postgres=postgres, store_url=url, produces=False) as trivet:
+        control.wait_for_calls(WARM, 120)
         roots = trivet.processes()
         first = control.counts()["finished"]
         before = {part: cpu_seconds(pids) for part, pids in roots.items()}
         start = time.monotonic()
-        control.wait_for_calls(first + jobs, 300)
+        control.wait_for_calls(first + jobs, 120)
         done = control.counts()["finished"] - first
         cpu = {part: (cpu_seconds(pids) - before[part]) / done * 1000 for part, pids in roots.items()}
         seconds = time.monotonic() - start
@@ -225,8 +225,10 @@ def of_database(
             say(f"{name}: {added} jobs put in, {added / seconds:.0f} a second")
             with Claims(settings) as claims:
                 at_size = claims.measure(arguments.passes)
-                if size == arguments.sizes[0]:
-                    found["crowd"] = [crowd(settings, claims, count, arguments.passes) for count in arguments.leases]
+                for count in arguments.leases if size == arguments.sizes[0] else ():
+                    backlog.fill(store, settings, size)
+                    found["crowd"].append(crowd(settings, claims, count, arguments.passes))
+            backlog.fill(store, settings, size)
             at_size |= cost_at(url, postgres, wire, arguments.jobs)
             at_size["inserted_per_s"] = added / seconds
             found["backlog"][size] = at_size
@@ -303,6 +305,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     made.add_argument("--quick", action="store_true", help="up to 100,000 jobs, fewer passes")
     made.add_argument("--database", action="append", choices=("SQLite", "PostgreSQL"), help="only this one")
+    made.add_argument("--jobs", type=int, help="measured at each backlog (default 3000)")
     made.add_argument("--sizes", type=int, nargs="+", help="backlogs (default 10000 100000 1000000)")
     return made
 
@@ -313,7 +316,7 @@ def main() -> int:
     quick = arguments.quick
     arguments.sizes = arguments.sizes or ([10_000, 100_000] if quick else [10_000, 100_000, 1_000_000])
     arguments.passes = 10 if quick else 20
-    arguments.jobs = 1_000 if quick else 3_000
+    arguments.jobs = arguments.jobs or (1_000 if quick else 3_000)
     arguments.workers = (1, 4) if quick else (1, 2, 4, 8)
     arguments.leases = (10, 500) if quick else (10, 100, 1_000)
     arguments.seconds = 4.0 if quick else 10.0

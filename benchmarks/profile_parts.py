@@ -75,7 +75,9 @@ def read(path: Path, cpu_us: Counter[str]) -> tuple[Counter[str], Counter[str]]:
 
 def threads_of(pid: int) -> dict[int, str]:
     """The kind of each thread of a process, by its id."""
-    said = subprocess.run([PY_SPY, "dump", "--json", "--pid", str(pid)], capture_output=True, check=True).stdout
+    said = subprocess.run(
+        [PY_SPY, "dump", "--json", "--nonblocking", "--pid", str(pid)], capture_output=True, check=True
+    ).stdout
     return {one["os_thread_id"]: _kind(one["thread_name"] or "?") for one in json.loads(said)}
 
 

@@ -82,9 +82,12 @@ class TrivetSetup:
         lanes: Sequence[str] = ("bulk",),
         slots: int = IN_FLIGHT,
         store_url: str = "",
+        produces: bool = True,
     ) -> None:
         self.wire = wire
         self._store_url = store_url
+        self._produces = produces
+        self._producer: Child | None = None
         self._workers = workers
         self._postgres = postgres
         self._lanes = lanes
@@ -108,12 +111,19 @@ class TrivetSetup:
             )
             self.local.wait_ready(READY_S)
             self._config = config
-            self.producer = self._new_producer(held)
+            if self._produces:
+                self._producer = self._new_producer(held)
             self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
+
+    @property
+    def producer(self) -> Child:
+        """The program that hands jobs over."""
+        assert self._producer is not None
+        return self._producer
 
     def second_producer(self) -> Child:
         """Another program that hands jobs over beside the first."""
@@ -145,9 +155,10 @@ class TrivetSetup:
         found = {
             "worker": [pid for name, pid in by_name.items() if name.startswith("worker") and pid],
             "scheduler": [pid for name, pid in by_name.items() if name == "scheduler" and pid],
-            "producer": [self.producer.pid],
             "broker": [self._valkey_pid()],
         }
+        if self._producer is not None:
+            found["producer"] = [self._producer.pid]
         if self._postgres is not None and self._postgres.pid is not None:
             found["database"] = [self._postgres.pid]
         return found
