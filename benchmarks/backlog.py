@@ -21,6 +21,9 @@ GROUP = 2_000
 BATCHES = 10
 """The backlog is of so many batches, each a flow of its own."""
 
+_RECALL = text("UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL WHERE state = 'dispatched'")
+"""What a Trivet that was stopped left in its queues; a scheduler would find it after 15 seconds."""
+
 
 def specs(settings: Settings, first: int, count: int) -> Iterator[JobSpec]:
     """Requests as a client makes them. A thousand are validated, the rest are copies of theirs: bodies differ no more."""
@@ -40,6 +43,8 @@ def waiting(store: Store) -> int:
 
 def fill(store: Store, settings: Settings, wanted: int) -> int:
     """Top the backlog up to so many waiting jobs; returns how many were inserted."""
+    with store.write() as connection:
+        connection.execute(_RECALL)
     missing = wanted - waiting(store)
     each = -(-max(0, missing) // BATCHES)
     for number in range(BATCHES if missing > 0 else 0):

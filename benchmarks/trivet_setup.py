@@ -62,7 +62,7 @@ def write_config(
     lines = [f"[store]\nurl = {json.dumps(store_url)}"] if store_url else []
     lines.append(f"[worker]\nslots = {slots}")
     for wire in wires:
-        values = {**_ROUTES[wire.name], "base_url": wire.url, "max_concurrency": slots * workers}
+        values = {**_ROUTES[wire.name], "base_url": wire.url, "max_concurrency": slots * max(1, workers)}
         if wire.name != "bedrock":  # signed
             values["api_key"] = f"file:{key}"
         lines.append(f"[routes.{wire.name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items()))
