@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from load import MAX_TOKENS, MODEL, messages
 from sqlalchemy import text
@@ -23,6 +24,7 @@ BATCHES = 10
 
 _RECALL = text("UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL WHERE state = 'dispatched'")
 """What a Trivet that was stopped left in its queues; a scheduler would find it after 15 seconds."""
+_HOLD = text("UPDATE flows SET held = :held WHERE batch_id IS NOT NULL")
 
 
 def specs(settings: Settings, first: int, count: int) -> Iterator[JobSpec]:
@@ -39,6 +41,21 @@ def waiting(store: Store) -> int:
     """Jobs that wait."""
     with store.read() as connection:
         return int(connection.execute(text("SELECT count(*) FROM jobs WHERE state = 'waiting'")).scalar_one())
+
+
+@contextmanager
+def held(store: Store) -> Iterator[Callable[[], None]]:
+    """Nothing of the backlog is dispatched until what is handed out is called, or the block ends."""
+
+    def hold(now: bool) -> None:
+        with store.write() as connection:
+            connection.execute(_HOLD, {"held": now})
+
+    hold(True)
+    try:
+        yield lambda: hold(False)
+    finally:
+        hold(False)
 
 
 def fill(store: Store, settings: Settings, wanted: int) -> int:

@@ -128,7 +128,12 @@ def cost_at(url: str, postgres: PostgresServer | None, wire: Wire, jobs: int) ->
     """A whole Trivet on the backlog: CPU a job by part, in ms, and what each process holds, in MB."""
     control = wire.control
     control.reset()
-    with TrivetSetup(wire, postgres=postgres, store_url=url, produces=False) as trivet:
+    with (
+        contextlib.closing(Store(url)) as store,
+        backlog.held(store) as let_go,
+        TrivetSetup(wire, postgres=postgres, store_url=url, produces=False) as trivet,
+    ):
+        let_go()
         control.wait_for_calls(WARM, 120)
         roots = trivet.processes()
         first = control.counts()["finished"]
