@@ -164,7 +164,7 @@ def holding_of(simulator: SimulatorProcess, calls: int, characters: int) -> Hold
         wire.control.reset()
         wire.control.latency("anthropic", median_s=HOLD_S)
         try:
-            trivet.producer.ask("send", jobs=calls, characters=characters)
+            trivet.producer.ask("send", jobs=calls, characters=characters, latency="async")  # a call may take 2 min
             wire.control.wait_for_calls(calls, HOLD_S, of="started")
             trivet.producer.ask("wait", timeout_s=FINISH_S)
         finally:

@@ -23,7 +23,7 @@ from trivet_simulator import Control, SimulatorProcess
 from trivet_tasks.broker_address import celery_url, redis_url
 
 PEERS = HERE / ".peers"
-READY_S = 60.0
+READY_S = 180.0
 IN_FLIGHT = 256
 """Calls at a time, in all; a Trivet worker's default."""
 TRICKLE_EVERY_S = 0.05
