@@ -74,8 +74,9 @@ class Claims:
     def __enter__(self) -> Claims:
         with self.store.write() as connection:
             registry.register(self.store, connection, self._worker.settings.routes)
-        self._restorer.run()
         self._worker.open()
+        self._restorer.run()
+        self._fleet.known(fresh=True)
         self._published = dispatch_module.publish
         dispatch_module.publish = self._publish
         return self
@@ -103,6 +104,7 @@ class Claims:
             took, count = self._step()
             whole.append(took)
             jobs += count
+        assert jobs, "nothing was claimed"
         held = self._worker.store.held
         return {
             "jobs_a_pass": jobs / passes,
@@ -156,7 +158,9 @@ def broker_and_config(wire: Wire, url: str) -> Iterator[Path]:
             yield config
 
 
-def fleet(wire: Wire, url: str, postgres: PostgresServer | None, workers: int, seconds: float) -> dict[str, Any]:
+def fleet(
+    wire: Wire, url: str, postgres: PostgresServer | None, workers: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """A real scheduler and so many simulated workers; jobs a second, and CPU a job by part, in ms."""
     with broker_and_config(wire, url) as config, contextlib.ExitStack() as held:
         settings = load_settings(config)
@@ -164,6 +168,8 @@ def fleet(wire: Wire, url: str, postgres: PostgresServer | None, workers: int, s
         store = held.enter_context(contextlib.closing(Store(url)))
         with store.write() as connection:
             registry.register(store, connection, settings.routes)
+        backlog.fill(store, settings, arguments.fleet_jobs)
+        let_go = held.enter_context(backlog.held(store))
         scheduler = TrivetSetup.scheduler(config, settings.data_dir)
         held.callback(scheduler.stop)
         for child in children:
@@ -177,15 +183,17 @@ def fleet(wire: Wire, url: str, postgres: PostgresServer | None, workers: int, s
         }
         if postgres is not None and postgres.pid is not None:
             roots["database"] = [postgres.pid]
+        let_go()
         time.sleep(1.0)
         jobs = -sum(child.ask("report")["jobs"] for child in children)
         before = {part: cpu_seconds(pids) for part, pids in roots.items()}
         start = time.monotonic()
-        time.sleep(seconds)
+        time.sleep(arguments.seconds)
         reports = [child.ask("report") for child in children]
         took = time.monotonic() - start
         jobs += sum(report["jobs"] for report in reports)
-        cpu = {part: (cpu_seconds(pids) - before[part]) / max(1, jobs) * 1000 for part, pids in roots.items()}
+        assert backlog.waiting(store), "the backlog was too short"
+        cpu = {part: (cpu_seconds(pids) - before[part]) / jobs * 1000 for part, pids in roots.items()}
     return {"workers": workers, "jobs_per_s": jobs / took, "cpu_ms": cpu, "first_worker": reports[0]}
 
 
@@ -236,13 +244,13 @@ def of_database(
             backlog.fill(store, settings, size)
             at_size |= cost_at(url, postgres, wire, arguments.jobs)
             at_size["inserted_per_s"] = added / seconds
-            found["backlog"][size] = at_size
+            found["backlog"][str(size)] = at_size
             say(
                 f"{name}, {size} waiting: {at_size['whole_ms']:.2f} ms a job, "
                 f"claim of {at_size['jobs_a_pass']:.0f} p50 {at_size['transaction_ms']['p50']:.1f} ms"
             )
     for workers in arguments.workers:
-        found["fleet"].append(fleet(wire, url, postgres, workers, arguments.seconds))
+        found["fleet"].append(fleet(wire, url, postgres, workers, arguments))
         say(f"{name}, {workers} simulated workers: {found['fleet'][-1]['jobs_per_s']:.0f} jobs a second")
     return found
 
@@ -325,6 +333,7 @@ def main() -> int:
     arguments.workers = (1, 4) if quick else (1, 2, 4, 8)
     arguments.leases = (10, 500) if quick else (10, 100, 1_000)
     arguments.seconds = 4.0 if quick else 10.0
+    arguments.fleet_jobs = 15_000 if quick else 60_000
     console = Console(width=max(170, Console().width))
     begun = time.monotonic()
 
