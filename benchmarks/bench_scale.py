@@ -38,6 +38,7 @@ import trivet_scheduler.dispatch as dispatch_module
 from trivet.embedded import EmbeddedValkey
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.limits import EPOCH
 from trivet_scheduler.restoring import Restorer
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.celery_app import make_app
@@ -183,8 +184,10 @@ def fleet(
         }
         if postgres is not None and postgres.pid is not None:
             roots["database"] = [postgres.pid]
+        _wait_for_permits(settings)
         let_go()
-        time.sleep(1.0)
+        while not all(child.ask("report")["jobs"] for child in children):
+            time.sleep(0.2)
         jobs = -sum(child.ask("report")["jobs"] for child in children)
         before = {part: cpu_seconds(pids) for part, pids in roots.items()}
         start = time.monotonic()
@@ -195,6 +198,16 @@ def fleet(
         assert backlog.waiting(store), "the backlog was too short"
         cpu = {part: (cpu_seconds(pids) - before[part]) / jobs * 1000 for part, pids in roots.items()}
     return {"workers": workers, "jobs_per_s": jobs / took, "cpu_ms": cpu, "first_worker": reports[0]}
+
+
+def _wait_for_permits(settings: Settings) -> None:
+    """Until the scheduler has put back the limits of a new Valkey: before that nobody may call."""
+    shared = connect(settings.redis_url)
+    until = time.monotonic() + READY_S
+    while not shared.exists(EPOCH):
+        assert time.monotonic() < until, "the limits were not put back"
+        time.sleep(0.05)
+    shared.close()
 
 
 def crowd(settings: Settings, claims: Claims, count: int, passes: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +53,7 @@ ANSWER = orjson.dumps(
     }
 )
 PATIENCE_S = 0.5
+NO_PERMIT_S = 0.05
 
 
 class TimedStore(Store):
@@ -97,7 +99,8 @@ class SimulatedWorker:
         self.jobs = 0
 
     def open(self) -> None:
-        """Open the lease."""
+        """Get warm and open the lease."""
+        self._pricing.warm()
         with self.store.write() as connection:
             leases.open_lease(
                 self.store,
@@ -125,7 +128,16 @@ class SimulatedWorker:
                 leases.renew(self.store, connection, self.lease_id, 0, None, self.settings.leases.ttl_s)
 
     def work(self, chunk: Chunk) -> None:
-        """Do a chunk: as `ChunkRunner` and `Recorder` do, in one breath."""
+        """Do a chunk, as its permits come."""
+        jobs = chunk.jobs
+        while jobs:
+            done = self._work(replace(chunk, jobs=jobs))
+            jobs = jobs[done:]
+            if not done:
+                time.sleep(NO_PERMIT_S)
+
+    def _work(self, chunk: Chunk) -> int:
+        """Do what there are permits for, as `ChunkRunner` and `Recorder` do, in one breath; returns how many that were."""
         route = self.settings.routes[chunk.route]
         wire_model = name_on_wire(route, chunk.model)
         assert wire_model is not None
@@ -135,7 +147,7 @@ class SimulatedWorker:
         grant = self._fleet.limits.take(chunk.route, chunk.model, quota, wants, 15.0, chunk.probe)
         jobs, wants = chunk.jobs[: grant.granted], wants[: grant.granted]
         if not jobs:
-            return
+            return 0
         estimates = [self._pricing.most(site, route, job.input_estimate, job.max_tokens) for job in jobs]
         ids = [want.permit_id.rpartition(":")[2] for want in wants]
         self.store.purpose = "take-up"
@@ -160,6 +172,7 @@ class SimulatedWorker:
         notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
         self.redis.publish(FINISHED_CHANNEL, orjson.dumps(notice))
         self.jobs += len(written.ended_jobs)
+        return len(jobs)
 
     def next_chunk(self) -> Chunk | None:
         """The next message of the route's queue, if one comes soon."""
