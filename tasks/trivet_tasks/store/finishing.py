@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Integer, bindparam, text, update
+from sqlalchemy import Connection, Integer, bindparam, text
 
 from trivet_tasks.outcomes import END_STATES, JobState
 from trivet_tasks.store.ending import book_late, end_jobs
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.foreign_text import clean
-from trivet_tasks.store.schema import attempts
+from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import End, Ended, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.usage import Usage
 
@@ -32,6 +32,17 @@ _WAIT = text(
      WHERE id = :id
     """
 )
+# as text: SQLAlchemy would put an update() together anew for every group
+_SETTLE = text(
+    """
+    UPDATE attempts SET outcome = :outcome, latency_s = :latency_s, status = :status, request_id = :request_id,
+                        message = :message, input_tokens = :input_tokens, output_tokens = :output_tokens,
+                        cache_read_tokens = :cache_read_tokens, cache_write_5m_tokens = :cache_write_5m_tokens,
+                        cache_write_1h_tokens = :cache_write_1h_tokens, cost_usd = :cost_usd, estimated = :estimated,
+                        list_price = :list_price, multipliers = :multipliers, price_version = :price_version
+     WHERE id = :attempt_id
+    """
+).bindparams(bindparam("cost_usd", type_=Usd()))
 _HOLD_BATCHES = "SELECT id FROM batches WHERE id IN :ids ORDER BY id"
 _IDS = bindparam("ids", expanding=True, type_=Integer())
 _CANCELLED_BATCHES = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
@@ -100,8 +111,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     """Write what came of calls into their attempt rows."""
     if not settlements:
         return
-    statement = update(attempts).where(attempts.c.id == bindparam("attempt_id"))
-    connection.execute(statement, [_settled_row(settlement) for settlement in settlements])
+    connection.execute(_SETTLE, [_settled_row(settlement) for settlement in settlements])
 
 
 def _cancelled_batches(connection: Connection, ids: set[int]) -> set[int]:
