@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from tests.chaos.outages import SECTIONS, TERMS, Outages, Worker, outages, until
 
+from trivet_scheduler.fleet import FRESH_S
+
 JOBS = 50
 GRACE_S = SECTIONS["worker"]["shutdown_grace_s"]
 NEVER_S = 100.0
@@ -54,13 +56,9 @@ def finished_elsewhere(system: Outages, name: str, before: str) -> None:
 
 
 def put_down(system: Outages, name: str) -> bool:
-    """Whether all its jobs wait, and nothing is held against them.
-
-    For a second a scheduler may not know that the worker has gone: then they are on their way to its queue again.
-    """
-    jobs = system.jobs(name)
-    found = {(job.round, job.suspect, job.tried, job.lease_id) for job in jobs}
-    return found == {(0, 0, "", None)} and {job.state for job in jobs} <= {"waiting", "dispatched"}
+    """Whether all its jobs wait, and nothing is held against them."""
+    found = {(job.state, job.round, job.suspect, job.tried, job.lease_id) for job in system.jobs(name)}
+    return found == {("waiting", 0, 0, "", None)}
 
 
 def test_calls_still_running_after_the_grace_are_dropped_and_their_jobs_run_elsewhere(system: Outages) -> None:
@@ -98,18 +96,21 @@ def test_a_second_signal_ends_it_now(system: Outages, second: signal.Signals) ->
     name = f"now-{second.name}"
     with system.worker("first", **{GRACE: "90"}) as worker:
         busy(system, name)
-        _hurry(worker, second)
+        _hurry(system, worker, second)
     assert worker.process.returncode == 0, worker.said
     assert put_down(system, name)
     assert {row.outcome for row in system.attempts(name)} <= {"cancelled", "unknown"}
 
 
-def _hurry(worker: Worker, second: signal.Signals) -> None:
+def _hurry(system: Outages, worker: Worker, second: signal.Signals) -> None:
     asked = worker.terminate()
     until(lambda: "may go on for" in worker.said, "the first signal to be heeded")
     if time.monotonic() < asked + 0.3:
         worker.terminate()  # so soon after the first it is the same: one that was sent to a whole group
     until(lambda: time.monotonic() > asked + 0.7, "a second one to count")
+    until(lambda: "It is stopping." in str(system.rows("SELECT trouble FROM leases")), "its lease to say so")
+    known = time.monotonic() + FRESH_S + 0.5  # by then no scheduler sends it the jobs again that it puts down
+    until(lambda: time.monotonic() > known, "every scheduler to know")
     assert worker.process.poll() is None
     worker.process.send_signal(second)
     assert worker.ended(time.monotonic()) < 1.0 + LATE_S / 4
