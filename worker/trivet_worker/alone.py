@@ -4,13 +4,11 @@ The child (`alone_process.py`) takes the job up under a lease of its own, calls,
 worker does. Here it is only started, fed and watched: when it dies over a job, that is counted against the job.
 """
 
+import contextlib
 import logging
 import signal
-import subprocess
-import sys
+import socket
 import threading
-from collections.abc import Sequence
-from typing import IO
 
 import orjson
 import redis
@@ -22,6 +20,7 @@ from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import suspects
 from trivet_tasks.store.engine import Store
+from trivet_worker.fork_server import ForkedProcess, ForkServer, NoServer
 
 log = logging.getLogger("trivet.worker")
 
@@ -38,11 +37,11 @@ LAST_WORDS_S = 5.0
 class Alone:
     """The child processes of one worker, started when need be. Threads share them; each holds one at a time."""
 
-    def __init__(self, settings: Settings, store: Store, limits: Limits, *, lane: str, routes: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, store: Store, limits: Limits, forks: ForkServer) -> None:
         self._settings = settings
         self._store = store
         self._limits = limits
-        self._argv = [sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes]
+        self._forks = forks
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
         self._changed = threading.Condition()
@@ -82,13 +81,20 @@ class Alone:
             while not self._stopping:
                 self._idle = [child for child in self._idle if child.alive]
                 if self._idle or len(self._busy) < self._settings.worker.alone_processes:
-                    child = self._idle.pop() if self._idle else _Child(self._argv)
-                    child.rest.cancel()
-                    self._busy.add(child)
-                    return child
+                    return self._hold()
                 if not self._changed.wait(timeout_s):
                     return None
         return None
+
+    def _hold(self) -> "_Child | None":
+        try:
+            child = self._idle.pop() if self._idle else _Child(self._forks.start())
+        except NoServer as error:
+            log.error("no process for a job that runs alone: %s", error)
+            return None
+        child.rest.cancel()
+        self._busy.add(child)
+        return child
 
     def _give(self, child: "_Child") -> None:
         with self._changed:
@@ -155,30 +161,28 @@ class Alone:
 class _Child:
     """One child process: chunks go in as lines, a line comes back for each."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        # a session of its own: a Ctrl-C in the terminal is for us, who tell it; when we are killed it reads the end of
-        # its input, finishes its call and goes
-        self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, close_fds=True
-        )
+    def __init__(self, process: ForkedProcess) -> None:
+        self._process = process
         self.done = threading.Event()
         """Set when the job that was told is over, or the process is."""
         self.answered = False
         self.rest = threading.Timer(0, lambda: None)
         """Ends it when it has had nothing to do for a while."""
+        self._over = threading.Event()
+        self._how = ""
         self._lock = threading.Lock()
         threading.Thread(target=self._read, name="trivet-alone", daemon=True).start()
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._process.poll() is None
+        return not self._over.is_set()
 
     @property
     def how(self) -> str:
-        """How it ended, for a person."""
-        code = self._process.wait()
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
+        """How it ended, for a person; it has, or does now."""
+        self._over.wait(LAST_WORDS_S)
+        return self._how
 
     def tell(self, chunk: Chunk) -> bool:
         """Hand it a chunk. False when it is gone."""
@@ -187,9 +191,8 @@ class _Child:
         line = orjson.dumps([chunk.provider, *chunk.to_args()]) + b"\n"
         try:
             with self._lock:
-                _open(self._process.stdin).write(line)
-                _open(self._process.stdin).flush()
-        except (OSError, ValueError):
+                self._process.connection.sendall(line)
+        except OSError:
             return False
         return self.alive
 
@@ -197,7 +200,7 @@ class _Child:
         """No more chunks: it ends once its call is over."""
         try:
             with self._lock:
-                _open(self._process.stdin).close()
+                self._process.connection.shutdown(socket.SHUT_WR)
         except OSError:
             pass
 
@@ -208,23 +211,20 @@ class _Child:
 
     def kill(self) -> None:
         """End it at once, if it has not."""
-        self._process.kill()
-        self._process.wait()
+        if self.alive:
+            self._process.send_signal(signal.SIGKILL)
+            self._over.wait(LAST_WORDS_S)
 
     def end(self, within_s: float) -> None:
         """Wait for its end, and enforce it."""
-        try:
-            self._process.wait(within_s)
-        except subprocess.TimeoutExpired:
+        if not self._over.wait(within_s):
             self.kill()
 
     def _read(self) -> None:
-        for _ in _open(self._process.stdout):
-            self.answered = True
-            self.done.set()
+        with self._process.connection as connection, contextlib.suppress(OSError):
+            while connection.recv(1):
+                self.answered = True
+                self.done.set()
+        self._how = self._process.ended()
+        self._over.set()
         self.done.set()
-
-
-def _open(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream

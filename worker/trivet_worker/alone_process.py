@@ -1,9 +1,11 @@
-"""The child process in which suspects run, one at a time. Started by `alone.Alone`, never by hand.
+"""The child process in which suspects run, one at a time. Forked by the worker's fork server, never started by hand.
+
+Reads a chunk a line from its socket; answers each with a line once it is written down. At the end of its input (it was
+told so, or its worker is gone) it finishes its call within the grace time and goes.
 
     python -m trivet_worker.alone_process CONFIGURATION LANE ROUTE [ROUTE …]
 
-Reads a chunk a line on its standard input; answers each with a line once it is written down. At the end of its input
-(it was told so, or its worker is gone) it finishes its call within the grace time and goes.
+is a fork server, with its socket as standard input: the one a worker starts when its own was killed.
 """
 
 import contextlib
@@ -14,26 +16,30 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import orjson
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
-from trivet_tasks.settings import load_settings
+from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store.leases import ALONE
+from trivet_worker.fork_server import serve
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
 
 
-def main(arguments: list[str]) -> int:
-    """Run until the input ends. Returns the exit code."""
-    source, lane, *routes = arguments
-    answers = _private_stdout()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = load_settings(Path(source) if Path(source).is_file() else None)
+def run_alone(settings: Settings, lane: str, routes: Sequence[str], connection: socket.socket) -> int:
+    """Run chunks until the input ends. Returns the exit code.
+
+    Args:
+        lane: of the worker, for the name of the lease.
+    """
+    log = logging.getLogger("trivet.worker")
+    logging.getLogger().setLevel(logging.WARNING)  # what goes well its worker says
     name = f"{ALONE}.{lane}.{os.getpid()}@{socket.gethostname()}"
     runtime = Runtime(settings, make_app(settings), worker=name, lane=ALONE, routes=routes)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
@@ -41,31 +47,37 @@ def main(arguments: list[str]) -> int:
     try:
         runtime.start()
     except TrivetError as error:  # its worker hears it by our end, and says what it is about
-        logging.getLogger("trivet.worker").error("a process for a job that runs alone cannot start: %s", error)
+        log.error("a process for a job that runs alone cannot start: %s", error)
         return 1
     chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(chunks,), daemon=True).start()
+    threading.Thread(target=_read, args=(connection, chunks), daemon=True).start()
     while (chunk := chunks.get()) is not None:
         runtime.run(chunk)
-        with contextlib.suppress(BrokenPipeError):  # the worker is gone; what came of the job is written down
-            answers.write(b"\n")
-            answers.flush()
-    return stopper.finish()
+        with contextlib.suppress(OSError):  # the worker is gone; what came of the job is written down
+            connection.sendall(b"\n")
+    code = stopper.finish()
+    logging.shutdown()
+    return code
 
 
-def _read(chunks: "queue.SimpleQueue[Chunk | None]") -> None:
-    for line in sys.stdin.buffer:
-        provider, *args = orjson.loads(line)
-        chunks.put(Chunk.from_args(provider, args))
+def _read(connection: socket.socket, chunks: "queue.SimpleQueue[Chunk | None]") -> None:
+    with contextlib.suppress(OSError), connection.makefile("rb") as lines:
+        for line in lines:
+            provider, *args = orjson.loads(line)
+            chunks.put(Chunk.from_args(provider, args))
     chunks.put(None)
     os.kill(os.getpid(), signal.SIGTERM)  # a call under way gets its grace
 
 
-def _private_stdout() -> BinaryIO:
-    """Standard output for the answers alone; what anybody else prints goes where errors go."""
-    private = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return private
+def main(arguments: Sequence[str]) -> int:
+    """Be a fork server until the worker is gone. Returns the exit code."""
+    source, lane, *routes = arguments
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load_settings(Path(source) if Path(source).is_file() else None)
+    control = socket.socket(fileno=os.dup(0))
+    with Path(os.devnull).open("rb") as nothing:  # a child that kept it would hide the end of its server
+        os.dup2(nothing.fileno(), 0)
+    return serve(control, partial(run_alone, settings, lane, routes))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 import logging
 import os
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -20,6 +22,8 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.settings import Settings
+from trivet_worker.alone_process import run_alone
+from trivet_worker.fork_server import ForkServer
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
 
@@ -50,10 +54,12 @@ def run_worker(
             )
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes])
+    forks.fork(partial(run_alone, settings, lane, routes))
     app = make_app(settings)
     app.amqp.Connection = _PatientConnection
     name = worker_name(lane, routes, len(settings.routes))
-    runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes)
+    runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes, forks=forks)
     _register_tasks(app, runtime)
     app.steps["consumer"].add(_pausing(runtime))
     if on_ready:

@@ -18,6 +18,7 @@ from trivet_tasks.troubles import STOPPING, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.chunk_run import ChunkRunner
 from trivet_worker.flights import Flights
+from trivet_worker.fork_server import ForkServer
 from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
@@ -34,7 +35,21 @@ GATHER_S = {"realtime": 0.0, "bulk": 0.01, ALONE: 0.0}
 class Runtime:
     """One worker process: `start`, then `run` from any thread, then `begin_stop`, `drop_calls` and `close`."""
 
-    def __init__(self, settings: Settings, app: Celery, *, worker: str, lane: str, routes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        app: Celery,
+        *,
+        worker: str,
+        lane: str,
+        routes: Sequence[str],
+        forks: ForkServer | None = None,
+    ) -> None:
+        """Nothing is started, and no connection made.
+
+        Args:
+            forks: forks the processes in which suspects run; None in such a process.
+        """
         self._settings = settings
         self._store = Store(settings.store_url)
         client = connect(settings.redis_url)
@@ -64,8 +79,7 @@ class Runtime:
             troubles=self._troubles,
             on_cancel=self._flights.cancel,
         )
-        # a process for suspects does not hand them on
-        self._alone = None if lane == ALONE else Alone(settings, self._store, fleet.limits, lane=lane, routes=routes)
+        self._alone = None if forks is None else Alone(settings, self._store, fleet.limits, forks)
         self._chunks = ChunkRunner(
             settings,
             self._store,

@@ -18,11 +18,11 @@ from types import FrameType
 
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
+from trivet_worker.fork_server import STOP_SIGNALS
 from trivet_worker.runtime import Runtime
 
 log = logging.getLogger("trivet.worker")
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_S = 0.5
 """A signal this soon after the first is the same: some send one to every process of a group, and so do we."""
 WRITE_S = 1.2
