@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import statistics
 import sys
 import time
@@ -25,10 +26,15 @@ from load import ATTEMPT_HEADER, MAX_TOKENS, MODEL, WIRE_MODELS, messages
 from trivet_setup import AWS
 
 from trivet_simulator import SimulatorProcess
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.secret_refs import SecretRef
+from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.connections import build_http_client
 from trivet_worker.aws_auth import SigV4, process_credentials
 
 IN_FLIGHT = 64
+KEY_VARIABLE = "CALL_LAYERS_KEY"
+KEY = SecretRef("env", KEY_VARIABLE)
 HEADERS = {"x-api-key": "simulated-key", "anthropic-version": "2023-06-01", "content-type": "application/json"}
 Call = Callable[[int], Awaitable[Any]]
 
@@ -61,6 +67,15 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
     signer = SigV4(credentials, "us-east-1")
     bedrock_url = f"{endpoints.bedrock}/model/{WIRE_MODELS['bedrock']}/invoke"
 
+    caller = build_caller(
+        RouteSettings(provider="anthropic", base_url=endpoints.anthropic, api_key=KEY, max_concurrency=IN_FLIGHT)
+    )
+    bedrock_caller = build_caller(
+        RouteSettings(provider="bedrock", region="us-east-1", base_url=endpoints.bedrock, max_concurrency=IN_FLIGHT)
+    )
+    for made in (caller, bedrock_caller):
+        held.push_async_callback(made.close)
+
     async def create(number: int) -> None:
         await sdk.messages.create(
             model=MODEL,
@@ -86,6 +101,12 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
             stream=True,
         )
         orjson.loads(await response.aread())
+
+    async def trivet(number: int) -> None:
+        await caller.call(body(number), MODEL, f"a{number}", 30)
+
+    async def trivet_signed(number: int) -> None:
+        await bedrock_caller.call(body(number), WIRE_MODELS["bedrock"], f"a{number}", 30)
 
     async def httpx_send(number: int) -> None:
         request = httpx2.Request(
@@ -116,7 +137,9 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
     return {
         "SDK create, Bedrock, signed by the SDK": signed_create,
         "SDK create": create,
-        "SDK post, as Trivet does it": post,
+        "SDK post": post,
+        "Trivet's caller": trivet,
+        "Trivet's caller, Bedrock, signed": trivet_signed,
         "httpx2 client send": httpx_send,
         "httpx2 transport": httpx_transport,
         "aiohttp, Bedrock, signed by Trivet": aiohttp_signed,
@@ -159,6 +182,7 @@ def main() -> int:
     made.add_argument("--asyncio", action="store_true", help="asyncio's own loop in place of uvloop")
     arguments = made.parse_args()
     assert AWS
+    os.environ[KEY_VARIABLE] = "simulated-key"
     with SimulatorProcess("--latency-median", "0.02") as simulator:
         work = run(simulator.endpoints, arguments.calls, arguments.rounds)
         if arguments.asyncio:

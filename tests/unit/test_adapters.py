@@ -203,6 +203,31 @@ def test_every_fault_is_sorted(simulator: SimulatorProcess, kind: str, wire: str
     assert failure.status == call.status
 
 
+@pytest.mark.parametrize(
+    ("kind", "wire", "stream"),
+    [
+        *((kind, wire, False) for kind, on in FAULTS.items() for wire in on),
+        *((kind, wire, True) for kind in STREAM_FAULTS for wire in WIRES),
+    ],
+)
+def test_a_call_sent_as_the_sdk_sent_the_one_before_fails_in_the_same_words(
+    simulator: SimulatorProcess, kind: str, wire: str, stream: bool
+) -> None:
+    async def work(caller: Caller) -> tuple[Answer | Failure, Answer | Failure]:
+        simulator.control.fault(wire, kind)
+        by_the_sdk = await caller.call(BODY, MODELS[wire], "attempt-1", 30)
+        simulator.control.clear()
+        answered(await caller.call(BODY, MODELS[wire], "attempt-2", 30))
+        simulator.control.fault(wire, kind)
+        return by_the_sdk, await caller.call(BODY, MODELS[wire], "attempt-3", 30)
+
+    first, later = map(failed, with_caller(route(simulator, wire, stream=stream), work))
+    assert (later.outcome, later.whole_route, later.status) == (first.outcome, first.whole_route, first.status)
+    assert (later.retry_after_s, later.usage is None) == (first.retry_after_s, first.usage is None)
+    if first.status and first.status >= 400:  # others name the exception, which the SDK wraps
+        assert later.message == first.message
+
+
 @pytest.mark.parametrize("kind", STREAM_FAULTS)
 @pytest.mark.parametrize("wire", WIRES)
 def test_every_fault_of_a_stream_is_sorted(simulator: SimulatorProcess, kind: str, wire: str) -> None:
@@ -466,6 +491,55 @@ def test_a_key_file_is_read_again_when_it_changes(simulator: SimulatorProcess, w
     settings = {"provider": wire, "region": "us-east1", "project": "p", "api_key": f"file:{file}"}
     sent = [headers["authorization"] for _, headers, _ in listened(settings, work).requests]
     assert sent == ["Bearer first-key", "Bearer second-one"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("signed", [False, True], ids=["key", "signed"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_later_calls_go_out_as_the_sdk_s_own(
+    simulator: SimulatorProcess, wire: str, signed: bool, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if signed:
+        if wire != "bedrock":
+            pytest.skip("only Bedrock's calls are signed")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
+    bodies: list[Any] = [
+        {**BODY, "anthropic_version": "brought"},  # shows nothing of what the SDK adds
+        BODY,
+        {**BODY, "new_key": {"x": ["é", 1.5, None]}},
+        orjson.dumps({**BODY, "anthropic_version": "brought", "anthropic_beta": ["a-1", "b-2"]}),
+        {**BODY, "anthropic_beta": ["a-1", "b-2"]},
+    ]
+
+    async def each(caller: Caller) -> None:
+        for number, body in enumerate(bodies):
+            await caller.call(body, MODELS[wire], f"attempt-{number}", 30)
+
+    settings = {"provider": wire, "region": "us-east-1", "project": "p", "stream": stream}
+    settings |= {} if signed else {"api_key": "env:TRIVET_TEST_KEY"}
+    later = listened(settings, each).requests
+    for number, body in enumerate(bodies):
+
+        async def alone(caller: Caller, body: Any = body, number: int = number) -> None:
+            await caller.call(body, MODELS[wire], f"attempt-{number}", 30)
+
+        [(path, headers, sent)] = listened(settings, alone).requests  # a first call: the SDK's own
+        assert later[number][0] == path
+        assert orjson.loads(later[number][2]) == orjson.loads(sent)
+        of_this_request = {"host", "content-length"} | (
+            {"authorization", "x-amz-date", "x-amz-content-sha256"} if signed else set()
+        )
+        kept, kept_later = (
+            {name: value for name, value in found.items() if name not in of_this_request}
+            for found in (headers, later[number][1])
+        )
+        assert kept_later == kept
+        assert later[number][1].keys() == headers.keys()
+        if signed:
+            expected = _aws_signature(*later[number], "AKIDEXAMPLE", "a-secret", "us-east-1")
+            assert later[number][1]["authorization"] == expected
 
 
 def test_the_first_party_wire_takes_version_and_betas_as_headers(simulator: SimulatorProcess) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import anthropic
 import botocore.exceptions
+import httpx2
 
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
@@ -34,21 +35,30 @@ class BedrockWire:
         bearer = self._key is not None or bool(os.environ.get("AWS_BEARER_TOKEN_BEDROCK"))
         self._credentials = None if bearer else process_credentials()
         self._client: anthropic.AsyncAnthropicBedrock | None = None
+        self._http: httpx2.AsyncClient | None = None
+
+    @property
+    def http(self) -> httpx2.AsyncClient:
+        """The HTTP client under the SDK client. Built once. NotReady without a region."""
+        if self._http is None:
+            if not self._region:
+                raise NotReady("no region: set region of the route, or AWS_REGION")
+            signer = SigV4(self._credentials, self._region) if self._credentials else None
+            self._http = build_http_client(self._route.max_concurrency, signer)
+        return self._http
 
     @property
     def client(self) -> anthropic.AsyncAnthropicBedrock:
         """The SDK client. Built once. NotReady without a region."""
         if self._client is None:
-            if not self._region:
-                raise NotReady("no region: set region of the route, or AWS_REGION")
-            signer = SigV4(self._credentials, self._region) if self._credentials else None
+            http = self.http
             self._client = anthropic.AsyncAnthropicBedrock(
-                api_key=_SIGNED_BY_US if signer else None,
+                api_key=_SIGNED_BY_US if self.signed else None,
                 aws_region=self._region,
                 base_url=self._route.base_url or None,
                 max_retries=0,
                 timeout=TIMEOUT,
-                http_client=build_http_client(self._route.max_concurrency, signer),
+                http_client=http,
             )
         return self._client
 
@@ -73,7 +83,16 @@ class BedrockWire:
     def post(self, body: Body, model: str, *, stream: bool) -> Posted:
         """The SDK puts model and streaming into the path and the API version into the body, unless one is there."""
         sent: dict[str, Any] = {**body, "model": model, "stream": stream}
-        return Posted("/v1/messages", body=sent)
+        return Posted(sent, model)
+
+    @property
+    def signed(self) -> bool:
+        """Whether calls go out with our signature rather than a bearer key."""
+        return self._credentials is not None
+
+    def identity(self) -> str | None:
+        """The bearer key in use, or what stands where it would."""
+        return self.client.api_key
 
     def refused(self) -> None:
         """Look for other credentials next time."""

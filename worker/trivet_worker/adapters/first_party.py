@@ -3,7 +3,6 @@
 from typing import Any
 
 import anthropic
-import orjson
 
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
@@ -18,16 +17,18 @@ _AS_HEADERS = ("anthropic_version", "anthropic_beta")
 class FirstPartyWire:
     """A route of provider `anthropic`.
 
-    The body is sent as bytes we wrote (`content=`): nothing of it needs rewriting here, so the SDK's walk over it and
-    its `json.dumps` are saved.
+    The body is sent as it is: nothing of it needs rewriting here, so the SDK's walk over it and its `json.dumps` are saved.
     """
 
     provider = "anthropic"
+    signed = False
 
     def __init__(self, route: RouteSettings) -> None:
         self._key = RouteKey(route.api_key) if route.api_key else None
         self._route = route
         self._client: anthropic.AsyncAnthropic | None = None
+        self.http = build_http_client(route.max_concurrency)
+        """The HTTP client under the SDK client."""
 
     @property
     def client(self) -> anthropic.AsyncAnthropic:
@@ -39,7 +40,7 @@ class FirstPartyWire:
                 base_url=self._route.base_url or None,
                 max_retries=0,
                 timeout=TIMEOUT,
-                http_client=build_http_client(self._route.max_concurrency),
+                http_client=self.http,
             )
         return self._client
 
@@ -58,12 +59,16 @@ class FirstPartyWire:
         sent: dict[str, Any] = {**body, "model": model, "stream": stream}
         if not stream:
             del sent["stream"]
-        headers = {}
+        headers = []
         for name in _AS_HEADERS:
             value = sent.pop(name, None)
             if value:
-                headers[name.replace("_", "-")] = value if isinstance(value, str) else ",".join(map(str, value))
-        return Posted("/v1/messages", content=orjson.dumps(sent), headers=headers)
+                headers.append((name.replace("_", "-"), value if isinstance(value, str) else ",".join(map(str, value))))
+        return Posted(sent, model, tuple(headers), as_it_is=True)
+
+    def identity(self) -> str | None:
+        """The key in use; None with credentials that the SDK exchanges for tokens itself."""
+        return None if self.client.custom_auth is not None else self.client.api_key or self.client.auth_token
 
     def refused(self) -> None:
         """Read the key again next time."""

@@ -1,4 +1,4 @@
-"""From the SDK's status error to a `Failure`: the three wires' error bodies brought into one shape and sorted.
+"""From a refusal to a `Failure`: the three wires' error bodies brought into one shape and sorted.
 
 - Anthropic: `{"type": "error", "error": {"type", "message", "details": {"error_code"}}}`
 - Bedrock: header `x-amzn-errortype: Name:http://…` and `{"message": "…"}`
@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import anthropic
+import httpx2
+import orjson
 
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
@@ -23,34 +24,49 @@ _DELAY = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
 
 def failure_from(
-    error: anthropic.APIStatusError, provider: str, *, secrets: Iterable[str] = (), usage: Usage | None = None
+    status: int,
+    headers: httpx2.Headers,
+    body: object,
+    provider: str,
+    *,
+    secrets: Iterable[str] = (),
+    usage: Usage | None = None,
 ) -> Failure:
-    """Sort a refusal.
+    """Sort a refusal: a status that is no 2xx, or an error event inside a stream.
 
     Args:
-        error: as the SDK raised it, for the status or for an error event inside a stream.
+        body: parsed JSON, or text where it was none.
         provider: `anthropic`, `bedrock` or `vertex`.
         secrets: struck out of the provider's words, should they hold one.
         usage: what the call used before it failed, where known.
     """
-    headers = wire_headers.plain(error.response.headers)
-    refusal = read_refusal(error.status_code, headers, error.body, provider)
+    said = wire_headers.plain(headers)
+    refusal = read_refusal(status, said, body, provider)
     words = _safe(refusal.message, secrets)
-    row = sort(replace(refusal, shown=words or _safe(_text(error.body), secrets)))
-    request_id = wire_headers.request_id(headers)
-    if request_id is None and isinstance(error.body, dict):
-        request_id = _text(error.body.get("request_id")) or None
-    retry_after = wire_headers.retry_after_s(headers)
+    row = sort(replace(refusal, shown=words or _safe(_text(body), secrets)))
+    request_id = wire_headers.request_id(said)
+    if request_id is None and isinstance(body, dict):
+        request_id = _text(body.get("request_id")) or None
+    retry_after = wire_headers.retry_after_s(said)
     return Failure(
         outcome=row.outcome,
         message=(words or f"HTTP {refusal.status} without a readable error body")[:MESSAGE_LIMIT],
-        status=refusal.status if not refusal.in_stream else error.status_code,
+        status=refusal.status if not refusal.in_stream else status,
         request_id=request_id,
-        retry_after_s=_google_delay(error.body) if retry_after is None else retry_after,
+        retry_after_s=_google_delay(body) if retry_after is None else retry_after,
         whole_route=row.outcome is Outcome.UNUSABLE and row.whole_route,
-        limits=wire_headers.limits(headers) if provider == "anthropic" else None,
+        limits=wire_headers.limits(said) if provider == "anthropic" else None,
         usage=usage,
     )
+
+
+def body_of(text: str) -> object:
+    """An error's body as the SDK gives it: parsed JSON, or the text where it is none."""
+    stripped = text.strip()
+    try:
+        return orjson.loads(stripped)
+    except orjson.JSONDecodeError:
+        return stripped
 
 
 def read_refusal(status: int, headers: wire_headers.Headers, body: object, provider: str) -> Refusal:

@@ -21,6 +21,7 @@ class VertexWire:
     """A route of provider `vertex`: with an access token, or one from Google's application default credentials."""
 
     provider = "vertex"
+    signed = False
 
     def __init__(self, route: RouteSettings) -> None:
         self._key = RouteKey(route.api_key) if route.api_key else None
@@ -29,6 +30,8 @@ class VertexWire:
         named = (os.environ.get(name) for name in _PROJECT_VARIABLES)
         self._project = route.project or next(filter(None, named), None)
         self._client: anthropic.AsyncAnthropicVertex | None = None
+        self.http = build_http_client(route.max_concurrency)
+        """The HTTP client under the SDK client."""
 
     @property
     def client(self) -> anthropic.AsyncAnthropicVertex:
@@ -42,7 +45,7 @@ class VertexWire:
                 base_url=_with_version(self._route.base_url) if self._route.base_url else None,
                 max_retries=0,
                 timeout=TIMEOUT,
-                http_client=build_http_client(self._route.max_concurrency),
+                http_client=self.http,
             )
         return self._client
 
@@ -69,7 +72,11 @@ class VertexWire:
         sent: dict[str, Any] = {**body, "model": model, "stream": stream}
         if not stream:
             del sent["stream"]
-        return Posted("/v1/messages", body=sent)
+        return Posted(sent, model)
+
+    def identity(self) -> str | None:
+        """The access token in use, and the project it is for."""
+        return f"{self.client.project_id} {self.client.access_token}"
 
     def refused(self) -> None:
         """Look for another token next time."""

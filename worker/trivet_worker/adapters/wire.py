@@ -1,10 +1,11 @@
 """What differs between the three wires, as the caller sees it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anthropic
+import httpx2
 
 Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""
@@ -23,12 +24,13 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What to give to the SDK client's `post`: `content` (ready bytes) or `body` (the SDK rewrites it for its wire)."""
+    """What to give to the SDK client's `post`."""
 
-    path: str
-    content: bytes | None = None
-    body: dict[str, Any] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any]
+    model: str
+    headers: tuple[tuple[str, str], ...] = ()
+    as_it_is: bool = False
+    """The body is what the wire wants; otherwise the SDK rewrites it."""
 
 
 class Wire(Protocol):
@@ -46,7 +48,21 @@ class Wire(Protocol):
         ...
 
     def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """The request as this wire wants it."""
+        """The request as the SDK wants it for this wire."""
+        ...
+
+    @property
+    def http(self) -> httpx2.AsyncClient:
+        """The HTTP client under the SDK client."""
+        ...
+
+    @property
+    def signed(self) -> bool:
+        """Whether that HTTP client signs each request."""
+        ...
+
+    def identity(self) -> str | None:
+        """The key or token that calls go out with now; None where the SDK fetches one for each call."""
         ...
 
     def refused(self) -> None:
