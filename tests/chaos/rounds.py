@@ -38,7 +38,7 @@ from trivet_tasks.store.schema_version import upgrade
 
 DATABASES = ("sqlite", "postgres")
 ROUTES = Names("chaos", Shape(legs=3))
-SECTIONS = {"worker": {"slots": 16, "alone_processes": 2}}
+SECTIONS = {"worker": {"slots": 16}}
 """So many places, and so slow providers, that a round takes half a minute; all else is as it comes."""
 LATENCY_S, LATENCY_P95_S = 0.8, 2.0
 BATCHES = 19

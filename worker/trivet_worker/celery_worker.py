@@ -1,5 +1,6 @@
 """The Celery worker of one lane: its tasks, its queues, its name, its signals."""
 
+import gc
 import logging
 import os
 import socket
@@ -69,6 +70,7 @@ def run_worker(
     code = CRASHED
     try:
         runtime.start()
+        _collect_seldom()
         worker = app.subclass_with_self(_LaneWorker, name="Worker")(
             hostname=name,
             pool="threads",
@@ -85,6 +87,16 @@ def run_worker(
     finally:
         left = stopper.finish()
     return code or left
+
+
+def _collect_seldom() -> None:
+    """Let the garbage collector leave alone what lives as long as the process, and look after the rest less often.
+
+    Measured: with Python's own thresholds a seventh of a busy worker's CPU went into walks over modules and settings.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def worker_name(lane: str, routes: Sequence[str], configured: int) -> str:

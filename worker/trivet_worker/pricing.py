@@ -1,5 +1,6 @@
 """Prices on calls: the most one may cost before it is made, and what it did cost after."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -16,12 +17,15 @@ from trivet_worker.flights import Flight
 _FATE_UNKNOWN = frozenset({Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED})
 """Outcomes after which the provider may have done, and billed, the work."""
 
+_MOST_TEXTS = 1024
+
 
 class Pricing:
     """A process's price book as attempt rows need it."""
 
     def __init__(self) -> None:
         self._book = PriceBook()
+        self._texts: dict[int, tuple[Mapping[str, str], str]] = {}
 
     def warm(self) -> None:
         """Load the price list now rather than at the first call (0.2 s)."""
@@ -45,8 +49,8 @@ class Pricing:
             usage=answer.usage,
             cost_usd=priced.cost_usd,
             estimated=priced.estimated,
-            list_price=orjson.dumps(dict(priced.list_price)).decode(),
-            multipliers=orjson.dumps(dict(priced.multipliers)).decode(),
+            list_price=self._text(priced.list_price),
+            multipliers=self._text(priced.multipliers),
             price_version=priced.version,
         )
 
@@ -74,6 +78,15 @@ class Pricing:
     def most_of(self, flight: Flight) -> Decimal | None:
         """The most this call may cost in USD."""
         return self.most(flight.site, flight.route, flight.job.input_estimate, flight.job.max_tokens)
+
+    def _text(self, prices: Mapping[str, str]) -> str:
+        """As JSON. Calls share the mappings, so each is written once; it is kept, so that its id stays its own."""
+        known = self._texts.get(id(prices))
+        if known is None:
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+            known = self._texts[id(prices)] = prices, orjson.dumps(dict(prices)).decode()
+        return known[1]
 
     def _price(self, flight: Flight, result: Answer | Failure) -> Priced:
         site = flight.site

@@ -122,19 +122,23 @@ def take_up(
     requests = {row.job_id: row for row in connection.execute(_REQUESTS, {"ids": [row.id for row in rows]})}
     attempt_of = {token.id: attempt_id for token, attempt_id in zip(tokens, attempt_ids, strict=True)}
     estimate_of = {token.id: estimate for token, estimate in zip(tokens, estimates, strict=True)}
-    taken = [
-        Taken(
-            **row._asdict(),
-            attempt_id=attempt_of[row.id],
-            body=bytes(requests[row.id].body),
-            residency=_names(requests[row.id].residency),
-            compliance=_names(requests[row.id].compliance),
-            features=_names(requests[row.id].features),
-            probe=bool(requests[row.id].probe),
-            alone=bool(requests[row.id].alone),
+    taken = []
+    for row in rows:
+        request = requests[row.id]
+        taken.append(
+            Taken._make(
+                (
+                    *row,  # in the order of RETURNING
+                    attempt_of[row.id],
+                    bytes(request.body),
+                    _names(request.residency),
+                    _names(request.compliance),
+                    _names(request.features),
+                    bool(request.probe),
+                    bool(request.alone),
+                )
+            )
         )
-        for row in rows
-    ]
     new = [_row(site, job, job.attempt_id, now, estimate_of[job.id], "probe" if job.probe else "job") for job in taken]
     connection.execute(_ADD_ATTEMPTS, new)
     return taken
