@@ -11,7 +11,7 @@ MINUTES ?= 10
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-simulator bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-pace bench-simulator bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,9 @@ bench: $(READY) $(PEER)/.ready $(PEERS)/celery/.ready $(PEERS)/taskiq/.ready ## 
 
 bench-scale: $(READY) ## the same with up to 1,000,000 jobs waiting, and a simulated fleet; SCALE=--quick for less
 	@$(BIN)/python benchmarks/bench_scale.py $(SCALE)
+
+bench-pace: $(READY) ## claims and memory while 1,000 jobs a second end and 100,000 wait, in 6 minutes
+	@$(BIN)/python benchmarks/bench_pace.py $(PACE)
 
 bench-simulator: $(READY) ## how many requests a second the simulator serves
 	@$(BIN)/python benchmarks/bench_simulator.py

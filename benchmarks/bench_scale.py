@@ -88,10 +88,10 @@ class Claims:
         self._app.close()
         self.store.close()
 
-    def _publish(self, app: Any, chunks: Any, taken_within_s: float) -> None:
+    def _publish(self, app: Any, chunks: Any) -> None:
         """As ever; and remember them, because nobody listens."""
         self._chunks = list(chunks)
-        publish(app, self._chunks, taken_within_s)
+        publish(app, self._chunks)
         self._redis.delete(*{queue_name(chunk.route, chunk.latency) for chunk in self._chunks})
 
     def measure(self, passes: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def fleet(
         }
         if postgres is not None and postgres.pid is not None:
             roots["database"] = [postgres.pid]
-        _wait_for_permits(settings)
+        wait_for_permits(settings)
         let_go()
         while not all(child.ask("report")["jobs"] for child in children):
             time.sleep(0.2)
@@ -200,7 +200,7 @@ def fleet(
     return {"workers": workers, "jobs_per_s": jobs / took, "cpu_ms": cpu, "first_worker": reports[0]}
 
 
-def _wait_for_permits(settings: Settings) -> None:
+def wait_for_permits(settings: Settings) -> None:
     """Until the scheduler has put back the limits of a new Valkey: before that nobody may call."""
     shared = connect(settings.redis_url)
     until = time.monotonic() + READY_S

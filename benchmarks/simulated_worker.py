@@ -1,6 +1,8 @@
 """A worker without its calls: permits, take-up, results and costs as the real one writes them, for a fleet on paper.
 
-    python simulated_worker.py CONFIG ROUTE      takes chunks from the route's queue until stdin ends
+    python simulated_worker.py CONFIG ROUTE [PACE]      takes chunks from the route's queue until stdin ends
+
+PACE: jobs a second at most.
 
 Nothing is asked of a provider, so that one machine can put on broker and database what many workers would.
 """
@@ -216,13 +218,17 @@ def main() -> None:
     worker = SimulatedWorker(settings, sys.argv[2], settings.worker.slots)
     worker.open()
     stopping = threading.Event()
+    pace = float(sys.argv[3]) if len(sys.argv) > 3 else float("inf")
 
     def loop() -> None:
+        due = time.monotonic()
         while not stopping.is_set():
             worker.beat()
             chunk = worker.next_chunk()
             if chunk is not None:
                 worker.work(chunk)
+                due = max(due + len(chunk.jobs) / pace, time.monotonic() - 1.0)  # it makes up for a second at most
+                time.sleep(max(0.0, due - time.monotonic()))
 
     def report() -> dict[str, Any]:
         held = {name: shown(list(values)) for name, values in list(worker.store.held.items())}
