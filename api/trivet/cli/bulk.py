@@ -91,7 +91,7 @@ def _checked(file: Path, settings: "Settings", defaults: dict[str, Any], *, skip
                 advance(rows, about=round(rows / share))
 
             check = check_file(file, settings, defaults, skip_bad=skip_bad, tell=tell)
-            advance(check.rows, about=check.rows)
+            tell(check.rows, 1.0)
             return check
     except InvalidRequest as error:
         for field in ("model", "max_tokens"):

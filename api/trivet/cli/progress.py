@@ -85,8 +85,9 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
     task = shown.add_task("", total=total, completed=completed, title=title, note="", about=False)
 
     def move(completed: int, note: str = "", *, about: int | None = None) -> None:
-        known = about is None
-        shown.update(task, completed=completed, total=total if known else about, note=note, about=not known)
+        if about is not None:
+            shown.tasks[0].total = about  # `update(total=…)` would begin its estimate of the speed anew each time
+        shown.update(task, completed=completed, note=note, about=about is not None)
 
     with shown:
         yield move
