@@ -11,7 +11,7 @@ MINUTES ?= 10
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-simulator bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-bulk bench-simulator bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,9 @@ bench: $(READY) $(PEER)/.ready $(PEERS)/celery/.ready $(PEERS)/taskiq/.ready ## 
 
 bench-scale: $(READY) ## the same with up to 1,000,000 jobs waiting, and a simulated fleet; SCALE=--quick for less
 	@$(BIN)/python benchmarks/bench_scale.py $(SCALE)
+
+bench-bulk: $(READY) ## memory and pace of trivet bulk and batch export, 10,000 jobs and up to JOBS; BULK=--postgres
+	@$(BIN)/python benchmarks/bench_bulk.py $(if $(filter-out file,$(origin JOBS)),--jobs $(JOBS)) $(BULK)
 
 bench-simulator: $(READY) ## how many requests a second the simulator serves
 	@$(BIN)/python benchmarks/bench_simulator.py

@@ -6,7 +6,7 @@ from types import TracebackType
 from trivet_tasks.errors import InvalidRequest
 
 CACHE_KIB = 16_000
-"""How much of it is in memory at most; the rest is on disk, about 30 bytes for each key."""
+"""How much of it is in memory at most; the rest is on disk, about 26 bytes for each key."""
 
 
 class Seen:
