@@ -11,7 +11,7 @@ MINUTES ?= 10
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-pace bench-simulator bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-pace bench-bulk bench-simulator bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +58,9 @@ bench-scale: $(READY) ## the same with up to 1,000,000 jobs waiting, and a simul
 
 bench-pace: $(READY) ## claims and memory while 1,000 jobs a second end and 100,000 wait, in 6 minutes
 	@$(BIN)/python benchmarks/bench_pace.py $(PACE)
+
+bench-bulk: $(READY) ## memory and pace of trivet bulk and batch export, 10,000 jobs and up to JOBS; BULK=--postgres
+	@$(BIN)/python benchmarks/bench_bulk.py $(if $(filter-out file,$(origin JOBS)),--jobs $(JOBS)) $(BULK)
 
 bench-simulator: $(READY) ## how many requests a second the simulator serves
 	@$(BIN)/python benchmarks/bench_simulator.py

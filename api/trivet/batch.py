@@ -1,11 +1,11 @@
 """A batch as its submitter holds it: progress, results as they come, cancelling, running again what failed."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from trivet.result import Result, to_result
-from trivet_tasks.outcomes import JobState
+from trivet_tasks.outcomes import END_STATES, JobState
 from trivet_tasks.store import batches, results, retrying
 from trivet_tasks.store.batches import Progress
 
@@ -48,6 +48,25 @@ class Batch:
             yield from page
             if not page:
                 return
+
+    def ended(self, states: Collection[str] = END_STATES) -> Iterator[Result]:
+        """The results there are when the first of them is asked for, each once, in the order the jobs ended.
+
+        Waits for nothing, and holds one page of them in memory. A job that is made to run again meanwhile is left out.
+
+        Args:
+            states: only those that ended so: `succeeded`, `failed`, `expired`, `cancelled`.
+        """
+        store, seen = self._connections.store, 0
+        with store.read() as connection:
+            upto = results.last_number(connection, self._id)
+        while seen < upto:
+            with store.read() as connection:
+                rows = results.batch_page_upto(connection, self._id, seen, upto, states, PAGE_JOBS)
+                attempts = results.attempts_of(connection, [row.id for row in rows])
+            seen = rows[-1].batch_seq or upto if rows else upto
+            for row in rows:
+                yield to_result(row, attempts[row.id])
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until every job has ended. ResultTimeout when that takes longer than `timeout` seconds."""

@@ -30,6 +30,8 @@ class Attempt:
     estimated: bool
     request_id: str | None
     message: str | None = field(repr=False, default=None)
+    provider: str | None = field(repr=False, default=None)
+    """`anthropic`, `bedrock` or `vertex`."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,19 @@ class Result:
     cached: bool
     latency_s: float
     """From submit to the end."""
+    created_at: float = field(repr=False)
+    """When it was submitted, seconds since the epoch."""
+    ended_at: float = field(repr=False)
     tags: dict[str, str]
     raw: bytes | None = field(repr=False, default=None)
     """The provider's answer as JSON, as it came."""
     pruned: bool = False
     """The job ended as `status` says, but its answer, or the words of its error, are not kept any more."""
+
+    @property
+    def provider(self) -> str | None:
+        """The provider behind `route`, as its last call there says; None where there was none."""
+        return next((attempt.provider for attempt in reversed(self.attempts) if attempt.route == self.route), None)
 
     @cached_property
     def message(self) -> dict[str, Any] | None:
@@ -103,12 +113,23 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
         model=row.model,
         attempts=tuple(
             Attempt(
-                a.id, a.route, a.outcome, a.started_at, a.latency_s, a.cost_usd, a.estimated, a.request_id, a.message
+                a.id,
+                a.route,
+                a.outcome,
+                a.started_at,
+                a.latency_s,
+                a.cost_usd,
+                a.estimated,
+                a.request_id,
+                a.message,
+                a.provider,
             )
             for a in attempts
         ),
         cached=row.cached,
         latency_s=row.latency_s or 0.0,
+        created_at=row.created_at,
+        ended_at=row.ended_at or row.created_at,
         tags=row.tags,
         raw=row.message,
         pruned=row.pruned,

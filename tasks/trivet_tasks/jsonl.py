@@ -1,13 +1,13 @@
 """A JSON Lines file of requests, one a line: checked whole first, then read a second time, row by row.
 
-Both passes hold one line at a time, and 16 bytes of digests for each row that has a key. They reach the same verdict on
-each line: times count from the moment of the check, and a file that changed in between is an error.
+Both passes hold one line at a time; digests of the keys seen so far are in a temporary file (`seen.py`). They reach the
+same verdict on each line: times count from the moment of the check, and a file that changed in between is an error.
 """
 
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -20,10 +20,14 @@ from trivet_tasks.errors import InvalidRequest, Problem
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.request_json import MAX_BODY_BYTES
 from trivet_tasks.requests import parse_request
+from trivet_tasks.seen import Seen
 from trivet_tasks.settings import Settings
 
 MAX_LINE_BYTES = MAX_BODY_BYTES + 1024 * 1024
 """The longest line that is read: the largest body, and room for Trivet's own fields."""
+
+TELL_EVERY = 200
+"""Lines between two words about how far the check is."""
 
 _BOM = b"\xef\xbb\xbf"
 _PIECE = 1024 * 1024
@@ -57,6 +61,7 @@ def check_file(
     skip_bad: bool = False,
     now: float | None = None,
     max_problems: int = 20,
+    tell: Callable[[int, float], None] = lambda _rows, _share: None,
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
 
@@ -67,6 +72,7 @@ def check_file(
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
         now: the moment of the submit, seconds since the epoch; None: now.
         max_problems: how many problems are kept; all are counted.
+        tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
 
     Raises:
         InvalidRequest: the file cannot be read, has no request, or has a bad line and `skip_bad` is False. The message
@@ -76,9 +82,11 @@ def check_file(
     moment = time.time() if now is None else now
     rows = bad = repeated = 0
     problems: list[Problem] = []
-    with _opened(path) as (file, status):
-        lines = _Rows(file, settings, defaults, moment)
-        for found in lines:
+    with _opened(path) as (file, status), Seen() as keys:
+        lines = _Rows(file, settings, defaults, moment, keys)
+        for number, found in enumerate(lines, start=1):
+            if number % TELL_EVERY == 0:
+                tell(rows, file.tell() / max(1, status.st_size))
             if isinstance(found, Problem):
                 bad += 1
                 if len(problems) < max_problems:
@@ -104,10 +112,10 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
         InvalidRequest: the file is not the one that was checked (its size or time of change differs), before the first
             row; or it changed while it was read, after the last.
     """
-    with _opened(check.path) as (file, status):
+    with _opened(check.path) as (file, status), Seen() as keys:
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
             raise _changed(check.path)
-        for found in _Rows(file, settings, defaults, check.checked_at):
+        for found in _Rows(file, settings, defaults, check.checked_at, keys):
             if isinstance(found, JobSpec):
                 yield found
         _same(check.path, status, os.fstat(file.fileno()))
@@ -116,13 +124,15 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
 class _Rows:
     """The lines of a file, each as a job or as what is wrong with it. Runs once."""
 
-    def __init__(self, file: BinaryIO, settings: Settings, defaults: Mapping[str, object], now: float) -> None:
+    def __init__(
+        self, file: BinaryIO, settings: Settings, defaults: Mapping[str, object], now: float, keys: Seen
+    ) -> None:
         self.repeated = 0
         self._file = file
         self._settings = settings
         self._defaults = defaults
         self._now = now
-        self._keys: dict[bytes, bytes] = {}
+        self._keys = keys
 
     def __iter__(self) -> Iterator[JobSpec | Problem]:
         number = 0
@@ -157,8 +167,8 @@ class _Rows:
         if job.key is None:
             return job
         key, request_of_key = blake2b(job.key.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
-        earlier = self._keys.setdefault(key, request_of_key)
-        if earlier is not request_of_key:
+        earlier = self._keys.earlier(key, request_of_key)
+        if earlier is not None:
             if earlier != request_of_key:
                 return Problem(where, "key: an earlier line has the same key with a different request.")
             self.repeated += 1

@@ -234,7 +234,7 @@ def test_bulk_killed_while_it_writes_goes_on_where_it_was(system: RunningTrivet,
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.fault(provider, "latency", factor=10)
     file = write_requests(tmp_path / f"{unique('killed')}.jsonl", 200)
-    out = tmp_path / "results.jsonl"
+    out, part = tmp_path / "results.jsonl", tmp_path / "results.jsonl.part"
     command = [
         sys.executable,
         "-m",
@@ -249,12 +249,13 @@ def test_bulk_killed_while_it_writes_goes_on_where_it_was(system: RunningTrivet,
     ]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: out.exists() and out.stat().st_size > 20_000)
+        until(lambda: part.exists() and part.stat().st_size > 20_000)
         assert first.poll() is None
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-    assert 0 < out.read_bytes().count(b"\n") < 200
+    assert 0 < part.read_bytes().count(b"\n") < 200
+    assert not out.exists()
     system.simulator.clear()
     subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE_S)
     written = [json.loads(line) for line in out.read_text().splitlines()]

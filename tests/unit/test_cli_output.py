@@ -115,6 +115,8 @@ def result(number: int, *, status: str = "succeeded") -> Result:
         attempts=(Attempt("a1", "anthropic", status, 1.0, 0.5, Decimal("0.000000000001"), False, "req_1"),),
         cached=False,
         latency_s=1.5,
+        created_at=1.0,
+        ended_at=2.5,
         tags={"document": "ü.txt"},
         raw=b'{"content":[{"type":"text","text":"hi \\u00fc"}],"usage":{"output_tokens":3}}' if good else None,
     )
@@ -173,6 +175,43 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, c
     with pytest.raises(InvalidRequest, match="line 1 is not a result"):
         ResultsFile(path)
     assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_results_file_has_its_name_only_while_it_is_whole(tmp_path: Path) -> None:
+    path, part = tmp_path / "results.jsonl", tmp_path / "results.jsonl.part"
+
+    def run(*numbers: int, broken_off: bool = False) -> None:
+        with ResultsFile(path) as file:
+            for number in numbers:
+                file.write(result(number))
+            if broken_off:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(broken_off=True)
+    assert list(tmp_path.iterdir()) == [], "nothing is in it"
+    with pytest.raises(KeyboardInterrupt):
+        run(1, 2, broken_off=True)
+    assert list(tmp_path.iterdir()) == [part]
+    run(1, 2, 3)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(KeyboardInterrupt):
+        run(1, 2, broken_off=True)
+    assert list(tmp_path.iterdir()) == [path], "nothing was added to it"
+    with pytest.raises(KeyboardInterrupt):
+        run(4, broken_off=True)
+    assert list(tmp_path.iterdir()) == [part]
+    run(5)
+    assert path.read_bytes() == b"".join(result_line(result(number)) for number in range(1, 6))
+    part.touch()
+    with pytest.raises(InvalidRequest, match="broken off"):
+        run()
+
+
+def test_results_are_not_written_over_a_device() -> None:
+    with pytest.raises(InvalidRequest, match="/dev/null: is not a regular file"):
+        ResultsFile(Path("/dev/null"))
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def row(state: str, message: str) -> JobRow:
 
 
 def call(route: str, outcome: str, message: str | None) -> AttemptRow:
-    return AttemptRow("a", "j", route, outcome, AT, 0.1, None, None, message, None, None, None, False, "job")
+    return AttemptRow("a", "j", route, outcome, AT, 0.1, None, None, message, None, None, None, False, "job", "bedrock")
 
 
 def test_a_failed_job_names_every_route_it_was_at() -> None:

@@ -1,6 +1,7 @@
 """A file of requests: checked whole, then read again; what errors say."""
 
 import os
+import sqlite3
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from trivet_tasks import jsonl
+from trivet_tasks import jsonl, seen
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jsonl import check_file, read_file
 from trivet_tasks.settings import Settings
@@ -197,6 +198,43 @@ def test_memory_does_not_grow_with_the_file(file: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 2_000_000
+
+
+def test_keys_are_not_held_in_memory(file: Path) -> None:
+    write(file, *[row(key=f"document/{number}") for number in range(3_000)])
+    tracemalloc.start()
+    try:
+        for _ in read_file(check(file), SETTINGS, DEFAULTS):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200_000  # a dict took 400,000
+
+
+def test_a_folder_for_temporary_files_without_room_is_said_to_have_none(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(file, *[row(key=f"document/{number}") for number in range(2_000)])
+    monkeypatch.setattr(seen, "CACHE_KIB", 0)
+    connect = sqlite3.connect
+
+    def small(*given: Any, **how: Any) -> sqlite3.Connection:
+        database: sqlite3.Connection = connect(*given, **how)
+        database.execute("PRAGMA max_page_count = 4")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    error = refused(file)
+    assert "cannot be kept in a temporary file: database or disk is full. Let TMPDIR name a folder" in str(error)
+
+
+def test_the_check_says_how_far_it_is(file: Path) -> None:
+    write(file, *[row()] * 1_000)
+    told: list[tuple[int, float]] = []
+    check(file, tell=lambda rows, share: told.append((rows, share)))
+    assert [rows for rows, _ in told] == [199, 399, 599, 799, 999]
+    assert [share for _, share in told] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

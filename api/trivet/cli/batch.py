@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import batch_export, context
 
 if TYPE_CHECKING:
     from trivet.client import Client
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, cancelling, retrying.")
+group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, export, cancelling, retrying.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    batch_export.register(group)
     app.add_typer(group, name="batch")
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import context
-from trivet.cli.progress import Advance, bar, spinner
+from trivet.cli.progress import Advance, bar
 
 if TYPE_CHECKING:
     from trivet.batch import Batch
@@ -25,6 +26,8 @@ SHOW_EVERY_S = 0.5
 """How often the progress of a batch is read while somebody watches."""
 ADVANCE_EVERY = 200
 """Requests between two steps of the bar while they are taken in."""
+MAX_WARNINGS = 100
+"""Different warnings that are counted."""
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +48,12 @@ def bulk(
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of taking nothing.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every job has ended.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the results here as they come (and wait for them).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the results here (and wait for them): as they come to FILE.part, FILE once all are there."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Submit a file of requests as one batch. After a break, run it again: it goes on where it was."""
@@ -57,15 +65,15 @@ def bulk(
     given = {"latency": latency, "model": model, "max_tokens": max_tokens, "tags": read_tags(tag)}
     defaults = {key: value for key, value in given.items() if value is not None}
     with context.client() as client:
-        with spinner(f"Checking {file}"):
-            check = _checked(file, client.settings, defaults, skip_bad=skip_bad)
+        check = _checked(file, client.settings, defaults, skip_bad=skip_bad)
         for problem in check.problems:
             print_error(f"left out: {file}, {problem}")
         if check.bad > len(check.problems):
             print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
         results = ResultsFile(out) if out else None  # before any job is taken in: it may not be writable
-        batch = _take_in(client, check, chosen, defaults)
-        progress = _wait(batch, results) if wait or results else batch.progress()
+        with results or nullcontext():
+            batch = _take_in(client, check, chosen, defaults)
+            progress = _wait(batch, results) if wait or results else batch.progress()
     _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
     if (wait or results) and progress.succeeded < progress.total:
         raise typer.Exit(1)
@@ -77,7 +85,14 @@ def _checked(file: Path, settings: "Settings", defaults: dict[str, Any], *, skip
     from trivet_tasks.jsonl import check_file
 
     try:
-        return check_file(file, settings, defaults, skip_bad=skip_bad)
+        with bar(f"Checking {file.name}", 0, unit="jobs") as advance:
+
+            def tell(rows: int, share: float) -> None:
+                advance(rows, about=round(rows / share))
+
+            check = check_file(file, settings, defaults, skip_bad=skip_bad, tell=tell)
+            tell(check.rows, 1.0)
+            return check
     except InvalidRequest as error:
         for field in ("model", "max_tokens"):
             if any(problem.message.startswith(f"{field}: is missing") for problem in error.problems):
@@ -92,7 +107,7 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
 
     warnings: Counter[str] = Counter()
     try:
-        with bar(f"Submitting {name}", check.rows) as advance:
+        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance:
             return client.submit_specs(
                 _quietly(read_file(check, client.settings, defaults), warnings, advance), name=name
             )
@@ -109,12 +124,12 @@ def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advanc
     number = 0
     for number, spec in enumerate(specs, start=1):
         if number % ADVANCE_EVERY == 0:
-            advance(number, "")
+            advance(number)
         if spec.warnings:
-            warnings.update(spec.warnings)
+            warnings.update(said for said in spec.warnings if said in warnings or len(warnings) < MAX_WARNINGS)
             spec = replace(spec, warnings=())
         yield spec
-    advance(number, "")
+    advance(number)
 
 
 def _wait(batch: "Batch", results: "ResultsFile | None") -> "Progress":
@@ -124,7 +139,7 @@ def _wait(batch: "Batch", results: "ResultsFile | None") -> "Progress":
     progress = batch.progress()
     done = threading.Event()
     try:
-        with bar(batch.name, progress.total, progress.ended) as advance:
+        with bar(batch.name, progress.total, progress.ended, unit="jobs") as advance:
             watcher = threading.Thread(target=_watch, args=(batch, advance, done), name="trivet-progress", daemon=True)
             watcher.start()
             try:
@@ -135,12 +150,13 @@ def _wait(batch: "Batch", results: "ResultsFile | None") -> "Progress":
                 done.set()
                 watcher.join()
     except KeyboardInterrupt:
-        again = "the same command writes the other results" if results else f"trivet batch status {batch.name}"
+        again = (
+            f"the same command writes the other results to {results.path}.part"
+            if results
+            else f"trivet batch status {batch.name}"
+        )
         print_error(f"Interrupted. The jobs of {batch.name} go on: {again}.")
         raise
-    finally:
-        if results is not None:
-            results.close()
 
 
 def _write(batch: "Batch", results: "ResultsFile") -> None:

@@ -22,6 +22,8 @@ def run() -> int:
 
         app()
     except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # of which Typer makes a 1
+            return 0
         return _code(ended)
     except KeyboardInterrupt:
         return 130

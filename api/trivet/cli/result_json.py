@@ -20,6 +20,7 @@ def result_line(result: Result) -> bytes:
         "usage": result.usage if result.succeeded else None,
         "cost_usd": None if result.cost_usd is None else format(result.cost_usd, "f"),
         "route": result.route,
+        "provider": result.provider,
         "model": result.model,
         "attempts": [
             {
@@ -36,6 +37,8 @@ def result_line(result: Result) -> bytes:
         ],
         "cached": result.cached,
         "latency_s": result.latency_s,
+        "created_at": result.created_at,
+        "ended_at": result.ended_at,
         "tags": result.tags,
         "message": None if result.raw is None else orjson.Fragment(result.raw),
     }

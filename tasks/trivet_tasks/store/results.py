@@ -1,6 +1,6 @@
 """Reading what became of jobs: results, whole lives, lists."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -31,6 +31,7 @@ class AttemptRow:
     estimated: bool
     purpose: str
     """`job`, `probe` or `hedge`."""
+    provider: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,14 @@ _BY_ID = (
     .columns(cost_usd=Usd())
 )
 _BY_KEY = text(_JOB + " WHERE j.key = :key").columns(cost_usd=Usd())
-_BATCH_PAGE = text(
-    _JOB
-    + " WHERE j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL ORDER BY j.batch_seq LIMIT :limit"
-).columns(cost_usd=Usd())
+_IN_BATCH = _JOB + " WHERE j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
+_BATCH_PAGE = text(_IN_BATCH + " ORDER BY j.batch_seq LIMIT :limit").columns(cost_usd=Usd())
+_BATCH_PAGE_UPTO = (
+    text(_IN_BATCH + " AND j.batch_seq <= :upto AND j.state IN :states ORDER BY j.batch_seq LIMIT :limit")
+    .bindparams(bindparam("states", expanding=True, type_=String()))
+    .columns(cost_usd=Usd())
+)
+_LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
 _RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
 _ENDED = text("SELECT id FROM jobs WHERE id IN :ids AND ended_at IS NOT NULL").bindparams(
     bindparam("ids", expanding=True, type_=String())
@@ -113,7 +118,7 @@ _ATTEMPTS = (
     text(
         """
         SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
-               output_tokens, cost_usd, estimated, purpose
+               output_tokens, cost_usd, estimated, purpose, provider
           FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
         """
     )
@@ -145,6 +150,20 @@ def batch_page(connection: Connection, batch_id: int, after: int, limit: int) ->
     """Ended jobs of a batch in the order they ended, those after number `after`."""
     parameters = {"batch_id": batch_id, "after": after, "limit": limit}
     return _jobs(connection, connection.execute(_BATCH_PAGE, parameters))
+
+
+def batch_page_upto(
+    connection: Connection, batch_id: int, after: int, upto: int, states: Collection[str], limit: int
+) -> list[JobRow]:
+    """The same, of jobs in these end states and up to number `upto`."""
+    parameters = {"batch_id": batch_id, "after": after, "upto": upto, "limit": limit}
+    named = [str(state) for state in states]
+    return _jobs(connection, connection.execute(_BATCH_PAGE_UPTO, {**parameters, "states": named}))
+
+
+def last_number(connection: Connection, batch_id: int) -> int:
+    """The number of the batch's last job that has ended; 0 where none has."""
+    return int(connection.execute(_LAST, {"id": batch_id}).scalar_one())
 
 
 def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | None, limit: int) -> list[JobRow]:

@@ -1,0 +1,110 @@
+"""Results as Parquet, through pyarrow: one row a result, the columns of its JSON line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trivet.result import Result
+
+GROUP_ROWS = 5_000
+GROUP_BYTES = 16_000_000
+"""Of texts and messages. A row group ends at whichever comes first; so much is held in memory."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        ("key", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("pruned", pa.bool_(), nullable=False),
+        ("error_outcome", pa.string()),
+        ("error_message", pa.string()),
+        ("text", pa.string()),
+        ("stop_reason", pa.string()),
+        # of the message, as its provider counts
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cache_read_tokens", pa.int64()),
+        ("cache_write_tokens", pa.int64()),
+        ("cost_usd", pa.decimal128(38, 12)),  # as the database has it: no digit is lost
+        ("route", pa.string()),
+        ("provider", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("cached", pa.bool_(), nullable=False),
+        pa.field("latency_s", pa.float64(), nullable=False),
+        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("ended_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("tags", pa.string(), nullable=False),  # a JSON object
+        ("message", pa.string()),  # JSON, as the provider sent it
+    ]
+)
+_FEW_VALUES = ["status", "error_outcome", "stop_reason", "route", "provider", "model", "tags"]
+_WITHOUT_STATISTICS = {"error_message", "text", "tags", "message"}
+
+
+class ParquetFile:
+    """Writes results in row groups. Made by `parquet_file`."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def write(self, result: Result) -> None:
+        """Add a row."""
+        row = _row(result)
+        self._rows.append(row)
+        self._bytes += len(row["message"] or "") + len(row["text"] or "") + len(row["error_message"] or "")
+        if len(self._rows) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+            self.end_group()
+
+    def end_group(self) -> None:
+        """Write what is held as a row group."""
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA), row_group_size=len(self._rows))
+        self._rows, self._bytes = [], 0
+
+
+@contextmanager
+def parquet_file(file: BinaryIO) -> Iterator[ParquetFile]:
+    """A Parquet file in this one; readable only once the block has ended, for its directory is at its end."""
+    statistics = [name for name in SCHEMA.names if name not in _WITHOUT_STATISTICS]
+    with pq.ParquetWriter(
+        file, SCHEMA, compression="zstd", use_dictionary=_FEW_VALUES, write_statistics=statistics
+    ) as writer:
+        written = ParquetFile(writer)
+        yield written
+        written.end_group()
+
+
+def _row(result: Result) -> dict[str, Any]:
+    usage = result.usage if result.succeeded else {}
+    return {
+        "id": result.id,
+        "key": result.key,
+        "status": result.status,
+        "pruned": result.pruned,
+        "error_outcome": result.error.outcome if result.error else None,
+        "error_message": result.error.message if result.error else None,
+        "text": result.text if result.succeeded else None,
+        "stop_reason": result.stop_reason,
+        "input_tokens": usage.get("input_tokens"),
+        "output_tokens": usage.get("output_tokens"),
+        "cache_read_tokens": usage.get("cache_read_input_tokens"),
+        "cache_write_tokens": usage.get("cache_creation_input_tokens"),
+        "cost_usd": result.cost_usd,
+        "route": result.route,
+        "provider": result.provider,
+        "model": result.model,
+        "attempts": len(result.attempts),
+        "cached": result.cached,
+        "latency_s": result.latency_s,
+        "created_at": round(result.created_at * 1e6),
+        "ended_at": round(result.ended_at * 1e6),
+        "tags": orjson.dumps(result.tags).decode(),
+        "message": None if result.raw is None else result.raw.decode(),
+    }

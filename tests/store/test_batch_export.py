@@ -1,0 +1,359 @@
+"""`trivet batch export` and `trivet bulk` as commands over a database alone: nobody runs the jobs but the test."""
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from tests.store.world import DEADLINE_S, OTHER_ROUTE, World, go_on, spec, specs
+from tests.system.command_line import Said, commands
+
+from trivet import batch as batch_module
+from trivet import submitting
+from trivet.cli import parquet_file
+from trivet.client import Client
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store import batches, results
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.steps import End
+
+NAME = "contracts"
+MESSAGE = {
+    "content": [{"type": "text", "text": 'Zürich, "so" 🙂\n'}, {"type": "text", "text": "end"}],
+    "usage": {
+        "input_tokens": 12,
+        "output_tokens": 7,
+        "cache_read_input_tokens": 3,
+        "cache_creation_input_tokens": None,
+    },
+}
+
+
+@pytest.fixture
+def config(world: World, tmp_path: Path) -> Path:
+    file = tmp_path / "trivet.toml"
+    file.write_text(f'[store]\nurl = {json.dumps(world.store.url)}\n[routes.anthropic]\nprovider = "anthropic"\n')
+    return file
+
+
+@pytest.fixture
+def trivet(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Iterator[Callable[..., Said]]:
+    """Runs the command line in this process, on small pages."""
+    monkeypatch.setattr(batch_module, "PAGE_JOBS", 3)
+
+    class Decoded:
+        def readouterr(self) -> Any:
+            said = capsysbinary.readouterr()
+            return type(said)(said.out.decode(), said.err.decode())
+
+    with commands(str(config), monkeypatch, Decoded()) as run:  # type: ignore[arg-type]
+        yield run
+
+
+def ended(world: World, count: int = 10, *, text: str = "hello") -> None:
+    """A batch whose jobs have all succeeded."""
+    world.batch(NAME, *(spec(f"document {n}", key=f"{NAME}/{n}") for n in range(count)))
+    message = json.dumps({"content": [{"type": "text", "text": text}], "usage": {"output_tokens": 1}}).encode()
+    lease = world.lease()
+    world.end(lease, world.take(lease, world.dispatch(count)), End(JobState.SUCCEEDED, message=message))
+
+
+def ended_in_all_ways(world: World) -> None:
+    """Ends with and without a message, a call, a cost, a key; one after a failover; two were never run."""
+    tags = {"document": "ü, 'x'.txt", "team": "docs"}
+    group = [spec(f"document {n}", key=f"{NAME}/{n}" if n % 2 else None, tags=tags if n < 3 else {}) for n in range(8)]
+    batch = world.batch(NAME, *group)
+    lease = world.lease()
+    good = End(JobState.SUCCEEDED, message=json.dumps(MESSAGE, ensure_ascii=False).encode(), stop_reason="end_turn")
+    jobs = world.take(lease, world.dispatch(6))
+    world.end(lease, jobs[:1], good, cost="0.000000000001")
+    world.end(lease, jobs[1:2], good, cost=None)
+    world.end(lease, jobs[2:3], End(JobState.FAILED, outcome=Outcome.INVALID, error="too long: 'x'"))
+    world.end(lease, jobs[3:4], End(JobState.EXPIRED, outcome=Outcome.TIMEOUT, error="too late"))
+    world.end(lease, jobs[4:5], go_on())
+    again = [Claimed(jobs[4].id, jobs[4].take_up + 1, 1, 100)]
+    world.end(lease, world.take(lease, again, route=OTHER_ROUTE), good, cost="1234567.000000000001")
+    world.end(lease, jobs[5:], End(JobState.SUCCEEDED, message=b'{"content":[]}'))
+    with world.store.write() as connection:
+        batches.begin_cancel(connection, batch.id)
+    with world.store.write() as connection:
+        assert len(batches.cancel_waiting(world.store, connection, batch.id)) == 2
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_an_export_has_every_result_once_in_the_form_of_every_other_command(
+    world: World, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    ended_in_all_ways(world)
+    said = trivet("batch", "export", NAME)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == trivet("batch", "results", NAME).out
+    statuses = [line["status"] for line in said.lines]
+    assert statuses == [*["succeeded"] * 2, "failed", "expired", *["succeeded"] * 2, *["cancelled"] * 2]
+    assert len({line["id"] for line in said.lines}) == 8
+    assert said.lines[4]["provider"] == OTHER_ROUTE.partition("-")[0]
+    assert said.lines[4]["ended_at"] - said.lines[4]["created_at"] == pytest.approx(said.lines[4]["latency_s"])
+
+    out = tmp_path / "out.jsonl"
+    written = trivet("batch", "export", NAME, "--out", str(out))
+    assert (written.code, written.err) == (0, "")
+    assert "8 results of contracts" in written.out
+    assert out.read_text(encoding="utf-8") == said.out
+
+
+def test_parquet_holds_what_the_json_lines_hold(
+    world: World, trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_in_all_ways(world)
+    out = tmp_path / "out.parquet"
+    monkeypatch.setattr(parquet_file, "GROUP_ROWS", 5)
+    assert trivet("batch", "export", NAME, "--out", str(out)).code == 0
+    assert pq.read_metadata(out).num_row_groups == 2
+    table = pq.read_table(out)
+    assert table.schema.equals(parquet_file.SCHEMA)
+    lines = trivet("batch", "export", NAME).lines
+    for line, row in zip(lines, table.to_pylist(), strict=True):
+        for column in ("id", "key", "status", "pruned", "text", "stop_reason", "route", "provider", "model", "cached"):
+            assert row[column] == line[column]
+        assert row["latency_s"] == line["latency_s"]
+        assert row["attempts"] == len(line["attempts"])
+        assert row["cost_usd"] == (None if line["cost_usd"] is None else Decimal(line["cost_usd"]))
+        error = line["error"] or {"outcome": None, "message": None}
+        assert (row["error_outcome"], row["error_message"]) == (error["outcome"], error["message"])
+        usage = line["usage"] or {}
+        assert row["input_tokens"] == usage.get("input_tokens")
+        assert row["output_tokens"] == usage.get("output_tokens")
+        assert row["cache_read_tokens"] == usage.get("cache_read_input_tokens")
+        assert row["cache_write_tokens"] == usage.get("cache_creation_input_tokens")
+        assert json.loads(row["tags"]) == line["tags"]
+        assert (row["message"] and json.loads(row["message"])) == line["message"]
+        for column in ("created_at", "ended_at"):
+            assert row[column].tzinfo is not None
+            assert row[column].timestamp() == pytest.approx(line[column], abs=2e-6)
+    assert {row["cost_usd"] for row in table.to_pylist()} > {Decimal("1234567.010000000001"), None}
+
+
+def test_a_row_group_is_bounded_by_bytes_too(
+    world: World, trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(world, 10, text="x" * 1_000)
+    monkeypatch.setattr(parquet_file, "GROUP_BYTES", 6_000)  # each result has its text twice
+    out = tmp_path / "out.pq"
+    assert trivet("batch", "export", NAME, "--out", str(out), "--format", "parquet").code == 0
+    found = pq.read_metadata(out)
+    assert [found.row_group(n).num_rows for n in range(found.num_row_groups)] == [3, 3, 3, 1]
+
+
+def test_only_jobs_that_ended_so(world: World, trivet: Callable[..., Said]) -> None:
+    ended_in_all_ways(world)
+    failed = trivet("batch", "export", NAME, "--state", "failed", "--state", "cancelled")
+    assert (failed.code, [line["status"] for line in failed.lines]) == (0, ["failed", "cancelled", "cancelled"])
+    assert len(trivet("batch", "export", NAME, "--state", "succeeded").lines) == 4
+    wrong = trivet("batch", "export", NAME, "--state", "suceeded")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "Did you mean succeeded?" in wrong.err
+
+
+def test_a_batch_that_has_not_ended_says_how_many_are_missing(
+    world: World, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    world.batch(NAME, *specs(5))
+    lease = world.lease()
+    world.end(lease, world.take(lease, world.dispatch(2)))
+    said = trivet("batch", "export", NAME)
+    assert (said.code, len(said.lines)) == (1, 2)
+    assert said.err.startswith("3 jobs of contracts had not ended")
+    out = tmp_path / "out.parquet"
+    assert trivet("batch", "export", NAME, "--out", str(out)).code == 1
+    assert pq.read_table(out).num_rows == 2
+    world.batch("loading", *specs(2), opened=False)
+    said = trivet("batch", "export", "loading", "--out", str(out))
+    assert said.code == 1
+    assert "only a part of its requests" in said.err
+    assert pq.read_table(out).num_rows == 0
+    assert trivet("batch", "export", "nowhere").code == 2
+
+
+def test_what_ends_meanwhile_is_not_run_after(world: World, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_module, "PAGE_JOBS", 2)
+    world.batch(NAME, *specs(8))
+    lease = world.lease()
+    jobs = world.take(lease, world.dispatch(8))
+    world.end(lease, jobs[:5])
+    with Client(config) as client:
+        stream = client.batch(NAME).ended()
+        found = [next(stream).id]
+        world.end(lease, jobs[5:])
+        found += [result.id for result in stream]
+    assert found == [job.id for job in jobs[:5]]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_an_export_broken_off_leaves_what_was_there(
+    world: World, trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    ended(world)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    out = folder / "results"
+    pages = iter([results.batch_page_upto])
+
+    def page(*given: Any) -> Any:
+        return next(pages)(*given)
+
+    def interrupt(*_given: Any) -> Any:
+        assert list(folder.glob("results.*.part")), "it is being written"
+        raise KeyboardInterrupt
+
+    for before in ([], [b"earlier\n"]):
+        for content in before:
+            out.write_bytes(content)
+            out.chmod(0o640)
+        pages = iter([results.batch_page_upto, results.batch_page_upto, interrupt])
+        with monkeypatch.context() as patch:
+            patch.setattr(batch_module.results, "batch_page_upto", page)
+            said = trivet("batch", "export", NAME, "--out", str(out), "--format", form)
+        assert (said.code, said.out) == (130, "")
+        assert f"{out} was not written" in said.err
+        assert [path.read_bytes() for path in folder.iterdir()] == before
+    assert trivet("batch", "export", NAME, "--out", str(out), "--format", form).code == 0
+    assert list(folder.iterdir()) == [out]
+    assert out.stat().st_mode & 0o777 == 0o640
+    found = pq.read_table(out).num_rows if form == "parquet" else len(rows(out))
+    assert found == 10
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_disk_without_room_is_said_to_have_none(world: World, trivet: Callable[..., Said], form: str) -> None:
+    ended(world, 3)
+    said = trivet("batch", "export", NAME, "--out", "/dev/full", "--format", form)
+    assert (said.code, said.out) == (2, "")
+    assert "/dev/full: cannot be written: " in said.err
+    assert "No space left" in said.err
+    assert trivet("batch", "export", NAME, "--out", "/nowhere/x", "--format", form).code == 2
+
+
+def test_without_pyarrow_it_says_what_to_install(
+    world: World, trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(world, 1)
+    assert "--out" in trivet("batch", "export", NAME, "--format", "parquet").err
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = trivet("batch", "export", NAME, "--out", str(tmp_path / "out.parquet"))
+    assert (said.code, said.out) == (2, "")
+    assert said.err == "trivet: --format parquet: needs pyarrow. pip install 'trivet[parquet]' installs it.\n"
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_pruned_results_are_lines_without_text(world: World, trivet: Callable[..., Said], tmp_path: Path) -> None:
+    ended(world, 4)
+    world.sql("DELETE FROM job_results WHERE job_id IN (SELECT id FROM jobs WHERE batch_seq <= 2)")
+    out = tmp_path / "out.parquet"
+    said = trivet("batch", "export", NAME, "--out", str(out))
+    assert said.code == 0
+    assert "2 of these results were pruned" in said.err
+    found = pq.read_table(out).to_pylist()
+    assert [(row["pruned"], row["text"], row["cost_usd"]) for row in found] == [
+        *[(True, None, Decimal("0.01"))] * 2, *[(False, "hello", Decimal("0.01"))] * 2
+    ]  # fmt: skip
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(world: World, config: Path) -> None:
+    ended(world, 200, text="x" * 2_000)  # more than a pipe holds
+    command = [sys.executable, "-m", "trivet", "--config", str(config), "batch", "export", NAME]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["text"]
+        process.stdout.close()
+        assert process.wait(DEADLINE_S) == 0
+        assert process.stderr.read() == b""
+
+
+# trivet bulk
+
+
+def requests(path: Path, count: int) -> Path:
+    lines = ({"prompt": f"document {n}", "key": f"{path.stem}/{n}", "model": "claude-sonnet-5-5", "max_tokens": 40} for n in range(count))  # fmt: skip
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
+    world: World, trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = requests(tmp_path / "requests.jsonl", 450)
+    taken: list[int] = []
+    take_in = submitting._take_in
+
+    def interrupted(connections: Any, loading: Any, group: Any) -> Any:
+        if taken:
+            raise KeyboardInterrupt
+        taken.append(len(group))
+        return take_in(connections, loading, group)
+
+    before = set(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(submitting, "_take_in", interrupted)
+        said = trivet("bulk", str(file), "--out", str(tmp_path / "results.jsonl"))
+    assert (said.code, said.out) == (130, "")
+    assert "the same command takes in the rest" in said.err
+    assert {path for path in tmp_path.iterdir() if path.suffix == ".jsonl" or ".part" in path.name} == {file}
+    assert before <= set(tmp_path.iterdir())
+    assert (world.progress("requests").taken, world.progress("requests").state) == (200, "loading")
+    assert trivet("bulk", str(file), "--json").json["total"] == 450
+
+
+def test_bulk_says_rate_and_time_left_on_a_terminal_and_nothing_elsewhere(config: Path, tmp_path: Path) -> None:
+    file = requests(tmp_path / "requests-of-a-batch-with-a-rather-long-name.jsonl", 3_000)
+    command = [sys.executable, "-m", "trivet", "--config", str(config), "bulk", str(file)]
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = _read(ours)
+        assert process.wait(DEADLINE_S) == 0
+    os.close(ours)
+    frames = [
+        frame.rstrip() for frame in re.split(r"[\r\n]+|\x1b\[[0-9;?]*[A-Zhl]", re.sub(r"\x1b\[[0-9;]*m", "", shown))
+    ]
+    assert max(map(len, frames)) <= 80
+    for word in ("Checking", "Submitting"):
+        told = [frame for frame in frames if frame.startswith(word)]
+        assert any(" jobs/s" in frame for frame in told), told
+        assert any(frame.endswith(" left") for frame in told), told
+        assert " 3,000/3,000 " in f"{told[-1]} ".replace("~", "")
+
+    quiet = subprocess.run([*command, "--name", "again"], capture_output=True, check=True, timeout=DEADLINE_S)
+    assert quiet.stderr == b""
+
+
+def _read(terminal: int) -> str:
+    """All that is shown until the last process has let go of it."""
+    shown, ends = b"", time.monotonic() + 2 * DEADLINE_S
+    while True:
+        assert time.monotonic() < ends, "it does not end"
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            piece = os.read(terminal, 65_536)
+        except OSError:
+            return shown.decode()
+        if not piece:
+            return shown.decode()
+        shown += piece
