@@ -7,7 +7,7 @@ each line: times count from the moment of the check, and a file that changed in 
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -57,6 +57,7 @@ def check_file(
     skip_bad: bool = False,
     now: float | None = None,
     max_problems: int = 20,
+    each: Callable[[JobSpec], None] | None = None,
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
 
@@ -67,6 +68,7 @@ def check_file(
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
         now: the moment of the submit, seconds since the epoch; None: now.
         max_problems: how many problems are kept; all are counted.
+        each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
 
     Raises:
         InvalidRequest: the file cannot be read, has no request, or has a bad line and `skip_bad` is False. The message
@@ -85,7 +87,9 @@ def check_file(
                     problems.append(found)
             else:
                 rows += 1
-        repeated = lines.repeated
+                if each is not None and lines.repeated == repeated:
+                    each(found)
+                repeated = lines.repeated
         _same(path, status, os.fstat(file.fileno()))
     if bad and not skip_bad:
         raise _refused(path, problems, bad)
