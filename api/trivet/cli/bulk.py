@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +58,7 @@ def bulk(
     defaults = {key: value for key, value in given.items() if value is not None}
     with context.client() as client:
         with spinner(f"Checking {file}"):
-            check = _checked(file, client.settings, defaults, skip_bad=skip_bad)
+            check = checked(file, client.settings, defaults, skip_bad=skip_bad)
         for problem in check.problems:
             print_error(f"left out: {file}, {problem}")
         if check.bad > len(check.problems):
@@ -71,13 +71,20 @@ def bulk(
         raise typer.Exit(1)
 
 
-def _checked(file: Path, settings: "Settings", defaults: dict[str, Any], *, skip_bad: bool) -> "FileCheck":
-    """The file checked whole; where lines lack what an option could give, the error says so."""
+def checked(
+    file: Path,
+    settings: "Settings",
+    defaults: dict[str, Any],
+    *,
+    skip_bad: bool,
+    each: "Callable[[JobSpec], None] | None" = None,
+) -> "FileCheck":
+    """The file checked whole; where lines lack what an option could give, the error says so. See `check_file`."""
     from trivet_tasks.errors import InvalidRequest
     from trivet_tasks.jsonl import check_file
 
     try:
-        return check_file(file, settings, defaults, skip_bad=skip_bad)
+        return check_file(file, settings, defaults, skip_bad=skip_bad, each=each)
     except InvalidRequest as error:
         for field in ("model", "max_tokens"):
             if any(problem.message.startswith(f"{field}: is missing") for problem in error.problems):

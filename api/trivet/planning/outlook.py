@@ -42,6 +42,7 @@ class Part(NamedTuple):
     input_tokens: Decimal
     output_tokens: Decimal
     bytes_out: Decimal
+    prices: TokenPrices
     input_usd: Decimal
     """With what is read from the prompt cache."""
     output_usd: Decimal
@@ -65,6 +66,8 @@ class Outlook:
     parts: tuple[Part, ...]
     bound: Bound | None
     """The limit that binds, and how long a day's work takes; None = no limit is known."""
+    detours: tuple[str, ...] = ()
+    """Calls that not all routes of the scenario take, and why; the other routes have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +88,30 @@ def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook 
     """
     with exact():
         parts: list[Part] = []
+        detours: list[str] = []
         for load in loads:
-            found = _shared_out(load, scenario, terms)
+            unfit = _unfit(load, scenario, terms)
+            able = {name: share for name, share in scenario.shares.items() if name not in unfit}
+            why = f"{_told(load)}: {'; '.join(f'{name} {reason}' for name, reason in unfit.items())}"
+            if not able:
+                return Obstacle(why)
+            if unfit:
+                detours.append(why)
+            found = _shared_out(load, able, terms)
             if isinstance(found, Obstacle):
                 return found
             parts += found
-        return _summed(scenario, parts, terms)
+        return _summed(scenario, parts, detours, terms)
 
 
-def _shared_out(load: Load, scenario: Scenario, terms: Terms) -> list[Part] | Obstacle:
-    able: dict[str, Decimal] = {}
-    unable: list[str] = []
-    for name, share in scenario.shares.items():
-        route = terms.routes[name]
-        unfit = misfit(load.needs, route, name_on_wire(route, load.needs.model))
-        if unfit:
-            unable.append(f"{name} {unfit}")
-        else:
-            able[name] = share
-    if not able:
-        return Obstacle(f"{_told(load)}: {'; '.join(unable)}")
+def _unfit(load: Load, scenario: Scenario, terms: Terms) -> dict[str, str]:
+    """The routes of the scenario that cannot take the load, each with its reason."""
+    routes = ((name, terms.routes[name]) for name in scenario.shares)
+    reasons = {name: misfit(load.needs, route, name_on_wire(route, load.needs.model)) for name, route in routes}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _shared_out(load: Load, able: dict[str, Decimal], terms: Terms) -> list[Part] | Obstacle:
     parts = []
     for name, share in spread(able).items():
         tariff = terms.tariff_of(name, load.needs.model)
@@ -115,7 +122,9 @@ def _shared_out(load: Load, scenario: Scenario, terms: Terms) -> list[Part] | Ob
 
 
 def _told(load: Load) -> str:
-    return load.needs.model if load.calls is None else f"{load.calls:,.0f} calls of {load.needs.model}"
+    if load.calls is None:
+        return load.needs.model
+    return f"{load.calls:,.0f} call{'' if load.calls == 1 else 's'} of {load.needs.model}"
 
 
 def _tier(tiers: Iterable[TokenPrices], above: int) -> TokenPrices:
@@ -133,12 +142,13 @@ def _part(route: str, load: Load, share: Decimal, prices: TokenPrices, cache_rea
         input_tokens=incoming,
         output_tokens=output,
         bytes_out=load.bytes_out * share,
+        prices=prices,
         input_usd=(incoming - read) * prices.input + read * prices.cache_read,
         output_usd=output * prices.output,
     )
 
 
-def _summed(scenario: Scenario, parts: list[Part], terms: Terms) -> Outlook:
+def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Terms) -> Outlook:
     hidden = []
     for charge in terms.charges:
         if charge.route is None or charge.route in scenario.shares:
@@ -165,4 +175,5 @@ def _summed(scenario: Scenario, parts: list[Part], terms: Terms) -> Outlook:
         month_usd=(input_usd + output_usd) * terms.days + sum((one.month_usd for one in hidden), _NONE),
         parts=tuple(parts),
         bound=binding(demands, terms.routes),
+        detours=tuple(detours),
     )

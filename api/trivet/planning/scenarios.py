@@ -45,8 +45,9 @@ def mixed(given: Sequence[Mapping[str, Decimal]], routes: Mapping[str, RouteSett
     Raises:
         InvalidRequest: a route is not configured, a share is not above 0, or they do not sum to 1.
     """
-    scenarios = []
-    for shares in given:
+    scenarios: list[Scenario] = []
+    several = sum(len(shares) > 1 for shares in given) > 1
+    for number, shares in enumerate(given):
         for name, share in shares.items():
             if name not in routes:
                 near = get_close_matches(name, routes, n=1, cutoff=0.6)
@@ -68,11 +69,7 @@ def mixed(given: Sequence[Mapping[str, Decimal]], routes: Mapping[str, RouteSett
                 field="mix",
                 hint="Write them as in bedrock-us-east-1=0.7,anthropic=0.3, or as 70% and 30%.",
             )
-        scenarios.append(_named(shares, sum("mix" in one.name for one in scenarios), len(given)))
+        mixes = sum(len(earlier) > 1 for earlier in given[: number + 1])
+        alone = next(iter(shares)) if len(shares) == 1 else None
+        scenarios.append(Scenario(alone or (f"mix {mixes}" if several else "mix"), shares))
     return scenarios
-
-
-def _named(shares: Mapping[str, Decimal], mixes: int, given: int) -> Scenario:
-    if len(shares) == 1:
-        return Scenario(next(iter(shares)), shares)
-    return Scenario(f"mix {mixes + 1}" if given > 1 else "mix", shares)
