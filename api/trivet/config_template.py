@@ -104,6 +104,8 @@ ROUTE_KEYS = """\
 #   weight = 1.0                        # share where a class orders by weight
 #   residency = ["us"]                  # a job that asks for one of these runs nowhere else
 #   compliance = ["hipaa"]
+#   costs = { per_request_usd = 0.00002, per_gb_out_usd = 0.01, per_month_usd = 21.90 }
+#                                       # what it costs beside tokens, in USD: audit log, data sent, endpoint; `trivet plan`
 """
 """The keys of a route that a proposal leaves out."""
 

@@ -162,20 +162,29 @@ def is_slow(gate: GateView, latency: Latency, budget_s: float) -> bool:
     return pace is not None and pace.calls >= SLOW_CALLS and pace.age_s <= SLOW_FOR_S and pace.p95_s >= budget_s
 
 
-def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | None:
-    """The first reason why the route does not take the job now, the lasting ones first."""
-    if route.wire_model is None:
-        return Refusal(route.name, Why.NEVER, f"does not serve {needs.model}")
+def misfit(needs: Needs, route: RouteSettings, wire_model: str | None) -> str:
+    """Why a route, as it is configured, never takes such a job; empty = it fits.
+
+    Args:
+        wire_model: what the route's wire calls the model; None = it does not serve it.
+    """
+    if wire_model is None:
+        return f"does not serve {needs.model}"
     for kind, wanted, has in (
-        ("residency", needs.residency, route.settings.residency),
-        ("compliance", needs.compliance, route.settings.compliance),
+        ("residency", needs.residency, route.residency),
+        ("compliance", needs.compliance, route.compliance),
     ):
         missing = sorted(set(wanted) - set(has))
         if missing:
-            return Refusal(route.name, Why.NEVER, f"lacks {kind} {', '.join(missing)}")
-    without = lacks(route.settings.provider, needs.features)
-    if without:
-        return Refusal(route.name, Why.NEVER, f"its wire has no {', '.join(without)}")
+            return f"lacks {kind} {', '.join(missing)}"
+    without = lacks(route.provider, needs.features)
+    return f"its wire has no {', '.join(without)}" if without else ""
+
+
+def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | None:
+    """The first reason why the route does not take the job now, the lasting ones first."""
+    if unfit := misfit(needs, route.settings, route.wire_model):
+        return Refusal(route.name, Why.NEVER, unfit)
     if needs.doubted_by == route.settings.provider:
         return Refusal(route.name, Why.NEVER, "its provider refused the request")
     if route.name in needs.tried:

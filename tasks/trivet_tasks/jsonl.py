@@ -62,6 +62,7 @@ def check_file(
     now: float | None = None,
     max_problems: int = 20,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
+    each: Callable[[JobSpec], None] | None = None,
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
 
@@ -73,6 +74,7 @@ def check_file(
         now: the moment of the submit, seconds since the epoch; None: now.
         max_problems: how many problems are kept; all are counted.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
+        each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
 
     Raises:
         InvalidRequest: the file cannot be read, has no request, or has a bad line and `skip_bad` is False. The message
@@ -93,7 +95,9 @@ def check_file(
                     problems.append(found)
             else:
                 rows += 1
-        repeated = lines.repeated
+                if each is not None and lines.repeated == repeated:
+                    each(found)
+                repeated = lines.repeated
         _same(path, status, os.fstat(file.fileno()))
     if bad and not skip_bad:
         raise _refused(path, problems, bad)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib.metadata import version
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import Provider
 from trivet_tasks.price_list import find_listing
@@ -47,6 +47,24 @@ class Priced:
     """Why it is unpriced or estimated, for people."""
 
 
+class TokenPrices(NamedTuple):
+    """What one token costs, in USD, exact, in calls whose prompt has more than `above` tokens."""
+
+    above: int
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+
+
+class Tariff(NamedTuple):
+    """What tokens of a model cost on a wire on one day."""
+
+    tiers: tuple[TokenPrices, ...]
+    """Longest prompts first, the last for all that are shorter; empty = unpriced, which is not the same as free."""
+    note: str = ""
+    """Why it is unpriced, or an estimate, for people."""
+
+
 class PriceBook:
     """Prices calls. Make one per process: it loads genai-prices (0.2 s) at the first call and keeps what it looked up.
 
@@ -74,7 +92,7 @@ class PriceBook:
         regional price, and marked estimated. `region` is the route's; it matters on Vertex. `at` decides the day (UTC;
         naive times are UTC), `usage` the tier, speed and inference geography. What no list knows has `cost_usd=None`.
         """
-        day = at.date() if at.tzinfo is None or at.tzinfo is UTC else at.astimezone(UTC).date()
+        day = _day(at)
         batch = processing == "batch" or usage.service_tier == "batch"
         fast, us_only = usage.speed == "fast", usage.inference_geo == "us"
         key = (provider, model, wire_model, region, day, batch, fast, us_only)
@@ -129,6 +147,24 @@ class PriceBook:
         """What a call of this size would cost in USD, nothing cached; None = unpriced. `at` is now unless given."""
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         return self.price(provider, model, wire_model, region, at or datetime.now(UTC), usage).cost_usd
+
+    def tariff(self, provider: Provider, model: str, wire_model: str, region: str | None, at: datetime) -> Tariff:
+        """What tokens cost in plain calls, for reckoning ahead. See `price` for the arguments."""
+        rates = _look_up(provider, model, wire_model, region, _day(at), batch=False, fast=False, us_only=False)
+        return Tariff(
+            tuple(
+                TokenPrices(
+                    tier.above,
+                    *(Decimal(f"{units}E-{tier.decimals}") for units in (tier.input, tier.output, tier.cache_read)),
+                )
+                for tier in rates.tiers
+            ),
+            "; ".join(rates.notes),
+        )
+
+
+def _day(at: datetime) -> date:
+    return at.date() if at.tzinfo is None or at.tzinfo is UTC else at.astimezone(UTC).date()
 
 
 def _look_up(

@@ -106,6 +106,15 @@ def parse_requests(
         yield parse_request(request, settings=settings, defaults=defaults, now=moment, where=f"request {index}")
 
 
+def model_id(name: str, settings: Settings) -> str:
+    """The first-party id of a model by any name that a request may have for it.
+
+    Raises:
+        InvalidRequest: neither the table of models nor a route knows it.
+    """
+    return _model(name, settings)[0]
+
+
 def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[str, object], now: float) -> JobSpec:
     given = _merged(request, defaults)
     model_id, model = _model(given.get("model"), settings)

@@ -1,11 +1,12 @@
 """The settings of one route: where it leads, what it may be used for, and what the account behind it allows."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from trivet_tasks.catalog import Provider
 from trivet_tasks.secret_refs import SecretRef
@@ -40,6 +41,30 @@ class LimitGroup(BaseModel):
         return f"{whole[: NAME_CHARS - 9]}~{blake2b(whole.encode(), digest_size=4).hexdigest()}"
 
 
+def _digits(amount: Decimal) -> str:
+    """The shortest text of an amount, the same however it was written: definitions are compared."""
+    return f"{amount.normalize():f}"
+
+
+UsdAmount: TypeAlias = Annotated[
+    Decimal, Field(ge=0, max_digits=15), PlainSerializer(_digits, return_type=str, when_used="json")
+]
+"""USD, exact: TOML's floats hold 15 digits; a text such as "0.00002" is taken, too."""
+
+
+class RouteCosts(BaseModel):
+    """What using a route costs beside the provider's tokens: `[routes.NAME.costs]`. All in USD."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per_request_usd: UsdAmount = Decimal(0)
+    """For each call, e.g. of a gateway or an audit log."""
+    per_gb_out_usd: UsdAmount = Decimal(0)
+    """For each 10^9 bytes of request bodies sent, e.g. through a VPC endpoint or a NAT gateway."""
+    per_month_usd: UsdAmount = Decimal(0)
+    """Fixed, however much it is used, e.g. for the endpoint itself."""
+
+
 def _secret_ref(value: object) -> object:
     if isinstance(value, str):
         return SecretRef.parse(value) if value else None
@@ -71,6 +96,8 @@ class RouteSettings(BaseModel):
     residency: tuple[str, ...] = ()
     compliance: tuple[str, ...] = ()
     stream: bool = False
+    costs: RouteCosts = RouteCosts()
+    """Hidden costs, for `trivet plan`. No call is booked with them."""
 
     @model_validator(mode="after")
     def _groups_apart(self) -> "RouteSettings":
@@ -88,5 +115,9 @@ class RouteSettings(BaseModel):
         return None
 
     def definition(self) -> dict[str, Any]:
-        """The route as other processes may see it: JSON-ready, without a secret or a reference to one."""
-        return self.model_dump(mode="json", exclude={"api_key"})
+        """The route as other processes may see it: JSON-ready, without a secret or a reference to one.
+
+        Costs are left out where none is declared: processes of an older Trivet know the same definition then.
+        """
+        without = {"api_key"} if self.costs != RouteCosts() else {"api_key", "costs"}
+        return self.model_dump(mode="json", exclude=without)

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trivet_tasks.broker_address import celery_url, redis_url
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.route_settings import LimitGroup, RouteSettings
+from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.urls import absolute_sqlite_url
 
 CONFIG_VARIABLE = "TRIVET_CONFIG"
@@ -318,6 +318,8 @@ def _keys_at(loc: list[str]) -> list[str]:
         return list(Settings.model_fields)
     if loc[0] == "routes" and "limits" in loc[2:]:
         return list(LimitGroup.model_fields)
+    if loc[0] == "routes" and "costs" in loc[2:]:
+        return list(RouteCosts.model_fields)
     if loc[0] in tables:
         return list(tables[loc[0]].model_fields)
     section = Settings.model_fields.get(loc[0])

@@ -233,6 +233,16 @@ def test_show_prints_the_effective_settings_that_load_again(folder: Path) -> Non
     )
 
 
+def test_show_has_the_hidden_costs_of_a_route_and_loads_again(folder: Path) -> None:
+    costs = "costs = { per_request_usd = 0.00002, per_month_usd = 21.90 }"
+    (folder / CONFIG_NAME).write_text(f'[routes.one]\nprovider = "anthropic"\n{costs}\n', encoding="utf-8")
+    before = load_settings()
+    shown = trivet("config", "show").stdout
+    assert '"per_request_usd" = "0.00002"' in shown
+    (folder / CONFIG_NAME).write_text(shown, encoding="utf-8")
+    assert load_settings().routes == before.routes
+
+
 def test_show_as_json_has_references_and_masked_passwords(folder: Path) -> None:
     (folder / CONFIG_NAME).write_text(
         '[routes.one]\nprovider = "anthropic"\napi_key = "env:MY_KEY"\n', encoding="utf-8"

@@ -56,6 +56,14 @@ def test_rows_come_in_their_order(file: Path) -> None:
     assert {job.deadline_at for job in jobs} == {NOW + 60}
 
 
+def test_each_job_is_handed_on_once_as_it_is_checked(file: Path) -> None:
+    write(file, row(key="a"), row("Other"), row(key="a"), b"{}\n", row(key="b"), row(key="b"))
+    given: list[str | None] = []
+    found = check(file, skip_bad=True, each=lambda job: given.append(job.key))
+    assert given == ["a", None, "b"]
+    assert (found.rows, found.repeated, found.bad) == (5, 2, 1)
+
+
 def test_the_broken_line_is_named(file: Path) -> None:
     lines = [row() for _ in range(1_000)]
     lines[730] = b'{"messages": []}\n'

@@ -425,3 +425,24 @@ def test_every_rule_names_its_source_and_day() -> None:
         assert rule.source
         assert rule.since <= rule.checked
         assert 0 < rule.factor < 10
+
+
+# --- prices of tokens, for reckoning ahead
+
+
+@settings(deadline=None)
+@given(st.sampled_from(LISTED), st.integers(0, 300_000), st.integers(0, 10_000), st.integers(0, 300_000))
+def test_a_tariff_says_what_a_call_is_priced_by(wire: Wire, fresh: int, answer: int, read: int) -> None:
+    provider, model, name, region = wire
+    tariff = BOOK.tariff(provider, model, name, region, NOW)
+    tier = next(one for one in tariff.tiers if fresh + read > one.above)
+    usage = Usage(input_tokens=fresh, output_tokens=answer, cache_read_tokens=read)
+    with localcontext(prec=60):
+        by_tariff = fresh * tier.input + answer * tier.output + read * tier.cache_read
+    assert by_tariff == cost(BOOK.price(provider, model, name, region, NOW, usage))
+
+
+def test_a_tariff_without_a_price_says_why() -> None:
+    tariff = BOOK.tariff("anthropic", "claude-mythos-preview", "claude-mythos-preview", None, NOW)
+    assert tariff.tiers == ()
+    assert "no list has a price" in tariff.note

@@ -2,6 +2,7 @@
 
 import json
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from trivet_scheduler.permits import Quota
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.route_settings import LimitGroup
+from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.settings import Settings, load_settings
 
 
@@ -248,6 +249,52 @@ def test_a_mistake_in_a_group_names_its_key(folder: Path, words: str, place: str
 def test_an_unknown_key_of_a_group_is_compared_with_those_of_groups(folder: Path) -> None:
     write(folder, "[routes.r]\nprovider = 'bedrock'\n[[routes.r.limits]]\nmodels = ['a']\nregoin = 'x'")
     assert refused().endswith("[routes.r.limits.0] regoin: unknown key."), "a group has no region"
+
+
+# hidden costs
+
+COSTS = "[routes.r]\nprovider = 'anthropic'\n[routes.r.costs]\n"
+
+
+def test_costs_are_exact_however_they_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, COSTS + "per_request_usd = 0.0000002\nper_gb_out_usd = '0.10'\nper_month_usd = 1_200")
+    monkeypatch.setenv("TRIVET_ROUTES__OTHER__PROVIDER", "anthropic")
+    monkeypatch.setenv("TRIVET_ROUTES__OTHER__COSTS__PER_REQUEST_USD", "0.1")
+    routes = load_settings().routes
+    assert routes["r"].costs == RouteCosts(
+        per_request_usd=Decimal("0.0000002"), per_gb_out_usd=Decimal("0.1"), per_month_usd=Decimal(1200)
+    )
+    assert routes["other"].costs == RouteCosts(per_request_usd=Decimal("0.1"))
+
+
+def test_costs_are_part_of_a_definition_only_where_some_are_declared(folder: Path) -> None:
+    write(folder, COSTS + "per_request_usd = 0.0000002\nper_gb_out_usd = '0.10'")
+    route = load_settings().routes["r"]
+    assert route.definition()["costs"] == {
+        "per_request_usd": "0.0000002", "per_gb_out_usd": "0.1", "per_month_usd": "0",
+    }  # fmt: skip
+    assert RouteSettings.model_validate(route.definition()) == route
+    write(folder, COSTS)
+    assert "costs" not in load_settings().routes["r"].definition(), "an older process knows the same definition"
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "says"),
+    [
+        ("per_requests_usd = 1", "[routes.r.costs] per_requests_usd", "unknown key. Did you mean per_request_usd?"),
+        ("regoin = 1", "[routes.r.costs] regoin", "unknown key."),
+        ("per_month_usd = -1", "[routes.r.costs] per_month_usd", "greater than"),
+        ("per_month_usd = nan", "[routes.r.costs] per_month_usd", "finite"),
+        ("per_month_usd = true", "[routes.r.costs] per_month_usd", "decimal"),
+        ("per_gb_out_usd = 0.12345678901234567", "[routes.r.costs] per_gb_out_usd", "15 digits"),
+    ],
+)
+def test_a_mistake_in_costs_names_file_and_key(folder: Path, words: str, place: str, says: str) -> None:
+    path = write(folder, COSTS + words)
+    said = refused()
+    assert said.startswith(f"{path}: {place}: ")
+    assert says.lower() in said.lower()
+    assert said.count("Did you mean") == says.count("Did you mean")
 
 
 # health

@@ -31,5 +31,19 @@ def root(
 
 
 # in the order of the help text
-for _module in ("demo", "up", "parts", "flower", "submit", "bulk", "batch", "job", "routes", "costs", "config", "db"):
+for _module in (
+    "demo",
+    "up",
+    "parts",
+    "flower",
+    "submit",
+    "bulk",
+    "batch",
+    "job",
+    "routes",
+    "costs",
+    "plan",
+    "config",
+    "db",
+):
     importlib.import_module(f"trivet.cli.{_module}").register(app)

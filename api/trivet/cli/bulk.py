@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +65,7 @@ def bulk(
     given = {"latency": latency, "model": model, "max_tokens": max_tokens, "tags": read_tags(tag)}
     defaults = {key: value for key, value in given.items() if value is not None}
     with context.client() as client:
-        check = _checked(file, client.settings, defaults, skip_bad=skip_bad)
+        check = checked(file, client.settings, defaults, skip_bad=skip_bad)
         for problem in check.problems:
             print_error(f"left out: {file}, {problem}")
         if check.bad > len(check.problems):
@@ -79,8 +79,15 @@ def bulk(
         raise typer.Exit(1)
 
 
-def _checked(file: Path, settings: "Settings", defaults: dict[str, Any], *, skip_bad: bool) -> "FileCheck":
-    """The file checked whole; where lines lack what an option could give, the error says so."""
+def checked(
+    file: Path,
+    settings: "Settings",
+    defaults: dict[str, Any],
+    *,
+    skip_bad: bool,
+    each: "Callable[[JobSpec], None] | None" = None,
+) -> "FileCheck":
+    """The file checked whole; where lines lack what an option could give, the error says so. See `check_file`."""
     from trivet_tasks.errors import InvalidRequest
     from trivet_tasks.jsonl import check_file
 
@@ -90,7 +97,7 @@ def _checked(file: Path, settings: "Settings", defaults: dict[str, Any], *, skip
             def tell(rows: int, share: float) -> None:
                 advance(rows, about=round(rows / share))
 
-            check = check_file(file, settings, defaults, skip_bad=skip_bad, tell=tell)
+            check = check_file(file, settings, defaults, skip_bad=skip_bad, tell=tell, each=each)
             tell(check.rows, 1.0)
             return check
     except InvalidRequest as error:

@@ -1,0 +1,201 @@
+"""A plan as tables: what scenarios cost and how long they take, prices, hidden costs, and what was assumed."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.text import Text
+
+from trivet.cli import context
+from trivet.cli.tables import Column, print_line, print_table, print_whole, room, said_lines, table_lines
+from trivet.planning.charges import Charged, Per
+from trivet.planning.exact import digits
+from trivet.planning.outlook import Obstacle, Outlook
+
+if TYPE_CHECKING:
+    from trivet.cli.plan import Planned
+    from trivet.planning.outlook import Terms
+    from trivet.planning.timing import Bound
+
+DAY_S = 86_400
+SPARED = {"DAY MAX": 2, "INPUT": 1, "OUTPUT": 1}
+"""Left out of a terminal that is narrower still, the highest first; the sums stay."""
+HEADINGS = {Per.CALL: "PER CALL", Per.GB_OUT: "DATA OUT", Per.MONTH: "FIXED"}
+
+
+class _Row(NamedTuple):
+    name: str
+    expected: Outlook
+    at_most: Outlook | None
+
+
+class _Field(NamedTuple):
+    """A column and its cells, one for each row."""
+
+    column: Column
+    cells: list[str | Text]
+
+
+def print_plan(planned: "Sequence[Planned]", terms: "Terms", assumptions: Sequence[str]) -> None:
+    """Print it. Where all columns have no room, cost and time stand below one another, and hidden costs in one column."""
+    rows = [_Row(one.scenario.name, one.expected, one.at_most) for one in planned if isinstance(one.expected, Outlook)]
+    names = _Field(Column("SCENARIO", cut=True), [row.name for row in rows])
+    kinds = [per for per in Per if any(one.charge.per is per for row in rows for one in row.expected.charged)]
+    time = _time(rows)
+    layouts = (
+        [[names, *_cost(rows, kinds, apart=True), *time]],
+        [[names, *_cost(rows, kinds, apart=True)], [names, *time]],
+        [[names, *_cost(rows, kinds, apart=False)], [names, *time]],
+    )
+    for number, fields in enumerate(next((one for one in layouts if all(map(_fits, one))), layouts[-1])):
+        if number:
+            print_line("")
+        print_table([field.column for field in fields], _turned(fields))
+    _print_below(planned, rows, terms)
+    print_line("")
+    print_line("Assumed", style="bold")
+    for line in assumptions:
+        _print_item(line)
+
+
+def _fits(fields: Sequence[_Field]) -> bool:
+    wide = room()
+    if wide is None:
+        return True
+    lines = table_lines([field.column for field in fields], _turned(fields), room=None)
+    return max(line.cell_len for line in lines) <= wide
+
+
+def _turned(fields: Sequence[_Field]) -> list[tuple[str | Text, ...]]:
+    return list(zip(*(field.cells for field in fields), strict=True))
+
+
+def _cost(rows: Sequence[_Row], kinds: Sequence[Per], *, apart: bool) -> list[_Field]:
+    calls = [row.expected.calls for row in rows]
+    groups = {HEADINGS[per]: (per,) for per in kinds} if apart or len(kinds) < 2 else {"HIDDEN": tuple(kinds)}
+    hidden = [(heading, [_hidden(row.expected, group) for row in rows]) for heading, group in groups.items()]
+    amounts = [
+        ("INPUT", [row.expected.input_usd for row in rows]),
+        ("OUTPUT", [row.expected.output_usd for row in rows]),
+        *hidden,
+        ("DAY", [row.expected.day_usd for row in rows]),
+        ("MONTH", [row.expected.month_usd for row in rows]),
+    ]
+    if any(row.at_most for row in rows):
+        most = [row.at_most or row.expected for row in rows]
+        amounts += [("DAY MAX", [one.day_usd for one in most]), ("MONTH MAX", [one.month_usd for one in most])]
+    return [
+        _Field(Column("CALLS", right=True), ["?" if some is None else f"{some:,.0f}" for some in calls]),
+        *(
+            _Field(Column(heading, right=True, spare=SPARED.get(heading, 0)), list(_dollars(column)))
+            for heading, column in amounts
+        ),
+    ]
+
+
+def _hidden(outlook: Outlook, kinds: Sequence[Per]) -> Decimal:
+    return sum((one.day_usd for one in outlook.charged if one.charge.per in kinds), Decimal(0))
+
+
+def _dollars(column: Sequence[Decimal]) -> Iterable[str]:
+    """With as many decimals as the smallest amount of the column needs, so that they stand under one another."""
+    least = min((amount for amount in column if amount), default=Decimal(1))
+    places = 2 if least >= Decimal("0.01") else 4 if least >= Decimal("0.0001") else 6
+    return (f"${amount:,.{places}f}" if amount else "–" for amount in column)
+
+
+def _price(amount: Decimal) -> str:
+    """All its decimals, two at least."""
+    return f"${amount:,.2f}" if amount == amount.quantize(Decimal("0.01")) else f"${digits(amount)}"
+
+
+def _time(rows: Sequence[_Row]) -> list[_Field]:
+    fields = [_Field(Column("TIME", right=True), [_span(row.expected.bound) for row in rows])]
+    if any(row.at_most for row in rows):
+        fields.append(
+            _Field(Column("TIME MAX", right=True), [_span((row.at_most or row.expected).bound) for row in rows])
+        )
+    fields.append(_Field(Column("WHAT BINDS"), [_binding(row.expected.bound) for row in rows]))
+    where = [row.expected.bound.route if row.expected.bound else "" for row in rows]
+    if where != [row.name for row in rows]:
+        fields.append(_Field(Column("ON", cut=True), list(where)))
+    return fields
+
+
+def _span(bound: "Bound | None") -> Text:
+    if bound is None:
+        return Text("?")
+    return Text(context.seconds(float(bound.seconds)), style="yellow" if bound.seconds > DAY_S else "")
+
+
+def _binding(bound: "Bound | None") -> str:
+    if bound is None:
+        return "no limit is known"
+    if bound.limit == "one call":
+        return "the length of one call"
+    return f"{bound.figure:,.0f} {bound.limit}{'' if bound.limit == 'calls in flight' else '/min'}"
+
+
+def _print_below(planned: "Sequence[Planned]", rows: Sequence[_Row], terms: "Terms") -> None:
+    print_line(f"USD and time for one day; MONTH is {digits(terms.days)} days.", style="dim")
+    for row in rows:
+        if row.expected.bound is not None and row.expected.bound.seconds > DAY_S:
+            print_line(f"{row.name}: a day's work takes more than a day, so it would never be done.", style="yellow")
+    for one in planned:
+        if isinstance(one.expected, Obstacle):
+            print_line(f"{one.scenario.name}: not possible. {one.expected.text}.", style="yellow")
+    for one in planned:
+        if len(one.scenario.shares) > 1:
+            print_line(f"{one.scenario.name}: {one.scenario.text}.", style="dim")
+    _print_prices(rows)
+    _print_hidden(rows)
+
+
+def _print_prices(rows: Sequence[_Row]) -> None:
+    prices = {
+        (part.route, part.load.needs.model, part.prices.above): part.prices
+        for row in rows
+        for part in row.expected.parts
+    }
+    long = any(above >= 0 for _, _, above in prices)
+    print_line("")
+    print_table(
+        [
+            Column("PRICE ON", cut=True), Column("MODEL", cut=True), Column("INPUT", right=True), Column("OUTPUT", right=True),
+            *([Column("PROMPTS ABOVE", right=True)] if long else ()),
+        ],
+        [
+            [
+                route, model, _price(price.input * 10**6), _price(price.output * 10**6),
+                *([f"{above:,}" if above >= 0 else ""] if long else ()),
+            ]
+            for (route, model, above), price in sorted(prices.items())
+        ],
+    )  # fmt: skip
+    print_line("USD a million tokens.", style="dim")
+
+
+def _print_hidden(rows: Sequence[_Row]) -> None:
+    """Each hidden cost once, with what it is in each scenario that has it."""
+    charges: dict[object, list[tuple[str, Charged]]] = {}
+    for row in rows:
+        for one in row.expected.charged:
+            charges.setdefault(one.charge, []).append((row.name, one))
+    if not charges:
+        return
+    print_line("")
+    print_line("Hidden costs, a day", style="bold")
+    for found in charges.values():
+        charge = found[0][1].charge
+        where = f" of {charge.route}" if charge.route else ""
+        units = "" if charge.units == 1 else f"{charge.units:,.0f} "
+        per = {Per.CALL: "calls" if units else "call", Per.GB_OUT: "GB", Per.MONTH: "months" if units else "month"}
+        amounts = list(_dollars([one.day_usd for _, one in found]))
+        each = ", ".join(f"{name} {amount}" for (name, _), amount in zip(found, amounts, strict=True))
+        total = amounts[0] if len(set(amounts)) == 1 else each
+        _print_item(f"{charge.name}{where}, {_price(charge.usd)} per {units}{per[charge.per]}: {total}")
+
+
+def _print_item(line: str) -> None:
+    for part in said_lines(Text(f"- {line}"), hang=2, room=room()):
+        print_whole(part)
