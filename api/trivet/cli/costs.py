@@ -33,13 +33,13 @@ def costs(
 ) -> None:
     """What calls cost since a time. Calls in flight or without a known end are estimated, apart."""
     from trivet.cli.spans import since as moment_of
-    from trivet_tasks.store.costs import summed
+    from trivet_tasks.store.costs import Span, summed
 
     names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
     start = moment_of(since, time.time())
     with context.client() as client, client._connections.store.read() as connection:
-        rows = summed(connection, names, start) if names else []
-        (total,) = summed(connection, [], start)
+        rows = summed(connection, names, Span(start)) if names else []
+        (total,) = summed(connection, [], Span(start))
     if "day" in names:
         rows.sort(key=lambda row: row.group[names.index("day")])
     if as_json:

@@ -21,7 +21,7 @@ _COSTS = (
     text(
         """
     SELECT job_id, sum(cost_usd) AS cost,
-           sum(CASE WHEN cost_usd IS NULL AND outcome = 'succeeded' THEN 1 ELSE 0 END) AS unpriced
+           sum(CASE WHEN cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced
       FROM attempts WHERE job_id IN :ids AND (NOT estimated OR outcome = 'succeeded') GROUP BY job_id
     """
     )
