@@ -49,7 +49,7 @@ class Unpriced(NamedTuple):
 
 
 def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True) -> list[CostRow]:
-    """Costs of all calls of a span, grouped, dearest first.
+    """Costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
 
     Args:
         by: names of `GROUPINGS`, or `tag:NAME`; a call without such a thing is in the group with an empty text.
@@ -71,14 +71,14 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
                coalesce(sum(a.output_tokens), 0) AS output_tokens,
                sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) AS cost,
                sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END) AS estimated,
-               sum(CASE WHEN a.price_terms LIKE :noted THEN a.cost_usd ELSE 0 END) AS likened,
+               sum(CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END) AS likened,
                coalesce(sum(CASE WHEN a.cost_usd IS NULL THEN 1 ELSE 0 END), 0) AS unpriced
           FROM attempts a
           JOIN jobs j ON j.id = a.job_id
           LEFT JOIN batches b ON b.id = j.batch_id
          WHERE a.started_at >= :since AND a.started_at < :until {"" if probes else "AND a.purpose <> 'probe'"}
         {f"GROUP BY {numbers}" if by else ""}
-         ORDER BY cost DESC NULLS LAST{f", {numbers}" if by else ""}
+         ORDER BY {f"{by.index('day') + 1}, " if "day" in by else ""}cost DESC NULLS LAST{f", {numbers}" if by else ""}
         """
     ).columns(cost=Usd(), estimated=Usd(), likened=Usd())
     parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}
