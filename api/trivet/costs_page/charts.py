@@ -10,7 +10,7 @@ COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a
 """Told apart also by most who see few colours; the last is for what is left over."""
 OTHER = "other"
 _WIDTH, _HEIGHT = 960, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 8, 14, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 24, 14, 30
 _MOST_LABELS = 12
 
 
