@@ -1,19 +1,27 @@
 """Sums of what calls cost."""
 
+from dataclasses import replace
 from decimal import Decimal
 
+import orjson
 import pytest
-from tests.store.world import ESTIMATE, OTHER_ROUTE, ROUTE, WAIT, World, finished, specs
+from tests.store.world import ESTIMATE, MODEL, OTHER_ROUTE, ROUTE, SUCCESS, WAIT, World, finished, spec, specs
 
+from trivet_tasks import price_terms
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import costs
-from trivet_tasks.store.costs import CostRow
+from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store import cost_savings, costs
+from trivet_tasks.store.cost_groups import GROUPINGS
+from trivet_tasks.store.costs import CostRow, Span
+from trivet_tasks.store.steps import End, Finished, Settlement
+from trivet_tasks.store.taking import Worksite, add_attempt
+from trivet_tasks.usage import Usage
 
 
-def _summed(world: World, *by: str, since: float = 0) -> list[CostRow]:
+def _summed(world: World, *by: str, since: float = 0, until: float = 1e12) -> list[CostRow]:
     with world.store.read() as connection:
-        return costs.summed(connection, by, since)
+        return costs.summed(connection, by, Span(since, until))
 
 
 def _work(world: World) -> None:
@@ -58,7 +66,7 @@ def test_groups_whose_calls_have_no_price_come_last(world: World) -> None:
     assert [row.group for row in _summed(world, "route")] == [(OTHER_ROUTE,), (ROUTE,)]
 
 
-@pytest.mark.parametrize("by", list(costs.GROUPINGS))
+@pytest.mark.parametrize("by", [*GROUPINGS, "tag:team"])
 def test_every_grouping_adds_up_to_the_whole(world: World, by: str) -> None:
     _work(world)
     rows = _summed(world, by)
@@ -84,7 +92,7 @@ def test_days_are_utc(world: World) -> None:
 
 
 def test_nothing_costs_nothing(world: World) -> None:
-    assert _summed(world) == [CostRow((), 0, 0, 0, 0, Decimal(0), Decimal(0), 0)]
+    assert _summed(world) == [CostRow((), 0, 0, 0, 0, Decimal(0), Decimal(0), Decimal(0), 0)]
     assert _summed(world, "route") == []
 
 
@@ -92,3 +100,121 @@ def test_an_unknown_grouping_is_an_error_naming_the_known(world: World) -> None:
     with pytest.raises(InvalidRequest, match="'colour'") as caught:
         _summed(world, "colour")
     assert "route" in caught.value.hint
+
+
+def test_a_tag_groups_by_its_value(world: World) -> None:
+    lease = world.lease()
+    odd = 'te"am.$[0]'
+    for number, tags in enumerate(({"team": "red", odd: "x"}, {"team": "red"}, {"team": "blue"}, {"other": "red"}, {})):
+        world.add(*specs(1, tags=tags, key=f"job {number}"))
+        world.end(lease, world.take(lease, world.dispatch()), cost="1")
+    assert {row.group: row.cost_usd for row in _summed(world, "tag:team")} == {("red",): 2, ("blue",): 1, ("",): 2}
+    assert {row.group: row.calls for row in _summed(world, f"tag:{odd}", "route", "tag:team")} == {
+        ("x", ROUTE, "red"): 1,
+        ("", ROUTE, "red"): 1,
+        ("", ROUTE, "blue"): 1,
+        ("", ROUTE, ""): 2,
+    }
+    for name in ("tag", "tag:"):
+        with pytest.raises(InvalidRequest, match="which tag"):
+            _summed(world, name)
+
+
+def test_a_span_has_an_end(world: World) -> None:
+    lease, jobs = world.running(2)
+    world.end(lease, jobs)
+    for at, job in enumerate(jobs):
+        world.sql("UPDATE attempts SET started_at = :at WHERE id = :id", at=1000.0 + at, id=job.attempt_id)
+    assert [row.calls for row in _summed(world, since=1000, until=1001)] == [1]
+    assert [row.calls for row in _summed(world, since=1000, until=1001.5)] == [2]
+
+
+def test_what_no_list_knows_is_counted_and_named(world: World) -> None:
+    lease, jobs = world.running(4)
+    world.finish(
+        finished(jobs[0], lease, outcome=Outcome.SUCCEEDED, cost=None),
+        finished(jobs[1], lease, WAIT, outcome=Outcome.TIMEOUT, cost=None, estimated=True),
+        finished(jobs[2], lease, WAIT, outcome=Outcome.RATE_LIMITED, cost="0"),
+        finished(jobs[3], lease, cost="0.5"),
+    )
+    assert [(row.unpriced, row.cost_usd) for row in _summed(world)] == [(2, Decimal("0.5"))]
+    with world.store.read() as connection:
+        assert costs.unpriced(connection, Span()) == [("bedrock", MODEL, f"wire.{MODEL}", 2)]
+        assert costs.unpriced(connection, Span(until=1.0)) == []
+    world.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "by likeness"))
+    assert [row.likened_usd for row in _summed(world)] == [Decimal("0.5")]
+    world.sql("UPDATE attempts SET price_terms = :plain", plain=price_terms.written('{"note":', Usage()))
+    assert [row.likened_usd for row in _summed(world)] == [Decimal(0)]
+
+
+def test_the_role_tells_the_result_from_what_failover_cost(world: World) -> None:
+    late = world.lease()
+    world.add(spec("rescued"))
+    (slept,) = world.take(late, world.dispatch())
+    world.let_die(late)
+    world.rescue()
+    lease = world.lease()
+    (again,) = world.take(lease, world.dispatch())
+    world.end(lease, [again], cost="1")
+    world.finish(finished(slept, late, cost="2"))
+
+    # a realtime call and its rival that both came to an end: the rival was first
+    world.add(spec("raced", latency=Latency.REALTIME))
+    (first,) = world.take(lease, world.dispatch())
+    site = Worksite(lease, OTHER_ROUTE, "vertex", MODEL, MODEL, "realtime")
+    with world.store.write() as connection:
+        assert add_attempt(connection, site, first, "r" * 32, now=1000, estimate=None, purpose="hedge")
+    world.sql("UPDATE attempts SET latency = 'realtime' WHERE job_id = :id", id=first.id)
+    rival = first._replace(attempt_id="r" * 32)
+    world.finish(replace(finished(rival, lease, cost="4"), route=OTHER_ROUTE))
+    world.finish(replace(finished(first, lease, cost="8"), next=None))
+
+    world.add(spec("failed"), spec("lost"), spec("runs"))
+    failed, lost, _ = world.take(lease, world.dispatch())
+    world.finish(finished(failed, lease, End(JobState.FAILED), outcome=Outcome.SERVER_ERROR, cost="16"))
+    world.finish(finished(lost, lease, WAIT, outcome=Outcome.CANCELLED, cost="32", estimated=True))
+    probe = world.take(lease, [world.probe()])
+    world.end(lease, probe, cost="64")
+    roles = {row.group[0]: (row.cost_usd, row.estimated_usd) for row in _summed(world, "role")}
+    assert roles == {
+        "result": (1 + 4, 0),
+        "late": (2 + 8, 0),
+        "failed": (16, 0),
+        "lost": (0, 32),
+        "probe": (64, 0),
+        "": (0, ESTIMATE),
+    }
+    assert [row.cost_usd for row in costs_without_probes(world)] == [1 + 2 + 4 + 8 + 16]
+
+
+def costs_without_probes(world: World) -> list[CostRow]:
+    with world.store.read() as connection:
+        return costs.summed(connection, [], Span(), probes=False)
+
+
+def test_what_prompt_caches_saved_is_exact(world: World) -> None:
+    lease, jobs = world.running(3)
+    listed = orjson.dumps(
+        {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "2.5", "cache_write_1h": "4"}
+    ).decode()
+    for job, usage, factors in zip(
+        jobs, (Usage(5, 5, 1_000, 300, 7), Usage(5, 5, 3), Usage(5, 5)), ('{"regional":"1.1"}', "{}", "{}"), strict=True
+    ):
+        settlement = Settlement(
+            job.attempt_id,
+            Outcome.SUCCEEDED,
+            1,
+            usage=usage,
+            cost_usd=Decimal(1),
+            list_price=listed,
+            multipliers=factors,
+        )
+        world.finish(Finished(job.id, job.take_up, lease, settlement, SUCCESS))
+    world.sql("UPDATE attempts SET started_at = 1795391999")
+    with world.store.read() as connection:
+        (saving,) = cost_savings.cache_savings(connection, Span())
+        assert cost_savings.cache_savings(connection, Span(until=5)) == []
+    # 1,000 x (2 - 0.1) x 1.1 + 3 x (2 - 0.1) = 2095.7; (300 x (2.5 - 2) + 7 x (4 - 2)) x 1.1 = 180.4
+    assert saving == cost_savings.CacheSaving(
+        "2026-11-22", MODEL, 1_003, 307, Decimal("0.0020957"), Decimal("0.0001804")
+    )

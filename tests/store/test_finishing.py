@@ -57,7 +57,7 @@ def test_a_success_is_one_result_and_a_settled_attempt(world: World) -> None:
 def test_a_failure_is_a_result_that_says_why(world: World) -> None:
     lease, (job,) = world.running(1)
     then = End(JobState.FAILED, outcome=Outcome.INVALID, error="messages.0: too long")
-    world.finish(finished(job, lease, then, outcome=Outcome.INVALID, cost=None))
+    world.finish(finished(job, lease, then, outcome=Outcome.INVALID, cost="0"))
     result = _result(world, job.id)
     assert (result.state, result.error_outcome, result.error_message) == ("failed", "invalid", "messages.0: too long")
     assert (result.message, result.cost_usd, result.last_outcome) == (None, Decimal(0), "invalid")
@@ -131,7 +131,7 @@ def test_a_late_result_is_refused_and_its_cost_booked(world: World) -> None:
     assert (attempts[job.attempt_id].outcome, attempts[job.attempt_id].cost_usd) == ("succeeded", Decimal("0.5"))
     assert not attempts[job.attempt_id].estimated
     with world.store.read() as connection:
-        (total,) = costs.summed(connection, [], 0)
+        (total,) = costs.summed(connection, [], costs.Span())
     assert total.cost_usd == Decimal("0.75")
 
 
@@ -209,7 +209,7 @@ def test_costs_add_up_exactly(world: World) -> None:
     assert world.progress("contracts").cost_usd == sum(amounts)
     assert {_result(world, job.id).cost_usd for job in jobs} == set(amounts)
     with world.store.read() as connection:
-        (row,) = costs.summed(connection, ["batch"], 0)
+        (row,) = costs.summed(connection, ["batch"], costs.Span())
     assert (row.group, row.cost_usd) == (("contracts",), sum(amounts))
     assert batch.id
 
@@ -368,7 +368,7 @@ def test_settling_keeps_every_kind_of_token(world: World) -> None:
     usage = Usage(1, 2, 3, 4, 5)
     settlement = Settlement(
         job.attempt_id, Outcome.SUCCEEDED, 1.25, usage=usage, cost_usd=Decimal("1.5"), list_price='{"input": "3"}',
-        multipliers='{"region": "1.1"}', price_version="2026-11",
+        multipliers='{"region": "1.1"}', price_version="2026-11", price_terms='{"region":"eu"}',
     )  # fmt: skip
     world.finish(Finished(job.id, 1, lease, settlement, SUCCESS))
     (row,) = world.sql("SELECT * FROM attempts")
@@ -380,6 +380,7 @@ def test_settling_keeps_every_kind_of_token(world: World) -> None:
         usage.cache_write_1h_tokens,
     )
     assert (row.list_price, row.multipliers, row.price_version) == ('{"input": "3"}', '{"region": "1.1"}', "2026-11")
+    assert row.price_terms == '{"region":"eu"}'
 
 
 def test_a_cause_that_a_provider_chose_fits_its_column(world: World) -> None:

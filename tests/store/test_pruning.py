@@ -14,6 +14,7 @@ from tests.store.world import SUCCESS, InThread, World, finished, go_on, spec, s
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.store import costs, dispatching, health, pruning, results, walking
+from trivet_tasks.store.cost_groups import GROUPINGS
 from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS
 from trivet_tasks.store.pruning import Terms
 from trivet_tasks.store.retrying import retry_job
@@ -84,7 +85,7 @@ def look(world: World, job_id: str) -> results.JobRow:
 
 def all_costs(world: World) -> list[list[costs.CostRow]]:
     with world.store.read() as connection:
-        return [costs.summed(connection, [name], 0.0) for name in costs.GROUPINGS]
+        return [costs.summed(connection, [name], costs.Span()) for name in GROUPINGS]
 
 
 def test_bodies_and_results_of_old_jobs_go_and_the_ledger_stays(world: World) -> None:

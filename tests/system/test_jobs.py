@@ -68,7 +68,7 @@ def test_the_ledger_has_one_row_per_call_and_sums_to_the_results(system: Running
     calls = system.simulator.calls()[before:]
     assert Counter(row.id for row in rows) == Counter(call.attempt for call in calls)
     with system.client._connections.store.read() as connection:
-        [total] = [row for row in costs.summed(connection, ["batch"], started) if row.group == (name,)]
+        [total] = [row for row in costs.summed(connection, ["batch"], costs.Span(started)) if row.group == (name,)]
     assert total.cost_usd == sum((row.cost_usd or Decimal(0) for row in rows), Decimal(0))
     assert (total.calls, total.jobs, total.unpriced) == (60, 60, 0)
 

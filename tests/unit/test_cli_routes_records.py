@@ -90,7 +90,7 @@ def test_a_probe_is_nobodys_job_and_its_cost_is_known(store: Store) -> None:
         assert results.recent_jobs(connection, state="dispatched", batch_id=None, limit=5) == []
         assert results.jobs_by_id(connection, [probe.id])[probe.id].probe
         assert [call.purpose for call in results.attempts_of(connection, [probe.id])[probe.id]] == ["probe"]
-        (row,) = costs.summed(connection, ["purpose"], 0)
+        (row,) = costs.summed(connection, ["purpose"], costs.Span())
     assert (row.group, row.calls, row.jobs, str(row.cost_usd)) == (("probe",), 1, 0, "0.000028000000")
     with store.write() as connection:  # a worker without a permit gives it back
         connection.execute(text("UPDATE jobs SET state = 'waiting'"))

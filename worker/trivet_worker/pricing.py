@@ -1,16 +1,20 @@
 """Prices on calls: the most one may cost before it is made, and what it did cost after."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import orjson
 
+from trivet_tasks import price_terms
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import PriceBook, Priced
+from trivet_tasks.prices import PriceBook
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.steps import Settlement
 from trivet_tasks.store.taking import Worksite
+from trivet_tasks.usage import Usage
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Flight
 
@@ -39,41 +43,35 @@ class Pricing:
 
     def settled(self, flight: Flight, answer: Answer, latency_s: float) -> Settlement:
         """What a good call cost."""
-        priced = self._price(flight, answer)
-        return Settlement(
-            attempt_id=flight.job.attempt_id,
-            outcome=Outcome.SUCCEEDED,
-            latency_s=latency_s,
-            status=200,
-            request_id=answer.request_id,
-            usage=answer.usage,
-            cost_usd=priced.cost_usd,
-            estimated=priced.estimated,
-            list_price=self._text(priced.list_price),
-            multipliers=self._text(priced.multipliers),
-            price_version=priced.version,
+        return self._by_usage(
+            flight,
+            answer.usage,
+            Settlement(
+                attempt_id=flight.job.attempt_id,
+                outcome=Outcome.SUCCEEDED,
+                latency_s=latency_s,
+                status=200,
+                request_id=answer.request_id,
+            ),
         )
 
     def failed(self, flight: Flight, failure: Failure, latency_s: float, *, called: bool) -> Settlement:
         """What a failed call cost: nothing, what its usage says, or, where its fate is not known, at most the estimate."""
-        cost, estimated, version = Decimal(0), False, self._book.version
-        if failure.usage is not None:
-            priced = self._price(flight, failure)
-            cost, estimated, version = priced.cost_usd or Decimal(0), priced.estimated, priced.version
-        elif called and failure.outcome in _FATE_UNKNOWN:
-            cost, estimated = self.most_of(flight) or Decimal(0), True
-        return Settlement(
+        settlement = Settlement(
             attempt_id=flight.job.attempt_id,
             outcome=failure.outcome,
             latency_s=latency_s,
             status=failure.status,
             request_id=failure.request_id,
             message=failure.message,
-            usage=failure.usage,
-            cost_usd=cost,
-            estimated=estimated,
-            price_version=version,
+            cost_usd=Decimal(0),
+            price_version=self._book.version,
         )
+        if failure.usage is not None:
+            return self._by_usage(flight, failure.usage, settlement)
+        if called and failure.outcome in _FATE_UNKNOWN:
+            return replace(settlement, cost_usd=self.most_of(flight), estimated=True)
+        return settlement
 
     def most_of(self, flight: Flight) -> Decimal | None:
         """The most this call may cost in USD."""
@@ -88,9 +86,17 @@ class Pricing:
             known = self._texts[id(prices)] = prices, orjson.dumps(dict(prices)).decode()
         return known[1]
 
-    def _price(self, flight: Flight, result: Answer | Failure) -> Priced:
-        site = flight.site
-        assert result.usage is not None
-        return self._book.price(
-            flight.route.provider, site.model, site.wire_model, flight.route.region, datetime.now(UTC), result.usage
+    def _by_usage(self, flight: Flight, usage: Usage, settlement: Settlement) -> Settlement:
+        """With the price of what the provider says was used, of the day on which the call began; None = unpriced."""
+        site, region = flight.site, flight.route.region
+        began = datetime.fromtimestamp(time.time() - (time.monotonic() - flight.born_at), UTC)
+        priced = self._book.price(flight.route.provider, site.model, site.wire_model, region, began, usage)
+        return replace(
+            settlement,
+            usage=usage,
+            cost_usd=priced.cost_usd,
+            list_price=self._text(priced.list_price),
+            multipliers=self._text(priced.multipliers),
+            price_version=priced.version,
+            price_terms=price_terms.written(region, usage, priced.note),
         )

@@ -207,13 +207,8 @@ class Recorder:
             return self._write([finished])
         except DBAPIError as error:
             log.error("job %s could not be recorded: %s", finished.job_id, _kind(error))
-            settlement = Settlement(
-                attempt_id=finished.settlement.attempt_id,
-                outcome=finished.settlement.outcome,
-                latency_s=finished.settlement.latency_s,
-                usage=finished.settlement.usage,
-                cost_usd=finished.settlement.cost_usd,
-            )
+            # without the provider's words, which may be what the database refuses
+            settlement = replace(finished.settlement, request_id=None, message=None)
             end = End(
                 JobState.FAILED, outcome=Outcome.INCOMPLETE, error=f"the database refused the answer: {_kind(error)}"
             )

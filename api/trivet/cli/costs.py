@@ -1,113 +1,138 @@
-"""`trivet costs`: what it cost."""
+"""`trivet costs`: what it cost. How it is written is in modules of its own, and so is `costs reprice`."""
 
-import time
-from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import context, costs_reprice
 
 if TYPE_CHECKING:
-    from trivet_tasks.store.costs import CostRow
+    from sqlalchemy import Connection
+
+    from trivet_tasks.store.costs import Span
 
 DEFAULT_SINCE = "30d"
+STANDARD_OUTPUT = "-"
+
+app = typer.Typer()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(costs)
+def register(parent: typer.Typer) -> None:
+    """Add the commands."""
+    costs_reprice.register(app)
+    parent.add_typer(app, name="costs")
 
 
+@app.callback(invoke_without_command=True)
 def costs(
+    asked: typer.Context,
     by: Annotated[
         str,
         typer.Option(
-            help="One or several, by comma: route, model, provider, class, batch, tenant, day, outcome, purpose (job, probe, hedge)."
+            help="One or several, by comma: route, model, provider, class, batch, tenant, tag:NAME, day, outcome, "
+            "purpose (job, probe, hedge), role (result, or why the call was made in vain)."
         ),
     ] = "route",
     since: Annotated[
         str, typer.Option(help="7d, 24h, or a moment in ISO 8601 (UTC where it names no zone).")
     ] = DEFAULT_SINCE,
+    until: Annotated[str | None, typer.Option(help="The end, as for --since; that moment is not in it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")] = False,
+    csv: Annotated[str | None, typer.Option(help="Write CSV to this file; - prints it.", metavar="FILE")] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(help="Write one self-contained page with plots to this file; - prints it.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """What calls cost since a time. Calls in flight or without a known end are estimated, apart."""
-    from trivet.cli.spans import since as moment_of
-    from trivet_tasks.store.costs import summed
-
-    names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
-    start = moment_of(since, time.time())
-    with context.client() as client, client._connections.store.read() as connection:
-        rows = summed(connection, names, start) if names else []
-        (total,) = summed(connection, [], start)
-    if "day" in names:
-        rows.sort(key=lambda row: row.group[names.index("day")])
-    if as_json:
-        found = [{**dict(zip(names, row.group, strict=True)), **_figures(row)} for row in rows]
-        context.print_json({"since": start, "by": names, "rows": found, "total": _figures(total)})
-    else:
-        _print(names, rows, total, start)
-
-
-def _print(names: list[str], rows: "list[CostRow]", total: "CostRow", start: float) -> None:
-    from trivet.cli.tables import Column, print_line, print_table
-
-    if not total.calls:
-        print_line(f"No call was made since {context.moment(start)}.")
+    if asked.invoked_subcommand is not None:
+        sources = map(asked.get_parameter_source, asked.params)
+        if any(source is not None and source.name != "DEFAULT" for source in sources):
+            raise typer.BadParameter("options stand after the sub-command.")
         return
-    digits = _digits(max(total.cost_usd, total.estimated_usd))
-    estimated, unpriced = total.estimated_usd > 0, total.unpriced > 0
+    from trivet_tasks.store.costs import summed, unpriced
 
-    def row(group: list[str], of: "CostRow") -> list[str]:
-        figures = [
-            f"{of.calls:,}",
-            f"{of.jobs:,}",
-            f"{of.input_tokens:,}",
-            f"{of.output_tokens:,}",
-            f"${of.cost_usd:,.{digits}f}",
-        ]
-        if estimated:
-            figures.append(f"${of.estimated_usd:,.{digits}f}")
-        if unpriced:
-            figures.append(f"{of.unpriced:,}")
-        return [*group, *figures]
+    if sum((as_json, csv is not None, html is not None)) > 1:
+        raise typer.BadParameter("--json, --csv and --html do not go together.")
+    names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
+    with context.client() as client, client._connections.store.read() as connection:
+        now = client._connections.store.now(connection)
+        span = span_of(since, until, now)
+        if html is not None:
+            _write(html, _page(connection, names, span, now))
+            return
+        rows = summed(connection, names, span) if names else []
+        (total,) = summed(connection, [], span)
+        without = unpriced(connection, span)
+    if csv is not None:
+        from io import StringIO
 
-    print_table(
-        [
-            *(Column(name.upper(), cut=True) for name in names),
-            Column("CALLS", right=True), Column("JOBS", right=True, spare=1),
-            Column("INPUT", right=True, spare=2), Column("OUTPUT", right=True, spare=2), Column("COST", right=True),
-            *([Column("ESTIMATED", right=True)] if estimated else ()),
-            *([Column("UNPRICED", right=True)] if unpriced else ()),
-        ],
-        [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in rows],
-        total=row(["total", *[""] * (len(names) - 1)] if names else [], total),
-    )  # fmt: skip
-    print_line(f"Since {context.moment(start)}; INPUT and OUTPUT are tokens.", style="dim")
-    if estimated:
-        print_line(
-            "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
+        from trivet.cli import costs_csv
+
+        file = StringIO()
+        costs_csv.write(file, names, rows if names else [total])
+        _write(csv, file.getvalue())
+    elif as_json:
+        from trivet.cli.costs_figures import figures
+
+        found = [{**dict(zip(names, row.group, strict=True)), **figures(row)} for row in rows]
+        context.print_json(
+            {
+                "since": span.since,
+                "until": span.until,
+                "by": names,
+                "rows": found,
+                "total": figures(total),
+                "unpriced": [one._asdict() for one in without],
+            }
         )
-    if unpriced:
-        print_line("Unpriced: calls that used tokens for which no price is known; COST lacks them.", style="yellow")
+    else:
+        from trivet.cli import costs_table
+
+        costs_table.show(names, rows, total, without, span)
 
 
-def _named(by: str, group: str) -> str:
-    return group or ("in flight" if by == "outcome" else f"no {by}")
+def span_of(since: str, until: str | None, now: float) -> "Span":
+    """The span that two options name; it ends now where no end is given.
+
+    Raises:
+        InvalidRequest: one of them is not a time, or it ends before it begins.
+    """
+    from trivet.cli.spans import since as moment_of
+    from trivet_tasks.errors import InvalidRequest
+    from trivet_tasks.store.costs import Span
+
+    start = moment_of(since, now)
+    end = now if until is None else moment_of(until, now, option="--until")
+    if end < start:
+        raise InvalidRequest(
+            f"--until: {context.moment(end)} is before --since, {context.moment(start)}.",
+            field="until",
+            hint="A span counts back from now: --since 14d --until 7d is the week before last.",
+        )
+    return Span(start, end)
 
 
-def _digits(largest: Decimal) -> int:
-    """Decimals of every amount of the report, so that they stand under one another."""
-    return 2 if largest >= 1_000 else 4 if largest >= 1 else 6
+def _page(connection: "Connection", names: list[str], span: "Span", now: float) -> str:
+    from trivet.cli.costs_figures import digits
+    from trivet.costs_page.gather import gather
+    from trivet.costs_page.page import page
+
+    report = gather(connection, names, span)
+    return page(report, now, digits(max(report.total.cost_usd, report.total.estimated_usd)))
 
 
-def _figures(row: "CostRow") -> dict[str, Any]:
-    return {
-        "calls": row.calls,
-        "jobs": row.jobs,
-        "input_tokens": int(row.input_tokens),
-        "output_tokens": int(row.output_tokens),
-        "cost_usd": row.cost_usd,
-        "estimated_usd": row.estimated_usd,
-        "unpriced": row.unpriced,
-    }
+def _write(target: str, content: str) -> None:
+    from trivet.cli.tables import print_error
+    from trivet_tasks.errors import InvalidRequest
+
+    if target == STANDARD_OUTPUT:
+        sys.stdout.write(content)
+        return
+    try:
+        Path(target).write_text(content, "utf-8", newline="")
+    except OSError as error:
+        raise InvalidRequest(f"{target} cannot be written: {error.strerror}.", field="file") from None
+    print_error(f"Written to {target}.")

@@ -41,7 +41,7 @@ def age_s(option: str, given: str) -> float:
     return seconds
 
 
-def since(given: str, now: float | None = None) -> float:
+def since(given: str, now: float | None = None, *, option: str = "--since") -> float:
     """The moment that `--since` means, in seconds since the epoch. A moment without a time zone is UTC.
 
     Raises:
@@ -54,6 +54,8 @@ def since(given: str, now: float | None = None) -> float:
         moment = datetime.fromisoformat(given)
     except ValueError:
         raise InvalidRequest(
-            f"--since: {given!r} is not a time.", field="since", hint="Use 7d, 24h, 30m or a moment such as 2026-11-01."
+            f"{option}: {given!r} is not a time.",
+            field=option.lstrip("-").replace("-", "_"),
+            hint="Use 7d, 24h, 30m or a moment such as 2026-11-01.",
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -3,24 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.price_terms import NOTED
+from trivet_tasks.store.cost_groups import grouping
 from trivet_tasks.store.schema import Usd
 
-GROUPINGS = {
-    "route": "a.route",
-    "model": "a.model",
-    "provider": "a.provider",
-    "class": "a.latency",
-    "outcome": "a.outcome",
-    "purpose": "a.purpose",
-    "batch": "b.name",
-    "tenant": "j.tenant",
-    "day": "",  # written per database below
-}
-"""What `trivet costs --by` may name, and the column it means."""
+
+class Span(NamedTuple):
+    """Calls that began at or after one moment and before another, in seconds since the epoch."""
+
+    since: float = 0.0
+    until: float = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +32,38 @@ class CostRow:
     cost_usd: Decimal
     """Settled calls only."""
     estimated_usd: Decimal
-    """An upper bound on calls whose fate is not known: timeouts and crashes."""
+    """An upper bound on calls in flight and calls whose fate is not known: timeouts and crashes."""
+    likened_usd: Decimal
+    """The part of `cost_usd` that was priced by likeness: no list names what was called, its model's price was taken."""
     unpriced: int
-    """Calls that used tokens for which no price is known."""
+    """Calls for which no price is known; the sums lack them."""
 
 
-def summed(connection: Connection, by: Sequence[str], since: float) -> list[CostRow]:
-    """Costs of all calls since a time, grouped, dearest first."""
-    columns = [_column(connection, name) for name in by]
-    grouped = ", ".join(columns)
+class Unpriced(NamedTuple):
+    """Calls for which no price is known."""
+
+    provider: str
+    model: str
+    wire_model: str
+    calls: int
+
+
+def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True) -> list[CostRow]:
+    """Costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
+
+    Args:
+        by: names of `GROUPINGS`, or `tag:NAME`; a call without such a thing is in the group with an empty text.
+        probes: whether Trivet's own probes are in it.
+
+    Raises:
+        InvalidRequest: a name is not known.
+    """
+    groups = grouping(connection, by)
+    # by number: to PostgreSQL an expression with a parameter in it is another one each time
+    numbers = ", ".join(str(number + 1) for number in range(len(by)))
     statement = text(
         f"""
-        SELECT {grouped + "," if grouped else ""}
+        SELECT {"".join(f"{column}, " for column in groups.columns)}
                count(*) AS calls,
                count(DISTINCT CASE WHEN a.purpose <> 'probe' THEN a.job_id END) AS jobs,
                coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_5m_tokens + a.cache_write_1h_tokens), 0)
@@ -55,35 +71,40 @@ def summed(connection: Connection, by: Sequence[str], since: float) -> list[Cost
                coalesce(sum(a.output_tokens), 0) AS output_tokens,
                sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) AS cost,
                sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END) AS estimated,
-               coalesce(sum(CASE WHEN a.cost_usd IS NULL AND a.output_tokens > 0 THEN 1 ELSE 0 END), 0) AS unpriced
+               sum(CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END) AS likened,
+               coalesce(sum(CASE WHEN a.cost_usd IS NULL THEN 1 ELSE 0 END), 0) AS unpriced
           FROM attempts a
           JOIN jobs j ON j.id = a.job_id
           LEFT JOIN batches b ON b.id = j.batch_id
-         WHERE a.started_at >= :since
-        {"GROUP BY " + grouped if grouped else ""}
-         ORDER BY cost DESC NULLS LAST
+         WHERE a.started_at >= :since AND a.started_at < :until {"" if probes else "AND a.purpose <> 'probe'"}
+        {f"GROUP BY {numbers}" if by else ""}
+         ORDER BY {f"{by.index('day') + 1}, " if "day" in by else ""}cost DESC NULLS LAST{f", {numbers}" if by else ""}
         """
-    ).columns(cost=Usd(), estimated=Usd())
+    ).columns(cost=Usd(), estimated=Usd(), likened=Usd())
+    parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}
     return [
         CostRow(
             tuple("" if value is None else str(value) for value in row[: len(by)]),
             row.calls,
             row.jobs,
-            row.input_tokens,
-            row.output_tokens,
+            int(row.input_tokens),
+            int(row.output_tokens),
             row.cost or Decimal(0),
             row.estimated or Decimal(0),
+            row.likened or Decimal(0),
             row.unpriced,
         )
-        for row in connection.execute(statement, {"since": since})
+        for row in connection.execute(statement, parameters)
     ]
 
 
-def _column(connection: Connection, name: str) -> str:
-    if name not in GROUPINGS:
-        raise InvalidRequest(f"--by: {name!r} is not known.", field="by", hint=f"Use {', '.join(GROUPINGS)}.")
-    if name != "day":
-        return GROUPINGS[name]
-    if connection.dialect.name == "postgresql":
-        return "to_char(to_timestamp(a.started_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-    return "strftime('%Y-%m-%d', a.started_at, 'unixepoch')"
+def unpriced(connection: Connection, span: Span) -> list[Unpriced]:
+    """What was called for which no price is known, most calls first."""
+    statement = text(
+        """
+        SELECT provider, model, wire_model, count(*) AS calls FROM attempts
+         WHERE started_at >= :since AND started_at < :until AND cost_usd IS NULL
+         GROUP BY provider, model, wire_model ORDER BY calls DESC, provider, model, wire_model
+        """
+    )
+    return [Unpriced(*row) for row in connection.execute(statement, span._asdict())]

@@ -1,6 +1,6 @@
 """The end of jobs: their rows, results and costs, and the counters of their batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from sqlalchemy import Connection, bindparam, insert, text
@@ -21,7 +21,7 @@ _COSTS = (
     text(
         """
     SELECT job_id, sum(cost_usd) AS cost,
-           sum(CASE WHEN cost_usd IS NULL AND outcome = 'succeeded' THEN 1 ELSE 0 END) AS unpriced
+           sum(CASE WHEN cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced
       FROM attempts WHERE job_id IN :ids AND (NOT estimated OR outcome = 'succeeded') GROUP BY job_id
     """
     )
@@ -112,8 +112,32 @@ def book_late(connection: Connection, ids: Sequence[str]) -> None:
         connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
 
 
+def book_again(
+    connection: Connection, batch_of: Mapping[str, int | None], before: Mapping[str, Decimal | None]
+) -> None:
+    """Bring the costs of ended jobs, and of their batches, up to date after their calls were priced anew.
+
+    Args:
+        batch_of: the jobs, whose rows the caller holds, and the batch of each.
+        before: what they cost before. A job's own record may have been pruned; its batch's sum has it all the same.
+    """
+    costs = costs_of(connection, list(batch_of))
+    more: dict[int, Decimal] = {}
+    for job_id, batch_id in batch_of.items():
+        cost, was = costs.get(job_id, Decimal(0)), before.get(job_id, Decimal(0))
+        if cost == was:
+            continue
+        connection.execute(_BOOK, {"id": job_id, "cost": cost})
+        if batch_id is not None:
+            more[batch_id] = more.get(batch_id, Decimal(0)) + (cost or 0) - (was or 0)
+    for batch_id, amount in sorted(more.items()):
+        connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
+
+
 def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Decimal | None]:
     """What the calls of jobs cost, USD; None where one is unpriced. Jobs without calls are left out."""
+    if not ids:
+        return {}
     return {
         row.job_id: None if row.unpriced else row.cost or Decimal(0)
         for row in connection.execute(_COSTS, {"ids": list(ids)})

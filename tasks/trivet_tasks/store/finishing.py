@@ -39,7 +39,8 @@ _SETTLE = text(
                         message = :message, input_tokens = :input_tokens, output_tokens = :output_tokens,
                         cache_read_tokens = :cache_read_tokens, cache_write_5m_tokens = :cache_write_5m_tokens,
                         cache_write_1h_tokens = :cache_write_1h_tokens, cost_usd = :cost_usd, estimated = :estimated,
-                        list_price = :list_price, multipliers = :multipliers, price_version = :price_version
+                        list_price = :list_price, multipliers = :multipliers, price_version = :price_version,
+                        price_terms = :price_terms
      WHERE id = :attempt_id
     """
 ).bindparams(bindparam("cost_usd", type_=Usd()))
@@ -153,5 +154,6 @@ def _settled_row(settlement: Settlement) -> dict[str, object]:
         "list_price": settlement.list_price,
         "multipliers": settlement.multipliers,
         "price_version": settlement.price_version,
+        "price_terms": settlement.price_terms,
     }
     return row

@@ -233,6 +233,7 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("cost_usd", Usd),  # null: unpriced
     Column("estimated", Boolean, nullable=False),  # the cost is an upper bound made before the call, not a bill
     Column("price_version", String(120)),
+    Column("price_terms", Text),  # JSON (`price_terms.py`); null: not priced by its usage
     Column("purpose", String(8), nullable=False, server_default=text("'job'")),  # job, probe or hedge
 )
 Index("ix_attempts_job", attempts.c.job_id)

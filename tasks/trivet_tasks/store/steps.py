@@ -24,6 +24,8 @@ class Settlement:
     list_price: str | None = None
     multipliers: str | None = None
     price_version: str | None = None
+    price_terms: str | None = None
+    """What it was priced by beside its tokens (`price_terms`); None: not by its usage."""
 
 
 @dataclass(frozen=True, slots=True)

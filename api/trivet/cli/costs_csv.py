@@ -1,0 +1,23 @@
+"""`trivet costs --csv`: the table for a spreadsheet or a script."""
+
+import csv
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from trivet.cli.costs_figures import FIGURES, figures
+
+if TYPE_CHECKING:
+    from trivet_tasks.store.costs import CostRow
+
+
+def write(file: TextIO, by: Sequence[str], rows: "Sequence[CostRow]") -> None:
+    """A line for each group under a line of headings; amounts are whole, without signs or thousands."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*by, *FIGURES])
+    for row in rows:
+        found = figures(row)
+        writer.writerow([*row.group, *(_plain(found[name]) for name in FIGURES)])
+
+
+def _plain(value: object) -> str:
+    return f"{value:f}" if not isinstance(value, int) else str(value)

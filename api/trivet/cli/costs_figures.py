@@ -1,0 +1,19 @@
+"""The figures of a line of costs, by the names they have in JSON and CSV."""
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trivet_tasks.store.costs import CostRow
+
+FIGURES = ("calls", "jobs", "input_tokens", "output_tokens", "cost_usd", "estimated_usd", "likened_usd", "unpriced")
+
+
+def figures(row: "CostRow") -> dict[str, int | Decimal]:
+    """All figures of a line; amounts are USD, exact."""
+    return {name: getattr(row, name) for name in FIGURES}
+
+
+def digits(largest: Decimal) -> int:
+    """Decimals of every amount of a report, so that they stand under one another."""
+    return 2 if largest >= 1_000 else 4 if largest >= 1 else 6

@@ -1,0 +1,74 @@
+"""`trivet costs` for people: the table, and what is to be known about its figures."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trivet.cli import context
+from trivet.cli.costs_figures import digits as digits_of
+from trivet.cli.tables import Column, print_line, print_table
+
+if TYPE_CHECKING:
+    from trivet_tasks.store.costs import CostRow, Span, Unpriced
+
+_MODELS_NAMED = 5
+
+
+def show(
+    names: Sequence[str], rows: "Sequence[CostRow]", total: "CostRow", unpriced: "Sequence[Unpriced]", span: "Span"
+) -> None:
+    """Print it."""
+    if not total.calls:
+        print_line(f"No call was made since {context.moment(span.since)}.")
+        return
+    digits = digits_of(max(total.cost_usd, total.estimated_usd))
+    estimated = total.estimated_usd > 0
+
+    def row(group: list[str], of: "CostRow") -> list[str]:
+        found = [
+            f"{of.calls:,}",
+            f"{of.jobs:,}",
+            f"{of.input_tokens:,}",
+            f"{of.output_tokens:,}",
+            f"${of.cost_usd:,.{digits}f}",
+        ]
+        if estimated:
+            found.append(f"${of.estimated_usd:,.{digits}f}")
+        if unpriced:
+            found.append(f"{of.unpriced:,}")
+        return [*group, *found]
+
+    print_table(
+        [
+            *(Column(name.upper(), cut=True) for name in names),
+            Column("CALLS", right=True), Column("JOBS", right=True, spare=1),
+            Column("INPUT", right=True, spare=2), Column("OUTPUT", right=True, spare=2), Column("COST", right=True),
+            *([Column("ESTIMATED", right=True)] if estimated else ()),
+            *([Column("UNPRICED", right=True)] if unpriced else ()),
+        ],
+        [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in rows],
+        total=row(["total", *[""] * (len(names) - 1)] if names else [], total),
+    )  # fmt: skip
+    print_line(f"Since {context.moment(span.since)}; INPUT and OUTPUT are tokens.", style="dim")
+    if estimated:
+        print_line(
+            "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
+        )
+    if total.likened_usd:
+        print_line(
+            f"Of COST ${total.likened_usd:,.{digits}f} is by likeness: no list names what was called, so its model's price "
+            "was taken.",
+            style="dim",
+        )
+    if unpriced:
+        print_line(unpriced_line(total.unpriced, unpriced), style="yellow")
+
+
+def unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:
+    """How many calls no sum has, and of what."""
+    named = [f"{one.model} (as {one.wire_model} on {one.provider}) {one.calls:,}" for one in found[:_MODELS_NAMED]]
+    rest = f", and {len(found) - _MODELS_NAMED:,} more" if len(found) > _MODELS_NAMED else ""
+    return f"Unpriced: no price is known for {calls:,} call{'s' if calls != 1 else ''}, and COST lacks them: {', '.join(named)}{rest}."
+
+
+def _named(by: str, group: str) -> str:
+    return group or ("in flight" if by in ("outcome", "role") else "(none)" if by.startswith("tag:") else f"no {by}")

@@ -1,0 +1,102 @@
+"""What a call is booked at: by its usage, by an estimate, or not at all."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from tests.unit.test_flights import flight
+
+from trivet_tasks import price_terms
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.price_terms import Terms
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.usage import Usage
+from trivet_worker import pricing as pricing_module
+from trivet_worker.calls import Answer, Failure
+from trivet_worker.flights import Flight
+from trivet_worker.pricing import Pricing
+
+PRICING = Pricing()
+
+
+def call(model: str, *, region: str | None = None, provider: str = "anthropic") -> Flight:
+    one = flight(1)
+    return replace(
+        one,
+        site=replace(one.site, provider=provider, model=model, wire_model=model),
+        route=RouteSettings(provider=provider, region=region),  # type: ignore[arg-type]
+        job=one.job._replace(input_estimate=1_000, max_tokens=100),
+    )
+
+
+def answer(usage: Usage) -> Answer:
+    return Answer(b"{}", "end_turn", usage, None)
+
+
+def test_a_call_no_list_knows_is_unpriced_never_free() -> None:
+    unknown, used = call("claude-next-9"), Usage(10, 5)
+    good = PRICING.settled(unknown, answer(used), 1)
+    cut = PRICING.failed(unknown, Failure(Outcome.INCOMPLETE, "", usage=used), 1, called=True)
+    hung = PRICING.failed(unknown, Failure(Outcome.TIMEOUT, ""), 1, called=True)
+    assert [one.cost_usd for one in (good, cut, hung)] == [None, None, None]
+    assert [one.estimated for one in (good, cut, hung)] == [False, False, True]
+    assert good.price_terms is not None
+    assert "claude-next-9" in good.price_terms
+
+
+def test_a_call_that_used_nothing_costs_nothing_whatever_its_model() -> None:
+    refused = PRICING.failed(call("claude-next-9"), Failure(Outcome.RATE_LIMITED, ""), 1, called=True)
+    assert (refused.cost_usd, refused.estimated, refused.price_terms) == (Decimal(0), False, None)
+    unmade = PRICING.failed(call("claude-sonnet-5-5"), Failure(Outcome.TIMEOUT, ""), 1, called=False)
+    assert (unmade.cost_usd, unmade.estimated) == (Decimal(0), False)
+
+
+def test_a_failed_call_keeps_what_it_was_priced_by() -> None:
+    usage = Usage(1_000, 100, web_searches=2, service_tier="standard", inference_geo="us", speed="standard")
+    settled = PRICING.failed(call("claude-sonnet-5-5"), Failure(Outcome.INCOMPLETE, "cut", usage=usage), 1, called=True)
+    # (1,000 x 2 + 100 x 10) x 1.1 and two searches at 10 USD a thousand
+    assert (settled.cost_usd, settled.estimated) == (Decimal("0.0233"), False)
+    assert settled.multipliers == '{"inference_geo_us":"1.1"}'
+    assert settled.list_price is not None
+    assert settled.price_terms is not None
+    assert price_terms.read(settled.price_terms) == Terms(web_searches=2, inference_geo="us")
+
+
+@pytest.mark.parametrize(("region", "cost"), [("global", "0.002"), ("us-east5", "0.0022")])
+def test_the_region_is_kept(region: str, cost: str) -> None:
+    settled = PRICING.settled(call("claude-sonnet-5-5", region=region, provider="vertex"), answer(Usage(1_000)), 1)
+    assert (settled.cost_usd, settled.price_terms) == (Decimal(cost), f'{{"region":"{region}"}}')
+
+
+def test_what_is_priced_by_likeness_is_booked_and_says_why() -> None:
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/k3j2h1"
+    one = call("claude-sonnet-5-5", region="us-east-1", provider="bedrock")
+    settled = PRICING.settled(replace(one, site=replace(one.site, wire_model=arn)), answer(Usage(1_000)), 1)
+    assert (settled.cost_usd, settled.estimated) == (Decimal("0.0022"), False)
+    assert settled.price_terms is not None
+    assert settled.price_terms.startswith(price_terms.NOTED)
+    assert "k3j2h1" in settled.price_terms
+
+
+def test_a_call_has_the_price_of_the_day_on_which_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opus 4.6 lost its premium for long prompts on 2026-03-13; the call began half an hour before."""
+
+    class Clock:
+        time = staticmethod(lambda: datetime(2026, 3, 13, 0, 20, tzinfo=UTC).timestamp())
+        monotonic = staticmethod(lambda: 10_000.0)
+
+    monkeypatch.setattr(pricing_module, "time", Clock)
+    settled = PRICING.settled(replace(call("claude-opus-4-6"), born_at=10_000.0 - 1_800), answer(Usage(300_000)), 1)
+    assert settled.cost_usd == 3
+    assert PRICING.settled(
+        replace(call("claude-opus-4-6"), born_at=9_990.0), answer(Usage(300_000)), 1
+    ).cost_usd == Decimal("1.5")
+
+
+@pytest.mark.parametrize("word", ["pri\ud800ority", "x" * 10_000, 'quo"te\x00'])
+def test_words_of_a_provider_are_written_and_read(word: str) -> None:
+    text = price_terms.written("eu", Usage(service_tier=word))
+    assert price_terms.read(text) == Terms("eu", service_tier=word[:60])
+    assert text.isascii()
+    assert "\x00" not in text
