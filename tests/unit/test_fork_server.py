@@ -52,6 +52,10 @@ def main():
     ends.append(wait_end(left))
     again.connection.shutdown(socket.SHUT_WR)
     ends.append(wait_end(again))
+    last = forks.start()
+    forks.close()
+    assert forks._process.poll() == 0, "the server is gone"
+    assert ask(last, "still")[3] == "still", "its children live on"
     print(json.dumps([os.getpid(), one.pid, two.pid, server, answers, orphan, after, ends]), flush=True)
     os._exit(0)
 

@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -32,7 +33,8 @@ _WORD = struct.Struct("<iq")
 _BORN = 1 << 32
 _ANSWER_S = 30.0
 """How long a fork may take on a machine that swaps."""
-_LAST_WORD_S = 2.0
+_LAST_WORD_S = 1.0
+_LOOK_S = 0.005
 Child = Callable[[socket.socket], int]
 """What a child does with its end of the socket; returns its exit code."""
 
@@ -55,16 +57,38 @@ class ForkServer:
         self._control: socket.socket | None = None
         self._born: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._ends: dict[int, queue.SimpleQueue[int]] = {}
+        self._forked = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def fork(self, child: Child) -> None:
         """Fork the server from this process, which must not have begun anything. Call it in the main thread."""
         ours, theirs = socket.socketpair()
-        if os.fork() == 0:
+        self._forked = os.fork()
+        if self._forked == 0:
             ours.close()
             _leave(serve, theirs, child)
         theirs.close()
         self._attach(ours)
+
+    def close(self) -> None:
+        """End the server; its children live on. Waits until it is gone, a second at most."""
+        control, self._control = self._control, None
+        if control is not None:
+            with contextlib.suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
+        until = time.monotonic() + _LAST_WORD_S
+        while not self._gone() and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+
+    def _gone(self) -> bool:
+        if self._process is not None and self._process.poll() is None:
+            return False
+        if self._forked:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self._forked, os.WNOHANG) == (0, 0):
+                    return False
+            self._forked = 0
+        return True
 
     def start(self) -> "ForkedProcess":
         """Fork a child; by another server where this one is gone. NoServer when that cannot be."""

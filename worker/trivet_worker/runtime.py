@@ -79,6 +79,7 @@ class Runtime:
             troubles=self._troubles,
             on_cancel=self._flights.cancel,
         )
+        self._forks = forks
         self._alone = None if forks is None else Alone(settings, self._store, fleet.limits, forks)
         self._chunks = ChunkRunner(
             settings,
@@ -151,4 +152,8 @@ class Runtime:
             StoreUnavailable: they are rescued when the lease runs out.
         """
         self._watch.close()
-        return self._lease.close()
+        try:
+            return self._lease.close()
+        finally:
+            if self._forks is not None:
+                self._forks.close()

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from sqlalchemy import Connection, bindparam, insert, text
+from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.outcomes import JobState
 from trivet_tasks.store.foreign_text import clean
-from trivet_tasks.store.schema import Usd, job_results
+from trivet_tasks.store.many_rows import execute_rows
+from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import Ended
 
 _END = text(
@@ -17,6 +18,12 @@ _END = text(
      WHERE id = :id
     """
 )
+_ADD_RESULTS = text(
+    """
+    INSERT INTO job_results (job_id, message, stop_reason, error_outcome, error_message, route, cost_usd, latency_s, cached)
+    VALUES (:job_id, :message, :stop_reason, :error_outcome, :error_message, :route, :cost_usd, :latency_s, false)
+    """
+).bindparams(bindparam("cost_usd", type_=Usd()))
 _COSTS = (
     text(
         """
@@ -63,7 +70,8 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
         return ()
     costs = costs_of(connection, [e.job_id for e in ended])
     sequence = _count(connection, ended, costs)
-    connection.execute(
+    execute_rows(
+        connection,
         _END,
         [
             {
@@ -76,8 +84,9 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
             for e in ended
         ],
     )
-    connection.execute(
-        insert(job_results),
+    execute_rows(
+        connection,
+        _ADD_RESULTS,
         [
             {
                 "job_id": e.job_id,
@@ -88,7 +97,6 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
                 "route": e.route,
                 "cost_usd": costs.get(e.job_id, Decimal(0)),
                 "latency_s": max(0.0, now - e.created_at),
-                "cached": False,
             }
             for e in ended
         ],

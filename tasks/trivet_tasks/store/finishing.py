@@ -1,6 +1,7 @@
 """What became of calls and of jobs, written for a whole group in one transaction: attempts, jobs, results, counters."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Integer, bindparam, text
 
@@ -8,6 +9,7 @@ from trivet_tasks.outcomes import END_STATES, JobState
 from trivet_tasks.store.ending import book_late, end_jobs
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.foreign_text import clean
+from trivet_tasks.store.many_rows import execute_rows
 from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import End, Ended, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.usage import Usage
@@ -32,7 +34,6 @@ _WAIT = text(
      WHERE id = :id
     """
 )
-# as text: SQLAlchemy would put an update() together anew for every group
 _SETTLE = text(
     """
     UPDATE attempts SET outcome = :outcome, latency_s = :latency_s, status = :status, request_id = :request_id,
@@ -110,9 +111,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     """Write what came of calls into their attempt rows."""
-    if not settlements:
-        return
-    connection.execute(_SETTLE, [_settled_row(settlement) for settlement in settlements])
+    execute_rows(connection, _SETTLE, [_settled_row(settlement) for settlement in settlements])
 
 
 def _cancelled_batches(connection: Connection, ids: set[int]) -> set[int]:
@@ -135,9 +134,9 @@ def _go_on_row(finished: Finished) -> dict[str, object]:
     }
 
 
-def _settled_row(settlement: Settlement) -> dict[str, object]:
+def _settled_row(settlement: Settlement) -> dict[str, Any]:
     usage = settlement.usage or Usage()
-    row: dict[str, object] = {
+    row: dict[str, Any] = {
         "attempt_id": settlement.attempt_id,
         "outcome": settlement.outcome.value,
         "latency_s": settlement.latency_s,

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, bindparam, text
 
+from trivet_tasks.store.many_rows import execute_rows
 from trivet_tasks.store.schema import Usd
 
 
@@ -75,7 +76,6 @@ _REQUESTS = text(
      WHERE r.job_id IN :ids
     """
 ).bindparams(bindparam("ids", expanding=True))
-# as text: SQLAlchemy would put an insert() together anew for every chunk (measured: 0.1 ms a job)
 _ADD_ATTEMPTS = text(
     """
     INSERT INTO attempts (id, job_id, take_up, round, lease_id, route, provider, model, wire_model, latency, started_at,
@@ -140,7 +140,7 @@ def take_up(
             )
         )
     new = [_row(site, job, job.attempt_id, now, estimate_of[job.id], "probe" if job.probe else "job") for job in taken]
-    connection.execute(_ADD_ATTEMPTS, new)
+    execute_rows(connection, _ADD_ATTEMPTS, new)
     return taken
 
 
@@ -159,14 +159,14 @@ def add_attempt(
     token = {"id": job.id, "take_up": job.take_up, "lease_id": site.lease_id}
     if connection.execute(text(_HELD + hold), token).one_or_none() is None:
         return False
-    connection.execute(_ADD_ATTEMPTS, [_row(site, job, attempt_id, now, estimate, purpose)])
+    execute_rows(connection, _ADD_ATTEMPTS, [_row(site, job, attempt_id, now, estimate, purpose)])
     connection.execute(_COUNT_ATTEMPT, {"id": job.id})
     return True
 
 
 def _row(
     site: Worksite, job: Taken, attempt_id: str, now: float, estimate: Decimal | None, purpose: str
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "id": attempt_id,
         "job_id": job.id,

@@ -122,9 +122,8 @@ class SdkCaller:
         self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, progress: _Progress
     ) -> Answer | Failure:
         await self._wire.ready()
-        parsed = orjson.loads(body) if isinstance(body, bytes) else body
         try:
-            response = await self._post(self._wire.post(parsed, model, stream=self._stream), attempt_id)
+            response = await self._post(self._posted(body, model), attempt_id)
         except orjson.JSONEncodeError as error:
             return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
         progress.response = response
@@ -145,6 +144,10 @@ class SdkCaller:
             limits=wire_headers.limits(progress.headers) if self._wire.provider == "anthropic" else None,
         )
 
+    def _posted(self, body: bytes | Mapping[str, Any], model: str) -> Posted:
+        parsed = orjson.loads(body) if isinstance(body, bytes) else body
+        return self._wire.post(parsed, model, stream=self._stream)
+
     async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. APIStatusError, `_Refused`, or of the network."""
         identity = self._wire.identity()
@@ -159,7 +162,9 @@ class SdkCaller:
                     self._stencils.clear()
                 self._stencils[key] = made
             return response
-        response = await self._wire.http.send(stencil.cut(posted, attempt_id), stream=True, follow_redirects=False)
+        request = stencil.cut(posted, attempt_id)
+        del posted  # a prompt in memory once less while its call is under way
+        response = await self._wire.http.send(request, stream=True, follow_redirects=False)
         if not response.is_success:
             try:
                 await response.aread()
