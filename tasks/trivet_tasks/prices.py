@@ -6,6 +6,7 @@ batch and at the regional price, is 0.00000006875 USD a token), so 12 decimals h
 in a list to come would bring more decimals, never a rounded cost.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -165,6 +166,12 @@ class PriceBook:
 
 def _day(at: datetime) -> date:
     return at.date() if at.tzinfo is None or at.tzinfo is UTC else at.astimezone(UTC).date()
+
+
+def is_newer(version: str, than: str) -> bool:
+    """Whether the list, or the rules, of one `Priced.version` are newer than those of another."""
+    parts, others = ([[int(n) for n in re.findall(r"\d+", part)] for part in v.split(" + ")] for v in (version, than))
+    return any(one > other for one, other in zip(parts, others, strict=False))
 
 
 def _look_up(

@@ -117,7 +117,6 @@ class RouteSettings(BaseModel):
     def definition(self) -> dict[str, Any]:
         """The route as other processes may see it: JSON-ready, without a secret or a reference to one.
 
-        Costs are left out where none is declared: processes of an older Trivet know the same definition then.
+        Costs are left out: no other process goes by them, and who corrects one need not stop all that serve the route.
         """
-        without = {"api_key"} if self.costs != RouteCosts() else {"api_key", "costs"}
-        return self.model_dump(mode="json", exclude=without)
+        return self.model_dump(mode="json", exclude={"api_key", "costs"})

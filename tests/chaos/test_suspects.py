@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import text
 from tests.postgres import PostgresServer
@@ -131,6 +132,30 @@ def test_an_orphaned_process_finishes_its_call_and_goes(running: RunningTrivet, 
     assert job.result(timeout=DEADLINE_S).status == "succeeded"
     until(lambda: not Path(f"/proc/{pid}").exists(), "it stays")
     assert deaths(store, job.id)[1] == 0
+
+
+def test_a_worker_whose_fork_server_was_killed_starts_another(running: RunningTrivet, store: Store) -> None:
+    for provider in ("anthropic", "bedrock", "vertex"):
+        running.simulator.fault(provider, "hang")
+    job = running.client.submit(f"without a server {time.time_ns()}", latency="batch", **TERMS)
+    until(lambda: holder(store, job.id) is not None, "it does not run")
+    for pid in workers(store):
+        [server] = psutil.Process(pid).children()
+        server.kill()
+    kill_holder(store, job.id, "bulk")
+    until(lambda: (holder(store, job.id) or (0, ""))[1] == "alone", "it does not run alone")
+    running.simulator.reset()
+    assert job.result(timeout=DEADLINE_S).status == "succeeded"
+    assert deaths(store, job.id) == (1, 0)
+
+
+def workers(store: Store) -> list[int]:
+    """The processes of the bulk lane, by their leases."""
+    with store.read() as connection:
+        rows = connection.execute(
+            text("SELECT worker FROM leases WHERE lane = 'bulk' AND expires_at > :now"), {"now": store.now(connection)}
+        ).scalars()
+        return [int(worker.partition("@")[0].rpartition(".")[2]) for worker in rows]
 
 
 def parent_of(pid: int) -> int:

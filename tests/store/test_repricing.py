@@ -15,10 +15,9 @@ from tests.system.command_line import Said, commands
 from trivet_tasks import price_terms
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.prices import PriceBook
+from trivet_tasks.prices import PriceBook, is_newer
 from trivet_tasks.store import pruning, repricing
 from trivet_tasks.store.costs import Span
-from trivet_tasks.store.ending import costs_of
 from trivet_tasks.store.pruning import Terms
 from trivet_tasks.store.repricing import Extent, Tally
 from trivet_tasks.store.retrying import retry_job
@@ -74,14 +73,20 @@ def attempts(world: World) -> Sequence[Any]:
 
 
 def check_sums(world: World, *, results: bool = True) -> Decimal:
-    """Jobs have the sums of their calls, batches those of their jobs. Returns the sum of the first batch."""
-    ended = world.sql("SELECT id, batch_id FROM jobs WHERE ended_at IS NOT NULL")
-    with world.store.read() as connection:
-        of = costs_of(connection, [row.id for row in ended])
+    """Jobs have the sums of their calls, None where one has no price; batches those of the calls with one, whatever their
+    jobs lack. Returns the sum of the first batch."""
+    calls = text(
+        "SELECT j.id, j.batch_id, a.cost_usd FROM jobs j JOIN attempts a ON a.job_id = j.id"
+        " WHERE j.ended_at IS NOT NULL AND (NOT a.estimated OR a.outcome = 'succeeded')"
+    ).columns(cost_usd=Usd())
+    of: dict[str, Decimal | None] = {}
     by_batch: dict[int, Decimal] = {}
-    for row in ended:
-        if row.batch_id is not None:
-            by_batch[row.batch_id] = by_batch.get(row.batch_id, Decimal(0)) + (of[row.id] or 0)
+    with world.store.read() as connection:
+        for job_id, batch_id, cost in connection.execute(calls):
+            so_far = of.get(job_id, Decimal(0))
+            of[job_id] = None if cost is None or so_far is None else so_far + cost
+            if batch_id is not None:
+                by_batch[batch_id] = by_batch.get(batch_id, Decimal(0)) + (cost or 0)
     names = {row.id: row.name for row in world.sql("SELECT id, name FROM batches")}
     assert {batch: world.progress(names[batch]).cost_usd for batch in by_batch} == by_batch
     if results:
@@ -288,3 +293,30 @@ def test_the_command_shows_the_difference_exactly_and_writes_it_when_told(
     assert trivet("costs", "reprice").out.startswith("3 calls priced again: none costs anything else now.")
     # none of them began in time
     assert trivet("costs", "reprice", "--until", "2026-01-01", "--since", "2025-01-01", "--json").json["rows"] == []
+
+
+def test_a_machine_with_an_older_list_writes_nothing(world: World, trivet: Callable[..., Said]) -> None:
+    lease = world.lease()
+    world.add(*specs(1))
+    [job] = call(world, lease, 1)
+    world.finish(settled(job, lease, "0.5"))
+    newer = "genai-prices 999.1 + rules 2026-01"
+    world.sql("UPDATE attempts SET price_version = :newer", newer=newer)
+    before = attempts(world)
+    said = trivet("costs", "reprice", "--apply")
+    assert said.code == 2
+    assert f"were priced by {newer}; here is genai-prices" in said.err
+    assert attempts(world) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "newer"),
+    [
+        ("genai-prices 0.2.10 + rules 2026-11", "genai-prices 0.2.9 + rules 2026-11", True),
+        ("genai-prices 0.2.9 + rules 2026-12", "genai-prices 0.2.10 + rules 2026-11", True),
+        ("genai-prices 0.2.9 + rules 2026-11", "genai-prices 0.2.9 + rules 2026-11", False),
+        ("genai-prices 0.1 + rules 2025-12", "genai-prices 0.2.9 + rules 2026-11", False),
+    ],
+)
+def test_a_version_is_newer_where_the_list_or_the_rules_are(one: str, other: str, newer: bool) -> None:
+    assert is_newer(one, other) is newer

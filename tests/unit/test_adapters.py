@@ -506,7 +506,7 @@ def test_later_calls_go_out_as_the_sdk_s_own(
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
     bodies: list[Any] = [
-        {**BODY, "anthropic_version": "brought"},  # shows nothing of what the SDK adds
+        {**BODY, "anthropic_version": "brought"},  # to it the SDK adds nothing
         BODY,
         {**BODY, "new_key": {"x": ["é", 1.5, None]}},
         orjson.dumps({**BODY, "anthropic_version": "brought", "anthropic_beta": ["a-1", "b-2"]}),

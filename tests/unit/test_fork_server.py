@@ -54,6 +54,7 @@ def main():
     ends.append(wait_end(again))
     last = forks.start()
     forks.close()
+    forks.wait(30)
     assert forks._process.poll() == 0, "the server is gone"
     assert ask(last, "still")[3] == "still", "its children live on"
     print(json.dumps([os.getpid(), one.pid, two.pid, server, answers, orphan, after, ends]), flush=True)

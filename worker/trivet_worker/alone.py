@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import threading
+from enum import Enum, auto
 
 import orjson
 import redis
@@ -44,6 +45,7 @@ class Alone:
         self._forks = forks
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
+        self._starting = 0
         self._changed = threading.Condition()
         self._stopping = False
 
@@ -53,10 +55,12 @@ class Alone:
         if child is None:
             return False
         try:
-            if not child.tell(chunk) or not self._answered(child, chunk):
-                stuck = child.alive
+            if not child.tell(chunk):
+                return False  # it had gone before: the job was never begun
+            word = self._word_of(child, chunk)
+            if word is not _Word.ANSWERED:
                 child.kill()
-                self._died(child, chunk, stuck=stuck)
+                self._died(child, chunk, stuck=word is _Word.NONE)
         finally:
             self._give(child)
         return True
@@ -80,21 +84,36 @@ class Alone:
         with self._changed:
             while not self._stopping:
                 self._idle = [child for child in self._idle if child.alive]
-                if self._idle or len(self._busy) < self._settings.worker.alone_processes:
-                    return self._hold()
+                if self._idle:
+                    child = self._idle.pop()
+                    child.rest.cancel()
+                    self._busy.add(child)
+                    return child
+                if len(self._busy) + self._starting < self._settings.worker.alone_processes:
+                    self._starting += 1
+                    break
                 if not self._changed.wait(timeout_s):
                     return None
-        return None
+            else:
+                return None
+        return self._start()
 
-    def _hold(self) -> "_Child | None":
+    def _start(self) -> "_Child | None":
+        """Fork one, for which there is a place. Not under the lock: it may take seconds, and a worker must stop in time."""
+        child = None
         try:
-            child = self._idle.pop() if self._idle else _Child(self._forks.start())
+            child = _Child(self._forks.start())
         except NoServer as error:
             log.error("no process for a job that runs alone: %s", error)
-            return None
-        child.rest.cancel()
-        self._busy.add(child)
-        return child
+        with self._changed:
+            self._starting -= 1
+            if child is not None and not self._stopping:
+                self._busy.add(child)
+                return child
+            self._changed.notify()
+        if child is not None:
+            child.hang_up()
+        return None
 
     def _give(self, child: "_Child") -> None:
         with self._changed:
@@ -115,7 +134,7 @@ class Alone:
         child.hang_up()
         child.end(LAST_WORDS_S)
 
-    def _answered(self, child: "_Child", chunk: Chunk) -> bool:
+    def _word_of(self, child: "_Child", chunk: Chunk) -> "_Word":
         """Wait for the child's word. One that is stuck, and whose job was taken from it, is given up."""
         patience_s = longest_call_s(chunk.latency, self._settings) + STUCK_AFTER_S
         looks = 0
@@ -129,8 +148,8 @@ class Alone:
             looks += 1
             if not runs or looks > MOST_LOOKS:
                 log.error("a process that ran a job alone is stuck; it is ended")
-                return False
-        return child.answered
+                return _Word.NONE
+        return _Word.ANSWERED if child.answered else _Word.DIED
 
     def _died(self, child: "_Child", chunk: Chunk, *, stuck: bool) -> None:
         if self._stopping:  # it was told to go; what it may have left is rescued when its lease runs out
@@ -158,6 +177,14 @@ class Alone:
             log.error("permits of a dead process expire by themselves: %s", error)
 
 
+class _Word(Enum):
+    """What came of a job that a child was told to run."""
+
+    ANSWERED = auto()
+    DIED = auto()
+    NONE = auto()
+
+
 class _Child:
     """One child process: chunks go in as lines, a line comes back for each."""
 
@@ -169,6 +196,7 @@ class _Child:
         self.rest = threading.Timer(0, lambda: None)
         """Ends it when it has had nothing to do for a while."""
         self._over = threading.Event()
+        self._reaped = threading.Event()
         self._how = ""
         self._lock = threading.Lock()
         threading.Thread(target=self._read, name="trivet-alone", daemon=True).start()
@@ -181,11 +209,11 @@ class _Child:
     @property
     def how(self) -> str:
         """How it ended, for a person; it has, or does now."""
-        self._over.wait(LAST_WORDS_S)
-        return self._how
+        self._reaped.wait(LAST_WORDS_S)
+        return self._how or "nobody knows how"
 
     def tell(self, chunk: Chunk) -> bool:
-        """Hand it a chunk. False when it is gone."""
+        """Hand it a chunk. False when it is gone, and has read nothing of it."""
         self.done.clear()
         self.answered = False
         line = orjson.dumps([chunk.provider, *chunk.to_args()]) + b"\n"
@@ -194,7 +222,7 @@ class _Child:
                 self._process.connection.sendall(line)
         except OSError:
             return False
-        return self.alive
+        return True
 
     def hang_up(self) -> None:
         """No more chunks: it ends once its call is over."""
@@ -225,6 +253,7 @@ class _Child:
             while connection.recv(1):
                 self.answered = True
                 self.done.set()
-        self._how = self._process.ended()
         self._over.set()
         self.done.set()
+        self._how = self._process.ended()
+        self._reaped.set()

@@ -1,8 +1,8 @@
-"""Child processes in milliseconds: forked from a process that was itself forked while this one had no threads.
+"""Child processes in milliseconds: forked from a process that was itself forked before this one did anything.
 
 A new interpreter would import for seconds (measured: 1.5 to 5 s of CPU), and a process with threads must not be forked.
-So the worker forks the server first thing, when all is imported and nothing is running; the server waits, single-threaded,
-shares its memory with the worker, and forks whenever it is asked. Each child gets one end of a socket of its own and a
+So the worker forks the server first thing, when all is imported and nothing runs but, under a supervisor, the thread that waits
+for the supervisor's end; the server waits, single-threaded, shares its memory with the worker, and forks whenever it is asked. Each child gets one end of a socket of its own and a
 session of its own. One that lost its server starts another, by a new interpreter.
 """
 
@@ -33,6 +33,7 @@ _WORD = struct.Struct("<iq")
 _BORN = 1 << 32
 _ANSWER_S = 30.0
 """How long a fork may take on a machine that swaps."""
+_GONE = -1
 _LAST_WORD_S = 1.0
 _LOOK_S = 0.005
 Child = Callable[[socket.socket], int]
@@ -71,12 +72,12 @@ class ForkServer:
         self._attach(ours)
 
     def close(self) -> None:
-        """End the server; its children live on. Waits until it is gone, a second at most."""
-        control, self._control = self._control, None
-        if control is not None:
-            with contextlib.suppress(OSError):
-                control.shutdown(socket.SHUT_RDWR)
-        until = time.monotonic() + _LAST_WORD_S
+        """Let the server end; its children live on."""
+        _give_up(self._control)
+
+    def wait(self, within_s: float) -> None:
+        """Wait until the server has ended."""
+        until = time.monotonic() + within_s
         while not self._gone() and time.monotonic() < until:
             time.sleep(_LOOK_S)
 
@@ -94,20 +95,21 @@ class ForkServer:
         """Fork a child; by another server where this one is gone. NoServer when that cannot be."""
         with self._lock:
             made = self._ask(self._control) if self._control else None
-            made = made or self._ask(self._exec())
-        if made is None:
-            raise NoServer("the process that forks them does not answer, or there is no memory for one more")
-        return made
+            return made or self._ask(self._exec()) or _none("the process that forks them does not answer")
 
     def _ask(self, control: socket.socket) -> "ForkedProcess | None":
+        """None: that server is gone, or was given up."""
         ours, theirs = socket.socketpair()
-        pid = 0
+        pid = _GONE
         with contextlib.suppress(OSError, queue.Empty), theirs:
             socket.send_fds(control, [_WORD.pack(0, 0)], [theirs.fileno()])
             pid = self._born.get(timeout=_ANSWER_S)
         if pid > 0:
             return ForkedProcess(pid, ours, control, self)
         ours.close()
+        if pid == 0:
+            _none("there is no memory, or no process id, for one more")
+        _give_up(control)
         self._control = None
         return None
 
@@ -122,8 +124,12 @@ class ForkServer:
 
     def _exec(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(self._argv, stdin=theirs.fileno(), start_new_session=True)
+        try:
+            with theirs:
+                self._process = subprocess.Popen(self._argv, stdin=theirs.fileno(), start_new_session=True)
+        except OSError as error:
+            ours.close()
+            _none(f"no interpreter can be started ({error.strerror})")
         self._attach(ours)
         return ours
 
@@ -144,7 +150,7 @@ class ForkServer:
                     self._ends[pid].put(what)
         if self._control is control:
             self._control = None
-        born.put(0)
+        born.put(_GONE)
 
 
 class ForkedProcess:
@@ -170,6 +176,17 @@ class ForkedProcess:
         if code is None:
             return "nobody knows how"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _none(why: str) -> NoReturn:
+    raise NoServer(why)
+
+
+def _give_up(control: socket.socket | None) -> None:
+    """The server reads the end and goes; the thread that listens to it goes, too."""
+    if control is not None:
+        with contextlib.suppress(OSError):
+            control.shutdown(socket.SHUT_RDWR)
 
 
 def serve(control: socket.socket, child: Child) -> int:

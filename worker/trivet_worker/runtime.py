@@ -145,6 +145,11 @@ class Runtime:
         if self._alone is not None:
             self._alone.drop_calls()
 
+    def wait_for_forks(self, within_s: float) -> None:
+        """After `close`: wait until the server that forks suspects' processes is gone."""
+        if self._forks is not None:
+            self._forks.wait(within_s)
+
     def close(self) -> int:
         """Take the lease back, as the last thing. Returns the number of jobs that were held still; they wait again.
 

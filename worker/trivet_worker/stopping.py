@@ -33,6 +33,10 @@ PUT_BACK_S = 0.8
 """How long taking the lease back may take."""
 PUT_BACK_NOW_S = 0.3
 """The same after a second signal."""
+FORKS_S = 0.5
+"""How long the fork server may take to end: it is told, and only has to be let run."""
+FORKS_NOW_S = 0.1
+"""The same after a second signal."""
 CELERY_S = 0.3
 """How long Celery may take to say goodbye once nothing is in hand."""
 _BY_ITSELF = 0.0
@@ -87,6 +91,7 @@ class Stopper:
         except Exception as error:  # it must end
             log.error("stopping met a fault of Trivet's own: %s", place_of(error))
         self._close(PUT_BACK_NOW_S if hurried else PUT_BACK_S)
+        self._runtime.wait_for_forks(FORKS_NOW_S if hurried else FORKS_S)
         self._put_down.set()
         if not hurried:
             time.sleep(CELERY_S)

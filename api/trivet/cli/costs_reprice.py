@@ -36,6 +36,7 @@ def reprice(
     """
     from trivet.cli.costs import span_of
     from trivet.cli.tables import print_error
+    from trivet_tasks.errors import InvalidRequest
     from trivet_tasks.prices import PriceBook
     from trivet_tasks.store import repricing
 
@@ -45,6 +46,11 @@ def reprice(
         store = client._connections.store
         with store.read() as connection:
             span = span_of(since, until, store.now(connection))
+        if apply and (newer := repricing.priced_by_newer(store, book, span)):
+            raise InvalidRequest(
+                f"Calls of this span were priced by {', '.join(newer)}; here is {book.version}, which is older.",
+                hint="Nothing was written. Upgrade Trivet and genai-prices on this machine first.",
+            )
         extent = repricing.extent(store, span)
         try:
             _run(store, book, span, extent, tallies, apply=apply)

@@ -40,6 +40,11 @@ def result_line(result: Result) -> bytes:
         "created_at": result.created_at,
         "ended_at": result.ended_at,
         "tags": result.tags,
-        "message": None if result.raw is None else orjson.Fragment(result.raw),
+        "message": None if result.raw is None else _one_line(result.raw),
     }
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _one_line(message: bytes) -> Any:
+    """The provider's answer as it came, unless a gateway has broken it into lines."""
+    return orjson.loads(message) if b"\n" in message or b"\r" in message else orjson.Fragment(message)

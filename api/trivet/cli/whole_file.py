@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,13 +20,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         InvalidRequest: it cannot be written.
     """
-    target = path.resolve()
-    beside = target.with_name(f"{target.name}.{os.getpid()}.part")
+    beside: Path | None = None
     try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
+        if path.exists() and not path.is_file():  # not resolved: /dev/stdout may lead to a pipe, which has no path
+            with path.open("wb") as file:
                 yield file
             return
+        target = path.resolve()
+        beside = target.with_name(f"{target.name}.{os.getpid()}.part")
         with beside.open("wb") as file:
             if target.exists():  # what it may be read by stays so
                 os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
@@ -39,4 +40,6 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InvalidRequest(f"{path}: cannot be written: {error.strerror or error}.") from None
     finally:
-        beside.unlink(missing_ok=True)
+        if beside is not None:
+            with suppress(OSError):
+                beside.unlink()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, text
 
@@ -35,15 +36,6 @@ _COSTS = (
     .bindparams(bindparam("ids", expanding=True))
     .columns(cost=Usd())
 )
-_BOOKED = (
-    text(
-        """
-    SELECT r.job_id, j.batch_id, r.cost_usd FROM job_results r JOIN jobs j ON j.id = r.job_id WHERE r.job_id IN :ids
-    """
-    )
-    .bindparams(bindparam("ids", expanding=True))
-    .columns(cost_usd=Usd())
-)
 _BOOK = text("UPDATE job_results SET cost_usd = :cost WHERE job_id = :id").bindparams(bindparam("cost", type_=Usd()))
 _BOOK_BATCH = text("UPDATE batches SET cost_usd = cost_usd + :more WHERE id = :id").bindparams(
     bindparam("more", type_=Usd())
@@ -58,6 +50,23 @@ _COUNT = text(
     RETURNING seq
     """
 ).bindparams(bindparam("cost", type_=Usd()))
+
+
+class Cost(NamedTuple):
+    """What the settled calls of a job cost, USD."""
+
+    known: Decimal
+    """The sum of those with a price: what its batch counts."""
+    unpriced: bool
+    """Whether there is one without."""
+
+    @property
+    def whole(self) -> Decimal | None:
+        """What the job says of itself; None where that would leave a call out."""
+        return None if self.unpriced else self.known
+
+
+NOTHING = Cost(Decimal(0), False)
 
 
 def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tuple[int, ...]:
@@ -95,7 +104,7 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
                 "error_outcome": e.end.outcome.value if e.end.outcome else None,
                 "error_message": clean(e.end.error, 4_000),
                 "route": e.route,
-                "cost_usd": costs.get(e.job_id, Decimal(0)),
+                "cost_usd": costs.get(e.job_id, NOTHING).whole,
                 "latency_s": max(0.0, now - e.created_at),
             }
             for e in ended
@@ -104,26 +113,8 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
     return tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
 
 
-def book_late(connection: Connection, ids: Sequence[str]) -> None:
-    """Bring the cost of ended jobs, and of their batches, up to date: a call of theirs was settled only now.
-
-    The caller holds the jobs' rows.
-    """
-    costs = costs_of(connection, ids)
-    more: dict[int, Decimal] = {}
-    for row in connection.execute(_BOOKED, {"ids": list(ids)}).all():
-        cost = costs.get(row.job_id, Decimal(0))
-        connection.execute(_BOOK, {"id": row.job_id, "cost": cost})
-        if row.batch_id is not None:
-            more[row.batch_id] = more.get(row.batch_id, Decimal(0)) + (cost or 0) - (row.cost_usd or 0)
-    for batch_id, amount in sorted(more.items()):
-        connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
-
-
-def book_again(
-    connection: Connection, batch_of: Mapping[str, int | None], before: Mapping[str, Decimal | None]
-) -> None:
-    """Bring the costs of ended jobs, and of their batches, up to date after their calls were priced anew.
+def book_again(connection: Connection, batch_of: Mapping[str, int | None], before: Mapping[str, Cost]) -> None:
+    """Bring the costs of ended jobs, and of their batches, up to date after calls of theirs were settled or priced anew.
 
     Args:
         batch_of: the jobs, whose rows the caller holds, and the batch of each.
@@ -132,27 +123,27 @@ def book_again(
     costs = costs_of(connection, list(batch_of))
     more: dict[int, Decimal] = {}
     for job_id, batch_id in batch_of.items():
-        cost, was = costs.get(job_id, Decimal(0)), before.get(job_id, Decimal(0))
+        cost, was = costs.get(job_id, NOTHING), before.get(job_id, NOTHING)
         if cost == was:
             continue
-        connection.execute(_BOOK, {"id": job_id, "cost": cost})
+        connection.execute(_BOOK, {"id": job_id, "cost": cost.whole})
         if batch_id is not None:
-            more[batch_id] = more.get(batch_id, Decimal(0)) + (cost or 0) - (was or 0)
+            more[batch_id] = more.get(batch_id, Decimal(0)) + cost.known - was.known
     for batch_id, amount in sorted(more.items()):
         connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
 
 
-def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Decimal | None]:
-    """What the calls of jobs cost, USD; None where one is unpriced. Jobs without calls are left out."""
+def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
+    """What the calls of jobs cost. Jobs without calls are left out."""
     if not ids:
         return {}
     return {
-        row.job_id: None if row.unpriced else row.cost or Decimal(0)
+        row.job_id: Cost(row.cost or Decimal(0), bool(row.unpriced))
         for row in connection.execute(_COSTS, {"ids": list(ids)})
     }
 
 
-def _count(connection: Connection, ended: Sequence[Ended], costs: dict[str, Decimal | None]) -> dict[str, int]:
+def _count(connection: Connection, ended: Sequence[Ended], costs: dict[str, Cost]) -> dict[str, int]:
     """Raise the batches' counters, in the order of their ids; give each job its number."""
     by_batch: dict[int, list[Ended]] = {}
     for entry in ended:
@@ -167,7 +158,7 @@ def _count(connection: Connection, ended: Sequence[Ended], costs: dict[str, Deci
                 "id": batch_id,
                 "ended": len(entries),
                 **{state.value: states.count(state) for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED)},
-                "cost": sum((costs.get(entry.job_id) or Decimal(0) for entry in entries), Decimal(0)),
+                "cost": sum((costs.get(entry.job_id, NOTHING).known for entry in entries), Decimal(0)),
             },
         ).one()  # fmt: skip
         first = row.seq - len(entries) + 1

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, bindparam, text
 
 from trivet_tasks.outcomes import END_STATES, JobState
-from trivet_tasks.store.ending import book_late, end_jobs
+from trivet_tasks.store.ending import book_again, costs_of, end_jobs
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.store.many_rows import execute_rows
@@ -58,13 +58,14 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     # jobs are locked before attempts, as a rescuer does it
     statement = text(_FENCE + store.for_update).bindparams(bindparam("ids", expanding=True))
     current = {row.id: row for row in connection.execute(statement, {"ids": [f.job_id for f in group]})}
+    late = {row.id: row.batch_id for row in current.values() if row.state in END_STATES}
+    before = costs_of(connection, list(late))
     settle(connection, [finished.settlement for finished in group])
-    late = [row.id for row in current.values() if row.state in END_STATES]
     if late:
         # all batches at once, by id, as below they are counted: not these first and the others then
         ids = {row.batch_id for row in current.values() if row.batch_id is not None}
         connection.execute(text(_HOLD_BATCHES + store.for_update).bindparams(_IDS), {"ids": sorted(ids)})
-        book_late(connection, late)
+        book_again(connection, late, before)
     cancelled = _cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
     ended: list[Ended] = []
     gone_on: list[Finished] = []

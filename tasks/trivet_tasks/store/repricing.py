@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from trivet_tasks import price_terms
 from trivet_tasks.outcomes import END_STATES
-from trivet_tasks.prices import PriceBook
+from trivet_tasks.prices import PriceBook, is_newer
 from trivet_tasks.store.costs import Span
 from trivet_tasks.store.ending import book_again, costs_of
 from trivet_tasks.store.engine import BULK_ROWS, Store
@@ -73,6 +73,12 @@ _EXTENT = text(
       FROM attempts WHERE started_at >= :since AND started_at < :until
     """
 )
+_VERSIONS = text(
+    """
+    SELECT DISTINCT price_version FROM attempts
+     WHERE started_at >= :since AND started_at < :until AND price_terms IS NOT NULL AND price_version IS NOT NULL
+    """
+)
 _PAGE = text(
     """
     SELECT id, job_id, provider, model, wire_model, route, started_at, input_tokens, output_tokens, cache_read_tokens,
@@ -96,6 +102,13 @@ def extent(store: Store, span: Span) -> Extent:
     """How many calls a run will price."""
     with store.read() as connection:
         return Extent(*connection.execute(_EXTENT, span._asdict()).one())
+
+
+def priced_by_newer(store: Store, book: PriceBook, span: Span) -> list[str]:
+    """The versions of lists and rules, newer than the book's, by which calls of the span were priced."""
+    with store.read() as connection:
+        found = connection.execute(_VERSIONS, span._asdict()).scalars().all()
+    return sorted(version for version in found if is_newer(version, book.version))
 
 
 def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -> Iterator[Tallies]:

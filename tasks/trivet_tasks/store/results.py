@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, String, bindparam, text
 
-from trivet_tasks.store.ending import costs_of
+from trivet_tasks.store.ending import NOTHING, costs_of
 from trivet_tasks.store.schema import Usd
 
 
@@ -196,7 +196,7 @@ def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:
     found = [_job(row) for row in rows]
     pruned = [job.id for job in found if job.pruned]
     costs = costs_of(connection, pruned) if pruned else {}
-    return [replace(job, cost_usd=costs.get(job.id, Decimal(0))) if job.pruned else job for job in found]
+    return [replace(job, cost_usd=costs.get(job.id, NOTHING).whole) if job.pruned else job for job in found]
 
 
 def _job(row: Row[Any]) -> JobRow:

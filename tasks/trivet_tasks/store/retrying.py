@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, text
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.outcomes import JobState
+from trivet_tasks.store.ending import costs_of
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.ranking import places
 from trivet_tasks.store.schema import Usd, job_results, retries
@@ -46,16 +47,12 @@ _BEGUN = text("SELECT job_id, max(at) AS at FROM retries WHERE job_id IN :ids GR
     bindparam("ids", expanding=True)
 )
 # those that were not pruned
-_RESULTS = (
-    text(
-        """
-        SELECT r.job_id, r.error_outcome, r.error_message, r.cost_usd
-          FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
-        """
-    )
-    .bindparams(bindparam("ids", expanding=True))
-    .columns(cost_usd=Usd())
-)
+_RESULTS = text(
+    """
+    SELECT r.job_id, r.error_outcome, r.error_message
+      FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
+    """
+).bindparams(bindparam("ids", expanding=True))
 _AGAIN = text(
     """
     UPDATE jobs SET state = 'waiting', rank = :rank, not_before = NULL, deadline_at = :deadline_at, ended_at = NULL,
@@ -190,7 +187,7 @@ def _run_again(
     )
     if batch_id is not None:
         ends = [job.state for job in jobs]
-        cost = sum((results[job_id].cost_usd or Decimal(0) for job_id in ids), Decimal(0))
+        cost = sum((cost.known for cost in costs_of(connection, ids).values()), Decimal(0))
         counts = {"failed": ends.count(JobState.FAILED), "expired": ends.count(JobState.EXPIRED)}
         connection.execute(_COUNT_BACK, {"id": batch_id, "jobs": len(jobs), **counts, "cost": cost})
     return tuple(ids)

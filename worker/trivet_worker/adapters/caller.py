@@ -27,7 +27,7 @@ from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.messages import Broken, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
-from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
+from trivet_worker.adapters.stencil import ATTEMPT_HEADER, VERSION, Stencil
 from trivet_worker.adapters.wire import NotReady, Posted, Wire
 from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
 
@@ -64,6 +64,10 @@ class _Progress:
         )
 
 
+class _Unwritable(Exception):
+    """A request that was handed over parsed holds what JSON has no form for."""
+
+
 class _Refused(Exception):
     """An answer that is no 2xx, its body read."""
 
@@ -78,7 +82,7 @@ class SdkCaller:
     def __init__(self, wire: Wire, *, stream: bool) -> None:
         self._wire = wire
         self._stream = stream
-        self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...]], Stencil] = {}
+        self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...], bool], Stencil] = {}
 
     async def call(
         self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, timeout_s: float
@@ -124,7 +128,7 @@ class SdkCaller:
         await self._wire.ready()
         try:
             response = await self._post(self._posted(body, model), attempt_id)
-        except orjson.JSONEncodeError as error:
+        except _Unwritable as error:
             return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
         progress.response = response
         progress.headers = wire_headers.plain(response.headers)
@@ -145,22 +149,26 @@ class SdkCaller:
         )
 
     def _posted(self, body: bytes | Mapping[str, Any], model: str) -> Posted:
-        parsed = orjson.loads(body) if isinstance(body, bytes) else body
-        return self._wire.post(parsed, model, stream=self._stream)
+        if isinstance(body, bytes):
+            return self._wire.post(orjson.loads(body), model, stream=self._stream)
+        try:
+            orjson.dumps(body)
+        except orjson.JSONEncodeError as error:  # a TypeError, which elsewhere would be somebody's mistake
+            raise _Unwritable(str(error)) from None
+        return self._wire.post(body, model, stream=self._stream)
 
     async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. APIStatusError, `_Refused`, or of the network."""
         identity = self._wire.identity()
         if identity is None:
             return await self._post_by_sdk(posted, attempt_id)
-        key = (identity, posted.model, posted.headers)
+        key = (identity, posted.model, posted.headers, VERSION in posted.body)
         stencil = self._stencils.get(key)
         if stencil is None:
             response = await self._post_by_sdk(posted, attempt_id)
-            if made := Stencil.of(posted, response.request, signed=self._wire.signed):
-                if len(self._stencils) >= _MOST_STENCILS:
-                    self._stencils.clear()
-                self._stencils[key] = made
+            if len(self._stencils) >= _MOST_STENCILS:
+                self._stencils.clear()
+            self._stencils[key] = Stencil.of(posted, response.request, signed=self._wire.signed)
             return response
         request = stencil.cut(posted, attempt_id)
         del posted  # a prompt in memory once less while its call is under way

@@ -15,9 +15,10 @@ import orjson
 from trivet_worker.adapters.wire import Posted
 
 ATTEMPT_HEADER = "x-trivet-attempt"
-_OF_ONE_CALL = frozenset({b"content-length", b"authorization", ATTEMPT_HEADER.encode()})
+VERSION = "anthropic_version"
+"""A key of the body that the SDK adds for some wires, where the request does not bring it: a pattern for each case."""
+_OF_ONE_CALL = frozenset({b"content-length", b"cookie", b"authorization", ATTEMPT_HEADER.encode()})
 _OF_ONE_SIGNATURE = b"x-amz-"
-_VERSION = "anthropic_version"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,16 +34,14 @@ class Stencil:
     """Keys of the body that the SDK takes out: they go into the URL."""
 
     @classmethod
-    def of(cls, posted: Posted, sent: httpx2.Request, *, signed: bool) -> "Stencil | None":
-        """The pattern of a request that the SDK has sent; None where it does not show all.
+    def of(cls, posted: Posted, sent: httpx2.Request, *, signed: bool) -> "Stencil":
+        """The pattern of a request that the SDK has sent. It holds for bodies that have `VERSION`, or not, as this one.
 
         Args:
             posted: what the SDK was given.
             sent: what it made of that.
             signed: the HTTP client signs each request; nothing of a signature is kept then.
         """
-        if _VERSION in posted.body:
-            return None  # what the SDK would have added does not show
         left = _OF_ONE_CALL if signed else _OF_ONE_CALL - {b"authorization"}
         made = orjson.loads(sent.content)
         return cls(
