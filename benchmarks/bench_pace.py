@@ -3,7 +3,7 @@
     make bench-pace [PACE="--seconds 120 --database SQLite"]
 
 A real scheduler, its claims timed from `BEGIN` to the commit's answer, and simulated workers, which do everything but the
-call (`simulated_worker.py`), each held to its share of the pace. After a warm-up the resident memory of each process is read
+call (`simulated_worker.py`), each held to its share of the pace. After a warm-up the memory of each process (resident and its own: shared buffers are not counted) is read
 every few seconds; what counts is the median of its last quarter over that of its first.
 """
 
@@ -23,7 +23,7 @@ from bench_cost import ending_well
 from bench_scale import ROUTE, broker_and_config, wait_for_permits
 from load import LATENCY_S
 from orders import HERE, Child
-from process_figures import cpu_seconds, now_mb
+from process_figures import cpu_seconds, own_mb
 from rich.console import Console
 from rich.table import Table
 from running import machine, save
@@ -81,7 +81,7 @@ def at_pace(
         memory: dict[str, list[float]] = {part: [] for part in roots}
         while (left := start + arguments.seconds - time.monotonic()) > 0:
             for part, pids in roots.items():
-                memory[part].append(now_mb(pids))
+                memory[part].append(own_mb(pids))
             time.sleep(min(LOOK_S, left))
         reports = [worker.ask("report") for worker in workers]
         took = time.monotonic() - start

@@ -47,6 +47,7 @@ from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.shared_state import connect
 from trivet_tasks.store import leases, registry
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.leaving import lay_down
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
@@ -225,7 +226,7 @@ def crowd(settings: Settings, claims: Claims, count: int, passes: int) -> dict[s
     found = claims.measure(passes)
     with store.write() as connection:
         for lease_id in ids:
-            leases.close(connection, lease_id)
+            lay_down(store, connection, lease_id)
     beats = shown(store.held["heartbeat"])
     store.close()
     return {

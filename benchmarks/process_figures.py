@@ -45,6 +45,11 @@ def now_mb(roots: Iterable[int]) -> float:
     return sum(_status_kb(pid, "VmRSS") for pid in tree(roots)) / 1000
 
 
+def own_mb(roots: Iterable[int]) -> float:
+    """What is resident now and no other process's: no shared buffers, no mapped files."""
+    return sum(_status_kb(pid, "RssAnon") for pid in tree(roots)) / 1000
+
+
 def _status_kb(pid: int, name: str) -> int:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():

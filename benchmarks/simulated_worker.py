@@ -39,6 +39,7 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
 from trivet_tasks.store import leases
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.finishing import finish
+from trivet_tasks.store.leaving import lay_down
 from trivet_tasks.store.steps import End, Finished, Settlement
 from trivet_tasks.store.taking import Token, Worksite, take_up
 from trivet_tasks.usage import Usage
@@ -118,7 +119,7 @@ class SimulatedWorker:
     def close(self) -> None:
         """Give the lease back."""
         with self.store.write() as connection:
-            leases.close(connection, self.lease_id)
+            lay_down(self.store, connection, self.lease_id)
         self.store.close()
 
     def beat(self) -> None:

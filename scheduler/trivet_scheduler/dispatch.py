@@ -166,16 +166,14 @@ class Dispatcher:
         known = self._fleet.known().routes
         able = [f for f in flows if any(credits.left(r, f.latency.lane, f.model, alone=f.alone) for r in known)]
         able_ids = {flow.id for flow in able}
-        each = max(10, min(wanted, 4 * wanted // max(1, len(able))))
-        merged: list[Head] = []
-        for flow in able:
-            merged += dispatching.heads(self._store, connection, flow.id, each)
+        each = max(10, min(wanted, 2 * wanted // max(1, len(able))))
+        merged = dispatching.heads(connection, [flow.id for flow in able], each)
         merged.sort(key=lambda head: head.rank)
         before = self._store.now(connection) + URGENT_WITHIN_S
         # without their rank: who jumps the line does not move the clock by which newcomers are placed
         urgent = [
             head._replace(rank=0.0)
-            for head in dispatching.urgent(self._store, connection, before, max(1, int(wanted * URGENT_SHARE)))
+            for head in dispatching.urgent(connection, before, max(1, int(wanted * URGENT_SHARE)))
             if head.flow_id in able_ids
         ]
         seen = {head.id for head in urgent}
@@ -220,7 +218,8 @@ class Dispatcher:
         for (route, latency, model, alone), heads in plan.items():
             until = now + self._settings.taken_within_s(latency, alone=alone)
             claimed = {
-                job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
+                job.id: job
+                for job in dispatching.mark_dispatched(self._store, connection, [h.id for h in heads], route, until)
             }
             in_order = [claimed[head.id] for head in heads if head.id in claimed]
             provider = known.routes[route].settings.provider

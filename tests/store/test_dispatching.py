@@ -61,7 +61,7 @@ def test_a_job_no_longer_waiting_is_passed_over(world: World) -> None:
     one, two = world.add(*specs(2))
     world.dispatch(1)
     with world.store.write() as connection:
-        marked = dispatching.mark_dispatched(connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
+        marked = dispatching.mark_dispatched(world.store, connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
     assert [job.id for job in marked] == [two.id]
     assert (world.job(one.id).route, world.job(one.id).take_up) == (ROUTE, 1)
 
@@ -82,11 +82,30 @@ def test_two_dispatchers_never_claim_one_job_twice(world: World) -> None:
 def test_a_claim_passes_over_rows_that_another_holds(postgres_world: World) -> None:
     world = postgres_world
     accepted = world.add(*specs(10))
+    ids = [entry.id for entry in accepted]
     with world.store.write() as one, world.store.write() as other:
-        first = world.heads(one, 4)
-        second = world.heads(other, 4)
-    assert [head.id for head in first] == [entry.id for entry in accepted[:4]]
-    assert [head.id for head in second] == [entry.id for entry in accepted[4:8]]
+        first = dispatching.mark_dispatched(world.store, one, ids[:4], ROUTE, 4e9)
+        second = dispatching.mark_dispatched(world.store, other, ids[2:8], ROUTE, 4e9)
+    assert sorted(job.id for job in first) == ids[:4]
+    assert sorted(job.id for job in second) == ids[4:8]
+
+
+def test_the_heads_of_many_flows_are_each_flow_s_first(world: World) -> None:
+    flows = 2 * dispatching.FLOWS_AT_ONCE + 3
+    for number in range(flows):
+        world.batch(f"batch-{number}", *specs(3))
+    with world.store.read() as connection:
+        ids = [flow.id for flow in dispatching.flows_with_waiting(connection)]
+        found = dispatching.heads(connection, ids, 2)
+        whole = dispatching.heads(connection, ids, 3)
+    assert len(ids) == flows
+    by_flow: dict[int, list[float]] = {}
+    for head in whole:
+        by_flow.setdefault(head.flow_id, []).append(head.rank)
+    assert all(len(ranks) == 3 for ranks in by_flow.values())
+    assert sorted((head.flow_id, head.rank) for head in found) == sorted(
+        (flow, rank) for flow, ranks in by_flow.items() for rank in sorted(ranks)[:2]
+    )
 
 
 def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) -> None:
@@ -101,7 +120,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
     with world.store.write() as connection:
         dispatching.lock(world.store, connection)
         ids = [head.id for head in world.heads(connection, 3)]
-        dispatching.mark_dispatched(connection, ids, ROUTE, 4e9)
+        dispatching.mark_dispatched(world.store, connection, ids, ROUTE, 4e9)
         other = InThread(count)
         until_blocked(world, other)
         assert not other.over
@@ -146,11 +165,11 @@ def test_urgent_jobs_are_those_whose_deadline_is_near(world: World) -> None:
     ids = {name: world.add(spec(name, deadline_at=at))[0].id for name, at in terms.items()}
     world.add(spec("whenever"))
     with world.store.write() as connection:
-        dispatching.mark_dispatched(connection, [ids["running"]], ROUTE, 4e9)
+        dispatching.mark_dispatched(world.store, connection, [ids["running"]], ROUTE, 4e9)
     with world.store.write() as connection:
-        urgent = dispatching.urgent(world.store, connection, now + 300, 10)
+        urgent = dispatching.urgent(connection, now + 300, 10)
         assert [head.id for head in urgent] == [ids["sooner"], ids["soon"]]
-        assert [h.id for h in dispatching.urgent(world.store, connection, now + 300, 1)] == [ids["sooner"]]
+        assert [h.id for h in dispatching.urgent(connection, now + 300, 1)] == [ids["sooner"]]
 
 
 def test_the_clock_does_not_go_back(world: World) -> None:
@@ -281,8 +300,8 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "used lately": lambda c: health.used_lately(c, 4e9),
         "flows": lambda c: dispatching.flows_with_waiting(c),
         "outstanding": lambda c: dispatching.outstanding(c),
-        "claim": lambda c: dispatching.heads(world.store, c, flow, 200),
-        "urgent": lambda c: dispatching.urgent(world.store, c, 4e9, 40),
+        "claim": lambda c: dispatching.heads(c, [flow], 200),
+        "urgent": lambda c: dispatching.urgent(c, 4e9, 40),
         "empty flows": lambda c: dispatching.empty_flows(c, 20),
         "retire": lambda c: dispatching.retire_if_empty(world.store, c, flow),
         "wake": lambda c: rescuing.wake_delayed(world.store, c),

@@ -109,9 +109,8 @@ class World:
 
     def heads(self, connection: Connection, limit: int) -> list[Head]:
         """The next in line over all flows."""
-        found: list[Head] = []
-        for flow in dispatching.flows_with_waiting(connection):
-            found += dispatching.heads(self.store, connection, flow.id, limit)
+        flows = [flow.id for flow in dispatching.flows_with_waiting(connection)]
+        found = dispatching.heads(connection, flows, limit)
         return sorted(found, key=lambda head: head.rank)[:limit]
 
     def dispatch(self, limit: int = 100, route: str = ROUTE, *, within_s: float = 15.0) -> list[Claimed]:
@@ -122,7 +121,7 @@ class World:
             if not heads:
                 return []
             until = self.store.now(connection) + within_s
-            marked = dispatching.mark_dispatched(connection, [head.id for head in heads], route, until)
+            marked = dispatching.mark_dispatched(self.store, connection, [head.id for head in heads], route, until)
             dispatching.advance_clock(connection, max(head.rank for head in heads))
         claimed = {job.id: job for job in marked}
         return [claimed[head.id] for head in heads if head.id in claimed]
