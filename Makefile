@@ -8,6 +8,8 @@ PEERS := benchmarks/.peers
 PEER := $(PEERS)/litellm
 JOBS ?= 10000
 MINUTES ?= 10
+# where it is set, every process compiles anew all that it imports: seconds of CPU for each start
+unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 

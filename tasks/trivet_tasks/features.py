@@ -97,7 +97,7 @@ _BY_SIZE = [(feature.above_bytes, feature.name) for feature in TABLE if feature.
 
 def features_of(body: Mapping[str, object], size: int = 0) -> tuple[str, ...]:
     """The names of the features that a checked Messages API body needs, sorted. `size` is its length in bytes."""
-    found = {name for field, name in _BY_FIELD.items() if body.get(field) is not None}
+    found = {_BY_FIELD[field] for field in body if field in _BY_FIELD and body[field] is not None}
     found.update(name for limit, name in _BY_SIZE if size > limit)
     for field, key, name in _BY_INNER:
         inner = body.get(field)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any, TypeAlias
 
 import orjson
 from sqlalchemy import Connection, bindparam, text
@@ -13,7 +14,11 @@ from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.locking import lock_flows
+from trivet_tasks.store.many_rows import execute_rows
 from trivet_tasks.store.ranking import places
+
+_Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
+"""What jobs of one flow have in common: class, model, residency, compliance, features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def insert(
     flows = _flows(connection, specs, batch)
     first_with: dict[str, int] = {}
     accepted: list[Accepted] = []
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
         if spec.key and spec.key in known:
             accepted.append(Accepted(_same_request(spec, *known[spec.key], index, first), existed=True))
@@ -119,7 +124,7 @@ def insert(
             {
                 "id": job_id,
                 "batch_id": batch.id if batch else None,
-                "flow_id": flows[_signature(spec, batch)],
+                "flow_id": flows[_needs(spec)],
                 "key": spec.key,
                 "fingerprint": spec.fingerprint,
                 "state": state,
@@ -140,10 +145,10 @@ def insert(
         )
     if rows:
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
-        connection.execute(_INSERT_JOBS, sorted(rows, key=lambda row: str(row["key"] or "")))
+        execute_rows(connection, _INSERT_JOBS, sorted(rows, key=lambda row: str(row["key"] or "")))
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
     if rows:
-        connection.execute(_INSERT_REQUESTS, [{"id": row["id"], "body": row["body"]} for row in rows])
+        execute_rows(connection, _INSERT_REQUESTS, rows)
         if batch:
             connection.execute(_COUNT_IN, {"jobs": len(rows), "batch_id": batch.id})
     return accepted
@@ -180,47 +185,48 @@ def _of_request(spec: JobSpec, index: int, first: int | None) -> str:
     )
 
 
-def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | None) -> dict[str, int]:
-    """The flows of the jobs, made active, by signature; their rows are locked in one order everywhere."""
+def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | None) -> dict[_Needs, int]:
+    """The flows of the jobs, made active, by what they need; their rows are locked in one order everywhere."""
     if batch:
         lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
-    needs = {_signature(spec, batch): spec for spec in specs}
+    batch_id = batch.id if batch else None
+    by_signature = {_signature(needs, batch_id): needs for needs in {_needs(spec) for spec in specs}}
     return {
-        signature: connection.execute(
+        needs: connection.execute(
             _OPEN_FLOW,
-            {
-                **_flow_columns(spec),
-                "batch_id": batch.id if batch else None,
-                "signature": signature,
-                "held": batch is not None,
-            },
+            {**_columns(needs), "batch_id": batch_id, "signature": signature, "held": batch is not None},
         ).scalar_one()
-        for signature, spec in sorted(needs.items())
+        for signature, needs in sorted(by_signature.items())
     }
 
 
-def _signature(spec: JobSpec, batch: BatchRef | None) -> str:
-    needs = orjson.dumps([batch.id if batch else None, *_flow_columns(spec).values()])
-    return blake2b(needs, digest_size=16).hexdigest()
+def _needs(spec: JobSpec) -> _Needs:
+    residency, compliance, features = (tuple(sorted(n)) for n in (spec.residency, spec.compliance, spec.features))
+    return spec.latency, spec.model, (residency, compliance, features)
 
 
-def _flow_columns(spec: JobSpec) -> dict[str, str]:
+def _signature(needs: _Needs, batch_id: int | None) -> str:
+    return blake2b(orjson.dumps([batch_id, *_columns(needs).values()]), digest_size=16).hexdigest()
+
+
+def _columns(needs: _Needs) -> dict[str, str]:
+    latency, model, (residency, compliance, features) = needs
     return {
-        "latency": spec.latency.value,
-        "model": spec.model,
-        "residency": orjson.dumps(sorted(spec.residency)).decode(),
-        "compliance": orjson.dumps(sorted(spec.compliance)).decode(),
-        "features": orjson.dumps(sorted(spec.features)).decode(),
+        "latency": latency.value,
+        "model": model,
+        "residency": orjson.dumps(residency).decode(),
+        "compliance": orjson.dumps(compliance).decode(),
+        "features": orjson.dumps(features).decode(),
     }
 
 
 def _drop_lost_races(
     connection: Connection,
     specs: Sequence[JobSpec],
-    rows: list[dict[str, object]],
+    rows: list[dict[str, Any]],
     accepted: list[Accepted],
     first: int | None,
-) -> tuple[list[dict[str, object]], list[Accepted]]:
+) -> tuple[list[dict[str, Any]], list[Accepted]]:
     """Another process may have committed the same key since we looked: its job is the one."""
     keys = [str(row["key"]) for row in rows if row["key"]]
     if not keys:
