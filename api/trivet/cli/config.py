@@ -10,7 +10,7 @@ import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.route_settings import RouteCosts, RouteSettings
 from trivet_tasks.secret_refs import SecretRef
 from trivet_tasks.settings import CONFIG_NAME, Settings
 from trivet_tasks.urls import masked
@@ -161,8 +161,10 @@ def _effective(settings: Settings) -> dict[str, Any]:
 
 
 def _route(route: RouteSettings) -> dict[str, Any]:
+    declared = route.costs.model_dump(mode="json") if route.costs != RouteCosts() else None
     return {
         **route.definition(),
+        **({"costs": declared} if declared else {}),
         "base_url": masked(route.base_url),
         "api_key": "" if route.api_key is None else str(route.api_key),
     }
