@@ -98,7 +98,7 @@ def test_csv_is_exact_and_goes_to_a_file_or_to_standard_output(
     rows = list(csv.DictReader(io.StringIO(said.out)))
     assert [row["cost_usd"] for row in rows] == ["4.000000000000", "0.123456789012"]
     assert [row["unpriced"] for row in rows] == ["0", "1"]
-    assert rows[0]["tenant"] == "=acme"
+    assert rows[0]["tenant"] == "'=acme", "a spreadsheet must not take it for a formula"
     target = tmp_path / "costs.csv"
     written = trivet("costs", "--by", "route,tenant", *ALWAYS, "--csv", str(target))
     assert (written.out, target.read_text()) == ("", said.out)

@@ -16,7 +16,12 @@ def write(file: TextIO, by: Sequence[str], rows: "Sequence[CostRow]") -> None:
     writer.writerow([*by, *FIGURES])
     for row in rows:
         found = figures(row)
-        writer.writerow([*row.group, *(_plain(found[name]) for name in FIGURES)])
+        writer.writerow([*map(_text, row.group), *(_plain(found[name]) for name in FIGURES)])
+
+
+def _text(value: str) -> str:
+    """A spreadsheet takes what begins so for a formula, and names of batches, tenants and tags are anybody's."""
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _plain(value: object) -> str:
