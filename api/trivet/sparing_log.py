@@ -4,12 +4,18 @@ import logging
 import time
 from dataclasses import dataclass
 
+import redis.exceptions
+from kombu.exceptions import OperationalError
+
 ALIKE = 20
 """Lines of one kind that are written within `WINDOW_S`."""
 ALIKE_OF_CELERY = 3
 """The same for Celery, which says every few seconds that the broker is away; Trivet has said it by then."""
 WINDOW_S = 60.0
 MOST_KINDS = 1_000
+
+_LOST = (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OperationalError)
+"""A broker that went away."""
 
 
 @dataclass(slots=True)
@@ -31,6 +37,8 @@ class Sparing(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether this line is written. Called under its handler's lock."""
+        if record.exc_info and record.name.startswith("celery") and isinstance(record.exc_info[1], _LOST):
+            record.exc_info = record.exc_text = None  # the line names the error; where Celery met it helps nobody
         place = (record.pathname, record.lineno)
         kind = self._kinds.get(place)
         if kind is None:

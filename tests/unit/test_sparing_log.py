@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import redis.exceptions
 
 from trivet import sparing_log
 from trivet.sparing_log import ALIKE, ALIKE_OF_CELERY, Sparing
@@ -55,3 +56,25 @@ def test_of_celery_fewer_are_enough(lines: Lines) -> None:
     for attempt in range(20):
         log.error("Cannot connect, %s", attempt)
     assert len(lines.written) == ALIKE_OF_CELERY
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "told"),
+    [
+        ("celery.worker.request", redis.exceptions.ConnectionError("Connection closed by server."), False),
+        ("celery.worker.request", BrokenPipeError(32, "Broken pipe"), False),
+        ("celery.worker.request", KeyError("a fault"), True),
+        ("trivet.worker", BrokenPipeError(32, "Broken pipe"), True),
+    ],
+)
+def test_celery_tells_of_a_lost_broker_without_a_traceback(name: str, error: Exception, told: bool) -> None:
+    records: list[logging.LogRecord] = []
+    handler = Lines()
+    handler.addFilter(Sparing())
+    handler.emit = records.append  # type: ignore[method-assign]
+    try:
+        raise error
+    except Exception:
+        logger(name, handler).critical("Couldn't ack", exc_info=True)
+    [record] = records
+    assert bool(record.exc_info) is told
