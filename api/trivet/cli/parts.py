@@ -9,7 +9,6 @@ import typer
 
 from trivet.cli import context
 from trivet.cli.stop_in_time import StopInTime
-from trivet.sparing_log import Sparing
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.supervised import announce_ready
 
@@ -63,6 +62,8 @@ def scheduler() -> None:
 
 def _log_sparingly() -> None:
     """From INFO on, but no more of the same than a person reads."""
+    from trivet.sparing_log import Sparing
+
     logging.getLogger().setLevel(logging.INFO)
     for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for every message
         logging.getLogger(name).setLevel(logging.WARNING)
