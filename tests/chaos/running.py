@@ -218,8 +218,9 @@ class Chaos:
         for route in self.settings.routes:
             self.simulator.clear(route)
         self.deaths, self.outages, self.pauses = [], [], {}
-        self._old_jobs = {job.id for job in read_jobs(self.store)}
+        # in this order: the jobs of old rows are old, also that of a probe which comes in at this moment
         self._old_rows = {row.id for row in read_attempts(self.store, self.settings.routes)}
+        self._old_jobs = {job.id for job in read_jobs(self.store)}
         self._old_refused = self._refused()
         self._first_call = int(self.simulator.counts()["log"]["next_seq"])
 
@@ -236,17 +237,15 @@ class Chaos:
         """What happened since `begin`."""
         jobs = [job for job in read_jobs(self.store) if job.id not in self._old_jobs]
         own = {job.batch_id for job in jobs}
+        rows = read_attempts(self.store, self.settings.routes)
+        old_rows = self._old_rows | {row.id for row in rows if row.job_id in self._old_jobs}
         return Evidence(
             accepted,
             jobs,
             [batch for batch in read_batches(self.store) if batch.id in own],
-            [row for row in read_attempts(self.store, self.settings.routes) if row.id not in self._old_rows],
+            [row for row in rows if row.id not in old_rows],
             # one that began before `begin` may end after it
-            [
-                call
-                for call in self.simulator.calls(self._first_call, running=True)
-                if call.attempt not in self._old_rows
-            ],
+            [call for call in self.simulator.calls(self._first_call, running=True) if call.attempt not in old_rows],
             tuple(self.deaths),
             tuple(self.outages),
             dict(self._pid_of_lease),
