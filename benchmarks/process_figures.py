@@ -36,13 +36,15 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def peak_mb(roots: Iterable[int]) -> float:
-    """The sum of what each process of the trees had resident at its peak, in MB. Pages they share count more than once."""
-    return sum(_status_kb(pid, "VmHWM") for pid in tree(roots)) / 1000
+    """What the trees had resident at the peak of each process, in MB; pages that forked processes share count once."""
+    return (
+        sum(_status_kb(pid, "VmHWM") - _status_kb(pid, "VmRSS") + _proportional_kb(pid) for pid in tree(roots)) / 1000
+    )
 
 
 def now_mb(roots: Iterable[int]) -> float:
     """What is resident now, likewise."""
-    return sum(_status_kb(pid, "VmRSS") for pid in tree(roots)) / 1000
+    return sum(_proportional_kb(pid) for pid in tree(roots)) / 1000
 
 
 def own_mb(roots: Iterable[int]) -> float:
@@ -54,5 +56,14 @@ def _status_kb(pid: int, name: str) -> int:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
+                return int(line.split()[1])
+    return 0
+
+
+def _proportional_kb(pid: int) -> int:
+    """Resident memory, a page that n processes map being an n-th to each."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
                 return int(line.split()[1])
     return 0
