@@ -13,9 +13,7 @@ import argparse
 import contextlib
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import backlog
@@ -28,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from running import machine, save
 from setups import Wire
-from trivet_setup import migrate, postgres_server
+from trivet_setup import databases, migrate
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.settings import load_settings
@@ -147,16 +145,10 @@ def main() -> int:
         console.print(f"[dim]{time.monotonic() - begun:4.0f} s  {what}[/]")
 
     found: dict[str, Any] = {}
-    with ending_well(), contextlib.ExitStack() as held:
-        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trivet-bench-")))
-        simulator = held.enter_context(SimulatorProcess("--latency-median", str(LATENCY_S), "--seed", "1"))
+    with ending_well(), SimulatorProcess("--latency-median", str(LATENCY_S), "--seed", "1") as simulator:
         wire = Wire(ROUTE, simulator)
-        chosen = arguments.database or ["SQLite", "PostgreSQL"]
-        if "SQLite" in chosen:
-            found["SQLite"] = at_pace(wire, f"sqlite:///{folder}/pace.db", None, arguments, say)
-        if "PostgreSQL" in chosen:
-            postgres = held.enter_context(postgres_server())
-            found["PostgreSQL"] = at_pace(wire, postgres.create_database("pace"), postgres, arguments, say)
+        for name, url, postgres in databases(arguments.database, "pace"):
+            found[name] = at_pace(wire, url, postgres, arguments, say)
     console.print(table(found))
     good = True
     for name, of in found.items():

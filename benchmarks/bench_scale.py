@@ -32,7 +32,7 @@ from rich.table import Table
 from running import machine, save
 from setups import READY_S, Wire
 from simulated_worker import SimulatedWorker, TimedStore, shown
-from trivet_setup import TrivetSetup, migrate, postgres_server, write_config
+from trivet_setup import TrivetSetup, databases, migrate, write_config
 
 import trivet_scheduler.dispatch as dispatch_module
 from trivet.embedded import EmbeddedValkey
@@ -355,17 +355,10 @@ def main() -> int:
         console.print(f"[dim]{time.monotonic() - begun:4.0f} s  {what}[/]")
 
     found: dict[str, Any] = {}
-    with ending_well(), contextlib.ExitStack() as held:
-        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trivet-bench-")))
-        simulator = held.enter_context(SimulatorProcess("--latency-median", str(LATENCY_S), "--seed", "1"))
+    with ending_well(), SimulatorProcess("--latency-median", str(LATENCY_S), "--seed", "1") as simulator:
         wire = Wire(ROUTE, simulator)
-        chosen = arguments.database or ["SQLite", "PostgreSQL"]
-        if "SQLite" in chosen:
-            found["SQLite"] = of_database("SQLite", f"sqlite:///{folder}/scale.db", None, wire, arguments, say)
-        if "PostgreSQL" in chosen:
-            postgres = held.enter_context(postgres_server())
-            url = postgres.create_database("scale")
-            found["PostgreSQL"] = of_database("PostgreSQL", url, postgres, wire, arguments, say)
+        for name, url, postgres in databases(arguments.database, "scale"):
+            found[name] = of_database(name, url, postgres, wire, arguments, say)
     for table in (backlog_table(found), fleet_table(found), crowd_table(found)):
         console.print(table)
     good = True

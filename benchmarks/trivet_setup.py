@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,16 @@ def postgres_server() -> PostgresServer:
     from tests.postgres import PostgresServer
 
     return PostgresServer(durable=True)
+
+
+def databases(chosen: Sequence[str] | None, name: str) -> Iterator[tuple[str, str, PostgresServer | None]]:
+    """SQLite and PostgreSQL, or those of them that are chosen, each as its name, a URL and its server; one at a time."""
+    if chosen is None or "SQLite" in chosen:
+        with tempfile.TemporaryDirectory(prefix="trivet-bench-") as folder:
+            yield "SQLite", f"sqlite:///{folder}/{name}.db", None
+    if chosen is None or "PostgreSQL" in chosen:
+        with postgres_server() as server:
+            yield "PostgreSQL", server.create_database(name), server
 
 
 def migrate(url: str) -> None:

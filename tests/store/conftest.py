@@ -1,12 +1,13 @@
 """Each test of the store runs on SQLite and on PostgreSQL, in a database of its own with the schema in it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.postgres import PostgresServer
 from tests.store.world import World
+from tests.system.command_line import Said, commands
 
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import upgrade
@@ -67,3 +68,14 @@ def sqlite_world(sqlite_url: str) -> Iterator[World]:
 def postgres_world(postgres_url: str) -> Iterator[World]:
     """The store on PostgreSQL only, for what only there can happen: two writers at a time."""
     yield from _world(postgres_url)
+
+
+@pytest.fixture
+def trivet(
+    world: World, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs the command line in this process, over the world's database."""
+    config = tmp_path / "trivet.toml"
+    config.write_text(f'[store]\nurl = "{store_url}"\n[redis]\nurl = "redis://127.0.0.1:1/0"\n')
+    with commands(str(config), monkeypatch, capsys) as run:
+        yield run

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, SUCCESS, WAIT, World, finished, specs
-from tests.system.command_line import Said, commands
+from tests.system.command_line import Said
 
 from trivet_tasks import price_terms
 from trivet_tasks.outcomes import Outcome
@@ -21,17 +21,6 @@ from trivet_tasks.usage import Usage
 
 LISTED = {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "2.5", "cache_write_1h": "4"}
 FIRST_DAY, SECOND_DAY = 1_795_391_999.0, 1_795_392_000.0  # 2026-11-22 and 2026-11-23, UTC
-
-
-@pytest.fixture
-def trivet(
-    world: World, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs the command line in this process, over the world's database."""
-    config = tmp_path / "trivet.toml"
-    config.write_text(f'[store]\nurl = "{store_url}"\n[redis]\nurl = "redis://127.0.0.1:1/0"\n')
-    with commands(str(config), monkeypatch, capsys) as run:
-        yield run
 
 
 def cached(job: Taken, lease: str, cost: str | None) -> Finished:

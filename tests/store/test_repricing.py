@@ -1,16 +1,15 @@
 """Pricing settled calls again: what is shown, what is written, and that all sums stay right."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from sqlalchemy import text
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
-from tests.system.command_line import Said, commands
+from tests.system.command_line import Said
 
 from trivet_tasks import price_terms
 from trivet_tasks.latency import DEFAULTS
@@ -249,17 +248,6 @@ def test_two_runs_and_a_worker_at_once_leave_right_sums(world: World, monkeypatc
     check_sums(world)
     reprice(world, apply=True)
     assert check_sums(world) == 60 * RIGHT
-
-
-@pytest.fixture
-def trivet(
-    world: World, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs the command line in this process, over the world's database."""
-    config = tmp_path / "trivet.toml"
-    config.write_text(f'[store]\nurl = "{store_url}"\n[redis]\nurl = "redis://127.0.0.1:1/0"\n')
-    with commands(str(config), monkeypatch, capsys) as run:
-        yield run
 
 
 def test_the_command_shows_the_difference_exactly_and_writes_it_when_told(

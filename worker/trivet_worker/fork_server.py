@@ -1,9 +1,9 @@
 """Child processes in milliseconds: forked from a process that was itself forked before this one did anything.
 
-A new interpreter would import for seconds (measured: 1.5 to 5 s of CPU), and a process with threads must not be forked.
-So the worker forks the server first thing, when all is imported and nothing runs but, under a supervisor, the thread that waits
-for the supervisor's end; the server waits, single-threaded, shares its memory with the worker, and forks whenever it is asked. Each child gets one end of a socket of its own and a
-session of its own. One that lost its server starts another, by a new interpreter.
+A new interpreter would import for seconds, and a process with threads must not be forked. So the worker forks the server
+first thing, when all is imported and nothing runs but, under a supervisor, the thread that waits for the supervisor's end.
+The server waits, single-threaded, shares its memory with the worker, and forks whenever it is asked. Each child gets one end
+of a socket of its own and a session of its own. A worker that lost its server starts another, by a new interpreter.
 """
 
 import contextlib
@@ -264,8 +264,6 @@ def _leave(run: Callable[[socket.socket, Child], int], connection: socket.socket
     code = 1
     try:
         code = run(connection, child)
-    except OSError:  # the worker is gone
-        pass
     except Exception as error:
         log.error("a forked process met a fault of Trivet's own: %s", place_of(error))
     finally:

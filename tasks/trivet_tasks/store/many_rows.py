@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Dialect, TextClause
 from sqlalchemy.dialects import sqlite
 
+LIST_ROWS = 500
+"""Rows of one list at most: PostgreSQL takes 65,535 parameters, and no statement here has more than 20 a row."""
+
 
 class _Rows(NamedTuple):
     """An INSERT around its list of rows."""
@@ -56,10 +59,11 @@ def execute_rows(connection: Connection, statement: TextClause, rows: Sequence[d
     for name, turn in ready.turned:
         for row in rows:
             row[name] = turn(row[name])
-    if ready.listed is not None and len(rows) > 1:
-        connection.exec_driver_sql(*ready.listed.of(rows))
-    else:
+    if ready.listed is None:
         connection.exec_driver_sql(ready.sql, list(rows))
+        return
+    for first in range(0, len(rows), LIST_ROWS):
+        connection.exec_driver_sql(*ready.listed.of(rows[first : first + LIST_ROWS]))
 
 
 def _compiled(statement: TextClause, dialect: Dialect) -> _Ready:

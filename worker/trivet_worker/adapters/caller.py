@@ -4,7 +4,8 @@ The first call of a route, model and key is made with the client's own `post`, c
 SDK's authentication, URL rewriting and headers, sends a body with any keys as it is (the signature of `messages.create`
 knows fewer than the API), and spares the pydantic model that `create` builds and nobody would read. The calls after it
 are sent as that one was (`stencil.py`); the body is parsed once, with orjson. CPU a call, 64 at a time, aiohttp
-(measured by `benchmarks/call_layers.py`): `create` 2.0 ms, `post` 1.45 ms, this 0.6 ms; on Bedrock 2.9 ms for `create`.
+(`benchmarks/call_layers.py`, one run on a slow machine): `create` 2.3 ms, `post` 1.5, this 0.86; on Bedrock, signed, `create`
+3.6 and this 1.45.
 
 The response is always taken before its body is read (`stream=True`): only so is a connection that failed before the
 headers told from a body that broke off after them.

@@ -22,9 +22,9 @@ class NotReady(Exception):
         self.transient = transient
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Posted:
-    """What to give to the SDK client's `post`."""
+    """What to give to the SDK client's `post`. It holds a prompt, so it has no repr."""
 
     body: dict[str, Any]
     model: str
