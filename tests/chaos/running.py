@@ -222,7 +222,7 @@ class Chaos:
         self._old_rows = {row.id for row in read_attempts(self.store, self.settings.routes)}
         self._old_jobs = {job.id for job in read_jobs(self.store)}
         self._old_refused = self._refused()
-        self._first_call = int(self.simulator.counts()["log"]["next_seq"])
+        self._first_call = self._next_call()
 
     def settle(self, accepted: Collection[str], within_s: float = END_S) -> Findings:
         """Wait until all is over, and audit. What is not over by then is among the faults."""
@@ -278,16 +278,21 @@ class Chaos:
         return False
 
     def _quiet(self, accepted: Collection[str]) -> Evidence | None:
-        """The evidence, at a moment when nothing goes on; a probe may begin at any other."""
+        """The evidence, if nothing goes on and no call began while it was read: a probe may begin at any moment."""
         with contextlib.suppress(StoreUnavailable):
+            begun = self._next_call()
             found = self.evidence(accepted)
             if (
                 all(job.state in END_STATES for job in found.jobs)
                 and all(row.outcome is not None for row in found.rows)
                 and all(call.finished is not None for call in found.calls)
+                and self._next_call() == begun
             ):
                 return found
         return None
+
+    def _next_call(self) -> int:
+        return int(self.simulator.counts()["log"]["next_seq"])
 
     def _refused(self) -> int:
         logs = self.local.logs_dir.glob("worker-*.log*")
