@@ -53,11 +53,13 @@ def costs(
             raise typer.BadParameter("options stand after the sub-command.")
         return
     from trivet_tasks.store.costs import summed, unpriced
+    from trivet_tasks.store.planner import plan_freely
 
     if sum((as_json, csv is not None, html is not None)) > 1:
         raise typer.BadParameter("--json, --csv and --html do not go together.")
     names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
     with context.client() as client, client._connections.store.read() as connection:
+        plan_freely(connection)
         now = client._connections.store.now(connection)
         span = span_of(since, until, now)
         if html is not None:

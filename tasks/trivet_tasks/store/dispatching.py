@@ -5,10 +5,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Connection, TextClause, bindparam, text
+from sqlalchemy import Connection, TextClause, text
 
 from trivet_tasks.latency import Latency
-from trivet_tasks.store.engine import Store
+from trivet_tasks.store import schema
+from trivet_tasks.store.engine import SKIP_LOCKED, Store
+from trivet_tasks.store.many_rows import RowsStatement, query_rows
 
 DISPATCH_LOCK = 7_214_500_002
 """The PostgreSQL advisory lock under which credit is counted and taken; SQLite's write lock does the same."""
@@ -96,14 +98,20 @@ _URGENT = text(
     """
 )
 # who is cancelling or expiring one just now is not waited for: only rows that are free are locked, all at once
-_MARK = """
-    WITH free AS MATERIALIZED (
-        SELECT id FROM jobs WHERE id IN :ids AND state = 'waiting'{skip_locked}
+_MARKS = {
+    lock: RowsStatement(
+        schema.jobs,
+        f"""
+        WITH free AS MATERIALIZED (
+            SELECT id FROM jobs WHERE id IN (SELECT r.id FROM {{rows}}) AND state || '' = 'waiting'{lock}
+        )
+        UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
+         WHERE id IN (SELECT id FROM free)
+        RETURNING id, take_up, input_estimate, max_tokens
+        """,
     )
-    UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
-     WHERE id IN (SELECT id FROM free)
-    RETURNING id, take_up, input_estimate, max_tokens
-"""
+    for lock in ("", SKIP_LOCKED)
+}
 _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
 _LOCK_FLOW = "SELECT id FROM flows WHERE id = :id"
 _EMPTY_FLOWS = text(
@@ -183,8 +191,8 @@ def mark_dispatched(
     store: Store, connection: Connection, ids: Sequence[str], route: str, until: float
 ) -> list[Claimed]:
     """Claim jobs for a route; each gets a new fencing token. Jobs that do not wait any more are passed over."""
-    statement = text(_MARK.format(skip_locked=store.skip_locked)).bindparams(bindparam("ids", expanding=True))
-    return [Claimed(*row) for row in connection.execute(statement, {"ids": list(ids), "route": route, "until": until})]
+    rows = [{"id": job_id} for job_id in ids]
+    return [Claimed(*row) for row in query_rows(connection, _MARKS[store.skip_locked], rows, route=route, until=until)]
 
 
 def advance_clock(connection: Connection, rank: float) -> None:

@@ -7,34 +7,38 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.outcomes import JobState
+from trivet_tasks.store import schema
 from trivet_tasks.store.foreign_text import clean
-from trivet_tasks.store.many_rows import execute_rows
+from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import Ended
 
-_END = text(
+_END = RowsStatement(
+    schema.jobs,
     """
-    UPDATE jobs SET state = :state, ended_at = :now, batch_seq = :batch_seq, lease_id = NULL, dispatched_until = NULL,
-                    not_before = NULL, last_outcome = coalesce(:outcome, last_outcome)
-     WHERE id = :id
-    """
+    UPDATE jobs SET state = r.state, ended_at = r.ended_at, batch_seq = r.batch_seq, lease_id = NULL,
+                    dispatched_until = NULL, not_before = NULL, last_outcome = coalesce(r.last_outcome, jobs.last_outcome)
+      FROM {rows}
+     WHERE jobs.id = r.id
+    """,
 )
-_ADD_RESULTS = text(
+_ADD_RESULTS = RowsStatement(
+    schema.job_results,
     """
     INSERT INTO job_results (job_id, message, stop_reason, error_outcome, error_message, route, cost_usd, latency_s, cached)
-    VALUES (:job_id, :message, :stop_reason, :error_outcome, :error_message, :route, :cost_usd, :latency_s, false)
+    SELECT r.job_id, r.message, r.stop_reason, r.error_outcome, r.error_message, r.route, r.cost_usd, r.latency_s, false
+      FROM {rows}
+    """,
+)
+_COSTS = RowsStatement(
+    schema.attempts,
     """
-).bindparams(bindparam("cost_usd", type_=Usd()))
-_COSTS = (
-    text(
-        """
     SELECT job_id, sum(cost_usd) AS cost,
            sum(CASE WHEN cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced
-      FROM attempts WHERE job_id IN :ids AND (NOT estimated OR outcome = 'succeeded') GROUP BY job_id
-    """
-    )
-    .bindparams(bindparam("ids", expanding=True))
-    .columns(cost=Usd())
+      FROM attempts
+     WHERE job_id IN (SELECT r.job_id FROM {rows}) AND (NOT estimated OR outcome = 'succeeded') GROUP BY job_id
+    """,
+    {"cost": Usd()},
 )
 _BOOK = text("UPDATE job_results SET cost_usd = :cost WHERE job_id = :id").bindparams(bindparam("cost", type_=Usd()))
 _BOOK_BATCH = text("UPDATE batches SET cost_usd = cost_usd + :more WHERE id = :id").bindparams(
@@ -86,9 +90,9 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
             {
                 "id": e.job_id,
                 "state": e.end.state.value,
-                "now": now,
+                "ended_at": now,
                 "batch_seq": sequence.get(e.job_id),
-                "outcome": e.end.outcome.value if e.end.outcome else None,
+                "last_outcome": e.end.outcome.value if e.end.outcome else None,
             }
             for e in ended
         ],
@@ -139,7 +143,7 @@ def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
         return {}
     return {
         row.job_id: Cost(row.cost or Decimal(0), bool(row.unpriced))
-        for row in connection.execute(_COSTS, {"ids": list(ids)})
+        for row in query_rows(connection, _COSTS, [{"job_id": job_id} for job_id in ids])
     }
 
 

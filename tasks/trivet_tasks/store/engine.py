@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trivet_tasks.errors import ConfigError, StoreUnavailable
 from trivet_tasks.store.clock import Clock
+from trivet_tasks.store.planner import plan_by_index
 from trivet_tasks.urls import masked, sqlite_path
 
 BUSY_TIMEOUT_S = 30
@@ -30,6 +31,8 @@ BULK_BYTES = 1_000_000
 """Bytes of request bodies in one bulk transaction at most."""
 
 
+FOR_UPDATE = " FOR UPDATE"
+SKIP_LOCKED = " FOR UPDATE SKIP LOCKED"
 _TCP = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 """For libpq: a server that vanished without a word is noticed within about ten seconds."""
 
@@ -93,12 +96,12 @@ class Store:
     @property
     def skip_locked(self) -> str:
         """What ends a SELECT of rows to be changed: on PostgreSQL a lock that passes over rows others hold."""
-        return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
+        return "" if self.sqlite else SKIP_LOCKED
 
     @property
     def for_update(self) -> str:
         """What ends a SELECT of rows to be changed, waiting for whoever holds them."""
-        return "" if self.sqlite else " FOR UPDATE"
+        return "" if self.sqlite else FOR_UPDATE
 
     def close(self) -> None:
         """Give back every connection."""
@@ -132,6 +135,8 @@ class Store:
         if self.sqlite:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine, "connect", plan_by_index)
         return engine
 
     @contextmanager

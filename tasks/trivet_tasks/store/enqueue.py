@@ -6,15 +6,16 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 from uuid_utils import uuid7
 
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.store import schema
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.locking import lock_flows
-from trivet_tasks.store.many_rows import execute_rows
+from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.store.ranking import places
 
 _Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
@@ -54,18 +55,23 @@ _OPEN_FLOW = text(
     RETURNING id
     """
 )
-_BY_KEY = text("SELECT key, id, fingerprint FROM jobs WHERE key IN :keys").bindparams(bindparam("keys", expanding=True))
-_INSERT_JOBS = text(
+_BY_KEY = RowsStatement(schema.jobs, "SELECT key, id, fingerprint FROM jobs WHERE key IN (SELECT r.key FROM {rows})")
+_INSERT_JOBS = RowsStatement(
+    schema.jobs,
     """
     INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
                       input_estimate, max_tokens, take_up, route, dispatched_until, tenant, last_error, tags)
-    VALUES (:id, :batch_id, :flow_id, :key, :fingerprint, :state, :rank, :created_at, :not_before, :deadline_at,
-            :input_estimate, :max_tokens, :take_up, :route, :dispatched_until, :tenant, :last_error, :tags)
+    SELECT r.id, r.batch_id, r.flow_id, r.key, r.fingerprint, r.state, r.rank, r.created_at, r.not_before, r.deadline_at,
+           r.input_estimate, r.max_tokens, r.take_up, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags
+      FROM {rows}
+     WHERE true
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
-    """
+    """,
 )
 _MEND = "Use another key, or send the same request."
-_INSERT_REQUESTS = text("INSERT INTO job_requests (job_id, body) VALUES (:id, :body)")
+_INSERT_REQUESTS = RowsStatement(
+    schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
+)
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
 
 
@@ -148,7 +154,7 @@ def insert(
         execute_rows(connection, _INSERT_JOBS, sorted(rows, key=lambda row: str(row["key"] or "")))
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
     if rows:
-        execute_rows(connection, _INSERT_REQUESTS, rows)
+        execute_rows(connection, _INSERT_REQUESTS, [{"job_id": row["id"], "body": row["body"]} for row in rows])
         if batch:
             connection.execute(_COUNT_IN, {"jobs": len(rows), "batch_id": batch.id})
     return accepted
@@ -157,7 +163,8 @@ def insert(
 def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
     if not keys:
         return {}
-    return {key: (job_id, fingerprint) for key, job_id, fingerprint in connection.execute(_BY_KEY, {"keys": keys})}
+    rows = query_rows(connection, _BY_KEY, [{"key": key} for key in keys])
+    return {key: (job_id, fingerprint) for key, job_id, fingerprint in rows}
 
 
 def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int, first: int | None) -> str:

@@ -6,45 +6,53 @@ from typing import Any
 from sqlalchemy import Connection, Integer, bindparam, text
 
 from trivet_tasks.outcomes import END_STATES, JobState
+from trivet_tasks.store import schema
 from trivet_tasks.store.ending import book_again, costs_of, end_jobs
-from trivet_tasks.store.engine import Store
+from trivet_tasks.store.engine import FOR_UPDATE, Store
 from trivet_tasks.store.foreign_text import clean
-from trivet_tasks.store.many_rows import execute_rows
-from trivet_tasks.store.schema import Usd
+from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.store.steps import End, Ended, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.usage import Usage
 
 _FENCE = """
     SELECT id, take_up, lease_id, state, batch_id, created_at, route, cancel_requested FROM jobs
-     WHERE id IN :ids ORDER BY id
+     WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id
 """
-_GO_ON = text(
+_FENCES = {lock: RowsStatement(schema.jobs, _FENCE + lock) for lock in ("", FOR_UPDATE)}
+_GO_ON = RowsStatement(
+    schema.jobs,
     """
-    UPDATE jobs SET state = 'dispatched', lease_id = NULL, route = :route, dispatched_until = :until,
-                    take_up = take_up + 1, tried = :tried, round_spent_s = :spent_s, doubted_by = :doubted_by,
-                    last_outcome = :outcome, last_error = :error
-     WHERE id = :id
-    """
+    UPDATE jobs SET state = 'dispatched', lease_id = NULL, route = r.route, dispatched_until = r.dispatched_until,
+                    take_up = jobs.take_up + 1, tried = r.tried, round_spent_s = r.round_spent_s,
+                    doubted_by = r.doubted_by, last_outcome = r.last_outcome, last_error = r.last_error
+      FROM {rows}
+     WHERE jobs.id = r.id
+    """,
 )
-_WAIT = text(
+_WAIT = RowsStatement(
+    schema.jobs,
     """
-    UPDATE jobs SET state = :state, lease_id = NULL, route = NULL, dispatched_until = NULL, not_before = :not_before,
-                    round = :round, tried = :tried, round_spent_s = :spent_s, doubted_by = :doubted_by,
-                    last_outcome = coalesce(:outcome, last_outcome), last_error = coalesce(:error, last_error)
-     WHERE id = :id
-    """
+    UPDATE jobs SET state = r.state, lease_id = NULL, route = NULL, dispatched_until = NULL, not_before = r.not_before,
+                    round = r.round, tried = r.tried, round_spent_s = r.round_spent_s, doubted_by = r.doubted_by,
+                    last_outcome = coalesce(r.last_outcome, jobs.last_outcome),
+                    last_error = coalesce(r.last_error, jobs.last_error)
+      FROM {rows}
+     WHERE jobs.id = r.id
+    """,
 )
-_SETTLE = text(
+_SETTLE = RowsStatement(
+    schema.attempts,
     """
-    UPDATE attempts SET outcome = :outcome, latency_s = :latency_s, status = :status, request_id = :request_id,
-                        message = :message, input_tokens = :input_tokens, output_tokens = :output_tokens,
-                        cache_read_tokens = :cache_read_tokens, cache_write_5m_tokens = :cache_write_5m_tokens,
-                        cache_write_1h_tokens = :cache_write_1h_tokens, cost_usd = :cost_usd, estimated = :estimated,
-                        list_price = :list_price, multipliers = :multipliers, price_version = :price_version,
-                        price_terms = :price_terms
-     WHERE id = :attempt_id
-    """
-).bindparams(bindparam("cost_usd", type_=Usd()))
+    UPDATE attempts SET outcome = r.outcome, latency_s = r.latency_s, status = r.status, request_id = r.request_id,
+                        message = r.message, input_tokens = r.input_tokens, output_tokens = r.output_tokens,
+                        cache_read_tokens = r.cache_read_tokens, cache_write_5m_tokens = r.cache_write_5m_tokens,
+                        cache_write_1h_tokens = r.cache_write_1h_tokens, cost_usd = r.cost_usd, estimated = r.estimated,
+                        list_price = r.list_price, multipliers = r.multipliers, price_version = r.price_version,
+                        price_terms = r.price_terms
+      FROM {rows}
+     WHERE attempts.id = r.id
+    """,
+)
 _HOLD_BATCHES = "SELECT id FROM batches WHERE id IN :ids ORDER BY id"
 _IDS = bindparam("ids", expanding=True, type_=Integer())
 _CANCELLED_BATCHES = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
@@ -56,8 +64,8 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     """Write what became of a group of calls. Attempts are settled in any case; jobs only under tokens that still hold."""
     now = store.now(connection)
     # jobs are locked before attempts, as a rescuer does it
-    statement = text(_FENCE + store.for_update).bindparams(bindparam("ids", expanding=True))
-    current = {row.id: row for row in connection.execute(statement, {"ids": [f.job_id for f in group]})}
+    fenced = query_rows(connection, _FENCES[store.for_update], [{"id": finished.job_id} for finished in group])
+    current = {row.id: row for row in fenced}
     late = {row.id: row.batch_id for row in current.values() if row.state in END_STATES}
     before = costs_of(connection, list(late))
     settle(connection, [finished.settlement for finished in group])
@@ -96,16 +104,14 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
                         "not_before": step.not_before,
                         "round": step.round,
                         "tried": step.tried,
-                        "spent_s": step.spent_s,
+                        "round_spent_s": step.spent_s,
                         "doubted_by": step.doubted_by,
-                        "outcome": step.outcome,
-                        "error": clean(step.error, 2_000),
+                        "last_outcome": step.outcome,
+                        "last_error": clean(step.error, 2_000),
                     }
                 )
-    if gone_on:
-        connection.execute(_GO_ON, [_go_on_row(finished) for finished in gone_on])
-    if waits:
-        connection.execute(_WAIT, waits)
+    execute_rows(connection, _GO_ON, [_go_on_row(finished) for finished in gone_on])
+    execute_rows(connection, _WAIT, waits)
     batches_done = end_jobs(connection, ended, now)
     return Written(tuple(e.job_id for e in ended), batches_done, tuple(gone_on), tuple(refused))
 
@@ -126,19 +132,19 @@ def _go_on_row(finished: Finished) -> dict[str, object]:
     return {
         "id": finished.job_id,
         "route": step.route,
-        "until": step.until,
+        "dispatched_until": step.until,
         "tried": step.tried,
-        "spent_s": step.spent_s,
+        "round_spent_s": step.spent_s,
         "doubted_by": step.doubted_by,
-        "outcome": step.outcome.value,
-        "error": clean(step.error, 2_000),
+        "last_outcome": step.outcome.value,
+        "last_error": clean(step.error, 2_000),
     }
 
 
 def _settled_row(settlement: Settlement) -> dict[str, Any]:
     usage = settlement.usage or Usage()
     row: dict[str, Any] = {
-        "attempt_id": settlement.attempt_id,
+        "id": settlement.attempt_id,
         "outcome": settlement.outcome.value,
         "latency_s": settlement.latency_s,
         "status": settlement.status,

@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
-from trivet_tasks.store.many_rows import execute_rows
-from trivet_tasks.store.schema import Usd
+from trivet_tasks.store import schema
+from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 
 
 class Token(NamedTuple):
@@ -57,39 +57,45 @@ class Worksite:
 
 
 _LIVING_LEASE = "SELECT id FROM leases WHERE id = :lease_id AND expires_at >= :now"
-# the ids by themselves, because SQLite finds no index for a pair
-_TAKE = text(
+# `|| ''` keeps PostgreSQL from reading all dispatched jobs by the index of the outstanding ones, of which it expects few
+_TAKE = RowsStatement(
+    schema.jobs,
     """
     UPDATE jobs SET state = 'running', lease_id = :lease_id, attempts = attempts + 1
-     WHERE id IN :ids AND (id, take_up) IN :tokens AND state = 'dispatched'
+      FROM {rows}
+     WHERE jobs.id = r.id AND jobs.take_up = r.take_up AND state || '' = 'dispatched'
        AND (deadline_at IS NULL OR deadline_at > :now)
-    RETURNING id, take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
+    RETURNING jobs.id, jobs.take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
               input_estimate, max_tokens, suspect
-    """
-).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
+    """,
+)
 _HELD = "SELECT id FROM jobs WHERE id = :id AND take_up = :take_up AND lease_id = :lease_id AND state = 'running'"
 _COUNT_ATTEMPT = text("UPDATE jobs SET attempts = attempts + 1 WHERE id = :id")
-_REQUESTS = text(
+_REQUESTS = RowsStatement(
+    schema.jobs,
     """
-    SELECT r.job_id, r.body, f.residency, f.compliance, f.features, f.probe, f.alone
-      FROM job_requests r JOIN jobs j ON j.id = r.job_id JOIN flows f ON f.id = j.flow_id
-     WHERE r.job_id IN :ids
-    """
-).bindparams(bindparam("ids", expanding=True))
-_ADD_ATTEMPTS = text(
+    SELECT j.id, q.body, f.residency, f.compliance, f.features, f.probe, f.alone
+      FROM {rows} JOIN jobs j ON j.id = r.id JOIN job_requests q ON q.job_id = j.id JOIN flows f ON f.id = j.flow_id
+    """,
+)
+_ADD_ATTEMPTS = RowsStatement(
+    schema.attempts,
     """
     INSERT INTO attempts (id, job_id, take_up, round, lease_id, route, provider, model, wire_model, latency, started_at,
                           cost_usd, estimated, purpose)
-    VALUES (:id, :job_id, :take_up, :round, :lease_id, :route, :provider, :model, :wire_model, :latency, :started_at,
-            :cost_usd, true, :purpose)
-    """
-).bindparams(bindparam("cost_usd", type_=Usd()))
-_GIVE_BACK = text(
+    SELECT r.id, r.job_id, r.take_up, r.round, r.lease_id, r.route, r.provider, r.model, r.wire_model, r.latency,
+           r.started_at, r.cost_usd, true, r.purpose
+      FROM {rows}
+    """,
+)
+_GIVE_BACK = RowsStatement(
+    schema.jobs,
     """
     UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL, last_error = coalesce(last_error, :why)
-     WHERE id IN :ids AND (id, take_up) IN :tokens AND state = 'dispatched'
-    """
-).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
+      FROM {rows}
+     WHERE jobs.id = r.id AND jobs.take_up = r.take_up AND state || '' = 'dispatched'
+    """,
+)
 
 
 def take_up(
@@ -116,10 +122,10 @@ def take_up(
     living = connection.execute(text(_LIVING_LEASE + hold), {"lease_id": site.lease_id, "now": now})
     if living.one_or_none() is None:
         return []
-    rows = connection.execute(_TAKE, {"lease_id": site.lease_id, "now": now, **_named(tokens)}).all()
+    rows = query_rows(connection, _TAKE, _in_order(tokens), lease_id=site.lease_id, now=now).all()
     if not rows:
         return []
-    requests = {row.job_id: row for row in connection.execute(_REQUESTS, {"ids": [row.id for row in rows]})}
+    requests = {row.id: row for row in query_rows(connection, _REQUESTS, [{"id": row.id} for row in rows])}
     attempt_of = {token.id: attempt_id for token, attempt_id in zip(tokens, attempt_ids, strict=True)}
     estimate_of = {token.id: estimate for token, estimate in zip(tokens, estimates, strict=True)}
     taken = []
@@ -190,11 +196,12 @@ def give_back(connection: Connection, tokens: Sequence[Token], why: str | None =
     Args:
         why: what to say of them if they end before anything else can be said.
     """
-    connection.execute(_GIVE_BACK, {**_named(tokens), "why": why})
+    query_rows(connection, _GIVE_BACK, _in_order(tokens), why=why)
 
 
-def _named(tokens: Sequence[Token]) -> dict[str, object]:
-    return {"ids": [token.id for token in tokens], "tokens": [tuple(token) for token in tokens]}
+def _in_order(tokens: Sequence[Token]) -> list[dict[str, object]]:
+    """By id, as jobs are locked everywhere."""
+    return [token._asdict() for token in sorted(tokens)]
 
 
 @lru_cache(maxsize=256)
