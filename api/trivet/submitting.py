@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self
 
 import redis
 
@@ -84,15 +85,13 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
         loading = batches.begin_loading(store, connection, name)
     stream = iter(specs)
     _skip_taken(loading, stream)
+    writer = _Writer(connections, loading)
     try:
-        for group in _groups(stream):
-            try:
-                loading = _take_in(connections, loading, group)
-            except KeyConflict as error:
-                if error.index:
-                    loading = _take_in(connections, loading, group[: error.index])
-                raise
+        with writer:
+            for group in _groups(stream):
+                writer.put(group)
     except InvalidRequest as error:
+        loading = writer.loading
         if error.field == "name":  # somebody else's batch now: it is not ours to mark
             raise
         with store.write() as connection:
@@ -107,6 +106,53 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
         batches.open_batch(connection, loading.id)
     connections.tell_work()
     return loading.id
+
+
+class _Writer:
+    """Writes groups of requests into a batch, in order; on PostgreSQL each while the next one is read and checked.
+
+    What was put in is written when the block ends, whatever ends it; the first error of a write is raised by the next call.
+    On SQLite the two would only get into each other's way: its driver asks for Python's lock at every row.
+    """
+
+    def __init__(self, connections: "Connections", loading: Loading) -> None:
+        self._connections = connections
+        self._thread = None if connections.store.sqlite else ThreadPoolExecutor(1, "trivet-writer")
+        self._writing: Future[None] | None = None
+        self.loading = loading
+        """How far the batch has been written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is None:
+            return
+        try:
+            self._finish()
+        finally:
+            self._thread.shutdown()
+
+    def put(self, group: Sequence[JobSpec]) -> None:
+        """Write a group, or begin to, when the one before it is written."""
+        if self._thread is None:
+            self._write(group)
+            return
+        self._finish()
+        self._writing = self._thread.submit(self._write, group)
+
+    def _finish(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, group: Sequence[JobSpec]) -> None:
+        try:
+            self.loading = _take_in(self._connections, self.loading, group)
+        except KeyConflict as error:
+            if error.index:
+                self.loading = _take_in(self._connections, self.loading, group[: error.index])
+            raise
 
 
 def _take_in(connections: "Connections", loading: Loading, group: Sequence[JobSpec]) -> Loading:

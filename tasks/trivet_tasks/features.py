@@ -89,33 +89,44 @@ TABLE: tuple[Feature, ...] = (
 _BY_NAME: Mapping[str, Feature] = {feature.name: feature for feature in TABLE}
 _BY_FIELD = {field: feature.name for feature in TABLE for field in feature.fields if "." not in field}
 _BY_INNER = [(*field.split("."), feature.name) for feature in TABLE for field in feature.fields if "." in field]
+_WITH_INNER = frozenset(field for field, _, _ in _BY_INNER)
 _BY_BLOCK = {block: feature.name for feature in TABLE for block in feature.blocks}
 _BY_SOURCE = {source: feature.name for feature in TABLE for source in feature.sources}
 _BY_TOOL = sorted(((start, one.name) for one in TABLE for start in one.tools), key=lambda pair: -len(pair[0]))
 _BY_SIZE = [(feature.above_bytes, feature.name) for feature in TABLE if feature.above_bytes is not None]
 
 
-def features_of(body: Mapping[str, object], size: int = 0) -> tuple[str, ...]:
-    """The names of the features that a checked Messages API body needs, sorted. `size` is its length in bytes."""
-    found = {_BY_FIELD[field] for field in body if field in _BY_FIELD and body[field] is not None}
-    found.update(name for limit, name in _BY_SIZE if size > limit)
-    for field, key, name in _BY_INNER:
-        inner = body.get(field)
-        if isinstance(inner, Mapping) and inner.get(key) is not None:
+def features_of(
+    body: Mapping[str, object], size: int = 0, blocks: Iterable[Mapping[str, object]] | None = None
+) -> tuple[str, ...]:
+    """The names of the features that a checked Messages API body needs, sorted.
+
+    Args:
+        size: its length in bytes.
+        blocks: its content blocks, where they are at hand.
+    """
+    found = {_BY_FIELD[field] for field in body.keys() & _BY_FIELD.keys() if body[field] is not None}
+    for limit, name in _BY_SIZE:
+        if size > limit:
             found.add(name)
+    if not _WITH_INNER.isdisjoint(body):
+        for field, key, name in _BY_INNER:
+            inner = body.get(field)
+            if isinstance(inner, Mapping) and inner.get(key) is not None:
+                found.add(name)
     tools = body.get("tools")
     for tool in tools if isinstance(tools, list | tuple) else ():
         if isinstance(tool, Mapping):
             found.update(_of_tool(tool))
     messages = body.get("messages")
     for message in messages if isinstance(messages, list | tuple) else ():
-        if isinstance(message, Mapping) and message.get("role") == "system":
+        if isinstance(message, dict) and message.get("role") == "system":
             found.add("system_messages")
-    for block in content_blocks(body):
+    for block in content_blocks(body) if blocks is None else blocks:
         kind, source = block.get("type"), block.get("source")
         if isinstance(kind, str) and kind in _BY_BLOCK:
             found.add(_BY_BLOCK[kind])
-        wanted = source.get("type") if isinstance(source, Mapping) else None
+        wanted = source.get("type") if isinstance(source, dict) else None
         if isinstance(wanted, str) and wanted in _BY_SOURCE:
             found.add(_BY_SOURCE[wanted])
     return tuple(sorted(found))

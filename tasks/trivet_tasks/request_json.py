@@ -1,12 +1,12 @@
 """A checked Messages API body as JSON: written once, measured, and refused where JSON has no word for what is in it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
 
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.request_messages import PLAIN_NAME, content_blocks, kind, wrong
+from trivet_tasks.request_messages import PLAIN_NAME, kind, wrong
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """The Messages API takes requests of up to 32 MB (platform.claude.com/docs/en/api/overview, request size limits)."""
@@ -102,11 +102,11 @@ def _dotted(path: tuple[str | int, ...]) -> str:
     return (text.lstrip(".") or "request") + ("…" if len(path) > 8 else "")
 
 
-def estimate_input(body: Mapping[str, object], size: int) -> int:
+def estimate_input(body: Mapping[str, object], size: int, blocks: Iterable[Mapping[str, object]]) -> int:
     """About how many input tokens the request has, rather too many than too few; at least 1. Limits reserve by it and
     settle to the real usage afterwards.
 
-    `size` is the length of the written body. Text counts as one token per 3.5 bytes of UTF-8 JSON: English has about 4
+    `size` is the length of the written body, `blocks` are its content blocks. Text counts as one token per 3.5 bytes of UTF-8 JSON: English has about 4
     characters a token, and scripts of two and three bytes a character have fewer, so bytes follow them. An image counts
     as 1,600 tokens, the most one costs at standard resolution (platform.claude.com, vision). A PDF counts as 3,600 a
     page (1,500 to 3,000 of text plus an image: platform.claude.com, PDF support), taking 50 KB for a page (our guess)
@@ -114,7 +114,7 @@ def estimate_input(body: Mapping[str, object], size: int) -> int:
     (platform.claude.com, tool use, pricing; not verified for the newest models).
     """
     tokens, text = 1.0, size
-    for block in content_blocks(body):
+    for block in blocks:
         form, source = block.get("type"), block.get("source")
         if not isinstance(source, dict) or form not in ("image", "document"):
             continue

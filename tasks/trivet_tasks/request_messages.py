@@ -156,11 +156,12 @@ def _check_source(source: object, field: str) -> None:
 
 def content_blocks(body: Mapping[str, object]) -> Iterator[dict[str, object]]:
     """Every content block of a checked body: system, messages, and those inside tool results and documents."""
-    messages = body.get("messages")
-    waiting: list[object] = [] if isinstance(system := body.get("system"), str | None) else [system]
+    messages, system = body.get("messages"), body.get("system")
+    waiting: list[object] = [] if system is None or isinstance(system, str) else [system]
     if isinstance(messages, list | tuple):
-        contents = (message.get("content") for message in messages if isinstance(message, dict))
-        waiting += [content for content in contents if not isinstance(content, str)]
+        for message in messages:
+            if isinstance(message, dict) and not isinstance(content := message.get("content"), str):
+                waiting.append(content)
     while waiting:
         blocks = waiting.pop()
         if isinstance(blocks, dict):

@@ -36,7 +36,7 @@ from trivet_tasks.request_body import (
     check_thinking_budget,
 )
 from trivet_tasks.request_json import estimate_input, write_body
-from trivet_tasks.request_messages import check_messages, check_text, kind, shown, wrong
+from trivet_tasks.request_messages import check_messages, check_text, content_blocks, kind, shown, wrong
 from trivet_tasks.request_terms import (
     MAX_KEY_CHARS,
     MAX_TENANT_CHARS,
@@ -134,12 +134,13 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
     if not isinstance(cache, bool):
         raise wrong("cache", f"must be true or false, is {kind(cache)}.")
     raw = write_body(body)
+    blocks = list(content_blocks(body))
     return JobSpec(
         model=model_id,
         latency=latency,
         body=raw,
         fingerprint=blake2b(b"%b\n%b" % (model_id.encode(), raw), digest_size=16).hexdigest(),
-        input_estimate=estimate_input(body, len(raw)),
+        input_estimate=estimate_input(body, len(raw), blocks),
         max_tokens=max_tokens,
         key=key,
         deadline_at=deadline,
@@ -148,7 +149,7 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
         tags=tags,
         residency=residency,
         compliance=compliance,
-        features=features_of(body, len(raw)),
+        features=features_of(body, len(raw), blocks),
         cache=cache,
         warnings=_warnings(body, model, latency, max_tokens, settings),
     )
@@ -156,7 +157,7 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
 
 def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object]:
     """The fields that are given, the request's over the defaults, `prompt` turned into `messages`."""
-    if not isinstance(request, Mapping):
+    if not isinstance(request, dict) and not isinstance(request, Mapping):  # the second is slow
         raise wrong("request", f"must be an object with messages, model and max_tokens, is {kind(request)}.")
     _check_names(request)
     merged: dict[str, object] = dict(request)
@@ -181,7 +182,7 @@ def _laid_under(defaults: Mapping[str, object], request: dict[str, object]) -> d
         if one in request and other not in request:
             merged.pop(other, None)
     below, above = defaults.get("tags"), request.get("tags")
-    if isinstance(below, Mapping) and isinstance(above, Mapping):
+    if below is not None and isinstance(below, Mapping) and isinstance(above, Mapping):
         merged["tags"] = {**below, **above}
     return merged
 

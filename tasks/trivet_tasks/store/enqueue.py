@@ -208,8 +208,7 @@ def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | N
 
 
 def _needs(spec: JobSpec) -> _Needs:
-    residency, compliance, features = (tuple(sorted(n)) for n in (spec.residency, spec.compliance, spec.features))
-    return spec.latency, spec.model, (residency, compliance, features)
+    return spec.latency, spec.model, (spec.residency, spec.compliance, spec.features)
 
 
 def _signature(needs: _Needs, batch_id: int | None) -> str:
