@@ -12,6 +12,7 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
+from trivet_scheduler.call_costs import TYPICAL, Mix
 from trivet_scheduler.credit import Credits
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
@@ -67,7 +68,8 @@ class _Assignment:
         self.blocked = False
         """Whether jobs were passed over that no route takes at the moment."""
         self.plan: Plan = defaultdict(list)
-        self.choices: dict[tuple[int, str, str | None], Choice] = {}
+        self.choices: dict[tuple[int, str, str | None, int, int], Choice] = {}
+        """By flow, where a job has been, and where cost decides the size of its call to within a factor of two."""
         self.at_route: dict[str, int] = defaultdict(int)
         for row in standing:
             self.at_route[row.route] += row.jobs
@@ -98,6 +100,8 @@ class Dispatcher:
             drained = registry.drained(connection)
         if not flows:
             return Round(0, more=False)
+        if any(self._by_cost(flow) for flow in flows):
+            self._fleet.lengths.refresh()
         # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
         routes = {
             # a drain counts from this pass on; what the fleet remembers of it may be a second old
@@ -181,11 +185,13 @@ class Dispatcher:
 
     def _assign(self, to: "_Assignment", heads: Sequence[Head]) -> None:
         """Give each job, in order, the best route that has credit."""
+        by_cost = {flow.id for flow in to.flows.values() if self._by_cost(flow)}
         for head in heads:
             if not to.wanted:
                 return
             flow = to.flows[head.flow_id]
-            key = (head.flow_id, head.tried, head.doubted_by)
+            size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if flow.id in by_cost else (0, 0)
+            key = (head.flow_id, head.tried, head.doubted_by, *size)
             if key not in to.choices:
                 to.choices[key] = self._choice(flow, head, to.routes[flow.model])
             choice = to.choices[key]
@@ -204,12 +210,19 @@ class Dispatcher:
 
     def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
         terms = self._settings.of_class(flow.latency)
-        choice = choose(_needs(flow, head), candidates, terms)
+        mix = TYPICAL
+        if terms.order == "cost":
+            share = self._fleet.lengths.share(flow.model, flow.latency, flow.id)
+            mix = Mix.of(head.input_estimate, head.max_tokens, share)
+        choice = choose(_needs(flow, head, mix), candidates, terms)
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
             # what this round has left fell ill while the job waited; better the routes it was at than none
-            return choose(_needs(flow, head._replace(tried="", doubted_by=None)), candidates, terms)
+            return choose(_needs(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
         return choice
+
+    def _by_cost(self, flow: Flow) -> bool:
+        return self._settings.of_class(flow.latency).order == "cost"
 
     def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._fleet.known()
@@ -232,7 +245,7 @@ class Dispatcher:
         return chunks
 
 
-def _needs(flow: Flow, head: Head) -> Needs:
+def _needs(flow: Flow, head: Head, mix: Mix) -> Needs:
     return Needs(
         flow.model,
         flow.latency,
@@ -241,6 +254,7 @@ def _needs(flow: Flow, head: Head) -> Needs:
         flow.features,
         tuple(head.tried.split(",")) if head.tried else (),
         head.doubted_by,
+        mix,
     )
 
 

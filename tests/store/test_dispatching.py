@@ -20,6 +20,7 @@ from tests.store.world import (
     until_blocked,
 )
 
+from trivet_scheduler.answer_lengths import AnswerLengths
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.routing import Candidate
@@ -28,9 +29,11 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import batches, dispatching, health, leases, rescuing
 from trivet_tasks.store.dispatching import AtRoute, Claimed
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import DirectDispatch
 from trivet_tasks.store.leases import Lease
 from trivet_tasks.store.registry import RegisteredRoute
+from trivet_tasks.store.used_output import used_output
 
 
 def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:
@@ -298,6 +301,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "empty drained": lambda c: rescuing.empty_drained(world.store, c),
         "under way": lambda c: health.under_way(c),
         "used lately": lambda c: health.used_lately(c, 4e9),
+        "answers": lambda c: used_output(c, 0.0, 2_000),
         "flows": lambda c: dispatching.flows_with_waiting(c),
         "outstanding": lambda c: dispatching.outstanding(c),
         "claim": lambda c: dispatching.heads(c, [flow], 200),
@@ -340,13 +344,15 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         assert all("INDEX ix_jobs_outstanding (route=? AND state=?)" in step for step in steps), steps
     assert used["empty drained"] == {"ix_jobs_outstanding"}
     assert used["under way"] == {"ix_attempts_unsettled"}
+    assert used["answers"] == {"ix_attempts_started"}
     assert used["used lately"] == {"ix_attempts_started"}
 
 
 class StillFleet:
     """Two routes that one worker with ten places serves; nothing of it changes."""
 
-    def __init__(self, places: int = 10) -> None:
+    def __init__(self, store: Store, places: int = 10) -> None:
+        self.lengths = AnswerLengths(store)
         settings = RouteSettings.model_validate({"provider": "bedrock"})
         self._routes = {name: RegisteredRoute(name, settings, False) for name in (ROUTE, OTHER_ROUTE)}
         self._lease = Lease("lease", "w", "bulk", tuple(self._routes), places, 0, None, 0.0)
@@ -363,7 +369,7 @@ class StillFleet:
 @contextmanager
 def dispatcher(world: World, places: int = 10) -> Iterator[Dispatcher]:
     app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("Fleet", StillFleet(places)), app, Settings())
+    yield Dispatcher(world.store, cast("Fleet", StillFleet(world.store, places)), app, Settings())
     app.close()
 
 

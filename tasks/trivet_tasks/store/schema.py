@@ -263,6 +263,7 @@ routes = Table(
     Column("definition", Text, nullable=False),  # JSON, no secret
     Column("registered_at", Double, nullable=False),
     Column("drained", Boolean, nullable=False, server_default=text("false")),
+    Column("operating", Text),  # JSON: hidden costs and windows, which may change while it is served; null: none
 )
 
 route_health = Table(  # the last change of health of each (route, model); model '*' is the whole route
