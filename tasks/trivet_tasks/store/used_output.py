@@ -19,12 +19,13 @@ class UsedOutput(NamedTuple):
 # the newest calls by the index on their start, whatever became of them: an outage must not make this a long walk
 _LATEST = text(
     """
-    SELECT j.flow_id, a.model, a.latency, count(*) AS calls, sum(a.output_tokens) AS used, sum(j.max_tokens) AS allowed
+    SELECT j.flow_id, latest.model, latest.latency, count(*) AS calls, sum(latest.output_tokens) AS used,
+           sum(j.max_tokens) AS allowed
       FROM (SELECT job_id, model, latency, outcome, purpose, output_tokens FROM attempts
-             WHERE started_at >= :since ORDER BY started_at DESC LIMIT :most) AS a
-      JOIN jobs j ON j.id = a.job_id
-     WHERE a.outcome = 'succeeded' AND a.purpose = 'job' AND a.output_tokens IS NOT NULL
-     GROUP BY j.flow_id, a.model, a.latency
+             WHERE started_at >= :since ORDER BY started_at DESC LIMIT :most) AS latest
+      JOIN jobs j ON j.id = latest.job_id
+     WHERE latest.outcome = 'succeeded' AND latest.purpose = 'job' AND latest.output_tokens IS NOT NULL
+     GROUP BY j.flow_id, latest.model, latest.latency
     """
 )
 
