@@ -9,6 +9,7 @@ import redis
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+from trivet_tasks.prompt_cache import Sharing, marked
 from trivet_tasks.store import batches
 from trivet_tasks.store.batches import Loading
 from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS
@@ -28,6 +29,8 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         InvalidRequest: no route will ever take the realtime job; names each and why.
         KeyConflict: the key is taken by a different request.
     """
+    if spec.prefixes:
+        spec = marked(spec, spec.prefixes[0])
     if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
         accepted = _insert_one(connections, spec)
         connections.tell_work()
@@ -82,10 +85,11 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     store = connections.store
     with store.write() as connection:
         loading = batches.begin_loading(store, connection, name)
-    stream = iter(specs)
+    stream, sharing = iter(specs), Sharing()
     _skip_taken(loading, stream)
     try:
-        for group in _groups(stream):
+        for read in _groups(stream):
+            group = sharing.marked(read)
             try:
                 loading = _take_in(connections, loading, group)
             except KeyConflict as error:

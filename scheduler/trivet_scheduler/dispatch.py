@@ -70,6 +70,8 @@ class _Assignment:
         self.plan: Plan = defaultdict(list)
         self.choices: dict[tuple[int, str, str | None, int, int], Choice] = {}
         """By flow, where a job has been, and where cost decides the size of its call to within a factor of two."""
+        self.warmers: dict[int, str] = {}
+        """By flow the job that is to warm the provider's cache for the others."""
         self.at_route: dict[str, int] = defaultdict(int)
         for row in standing:
             self.at_route[row.route] += row.jobs
@@ -95,7 +97,7 @@ class Dispatcher:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
         """
         with self._store.read() as connection:
-            flows = dispatching.flows_with_waiting(connection)
+            flows = dispatching.flows_with_waiting(connection, self._fleet.now())
             standing = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
         if not flows:
@@ -127,6 +129,8 @@ class Dispatcher:
                 seen = {head.id for head in heads}
                 further = self._heads(connection, flows, credits, LOOK_FURTHER * wanted)
                 self._assign(assignment, [head for head in further if head.id not in seen])
+            if assignment.warmers:
+                self._elect(connection, assignment)
             chunks = self._claim(connection, assignment.plan)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
@@ -149,7 +153,9 @@ class Dispatcher:
 
     def choice_for(self, spec: JobSpec) -> Choice:
         """The routes for a new job as everything stands now. RedisError when the shared state does not answer."""
-        needs = Needs(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
+        share = self._fleet.lengths.share(spec.model, spec.latency)
+        mix = Mix.of(spec.input_estimate, spec.max_tokens, share)
+        needs = Needs(spec.model, spec.latency, spec.residency, spec.compliance, spec.features, mix=mix)
         return choose(needs, self._fleet.candidates(spec.model), self._settings.of_class(spec.latency))
 
     def close(self) -> None:
@@ -190,6 +196,8 @@ class Dispatcher:
             if not to.wanted:
                 return
             flow = to.flows[head.flow_id]
+            if flow.cold and flow.id in to.warmers:
+                continue
             size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if flow.id in by_cost else (0, 0)
             key = (head.flow_id, head.tried, head.doubted_by, *size)
             if key not in to.choices:
@@ -205,6 +213,8 @@ class Dispatcher:
                 continue
             to.credits.take(route.name, lane, model, head, alone=flow.alone)
             to.at_route[route.name] += 1
+            if flow.cold:
+                to.warmers[flow.id] = head.id
             to.plan[route.name, flow.latency, model, flow.alone].append(head)
             to.wanted -= 1
 
@@ -224,11 +234,27 @@ class Dispatcher:
     def _by_cost(self, flow: Flow) -> bool:
         return self._settings.of_class(flow.latency).order == "cost"
 
+    def _elect(self, connection: Connection, to: "_Assignment") -> None:
+        """Write down who warms a cache for whom, and leave out those for whose flows another scheduler was quicker."""
+        now = self._store.now(connection)
+        warmers = {}
+        for flow_id, job_id in to.warmers.items():
+            flow = to.flows[flow_id]
+            terms = self._settings.of_class(flow.latency)
+            within_s = self._settings.taken_within_s(flow.latency) + (terms.attempt_timeout_s or terms.budget_s)
+            warmers[flow_id] = flow.warmer, job_id, now + within_s
+        elected = dispatching.elect(self._store, connection, warmers)
+        late = {job_id for flow_id, job_id in to.warmers.items() if flow_id not in elected}
+        for key, heads in to.plan.items() if late else ():
+            to.plan[key] = [head for head in heads if head.id not in late]
+
     def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._fleet.known()
         now = self._store.now(connection)
         chunks: list[Chunk] = []
         for (route, latency, model, alone), heads in plan.items():
+            if not heads:
+                continue
             until = now + self._settings.taken_within_s(latency, alone=alone)
             claimed = {
                 job.id: job
@@ -240,7 +266,7 @@ class Dispatcher:
             chunks += [
                 Chunk(route, provider, latency, model, tuple(part), alone=alone) for part in _parts(in_order, size)
             ]
-        if plan:
+        if any(plan.values()):
             dispatching.advance_clock(connection, max(head.rank for heads in plan.values() for head in heads))
         return chunks
 
@@ -255,6 +281,7 @@ def _needs(flow: Flow, head: Head, mix: Mix) -> Needs:
         tuple(head.tried.split(",")) if head.tried else (),
         head.doubted_by,
         mix,
+        flow.warm_route,
     )
 
 

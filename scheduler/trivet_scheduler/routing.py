@@ -18,6 +18,8 @@ SAME_COST = Decimal("0.02")
 """Expected costs within this share of each other count as equal."""
 SAME_LATENCY = 0.25
 """Latencies, likewise, of routes that cost the same."""
+WARM_LEVEL = -1
+"""Before all others."""
 DEGRADED_LEVEL = 10_000_000
 """Behind every route that is quick enough for the class."""
 SLOW_CALLS = 5
@@ -42,6 +44,8 @@ class Needs:
     """The provider that answered with a 400 nobody knows: another one is to be asked."""
     mix: Mix = TYPICAL
     """What its call is expected to use; it counts where cost decides."""
+    warm_route: str | None = None
+    """Where what its request begins with is in the provider's cache: that route leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,8 @@ def _levels(routes: list[Candidate], needs: Needs, terms: ClassSettings) -> dict
     for route in routes:
         if is_slow(route.gate, needs.latency, terms.budget_s):
             levels[route.name] += DEGRADED_LEVEL
+        elif route.name == needs.warm_route:
+            levels[route.name] = WARM_LEVEL
     return levels
 
 

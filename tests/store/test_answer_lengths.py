@@ -1,5 +1,6 @@
 """How long answers were lately, and that a claim sends each job where a call of its own size is cheapest."""
 
+import time
 from decimal import Decimal
 from typing import cast
 
@@ -62,6 +63,9 @@ class TwoPrices:
             route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))
             for name, (i, o) in costs.items()
         ]
+
+    def now(self) -> float:
+        return time.time()
 
     def known(self) -> Known:
         routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}

@@ -1,5 +1,6 @@
 """The claim: order, fencing numbers, many dispatchers at once, flows; and that its queries stay index scans."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -98,7 +99,7 @@ def test_the_heads_of_many_flows_are_each_flow_s_first(world: World) -> None:
     for number in range(flows):
         world.batch(f"batch-{number}", *specs(3))
     with world.store.read() as connection:
-        ids = [flow.id for flow in dispatching.flows_with_waiting(connection)]
+        ids = [flow.id for flow in dispatching.flows_with_waiting(connection, 0.0)]
         found = dispatching.heads(connection, ids, 2)
         whole = dispatching.heads(connection, ids, 3)
     assert len(ids) == flows
@@ -186,7 +187,7 @@ def test_flows_say_what_their_jobs_need(world: World) -> None:
     one = spec(residency=("eu",), compliance=("soc2", "hipaa"), features=("files",), latency=Latency.ASYNC)
     world.add(one, spec("plain"))
     with world.store.read() as connection:
-        flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection)}
+        flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection, 0.0)}
     assert flows[Latency.ASYNC][2:] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",), False)
     assert flows[Latency.BATCH][2:] == (MODEL, (), (), (), False)
 
@@ -302,7 +303,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "under way": lambda c: health.under_way(c),
         "used lately": lambda c: health.used_lately(c, 4e9),
         "answers": lambda c: used_output(c, 0.0, 2_000),
-        "flows": lambda c: dispatching.flows_with_waiting(c),
+        "flows": lambda c: dispatching.flows_with_waiting(c, 0.0),
         "outstanding": lambda c: dispatching.outstanding(c),
         "claim": lambda c: dispatching.heads(c, [flow], 200),
         "urgent": lambda c: dispatching.urgent(c, 4e9, 40),
@@ -356,6 +357,9 @@ class StillFleet:
         settings = RouteSettings.model_validate({"provider": "bedrock"})
         self._routes = {name: RegisteredRoute(name, settings, False) for name in (ROUTE, OTHER_ROUTE)}
         self._lease = Lease("lease", "w", "bulk", tuple(self._routes), places, 0, None, 0.0)
+
+    def now(self) -> float:
+        return time.time()
 
     def known(self) -> Known:
         return Known(self._routes, (self._lease,), 0.0)
