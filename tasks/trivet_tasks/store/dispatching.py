@@ -29,12 +29,10 @@ class Flow(NamedTuple):
     features: tuple[str, ...]
     alone: bool = False
     """Each of its jobs runs in a process of its own."""
-    prefix: bool = False
-    """Its requests begin alike, and one of them is to warm the provider's cache before the others go."""
     warmer: str | None = None
-    """The job that does."""
+    """Its requests begin alike: the job that is to warm the provider's cache before the others go."""
     cold: bool = False
-    """None of its jobs is under way to warm it, or has: one may go."""
+    """None of its jobs is under way to do so, or has done it: one may go."""
     warm_route: str | None = None
     """Where the cache is warm."""
 
@@ -157,10 +155,10 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
     ]
 
 
-def _warmth(row: Row[Any]) -> tuple[bool, str | None, bool, str | None]:
+def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None]:
     """A warmer that went back to waiting, or is gone, has warmed nothing; one that ended or takes too long is not waited for."""
     cold = row.warmer_state in (None, "waiting", "delayed")
-    return True, row.warmer, cold, row.warmer_route if row.warmer_state == JobState.SUCCEEDED else None
+    return row.warmer, cold, row.warmer_route if row.warmer_state == JobState.SUCCEEDED else None
 
 
 def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str | None, str, float]]) -> set[int]:
