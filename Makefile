@@ -70,6 +70,9 @@ bench-simulator: $(READY) ## how many requests a second the simulator serves
 bench-limits: $(READY) ## 10,000 jobs under three routes' limits, in 8 minutes; JOBS=2000 for less
 	@$(BIN)/python benchmarks/bench_limits.py --jobs $(JOBS) $(LIMITS)
 
+bench-routing: $(READY) ## the same mixed work by cost and by priority in one run, in 3 minutes; ROUTING="--jobs 1200"
+	@$(BIN)/python benchmarks/bench_routing.py $(ROUTING)
+
 bench-failover: $(READY) $(PEER)/.ready ## Trivet and a LiteLLM Router through the same outages, in 10 minutes
 	@$(BIN)/python benchmarks/bench_failover.py $(FAILOVER)
 

@@ -5,11 +5,14 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from trivet_scheduler.call_costs import CallCost
 from trivet_scheduler.permits import GateView, Pace
 from trivet_scheduler.routing import Candidate
+from trivet_tasks.prices import TokenPrices
 from trivet_tasks.route_settings import RouteSettings
 
 MODEL = "claude-sonnet-5-5"
+_NOTHING = TokenPrices(0, Decimal(0), Decimal(0), Decimal(0))
 INFINITE = (math.inf, math.inf, math.inf)
 
 
@@ -52,12 +55,12 @@ def route(
     wire_model: str | None = "wire",
     lanes: tuple[str, ...] = ("bulk", "realtime"),
     drained: bool = False,
-    cost: str | None = "1",
+    cost: str | CallCost | None = "1",
     at: GateView | None = None,
     **terms: Any,
 ) -> Candidate:
-    """A route that serves the model in both lanes; `terms` are its settings."""
+    """A route that serves the model in both lanes; `terms` are its settings, `cost` that of any call."""
     settings = RouteSettings.model_validate({"provider": provider, **terms})
-    unit = Decimal(cost) if cost is not None else None
+    unit = CallCost((_NOTHING,), per_call=Decimal(cost)) if isinstance(cost, str) else cost
     view = at or gate(places=settings.max_concurrency)
     return Candidate(name, model, settings, wire_model, frozenset(lanes), drained, view, unit)

@@ -59,7 +59,8 @@ class Client:
         Args:
             prompt: short for `messages` with one message of the user.
             request: the body of the Messages API (`model`, `messages`, `max_tokens`, …) and Trivet's own: `key`,
-                `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`.
+                `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`,
+                `prompt_cache`.
 
         Raises:
             InvalidRequest: names the field. KeyConflict: the key belongs to a different request.
@@ -80,7 +81,8 @@ class Client:
         Args:
             requests: dicts as for `submit`; taken in groups, so a generator over any number is fine.
             name: the batch's name; a batch of this name is resumed. None: one is made up.
-            defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`.
+            defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`. With `prompt_cache=True`
+                (or "5m", "1h") what requests begin with in common is read from the provider's prompt cache.
 
         Raises:
             InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it

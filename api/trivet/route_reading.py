@@ -133,6 +133,7 @@ def _route(
         models=tuple(models),
         drained_at=drain.at if drain else None,
         drained_why=drain.text if drain else "",
+        window=known.windows.get(name),
     )
 
 

@@ -8,6 +8,7 @@ from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.permits import Pace, Quota
 from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.store.leases import Lease
 from trivet_tasks.troubles import Announced
@@ -81,6 +82,8 @@ class RouteStatus:
     drained_at: float | None = None
     """When it was drained, seconds since the epoch."""
     drained_why: str = ""
+    window: RouteWindow | None = None
+    """The one that holds now, if any; `settings` have its weight and priority."""
 
 
 @dataclass(frozen=True, slots=True)

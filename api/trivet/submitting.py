@@ -10,6 +10,7 @@ import redis
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+from trivet_tasks.prompt_cache import Sharing, marked
 from trivet_tasks.store import batches
 from trivet_tasks.store.batches import Loading
 from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS
@@ -29,6 +30,8 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         InvalidRequest: no route will ever take the realtime job; names each and why.
         KeyConflict: the key is taken by a different request.
     """
+    if spec.prefixes:
+        spec = marked(spec, spec.prefixes[0])
     if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
         accepted = _insert_one(connections, spec)
         connections.tell_work()
@@ -83,13 +86,13 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     store = connections.store
     with store.write() as connection:
         loading = batches.begin_loading(store, connection, name)
-    stream = iter(specs)
+    stream, sharing = iter(specs), Sharing()
     _skip_taken(loading, stream)
     writer = _Writer(connections, loading)
     try:
         with writer:
             for group in _groups(stream):
-                writer.put(group)
+                writer.put(sharing.marked(group))
     except InvalidRequest as error:
         loading = writer.loading
         if error.field == "name":  # somebody else's batch now: it is not ours to mark

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
+from trivet_scheduler.call_costs import TYPICAL, Mix
 from trivet_scheduler.credit import Credits
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
@@ -67,7 +68,10 @@ class _Assignment:
         self.blocked = False
         """Whether jobs were passed over that no route takes at the moment."""
         self.plan: Plan = defaultdict(list)
-        self.choices: dict[tuple[int, str, str | None], Choice] = {}
+        self.choices: dict[tuple[int, str, str | None, int, int], Choice] = {}
+        """By flow, where a job has been, and where cost decides the size of its call to within a factor of two."""
+        self.warmers: dict[int, str] = {}
+        """By flow the job that is to warm the provider's cache for the others."""
         self.at_route: dict[str, int] = defaultdict(int)
         for row in standing:
             self.at_route[row.route] += row.jobs
@@ -93,11 +97,13 @@ class Dispatcher:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
         """
         with self._store.read() as connection:
-            flows = dispatching.flows_with_waiting(connection)
+            flows = dispatching.flows_with_waiting(connection, self._fleet.now())
             standing = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
         if not flows:
             return Round(0, more=False)
+        if any(self._by_cost(flow) for flow in flows):
+            self._fleet.lengths.refresh()
         # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
         routes = {
             # a drain counts from this pass on; what the fleet remembers of it may be a second old
@@ -123,6 +129,8 @@ class Dispatcher:
                 seen = {head.id for head in heads}
                 further = self._heads(connection, flows, credits, LOOK_FURTHER * wanted)
                 self._assign(assignment, [head for head in further if head.id not in seen])
+            if assignment.warmers:
+                self._elect(connection, assignment)
             chunks = self._claim(connection, assignment.plan)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
@@ -145,7 +153,9 @@ class Dispatcher:
 
     def choice_for(self, spec: JobSpec) -> Choice:
         """The routes for a new job as everything stands now. RedisError when the shared state does not answer."""
-        needs = Needs(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
+        share = self._fleet.lengths.share(spec.model, spec.latency)
+        mix = Mix.of(spec.input_estimate, spec.max_tokens, share)
+        needs = Needs(spec.model, spec.latency, spec.residency, spec.compliance, spec.features, mix=mix)
         return choose(needs, self._fleet.candidates(spec.model), self._settings.of_class(spec.latency))
 
     def close(self) -> None:
@@ -181,11 +191,15 @@ class Dispatcher:
 
     def _assign(self, to: "_Assignment", heads: Sequence[Head]) -> None:
         """Give each job, in order, the best route that has credit."""
+        by_cost = {flow.id for flow in to.flows.values() if self._by_cost(flow)}
         for head in heads:
             if not to.wanted:
                 return
             flow = to.flows[head.flow_id]
-            key = (head.flow_id, head.tried, head.doubted_by)
+            if flow.cold and flow.id in to.warmers:
+                continue
+            size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if flow.id in by_cost else (0, 0)
+            key = (head.flow_id, head.tried, head.doubted_by, *size)
             if key not in to.choices:
                 to.choices[key] = self._choice(flow, head, to.routes[flow.model])
             choice = to.choices[key]
@@ -199,23 +213,48 @@ class Dispatcher:
                 continue
             to.credits.take(route.name, lane, model, head, alone=flow.alone)
             to.at_route[route.name] += 1
+            if flow.cold:
+                to.warmers[flow.id] = head.id
             to.plan[route.name, flow.latency, model, flow.alone].append(head)
             to.wanted -= 1
 
     def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
         terms = self._settings.of_class(flow.latency)
-        choice = choose(_needs(flow, head), candidates, terms)
+        mix = TYPICAL
+        if terms.order == "cost":
+            share = self._fleet.lengths.share(flow.model, flow.latency, flow.id)
+            mix = Mix.of(head.input_estimate, head.max_tokens, share)
+        choice = choose(_needs(flow, head, mix), candidates, terms)
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
             # what this round has left fell ill while the job waited; better the routes it was at than none
-            return choose(_needs(flow, head._replace(tried="", doubted_by=None)), candidates, terms)
+            return choose(_needs(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
         return choice
+
+    def _by_cost(self, flow: Flow) -> bool:
+        return self._settings.of_class(flow.latency).order == "cost"
+
+    def _elect(self, connection: Connection, to: "_Assignment") -> None:
+        """Write down who warms a cache for whom, and leave out those for whose flows another scheduler was quicker."""
+        now = self._store.now(connection)
+        warmers = {}
+        for flow_id, job_id in to.warmers.items():
+            flow = to.flows[flow_id]
+            terms = self._settings.of_class(flow.latency)
+            within_s = self._settings.taken_within_s(flow.latency) + (terms.attempt_timeout_s or terms.budget_s)
+            warmers[flow_id] = flow.warmer, job_id, now + within_s
+        elected = dispatching.elect(self._store, connection, warmers)
+        late = {job_id for flow_id, job_id in to.warmers.items() if flow_id not in elected}
+        for key, heads in to.plan.items() if late else ():
+            to.plan[key] = [head for head in heads if head.id not in late]
 
     def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._fleet.known()
         now = self._store.now(connection)
         chunks: list[Chunk] = []
         for (route, latency, model, alone), heads in plan.items():
+            if not heads:
+                continue
             until = now + self._settings.taken_within_s(latency, alone=alone)
             claimed = {
                 job.id: job
@@ -227,12 +266,12 @@ class Dispatcher:
             chunks += [
                 Chunk(route, provider, latency, model, tuple(part), alone=alone) for part in _parts(in_order, size)
             ]
-        if plan:
+        if any(plan.values()):
             dispatching.advance_clock(connection, max(head.rank for heads in plan.values() for head in heads))
         return chunks
 
 
-def _needs(flow: Flow, head: Head) -> Needs:
+def _needs(flow: Flow, head: Head, mix: Mix) -> Needs:
     return Needs(
         flow.model,
         flow.latency,
@@ -241,6 +280,8 @@ def _needs(flow: Flow, head: Head) -> Needs:
         flow.features,
         tuple(head.tried.split(",")) if head.tried else (),
         head.doubted_by,
+        mix,
+        flow.warm_route,
     )
 
 

@@ -2,18 +2,20 @@
 
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 import redis
 
+from trivet_scheduler.answer_lengths import AnswerLengths
+from trivet_scheduler.call_costs import CallCost, CallCosts
 from trivet_scheduler.limits import Limits
 from trivet_scheduler.permits import GateView, Quota
 from trivet_scheduler.routing import Candidate
-from trivet_scheduler.unit_costs import UnitCosts
 from trivet_tasks.catalog import wire_model
 from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.route_windows import RouteWindow, window_at
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
 from trivet_tasks.store.engine import Store
@@ -29,8 +31,11 @@ class Known:
     """The SQL part: routes and the workers that serve them."""
 
     routes: dict[str, RegisteredRoute]
+    """With the weight and the priority of the hour."""
     leases: tuple[Lease, ...]
     read_at: float
+    windows: Mapping[str, RouteWindow] = field(default_factory=dict)
+    """Those that hold now, by route."""
 
     def lanes(self, route: str) -> frozenset[str]:
         """The lanes in which a living worker serves the route and takes work."""
@@ -49,7 +54,8 @@ class Fleet:
     def __init__(self, store: Store, settings: Settings, client: redis.Redis | None = None) -> None:
         self._store = store
         self.limits = Limits(client or connect(settings.redis_url), settings.health)
-        self._costs = UnitCosts()
+        self.lengths = AnswerLengths(store)
+        self._costs = CallCosts()
         self._known: Known | None = None
         self._lock = threading.Lock()
 
@@ -58,9 +64,14 @@ class Fleet:
         with self._lock:
             if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
                 with self._store.read() as connection:
-                    self._known = Known(
-                        registered(connection), tuple(living(self._store, connection)), time.monotonic()
-                    )
+                    routes, leases = registered(connection), tuple(living(self._store, connection))
+                    now = self._store.now(connection)
+                windows = {
+                    name: window for name, route in routes.items() if (window := window_at(route.settings.windows, now))
+                }
+                for name, window in windows.items():
+                    routes[name] = routes[name]._replace(settings=routes[name].settings.within(window))
+                self._known = Known(routes, leases, time.monotonic(), windows)
             return self._known
 
     def now(self) -> float:
@@ -89,7 +100,11 @@ class Fleet:
 
     def _candidate(self, route: RegisteredRoute, model: str, known: Known, gate: GateView) -> Candidate:
         named = name_on_wire(route.settings, model)
-        cost: Decimal | None = self._costs.of(route.settings, model, named) if named else None
+        cost: CallCost | None = None
+        if named:
+            window = known.windows.get(route.name)
+            factor = window.cost_factor if window and window.cost_factor is not None else Decimal(1)
+            cost = self._costs.of(route.settings, model, named, factor)
         return Candidate(route.name, model, route.settings, named, known.lanes(route.name), route.drained, gate, cost)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from trivet_scheduler.call_costs import TYPICAL, CallCost, Mix
 from trivet_scheduler.permits import GateView
 from trivet_tasks.features import lacks
 from trivet_tasks.latency import ClassSettings, Latency
@@ -14,8 +15,11 @@ from trivet_tasks.route_settings import RouteSettings
 UNKNOWN_LATENCY_S = 1.0
 """What a route without a good call yet is taken to need."""
 SAME_COST = Decimal("0.02")
-"""Prices within this share of each other count as equal."""
-UNPRICED_LEVEL = 1_000_000
+"""Expected costs within this share of each other count as equal."""
+SAME_LATENCY = 0.25
+"""Latencies, likewise, of routes that cost the same."""
+WARM_LEVEL = -1
+"""Before all others."""
 DEGRADED_LEVEL = 10_000_000
 """Behind every route that is quick enough for the class."""
 SLOW_CALLS = 5
@@ -38,6 +42,10 @@ class Needs:
     tried: tuple[str, ...] = ()
     doubted_by: str | None = None
     """The provider that answered with a 400 nobody knows: another one is to be asked."""
+    mix: Mix = TYPICAL
+    """What its call is expected to use; it counts where cost decides."""
+    warm_route: str | None = None
+    """Where what its request begins with is in the provider's cache: that route leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,8 @@ class Candidate:
     """The lanes in which a living worker serves it."""
     drained: bool
     gate: GateView
-    unit_cost_usd: Decimal | None
-    """What a typical call of the model costs here; None = no price known."""
+    cost: CallCost | None
+    """What calls of the model are expected to cost here; None = no price known."""
 
 
 class Why(StrEnum):
@@ -146,7 +154,7 @@ def choose(needs: Needs, candidates: Iterable[Candidate], terms: ClassSettings) 
             able.append(candidate)
         else:
             refusals.append(refusal)
-    level = _levels(able, needs.latency, terms)
+    level = _levels(able, needs, terms)
     able.sort(key=lambda r: (level[r.name], load_of(r), r.settings.priority))
     return Choice(tuple(able), tuple(level[route.name] for route in able), tuple(refusals))
 
@@ -205,27 +213,28 @@ def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | Non
     return None
 
 
-def _levels(routes: list[Candidate], latency: Latency, terms: ClassSettings) -> dict[str, int]:
+def _levels(routes: list[Candidate], needs: Needs, terms: ClassSettings) -> dict[str, int]:
     """How good each route is by the order of the class, 0 the best; equal ones share the work by weight and load."""
-    levels = _ordered(routes, latency, terms)
+    levels = _ordered(routes, needs, terms)
     for route in routes:
-        if is_slow(route.gate, latency, terms.budget_s):
+        if is_slow(route.gate, needs.latency, terms.budget_s):
             levels[route.name] += DEGRADED_LEVEL
+        elif route.name == needs.warm_route:
+            levels[route.name] = WARM_LEVEL
     return levels
 
 
-def _ordered(routes: list[Candidate], latency: Latency, terms: ClassSettings) -> dict[str, int]:
+def _ordered(routes: list[Candidate], needs: Needs, terms: ClassSettings) -> dict[str, int]:
     match terms.order:
         case "weight":
             return {route.name: 0 for route in routes}
         case "priority":
             return {route.name: route.settings.priority for route in routes}
         case "latency":
-            quickest = sorted(routes, key=lambda r: _expected_latency_s(r, latency))
+            quickest = sorted(routes, key=lambda r: _expected_latency_s(r, needs.latency))
             return {route.name: place for place, route in enumerate(quickest)}
         case "cost":
-            cheapest = min((r.unit_cost_usd for r in routes if r.unit_cost_usd is not None), default=None)
-            return {route.name: _cost_steps(route.unit_cost_usd, cheapest) for route in routes}
+            return _by_cost(routes, needs)
 
 
 def _expected_latency_s(route: Candidate, latency: Latency) -> float:
@@ -234,10 +243,33 @@ def _expected_latency_s(route: Candidate, latency: Latency) -> float:
     return usual * (1 + route.gate.in_flight / route.gate.places) + route.gate.wait_s
 
 
-def _cost_steps(cost: Decimal | None, cheapest: Decimal | None) -> int:
-    """How many steps dearer than the cheapest; routes without a price come last."""
+def _by_cost(routes: list[Candidate], needs: Needs) -> dict[str, int]:
+    """By expected cost, those that cost the same by latency; routes without a price come last."""
+    costs = {route.name: None if route.cost is None else route.cost.of(needs.mix) for route in routes}
+    cheapest = min((cost for cost in costs.values() if cost is not None), default=None)
+    step = {name: _cost_steps(cost, cheapest) for name, cost in costs.items()}
+    quickest: dict[tuple[bool, int], float] = {}
+    # a route of which nothing is known yet counts among the quickest: else nothing would ever be known of it
+    known = [route for route in routes if route.gate.pace(needs.latency) is not None]
+    expected = {route.name: _expected_latency_s(route, needs.latency) for route in known}
+    for name, seconds in expected.items():
+        quickest[step[name]] = min(seconds, quickest.get(step[name], seconds))
+    grade = {
+        name: (*step[name], _steps_beyond(expected[name], quickest[step[name]]) if name in expected else 0)
+        for name in costs
+    }
+    places = {key: place for place, key in enumerate(sorted(set(grade.values())))}
+    return {name: places[key] for name, key in grade.items()}
+
+
+def _cost_steps(cost: Decimal | None, cheapest: Decimal | None) -> tuple[bool, int]:
+    """Whether it has no price, and how many steps dearer than the cheapest it is."""
     if cost is None or cheapest is None:
-        return UNPRICED_LEVEL
+        return True, 0
     if cheapest == 0:
-        return 0 if cost == 0 else 1
-    return int((cost - cheapest) / (cheapest * SAME_COST))
+        return False, 0 if cost == 0 else 1
+    return False, int((cost - cheapest) / (cheapest * SAME_COST))
+
+
+def _steps_beyond(seconds: float, least: float) -> int:
+    return int((seconds - least) / (max(least, 0.001) * SAME_LATENCY))

@@ -19,6 +19,8 @@ CHARS_PER_TOKEN = 4
 POOL_WORDS = 40_000
 CACHE_ENTRIES = 20_000
 CACHE_TTL_S = {"5m": 300.0, "1h": 3600.0}
+LEAST_CACHED_TOKENS = 1_024
+"""Shorter prefixes are not cached, whatever the mark says."""
 
 WORDS = """the a an of in on with and or from over under river stone harbour winter summer morning evening paper
 letter garden bridge window table kettle stand iron copper wooden narrow broad quiet early late second
@@ -63,6 +65,8 @@ class Answer:
     stop_details: dict[str, Any] | None = None
     service: dict[str, Any] = field(default_factory=dict)
     """Fields of `usage` that only some wires have."""
+    cached: tuple[bytes, float] | None = None
+    """What it writes to the prompt cache, or keeps there: the key, and for how long."""
 
     def message(self) -> dict[str, Any]:
         """The whole message, as a call that does not stream gets it."""
@@ -118,7 +122,8 @@ class Model:
         self._span = len(text)
         self._seed = str(seed).encode()
         self._output_median = output_median
-        self._cache: OrderedDict[bytes, float] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        """By key from when on it may be read, and until when."""
         normal = statistics.NormalDist()
         # a table instead of the inverse function for each call: 6 times faster
         self._spread = [math.exp(0.6 * normal.inv_cdf((i + 0.5) / 4096)) for i in range(4096)]
@@ -132,28 +137,37 @@ class Model:
         offset = self._pool.index(" ", (lot >> 12) % self._span) + 1
         length = min(tokens * CHARS_PER_TOKEN, self._span)
         text = self._pool[offset : offset + length].strip()
-        usage = self._usage(request, document, model)
+        usage, cached = self._usage(request, document, model)
         usage.output_tokens = tokens
         stop = "end_turn" if wanted <= max_tokens else "max_tokens"
-        return Answer(message_id, model, text, stop, usage)
+        return Answer(message_id, model, text, stop, usage, cached=cached)
 
-    def _usage(self, request: bytes, document: dict[str, Any], model: str) -> Usage:
-        total = max(1, len(request) // CHARS_PER_TOKEN)
-        if b'"cache_control"' not in request:
-            return Usage(total)
-        prefix, ttl = _cached_prefix(document)
-        if prefix is None:
-            return Usage(total)
-        size = min(total - 1, max(1, len(prefix) // CHARS_PER_TOKEN))
-        key = hashlib.blake2b(prefix, digest_size=16, salt=b"prefix", person=model.encode()[:16]).digest()
+    def keep(self, answer: Answer, after_s: float) -> None:
+        """What the answer writes to the prompt cache may be read once it has come, as at the providers."""
+        if answer.cached is None:
+            return
+        key, ttl_s = answer.cached
         now = time.monotonic()
-        warm = self._cache.pop(key, 0.0) > now
-        self._cache[key] = now + CACHE_TTL_S[ttl]
+        ready, until = self._cache.pop(key, (math.inf, 0.0))
+        self._cache[key] = min(ready if until > now else math.inf, now + after_s), now + after_s + ttl_s
         if len(self._cache) > CACHE_ENTRIES:
             self._cache.popitem(last=False)
-        if warm:
-            return Usage(total - size, cache_read=size)
-        return Usage(total - size, **{f"cache_write_{ttl}": size})
+
+    def _usage(self, request: bytes, document: dict[str, Any], model: str) -> tuple[Usage, tuple[bytes, float] | None]:
+        total = max(1, len(request) // CHARS_PER_TOKEN)
+        if b'"cache_control"' not in request:
+            return Usage(total), None
+        prefix, ttl = _cached_prefix(document)
+        if prefix is None:
+            return Usage(total), None
+        size = min(total - 1, max(1, len(prefix) // CHARS_PER_TOKEN))
+        if size < LEAST_CACHED_TOKENS:
+            return Usage(total), None
+        key = hashlib.blake2b(prefix, digest_size=16, salt=b"prefix", person=model.encode()[:16]).digest()
+        ready, until = self._cache.get(key, (math.inf, 0.0))
+        if ready <= time.monotonic() < until:
+            return Usage(total - size, cache_read=size), (key, CACHE_TTL_S[ttl])
+        return Usage(total - size, **{f"cache_write_{ttl}": size}), (key, CACHE_TTL_S[ttl])
 
     def forget(self) -> None:
         """Empty the prompt caches."""

@@ -180,6 +180,7 @@ class Provider:
         if hit is not None:
             kind = hit.fault.kind
             latency_s = _shape(answer, hit, latency_s)
+        self._model.keep(answer, latency_s)
         self.wire.dress(answer)
         usage = answer.usage
         call.usage = {

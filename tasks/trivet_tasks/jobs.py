@@ -2,8 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from trivet_tasks.latency import Latency
+
+
+class Prefix(NamedTuple):
+    """What a request begins with and others may begin with, too (`trivet_tasks.prompt_cache`)."""
+
+    digest: str
+    """Equal for equal prefixes of equal models."""
+    in_message: bool
+    """Whether it ends within the first message; else with the system prompt, or the tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +39,11 @@ class JobSpec:
     features: tuple[str, ...] = ()
     """What the request needs of a wire beyond plain messages, by the names of `trivet_tasks.features`."""
     cache: bool = True
+    prompt_cache: str | None = None
+    """How long the provider's prompt cache is to keep what is marked: `5m` or `1h`."""
+    prefixes: tuple[Prefix, ...] = ()
+    """What may be marked, the longest first."""
+    line: str | None = None
+    """Of those who share this prefix one goes first, and warms the cache for the others."""
     warnings: tuple[str, ...] = ()
     """What a person should know, though the request is taken."""

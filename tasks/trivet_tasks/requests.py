@@ -12,6 +12,7 @@ A request is the Messages API body (`trivet_tasks.request_body` has its fields) 
     residency    one place or several, each of which the route must declare
     compliance   one regime or several, likewise
     tenant       whom the work is done for
+    prompt_cache what requests of one batch begin with is to be read from the provider's prompt cache: true, 5m or 1h
     cache        whether an earlier answer to an equal request may be used (the default)
 
 A field that is None counts as not given. Errors name the field and what is allowed, never a text of the request.
@@ -28,6 +29,7 @@ from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.features import features_of
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+from trivet_tasks.prompt_cache import prefixes_of, read_prompt_cache
 from trivet_tasks.request_body import (
     BETA_FIELDS,
     BODY_FIELDS,
@@ -50,7 +52,7 @@ from trivet_tasks.settings import Settings
 
 OWN_FIELDS = frozenset({
     "model", "prompt", "key", "latency", "deadline", "not_before",
-    "tags", "residency", "compliance", "tenant", "cache",
+    "tags", "residency", "compliance", "tenant", "cache", "prompt_cache",
 })  # fmt: skip
 """Trivet's own fields; the rest of a request is the Messages API body."""
 
@@ -133,6 +135,7 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
     cache = given.get("cache", True)
     if not isinstance(cache, bool):
         raise wrong("cache", f"must be true or false, is {kind(cache)}.")
+    ttl = read_prompt_cache(given.get("prompt_cache"))
     raw = write_body(body)
     blocks = list(content_blocks(body))
     return JobSpec(
@@ -151,6 +154,8 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
         compliance=compliance,
         features=features_of(body, len(raw), blocks),
         cache=cache,
+        prompt_cache=ttl,
+        prefixes=prefixes_of(model_id, body, raw) if ttl else (),
         warnings=_warnings(body, model, latency, max_tokens, settings),
     )
 

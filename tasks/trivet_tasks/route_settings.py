@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from trivet_tasks.catalog import Provider
+from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.secret_refs import SecretRef
 
 NAME_CHARS = 100
@@ -71,6 +72,9 @@ def _secret_ref(value: object) -> object:
     return value
 
 
+_OPERATIONAL = {"costs", "windows"}
+
+
 class RouteSettings(BaseModel):
     """One configured path to Claude: provider, region, account, limits and what it may be used for."""
 
@@ -97,7 +101,9 @@ class RouteSettings(BaseModel):
     compliance: tuple[str, ...] = ()
     stream: bool = False
     costs: RouteCosts = RouteCosts()
-    """Hidden costs, for `trivet plan`. No call is booked with them."""
+    """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
+    windows: tuple[RouteWindow, ...] = ()
+    """Hours in which its weight, its priority or its prices are others."""
 
     @model_validator(mode="after")
     def _groups_apart(self) -> "RouteSettings":
@@ -117,6 +123,17 @@ class RouteSettings(BaseModel):
     def definition(self) -> dict[str, Any]:
         """The route as other processes may see it: JSON-ready, without a secret or a reference to one.
 
-        Costs are left out: no other process goes by them, and who corrects one need not stop all that serve the route.
+        What is operational is left out (`operating`): who corrects it need not stop all that serve the route.
         """
-        return self.model_dump(mode="json", exclude={"api_key", "costs"})
+        return self.model_dump(mode="json", exclude={"api_key", *_OPERATIONAL})
+
+    def operating(self) -> dict[str, Any]:
+        """What may change while others serve the route, JSON-ready: hidden costs and windows, where there are any."""
+        return self.model_dump(mode="json", include=_OPERATIONAL, exclude_defaults=True)
+
+    def within(self, window: RouteWindow | None) -> "RouteSettings":
+        """The settings as they are in a window."""
+        if window is None:
+            return self
+        held = {"weight": window.weight, "priority": window.priority}
+        return self.model_copy(update={key: value for key, value in held.items() if value is not None})

@@ -16,6 +16,7 @@ from trivet_tasks.broker_address import celery_url, redis_url
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
+from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.urls import absolute_sqlite_url
 
 CONFIG_VARIABLE = "TRIVET_CONFIG"
@@ -318,6 +319,8 @@ def _keys_at(loc: list[str]) -> list[str]:
         return list(Settings.model_fields)
     if loc[0] == "routes" and "limits" in loc[2:]:
         return list(LimitGroup.model_fields)
+    if loc[0] == "routes" and "windows" in loc[2:]:
+        return list(RouteWindow.model_fields)
     if loc[0] == "routes" and "costs" in loc[2:]:
         return list(RouteCosts.model_fields)
     if loc[0] in tables:

@@ -162,9 +162,9 @@ def test_models_are_listed(control: Control, endpoints: Endpoints) -> None:
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_prompt_cache_is_written_then_read(control: Control, endpoints: Endpoints, wire: str) -> None:
-    system = [{"type": "text", "text": "rule " * 400, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    system = [{"type": "text", "text": "rule " * 1_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
     first, second = (asyncio.run(message(endpoints, wire, system=system)).usage for _ in range(2))
-    assert first.cache_creation_input_tokens > 400
+    assert first.cache_creation_input_tokens > 1_024
     assert first.cache_creation.ephemeral_1h_input_tokens == first.cache_creation_input_tokens
     assert first.cache_read_input_tokens == 0
     assert (second.cache_creation_input_tokens, second.cache_read_input_tokens) == (
@@ -172,6 +172,22 @@ def test_prompt_cache_is_written_then_read(control: Control, endpoints: Endpoint
         first.cache_creation_input_tokens,
     )
     assert second.input_tokens == first.input_tokens
+
+
+def test_what_is_being_written_to_the_prompt_cache_is_not_there_yet(control: Control, endpoints: Endpoints) -> None:
+    """Two calls at once write both; a short prefix is never cached."""
+    control.latency("anthropic", median_s=0.5)
+    system = [{"type": "text", "text": "rule " * 1_000, "cache_control": {"type": "ephemeral"}}]
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(*(message(endpoints, "anthropic", system=system) for _ in range(2)))
+
+    assert all(answer.usage.cache_creation_input_tokens > 1_024 for answer in asyncio.run(both()))
+    assert asyncio.run(message(endpoints, "anthropic", system=system)).usage.cache_read_input_tokens > 1_024
+    short = [{**system[0], "text": "rule " * 100}]
+    for _ in range(2):
+        used = asyncio.run(message(endpoints, "anthropic", system=short)).usage
+        assert (used.cache_creation_input_tokens, used.cache_read_input_tokens) == (0, 0)
 
 
 def test_a_profile_arn_is_a_model(control: Control, endpoints: Endpoints) -> None:

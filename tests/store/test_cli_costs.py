@@ -53,6 +53,12 @@ def ledger(world: World) -> World:
 ALWAYS = ("--since", "2026-11-01", "--until", "2026-12-01")
 
 
+def test_what_prompt_caches_saved_is_told(trivet: Callable[..., Said], ledger: World) -> None:
+    assert "Prompt caches saved $1.9000, against" in trivet("costs", *ALWAYS).out.replace("\n", " ")
+    (one,) = trivet("costs", *ALWAYS, "--json").json["prompt_cache"]
+    assert (one["model"], one["read_tokens"], Decimal(one["saved_usd"])) == (MODEL, 1_000_000, Decimal("1.9"))
+
+
 def test_the_table_names_what_is_unpriced(trivet: Callable[..., Said], ledger: World) -> None:
     said = trivet("costs", *ALWAYS)
     assert (said.code, said.err) == (0, "")

@@ -1,5 +1,6 @@
 """The claim: order, fencing numbers, many dispatchers at once, flows; and that its queries stay index scans."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -20,6 +21,7 @@ from tests.store.world import (
     until_blocked,
 )
 
+from trivet_scheduler.answer_lengths import AnswerLengths
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.routing import Candidate
@@ -28,9 +30,11 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import batches, dispatching, health, leases, rescuing
 from trivet_tasks.store.dispatching import AtRoute, Claimed
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import DirectDispatch
 from trivet_tasks.store.leases import Lease
 from trivet_tasks.store.registry import RegisteredRoute
+from trivet_tasks.store.used_output import used_output
 
 
 def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:
@@ -95,7 +99,7 @@ def test_the_heads_of_many_flows_are_each_flow_s_first(world: World) -> None:
     for number in range(flows):
         world.batch(f"batch-{number}", *specs(3))
     with world.store.read() as connection:
-        ids = [flow.id for flow in dispatching.flows_with_waiting(connection)]
+        ids = [flow.id for flow in dispatching.flows_with_waiting(connection, 0.0)]
         found = dispatching.heads(connection, ids, 2)
         whole = dispatching.heads(connection, ids, 3)
     assert len(ids) == flows
@@ -183,9 +187,9 @@ def test_flows_say_what_their_jobs_need(world: World) -> None:
     one = spec(residency=("eu",), compliance=("soc2", "hipaa"), features=("files",), latency=Latency.ASYNC)
     world.add(one, spec("plain"))
     with world.store.read() as connection:
-        flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection)}
-    assert flows[Latency.ASYNC][2:] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",), False)
-    assert flows[Latency.BATCH][2:] == (MODEL, (), (), (), False)
+        flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection, 0.0)}
+    assert flows[Latency.ASYNC][2:7] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",), False)
+    assert flows[Latency.BATCH][2:7] == (MODEL, (), (), (), False)
 
 
 def _retire(world: World, flow_id: int) -> None:
@@ -298,7 +302,8 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "empty drained": lambda c: rescuing.empty_drained(world.store, c),
         "under way": lambda c: health.under_way(c),
         "used lately": lambda c: health.used_lately(c, 4e9),
-        "flows": lambda c: dispatching.flows_with_waiting(c),
+        "answers": lambda c: used_output(c, 0.0, 2_000),
+        "flows": lambda c: dispatching.flows_with_waiting(c, 0.0),
         "outstanding": lambda c: dispatching.outstanding(c),
         "claim": lambda c: dispatching.heads(c, [flow], 200),
         "urgent": lambda c: dispatching.urgent(c, 4e9, 40),
@@ -340,16 +345,21 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         assert all("INDEX ix_jobs_outstanding (route=? AND state=?)" in step for step in steps), steps
     assert used["empty drained"] == {"ix_jobs_outstanding"}
     assert used["under way"] == {"ix_attempts_unsettled"}
+    assert used["answers"] == {"ix_attempts_started"}
     assert used["used lately"] == {"ix_attempts_started"}
 
 
 class StillFleet:
     """Two routes that one worker with ten places serves; nothing of it changes."""
 
-    def __init__(self, places: int = 10) -> None:
+    def __init__(self, store: Store, places: int = 10) -> None:
+        self.lengths = AnswerLengths(store)
         settings = RouteSettings.model_validate({"provider": "bedrock"})
         self._routes = {name: RegisteredRoute(name, settings, False) for name in (ROUTE, OTHER_ROUTE)}
         self._lease = Lease("lease", "w", "bulk", tuple(self._routes), places, 0, None, 0.0)
+
+    def now(self) -> float:
+        return time.time()
 
     def known(self) -> Known:
         return Known(self._routes, (self._lease,), 0.0)
@@ -363,7 +373,7 @@ class StillFleet:
 @contextmanager
 def dispatcher(world: World, places: int = 10) -> Iterator[Dispatcher]:
     app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("Fleet", StillFleet(places)), app, Settings())
+    yield Dispatcher(world.store, cast("Fleet", StillFleet(world.store, places)), app, Settings())
     app.close()
 
 

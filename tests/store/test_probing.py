@@ -19,7 +19,7 @@ FAILED = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error=f"{ROUTE}: overl
 
 def _waiting_flows(world: World) -> Sequence[dispatching.Flow]:
     with world.store.read() as connection:
-        return dispatching.flows_with_waiting(connection)
+        return dispatching.flows_with_waiting(connection, 0.0)
 
 
 def test_a_probe_is_a_tiny_job_dispatched_to_its_route(world: World) -> None:

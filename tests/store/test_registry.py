@@ -55,6 +55,16 @@ def test_limits_of_groups_of_models_are_known_to_all(world: World) -> None:
     assert Quota.of(found, "claude-haiku-4-5").group == "claude-haiku-*+claude-3-*"
 
 
+def test_costs_and_windows_may_change_while_a_worker_serves_the_route(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route())
+    world.lease(worker="w-7", routes=[ROUTE])
+    changed = _route(costs={"per_request_usd": "0.1"}, windows=[{"hours": "22-06", "cost_factor": "0.5"}])
+    _register(world, bedrock_us_east_1=changed)
+    assert _registered(world)[ROUTE].settings == changed
+    _register(world, bedrock_us_east_1=_route())
+    assert _registered(world)[ROUTE].settings == _route(), "whoever starts last says so"
+
+
 def test_limits_that_differ_are_two_definitions(world: World) -> None:
     _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 600}]))
     world.lease(worker="w-7", routes=[ROUTE])

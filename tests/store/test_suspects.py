@@ -33,7 +33,7 @@ def _alone(world: World) -> tuple[str, Taken]:
 
 def _flows(world: World) -> dict[int, bool]:
     with world.store.read() as connection:
-        return {flow.id: flow.alone for flow in dispatching.flows_with_waiting(connection)}
+        return {flow.id: flow.alone for flow in dispatching.flows_with_waiting(connection, 0.0)}
 
 
 def test_what_was_in_flight_runs_alone_and_its_neighbours_do_not(world: World) -> None:

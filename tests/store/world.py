@@ -109,7 +109,7 @@ class World:
 
     def heads(self, connection: Connection, limit: int) -> list[Head]:
         """The next in line over all flows."""
-        flows = [flow.id for flow in dispatching.flows_with_waiting(connection)]
+        flows = [flow.id for flow in dispatching.flows_with_waiting(connection, self.store.now(connection))]
         found = dispatching.heads(connection, flows, limit)
         return sorted(found, key=lambda head: head.rank)[:limit]
 

@@ -243,6 +243,18 @@ def test_show_has_the_hidden_costs_of_a_route_and_loads_again(folder: Path) -> N
     assert load_settings().routes == before.routes
 
 
+def test_show_has_windows_and_the_one_in_force_and_loads_again(folder: Path) -> None:
+    windows = "windows = [{ hours = '00-24', cost_factor = 0.5 }, { hours = '22-06', days = ['sat'], weight = 2 }]"
+    (folder / CONFIG_NAME).write_text(f'[routes.one]\nprovider = "anthropic"\n{windows}\n', encoding="utf-8")
+    before = load_settings()
+    shown = trivet("config", "show").stdout
+    assert "# window now: 00-24 UTC: cost x0.5" in shown
+    (folder / CONFIG_NAME).write_text(shown, encoding="utf-8")
+    assert load_settings().routes == before.routes
+    (found,) = json.loads(trivet("config", "show", "--json").stdout)["routes"].values()
+    assert (found["window_now"], len(found["windows"])) == ("00-24 UTC: cost x0.5", 2)
+
+
 def test_show_as_json_has_references_and_masked_passwords(folder: Path) -> None:
     (folder / CONFIG_NAME).write_text(
         '[routes.one]\nprovider = "anthropic"\napi_key = "env:MY_KEY"\n', encoding="utf-8"

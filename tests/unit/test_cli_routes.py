@@ -19,6 +19,7 @@ from trivet_scheduler.permits import GateView, Quota
 from trivet_scheduler.routing import Candidate, Needs, choose
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.settings import HealthSettings
 from trivet_tasks.store.backlog import ClassBacklog
 from trivet_tasks.store.leases import Lease
@@ -109,6 +110,16 @@ def test_headroom_and_limits_are_shown_and_those_of_a_group_as_shared() -> None:
 def test_what_only_the_provider_told_us_is_marked() -> None:
     learned = picture(status("anthropic", model(requests=60.0, per_minute=(3_940.0, None, None))))
     assert "~3.94k req" in plain(routes_table(learned, None))[1]
+
+
+def test_the_window_in_force_is_shown() -> None:
+    window = RouteWindow.model_validate({"hours": "22-06", "cost_factor": "0.5"})
+    shown = picture(status("a", window=window), status("b"))
+    lines = plain(routes_table(shown, None))
+    assert lines[0].endswith("WINDOW")
+    assert "22-06 UTC: cost x0.5" in lines[1]
+    assert "22-06" not in lines[2]
+    assert [one["window"] and one["window"]["hours"] for one in as_object(shown)["routes"]] == ["22-06", None]
 
 
 def test_columns_without_a_figure_are_left_out() -> None:

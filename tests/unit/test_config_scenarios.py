@@ -13,10 +13,10 @@ import pytest
 
 from trivet.config_scenario_file import proposed, scenario_text
 from trivet.config_scenarios import SCENARIOS, STARTUP, Scenario
+from trivet_scheduler.call_costs import TYPICAL, CallCosts
 from trivet_scheduler.fleet import name_on_wire
 from trivet_scheduler.permits import GateView
 from trivet_scheduler.routing import Candidate, Needs, Why, choose
-from trivet_scheduler.unit_costs import UnitCosts
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.prices import PriceBook
@@ -61,7 +61,7 @@ def blocks(text: str) -> dict[str, str]:
 
 
 def candidates(settings: Settings, model: str, *, down: tuple[str, ...] = ()) -> list[Candidate]:
-    costs, lanes = UnitCosts(), frozenset({"bulk", "realtime"})
+    costs, lanes = CallCosts(), frozenset({"bulk", "realtime"})
     found = []
     for name, route in settings.routes.items():
         wire = name_on_wire(route, model)
@@ -263,7 +263,7 @@ def test_prices_against_list_price_are_those_that_the_files_tell(
 ) -> None:
     settings = settings_of(scenario, tmp_path)
     for model in MAIN_MODELS:
-        costs = {route.name: route.unit_cost_usd for route in candidates(settings, model)}
+        costs = {route.name: route.cost.of(TYPICAL) for route in candidates(settings, model) if route.cost}
         base = costs["anthropic"]
         assert base
         assert {name: cost / base for name, cost in costs.items() if cost} == {

@@ -17,6 +17,7 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 from tests.unit.test_flights import flight
 
+from trivet_scheduler.answer_lengths import AnswerLengths
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
 from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.permits import GateView, Verdict
@@ -54,6 +55,7 @@ class Routes:
     def __init__(self, *candidates: Candidate) -> None:
         self.candidates = list(candidates)
         self.answers = True
+        self.lengths = AnswerLengths(cast("Store", None))
 
     def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
         if not self.answers:
@@ -263,8 +265,9 @@ class Place:
 
     def dispatch(self, *candidates: Candidate) -> int:
         """One pass of a scheduler."""
-        routes = cast("Fleet", Routes(*candidates))
-        return Dispatcher(self.sql.store, routes, self._app, SETTINGS).run_once().dispatched
+        routes = Routes(*candidates)
+        routes.lengths = AnswerLengths(self.sql.store)
+        return Dispatcher(self.sql.store, cast("Fleet", routes), self._app, SETTINGS).run_once().dispatched
 
     def fail(self, job: Taken, *candidates: Candidate) -> Next:
         """The job's call on the first route fails."""

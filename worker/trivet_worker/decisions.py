@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import redis
 
+from trivet_scheduler.call_costs import Mix
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Spent, Stated, Verdict
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose, load_of
@@ -171,6 +172,7 @@ class Decisions:
                 job.features,
                 tried_after(standing, failed),
                 doubted_after(standing, failed),
+                Mix.of(job.input_estimate, job.max_tokens, self._fleet.lengths.share(site.model, latency)),
             )
             choice = choose(needs, candidates, terms)
         return next_step(

@@ -155,6 +155,7 @@ class Hedger:
         return True
 
     def _write(self, flight: Flight, site: Worksite, route: Candidate, attempt_id: str) -> bool:
+        # `add_attempt` raises it where the request is marked for a cache
         estimate = self._pricing.most(site, route.settings, flight.job.input_estimate, flight.job.max_tokens)
         with self._store.write() as connection:
             return add_attempt(

@@ -11,6 +11,7 @@ import orjson
 from trivet_tasks import price_terms
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import PriceBook
+from trivet_tasks.prompt_cache import with_cache_write
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.steps import Settlement
 from trivet_tasks.store.taking import Worksite
@@ -36,7 +37,7 @@ class Pricing:
         self._book.estimate("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, 1, 1)
 
     def most(self, site: Worksite, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
-        """The most a call may cost in USD, as far as its size is known before; None = unpriced."""
+        """The most a call may cost in USD, nothing cached, as far as its size is known before; None = unpriced."""
         return self._book.estimate(
             route.provider, site.model, site.wire_model, route.region, input_tokens, output_tokens
         )
@@ -75,7 +76,8 @@ class Pricing:
 
     def most_of(self, flight: Flight) -> Decimal | None:
         """The most this call may cost in USD."""
-        return self.most(flight.site, flight.route, flight.job.input_estimate, flight.job.max_tokens)
+        job = flight.job
+        return with_cache_write(self.most(flight.site, flight.route, job.input_estimate, job.max_tokens), job.body)
 
     def _text(self, prices: Mapping[str, str]) -> str:
         """As JSON. Calls share the mappings, so each is written once; it is kept, so that its id stays its own."""

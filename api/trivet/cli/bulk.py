@@ -44,6 +44,13 @@ def bulk(
     model: Annotated[str | None, typer.Option(help="For the lines that name none.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="For the lines that say none.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,
+    prompt_cache: Annotated[
+        str | None,
+        typer.Option(
+            help="5m or 1h: what requests begin with in common is read from the provider's prompt cache; one warms it first.",
+            metavar="TIME",
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of taking nothing.")
     ] = False,
@@ -62,7 +69,13 @@ def bulk(
     from trivet.cli.tables import print_error
 
     chosen = name or file.stem
-    given = {"latency": latency, "model": model, "max_tokens": max_tokens, "tags": read_tags(tag)}
+    given = {
+        "latency": latency,
+        "model": model,
+        "max_tokens": max_tokens,
+        "tags": read_tags(tag),
+        "prompt_cache": prompt_cache,
+    }
     defaults = {key: value for key, value in given.items() if value is not None}
     with context.client() as client:
         check = checked(file, client.settings, defaults, skip_bad=skip_bad)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from trivet.cli import context
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteCosts, RouteSettings
+from trivet_tasks.route_windows import window_at
 from trivet_tasks.secret_refs import SecretRef
 from trivet_tasks.settings import CONFIG_NAME, Settings
 from trivet_tasks.urls import masked
@@ -60,7 +62,13 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         return
     lines = [f"# read from {settings.source}"]
     for table, values in _tables(effective):
-        lines += ["", f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+        lines += [
+            "",
+            f"[{table}]",
+            *(f"{key} = {_toml(value)}" for key, value in values.items() if key != "window_now"),
+        ]
+        if "windows" in values:
+            lines.append(f"# window now: {values.get('window_now', 'none')}")
     context.out.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
@@ -161,13 +169,21 @@ def _effective(settings: Settings) -> dict[str, Any]:
 
 
 def _route(route: RouteSettings) -> dict[str, Any]:
-    declared = route.costs.model_dump(mode="json") if route.costs != RouteCosts() else None
+    declared = {"costs": route.costs.model_dump(mode="json")} if route.costs != RouteCosts() else {}
+    windows = [window.model_dump(mode="json") for window in route.windows]
     return {
         **route.definition(),
-        **({"costs": declared} if declared else {}),
+        **declared,
+        **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
         "base_url": masked(route.base_url),
         "api_key": "" if route.api_key is None else str(route.api_key),
     }
+
+
+def _window_now(route: RouteSettings) -> str | None:
+    """The window that holds at this moment, by this machine's clock."""
+    held = window_at(route.windows, time.time())
+    return str(held) if held else None
 
 
 def _tables(effective: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

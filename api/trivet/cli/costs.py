@@ -52,6 +52,7 @@ def costs(
         if any(source is not None and source.name != "DEFAULT" for source in sources):
             raise typer.BadParameter("options stand after the sub-command.")
         return
+    from trivet_tasks.store.cost_savings import cache_savings
     from trivet_tasks.store.costs import summed, unpriced
     from trivet_tasks.store.planner import plan_freely
 
@@ -68,6 +69,7 @@ def costs(
         rows = summed(connection, names, span) if names else []
         (total,) = summed(connection, [], span)
         without = unpriced(connection, span)
+        savings = cache_savings(connection, span)
     if csv is not None:
         from io import StringIO
 
@@ -77,6 +79,7 @@ def costs(
         costs_csv.write(file, names, rows if names else [total])
         _write(csv, file.getvalue())
     elif as_json:
+        from trivet.cli import costs_figures
         from trivet.cli.costs_figures import figures
 
         found = [{**dict(zip(names, row.group, strict=True)), **figures(row)} for row in rows]
@@ -88,12 +91,13 @@ def costs(
                 "rows": found,
                 "total": figures(total),
                 "unpriced": [one._asdict() for one in without],
+                "prompt_cache": [costs_figures.saving(one) for one in savings],
             }
         )
     else:
         from trivet.cli import costs_table
 
-        costs_table.show(names, rows, total, without, span)
+        costs_table.show(names, rows, total, without, span, savings)
 
 
 def span_of(since: str, until: str | None, now: float) -> "Span":

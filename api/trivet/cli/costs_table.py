@@ -1,6 +1,7 @@
 """`trivet costs` for people: the table, and what is to be known about its figures."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from trivet.cli import context
@@ -8,13 +9,19 @@ from trivet.cli.costs_figures import digits as digits_of
 from trivet.cli.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
+    from trivet_tasks.store.cost_savings import CacheSaving
     from trivet_tasks.store.costs import CostRow, Span, Unpriced
 
 _MODELS_NAMED = 5
 
 
 def show(
-    names: Sequence[str], rows: "Sequence[CostRow]", total: "CostRow", unpriced: "Sequence[Unpriced]", span: "Span"
+    names: Sequence[str],
+    rows: "Sequence[CostRow]",
+    total: "CostRow",
+    unpriced: "Sequence[Unpriced]",
+    span: "Span",
+    savings: "Sequence[CacheSaving]" = (),
 ) -> None:
     """Print it."""
     if not total.calls:
@@ -59,8 +66,21 @@ def show(
             "was taken.",
             style="dim",
         )
+    if savings:
+        print_line(savings_line(savings), style="dim")
     if unpriced:
         print_line(unpriced_line(total.unpriced, unpriced), style="yellow")
+
+
+def savings_line(savings: "Sequence[CacheSaving]") -> str:
+    """What the providers' prompt caches saved, all days and models together."""
+    saved = sum((one.saved_usd - one.surcharge_usd for one in savings), Decimal(0))
+    read, written = (sum(getattr(one, name) for one in savings) for name in ("read_tokens", "written_tokens"))
+    return (
+        f"Prompt caches saved ${saved:,.4f}, against the same tokens as plain input: {read:,} were read from them, {written:,} written."
+        if saved >= 0
+        else f"Prompt caches cost ${-saved:,.4f} more than they saved: {read:,} tokens were read from them, {written:,} written."
+    )
 
 
 def unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:

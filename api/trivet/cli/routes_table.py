@@ -44,6 +44,7 @@ _COLUMNS = (
     Column("OUT NOW", right=True, spare=5),
     Column("WORKERS", spare=9),
     Column("LIMITS A MINUTE", spare=7),
+    Column("WINDOW", spare=4),
 )
 _ALWAYS = ("ROUTE", "MODEL", "STATE", "CALLS", "QUEUED", "P95", "ERRORS")
 """Shown though they be empty; another column without a figure is left out."""
@@ -97,6 +98,7 @@ def _of_the_route(route: RouteStatus) -> Row:
         "QUEUED": f"{route.queued:,}",
         "RUNNING": f"{route.running:,}",
         "WORKERS": ", ".join(f"{count} {lane}" for lane, count in sorted(route.workers.items())),
+        "WINDOW": str(route.window or ""),
     }
 
 

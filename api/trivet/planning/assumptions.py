@@ -116,6 +116,9 @@ def _of_time(terms: Terms, pairs: set[tuple[str, str]]) -> Iterator[str]:
     for name in sorted({route for route, _ in pairs}):
         if (factor := terms.routes[name].output_token_factor) != 1:
             yield f"On {name} a token of output counts as {factor:g} of its limit (output_token_factor)."
+    windowed = [name for name in sorted({route for route, _ in pairs}) if terms.routes[name].windows]
+    if windowed:
+        yield f"Off-peak windows of {', '.join(windowed)} are not counted: every hour is like those outside of them."
     strangers = [name for name, model in rates.items() if model is None]
     if strangers:
         yield f"How fast answers come is not known for {', '.join(strangers)}: calls in flight are no limit there."

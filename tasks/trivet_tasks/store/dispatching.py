@@ -1,19 +1,21 @@
 """What a dispatcher reads and writes: active flows, what stands at each route, the heads of the line, the claim."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, bindparam, text
 
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import JobState
 from trivet_tasks.store import schema
 from trivet_tasks.store.engine import SKIP_LOCKED, Store
 from trivet_tasks.store.many_rows import RowsStatement, query_rows
 
 DISPATCH_LOCK = 7_214_500_002
 """The PostgreSQL advisory lock under which credit is counted and taken; SQLite's write lock does the same."""
+_UNDER_WAY = frozenset({JobState.DISPATCHED, JobState.RUNNING})
 FLOWS_AT_ONCE = 50
 """Flows whose heads are read by one statement: SQLite allows 500 parts of one, and few parts are planned sooner."""
 
@@ -29,6 +31,12 @@ class Flow(NamedTuple):
     features: tuple[str, ...]
     alone: bool = False
     """Each of its jobs runs in a process of its own."""
+    warmer: str | None = None
+    """Its requests begin alike: the job that is to warm the provider's cache before the others go."""
+    cold: bool = False
+    """None of its jobs is under way to do so, or has done it: one may go."""
+    warm_route: str | None = None
+    """Where the cache is warm."""
 
 
 class Head(NamedTuple):
@@ -70,9 +78,18 @@ class Claimed(NamedTuple):
 
 _FLOWS = text(
     """
-    SELECT id, latency, model, residency, compliance, features, alone FROM flows
-     WHERE active AND NOT held
-       AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND state = 'waiting' AND ended_at IS NULL)
+    SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.alone, f.prefix, f.warmer,
+           f.warming_until, w.state AS warmer_state, w.route AS warmer_route
+      FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
+     WHERE f.active AND NOT f.held
+       AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = f.id AND state = 'waiting' AND ended_at IS NULL)
+    """
+)
+_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature"
+_ELECT = text(
+    """
+    UPDATE flows SET warmer = :warmer, warming_until = :until
+     WHERE id = :id AND coalesce(warmer, '') = :before RETURNING id
     """
 )
 _LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
@@ -128,20 +145,47 @@ _RETIRE_FLOW = text(
 )
 
 
-def flows_with_waiting(connection: Connection) -> list[Flow]:
-    """The flows that have jobs to dispatch."""
+def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
+    """The flows that have jobs to dispatch; without those whose jobs wait until the first has warmed a cache for them."""
     return [
         Flow(
-            id,
-            Latency(latency),
-            model,
-            tuple(orjson.loads(residency)),
-            tuple(orjson.loads(compliance)),
-            tuple(orjson.loads(features)),
-            bool(alone),
+            row.id,
+            Latency(row.latency),
+            row.model,
+            tuple(orjson.loads(row.residency)),
+            tuple(orjson.loads(row.compliance)),
+            tuple(orjson.loads(row.features)),
+            bool(row.alone),
+            *(_warmth(row) if row.prefix else ()),
         )
-        for id, latency, model, residency, compliance, features, alone in connection.execute(_FLOWS)
+        for row in connection.execute(_FLOWS)
+        if row.warmer is None or row.warmer_state not in _UNDER_WAY or row.warming_until <= now
     ]
+
+
+def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None]:
+    """A warmer that went back to waiting, or is gone, has warmed nothing; one that ended or takes too long is not waited for."""
+    cold = row.warmer_state in (None, "waiting", "delayed")
+    return row.warmer, cold, row.warmer_route if row.warmer_state == JobState.SUCCEEDED else None
+
+
+def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str | None, str, float]]) -> set[int]:
+    """Let one job of each of these flows go first. Returns the flows that nobody else was quicker with.
+
+    Args:
+        warmers: by flow the job that was to warm it before, the one that is to now, and until when the others wait for it.
+    """
+    if not warmers:
+        return set()
+    lock = text(_LOCK_FLOWS + store.for_update).bindparams(bindparam("ids", expanding=True))
+    connection.execute(lock, {"ids": list(warmers)})  # before any job, as everywhere
+    return {
+        flow_id
+        for flow_id, (before, warmer, until) in warmers.items()
+        if connection.execute(
+            _ELECT, {"id": flow_id, "before": before or "", "warmer": warmer, "until": until}
+        ).one_or_none()
+    }
 
 
 def lock(store: Store, connection: Connection) -> None:

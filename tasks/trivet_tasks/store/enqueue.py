@@ -18,8 +18,8 @@ from trivet_tasks.store.locking import lock_flows
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.store.ranking import places
 
-_Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
-"""What jobs of one flow have in common: class, model, residency, compliance, features."""
+_Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None]
+"""What jobs of one flow have in common: class, model, residency, compliance, features; and a prefix, where one warms it for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class DirectDispatch:
 
 _OPEN_FLOW = text(
     """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, held, active)
-    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :held, true)
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, held, active)
+    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :held, true)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
@@ -208,21 +208,23 @@ def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | N
 
 
 def _needs(spec: JobSpec) -> _Needs:
-    return spec.latency, spec.model, (spec.residency, spec.compliance, spec.features)
+    return spec.latency, spec.model, (spec.residency, spec.compliance, spec.features), spec.line
 
 
 def _signature(needs: _Needs, batch_id: int | None) -> str:
-    return blake2b(orjson.dumps([batch_id, *_columns(needs).values()]), digest_size=16).hexdigest()
+    told = [value for value in _columns(needs).values() if value is not None]
+    return blake2b(orjson.dumps([batch_id, *told]), digest_size=16).hexdigest()
 
 
-def _columns(needs: _Needs) -> dict[str, str]:
-    latency, model, (residency, compliance, features) = needs
+def _columns(needs: _Needs) -> dict[str, str | None]:
+    latency, model, (residency, compliance, features), prefix = needs
     return {
         "latency": latency.value,
         "model": model,
         "residency": orjson.dumps(residency).decode(),
         "compliance": orjson.dumps(compliance).decode(),
         "features": orjson.dumps(features).decode(),
+        "prefix": prefix,
     }
 
 

@@ -26,22 +26,29 @@ _UPSERT = text(
     ON CONFLICT (name) DO UPDATE SET provider = :provider, definition = :definition, registered_at = :now
     """
 )
+_OPERATE = text("UPDATE routes SET operating = :operating WHERE name = :name")
 _DRAINED = text("SELECT name FROM routes WHERE drained")
-_ALL = text("SELECT name, definition, drained FROM routes ORDER BY name")
+_ALL = text("SELECT name, definition, operating, drained FROM routes ORDER BY name")
 
 
 def register(store: Store, connection: Connection, routes: Mapping[str, RouteSettings]) -> None:
-    """Make routes known.
+    """Make routes known. Of hidden costs and windows, which may differ, those of whoever started last count.
 
     Raises:
         ConfigError: a living worker serves a route of this name with a different definition.
     """
     now = store.now(connection)
-    known = {row.name: row.definition for row in connection.execute(_ALL)}
+    rows = list(connection.execute(_ALL))
+    known = {row.name: row.definition for row in rows}
+    operated = {row.name: row.operating for row in rows}
     served = {route: lease.worker for lease in living(store, connection) for route in lease.routes}
     for name, settings in routes.items():
         definition = orjson.dumps(settings.definition(), option=orjson.OPT_SORT_KEYS).decode()
+        operating = settings.operating()
+        written = orjson.dumps(operating, option=orjson.OPT_SORT_KEYS).decode() if operating else None
         if known.get(name) == definition:
+            if operated[name] != written:
+                connection.execute(_OPERATE, {"name": name, "operating": written})
             continue
         if name in known and name in served:
             keys = ", ".join(_differing(orjson.loads(known[name]), orjson.loads(definition)))
@@ -50,13 +57,14 @@ def register(store: Store, connection: Connection, routes: Mapping[str, RouteSet
                 hint="Give both the same configuration, or stop that worker first.",
             )
         connection.execute(_UPSERT, {"name": name, "provider": settings.provider, "definition": definition, "now": now})
+        connection.execute(_OPERATE, {"name": name, "operating": written})
 
 
 def registered(connection: Connection) -> dict[str, RegisteredRoute]:
     """The routes made known so far, by name."""
     return {
-        name: RegisteredRoute(name, _settings(definition), bool(drained))
-        for name, definition, drained in connection.execute(_ALL)
+        name: RegisteredRoute(name, _settings(definition, operating), bool(drained))
+        for name, definition, operating, drained in connection.execute(_ALL)
     }
 
 
@@ -72,9 +80,10 @@ def set_drained(connection: Connection, name: str, drained: bool) -> None:
         raise NotFound(f"No route is called {name!r}.", hint="`trivet routes` lists them.")
 
 
-def _settings(definition: str) -> RouteSettings:
+def _settings(definition: str, operating: str | None) -> RouteSettings:
     """A newer Trivet may have registered the route with keys that this one does not know."""
-    return RouteSettings.model_validate(orjson.loads(definition), extra="ignore")
+    known = orjson.loads(definition) | orjson.loads(operating or "{}")
+    return RouteSettings.model_validate(known, extra="ignore")
 
 
 def _differing(before: dict[str, object], after: dict[str, object]) -> list[str]:

@@ -42,7 +42,9 @@ _JOB = text("SELECT state FROM jobs WHERE id = :id")
 _BATCH = text("SELECT name, state, seq FROM batches WHERE id = :id")
 _LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature"
 _LOCK_JOBS = "SELECT id, state, batch_seq, created_at, deadline_at, ended_at FROM jobs WHERE id IN :ids ORDER BY id"
-_WAKE_FLOWS = text("UPDATE flows SET active = true WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+_WAKE_FLOWS = text("UPDATE flows SET active = true, warmer = NULL WHERE id IN :ids").bindparams(
+    bindparam("ids", expanding=True)
+)
 _BEGUN = text("SELECT job_id, max(at) AS at FROM retries WHERE job_id IN :ids GROUP BY job_id").bindparams(
     bindparam("ids", expanding=True)
 )

@@ -117,6 +117,10 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("active", Boolean, nullable=False),  # it may have jobs that have not ended
     Column("probe", Boolean, nullable=False, server_default=text("false")),  # its jobs are Trivet's own probes
     Column("alone", Boolean, nullable=False, server_default=text("false")),  # each runs in a process of its own
+    # digest of what its requests begin with; the job whose call warms the provider's cache for the others, and for how long
+    Column("prefix", String(32)),
+    Column("warmer", String(32)),
+    Column("warming_until", Double),
 )
 _active = text("active")
 Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)
@@ -263,6 +267,7 @@ routes = Table(
     Column("definition", Text, nullable=False),  # JSON, no secret
     Column("registered_at", Double, nullable=False),
     Column("drained", Boolean, nullable=False, server_default=text("false")),
+    Column("operating", Text),  # JSON: hidden costs and windows, which may change while it is served; null: none
 )
 
 route_health = Table(  # the last change of health of each (route, model); model '*' is the whole route

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, text
 
+from trivet_tasks.prompt_cache import with_cache_write
 from trivet_tasks.store import schema
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 
@@ -113,7 +114,8 @@ def take_up(
         tokens: jobs with the fencing tokens of the message; a job whose token is stale, or whose deadline has passed,
             is left out of the answer.
         attempt_ids: for each token the id of its attempt.
-        estimates: for each token the most its call may cost, in USD; what the row says until it is settled.
+        estimates: for each token the most its call may cost, in USD, nothing cached; what the row says until it is
+            settled, raised where the request is marked for a cache.
 
     Nothing is taken under a lease that has run out: nobody would rescue it.
     """
@@ -185,7 +187,7 @@ def _row(
         "wire_model": site.wire_model,
         "latency": site.latency,
         "started_at": now,
-        "cost_usd": estimate,
+        "cost_usd": with_cache_write(estimate, job.body),
         "purpose": purpose,
     }
 

@@ -1,0 +1,103 @@
+"""How long answers were lately, and that a claim sends each job where a call of its own size is cheapest."""
+
+import time
+from decimal import Decimal
+from typing import cast
+
+import pytest
+from celery import Celery
+from tests.gates import route
+from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
+
+from trivet_scheduler.answer_lengths import ENOUGH_CALLS, AnswerLengths
+from trivet_scheduler.call_costs import CallCost
+from trivet_scheduler.dispatch import Dispatcher
+from trivet_scheduler.fleet import Fleet, Known
+from trivet_scheduler.routing import Candidate
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+from trivet_tasks.prices import TokenPrices
+from trivet_tasks.settings import Settings
+from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.registry import RegisteredRoute
+
+LEAST = Decimal("1e-6")
+
+
+def test_the_latest_answers_are_read_from_the_calls(world: World) -> None:
+    lease, jobs = world.running(ENOUGH_CALLS)
+    world.end(lease, jobs)
+    world.sql("UPDATE attempts SET output_tokens = 30")
+    flow = world.value("SELECT DISTINCT flow_id FROM jobs")
+    lengths = AnswerLengths(world.store)
+    lengths.refresh()
+    assert lengths.share(MODEL, Latency.BATCH, flow) == pytest.approx(0.3)
+    world.sql("UPDATE attempts SET output_tokens = 60")
+    lengths.refresh()
+    assert lengths.share(MODEL, Latency.BATCH, flow) == pytest.approx(0.3), "looked a moment ago"
+    another = AnswerLengths(world.store)
+    another.refresh()
+    assert another.share(MODEL, Latency.BATCH, flow) == pytest.approx(0.6)
+
+
+def test_calls_that_brought_no_answer_and_probes_say_nothing(world: World) -> None:
+    lease, jobs = world.running(ENOUGH_CALLS)
+    world.end(lease, jobs)
+    world.sql("UPDATE attempts SET output_tokens = 10")
+    for change in ("outcome = 'incomplete'", "purpose = 'probe'"):
+        one = world.value("SELECT id FROM attempts LIMIT 1")
+        world.sql(f"UPDATE attempts SET {change} WHERE id = :id", id=one)
+        lengths = AnswerLengths(world.store)
+        lengths.refresh()
+        assert lengths.share(MODEL, Latency.BATCH) == 0.5, "one fewer than enough"
+        world.sql("UPDATE attempts SET outcome = 'succeeded', purpose = 'job'")
+
+
+class TwoPrices:
+    """A route that is cheap for input and one that is cheap for output."""
+
+    def __init__(self, world: World) -> None:
+        self.lengths = AnswerLengths(world.store)
+        costs = {ROUTE: (1, 20), OTHER_ROUTE: (3, 5)}
+        self._routes = [
+            route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))
+            for name, (i, o) in costs.items()
+        ]
+
+    def now(self) -> float:
+        return time.time()
+
+    def known(self) -> Known:
+        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}
+        return Known(routes, (Lease("lease", "w", "bulk", tuple(routes), 100, 0, None, 0.0),), 0.0)
+
+    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
+        return dict.fromkeys(models, self._routes)
+
+
+def test_jobs_of_one_flow_go_where_their_own_size_is_cheapest(world: World) -> None:
+    def sized(job: JobSpec, tokens: int, most: int) -> JobSpec:
+        return job.__class__(**{name: getattr(job, name) for name in job.__slots__} | {"input_estimate": tokens, "max_tokens": most})  # fmt: skip
+
+    long = [sized(spec(f"long {n}"), 20_000 + 100 * n, 200) for n in range(5)]
+    short = [sized(spec(f"short {n}"), 300 + n, 4_000) for n in range(5)]
+    world.add(*[job for pair in zip(long, short, strict=True) for job in pair])
+    assert world.value("SELECT count(DISTINCT flow_id) FROM jobs") == 1
+    app = Celery("test", broker="memory://", set_as_current=False)
+    assert Dispatcher(world.store, cast("Fleet", TwoPrices(world)), app, Settings()).run_once().dispatched == 10
+    app.close()
+    found = world.sql("SELECT route, max_tokens, count(*) AS n FROM jobs GROUP BY route, max_tokens")
+    assert {(row.route, row.max_tokens): row.n for row in found} == {(ROUTE, 200): 5, (OTHER_ROUTE, 4_000): 5}
+
+
+def test_what_answers_really_use_decides(world: World) -> None:
+    """4,000 tokens of which nobody uses more than a hundredth are cheap where output is dear."""
+    lease, jobs = world.running(ENOUGH_CALLS)
+    world.end(lease, jobs)
+    world.sql("UPDATE attempts SET output_tokens = 1")
+    world.add(*specs(3))
+    world.sql("UPDATE jobs SET input_estimate = 1000, max_tokens = 1000 WHERE state = 'waiting'")
+    app = Celery("test", broker="memory://", set_as_current=False)
+    assert Dispatcher(world.store, cast("Fleet", TwoPrices(world)), app, Settings()).run_once().dispatched == 3
+    app.close()
+    assert {row.route for row in world.sql("SELECT route FROM jobs WHERE state = 'dispatched'")} == {ROUTE}

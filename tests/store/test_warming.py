@@ -1,0 +1,193 @@
+"""Of jobs that begin alike one goes first and warms the provider's cache; the others wait for it, but never for nothing."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import blake2b
+from typing import cast
+
+from celery import Celery
+from tests.gates import gate, route
+from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
+
+from trivet_scheduler.answer_lengths import AnswerLengths
+from trivet_scheduler.dispatch import Dispatcher
+from trivet_scheduler.fleet import Fleet, Known
+from trivet_scheduler.routing import Candidate
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import DEFAULTS
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import batches, retrying
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.registry import RegisteredRoute
+from trivet_tasks.store.steps import End, Wait
+
+LINE, ANOTHER = "a" * 32, "b" * 32
+
+
+class TwoRoutes:
+    """Two routes with room for all; the second is the dearer one."""
+
+    def __init__(self, world: World, shut: tuple[str, ...] = ()) -> None:
+        self.lengths = AnswerLengths(world.store)
+        self._routes = [
+            route(name, cost=cost, at=gate(state="open", wait_s=9) if name in shut else gate())
+            for name, cost in ((ROUTE, "1"), (OTHER_ROUTE, "2"))
+        ]
+
+    def now(self) -> float:
+        return time.time()
+
+    def known(self) -> Known:
+        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}
+        return Known(routes, (Lease("lease", "w", "bulk", tuple(routes), 100, 0, None, 0.0),), 0.0)
+
+    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
+        return dict.fromkeys(models, self._routes)
+
+
+@contextmanager
+def dispatcher(world: World, *shut: str) -> Iterator[Dispatcher]:
+    app = Celery("test", broker="memory://", set_as_current=False)
+    yield Dispatcher(world.store, cast("Fleet", TwoRoutes(world, shut)), app, Settings())
+    app.close()
+
+
+def dispatch(world: World, *shut: str) -> int:
+    """One pass of a scheduler."""
+    with dispatcher(world, *shut) as one:
+        return one.run_once().dispatched
+
+
+def alike(count: int, line: str | None = LINE) -> list[JobSpec]:
+    return [replace(spec(f"document {line} {number}"), line=line) for number in range(count)]
+
+
+def dispatched(world: World) -> list[Claimed]:
+    rows = world.sql("SELECT id, take_up, input_estimate, max_tokens FROM jobs WHERE state = 'dispatched' ORDER BY id")
+    return [Claimed(*row) for row in rows]
+
+
+def test_the_first_goes_alone_and_the_others_follow_to_its_route(world: World) -> None:
+    world.batch("b", *alike(5))
+    lease = world.lease()
+    assert [dispatch(world, ROUTE), dispatch(world), dispatch(world)] == [1, 0, 0], "the cheaper one is open"
+    taken = world.take(lease, dispatched(world), route=OTHER_ROUTE)
+    assert dispatch(world) == 0
+    world.end(lease, taken)
+    assert dispatch(world) == 4
+    assert {row.route for row in world.sql("SELECT route FROM jobs")} == {OTHER_ROUTE}, "dearer, but warm"
+
+
+def test_they_go_elsewhere_when_the_warm_route_is_out(world: World) -> None:
+    world.batch("b", *alike(3))
+    lease = world.lease()
+    dispatch(world)
+    world.end(lease, world.take(lease, dispatched(world)))
+    assert dispatch(world, ROUTE) == 2
+    assert {row.route for row in world.sql("SELECT route FROM jobs WHERE state = 'dispatched'")} == {OTHER_ROUTE}
+
+
+def test_one_that_ends_otherwise_is_not_waited_for_either(world: World) -> None:
+    world.batch("b", *alike(4))
+    lease = world.lease()
+    dispatch(world)
+    (job,) = world.take(lease, dispatched(world))
+    world.end(lease, [job], End(JobState.FAILED, outcome=Outcome.INVALID, error="no"))
+    assert dispatch(world) == 3
+
+
+def test_when_it_goes_back_to_waiting_the_next_goes_first(world: World) -> None:
+    """Backed off, given back, or its worker died: one at a time, and never none."""
+    world.batch("b", *alike(4))
+    lease = world.lease()
+    dispatch(world)
+    world.give_back(dispatched(world))
+    assert [dispatch(world), dispatch(world)] == [1, 0]
+    (job,) = world.take(lease, dispatched(world))
+    later = Wait(world.now() + 100, 1, "", 0.0, None, Outcome.OVERLOADED, "busy")
+    world.finish(finished(job, lease, later, outcome=Outcome.OVERLOADED))
+    assert world.job(job.id).state == "delayed"
+    assert [dispatch(world), dispatch(world)] == [1, 0], "another one"
+    (other,) = world.take(lease, dispatched(world))
+    assert other.id != job.id
+    world.end(lease, [other])
+    assert dispatch(world) == 2
+
+
+def test_the_wait_has_an_end(world: World) -> None:
+    world.batch("b", *alike(4))
+    assert [dispatch(world), dispatch(world)] == [1, 0]
+    until = world.value("SELECT warming_until FROM flows")
+    assert 25 < until - world.now() <= 30, "what a worker has to take it up and the time of one call"
+    world.sql("UPDATE flows SET warming_until = 1")
+    assert dispatch(world) == 3
+
+
+def test_a_warmer_that_was_forgotten_is_replaced(world: World) -> None:
+    world.batch("b", *alike(3))
+    world.sql("UPDATE flows SET warmer = 'gone', warming_until = 4e9")
+    assert [dispatch(world), dispatch(world)] == [1, 0]
+
+
+def test_a_retry_warms_anew(world: World) -> None:
+    reference = world.batch("b", *alike(3))
+    lease = world.lease()
+    for _ in range(2):
+        dispatch(world)
+        failed = End(JobState.FAILED, outcome=Outcome.INVALID, error="no")
+        world.end(lease, world.take(lease, dispatched(world)), failed)
+    with world.store.write() as connection:
+        upto = retrying.begin_retry(connection, reference.id)
+        again = retrying.retry_group(
+            world.store, connection, reference.id, {JobState.FAILED}, classes=DEFAULTS, after=0, upto=upto
+        )
+    assert again is not None
+    assert len(again.ids) == 3
+    assert [dispatch(world), dispatch(world)] == [1, 0]
+
+
+def test_lines_do_not_wait_for_one_another_and_others_for_none(world: World) -> None:
+    world.batch("b", *alike(3), *alike(3, ANOTHER), *alike(3, None), *alike(1, "c" * 32))
+    assert dispatch(world) == 1 + 1 + 3 + 1
+    assert world.value("SELECT count(*) FROM flows WHERE warmer IS NOT NULL") == 3
+
+
+def test_a_batch_that_is_held_stays_held(world: World) -> None:
+    reference = world.batch("b", *alike(3))
+    lease = world.lease()
+    dispatch(world)
+    taken = world.take(lease, dispatched(world))
+    with world.store.write() as connection:
+        batches.begin_cancel(connection, reference.id)
+    world.end(lease, taken)
+    assert dispatch(world) == 0
+    assert all(row.held for row in world.sql("SELECT held FROM flows"))
+
+
+def test_an_urgent_one_does_not_jump_the_warming(world: World) -> None:
+    urgent = [replace(one, deadline_at=world.now() + 100) for one in alike(4)]
+    world.batch("b", *urgent)
+    assert [dispatch(world), dispatch(world)] == [1, 0]
+
+
+def test_of_many_schedulers_one_sends_the_first(world: World) -> None:
+    world.batch("b", *alike(20), *alike(20, ANOTHER))
+
+    def run() -> None:
+        with dispatcher(world) as one:
+            for _ in range(3):
+                one.run_once()
+
+    together(run, run, run)
+    assert world.states() == {"dispatched": 2, "waiting": 38}
+
+
+def test_flows_of_before_keep_their_signatures(world: World) -> None:
+    """A batch that was begun by an older Trivet is gone on with in the same flows."""
+    reference = world.batch("b", *alike(2, None), opened=False)
+    told = b'[%d,"batch","%s","[]","[]","[]"]' % (reference.id, MODEL.encode())
+    assert world.value("SELECT signature FROM flows") == blake2b(told, digest_size=16).hexdigest()
