@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos chaos-short check bench bench-scale bench-pace bench-bulk bench-simulator bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos bill chaos-short check bench bench-scale bench-pace bench-bulk bench-simulator bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ faults: $(READY) ## every fault of a provider through the whole system, on SQLit
 
 chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINUTES=10, or ROUNDS=20 on each database
 	@$(BIN)/python -m tests.chaos.rounds $(if $(ROUNDS),--rounds $(ROUNDS),--minutes $(MINUTES)) $(CHAOS)
+
+bill: $(READY) ## 5,000 jobs with faults, hedges, cache and kills: the ledger against the providers' bill, on each database
+	@$(BIN)/python -m tests.chaos.rounds --rounds 1 --jobs 5000 --faults $(BILL)
 
 chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 15 minutes
 	@$(BIN)/python -m pytest -q -n 0 tests/chaos $(TEST)

@@ -37,6 +37,8 @@ class JobRow:
     died_alone: int
     results: int
     answered: bool
+    cached: bool
+    """By an earlier answer to an equal request."""
     error: str | None
     cost_usd: Decimal | None
 
@@ -112,6 +114,11 @@ class Findings:
     uncalled: int
     """Of them, those whose call never came to the provider."""
     suspects: int
+    cached: int
+    """Jobs without a call of their own."""
+    faults_met: int
+    """Calls that the provider refused or broke off."""
+    hedges: int
     settled_usd: Decimal
     bill_usd: Decimal
     estimated_usd: Decimal
@@ -159,6 +166,9 @@ def audit(evidence: Evidence) -> Findings:
         unknown=len(unknown),
         uncalled=sum(row.id not in call_of for row in unknown),
         suspects=sum(job.suspect > 0 for job in jobs),
+        cached=sum(job.cached for job in jobs),
+        faults_met=sum(call.fault is not None for call in calls),
+        hedges=sum(row.purpose == "hedge" for row in rows),
         settled_usd=settled_usd,
         bill_usd=bill_usd,
         estimated_usd=sum((row.cost_usd or Decimal(0) for row in rows if row.estimated), Decimal(0)),
@@ -181,7 +191,7 @@ def _jobs(evidence: Evidence) -> Iterator[str]:
     for job in evidence.jobs:
         if job.state not in END_STATES or job.results != 1:
             yield f"a job did not end once: {job}"
-        elif job.state == "succeeded" and not (job.answered and job.id in good):
+        elif job.state == "succeeded" and not (job.answered and (job.cached or job.id in good)):
             yield f"a job succeeded without an answer or a good call: {job}"
         elif job.died_alone:
             yield f"a job was taken for poison: {job}"
@@ -230,6 +240,8 @@ def _rows(rows: Sequence[Row], call_of: Mapping[str | None, Call]) -> Iterator[s
             yield f"without a call, and neither unknown nor free for a reason: {row}"
         elif row.estimated and row.cost_usd != row.most_usd:
             yield f"an estimate that is not the most it may cost: {row}"
+        elif row.estimated and _billed(row, call_of.get(row.id)) > row.most_usd:
+            yield f"an estimate below what the provider bills: {row}"
 
 
 def _unknown(evidence: Evidence, unknown: Sequence[Row], call_of: Mapping[str | None, Call]) -> Iterator[str]:

@@ -15,7 +15,7 @@ _JOBS = text(
     """
     SELECT j.id, j.batch_id, j.batch_seq, j.state, f.latency, f.probe, j.suspect, j.died_alone, r.error_message AS error,
            CASE WHEN r.job_id IS NULL THEN 0 ELSE 1 END AS results,
-           CASE WHEN r.message IS NULL THEN 0 ELSE 1 END AS answered, r.cost_usd
+           CASE WHEN r.message IS NULL THEN 0 ELSE 1 END AS answered, coalesce(r.cached, false) AS cached, r.cost_usd
       FROM jobs j JOIN flows f ON f.id = j.flow_id LEFT JOIN job_results r ON r.job_id = j.id
     """
 ).columns(cost_usd=schema.Usd())
@@ -28,7 +28,11 @@ def read_jobs(store: Store) -> list[JobRow]:
         found = connection.execute(_JOBS).mappings().all()
     return [
         JobRow(
-            **{**row, "probe": bool(row["probe"]), "results": int(row["results"]), "answered": bool(row["answered"])}
+            **{
+                **row,
+                "results": int(row["results"]),
+                **{name: bool(row[name]) for name in ("probe", "answered", "cached")},
+            }
         )
         for row in found
     ]

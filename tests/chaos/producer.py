@@ -1,6 +1,6 @@
 """A producer that may be killed at any moment and started again: it submits the same again, and it is accepted once.
 
-    python tests/chaos/producer.py DOOM CONFIG NAME TAG BATCHES SIZE REALTIME PACE_S
+    python tests/chaos/producer.py DOOM CONFIG NAME TAG BATCHES SIZE REALTIME PACE_S REPEATED
 
 It submits BATCHES batches of SIZE jobs, one every PACE_S seconds, and between them REALTIME realtime jobs, spread
 evenly. Every job that was accepted is a line of `NAME.accepted` beside the configuration; `NAME.done` is there when all
@@ -36,16 +36,19 @@ class Plan:
     size: int
     realtime: int
     pace_s: float
+    repeated: bool = False
+    """Whether three of ten requests of a batch ask what another one asks."""
 
     @classmethod
     def of(cls, words: list[str]) -> "Plan":
         """From the words of a command line."""
-        name, tag, batches, size, realtime, pace_s = words
-        return cls(name, tag, int(batches), int(size), int(realtime), float(pace_s))
+        name, tag, batches, size, realtime, pace_s, repeated = words
+        return cls(name, tag, int(batches), int(size), int(realtime), float(pace_s), repeated == "True")
 
     def words(self) -> list[str]:
         """As words of a command line."""
-        return [self.name, self.tag, *(str(n) for n in (self.batches, self.size, self.realtime, self.pace_s))]
+        figures = (self.batches, self.size, self.realtime, self.pace_s, self.repeated)
+        return [self.name, self.tag, *(str(n) for n in figures)]
 
     @property
     def total(self) -> int:
@@ -61,7 +64,8 @@ class Plan:
         """The requests of one batch; those of every other one have keys."""
         for number in range(self.size):
             keyed = {"key": f"{self.name}/{batch}/{number}"} if batch % 2 else {}
-            yield {"prompt": f"Page {number} of {self.name}/{batch}", **keyed}
+            asked = number - 5 if self.repeated and number % 10 > 6 else number
+            yield {"prompt": f"Page {asked} of {self.name}/{batch}", **keyed}
 
 
 def accepted_path(config: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
     make chaos MINUTES=10                  as many rounds as fit, on SQLite and PostgreSQL by turns
     make chaos ROUNDS=20                   so many on each
     make chaos CHAOS="--database sqlite --seed 7"
+    make bill                              5,000 jobs on each, with faults, hedges and repeated requests beside the kills
 
 Every round has a system and a database of its own, with Trivet's default settings but for the worker's places, and is
 audited at its end (`audit.py`). A line is printed for each, and at the end what can be pasted into docs/reliability.md.
@@ -43,13 +44,27 @@ SECTIONS = {"worker": {"slots": 16}}
 LATENCY_S, LATENCY_P95_S = 0.8, 2.0
 BATCHES = 19
 REALTIME_SHARE = 0.05
+FAULTS = (
+    {"kind": "overloaded", "share": 0.02},
+    {"kind": "server_error", "share": 0.02},
+    {"kind": "rate_limited", "share": 0.005, "retry_after_s": 1},
+    {"kind": "reset", "share": 0.01},
+    {"kind": "cut", "share": 0.01},
+    {"kind": "garbled", "share": 0.01},
+    {"kind": "refusal", "share": 0.01},
+    {"kind": "max_tokens", "share": 0.01},
+    {"kind": "latency", "share": 0.05, "factor": 4},
+)
+"""What every provider does, with `--faults`; of refusals and cut answers the bill has the tokens, of the rest nothing is billed."""
+HEDGED = {"classes.realtime": {"hedge_share": 0.5}}
 PACE_S = 0.4
 LIMIT_S = 600.0
 """A round that takes longer has lost a job."""
 KINDS = ("bulk", "realtime", "scheduler", "producer")
 HEAD = (
     "| round | database | jobs | ended | succeeded | calls | unknown | never called | killed: bulk, realtime, scheduler, producer "
-    "| late results refused | suspects | seconds | audit |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| late results refused | suspects | faults met | hedges | cached | seconds | audit |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -78,6 +93,9 @@ class Round:
             ", ".join(str(self.kills[kind]) for kind in KINDS),
             self.refused,
             found.suspects,
+            found.faults_met,
+            found.hedges,
+            found.cached,
             f"{self.seconds:.0f}",
             "holds" if found.good else f"**{len(found.faults)} faults**",
         )
@@ -92,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--database", choices=DATABASES, action="append", help="only this one")
     made.add_argument("--jobs", type=int, default=2_000, help="in each round (default 2000)")
     made.add_argument("--every", type=float, default=5.0, metavar="S", help="between two kills (default 5)")
+    made.add_argument("--faults", action="store_true", help="providers that fail, hedges and repeated requests, too")
     made.add_argument("--seed", type=int, default=None, help="repeats the choice of victims")
     return made
 
@@ -117,7 +136,7 @@ def run_round(number: int, database: str, server: PostgresServer | None, seed: i
         url = server.create_database(f"round_{number}")
         with contextlib.closing(Store(url)) as store:
             upgrade(store)
-    with chaos_system(folder, url, [ROUTES], sections=SECTIONS) as chaos:
+    with chaos_system(folder, url, [ROUTES], sections=SECTIONS | (HEDGED if args.faults else {})) as chaos:
         found = _storm(chaos, number, database, seed, args)
     if server is not None:
         server.drop_database(f"round_{number}")
@@ -131,10 +150,13 @@ def run_round(number: int, database: str, server: PostgresServer | None, seed: i
 def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.Namespace) -> Round:
     realtime = round(args.jobs * REALTIME_SHARE)
     size, left = divmod(args.jobs - realtime, BATCHES)
-    plan = Plan("round", ROUTES.tag, BATCHES, size, realtime + left, PACE_S)
+    plan = Plan("round", ROUTES.tag, BATCHES, size, realtime + left, PACE_S, repeated=args.faults)
     config = Path(chaos.settings.source)
     chaos.begin()
     chaos.latency(LATENCY_S, LATENCY_P95_S)
+    if args.faults:
+        for route in chaos.settings.routes:
+            chaos.simulator.faults(route, FAULTS)
     begun = time.monotonic()
     chaos.start_producer("producer", *plan.words())
     victims = (*BULK, REALTIME, *SCHEDULERS, "producer")
@@ -143,6 +165,8 @@ def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.N
             chaos.wait_for(lambda: done_path(config, plan.name).exists() and _all_ended(chaos), "the end", LIMIT_S)
         seconds = time.monotonic() - begun
     chaos.local.supervisor.end("producer", 5)
+    for route in chaos.settings.routes:
+        chaos.simulator.clear(route)  # probes are to succeed, so that all comes to rest
     accepted = accepted_path(config, plan.name).read_text(encoding="ascii").split()
     return Round(number, database, chaos.settle(accepted), storm.kills, chaos.refused(), seconds)
 
@@ -163,6 +187,7 @@ def summary(rounds: Sequence[Round], args: argparse.Namespace) -> str:
                 f"- {database}: {len(own)} rounds, {sum(r.findings.jobs for r in own):,} jobs, "
                 f"{sum(r.findings.jobs - r.findings.ended for r in own)} lost, {sum(r.findings.calls for r in own):,} calls, "
                 f"{sum(r.findings.unknown for r in own)} unknown in {sum(r.kills.total() for r in own)} kills, "
+                f"{sum(r.findings.cached for r in own):,} answered from the cache, "
                 f"{sum(r.findings.settled_usd for r in own):.6f} USD settled and "
                 f"{sum(r.findings.bill_usd for r in own):.6f} USD on the bill, "
                 f"{sum(not r.findings.good for r in own)} rounds with faults"

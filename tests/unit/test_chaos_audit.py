@@ -13,7 +13,7 @@ from trivet_simulator.calls import Call
 NOW = 1_000_000.0
 COST = Decimal("0.000060")  # 10 input tokens at 1 and 10 output tokens at 5 USD a million
 
-JOB = JobRow("j1", 1, 1, "succeeded", "batch", False, 0, 0, 1, True, None, COST)
+JOB = JobRow("j1", 1, 1, "succeeded", "batch", False, 0, 0, 1, True, False, None, COST)
 BATCH = BatchRow(1, "b", "open", 1, 1, 1, COST)
 ROW = Row(
     id="a1",
@@ -58,10 +58,18 @@ def test_what_is_as_it_must_be_has_no_fault_and_its_sums() -> None:
     assert found.estimated_usd == LOST.most_usd
 
 
+def test_a_job_that_was_answered_from_the_cache_needs_no_call() -> None:
+    hit, batch = replace(JOB, cached=True, cost_usd=Decimal(0)), replace(BATCH, cost_usd=Decimal(0))
+    found = audit(replace(GOOD, jobs=[hit], batches=[batch], rows=[], calls=[]))
+    assert found.good, found
+    assert (found.cached, found.settled_usd) == (1, 0)
+
+
 BREAKAGES: dict[str, Callable[[Evidence], Evidence]] = {
     "is not there": lambda e: replace(e, accepted=["j1", "j2"]),
     "did not end once": lambda e: replace(e, jobs=[replace(JOB, state="running", results=0)]),
     "without an answer": lambda e: replace(e, jobs=[replace(JOB, answered=False)]),
+    "or a good call": lambda e: replace(e, rows=[LOST], calls=[]),
     "did not succeed": lambda e: replace(e, jobs=[replace(JOB, state="failed")]),
     "taken for poison": lambda e: replace(e, jobs=[replace(JOB, died_alone=1)]),
     "counts other jobs": lambda e: replace(e, batches=[replace(BATCH, ended=2)]),
@@ -77,6 +85,9 @@ BREAKAGES: dict[str, Callable[[Evidence], Evidence]] = {
     "not the most": lambda e: replace(e, rows=[replace(LOST, cost_usd=COST), ROW]),
     "was not killed": lambda e: replace(e, deaths=[]),
     "not in flight when": lambda e: replace(e, deaths=[Death("worker-1-bulk", 7, NOW + 60)]),
+    "below what the provider bills": lambda e: replace(
+        e, calls=[CALL, replace(CALL, attempt="a0", usage={"input_tokens": 10, "output_tokens": 4_000})]
+    ),
     "the log says": lambda e: replace(e, rows=[LOST, replace(ROW, cost_usd=COST + Decimal("0.000000000001"))]),
     "the provider's log": lambda e: replace(e, rows=[LOST, replace(ROW, cost_usd=Decimal(0))]),
     "no whole answer": lambda e: replace(e, calls=[replace(CALL, complete=False)]),
