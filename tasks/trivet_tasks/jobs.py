@@ -29,5 +29,7 @@ class JobSpec:
     features: tuple[str, ...] = ()
     """What the request needs of a wire beyond plain messages, by the names of `trivet_tasks.features`."""
     cache: bool = True
+    cache_key: str | None = None
+    """Equal for requests of which one's answer may serve the other (`trivet_tasks.cache_key`). None: it is called for."""
     warnings: tuple[str, ...] = ()
     """What a person should know, though the request is taken."""

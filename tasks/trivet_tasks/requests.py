@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from hashlib import blake2b
 
+from trivet_tasks.cache_key import cache_key_of
 from trivet_tasks.call_time import too_short_text
 from trivet_tasks.catalog import Model, known, near_matches
 from trivet_tasks.errors import InvalidRequest
@@ -134,11 +135,12 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
     if not isinstance(cache, bool):
         raise wrong("cache", f"must be true or false, is {kind(cache)}.")
     raw = write_body(body)
+    fingerprint = blake2b(b"%b\n%b" % (model_id.encode(), raw), digest_size=16).hexdigest()
     return JobSpec(
         model=model_id,
         latency=latency,
         body=raw,
-        fingerprint=blake2b(b"%b\n%b" % (model_id.encode(), raw), digest_size=16).hexdigest(),
+        fingerprint=fingerprint,
         input_estimate=estimate_input(body, len(raw)),
         max_tokens=max_tokens,
         key=key,
@@ -150,6 +152,7 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
         compliance=compliance,
         features=features_of(body, len(raw)),
         cache=cache,
+        cache_key=cache_key_of(settings, latency, fingerprint, residency, compliance, tenant) if cache else None,
         warnings=_warnings(body, model, latency, max_tokens, settings),
     )
 

@@ -64,6 +64,8 @@ class Claimed(NamedTuple):
     take_up: int
     input_estimate: int
     max_tokens: int
+    cache_key: str | None = None
+    """A digest; None: the job is called for without a look at earlier answers."""
 
 
 _FLOWS = text(
@@ -102,7 +104,7 @@ _MARK = """
     )
     UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
      WHERE id IN (SELECT id FROM free)
-    RETURNING id, take_up, input_estimate, max_tokens
+    RETURNING id, take_up, input_estimate, max_tokens, cache_key
 """
 _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
 _LOCK_FLOW = "SELECT id FROM flows WHERE id = :id"

@@ -58,9 +58,11 @@ _BY_KEY = text("SELECT key, id, fingerprint FROM jobs WHERE key IN :keys").bindp
 _INSERT_JOBS = text(
     """
     INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
-                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, last_error, tags)
+                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, last_error, tags,
+                      cache_key)
     VALUES (:id, :batch_id, :flow_id, :key, :fingerprint, :state, :rank, :created_at, :not_before, :deadline_at,
-            :input_estimate, :max_tokens, :take_up, :route, :dispatched_until, :tenant, :last_error, :tags)
+            :input_estimate, :max_tokens, :take_up, :route, :dispatched_until, :tenant, :last_error, :tags,
+            :cache_key)
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
     """
 )
@@ -140,6 +142,7 @@ def insert(
                 "tenant": spec.tenant,
                 "last_error": waits_because,
                 "tags": orjson.dumps(dict(spec.tags)).decode() if spec.tags else None,
+                "cache_key": spec.cache_key,
                 "body": spec.body,
             }
         )

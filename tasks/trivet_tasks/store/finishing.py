@@ -15,7 +15,7 @@ from trivet_tasks.store.steps import End, Ended, Finished, GoOn, Next, Settlemen
 from trivet_tasks.usage import Usage
 
 _FENCE = """
-    SELECT id, take_up, lease_id, state, batch_id, created_at, route, cancel_requested FROM jobs
+    SELECT id, take_up, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key FROM jobs
      WHERE id IN :ids ORDER BY id
 """
 _GO_ON = text(
@@ -85,7 +85,8 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
             step = End(JobState.CANCELLED)
         match step:
             case End():
-                ended.append(Ended(row.id, row.batch_id, row.created_at, step, finished.route or row.route))
+                route = finished.route or row.route
+                ended.append(Ended(row.id, row.batch_id, row.created_at, step, route, led=row.cache_key is not None))
             case GoOn():
                 gone_on.append(finished)
             case Wait():
@@ -106,8 +107,10 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
         connection.execute(_GO_ON, [_go_on_row(finished) for finished in gone_on])
     if waits:
         connection.execute(_WAIT, waits)
-    batches_done = end_jobs(connection, ended, now)
-    return Written(tuple(e.job_id for e in ended), batches_done, tuple(gone_on), tuple(refused))
+    ending = end_jobs(connection, ended, now)
+    return Written(
+        tuple(e.job_id for e in ended), ending.batches, tuple(gone_on), tuple(refused), crowded=ending.crowded
+    )
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:

@@ -42,6 +42,8 @@ class Taken(NamedTuple):
     features: tuple[str, ...]
     probe: bool
     alone: bool = False
+    cache_key: str | None = None
+    """What its answer may be kept under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ _TAKE = text(
      WHERE id IN :ids AND (id, take_up) IN :tokens AND state = 'dispatched'
        AND (deadline_at IS NULL OR deadline_at > :now)
     RETURNING id, take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
-              input_estimate, max_tokens, suspect
+              input_estimate, max_tokens, suspect, cache_key
     """
 ).bindparams(bindparam("ids", expanding=True), bindparam("tokens", expanding=True))
 _HELD = "SELECT id FROM jobs WHERE id = :id AND take_up = :take_up AND lease_id = :lease_id AND state = 'running'"
@@ -128,7 +130,7 @@ def take_up(
         taken.append(
             Taken._make(
                 (
-                    *row,  # in the order of RETURNING
+                    *row[:-1],  # in the order of RETURNING
                     attempt_of[row.id],
                     bytes(request.body),
                     _names(request.residency),
@@ -136,6 +138,7 @@ def take_up(
                     _names(request.features),
                     bool(request.probe),
                     bool(request.alone),
+                    row.cache_key,
                 )
             )
         )
