@@ -149,9 +149,7 @@ class ResponseCache:
         """Forget all answers, or those of one model; calls under way still bring theirs. Returns how many."""
         sizes = cast("Iterator[tuple[bytes, bytes]]", self._redis.hscan_iter(SIZES, count=_CLEARED_AT_ONCE))
         digests = [
-            digest.decode()
-            for digest, size in sizes
-            if model is None or size.partition(b" ")[2].decode() == model
+            digest.decode() for digest, size in sizes if model is None or size.partition(b" ")[2].decode() == model
         ]
         gone = 0
         for at in range(0, len(digests), _CLEARED_AT_ONCE):

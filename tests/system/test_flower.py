@@ -111,7 +111,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("flower")
     with contextlib.ExitStack() as stack:
         simulator = stack.enter_context(SimulatorProcess("--latency-median", "0.1"))
-        config = write_config(folder / "trivet.toml", simulator.endpoints, sections={"leases": {"ttl_s": 60}})
+        config = write_config(
+            folder / "trivet.toml", simulator.endpoints, sections={"leases": {"ttl_s": 60}, "cache": {"enabled": False}}
+        )
         settings = load_settings(config)
         stack.enter_context(EmbeddedValkey(settings.data_dir))
         client = stack.enter_context(Client(settings=settings))

@@ -52,6 +52,7 @@ def costs(
         if any(source is not None and source.name != "DEFAULT" for source in sources):
             raise typer.BadParameter("options stand after the sub-command.")
         return
+    from trivet_tasks.store.cost_savings import ANSWERED_BY, answer_savings
     from trivet_tasks.store.costs import summed, unpriced
 
     if sum((as_json, csv is not None, html is not None)) > 1:
@@ -66,6 +67,8 @@ def costs(
         rows = summed(connection, names, span) if names else []
         (total,) = summed(connection, [], span)
         without = unpriced(connection, span)
+        shared = [name for name in names if name in ANSWERED_BY]
+        answered = answer_savings(connection, shared if as_json else [], span)
     if csv is not None:
         from io import StringIO
 
@@ -86,12 +89,21 @@ def costs(
                 "rows": found,
                 "total": figures(total),
                 "unpriced": [one._asdict() for one in without],
+                "response_cache": [
+                    {
+                        **dict(zip(shared, one.group, strict=True)),
+                        "hits": one.hits,
+                        "saved_usd": one.saved_usd,
+                        "unpriced": one.unpriced,
+                    }
+                    for one in answered
+                ],
             }
         )
     else:
         from trivet.cli import costs_table
 
-        costs_table.show(names, rows, total, without, span)
+        costs_table.show(names, rows, total, without, span, answered)
 
 
 def span_of(since: str, until: str | None, now: float) -> "Span":
