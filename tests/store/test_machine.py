@@ -132,6 +132,23 @@ class Life(RuleBasedStateMachine):
             bool(followed.following) or before.state == "following"
         )
 
+    @rule(target=messages, count=st.integers(1, 3), where=st.sampled_from([None, 0, 1]), ends=st.booleans())
+    def submit_equal(self, count: int, where: int | None, ends: bool) -> object:
+        """Requests that are equal: all that stands in queues then waits for the first of them, which may end at once."""
+        batch: BatchRef | None = None if where is None else self.batches[where]
+        first, *_ = self.world.add(*[spec("the same", cache_key="c" * 32) for _ in range(count)], batch=batch)
+        claimed = self.world.dispatch(100)
+        if first.id not in {job.id for job in claimed}:  # its batch was cancelled
+            return multiple(*claimed)
+        others = [job for job in claimed if job.id != first.id]
+        with self.world.store.write() as connection:
+            wanted = [following.Follower(job.id, job.take_up, first.id) for job in others]
+            followed = following.follow(self.world.store, connection, wanted)
+            assert len(followed.following) == len(others)
+            if ends:
+                cancelling.cancel_job(self.world.store, connection, first.id)
+        return multiple(*claimed)
+
     @rule(message=messages, late=st.booleans())
     def answer(self, message: Claimed, late: bool) -> None:
         """From the cache, also late and doubled."""
