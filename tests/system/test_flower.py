@@ -191,6 +191,8 @@ def test_the_backlog_is_among_the_metrics(running: Running) -> None:
     waiting = 'trivet_waiting_jobs{class="batch",state="waiting"} 300.0'
     text = until(metrics, lambda text: waiting in text, waiting)
     assert "trivet_backlog_current 1.0" in text
+    assert "trivet_cache_hits_total 0.0" in text
+    assert "trivet_cache_max_bytes " in text
     assert re.search(r'trivet_oldest_waiting_seconds\{class="deferred"\} [\d.]*[1-9]', text)
     assert 'trivet_route_jobs{class="async",route="vertex-global",state="running"} 0.0' in text
 
