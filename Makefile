@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos bill chaos-short check bench bench-scale bench-pace bench-bulk bench-simulator bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos bill chaos-short check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -66,6 +66,9 @@ bench-pace: $(READY) ## claims and memory while 1,000 jobs a second end and 100,
 
 bench-bulk: $(READY) ## memory and pace of trivet bulk and batch export, 10,000 jobs and up to JOBS; BULK=--postgres
 	@$(BIN)/python benchmarks/bench_bulk.py $(if $(filter-out file,$(origin JOBS)),--jobs $(JOBS)) $(BULK)
+
+bench-cache: $(READY) ## 10,000 requests of which 30 % repeat: as many calls as different ones, in 4 minutes
+	@$(BIN)/python benchmarks/bench_cache.py $(CACHE)
 
 bench-simulator: $(READY) ## how many requests a second the simulator serves
 	@$(BIN)/python benchmarks/bench_simulator.py

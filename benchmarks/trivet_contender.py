@@ -46,6 +46,7 @@ class TrivetContender:
                 simulator=SIMULATOR,
                 route_settings={ROUTES[leg]: {"priority": place} for place, leg in enumerate(LEGS, 1)},
                 sections={
+                    "cache": {"enabled": False},
                     "classes.batch": {"order": "priority", "attempt_timeout_s": self._load.attempt_timeout_s},
                 },
             )

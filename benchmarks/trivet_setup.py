@@ -71,6 +71,7 @@ def write_config(
     key.write_text("simulated-key\n", encoding="ascii")
     lines = [f"[store]\nurl = {json.dumps(store_url)}"] if store_url else []
     lines.append(f"[worker]\nslots = {slots}")
+    lines.append("[cache]\nenabled = false")  # what a call costs, not what it costs to make none
     for wire in wires:
         values = {**_ROUTES[wire.name], "base_url": wire.url, "max_concurrency": slots * max(1, workers)}
         if wire.name != "bedrock":  # signed

@@ -34,7 +34,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """`waiting`, `delayed`, `dispatched`, `running`, or how it ended."""
+        """`waiting`, `delayed`, `following`, `dispatched`, `running`, or how it ended."""
         return self.look().state
 
     def result(self, timeout: float | None = None) -> Result:

@@ -30,8 +30,9 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "health": {"probe_interval_s": 1.0, "limited_backoff_s": 0.5},
     "dispatch": {"interval_s": 0.1},
     "worker": {"shutdown_grace_s": 1.0, "slots": 64},
+    "cache": {"enabled": False},
 }
-"""Settings that make a test short."""
+"""Settings that make a test short, and its calls its own: no answer that another test's request brought."""
 READY_S = 60.0
 
 

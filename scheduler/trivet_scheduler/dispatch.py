@@ -147,7 +147,7 @@ class Dispatcher:
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
         route = self._fleet.known().routes[direct.route]
-        claimed = Claimed(job_id, 1, spec.input_estimate, spec.max_tokens)
+        claimed = Claimed(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
         chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
         publish(self._app, [chunk])
 

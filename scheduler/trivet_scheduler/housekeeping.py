@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from trivet_scheduler.limits import Limits
 from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import batches, dispatching, rescuing
+from trivet_tasks.store import batches, dispatching, following, rescuing
 from trivet_tasks.store.engine import BULK_ROWS, SLOW_S, Store
 
 log = logging.getLogger("trivet.scheduler")
@@ -60,6 +60,8 @@ class Housekeeping:
             self._in_groups(rescuing.recall_untaken)
         if due.drained:
             self._in_groups(rescuing.empty_drained)
+        if due.following:
+            self._in_groups(following.look_after)
         if due.dead and time.monotonic() >= max(self._rescue_from, self._answered_for_long()):
             self._rescue()
         if due.late:

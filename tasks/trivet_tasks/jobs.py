@@ -45,5 +45,7 @@ class JobSpec:
     """What may be marked, the longest first."""
     line: str | None = None
     """Of those who share this prefix one goes first, and warms the cache for the others."""
+    cache_key: str | None = None
+    """Equal for requests of which one's answer may serve the other (`trivet_tasks.cache_key`). None: it is called for."""
     warnings: tuple[str, ...] = ()
     """What a person should know, though the request is taken."""

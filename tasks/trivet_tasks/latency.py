@@ -42,6 +42,8 @@ class ClassSettings(BaseModel):
     """The part of the capacity that waiting jobs of this class get against the others, as a weight."""
     chunk_jobs: int = Field(ge=1, le=500)
     """How many jobs one message carries at most."""
+    cache_ttl_s: float = Field(default=0, ge=0, le=31_536_000)
+    """How long an answer serves equal requests. 0: those of this class are never answered from the cache."""
     hedge_share: float = Field(default=0, ge=0, le=1)
     """Realtime: the part of the calls that may be asked of a second route too, when the first is slower than usual."""
 
@@ -49,19 +51,19 @@ class ClassSettings(BaseModel):
 DEFAULTS: dict[Latency, ClassSettings] = {
     Latency.REALTIME: ClassSettings(
         budget_s=3, attempt_timeout_s=None, max_rounds=1, backoff_base_s=1, backoff_max_s=1, deadline_s=3,
-        order="latency", share=64, chunk_jobs=1,
+        order="latency", share=64, chunk_jobs=1, cache_ttl_s=3_600,
     ),
     Latency.BATCH: ClassSettings(
         budget_s=30, attempt_timeout_s=15, max_rounds=8, backoff_base_s=1, backoff_max_s=60, deadline_s=None,
-        order="cost", share=16, chunk_jobs=32,
+        order="cost", share=16, chunk_jobs=32, cache_ttl_s=86_400,
     ),
     Latency.ASYNC: ClassSettings(
         budget_s=300, attempt_timeout_s=120, max_rounds=8, backoff_base_s=2, backoff_max_s=300, deadline_s=86_400,
-        order="cost", share=4, chunk_jobs=32,
+        order="cost", share=4, chunk_jobs=32, cache_ttl_s=86_400,
     ),
     Latency.DEFERRED: ClassSettings(
         budget_s=1_200, attempt_timeout_s=600, max_rounds=8, backoff_base_s=10, backoff_max_s=900, deadline_s=86_400,
-        order="cost", share=1, chunk_jobs=32,
+        order="cost", share=1, chunk_jobs=32, cache_ttl_s=86_400,
     ),
 }  # fmt: skip
 """The table of DESIGN. A file that sets one key of a class keeps the others."""

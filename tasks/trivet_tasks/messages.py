@@ -33,7 +33,7 @@ class Chunk:
 
     def to_args(self) -> list[Any]:
         """The Celery arguments."""
-        args: list[Any] = [self.route, self.latency.value, self.model, [list(job) for job in self.jobs]]
+        args: list[Any] = [self.route, self.latency.value, self.model, [_plain(job) for job in self.jobs]]
         if self.alone:
             return [*args, self.probe, True]
         return [*args, self.probe] if self.probe else args
@@ -47,6 +47,11 @@ class Chunk:
     def __str__(self) -> str:
         what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", alone" if self.alone else "")
         return f"(route={self.route}, class={self.latency}, model={self.model}, {what})"
+
+
+def _plain(job: Claimed) -> list[Any]:
+    """Without a cache key as a process reads it that knows of none."""
+    return list(job) if job.cache_key else list(job[:-1])
 
 
 def queue_name(route: str, latency: Latency) -> str:

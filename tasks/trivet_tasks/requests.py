@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from hashlib import blake2b
 
+from trivet_tasks.cache_key import cache_key_of
 from trivet_tasks.call_time import too_short_text
 from trivet_tasks.catalog import Model, known, near_matches
 from trivet_tasks.errors import InvalidRequest
@@ -138,11 +139,12 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
     ttl = read_prompt_cache(given.get("prompt_cache"))
     raw = write_body(body)
     blocks = list(content_blocks(body))
+    fingerprint = blake2b(b"%b\n%b" % (model_id.encode(), raw), digest_size=16).hexdigest()
     return JobSpec(
         model=model_id,
         latency=latency,
         body=raw,
-        fingerprint=blake2b(b"%b\n%b" % (model_id.encode(), raw), digest_size=16).hexdigest(),
+        fingerprint=fingerprint,
         input_estimate=estimate_input(body, len(raw), blocks),
         max_tokens=max_tokens,
         key=key,
@@ -156,6 +158,7 @@ def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[
         cache=cache,
         prompt_cache=ttl,
         prefixes=prefixes_of(model_id, body, raw) if ttl else (),
+        cache_key=cache_key_of(settings, latency, fingerprint, residency, compliance, tenant) if cache else None,
         warnings=_warnings(body, model, latency, max_tokens, settings),
     )
 

@@ -111,6 +111,19 @@ class DispatchSettings(_Section):
     """A job that got no permit within this time goes back to waiting."""
 
 
+class CacheSettings(_Section):
+    """Answers of earlier calls for equal requests. How long one serves, the classes say: `cache_ttl_s`."""
+
+    enabled: bool = True
+    """False: every request is called for. A request may say so for itself: `cache`."""
+    max_bytes: int = Field(default=256 * 1024**2, ge=1_000_000)
+    """What all answers together may take in Redis; those that would expire first leave first."""
+    max_answer_bytes: int = Field(default=1024**2, ge=1_000)
+    """A larger answer is not kept."""
+    per_tenant: bool = False
+    """Requests of one tenant are not answered with what another's brought."""
+
+
 START_ALONE_S = 45.0
 """What starting a process for a job that runs alone may take on a busy machine; a second or two on an idle one."""
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
@@ -133,6 +146,7 @@ class Settings(BaseSettings):
     leases: LeaseSettings = LeaseSettings()
     worker: WorkerSettings = WorkerSettings()
     dispatch: DispatchSettings = DispatchSettings()
+    cache: CacheSettings = CacheSettings()
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="the built-in defaults")

@@ -32,6 +32,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
     "leases": {"ttl_s": 4, "heartbeat_s": 0.5},
     "worker": {"shutdown_grace_s": 1.0, "slots": SLOTS},
     "classes.batch": {"budget_s": 240, "attempt_timeout_s": 120},
+    "cache": {"enabled": False},
 }
 
 T = TypeVar("T")

@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
     "health": {"probe_interval_s": PROBE_S, "limited_backoff_s": LIMITED_S, "recovery_step_s": STEP_S},
     "dispatch": {"interval_s": 0.1},
     "worker": {"shutdown_grace_s": 1.0, "slots": 64},
+    "cache": {"enabled": False},  # the same words, time and again
     # by priority, so that it is known which route is asked first
     "classes.realtime": {"order": "priority"},
     "classes.batch": {

@@ -1,9 +1,10 @@
-"""Any order of submits, probes, claims, results, deaths, drains, cancels, expiries and retries keeps what must always hold."""
+"""Any order of submits, probes, claims, answers, results, deaths, drains, cancels, expiries and retries keeps what must always hold."""
 
 import os
 import shutil
 import tempfile
 from collections import defaultdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import END_STATES, JobState, Outcome
-from trivet_tasks.store import batches, cancelling, registry, retrying, suspects
+from trivet_tasks.store import batches, cancelling, following, registry, retrying, suspects
+from trivet_tasks.store.answering import Answered, end_answered
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import BatchRef
@@ -77,7 +79,12 @@ class Life(RuleBasedStateMachine):
     def submit(self, count: int, where: int | None, key: int, late: bool) -> None:
         batch: BatchRef | None = None if where is None else self.batches[where]
         group = [
-            spec(f"document {key + n}", key=f"k{key + n}" if n % 2 else None, deadline_at=2.0 if late else None)
+            spec(
+                f"document {key + n}",
+                key=f"k{key + n}" if n % 2 else None,
+                deadline_at=2.0 if late else None,
+                cache_key="c" * 32 if n % 3 else None,
+            )
             for n in range(count)
         ]
         self.world.add(*group, batch=batch)
@@ -107,6 +114,60 @@ class Life(RuleBasedStateMachine):
         for job in taken:
             assert job.take_up == self.world.job(job.id).take_up
         return multiple(*[(worker, job) for job in taken])
+
+    @rule(message=messages, leader=messages)
+    def follow(self, message: Claimed, leader: Claimed) -> None:
+        """Also under stale tokens, and whoever leads. A probe has no equals."""
+        if {message.id, leader.id} & self.probes or message.id == leader.id:
+            return
+        before, of_leader = self.world.job(message.id), self.world.job(leader.id)
+        with self.world.store.write() as connection:
+            wanted = [following.Follower(message.id, message.take_up, leader.id)]
+            followed = following.follow(self.world.store, connection, wanted)
+        ours = (before.state, before.take_up) == ("dispatched", message.take_up)
+        leads = of_leader.state not in (*END_STATES, "following")
+        assert bool(followed.following) is (ours and leads)
+        assert bool(followed.leaderless) is (ours and not leads)
+        assert (self.world.job(message.id).state == "following") is (
+            bool(followed.following) or before.state == "following"
+        )
+
+    @rule(target=messages, count=st.integers(1, 3), where=st.sampled_from([None, 0, 1]), ends=st.booleans())
+    def submit_equal(self, count: int, where: int | None, ends: bool) -> object:
+        """Requests that are equal: all that stands in queues then waits for the first of them, which may end at once."""
+        batch: BatchRef | None = None if where is None else self.batches[where]
+        first, *_ = self.world.add(*[spec("the same", cache_key="c" * 32) for _ in range(count)], batch=batch)
+        claimed = self.world.dispatch(100)
+        if first.id not in {job.id for job in claimed}:  # its batch was cancelled
+            return multiple(*claimed)
+        others = [job for job in claimed if job.id != first.id]
+        with self.world.store.write() as connection:
+            wanted = [following.Follower(job.id, job.take_up, first.id) for job in others]
+            followed = following.follow(self.world.store, connection, wanted)
+            assert len(followed.following) == len(others)
+            if ends:
+                cancelling.cancel_job(self.world.store, connection, first.id)
+        return multiple(*claimed)
+
+    @rule(message=messages, late=st.booleans())
+    def answer(self, message: Claimed, late: bool) -> None:
+        """From the cache, also late and doubled."""
+        if message.id in self.probes:
+            return
+        before = self.world.job(message.id)
+        take_up = message.take_up - late
+        with self.world.store.write() as connection:
+            group = [Answered(message.id, take_up, b"{}", "end_turn", ROUTE, Decimal("0.01"))]
+            served = end_answered(self.world.store, connection, group, latency="batch", model="m")
+        ours = (before.state, before.take_up) == ("dispatched", take_up) and before.deadline_at is None
+        assert bool(served.jobs) is ours
+
+    @rule(overdue=st.booleans())
+    def look_after_followers(self, overdue: bool) -> None:
+        if overdue:
+            self.world.sql("UPDATE followers SET until = 1")
+        with self.world.store.write() as connection:
+            following.look_after(self.world.store, connection)
 
     @rule(message=messages)
     def give_back(self, message: Claimed) -> None:
@@ -273,6 +334,7 @@ class Life(RuleBasedStateMachine):
         assert {job.lease_id for job in jobs if job.lease_id} <= leases_, "whoever holds a job can be rescued from"
         assert len({job.key for job in jobs if job.key}) == sum(1 for job in jobs if job.key)
         self._attempts_are_right({job.id: job for job in jobs})
+        self._followers_are_right({job.id: job for job in jobs})
         for batch in self.world.sql("SELECT * FROM batches"):
             mine = [job for job in jobs if job.batch_id == batch.id]
             assert batch.total == len(mine)
@@ -304,6 +366,22 @@ class Life(RuleBasedStateMachine):
         given.update(numbers)
         assert batch.seq == batch.ended + sum(self.retried.get(job.id, 0) for job in mine)
         assert sorted(given) == list(range(1, batch.seq + 1)), "gapless"
+
+    def _followers_are_right(self, jobs: dict[str, Row[Any]]) -> None:
+        leader_of = {row.job_id: row.leader for row in self.world.sql("SELECT job_id, leader FROM followers")}
+        for job in jobs.values():
+            if job.state != "following":
+                continue
+            assert job.id in leader_of, "whoever waits is looked at in time"
+            leader = jobs[leader_of[job.id]]
+            assert leader.state not in END_STATES or leader.cache_key is None, "whose leader ended waits no more"
+            seen = {job.id}
+            while leader.state == "following":
+                assert leader.id not in seen, "nobody waits for itself"
+                seen.add(leader.id)
+                leader = jobs[leader_of[leader.id]]
+        saved = self.world.value("SELECT coalesce(sum(hits), 0) FROM cache_savings")
+        assert saved == sum(1 for row in self.world.sql("SELECT cached FROM job_results") if row.cached)
 
     def _attempts_are_right(self, jobs: dict[str, object]) -> None:
         attempts = self.world.sql("SELECT * FROM attempts")

@@ -111,7 +111,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("flower")
     with contextlib.ExitStack() as stack:
         simulator = stack.enter_context(SimulatorProcess("--latency-median", "0.1"))
-        config = write_config(folder / "trivet.toml", simulator.endpoints, sections={"leases": {"ttl_s": 60}})
+        config = write_config(
+            folder / "trivet.toml", simulator.endpoints, sections={"leases": {"ttl_s": 60}, "cache": {"enabled": False}}
+        )
         settings = load_settings(config)
         stack.enter_context(EmbeddedValkey(settings.data_dir))
         client = stack.enter_context(Client(settings=settings))
@@ -173,9 +175,9 @@ def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running
     page = until(running.broker_page, lambda page: number(page, "trivet-waiting") == 301, "301 waiting")
 
     table = rows(page)
-    assert ["batch", "300", "0", "0", "300"] in [row[:5] for row in table]
-    assert ["contracts &lt;b&gt;2026&lt;/b&gt;", "300", "0", "0", "300"] in [row[:5] for row in table]
-    assert ["without a batch", "1", "0", "0", "1"] in [row[:5] for row in table]
+    assert ["batch", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
+    assert ["contracts &lt;b&gt;2026&lt;/b&gt;", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
+    assert ["without a batch", "1", "0", "0", "0", "1"] in [row[:6] for row in table]
     queues = {row[0]: row[1:] for row in table if row and row[0] in QUEUES}
     assert set(queues) == QUEUES
     assert all(row == ["0", "0", "0", "—", "none"] for row in queues.values())
@@ -189,6 +191,8 @@ def test_the_backlog_is_among_the_metrics(running: Running) -> None:
     waiting = 'trivet_waiting_jobs{class="batch",state="waiting"} 300.0'
     text = until(metrics, lambda text: waiting in text, waiting)
     assert "trivet_backlog_current 1.0" in text
+    assert "trivet_cache_hits_total 0.0" in text
+    assert "trivet_cache_max_bytes " in text
     assert re.search(r'trivet_oldest_waiting_seconds\{class="deferred"\} [\d.]*[1-9]', text)
     assert 'trivet_route_jobs{class="async",route="vertex-global",state="running"} 0.0' in text
 

@@ -14,12 +14,14 @@ from tests.unit.gates_world import MODEL, ROUTE, World
 from tests.unit.test_settling import LIMITED, Routes, land
 
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.response_cache import ResponseCache
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import health
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.troubles import Troubles
+from trivet_worker.cached import Cached
 from trivet_worker.flights import Countdown
 from trivet_worker.holdings import Holdings
 from trivet_worker.pricing import Pricing
@@ -54,10 +56,11 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     ensure(store)
     store.away = True
     fleet = cast("Fleet", RoutesUnseen(world.limits))
+    client, troubles = cast("redis.Redis", world.client), Troubles(logging.getLogger("test"), "no work is taken")
     recorder = Recorder(
-        store, cast("redis.Redis", world.client), fleet, Celery("test", broker="memory://", set_as_current=False),
+        store, client, fleet, Celery("test", broker="memory://", set_as_current=False),
         Settings(), Slots(1), Holdings(), Pricing(), 0.0,
-        Troubles(logging.getLogger("test"), "no work is taken"),
+        Cached(store, client, ResponseCache(client, Settings()), Settings(), troubles), troubles,
     )  # fmt: skip
     (landing,) = land(world.gate(), LIMITED)
     countdown = Countdown()

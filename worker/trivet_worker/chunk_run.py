@@ -24,6 +24,7 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
 from trivet_tasks.troubles import DATABASE, SHARED_STATE, Troubles
 from trivet_worker.alone import Alone
+from trivet_worker.cached import Cached
 from trivet_worker.calls import Failure
 from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, fallback_reserve_s, is_full_time
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
@@ -79,6 +80,7 @@ class ChunkRunner:
         lease: LeaseKeeper,
         hedger: Hedger,
         alone: Alone | None,
+        cached: Cached,
         troubles: Troubles,
     ) -> None:
         self._settings = settings
@@ -91,6 +93,7 @@ class ChunkRunner:
         self._lease = lease
         self._hedger = hedger
         self._alone = alone
+        self._cached = cached
         self._holdings = holdings
         self._pricing = pricing
         self._troubles = troubles
@@ -128,9 +131,12 @@ class ChunkRunner:
             return 0
         site = Worksite(self._lease.id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
         wave = _Wave(chunk, site, route, Quota.of(route, chunk.model), Countdown())
-        pending: Sequence[Claimed] = chunk.jobs
+        pending: Sequence[Claimed] = ()
+        to_call = 0
         why = ""
         try:
+            pending = self._cached.serve(chunk)
+            to_call = len(pending)
             while pending:
                 started, why = self._start_some(wave, pending)
                 pending = pending[started:]
@@ -144,7 +150,7 @@ class ChunkRunner:
             self._give_back(chunk, pending, why)
             self._give_up_probe(wave)
         wave.countdown.wait()
-        return len(chunk.jobs) - len(pending)
+        return to_call - len(pending)
 
     def _start_some(self, wave: _Wave, pending: Sequence[Claimed]) -> tuple[int, str]:
         """Start as many jobs as there is room for, waiting a little for it. Returns (how many, why no more)."""

@@ -33,6 +33,7 @@ from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS, Store
 from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.steps import End, Finished, GoOn, Settlement, Wait, Written
 from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
+from trivet_worker.cached import Cached
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import Decisions
 from trivet_worker.flights import Landing
@@ -63,6 +64,7 @@ class Recorder:
         holdings: Holdings,
         pricing: Pricing,
         gather_s: float,
+        cached: Cached,
         troubles: Troubles,
     ) -> None:
         self._store = store
@@ -74,6 +76,7 @@ class Recorder:
         self._holdings = holdings
         self._decisions = Decisions(fleet, settings, troubles)
         self._settling = Settling(fleet, settings, troubles)
+        self._cached = cached
         self._troubles = troubles
         self._unnoted: list[Change] = []
         self._gather_s = gather_s
@@ -140,6 +143,8 @@ class Recorder:
             if not group:  # it was only to be told again
                 return
             finished = self._finished(group)
+            # before the commit: it frees those who wait for these answers, and they must find them
+            self._cached.keep(group, finished)
             written = self._commit(finished)
             self._note()
         finally:
@@ -147,6 +152,8 @@ class Recorder:
             self._holdings.discard(landing.flight.job.id for landing in group if landing.decides)
         self._send_on(group, written)
         self._notify(written, any(isinstance(f.next, Wait) for f in finished))
+        if written.crowded:
+            self._cached.free_rest(written.ended_jobs)
 
     def _finished(self, group: Sequence[Landing]) -> list[Finished]:
         return [
@@ -279,4 +286,5 @@ def _joined(parts: Sequence[Written]) -> Written:
         tuple(sorted({batch for part in parts for batch in part.ended_batches})),
         tuple(finished for part in parts for finished in part.gone_on),
         tuple(job for part in parts for job in part.refused),
+        crowded=any(part.crowded for part in parts),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from celery import Celery
 
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.response_cache import ResponseCache
 from trivet_scheduler.watch import Watch
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
@@ -16,6 +17,7 @@ from trivet_tasks.store.leases import ALONE
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.troubles import STOPPING, Troubles
 from trivet_worker.alone import Alone
+from trivet_worker.cached import Cached
 from trivet_worker.chunk_run import ChunkRunner
 from trivet_worker.flights import Flights
 from trivet_worker.fork_server import ForkServer
@@ -60,9 +62,10 @@ class Runtime:
         self._troubles = Troubles(log, "no work is taken")
         self._watch = Watch(self._store, settings.redis_url, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
+        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles)
         self._recorder = Recorder(
             self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
-            self._troubles,
+            cached, self._troubles,
         )  # fmt: skip
         self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
         self._flights = Flights(self._served, self._recorder.put, self._hedger.ask)
@@ -94,6 +97,7 @@ class Runtime:
             self._lease,
             self._hedger,
             self._alone,
+            cached,
             self._troubles,
         )
 

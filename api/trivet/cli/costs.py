@@ -52,7 +52,7 @@ def costs(
         if any(source is not None and source.name != "DEFAULT" for source in sources):
             raise typer.BadParameter("options stand after the sub-command.")
         return
-    from trivet_tasks.store.cost_savings import cache_savings
+    from trivet_tasks.store.cost_savings import ANSWERED_BY, answer_savings, cache_savings
     from trivet_tasks.store.costs import summed, unpriced
     from trivet_tasks.store.planner import plan_freely
 
@@ -70,6 +70,8 @@ def costs(
         (total,) = summed(connection, [], span)
         without = unpriced(connection, span)
         savings = cache_savings(connection, span)
+        shared = [name for name in names if name in ANSWERED_BY]
+        answered = answer_savings(connection, shared if as_json else [], span)
     if csv is not None:
         from io import StringIO
 
@@ -92,12 +94,21 @@ def costs(
                 "total": figures(total),
                 "unpriced": [one._asdict() for one in without],
                 "prompt_cache": [costs_figures.saving(one) for one in savings],
+                "response_cache": [
+                    {
+                        **dict(zip(shared, one.group, strict=True)),
+                        "hits": one.hits,
+                        "saved_usd": one.saved_usd,
+                        "unpriced": one.unpriced,
+                    }
+                    for one in answered
+                ],
             }
         )
     else:
         from trivet.cli import costs_table
 
-        costs_table.show(names, rows, total, without, span, savings)
+        costs_table.show(names, rows, total, without, span, savings, answered)
 
 
 def span_of(since: str, until: str | None, now: float) -> "Span":

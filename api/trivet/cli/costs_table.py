@@ -9,7 +9,7 @@ from trivet.cli.costs_figures import digits as digits_of
 from trivet.cli.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
-    from trivet_tasks.store.cost_savings import CacheSaving
+    from trivet_tasks.store.cost_savings import AnswerSaving, CacheSaving
     from trivet_tasks.store.costs import CostRow, Span, Unpriced
 
 _MODELS_NAMED = 5
@@ -22,10 +22,13 @@ def show(
     unpriced: "Sequence[Unpriced]",
     span: "Span",
     savings: "Sequence[CacheSaving]" = (),
+    answered: "Sequence[AnswerSaving]" = (),
 ) -> None:
-    """Print it."""
+    """Print it. `answered`: what the response cache saved in all, one line or none."""
     if not total.calls:
         print_line(f"No call was made since {context.moment(span.since)}.")
+        for saving in answered:
+            print_line(answered_line(saving), style="dim")
         return
     digits = digits_of(max(total.cost_usd, total.estimated_usd))
     estimated = total.estimated_usd > 0
@@ -68,6 +71,8 @@ def show(
         )
     if savings:
         print_line(savings_line(savings), style="dim")
+    for saving in answered:
+        print_line(answered_line(saving), style="dim")
     if unpriced:
         print_line(unpriced_line(total.unpriced, unpriced), style="yellow")
 
@@ -81,6 +86,13 @@ def savings_line(savings: "Sequence[CacheSaving]") -> str:
         if saved >= 0
         else f"Prompt caches cost ${-saved:,.4f} more than they saved: {read:,} tokens were read from them, {written:,} written."
     )
+
+
+def answered_line(saving: "AnswerSaving") -> str:
+    """What the response cache did."""
+    jobs = f"{saving.hits:,} job{'s' if saving.hits != 1 else ''}"
+    lacking = f" ({saving.unpriced:,} of them unpriced)" if saving.unpriced else ""
+    return f"The response cache answered {jobs} without a call and saved {context.usd(saving.saved_usd)}{lacking}."
 
 
 def unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:

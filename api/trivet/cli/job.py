@@ -17,7 +17,7 @@ Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=Fal
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-STATES = ("waiting", "delayed", "dispatched", "running", "succeeded", "failed", "expired", "cancelled")
+STATES = ("waiting", "delayed", "following", "dispatched", "running", "succeeded", "failed", "expired", "cancelled")
 
 CALLS = {"probe": "probe", "hedge": "hedge"}
 """What a call is named whose purpose is not the job alone."""
@@ -83,7 +83,7 @@ def show(
     import orjson
 
     from trivet.cli.tables import print_line
-    from trivet_tasks.store import bodies, results
+    from trivet_tasks.store import bodies, following, results
 
     with context.client() as client:
         job = _job(client, job_id, key)
@@ -93,14 +93,17 @@ def show(
             calls = results.attempts_of(connection, [row.id])[row.id]
             before = results.retries_of(connection, row.id)
             request = orjson.loads(bodies.request_body(connection, row.id) or b"null") if body else None
+            leader = following.leader_of(connection, row.id) if row.state == "following" else None
             now = store.now(connection)
         notes = _held_up(client, row)
     if as_json:
-        more = {"request": request} if body else {}
+        more: dict[str, Any] = {"request": request} if body else {}
+        if leader:
+            more["follows"] = leader
         told = {"attempts": [asdict(call) for call in calls], "retries": [asdict(end) for end in before]}
         context.print_json({**_as_object(row), **told, **more})
     else:
-        _print_life(row, calls, before, now)
+        _print_life(row, calls, before, now, leader)
         for note in notes:
             print_line(note, style="yellow", indent=AFTER + 2)
         if body and request is None:
@@ -192,13 +195,16 @@ def _as_object(job: "JobRow") -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name != "message"}
 
 
-def _print_life(job: "JobRow", calls: "list[AttemptRow]", retries: "list[RetryRow]", now: float) -> None:
+def _print_life(
+    job: "JobRow", calls: "list[AttemptRow]", retries: "list[RetryRow]", now: float, leader: str | None
+) -> None:
     from trivet.cli.tables import print_facts, print_line
 
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
         ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
         ("deadline", context.moment(job.deadline_at)), ("cost", context.usd(job.cost_usd) if job.ended_at else None),
+        ("saved", context.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("suspect", _deaths(job)),
     ]  # fmt: skip
     print_facts([(word, value) for word, value in facts if value])
@@ -212,7 +218,7 @@ def _print_life(job: "JobRow", calls: "list[AttemptRow]", retries: "list[RetryRo
     for retry in left:
         _print_retry(retry, job.created_at)
     if job.ended_at is None:
-        _print_step(now - job.created_at, _standing(job, now))
+        _print_step(now - job.created_at, _standing(job, now, leader))
     else:
         _print_step(job.ended_at - job.created_at, _end(job))
 
@@ -272,7 +278,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     )
 
 
-def _standing(job: "JobRow", now: float) -> str:
+def _standing(job: "JobRow", now: float, leader: str | None) -> str:
     because = f": {job.last_error}" if job.last_error else ""
     match job.state:
         case "delayed":
@@ -280,6 +286,8 @@ def _standing(job: "JobRow", now: float) -> str:
             return f"waits {left} more for {'its next round' if job.round else 'its time'}{because}"
         case "waiting":
             return f"waits for a route{because}"
+        case "following":
+            return f"waits for the answer to an equal request: job {leader or '(ended)'}"
         case "dispatched":
             return f"stands in the queue of {job.route}"
         case _:

@@ -105,9 +105,8 @@ def _waiting(picture: Picture) -> str:
         return "No job waits."
     parts = []
     for row in picture.waiting:
-        more = [
-            f"{count:,} {word}" for count, word in ((row.delayed, "for their next try"), (row.held, "held")) if count
-        ]
+        kinds = ((row.delayed, "for their next try"), (row.held, "held"), (row.following, "for an equal one's answer"))
+        more = [f"{count:,} {word}" for count, word in kinds if count]
         parts.append(f"{row.total:,} {row.latency}" + (f" ({', '.join(more)})" if more else ""))
     oldest = context.seconds(max(0.0, picture.now - min(row.oldest_at for row in picture.waiting)))
     return f"Waiting: {', '.join(parts)}; the oldest for {oldest}."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from trivet_tasks.store.cost_savings import CacheSaving, cache_savings
+from trivet_tasks.store.cost_savings import AnswerSaving, CacheSaving, answer_savings, cache_savings
 from trivet_tasks.store.costs import CostRow, Span, Unpriced, summed, unpriced
 
 
@@ -23,6 +23,8 @@ class Report:
     """By class and model, without Trivet's probes."""
     roles: Sequence[CostRow]
     savings: Sequence[CacheSaving]
+    answered: Sequence[AnswerSaving]
+    """By day, class and model."""
     unpriced: Sequence[Unpriced]
 
 
@@ -43,5 +45,6 @@ def gather(connection: Connection, by: Sequence[str], span: Span) -> Report:
         jobs=summed(connection, ["class", "model"], span, probes=False),
         roles=summed(connection, ["role"], span),
         savings=cache_savings(connection, span),
+        answered=answer_savings(connection, ["day", "class", "model"], span),
         unpriced=unpriced(connection, span),
     )

@@ -26,8 +26,15 @@ def page(report: Report, made_at: float, digits: int) -> str:
     """
     style = resources.files("trivet.costs_page").joinpath("page.css").read_text("utf-8")
     span = f"{moment(report.span.since)} to {moment(min(report.span.until, made_at))}"
-    parts = [_cards(report), _unpriced(report), _spend(report), _per_job(report), _savings(report), _failover(report)]
-    body = "".join(parts) if report.total.calls else '<section><p class="soft">No call was made.</p></section>'
+    parts = [
+        _cards(report), _unpriced(report), _spend(report), _per_job(report), _answered(report), _savings(report),
+        _failover(report),
+    ]  # fmt: skip
+    body = (
+        "".join(parts)
+        if report.total.calls or report.answered
+        else '<section><p class="soft">No call was made.</p></section>'
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -56,6 +63,7 @@ def _cards(report: Report) -> str:
         (usd(total.estimated_usd), "at most beside it, for calls in flight or of unknown fate"),
         (usd(of_jobs * 1_000 / jobs) if jobs else "–", f"a thousand jobs, of {total.jobs:,}"),
         (f"{other / total.cost_usd:.1%}" if total.cost_usd else "–", f"for calls beside the results: {usd(other)}"),
+        (usd(sum((one.saved_usd for one in report.answered), Decimal(0))), "saved by the response cache"),
         (usd(saved), "saved by prompt caches"),
     ]
     return f'<div class="cards">{"".join(f"<div class=card><b>{big}</b><p>{small}</p></div>" for big, small in cards)}</div>'
@@ -98,6 +106,16 @@ def _said(row: CostRow, each: Decimal) -> tuple[str, str]:
         return "unpriced", jobs
     lacking = f", {row.unpriced:,} calls unpriced" if row.unpriced else ""
     return usd(each), f"{jobs}, {usd(row.cost_usd)}{lacking}"
+
+
+def _answered(report: Report) -> str:
+    if not report.answered:
+        return ""
+    why = "Requests answered with what an equal one had brought, at what that call had cost. No call was made for them."
+    amounts = (Amount(one.group[0], one.group[2], one.saved_usd) for one in report.answered)
+    found = plot(amounts, report.span)
+    title = f"Saved by the response cache, per {found.unit} by model"
+    return _section(title, why, stacked(title, found.columns, fewest(found.series)), tables.answered(report.answered))
 
 
 def _savings(report: Report) -> str:

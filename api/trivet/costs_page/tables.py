@@ -5,7 +5,7 @@ from decimal import Decimal
 from html import escape
 
 from trivet.costs_page.charts import usd
-from trivet_tasks.store.cost_savings import CacheSaving
+from trivet_tasks.store.cost_savings import AnswerSaving, CacheSaving
 from trivet_tasks.store.costs import CostRow
 
 ROLES = {
@@ -80,6 +80,18 @@ def roles(found: Sequence[CostRow]) -> str:
         ],
         words=2,
     )
+
+
+def answered(found: Sequence[AnswerSaving]) -> str:
+    """What the response cache saved, by class and model."""
+    kinds = sorted({one.group[1:] for one in found})
+    rows = []
+    for kind in kinds:
+        of = [one for one in found if one.group[1:] == kind]
+        hits, unpriced = sum(one.hits for one in of), sum(one.unpriced for one in of)
+        saved = sum((one.saved_usd for one in of), Decimal(0))
+        rows.append([*kind, f"{hits:,}", usd(saved), f"{unpriced:,}" if unpriced else ""])
+    return table(["class", "model", "answered", "saved", "unpriced"], rows, words=2)
 
 
 def savings(found: Sequence[CacheSaving]) -> str:

@@ -11,7 +11,9 @@ from trivet.flower_app.backlog import BacklogReader
 from trivet.flower_app.pages import BrokerPage, MetricsPage, QueueLengths, TasksPage
 from trivet.flower_app.queues import route_names
 from trivet.flower_app.shown_events import ShownEvents
+from trivet_scheduler.response_cache import ResponseCache
 from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import connect
 
 OUR_PAGES = [
     url(r"/broker", BrokerPage),
@@ -28,6 +30,7 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
     def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop) -> None:
         self.trivet = settings
         self.backlog = BacklogReader(settings.store_url)
+        self.response_cache = ResponseCache(connect(settings.redis_url), settings)
         super().__init__(
             options=options,
             capp=celery,

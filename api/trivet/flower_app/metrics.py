@@ -39,7 +39,7 @@ class _Collector(Collector):
         rows = {row.latency: row for row in self._backlog.classes}
         for latency in Latency:
             row = rows.get(latency.value)
-            for state in ("waiting", "delayed", "held"):
+            for state in ("waiting", "delayed", "held", "following"):
                 jobs.add_metric([latency.value, state], getattr(row, state) if row else 0)
             age.add_metric([latency.value], self._backlog.age_s(row.oldest_at) or 0.0 if row else 0.0)
         yield jobs

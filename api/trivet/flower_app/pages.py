@@ -11,6 +11,7 @@ from flower.views.monitor import Metrics
 from flower.views.tasks import TasksView
 from tornado.web import HTTPError, authenticated
 
+from trivet.flower_app.cache_metrics import cache_metrics
 from trivet.flower_app.metrics import backlog_metrics
 from trivet.flower_app.queues import queue_names, queue_rows
 from trivet_tasks.urls import masked
@@ -91,6 +92,8 @@ class MetricsPage(Metrics):  # type: ignore[misc]
         backlog = await self.application.backlog.latest()
         await super().get()
         self.write(backlog_metrics(backlog, self.application.route_names()))
+        loop = asyncio.get_running_loop()
+        self.write(await loop.run_in_executor(None, cache_metrics, self.application.response_cache))
 
 
 def age(seconds: float | None) -> str:

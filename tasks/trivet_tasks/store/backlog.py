@@ -24,11 +24,13 @@ class ClassBacklog(NamedTuple):
     """Belong to a batch that is not complete yet or was cancelled: nothing dispatches them."""
     oldest_at: float
     """When the oldest of them was submitted."""
+    following: int = 0
+    """Wait for the answer to an equal request that another job is getting."""
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.waiting + self.delayed + self.held
+        return self.waiting + self.delayed + self.held + self.following
 
 
 class BatchBacklog(NamedTuple):
@@ -39,11 +41,12 @@ class BatchBacklog(NamedTuple):
     delayed: int
     held: int
     oldest_at: float
+    following: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.waiting + self.delayed + self.held
+        return self.waiting + self.delayed + self.held + self.following
 
 
 class RouteBacklog(NamedTuple):
@@ -63,9 +66,10 @@ _WAITING = """
        coalesce(sum(CASE WHEN j.state = 'waiting' AND NOT f.held THEN 1 ELSE 0 END), 0) AS waiting,
        coalesce(sum(CASE WHEN j.state = 'delayed' AND NOT f.held THEN 1 ELSE 0 END), 0) AS delayed,
        coalesce(sum(CASE WHEN f.held THEN 1 ELSE 0 END), 0) AS held,
-       min(j.created_at) AS oldest_at
+       min(j.created_at) AS oldest_at,
+       coalesce(sum(CASE WHEN j.state = 'following' AND NOT f.held THEN 1 ELSE 0 END), 0) AS following
   FROM flows f
-  JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed')
+  JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed', 'following')
 """
 _BY_CLASS = text(f"SELECT f.latency, {_WAITING} WHERE f.active AND NOT f.probe GROUP BY f.latency ORDER BY f.latency")
 _BY_BATCH = text(
@@ -125,7 +129,8 @@ _PAUSE = text(
     """
     SELECT min(j.not_before) AS first, sum(CASE WHEN j.state = 'delayed' THEN 0 ELSE 1 END) AS others
       FROM batches b JOIN flows f ON f.batch_id = b.id AND f.active
-      JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed', 'dispatched', 'running')
+      JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL
+       AND j.state IN ('waiting', 'delayed', 'following', 'dispatched', 'running')
      WHERE b.name = :batch
     """
 )

@@ -1,6 +1,7 @@
-"""What the providers' prompt caches saved, worked out from the rows' own prices."""
+"""What the providers' prompt caches saved, worked out from the rows' own prices; and what Trivet's own answers saved."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact
 
@@ -9,6 +10,8 @@ from sqlalchemy import Connection, text
 
 from trivet_tasks.store.cost_groups import grouping
 from trivet_tasks.store.costs import Span
+from trivet_tasks.store.savings import HOUR_S
+from trivet_tasks.store.schema import Usd
 
 _EXACT = Context(prec=60, traps=[Inexact])
 _MILLION = Decimal(1_000_000)
@@ -26,6 +29,45 @@ class CacheSaving:
     """What tokens read from the cache would have cost more as plain input."""
     surcharge_usd: Decimal
     """What tokens written to the cache cost more than plain input."""
+
+
+ANSWERED_BY = ("day", "class", "model", "batch")
+"""What answers from the response cache may be grouped by."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSaving:
+    """Requests that were answered from the response cache; no call was made for them."""
+
+    group: tuple[str, ...]
+    hits: int
+    saved_usd: Decimal
+    """What the calls had cost that made the answers."""
+    unpriced: int
+    """Hits whose saving is not known; the sum lacks them."""
+
+
+def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> list[AnswerSaving]:
+    """What the response cache saved in a span, whole hours; by some of `ANSWERED_BY`, in order. One line at most without."""
+    (day,) = grouping(connection, ["day"]).columns
+    columns = {"day": day, "class": "a.latency", "model": "a.model", "batch": "a.batch"}
+    numbers = ", ".join(str(number + 1) for number in range(len(by)))
+    statement = text(
+        f"""
+        SELECT {"".join(f"{columns[name]}, " for name in by)}
+               sum(a.hits) AS hits, sum(a.saved_usd) AS saved, sum(a.unpriced) AS unpriced
+          FROM (SELECT hour AS started_at, latency, model, batch, hits, saved_usd, unpriced FROM cache_savings
+                 WHERE hour > :before AND hour < :until) AS a
+        {f"GROUP BY {numbers} ORDER BY {numbers}" if by else "HAVING sum(a.hits) > 0"}
+        """
+    ).columns(saved=Usd())
+    parameters = {"before": span.since - HOUR_S, "until": span.until}
+    return [
+        AnswerSaving(
+            tuple(str(name) for name in row[: len(by)]), int(row.hits), row.saved or Decimal(0), int(row.unpriced)
+        )
+        for row in connection.execute(statement, parameters)
+    ]
 
 
 def cache_savings(connection: Connection, span: Span) -> list[CacheSaving]:

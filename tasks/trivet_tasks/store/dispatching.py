@@ -74,6 +74,8 @@ class Claimed(NamedTuple):
     take_up: int
     input_estimate: int
     max_tokens: int
+    cache_key: str | None = None
+    """A digest; None: the job is called for without a look at earlier answers."""
 
 
 _FLOWS = text(
@@ -124,7 +126,7 @@ _MARKS = {
         )
         UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
          WHERE id IN (SELECT id FROM free)
-        RETURNING id, take_up, input_estimate, max_tokens
+        RETURNING id, take_up, input_estimate, max_tokens, cache_key
         """,
     )
     for lock in ("", SKIP_LOCKED)

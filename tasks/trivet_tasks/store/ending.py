@@ -8,8 +8,10 @@ from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.outcomes import JobState
 from trivet_tasks.store import schema
+from trivet_tasks.store.following import FREED_AT_ONCE, free_followers
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
+from trivet_tasks.store.savings import note_hits
 from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import Ended
 
@@ -25,8 +27,10 @@ _END = RowsStatement(
 _ADD_RESULTS = RowsStatement(
     schema.job_results,
     """
-    INSERT INTO job_results (job_id, message, stop_reason, error_outcome, error_message, route, cost_usd, latency_s, cached)
-    SELECT r.job_id, r.message, r.stop_reason, r.error_outcome, r.error_message, r.route, r.cost_usd, r.latency_s, false
+    INSERT INTO job_results (job_id, message, stop_reason, error_outcome, error_message, route, cost_usd, latency_s, cached,
+                             saved_usd)
+    SELECT r.job_id, r.message, r.stop_reason, r.error_outcome, r.error_message, r.route, r.cost_usd, r.latency_s, r.cached,
+           r.saved_usd
       FROM {rows}
     """,
 )
@@ -51,7 +55,7 @@ _COUNT = text(
                        expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost,
                        seq = CASE WHEN seq > ended THEN seq ELSE ended END + :ended
      WHERE id = :id
-    RETURNING seq
+    RETURNING seq, name
     """
 ).bindparams(bindparam("cost", type_=Usd()))
 
@@ -73,16 +77,29 @@ class Cost(NamedTuple):
 NOTHING = Cost(Decimal(0), False)
 
 
-def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tuple[int, ...]:
-    """End jobs whose rows the caller holds. Returns the batches they belong to.
+class Ending(NamedTuple):
+    """What ending jobs touched beside them."""
+
+    batches: tuple[int, ...]
+    """Those they belong to."""
+    crowded: bool = False
+    """More jobs may follow them than one transaction frees: the rest is freed by who looks, or in time."""
+
+
+def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Ending:
+    """End jobs whose rows the caller holds. Those that waited for the answer of one wait for a route again.
 
     Within a batch each gets the next number; the batch row's lock makes the numbers gapless in the order of commits,
     so a reader that remembers the last number misses nothing.
     """
     if not ended:
-        return ()
+        return Ending(())
+    leaders = [e.job_id for e in ended if e.led]
+    # first: of rows that others hold none is waited for, and what they hold may wait for what is held below
+    freed = free_followers(connection, leaders) if leaders else 0
     costs = costs_of(connection, [e.job_id for e in ended])
-    sequence = _count(connection, ended, costs)
+    sequence, names = _count(connection, ended, costs)
+    note_hits(connection, ended, names, now)
     execute_rows(
         connection,
         _END,
@@ -110,11 +127,14 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> tupl
                 "route": e.route,
                 "cost_usd": costs.get(e.job_id, NOTHING).whole,
                 "latency_s": max(0.0, now - e.created_at),
+                "cached": e.end.hit is not None,
+                "saved_usd": e.end.hit.saved_usd if e.end.hit else None,
             }
             for e in ended
         ],
     )
-    return tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
+    of_batches = tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
+    return Ending(of_batches, freed >= FREED_AT_ONCE)
 
 
 def book_again(connection: Connection, batch_of: Mapping[str, int | None], before: Mapping[str, Cost]) -> None:
@@ -147,13 +167,16 @@ def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
     }
 
 
-def _count(connection: Connection, ended: Sequence[Ended], costs: dict[str, Cost]) -> dict[str, int]:
-    """Raise the batches' counters, in the order of their ids; give each job its number."""
+def _count(
+    connection: Connection, ended: Sequence[Ended], costs: dict[str, Cost]
+) -> tuple[dict[str, int], dict[int, str]]:
+    """Raise the batches' counters, in the order of their ids; give each job its number. Returns these, and the batches' names."""
     by_batch: dict[int, list[Ended]] = {}
     for entry in ended:
         if entry.batch_id is not None:
             by_batch.setdefault(entry.batch_id, []).append(entry)
     sequence: dict[str, int] = {}
+    names: dict[int, str] = {}
     for batch_id, entries in sorted(by_batch.items()):
         states = [entry.end.state for entry in entries]
         row = connection.execute(
@@ -165,6 +188,7 @@ def _count(connection: Connection, ended: Sequence[Ended], costs: dict[str, Cost
                 "cost": sum((costs.get(entry.job_id, NOTHING).known for entry in entries), Decimal(0)),
             },
         ).one()  # fmt: skip
+        names[batch_id] = row.name
         first = row.seq - len(entries) + 1
         sequence.update({entry.job_id: first + offset for offset, entry in enumerate(entries)})
-    return sequence
+    return sequence, names

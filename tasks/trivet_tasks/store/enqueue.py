@@ -60,9 +60,10 @@ _INSERT_JOBS = RowsStatement(
     schema.jobs,
     """
     INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
-                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, last_error, tags)
+                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, last_error, tags, cache_key)
     SELECT r.id, r.batch_id, r.flow_id, r.key, r.fingerprint, r.state, r.rank, r.created_at, r.not_before, r.deadline_at,
-           r.input_estimate, r.max_tokens, r.take_up, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags
+           r.input_estimate, r.max_tokens, r.take_up, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags,
+           r.cache_key
       FROM {rows}
      WHERE true
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
@@ -146,6 +147,7 @@ def insert(
                 "tenant": spec.tenant,
                 "last_error": waits_because,
                 "tags": orjson.dumps(dict(spec.tags)).decode() if spec.tags else None,
+                "cache_key": spec.cache_key,
                 "body": spec.body,
             }
         )

@@ -15,7 +15,7 @@ from trivet_tasks.store.steps import End, Ended, Finished, GoOn, Next, Settlemen
 from trivet_tasks.usage import Usage
 
 _FENCE = """
-    SELECT id, take_up, lease_id, state, batch_id, created_at, route, cancel_requested FROM jobs
+    SELECT id, take_up, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key FROM jobs
      WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id
 """
 _FENCES = {lock: RowsStatement(schema.jobs, _FENCE + lock) for lock in ("", FOR_UPDATE)}
@@ -93,7 +93,8 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
             step = End(JobState.CANCELLED)
         match step:
             case End():
-                ended.append(Ended(row.id, row.batch_id, row.created_at, step, finished.route or row.route))
+                route = finished.route or row.route
+                ended.append(Ended(row.id, row.batch_id, row.created_at, step, route, led=row.cache_key is not None))
             case GoOn():
                 gone_on.append(finished)
             case Wait():
@@ -112,8 +113,10 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
                 )
     execute_rows(connection, _GO_ON, [_go_on_row(finished) for finished in gone_on])
     execute_rows(connection, _WAIT, waits)
-    batches_done = end_jobs(connection, ended, now)
-    return Written(tuple(e.job_id for e in ended), batches_done, tuple(gone_on), tuple(refused))
+    ending = end_jobs(connection, ended, now)
+    return Written(
+        tuple(e.job_id for e in ended), ending.batches, tuple(gone_on), tuple(refused), crowded=ending.crowded
+    )
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:

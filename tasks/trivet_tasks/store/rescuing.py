@@ -66,6 +66,8 @@ class Due(NamedTuple):
     """Jobs of cancelled batches that have not ended."""
     drained: bool
     """Jobs in the queues of routes that an operator took out of service."""
+    following: bool
+    """Jobs that have waited long for the answer to an equal request."""
 
 
 _DUE = text(
@@ -81,7 +83,8 @@ _DUE = text(
            EXISTS (SELECT 1 FROM batches WHERE state = 'cancelled' AND ended < total) AS cancelled,
            EXISTS (SELECT 1 FROM routes r WHERE r.drained
                       AND EXISTS (SELECT 1 FROM jobs j WHERE j.route = r.name AND j.state IN ('dispatched', 'running')
-                                                         AND j.state = 'dispatched')) AS drained
+                                                         AND j.state = 'dispatched')) AS drained,
+           EXISTS (SELECT 1 FROM followers WHERE until <= :now) AS following
     """
 )
 
@@ -197,7 +200,7 @@ def expire_late(store: Store, connection: Connection, limit: int = BULK_ROWS) ->
         )
         for row in rows
     ]
-    return [entry.job_id for entry in ended], end_jobs(connection, ended, now)
+    return [entry.job_id for entry in ended], end_jobs(connection, ended, now).batches
 
 
 def expiry_text(after_s: float, last_error: str | None) -> str:

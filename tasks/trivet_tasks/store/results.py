@@ -80,6 +80,8 @@ class JobRow:
     """Worker processes that died with it in flight."""
     died_alone: int
     """Those of them that ran nothing else, since it was submitted or last made to run again."""
+    saved_usd: Decimal | None = None
+    """Of a cached one: what the call that made its answer had cost; None where that has no price, or it was pruned."""
     pruned: bool = False
     """It has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
 
@@ -88,7 +90,7 @@ _JOB = """
     SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
            j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
            r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
-           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, f.probe,
+           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, r.saved_usd, f.probe,
            j.suspect, j.died_alone,
            j.ended_at IS NOT NULL AND r.job_id IS NULL AS pruned
       FROM jobs j
@@ -99,15 +101,15 @@ _JOB = """
 _BY_ID = (
     text(_JOB + " WHERE j.id IN :ids")
     .bindparams(bindparam("ids", expanding=True, type_=String()))
-    .columns(cost_usd=Usd())
+    .columns(cost_usd=Usd(), saved_usd=Usd())
 )
-_BY_KEY = text(_JOB + " WHERE j.key = :key").columns(cost_usd=Usd())
+_BY_KEY = text(_JOB + " WHERE j.key = :key").columns(cost_usd=Usd(), saved_usd=Usd())
 _IN_BATCH = _JOB + " WHERE j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
-_BATCH_PAGE = text(_IN_BATCH + " ORDER BY j.batch_seq LIMIT :limit").columns(cost_usd=Usd())
+_BATCH_PAGE = text(_IN_BATCH + " ORDER BY j.batch_seq LIMIT :limit").columns(cost_usd=Usd(), saved_usd=Usd())
 _BATCH_PAGE_UPTO = (
     text(_IN_BATCH + " AND j.batch_seq <= :upto AND j.state IN :states ORDER BY j.batch_seq LIMIT :limit")
     .bindparams(bindparam("states", expanding=True, type_=String()))
-    .columns(cost_usd=Usd())
+    .columns(cost_usd=Usd(), saved_usd=Usd())
 )
 _LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
 _RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
@@ -173,7 +175,7 @@ def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | No
         conditions.append("j.state = :state")
     if batch_id is not None:
         conditions.append("j.batch_id = :batch_id")
-    statement = text(_RECENT.format(conditions=" AND ".join(conditions))).columns(cost_usd=Usd())
+    statement = text(_RECENT.format(conditions=" AND ".join(conditions))).columns(cost_usd=Usd(), saved_usd=Usd())
     given: dict[str, Any] = {"state": state, "batch_id": batch_id}
     given = {name: value for name, value in given.items() if value is not None}
     return _jobs(connection, connection.execute(statement, {**parameters, **given}))

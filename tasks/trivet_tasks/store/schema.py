@@ -160,6 +160,7 @@ jobs = Table(
     Column("tags", Text),  # JSON object
     Column("last_outcome", String(16)),
     Column("last_error", Text),
+    Column("cache_key", String(32)),  # null: called for in any case
 )
 _not_ended = text("ended_at IS NULL")
 _delayed = text("state = 'delayed'")
@@ -173,6 +174,16 @@ Index("ix_jobs_deadline", jobs.c.deadline_at, sqlite_where=_with_deadline, postg
 Index("ix_jobs_delayed", jobs.c.not_before, sqlite_where=_delayed, postgresql_where=_delayed)
 Index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, sqlite_where=_outstanding, postgresql_where=_outstanding)
 Index("ix_jobs_batch", jobs.c.batch_id, jobs.c.batch_seq, sqlite_where=_in_batch, postgresql_where=_in_batch)
+
+followers = Table(  # jobs that are `following`: whose answer each waits for, and until when without another look
+    "followers",
+    metadata,
+    Column("job_id", String(32), primary_key=True),
+    Column("leader", String(32), nullable=False),
+    Column("until", Double, nullable=False),
+)
+Index("ix_followers_leader", followers.c.leader)
+Index("ix_followers_until", followers.c.until)
 
 job_requests = Table(
     "job_requests",
@@ -193,6 +204,19 @@ job_results = Table(
     Column("cost_usd", Usd),  # all attempts of the job; null where one is unpriced
     Column("latency_s", Double, nullable=False),  # from submit to the end
     Column("cached", Boolean, nullable=False, server_default=text("false")),
+    Column("saved_usd", Usd),  # cached: what the call that made the answer had cost; null where that has no price
+)
+
+cache_savings = Table(  # what answers from the cache saved; stays when jobs are pruned, so it names their batch
+    "cache_savings",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # when it began, in seconds since the epoch
+    Column("latency", String(8), primary_key=True),
+    Column("model", String(120), primary_key=True),
+    Column("batch", String(200), primary_key=True, server_default=text("''")),
+    Column("hits", Integer, nullable=False),
+    Column("unpriced", Integer, nullable=False, server_default=text("0")),  # of them, without a known saving
+    Column("saved_usd", Usd, nullable=False),
 )
 
 retries = Table(  # how a job had ended before it was made to run again; its attempts stay where they are

@@ -29,6 +29,16 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Hit:
+    """The answer came from the cache."""
+
+    saved_usd: Decimal | None
+    """What the call that made it had cost; None where that has no price."""
+    latency: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The job is over."""
 
@@ -38,6 +48,8 @@ class End:
     stop_reason: str | None = None
     outcome: Outcome | None = None
     error: str | None = None
+    hit: Hit | None = None
+    """Where no call was made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,8 @@ class Ended:
     created_at: float
     end: End
     route: str | None
+    led: bool = True
+    """False where no other job can have waited for its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +117,5 @@ class Written:
     """Those whose next message is to be sent now, under take-up `take_up + 1`."""
     refused: tuple[str, ...]
     """Jobs whose token no longer held: their result was not written, their cost was."""
+    crowded: bool = False
+    """More jobs may follow those that ended than one transaction frees."""

@@ -43,6 +43,8 @@ class Taken(NamedTuple):
     features: tuple[str, ...]
     probe: bool
     alone: bool = False
+    cache_key: str | None = None
+    """What its answer may be kept under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ _TAKE = RowsStatement(
      WHERE jobs.id = r.id AND jobs.take_up = r.take_up AND state || '' = 'dispatched'
        AND (deadline_at IS NULL OR deadline_at > :now)
     RETURNING jobs.id, jobs.take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
-              input_estimate, max_tokens, suspect
+              input_estimate, max_tokens, suspect, cache_key
     """,
 )
 _HELD = "SELECT id FROM jobs WHERE id = :id AND take_up = :take_up AND lease_id = :lease_id AND state = 'running'"
@@ -136,7 +138,7 @@ def take_up(
         taken.append(
             Taken._make(
                 (
-                    *row,  # in the order of RETURNING
+                    *row[:-1],  # in the order of RETURNING
                     attempt_of[row.id],
                     bytes(request.body),
                     _names(request.residency),
@@ -144,6 +146,7 @@ def take_up(
                     _names(request.features),
                     bool(request.probe),
                     bool(request.alone),
+                    row.cache_key,
                 )
             )
         )

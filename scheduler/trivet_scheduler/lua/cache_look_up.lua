@@ -1,0 +1,40 @@
+-- For each job: the answer to its request, whose answer it may wait for, or that it is to call.
+--
+-- KEYS: counters; then for each job the keys of its answer and of its lead
+-- ARGV: urgency of the class, 0 the most; ms that a lead lives; then for each job its id and a leader that is known to be
+-- over, or ''
+-- A lead is the urgency and the id of the job that calls, or 'x' where an answer cannot be kept and everybody calls.
+
+local urgency, life = ARGV[1], ARGV[2]
+local found = {}
+local hits, misses, followed = 0, 0, 0
+
+for at = 3, #ARGV, 2 do
+  local job, over = ARGV[at], ARGV[at + 1]
+  local answer_key, lead_key = KEYS[at - 1], KEYS[at]
+  local answer = redis.call('GET', answer_key)
+  if answer then
+    hits = hits + 1
+    found[#found + 1] = {'hit', answer}
+  else
+    local lead = redis.call('GET', lead_key)
+    local leader = lead and string.sub(lead, 2)
+    if lead == 'x' then
+      misses = misses + 1
+      found[#found + 1] = {'call', ''}
+    -- nobody waits for a job that has more time than itself
+    elseif lead and leader ~= job and leader ~= over and string.sub(lead, 1, 1) <= urgency then
+      followed = followed + 1
+      found[#found + 1] = {'follow', leader}
+    else
+      if leader ~= job then misses = misses + 1 end
+      redis.call('SET', lead_key, urgency .. job, 'PX', life)
+      found[#found + 1] = {'call', ''}
+    end
+  end
+end
+
+for name, count in pairs({hits = hits, misses = misses, followed = followed}) do
+  if count > 0 then redis.call('HINCRBY', KEYS[1], name, count) end
+end
+return found

@@ -1,0 +1,82 @@
+"""Jobs that need no call: they end with an answer that an equal request has brought."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Integer, bindparam, text
+
+from trivet_tasks.outcomes import JobState
+from trivet_tasks.store import schema
+from trivet_tasks.store.ending import end_jobs
+from trivet_tasks.store.engine import FOR_UPDATE, Store
+from trivet_tasks.store.many_rows import RowsStatement, query_rows
+from trivet_tasks.store.steps import End, Ended, Hit
+
+_HELD = {
+    lock: RowsStatement(
+        schema.jobs,
+        f"""
+        SELECT id, take_up, state, batch_id, created_at, deadline_at, cancel_requested FROM jobs
+         WHERE id IN (SELECT r.id FROM {{rows}}) ORDER BY id{lock}
+        """,
+    )
+    for lock in ("", FOR_UPDATE)
+}
+_CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
+    bindparam("ids", expanding=True, type_=Integer())
+)
+
+
+class Answered(NamedTuple):
+    """A dispatched job, the take-up its message names, and the answer there is for it."""
+
+    id: str
+    take_up: int
+    message: bytes
+    """The provider's, JSON."""
+    stop_reason: str
+    route: str
+    """Where the call was made that brought it."""
+    cost_usd: Decimal | None
+    """What that call cost; None where it has no price."""
+
+
+class Served(NamedTuple):
+    """What was done of a group. Jobs that are not their messages' any more are left alone."""
+
+    jobs: tuple[str, ...]
+    batches: tuple[int, ...]
+    crowded: bool
+
+
+def end_answered(
+    store: Store, connection: Connection, group: Sequence[Answered], *, latency: str, model: str
+) -> Served:
+    """End dispatched jobs of one class and model with the answers there are for them, under the tokens of their message.
+
+    No call is made and no attempt written. One whose deadline has passed is left to expire, one that somebody cancelled ends so.
+    """
+    now = store.now(connection)
+    found = query_rows(connection, _HELD[store.for_update], [{"id": job.id} for job in group])
+    held = {row.id: row for row in found}
+    batch_ids = {row.batch_id for row in held.values() if row.batch_id is not None}
+    cancelled = {row.id for row in connection.execute(_CANCELLED, {"ids": sorted(batch_ids)})} if batch_ids else set()
+    ended: list[Ended] = []
+    for job in group:
+        row = held.get(job.id)
+        if row is None or (row.take_up, row.state) != (job.take_up, "dispatched"):
+            continue
+        if row.deadline_at is not None and row.deadline_at <= now:
+            continue
+        end = End(
+            JobState.SUCCEEDED,
+            message=job.message,
+            stop_reason=job.stop_reason,
+            hit=Hit(job.cost_usd, latency, model),
+        )
+        if row.cancel_requested or row.batch_id in cancelled:
+            end = End(JobState.CANCELLED)
+        ended.append(Ended(row.id, row.batch_id, row.created_at, end, job.route if end.hit else None))
+    ending = end_jobs(connection, ended, now)
+    return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded)

@@ -1,0 +1,280 @@
+"""Jobs that wait for the answer to an equal request: under whose token, until when, and what ends the wait."""
+
+from typing import Any
+
+import pytest
+from tests.store.world import SUCCESS, WAIT, InThread, World, finished, spec, statements, until_blocked
+
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import DEFAULTS
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store import backlog, batches, cancelling, retrying
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.finishing import finish
+from trivet_tasks.store.following import (
+    FREED_AT_ONCE,
+    Followed,
+    Follower,
+    follow,
+    free_followers,
+    leader_of,
+    look_after,
+)
+from trivet_tasks.store.leaving import lay_down
+from trivet_tasks.store.steps import End, Next
+from trivet_tasks.store.taking import Taken
+
+KEY = "c" * 32
+
+
+def equal(count: int, **terms: Any) -> list[JobSpec]:
+    return [spec("the same", cache_key=KEY, **terms) for _ in range(count)]
+
+
+def let_follow(world: World, jobs: list[Claimed], leader: str, *, look_again_s: float = 10) -> Followed:
+    with world.store.write() as connection:
+        wanted = [Follower(job.id, job.take_up, leader) for job in jobs]
+        return follow(world.store, connection, wanted, look_again_s)
+
+
+def led(world: World, followers: int = 2, **terms: Any) -> tuple[str, Taken, list[str]]:
+    """A leader that runs, and its followers: (lease, leader, ids of the others)."""
+    world.add(*equal(1 + followers, **terms))
+    leader, *others = world.dispatch(1 + followers)
+    lease = world.lease()
+    (running,) = world.take(lease, [leader])
+    assert running.cache_key == KEY
+    followed = let_follow(world, others, leader.id)
+    assert (set(followed.following), followed.leaderless) == ({job.id for job in others}, ())
+    return lease, running, [job.id for job in others]
+
+
+def look(world: World) -> int:
+    with world.store.write() as connection:
+        return look_after(world.store, connection)
+
+
+def states(world: World, ids: list[str]) -> set[str]:
+    return {world.job(job_id).state for job_id in ids}
+
+
+def noted(world: World) -> int:
+    return int(world.value("SELECT count(*) FROM followers"))
+
+
+def test_a_follower_stands_at_no_route_and_is_not_dispatched(world: World) -> None:
+    _, leader, ids = led(world)
+    for job_id in ids:
+        job = world.job(job_id)
+        assert (job.state, job.route, job.dispatched_until, job.lease_id, job.take_up) == (
+            "following",
+            None,
+            None,
+            None,
+            1,
+        )
+        with world.store.read() as connection:
+            assert leader_of(connection, job_id) == leader.id
+    assert world.dispatch() == []
+    with world.store.read() as connection:
+        (row,) = backlog.by_class(connection)
+    assert (row.waiting, row.delayed, row.held, row.following, row.total) == (0, 0, 0, 2, 2)
+
+
+@pytest.mark.parametrize("end", [SUCCESS, End(JobState.FAILED, outcome=Outcome.INVALID, error="no")])
+def test_when_the_leader_ends_they_wait_for_a_route_again_in_their_place(world: World, end: Next) -> None:
+    lease, leader, ids = led(world)
+    ranks = [world.job(job_id).rank for job_id in ids]
+    world.end(lease, [leader], end)
+    assert states(world, ids) == {"waiting"}
+    assert noted(world) == 0
+    assert [world.job(job_id).rank for job_id in ids] == ranks
+    assert {(job.id, job.take_up) for job in world.dispatch()} == {(job_id, 2) for job_id in ids}
+
+
+def test_as_long_as_the_leader_tries_on_they_wait(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.end(lease, [leader], WAIT)
+    assert states(world, ids) == {"following"}
+
+
+def test_a_leader_that_is_cancelled_or_expires_frees_them(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.end(lease, [leader], WAIT)
+    with world.store.write() as connection:
+        assert cancelling.cancel_job(world.store, connection, leader.id)
+    assert states(world, ids) == {"waiting"}
+    leader, *others = world.dispatch()
+    let_follow(world, others, leader.id)
+    world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=leader.id)
+    assert world.expire()[0] == [leader.id]
+    assert states(world, [job.id for job in others]) == {"waiting"}
+
+
+def test_a_leader_that_was_asked_to_stop_frees_them_when_its_worker_leaves(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.sql("UPDATE jobs SET cancel_requested = true WHERE id = :id", id=leader.id)
+    with world.store.write() as connection:
+        lay_down(world.store, connection, lease)
+    assert world.job(leader.id).state == "cancelled"
+    assert states(world, ids) == {"waiting"}
+
+
+def test_when_the_leaders_worker_dies_they_are_looked_at_in_time(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.let_die(lease)
+    assert world.rescue() == {lease: 1}
+    assert world.job(leader.id).state == "waiting"
+    assert states(world, ids) == {"following"}
+    assert not world.due().following
+    world.sql("UPDATE followers SET until = 1")
+    assert world.due().following
+    assert look(world) == len(ids)
+    assert states(world, ids) == {"waiting"}, "one of them may lead now"
+    assert noted(world) == 0
+
+
+def test_a_look_at_a_leader_under_way_lengthens_the_wait(world: World) -> None:
+    _, _, ids = led(world)
+    world.sql("UPDATE followers SET until = 1")
+    assert look(world) == len(ids)
+    assert states(world, ids) == {"following"}
+    assert not world.due().following
+
+
+def test_a_wake_up_that_was_lost_is_made_good(world: World) -> None:
+    """The leader was ended by a process that knows nothing of followers."""
+    _, leader, ids = led(world)
+    world.sql("UPDATE jobs SET state = 'succeeded', ended_at = 5 WHERE id = :id", id=leader.id)
+    world.sql("UPDATE followers SET until = 1")
+    assert look(world) == len(ids)
+    assert states(world, ids) == {"waiting"}
+
+
+def test_nobody_follows_under_a_stale_token_or_who_has_ended(world: World) -> None:
+    world.add(*equal(3))
+    leader, other, third = world.dispatch(3)
+    stale = other._replace(take_up=0)
+    assert let_follow(world, [stale, Claimed("nobody", 1, 1, 1)], leader.id) == Followed((), ())
+    assert world.job(other.id).state == "dispatched"
+    with world.store.write() as connection:
+        cancelling.cancel_job(world.store, connection, leader.id)
+    gone = let_follow(world, [other], leader.id)
+    assert [job.id for job in gone.leaderless] == [other.id]
+    assert [job.id for job in let_follow(world, [third], "nobody").leaderless] == [third.id]
+    assert states(world, [other.id, third.id]) == {"dispatched"}
+    # twice is once
+    assert let_follow(world, [third], other.id).following == (third.id,)
+    assert let_follow(world, [third], other.id) == Followed((), ())
+
+
+def test_nobody_follows_a_follower(world: World) -> None:
+    """Else two could wait for each other."""
+    world.add(*equal(3))
+    one, two, three = world.dispatch(3)
+    assert let_follow(world, [two], one.id).following == (two.id,)
+    assert [job.id for job in let_follow(world, [one], two.id).leaderless] == [one.id]
+    with world.store.write() as connection:
+        crossed = follow(world.store, connection, [Follower(one.id, 1, three.id), Follower(three.id, 1, one.id)])
+    assert (len(crossed.following), len(crossed.leaderless)) == (1, 1)
+
+
+def test_a_follower_can_be_cancelled_expire_and_run_again(world: World) -> None:
+    lease, leader, ids = led(world, followers=3)
+    with world.store.write() as connection:
+        assert cancelling.cancel_job(world.store, connection, ids[0])
+    world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=ids[1])
+    assert world.expire()[0] == [ids[1]]
+    assert [world.job(job_id).state for job_id in ids] == ["cancelled", "expired", "following"]
+    with world.store.write() as connection:
+        assert retrying.retry_job(world.store, connection, ids[1], classes=DEFAULTS)
+    world.end(lease, [leader])
+    assert [world.job(job_id).state for job_id in ids] == ["cancelled", "waiting", "waiting"]
+    world.sql("UPDATE followers SET until = 1")
+    assert look(world) == noted(world) + 2, "what is noted of those that ended goes"
+    assert noted(world) == 0
+
+
+def test_a_batch_that_is_cancelled_takes_its_followers_along(world: World) -> None:
+    batch = world.batch("b", *equal(3))
+    leader, *others = world.dispatch(3)
+    lease = world.lease()
+    world.take(lease, [leader])
+    let_follow(world, others, leader.id)
+    with world.store.write() as connection:
+        batches.begin_cancel(connection, batch.id)
+        assert set(batches.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
+    assert world.progress("b").cancelled == 2
+
+
+def test_thousands_of_followers_are_freed_a_part_at_a_time(world: World) -> None:
+    count = 2 * FREED_AT_ONCE + 50
+    for _ in range(count // 50 + 1):
+        world.add(*equal(50))
+    leader, *others = world.dispatch(count + 1)
+    for at in range(0, count, 200):
+        let_follow(world, others[at : at + 200], leader.id)
+    lease = world.lease()
+    world.sql("UPDATE jobs SET dispatched_until = 4e9 WHERE id = :id", id=leader.id)
+    written = world.end(lease, world.take(lease, [leader]))
+    assert written.crowded
+    assert world.value("SELECT count(*) FROM jobs WHERE state = 'following'") == count - FREED_AT_ONCE
+    freed = []
+    while not freed or freed[-1]:
+        with world.store.write() as connection:
+            freed.append(free_followers(connection, [leader.id]))
+    assert freed == [FREED_AT_ONCE, 50, 0]
+    assert noted(world) == 0
+
+
+def test_jobs_without_a_key_cost_no_look_for_followers(world: World) -> None:
+    lease, (job,) = world.running()
+    with statements(world.store) as seen:
+        assert not world.end(lease, [job]).crowded
+    assert not [statement for statement, _ in seen if "followers" in statement]
+
+
+def test_what_is_noted_of_a_pruned_job_goes(world: World) -> None:
+    _, _, ids = led(world)
+    world.sql("UPDATE followers SET job_id = 'pruned', until = 1 WHERE job_id = :id", id=ids[0])
+    assert look(world) == 1
+    assert noted(world) == 1
+
+
+def test_whoever_follows_while_the_leader_ends_is_not_forgotten(postgres_world: World) -> None:
+    """Two transactions at a time: the one that lets follow comes second, and sees the leader's end."""
+    world = postgres_world
+    world.add(*equal(2))
+    leader, other = world.dispatch(2)
+    lease = world.lease()
+    (running,) = world.take(lease, [leader])
+    with world.store.write() as connection:
+        finish(world.store, connection, [finished(running, lease)])
+        late = InThread(lambda: let_follow(world, [other], leader.id))
+        until_blocked(world, late)
+    assert [job.id for job in late.result().leaderless] == [other.id]
+    assert world.job(other.id).state == "dispatched"
+
+
+def test_a_leader_that_ends_while_somebody_follows_frees_that_one(postgres_world: World) -> None:
+    world = postgres_world
+    world.add(*equal(2))
+    leader, other = world.dispatch(2)
+    lease = world.lease()
+    (running,) = world.take(lease, [leader])
+    with world.store.write() as connection:
+        follow(world.store, connection, [Follower(other.id, other.take_up, leader.id)])
+        late = InThread(lambda: world.end(lease, [running]))
+        until_blocked(world, late)
+    late.result()
+    assert world.job(other.id).state == "waiting"
+
+
+def test_a_follower_that_somebody_holds_is_passed_over(postgres_world: World) -> None:
+    world = postgres_world
+    lease, leader, ids = led(world)
+    with world.store.write() as connection:
+        cancelling.cancel_job(world.store, connection, ids[0])
+        other = InThread(lambda: world.end(lease, [leader]))
+        other.result()
+    assert [world.job(job_id).state for job_id in ids] == ["cancelled", "waiting"]

@@ -1,0 +1,77 @@
+"""Which requests share an answer, and which must not."""
+
+from typing import Any
+
+import pytest
+
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk
+from trivet_tasks.requests import parse_request
+from trivet_tasks.settings import Settings
+from trivet_tasks.store.dispatching import Claimed
+
+REQUEST: dict[str, Any] = {"model": "claude-haiku-4-5", "prompt": "What is a trivet?", "max_tokens": 100}
+
+
+def key(settings: Settings | None = None, **more: Any) -> str | None:
+    request = {name: value for name, value in {**REQUEST, **more}.items() if value is not ...}
+    return parse_request(request, settings=settings or Settings(), now=0.0).cache_key
+
+
+def test_equal_requests_have_one_key_whatever_the_order_of_their_fields() -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "What is a trivet?"}]}
+    turned = {"content": [{"text": "What is a trivet?", "type": "text"}], "role": "user"}
+    one = key(prompt=..., messages=[message], metadata={"user_id": "u"}, system="Be brief.")
+    assert one is not None
+    assert key(system="Be brief.", metadata={"user_id": "u"}, prompt=..., messages=[turned]) == one
+    backwards = {name: REQUEST[name] for name in reversed(REQUEST)}
+    assert parse_request(backwards, settings=Settings(), now=0.0).cache_key == key()
+
+
+def test_what_does_not_decide_the_answer_is_not_in_it() -> None:
+    assert key(tags={"team": "a"}, key="k", deadline=60, not_before=5, tenant="a", latency="async") == key(tenant="b")
+    assert key(residency=["us", "eu"]) == key(residency=["eu", "us"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "claude-sonnet-5-5"},
+        {"prompt": "What is a trivet"},
+        {"max_tokens": 101},
+        {"system": "Be brief."},
+        {"stop_sequences": ["x"]},
+        {"metadata": {"user_id": "u"}},
+        {"residency": "eu"},
+        {"compliance": "hipaa"},
+    ],
+)
+def test_whatever_decides_the_answer_or_where_it_may_be_made_is_in_it(change: dict[str, Any]) -> None:
+    assert key(**change) not in (None, key())
+
+
+def test_a_place_and_a_regime_of_one_name_are_two_things() -> None:
+    assert key(residency="eu") != key(compliance="eu")
+
+
+def test_tenants_share_unless_told_otherwise() -> None:
+    apart = Settings(cache={"per_tenant": True})
+    assert key(apart, tenant="a") != key(apart, tenant="b")
+    assert key(apart, tenant="a") == key(apart, tenant="a")
+
+
+def test_there_is_none_where_it_is_off() -> None:
+    assert key(cache=False) is None
+    assert key(Settings(cache={"enabled": False})) is None
+    classes = dict(Settings().classes)
+    classes[Latency.ASYNC] = classes[Latency.ASYNC].model_copy(update={"cache_ttl_s": 0})
+    assert key(Settings(classes=classes), latency="async") is None
+    assert key(Settings(classes=classes)) is not None
+
+
+def test_it_travels_with_the_job_and_only_where_there_is_one() -> None:
+    jobs = (Claimed("a" * 32, 1, 10, 100, "c" * 32), Claimed("b" * 32, 7, 20, 200))
+    chunk = Chunk("r", "bedrock", Latency.BATCH, "m", jobs)
+    assert Chunk.from_args("bedrock", chunk.to_args()) == chunk
+    assert [len(job) for job in chunk.to_args()[3]] == [5, 4], "as a worker from before reads it"
+    assert Chunk.from_args("bedrock", ["r", "batch", "m", [["b" * 32, 7, 20, 200]]]).jobs == (jobs[1],)

@@ -1,0 +1,158 @@
+"""The response cache on a real Valkey: who finds, who leads, who waits, what stays and what leaves."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import redis
+from tests.unit.gates_world import ClockedRedis
+
+from trivet_scheduler.response_cache import (
+    ANSWERS,
+    LEADS,
+    OVERHEAD_BYTES,
+    Follow,
+    Kept,
+    Landed,
+    LookUp,
+    ResponseCache,
+)
+from trivet_tasks.latency import Latency
+from trivet_tasks.settings import Settings
+
+MODEL, OTHER = "claude-haiku-4-5", "claude-sonnet-5-5"
+BATCH = Latency.BATCH
+ANSWER = Kept(b'{"content":[],\n"id":"m"}', "end_turn", "anthropic", Decimal("0.000123456789"))
+
+
+@pytest.fixture
+def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
+    """On the server's own clock, and nothing in it."""
+    plain = redis.Redis(connection_pool=valkey.connection_pool)
+    plain.flushdb()
+    yield plain
+    plain.flushdb()
+
+
+@pytest.fixture
+def cache(client: redis.Redis) -> ResponseCache:
+    return ResponseCache(client, Settings())
+
+
+def small(client: redis.Redis, max_bytes: int = 1_000_000) -> ResponseCache:
+    return ResponseCache(client, Settings(cache={"max_bytes": max_bytes}))
+
+
+def ask(cache: ResponseCache, *jobs: str, key: str = "k", latency: Latency = BATCH, over: str = "") -> list[Any]:
+    return cache.look_up(latency, [LookUp(key, job, over) for job in jobs])
+
+
+def keep(
+    cache: ResponseCache, key: str, job: str, answer: Kept | None = ANSWER, *, never: bool = False, model: str = MODEL
+) -> None:
+    cache.keep(BATCH, [Landed(key, job, model, answer, never)])
+
+
+def test_one_leads_the_others_wait_and_the_answer_serves_all(cache: ResponseCache) -> None:
+    assert ask(cache, "a", "b", "c") == [None, Follow("a"), Follow("a")]
+    assert ask(cache, "d") == [Follow("a")]
+    assert ask(cache, "x", key="other") == [None]
+    keep(cache, "k", "a")
+    assert ask(cache, "b", "c") == [ANSWER, ANSWER]
+    stats = cache.stats()
+    assert (stats.hits, stats.misses, stats.followed, stats.stored, stats.entries) == (2, 2, 3, 1, 1)
+    assert stats.hit_rate == 0.5
+    assert stats.bytes > len(ANSWER.message) + OVERHEAD_BYTES
+
+
+def test_a_leader_that_asks_again_leads_still_and_counts_once(cache: ResponseCache) -> None:
+    assert ask(cache, "a", "a") == [None, None]
+    assert ask(cache, "b") == [Follow("a")]
+    assert cache.stats().misses == 1
+
+
+def test_when_the_leader_brings_nothing_the_next_leads(cache: ResponseCache) -> None:
+    ask(cache, "a")
+    keep(cache, "k", "a", None)
+    assert ask(cache, "b", "c") == [None, Follow("b")]
+    keep(cache, "k", "a", None)  # told late, by who leads no more
+    assert ask(cache, "d") == [Follow("b")]
+
+
+def test_the_lead_of_one_that_ended_is_taken_over_once(cache: ResponseCache) -> None:
+    ask(cache, "a")
+    assert ask(cache, "b", over="a") == [None]
+    assert ask(cache, "c", over="a") == [Follow("b")]
+
+
+def test_nobody_waits_for_a_job_that_has_more_time(cache: ResponseCache) -> None:
+    assert ask(cache, "slow", latency=Latency.DEFERRED) == [None]
+    assert ask(cache, "bulk") == [None]
+    assert ask(cache, "slower", latency=Latency.DEFERRED) == [Follow("bulk")]
+    assert ask(cache, "now", latency=Latency.REALTIME) == [None]
+    assert ask(cache, "also now", latency=Latency.REALTIME) == [Follow("now")]
+    assert ask(cache, "bulk too") == [Follow("now")]
+
+
+def test_where_no_answer_can_be_kept_nobody_waits(cache: ResponseCache) -> None:
+    ask(cache, "a")
+    keep(cache, "k", "a", None, never=True)
+    assert ask(cache, "b", "c") == [None, None]
+    keep(cache, "k", "b")  # this time it could
+    assert ask(cache, "c") == [ANSWER]
+
+
+def test_leads_and_answers_live_as_long_as_they_should(cache: ResponseCache, client: redis.Redis) -> None:
+    ask(cache, "a")
+    assert 59_000 < int(client.pttl(f"{LEADS}k")) <= 60_000
+    ask(cache, "r", key="r", latency=Latency.REALTIME)
+    assert int(client.pttl(f"{LEADS}r")) <= 3_000
+    keep(cache, "k", "a")
+    assert 86_390_000 < int(client.pttl(f"{ANSWERS}k")) <= 86_400_000
+    assert not client.exists(f"{LEADS}k")
+
+
+def test_what_expired_is_not_counted_any_more(client: redis.Redis) -> None:
+    classes = {name: terms.model_copy(update={"cache_ttl_s": 0.001}) for name, terms in Settings().classes.items()}
+    short = ResponseCache(client, Settings(classes=classes))
+    keep(short, "k", "a")
+    while client.exists(f"{ANSWERS}k"):
+        pass
+    assert short.stats().entries == 0
+    assert ask(short, "b") == [None]
+    keep(ResponseCache(client, Settings()), "other", "x")
+    alone = len(b'["end_turn","anthropic","0.000123456789"]\n') + len(ANSWER.message) + OVERHEAD_BYTES
+    assert (short.stats().entries, short.stats().bytes) == (1, alone)
+
+
+def test_it_stays_within_its_bound_and_those_that_expire_first_leave_first(client: redis.Redis) -> None:
+    cache = small(client)
+    large = ANSWER._replace(message=b"x" * 90_000)
+    for number in range(25):
+        keep(cache, f"k{number}", "a", large)
+        assert cache.stats().bytes <= 1_000_000
+    stats = cache.stats()
+    assert (stats.entries, stats.evicted) == (11, 14)
+    assert [number for number in range(25) if client.exists(f"{ANSWERS}k{number}")] == list(range(14, 25))
+    keep(cache, "k24", "a")  # anew, and smaller
+    assert cache.stats().entries == 11
+    assert cache.stats().bytes < stats.bytes
+
+
+def test_clearing_all_or_one_model(cache: ResponseCache) -> None:
+    for number in range(3):
+        keep(cache, f"h{number}", "a")
+    keep(cache, "s", "a", model=OTHER)
+    assert cache.clear(OTHER) == 1
+    assert ask(cache, "b", key="s") == [None]
+    assert ask(cache, "b", key="h1") == [ANSWER]
+    assert cache.clear() == 3
+    stats = cache.stats()
+    assert (stats.entries, stats.bytes) == (0, 0)
+    assert cache.clear() == 0
+
+
+def test_an_answer_without_a_price_is_kept_without_one(cache: ResponseCache) -> None:
+    keep(cache, "k", "a", ANSWER._replace(cost_usd=None))
+    assert ask(cache, "b") == [ANSWER._replace(cost_usd=None)]
