@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, bindparam, text
 
 from trivet_tasks.outcomes import END_STATES, JobState
+from trivet_tasks.store import spending
 from trivet_tasks.store.ending import book_again, costs_of, end_jobs
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.foreign_text import clean
@@ -60,6 +61,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     current = {row.id: row for row in connection.execute(statement, {"ids": [f.job_id for f in group]})}
     late = {row.id: row.batch_id for row in current.values() if row.state in END_STATES}
     before = costs_of(connection, list(late))
+    counted = spending.calls(store, connection, [finished.settlement.attempt_id for finished in group])
     settle(connection, [finished.settlement for finished in group])
     if late:
         # all batches at once, by id, as below they are counted: not these first and the others then
@@ -107,6 +109,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     if waits:
         connection.execute(_WAIT, waits)
     batches_done = end_jobs(connection, ended, now)
+    spending.book_settled(connection, counted, (finished.settlement for finished in group))
     return Written(tuple(e.job_id for e in ended), batches_done, tuple(gone_on), tuple(refused))
 
 
