@@ -12,8 +12,12 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
+from trivet_scheduler import rooms
+from trivet_scheduler.budget_watch import note_states, tell
 from trivet_scheduler.credit import Credits
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.most_costs import MostCosts
+from trivet_scheduler.rooms import Rooms
 from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
 from trivet_scheduler.verdicts import longest_backoff_s
 from trivet_tasks.jobs import JobSpec
@@ -58,10 +62,13 @@ class _Assignment:
         credits: Credits,
         standing: Sequence[AtRoute],
         wanted: int,
+        rooms: Rooms | None,
     ) -> None:
         self.flows = flows
         self.routes = routes
         self.credits = credits
+        self.rooms = rooms
+        """What budgets have room for; None: there are none."""
         self.wanted = wanted
         """Jobs that may be given out still."""
         self.blocked = False
@@ -85,6 +92,9 @@ class Dispatcher:
         self._fleet = fleet
         self._app = app
         self._settings = settings
+        self._costs = MostCosts()
+        self._told = False
+        """Whether it was said that nobody here can price a job."""
 
     def run_once(self) -> Round:
         """One pass: at most `BULK_ROWS` jobs.
@@ -96,6 +106,9 @@ class Dispatcher:
             flows = dispatching.flows_with_waiting(connection)
             standing = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
+            budgets = self._rooms(connection) if flows else None
+        if budgets is not None:
+            flows = [flow for flow in flows if not budgets.exhausted(flow)]
         if not flows:
             return Round(0, more=False)
         # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
@@ -115,7 +128,8 @@ class Dispatcher:
             wanted = min(BULK_ROWS, credits.total)
             if wanted <= 0:
                 return Round(0, more=False)
-            assignment = _Assignment({flow.id: flow for flow in flows}, routes, credits, standing, wanted)
+            budgets = self._rooms(connection)  # again: they are counted and taken under one lock
+            assignment = _Assignment({flow.id: flow for flow in flows}, routes, credits, standing, wanted, budgets)
             heads = self._heads(connection, flows, credits, wanted)
             self._assign(assignment, heads)
             if assignment.blocked and assignment.wanted:
@@ -124,6 +138,8 @@ class Dispatcher:
                 further = self._heads(connection, flows, credits, LOOK_FURTHER * wanted)
                 self._assign(assignment, [head for head in further if head.id not in seen])
             chunks = self._claim(connection, assignment.plan)
+            changes = [] if budgets is None else note_states(connection, budgets, self._store.now(connection))
+        tell(changes)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
             publish(self._app, chunks)
@@ -135,6 +151,27 @@ class Dispatcher:
         if best is None:
             return None
         return DirectDispatch(best.name, self._fleet.now() + self._settings.taken_within_s(Latency.REALTIME))
+
+    def held_by_budget(self, connection: Connection, spec: JobSpec, labels: str, direct: DirectDispatch) -> str | None:
+        """Why a realtime job may not go this instant, if a budget has no room for it; the room is held until the commit.
+
+        Args:
+            labels: of the job, as its flow has them.
+        """
+        known = self._fleet.known()
+        if not known.budgets:
+            return None
+        dispatching.lock(self._store, connection)
+        budgets = self._rooms(connection)
+        if budgets is None:
+            return None
+        if not self._costs.known:
+            waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
+            return waits if budgets.counting(None, labels) else None
+        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels)
+        head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
+        purse = budgets.holding(flow, direct.route, head)
+        return None if purse is None else purse.used_up()
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
@@ -160,6 +197,19 @@ class Dispatcher:
             self._settings.dispatch.credit_factor,
             self._settings.worker.alone_processes,
         )
+
+    def _rooms(self, connection: Connection) -> Rooms | None:
+        """What budgets have room for; None, at no cost, where there are none."""
+        known = self._fleet.known()
+        if not known.budgets:
+            return None
+        found = rooms.read(connection, self._store.now(connection), known.routes, self._costs)
+        if found is not None and not self._costs.known:
+            if not self._told:
+                log.error("no price list is installed (trivet[worker] has it): jobs that budgets count are left alone")
+            self._told = True
+            found.close()
+        return found
 
     def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
         """The jobs next in line over all flows that some route has room for, the urgent ones first."""
@@ -193,10 +243,16 @@ class Dispatcher:
                 to.blocked = True
                 continue
             lane, model = flow.latency.lane, flow.model
-            route = choice.best(to.load, has_room=to.credits.room_for(lane, model, alone=flow.alone))
+            has_room = to.credits.room_for(lane, model, alone=flow.alone)
+            asked = None if to.rooms is None else to.rooms.ask(flow, head)
+            route = choice.best(to.load, has_room=has_room if asked is None else asked.also(has_room))
             if route is None:
+                if asked is not None:
+                    asked.passed_over()
                 to.blocked = to.blocked or bool(head.tried or head.doubted_by)
                 continue
+            if to.rooms is not None:
+                to.rooms.take(flow, route.name, head)
             to.credits.take(route.name, lane, model, head, alone=flow.alone)
             to.at_route[route.name] += 1
             to.plan[route.name, flow.latency, model, flow.alone].append(head)

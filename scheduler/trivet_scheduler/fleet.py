@@ -16,6 +16,7 @@ from trivet_tasks.catalog import wire_model
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
+from trivet_tasks.store import budgets
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import Lease, living
 from trivet_tasks.store.registry import RegisteredRoute, registered
@@ -31,6 +32,8 @@ class Known:
     routes: dict[str, RegisteredRoute]
     leases: tuple[Lease, ...]
     read_at: float
+    budgets: bool = False
+    """Whether there is any budget."""
 
     def lanes(self, route: str) -> frozenset[str]:
         """The lanes in which a living worker serves the route and takes work."""
@@ -59,7 +62,10 @@ class Fleet:
             if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
                 with self._store.read() as connection:
                     self._known = Known(
-                        registered(connection), tuple(living(self._store, connection)), time.monotonic()
+                        registered(connection),
+                        tuple(living(self._store, connection)),
+                        time.monotonic(),
+                        budgets.exist(connection),
                     )
             return self._known
 

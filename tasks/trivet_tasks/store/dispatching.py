@@ -27,6 +27,9 @@ class Flow(NamedTuple):
     features: tuple[str, ...]
     alone: bool = False
     """Each of its jobs runs in a process of its own."""
+    batch_id: int | None = None
+    labels: str = "{}"
+    """JSON: what budgets ask for of its jobs."""
 
 
 class Head(NamedTuple):
@@ -68,7 +71,7 @@ class Claimed(NamedTuple):
 
 _FLOWS = text(
     """
-    SELECT id, latency, model, residency, compliance, features, alone FROM flows
+    SELECT id, latency, model, residency, compliance, features, alone, batch_id, labels FROM flows
      WHERE active AND NOT held
        AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND state = 'waiting' AND ended_at IS NULL)
     """
@@ -131,8 +134,10 @@ def flows_with_waiting(connection: Connection) -> list[Flow]:
             tuple(orjson.loads(compliance)),
             tuple(orjson.loads(features)),
             bool(alone),
+            batch_id,
+            labels,
         )
-        for id, latency, model, residency, compliance, features, alone in connection.execute(_FLOWS)
+        for id, latency, model, residency, compliance, features, alone, batch_id, labels in connection.execute(_FLOWS)
     ]
 
 

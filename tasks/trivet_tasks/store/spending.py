@@ -53,11 +53,16 @@ class Spent(NamedTuple):
 
     def plus(self, other: "Spent") -> "Spent":
         """The sum of both."""
-        return Spent(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Spent(
+            self.settled_usd + other.settled_usd,
+            self.estimated_usd + other.estimated_usd,
+            self.calls + other.calls,
+            self.unpriced + other.unpriced,
+        )
 
     def minus(self, other: "Spent") -> "Spent":
         """What is left without the other."""
-        return Spent(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+        return self.plus(Spent(-other.settled_usd, -other.estimated_usd, -other.calls, -other.unpriced))
 
     @property
     def usd(self) -> Decimal:
