@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trivet.budget_status import BudgetStatus
 from trivet.holdup import Holdup
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.permits import Pace, Quota
@@ -10,6 +11,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.spending import NOTHING, Spent
 from trivet_tasks.troubles import Announced
 
 UNKNOWN = "unknown"
@@ -81,6 +83,8 @@ class RouteStatus:
     drained_at: float | None = None
     """When it was drained, seconds since the epoch."""
     drained_why: str = ""
+    spent: Spent = NOTHING
+    """What its calls of today (UTC) cost so far, USD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Picture:
     """Why the states are not known, if they are not."""
     announced: tuple[Announced, ...] = ()
     """What processes in trouble say of themselves in the shared state."""
+    budgets: tuple[BudgetStatus, ...] = ()
 
     @property
     def idle(self) -> tuple[Announced, ...]:

@@ -99,10 +99,15 @@ class Spending(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         check_spend(self.world)
-        for name in ("whole", "search"):
+        for name, of in (("whole", ""), ("search", """ AND j.tags = '{"team":"search"}'""")):
+            calls = self.world.sql(
+                f"SELECT coalesce(sum(cost_usd), 0) AS cost FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE true{of}"
+            )
+            queued = self.world.value(f"SELECT count(*) FROM jobs j WHERE state = 'dispatched'{of}")
+            committed = Decimal(calls[0].cost).scaleb(-12) + queued * MOST
             purse = self.budgeted.purse(name)
-            assert purse.spent.usd + purse.reserved <= purse.limit, name
-            assert purse.reserved >= Decimal(0)
+            assert committed <= purse.limit, name
+            assert committed == purse.spent.usd + purse.reserved, name
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -42,6 +42,7 @@ for _module in (
     "job",
     "routes",
     "costs",
+    "budgets",
     "plan",
     "config",
     "db",

@@ -17,6 +17,7 @@ def as_object(picture: Picture) -> dict[str, Any]:
         "idle": [one._asdict() for one in picture.idle],
         "now": picture.now,
         "trouble": picture.trouble,
+        "budgets": list(picture.budgets),
     }
 
 
@@ -32,6 +33,7 @@ def _route(picture: Picture, route: RouteStatus) -> dict[str, Any]:
         "queued": route.queued,
         "running": route.running,
         "by_class": [row._asdict() for row in picture.standing if row.route == route.name],
+        "spent_today": route.spent._asdict(),
         "slots": dict(route.slots),
         "workers": dict(route.workers),
         "models": [_model(route, model) for model in route.models],
