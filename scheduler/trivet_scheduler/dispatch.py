@@ -4,6 +4,7 @@ Any number of schedulers may dispatch at once: counting credit and claiming jobs
 """
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,10 @@ URGENT_WITHIN_S = 300.0
 """How near a deadline must be for that."""
 LOOK_FURTHER = 8
 """How many times as many jobs are looked at when those at the head of a line have no route."""
+THOROUGH_S = 1.0
+"""Seconds between two looks at jobs whose budget has less left than the cheapest of them may cost."""
+HELD_HEADS = 5
+"""So many jobs alike that a budget has no room for end the look at them: a cheaper one may stand behind a dear one."""
 
 
 Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
@@ -75,6 +80,8 @@ class _Assignment:
         """Whether jobs were passed over that no route takes at the moment."""
         self.plan: Plan = defaultdict(list)
         self.choices: dict[tuple[int, str, str | None], Choice] = {}
+        self.refused: dict[tuple[int, str, str | None], int] = {}
+        """Jobs that budgets have no room for, by flow and by where they may go."""
         self.at_route: dict[str, int] = defaultdict(int)
         for row in standing:
             self.at_route[row.route] += row.jobs
@@ -95,6 +102,9 @@ class Dispatcher:
         self._costs = MostCosts()
         self._told = False
         """Whether it was said that nobody here can price a job."""
+        self._held = False
+        """Whether budgets held whole flows in the last pass."""
+        self._thorough_at = 0.0
 
     def run_once(self) -> Round:
         """One pass: at most `BULK_ROWS` jobs.
@@ -106,9 +116,10 @@ class Dispatcher:
             flows = dispatching.flows_with_waiting(connection)
             standing = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
-            budgets = self._rooms(connection) if flows else None
+            budgets = self._rooms(connection) if flows and self._held else None
+        thorough = time.monotonic() >= self._thorough_at
         if budgets is not None:
-            flows = [flow for flow in flows if not budgets.exhausted(flow)]
+            flows = self._unheld(flows, budgets, thorough=thorough)
         if not flows:
             return Round(0, more=False)
         # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
@@ -129,6 +140,8 @@ class Dispatcher:
             if wanted <= 0:
                 return Round(0, more=False)
             budgets = self._rooms(connection)  # again: they are counted and taken under one lock
+            if budgets is not None:
+                flows = self._unheld(flows, budgets, thorough=thorough)
             assignment = _Assignment({flow.id: flow for flow in flows}, routes, credits, standing, wanted, budgets)
             heads = self._heads(connection, flows, credits, wanted)
             self._assign(assignment, heads)
@@ -138,6 +151,8 @@ class Dispatcher:
                 further = self._heads(connection, flows, credits, LOOK_FURTHER * wanted)
                 self._assign(assignment, [head for head in further if head.id not in seen])
             chunks = self._claim(connection, assignment.plan)
+            if thorough:
+                self._thorough_at = time.monotonic() + THOROUGH_S
             changes = [] if budgets is None else note_states(connection, budgets, self._store.now(connection))
         tell(changes)
         count = sum(len(chunk.jobs) for chunk in chunks)
@@ -198,6 +213,11 @@ class Dispatcher:
             self._settings.worker.alone_processes,
         )
 
+    def _unheld(self, flows: list[Flow], budgets: Rooms, *, thorough: bool) -> list[Flow]:
+        left = [flow for flow in flows if not budgets.exhausted(flow, thorough=thorough)]
+        self._held = len(left) < len(flows)
+        return left
+
     def _rooms(self, connection: Connection) -> Rooms | None:
         """What budgets have room for; None, at no cost, where there are none."""
         known = self._fleet.known()
@@ -236,6 +256,8 @@ class Dispatcher:
                 return
             flow = to.flows[head.flow_id]
             key = (head.flow_id, head.tried, head.doubted_by)
+            if to.refused.get(key, 0) >= HELD_HEADS:
+                continue
             if key not in to.choices:
                 to.choices[key] = self._choice(flow, head, to.routes[flow.model])
             choice = to.choices[key]
@@ -247,8 +269,8 @@ class Dispatcher:
             asked = None if to.rooms is None else to.rooms.ask(flow, head)
             route = choice.best(to.load, has_room=has_room if asked is None else asked.also(has_room))
             if route is None:
-                if asked is not None:
-                    asked.passed_over()
+                if asked is not None and asked.passed_over():
+                    to.refused[key] = to.refused.get(key, 0) + 1
                 to.blocked = to.blocked or bool(head.tried or head.doubted_by)
                 continue
             if to.rooms is not None:

@@ -25,6 +25,8 @@ from trivet_tasks.store.registry import RegisteredRoute
 from trivet_tasks.store.spending import Spent
 
 NOTHING = Decimal(0)
+PICO = Decimal("1e-12")
+"""The least there is of money."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,13 @@ class Purse:
     def room(self) -> Decimal:
         """What is neither spent nor reserved."""
         return self.left - self.reserved
+
+    @property
+    def wanting(self) -> Decimal:
+        """Room up to which no job that was seen fits."""
+        row = self.row
+        held = row.state == HOLDING and row.state_window == self.window.key and row.needs_usd is not None
+        return row.needs_usd - PICO if held and row.needs_usd is not None else NOTHING
 
     @property
     def share(self) -> float:
@@ -110,9 +119,14 @@ class Rooms:
         for purse in self.purses:
             purse.reserved = Decimal("Infinity")
 
-    def exhausted(self, flow: Flow) -> bool:
-        """Whether a budget has no room for any job of a flow, wherever it went."""
-        return any(purse.room <= 0 for purse in self._scope(flow.batch_id, flow.labels).everywhere)
+    def exhausted(self, flow: Flow, *, thorough: bool) -> bool:
+        """Whether a budget has no room for the jobs of a flow, wherever they went.
+
+        Args:
+            thorough: look also at jobs of which the cheapest, as last seen, was too dear: a cheaper one may have come.
+        """
+        purses = self._scope(flow.batch_id, flow.labels).everywhere
+        return any(purse.room <= (0 if thorough else purse.wanting) for purse in purses)
 
     def ask(self, flow: Flow, head: Head) -> "Asked":
         """A question to ask of routes about one job."""
@@ -181,11 +195,16 @@ class Asked:
         self._refused.append((purse, self._rooms.most(self._flow, route.name, self._head)))
         return False
 
-    def passed_over(self) -> None:
-        """No route took the job: note which budgets hold it for good, not only until what is reserved is settled."""
+    def passed_over(self) -> bool:
+        """No route took the job: note which budgets hold it for good, not only until what is reserved is settled.
+
+        Returns:
+            Whether it was for a budget.
+        """
         for purse, most in self._refused:
             if purse.left < most and (purse.stuck is None or most < purse.stuck):
                 purse.stuck = most
+        return bool(self._refused)
 
 
 def read(connection: Connection, now: float, routes: Mapping[str, RegisteredRoute], costs: MostCosts) -> Rooms | None:
@@ -205,19 +224,17 @@ def rooms_of(
     windows: Sequence[tuple[BudgetRow, Window]], counted: Sums, routes: Mapping[str, RegisteredRoute], costs: MostCosts
 ) -> Rooms:
     """The rooms, as counted."""
-
-    def most(route: str, model: str, input_tokens: int, max_tokens: int) -> Decimal | None:
-        known = routes.get(route)
-        return None if known is None else costs.of(known.settings, model, input_tokens, max_tokens)
-
+    costs.at(routes)
     rooms = Rooms(
         [Purse(row, span, row.limit(span), spent) for (row, span), spent in zip(windows, counted.spent, strict=True)],
-        most,
+        costs.of,
     )
     for jobs in counted.calling:
         rooms.reserve(jobs, jobs.most_usd)
     for jobs in counted.queued:
-        rooms.reserve(jobs, (most(jobs.route, jobs.model, jobs.input_estimate, jobs.max_tokens) or NOTHING) * jobs.jobs)
+        rooms.reserve(
+            jobs, (costs.of(jobs.route, jobs.model, jobs.input_estimate, jobs.max_tokens) or NOTHING) * jobs.jobs
+        )
     return rooms
 
 

@@ -20,7 +20,6 @@ from trivet_tasks.budgets import BudgetSettings
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import budgets
 from trivet_tasks.store.budgets import LabelNames
@@ -29,7 +28,8 @@ from trivet_tasks.store.enqueue import DirectDispatch
 from trivet_tasks.store.taking import Taken
 
 COSTS = MostCosts()
-MOST = COSTS.of(RouteSettings.model_validate({"provider": "bedrock"}), MODEL, len("document 0"), 100)
+COSTS.at(StillFleet().known().routes)
+MOST = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
 assert MOST is not None
 DAY_S = 86_400
 
@@ -215,6 +215,19 @@ def test_a_small_job_passes_one_that_is_too_dear(budgeted: Budgeted) -> None:
     assert budgeted.dispatched() == 2
     budgeted.watch()
     assert budgeted.purse().row.state == "holding", "it holds the dear one"
+
+
+def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=2))
+    budgeted.add(*[spec("x" * 100_000)] * 20)
+    assert budgeted.dispatched() == 0
+    budgeted.watch()
+    assert budgeted.purse().row.needs_usd is not None
+    budgeted.add(*alike(2))
+    budgeted.world.sql("UPDATE jobs SET rank = 0 WHERE input_estimate < 100")
+    assert budgeted.dispatched() == 0, "nobody looks at held jobs in every pass"
+    budgeted.dispatcher._thorough_at = 0.0
+    assert budgeted.dispatched() == 2
 
 
 def test_the_next_day_has_a_budget_of_its_own(budgeted: Budgeted) -> None:
