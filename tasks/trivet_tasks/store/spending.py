@@ -80,10 +80,13 @@ class Call(NamedTuple):
 
 NOTHING = Spent()
 _CALLS = """
-    SELECT a.id, a.route, a.started_at, a.outcome, a.cost_usd, a.estimated, f.batch_id, f.labels
+    SELECT a.id, a.started_at, a.route, f.batch_id, f.labels, a.outcome, a.estimated,
+           CASE WHEN a.outcome IS NULL THEN NULL ELSE a.cost_usd END AS cost_usd
       FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
      WHERE a.id IN :ids ORDER BY a.id
 """
+_READ = text(_CALLS).bindparams(bindparam("ids", expanding=True)).columns(cost_usd=Usd())
+_HOLD = text(_CALLS + " FOR UPDATE OF a").bindparams(bindparam("ids", expanding=True)).columns(cost_usd=Usd())
 _BOOK = text(
     """
     INSERT INTO spend (day, route, account, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
@@ -109,14 +112,13 @@ _FORGET = text("DELETE FROM spend WHERE day < :day")
 def calls(store: Store, connection: Connection, ids: Sequence[str]) -> dict[str, Call]:
     """Calls as they are counted now, held until the transaction ends. Ids that are not there are left out."""
     found: dict[str, Call] = {}
-    hold = "" if store.sqlite else " FOR UPDATE OF a"
-    statement = text(_CALLS + hold).bindparams(bindparam("ids", expanding=True)).columns(cost_usd=Usd())
+    statement = _READ if store.sqlite else _HOLD
     for first in range(0, len(ids), BULK_ROWS):
-        for row in connection.execute(statement, {"ids": list(ids[first : first + BULK_ROWS])}):
-            spent = NOTHING if row.outcome is None else spent_by(row.cost_usd, estimated=row.estimated)
-            found[row.id] = Call(
-                Place(int(row.started_at // DAY_S), row.route, row.batch_id, row.labels), spent, bool(row.estimated)
-            )
+        rows = connection.execute(statement, {"ids": list(ids[first : first + BULK_ROWS])})
+        for attempt_id, started_at, route, batch_id, labels, outcome, estimated, cost_usd in rows:
+            spent = NOTHING if outcome is None else spent_by(cost_usd, estimated=estimated)
+            place = Place(int(started_at // DAY_S), route, batch_id, labels)
+            found[attempt_id] = Call(place, spent, bool(estimated))
     return found
 
 
@@ -138,7 +140,9 @@ def book(connection: Connection, before: Mapping[str, Call], after: Iterable[tup
     for attempt_id, spent in after:
         call = before.get(attempt_id)
         if call is not None and spent != call.spent:
-            more[call.place] = more.get(call.place, NOTHING).plus(spent.minus(call.spent))
+            change = spent if call.spent is NOTHING else spent.minus(call.spent)
+            so_far = more.get(call.place)
+            more[call.place] = change if so_far is None else so_far.plus(change)
     part = os.getpid() % PARTS
     rows: list[dict[str, Any]] = [
         {**place._asdict(), "account": _account(place.batch_id, place.labels), "part": part, **spent._asdict()}
