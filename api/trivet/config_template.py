@@ -133,5 +133,12 @@ PROCESSES = """\
 [worker]
 # slots = 256                           # calls in flight in one process
 # shutdown_grace_s = 5                  # how long running calls may go on after a stop, in seconds
+
+# Budgets: jobs wait, and nothing fails, while one is used up. `trivet budgets` shows them. One is a table [[budgets]]:
+#   name = "search-daily"
+#   usd = 50
+#   per = "day"                         # day, month (UTC), or total for a batch
+#   tag = "team=search"                 # or batch, tenant or route; without one of them it counts all
+#   warn_at = 0.8
 """
-"""Health, leases and workers, at their defaults."""
+"""Health, leases and workers, at their defaults; how budgets are written."""

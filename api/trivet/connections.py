@@ -15,6 +15,7 @@ from trivet.waiting import Notices
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
+from trivet_tasks.store.budgets import LabelNames
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 
@@ -51,6 +52,11 @@ class Connections:
                 ensure(store)
                 self._store = store
             return self._store
+
+    @cached_property
+    def label_names(self) -> LabelNames:
+        """What budgets ask for of jobs."""
+        return LabelNames(self.store)
 
     @cached_property
     def redis(self) -> redis.Redis:
@@ -124,7 +130,7 @@ class Connections:
         """In the child: nothing of the parent's is used or closed."""
         self._lock = threading.Lock()
         self.notices.forget_after_fork()
-        for name in ("redis", "fleet", "celery", "dispatcher", "prober"):
+        for name in ("label_names", "redis", "fleet", "celery", "dispatcher", "prober"):
             self.__dict__.pop(name, None)
 
 

@@ -30,7 +30,7 @@ class Simulation:
     """Options of `trivet simulate`, without ports."""
     route_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By route of `trivet.simulated.ROUTES`: settings to add, e.g. limits."""
-    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Further tables of the configuration, e.g. `{"health": {"probe_interval_s": 2}}`."""
 
 
@@ -51,7 +51,7 @@ def write_simulated_config(simulation: Simulation, settings: Settings, data_dir:
 
     The URLs of `settings` are written out, so that it means the same store and broker from every folder.
     """
-    sections: dict[str, Mapping[str, Any]] = {
+    sections: dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = {
         "store": {"url": settings.store_url},
         "broker": {"url": settings.broker_url},
         "redis": {"url": settings.redis_url},
@@ -90,9 +90,15 @@ def _ports_before(path: Path) -> dict[str, int]:
         return {}  # none yet, or not ours: any port will do
 
 
-def _tuned(settings: Settings) -> dict[str, Mapping[str, Any]]:
+def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]:
     """What was set of the sections that are neither routes nor URLs, as tables of TOML."""
-    given = settings.model_dump(mode="json", exclude={"store", "broker", "redis", "routes"}, exclude_unset=True)
+    given = settings.model_dump(
+        mode="json", exclude={"store", "broker", "redis", "routes", "budgets"}, exclude_unset=True
+    )
     classes = {f"classes.{name}": values for name, values in given.pop("classes", {}).items()}
     # None cannot be written in TOML; where it may stand, it is the default
-    return {table: {k: v for k, v in values.items() if v is not None} for table, values in {**given, **classes}.items()}
+    tables = {
+        table: {k: v for k, v in values.items() if v is not None} for table, values in {**given, **classes}.items()
+    }
+    budgets = [budget.definition() for budget in settings.budgets]
+    return {**tables, **({"budgets": budgets} if budgets else {})}

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 import redis
 
+from trivet.budget_status import statuses
 from trivet.holdup import Holdup, holdups
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.fleet import Fleet, Known, name_on_wire
+from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.permits import GateView, Quota
 from trivet_tasks.route_settings import WHOLE_ROUTE
-from trivet_tasks.store import backlog, health
+from trivet_tasks.store import backlog, health, spending
 from trivet_tasks.store.backlog import RouteBacklog
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.health import Event, HealthRow, LimitRow
+from trivet_tasks.store.spending import Spent
 from trivet_tasks.troubles import Announced, announced
 
 if TYPE_CHECKING:
@@ -51,6 +54,8 @@ def gather(connections: "Connections") -> Picture:
         standing = tuple(backlog.by_route(connection))
         waiting = tuple(backlog.by_class(connection))
         lines = backlog.lines_waiting(connection)
+        budgets = statuses(store, connection, MostCosts()) if known.budgets else ()
+        spent = spending.by_route(connection, store.now(connection))
         now = store.now(connection)
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
@@ -72,14 +77,14 @@ def gather(connections: "Connections") -> Picture:
     if full := _full_disk(store):
         trouble = f"{full} {trouble}" if trouble else full
     routes = [
-        _route(known, name, [_model(known, name, model, gates.get((name, model)), noted) for model in served[name]], standing, noted)
+        _route(known, name, [_model(known, name, model, gates.get((name, model)), noted) for model in served[name]], standing, noted, spent)
         for name in known.routes
     ]  # fmt: skip
     for name, settings in connections.settings.routes.items():
         if name not in known.routes:
             nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
-    return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble, tuple(said))
+    return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble, tuple(said), budgets)
 
 
 def _full_disk(store: Store) -> str | None:
@@ -115,7 +120,12 @@ def _view(fleet: Fleet, known: Known, served: Mapping[str, Sequence[str]]) -> di
 
 
 def _route(
-    known: Known, name: str, models: Sequence[ModelStatus], standing: Sequence[RouteBacklog], noted: _Noted
+    known: Known,
+    name: str,
+    models: Sequence[ModelStatus],
+    standing: Sequence[RouteBacklog],
+    noted: _Noted,
+    spent: Mapping[str, Spent],
 ) -> RouteStatus:
     route = known.routes[name]
     able = [lease for lease in known.leases if name in lease.routes and not lease.trouble]
@@ -134,6 +144,7 @@ def _route(
         drained_at=drain.at if drain else None,
         drained_why=drain.text if drain else "",
         window=known.windows.get(name),
+        spent=spent.get(name, Spent()),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trivet.budget_status import BudgetStatus
 from trivet.holdup import Holdup
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.permits import Pace, Quota
@@ -11,6 +12,7 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.spending import NOTHING, Spent
 from trivet_tasks.troubles import Announced
 
 UNKNOWN = "unknown"
@@ -84,6 +86,8 @@ class RouteStatus:
     drained_why: str = ""
     window: RouteWindow | None = None
     """The one that holds now, if any; `settings` have its weight and priority."""
+    spent: Spent = NOTHING
+    """What its calls of today (UTC) cost so far, USD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class Picture:
     """Why the states are not known, if they are not."""
     announced: tuple[Announced, ...] = ()
     """What processes in trouble say of themselves in the shared state."""
+    budgets: tuple[BudgetStatus, ...] = ()
 
     @property
     def idle(self) -> tuple[Announced, ...]:

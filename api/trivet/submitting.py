@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import redis
 
+from trivet_tasks.budgets import labels_of
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
@@ -48,7 +49,11 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
     reasons = None
     if direct is None:
         reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    labels = connections.label_names.now()
     with connections.store.write() as connection:
+        if direct is not None:
+            held = connections.dispatcher.held_by_budget(connection, spec, labels_of(spec, labels), direct)
+            direct, reasons = (direct, None) if held is None else (None, held)
         (accepted,) = insert(
             connections.store,
             connection,
@@ -56,6 +61,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
             classes=connections.settings.classes,
             direct=direct,
             waits_because=reasons,
+            labels=labels,
         )
     if direct is not None and accepted.take_up:
         try:
@@ -68,8 +74,9 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
 
 
 def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
+    labels = connections.label_names.now()
     with connections.store.write() as connection:
-        (accepted,) = insert(connections.store, connection, [spec], classes=connections.settings.classes)
+        (accepted,) = insert(connections.store, connection, [spec], classes=connections.settings.classes, labels=labels)
     return accepted
 
 
@@ -160,9 +167,17 @@ class _Writer:
 
 def _take_in(connections: "Connections", loading: Loading, group: Sequence[JobSpec]) -> Loading:
     """One transaction: the jobs, and how far the batch has read."""
-    store, batch = connections.store, BatchRef(loading.id, loading.name)
+    store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.label_names.now()
     with store.write() as connection:
-        insert(store, connection, group, classes=connections.settings.classes, batch=batch, first=loading.taken)
+        insert(
+            store,
+            connection,
+            group,
+            classes=connections.settings.classes,
+            batch=batch,
+            first=loading.taken,
+            labels=labels,
+        )
         return batches.advance(connection, loading, [spec.fingerprint for spec in group])
 
 

@@ -13,7 +13,7 @@ temporary folder; only the providers are simulated. Needs `trivet[worker,embedde
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def running_trivet(
     workers: int = 1,
     simulator: tuple[str, ...] = ("--latency-median", "0.05", "--latency-p95", "0.15", "--seed", "1"),
     route_settings: Mapping[str, Mapping[str, Any]] | None = None,
-    sections: Mapping[str, Mapping[str, Any]] = QUICK,
+    sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = QUICK,
 ) -> Iterator[RunningTrivet]:
     """Start a Trivet over the simulator and stop it at the end.
 

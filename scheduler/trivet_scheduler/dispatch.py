@@ -4,6 +4,7 @@ Any number of schedulers may dispatch at once: counting credit and claiming jobs
 """
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,13 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
+from trivet_scheduler import rooms
+from trivet_scheduler.budget_watch import note_states, tell
 from trivet_scheduler.call_costs import TYPICAL, Mix
 from trivet_scheduler.credit import Credits
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.most_costs import MostCosts
+from trivet_scheduler.rooms import Rooms
 from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
 from trivet_scheduler.verdicts import longest_backoff_s
 from trivet_tasks.jobs import JobSpec
@@ -34,8 +39,14 @@ URGENT_WITHIN_S = 300.0
 """How near a deadline must be for that."""
 LOOK_FURTHER = 8
 """How many times as many jobs are looked at when those at the head of a line have no route."""
+THOROUGH_S = 1.0
+"""Seconds between two looks at jobs whose budget has less left than the cheapest of them may cost."""
+HELD_HEADS = 5
+"""So many jobs alike that a budget has no room for end the look at them: a cheaper one may stand behind a dear one."""
 
 
+_Kind: TypeAlias = tuple[int, str, str | None, int, int]
+"""Jobs that may go to the same routes: flow, where they have been, and where cost decides the size of the call to a factor of two."""
 Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
 """Jobs by (route, class, model, whether they run alone)."""
 
@@ -59,19 +70,23 @@ class _Assignment:
         credits: Credits,
         standing: Sequence[AtRoute],
         wanted: int,
+        rooms: Rooms | None,
     ) -> None:
         self.flows = flows
         self.routes = routes
         self.credits = credits
+        self.rooms = rooms
+        """What budgets have room for; None: there are none."""
         self.wanted = wanted
         """Jobs that may be given out still."""
         self.blocked = False
         """Whether jobs were passed over that no route takes at the moment."""
         self.plan: Plan = defaultdict(list)
-        self.choices: dict[tuple[int, str, str | None, int, int], Choice] = {}
-        """By flow, where a job has been, and where cost decides the size of its call to within a factor of two."""
+        self.choices: dict[_Kind, Choice] = {}
         self.warmers: dict[int, str] = {}
         """By flow the job that is to warm the provider's cache for the others."""
+        self.refused: dict[_Kind, int] = {}
+        """Jobs that budgets have no room for."""
         self.at_route: dict[str, int] = defaultdict(int)
         for row in standing:
             self.at_route[row.route] += row.jobs
@@ -89,6 +104,12 @@ class Dispatcher:
         self._fleet = fleet
         self._app = app
         self._settings = settings
+        self._costs = MostCosts()
+        self._told = False
+        """Whether it was said that nobody here can price a job."""
+        self._held = False
+        """Whether budgets held whole flows in the last pass."""
+        self._thorough_at = 0.0
 
     def run_once(self) -> Round:
         """One pass: at most `BULK_ROWS` jobs.
@@ -100,6 +121,10 @@ class Dispatcher:
             flows = dispatching.flows_with_waiting(connection, self._fleet.now())
             standing = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
+            budgets = self._rooms(connection) if flows and self._held else None
+        thorough = time.monotonic() >= self._thorough_at
+        if budgets is not None:
+            flows = self._unheld(flows, budgets, thorough=thorough)
         if not flows:
             return Round(0, more=False)
         if any(self._by_cost(flow) for flow in flows):
@@ -121,7 +146,10 @@ class Dispatcher:
             wanted = min(BULK_ROWS, credits.total)
             if wanted <= 0:
                 return Round(0, more=False)
-            assignment = _Assignment({flow.id: flow for flow in flows}, routes, credits, standing, wanted)
+            budgets = self._rooms(connection)  # again: they are counted and taken under one lock
+            if budgets is not None:
+                flows = self._unheld(flows, budgets, thorough=thorough)
+            assignment = _Assignment({flow.id: flow for flow in flows}, routes, credits, standing, wanted, budgets)
             heads = self._heads(connection, flows, credits, wanted)
             self._assign(assignment, heads)
             if assignment.blocked and assignment.wanted:
@@ -132,6 +160,10 @@ class Dispatcher:
             if assignment.warmers:
                 self._elect(connection, assignment)
             chunks = self._claim(connection, assignment.plan)
+            if thorough:
+                self._thorough_at = time.monotonic() + THOROUGH_S
+            changes = [] if budgets is None else note_states(connection, budgets, self._store.now(connection))
+        tell(changes)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
             publish(self._app, chunks)
@@ -143,6 +175,27 @@ class Dispatcher:
         if best is None:
             return None
         return DirectDispatch(best.name, self._fleet.now() + self._settings.taken_within_s(Latency.REALTIME))
+
+    def held_by_budget(self, connection: Connection, spec: JobSpec, labels: str, direct: DirectDispatch) -> str | None:
+        """Why a realtime job may not go this instant, if a budget has no room for it; the room is held until the commit.
+
+        Args:
+            labels: of the job, as its flow has them.
+        """
+        known = self._fleet.known()
+        if not known.budgets:
+            return None
+        dispatching.lock(self._store, connection)
+        budgets = self._rooms(connection)
+        if budgets is None:
+            return None
+        if not self._costs.known:
+            waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
+            return waits if budgets.counting(None, labels) else None
+        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels)
+        head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
+        purse = budgets.holding(flow, direct.route, head)
+        return None if purse is None else purse.used_up()
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
@@ -170,6 +223,24 @@ class Dispatcher:
             self._settings.dispatch.credit_factor,
             self._settings.worker.alone_processes,
         )
+
+    def _unheld(self, flows: list[Flow], budgets: Rooms, *, thorough: bool) -> list[Flow]:
+        left = [flow for flow in flows if not budgets.exhausted(flow, thorough=thorough)]
+        self._held = len(left) < len(flows)
+        return left
+
+    def _rooms(self, connection: Connection) -> Rooms | None:
+        """What budgets have room for; None, at no cost, where there are none."""
+        known = self._fleet.known()
+        if not known.budgets:
+            return None
+        found = rooms.read(connection, self._store.now(connection), known.routes, self._costs)
+        if found is not None and not self._costs.known:
+            if not self._told:
+                log.error("no price list is installed (trivet[worker] has it): jobs that budgets count are left alone")
+            self._told = True
+            found.close()
+        return found
 
     def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
         """The jobs next in line over all flows that some route has room for, the urgent ones first."""
@@ -200,6 +271,8 @@ class Dispatcher:
                 continue
             size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if flow.id in by_cost else (0, 0)
             key = (head.flow_id, head.tried, head.doubted_by, *size)
+            if to.refused.get(key, 0) >= HELD_HEADS:
+                continue
             if key not in to.choices:
                 to.choices[key] = self._choice(flow, head, to.routes[flow.model])
             choice = to.choices[key]
@@ -207,10 +280,16 @@ class Dispatcher:
                 to.blocked = True
                 continue
             lane, model = flow.latency.lane, flow.model
-            route = choice.best(to.load, has_room=to.credits.room_for(lane, model, alone=flow.alone))
+            has_room = to.credits.room_for(lane, model, alone=flow.alone)
+            asked = None if to.rooms is None else to.rooms.ask(flow, head)
+            route = choice.best(to.load, has_room=has_room if asked is None else asked.also(has_room))
             if route is None:
+                if asked is not None and asked.passed_over():
+                    to.refused[key] = to.refused.get(key, 0) + 1
                 to.blocked = to.blocked or bool(head.tried or head.doubted_by)
                 continue
+            if to.rooms is not None:
+                to.rooms.take(flow, route.name, head)
             to.credits.take(route.name, lane, model, head, alone=flow.alone)
             to.at_route[route.name] += 1
             if flow.cold:

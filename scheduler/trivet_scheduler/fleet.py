@@ -18,6 +18,7 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow, window_at
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
+from trivet_tasks.store import budgets
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import Lease, living
 from trivet_tasks.store.registry import RegisteredRoute, registered
@@ -36,6 +37,8 @@ class Known:
     read_at: float
     windows: Mapping[str, RouteWindow] = field(default_factory=dict)
     """Those that hold now, by route."""
+    budgets: bool = False
+    """Whether there is any budget."""
 
     def lanes(self, route: str) -> frozenset[str]:
         """The lanes in which a living worker serves the route and takes work."""
@@ -65,13 +68,13 @@ class Fleet:
             if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
                 with self._store.read() as connection:
                     routes, leases = registered(connection), tuple(living(self._store, connection))
-                    now = self._store.now(connection)
+                    budgeted, now = budgets.exist(connection), self._store.now(connection)
                 windows = {
                     name: window for name, route in routes.items() if (window := window_at(route.settings.windows, now))
                 }
                 for name, window in windows.items():
                     routes[name] = routes[name]._replace(settings=routes[name].settings.within(window))
-                self._known = Known(routes, leases, time.monotonic(), windows)
+                self._known = Known(routes, leases, time.monotonic(), windows, budgeted)
             return self._known
 
     def now(self) -> float:

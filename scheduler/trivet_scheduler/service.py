@@ -12,18 +12,20 @@ from dataclasses import dataclass
 import orjson
 import redis
 
+from trivet_scheduler.budget_watch import BudgetWatch
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.housekeeping import Housekeeping
+from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.probing import Prober
 from trivet_scheduler.restoring import Restorer
 from trivet_scheduler.watch import Watch
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
-from trivet_tasks.store import registry
+from trivet_tasks.store import budgets, registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
@@ -63,6 +65,7 @@ class Scheduler:
         self._restorer = Restorer(self._store, self._redis, self._fleet, settings)
         self._prober = Prober(self._store, self._fleet, self._app, settings)
         self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished, settings.leases)
+        self._budgets = BudgetWatch(self._store, self._fleet)
         self._due = _Due()
         self._troubles = Troubles(log, "no jobs are dispatched")
         self._watch = Watch(
@@ -81,9 +84,17 @@ class Scheduler:
         Raises:
             SchemaMismatch, ConfigError, StoreUnavailable: at the start only. Later troubles are logged and waited out.
         """
+        if self._settings.budgets and not MostCosts().known:
+            raise ConfigError(
+                f"{self._settings.source}: [[budgets]] need the price list, which is not installed.",
+                hint="pip install 'trivet[worker]' has it.",
+            )
         ensure(self._store)
         with self._store.write() as connection:
             registry.register(self._store, connection, self._settings.routes)
+            changed = budgets.register(self._store, connection, self._settings.budgets)
+        for said in changed:
+            log.warning("budget %s", said)
         listener = threading.Thread(target=self._listen, name="trivet-wake", daemon=True)
         listener.start()
         self._watch.start()
@@ -108,6 +119,7 @@ class Scheduler:
             self._housekeeping.run()  # first: it needs SQL alone
             self._restorer.run()
             self._prober.run()
+            self._budgets.run()
             if time.monotonic() >= self._due.reconcile:
                 self._due.reconcile = time.monotonic() + RECONCILE_S
                 self._restorer.reconcile()

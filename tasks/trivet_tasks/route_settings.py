@@ -42,13 +42,13 @@ class LimitGroup(BaseModel):
         return f"{whole[: NAME_CHARS - 9]}~{blake2b(whole.encode(), digest_size=4).hexdigest()}"
 
 
-def _digits(amount: Decimal) -> str:
+def digits(amount: Decimal) -> str:
     """The shortest text of an amount, the same however it was written: definitions are compared."""
     return f"{amount.normalize():f}"
 
 
 UsdAmount: TypeAlias = Annotated[
-    Decimal, Field(ge=0, max_digits=15), PlainSerializer(_digits, return_type=str, when_used="json")
+    Decimal, Field(ge=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")
 ]
 """USD, exact: TOML's floats hold 15 digits; a text such as "0.00002" is taken, too."""
 

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trivet_tasks.broker_address import celery_url, redis_url
+from trivet_tasks.budgets import BudgetSettings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
@@ -147,6 +148,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     dispatch: DispatchSettings = DispatchSettings()
     cache: CacheSettings = CacheSettings()
+    budgets: tuple[BudgetSettings, ...] = ()
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="the built-in defaults")
@@ -251,6 +253,7 @@ def load_settings(named: Path | None = None) -> Settings:
     settings._base = base
     settings._source = str(path) if path else "the built-in defaults"
     _check_urls(settings)
+    _check_budgets(settings)
     return settings
 
 
@@ -313,6 +316,19 @@ def _check_urls(settings: Settings) -> None:
         )
 
 
+def _check_budgets(settings: Settings) -> None:
+    names = [budget.name for budget in settings.budgets]
+    for number, budget in enumerate(settings.budgets):
+        place = f"{settings.source}: [budgets.{number}]"
+        if budget.name in names[:number]:
+            raise ConfigError(f"{place} name: another budget is called {budget.name!r}, too.")
+        if budget.route and settings.routes and budget.route not in settings.routes:
+            near = difflib.get_close_matches(budget.route, settings.routes, n=1)
+            raise ConfigError(
+                f"{place} route: no route is called {budget.route!r}." + (f" Did you mean {near[0]}?" if near else "")
+            )
+
+
 def _describe(error: ErrorDetails, path: str) -> str:
     """One problem in one line: where, what, and the near match of an unknown key."""
     loc = [str(part) for part in error["loc"]]
@@ -328,7 +344,9 @@ def _describe(error: ErrorDetails, path: str) -> str:
 
 def _keys_at(loc: list[str]) -> list[str]:
     """The keys that may stand in the table at `loc`."""
-    tables: dict[str, type[BaseModel]] = {"routes": RouteSettings, "classes": ClassSettings}
+    tables: dict[str, type[BaseModel]] = {
+        "routes": RouteSettings, "classes": ClassSettings, "budgets": BudgetSettings,
+    }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)
     if loc[0] == "routes" and "limits" in loc[2:]:

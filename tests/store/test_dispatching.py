@@ -188,8 +188,8 @@ def test_flows_say_what_their_jobs_need(world: World) -> None:
     world.add(one, spec("plain"))
     with world.store.read() as connection:
         flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection, 0.0)}
-    assert flows[Latency.ASYNC][2:7] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",), False)
-    assert flows[Latency.BATCH][2:7] == (MODEL, (), (), (), False)
+    assert flows[Latency.ASYNC][2:9] == (MODEL, ("eu",), ("hipaa", "soc2"), ("files",), False, None, "{}")
+    assert flows[Latency.BATCH][2:9] == (MODEL, (), (), (), False, None, "{}")
 
 
 def _retire(world: World, flow_id: int) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from sqlalchemy import Row, event, text
+from tests.store.counted import check_spend
 from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
 
 from trivet_tasks.errors import InvalidRequest
@@ -353,6 +354,7 @@ class Life(RuleBasedStateMachine):
             row.job_id: row.n for row in self.world.sql("SELECT job_id, count(*) AS n FROM retries GROUP BY job_id")
         }
         assert ends_before == self.retried, "every retry is on record"
+        check_spend(self.world)
 
     def _numbers_are_right(self, batch: Row[Any], mine: list[Row[Any]]) -> None:
         """Each is given once, in order; they are gapless but for the jobs that were made to run again."""

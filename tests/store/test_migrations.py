@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 from tests.postgres import PostgresServer
+from tests.store.counted import check_spend
 from tests.store.world import DEADLINE_S, MODEL, OTHER_ROUTE, ROUTE, InThread, World, spec
 
 from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
@@ -113,6 +115,20 @@ def test_pauses_of_the_first_version_are_no_health_any_more(old: World) -> None:
         assert health.closed(connection, 0) == []
         health.note(connection, ROUTE, "claude-haiku-*", "limited", "429", 2000, 60)
         assert [row.models for row in health.closed(connection, 2001)] == ["claude-haiku-*"]
+
+
+def test_what_was_spent_this_month_is_counted(old: World) -> None:
+    """Calls in flight are counted when they end."""
+    amount = 250_000_000_000 if old.store.sqlite else "0.25"
+    now = time.time()
+    old.sql("UPDATE attempts SET started_at = :now, cost_usd = :cost", now=now, cost=amount)
+    schema_version.upgrade(old.store)
+    ((_, route, batch_id, labels), sums), *others = check_spend(old).items()
+    assert ((route, batch_id, labels), others) == ((ROUTE, 1, "{}"), [])
+    assert sums == (Decimal("0.25"), 0, 1, 0)
+    assert old.rescue() == {LEASE: 1}
+    ((_, sums),) = check_spend(old).items()
+    assert sums == (Decimal("0.25"), Decimal("0.25"), 2, 0)
 
 
 def test_work_goes_on_after_the_upgrade(old: World) -> None:

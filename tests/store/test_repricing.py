@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from sqlalchemy import text
+from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 from tests.system.command_line import Said
 
@@ -86,6 +87,7 @@ def check_sums(world: World, *, results: bool = True) -> Decimal:
             of[job_id] = None if cost is None or so_far is None else so_far + cost
             if batch_id is not None:
                 by_batch[batch_id] = by_batch.get(batch_id, Decimal(0)) + (cost or 0)
+    check_spend(world)
     names = {row.id: row.name for row in world.sql("SELECT id, name FROM batches")}
     assert {batch: world.progress(names[batch]).cost_usd for batch in by_batch} == by_batch
     if results:

@@ -482,3 +482,39 @@ def test_settings_do_not_change(folder: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.store = settings.store
     assert isinstance(settings, Settings)
+
+
+# budgets
+
+BUDGET = "[[budgets]]\nname = 'b'\nusd = 50\nper = 'day'\n"
+
+
+def test_budgets_are_read_exactly(folder: Path) -> None:
+    write(folder, BUDGET + "tag = 'team=search'\n[[budgets]]\nname = 'all'\nusd = 0.1\nper = 'month'\nwarn_at = 1")
+    one, other = load_settings().budgets
+    assert (one.usd, one.scope, one.label, one.warn_at) == (Decimal(50), "tag team=search", ("tag:team", "search"), 0.8)
+    assert (other.usd, other.scope, other.label, other.warn_at) == (Decimal("0.1"), "all", None, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (BUDGET + "tga = 'a=b'", "[budgets.0] tga: unknown key. Did you mean tag?"),
+        (BUDGET + "tag = 'team'", "[budgets] 0: b: tag must be NAME=VALUE, as in team=search."),
+        (BUDGET + "tag = 'a=b'\nbatch = 'x'", "[budgets] 0: b: tag and batch do not go together"),
+        (BUDGET.replace("day", "total"), '[budgets] 0: b: per = "total" is for a batch'),
+        (BUDGET.replace("day", "week"), "[budgets.0] per: input should be 'day', 'month' or 'total'."),
+        (BUDGET.replace("50", "0"), "[budgets.0] usd: input should be greater than 0."),
+        (BUDGET.replace("'b'", "'a b'"), "[budgets.0] name: "),
+        (BUDGET + "warn_at = 80", "[budgets.0] warn_at: input should be less than or equal to 1."),
+        (BUDGET + BUDGET, "[budgets.1] name: another budget is called 'b', too."),
+        (
+            f"{BUDGET}route = 'bedrok'\n[routes.bedrock]\nprovider = 'bedrock'",
+            "[budgets.0] route: no route is called 'bedrok'. Did you mean bedrock?",
+        ),
+        ("[[budgets]]\nname = 'b'", "[budgets.0] usd: field required."),
+    ],
+)
+def test_a_mistake_in_a_budget_names_file_and_key(folder: Path, words: str, says: str) -> None:
+    path = write(folder, words)
+    assert any(line.startswith(f"{path}: {says}") for line in refused().splitlines()), refused()

@@ -43,6 +43,7 @@ for _module in (
     "routes",
     "costs",
     "cache",
+    "budgets",
     "plan",
     "config",
     "db",

@@ -235,6 +235,7 @@ def _speed(client: "Client", name: str) -> float | None:
 
 def _held_up(client: "Client", name: str) -> tuple[list[str], list[str]]:
     """Why nothing of a batch runs, in sentences, and why each route takes none of it."""
+    from trivet.budget_status import holding_batch
     from trivet.cli.holdups import held_up
     from trivet_tasks.store import backlog
 
@@ -244,6 +245,8 @@ def _held_up(client: "Client", name: str) -> tuple[list[str], list[str]]:
         return notes, reasons
     store = client._connections.store
     with store.read() as connection:
+        if budget := holding_batch(store, connection, name):
+            return [budget], []
         due, now = backlog.pause_of(connection, name), store.now(connection)
     if due is None:
         return [], []

@@ -165,6 +165,7 @@ def _effective(settings: Settings) -> dict[str, Any]:
         "redis": {"url": masked(settings.redis_url)},
         **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
         "routes": {name: _route(route) for name, route in settings.routes.items()},
+        **({"budgets": [budget.definition() for budget in settings.budgets]} if settings.budgets else {}),
     }
 
 
@@ -189,6 +190,9 @@ def _window_now(route: RouteSettings) -> str | None:
 def _tables(effective: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The tables of TOML by their names; a setting without a value is left out."""
     for section, values in effective.items():
+        if isinstance(values, list):
+            yield from ((f"[{section}]", entry) for entry in values)
+            continue
         nested = values if section in ("classes", "routes") else {"": values}
         for name, table in nested.items():
             yield f"{section}.{name}".rstrip("."), {key: value for key, value in table.items() if value is not None}

@@ -234,12 +234,17 @@ def _deaths(job: "JobRow") -> str | None:
 
 def _held_up(client: "Client", job: "JobRow") -> list[str]:
     """Why no route takes a waiting job now."""
+    from trivet.budget_status import holding_job
     from trivet.cli.holdups import held_up
     from trivet_tasks.store import backlog
 
     if job.state != "waiting" or job.probe:
         return []
-    return held_up(client, lambda connection: backlog.line_of_job(connection, job.id))[0]
+    notes = held_up(client, lambda connection: backlog.line_of_job(connection, job.id))[0]
+    store = client._connections.store
+    with store.read() as connection:
+        budget = holding_job(store, connection, job.id)
+    return [*notes, budget] if budget else notes
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:

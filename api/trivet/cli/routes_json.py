@@ -17,6 +17,7 @@ def as_object(picture: Picture) -> dict[str, Any]:
         "idle": [one._asdict() for one in picture.idle],
         "now": picture.now,
         "trouble": picture.trouble,
+        "budgets": list(picture.budgets),
     }
 
 
@@ -35,6 +36,7 @@ def _route(picture: Picture, route: RouteStatus) -> dict[str, Any]:
         "priority": route.settings.priority,
         "weight": route.settings.weight,
         "window": route.window.model_dump(mode="json") if route.window else None,
+        "spent_today": route.spent._asdict(),
         "slots": dict(route.slots),
         "workers": dict(route.workers),
         "models": [_model(route, model) for model in route.models],

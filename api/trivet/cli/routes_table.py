@@ -43,6 +43,7 @@ _COLUMNS = (
     Column("IN NOW", right=True, spare=5),
     Column("OUT NOW", right=True, spare=5),
     Column("WORKERS", spare=9),
+    Column("SPENT TODAY", right=True, spare=10),
     Column("LIMITS A MINUTE", spare=7),
     Column("WINDOW", spare=4),
 )
@@ -97,6 +98,7 @@ def _of_the_route(route: RouteStatus) -> Row:
     return {
         "QUEUED": f"{route.queued:,}",
         "RUNNING": f"{route.running:,}",
+        "SPENT TODAY": context.usd(route.spent.usd) if route.spent.calls else "",
         "WORKERS": ", ".join(f"{count} {lane}" for lane, count in sorted(route.workers.items())),
         "WINDOW": str(route.window or ""),
     }

@@ -35,6 +35,10 @@ def summary(picture: Picture, room: int | None) -> list[Text]:
     lines = said_lines(_waiting(picture), room=room)
     for holdup in picture.holdups:
         lines += said_lines(holdup.sentence(named=True), "bold yellow", hang=2, room=room)
+    for budget in picture.budgets:
+        if budget.state == "holding" and budget.jobs_held:
+            said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
+            lines += said_lines(said, "bold yellow", hang=2, room=room)
     return lines
 
 

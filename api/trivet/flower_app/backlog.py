@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from trivet.budget_status import BudgetStatus, statuses
+from trivet_scheduler.most_costs import MostCosts
 from trivet_tasks.errors import StoreError
 from trivet_tasks.latency import Latency
 from trivet_tasks.store.backlog import BatchBacklog, ClassBacklog, RouteBacklog, by_batch, by_class, by_route
@@ -14,6 +16,8 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import Lease, living
 from trivet_tasks.store.registry import registered
 from trivet_tasks.store.schema_version import ensure
+from trivet_tasks.store.spending import Spent
+from trivet_tasks.store.spending import by_route as by_route_spent
 
 log = logging.getLogger("trivet.flower")
 
@@ -39,6 +43,9 @@ class Backlog:
     drained: Mapping[str, bool] = field(default_factory=dict)
     """Every route that schedulers and workers made known, and whether it is taken out of service."""
     leases: tuple[Lease, ...] = ()
+    spent: Mapping[str, Spent] = field(default_factory=dict)
+    """What the calls of today (UTC) cost so far, by route."""
+    budgets: tuple[BudgetStatus, ...] = ()
     read_at: float | None = None
     """The database's clock when it was read, seconds since the epoch; None: never."""
     trouble: str = ""
@@ -74,6 +81,7 @@ class BacklogReader:
     def __init__(self, store_url: str) -> None:
         self._url = store_url
         self._store: Store | None = None
+        self._costs = MostCosts()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trivet-backlog")
         self._last = Backlog()
         self._next_at = 0.0
@@ -135,5 +143,7 @@ class BacklogReader:
                 routes=tuple(by_route(connection)),
                 drained={name: route.drained for name, route in registered(connection).items()},
                 leases=tuple(living(store, connection)),
+                spent=by_route_spent(connection, store.now(connection)),
+                budgets=statuses(store, connection, self._costs),
                 read_at=store.now(connection),
             )

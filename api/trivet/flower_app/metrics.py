@@ -8,6 +8,8 @@ from prometheus_client.registry import Collector
 
 from trivet.flower_app.backlog import Backlog
 from trivet_tasks.latency import Latency
+from trivet_tasks.store.budgets import HOLDING
+from trivet_tasks.store.spending import Spent
 
 
 def backlog_metrics(backlog: Backlog, routes: Iterable[str]) -> bytes:
@@ -30,6 +32,8 @@ class _Collector(Collector):
         if current:
             yield from self._waiting()
             yield self._at_routes()
+            yield self._spent()
+            yield from self._budgets()
 
     def _waiting(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("trivet_waiting_jobs", "Jobs that wait in SQL.", labels=["class", "state"])
@@ -54,3 +58,39 @@ class _Collector(Collector):
                 jobs.add_metric([route, latency.value, "dispatched"], row.dispatched if row else 0)
                 jobs.add_metric([route, latency.value, "running"], row.running if row else 0)
         return jobs
+
+    def _spent(self) -> Metric:
+        usd = GaugeMetricFamily(
+            "trivet_route_spent_today_usd",
+            "What the calls of this day (UTC) cost, by route; estimated: at most, beside what is settled.",
+            labels=["route", "kind"],
+        )
+        for route in self._routes:
+            spent = self._backlog.spent.get(route, Spent())
+            usd.add_metric([route, "settled"], float(spent.settled_usd))
+            usd.add_metric([route, "estimated"], float(spent.estimated_usd))
+        return usd
+
+    def _budgets(self) -> Iterator[Metric]:
+        limit = GaugeMetricFamily(
+            "trivet_budget_limit_usd", "What may be spent in the window that is now.", labels=["budget"]
+        )
+        usd = GaugeMetricFamily(
+            "trivet_budget_usd",
+            "What of a budget is settled, estimated (at most), and reserved for calls and jobs on their way.",
+            labels=["budget", "kind"],
+        )
+        warn = GaugeMetricFamily(
+            "trivet_budget_warn_share", "The share of the limit at which a warning is given.", labels=["budget"]
+        )
+        holding = GaugeMetricFamily("trivet_budget_holding", "Whether it holds its jobs.", labels=["budget"])
+        held = GaugeMetricFamily("trivet_budget_held_jobs", "Jobs that wait for it.", labels=["budget"])
+        for one in self._backlog.budgets:
+            limit.add_metric([one.name], float(one.limit_usd))
+            usd.add_metric([one.name, "settled"], float(one.settled_usd))
+            usd.add_metric([one.name, "estimated"], float(one.estimated_usd))
+            usd.add_metric([one.name, "reserved"], float(one.reserved_usd))
+            warn.add_metric([one.name], one.warn_at)
+            holding.add_metric([one.name], float(one.state == HOLDING))
+            held.add_metric([one.name], one.jobs_held)
+        yield from (limit, usd, warn, holding, held)

@@ -31,6 +31,9 @@ class Flow(NamedTuple):
     features: tuple[str, ...]
     alone: bool = False
     """Each of its jobs runs in a process of its own."""
+    batch_id: int | None = None
+    labels: str = "{}"
+    """JSON: what budgets ask for of its jobs."""
     warmer: str | None = None
     """Its requests begin alike: the job that is to warm the provider's cache before the others go."""
     cold: bool = False
@@ -80,8 +83,8 @@ class Claimed(NamedTuple):
 
 _FLOWS = text(
     """
-    SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.alone, f.prefix, f.warmer,
-           f.warming_until, w.state AS warmer_state, w.route AS warmer_route
+    SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.alone, f.batch_id, f.labels,
+           f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route
       FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
      WHERE f.active AND NOT f.held
        AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = f.id AND state = 'waiting' AND ended_at IS NULL)
@@ -158,6 +161,8 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
             tuple(orjson.loads(row.compliance)),
             tuple(orjson.loads(row.features)),
             bool(row.alone),
+            row.batch_id,
+            row.labels,
             *(_warmth(row) if row.prefix else ()),
         )
         for row in connection.execute(_FLOWS)

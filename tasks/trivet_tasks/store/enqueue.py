@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Connection, text
 from uuid_utils import uuid7
 
+from trivet_tasks.budgets import labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
@@ -17,9 +18,11 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.locking import lock_flows
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.store.ranking import places
+from trivet_tasks.store.spending import NO_LABELS
 
-_Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None]
-"""What jobs of one flow have in common: class, model, residency, compliance, features; and a prefix, where one warms it for all."""
+_Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
+"""What jobs of one flow have in common: class, model, residency, compliance, features; a prefix, where one warms it for all;
+and labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ class DirectDispatch:
 
 _OPEN_FLOW = text(
     """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, held, active)
-    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :held, true)
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, held, active)
+    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :held, true)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
@@ -86,6 +89,7 @@ def insert(
     direct: DirectDispatch | None = None,
     waits_because: str | None = None,
     first: int | None = None,
+    labels: frozenset[str] = frozenset(),
 ) -> list[Accepted]:
     """Insert a group of jobs, in order; a job whose key is known already is not inserted again.
 
@@ -94,6 +98,7 @@ def insert(
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
         direct: dispatch them in the same breath (realtime).
         waits_because: what to say of them if they expire before anything else can be said.
+        labels: what budgets ask for of jobs (`budgets.LabelNames`).
         first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
 
     Returns:
@@ -108,7 +113,8 @@ def insert(
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
     ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
-    flows = _flows(connection, specs, batch)
+    needs = [_needs(spec, labels) for spec in specs]
+    flows = _flows(connection, needs, batch)
     first_with: dict[str, int] = {}
     accepted: list[Accepted] = []
     rows: list[dict[str, Any]] = []
@@ -131,7 +137,7 @@ def insert(
             {
                 "id": job_id,
                 "batch_id": batch.id if batch else None,
-                "flow_id": flows[_needs(spec)],
+                "flow_id": flows[needs[index]],
                 "key": spec.key,
                 "fingerprint": spec.fingerprint,
                 "state": state,
@@ -194,39 +200,47 @@ def _of_request(spec: JobSpec, index: int, first: int | None) -> str:
     )
 
 
-def _flows(connection: Connection, specs: Sequence[JobSpec], batch: BatchRef | None) -> dict[_Needs, int]:
+def _flows(connection: Connection, jobs: Sequence[_Needs], batch: BatchRef | None) -> dict[_Needs, int]:
     """The flows of the jobs, made active, by what they need; their rows are locked in one order everywhere."""
     if batch:
         lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
     batch_id = batch.id if batch else None
-    by_signature = {_signature(needs, batch_id): needs for needs in {_needs(spec) for spec in specs}}
+    by_signature = {_signature(needs, batch_id): needs for needs in set(jobs)}
     return {
         needs: connection.execute(
             _OPEN_FLOW,
-            {**_columns(needs), "batch_id": batch_id, "signature": signature, "held": batch is not None},
+            {
+                **_columns(needs),
+                "prefix": needs[3],
+                "labels": needs[4],
+                "batch_id": batch_id,
+                "signature": signature,
+                "held": batch is not None,
+            },
         ).scalar_one()
         for signature, needs in sorted(by_signature.items())
     }
 
 
-def _needs(spec: JobSpec) -> _Needs:
-    return spec.latency, spec.model, (spec.residency, spec.compliance, spec.features), spec.line
+def _needs(spec: JobSpec, asked: frozenset[str]) -> _Needs:
+    needs = (spec.residency, spec.compliance, spec.features)
+    return spec.latency, spec.model, needs, spec.line, labels_of(spec, asked)
 
 
 def _signature(needs: _Needs, batch_id: int | None) -> str:
-    told = [value for value in _columns(needs).values() if value is not None]
-    return blake2b(orjson.dumps([batch_id, *told]), digest_size=16).hexdigest()
+    prefix, labels = needs[3], needs[4]  # without them flows are those of before
+    more = [*([] if prefix is None else [prefix]), *([] if labels == NO_LABELS else [labels])]
+    return blake2b(orjson.dumps([batch_id, *_columns(needs).values(), *more]), digest_size=16).hexdigest()
 
 
-def _columns(needs: _Needs) -> dict[str, str | None]:
-    latency, model, (residency, compliance, features), prefix = needs
+def _columns(needs: _Needs) -> dict[str, str]:
+    latency, model, (residency, compliance, features), _, _ = needs
     return {
         "latency": latency.value,
         "model": model,
         "residency": orjson.dumps(residency).decode(),
         "compliance": orjson.dumps(compliance).decode(),
         "features": orjson.dumps(features).decode(),
-        "prefix": prefix,
     }
 
 

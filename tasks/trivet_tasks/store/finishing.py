@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, bindparam, text
 
 from trivet_tasks.outcomes import END_STATES, JobState
-from trivet_tasks.store import schema
+from trivet_tasks.store import schema, spending
 from trivet_tasks.store.ending import book_again, costs_of, end_jobs
 from trivet_tasks.store.engine import FOR_UPDATE, Store
 from trivet_tasks.store.foreign_text import clean
@@ -68,6 +68,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     current = {row.id: row for row in fenced}
     late = {row.id: row.batch_id for row in current.values() if row.state in END_STATES}
     before = costs_of(connection, list(late))
+    counted = spending.calls(store, connection, [finished.settlement.attempt_id for finished in group])
     settle(connection, [finished.settlement for finished in group])
     if late:
         # all batches at once, by id, as below they are counted: not these first and the others then
@@ -114,6 +115,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     execute_rows(connection, _GO_ON, [_go_on_row(finished) for finished in gone_on])
     execute_rows(connection, _WAIT, waits)
     ending = end_jobs(connection, ended, now)
+    spending.book_settled(connection, counted, (finished.settlement for finished in group))
     return Written(
         tuple(e.job_id for e in ended), ending.batches, tuple(gone_on), tuple(refused), crowded=ending.crowded
     )

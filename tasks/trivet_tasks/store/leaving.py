@@ -3,6 +3,7 @@
 from sqlalchemy import Connection, bindparam, text
 
 from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.store import spending
 from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.steps import End, Ended
@@ -20,7 +21,10 @@ _PUT_DOWN = text(
     """
 ).bindparams(bindparam("ids", expanding=True))
 _UNKNOWN = text(
-    "UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL"
+    """
+    UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL
+    RETURNING id
+    """
 )
 _DROP_LEASE = text("DELETE FROM leases WHERE id = :lease_id")
 
@@ -34,7 +38,7 @@ def lay_down(store: Store, connection: Connection, lease_id: str) -> int:
     # a take-up that is under way under this lease comes first; one that comes later finds no lease
     connection.execute(text(_LOCK + store.for_update), {"lease_id": lease_id})
     held = connection.execute(text(_HELD + store.for_update), {"lease_id": lease_id}).all()
-    connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
+    lost = connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value}).scalars().all()
     end_jobs(
         connection,
         [
@@ -48,4 +52,5 @@ def lay_down(store: Store, connection: Connection, lease_id: str) -> int:
     if waiting:
         connection.execute(_PUT_DOWN, {"ids": waiting, "lease_id": lease_id})
     connection.execute(_DROP_LEASE, {"lease_id": lease_id})
+    spending.book_lost(store, connection, lost)
     return len(held)

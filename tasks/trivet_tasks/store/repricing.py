@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 from trivet_tasks import price_terms
 from trivet_tasks.outcomes import END_STATES
 from trivet_tasks.prices import PriceBook, is_newer
+from trivet_tasks.store import spending
 from trivet_tasks.store.costs import Span
 from trivet_tasks.store.ending import book_again, costs_of
 from trivet_tasks.store.engine import BULK_ROWS, Store
@@ -177,5 +178,7 @@ def _write(store: Store, connection: Connection, new: Sequence[_New]) -> None:
     held = connection.execute(of_ids(_HOLD_JOBS + store.for_update), {"ids": ids}).all()
     batch_of = {row.id: row.batch_id for row in held if row.state in END_STATES}
     before = costs_of(connection, list(batch_of))
+    counted = spending.calls(store, connection, [one.id for one in new])
     connection.execute(_WRITE, [one._asdict() for one in new])
     book_again(connection, batch_of, before)
+    spending.book_priced(connection, counted, ((one.id, one.cost_usd) for one in new))

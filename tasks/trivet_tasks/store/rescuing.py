@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, String, bindparam, text
 
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import suspects
+from trivet_tasks.store import spending, suspects
 from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.steps import End, Ended
@@ -45,10 +45,17 @@ _HELD_FLOWS = text(
     f"SELECT id FROM flows WHERE id IN (SELECT flow_id FROM jobs WHERE {_HELD}) ORDER BY signature LIMIT :limit"
 )
 _UNKNOWN = text(
-    "UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL"
+    """
+    UPDATE attempts SET outcome = :outcome, estimated = true WHERE lease_id = :lease_id AND outcome IS NULL
+    RETURNING id
+    """
 )
 _UNKNOWN_OF = text(
-    "UPDATE attempts SET outcome = 'unknown', estimated = true WHERE lease_id = :lease_id AND job_id IN :ids AND outcome IS NULL"
+    """
+    UPDATE attempts SET outcome = 'unknown', estimated = true
+     WHERE lease_id = :lease_id AND job_id IN :ids AND outcome IS NULL
+    RETURNING id
+    """
 ).bindparams(bindparam("ids", expanding=True, type_=String()))
 _DROP_LEASE = text("DELETE FROM leases WHERE id = :id")
 
@@ -164,14 +171,17 @@ def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
         for row in rows
         if row.cancel_requested
     ]
+    lost: list[str] = []
     if cancelled:
-        connection.execute(_UNKNOWN_OF, {"lease_id": lease_id, "ids": [entry.job_id for entry in cancelled]})
+        theirs = {"lease_id": lease_id, "ids": [entry.job_id for entry in cancelled]}
+        lost += connection.execute(_UNKNOWN_OF, theirs).scalars()
         end_jobs(connection, cancelled, now)
     # a late worker may be writing one down just now: then it ends there, or is found here the next time
     dropped = connection.execute(_ANY_HELD, {"lease_id": lease_id}).one_or_none() is None
     if dropped:
-        connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value})
+        lost += connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value}).scalars()
         connection.execute(_DROP_LEASE, {"id": lease_id})
+    spending.book_lost(store, connection, lost)
     return Rescued(len(rows), dropped)
 
 

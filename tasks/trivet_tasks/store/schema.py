@@ -121,6 +121,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("prefix", String(32)),
     Column("warmer", String(32)),
     Column("warming_until", Double),
+    Column("labels", Text, nullable=False, server_default=text("'{}'")),  # JSON: what budgets ask for of the jobs
 )
 _active = text("active")
 Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)
@@ -268,6 +269,36 @@ Index("ix_attempts_job", attempts.c.job_id)
 Index("ix_attempts_started", attempts.c.started_at)
 _unsettled = text("outcome IS NULL")
 Index("ix_attempts_unsettled", attempts.c.lease_id, sqlite_where=_unsettled, postgresql_where=_unsettled)
+
+spend = Table(  # what was spent, as counters (`spending.py`); no foreign keys: what was spent stays spent
+    "spend",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),  # on which the calls began, days since 1970 UTC
+    Column("route", String(100), primary_key=True),
+    Column("account", String(60), primary_key=True),  # batch and labels, in few characters
+    Column("part", Integer, primary_key=True, autoincrement=False),  # by process, so that commits do not queue up
+    Column("batch_id", Integer),
+    Column("labels", Text, nullable=False),
+    Column("settled_usd", Usd, nullable=False),
+    Column("estimated_usd", Usd, nullable=False),
+    Column("calls", Integer, nullable=False),
+    Column("unpriced", Integer, nullable=False),  # calls without a known price
+)
+Index("ix_spend_batch", spend.c.batch_id)
+
+budgets = Table(  # as schedulers made them known, and how they stand
+    "budgets",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("definition", Text, nullable=False),  # JSON
+    Column("registered_at", Double, nullable=False),
+    Column("state", String(8), nullable=False),  # ok, warned, holding
+    Column("window", String(10), nullable=False),  # of the state: 2026-11-26, 2026-11 or total
+    Column("since", Double, nullable=False),  # of the state
+    Column("needs_usd", Usd),  # holding: what the cheapest job that was held may cost
+    Column("raised_usd", Usd),  # the limit that an operator set for one window
+    Column("raised_window", String(10)),
+)
 
 leases = Table(  # one row per living worker process
     "leases",

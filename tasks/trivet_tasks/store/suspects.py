@@ -26,8 +26,8 @@ LONGEST_WAIT_S = 900.0
 _FLOW = "SELECT signature, alone, probe FROM flows WHERE id = :id"
 _OPEN_ALONE = text(
     """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, held, active, alone)
-    SELECT :signature, batch_id, latency, model, residency, compliance, features, held, true, true
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, labels, held, active, alone)
+    SELECT :signature, batch_id, latency, model, residency, compliance, features, labels, held, true, true
       FROM flows WHERE id = :id
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
@@ -47,9 +47,6 @@ _DIED = """
 _RESCUED = "SELECT id, batch_id, created_at, state, died_alone FROM jobs WHERE id = :id AND ended_at IS NULL"
 _RUNS = text("SELECT 1 FROM jobs WHERE id = :id AND take_up = :take_up AND state IN ('dispatched', 'running')")
 _STRIKE = text("UPDATE jobs SET died_alone = died_alone + 1 WHERE id = :id")
-_UNKNOWN = text(
-    "UPDATE attempts SET outcome = 'unknown', estimated = true WHERE job_id = :id AND lease_id = :lease_id AND outcome IS NULL"
-)
 
 
 def flow_alone(store: Store, connection: Connection, flow_id: int) -> int:
@@ -92,7 +89,6 @@ def strike(
     if row is None:
         return _strike_rescued(store, connection, job_id) if stuck else None
     now = store.now(connection)
-    connection.execute(_UNKNOWN, {"id": job_id, "lease_id": row.lease_id})
     connection.execute(_STRIKE, {"id": job_id})
     deaths = row.died_alone + 1
     if row.cancel_requested or deaths >= DEATHS_ALONE:
@@ -100,7 +96,7 @@ def strike(
         end_jobs(connection, [Ended(row.id, row.batch_id, row.created_at, end, row.route)], now)
     else:
         connection.execute(_PUT_ASIDE, _aside(job_id, row.flow_id, row.suspect + 1, now))
-    lay_down(store, connection, row.lease_id)
+    lay_down(store, connection, row.lease_id)  # its calls, too, are over: `unknown`
     return row.lease_id, deaths
 
 

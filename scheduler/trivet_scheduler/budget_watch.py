@@ -1,0 +1,92 @@
+"""Noticing that a budget warns, holds or lets go, and saying so once: in the events and in one scheduler's log."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from trivet_scheduler import rooms
+from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.most_costs import MostCosts
+from trivet_scheduler.rooms import Purse, Rooms
+from trivet_tasks.store import budgets, spending
+from trivet_tasks.store.budgets import HOLDING, OK, WARNED, State, usd
+from trivet_tasks.store.engine import Store
+
+log = logging.getLogger("trivet.budgets")
+
+LOOK_S = 1.0
+"""Seconds between two looks; dispatchers notice by themselves that they hold jobs."""
+TIDY_S = 3_600.0
+"""Seconds between two deletions of old counters."""
+
+
+def note_states(connection: Connection, found: Rooms, now: float) -> list[tuple[int, str]]:
+    """Write down what stands otherwise than it did. Returns what is to be said once that is committed: level and words."""
+    changes = []
+    for purse in found.purses:
+        row, state = purse.row, purse.state()
+        if (state.state, state.window, state.needs_usd) == (row.state, row.state_window, row.needs_usd):
+            continue
+        kind, level, said = _change(purse, state)
+        if budgets.note_state(connection, row, state, kind, said, now) and kind:
+            changes.append((level, said))
+    return changes
+
+
+def tell(changes: Sequence[tuple[int, str]]) -> None:
+    """Log what changed."""
+    for level, said in changes:
+        log.log(level, "budget %s", said)
+
+
+class BudgetWatch:
+    """Looks at all budgets once a second, if there are any. One per scheduler."""
+
+    def __init__(self, store: Store, fleet: Fleet) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._costs = MostCosts()
+        self._next_at = 0.0
+        self._tidy_at = 0.0
+
+    def run(self) -> None:
+        """Look, if it is time to. StoreUnavailable when the database does not answer."""
+        now = time.monotonic()
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_S
+            with self._store.write() as connection:
+                spending.forget_old(connection, self._store.now(connection))
+        known = self._fleet.known()
+        if now < self._next_at or not known.budgets:
+            return
+        self._next_at = now + LOOK_S
+        with self._store.read() as connection:
+            found = rooms.read(connection, self._store.now(connection), known.routes, self._costs)
+        if found is None or not any(_differs(purse) for purse in found.purses):
+            return
+        with self._store.write() as connection:
+            changes = note_states(connection, found, self._store.now(connection))
+        tell(changes)
+
+
+def _differs(purse: Purse) -> bool:
+    return purse.state() != State(purse.row.state, purse.row.state_window, purse.row.needs_usd)
+
+
+def _change(purse: Purse, to: State) -> tuple[str, int, str]:
+    """The kind of event, how loud it is, and its words; no kind where nothing happened that anybody need know."""
+    row, name = purse.row, purse.name
+    before = row.state
+    turned = row.state_window not in ("", to.window)
+    spent = f"{usd(purse.spent.usd)} of {usd(purse.limit)} ({purse.share:.0%}) are spent in {to.window}"
+    if to.state == HOLDING and (before != HOLDING or turned):
+        needs = f", and the next job may cost {usd(to.needs_usd)}" if to.needs_usd else ""
+        return "budget holding", logging.WARNING, f"{name} holds its jobs ({row.settings.scope}): {spent}{needs}"
+    if to.state == WARNED and (before == OK or turned):
+        return "budget warned", logging.WARNING, f"{name} ({row.settings.scope}): {spent}"
+    if before == HOLDING and to.state != HOLDING:
+        why = f"{row.state_window} is over" if turned else spent
+        return "budget released", logging.INFO, f"{name} holds no jobs any more ({row.settings.scope}): {why}"
+    return "", logging.INFO, ""

@@ -1,0 +1,129 @@
+"""Whatever order jobs come, go out, are called, settled, lost and found in, and budgets raised: none is overdrawn."""
+
+import os
+import shutil
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy import event
+from tests.store.counted import check_spend
+from tests.store.test_budgets import MOST, Budgeted, alike, budget
+from tests.store.world import WAIT, World, finished
+
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.store import budgets
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+from trivet_tasks.store.taking import Taken
+
+FEW = 25
+EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))
+TEAMS: list[dict[str, Any]] = [{}, {"tags": {"team": "search"}}, {"tags": {"team": "mail"}}]
+
+
+class Spending(RuleBasedStateMachine):
+    """One SQLite database, one dispatcher; no call is followed by another without being dispatched anew."""
+
+    template: Path
+
+    @initialize(whole=st.integers(1, 12), search=st.integers(1, 6))
+    def begin(self, whole: int, search: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "trivet.db"
+        shutil.copyfile(self.template, path)
+        store = Store(f"sqlite:///{path}")
+        event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        self.world = World(store)
+        self.app = Celery("test", broker="memory://", set_as_current=False)
+        self.budgeted = Budgeted(self.world, self.app, 100)
+        self.budgeted.register(budget("whole", jobs=whole), budget("search", jobs=search, tag="team=search"))
+        self.calls: list[tuple[str, Taken]] = []
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.app.close()
+            self.world.store.close()
+            self.folder.cleanup()
+
+    @rule(count=st.integers(1, 6), whose=st.sampled_from(TEAMS))
+    def submit(self, count: int, whose: dict[str, Any]) -> None:
+        self.budgeted.add(*alike(count, **whose))
+
+    @rule()
+    def dispatch(self) -> None:
+        self.budgeted.dispatcher.run_once()
+
+    @rule()
+    def take(self) -> None:
+        self.calls += [(self.budgeted.lease, job) for job in self.budgeted.take()]
+
+    @rule(which=st.integers(0, 20), share=st.integers(0, 100), how=st.sampled_from(["ends", "waits", "is cut"]))
+    def settle(self, which: int, share: int, how: str) -> None:
+        """Also late and doubled, at any price up to the most."""
+        if not self.calls:
+            return
+        lease, job = self.calls[which % len(self.calls)]
+        cost = str(MOST * share / 100)
+        if how == "ends":
+            self.world.finish(finished(job, lease, cost=cost))
+        else:
+            cut = how == "is cut"
+            outcome = Outcome.TIMEOUT if cut else Outcome.OVERLOADED
+            self.world.finish(finished(job, lease, WAIT, outcome=outcome, cost=cost, estimated=cut))
+
+    @rule()
+    def die(self) -> None:
+        self.world.let_die(self.budgeted.lease)
+        self.world.rescue()
+        self.budgeted.lease = self.world.lease()
+
+    @rule(name=st.sampled_from(["whole", "search"]), more=st.integers(1, 3))
+    def raise_one(self, name: str, more: int) -> None:
+        limit = self.budgeted.purse(name).limit
+        with self.world.store.write() as connection:
+            budgets.raise_limit(self.world.store, connection, name, limit + more * MOST, "me")
+
+    @rule()
+    def watch(self) -> None:
+        self.budgeted.watch()
+
+    @invariant()
+    def nothing_is_overdrawn(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        check_spend(self.world)
+        for name, of in (("whole", ""), ("search", """ AND j.tags = '{"team":"search"}'""")):
+            calls = self.world.sql(
+                f"SELECT coalesce(sum(cost_usd), 0) AS cost FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE true{of}"
+            )
+            queued = self.world.value(f"SELECT count(*) FROM jobs j WHERE state = 'dispatched'{of}")
+            committed = Decimal(calls[0].cost).scaleb(-12) + queued * MOST
+            purse = self.budgeted.purse(name)
+            assert committed <= purse.limit, name
+            assert committed == purse.spent.usd + purse.reserved, name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("machine") / "trivet.db"
+    store = Store(f"sqlite:///{path}")
+    upgrade(store)
+    store.close()
+    Spending.template = path
+
+
+Spending.TestCase.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=30,
+    derandomize=EXAMPLES == FEW,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestSpending = Spending.TestCase

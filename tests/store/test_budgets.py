@@ -1,0 +1,368 @@
+"""Budgets as dispatchers go by them: what is reserved, held, warned of, raised and let go."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+from celery import Celery
+from tests.store.test_dispatching import StillFleet
+from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
+
+from trivet_scheduler import rooms
+from trivet_scheduler.budget_watch import BudgetWatch
+from trivet_scheduler.dispatch import Dispatcher
+from trivet_scheduler.fleet import Fleet, Known
+from trivet_scheduler.most_costs import MostCosts
+from trivet_tasks.budgets import BudgetSettings
+from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import budgets
+from trivet_tasks.store.budgets import LabelNames
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.enqueue import DirectDispatch
+from trivet_tasks.store.taking import Taken
+
+COSTS = MostCosts()
+COSTS.at(StillFleet().known().routes)
+MOST = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
+assert MOST is not None
+DAY_S = 86_400
+
+
+class BudgetedFleet(StillFleet):
+    """Two routes with room, and budgets to look at."""
+
+    def known(self) -> Known:
+        known = super().known()
+        return Known(known.routes, known.leases, known.read_at, budgets=True)
+
+
+def alike(count: int, **terms: Any) -> list[JobSpec]:
+    """Jobs that may cost `MOST` each."""
+    return [spec("document 0", **terms)] * count
+
+
+def budget(name: str = "all", jobs: float = 10, **terms: Any) -> BudgetSettings:
+    """A budget for the most that so many jobs may cost."""
+    return BudgetSettings.model_validate({"name": name, "usd": MOST * Decimal(str(jobs)), "per": "day", **terms})
+
+
+class Budgeted:
+    """A world with budgets, and a dispatcher and a watch that know of them."""
+
+    def __init__(self, world: World, app: Celery, places: int) -> None:
+        self.world = world
+        fleet = cast("Fleet", BudgetedFleet(places))
+        self.dispatcher = Dispatcher(world.store, fleet, app, Settings())
+        self._fleet = fleet
+        self.lease = world.lease()
+
+    def register(self, *given: BudgetSettings) -> list[str]:
+        with self.world.store.write() as connection:
+            return budgets.register(self.world.store, connection, given)
+
+    def add(self, *group: JobSpec, **how: Any) -> None:
+        labels = LabelNames(self.world.store).now()
+        with self.world.store.write() as connection:
+            self.world.insert(connection, group, labels=labels, **how)
+
+    def dispatched(self) -> int:
+        """How many jobs go out, pass by pass, until none does."""
+        count = 0
+        while done := self.dispatcher.run_once().dispatched:
+            count += done
+        return count
+
+    def watch(self) -> None:
+        BudgetWatch(self.world.store, self._fleet).run()
+
+    def take(self) -> list[Taken]:
+        """Everything in the queues of both routes."""
+        taken = []
+        for route in (ROUTE, OTHER_ROUTE):
+            rows = self.world.sql("SELECT * FROM jobs WHERE state = 'dispatched' AND route = :route", route=route)
+            claimed = [Claimed(row.id, row.take_up, row.input_estimate, row.max_tokens) for row in rows]
+            if claimed:
+                taken += self.world.take(self.lease, claimed, route=route, estimate=MOST)
+        return taken
+
+    def end(self, jobs: list[Taken], each: float = 1.0) -> None:
+        """They cost so much of the most that they may cost."""
+        if jobs:
+            self.world.finish(*(finished(job, self.lease, cost=str(MOST * Decimal(str(each)))) for job in jobs))
+
+    def purse(self, name: str = "all") -> rooms.Purse:
+        with self.world.store.read() as connection:
+            found = rooms.read(connection, self.world.store.now(connection), self._fleet.known().routes, COSTS)
+        assert found is not None
+        return next(purse for purse in found.purses if purse.name == name)
+
+    def events(self) -> list[str]:
+        return [row.kind for row in self.world.sql("SELECT kind FROM events ORDER BY id")]
+
+
+@contextmanager
+def _budgeted(world: World, places: int = 100) -> Iterator[Budgeted]:
+    app = Celery("test", broker="memory://", set_as_current=False)
+    yield Budgeted(world, app, places)
+    app.close()
+
+
+@pytest.fixture
+def budgeted(world: World) -> Iterator[Budgeted]:
+    with _budgeted(world) as found:
+        yield found
+
+
+def test_what_is_on_its_way_is_reserved_and_what_is_settled_makes_room(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=10))
+    budgeted.add(*alike(10), *alike(10))
+    assert budgeted.dispatched() == 10
+    assert budgeted.purse().reserved == 10 * MOST
+    jobs = budgeted.take()
+    assert budgeted.dispatched() == 0, "they are being called now: that is reserved as much"
+    assert budgeted.purse().reserved == 10 * MOST
+    budgeted.end(jobs, each=0.5)
+    assert budgeted.purse().room == 5 * MOST
+    assert budgeted.dispatched() == 5
+    budgeted.end(budgeted.take(), each=0.5)
+    assert (budgeted.dispatched(), budgeted.purse().spent.usd) == (2, Decimal("7.5") * MOST)
+
+
+def test_a_budget_is_never_overdrawn_and_goes_on_when_raised(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=7))
+    budgeted.add(*alike(10))
+    assert budgeted.dispatched() == 7
+    budgeted.end(budgeted.take())
+    assert budgeted.dispatched() == 0
+    assert budgeted.purse().spent.usd == 7 * MOST
+    with budgeted.world.store.write() as connection:
+        budgets.raise_limit(budgeted.world.store, connection, "all", 9 * MOST, "me")
+    assert budgeted.dispatched() == 2
+    budgeted.end(budgeted.take())
+    assert budgeted.world.states() == {"succeeded": 9, "waiting": 1}, "they wait, nothing fails"
+
+
+def test_many_schedulers_do_not_overshoot(world: World) -> None:
+    with _budgeted(world) as first:
+        first.register(budget(jobs=20))
+        first.add(*alike(100))
+        counts: list[int] = []
+
+        def run() -> None:
+            with _budgeted(world) as one:
+                counts.append(one.dispatched())
+
+        together(run, run, run)
+        assert sum(counts) == 20
+
+
+def test_a_held_flow_lets_the_others_pass(budgeted: Budgeted) -> None:
+    budgeted.register(budget("search", jobs=2, tag="team=search"))
+    budgeted.add(*alike(10, tags={"team": "search"}), *alike(10, tags={"team": "mail"}), *alike(10))
+    assert budgeted.dispatched() == 22
+    waiting = budgeted.world.sql("SELECT tags FROM jobs WHERE state = 'waiting'")
+    assert {row.tags for row in waiting} == {'{"team":"search"}'}
+    labels = {row.labels for row in budgeted.world.sql("SELECT labels FROM flows")}
+    assert labels == {"{}", '{"tag:team":"search"}', '{"tag:team":"mail"}'}
+
+
+@pytest.mark.parametrize("tag", ['team=se"arch', "team=SEARCH", "team=s%_rch", "täm=süß", "a=b=c", 'x"y=z'])
+def test_a_tag_is_compared_as_it_is(budgeted: Budgeted, tag: str) -> None:
+    name, _, value = tag.partition("=")
+    budgeted.register(budget(jobs=100, tag=tag))
+    budgeted.add(
+        spec("document 0", tags={name: value}),
+        spec("document 1", tags={name: value, "more": "x"}),
+        spec("document 2", tags={name: "search"}),
+        spec("document 3", tags={"other": f'"tag:{name}":"{value}"'}),
+        spec("document 4"),
+    )
+    assert budgeted.dispatched() == 5
+    assert budgeted.purse().reserved == 2 * MOST
+    budgeted.end(budgeted.take())
+    assert budgeted.purse().spent.usd == 2 * MOST
+
+
+def test_a_batch_has_its_budget_in_all_and_a_tenant_his(budgeted: Budgeted) -> None:
+    world = budgeted.world
+    budgeted.register(budget("b", jobs=3, per="total", batch="contracts"), budget("t", jobs=2, tenant="acme"))
+    world.batch("contracts", *alike(5))
+    world.batch("others", *alike(5))
+    budgeted.add(*alike(5, tenant="acme"))
+    assert budgeted.dispatched() == 3 + 5 + 2
+    budgeted.end(budgeted.take())
+    assert (budgeted.purse("b").spent.usd, budgeted.purse("t").spent.usd) == (3 * MOST, 2 * MOST)
+    assert budgeted.purse("b").window.key == "total"
+
+
+def test_a_route_that_is_used_up_is_left_for_another(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=2, route=ROUTE))
+    budgeted.add(*alike(10))
+    assert budgeted.dispatched() == 10
+    at = {row.route: row.n for row in budgeted.world.sql("SELECT route, count(*) AS n FROM jobs GROUP BY route")}
+    assert at == {ROUTE: 2, OTHER_ROUTE: 8}
+
+
+def test_a_small_job_passes_one_that_is_too_dear(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=2))
+    budgeted.add(spec("x" * 100_000), *alike(3))
+    assert budgeted.dispatched() == 2
+    budgeted.watch()
+    assert budgeted.purse().row.state == "holding", "it holds the dear one"
+
+
+def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=2))
+    budgeted.add(*[spec("x" * 100_000)] * 20)
+    assert budgeted.dispatched() == 0
+    budgeted.watch()
+    assert budgeted.purse().row.needs_usd is not None
+    budgeted.add(*alike(2))
+    budgeted.world.sql("UPDATE jobs SET rank = 0 WHERE input_estimate < 100")
+    assert budgeted.dispatched() == 0, "nobody looks at held jobs in every pass"
+    budgeted.dispatcher._thorough_at = 0.0
+    assert budgeted.dispatched() == 2
+
+
+def test_the_next_day_has_a_budget_of_its_own(budgeted: Budgeted) -> None:
+    """Calls that began yesterday are yesterday's."""
+    budgeted.register(budget(jobs=2), budget("month", jobs=100, per="month"))
+    budgeted.add(*alike(4))
+    assert budgeted.dispatched() == 2
+    jobs = budgeted.take()
+    budgeted.world.sql("UPDATE attempts SET started_at = started_at - :day", day=DAY_S)
+    budgeted.end(jobs)
+    assert budgeted.purse().spent.usd == 0
+    assert budgeted.dispatched() == 2
+
+
+def test_what_may_have_been_spent_counts_as_spent(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=2))
+    budgeted.add(*alike(4))
+    assert budgeted.dispatched() == 2
+    budgeted.take()
+    budgeted.world.let_die(budgeted.lease)
+    budgeted.world.rescue()
+    assert (budgeted.purse().spent.estimated_usd, budgeted.purse().reserved) == (2 * MOST, 0)
+    assert budgeted.dispatched() == 0
+
+
+def test_a_failover_is_reserved_where_it_goes(budgeted: Budgeted) -> None:
+    """It is not asked for again: the job is on its way."""
+    budgeted.register(budget(jobs=1))
+    budgeted.add(*alike(2))
+    assert budgeted.dispatched() == 1
+    (job,) = budgeted.take()
+    world = budgeted.world
+    world.finish(finished(job, budgeted.lease, go_on(), outcome=Outcome.TIMEOUT, cost=str(MOST), estimated=True))
+    assert (budgeted.purse().spent.usd, budgeted.purse().reserved) == (MOST, MOST)
+    assert budgeted.dispatched() == 0
+
+
+def test_a_call_without_a_price_is_let_through_and_counted(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=1))
+    budgeted.add(*alike(3, model="nobody-knows-it"))
+    assert budgeted.dispatched() == 3
+    budgeted.world.finish(*(finished(job, budgeted.lease, cost=None) for job in budgeted.take()))
+    assert (budgeted.purse().spent.usd, budgeted.purse().spent.unpriced) == (0, 3)
+
+
+def test_states_are_told_once(budgeted: Budgeted, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trivet.budgets")
+    budgeted.register(budget(jobs=10, warn_at=0.5))
+    budgeted.add(*alike(10), *alike(5))
+
+    def step(jobs: int) -> str:
+        """So many jobs end, the others that went out wait again."""
+        assert budgeted.dispatcher.run_once().dispatched == 10 - budgeted.world.states().get("succeeded", 0)
+        taken = budgeted.take()
+        budgeted.end(taken[:jobs])
+        if taken[jobs:]:
+            budgeted.world.finish(*(finished(job, budgeted.lease, WAIT, cost="0") for job in taken[jobs:]))
+        for _ in range(3):
+            budgeted.watch()
+        return budgeted.purse().row.state
+
+    assert step(4) == "ok"
+    assert step(1) == "warned"
+    assert step(5) == "holding"
+    for _ in range(3):
+        assert budgeted.dispatched() == 0
+        budgeted.watch()
+    with budgeted.world.store.write() as connection:
+        budgets.raise_limit(budgeted.world.store, connection, "all", 100 * MOST, "me@here")
+    budgeted.watch()
+    assert budgeted.purse().row.state == "ok"
+    kinds = ["budget set", "budget warned", "budget holding", "budget raised", "budget released"]
+    assert budgeted.events() == kinds
+    ours = [record for record in caplog.records if record.name == "trivet.budgets"]
+    assert [record.levelname for record in ours] == ["WARNING", "WARNING", "INFO"]
+    (raised,) = budgeted.world.sql("SELECT text FROM events WHERE kind = 'budget raised'")
+    assert raised.text.endswith(", by me@here")
+    assert budgeted.dispatched() == 5
+
+
+def test_a_raise_is_for_one_window_and_outlives_a_restart(budgeted: Budgeted) -> None:
+    world = budgeted.world
+    budgeted.register(budget(jobs=1))
+    with world.store.write() as connection:
+        budgets.raise_limit(world.store, connection, "all", 5 * MOST, "me")
+        with pytest.raises(InvalidRequest, match=r"--to: \$.* is less than the \$"):
+            budgets.raise_limit(world.store, connection, "all", MOST / 2, "me")
+        with pytest.raises(NotFound, match="No budget is called 'al'"):
+            budgets.raise_limit(world.store, connection, "al", MOST, "me")
+    assert budgeted.register(budget(jobs=1)) == [], "nothing changed"
+    assert budgeted.purse().limit == 5 * MOST
+    world.sql("UPDATE budgets SET raised_window = '2020-01-01'")
+    assert budgeted.purse().limit == MOST
+    assert len(budgeted.register(budget(jobs=3))) == 1
+    assert budgeted.purse().limit == 3 * MOST
+    assert budgeted.register() == ["all: removed"]
+    budgeted.add(*alike(9))
+    assert budgeted.dispatched() == 9
+
+
+def test_realtime_looks_at_budgets_too(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=1))
+    direct = DirectDispatch(ROUTE, 4e9)
+
+    def held() -> str | None:
+        with budgeted.world.store.write() as connection:
+            said = budgeted.dispatcher.held_by_budget(connection, spec("document 0"), "{}", direct)
+            if said is None:
+                budgeted.world.insert(connection, [spec("document 0")], direct=direct)
+            return said
+
+    assert held() is None
+    said = held()
+    assert said is not None
+    assert said.startswith("held by the budget all (all): until ")
+    assert (
+        f"$0.00 of {budgets.usd(MOST)} are spent today (UTC) and {budgets.usd(MOST)} reserved by jobs on their way"
+        in said
+    )
+
+
+def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
+    budgeted: Budgeted, caplog: pytest.LogCaptureFixture
+) -> None:
+    budgeted.register(budget(jobs=10, tag="team=search"))
+    budgeted.add(*alike(3, tags={"team": "search"}), *alike(3))
+    budgeted.dispatcher._costs._missing = True
+    assert budgeted.dispatched() == 3
+    assert "no price list is installed" in caplog.text
+
+
+def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
+    app = Celery("test", broker="memory://", set_as_current=False)
+    world.add(*alike(20))
+    with statements(world.store) as seen:
+        Dispatcher(world.store, cast("Fleet", StillFleet(100)), app, Settings()).run_once()
+    app.close()
+    assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql or "attempts" in sql]
