@@ -35,6 +35,7 @@ class JobSpec:
     tenant: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     residency: tuple[str, ...] = ()
+    """Sorted and each once, as the two below."""
     compliance: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     """What the request needs of a wire beyond plain messages, by the names of `trivet_tasks.features`."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from celery import Celery
-from tests.store.test_dispatching import StillFleet
+from tests.store.test_dispatching import STILL_ROUTES, StillFleet
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 
 from trivet_scheduler import rooms
@@ -28,7 +28,7 @@ from trivet_tasks.store.enqueue import DirectDispatch
 from trivet_tasks.store.taking import Taken
 
 COSTS = MostCosts()
-COSTS.at(StillFleet().known().routes)
+COSTS.at(STILL_ROUTES)
 MOST = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
 assert MOST is not None
 DAY_S = 86_400
@@ -57,7 +57,7 @@ class Budgeted:
 
     def __init__(self, world: World, app: Celery, places: int) -> None:
         self.world = world
-        fleet = cast("Fleet", BudgetedFleet(places))
+        fleet = cast("Fleet", BudgetedFleet(world.store, places))
         self.dispatcher = Dispatcher(world.store, fleet, app, Settings())
         self._fleet = fleet
         self.lease = world.lease()
@@ -363,6 +363,6 @@ def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
     app = Celery("test", broker="memory://", set_as_current=False)
     world.add(*alike(20))
     with statements(world.store) as seen:
-        Dispatcher(world.store, cast("Fleet", StillFleet(100)), app, Settings()).run_once()
+        Dispatcher(world.store, cast("Fleet", StillFleet(world.store, 100)), app, Settings()).run_once()
     app.close()
-    assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql or "attempts" in sql]
+    assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]

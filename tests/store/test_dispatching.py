@@ -184,7 +184,7 @@ def test_the_clock_does_not_go_back(world: World) -> None:
 
 
 def test_flows_say_what_their_jobs_need(world: World) -> None:
-    one = spec(residency=("eu",), compliance=("soc2", "hipaa"), features=("files",), latency=Latency.ASYNC)
+    one = spec(residency=("eu",), compliance=("hipaa", "soc2"), features=("files",), latency=Latency.ASYNC)
     world.add(one, spec("plain"))
     with world.store.read() as connection:
         flows = {flow.latency: flow for flow in dispatching.flows_with_waiting(connection, 0.0)}
@@ -349,13 +349,18 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     assert used["used lately"] == {"ix_attempts_started"}
 
 
+STILL_ROUTES = {
+    name: RegisteredRoute(name, RouteSettings.model_validate({"provider": "bedrock"}), False)
+    for name in (ROUTE, OTHER_ROUTE)
+}
+
+
 class StillFleet:
     """Two routes that one worker with ten places serves; nothing of it changes."""
 
     def __init__(self, store: Store, places: int = 10) -> None:
         self.lengths = AnswerLengths(store)
-        settings = RouteSettings.model_validate({"provider": "bedrock"})
-        self._routes = {name: RegisteredRoute(name, settings, False) for name in (ROUTE, OTHER_ROUTE)}
+        self._routes = STILL_ROUTES
         self._lease = Lease("lease", "w", "bulk", tuple(self._routes), places, 0, None, 0.0)
 
     def now(self) -> float:
