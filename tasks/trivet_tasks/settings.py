@@ -97,6 +97,8 @@ class WorkerSettings(_Section):
     """How long running calls may go on after SIGTERM."""
     alone_processes: int = Field(default=4, ge=1, le=100)
     """Processes that one worker starts, when need be, for jobs that were in flight when a worker died: one job in each."""
+    bulk_nice: int = Field(default=5, ge=0, le=19)
+    """How far processes of the bulk lane stand back (nice) for those of realtime, schedulers and databases on a full machine."""
 
 
 class DispatchSettings(_Section):

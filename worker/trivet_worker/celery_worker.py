@@ -53,6 +53,8 @@ def run_worker(
                 f"{settings.source}: no route is called {route!r}.",
                 hint=f"Configured: {', '.join(settings.routes) or 'none'}.",
             )
+    if lane == "bulk" and settings.worker.bulk_nice:
+        os.nice(settings.worker.bulk_nice)
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
     forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes])
