@@ -336,8 +336,7 @@ class Dispatcher:
                 continue
             until = now + self._settings.taken_within_s(latency, alone=alone)
             claimed = {
-                job.id: job
-                for job in dispatching.mark_dispatched(self._store, connection, [h.id for h in heads], route, until)
+                job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }
             in_order = [claimed[head.id] for head in heads if head.id in claimed]
             provider = known.routes[route].settings.provider

@@ -146,7 +146,7 @@ def test_a_job_taken_up_at_the_moment_of_the_cancel_is_asked_too(world: World) -
     ids = [row.id for row in world.sql("SELECT id FROM jobs ORDER BY id")]
     _cancel(world, batch)
     with world.store.write() as connection:
-        claimed = dispatching.mark_dispatched(world.store, connection, ids[:1], ROUTE, 4e9)
+        claimed = dispatching.mark_dispatched(connection, ids[:1], ROUTE, 4e9)
     lease = world.lease()
     world.take(lease, claimed)
     with world.store.write() as connection:
@@ -171,7 +171,7 @@ def test_a_job_that_a_dispatcher_holds_is_waited_for(postgres_world: World) -> N
     batch = world.batch("contracts", *specs(2))
     with world.store.write() as connection:
         ids = [head.id for head in world.heads(connection, 10)]
-        assert len(dispatching.mark_dispatched(world.store, connection, ids, ROUTE, 4e9)) == 2
+        assert len(dispatching.mark_dispatched(connection, ids, ROUTE, 4e9)) == 2
         _cancel(world, batch)
         ending = InThread(lambda: [_cancel_waiting(world, batch) for _ in range(3)])
         until_blocked(world, ending)
@@ -222,7 +222,7 @@ def test_a_cancelled_job_is_not_dispatched_directly(world: World) -> None:
     (accepted,) = world.add(spec())
     with world.store.write() as connection:
         cancelling.cancel_job(world.store, connection, accepted.id)
-        assert dispatching.mark_dispatched(world.store, connection, [accepted.id], ROUTE, 4e9) == []
+        assert dispatching.mark_dispatched(connection, [accepted.id], ROUTE, 4e9) == []
 
 
 def test_two_processes_cannot_fill_one_batch_at_once(world: World) -> None:

@@ -65,7 +65,7 @@ def test_a_job_no_longer_waiting_is_passed_over(world: World) -> None:
     one, two = world.add(*specs(2))
     world.dispatch(1)
     with world.store.write() as connection:
-        marked = dispatching.mark_dispatched(world.store, connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
+        marked = dispatching.mark_dispatched(connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
     assert [job.id for job in marked] == [two.id]
     assert (world.job(one.id).route, world.job(one.id).take_up) == (ROUTE, 1)
 
@@ -88,8 +88,8 @@ def test_a_claim_passes_over_rows_that_another_holds(postgres_world: World) -> N
     accepted = world.add(*specs(10))
     ids = [entry.id for entry in accepted]
     with world.store.write() as one, world.store.write() as other:
-        first = dispatching.mark_dispatched(world.store, one, ids[:4], ROUTE, 4e9)
-        second = dispatching.mark_dispatched(world.store, other, ids[2:8], ROUTE, 4e9)
+        first = dispatching.mark_dispatched(one, ids[:4], ROUTE, 4e9)
+        second = dispatching.mark_dispatched(other, ids[2:8], ROUTE, 4e9)
     assert sorted(job.id for job in first) == ids[:4]
     assert sorted(job.id for job in second) == ids[4:8]
 
@@ -124,7 +124,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
     with world.store.write() as connection:
         dispatching.lock(world.store, connection)
         ids = [head.id for head in world.heads(connection, 3)]
-        dispatching.mark_dispatched(world.store, connection, ids, ROUTE, 4e9)
+        dispatching.mark_dispatched(connection, ids, ROUTE, 4e9)
         other = InThread(count)
         until_blocked(world, other)
         assert not other.over
@@ -169,7 +169,7 @@ def test_urgent_jobs_are_those_whose_deadline_is_near(world: World) -> None:
     ids = {name: world.add(spec(name, deadline_at=at))[0].id for name, at in terms.items()}
     world.add(spec("whenever"))
     with world.store.write() as connection:
-        dispatching.mark_dispatched(world.store, connection, [ids["running"]], ROUTE, 4e9)
+        dispatching.mark_dispatched(connection, [ids["running"]], ROUTE, 4e9)
     with world.store.write() as connection:
         urgent = dispatching.urgent(connection, now + 300, 10)
         assert [head.id for head in urgent] == [ids["sooner"], ids["soon"]]

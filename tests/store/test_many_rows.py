@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from tests.store.world import World, spec
 
 from trivet_tasks.store import dispatching, ending, enqueue, finishing, many_rows, schema, taking
-from trivet_tasks.store.engine import FOR_UPDATE, SKIP_LOCKED, Store
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows
 from trivet_tasks.store.planner import plan_freely
 
@@ -86,14 +86,14 @@ _OF_A_JOBS_WAY = {
     "take": (taking._TAKE, "jobs_pkey"),
     "requests": (taking._REQUESTS, "job_requests_pkey"),
     "give back": (taking._GIVE_BACK, "jobs_pkey"),
-    "fence": (finishing._FENCES[FOR_UPDATE], "jobs_pkey"),
+    "fence": (finishing._FENCE, "jobs_pkey"),
     "settle": (finishing._SETTLE, "attempts_pkey"),
     "go on": (finishing._GO_ON, "jobs_pkey"),
     "wait": (finishing._WAIT, "jobs_pkey"),
     "end": (ending._END, "jobs_pkey"),
     "costs": (ending._COSTS, "ix_attempts_job"),
     "keys": (enqueue._BY_KEY, "ix_jobs_key"),
-    "mark": (dispatching._MARKS[SKIP_LOCKED], "jobs_pkey"),
+    "mark": (dispatching._MARK, "jobs_pkey"),
 }
 
 
@@ -106,7 +106,8 @@ def test_a_plan_made_on_empty_tables_finds_rows_by_their_ids_when_these_have_gro
     with closing(store), store.read() as connection:
         connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
         rows = many_rows._of_json(statement, connection.dialect).replace("%(rows)s", "$1")
-        query = re.sub(r"(?<!:):(lease_id|route|why)\b", "'x'", statement.sql.replace("{rows}", rows))
+        locking = many_rows._LOCK.sub(r"\1", statement.sql)
+        query = re.sub(r"(?<!:):(lease_id|route|why)\b", "'x'", locking.replace("{rows}", rows))
         connection.exec_driver_sql("PREPARE one (text) AS " + re.sub(r"(?<!:):(now|until)\b", "1.5", query))
         plan = "\n".join(connection.exec_driver_sql("EXPLAIN EXECUTE one ('[]')").scalars())
         assert f"Index Scan using {index}" in plan or f"Index Only Scan using {index}" in plan, plan

@@ -121,7 +121,7 @@ class World:
             if not heads:
                 return []
             until = self.store.now(connection) + within_s
-            marked = dispatching.mark_dispatched(self.store, connection, [head.id for head in heads], route, until)
+            marked = dispatching.mark_dispatched(connection, [head.id for head in heads], route, until)
             dispatching.advance_clock(connection, max(head.rank for head in heads))
         claimed = {job.id: job for job in marked}
         return [claimed[head.id] for head in heads if head.id in claimed]

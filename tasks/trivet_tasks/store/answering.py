@@ -9,20 +9,17 @@ from sqlalchemy import Connection, Integer, bindparam, text
 from trivet_tasks.outcomes import JobState
 from trivet_tasks.store import schema
 from trivet_tasks.store.ending import end_jobs
-from trivet_tasks.store.engine import FOR_UPDATE, Store
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.many_rows import RowsStatement, query_rows
 from trivet_tasks.store.steps import End, Ended, Hit
 
-_HELD = {
-    lock: RowsStatement(
-        schema.jobs,
-        f"""
-        SELECT id, take_up, state, batch_id, created_at, deadline_at, cancel_requested FROM jobs
-         WHERE id IN (SELECT r.id FROM {{rows}}) ORDER BY id{lock}
-        """,
-    )
-    for lock in ("", FOR_UPDATE)
-}
+_HELD = RowsStatement(
+    schema.jobs,
+    """
+    SELECT id, take_up, state, batch_id, created_at, deadline_at, cancel_requested FROM jobs
+     WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}
+    """,
+)
 _CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
     bindparam("ids", expanding=True, type_=Integer())
 )
@@ -58,7 +55,7 @@ def end_answered(
     No call is made and no attempt written. One whose deadline has passed is left to expire, one that somebody cancelled ends so.
     """
     now = store.now(connection)
-    found = query_rows(connection, _HELD[store.for_update], [{"id": job.id} for job in group])
+    found = query_rows(connection, _HELD, [{"id": job.id} for job in group])
     held = {row.id: row for row in found}
     batch_ids = {row.batch_id for row in held.values() if row.batch_id is not None}
     cancelled = {row.id for row in connection.execute(_CANCELLED, {"ids": sorted(batch_ids)})} if batch_ids else set()

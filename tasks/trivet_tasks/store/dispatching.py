@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, TextClause, bindparam, text
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState
 from trivet_tasks.store import schema
-from trivet_tasks.store.engine import SKIP_LOCKED, Store
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.many_rows import RowsStatement, query_rows
 
 DISPATCH_LOCK = 7_214_500_002
@@ -120,20 +120,18 @@ _URGENT = text(
     """
 )
 # who is cancelling or expiring one just now is not waited for: only rows that are free are locked, all at once
-_MARKS = {
-    lock: RowsStatement(
-        schema.jobs,
-        f"""
-        WITH free AS MATERIALIZED (
-            SELECT id FROM jobs WHERE id IN (SELECT r.id FROM {{rows}}) AND state || '' = 'waiting'{lock}
-        )
-        UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
-         WHERE id IN (SELECT id FROM free)
-        RETURNING id, take_up, input_estimate, max_tokens, cache_key
-        """,
+_MARK = RowsStatement(
+    schema.jobs,
+    """
+    WITH free AS MATERIALIZED (
+        SELECT id FROM jobs
+         WHERE id IN (SELECT r.id FROM {rows}) AND state || '' = 'waiting' {FOR UPDATE SKIP LOCKED}
     )
-    for lock in ("", SKIP_LOCKED)
-}
+    UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
+     WHERE id IN (SELECT id FROM free)
+    RETURNING id, take_up, input_estimate, max_tokens, cache_key
+    """,
+)
 _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
 _LOCK_FLOW = "SELECT id FROM flows WHERE id = :id"
 _EMPTY_FLOWS = text(
@@ -238,12 +236,10 @@ def urgent(connection: Connection, before: float, limit: int) -> list[Head]:
     return [Head(*row) for row in connection.execute(_URGENT, {"before": before, "limit": limit})]
 
 
-def mark_dispatched(
-    store: Store, connection: Connection, ids: Sequence[str], route: str, until: float
-) -> list[Claimed]:
+def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[Claimed]:
     """Claim jobs for a route; each gets a new fencing token. Jobs that do not wait any more are passed over."""
     rows = [{"id": job_id} for job_id in ids]
-    return [Claimed(*row) for row in query_rows(connection, _MARKS[store.skip_locked], rows, route=route, until=until)]
+    return [Claimed(*row) for row in query_rows(connection, _MARK, rows, route=route, until=until)]
 
 
 def advance_clock(connection: Connection, rank: float) -> None:

@@ -31,8 +31,6 @@ BULK_BYTES = 1_000_000
 """Bytes of request bodies in one bulk transaction at most."""
 
 
-FOR_UPDATE = " FOR UPDATE"
-SKIP_LOCKED = " FOR UPDATE SKIP LOCKED"
 _TCP = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 """For libpq: a server that vanished without a word is noticed within about ten seconds."""
 
@@ -96,12 +94,12 @@ class Store:
     @property
     def skip_locked(self) -> str:
         """What ends a SELECT of rows to be changed: on PostgreSQL a lock that passes over rows others hold."""
-        return "" if self.sqlite else SKIP_LOCKED
+        return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
 
     @property
     def for_update(self) -> str:
         """What ends a SELECT of rows to be changed, waiting for whoever holds them."""
-        return "" if self.sqlite else FOR_UPDATE
+        return "" if self.sqlite else " FOR UPDATE"
 
     def close(self) -> None:
         """Give back every connection."""

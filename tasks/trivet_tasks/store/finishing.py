@@ -8,17 +8,19 @@ from sqlalchemy import Connection, Integer, bindparam, text
 from trivet_tasks.outcomes import END_STATES, JobState
 from trivet_tasks.store import schema, spending
 from trivet_tasks.store.ending import book_again, costs_of, end_jobs
-from trivet_tasks.store.engine import FOR_UPDATE, Store
+from trivet_tasks.store.engine import Store
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.store.steps import End, Ended, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.usage import Usage
 
-_FENCE = """
+_FENCE = RowsStatement(
+    schema.jobs,
+    """
     SELECT id, take_up, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key FROM jobs
-     WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id
-"""
-_FENCES = {lock: RowsStatement(schema.jobs, _FENCE + lock) for lock in ("", FOR_UPDATE)}
+     WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}
+    """,
+)
 _GO_ON = RowsStatement(
     schema.jobs,
     """
@@ -64,11 +66,11 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     """Write what became of a group of calls. Attempts are settled in any case; jobs only under tokens that still hold."""
     now = store.now(connection)
     # jobs are locked before attempts, as a rescuer does it
-    fenced = query_rows(connection, _FENCES[store.for_update], [{"id": finished.job_id} for finished in group])
+    fenced = query_rows(connection, _FENCE, [{"id": finished.job_id} for finished in group])
     current = {row.id: row for row in fenced}
     late = {row.id: row.batch_id for row in current.values() if row.state in END_STATES}
     before = costs_of(connection, list(late))
-    counted = spending.calls(store, connection, [finished.settlement.attempt_id for finished in group])
+    counted = spending.calls(connection, [finished.settlement.attempt_id for finished in group])
     settle(connection, [finished.settlement for finished in group])
     if late:
         # all batches at once, by id, as below they are counted: not these first and the others then

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, String, bindparam, text
 
 from trivet_tasks.outcomes import END_STATES
 from trivet_tasks.store import schema
-from trivet_tasks.store.engine import BULK_ROWS, FOR_UPDATE, Store
+from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 
 FREED_AT_ONCE = BULK_ROWS
@@ -22,12 +22,10 @@ LOOK_AGAIN_S = 10.0
 _STATES_UNDER_WAY = ("dispatched", "running")
 
 _IDS = bindparam("ids", expanding=True, type_=String())
-_HELD = {
-    lock: RowsStatement(
-        schema.jobs, f"SELECT id, take_up, state FROM jobs WHERE id IN (SELECT r.id FROM {{rows}}) ORDER BY id{lock}"
-    )
-    for lock in ("", FOR_UPDATE)
-}
+_HELD = RowsStatement(
+    schema.jobs,
+    "SELECT id, take_up, state FROM jobs WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}",
+)
 _FOLLOW = RowsStatement(
     schema.jobs,
     "UPDATE jobs SET state = 'following', route = NULL, dispatched_until = NULL FROM {rows} WHERE jobs.id = r.id",
@@ -39,16 +37,14 @@ _NOTE = RowsStatement(
     ON CONFLICT (job_id) DO UPDATE SET leader = excluded.leader, until = excluded.until
     """,
 )
-_OF_LEADERS = {
-    lock: RowsStatement(
-        schema.followers,
-        f"""
-        SELECT j.id FROM followers f JOIN jobs j ON j.id = f.job_id
-         WHERE f.leader IN (SELECT r.leader FROM {{rows}}) AND j.state || '' = 'following' LIMIT :limit{lock}
-        """,
-    )
-    for lock in ("", " FOR UPDATE OF j SKIP LOCKED")
-}
+_OF_LEADERS = RowsStatement(
+    schema.followers,
+    """
+    SELECT j.id FROM followers f JOIN jobs j ON j.id = f.job_id
+     WHERE f.leader IN (SELECT r.leader FROM {rows}) AND j.state || '' = 'following' LIMIT :limit
+       {FOR UPDATE OF j SKIP LOCKED}
+    """,
+)
 _FREE = text("UPDATE jobs SET state = 'waiting' WHERE id IN :ids AND state = 'following'").bindparams(_IDS)
 _FORGET = text("DELETE FROM followers WHERE job_id IN :ids").bindparams(_IDS)
 _OVERDUE = text(
@@ -90,7 +86,7 @@ def follow(
     Leaders and followers are held together until the commit: a leader either has ended, or frees these when it does.
     """
     ids = sorted({job.id for job in wanted} | {job.leader for job in wanted})
-    held = {row.id: row for row in query_rows(connection, _HELD[store.for_update], [{"id": id} for id in ids]).all()}
+    held = {row.id: row for row in query_rows(connection, _HELD, [{"id": id} for id in ids]).all()}
     ours = [
         job
         for job in wanted
@@ -112,9 +108,8 @@ def follow(
 
 def free_followers(connection: Connection, leaders: Sequence[str], limit: int = FREED_AT_ONCE) -> int:
     """Followers of these jobs wait for a route again, at most so many. Those that others hold are passed over."""
-    passing = " FOR UPDATE OF j SKIP LOCKED" if connection.dialect.name == "postgresql" else ""
     rows = [{"leader": leader} for leader in leaders]
-    ids = [row.id for row in query_rows(connection, _OF_LEADERS[passing], rows, limit=limit)]
+    ids = [row.id for row in query_rows(connection, _OF_LEADERS, rows, limit=limit)]
     _free(connection, ids)
     return len(ids)
 

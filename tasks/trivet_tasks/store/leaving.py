@@ -52,5 +52,5 @@ def lay_down(store: Store, connection: Connection, lease_id: str) -> int:
     if waiting:
         connection.execute(_PUT_DOWN, {"ids": waiting, "lease_id": lease_id})
     connection.execute(_DROP_LEASE, {"lease_id": lease_id})
-    spending.book_lost(store, connection, lost)
+    spending.book_lost(connection, lost)
     return len(held)

@@ -178,7 +178,7 @@ def _write(store: Store, connection: Connection, new: Sequence[_New]) -> None:
     held = connection.execute(of_ids(_HOLD_JOBS + store.for_update), {"ids": ids}).all()
     batch_of = {row.id: row.batch_id for row in held if row.state in END_STATES}
     before = costs_of(connection, list(batch_of))
-    counted = spending.calls(store, connection, [one.id for one in new])
+    counted = spending.calls(connection, [one.id for one in new])
     connection.execute(_WRITE, [one._asdict() for one in new])
     book_again(connection, batch_of, before)
     spending.book_priced(connection, counted, ((one.id, one.cost_usd) for one in new))

@@ -181,7 +181,7 @@ def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
     if dropped:
         lost += connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value}).scalars()
         connection.execute(_DROP_LEASE, {"id": lease_id})
-    spending.book_lost(store, connection, lost)
+    spending.book_lost(connection, lost)
     return Rescued(len(rows), dropped)
 
 

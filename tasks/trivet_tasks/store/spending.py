@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from trivet_tasks.store import schema
-from trivet_tasks.store.engine import BULK_ROWS, Store
+from trivet_tasks.store.engine import BULK_ROWS
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import Settlement
@@ -80,18 +80,15 @@ class Call(NamedTuple):
 
 
 NOTHING = Spent()
-_READ, _HOLD = (
-    RowsStatement(
-        schema.attempts,
-        f"""
-        SELECT a.id, a.started_at, a.route, f.batch_id, f.labels, a.outcome, a.estimated,
-               CASE WHEN a.outcome IS NULL THEN NULL ELSE a.cost_usd END AS cost_usd
-          FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
-         WHERE a.id IN (SELECT r.id FROM {{rows}}) ORDER BY a.id{lock}
-        """,
-        {"cost_usd": Usd()},
-    )
-    for lock in ("", " FOR UPDATE OF a")
+_CALLS = RowsStatement(
+    schema.attempts,
+    """
+    SELECT a.id, a.started_at, a.route, f.batch_id, f.labels, a.outcome, a.estimated,
+           CASE WHEN a.outcome IS NULL THEN NULL ELSE a.cost_usd END AS cost_usd
+      FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
+     WHERE a.id IN (SELECT r.id FROM {rows}) ORDER BY a.id {FOR UPDATE OF a}
+    """,
+    {"cost_usd": Usd()},
 )
 _BOOK = RowsStatement(
     schema.spend,
@@ -117,12 +114,11 @@ _BY_ROUTE = (
 _FORGET = text("DELETE FROM spend WHERE day < :day")
 
 
-def calls(store: Store, connection: Connection, ids: Sequence[str]) -> dict[str, Call]:
+def calls(connection: Connection, ids: Sequence[str]) -> dict[str, Call]:
     """Calls as they are counted now, held until the transaction ends. Ids that are not there are left out."""
     found: dict[str, Call] = {}
-    statement = _READ if store.sqlite else _HOLD
     for first in range(0, len(ids), BULK_ROWS):
-        rows = query_rows(connection, statement, [{"id": attempt_id} for attempt_id in ids[first : first + BULK_ROWS]])
+        rows = query_rows(connection, _CALLS, [{"id": attempt_id} for attempt_id in ids[first : first + BULK_ROWS]])
         for attempt_id, started_at, route, batch_id, labels, outcome, estimated, cost_usd in rows:
             spent = NOTHING if outcome is None else spent_by(cost_usd, estimated=estimated)
             place = Place(int(started_at // DAY_S), route, batch_id, labels)
@@ -173,10 +169,10 @@ def book_priced(
     book(connection, before, ((id, spent_by(cost, estimated=before[id].estimated)) for id, cost in known))
 
 
-def book_lost(store: Store, connection: Connection, ids: Sequence[str]) -> None:
+def book_lost(connection: Connection, ids: Sequence[str]) -> None:
     """Count calls that were in flight and have been given an outcome in this transaction."""
     if ids:
-        now = calls(store, connection, ids)
+        now = calls(connection, ids)
         uncounted = {attempt_id: call._replace(spent=NOTHING) for attempt_id, call in now.items()}
         book(connection, uncounted, ((attempt_id, call.spent) for attempt_id, call in now.items()))
 
