@@ -15,7 +15,7 @@ from trivet.waiting import Notices
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
-from trivet_tasks.store.budgets import LabelNames
+from trivet_tasks.store.budgets import AskedLabels
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 
@@ -54,9 +54,9 @@ class Connections:
             return self._store
 
     @cached_property
-    def label_names(self) -> LabelNames:
+    def asked_labels(self) -> AskedLabels:
         """What budgets ask for of jobs."""
-        return LabelNames(self.store)
+        return AskedLabels(self.store)
 
     @cached_property
     def redis(self) -> redis.Redis:
@@ -130,7 +130,7 @@ class Connections:
         """In the child: nothing of the parent's is used or closed."""
         self._lock = threading.Lock()
         self.notices.forget_after_fork()
-        for name in ("label_names", "redis", "fleet", "celery", "dispatcher", "prober"):
+        for name in ("asked_labels", "redis", "fleet", "celery", "dispatcher", "prober"):
             self.__dict__.pop(name, None)
 
 

@@ -49,7 +49,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
     reasons = None
     if direct is None:
         reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
-    labels = connections.label_names.now()
+    labels = connections.asked_labels.now()
     with connections.store.write() as connection:
         if direct is not None:
             held = connections.dispatcher.held_by_budget(connection, spec, labels_of(spec, labels), direct)
@@ -74,7 +74,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
 
 
 def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
-    labels = connections.label_names.now()
+    labels = connections.asked_labels.now()
     with connections.store.write() as connection:
         (accepted,) = insert(connections.store, connection, [spec], classes=connections.settings.classes, labels=labels)
     return accepted
@@ -167,7 +167,7 @@ class _Writer:
 
 def _take_in(connections: "Connections", loading: Loading, group: Sequence[JobSpec]) -> Loading:
     """One transaction: the jobs, and how far the batch has read."""
-    store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.label_names.now()
+    store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.asked_labels.now()
     with store.write() as connection:
         insert(
             store,

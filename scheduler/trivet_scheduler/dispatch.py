@@ -39,6 +39,8 @@ URGENT_WITHIN_S = 300.0
 """How near a deadline must be for that."""
 LOOK_FURTHER = 8
 """How many times as many jobs are looked at when those at the head of a line have no route."""
+LOOKS_FOR_URGENT = 3
+"""How often jobs near their deadline are looked for anew, without the flows that may not go."""
 THOROUGH_S = 1.0
 """Seconds between two looks at jobs whose budget has less left than the cheapest of them may cost."""
 HELD_HEADS = 5
@@ -71,12 +73,15 @@ class _Assignment:
         standing: Sequence[AtRoute],
         wanted: int,
         rooms: Rooms | None,
+        thorough: bool,
     ) -> None:
         self.flows = flows
         self.routes = routes
         self.credits = credits
         self.rooms = rooms
         """What budgets have room for; None: there are none."""
+        self.thorough = thorough
+        """Whether cheaper jobs are looked for behind those that budgets have no room for."""
         self.wanted = wanted
         """Jobs that may be given out still."""
         self.blocked = False
@@ -85,8 +90,10 @@ class _Assignment:
         self.choices: dict[_Kind, Choice] = {}
         self.warmers: dict[int, str] = {}
         """By flow the job that is to warm the provider's cache for the others."""
+        self.warming: dict[int, int] = defaultdict(int)
+        """By flow whose cache is cold, how many jobs go."""
         self.refused: dict[_Kind, int] = {}
-        """Jobs that budgets have no room for."""
+        """Jobs that budgets have no room for, by kind and size."""
         self.at_route: dict[str, int] = defaultdict(int)
         for row in standing:
             self.at_route[row.route] += row.jobs
@@ -121,6 +128,8 @@ class Dispatcher:
             flows = dispatching.flows_with_waiting(connection, self._fleet.now())
             standing = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
+            if flows:
+                self._fleet.notice_workers(connection)
             budgets = self._rooms(connection) if flows and self._held else None
         thorough = time.monotonic() >= self._thorough_at
         if budgets is not None:
@@ -149,7 +158,9 @@ class Dispatcher:
             budgets = self._rooms(connection)  # again: they are counted and taken under one lock
             if budgets is not None:
                 flows = self._unheld(flows, budgets, thorough=thorough)
-            assignment = _Assignment({flow.id: flow for flow in flows}, routes, credits, standing, wanted, budgets)
+            assignment = _Assignment(
+                {flow.id: flow for flow in flows}, routes, credits, standing, wanted, budgets, thorough
+            )
             heads = self._heads(connection, flows, credits, wanted)
             self._assign(assignment, heads)
             if assignment.blocked and assignment.wanted:
@@ -252,13 +263,21 @@ class Dispatcher:
         merged.sort(key=lambda head: head.rank)
         before = self._store.now(connection) + URGENT_WITHIN_S
         # without their rank: who jumps the line does not move the clock by which newcomers are placed
-        urgent = [
-            head._replace(rank=0.0)
-            for head in dispatching.urgent(connection, before, max(1, int(wanted * URGENT_SHARE)))
-            if head.flow_id in able_ids
-        ]
+        urgent = [head._replace(rank=0.0) for head in self._urgent(connection, before, wanted, able_ids)]
         seen = {head.id for head in urgent}
         return urgent + [head for head in merged if head.id not in seen]
+
+    def _urgent(self, connection: Connection, before: float, wanted: int, able: set[int]) -> list[Head]:
+        """Jobs whose deadline is near. Those that may not go now, for a budget, say, do not take the places of others."""
+        most = max(1, int(wanted * URGENT_SHARE))
+        without: set[int] = set()
+        for _ in range(LOOKS_FOR_URGENT):
+            found = dispatching.urgent(connection, before, most, without)
+            unable = {head.flow_id for head in found} - able
+            if not unable or len(found) < most:
+                break
+            without |= unable
+        return [head for head in found if head.flow_id in able]
 
     def _assign(self, to: "_Assignment", heads: Sequence[Head]) -> None:
         """Give each job, in order, the best route that has credit."""
@@ -267,9 +286,10 @@ class Dispatcher:
             if not to.wanted:
                 return
             flow = to.flows[head.flow_id]
-            if flow.cold and flow.id in to.warmers:
+            if flow.cold and to.warming[flow.id] >= self._warm_at_once(flow):
                 continue
-            size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if flow.id in by_cost else (0, 0)
+            sized = to.rooms is not None or flow.id in by_cost
+            size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if sized else (0, 0)
             key = (head.flow_id, head.tried, head.doubted_by, *size)
             if to.refused.get(key, 0) >= HELD_HEADS:
                 continue
@@ -284,16 +304,18 @@ class Dispatcher:
             asked = None if to.rooms is None else to.rooms.ask(flow, head)
             route = choice.best(to.load, has_room=has_room if asked is None else asked.also(has_room))
             if route is None:
-                if asked is not None and asked.passed_over():
+                refused = asked is not None and asked.passed_over()
+                if refused:
                     to.refused[key] = to.refused.get(key, 0) + 1
-                to.blocked = to.blocked or bool(head.tried or head.doubted_by)
+                to.blocked = to.blocked or bool(head.tried or head.doubted_by) or (refused and to.thorough)
                 continue
             if to.rooms is not None:
                 to.rooms.take(flow, route.name, head)
             to.credits.take(route.name, lane, model, head, alone=flow.alone)
             to.at_route[route.name] += 1
             if flow.cold:
-                to.warmers[flow.id] = head.id
+                to.warming[flow.id] += 1
+                to.warmers.setdefault(flow.id, head.id)
             to.plan[route.name, flow.latency, model, flow.alone].append(head)
             to.wanted -= 1
 
@@ -309,6 +331,10 @@ class Dispatcher:
             # what this round has left fell ill while the job waited; better the routes it was at than none
             return choose(_needs(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
         return choice
+
+    def _warm_at_once(self, flow: Flow) -> int:
+        """How many jobs may go while a cache is cold."""
+        return self._settings.of_class(flow.latency).chunk_jobs if flow.answered else 1
 
     def _by_cost(self, flow: Flow) -> bool:
         return self._settings.of_class(flow.latency).order == "cost"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import redis
+from sqlalchemy import Connection
 
 from trivet_scheduler.answer_lengths import AnswerLengths
 from trivet_scheduler.call_costs import CallCost, CallCosts
@@ -20,7 +21,7 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
 from trivet_tasks.store import budgets
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import Lease, living
+from trivet_tasks.store.leases import Lease, living, taking_work
 from trivet_tasks.store.registry import RegisteredRoute, registered
 
 FRESH_S = 1.0
@@ -76,6 +77,14 @@ class Fleet:
                     routes[name] = routes[name]._replace(settings=routes[name].settings.within(window))
                 self._known = Known(routes, leases, time.monotonic(), windows, budgeted)
             return self._known
+
+    def notice_workers(self, connection: Connection) -> None:
+        """Forget what is known if a worker has come, gone or stopped taking work since it was read."""
+        taking = taking_work(self._store, connection)
+        with self._lock:
+            known = self._known
+            if known is not None and taking != {lease.id for lease in known.leases if not lease.trouble}:
+                self._known = None
 
     def now(self) -> float:
         """The database's time, without asking it."""

@@ -42,6 +42,10 @@ class Kept(NamedTuple):
     cost_usd: Decimal | None
     """What the call cost that brought it; None where it has no price."""
 
+    def __repr__(self) -> str:
+        """Without the answer."""
+        return f"Kept({len(self.message)} bytes, {self.stop_reason}, {self.route})"
+
 
 class LookUp(NamedTuple):
     """A job that asks. `over`: a leader that is known to have ended."""

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.routing import Candidate
 from trivet_tasks.budgets import Window, window
+from trivet_tasks.prompt_cache import DEAREST_WRITE
 from trivet_tasks.store import budgets
 from trivet_tasks.store.budget_sums import InFlight, Sums, sums
 from trivet_tasks.store.budgets import HOLDING, OK, WARNED, BudgetRow, State, usd
@@ -134,19 +135,20 @@ class Rooms:
 
     def holding(self, flow: Flow, route: str, head: Head) -> Purse | None:
         """The budget that has no room for a job on a route; None when all have."""
-        most = self._most(route, flow.model, head.input_estimate, head.max_tokens) or NOTHING
+        most = self.most(flow, route, head)
         return next((purse for purse in self._counting(flow.batch_id, flow.labels, route) if purse.room < most), None)
 
     def take(self, flow: Flow, route: str, head: Head) -> None:
         """Reserve what a job may cost on a route."""
-        most = self._most(route, flow.model, head.input_estimate, head.max_tokens)
+        most = self.most(flow, route, head)
         if most:
             for purse in self._counting(flow.batch_id, flow.labels, route):
                 purse.reserved += most
 
     def most(self, flow: Flow, route: str, head: Head) -> Decimal:
         """What a job may cost on a route; 0 where no price is known."""
-        return self._most(route, flow.model, head.input_estimate, head.max_tokens) or NOTHING
+        most = self._most(route, flow.model, head.input_estimate, head.max_tokens) or NOTHING
+        return most * DEAREST_WRITE if flow.marked else most
 
     def counting(self, batch_id: int | None, labels: str) -> tuple[Purse, ...]:
         """The budgets that count such a job, on whatever route."""
@@ -232,9 +234,8 @@ def rooms_of(
     for jobs in counted.calling:
         rooms.reserve(jobs, jobs.most_usd)
     for jobs in counted.queued:
-        rooms.reserve(
-            jobs, (costs.of(jobs.route, jobs.model, jobs.input_estimate, jobs.max_tokens) or NOTHING) * jobs.jobs
-        )
+        each = costs.of(jobs.route, jobs.model, jobs.input_estimate, jobs.max_tokens) or NOTHING
+        rooms.reserve(jobs, each * jobs.jobs * (DEAREST_WRITE if jobs.marked else 1))
     return rooms
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
@@ -120,16 +120,20 @@ class BudgetSettings(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-def label_names(budgets: Iterable[BudgetSettings]) -> frozenset[str]:
-    """What budgets ask for of jobs: `tenant`, `tag:NAME`."""
-    return frozenset(label[0] for budget in budgets if (label := budget.label))
+Labels: TypeAlias = frozenset[tuple[str, str]]
+"""What budgets ask for of jobs: (`tenant`, NAME), (`tag:NAME`, VALUE)."""
 
 
-def labels_of(spec: JobSpec, asked: frozenset[str]) -> str:
-    """Of a job what budgets ask for, as JSON, equal for equal ones."""
+def labels_asked(budgets: Iterable[BudgetSettings]) -> Labels:
+    """What these budgets ask for."""
+    return frozenset(label for budget in budgets if (label := budget.label))
+
+
+def labels_of(spec: JobSpec, asked: Labels) -> str:
+    """Of a job what budgets ask for, as JSON, equal for equal ones. What none asks for would only be more kinds of jobs."""
     if not asked:
         return "{}"
-    labels = {f"tag:{name}": value for name, value in spec.tags.items() if f"tag:{name}" in asked}
-    if spec.tenant is not None and TENANT in asked:
+    labels = {f"tag:{name}": value for name, value in spec.tags.items() if (f"tag:{name}", value) in asked}
+    if spec.tenant is not None and (TENANT, spec.tenant) in asked:
         labels[TENANT] = spec.tenant
     return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()

@@ -129,6 +129,10 @@ class Sharing:
         return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
 
 
+DEAREST_WRITE = 2
+"""What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
+
+
 def with_cache_write(estimate: Decimal | None, body: bytes) -> Decimal | None:
     """The most that a call may cost, from what it may cost without a cache: what is written to one costs more than plain input.
 
@@ -136,7 +140,7 @@ def with_cache_write(estimate: Decimal | None, body: bytes) -> Decimal | None:
     """
     if estimate is None or _MARK not in body:
         return estimate
-    return estimate * (2 if _LONG in body else Decimal("1.25"))
+    return estimate * (DEAREST_WRITE if _LONG in body else Decimal("1.25"))
 
 
 def _digest(*parts: bytes) -> str:

@@ -10,7 +10,7 @@ from tests.store.world import World
 from trivet_tasks.store.schema import Usd
 
 Sums: TypeAlias = dict[tuple[int, str, int | None, str], tuple[Decimal, Decimal, int, int]]
-"""By (day, route, batch, labels): settled, estimated, calls, calls without a price."""
+"""By (day, route, None, labels) and (day, route, batch, no labels): settled, estimated, calls, calls without a price."""
 
 _ATTEMPTS = text(
     """
@@ -27,15 +27,18 @@ def check_spend(world: World) -> Sums:
     counted: Sums = defaultdict(lambda: (Decimal(0), Decimal(0), 0, 0))
     with world.store.read() as connection:
         for row in connection.execute(_ATTEMPTS):
-            place = (int(row.started_at // 86_400), row.route, row.batch_id, row.labels)
-            settled, estimated, calls, unpriced = summed[place]
+            day = int(row.started_at // 86_400)
+            places = [(day, row.route, None, row.labels)]
+            places += [] if row.batch_id is None else [(day, row.route, row.batch_id, "{}")]
             cost = row.cost_usd or Decimal(0)
-            summed[place] = (
-                settled + (0 if row.estimated else cost),
-                estimated + (cost if row.estimated else 0),
-                calls + 1,
-                unpriced + (row.cost_usd is None),
-            )
+            for place in places:
+                settled, estimated, calls, unpriced = summed[place]
+                summed[place] = (
+                    settled + (0 if row.estimated else cost),
+                    estimated + (cost if row.estimated else 0),
+                    calls + 1,
+                    unpriced + (row.cost_usd is None),
+                )
         for row in connection.execute(_SPEND):
             place = (row.day, row.route, row.batch_id, row.labels)
             before = counted[place]

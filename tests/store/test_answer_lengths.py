@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 from celery import Celery
+from sqlalchemy import Connection
 from tests.gates import route
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
@@ -66,6 +67,9 @@ class TwoPrices:
 
     def now(self) -> float:
         return time.time()
+
+    def notice_workers(self, _connection: Connection) -> None:
+        """They stay."""
 
     def known(self) -> Known:
         routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from trivet_tasks.jobs import JobSpec
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import budgets
-from trivet_tasks.store.budgets import LabelNames
+from trivet_tasks.store.budgets import AskedLabels
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.enqueue import DirectDispatch
 from trivet_tasks.store.taking import Taken
@@ -67,7 +68,7 @@ class Budgeted:
             return budgets.register(self.world.store, connection, given)
 
     def add(self, *group: JobSpec, **how: Any) -> None:
-        labels = LabelNames(self.world.store).now()
+        labels = AskedLabels(self.world.store).now()
         with self.world.store.write() as connection:
             self.world.insert(connection, group, labels=labels, **how)
 
@@ -169,7 +170,7 @@ def test_a_held_flow_lets_the_others_pass(budgeted: Budgeted) -> None:
     waiting = budgeted.world.sql("SELECT tags FROM jobs WHERE state = 'waiting'")
     assert {row.tags for row in waiting} == {'{"team":"search"}'}
     labels = {row.labels for row in budgeted.world.sql("SELECT labels FROM flows")}
-    assert labels == {"{}", '{"tag:team":"search"}', '{"tag:team":"mail"}'}
+    assert labels == {"{}", '{"tag:team":"search"}'}, "nobody asks for mail"
 
 
 @pytest.mark.parametrize("tag", ['team=se"arch', "team=SEARCH", "team=s%_rch", "täm=süß", "a=b=c", 'x"y=z'])
@@ -366,3 +367,43 @@ def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
         Dispatcher(world.store, cast("Fleet", StillFleet(world.store, 100)), app, Settings()).run_once()
     app.close()
     assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]
+
+
+def test_jobs_that_are_held_do_not_take_the_places_of_urgent_ones(world: World) -> None:
+    with _budgeted(world, places=10) as budgeted:
+        budgeted.register(budget(jobs=0.5, tag="team=poor"))
+        soon, later = world.now() + 50, world.now() + 90
+        budgeted.add(*[replace(one, deadline_at=soon) for one in alike(60, tags={"team": "poor"})])
+        budgeted.add(*[spec(f"document {number}") for number in range(300)])
+        budgeted.add(replace(spec("urgent"), deadline_at=later))
+        budgeted.dispatcher.run_once()  # sees that the budget holds them
+        budgeted.end(budgeted.take(), 0)
+        budgeted.dispatcher.run_once()
+        assert world.value("SELECT state FROM jobs WHERE deadline_at = :at", at=later) == "dispatched"
+
+
+def test_cheap_jobs_behind_dear_ones_go(world: World) -> None:
+    with _budgeted(world, places=500) as budgeted:
+        budgeted.register(budget(jobs=5))
+        budgeted.add(*[replace(spec("document 0"), max_tokens=4_000)] * 200)
+        budgeted.add(*alike(3))
+        assert budgeted.dispatched() == 3
+
+
+def test_jobs_that_may_write_to_a_cache_are_reserved_at_the_price_of_writing(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=10))
+    budgeted.add(*[replace(one, line=str(number)) for number, one in enumerate(alike(10))])
+    assert budgeted.dispatched() == 5
+    assert budgeted.purse().reserved == 10 * MOST
+
+
+def test_what_budgets_of_all_read_does_not_grow_with_batches(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=1000))
+    for number in range(3):
+        budgeted.world.batch(f"b{number}", *alike(2))
+    budgeted.dispatched()
+    budgeted.end(budgeted.take())
+    rows = budgeted.world.sql("SELECT batch_id, sum(calls) AS calls, count(*) AS n FROM spend GROUP BY batch_id")
+    assert {row.batch_id: row.calls for row in rows} == {None: 6, 1: 2, 2: 2, 3: 2}
+    assert {row.n for row in rows} == {2}, "a row for each route"
+    assert budgeted.purse().spent.usd == 6 * MOST

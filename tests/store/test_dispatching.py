@@ -366,6 +366,9 @@ class StillFleet:
     def now(self) -> float:
         return time.time()
 
+    def notice_workers(self, connection: Connection) -> None:
+        """Nothing changes."""
+
     def known(self) -> Known:
         return Known(self._routes, (self._lease,), 0.0)
 

@@ -21,7 +21,7 @@ from trivet_tasks.store.following import (
     look_after,
 )
 from trivet_tasks.store.leaving import lay_down
-from trivet_tasks.store.steps import End, Next
+from trivet_tasks.store.steps import End, Next, Wait
 from trivet_tasks.store.taking import Taken
 
 KEY = "c" * 32
@@ -90,6 +90,18 @@ def test_when_the_leader_ends_they_wait_for_a_route_again_in_their_place(world: 
     assert noted(world) == 0
     assert [world.job(job_id).rank for job_id in ids] == ranks
     assert {(job.id, job.take_up) for job in world.dispatch()} == {(job_id, 2) for job_id in ids}
+
+
+def test_nobody_begins_to_follow_one_that_is_not_under_way(world: World) -> None:
+    """It backs off, or waits for its budget: who could go on by itself need not."""
+    lease, leader, _ = led(world)
+    later = Wait(world.now() + 100, 1, "", 0.0, None, Outcome.OVERLOADED, "busy")
+    world.finish(finished(leader, lease, later, outcome=Outcome.OVERLOADED))
+    other, *_ = world.add(spec("equal"))
+    claimed = next(job for job in world.dispatch() if job.id == other.id)
+    wanted = Follower(claimed.id, claimed.take_up, leader.id)
+    with world.store.write() as connection:
+        assert follow(world.store, connection, [wanted]).leaderless == (wanted,)
 
 
 def test_as_long_as_the_leader_tries_on_they_wait(world: World) -> None:

@@ -126,7 +126,7 @@ class Life(RuleBasedStateMachine):
             wanted = [following.Follower(message.id, message.take_up, leader.id)]
             followed = following.follow(self.world.store, connection, wanted)
         ours = (before.state, before.take_up) == ("dispatched", message.take_up)
-        leads = of_leader.state not in (*END_STATES, "following")
+        leads = of_leader.state in ("dispatched", "running")
         assert bool(followed.following) is (ours and leads)
         assert bool(followed.leaderless) is (ours and not leads)
         assert (self.world.job(message.id).state == "following") is (

@@ -123,12 +123,11 @@ def test_what_was_spent_this_month_is_counted(old: World) -> None:
     now = time.time()
     old.sql("UPDATE attempts SET started_at = :now, cost_usd = :cost", now=now, cost=amount)
     schema_version.upgrade(old.store)
-    ((_, route, batch_id, labels), sums), *others = check_spend(old).items()
-    assert ((route, batch_id, labels), others) == ((ROUTE, 1, "{}"), [])
-    assert sums == (Decimal("0.25"), 0, 1, 0)
+    counted = check_spend(old)
+    assert {place[1:] for place in counted} == {(ROUTE, None, "{}"), (ROUTE, 1, "{}")}
+    assert set(counted.values()) == {(Decimal("0.25"), 0, 1, 0)}
     assert old.rescue() == {LEASE: 1}
-    ((_, sums),) = check_spend(old).items()
-    assert sums == (Decimal("0.25"), Decimal("0.25"), 2, 0)
+    assert set(check_spend(old).values()) == {(Decimal("0.25"), Decimal("0.25"), 2, 0)}
 
 
 def test_work_goes_on_after_the_upgrade(old: World) -> None:

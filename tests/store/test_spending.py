@@ -22,6 +22,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.store import spending, suspects
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.finishing import finish
+from trivet_tasks.store.leases import put_back
 from trivet_tasks.store.leaving import lay_down
 from trivet_tasks.store.spending import DAY_S, KEPT_DAYS, Spent
 
@@ -107,7 +108,7 @@ def test_batches_are_counted_apart_and_days_by_the_start_of_the_call(world: Worl
     world.sql("UPDATE attempts SET started_at = started_at - :day WHERE id = :id", day=DAY_S, id=jobs[0].attempt_id)
     world.end(lease, jobs, cost="0.5")
     counted = check_spend(world)
-    assert {place[2] for place in counted} == {one.id, two.id}
+    assert {place[2] for place in counted} == {None, one.id, two.id}
     assert len({place[0] for place in counted}) == 2
     assert today(world) == {ROUTE: settled("0.5")}
 
@@ -129,6 +130,18 @@ def test_a_rescue_beside_a_late_result_is_counted_once(postgres_world: World) ->
         until_blocked(world, late)
         assert not late.over
     late.result()
+    assert today(world) == {ROUTE: settled("0.01")}
+
+
+def test_a_call_that_nobody_was_making_is_counted_at_the_most(world: World) -> None:
+    """Its job is put back while the worker lives; what it cost may be known late."""
+    lease, (job,) = world.running()
+    with world.store.write() as connection:
+        put_back(connection, lease, [job.id])
+    check_spend(world)
+    assert today(world)[ROUTE].estimated_usd > 0
+    world.end(lease, [job], SUCCESS, cost="0.01")
+    check_spend(world)
     assert today(world) == {ROUTE: settled("0.01")}
 
 

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import cast
 
 from celery import Celery
+from sqlalchemy import Connection
 from tests.gates import gate, route
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
@@ -16,11 +17,13 @@ from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.routing import Candidate
 from trivet_tasks.jobs import JobSpec
-from trivet_tasks.latency import DEFAULTS
+from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import batches, retrying
+from trivet_tasks.store.answering import Answered, end_answered
 from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.following import Follower, follow
 from trivet_tasks.store.leases import Lease
 from trivet_tasks.store.registry import RegisteredRoute
 from trivet_tasks.store.steps import End, Wait
@@ -40,6 +43,9 @@ class TwoRoutes:
 
     def now(self) -> float:
         return time.time()
+
+    def notice_workers(self, _connection: Connection) -> None:
+        """They stay."""
 
     def known(self) -> Known:
         routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}
@@ -116,6 +122,32 @@ def test_when_it_goes_back_to_waiting_the_next_goes_first(world: World) -> None:
     assert other.id != job.id
     world.end(lease, [other])
     assert dispatch(world) == 2
+
+
+def test_one_that_was_answered_without_a_call_has_warmed_nothing(world: World) -> None:
+    """All of a batch may be in the response cache: so a chunk of them goes, not one by one."""
+    size = Settings().of_class(Latency.BATCH).chunk_jobs
+    world.batch("b", *alike(size + 4))
+    dispatch(world)
+    (job,) = dispatched(world)
+    with world.store.write() as connection:
+        answered = Answered(job.id, job.take_up, b"{}", "end_turn", ROUTE, None)
+        assert end_answered(world.store, connection, [answered], latency="batch", model=MODEL).jobs == (job.id,)
+    assert [dispatch(world), dispatch(world)] == [size, 0]
+    lease = world.lease()
+    world.end(lease, world.take(lease, dispatched(world)))
+    assert dispatch(world) == 3
+
+
+def test_one_that_follows_an_equal_job_warms_nothing_meanwhile(world: World) -> None:
+    leader, *_ = world.add(spec("equal"))
+    assert dispatch(world) == 1
+    world.batch("b", *alike(3))
+    dispatch(world)
+    job = next(one for one in dispatched(world) if one.id != leader.id)
+    with world.store.write() as connection:
+        assert follow(world.store, connection, [Follower(job.id, job.take_up, leader.id)]).following == (job.id,)
+    assert [dispatch(world), dispatch(world)] == [1, 0], "the next one goes first"
 
 
 def test_the_wait_has_an_end(world: World) -> None:

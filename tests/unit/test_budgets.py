@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.store.world import spec
 
-from trivet_tasks.budgets import BudgetSettings, Per, Window, label_names, labels_of, window
+from trivet_tasks.budgets import BudgetSettings, Per, Window, labels_asked, labels_of, window
 
 
 def at(text: str) -> float:
@@ -36,11 +36,11 @@ def test_labels_are_what_is_asked_for_and_nothing_else() -> None:
         BudgetSettings.model_validate({"name": "a", "usd": 1, "per": "day", **scope})
         for scope in ({"tag": "team=search"}, {"tenant": "acme"}, {"batch": "b"}, {})
     ]
-    asked = label_names(budgets)
-    assert asked == {"tag:team", "tenant"}
+    asked = labels_asked(budgets)
+    assert asked == {("tag:team", "search"), ("tenant", "acme")}
     job = spec(tags={"team": "search", "other": "x"}, tenant="acme")
     assert labels_of(job, asked) == '{"tag:team":"search","tenant":"acme"}'
     assert labels_of(job, frozenset()) == "{}"
-    assert labels_of(spec(), asked) == "{}"
+    assert labels_of(spec(), asked) == labels_of(spec(tags={"team": "mail"}, tenant="other"), asked) == "{}"
     assert [one.counts(False, {"tag:team": "search"}) for one in budgets] == [True, False, False, True]
     assert [one.counts(True, {"tenant": "acme"}) for one in budgets] == [False, True, True, True]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import orjson
 import redis
+from sqlalchemy.exc import DBAPIError
 
 from trivet_scheduler.response_cache import Follow, Kept, Landed, LookUp, ResponseCache
 from trivet_tasks.errors import StoreUnavailable
@@ -73,7 +74,7 @@ class Cached:
             if found is None:
                 break
             to_call.update(job.id for job in found.to_call)
-            self._end(chunk, found.answered)
+            to_call.update(job.id for job in self._end_safely(chunk, found.answered))
             leaderless = self._follow(chunk, found.following)
             looks = [LookUp(asking[job.id].cache_key or "", job.id, over=job.leader) for job in leaderless]
         to_call.update(look.job_id for look in looks)
@@ -134,6 +135,15 @@ class Cached:
             with self._store.write() as connection:
                 served = end_answered(self._store, connection, group, latency=chunk.latency.value, model=chunk.model)
             self._notify(served)
+
+    def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[Claimed]:
+        """Returns those whose answer the database refuses: they are called for."""
+        try:
+            self._end(chunk, answered)
+        except DBAPIError as error:
+            log.error("the database refuses answers from the cache (%s)", type(error.orig or error).__name__)
+            return [job for job in chunk.jobs if job.id in {one.id for one in answered}]
+        return []
 
     def _notify(self, served: Served) -> None:
         if served.jobs:

@@ -245,7 +245,8 @@ class Recorder:
         for finished in written.gone_on:
             assert isinstance(finished.next, GoOn)
             flight = flights[finished.job_id]
-            claimed = Claimed(finished.job_id, finished.take_up + 1, flight.job.input_estimate, flight.job.max_tokens)
+            job = flight.job
+            claimed = Claimed(job.id, finished.take_up + 1, job.input_estimate, job.max_tokens, job.cache_key)
             route, latency, model = finished.next.route, Latency(flight.site.latency), flight.site.model
             if flight.job.alone:
                 chunks.append(Chunk(route, self._fleet.provider(route), latency, model, (claimed,), alone=True))

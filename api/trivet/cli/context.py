@@ -42,9 +42,14 @@ def client() -> Client:
     return Client(settings=settings())
 
 
+def as_json(value: Any) -> str:
+    """A JSON document on one line; dataclasses as objects, amounts as strings."""
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
 def print_json(value: Any) -> None:
-    """One JSON document on standard output; dataclasses as objects, amounts as strings."""
-    print(json.dumps(value, default=_plain, ensure_ascii=False))  # noqa: T201
+    """One JSON document on standard output."""
+    print(as_json(value))  # noqa: T201
 
 
 def usd(amount: Decimal | None) -> str:

@@ -1,6 +1,5 @@
 """`trivet routes --watch`: the picture again and again, in place on a terminal, one below the other elsewhere."""
 
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -63,7 +62,7 @@ class Watch:
     def as_json(self) -> str:
         """One line; `trouble` says why it is not of this moment, if it is not."""
         found = routes_json.as_object(self._last) if self._last else {}
-        return json.dumps({**found, "trouble": self._trouble or None}, ensure_ascii=False)
+        return context.as_json({**found, "trouble": self._trouble or None})
 
 
 def watch(connections: "Connections", interval_s: float, *, as_json: bool) -> None:

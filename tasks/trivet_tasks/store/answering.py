@@ -38,6 +38,10 @@ class Answered(NamedTuple):
     cost_usd: Decimal | None
     """What that call cost; None where it has no price."""
 
+    def __repr__(self) -> str:
+        """Without the answer."""
+        return f"Answered({self.id}, {self.take_up}, {len(self.message)} bytes)"
+
 
 class Served(NamedTuple):
     """What was done of a group. Jobs that are not their messages' any more are left alone."""

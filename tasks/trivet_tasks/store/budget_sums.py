@@ -29,6 +29,8 @@ class InFlight(NamedTuple):
     """Queued jobs, whose price nobody has written down: what they ask for."""
     input_estimate: int = 0
     max_tokens: int = 0
+    marked: bool = False
+    """They may write to the provider's prompt cache."""
 
 
 class Sums(NamedTuple):
@@ -48,23 +50,24 @@ class Waiting(NamedTuple):
     jobs: int
 
 
-_COLUMNS = "kind, number, route, batch_id, labels, model, input_estimate, max_tokens, jobs, settled, estimated"
+_COLUMNS = "kind, number, route, batch_id, labels, model, input_estimate, max_tokens, marked, jobs, settled, estimated"
 _SPENT = """
     SELECT 'spent', CAST(:number_{n} AS integer), CAST(NULL AS varchar), CAST(NULL AS integer), CAST(NULL AS varchar),
-           CAST(NULL AS varchar), 0, 0, coalesce(sum(unpriced), 0), coalesce(sum(settled_usd), 0), coalesce(sum(estimated_usd), 0)
+           CAST(NULL AS varchar), 0, 0, 0, coalesce(sum(unpriced), 0), coalesce(sum(settled_usd), 0), coalesce(sum(estimated_usd), 0)
       FROM spend WHERE day >= :day_{n} {scope}
 """
 _CALLING = """
-    SELECT 'calling', 0, a.route, f.batch_id, f.labels, '', 0, 0, count(*), 0, coalesce(sum(a.cost_usd), 0)
+    SELECT 'calling', 0, a.route, f.batch_id, f.labels, '', 0, 0, 0, count(*), 0, coalesce(sum(a.cost_usd), 0)
       FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
      WHERE a.outcome IS NULL GROUP BY a.route, f.batch_id, f.labels
 """
 # SQLite uses a partial index only where its own condition stands in the statement word for word
 _QUEUED = """
-    SELECT 'queued', 0, j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens, count(*), 0, 0
+    SELECT 'queued', 0, j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens,
+           CASE WHEN f.prefix IS NULL THEN 0 ELSE 1 END, count(*), 0, 0
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.state IN ('dispatched', 'running') AND j.state = 'dispatched' AND j.route IS NOT NULL
-     GROUP BY j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens
+     GROUP BY j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens, 9
 """
 _WAITING = text(
     """
@@ -97,7 +100,7 @@ def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) ->
             continue
         alike = InFlight(
             found.route, found.batch_id, found.labels, int(found.jobs), found.estimated, found.model,
-            found.input_estimate, found.max_tokens,
+            found.input_estimate, found.max_tokens, bool(found.marked),
         )  # fmt: skip
         (calling if found.kind == "calling" else queued).append(alike)
     return Sums(tuple(spent), tuple(calling), tuple(queued))
@@ -114,10 +117,10 @@ def _scope(row: BudgetRow, n: int) -> tuple[str, dict[str, Any]]:
     if budget.batch:
         return f"AND batch_id = :batch_{n}", {f"batch_{n}": -1 if row.batch_id is None else row.batch_id}
     if budget.route:
-        return f"AND route = :route_{n}", {f"route_{n}": budget.route}
+        return f"AND batch_id IS NULL AND route = :route_{n}", {f"route_{n}": budget.route}
     label = budget.label
     if label is None:
-        return "", {}
+        return "AND batch_id IS NULL", {}
     # labels are JSON objects of texts, as `labels_of` writes them: this is in them where the label is, and nowhere else
     pair = orjson.dumps(dict([label])).decode()[1:-1]
-    return f"AND replace(labels, :pair_{n}, '') <> labels", {f"pair_{n}": pair}
+    return f"AND batch_id IS NULL AND replace(labels, :pair_{n}, '') <> labels", {f"pair_{n}": pair}

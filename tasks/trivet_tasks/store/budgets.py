@@ -10,7 +10,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, bindparam, text
 
-from trivet_tasks.budgets import BudgetSettings, Window, label_names, window
+from trivet_tasks.budgets import BudgetSettings, Labels, Window, labels_asked, window
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema import Usd
@@ -190,21 +190,21 @@ def _settings(definition: str) -> BudgetSettings:
     return BudgetSettings.model_validate(orjson.loads(definition), extra="ignore")
 
 
-class LabelNames:
+class AskedLabels:
     """What budgets ask for of jobs, read at most once a second. Safe to share between threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._names: frozenset[str] = frozenset()
+        self._labels: Labels = frozenset()
         self._read_at = -FRESH_S
         self._lock = threading.Lock()
 
-    def now(self) -> frozenset[str]:
-        """`tenant` and `tag:NAME`. StoreUnavailable when the database does not answer."""
+    def now(self) -> Labels:
+        """Those of all registered budgets. StoreUnavailable when the database does not answer."""
         with self._lock:
             if time.monotonic() - self._read_at >= FRESH_S:
                 with self._store.read() as connection:
                     rows = connection.execute(_DEFINITIONS).all()
-                self._names = label_names(_settings(row.definition) for row in rows)
+                self._labels = labels_asked(_settings(row.definition) for row in rows)
                 self._read_at = time.monotonic()
-            return self._names
+            return self._labels

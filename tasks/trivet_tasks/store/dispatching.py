@@ -1,6 +1,6 @@
 """What a dispatcher reads and writes: active flows, what stands at each route, the heads of the line, the claim."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -34,12 +34,16 @@ class Flow(NamedTuple):
     batch_id: int | None = None
     labels: str = "{}"
     """JSON: what budgets ask for of its jobs."""
+    marked: bool = False
+    """Its jobs write to the provider's prompt cache, or read from it."""
     warmer: str | None = None
     """Its requests begin alike: the job that is to warm the provider's cache before the others go."""
     cold: bool = False
     """None of its jobs is under way to do so, or has done it: one may go."""
     warm_route: str | None = None
     """Where the cache is warm."""
+    answered: bool = False
+    """The last one was answered without a call, as the others may be: a chunk of them may go, so that these need not go one by one."""
 
 
 class Head(NamedTuple):
@@ -84,7 +88,8 @@ class Claimed(NamedTuple):
 _FLOWS = text(
     """
     SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.alone, f.batch_id, f.labels,
-           f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route
+           f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
+           w.attempts AS warmer_calls
       FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
      WHERE f.active AND NOT f.held
        AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = f.id AND state = 'waiting' AND ended_at IS NULL)
@@ -111,13 +116,15 @@ _OUTSTANDING = text(
     """
 )
 _HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens"
-_URGENT = text(
+_URGENT = RowsStatement(
+    schema.jobs,
     f"""
     SELECT {_HEAD_COLUMNS} FROM jobs
      WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at < :before AND state = 'waiting'
        AND NOT EXISTS (SELECT 1 FROM flows WHERE flows.id = jobs.flow_id AND flows.held)
+       AND flow_id NOT IN (SELECT r.flow_id FROM {{rows}})
      ORDER BY deadline_at LIMIT :limit
-    """
+    """,
 )
 # who is cancelling or expiring one just now is not waited for: only rows that are free are locked, all at once
 _MARK = RowsStatement(
@@ -161,6 +168,7 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
             bool(row.alone),
             row.batch_id,
             row.labels,
+            row.prefix is not None,
             *(_warmth(row) if row.prefix else ()),
         )
         for row in connection.execute(_FLOWS)
@@ -168,10 +176,12 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
     ]
 
 
-def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None]:
+def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None, bool]:
     """A warmer that went back to waiting, or is gone, has warmed nothing; one that ended or takes too long is not waited for."""
-    cold = row.warmer_state in (None, "waiting", "delayed")
-    return row.warmer, cold, row.warmer_route if row.warmer_state == JobState.SUCCEEDED else None
+    answered = row.warmer_state == JobState.SUCCEEDED and not row.warmer_calls  # by the response cache
+    cold = answered or row.warmer_state in (None, "waiting", "delayed", "following")
+    warm_route = row.warmer_route if row.warmer_state == JobState.SUCCEEDED and not answered else None
+    return row.warmer, cold, warm_route, answered
 
 
 def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str | None, str, float]]) -> set[int]:
@@ -231,9 +241,14 @@ def _heads_of(flows: int) -> TextClause:
     )
 
 
-def urgent(connection: Connection, before: float, limit: int) -> list[Head]:
-    """The waiting jobs whose deadline is nearest, if it lies before this time; without those that nobody may dispatch."""
-    return [Head(*row) for row in connection.execute(_URGENT, {"before": before, "limit": limit})]
+def urgent(connection: Connection, before: float, limit: int, without: Collection[int] = ()) -> list[Head]:
+    """The waiting jobs whose deadline is nearest, if it lies before this time; without those that nobody may dispatch.
+
+    Args:
+        without: flows to pass over.
+    """
+    rows = [{"flow_id": flow_id} for flow_id in sorted(without)]
+    return [Head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
 
 
 def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[Claimed]:

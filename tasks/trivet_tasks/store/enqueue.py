@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Connection, text
 from uuid_utils import uuid7
 
-from trivet_tasks.budgets import labels_of
+from trivet_tasks.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
@@ -89,7 +89,7 @@ def insert(
     direct: DirectDispatch | None = None,
     waits_because: str | None = None,
     first: int | None = None,
-    labels: frozenset[str] = frozenset(),
+    labels: Labels = frozenset(),
 ) -> list[Accepted]:
     """Insert a group of jobs, in order; a job whose key is known already is not inserted again.
 
@@ -98,7 +98,7 @@ def insert(
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
         direct: dispatch them in the same breath (realtime).
         waits_because: what to say of them if they expire before anything else can be said.
-        labels: what budgets ask for of jobs (`budgets.LabelNames`).
+        labels: what budgets ask for of jobs (`budgets.AskedLabels`).
         first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
 
     Returns:
@@ -222,7 +222,7 @@ def _flows(connection: Connection, jobs: Sequence[_Needs], batch: BatchRef | Non
     }
 
 
-def _needs(spec: JobSpec, asked: frozenset[str]) -> _Needs:
+def _needs(spec: JobSpec, asked: Labels) -> _Needs:
     needs = (spec.residency, spec.compliance, spec.features)
     return spec.latency, spec.model, needs, spec.line, labels_of(spec, asked)
 

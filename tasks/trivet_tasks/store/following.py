@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, String, bindparam, text
 
-from trivet_tasks.outcomes import END_STATES
 from trivet_tasks.store import schema
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
@@ -75,7 +74,7 @@ class Followed(NamedTuple):
 
     following: tuple[str, ...]
     leaderless: tuple[Follower, ...]
-    """Whose leader has ended, or follows another itself: nothing was changed."""
+    """Whose leader is not under way: nothing was changed."""
 
 
 def follow(
@@ -92,7 +91,7 @@ def follow(
         for job in wanted
         if job.id in held and (held[job.id].take_up, held[job.id].state) == (job.take_up, "dispatched")
     ]
-    over = {id for id in ids if id not in held or held[id].state in END_STATES or held[id].state == "following"}
+    over = {id for id in ids if id not in held or held[id].state not in _STATES_UNDER_WAY}
     # one that follows in this very transaction leads nobody either
     following: list[Follower] = []
     for job in ours:

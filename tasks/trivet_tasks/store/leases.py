@@ -7,6 +7,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, bindparam, text
 
+from trivet_tasks.store import spending
 from trivet_tasks.store.engine import Store
 
 ALONE = "alone"
@@ -62,8 +63,10 @@ _UNKNOWN = text(
     """
     UPDATE attempts SET outcome = 'unknown', estimated = true
      WHERE job_id IN :ids AND lease_id = :id AND outcome IS NULL
+    RETURNING id
     """
 ).bindparams(bindparam("ids", expanding=True))
+_TAKING = text("SELECT id FROM leases WHERE expires_at >= :now AND lane <> :alone AND trouble IS NULL")
 _LIVING = text(
     """
     SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at FROM leases
@@ -115,7 +118,13 @@ def renew(
 def put_back(connection: Connection, lease_id: str, ids: Sequence[str]) -> None:
     """Jobs that run under the lease by name only wait again; whether their calls were made is unknown."""
     connection.execute(_PUT_BACK, {"id": lease_id, "ids": list(ids)})
-    connection.execute(_UNKNOWN, {"id": lease_id, "ids": list(ids)})
+    lost = connection.execute(_UNKNOWN, {"id": lease_id, "ids": list(ids)}).scalars().all()
+    spending.book_lost(connection, lost)
+
+
+def taking_work(store: Store, connection: Connection) -> frozenset[str]:
+    """The leases of those that are alive, serve queues and take work."""
+    return frozenset(connection.execute(_TAKING, {"now": store.now(connection), "alone": ALONE}).scalars())
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:

@@ -1,6 +1,6 @@
-"""What was spent, as counters beside the ledger: by day, route, batch and labels.
+"""What was spent, as counters beside the ledger: by day, route and labels, and once more by day, route and batch.
 
-They are kept in the transactions that settle calls or price them again, and so equal the sums over `attempts` at every
+So what a budget on all, a tag or a route has to read does not grow with the number of batches. They are kept in the transactions that settle calls or price them again, and so equal the sums over `attempts` at every
 moment, to the last digit: a call counts from the moment it has an outcome, on the day (UTC) on which it began. Rows of
 attempts that are forgotten stay counted.
 
@@ -25,7 +25,7 @@ from trivet_tasks.store.steps import Settlement
 
 DAY_S = 86_400
 PARTS = 8
-"""Rows into which each counter is split, by process: on PostgreSQL a worker would wait for another's commit at every group."""
+"""Rows into which each counter is split on PostgreSQL, by process: a worker would wait for another's commit at every group."""
 KEPT_DAYS = 400
 """About thirteen months: this month, and the twelve before it."""
 NO_LABELS = "{}"
@@ -38,8 +38,9 @@ class Place(NamedTuple):
     """Days since 1970-01-01, UTC."""
     route: str
     batch_id: int | None
+    """Of a batch's own row; None: all calls of the day on the route with these labels, whatever their batch."""
     labels: str
-    """JSON: what budgets ask for of the job (`store/budgets.py`)."""
+    """JSON: what budgets ask for of the job (`store/budgets.py`); of a batch's own row none."""
 
 
 class Spent(NamedTuple):
@@ -107,7 +108,7 @@ _BY_ROUTE = (
         """
         SELECT route, sum(settled_usd) AS settled, sum(estimated_usd) AS estimated,
                sum(calls) AS calls, sum(unpriced) AS unpriced
-          FROM spend WHERE day >= :day GROUP BY route
+          FROM spend WHERE day >= :day AND batch_id IS NULL GROUP BY route
         """
     )
 ).columns(settled=Usd(), estimated=Usd())
@@ -145,9 +146,10 @@ def book(connection: Connection, before: Mapping[str, Call], after: Iterable[tup
         call = before.get(attempt_id)
         if call is not None and spent != call.spent:
             change = spent if call.spent is NOTHING else spent.minus(call.spent)
-            so_far = more.get(call.place)
-            more[call.place] = change if so_far is None else so_far.plus(change)
-    part = os.getpid() % PARTS
+            for place in _counted_at(call.place):
+                so_far = more.get(place)
+                more[place] = change if so_far is None else so_far.plus(change)
+    part = 0 if connection.dialect.name == "sqlite" else os.getpid() % PARTS
     rows: list[dict[str, Any]] = [
         {**place._asdict(), "account": _account(place.batch_id, place.labels), "part": part, **spent._asdict()}
         for place, spent in more.items()
@@ -186,6 +188,12 @@ def by_route(connection: Connection, now: float) -> dict[str, Spent]:
 def forget_old(connection: Connection, now: float) -> None:
     """Delete counters that nobody will ask for any more."""
     connection.execute(_FORGET, {"day": int(now // DAY_S) - KEPT_DAYS})
+
+
+@lru_cache(maxsize=1024)
+def _counted_at(place: Place) -> tuple[Place, ...]:
+    everybody = place._replace(batch_id=None)
+    return (everybody,) if place.batch_id is None else (everybody, place._replace(labels=NO_LABELS))
 
 
 @lru_cache(maxsize=1024)

@@ -52,18 +52,19 @@ def _count_this_month() -> None:
     postgresql = op.get_bind().dialect.name == "postgresql"
     day = "CAST(floor(a.started_at / 86400) AS integer)" if postgresql else "CAST(a.started_at / 86400 AS integer)"
     since = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
-    op.get_bind().execute(
-        sa.text(
-            f"""
-            INSERT INTO spend (day, route, account, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
-            SELECT {day}, a.route, CAST(coalesce(f.batch_id, 0) AS varchar(60)), 0, f.batch_id, '{{}}',
-                   coalesce(sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END), 0),
-                   coalesce(sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END), 0),
-                   count(*), sum(CASE WHEN a.cost_usd IS NULL THEN 1 ELSE 0 END)
-              FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
-             WHERE a.started_at >= :since AND a.outcome IS NOT NULL
-             GROUP BY 1, a.route, f.batch_id
-            """
-        ),
-        {"since": since},
-    )
+    for batch, whose in (("CAST(NULL AS integer)", ""), ("f.batch_id", "AND f.batch_id IS NOT NULL")):
+        op.get_bind().execute(
+            sa.text(
+                f"""
+                INSERT INTO spend (day, route, account, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
+                SELECT {day}, a.route, CAST(coalesce({batch}, 0) AS varchar(60)), 0, {batch}, '{{}}',
+                       coalesce(sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END), 0),
+                       coalesce(sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END), 0),
+                       count(*), sum(CASE WHEN a.cost_usd IS NULL THEN 1 ELSE 0 END)
+                  FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
+                 WHERE a.started_at >= :since AND a.outcome IS NOT NULL {whose}
+                 GROUP BY 1, a.route{"" if not whose else ", f.batch_id"}
+                """
+            ),
+            {"since": since},
+        )
