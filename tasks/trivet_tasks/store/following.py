@@ -27,7 +27,11 @@ _HELD = RowsStatement(
 )
 _FOLLOW = RowsStatement(
     schema.jobs,
-    "UPDATE jobs SET state = 'following', route = NULL, dispatched_until = NULL FROM {rows} WHERE jobs.id = r.id",
+    """
+    UPDATE jobs SET state = 'following', route = NULL, dispatched_until = NULL,
+                    last_error = coalesce(last_error, 'it waits for the answer to an equal request')
+      FROM {rows} WHERE jobs.id = r.id
+    """,
 )
 _NOTE = RowsStatement(
     schema.followers,

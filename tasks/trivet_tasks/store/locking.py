@@ -1,6 +1,6 @@
 """The order in which rows are locked, so that no two transactions wait for each other.
 
-Shares, by key; flows, by signature; jobs, by id; who follows whom; attempts; batches, by id; savings. Whoever needs several kinds takes them in
+Shares, by key; flows, by signature; jobs, by id; who follows whom; attempts; batches, by id; savings; spend; budgets. Whoever needs several kinds takes them in
 this order, or passes over what others hold.
 """
 

@@ -275,7 +275,7 @@ spend = Table(  # what was spent, as counters (`spending.py`); no foreign keys: 
     metadata,
     Column("day", Integer, primary_key=True, autoincrement=False),  # on which the calls began, days since 1970 UTC
     Column("route", String(100), primary_key=True),
-    Column("account", String(60), primary_key=True),  # batch and labels, in few characters
+    Column("scope", String(60), primary_key=True),  # a batch, or labels, in few characters
     Column("part", Integer, primary_key=True, autoincrement=False),  # by process, so that commits do not queue up
     Column("batch_id", Integer),
     Column("labels", Text, nullable=False),

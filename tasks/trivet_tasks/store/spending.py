@@ -94,10 +94,10 @@ _CALLS = RowsStatement(
 _BOOK = RowsStatement(
     schema.spend,
     """
-    INSERT INTO spend (day, route, account, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
-    SELECT r.day, r.route, r.account, r.part, r.batch_id, r.labels, r.settled_usd, r.estimated_usd, r.calls, r.unpriced
+    INSERT INTO spend (day, route, scope, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
+    SELECT r.day, r.route, r.scope, r.part, r.batch_id, r.labels, r.settled_usd, r.estimated_usd, r.calls, r.unpriced
       FROM {rows} WHERE true
-    ON CONFLICT (day, route, account, part) DO UPDATE
+    ON CONFLICT (day, route, scope, part) DO UPDATE
        SET settled_usd = spend.settled_usd + excluded.settled_usd,
            estimated_usd = spend.estimated_usd + excluded.estimated_usd,
            calls = spend.calls + excluded.calls, unpriced = spend.unpriced + excluded.unpriced
@@ -151,10 +151,10 @@ def book(connection: Connection, before: Mapping[str, Call], after: Iterable[tup
                 more[place] = change if so_far is None else so_far.plus(change)
     part = 0 if connection.dialect.name == "sqlite" else os.getpid() % PARTS
     rows: list[dict[str, Any]] = [
-        {**place._asdict(), "account": _account(place.batch_id, place.labels), "part": part, **spent._asdict()}
+        {**place._asdict(), "scope": _scope(place.batch_id, place.labels), "part": part, **spent._asdict()}
         for place, spent in more.items()
     ]
-    execute_rows(connection, _BOOK, sorted(rows, key=lambda row: (row["day"], row["route"], row["account"])))
+    execute_rows(connection, _BOOK, sorted(rows, key=lambda row: (row["day"], row["route"], row["scope"])))
 
 
 def book_settled(connection: Connection, before: Mapping[str, Call], settlements: Iterable[Settlement]) -> None:
@@ -197,7 +197,7 @@ def _counted_at(place: Place) -> tuple[Place, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _account(batch_id: int | None, labels: str) -> str:
+def _scope(batch_id: int | None, labels: str) -> str:
     """Batch and labels in few characters: long tags are no key of an index."""
     batch = str(batch_id or 0)
     return batch if labels == NO_LABELS else f"{batch}:{blake2b(labels.encode(), digest_size=16).hexdigest()}"

@@ -19,7 +19,7 @@ def upgrade() -> None:
         "spend",
         sa.Column("day", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("route", sa.String(100), nullable=False),
-        sa.Column("account", sa.String(60), nullable=False),
+        sa.Column("scope", sa.String(60), nullable=False),
         sa.Column("part", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("batch_id", sa.Integer()),
         sa.Column("labels", sa.Text(), nullable=False),
@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("estimated_usd", schema.Usd(), nullable=False),
         sa.Column("calls", sa.Integer(), nullable=False),
         sa.Column("unpriced", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("day", "route", "account", "part"),
+        sa.PrimaryKeyConstraint("day", "route", "scope", "part"),
     )
     op.create_index("ix_spend_batch", "spend", ["batch_id"])
     op.create_table(
@@ -56,7 +56,7 @@ def _count_this_month() -> None:
         op.get_bind().execute(
             sa.text(
                 f"""
-                INSERT INTO spend (day, route, account, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
+                INSERT INTO spend (day, route, scope, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
                 SELECT {day}, a.route, CAST(coalesce({batch}, 0) AS varchar(60)), 0, {batch}, '{{}}',
                        coalesce(sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END), 0),
                        coalesce(sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END), 0),
