@@ -76,7 +76,7 @@ def of(trivet: Callable[..., Said], name: str) -> dict[str, Any]:
 def test_four_workers_spend_no_more_than_there_is_and_go_on_when_raised(
     budgeted: RunningTrivet, trivet: Callable[..., Said]
 ) -> None:
-    until(lambda: len(budgeted.client._connections.asked_labels.now()) == 1)
+    until(lambda: len(budgeted.client._connections.asked_labels.now()) == 2)
     batch = budgeted.client.submit_many(
         [{"prompt": f"Mail {n}"} for n in range(60)],
         name="mails",
@@ -120,7 +120,7 @@ def test_four_workers_spend_no_more_than_there_is_and_go_on_when_raised(
 
 
 def test_a_realtime_job_ends_at_its_budget_and_says_which_budget_held_it(budgeted: RunningTrivet) -> None:
-    until(lambda: len(budgeted.client._connections.asked_labels.now()) == 1)
+    until(lambda: len(budgeted.client._connections.asked_labels.now()) == 2)
     job = budgeted.client.submit("Now", model=MODEL, max_tokens=TOKENS, latency="realtime", tags={"team": "quick"})
     result = job.result(timeout=DEADLINE_S)
     assert (result.status, len(result.attempts)) == ("expired", 0)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import redis
 from celery import Celery
+from sqlalchemy import Connection
 from tests.gates import MODEL, gate, route
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
@@ -61,6 +62,9 @@ class Routes:
         if not self.answers:
             raise redis.ConnectionError("refused")
         return dict.fromkeys(models, self.candidates)
+
+    def notice_workers(self, _connection: Connection) -> None:
+        """They stay."""
 
     def known(self) -> Known:
         routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self.candidates}
