@@ -240,7 +240,7 @@ def _rows(rows: Sequence[Row], call_of: Mapping[str | None, Call]) -> Iterator[s
             yield f"without a call, and neither unknown nor free for a reason: {row}"
         elif row.estimated and row.cost_usd != row.most_usd:
             yield f"an estimate that is not the most it may cost: {row}"
-        elif row.estimated and _billed(row, call_of.get(row.id)) > row.most_usd:
+        elif row.estimated and _beyond_input(row, call_of.get(row.id)) > row.most_usd:
             yield f"an estimate below what the provider bills: {row}"
 
 
@@ -292,6 +292,13 @@ def _billed(row: Row, call: Call | None) -> Decimal:
     if call is None or call.usage is None or not call.complete:
         return Decimal(0)
     return price(row.model, call.usage["input_tokens"], call.usage["output_tokens"])
+
+
+def _beyond_input(row: Row, call: Call | None) -> Decimal:
+    """What the provider bills at most for an input as large as we took it for: how it counts that, nobody knows before."""
+    if call is None or call.usage is None or not call.complete:
+        return Decimal(0)
+    return price(row.model, min(call.usage["input_tokens"], row.input_estimate), call.usage["output_tokens"])
 
 
 def _pauses(evidence: Evidence) -> Iterator[str]:

@@ -214,7 +214,7 @@ def test_without_a_database_a_producer_is_told_and_a_batch_is_resumed(tmp_path: 
                 with pytest.raises(StoreUnavailable, match="Is the server running"):
                     client.submit("Hello.", latency=latency, **TERMS)
             server.start()
-            assert client.batch("cut").progress().total == 400
+            assert client.batch("cut").progress().total in (200, 400), "whole groups; the second was on its way"
             batch = client.submit_many(requests(-1), name="cut", **TERMS)
             assert (batch.progress().total, batch.progress().state) == (900, "open")
             assert len(client.jobs(limit=1_000)) == 900
