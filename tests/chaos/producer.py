@@ -24,6 +24,7 @@ from trivet_tasks.supervised import announce_ready, follow_parent
 
 RETRY_S = 0.5
 MAX_TOKENS = 40
+WHOLE_ANSWER = 1_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Plan:
     @property
     def terms(self) -> dict[str, Any]:
         """What all jobs have in common."""
-        return {"model": HAIKU, "max_tokens": MAX_TOKENS, "compliance": [self.tag]}
+        # what is cut is kept for nobody: answers to what is asked again are to be whole
+        most = WHOLE_ANSWER if self.repeated else MAX_TOKENS
+        return {"model": HAIKU, "max_tokens": most, "compliance": [self.tag]}
 
     def requests(self, batch: int) -> Iterator[dict[str, Any]]:
         """The requests of one batch; those of every other one have keys."""
