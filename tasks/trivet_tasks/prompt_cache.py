@@ -40,6 +40,8 @@ BYTES_PER_TOKEN = 4
 MOST_LINES = 50
 """Prefixes of one batch whose requests wait for the first of them: each stands in a line of its own, and claims go through all lines."""
 MOST_SEEN = 10_000
+DEAREST_WRITE = 2
+"""What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
 _MARK = b'"cache_control"'
 _LONG = b'"ttl":"1h"'
 _FIXED = ("tools", "system", "tool_choice", "thinking", "output_config", "speed", "inference_geo")
@@ -127,10 +129,6 @@ class Sharing:
         if len(self._lines) < MOST_LINES and spec.latency is not Latency.REALTIME:
             self._lines.add(prefix.digest)
         return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
-
-
-DEAREST_WRITE = 2
-"""What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
 
 
 def with_cache_write(estimate: Decimal | None, body: bytes) -> Decimal | None:

@@ -1,26 +1,22 @@
 """How long answers were lately, and that a claim sends each job where a call of its own size is cheapest."""
 
-import time
 from decimal import Decimal
 from typing import cast
 
 import pytest
 from celery import Celery
-from sqlalchemy import Connection
 from tests.gates import route
+from tests.store.standing import Standing
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
 from trivet_scheduler.answer_lengths import ENOUGH_CALLS, AnswerLengths
 from trivet_scheduler.call_costs import CallCost
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.routing import Candidate
+from trivet_scheduler.fleet import Fleet
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.prices import TokenPrices
 from trivet_tasks.settings import Settings
-from trivet_tasks.store.leases import Lease
-from trivet_tasks.store.registry import RegisteredRoute
 
 LEAST = Decimal("1e-6")
 
@@ -54,29 +50,16 @@ def test_calls_that_brought_no_answer_and_probes_say_nothing(world: World) -> No
         world.sql("UPDATE attempts SET outcome = 'succeeded', purpose = 'job'")
 
 
-class TwoPrices:
+def two_prices(world: World) -> Standing:
     """A route that is cheap for input and one that is cheap for output."""
-
-    def __init__(self, world: World) -> None:
-        self.lengths = AnswerLengths(world.store)
-        costs = {ROUTE: (1, 20), OTHER_ROUTE: (3, 5)}
-        self._routes = [
+    costs = {ROUTE: (1, 20), OTHER_ROUTE: (3, 5)}
+    return Standing(
+        world.store,
+        [
             route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))
             for name, (i, o) in costs.items()
-        ]
-
-    def now(self) -> float:
-        return time.time()
-
-    def notice_workers(self, _connection: Connection) -> None:
-        """They stay."""
-
-    def known(self) -> Known:
-        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}
-        return Known(routes, (Lease("lease", "w", "bulk", tuple(routes), 100, 0, None, 0.0),), 0.0)
-
-    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
-        return dict.fromkeys(models, self._routes)
+        ],
+    )
 
 
 def test_jobs_of_one_flow_go_where_their_own_size_is_cheapest(world: World) -> None:
@@ -88,7 +71,7 @@ def test_jobs_of_one_flow_go_where_their_own_size_is_cheapest(world: World) -> N
     world.add(*[job for pair in zip(long, short, strict=True) for job in pair])
     assert world.value("SELECT count(DISTINCT flow_id) FROM jobs") == 1
     app = Celery("test", broker="memory://", set_as_current=False)
-    assert Dispatcher(world.store, cast("Fleet", TwoPrices(world)), app, Settings()).run_once().dispatched == 10
+    assert Dispatcher(world.store, cast("Fleet", two_prices(world)), app, Settings()).run_once().dispatched == 10
     app.close()
     found = world.sql("SELECT route, max_tokens, count(*) AS n FROM jobs GROUP BY route, max_tokens")
     assert {(row.route, row.max_tokens): row.n for row in found} == {(ROUTE, 200): 5, (OTHER_ROUTE, 4_000): 5}
@@ -102,6 +85,6 @@ def test_what_answers_really_use_decides(world: World) -> None:
     world.add(*specs(3))
     world.sql("UPDATE jobs SET input_estimate = 1000, max_tokens = 1000 WHERE state = 'waiting'")
     app = Celery("test", broker="memory://", set_as_current=False)
-    assert Dispatcher(world.store, cast("Fleet", TwoPrices(world)), app, Settings()).run_once().dispatched == 3
+    assert Dispatcher(world.store, cast("Fleet", two_prices(world)), app, Settings()).run_once().dispatched == 3
     app.close()
     assert {row.route for row in world.sql("SELECT route FROM jobs WHERE state = 'dispatched'")} == {ROUTE}

@@ -105,7 +105,7 @@ def test_a_plan_made_on_empty_tables_finds_rows_by_their_ids_when_these_have_gro
     store = Store(postgres_url)
     with closing(store), store.read() as connection:
         connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
-        rows = many_rows._of_json(statement, connection.dialect).replace("%(rows)s", "$1")
+        rows = many_rows._of_json(statement, connection.dialect, "$1")
         locking = many_rows._LOCK.sub(r"\1", statement.sql)
         query = re.sub(r"(?<!:):(lease_id|route|why)\b", "'x'", locking.replace("{rows}", rows))
         connection.exec_driver_sql("PREPARE one (text) AS " + re.sub(r"(?<!:):(now|until)\b", "1.5", query))

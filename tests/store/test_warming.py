@@ -1,6 +1,5 @@
 """Of jobs that begin alike one goes first and warms the provider's cache; the others wait for it, but never for nothing."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,14 +7,12 @@ from hashlib import blake2b
 from typing import cast
 
 from celery import Celery
-from sqlalchemy import Connection
 from tests.gates import gate, route
+from tests.store.standing import Standing
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
-from trivet_scheduler.answer_lengths import AnswerLengths
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.routing import Candidate
+from trivet_scheduler.fleet import Fleet
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome
@@ -24,41 +21,26 @@ from trivet_tasks.store import batches, retrying
 from trivet_tasks.store.answering import Answered, end_answered
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.following import Follower, follow
-from trivet_tasks.store.leases import Lease
-from trivet_tasks.store.registry import RegisteredRoute
 from trivet_tasks.store.steps import End, Wait
 
 LINE, ANOTHER = "a" * 32, "b" * 32
 
 
-class TwoRoutes:
-    """Two routes with room for all; the second is the dearer one."""
-
-    def __init__(self, world: World, shut: tuple[str, ...] = ()) -> None:
-        self.lengths = AnswerLengths(world.store)
-        self._routes = [
+def two_routes(world: World, shut: tuple[str, ...]) -> Standing:
+    """The second is the dearer one."""
+    return Standing(
+        world.store,
+        [
             route(name, cost=cost, at=gate(state="open", wait_s=9) if name in shut else gate())
             for name, cost in ((ROUTE, "1"), (OTHER_ROUTE, "2"))
-        ]
-
-    def now(self) -> float:
-        return time.time()
-
-    def notice_workers(self, _connection: Connection) -> None:
-        """They stay."""
-
-    def known(self) -> Known:
-        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}
-        return Known(routes, (Lease("lease", "w", "bulk", tuple(routes), 100, 0, None, 0.0),), 0.0)
-
-    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
-        return dict.fromkeys(models, self._routes)
+        ],
+    )
 
 
 @contextmanager
 def dispatcher(world: World, *shut: str) -> Iterator[Dispatcher]:
     app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("Fleet", TwoRoutes(world, shut)), app, Settings())
+    yield Dispatcher(world.store, cast("Fleet", two_routes(world, shut)), app, Settings())
     app.close()
 
 

@@ -163,6 +163,14 @@ def test_least_tokens_are_those_of_the_model() -> None:
     assert {least_tokens(model.id) for model in MODELS} == {1_024, 2_048, LEAST_ELSE}
 
 
+@pytest.fixture(scope="module")
+def book() -> PriceBook:
+    """The price list, read: that takes longer than any example may."""
+    book = PriceBook()
+    book.estimate("anthropic", MODELS[0].id, MODELS[0].id, None, 1, 1)
+    return book
+
+
 @given(
     model=st.sampled_from([model.id for model in MODELS]),
     tokens=st.integers(1, 10**6),
@@ -171,9 +179,8 @@ def test_least_tokens_are_those_of_the_model() -> None:
     read=st.booleans(),
 )
 def test_estimates_of_marked_calls_stay_upper_bounds(
-    model: str, tokens: int, output: int, hour: bool, read: bool
+    book: PriceBook, model: str, tokens: int, output: int, hour: bool, read: bool
 ) -> None:
-    book = PriceBook()
     plain = book.estimate("anthropic", model, model, None, tokens, output)
     mark = {"type": "ephemeral", **({"ttl": "1h"} if hour else {})}
     body = json.dumps({"system": [{"cache_control": mark}]}, separators=(",", ":")).encode()

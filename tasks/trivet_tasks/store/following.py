@@ -98,9 +98,11 @@ def follow(
     over = {id for id in ids if id not in held or held[id].state not in _STATES_UNDER_WAY}
     # one that follows in this very transaction leads nobody either
     following: list[Follower] = []
+    leading: set[str] = set()
     for job in ours:
-        if job.leader not in over and job.id not in {other.leader for other in following}:
+        if job.leader not in over and job.id not in leading:
             following.append(job)
+            leading.add(job.leader)
             over.add(job.id)
     until = store.now(connection) + look_again_s
     execute_rows(connection, _FOLLOW, [{"id": job.id} for job in following])

@@ -82,7 +82,7 @@ def query_rows(
     dialect = connection.dialect.name
     query = statement._query.get(dialect)
     if query is None:
-        source = _of_json(statement, connection.dialect).replace("%(rows)s::json", "CAST(:rows AS json)")
+        source = _of_json(statement, connection.dialect, ":rows")
         locking = _LOCK.sub("" if dialect == "sqlite" else r"\1", statement.sql)
         query = statement._query[dialect] = text(locking.replace("{rows}", source)).columns(**statement.found)
     return connection.execute(query, {"rows": _as_json(statement, rows), **parameters})
@@ -105,19 +105,19 @@ def _made_ready(statement: RowsStatement, dialect: Dialect) -> _Ready:
         turned = {name: of.dialect_impl(dialect).bind_processor(dialect) for name, of in ours.items()}
         sql = _VALUE.sub(r":\1", _FROM.sub("", statement.sql))
         return _Ready(sql, {name: turn for name, turn in turned.items() if turn is not None})
-    return _Ready(statement.sql.replace("{rows}", _of_json(statement, dialect)), {})
+    return _Ready(statement.sql.replace("{rows}", _of_json(statement, dialect, "%(rows)s")), {})
 
 
-def _of_json(statement: RowsStatement, dialect: Dialect) -> str:
-    """The rows, `r`, out of one JSON text."""
+def _of_json(statement: RowsStatement, dialect: Dialect, parameter: str) -> str:
+    """The rows, `r`, out of one JSON text, the parameter."""
     types = {name: statement.table.c[name].type for name in statement.names}
     if dialect.name == "sqlite":
         values = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in types)
-        return f"(SELECT {values} FROM json_each(:rows)) AS r"
+        return f"(SELECT {values} FROM json_each({parameter})) AS r"
     columns = ", ".join(
         f"{name} {'text' if isinstance(of, LargeBinary) else of.compile(dialect)}" for name, of in types.items()
     )
     values = ", ".join(
         f"convert_to({name}, 'UTF8') AS {name}" if isinstance(of, LargeBinary) else name for name, of in types.items()
     )
-    return f"(SELECT {values} FROM json_to_recordset(%(rows)s::json) AS r ({columns})) AS r"
+    return f"(SELECT {values} FROM json_to_recordset(CAST({parameter} AS json)) AS r ({columns})) AS r"

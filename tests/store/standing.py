@@ -1,0 +1,34 @@
+"""A fleet whose routes stand as a test says, with room for all, and stay so."""
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from trivet_scheduler.answer_lengths import AnswerLengths
+from trivet_scheduler.fleet import Known
+from trivet_scheduler.routing import Candidate
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.registry import RegisteredRoute
+
+
+class Standing:
+    """What a dispatcher asks of `Fleet`."""
+
+    def __init__(self, store: Store, routes: Sequence[Candidate]) -> None:
+        self.lengths = AnswerLengths(store)
+        self._routes = list(routes)
+
+    def now(self) -> float:
+        return time.time()
+
+    def notice_workers(self, _connection: Connection) -> None:
+        """They stay."""
+
+    def known(self) -> Known:
+        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}
+        return Known(routes, (Lease("lease", "w", "bulk", tuple(routes), 100, 0, None, 0.0),), 0.0)
+
+    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
+        return dict.fromkeys(models, self._routes)
