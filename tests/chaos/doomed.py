@@ -22,7 +22,7 @@ from trivet_tasks.supervised import follow_parent
 TAKEN_UP = "taken-up"
 """Worker: the take-up is committed, no call has begun."""
 CALLING = "calling"
-"""Worker: the call is under way."""
+"""Worker: the call is under way; whoever arms it sees to it that the provider has it."""
 ANSWERED = "answered"
 """Worker: the answer is there, its record written and not committed."""
 RECORDED = "recorded"
@@ -39,8 +39,8 @@ LOADING = "loading"
 """Producer: some groups of a batch are written, and not all."""
 DISK_FULL = "disk-full"
 UNLIMITED_PAGES = 4_294_967_294
-CALLING_S = 0.5
-"""How long after the start of a call a process dies in it."""
+LOOK_S = 0.1
+"""How often a process in a call looks whether it is to die in it."""
 
 WORKER_STEPS = (TAKEN_UP, CALLING, ANSWERED, RECORDED, UNTOLD)
 
@@ -108,9 +108,17 @@ def doom_worker(doom: Doom) -> None:
     before(Flights, "launch", launch)
     real_call = Flights._call
 
+    async def die_calling() -> None:
+        while True:
+            doom.here(CALLING)
+            await asyncio.sleep(LOOK_S)
+
     async def call(flights: Flights, flight: Flight) -> Any:
-        asyncio.get_running_loop().call_later(CALLING_S, doom.here, CALLING)
-        return await real_call(flights, flight)
+        dying = asyncio.create_task(die_calling())
+        try:
+            return await real_call(flights, flight)
+        finally:
+            dying.cancel()
 
     setattr(Flights, "_call", call)  # noqa: B010 - mypy knows methods
     after(recorder, "finish", lambda: doom.here(ANSWERED))
