@@ -1,7 +1,8 @@
 """Putting jobs in: one job, or a stream of them in groups that can be resumed."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from trivet.connections import Connections
 
 log = logging.getLogger("trivet")
+
+GROUP_ROWS = {True: 400, False: 1_000}
+"""Jobs of one transaction, on SQLite and elsewhere. There nobody else writes for as long, 10 ms; elsewhere it keeps none waiting
+but those who submit for the same owner."""
 
 
 def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
@@ -98,7 +103,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     writer = _Writer(connections, loading)
     try:
         with writer:
-            for group in _groups(stream):
+            for group in _groups(stream, GROUP_ROWS[store.sqlite]):
                 writer.put(sharing.marked(group))
     except InvalidRequest as error:
         loading = writer.loading
@@ -149,23 +154,28 @@ class _Writer:
             self._write(group)
             return
         self._finish()
-        self._writing = self._thread.submit(self._write, group)
+        prepared = threading.Event()
+        self._writing = self._thread.submit(self._write, group, prepared.set)
+        self._writing.add_done_callback(lambda _: prepared.set())
+        prepared.wait()
 
     def _finish(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
-    def _write(self, group: Sequence[JobSpec]) -> None:
+    def _write(self, group: Sequence[JobSpec], prepared: Callable[[], None] = lambda: None) -> None:
         try:
-            self.loading = _take_in(self._connections, self.loading, group)
+            self.loading = _take_in(self._connections, self.loading, group, prepared)
         except KeyConflict as error:
             if error.index:
                 self.loading = _take_in(self._connections, self.loading, group[: error.index])
             raise
 
 
-def _take_in(connections: "Connections", loading: Loading, group: Sequence[JobSpec]) -> Loading:
+def _take_in(
+    connections: "Connections", loading: Loading, group: Sequence[JobSpec], prepared: Callable[[], None] = lambda: None
+) -> Loading:
     """One transaction: the jobs, and how far the batch has read."""
     store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.asked_labels.now()
     with store.write() as connection:
@@ -177,6 +187,7 @@ def _take_in(connections: "Connections", loading: Loading, group: Sequence[JobSp
             batch=batch,
             first=loading.taken,
             labels=labels,
+            prepared=prepared,
         )
         return batches.advance(connection, loading, [spec.fingerprint for spec in group])
 
@@ -203,7 +214,7 @@ def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> None:
         )
 
 
-def _groups(stream: Iterator[JobSpec]) -> Iterator[list[JobSpec]]:
+def _groups(stream: Iterator[JobSpec], rows: int) -> Iterator[list[JobSpec]]:
     """Groups of a transaction's worth. What was read before an error is handed out first."""
     group: list[JobSpec] = []
     size = 0
@@ -211,7 +222,7 @@ def _groups(stream: Iterator[JobSpec]) -> Iterator[list[JobSpec]]:
         for spec in stream:
             group.append(spec)
             size += len(spec.body)
-            if len(group) >= BULK_ROWS or size >= BULK_BYTES:
+            if len(group) >= rows or size >= BULK_BYTES:
                 yield group
                 group, size = [], 0
     except InvalidRequest:

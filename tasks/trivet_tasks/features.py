@@ -94,6 +94,7 @@ _BY_BLOCK = {block: feature.name for feature in TABLE for block in feature.block
 _BY_SOURCE = {source: feature.name for feature in TABLE for source in feature.sources}
 _BY_TOOL = sorted(((start, one.name) for one in TABLE for start in one.tools), key=lambda pair: -len(pair[0]))
 _BY_SIZE = [(feature.above_bytes, feature.name) for feature in TABLE if feature.above_bytes is not None]
+_LARGE = min(limit for limit, _ in _BY_SIZE)
 
 
 def features_of(
@@ -105,10 +106,11 @@ def features_of(
         size: its length in bytes.
         blocks: its content blocks, where they are at hand.
     """
-    found = {_BY_FIELD[field] for field in body.keys() & _BY_FIELD.keys() if body[field] is not None}
-    for limit, name in _BY_SIZE:
-        if size > limit:
-            found.add(name)
+    found: set[str] = set()
+    if not _BY_FIELD.keys().isdisjoint(body):
+        found.update(name for field, name in _BY_FIELD.items() if body.get(field) is not None)
+    if size > _LARGE:
+        found.update(name for limit, name in _BY_SIZE if size > limit)
     if not _WITH_INNER.isdisjoint(body):
         for field, key, name in _BY_INNER:
             inner = body.get(field)
@@ -129,7 +131,7 @@ def features_of(
         wanted = source.get("type") if isinstance(source, dict) else None
         if isinstance(wanted, str) and wanted in _BY_SOURCE:
             found.add(_BY_SOURCE[wanted])
-    return tuple(sorted(found))
+    return tuple(sorted(found)) if found else ()
 
 
 def _of_tool(tool: Mapping[str, object]) -> Iterable[str]:

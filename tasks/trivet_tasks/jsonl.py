@@ -19,7 +19,7 @@ import orjson
 from trivet_tasks.errors import InvalidRequest, Problem
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.request_json import MAX_BODY_BYTES
-from trivet_tasks.requests import parse_request
+from trivet_tasks.requests import RequestReader
 from trivet_tasks.seen import Seen
 from trivet_tasks.settings import Settings
 
@@ -133,8 +133,7 @@ class _Rows:
     ) -> None:
         self.repeated = 0
         self._file = file
-        self._settings = settings
-        self._defaults = defaults
+        self._reader = RequestReader(settings, defaults)
         self._now = now
         self._keys = keys
 
@@ -165,7 +164,7 @@ class _Rows:
         except orjson.JSONDecodeError as error:
             return Problem(where, _why_not_json(line, error))
         try:
-            job = parse_request(request, settings=self._settings, defaults=self._defaults, now=self._now)
+            job = self._reader.read(request, self._now)
         except InvalidRequest as error:
             return Problem(where, str(error))
         if job.key is None:

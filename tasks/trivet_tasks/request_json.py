@@ -31,15 +31,15 @@ def write_body(body: dict[str, object]) -> bytes:
     Raises:
         InvalidRequest: something in it is not JSON (named by its path), or it is larger than 32 MB.
     """
-    kept = [name for name in _KEPT_IN_ORDER if name in body]
     try:
-        if not kept:
+        if "tools" not in body and "output_config" not in body:
             raw = orjson.dumps(body, option=_WRITE | orjson.OPT_SORT_KEYS)
         else:
-            rest = {name: value for name, value in body.items() if name not in kept}
+            rest = {name: value for name, value in body.items() if name not in _KEPT_IN_ORDER}
             raw = orjson.dumps(rest, option=_WRITE | orjson.OPT_SORT_KEYS)[:-1]
-            for name in kept:
-                raw += b',"%b":%b' % (name.encode(), orjson.dumps(body[name], option=_WRITE))
+            for name in _KEPT_IN_ORDER:
+                if name in body:
+                    raw += b',"%b":%b' % (name.encode(), orjson.dumps(body[name], option=_WRITE))
             raw += b"}"
     except (TypeError, RecursionError):  # orjson's own message may quote what it could not write
         raise _flaw_in(body) or wrong("request", "cannot be written as JSON.") from None

@@ -22,8 +22,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from hashlib import blake2b
+from typing import NamedTuple
 
-from trivet_tasks.cache_key import cache_key_of
+import orjson
+
+from trivet_tasks.cache_key import cache_key_of, cache_terms
 from trivet_tasks.call_time import too_short_text
 from trivet_tasks.catalog import Model, known, near_matches
 from trivet_tasks.errors import InvalidRequest
@@ -58,6 +61,7 @@ OWN_FIELDS = frozenset({
 """Trivet's own fields; the rest of a request is the Messages API body."""
 
 _ALL_FIELDS = OWN_FIELDS | BODY_FIELDS.keys()
+_TERMS_KEPT = 64
 
 
 def parse_request(
@@ -80,12 +84,7 @@ def parse_request(
     Raises:
         InvalidRequest: with `field` and a message such as `request 17: messages: must not be empty.`
     """
-    try:
-        return _parse(request, settings, defaults, now)
-    except InvalidRequest as error:
-        if not where:
-            raise
-        raise InvalidRequest(f"{where}: {error.message}", field=error.field, hint=error.hint) from None
+    return RequestReader(settings, defaults).read(request, now, where)
 
 
 def parse_requests(
@@ -104,9 +103,13 @@ def parse_requests(
     """
     if isinstance(requests, Mapping | str | bytes) or not isinstance(requests, Iterable):
         raise wrong("requests", f"must be an iterable of requests (objects), is {kind(requests)}.")
+    reader = RequestReader(settings, defaults)
     for index, request in enumerate(requests):
         moment = time.time() if now is None else now
-        yield parse_request(request, settings=settings, defaults=defaults, now=moment, where=f"request {index}")
+        try:
+            yield reader.read(request, moment)
+        except InvalidRequest as error:
+            raise _placed(error, f"request {index}") from None
 
 
 def model_id(name: str, settings: Settings) -> str:
@@ -118,53 +121,125 @@ def model_id(name: str, settings: Settings) -> str:
     return _model(name, settings)[0]
 
 
-def _parse(request: Mapping[str, object], settings: Settings, defaults: Mapping[str, object], now: float) -> JobSpec:
-    given = _merged(request, defaults)
-    model_id, model = _model(given.get("model"), settings)
-    latency = read_latency(given.get("latency"))
-    body = _body(given, model)
-    max_tokens = check_max_tokens(given.get("max_tokens"), model.max_output_tokens if model else None)
-    check_thinking_budget(given.get("thinking"), given, max_tokens)
-    not_before, deadline = read_times(given, latency, settings, now)
-    key = read_name(given.get("key"), "key", MAX_KEY_CHARS)
-    tenant = read_name(given.get("tenant"), "tenant", MAX_TENANT_CHARS)
-    tags = read_tags(given.get("tags"))
-    residency, compliance = (
-        read_names(given.get("residency"), "residency"),
-        read_names(given.get("compliance"), "compliance"),
-    )
-    cache = given.get("cache", True)
-    if not isinstance(cache, bool):
-        raise wrong("cache", f"must be true or false, is {kind(cache)}.")
-    ttl = read_prompt_cache(given.get("prompt_cache"))
-    raw = write_body(body)
-    blocks = list(content_blocks(body))
-    fingerprint = blake2b(b"%b\n%b" % (model_id.encode(), raw), digest_size=16).hexdigest()
-    return JobSpec(
-        model=model_id,
-        latency=latency,
-        body=raw,
-        fingerprint=fingerprint,
-        input_estimate=estimate_input(body, len(raw), blocks),
-        max_tokens=max_tokens,
-        key=key,
-        deadline_at=deadline,
-        not_before=not_before,
-        tenant=tenant,
-        tags=tags,
-        residency=residency,
-        compliance=compliance,
-        features=features_of(body, len(raw), blocks),
-        cache=cache,
-        prompt_cache=ttl,
-        prefixes=prefixes_of(model_id, body, raw) if ttl else (),
-        cache_key=cache_key_of(settings, latency, fingerprint, residency, compliance, tenant) if cache else None,
-        warnings=_warnings(body, model, latency, max_tokens, settings),
-    )
+class _Terms(NamedTuple):
+    """What most requests that are submitted together have in common."""
+
+    model_id: str
+    model: Model | None
+    latency: Latency
+    max_tokens: int
+    tenant: str | None
+    residency: tuple[str, ...]
+    compliance: tuple[str, ...]
+    cache: bool
+    cache_terms: bytes | None
+    prompt_cache: str | None
+    too_short: str | None
+    """What to warn of."""
+
+
+_TERMS = ("model", "latency", "max_tokens", "tenant", "residency", "compliance", "cache", "prompt_cache")
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+class RequestReader:
+    """Reads requests that are submitted together. What they have in common is checked once, not for each of them."""
+
+    def __init__(self, settings: Settings, defaults: Mapping[str, object] = {}) -> None:
+        """Take what `parse_request` takes."""
+        self._settings = settings
+        self._defaults = defaults
+        self._terms: dict[bytes, _Terms] = {}
+
+    def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
+        """Validate one request (`parse_request`)."""
+        try:
+            return self._read(request, now)
+        except InvalidRequest as error:
+            if not where:
+                raise
+            raise _placed(error, where) from None
+
+    def _read(self, request: Mapping[str, object], now: float) -> JobSpec:
+        given = _merged(request, self._defaults)
+        terms = self._terms_of(given)
+        body = _body(given, terms.model)
+        check_thinking_budget(given.get("thinking"), given, terms.max_tokens)
+        not_before, deadline = read_times(given, terms.latency, self._settings, now)
+        key = read_name(given.get("key"), "key", MAX_KEY_CHARS)
+        tags = read_tags(given.get("tags"))
+        raw = write_body(body)
+        blocks = list(content_blocks(body))
+        fingerprint = blake2b(b"%b\n%b" % (terms.model_id.encode(), raw), digest_size=16).hexdigest()
+        return JobSpec(
+            model=terms.model_id,
+            latency=terms.latency,
+            body=raw,
+            fingerprint=fingerprint,
+            input_estimate=estimate_input(body, len(raw), blocks),
+            max_tokens=terms.max_tokens,
+            key=key,
+            deadline_at=deadline,
+            not_before=not_before,
+            tenant=terms.tenant,
+            tags=tags,
+            residency=terms.residency,
+            compliance=terms.compliance,
+            features=features_of(body, len(raw), blocks),
+            cache=terms.cache,
+            prompt_cache=terms.prompt_cache,
+            prefixes=prefixes_of(terms.model_id, body, raw) if terms.prompt_cache else (),
+            cache_key=None if terms.cache_terms is None else cache_key_of(fingerprint, terms.cache_terms),
+            warnings=_warnings(body, terms),
+        )
+
+    def _terms_of(self, given: Mapping[str, object]) -> _Terms:
+        try:
+            # as JSON, because in Python 1 and true are equal
+            said = orjson.dumps([given.get(name) for name in _TERMS], option=_PLAIN)
+        except (TypeError, RecursionError):
+            said = None
+        if said is None:
+            return self._read_terms(given)
+        terms = self._terms.get(said)
+        if terms is None:
+            if len(self._terms) >= _TERMS_KEPT:
+                self._terms.clear()
+            terms = self._terms[said] = self._read_terms(given)
+        return terms
+
+    def _read_terms(self, given: Mapping[str, object]) -> _Terms:
+        settings = self._settings
+        model_id, model = _model(given.get("model"), settings)
+        latency = read_latency(given.get("latency"))
+        max_tokens = check_max_tokens(given.get("max_tokens"), model.max_output_tokens if model else None)
+        tenant = read_name(given.get("tenant"), "tenant", MAX_TENANT_CHARS)
+        residency = read_names(given.get("residency"), "residency")
+        compliance = read_names(given.get("compliance"), "compliance")
+        cache = given.get("cache", True)
+        if not isinstance(cache, bool):
+            raise wrong("cache", f"must be true or false, is {kind(cache)}.")
+        return _Terms(
+            model_id=model_id,
+            model=model,
+            latency=latency,
+            max_tokens=max_tokens,
+            tenant=tenant,
+            residency=residency,
+            compliance=compliance,
+            cache=cache,
+            cache_terms=cache_terms(settings, latency, residency, compliance, tenant) if cache else None,
+            prompt_cache=read_prompt_cache(given.get("prompt_cache")),
+            too_short=too_short_text(model, latency, max_tokens, settings),
+        )
+
+
+def _placed(error: InvalidRequest, where: str) -> InvalidRequest:
+    return InvalidRequest(f"{where}: {error.message}", field=error.field, hint=error.hint)
 
 
 def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object]:
-    """The fields that are given, the request's over the defaults, `prompt` turned into `messages`."""
+    """The fields that are given, the request's over the defaults."""
     if not isinstance(request, dict) and not isinstance(request, Mapping):  # the second is slow
         raise wrong("request", f"must be an object with messages, model and max_tokens, is {kind(request)}.")
     _check_names(request)
@@ -175,9 +250,6 @@ def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object
     if "prompt" in merged:
         if "messages" in merged:
             raise wrong("prompt", "is short for messages; give only one of the two.")
-        prompt = merged.pop("prompt")
-        check_text(prompt, "prompt")
-        merged["messages"] = [{"role": "user", "content": prompt}]
     elif "messages" not in merged:
         raise wrong("messages", "is missing; give messages, or one text as prompt.")
     return merged
@@ -233,8 +305,11 @@ def _model(value: object, settings: Settings) -> tuple[str, Model | None]:
 
 def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
     """The Messages API body, checked but for `max_tokens`."""
-    check_messages(given["messages"], prefill=model.prefill if model else None)
     body: dict[str, object] = {}
+    if "prompt" in given:
+        body["messages"] = [{"role": "user", "content": check_text(given["prompt"], "prompt")}]
+    else:
+        check_messages(given["messages"], prefill=model.prefill if model else None)
     for name, value in given.items():
         if name in OWN_FIELDS:
             continue
@@ -249,13 +324,10 @@ def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
     return body
 
 
-def _warnings(
-    body: Mapping[str, object], model: Model | None, latency: Latency, max_tokens: int, settings: Settings
-) -> tuple[str, ...]:
-    warnings: list[str] = []
-    if too_short := too_short_text(model, latency, max_tokens, settings):
-        warnings.append(too_short)
-    if "anthropic_beta" not in body and not BETA_FIELDS.isdisjoint(body):
-        named = ", ".join(sorted(BETA_FIELDS.intersection(body)))
-        warnings.append(f"{named}: in beta; the API takes it only with the name of its beta in betas.")
-    return tuple(warnings)
+def _warnings(body: Mapping[str, object], terms: _Terms) -> tuple[str, ...]:
+    in_beta = () if "anthropic_beta" in body or BETA_FIELDS.isdisjoint(body) else BETA_FIELDS.intersection(body)
+    if not in_beta:
+        return (terms.too_short,) if terms.too_short else ()
+    named = ", ".join(sorted(in_beta))
+    warning = f"{named}: in beta; the API takes it only with the name of its beta in betas."
+    return (terms.too_short, warning) if terms.too_short else (warning,)

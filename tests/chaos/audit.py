@@ -89,6 +89,8 @@ class Evidence:
     batches: Sequence[BatchRow]
     rows: Sequence[Row]
     calls: Sequence[Call]
+    orphans: Sequence[str] = ()
+    """Rows that refer to nothing."""
     deaths: Sequence[Death] = ()
     outages: Sequence[Outage] = ()
     pid_of_lease: Mapping[str, int] = field(default_factory=dict)
@@ -142,6 +144,7 @@ def audit(evidence: Evidence) -> Findings:
     unknown = [row for row in rows if row.outcome == "unknown"]
     settled = [row for row in rows if row.outcome not in (None, "unknown") and not row.estimated]
     faults = [
+        *_shortened("orphans", evidence.orphans),
         *_shortened("jobs", _jobs(evidence)),
         *_shortened("batches", _batches(evidence)),
         *_shortened("calls", _calls(rows, calls)),

@@ -29,6 +29,7 @@ from tests.chaos.audit import END_STATES, Death, Evidence, Findings, Outage, aud
 from tests.chaos.evidence import ended_jobs, lease_pids, read_attempts, read_batches, read_jobs, refused_results
 from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, simulator_arguments, write_config
+from tests.orphans import orphans
 
 from trivet import Client
 from trivet.child_process import Restarts
@@ -246,6 +247,7 @@ class Chaos:
             [row for row in rows if row.id not in old_rows],
             # one that began before `begin` may end after it
             [call for call in self.simulator.calls(self._first_call, running=True) if call.attempt not in old_rows],
+            orphans(self.store),
             tuple(self.deaths),
             tuple(self.outages),
             dict(self._pid_of_lease),

@@ -13,11 +13,13 @@ from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages, until
 from tests.postgres import PostgresServer
 
 from trivet import Client, StoreUnavailable
+from trivet.submitting import GROUP_ROWS
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import upgrade
 
 JOBS = 400
+GROUP = GROUP_ROWS[False]
 DISK = f"""
 import os, sqlite3
 
@@ -200,21 +202,22 @@ def test_without_a_database_a_producer_is_told_and_a_batch_is_resumed(tmp_path: 
         store = Store(url)
         upgrade(store)
         store.close()
+        total = 4 * GROUP + 100
         with producer(tmp_path, url) as client:
 
             def requests(stop_at: int) -> Iterator[dict[str, str]]:
-                for number in range(900):
+                for number in range(total):
                     if number == stop_at:
                         server.stop()
                     yield {"prompt": f"Document {number}"}
 
             with pytest.raises(StoreUnavailable, match="submit the same under the name 'cut'"):
-                client.submit_many(requests(500), name="cut", **TERMS)
+                client.submit_many(requests(2 * GROUP + 100), name="cut", **TERMS)
             for latency in ("batch", "realtime"):
                 with pytest.raises(StoreUnavailable, match="Is the server running"):
                     client.submit("Hello.", latency=latency, **TERMS)
             server.start()
-            assert client.batch("cut").progress().total in (200, 400), "whole groups; the second was on its way"
+            assert client.batch("cut").progress().total in (GROUP, 2 * GROUP), "whole groups; the second was on its way"
             batch = client.submit_many(requests(-1), name="cut", **TERMS)
-            assert (batch.progress().total, batch.progress().state) == (900, "open")
-            assert len(client.jobs(limit=1_000)) == 900
+            assert (batch.progress().total, batch.progress().state) == (total, "open")
+            assert len(client.jobs(limit=2 * total)) == total

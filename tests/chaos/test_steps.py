@@ -9,7 +9,10 @@ from tests.chaos.conftest import FAILOVER, MAIN
 from tests.chaos.producer import Plan, accepted_path, done_path
 from tests.chaos.running import Chaos
 
+from trivet.submitting import GROUP_ROWS
+
 JOBS = 24
+LARGE = max(GROUP_ROWS.values()) + 30
 
 
 def of_the_dead(found: Evidence) -> tuple[int, int]:
@@ -69,7 +72,7 @@ def test_a_scheduler_dies_between_its_claim_and_the_message(chaos: Chaos) -> Non
     ("step", "plan"),
     [
         (doomed.INSERTED, Plan("one-batch", MAIN.tag, batches=2, size=5, realtime=2, pace_s=0)),
-        (doomed.LOADING, Plan("large-batch", MAIN.tag, batches=1, size=230, realtime=0, pace_s=0)),
+        (doomed.LOADING, Plan("large-batch", MAIN.tag, batches=1, size=LARGE, realtime=0, pace_s=0)),
     ],
 )
 def test_a_producer_dies_between_writing_and_telling(chaos: Chaos, step: str, plan: Plan) -> None:

@@ -298,14 +298,15 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
     world: World, trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = requests(tmp_path / "requests.jsonl", 450)
+    monkeypatch.setattr(submitting, "GROUP_ROWS", dict.fromkeys(submitting.GROUP_ROWS, 200))
     taken: list[int] = []
     take_in = submitting._take_in
 
-    def interrupted(connections: Any, loading: Any, group: Any) -> Any:
+    def interrupted(connections: Any, loading: Any, group: Any, *more: Any) -> Any:
         if taken:
             raise KeyboardInterrupt
         taken.append(len(group))
-        return take_in(connections, loading, group)
+        return take_in(connections, loading, group, *more)
 
     before = set(tmp_path.iterdir())
     with monkeypatch.context() as patch:

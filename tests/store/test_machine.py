@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from sqlalchemy import Row, event, text
+from tests.orphans import orphans
 from tests.store.counted import check_spend
 from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
 
@@ -316,6 +317,7 @@ class Life(RuleBasedStateMachine):
     def what_must_always_hold(self) -> None:
         if not hasattr(self, "world"):
             return
+        assert orphans(self.world.store) == []
         jobs = self.world.sql("SELECT * FROM jobs")
         for job in jobs:
             if job.id in self.ends:

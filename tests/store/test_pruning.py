@@ -234,16 +234,6 @@ def test_a_batch_that_is_being_filled_or_whose_flow_is_active_stays(world: World
     assert [row.name for row in world.sql("SELECT name FROM batches")] == ["loading"]
 
 
-def test_sqlite_still_checks_what_refers_to_what(sqlite_world: World) -> None:
-    """One connection served the deleting of batches without; it goes back as it was."""
-    world = sqlite_world
-    end_batch(world, "old", 1)
-    retire_flows(world)
-    prune(world, Terms(soon(world), forget_before=soon(world)))
-    with world.store.write() as connection:
-        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
-
-
 def test_transactions_are_small_in_rows_and_bytes(world: World) -> None:
     count = 2 * BULK_ROWS + 10
     lease = world.lease()

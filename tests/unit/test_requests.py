@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import permutations
 from typing import Any
 
 import orjson
@@ -21,7 +22,7 @@ from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.request_body import BETA_FIELDS, BODY_FIELDS, REFUSED_FIELDS
-from trivet_tasks.requests import OWN_FIELDS, parse_request, parse_requests
+from trivet_tasks.requests import OWN_FIELDS, RequestReader, parse_request, parse_requests
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 
@@ -654,3 +655,28 @@ def test_no_content_breaks_it(tree: Any) -> None:
     verdict(request(messages=tree))
     verdict(request(system=[tree], tools=[tree]))
     verdict(tree)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("model", ["claude-sonnet-5-5", "claude-haiku-4-5-20251001", "no-such", 7]),
+        ("max_tokens", [1, True, 1.0, "1", 100, 1_000_000]),
+        ("latency", ["realtime", Latency.REALTIME, "async", "soon", b"async", None]),
+        ("tenant", ["one", "other", "", 1, None]),
+        ("residency", ["eu", ["eu"], ("eu", "us"), {"eu"}, [1], None]),
+        ("cache", [True, False, 1, 0, "true", None]),
+        ("prompt_cache", [True, False, "5m", "1h", 1, None]),
+    ],
+)
+def test_what_is_read_together_is_read_as_each_alone(field: str, values: list[Any]) -> None:
+    def said(reader: RequestReader, value: Any) -> JobSpec | str:
+        try:
+            return reader.read(request(**{field: value}), NOW)
+        except InvalidRequest as error:
+            return str(error)
+
+    alone = [said(RequestReader(SETTINGS), value) for value in values]
+    for first, second in permutations(range(len(values)), 2):
+        reader = RequestReader(SETTINGS)
+        assert [said(reader, values[first]), said(reader, values[second])] == [alone[first], alone[second]]

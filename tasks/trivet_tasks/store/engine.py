@@ -8,7 +8,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -55,19 +55,9 @@ class Store:
         _stores.add(self)
 
     @contextmanager
-    def write(self, *, unreferenced: bool = False) -> Iterator[Connection]:
-        """A transaction that may write. Committed when the block ends, rolled back when it raises.
-
-        Args:
-            unreferenced: for deleting rows that, as the caller made sure, nothing refers to: SQLite does not look
-                again. Where only a partial index could tell, it would read a whole table under the write lock.
-        """
-        with (
-            self._translated(),
-            self._writing.connect() as connection,
-            _unreferenced(connection) if unreferenced and self.sqlite else nullcontext(),
-            connection.begin(),
-        ):
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write. Committed when the block ends, rolled back when it raises."""
+        with self._translated(), self._writing.begin() as connection:
             yield connection
 
     @contextmanager
@@ -187,17 +177,6 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA cache_size = -16000")
     cursor.close()
-
-
-@contextmanager
-def _unreferenced(connection: Connection) -> Iterator[None]:
-    driver = connection.connection.cursor()  # without beginning a transaction, in which it could not be said
-    driver.execute("PRAGMA foreign_keys = OFF")
-    try:
-        yield
-    finally:
-        driver.execute("PRAGMA foreign_keys = ON")
-        driver.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -1,9 +1,9 @@
 """Jobs in: one transaction writes a group of jobs with their requests, ranks and flows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 from sqlalchemy import Connection, text
@@ -25,8 +25,7 @@ _Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], 
 and labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A job that is in the table now. `existed`: it was there before, under the same key."""
 
     id: str
@@ -90,15 +89,17 @@ def insert(
     waits_because: str | None = None,
     first: int | None = None,
     labels: Labels = frozenset(),
+    prepared: Callable[[], None] = lambda: None,
 ) -> list[Accepted]:
     """Insert a group of jobs, in order; a job whose key is known already is not inserted again.
 
     Args:
-        specs: at most `BULK_ROWS` of them, so that nobody waits long for the lock.
+        specs: few enough that nobody waits long for the lock.
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
         direct: dispatch them in the same breath (realtime).
         waits_because: what to say of them if they expire before anything else can be said.
         labels: what budgets ask for of jobs (`budgets.AskedLabels`).
+        prepared: called when from here on nearly all is the database's work.
         first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
 
     Returns:
@@ -154,15 +155,18 @@ def insert(
                 "last_error": waits_because,
                 "tags": orjson.dumps(dict(spec.tags)).decode() if spec.tags else None,
                 "cache_key": spec.cache_key,
+                "job_id": job_id,
                 "body": spec.body,
             }
         )
     if rows:
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
-        execute_rows(connection, _INSERT_JOBS, sorted(rows, key=lambda row: str(row["key"] or "")))
+        prepared()
+        in_order = sorted(rows, key=lambda row: str(row["key"] or "")) if first_with else rows
+        execute_rows(connection, _INSERT_JOBS, in_order)
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
     if rows:
-        execute_rows(connection, _INSERT_REQUESTS, [{"job_id": row["id"], "body": row["body"]} for row in rows])
+        execute_rows(connection, _INSERT_REQUESTS, rows)
         if batch:
             connection.execute(_COUNT_IN, {"jobs": len(rows), "batch_id": batch.id})
     return accepted

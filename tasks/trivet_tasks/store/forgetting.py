@@ -97,7 +97,7 @@ def _batches(store: Store, before: float, *, dry_run: bool) -> Iterator[Step]:
             yield Step(0, {"batches": len(found), "flows": sum(row.flows for row in rows if row.over)})
             continue
         for ids in groups(found):
-            with turn(store, unreferenced=True) as connection:
+            with turn(store) as connection:
                 empty = _hold_empty(store, connection, ids, before)
                 pruned = {kind: delete(connection, rows_of, empty) for kind, rows_of in _OF_BATCHES.items()}
             yield Step(0, pruned)

@@ -80,13 +80,9 @@ def groups(candidates: Iterable[Candidate]) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def turn(store: Store, *, unreferenced: bool = False) -> Iterator[Connection]:
-    """A short writing transaction, and then a pause as long as it took: at least half of the time the lock is others'.
-
-    Args:
-        unreferenced: see `Store.write`.
-    """
-    with store.write(unreferenced=unreferenced) as connection:
+def turn(store: Store) -> Iterator[Connection]:
+    """A short writing transaction, and then a pause as long as it took: at least half of the time the lock is others'."""
+    with store.write() as connection:
         began = time.monotonic()
         yield connection
     time.sleep(max(LEAST_PAUSE_S, time.monotonic() - began))
