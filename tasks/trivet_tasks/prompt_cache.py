@@ -42,6 +42,7 @@ MOST_LINES = 50
 MOST_SEEN = 10_000
 DEAREST_WRITE = 2
 """What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
+_WRITES = {"none": Decimal(1), "5m": Decimal("1.25"), "1h": Decimal(DEAREST_WRITE)}
 _MARK = b'"cache_control"'
 _LONG = b'"ttl":"1h"'
 _FIXED = ("tools", "system", "tool_choice", "thinking", "output_config", "speed", "inference_geo")
@@ -131,14 +132,15 @@ class Sharing:
         return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
 
 
-def with_cache_write(estimate: Decimal | None, body: bytes) -> Decimal | None:
-    """The most that a call may cost, from what it may cost without a cache: what is written to one costs more than plain input.
+def cache_write_factor(body: bytes) -> Decimal:
+    """How many times what a call may cost without a cache it may cost at most: what is written to one costs more than plain
+    input.
 
     The factors are those of every model: 1.25 for five minutes, 2 for an hour (platform.claude.com, pricing).
     """
-    if estimate is None or _MARK not in body:
-        return estimate
-    return estimate * (DEAREST_WRITE if _LONG in body else Decimal("1.25"))
+    if _MARK not in body:
+        return _WRITES["none"]
+    return _WRITES["1h" if _LONG in body else "5m"]
 
 
 def _digest(*parts: bytes) -> str:

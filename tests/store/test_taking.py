@@ -13,7 +13,7 @@ def test_a_taken_job_has_what_its_call_needs(world: World) -> None:
     (accepted,) = world.add(one)
     (job,) = world.take(lease, world.dispatch())
     assert (job.id, job.take_up, job.batch_id, job.round, job.tried) == (accepted.id, 1, None, 0, "")
-    assert (job.body, job.input_estimate, job.max_tokens) == (one.body, 5, 100)
+    assert (job.prompt.body, job.input_estimate, job.max_tokens) == (one.body, 5, 100)
     assert (job.residency, job.compliance, job.features) == (("eu",), ("hipaa",), ("files",))
     row = world.job(job.id)
     assert (row.state, row.lease_id, row.attempts) == ("running", lease, 1)

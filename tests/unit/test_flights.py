@@ -2,6 +2,8 @@
 
 import queue
 from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from typing import cast
 
 import pytest
@@ -10,7 +12,7 @@ from tests.gates import MODEL
 from trivet_scheduler.permits import Quota, Want
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store.taking import Taken, Worksite
+from trivet_tasks.store.taking import Prompt, Taken, Worksite
 from trivet_worker import flights as module
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
@@ -35,7 +37,7 @@ class OwnFault:
 def flight(number: int) -> Flight:
     job = Taken(
         id=f"job{number}", take_up=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
-        doubted_by=None, input_estimate=1, max_tokens=1, suspect=0, attempt_id=f"attempt{number}", body=b"{}",
+        doubted_by=None, input_estimate=1, max_tokens=1, suspect=0, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
         residency=(), compliance=(), features=(), probe=False,
     )  # fmt: skip
     site = Worksite("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")
@@ -79,3 +81,15 @@ def test_a_fault_of_ours_lands_and_quotes_nothing(
     assert "KeyError" in landing.result.message
     assert "prompt" not in landing.result.message
     assert "prompt" not in caplog.text
+
+
+def test_a_prompt_is_kept_only_where_a_rival_may_want_it(
+    landed: tuple[Flights, "queue.SimpleQueue[Landing]"],
+) -> None:
+    flights, landings = landed
+    alone, hedged = flight(1), replace(flight(2), hedge_after_s=1.0)
+    flights.launch([alone, hedged])
+    for _ in range(2):
+        landings.get(timeout=5)
+    assert (alone.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
+    assert alone.job.prompt.most(Decimal(1)) == 1

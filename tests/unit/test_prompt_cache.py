@@ -14,9 +14,10 @@ from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.prices import PriceBook
-from trivet_tasks.prompt_cache import LEAST_ELSE, MOST_LINES, Sharing, least_tokens, marked, with_cache_write
+from trivet_tasks.prompt_cache import LEAST_ELSE, MOST_LINES, Sharing, least_tokens, marked
 from trivet_tasks.requests import parse_request
 from trivet_tasks.settings import Settings
+from trivet_tasks.store.taking import Prompt
 from trivet_tasks.usage import Usage
 
 MODEL = "claude-sonnet-4-5"
@@ -186,8 +187,8 @@ def test_estimates_of_marked_calls_stay_upper_bounds(
     body = json.dumps({"system": [{"cache_control": mark}]}, separators=(",", ":")).encode()
     kinds = {"cache_read_tokens": tokens} if read else {f"cache_write_{'1h' if hour else '5m'}_tokens": tokens}
     real = book.price("anthropic", model, model, None, datetime(2026, 11, 1, tzinfo=UTC), Usage(output_tokens=output, **kinds)).cost_usd  # fmt: skip
-    bound = with_cache_write(plain, body)
+    bound = Prompt(body).most(plain)
     assert (bound is None) == (real is None)
     assert bound is None or real is None or bound >= real
-    assert with_cache_write(plain, b'{"system":"x"}') == plain
-    assert with_cache_write(Decimal(1), body) == (2 if hour else Decimal("1.25"))
+    assert Prompt(b'{"system":"x"}').most(plain) == plain
+    assert Prompt(body).most(Decimal(1)) == (2 if hour else Decimal("1.25"))

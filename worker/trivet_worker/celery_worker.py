@@ -1,6 +1,5 @@
 """The Celery worker of one lane: its tasks, its queues, its name, its signals."""
 
-import gc
 import logging
 import os
 import socket
@@ -25,6 +24,7 @@ from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.settings import Settings
 from trivet_worker.alone_process import run_alone
 from trivet_worker.fork_server import ForkServer
+from trivet_worker.memory import collect_seldom, share_one_heap
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
 
@@ -55,6 +55,7 @@ def run_worker(
             )
     if lane == "bulk" and settings.worker.bulk_nice:
         os.nice(settings.worker.bulk_nice)
+    share_one_heap()
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
     forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes])
@@ -72,7 +73,7 @@ def run_worker(
     code = CRASHED
     try:
         runtime.start()
-        _collect_seldom()
+        collect_seldom()
         worker = app.subclass_with_self(_LaneWorker, name="Worker")(
             hostname=name,
             pool="threads",
@@ -89,16 +90,6 @@ def run_worker(
     finally:
         left = stopper.finish()
     return code or left
-
-
-def _collect_seldom() -> None:
-    """Let the garbage collector leave alone what lives as long as the process, and look after the rest less often.
-
-    Measured: with Python's own thresholds a seventh of a busy worker's CPU went into walks over modules and settings.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def worker_name(lane: str, routes: Sequence[str], configured: int) -> str:

@@ -193,8 +193,11 @@ class Flights:
         return race.decided
 
     async def _call(self, flight: Flight) -> Answer | Failure:
-        caller = self._callers[flight.site.route]
-        return await caller.call(flight.job.body, flight.site.wire_model, flight.job.attempt_id, flight.timeout_s)
+        job, caller = flight.job, self._callers[flight.site.route]
+        call = caller.call(job.prompt.body, flight.site.wire_model, job.attempt_id, flight.timeout_s)
+        if flight.hedge_after_s is None:  # no rival will want it
+            job.prompt.let_go()
+        return await call
 
     async def _build_callers(self) -> None:
         self._callers = {name: build_caller(route) for name, route in self._routes.items()}

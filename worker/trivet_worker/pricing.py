@@ -11,7 +11,6 @@ import orjson
 from trivet_tasks import price_terms
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import PriceBook
-from trivet_tasks.prompt_cache import with_cache_write
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.steps import Settlement
 from trivet_tasks.store.taking import Worksite
@@ -77,7 +76,7 @@ class Pricing:
     def most_of(self, flight: Flight) -> Decimal | None:
         """The most this call may cost in USD."""
         job = flight.job
-        return with_cache_write(self.most(flight.site, flight.route, job.input_estimate, job.max_tokens), job.body)
+        return job.prompt.most(self.most(flight.site, flight.route, job.input_estimate, job.max_tokens))
 
     def _text(self, prices: Mapping[str, str]) -> str:
         """As JSON. Calls share the mappings, so each is written once; it is kept, so that its id stays its own."""

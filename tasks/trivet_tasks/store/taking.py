@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, text
 
-from trivet_tasks.prompt_cache import with_cache_write
+from trivet_tasks.prompt_cache import cache_write_factor
 from trivet_tasks.store import schema
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 
@@ -19,6 +19,24 @@ class Token(NamedTuple):
 
     id: str
     take_up: int
+
+
+class Prompt:
+    """A request's body, as JSON, until it is let go of: a call under way has it in its own request, and need not twice."""
+
+    __slots__ = ("body", "cache_write")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.cache_write = cache_write_factor(body)
+
+    def most(self, estimate: Decimal | None) -> Decimal | None:
+        """The most that a call may cost in USD, from what it may cost with nothing cached."""
+        return None if estimate is None else estimate * self.cache_write
+
+    def let_go(self) -> None:
+        """No further call will be begun with it."""
+        self.body = b""
 
 
 class Taken(NamedTuple):
@@ -37,7 +55,7 @@ class Taken(NamedTuple):
     max_tokens: int
     suspect: int
     attempt_id: str
-    body: bytes
+    prompt: Prompt
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
     features: tuple[str, ...]
@@ -140,7 +158,7 @@ def take_up(
                 (
                     *row[:-1],  # in the order of RETURNING
                     attempt_of[row.id],
-                    bytes(request.body),
+                    Prompt(bytes(request.body)),
                     _names(request.residency),
                     _names(request.compliance),
                     _names(request.features),
@@ -190,7 +208,7 @@ def _row(
         "wire_model": site.wire_model,
         "latency": site.latency,
         "started_at": now,
-        "cost_usd": with_cache_write(estimate, job.body),
+        "cost_usd": job.prompt.most(estimate),
         "purpose": purpose,
     }
 

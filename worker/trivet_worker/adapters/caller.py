@@ -92,7 +92,9 @@ class SdkCaller:
         progress = _Progress()
         try:
             async with asyncio.timeout(timeout_s) as guard:
-                answer = await self._attempt(body, model, attempt_id, progress)
+                attempt = self._attempt(body, model, attempt_id, progress)
+                del body  # here and below: a prompt in memory once less while its call is under way
+                answer = await attempt
         except TimeoutError as error:
             if not guard.expired():
                 return self._from_network(error, progress)
@@ -128,7 +130,9 @@ class SdkCaller:
     ) -> Answer | Failure:
         await self._wire.ready()
         try:
-            response = await self._post(self._posted(body, model), attempt_id)
+            post = self._post(self._posted(body, model), attempt_id)
+            del body
+            response = await post
         except _Unwritable as error:
             return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
         progress.response = response
@@ -172,7 +176,7 @@ class SdkCaller:
             self._stencils[key] = Stencil.of(posted, response.request, signed=self._wire.signed)
             return response
         request = stencil.cut(posted, attempt_id)
-        del posted  # a prompt in memory once less while its call is under way
+        del posted
         response = await self._wire.http.send(request, stream=True, follow_redirects=False)
         if not response.is_success:
             try:
