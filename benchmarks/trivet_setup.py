@@ -115,7 +115,8 @@ class TrivetSetup:
                 url = self._postgres.create_database(name)
                 held.callback(self._postgres.drop_database, name)
                 migrate(url)
-            config = write_config(folder / "trivet.toml", [self.wire], url, slots=self._slots, workers=self._workers)
+            processes = self._workers * len(self._lanes)
+            config = write_config(folder / "trivet.toml", [self.wire], url, slots=self._slots, workers=processes)
             self.settings = load_settings(config)
             self.local = held.enter_context(
                 LocalTrivet(self.settings, config_path=config, workers=self._workers, lanes=self._lanes)

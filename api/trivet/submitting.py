@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trivet")
 
-GROUP_ROWS = {True: 400, False: 1_000}
-"""Jobs of one transaction, on SQLite and elsewhere. There nobody else writes for as long, 10 ms; elsewhere it keeps none waiting
-but those who submit for the same owner."""
+GROUP_ROWS = {True: BULK_ROWS, False: 1_000}
+"""Jobs of one transaction, on SQLite and elsewhere: there all who write wait for it, elsewhere those who submit for the same
+owner."""
 
 
 def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:

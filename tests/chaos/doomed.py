@@ -160,10 +160,10 @@ def doom_disk(doom: Doom) -> None:
 
     real_begin = engine._begin_writing
 
-    def begin(connection: Any, statement: str) -> None:
+    def begin(connection: Any, statement: str, *more: Any) -> None:
         pages = 1 if doom.disk_full else UNLIMITED_PAGES  # 1: as large as it is, and no larger
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-        real_begin(connection, statement)
+        real_begin(connection, statement, *more)
 
     engine._begin_writing = begin
 

@@ -39,6 +39,8 @@ log = logging.getLogger("trivet.worker")
 
 AGAIN_S = 3.0
 """How long no work is taken after a chunk has met a database or shared state that failed it."""
+URGENT_S = 0.005
+"""How soon a realtime call looks again for a place among the calls in flight: before those of batches do."""
 _REFUSED = {
     "limited": "limited by its provider",
     "open": "open, only a probe may call",
@@ -178,7 +180,10 @@ class ChunkRunner:
                 self._slots.give(places)
                 self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
                 return 0, "the shared state does not answer"
-            if grant.granted or time.monotonic() + grant.wait_s > until or self.stopping.wait(grant.wait_s):
+            wait_s = grant.wait_s
+            if grant.reason == "concurrency" and wave.chunk.latency is Latency.REALTIME:
+                wait_s = min(wait_s, URGENT_S)
+            if grant.granted or time.monotonic() + wait_s > until or self.stopping.wait(wait_s):
                 break
         self._slots.give(places - grant.granted)
         if grant.granted == 0:

@@ -25,6 +25,10 @@ CONNECT_TIMEOUT_S = 5
 POOL_SIZE = 8
 SLOW_S = 2.0
 """A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
+PAUSE_S = (0.0003, 0.0015)
+"""Between two looks whether SQLite's write lock is free: from, to."""
+STANDING_BACK_S = (0.003, 0.008)
+"""The same for those who let others come first."""
 BULK_ROWS = 200
 """Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these)."""
 BULK_BYTES = 1_000_000
@@ -41,14 +45,21 @@ class Store:
     Safe to share between threads. After a fork the child gets fresh connections.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, stands_back: bool = False) -> None:
+        """Take a URL; nothing is connected yet.
+
+        Args:
+            stands_back: whoever else waits for SQLite's write lock comes first.
+        """
         self.url = url
         self.shown_url = masked(url)
         self.path = sqlite_path(url)
         self.sqlite = self.path is not None
         self.clock = Clock(sqlite=self.sqlite)
         self._engine = self._open()
-        self._writing = self._engine.execution_options(trivet_begin="BEGIN IMMEDIATE")
+        self._writing = self._engine.execution_options(
+            trivet_begin="BEGIN IMMEDIATE", trivet_pause=STANDING_BACK_S if stands_back else PAUSE_S
+        )
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
         """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
@@ -181,15 +192,15 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # a transaction that begins reading and then writes can fail at once when another wrote in between
-    statement = connection.get_execution_options().get("trivet_begin", "BEGIN")
-    if statement == "BEGIN":
-        connection.exec_driver_sql(statement)
+    options = connection.get_execution_options()
+    if "trivet_begin" in options:
+        _begin_writing(connection, options["trivet_begin"], options["trivet_pause"])
     else:
-        _begin_writing(connection, statement)
+        connection.exec_driver_sql("BEGIN")
 
 
-def _begin_writing(connection: Connection, statement: str) -> None:
-    """Wait for SQLite's write lock by asking about every millisecond.
+def _begin_writing(connection: Connection, statement: str, pause_s: tuple[float, float]) -> None:
+    """Wait for SQLite's write lock by asking about every millisecond, or less often to let others have it first.
 
     SQLite's own waiting backs off to 100 ms between two tries, while whoever has just let go of the lock takes it again
     within one: a heartbeat starved for 15 s behind busy writers.
@@ -205,7 +216,7 @@ def _begin_writing(connection: Connection, statement: str) -> None:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     raise
-            time.sleep(random.uniform(0.0003, 0.0015))
+            time.sleep(random.uniform(*pause_s))
     finally:
         driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
         driver.close()
