@@ -11,7 +11,6 @@ _REFERENCES = (
     ("job_results", "job_id", "jobs"),
     ("attempts", "job_id", "jobs"),
     ("retries", "job_id", "jobs"),
-    ("followers", "job_id", "jobs"),
 )
 
 

@@ -42,7 +42,7 @@ MOST_LINES = 50
 MOST_SEEN = 10_000
 DEAREST_WRITE = 2
 """What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
-_WRITES = {"none": Decimal(1), "5m": Decimal("1.25"), "1h": Decimal(DEAREST_WRITE)}
+_NO_WRITE, _SHORT_WRITE, _LONG_WRITE = Decimal(1), Decimal("1.25"), Decimal(DEAREST_WRITE)
 _MARK = b'"cache_control"'
 _LONG = b'"ttl":"1h"'
 _FIXED = ("tools", "system", "tool_choice", "thinking", "output_config", "speed", "inference_geo")
@@ -139,8 +139,8 @@ def cache_write_factor(body: bytes) -> Decimal:
     The factors are those of every model: 1.25 for five minutes, 2 for an hour (platform.claude.com, pricing).
     """
     if _MARK not in body:
-        return _WRITES["none"]
-    return _WRITES["1h" if _LONG in body else "5m"]
+        return _NO_WRITE
+    return _LONG_WRITE if _LONG in body else _SHORT_WRITE
 
 
 def _digest(*parts: bytes) -> str:

@@ -24,8 +24,6 @@ from difflib import get_close_matches
 from hashlib import blake2b
 from typing import NamedTuple
 
-import orjson
-
 from trivet_tasks.cache_key import cache_key_of, cache_terms
 from trivet_tasks.call_time import too_short_text
 from trivet_tasks.catalog import Model, known, near_matches
@@ -139,7 +137,7 @@ class _Terms(NamedTuple):
 
 
 _TERMS = ("model", "latency", "max_tokens", "tenant", "residency", "compliance", "cache", "prompt_cache")
-_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_PLAIN = frozenset({str, int, bool, Latency, type(None)})
 
 
 class RequestReader:
@@ -149,7 +147,7 @@ class RequestReader:
         """Take what `parse_request` takes."""
         self._settings = settings
         self._defaults = defaults
-        self._terms: dict[bytes, _Terms] = {}
+        self._terms: dict[tuple[object, ...], _Terms] = {}
 
     def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
         """Validate one request (`parse_request`)."""
@@ -194,11 +192,7 @@ class RequestReader:
         )
 
     def _terms_of(self, given: Mapping[str, object]) -> _Terms:
-        try:
-            # as JSON, because in Python 1 and true are equal
-            said = orjson.dumps([given.get(name) for name in _TERMS], option=_PLAIN)
-        except (TypeError, RecursionError):
-            said = None
+        said = _said(given)
         if said is None:
             return self._read_terms(given)
         terms = self._terms.get(said)
@@ -232,6 +226,23 @@ class RequestReader:
             prompt_cache=read_prompt_cache(given.get("prompt_cache")),
             too_short=too_short_text(model, latency, max_tokens, settings),
         )
+
+
+def _said(given: Mapping[str, object]) -> tuple[object, ...] | None:
+    """The fields of `_TERMS`, equal only where they are read alike, and so with their types: 1 is True to Python. None: there
+    is something odd among them."""
+    said: list[object] = []
+    for name in _TERMS:
+        value = given.get(name)
+        form = type(value)
+        if form is list or form is tuple:
+            if not all(type(one) is str for one in value):  # type: ignore[attr-defined]
+                return None
+            value = tuple(value)  # type: ignore[arg-type]
+        elif form not in _PLAIN:
+            return None
+        said += (form, value)
+    return tuple(said)
 
 
 def _placed(error: InvalidRequest, where: str) -> InvalidRequest:

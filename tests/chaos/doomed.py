@@ -160,10 +160,10 @@ def doom_disk(doom: Doom) -> None:
 
     real_begin = engine._begin_writing
 
-    def begin(connection: Any, statement: str, *more: Any) -> None:
+    def begin(connection: Any, pause_s: tuple[float, float]) -> None:
         pages = 1 if doom.disk_full else UNLIMITED_PAGES  # 1: as large as it is, and no larger
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-        real_begin(connection, statement, *more)
+        real_begin(connection, pause_s)
 
     engine._begin_writing = begin
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 from sqlalchemy import text
+from tests.orphans import orphans
 from tests.store.world import SUCCESS, InThread, World, finished, go_on, spec, specs, statements, together
 
 from trivet_tasks.latency import DEFAULTS
@@ -45,6 +46,7 @@ def prune(world: World, terms: Terms, *, dry_run: bool = False) -> dict[str, int
         pruned.update(step.pruned)
         looked_at += step.looked_at
     assert looked_at <= extent, "the bar runs over its end"
+    assert orphans(world.store) == []
     return {kind: rows for kind, rows in pruned.items() if rows}
 
 

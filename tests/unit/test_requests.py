@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
 from itertools import permutations
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -657,15 +659,19 @@ def test_no_content_breaks_it(tree: Any) -> None:
     verdict(tree)
 
 
+class _Number(Enum):
+    ONE = 1
+
+
 @pytest.mark.parametrize(
     ("field", "values"),
     [
         ("model", ["claude-sonnet-5-5", "claude-haiku-4-5-20251001", "no-such", 7]),
-        ("max_tokens", [1, True, 1.0, "1", 100, 1_000_000]),
-        ("latency", ["realtime", Latency.REALTIME, "async", "soon", b"async", None]),
-        ("tenant", ["one", "other", "", 1, None]),
-        ("residency", ["eu", ["eu"], ("eu", "us"), {"eu"}, [1], None]),
-        ("cache", [True, False, 1, 0, "true", None]),
+        ("max_tokens", [1, True, 1.0, "1", 100, 1_000_000, math.nan, _Number.ONE]),
+        ("latency", ["realtime", Latency.REALTIME, "async", "soon", b"async", math.nan, None]),
+        ("tenant", ["one", "other", "", 1, math.nan, UUID(int=1), str(UUID(int=1)), None]),
+        ("residency", ["eu", ["eu"], ("eu", "us"), {"eu"}, [1], [None], [UUID(int=1)], math.nan, None]),
+        ("cache", [True, False, 1, 0, "true", math.nan, None]),
         ("prompt_cache", [True, False, "5m", "1h", 1, None]),
     ],
 )

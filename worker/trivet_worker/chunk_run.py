@@ -40,7 +40,7 @@ log = logging.getLogger("trivet.worker")
 AGAIN_S = 3.0
 """How long no work is taken after a chunk has met a database or shared state that failed it."""
 URGENT_S = 0.005
-"""How soon a realtime call looks again for a place among the calls in flight: before those of batches do."""
+"""How soon a realtime call looks again for a place among the calls in flight, alone: before those of batches do."""
 _REFUSED = {
     "limited": "limited by its provider",
     "open": "open, only a probe may call",
@@ -100,6 +100,7 @@ class ChunkRunner:
         self._pricing = pricing
         self._troubles = troubles
         self._running = 0
+        self._hurrying = 0
         self._counting = threading.Lock()
         self.stopping = threading.Event()
 
@@ -180,16 +181,30 @@ class ChunkRunner:
                 self._slots.give(places)
                 self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
                 return 0, "the shared state does not answer"
-            wait_s = grant.wait_s
-            if grant.reason == "concurrency" and wave.chunk.latency is Latency.REALTIME:
-                wait_s = min(wait_s, URGENT_S)
-            if grant.granted or time.monotonic() + wait_s > until or self.stopping.wait(wait_s):
+            if grant.granted or not self._waits(wave, grant, until):
                 break
         self._slots.give(places - grant.granted)
         if grant.granted == 0:
             return 0, _REFUSED.get(grant.reason, grant.reason)
         self._launch(wave, pending[: grant.granted], wants[: grant.granted], grant)
         return grant.granted, ""
+
+    def _waits(self, wave: _Wave, grant: Grant, until: float) -> bool:
+        """Wait for what there was no room for; False when there is no time for that."""
+        if grant.reason != "concurrency" or wave.chunk.latency is not Latency.REALTIME:
+            return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
+        self._hurry(1)
+        try:
+            wait_s = min(
+                grant.wait_s, URGENT_S * self._hurrying
+            )  # all of them together ask so often, however many wait
+            return time.monotonic() + wait_s <= until and not self.stopping.wait(wait_s)
+        finally:
+            self._hurry(-1)
+
+    def _hurry(self, change: int) -> None:
+        with self._counting:
+            self._hurrying += change
 
     def _launch(self, wave: _Wave, jobs: Sequence[Claimed], wants: Sequence[Want], grant: Grant) -> None:
         """Take jobs up in SQL and make their calls. Places and permits of those not taken are given back."""

@@ -110,7 +110,7 @@ class LeaseKeeper:
         with self._renewing:
             if self._stopping.is_set():
                 return
-            with self._store.write() as connection:
+            with self._store.write(urgent=True) as connection:
                 renewal = leases.renew(
                     self._store, connection, self.id, self._in_flight(), self._troubles.text, self._settings.ttl_s
                 )

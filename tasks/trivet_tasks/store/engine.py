@@ -30,7 +30,8 @@ PAUSE_S = (0.0003, 0.0015)
 STANDING_BACK_S = (0.003, 0.008)
 """The same for those who let others come first."""
 BULK_ROWS = 200
-"""Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these)."""
+"""Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these). A batch that is
+filled on PostgreSQL has larger ones (`trivet.submitting`)."""
 BULK_BYTES = 1_000_000
 """Bytes of request bodies in one bulk transaction at most."""
 
@@ -57,18 +58,21 @@ class Store:
         self.sqlite = self.path is not None
         self.clock = Clock(sqlite=self.sqlite)
         self._engine = self._open()
-        self._writing = self._engine.execution_options(
-            trivet_begin="BEGIN IMMEDIATE", trivet_pause=STANDING_BACK_S if stands_back else PAUSE_S
-        )
+        self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
+        self._writing = self._engine.execution_options(trivet_pause=STANDING_BACK_S) if stands_back else self._urgent
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
         """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
         _stores.add(self)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that may write. Committed when the block ends, rolled back when it raises."""
-        with self._translated(), self._writing.begin() as connection:
+    def write(self, *, urgent: bool = False) -> Iterator[Connection]:
+        """A transaction that may write. Committed when the block ends, rolled back when it raises.
+
+        Args:
+            urgent: do not stand back.
+        """
+        with self._translated(), (self._urgent if urgent else self._writing).begin() as connection:
             yield connection
 
     @contextmanager
@@ -193,13 +197,13 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # a transaction that begins reading and then writes can fail at once when another wrote in between
     options = connection.get_execution_options()
-    if "trivet_begin" in options:
-        _begin_writing(connection, options["trivet_begin"], options["trivet_pause"])
+    if "trivet_pause" in options:
+        _begin_writing(connection, options["trivet_pause"])
     else:
         connection.exec_driver_sql("BEGIN")
 
 
-def _begin_writing(connection: Connection, statement: str, pause_s: tuple[float, float]) -> None:
+def _begin_writing(connection: Connection, pause_s: tuple[float, float]) -> None:
     """Wait for SQLite's write lock by asking about every millisecond, or less often to let others have it first.
 
     SQLite's own waiting backs off to 100 ms between two tries, while whoever has just let go of the lock takes it again
@@ -211,7 +215,7 @@ def _begin_writing(connection: Connection, statement: str, pause_s: tuple[float,
     try:
         while True:
             try:
-                driver.execute(statement)
+                driver.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:

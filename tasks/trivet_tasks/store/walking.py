@@ -11,8 +11,8 @@ from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS, Store
 
 READ_ROWS = 5 * BULK_ROWS
 """Rows that one read looks at."""
-LEAST_PAUSE_S = 0.005
-"""Seconds without a lock after each turn, at the least: others ask for SQLite's about every millisecond."""
+LEAST_PAUSE_S = 0.01
+"""Seconds without a lock after each turn, at the least: longer than others take to look whether SQLite's is free."""
 
 
 class Step(NamedTuple):
