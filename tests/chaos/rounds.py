@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.chaos import doomed
 from tests.chaos.audit import Findings
 from tests.chaos.evidence import unended_jobs
 from tests.chaos.producer import Plan, accepted_path, done_path
@@ -160,6 +161,7 @@ def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.N
         chaos.latency(QUICK_S, QUICK_P95_S)
         for route in chaos.settings.routes:
             chaos.simulator.faults(route, FAULTS)
+        chaos.arm(doomed.CALLING)  # whomever the storm kills: one dies in the middle of a call
     begun = time.monotonic()
     chaos.start_producer("producer", *plan.words())
     victims = (*BULK, REALTIME, *SCHEDULERS, "producer")
@@ -167,6 +169,8 @@ def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.N
         with contextlib.suppress(TimeoutError):
             chaos.wait_for(lambda: done_path(config, plan.name).exists() and _all_ended(chaos), "the end", LIMIT_S)
         seconds = time.monotonic() - begun
+    if args.faults:
+        chaos.wait_died(doomed.CALLING)
     chaos.local.supervisor.end("producer", 5)
     for route in chaos.settings.routes:
         chaos.simulator.clear(route)  # probes are to succeed, so that all comes to rest
