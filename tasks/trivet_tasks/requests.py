@@ -137,6 +137,7 @@ class _Terms(NamedTuple):
 
 
 _TERMS = ("model", "latency", "max_tokens", "tenant", "residency", "compliance", "cache", "prompt_cache")
+_TERM_NAMES = frozenset(_TERMS)
 _PLAIN = frozenset({str, int, bool, Latency, type(None)})
 
 
@@ -148,6 +149,7 @@ class RequestReader:
         self._settings = settings
         self._defaults = defaults
         self._terms: dict[tuple[object, ...], _Terms] = {}
+        self._of_defaults: _Terms | None = None
 
     def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
         """Validate one request (`parse_request`)."""
@@ -160,7 +162,12 @@ class RequestReader:
 
     def _read(self, request: Mapping[str, object], now: float) -> JobSpec:
         given = _merged(request, self._defaults)
-        terms = self._terms_of(given)
+        if _TERM_NAMES.isdisjoint(request):
+            terms = self._of_defaults
+            if terms is None:
+                terms = self._of_defaults = self._terms_of(given)
+        else:
+            terms = self._terms_of(given)
         body = _body(given, terms.model)
         check_thinking_budget(given.get("thinking"), given, terms.max_tokens)
         not_before, deadline = read_times(given, terms.latency, self._settings, now)

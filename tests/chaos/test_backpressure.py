@@ -13,12 +13,13 @@ from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages, until
 from tests.postgres import PostgresServer
 
 from trivet import Client, StoreUnavailable
-from trivet.submitting import GROUP_ROWS as GROUP
+from trivet.submitting import GROUP_ROWS
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import upgrade
 
 JOBS = 400
+GROUP = GROUP_ROWS["postgresql"]
 DISK = f"""
 import os, sqlite3
 

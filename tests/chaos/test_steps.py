@@ -12,7 +12,7 @@ from tests.chaos.running import Chaos
 from trivet.submitting import GROUP_ROWS
 
 JOBS = 24
-LARGE = GROUP_ROWS + 30
+LARGE = max(GROUP_ROWS.values()) + 30
 
 
 def of_the_dead(found: Evidence) -> tuple[int, int]:

@@ -298,7 +298,7 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
     world: World, trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = requests(tmp_path / "requests.jsonl", 450)
-    monkeypatch.setattr(submitting, "GROUP_ROWS", 200)
+    monkeypatch.setattr(submitting, "GROUP_ROWS", dict.fromkeys(submitting.GROUP_ROWS, 200))
     taken: list[int] = []
     take_in = submitting._take_in
 

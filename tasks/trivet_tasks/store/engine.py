@@ -30,8 +30,8 @@ PAUSE_S = (0.0003, 0.0015)
 STANDING_BACK_S = (0.003, 0.008)
 """The same for those who let others come first."""
 BULK_ROWS = 200
-"""Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these). A batch that is
-filled on PostgreSQL has larger ones (`trivet.submitting`)."""
+"""Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these). A batch
+is filled in larger ones (`trivet.submitting`), whose rows have become cheaper since."""
 BULK_BYTES = 1_000_000
 """Bytes of request bodies in one bulk transaction at most."""
 

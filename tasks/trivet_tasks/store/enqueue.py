@@ -71,6 +71,7 @@ _INSERT_JOBS = RowsStatement(
     ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
     """,
 )
+_UNSENT = {"take_up": 0, "route": None, "dispatched_until": None}
 _MEND = "Use another key, or send the same request."
 _INSERT_REQUESTS = RowsStatement(
     schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
@@ -116,6 +117,18 @@ def insert(
     ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
     needs = [_needs(spec, labels) for spec in specs]
     flows = _flows(connection, needs, batch)
+    # what the columns of all rows, but for few, have in common
+    common: dict[str, Any] = {
+        "batch_id": batch.id if batch else None,
+        "created_at": now,
+        "not_before": None,
+        "state": "dispatched" if direct else "waiting",
+        "take_up": 1 if direct else 0,
+        "route": direct.route if direct else None,
+        "dispatched_until": direct.until if direct else None,
+        "last_error": waits_because,
+        "tags": None,
+    }
     first_with: dict[str, int] = {}
     accepted: list[Accepted] = []
     rows: list[dict[str, Any]] = []
@@ -131,34 +144,27 @@ def insert(
         job_id = uuid7().hex
         if spec.key:
             first_with[spec.key] = index
-        later = spec.not_before is not None and spec.not_before > now
-        state = "delayed" if later else "dispatched" if direct else "waiting"
-        accepted.append(Accepted(job_id, existed=False, take_up=1 if state == "dispatched" else 0))
-        rows.append(
-            {
-                "id": job_id,
-                "batch_id": batch.id if batch else None,
-                "flow_id": flows[needs[index]],
-                "key": spec.key,
-                "fingerprint": spec.fingerprint,
-                "state": state,
-                "rank": rank,
-                "created_at": now,
-                "not_before": spec.not_before if later else None,
-                "deadline_at": spec.deadline_at,
-                "input_estimate": spec.input_estimate,
-                "max_tokens": spec.max_tokens,
-                "take_up": 1 if state == "dispatched" else 0,
-                "route": direct.route if direct and state == "dispatched" else None,
-                "dispatched_until": direct.until if direct and state == "dispatched" else None,
-                "tenant": spec.tenant,
-                "last_error": waits_because,
-                "tags": orjson.dumps(dict(spec.tags)).decode() if spec.tags else None,
-                "cache_key": spec.cache_key,
-                "job_id": job_id,
-                "body": spec.body,
-            }
-        )
+        row = {
+            **common,
+            "id": job_id,
+            "flow_id": flows[needs[index]],
+            "key": spec.key,
+            "fingerprint": spec.fingerprint,
+            "rank": rank,
+            "deadline_at": spec.deadline_at,
+            "input_estimate": spec.input_estimate,
+            "max_tokens": spec.max_tokens,
+            "tenant": spec.tenant,
+            "cache_key": spec.cache_key,
+            "job_id": job_id,
+            "body": spec.body,
+        }
+        if spec.tags:
+            row["tags"] = orjson.dumps(dict(spec.tags)).decode()
+        if spec.not_before is not None and spec.not_before > now:
+            row |= {"not_before": spec.not_before, "state": "delayed", **_UNSENT}
+        accepted.append(Accepted(job_id, existed=False, take_up=row["take_up"]))
+        rows.append(row)
     if rows:
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
         prepared()

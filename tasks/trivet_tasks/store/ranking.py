@@ -34,10 +34,13 @@ def places(
         jobs: the latency class, the tenant and the name of the batch of each.
     """
     now = connection.execute(_VIRTUAL_NOW).scalar() or 0.0
+    by_line: dict[tuple[Latency, str | None, str | None], list[int]] = {}
+    for index, line in enumerate(jobs):
+        by_line.setdefault(line, []).append(index)
     by_share: dict[tuple[str, Latency], list[int]] = {}
-    for index, (latency, tenant, batch) in enumerate(jobs):
+    for (latency, tenant, batch), indexes in by_line.items():
         owner = f"tenant {tenant}" if tenant else f"batch {batch}" if batch else ""
-        by_share.setdefault((owner, latency), []).append(index)
+        by_share.setdefault((owner, latency), []).extend(indexes)
     ranks = [0.0] * len(jobs)
     for (owner, latency), indexes in sorted(by_share.items()):
         step = 1.0 / classes[latency].share
