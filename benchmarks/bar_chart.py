@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 COLOURS = ("#3465a4", "#73a839", "#edb200", "#cc4a2e", "#7b5aa6", "#888888")
-WIDTH, LEFT, RIGHT, ROW, BAR, HEAD = 860, 250, 80, 30, 20, 64
+WIDTH, LEFT, RIGHT, ROW, BAR, HEAD = 890, 280, 80, 30, 20, 64
 
 
 def bar_chart(title: str, unit: str, bars: Sequence[tuple[str, Mapping[str, float]]]) -> str:
