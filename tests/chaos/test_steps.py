@@ -27,7 +27,7 @@ def of_the_dead(found: Evidence) -> tuple[int, int]:
 
 @pytest.mark.parametrize("step", [doomed.TAKEN_UP, doomed.CALLING, doomed.ANSWERED, doomed.UNTOLD])
 def test_a_worker_dies_at_a_step_of_its_work(chaos: Chaos, step: str) -> None:
-    chaos.latency(5.0 if step == doomed.CALLING else 0.3)
+    chaos.latency(10.0 if step == doomed.CALLING else 0.3)
     if step != doomed.CALLING:
         chaos.arm(step)
     accepted = chaos.submit(JOBS, f"step-{step}", tag=MAIN.tag)
