@@ -30,9 +30,10 @@ from trivet_tasks.usage import Usage
 from trivet_worker import flights as flights_module
 from trivet_worker import hedging as hedging_module
 from trivet_worker.calls import Answer, Failure
+from trivet_worker.deadlines import LEAST_S
 from trivet_worker.decisions import spent_of
 from trivet_worker.flights import Flight, Flights, Landing
-from trivet_worker.hedging import LEAST_S, MOST_SAVED, Hedger
+from trivet_worker.hedging import MOST_SAVED, Hedger
 from trivet_worker.pricing import Pricing
 from trivet_worker.slots import Slots
 

@@ -26,7 +26,7 @@ from trivet_tasks.troubles import DATABASE, SHARED_STATE, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.cached import Cached
 from trivet_worker.calls import Failure
-from trivet_worker.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, fallback_reserve_s, is_full_time
+from trivet_worker.deadlines import FALLBACK_RESERVE_S, LEAST_S, attempt_timeout_s, fallback_reserve_s, is_full_time
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
 from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
@@ -195,9 +195,8 @@ class ChunkRunner:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
         self._hurry(1)
         try:
-            wait_s = min(
-                grant.wait_s, URGENT_S * self._hurrying
-            )  # all of them together ask so often, however many wait
+            # all of them together ask so often, however many wait
+            wait_s = min(grant.wait_s, URGENT_S * self._hurrying)
             return time.monotonic() + wait_s <= until and not self.stopping.wait(wait_s)
         finally:
             self._hurry(-1)
@@ -243,7 +242,7 @@ class ChunkRunner:
                 wave.countdown,
                 None if job.probe else hedge_after_s,
             )
-            if timeout_s > 0:
+            if timeout_s >= LEAST_S:
                 flights.append(flight)
             else:
                 failure = Failure(Outcome.TIMEOUT, "no time was left for a call")

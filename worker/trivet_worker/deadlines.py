@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from trivet_scheduler.routing import Candidate
 from trivet_tasks.latency import ClassSettings, Latency
 
+LEAST_S = 0.05
+"""A call with less time than this is not worth its cost: it ends before its provider can answer, or has it at all."""
 FALLBACK_RESERVE_S = 1.0
 """What realtime keeps back for one fallback while nothing is known of its speed."""
 HANDOVER_S = 0.5

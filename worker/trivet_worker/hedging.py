@@ -24,7 +24,7 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.taking import Worksite, add_attempt
-from trivet_worker.deadlines import is_full_time
+from trivet_worker.deadlines import LEAST_S, is_full_time
 from trivet_worker.flights import Flight, Flights
 from trivet_worker.pricing import Pricing
 from trivet_worker.slots import Slots
@@ -34,8 +34,6 @@ log = logging.getLogger("trivet.worker")
 THREADS = 4
 MOST_SAVED = 10.0
 """Rivals that quiet times save up at most: when a route turns slow, every call would want one."""
-LEAST_S = 0.05
-"""A rival with less time than this is not worth its cost."""
 
 
 class Hedger:

@@ -100,8 +100,8 @@ def insert(
         direct: dispatch them in the same breath (realtime).
         waits_because: what to say of them if they expire before anything else can be said.
         labels: what budgets ask for of jobs (`budgets.AskedLabels`).
-        prepared: called when from here on nearly all is the database's work.
         first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
+        prepared: called when from here on nearly all is the database's work.
 
     Returns:
         One entry per spec, in order.
@@ -166,8 +166,8 @@ def insert(
         accepted.append(Accepted(job_id, existed=False, take_up=row["take_up"]))
         rows.append(row)
     if rows:
-        # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
         prepared()
+        # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
         in_order = sorted(rows, key=lambda row: str(row["key"] or "")) if first_with else rows
         execute_rows(connection, _INSERT_JOBS, in_order)
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)

@@ -17,8 +17,8 @@ _VERSION_TABLE = "alembic_version"
 def upgrade(store: Store) -> tuple[str | None, str]:
     """Bring the database to the newest schema. Returns (version before, version after). Safe to run twice at once.
 
-    Workers may run meanwhile. A step may only add what they need not know of, or drop what they do not need: those of the version before go on
-    until they are replaced, and nothing but a start looks at the version.
+    Workers may run meanwhile. A step may only add what they need not know of, or drop what they do not need: those of
+    the version before go on until they are replaced, and nothing but a start looks at the version.
 
     Raises:
         SchemaMismatch: the database is from a newer Trivet.
