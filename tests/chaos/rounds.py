@@ -28,9 +28,10 @@ from pathlib import Path
 from tests.chaos import doomed
 from tests.chaos.audit import Findings
 from tests.chaos.evidence import unended_jobs
-from tests.chaos.producer import Plan, accepted_path, done_path
+from tests.chaos.producer import WHOLE_ANSWER, Plan, accepted_path, done_path
 from tests.chaos.running import BULK, REALTIME, SCHEDULERS, Chaos, chaos_system
 from tests.chaos.storm import Storm
+from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, Shape
 from tests.postgres import PostgresServer
 
@@ -45,8 +46,6 @@ SECTIONS = {"worker": {"slots": 16}}
 LATENCY_S, LATENCY_P95_S = 0.8, 2.0
 BATCHES = 19
 REALTIME_SHARE = 0.05
-REALTIME_SHARE_WITH_FAULTS = 0.2
-"""Enough that among them are calls which get a rival: a route must have answered some before it is known what is slow there."""
 FAULTS = (
     {"kind": "overloaded", "share": 0.02},
     {"kind": "server_error", "share": 0.02},
@@ -61,6 +60,10 @@ FAULTS = (
 """What every provider does, with `--faults`; of refusals and cut answers the bill has the tokens, of the rest nothing is billed."""
 QUICK_S, QUICK_P95_S = 0.3, 0.7
 """How long a call takes there, so that a rival has time to answer within the budget of realtime."""
+QUICK_JOBS = 6
+RIVAL_QUICK_S, RIVAL_SLOW_S = 0.1, 1.5
+"""The slow one is longer than any route is used to, and leaves its rival time within the budget of realtime."""
+JOB_S = 30.0
 HEDGED = {"classes.realtime": {"hedge_share": 0.5}}
 PACE_S = 0.4
 LIMIT_S = 600.0
@@ -79,6 +82,7 @@ class Round:
 
     number: int
     database: str
+    submitted: int
     findings: Findings
     kills: Counter[str]
     refused: int
@@ -153,7 +157,7 @@ def run_round(number: int, database: str, server: PostgresServer | None, seed: i
 
 
 def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.Namespace) -> Round:
-    realtime = round(args.jobs * (REALTIME_SHARE_WITH_FAULTS if args.faults else REALTIME_SHARE))
+    realtime = round(args.jobs * REALTIME_SHARE)
     size, left = divmod(args.jobs - realtime, BATCHES)
     plan = Plan("round", ROUTES.tag, BATCHES, size, realtime + left, PACE_S, repeated=args.faults)
     config = Path(chaos.settings.source)
@@ -177,7 +181,41 @@ def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.N
     for route in chaos.settings.routes:
         chaos.simulator.clear(route)  # probes are to succeed, so that all comes to rest
     accepted = accepted_path(config, plan.name).read_text(encoding="ascii").split()
-    return Round(number, database, chaos.settle(accepted), storm.kills, chaos.refused(), seconds)
+    submitted = plan.total
+    if args.faults:
+        rivals = meet_rivals(chaos)
+        accepted += rivals
+        submitted += len(rivals)
+    return Round(number, database, submitted, chaos.settle(accepted), storm.kills, chaos.refused(), seconds)
+
+
+def meet_rivals(chaos: Chaos) -> list[str]:
+    """Realtime jobs, some quick ones and a slow one by turns, until a call has got a rival. Their ids.
+
+    How many of a storm's few realtime calls are slow for their route is luck, and whether the route is known by then.
+    """
+    ids: list[str] = []
+
+    def answered(latency_s: float) -> None:
+        chaos.latency(latency_s)
+        job = chaos.client.submit(
+            f"Slow or quick, {len(ids)}",
+            model=HAIKU,
+            max_tokens=WHOLE_ANSWER,
+            latency="realtime",
+            compliance=[ROUTES.tag],
+        )
+        ids.append(job.id)
+        job.result(timeout=JOB_S)
+
+    def met() -> bool:
+        for _ in range(QUICK_JOBS):
+            answered(RIVAL_QUICK_S)
+        answered(RIVAL_SLOW_S)
+        return any(row.purpose == "hedge" for row in chaos.evidence().rows)
+
+    chaos.wait_for(met, "a call with a rival")
+    return ids
 
 
 def _all_ended(chaos: Chaos) -> bool:
