@@ -1,3 +1,7 @@
-"""What all tests share: a PostgreSQL server for those that ask for one."""
+"""What all tests share: the same surroundings on every machine, and a PostgreSQL server for those that ask for one."""
 
-pytest_plugins = ["tests.postgres"]
+from tests import surroundings
+
+surroundings.settle()  # before any other module of the suite or of the product is imported
+
+pytest_plugins = ["tests.postgres", "tests.unchanged"]

@@ -209,7 +209,8 @@ class ChildProcess:
             copier = threading.Thread(target=self._copy_stderr, name=f"stderr-{self.spec.name}", daemon=True)
             copier.start()
         if hasattr(os, "waitid"):  # not on macOS before Python 3.13
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and its id still held by it
+            with contextlib.suppress(ChildProcessError):  # a program that ignores SIGCHLD keeps no ended children
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and its id still held by it
         else:
             process.wait()
         with self._lock:

@@ -39,8 +39,8 @@ from trivet.child_process import (
     whole_environment,
 )
 from trivet_tasks.errors import ProcessFailed
+from trivet_tasks.stop_signals import handled_stop_signals
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _READY_POLL_S = 0.02
 _LEAST_GRACE_S = 0.5  # what a later stage is left with when an earlier one takes its time
 _KILL_WAIT_S = 0.5
@@ -291,12 +291,8 @@ class Supervisor:
             return
         self._signals = 0
         self._hurry_until = None
-        for number in _STOP_SIGNALS:
-            before = signal.getsignal(number)
-            if number == signal.SIGHUP and before == signal.SIG_IGN:
-                continue  # nohup
-            signal.signal(number, self._on_signal)
-            self._restore.append((number, before))
+        for number in handled_stop_signals():
+            self._restore.append((number, signal.signal(number, self._on_signal)))
 
     def _uninstall(self) -> None:
         while self._restore:

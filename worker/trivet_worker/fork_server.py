@@ -24,10 +24,10 @@ from typing import NoReturn
 import uuid_utils
 
 from trivet_tasks.faults import place_of
+from trivet_tasks.stop_signals import STOP_SIGNALS
 
 log = logging.getLogger("trivet.worker")
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WORD = struct.Struct("<iq")
 """To the server: 0, 0 with a socket (fork), or a process's id and a signal. From it: an id and _BORN, or how it ended."""
 _BORN = 1 << 32

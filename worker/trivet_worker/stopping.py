@@ -18,7 +18,7 @@ from types import FrameType
 
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
-from trivet_worker.fork_server import STOP_SIGNALS
+from trivet_tasks.stop_signals import handled_stop_signals
 from trivet_worker.runtime import Runtime
 
 log = logging.getLogger("trivet.worker")
@@ -67,9 +67,7 @@ class Stopper:
     def start(self) -> None:
         """Handle the signals from now on. Call it in the main thread."""
         self._thread.start()
-        for number in STOP_SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup
+        for number in handled_stop_signals():
             signal.signal(number, self._on_signal)
 
     def finish(self) -> int:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from trivet_tasks.stop_signals import handled_stop_signals
+
 SAME_S = 0.5
 """A signal this soon after the first is the same, sent to a whole group of processes."""
 LEAVE_S = 2.0
@@ -25,9 +26,7 @@ class StopInTime:
     def start(self) -> None:
         """Handle the signals from now on. Call it in the main thread."""
         threading.Thread(target=self._run, name="trivet-stop", daemon=True).start()
-        for number in _SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup
+        for number in handled_stop_signals():
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

@@ -31,12 +31,12 @@ from trivet.local import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.errors import ProcessFailed, StoreUnavailable, TrivetError
 from trivet_tasks.settings import load_settings
+from trivet_tasks.stop_signals import STOP_SIGNALS, handled_stop_signals
 
 READ_EVERY_S = 0.2
 READY_S = 60.0
 STALLED_S = 60.0
 """A run in which no job ends for so long is given up."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
             keep = True
             raise ProcessFailed(f"The demo broke off: {error}", hint=f"Its logs are in {folder}.") from error
         finally:
-            for number in _SIGNALS:
+            for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # it is all but over
             with contextlib.suppress(OSError):
                 view.finish(None)
@@ -216,7 +216,7 @@ class _Stopping:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in _SIGNALS:
+        for number in handled_stop_signals():
             signal.signal(number, self._hasten)
         pids = {self._local.supervisor.pid(name) for name in self._local.parts}
         with contextlib.suppress(OSError, ValueError):
@@ -249,10 +249,9 @@ def _interrupted_by_signals() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number, handler in before.items():
-        if not (number == signal.SIGHUP and handler == signal.SIG_IGN):  # nohup
-            signal.signal(number, interrupt)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in handled_stop_signals():
+        signal.signal(number, interrupt)
     try:
         yield
     finally:

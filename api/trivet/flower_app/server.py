@@ -4,7 +4,6 @@ import errno
 import ipaddress
 import logging
 import os
-import signal
 from collections.abc import Callable
 
 from flower import command
@@ -15,6 +14,7 @@ from trivet.flower_app.application import TrivetFlower
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.settings import Settings
+from trivet_tasks.stop_signals import handled_stop_signals
 
 log = logging.getLogger("trivet.flower")
 
@@ -22,7 +22,7 @@ CHATTY = ("flower", "tornado", "kombu", "celery", "asyncio")
 
 
 def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve Flower until SIGTERM or SIGINT. For the main thread of a process of its own.
+    """Serve Flower until SIGTERM, SIGINT or SIGHUP. For the main thread of a process of its own.
 
     Args:
         on_ready: told the address of the first page once it listens.
@@ -35,7 +35,7 @@ def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[s
     loop = IOLoop()
     flower = TrivetFlower(settings, make_app(settings), loop)
     port = _listen(flower, listen)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in handled_stop_signals():
         loop.asyncio_loop.add_signal_handler(number, flower.stop)
     if not listen.basic_auth and not flower.options.auth and not _loopback(listen.address):
         log.warning("Flower listens on %s and asks nobody for a password: set FLOWER_BASIC_AUTH.", listen.address)
