@@ -320,41 +320,88 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
     assert trivet("bulk", str(file), "--json").json["total"] == 450
 
 
+HELD = """
+import os, sys
+from trivet_tasks import jsonl
+gate, *sys.argv[1:] = sys.argv[1:]
+check_file, read_file = jsonl.check_file, jsonl.read_file
+
+def wait():
+    os.read(int(gate), 1)
+
+def held_check(*given, tell, **more):
+    def held(rows, share):
+        tell(rows, share)
+        if rows == 2_000:
+            wait()
+    return check_file(*given, tell=held, **more)
+
+def held_read(*given):
+    for number, spec in enumerate(read_file(*given), start=1):
+        if number == 2_500:
+            wait()
+        yield spec
+
+jsonl.check_file, jsonl.read_file = held_check, held_read
+from trivet.cli import main
+main()
+"""
+"""The command line, which stops twice, in the middle of each pass over the file, until a byte comes."""
+
+
 def test_bulk_says_rate_and_time_left_on_a_terminal_and_nothing_elsewhere(config: Path, tmp_path: Path) -> None:
     file = requests(tmp_path / "requests-of-a-batch-with-a-rather-long-name.jsonl", 3_000)
-    command = [sys.executable, "-m", "trivet", "--config", str(config), "bulk", str(file)]
+    words = ["--config", str(config), "bulk", str(file)]
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment) as process:
+    gate, opener = os.pipe()
+    command = [sys.executable, "-c", HELD, str(gate), *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment, pass_fds=[gate]
+    ) as process:
         os.close(theirs)
-        shown = _read(ours)
+        os.close(gate)
+        shown = ""
+        for word in ("Checking", "Submitting"):
+            shown += _read(ours, lambda out, word=word: any(" left" in frame for frame in _frames(out, word)))
+            os.write(opener, b"1")
+        shown += _read(ours)
         assert process.wait(DEADLINE_S) == 0
     os.close(ours)
-    frames = [
-        frame.rstrip() for frame in re.split(r"[\r\n]+|\x1b\[[0-9;?]*[A-Zhl]", re.sub(r"\x1b\[[0-9;]*m", "", shown))
-    ]
-    assert max(map(len, frames)) <= 80
+    os.close(opener)
+    assert max(map(len, _frames(shown))) <= 80
     for word in ("Checking", "Submitting"):
-        told = [frame for frame in frames if frame.startswith(word)]
+        told = _frames(shown, word)
         assert any(" jobs/s" in frame for frame in told), told
         assert any(frame.endswith(" left") for frame in told), told
         assert " 3,000/3,000 " in f"{told[-1]} ".replace("~", "")
 
-    quiet = subprocess.run([*command, "--name", "again"], capture_output=True, check=True, timeout=DEADLINE_S)
+    quiet = subprocess.run(
+        [sys.executable, "-m", "trivet", *words, "--name", "again"],
+        capture_output=True, check=True, timeout=DEADLINE_S,
+    )  # fmt: skip
     assert quiet.stderr == b""
 
 
-def _read(terminal: int) -> str:
-    """All that is shown until the last process has let go of it."""
+def _frames(shown: str, word: str = "") -> list[str]:
+    """The lines that were drawn, each as often as it was, without colours; those that begin with this word."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    frames = [frame.rstrip() for frame in re.split(r"[\r\n]+|\x1b\[[0-9;?]*[A-Zhl]", plain)]
+    return [frame for frame in frames if frame.startswith(word)]
+
+
+def _read(terminal: int, enough: Callable[[str], bool] = lambda _: False) -> str:
+    """What is shown until it is enough, or until the last process has let go of the terminal."""
     shown, ends = b"", time.monotonic() + 2 * DEADLINE_S
-    while True:
-        assert time.monotonic() < ends, "it does not end"
+    while not enough(shown.decode(errors="ignore")):
+        assert time.monotonic() < ends, f"it does not get on: {shown[-2_000:]!r}"
         if not select.select([terminal], [], [], 1)[0]:
             continue
         try:
             piece = os.read(terminal, 65_536)
         except OSError:
-            return shown.decode()
+            break
         if not piece:
-            return shown.decode()
+            break
         shown += piece
+    return shown.decode()
