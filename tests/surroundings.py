@@ -98,7 +98,7 @@ def _ignore(*_: object) -> None:
 
 
 def _settle_files() -> None:
-    """Open the standard files where they are closed, and let many others be open."""
+    """Open the standard files where they are closed, and set how many others may be open."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -108,7 +108,6 @@ def _settle_files() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             os.set_inheritable(number, True)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

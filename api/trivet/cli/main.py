@@ -5,13 +5,13 @@ import logging
 import os
 import sys
 
-from trivet_tasks.stop_signals import drop_inherited_settings
+from trivet.cli import inherited
 from trivet_tasks.supervised import follow_parent
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration, 130 Ctrl-C."""
-    drop_inherited_settings()
+    inherited.settle()
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
     _leave(run())
