@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.parents import under
 
 KEYS = [
     "jobs", "succeeded", "failed", "expired", "lost", "doubled", "attempts", "failovers", "throttled_s", "cost_usd",
@@ -24,6 +25,8 @@ KEYS = [
 ]  # fmt: skip
 FINISHED_S = 110.0
 LINE_S = 60.0
+IN_THE_BACKGROUND = (signal.SIGINT, signal.SIGQUIT)
+"""What a shell script lets its background jobs ignore."""
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("demo")]
 
@@ -37,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def _demo(folder: Path, *arguments: str, ignored: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
     # a store and a broker that are not there: the demo must not listen to what is configured on the machine
     env = {
         **os.environ,
@@ -45,7 +48,7 @@ def _demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         "TRIVET_STORE__URL": "postgresql://nobody@127.0.0.1:1/none",
         "TRIVET_CONFIG": str(folder / "missing.toml"),
     }
-    command = [sys.executable, "-m", "trivet", "demo", *arguments]
+    command = under([sys.executable, "-m", "trivet", "demo", *arguments], ignored=ignored)
     process = subprocess.Popen(
         command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -105,12 +108,19 @@ def test_the_demo_succeeds_fails_over_and_leaves_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "number"),
-    [("Starting", signal.SIGTERM), ("Bedrock goes down", signal.SIGINT), ("Stopping", signal.SIGINT)],
+    ("moment", "number", "ignored"),
+    [
+        ("Starting", signal.SIGTERM, ()),
+        ("Starting", signal.SIGINT, IN_THE_BACKGROUND),
+        ("Bedrock goes down", signal.SIGINT, IN_THE_BACKGROUND),
+        ("Stopping", signal.SIGINT, ()),
+    ],
 )
-def test_a_signal_at_any_moment_stops_and_removes_everything(folder: Path, moment: str, number: signal.Signals) -> None:
+def test_a_signal_at_any_moment_stops_and_removes_everything(
+    folder: Path, moment: str, number: signal.Signals, ignored: Sequence[int]
+) -> None:
     jobs = "20" if moment == "Stopping" else "400"
-    with _demo(folder, "--jobs", jobs, "--json", "--plain") as process:
+    with _demo(folder, "--jobs", jobs, "--json", "--plain", ignored=ignored) as process:
         _wait_for_line(process, moment)
         process.send_signal(number)
         assert process.wait(timeout=30) == 130

@@ -8,13 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tests.parents import under
 
 from trivet import Client
 from trivet_simulator import Control
@@ -52,11 +53,15 @@ class Up:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Up]:
+def running(folder: Path, *arguments: str, ignored: Sequence[int] = (), closed: Sequence[int] = ()) -> Iterator[Up]:
     folder.mkdir(exist_ok=True)
     with (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "trivet", "up", "--simulate", "--json", *arguments],
+            under(
+                [sys.executable, "-m", "trivet", "up", "--simulate", "--json", *arguments],
+                ignored=ignored,
+                closed=closed,
+            ),
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -181,6 +186,25 @@ def test_a_part_that_dies_is_told_of_and_replaced(folder: Path, monkeypatch: pyt
         with Client() as client:  # the simulator came back where the routes look for it
             result = client.submit("Hello.", model=MODEL, max_tokens=20).result(timeout=60)
         assert result.status == "succeeded", result.error
+
+
+def test_in_the_background_under_nohup_it_ends_by_a_signal_to_itself_alone(folder: Path) -> None:
+    """As `nohup trivet up &` in a script, below a parent that also lets its children vanish; without standard input."""
+    with running(
+        folder, "--workers", "1",
+        ignored=(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD), closed=(0,),
+    ) as up:  # fmt: skip
+        for process in up.everything():
+            process.send_signal(signal.SIGHUP)  # the terminal is closed
+        worker = up.said["processes"]["worker-1-bulk"]
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: "worker-1-bulk was killed by signal 9" in up.errors, "its end to be told")
+        processes = up.everything()
+        assert up.process.poll() is None
+        assert up.interrupt() < STOP_S
+        assert up.process.returncode == 0
+        assert alive(processes) == []
+    assert up.errors.count("was killed") == 1, "the hangup of the terminal ended nobody"
 
 
 def test_a_part_that_cannot_work_stops_everything_with_2(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.parents import under
 
 from trivet.child_process import Exit, Restarts
 from trivet.processes import Supervisor
@@ -239,11 +240,12 @@ PARENT = textwrap.dedent("""
 
 
 @contextlib.contextmanager
-def parent(code: str, mode: str, grace_s: float) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def parent(
+    code: str, mode: str, grace_s: float, ignored: tuple[signal.Signals, ...] = ()
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A process that supervises two others; its id, theirs, and nothing left behind."""
-    with subprocess.Popen(
-        python(PARENT, code, mode, str(grace_s)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    command = under(python(PARENT, code, mode, str(grace_s)), ignored=ignored)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         pids: list[int] = []
         try:
             assert process.stdout is not None
@@ -263,6 +265,33 @@ def test_the_first_signal_stops_gracefully(number: signal.Signals, mode: str, sa
         assert process.communicate(timeout=DEADLINE_S)[0].strip() == says
         assert process.returncode == 0
         assert not any(runs(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_its_parent_ignored_stops_it_too(number: signal.Signals) -> None:
+    with parent(SLEEP, "run", 600, (signal.SIGINT, signal.SIGTERM)) as (process, pids):
+        process.send_signal(number)
+        assert process.communicate(timeout=DEADLINE_S)[0].strip() == "ran"
+        assert process.returncode == 0
+        assert not any(runs(pid) for pid in pids)
+
+
+def test_under_nohup_the_end_of_the_terminal_does_not_stop_it() -> None:
+    with parent(SLEEP, "run", 600, (signal.SIGHUP,)) as (process, pids):
+        process.send_signal(signal.SIGHUP)
+        os.kill(pids[0], signal.SIGKILL)  # it goes on watching: what is killed is started again
+        until(lambda: len(psutil.Process(process.pid).children()) == 2 and not runs(pids[0]), "the next one")
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=DEADLINE_S)[0].strip() == "ran"
+
+
+def test_a_parent_that_lets_children_vanish_does_not_end_the_supervision() -> None:
+    with parent(SLEEP, "run", 600, (signal.SIGCHLD,)) as (process, pids):
+        os.kill(pids[0], signal.SIGKILL)
+        until(lambda: len(psutil.Process(process.pid).children()) == 2 and not runs(pids[0]), "the next one")
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=DEADLINE_S)[0].strip() == "ran"
 
 
 @pytest.mark.parametrize("mode", ["run", "foreground"])
