@@ -253,6 +253,7 @@ BEHAVIOURS: dict[str, str] = {
     "context_window_exceeded": "200 with stop_reason model_context_window_exceeded",
     "no_stop_reason": "200 whose message has no stop_reason",
     "hang": "never answers",
+    "held": "the whole answer once the fault is cleared",
     "slow_first_byte": "the whole answer `seconds` later",
     "slow_drip": "the answer's body in small pieces over `seconds`",
     "latency": "the usual latency times `factor`",

@@ -90,7 +90,7 @@ class Control:
         self._ask("PUT", f"/providers/{provider}/fault", [dict(fault) for fault in faults])
 
     def clear(self, provider: str | None = None) -> None:
-        """Clear the faults of one provider, or of all. Ports that are down stay down."""
+        """Clear the faults of one provider, or of all. Calls that were held are answered; ports that are down stay down."""
         for name in self.providers() if provider is None else [provider]:
             self._ask("DELETE", f"/providers/{name}/fault")
 

@@ -106,7 +106,7 @@ class ControlHandler:
                 ]
                 provider.faults.set(faults, asyncio.get_running_loop().time(), add=method == "POST")
             case "DELETE", ["fault"]:
-                provider.faults.clear()
+                provider.clear_faults()
             case "PUT", ["limits"]:
                 provider.set_limits(rules_from(mapping(_body(request), "limits")))
             case "PUT", ["latency"]:

@@ -104,7 +104,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 class Exchange:
     """One request being answered. `play` may be called once; `done` is told how it ended, exactly once."""
 
-    __slots__ = ("_connection", "_done", "_index", "_loop", "_pump", "_script", "_timer", "over", "request")
+    __slots__ = ("_connection", "_done", "_hastened", "_index", "_loop", "_pump", "_script", "_timer", "over", "request")
 
     def __init__(self, connection: Connection, request: Request, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
@@ -114,6 +114,7 @@ class Exchange:
         self._script: Script | None = None
         self._pump: Iterator[bytes] | None = None
         self._index = 0
+        self._hastened = False
         self.request = request
         self.over = False
 
@@ -126,6 +127,13 @@ class Exchange:
         """Play a script; `done` is called when it has ended, the client went away, or the server broke it off."""
         self._script, self._done = script, done
         self._advance()
+
+    def hasten(self) -> None:
+        """Play what is left of the script without its delays."""
+        self._hastened = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._due()
 
     def pump(self, pieces: Iterable[bytes]) -> None:
         """Answer with a long body, piece by piece, as fast as the client reads it."""
@@ -148,7 +156,7 @@ class Exchange:
         assert script is not None
         while self._index < len(script.steps):
             delay = script.steps[self._index][0]
-            if delay > 0:
+            if delay > 0 and not self._hastened:
                 self._timer = self._loop.call_later(delay, self._due)
                 return
             self._write()

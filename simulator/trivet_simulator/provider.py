@@ -26,6 +26,10 @@ from trivet_simulator.wires import WIRES
 from trivet_simulator.wires.wire import letters, problem_with
 
 
+HELD_S = 86_400.0
+"""How long a held call waits for the fault to be cleared."""
+
+
 class Provider:
     """State and behaviour of one provider. `handle` is called once per request, on the event loop."""
 
@@ -50,14 +54,21 @@ class Provider:
         self.by_fault: Counter[str] = Counter()
         self.completed = 0
         self.client_gone = 0
+        self._held: set[Exchange] = set()
 
     def set_limits(self, rules: tuple[Rule, ...]) -> None:
         """New limits, counted from now."""
         self.limits = Limits(self.wire.name, rules)
 
+    def clear_faults(self) -> None:
+        """Take every fault back, and answer the calls that a `held` one holds."""
+        self.faults.clear()
+        for exchange in tuple(self._held):
+            exchange.hasten()
+
     def reset(self) -> None:
         """As started: no faults, no limits, first latency, no counts."""
-        self.faults.clear()
+        self.clear_faults()
         self.limits = Limits(self.wire.name)
         self.latency = self._first_latency
         self._model.forget()
@@ -209,12 +220,15 @@ class Provider:
             script = stream_script(self.wire, answer, headers, latency_s, kind, seconds)
         else:
             script = json_script(answer, headers, latency_s, kind, seconds)
+        if kind == "held":
+            self._held.add(exchange)
         self._play(exchange, call, script, ticket)
 
     def _play(self, exchange: Exchange, call: Call, script: Script, ticket: Ticket | None = None) -> None:
         limits = self.limits
 
         def over(outcome: Outcome) -> None:
+            self._held.discard(exchange)
             self.in_flight -= 1
             call.finished = time.time()
             if ticket is not None:
@@ -259,6 +273,8 @@ def _shape(answer: Answer, hit: Hit, latency_s: float) -> float:
         answer.stop_reason = None
     elif kind == "slow_first_byte":
         latency_s += hit.fault.seconds
+    elif kind == "held":
+        latency_s = HELD_S
     elif kind == "latency":
         latency_s *= hit.fault.factor
     return latency_s

@@ -297,6 +297,27 @@ def test_slow_answers_are_whole(control: Control, endpoints: Endpoints, wire: st
     assert logged.finished - logged.started >= 0.25
 
 
+@pytest.mark.parametrize("ask", [message, streamed], ids=["plain", "streamed"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_held_answer_comes_whole_once_the_fault_is_cleared(
+    control: Control, endpoints: Endpoints, wire: str, ask: Any
+) -> None:
+    async def until_cleared() -> Any:
+        control.fault(wire, "held")
+        asking = asyncio.create_task(ask(endpoints, wire))
+        await asyncio.to_thread(control.wait_for_calls, 1, of="started")
+        (running,) = control.calls(running=True)
+        assert running.finished is None
+        assert not asking.done()
+        await asyncio.to_thread(control.clear, wire)
+        return await asking
+
+    assert asyncio.run(until_cleared()).stop_reason == "end_turn"
+    control.wait_for_calls(1)
+    (logged,) = control.calls()
+    assert (logged.fault, logged.complete, logged.client_gone) == ("held", True, False)
+
+
 def test_a_dripped_body_outlives_the_socket_timeout(control: Control, endpoints: Endpoints) -> None:
     control.fault("anthropic", "slow_drip", seconds=2.0)
 

@@ -129,7 +129,7 @@ def test_a_cut_answer_serves_nobody_and_nobody_waits_for_one(system: RunningTriv
 
 def test_when_the_leaders_worker_is_killed_one_more_call_is_made_and_nothing_is_lost(system: RunningTrivet) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
-        system.simulator.fault(provider, "slow_first_byte", seconds=6)
+        system.simulator.fault(provider, "held")
     prompt = unique("Killed")
     before = len(system.simulator.calls(running=True))
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(12)]
@@ -155,14 +155,14 @@ def test_when_the_leaders_worker_is_killed_one_more_call_is_made_and_nothing_is_
 
 def test_a_leader_that_is_cancelled_leaves_the_lead_to_another(system: RunningTrivet) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
-        system.simulator.fault(provider, "slow_first_byte", seconds=6)
+        system.simulator.fault(provider, "held")
     prompt = unique("Cancelled")
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(4)]
     until(lambda: Counter(job.state for job in jobs) == {"running": 1, "following": 3}, "they do not follow one")
     (leader,) = (job for job in jobs if job.state == "running")
-    system.simulator.clear()
     leader.cancel()
     assert leader.result(timeout=DEADLINE_S).status == "cancelled"
+    system.simulator.clear()
     others = [job.result(timeout=DEADLINE_S) for job in jobs if job.id != leader.id]
     assert Counter(result.cached for result in others) == {True: 2, False: 1}
 
