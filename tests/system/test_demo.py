@@ -23,12 +23,14 @@ KEYS = [
     "jobs", "succeeded", "failed", "expired", "lost", "doubled", "attempts", "failovers", "throttled_s", "cost_usd",
     "seconds", "by_route",
 ]  # fmt: skip
-FINISHED_S = 110.0
-LINE_S = 60.0
+FINISHED_S = 300.0
+LINE_S = 200.0
+"""These two only end a test that hangs, on a machine however slow."""
+GONE_S = 60.0
 IN_THE_BACKGROUND = (signal.SIGINT, signal.SIGQUIT)
 """What a shell script lets its background jobs ignore."""
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.timeout(500), pytest.mark.xdist_group("demo")]
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_a_signal_at_any_moment_stops_and_removes_everything(
     with _demo(folder, "--jobs", jobs, "--json", "--plain", ignored=ignored) as process:
         _wait_for_line(process, moment)
         process.send_signal(number)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=GONE_S) == 130
         assert _left(folder) == []
         assert list(folder.iterdir()) == []
 
@@ -141,7 +143,7 @@ def test_a_terminal_that_goes_away_stops_and_removes_everything(folder: Path) ->
     try:
         _wait_for_screen(ours, "are submitted")
         os.close(ours)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=GONE_S) == 130
         assert _left(folder) == []
         assert list(folder.iterdir()) == []
     finally:

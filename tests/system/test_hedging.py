@@ -16,6 +16,9 @@ from trivet_tasks.store.schema_version import upgrade
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "realtime"}
 SHARE = 0.2
+RESULT_S = 60.0
+SLOW_S = 2.0
+"""Longer than a quick call takes on a busy machine."""
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -29,7 +32,9 @@ def hedging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         upgrade(store)
         store.close()
     folder: Path = tmp_path_factory.mktemp("hedging")
-    sections = {**QUICK, "classes.realtime": {"hedge_share": SHARE, "order": "priority"}}
+    # time enough for every call, on a machine however busy
+    realtime = {"hedge_share": SHARE, "order": "priority", "budget_s": RESULT_S, "deadline_s": RESULT_S}
+    sections = {**QUICK, "classes.realtime": realtime}
     first = {"anthropic": {"priority": 1}, "bedrock-us-east-1": {"priority": 2}, "vertex-global": {"priority": 3}}
     with running_trivet(folder, store_url=url, sections=sections, route_settings=first) as running:
         yield running
@@ -37,11 +42,10 @@ def hedging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_a_slow_call_gets_a_rival_and_the_first_answer_wins(hedging: RunningTrivet) -> None:
     for number in range(12):  # the route must be known before a call can be called slow
-        assert hedging.client.submit(f"Known {number}", **TERMS).result(timeout=10).route == "anthropic"
-    hedging.simulator.fault("anthropic", "slow_first_byte", seconds=1.9)
-    result = hedging.client.submit("Slow", **TERMS).result(timeout=10)
+        assert hedging.client.submit(f"Known {number}", **TERMS).result(timeout=RESULT_S).route == "anthropic"
+    hedging.simulator.fault("anthropic", "held")
+    result = hedging.client.submit("Slow", **TERMS).result(timeout=RESULT_S)
     assert (result.status, result.route) == ("succeeded", "bedrock-us-east-1")
-    assert result.latency_s < 1.9
     found = _settled(hedging, result.id)
     assert (found["job"].route, found["hedge"].route) == ("anthropic", "bedrock-us-east-1")
     assert (found["job"].outcome, bool(found["job"].estimated)) == ("cancelled", True)
@@ -54,7 +58,7 @@ def test_a_slow_call_gets_a_rival_and_the_first_answer_wins(hedging: RunningTriv
 def _settled(trivet: RunningTrivet, job_id: str) -> dict[str, Row[Any]]:
     """The job's attempts by purpose, once all are settled: the loser's may be a moment later than the result."""
     statement = text("SELECT purpose, route, outcome, cost_usd, estimated FROM attempts WHERE job_id = :id")
-    until = time.monotonic() + 10
+    until = time.monotonic() + RESULT_S
     while True:
         with trivet.client._connections.store.read() as connection:
             rows = connection.execute(statement, {"id": job_id}).all()
@@ -67,10 +71,13 @@ def _settled(trivet: RunningTrivet, job_id: str) -> dict[str, Row[Any]]:
 def test_when_the_rival_fails_the_first_call_still_counts(hedging: RunningTrivet) -> None:
     hedging.reset()
     for number in range(12):
-        hedging.client.submit(f"Known again {number}", **TERMS).result(timeout=10)
-    hedging.simulator.fault("anthropic", "slow_first_byte", seconds=1.2)
+        hedging.client.submit(f"Known again {number}", **TERMS).result(timeout=RESULT_S)
+    hedging.simulator.fault("anthropic", "held")
     hedging.simulator.fault("bedrock", "server_error")
-    result = hedging.client.submit("Slow too", **TERMS).result(timeout=10)
+    job = hedging.client.submit("Slow too", **TERMS)
+    hedging.simulator.wait_for_calls(1, RESULT_S, provider="bedrock")
+    hedging.simulator.clear("anthropic")
+    result = job.result(timeout=RESULT_S)
     assert (result.status, result.route) == ("succeeded", "anthropic")
     found = _settled(hedging, result.id)
     assert (found["job"].outcome, found["hedge"].outcome) == ("succeeded", "server_error")
@@ -79,12 +86,12 @@ def test_when_the_rival_fails_the_first_call_still_counts(hedging: RunningTrivet
 def test_rivals_are_at_most_the_set_share_of_the_calls(hedging: RunningTrivet) -> None:
     hedging.reset()
     for number in range(6):
-        hedging.client.submit(f"Quick {number}", **TERMS).result(timeout=10)
+        hedging.client.submit(f"Quick {number}", **TERMS).result(timeout=RESULT_S)
     before = _by_purpose(hedging)
-    hedging.simulator.fault("anthropic", "slow_first_byte", seconds=0.8)
-    slow = 12
+    hedging.simulator.fault("anthropic", "slow_first_byte", seconds=SLOW_S)
+    slow = 6
     for number in range(slow):
-        hedging.client.submit(f"Slow {number}", **TERMS).result(timeout=10)
+        hedging.client.submit(f"Slow {number}", **TERMS).result(timeout=RESULT_S)
     after = _by_purpose(hedging)
     assert after["job"] - before["job"] >= slow
     assert 0 < after["hedge"] - before["hedge"] < slow, "each of them was slow, at first; not each got a rival"
