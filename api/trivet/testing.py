@@ -33,7 +33,8 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "cache": {"enabled": False},
 }
 """Settings that make a test short, and its calls its own: no answer that another test's request brought."""
-READY_S = 60.0
+READY_S = 180.0
+"""Seconds after which the start is given up: on a machine with other work a minute is not rare."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def running_trivet(
     route_settings: Mapping[str, Mapping[str, Any]] | None = None,
     sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = QUICK,
 ) -> Iterator[RunningTrivet]:
-    """Start a Trivet over the simulator and stop it at the end.
+    """Start a Trivet over the simulator and stop it at the end. `TRIVET_*` variables have no effect on it.
 
     Args:
         folder: where it keeps its files, `.trivet/` in it.
@@ -86,6 +87,7 @@ def running_trivet(
         sections: further tables of the configuration.
     """
     from trivet.client import Client
+    from trivet.environment import without_settings
     from trivet.local import LocalTrivet
     from trivet.local_simulator import Simulation
     from trivet_simulator import Control
@@ -94,13 +96,15 @@ def running_trivet(
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / "trivet.toml"
     start.write_text(f'[store]\nurl = "{store_url}"\n' if store_url else "", encoding="utf-8")
-    settings = load_settings(start)
     simulation = Simulation(simulator, route_settings or {}, sections)
-    with LocalTrivet(settings, config_path=start, workers=workers, simulation=simulation) as local:
-        local.wait_ready(READY_S)
+    with contextlib.ExitStack() as started:
+        with without_settings():  # variables win over the file: tests would run on the database that they name
+            local = LocalTrivet(load_settings(start), config_path=start, workers=workers, simulation=simulation)
+            started.enter_context(local)
+            local.wait_ready(READY_S)
         assert local.simulator is not None
-        with Client(settings=local.settings) as client:
-            yield RunningTrivet(client, Control(local.simulator.control), local.settings, local)
+        client = started.enter_context(Client(settings=local.settings))
+        yield RunningTrivet(client, Control(local.simulator.control), local.settings, local)
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,18 @@ LAST_CHUNK = b"0\r\n\r\n"
 class Exchange:
     """One request being answered. `play` may be called once; `done` is told how it ended, exactly once."""
 
-    __slots__ = ("_connection", "_done", "_hastened", "_index", "_loop", "_pump", "_script", "_timer", "over", "request")
+    __slots__ = (
+        "_connection",
+        "_done",
+        "_hastened",
+        "_index",
+        "_loop",
+        "_pump",
+        "_script",
+        "_timer",
+        "over",
+        "request",
+    )
 
     def __init__(self, connection: Connection, request: Request, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection

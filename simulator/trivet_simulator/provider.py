@@ -25,7 +25,6 @@ from trivet_simulator.scripts import json_script, stream_script
 from trivet_simulator.wires import WIRES
 from trivet_simulator.wires.wire import letters, problem_with
 
-
 HELD_S = 86_400.0
 """How long a held call waits for the fault to be cleared."""
 

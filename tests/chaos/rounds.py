@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import surroundings
 from tests.chaos import doomed
 from tests.chaos.audit import Findings
 from tests.chaos.evidence import unended_jobs
@@ -248,6 +249,7 @@ def summary(rounds: Sequence[Round], args: argparse.Namespace) -> str:
 
 def main() -> int:
     """Run the rounds and report."""
+    surroundings.settle()
     args = parser().parse_args()
     seed = args.seed if args.seed is not None else random.randrange(1_000_000)
     print(f"seed {seed}; every round adds its number to it\n\n{HEAD}", flush=True)

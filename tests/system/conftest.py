@@ -1,6 +1,8 @@
 """One running Trivet per database serves the whole suite: real processes, the simulator for the providers."""
 
+import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,15 +20,23 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A Trivet on each database, started once."""
     folder: Path = tmp_path_factory.mktemp("system")
     if request.param == "sqlite":
-        with running_trivet(folder) as trivet:
-            yield trivet
+        yield from _configured_elsewhere(running_trivet(folder))
         return
     server: PostgresServer = request.getfixturevalue("postgres_server")
     url = server.create_database("system")
     store = Store(url)
     upgrade(store)
     store.close()
-    with running_trivet(folder, store_url=url) as trivet:
+    yield from _configured_elsewhere(running_trivet(folder, store_url=url))
+
+
+def _configured_elsewhere(start: AbstractContextManager[RunningTrivet]) -> Iterator[RunningTrivet]:
+    """A Trivet that was started where variables name a database that is not there, and must not be used."""
+    with contextlib.ExitStack() as started:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRIVET_STORE__URL", "postgresql+psycopg://nobody@127.0.0.1:1/none")
+            patch.setenv("TRIVET_CONFIG", "/nonexistent/trivet.toml")
+            trivet = started.enter_context(start)
         yield trivet
 
 

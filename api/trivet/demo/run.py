@@ -27,6 +27,7 @@ from trivet.demo.readings import Reader, Reading
 from trivet.demo.story import Story
 from trivet.demo.view import State, View
 from trivet.demo.watch import Watch
+from trivet.environment import without_settings
 from trivet.local import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.errors import ProcessFailed, StoreUnavailable, TrivetError
@@ -67,7 +68,7 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
         keep = False
         try:
             folder.mkdir(mode=0o700)
-            with _own_environment(), _log_to(folder / "demo.log"):
+            with without_settings(), _log_to(folder / "demo.log"):
                 outcome = _run(folder, jobs, workers, view)
             keep = not outcome.good
         except (TrivetError, OSError) as error:
@@ -257,16 +258,6 @@ def _interrupted_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _own_environment() -> Iterator[None]:
-    """Without `TRIVET_*`: the demo must neither use nor touch what is configured on this machine."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("TRIVET_")}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
 
 
 @contextlib.contextmanager
