@@ -23,7 +23,7 @@ def unique(name: str) -> str:
 @pytest.mark.parametrize("latency", ["realtime", "batch", "async", "deferred"])
 def test_a_job_of_each_class_gets_its_message(system: RunningTrivet, latency: str) -> None:
     job = system.client.submit("What is a trivet?", latency=latency, tags={"team": "docs"}, **TERMS)
-    result = job.result(timeout=20)
+    result = job.result(timeout=60)
     assert result.status == "succeeded"
     assert result.error is None
     assert result.text
@@ -47,14 +47,14 @@ def test_a_batch_streams_every_result_once(system: RunningTrivet) -> None:
     name = unique("batch")
     requests = ({"prompt": f"Document {i}", "key": f"{name}/{i}"} for i in range(450))
     batch = system.client.submit_many(requests, name=name, **TERMS)
-    found = list(batch.results(timeout=30))
+    found = list(batch.results(timeout=60))
     assert Counter(result.key for result in found) == Counter(f"{name}/{i}" for i in range(450))
     assert {result.status for result in found} == {"succeeded"}
     progress = batch.progress()
     assert (progress.total, progress.succeeded, progress.ended, progress.done) == (450, 450, 450, True)
     assert progress.cost_usd == sum((result.cost_usd or Decimal(0) for result in found), Decimal(0))
     # another reader sees the same, in the same order
-    again = [result.id for result in system.client.batch(name).results(timeout=5)]
+    again = [result.id for result in system.client.batch(name).results(timeout=60)]
     assert again == [result.id for result in found]
 
 
@@ -63,7 +63,7 @@ def test_the_ledger_has_one_row_per_call_and_sums_to_the_results(system: Running
     started = time.time() - 1
     before = len(system.simulator.calls())
     batch = system.client.submit_many([{"prompt": f"Page {i}"} for i in range(60)], name=name, **TERMS)
-    found = list(batch.results(timeout=30))
+    found = list(batch.results(timeout=60))
     rows = [attempt for result in found for attempt in result.attempts]
     calls = system.simulator.calls()[before:]
     assert Counter(row.id for row in rows) == Counter(call.attempt for call in calls)
@@ -78,10 +78,10 @@ def test_the_same_key_is_the_same_job_and_runs_once(system: RunningTrivet) -> No
     first = system.client.submit("Once", key=key, **TERMS)
     second = system.client.submit("Once", key=key, **TERMS)
     assert first.id == second.id
-    assert first.result(timeout=20).key == key
+    assert first.result(timeout=60).key == key
     third = system.client.submit("Once", key=key, **TERMS)
-    assert third.result(timeout=1).id == first.id
-    assert len(third.result(timeout=1).attempts) == 1
+    assert third.result(timeout=60).id == first.id
+    assert len(third.result(timeout=60).attempts) == 1
     assert system.client.job_by_key(key).id == first.id
     with pytest.raises(KeyConflict, match=first.id):
         system.client.submit("Twice", key=key, **TERMS)
@@ -96,7 +96,7 @@ def test_a_batch_with_a_bad_request_waits_until_it_is_resumed(system: RunningTri
     progress = system.client.batch(name).progress()
     assert (progress.state, progress.total, progress.ended) == ("incomplete", 7, 0)
     batch = system.client.submit_many(good, name=name, **TERMS)
-    assert len(list(batch.results(timeout=20))) == 10
+    assert len(list(batch.results(timeout=60))) == 10
     assert batch.progress().state == "open"
 
 
@@ -106,14 +106,14 @@ def test_an_incomplete_batch_can_be_accepted_as_it_is(system: RunningTrivet) -> 
         system.client.submit_many([{"prompt": "good"}, {"prompt": 7}], name=name, **TERMS)
     batch = system.client.batch(name)
     batch.accept()
-    assert [result.status for result in batch.results(timeout=20)] == ["succeeded"]
+    assert [result.status for result in batch.results(timeout=60)] == ["succeeded"]
 
 
 def test_a_resumed_batch_must_begin_with_the_same_requests(system: RunningTrivet) -> None:
     name = unique("resumed")
     batch = system.client.submit_many([{"prompt": f"Line {i}"} for i in range(5)], name=name, **TERMS)
     longer = system.client.submit_many([{"prompt": f"Line {i}"} for i in range(8)], name=name, **TERMS)
-    assert len(list(longer.results(timeout=20))) == 8
+    assert len(list(longer.results(timeout=60))) == 8
     assert batch.progress().total == 8
     with pytest.raises(InvalidRequest, match="not the same"):
         system.client.submit_many([{"prompt": f"Other {i}"} for i in range(9)], name=name, **TERMS)
@@ -121,11 +121,12 @@ def test_a_resumed_batch_must_begin_with_the_same_requests(system: RunningTrivet
 
 def test_a_result_that_takes_longer_than_asked_for_is_a_timeout_and_the_job_goes_on(system: RunningTrivet) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
-        system.simulator.latency(provider, median_s=1.0)
+        system.simulator.fault(provider, "held")
     job = system.client.submit("Slowly", latency="batch", **TERMS)
     with pytest.raises(ResultTimeout, match=job.id):
         job.result(timeout=0.2)
-    assert job.result(timeout=20).status == "succeeded"
+    system.simulator.clear()
+    assert job.result(timeout=60).status == "succeeded"
 
 
 def test_cancelling_a_batch_ends_what_waits_and_drops_what_runs(system: RunningTrivet) -> None:
@@ -133,23 +134,23 @@ def test_cancelling_a_batch_ends_what_waits_and_drops_what_runs(system: RunningT
         system.simulator.fault(provider, "hang")
     name = unique("cancelled")
     batch = system.client.submit_many([{"prompt": f"Never {i}"} for i in range(300)], name=name, **TERMS)
-    system.simulator.wait_for_calls(len(system.simulator.calls()) + 1, 20, of="started")
+    system.simulator.wait_for_calls(len(system.simulator.calls()) + 1, 60, of="started")
     batch.cancel()
-    progress = batch.wait(timeout=20)
+    progress = batch.wait(timeout=60)
     assert (progress.cancelled, progress.ended, progress.total) == (300, 300, 300)
-    assert {result.status for result in batch.results(timeout=5)} == {"cancelled"}
+    assert {result.status for result in batch.results(timeout=60)} == {"cancelled"}
 
 
 def test_a_waiting_job_is_cancelled_at_once(system: RunningTrivet) -> None:
     job = system.client.submit("Later", not_before=3600, **TERMS)
     assert job.state == "delayed"
     assert job.cancel() is True
-    assert job.result(timeout=1).status == "cancelled"
+    assert job.result(timeout=60).status == "cancelled"
     assert job.cancel() is False
 
 
 def test_a_job_whose_deadline_passes_expires_without_a_call(system: RunningTrivet) -> None:
-    result = system.client.submit("Nowhere", deadline=1.5, residency="atlantis", **TERMS).result(timeout=20)
+    result = system.client.submit("Nowhere", deadline=1.5, residency="atlantis", **TERMS).result(timeout=60)
     assert result.status == "expired"
     assert result.attempts == ()
     assert result.error is not None
@@ -159,7 +160,7 @@ def test_a_job_whose_deadline_passes_expires_without_a_call(system: RunningTrive
 def test_a_delayed_job_runs_when_its_time_has_come(system: RunningTrivet) -> None:
     submitted = time.time()
     job = system.client.submit("In a moment", not_before=1.5, **TERMS)
-    result = job.result(timeout=20)
+    result = job.result(timeout=60)
     assert result.attempts[0].started_at >= submitted + 1.4
 
 
@@ -173,7 +174,7 @@ def test_many_threads_share_one_client(system: RunningTrivet) -> None:
 
     def one(i: int) -> None:
         job = system.client.submit(f"Thread {i}", latency="realtime", **TERMS)
-        found.append(job.result(timeout=20).status)
+        found.append(job.result(timeout=60).status)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(12)]
     for thread in threads:
@@ -187,9 +188,9 @@ def test_the_async_client_does_the_same(system: RunningTrivet) -> None:
     async def main() -> list[str]:
         async with AsyncClient(settings=system.settings) as client:
             job = await client.submit("Async", latency="realtime", **TERMS)
-            result = await job.result(timeout=20)
+            result = await job.result(timeout=60)
             batch = await client.submit_many([{"prompt": f"Async {i}"} for i in range(5)], **TERMS)
-            return [result.status, *[item.status async for item in batch.results(timeout=20)]]
+            return [result.status, *[item.status async for item in batch.results(timeout=60)]]
 
     assert asyncio.run(main()) == ["succeeded"] * 6
 
@@ -204,7 +205,7 @@ def test_what_does_not_exist_is_not_found(system: RunningTrivet) -> None:
 def test_a_prompt_is_in_the_database_and_nowhere_else(system: RunningTrivet) -> None:
     marker = unique("SECRETPROMPT")
     job = system.client.submit(f"Keep this quiet: {marker}", latency="batch", **TERMS)
-    job.result(timeout=20)
+    job.result(timeout=60)
     with system.client._connections.store.read() as connection:
         row = results.jobs_by_id(connection, [job.id])[job.id]
     assert marker not in repr(row)
@@ -216,14 +217,14 @@ def test_a_client_made_before_a_fork_works_after_it(system: RunningTrivet) -> No
     import os
 
     with Client(settings=system.settings) as client:
-        assert client.submit("Parent", latency="realtime", **TERMS).result(timeout=20).succeeded
+        assert client.submit("Parent", latency="realtime", **TERMS).result(timeout=60).succeeded
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                status = 0 if client.submit("Child", latency="realtime", **TERMS).result(timeout=20).succeeded else 2
+                status = 0 if client.submit("Child", latency="realtime", **TERMS).result(timeout=60).succeeded else 2
             finally:
                 os._exit(status)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
-        assert client.submit("Parent again", latency="realtime", **TERMS).result(timeout=20).succeeded
+        assert client.submit("Parent again", latency="realtime", **TERMS).result(timeout=60).succeeded

@@ -52,7 +52,7 @@ def test_no_call_is_made_inside_a_pause_that_a_provider_asked_for(system: Runnin
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.fault(provider, "rate_limited", for_s=6, retry_after_s=6)
     batch = system.client.submit_many([{"prompt": f"Paused {i}"} for i in range(6)], name=unique("paused"), **TERMS)
-    system.simulator.wait_for_calls(3, 20)
+    system.simulator.wait_for_calls(3, 60)
     _until_paused(system)
     moment = forget_everything(system)
     assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}

@@ -260,4 +260,4 @@ def test_a_realtime_job_that_fails_names_every_route_and_why(
 
 
 def _asked(system: RunningTrivet) -> Any:
-    return system.client.submit(unique("asked"), latency="realtime", **TERMS).result(timeout=20)
+    return system.client.submit(unique("asked"), latency="realtime", **TERMS).result(timeout=60)

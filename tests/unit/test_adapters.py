@@ -90,7 +90,7 @@ STREAM_FAULTS: dict[str, Outcome] = {
     "rate_limited": O.RATE_LIMITED,
     "overloaded": O.OVERLOADED,
 }
-SILENT = ("hang", "slow_first_byte", "slow_drip", "stalled_stream")
+SILENT = ("hang", "held", "slow_first_byte", "slow_drip", "stalled_stream")
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,7 @@ def test_a_server_whose_socket_was_removed_is_replaced_not_doubled(plain_dir: Pa
 
 
 def test_a_server_that_hangs_is_reported_and_can_be_stopped(plain_dir: Path) -> None:
-    with EmbeddedValkey(plain_dir, start_timeout_s=0.1, stop_timeout_s=0.2) as valkey:
+    with EmbeddedValkey(plain_dir, stop_timeout_s=0.2) as valkey:
         assert valkey.pid is not None
         os.kill(valkey.pid, signal.SIGSTOP)
         assert not valkey.alive()

@@ -248,7 +248,7 @@ def test_one_probe_at_a_time_however_many_look(gate: Gate, world: World) -> None
 
     def look() -> None:
         mine = world.gate()
-        barrier.wait(10)
+        barrier.wait(60)
         tokens.extend(mine.claim() for _ in range(5))
 
     threads = [threading.Thread(target=look) for _ in range(8)]

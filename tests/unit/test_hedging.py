@@ -37,7 +37,7 @@ from trivet_worker.hedging import MOST_SAVED, Hedger
 from trivet_worker.pricing import Pricing
 from trivet_worker.slots import Slots
 
-WAIT_S = 10
+WAIT_S = 60
 FIRST, SECOND, THIRD = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 BUSY = Failure(Outcome.OVERLOADED, "busy")

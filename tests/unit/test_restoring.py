@@ -273,7 +273,7 @@ def test_two_at_once_put_back_once(place: Place) -> None:
         restorers = [place.restorer() for _ in range(4)]
 
         def restore(restorer: Restorer, barrier: threading.Barrier = barrier, done: list[bool] = done) -> None:
-            barrier.wait(10)
+            barrier.wait(60)
             done.append(restorer.run())
 
         threads = [threading.Thread(target=restore, args=(restorer,)) for restorer in restorers]
