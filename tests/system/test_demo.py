@@ -59,6 +59,8 @@ def _demo(folder: Path, *arguments: str, ignored: Sequence[int] = ()) -> Iterato
     finally:
         if process.poll() is None:
             process.kill()
+            for left in _left(folder):  # its broker outlives it
+                left.kill()
         process.communicate()
 
 

@@ -15,7 +15,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedRedis]:
     """A real server; whatever a test wrote is gone before the next."""
     folder: Path = tmp_path_factory.mktemp("valkey") / ".trivet"
     with EmbeddedValkey(folder):
-        client = ClockedRedis.from_url(redis_url(folder), socket_timeout=10)
+        client = ClockedRedis.from_url(redis_url(folder), socket_timeout=60)
         yield client
         client.close()
 
