@@ -17,7 +17,7 @@ from trivet_scheduler.limits import EPOCH, Limits
 from trivet_scheduler.permits import Change
 from trivet_tasks.broker_address import redis_url
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import PREFIX, connect
@@ -33,7 +33,7 @@ SETTINGS = Settings(health=HEALTH)
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 DOWN = Failure(Outcome.SERVER_ERROR, "down")
 LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
-UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", whole_route=True)
+UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
 
 
 class Routes:

@@ -17,7 +17,7 @@ from trivet_scheduler.verdicts import (
     verdict_of,
 )
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import JobState, Outcome, Scope
 from trivet_tasks.store.steps import End, GoOn, Next, Wait
 
 NOW = 1_000_000.0
@@ -71,7 +71,7 @@ COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CO
 def test_what_an_outcome_says_of_its_route(outcome: Outcome, verdict: Verdict) -> None:
     assert verdict_of(outcome) is verdict
     whole = Verdict.UNUSABLE_ROUTE if outcome is Outcome.UNUSABLE else verdict
-    assert verdict_of(outcome, whole_route=True) is whole
+    assert verdict_of(outcome, Scope.ROUTE) is whole
 
 
 def test_every_outcome_has_a_verdict() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from trivet_tasks.outcomes import Outcome
 from trivet_worker.adapters import headers
-from trivet_worker.adapters.refusals import read_refusal
+from trivet_worker.adapters.refusals import read_error
 from trivet_worker.calls import LimitReading, LimitWindow
-from trivet_worker.sorting import TABLE, UNKNOWN, Refusal, sort
+from trivet_worker.error_rules import RULES, UNKNOWN, ProviderError, classify
 
 ROUTE, MODEL = True, False
 ERROR = "invalid_request_error"
@@ -103,32 +103,32 @@ STREAMED: list[tuple[str, str, str, Outcome, str]] = [
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}-{c[7]}")
 def test_a_refusal_finds_its_row(case: tuple[str, int, str, str, str, Outcome, bool, str]) -> None:
     provider, status, kind, code, words, outcome, whole_route, name = case
-    row = sort(Refusal(provider, status, kind, code, words))
+    row = classify(ProviderError(provider, status, kind, code, words))
     assert (row.name, row.outcome, row.whole_route) == (name, outcome, whole_route)
 
 
 @pytest.mark.parametrize("case", STREAMED, ids=lambda c: f"{c[0]}-{c[1]}")
 def test_an_error_event_inside_a_stream_is_told_by_its_name(case: tuple[str, str, str, Outcome, str]) -> None:
     provider, kind, words, outcome, name = case
-    row = sort(Refusal(provider, 200, kind, message=words, in_stream=True))
+    row = classify(ProviderError(provider, 200, kind, message=words, in_stream=True))
     assert (row.name, row.outcome) == (name, outcome)
 
 
 def test_every_row_of_the_table_is_reached_by_a_case() -> None:
     reached = {case[7] for case in CASES} | {case[4] for case in STREAMED}
-    assert reached == {row.name for row in TABLE}
+    assert reached == {row.name for row in RULES}
 
 
 def test_no_two_rows_share_a_name() -> None:
-    assert len({row.name for row in TABLE}) == len(TABLE)
+    assert len({row.name for row in RULES}) == len(RULES)
 
 
 @pytest.mark.parametrize("status", [302, 409, 418, 499, 501, 599])
 def test_the_unknown_counts_as_a_server_error_and_is_logged_cut_short(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "trivet.sorting"):
-        row = sort(Refusal("anthropic", status, "strange_error", message="y" * 5000, shown="x" * 5000))
+    with caplog.at_level(logging.WARNING, "trivet.errors"):
+        row = classify(ProviderError("anthropic", status, "strange_error", message="y" * 5000, shown="x" * 5000))
     assert row is UNKNOWN
     assert row.outcome is Outcome.SERVER_ERROR
     assert "x" * 300 in caplog.text
@@ -137,7 +137,7 @@ def test_the_unknown_counts_as_a_server_error_and_is_logged_cut_short(
 
 
 def test_the_known_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    sort(Refusal("anthropic", 400, ERROR, message="something new"))
+    classify(ProviderError("anthropic", 400, ERROR, message="something new"))
     assert not caplog.records
 
 
@@ -148,32 +148,32 @@ AWS = "x-amzn-errortype"
     ("status", "seen", "body", "provider", "expected"),
     [
         (429, {AWS: "ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/"}, {"message": "slow down"},
-         "bedrock", Refusal("bedrock", 429, "throttlingexception", message="slow down")),
+         "bedrock", ProviderError("bedrock", 429, "throttlingexception", message="slow down")),
         (400, {AWS: "com.amazon.coral.service#ValidationException"}, {"Message": "no"}, "bedrock",
-         Refusal("bedrock", 400, "validationexception", message="no")),
+         ProviderError("bedrock", 400, "validationexception", message="no")),
         (400, {}, {"__type": "com.amazon#ExpiredTokenException", "message": "old"}, "bedrock",
-         Refusal("bedrock", 400, "expiredtokenexception", message="old")),
+         ProviderError("bedrock", 400, "expiredtokenexception", message="old")),
         (429, {}, [{"error": {"code": 429, "message": "full", "status": "RESOURCE_EXHAUSTED"}}], "vertex",
-         Refusal("vertex", 429, "resource_exhausted", message="full")),
+         ProviderError("vertex", 429, "resource_exhausted", message="full")),
         (500, {}, {"error": {"code": 429, "message": "wrapped"}}, "vertex",
-         Refusal("vertex", 500, "resource_exhausted", message="wrapped")),
+         ProviderError("vertex", 500, "resource_exhausted", message="wrapped")),
         (400, {}, {"type": "error", "error": {"type": ERROR, "message": "long"}}, "vertex",
-         Refusal("vertex", 400, ERROR, message="long")),
+         ProviderError("vertex", 400, ERROR, message="long")),
         (429, {}, {"type": "error", "error": {"type": "rate_limit_error", "message": "m",
                                               "details": {"error_code": "ramp_limit_exceeded"}}}, "anthropic",
-         Refusal("anthropic", 429, "rate_limit_error", "ramp_limit_exceeded", "m")),
+         ProviderError("anthropic", 429, "rate_limit_error", "ramp_limit_exceeded", "m")),
         (200, {}, {"type": "error", "error": {"type": "validationException", "message": "m"}}, "bedrock",
-         Refusal("bedrock", 400, "validationexception", message="m", in_stream=True)),
-        (502, {}, "<html><body>Bad gateway: your text was …</body></html>", "anthropic", Refusal("anthropic", 502)),
-        (500, {}, None, "vertex", Refusal("vertex", 500)),
-        (500, {}, [], "vertex", Refusal("vertex", 500)),
-        (500, {}, {"error": "flat", "message": 7}, "anthropic", Refusal("anthropic", 500)),
+         ProviderError("bedrock", 400, "validationexception", message="m", in_stream=True)),
+        (502, {}, "<html><body>Bad gateway: your text was …</body></html>", "anthropic", ProviderError("anthropic", 502)),
+        (500, {}, None, "vertex", ProviderError("vertex", 500)),
+        (500, {}, [], "vertex", ProviderError("vertex", 500)),
+        (500, {}, {"error": "flat", "message": 7}, "anthropic", ProviderError("anthropic", 500)),
     ],
 )  # fmt: skip
 def test_error_bodies_of_all_forms_are_read(
-    status: int, seen: dict[str, str], body: Any, provider: str, expected: Refusal
+    status: int, seen: dict[str, str], body: Any, provider: str, expected: ProviderError
 ) -> None:
-    assert read_refusal(status, seen, body, provider) == expected
+    assert read_error(status, seen, body, provider) == expected
 
 
 NOW = datetime(2026, 11, 2, 10, 0, tzinfo=UTC)
