@@ -100,12 +100,12 @@ class Spent(NamedTuple):
     """Of a limited call: how long it was told to wait; 0 = not told."""
     took_s: float = 0.0
     """How long the call took, as far as that says something of the route; 0 = it says nothing."""
+    stated: tuple[Stated, Stated, Stated] | None = None
+    """The provider's own limits: requests, input tokens, output tokens."""
     job: str = ""
     """The job it was made for: its failures count once in a row. Empty: a job of its own."""
     lasted_s: float = 0.0
     """Seconds since the call began: a good one proves that the route answered since then."""
-    stated: tuple[Stated, Stated, Stated] | None = None
-    """The provider's own limits: requests, input tokens, output tokens."""
 
 
 class Change(NamedTuple):

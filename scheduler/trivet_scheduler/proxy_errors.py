@@ -37,7 +37,7 @@ def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
 
 def text_of(errors: Sequence[ProxyError]) -> str:
     """As JSON for the job's row; empty = none."""
-    return orjson.dumps(errors).decode() if errors else ""
+    return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
 
 
 def with_another(

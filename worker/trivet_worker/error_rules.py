@@ -139,24 +139,34 @@ RULES: tuple[Rule, ...] = (
     Rule(Outcome.UNUSABLE, "spend limit by code", Scope.ROUTE, codes=_MONEY_CODES),
     Rule(Outcome.UNUSABLE, "account on hold by code", Scope.ROUTE, codes=_ACCOUNT_CODES),
     Rule(
-        Outcome.UNUSABLE, "spend limit or credit in words", Scope.ROUTE,
-        statuses=_http(400, 402, 403, 429), from_api=True, says=words.MONEY,
+        Outcome.UNUSABLE,
+        "spend limit or credit in words",
+        Scope.ROUTE,
+        statuses=_http(400, 402, 403, 429),
+        from_api=True,
+        says=words.MONEY,
     ),
     # -- rate limits: by name before status, because they come as 400 and inside a 5xx too ----------------------------
     Rule(
-        Outcome.RATE_LIMITED, "AWS throttles",
-        types=_set("throttlingexception", "toomanyrequestsexception", "servicequotaexceededexception",
-                   "limitexceededexception"),
+        Outcome.RATE_LIMITED,
+        "AWS throttles",
+        types=_set(
+            "throttlingexception", "toomanyrequestsexception", "servicequotaexceededexception", "limitexceededexception"
+        ),
     ),
     Rule(
-        Outcome.RATE_LIMITED, "AWS says wait",
-        providers=_BEDROCK, statuses=_http(200, 400, 429, 503),
+        Outcome.RATE_LIMITED,
+        "AWS says wait",
+        providers=_BEDROCK,
+        statuses=_http(200, 400, 429, 503),
         says=re.compile(r"too many (tokens|requests)\b.{0,40}(wait|try|$)|rate exceeded", re.IGNORECASE),
     ),
     Rule(Outcome.RATE_LIMITED, "Google quota", types=_set("resource_exhausted")),
     Rule(
-        Outcome.RATE_LIMITED, "Google quota in words inside a 5xx",
-        providers=_VERTEX, statuses=_FAILED,
+        Outcome.RATE_LIMITED,
+        "Google quota in words inside a 5xx",
+        providers=_VERTEX,
+        statuses=_FAILED,
         says=re.compile(
             r"resource[_ ]?(has been )?exhausted|quota exceeded for|temporarily out of capacity", re.IGNORECASE
         ),
@@ -165,8 +175,10 @@ RULES: tuple[Rule, ...] = (
     # -- short of capacity -------------------------------------------------------------------------------------------
     Rule(Outcome.OVERLOADED, "model not ready", types=_set("modelnotreadyexception")),
     Rule(
-        Outcome.OVERLOADED, "overloaded by name",
-        in_stream=False, types=_set("overloaded_error", "serviceunavailableexception"),
+        Outcome.OVERLOADED,
+        "overloaded by name",
+        in_stream=False,
+        types=_set("overloaded_error", "serviceunavailableexception"),
     ),
     Rule(Outcome.RATE_LIMITED, "429", statuses=_http(429)),
     Rule(Outcome.OVERLOADED, "529, 503", statuses=_http(529, 503)),
@@ -178,8 +190,10 @@ RULES: tuple[Rule, ...] = (
     Rule(Outcome.PROXY_ERROR, "no error of an API", statuses=_ON_THE_WAY, from_api=False, in_stream=False),
     # -- the request by code or type: what is sure goes before what is read out of words ----------------------------
     Rule(
-        Outcome.INVALID, "file or thread not found by code",
-        statuses=_http(404), codes=_set("file_expired", "thread_not_found", "environment_not_found"),
+        Outcome.INVALID,
+        "file or thread not found by code",
+        statuses=_http(404),
+        codes=_set("file_expired", "thread_not_found", "environment_not_found"),
     ),
     Rule(Outcome.INVALID, "request by code", statuses=_http(400), codes=_REQUEST_CODES),
     # -- a feature, the model, the account, in words ---------------------------------------------------------------
@@ -189,20 +203,29 @@ RULES: tuple[Rule, ...] = (
     Rule(Outcome.UNUSABLE, "account in words", Scope.ROUTE, statuses=_DENIED, says=words.ACCOUNT),
     # -- the account by type; of a permission, the model that it names ----------------------------------------------
     Rule(
-        Outcome.UNUSABLE, "no permission for a model", Scope.MODEL, statuses=_http(200, 403),
-        types=_set("accessdeniedexception", "permission_denied", "permission_error"), says=words.NAMES_A_MODEL,
+        Outcome.UNUSABLE,
+        "no permission for a model",
+        Scope.MODEL,
+        statuses=_http(200, 403),
+        types=_set("accessdeniedexception", "permission_denied", "permission_error"),
+        says=words.NAMES_A_MODEL,
     ),
     Rule(Outcome.UNUSABLE, "AWS account", Scope.ROUTE, types=_AWS_ACCOUNT_TYPES),
     Rule(Outcome.UNUSABLE, "Google account", Scope.ROUTE, types=_set("unauthenticated", "permission_denied")),
     Rule(
-        Outcome.UNUSABLE, "account by type", Scope.ROUTE,
+        Outcome.UNUSABLE,
+        "account by type",
+        Scope.ROUTE,
         types=_set("authentication_error", "permission_error", "billing_error"),
     ),
     Rule(Outcome.UNUSABLE, "401, 402, 403", Scope.ROUTE, statuses=_http(401, 402, 403)),
     # -- not found: a thing the request names, else the model --------------------------------------------------------
     Rule(
-        Outcome.INVALID, "file or container not found",
-        statuses=_http(404), types=_set("not_found_error"), says=words.OTHER_THING_MISSING,
+        Outcome.INVALID,
+        "file or container not found",
+        statuses=_http(404),
+        types=_set("not_found_error"),
+        says=words.OTHER_THING_MISSING,
     ),
     Rule(Outcome.UNUSABLE, "404", Scope.MODEL, statuses=_http(404)),
     # -- the request's own fault -------------------------------------------------------------------------------------
@@ -213,7 +236,8 @@ RULES: tuple[Rule, ...] = (
     # -- the provider failed -----------------------------------------------------------------------------------------
     Rule(Outcome.SERVER_ERROR, "error event in a 200 stream", in_stream=True, statuses=_http(200)),
     Rule(
-        Outcome.SERVER_ERROR, "500, 502, 504, 424 and what comes of a conflict",
+        Outcome.SERVER_ERROR,
+        "500, 502, 504, 424 and what comes of a conflict",
         statuses=_http(500, 502, 504, 424, 409, 425, 499),
     ),
     # -- a 400 nobody knows ------------------------------------------------------------------------------------------

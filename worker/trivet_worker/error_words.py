@@ -63,7 +63,7 @@ MODEL = _any_of(
     r"not (available|supported|servable|enabled) in (this |the |your )?(region|location|country)",
     r"not have access to (this|the|that) model",
     r"(invalid|unsupported|unknown|wrong) .{0,20}(api|anthropic)[ _-]version",
-    r"anthropic[ _-]version\b.{0,80}(invalid|unsupported|not supported|not allowed|not valid|must|should|unknown)",
+    r"anthropic[ _-]version\b.{0,80}(invalid|unsupported|not (supported|allowed|a? ?valid)|must|should|unknown)",
 )
 """The model, here: not to be had for this account, in this region, or in this version of the API."""
 
@@ -119,7 +119,7 @@ MALFORMED = _any_of(
     r"does not match pattern",
     r"(not a|not) valid (json|base64|enum|number|integer|string|array|object|dictionary|list|uri|url|regex)",
     r"valid (dictionary|list|string|integer|number|boolean|array|object) ",
-    r"invalid (base64|json|type|value|format|role|url|uri|signature|image|pdf|media|schema|cache_control)",
+    r"invalid [`'\"]?(base64|json|type|value|format|role|url|uri|signature|image|pdf|media|schema|cache_control)",
     r"could not (parse|decode|process|read|download|load)",
     r"(un|not )able to (download|process|parse|decode|read|load)",
     # messages and their order
@@ -127,6 +127,7 @@ MALFORMED = _any_of(
     r"(first|last|final) message must",
     r"roles must alternate",
     r"must (be non-empty|not be (empty|blank)|have non-empty|contain non-whitespace|end with|start with|not end with)",
+    r"must be (explicitly |a |an |one of|set |greater|less|at (least|most)|between|unique|no (more|less|longer))",
     r"(text|content)( content)? (blocks?|fields?) (must|cannot|is|are) ",
     r"cannot (be empty|end with|contain only|be blank|be set for|be modified|be used together|both be)",
     r"trailing whitespace",

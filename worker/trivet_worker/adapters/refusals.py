@@ -22,8 +22,24 @@ from trivet_worker.error_rules import ProviderError, classify
 
 _BLAMES_THE_REQUEST = frozenset({"invalid_request_error", "validationexception", "invalid_argument"})
 _GOOGLE_STATUSES = frozenset(
-    "cancelled unknown invalid_argument deadline_exceeded not_found already_exists permission_denied unauthenticated "
-    "resource_exhausted failed_precondition aborted out_of_range unimplemented internal unavailable data_loss".split()
+    [
+        "cancelled",
+        "unknown",
+        "invalid_argument",
+        "deadline_exceeded",
+        "not_found",
+        "already_exists",
+        "permission_denied",
+        "unauthenticated",
+        "resource_exhausted",
+        "failed_precondition",
+        "aborted",
+        "out_of_range",
+        "unimplemented",
+        "internal",
+        "unavailable",
+        "data_loss",
+    ]
 )
 """google.rpc.Code."""
 _NOT_OF_BEDROCK = frozenset({"forbiddenexception", "wafexception", "requestblocked"})
@@ -106,7 +122,7 @@ def read_error(status: int, headers: wire_headers.Headers, body: object, provide
             in_stream
             or (bool(by_aws) and kind not in _NOT_OF_BEDROCK)
             or from_google
-            or (document.get("type") == "error" and kind.endswith("_error"))
+            or (document.get("type") == "error" and (kind.endswith("_error") or kind == "request_too_large"))
             # a gateway that lost AWS' header; what it says of an account is for a probe to find out
             or (provider == "bedrock" and status == 400 and document.keys() <= {"message", "Message"} and bool(message))
         ),
