@@ -389,7 +389,7 @@ def test_a_vertex_address_without_api_version_gets_it(simulator: SimulatorProces
 def test_a_prompt_does_not_follow_a_redirect(simulator: SimulatorProcess) -> None:
     elsewhere = f"{simulator.endpoints.anthropic}/v1/messages"
     simulator.control.fault("anthropic", "raw", status=307, headers={"location": elsewhere}, times=1)
-    assert failed(call_once(route(simulator, "anthropic"))).outcome is Outcome.SERVER_ERROR
+    assert failed(call_once(route(simulator, "anthropic"))).outcome is Outcome.PROXY_ERROR
     assert [call.provider for call in simulator.control.calls()] == ["anthropic"]
 
 
