@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from trivet_simulator.poison import spoil_usage
+
 CHARS_PER_TOKEN = 4
 """Roughly, for English text; see Anthropic's glossary on tokens."""
 
@@ -65,28 +67,39 @@ class Answer:
     stop_details: dict[str, Any] | None = None
     service: dict[str, Any] = field(default_factory=dict)
     """Fields of `usage` that only some wires have."""
+    spoiled_usage: tuple[str, int] | None = None
+    """A fault of `poison.SPOILED_USAGE` and the count that goes with it."""
     cached: tuple[bytes, float] | None = None
     """What it writes to the prompt cache, or keeps there: the key, and for how long."""
 
     def message(self) -> dict[str, Any]:
         """The whole message, as a call that does not stream gets it."""
         content = [{"type": "text", "text": self.text}] if self.text else []
-        return {
-            "model": self.model,
-            "id": self.id,
-            "type": "message",
-            "role": "assistant",
-            "content": content,
-            "stop_reason": self.stop_reason,
-            "stop_sequence": None,
-            "stop_details": self.stop_details,
-            "usage": {**self.usage.as_json(), **self.service},
-        }
+        return self._spoilt(
+            {
+                "model": self.model,
+                "id": self.id,
+                "type": "message",
+                "role": "assistant",
+                "content": content,
+                "stop_reason": self.stop_reason,
+                "stop_sequence": None,
+                "stop_details": self.stop_details,
+                "usage": {**self.usage.as_json(), **self.service},
+            }
+        )
+
+    def _spoilt(self, holder: dict[str, Any]) -> dict[str, Any]:
+        """The same object, its usage spoiled when a fault says so."""
+        if self.spoiled_usage is not None:
+            spoil_usage(self.spoiled_usage[0], holder, self.spoiled_usage[1])
+        return holder
 
     def events(self, pieces: int) -> list[dict[str, Any]]:
         """The events of a stream, with the text in at most `pieces` deltas."""
         start = {**self.message(), "content": [], "stop_reason": None, "stop_details": None}
         start["usage"] = {**self.usage.as_json(output=1), **self.service}
+        self._spoilt(start)
         size = max(1, math.ceil(len(self.text) / max(1, pieces)))
         deltas = [self.text[i : i + size] for i in range(0, len(self.text), size)]
         block: list[dict[str, Any]] = [
@@ -103,11 +116,17 @@ class Answer:
             {"type": "message_start", "message": start},
             {"type": "ping"},
             *block,
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": self.stop_reason, "stop_sequence": None, "stop_details": self.stop_details},
-                "usage": {"output_tokens": self.usage.output_tokens},
-            },
+            self._spoilt(
+                {
+                    "type": "message_delta",
+                    "delta": {
+                        "stop_reason": self.stop_reason,
+                        "stop_sequence": None,
+                        "stop_details": self.stop_details,
+                    },
+                    "usage": {"output_tokens": self.usage.output_tokens},
+                }
+            ),
             {"type": "message_stop"},
         ]
 

@@ -46,6 +46,8 @@ class Control:
         kind: str | int,
         *,
         model: str | None = None,
+        contains: str | None = None,
+        matches: str | None = None,
         times: int | None = None,
         share: float | None = None,
         flap: tuple[float, float] | None = None,
@@ -58,17 +60,23 @@ class Control:
         status: int | None = None,
         body: str | None = None,
         headers: Mapping[str, str] | None = None,
+        megabytes: float | None = None,
+        tokens: int | None = None,
         add: bool = False,
     ) -> None:
         """Set a fault in place of those set before, or with `add` beside them. `kind`: a catalogue name or a status.
 
-        model: glob · times: only the first so many · share: probability · flap: (seconds on, seconds off) ·
+        model: glob · contains, matches: only requests of which a string of system or messages contains this text, or has a
+        match of this regular expression · times: only the first so many · share: probability · flap: (seconds on, seconds off) ·
         for_s: ends by itself · delay_s: before an error · retry_after_as: seconds, float, date, ms, none ·
-        seconds: of slow_first_byte and slow_drip · factor: of latency · status, body, headers: of raw.
+        seconds: of slow_first_byte and slow_drip · factor: of latency · status, body, headers: of raw, and of pages ·
+        megabytes: of gzip_bomb and huge_error · tokens: of absurd_tokens.
         """
         document = {
             "kind": kind,
             "model": model,
+            "contains": contains,
+            "matches": matches,
             "times": times,
             "share": share,
             "flap_on_s": None if flap is None else flap[0],
@@ -82,6 +90,8 @@ class Control:
             "status": status,
             "body": body,
             "headers": None if headers is None else dict(headers),
+            "megabytes": megabytes,
+            "tokens": tokens,
         }
         self._ask("POST" if add else "PUT", f"/providers/{provider}/fault", document)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import random
 import time
@@ -11,12 +10,14 @@ from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from typing import Any
 
+from trivet_simulator import matching
 from trivet_simulator.catalogue import BEHAVIOURS, BY_STATUS, REPLIES, Reply, kinds
 from trivet_simulator.checks import ControlError, known, mapping, number, text, whole
+from trivet_simulator.matching import RequestFilter, filter_from
 
 FIELDS = (
     "kind",
-    "model",
+    *matching.FIELDS,
     "times",
     "share",
     "flap_on_s",
@@ -30,6 +31,8 @@ FIELDS = (
     "status",
     "body",
     "headers",
+    "megabytes",
+    "tokens",
 )
 RETRY_FORMS = ("seconds", "float", "date", "ms", "none")
 
@@ -41,6 +44,10 @@ class Fault:
     kind: str
     model: str | None = None
     """Only calls whose model matches this glob."""
+    contains: str | None = None
+    """Only requests of which a string contains this."""
+    matches: str | None = None
+    """Only requests of which a string has a match of this regular expression."""
     times: int | None = None
     """Only the first so many calls it would hit."""
     share: float = 1.0
@@ -63,7 +70,16 @@ class Fault:
     status: int | None = None
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    """`raw`: what to answer."""
+    """`raw`: what to answer. Pages and floods take them too, in place of their own."""
+    megabytes: float = 1024.0
+    """How large the answer of `gzip_bomb` and `huge_error` is, unpacked."""
+    tokens: int = 10**19
+    """`absurd_tokens`: what each count says."""
+
+    @property
+    def only(self) -> RequestFilter:
+        """Which requests it is for."""
+        return RequestFilter(self.model, self.contains, self.matches)
 
     def as_json(self) -> dict[str, Any]:
         """The fields as the control port shows them."""
@@ -91,9 +107,16 @@ def fault_from(document: Mapping[str, Any], wire: str) -> Fault:
         if not isinstance(value, str) or "\n" in value + name or "\r" in value + name:
             raise ControlError(f"headers.{name}", "must be a string on one line")
     share, seconds, factor = number(document, "share", high=1), number(document, "seconds"), number(document, "factor")
+    megabytes, tokens = (
+        number(document, "megabytes", high=65_536),
+        whole(document, "tokens", low=-(2**63), high=2**64 - 1),
+    )
+    only = filter_from(document)
     return Fault(
         kind=kind,
-        model=text(document, "model"),
+        model=only.model,
+        contains=only.contains,
+        matches=only.matches,
         times=whole(document, "times", low=1),
         share=1.0 if share is None else share,
         flap_on_s=on_s,
@@ -107,6 +130,8 @@ def fault_from(document: Mapping[str, Any], wire: str) -> Fault:
         status=status,
         body=text(document, "body") or "",
         headers=headers,
+        megabytes=1024.0 if megabytes is None else megabytes,
+        tokens=10**19 if tokens is None else tokens,
     )
 
 
@@ -132,16 +157,16 @@ class _Page:
     def left_s(self, now: float) -> float | None:
         return None if self.fault.for_s is None else max(0.0, self.set_at + self.fault.for_s - now)
 
-    def hits_now(self, model: str, now: float, rng: random.Random) -> bool:
+    def hits_now(self, model: str, document: Mapping[str, Any], now: float, rng: random.Random) -> bool:
         fault = self.fault
         if self.left_s(now) == 0.0 or (fault.times is not None and self.hits >= fault.times):
-            return False
-        if fault.model is not None and not fnmatch.fnmatchcase(model, fault.model):
             return False
         if fault.flap_on_s is not None and fault.flap_off_s is not None:
             phase = (now - self.set_at) % (fault.flap_on_s + fault.flap_off_s)
             if phase >= fault.flap_on_s:
                 return False
+        if not fault.only.passes(model, document):
+            return False
         return fault.share >= 1.0 or rng.random() < fault.share
 
 
@@ -170,10 +195,10 @@ class FaultBook:
         """No faults any more."""
         self._pages = []
 
-    def pick(self, model: str, now: float) -> Hit | None:
-        """The fault that hits a call of this model now, or None."""
+    def pick(self, model: str, document: Mapping[str, Any], now: float) -> Hit | None:
+        """The fault that hits a call of this model with this body now, or None."""
         for page in self._pages:
-            if page.hits_now(model, now, self._rng):
+            if page.hits_now(model, document, now, self._rng):
                 page.hits += 1
                 return self._hit(page, now)
         return None

@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -21,6 +22,8 @@ from trivet_simulator.http import Ending, Exchange, Outcome, Request, Script, re
 from trivet_simulator.latency import Latency
 from trivet_simulator.limits import Limits, Need, Refusal, Rule, Ticket
 from trivet_simulator.options import ProviderOptions, SimulatorOptions
+from trivet_simulator.pages import PAGES
+from trivet_simulator.poison import FLOODS, SPOILED_USAGE, flood
 from trivet_simulator.scripts import json_script, stream_script
 from trivet_simulator.wires import WIRES
 from trivet_simulator.wires.wire import letters, problem_with
@@ -83,7 +86,7 @@ class Provider:
         self.in_flight += 1
 
         now = self._loop.time()
-        hit = self.faults.pick(model, now)
+        hit = self.faults.pick(model, document, now)
         if hit is not None:
             call.fault = hit.fault.kind
             if self._fails(exchange, call, hit):
@@ -118,6 +121,19 @@ class Provider:
                 **fault.headers,
             }
             self._play(exchange, call, Script([(fault.delay_s, response(fault.status, headers, fault.body.encode()))]))
+        elif fault.kind in PAGES:
+            page = PAGES[fault.kind]
+            call.status = fault.status or page.status
+            raw = page.raw(fault.body, {**hit.headers, **fault.headers}, fault.status)
+            self._play(exchange, call, Script([(fault.delay_s, raw)]))
+        elif fault.kind in FLOODS:
+            call.status = fault.status or FLOODS[fault.kind]
+            headers = {
+                self.wire.request_id_header: call.request_id,
+                "content-type": self.wire.json_type,
+                **fault.headers,
+            }
+            exchange.pump(flood(fault.kind, call.status, headers, fault.megabytes), self._over(call))
         elif fault.kind == "hang":
             self._play(exchange, call, Script([], Ending.HANG))
         elif fault.kind == "reset":
@@ -212,6 +228,10 @@ class Provider:
         self._play(exchange, call, script, ticket)
 
     def _play(self, exchange: Exchange, call: Call, script: Script, ticket: Ticket | None = None) -> None:
+        exchange.play(script, self._over(call, ticket))
+
+    def _over(self, call: Call, ticket: Ticket | None = None) -> Callable[[Outcome], None]:
+        """Return what is to be told how the call ended."""
         limits = self.limits
 
         def over(outcome: Outcome) -> None:
@@ -232,7 +252,7 @@ class Provider:
                 self.by_fault[call.fault] += 1
             self._log.end(call)
 
-        exchange.play(script, over)
+        return over
 
 
 def _document(request: Request) -> tuple[dict[str, Any], str | None]:
@@ -255,6 +275,8 @@ def _shape(answer: Answer, hit: Hit, latency_s: float) -> float:
         answer.text = ""
         answer.usage.output_tokens = 4
         answer.stop_details = {"type": "refusal", "category": "general_harms", "explanation": None}
+    elif kind in SPOILED_USAGE:
+        answer.spoiled_usage = kind, hit.fault.tokens
     elif kind == "no_stop_reason":
         answer.stop_reason = None
     elif kind == "slow_first_byte":
