@@ -33,7 +33,10 @@ FIELDS = (
     "headers",
     "megabytes",
     "tokens",
+    "category",
 )
+REFUSAL_CATEGORIES = ("cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms")
+"""Of `stop_details` (anthropic 2.12, `types/refusal_stop_details.py`)."""
 RETRY_FORMS = ("seconds", "float", "date", "ms", "none")
 
 
@@ -75,6 +78,9 @@ class Fault:
     """How large the answer of `gzip_bomb` and `huge_error` is, unpacked."""
     tokens: int = 10**19
     """`absurd_tokens`: what each count says."""
+
+    category: str | None = "general_harms"
+    """`refusal`: the category of its `stop_details`."""
 
     @property
     def only(self) -> RequestFilter:
@@ -132,6 +138,7 @@ def fault_from(document: Mapping[str, Any], wire: str) -> Fault:
         headers=headers,
         megabytes=1024.0 if megabytes is None else megabytes,
         tokens=10**19 if tokens is None else tokens,
+        category=text(document, "category", choices=REFUSAL_CATEGORIES) or "general_harms",
     )
 
 
@@ -179,6 +186,18 @@ class Hit:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def hit_of(fault: Fault, wire: str, left_s: float | None = None) -> Hit:
+    """The hit of a fault on a wire; `left_s` are the seconds until it ends by itself, where it does."""
+    if fault.kind in BEHAVIOURS:
+        return Hit(fault)
+    reply = REPLIES[fault.kind].on(wire)
+    assert reply is not None
+    seconds = fault.retry_after_s
+    if seconds is None and reply.retry_after_s is not None:
+        seconds = reply.retry_after_s if left_s is None else left_s
+    return Hit(fault, reply, {**retry_headers(seconds, fault.retry_after_as), **fault.headers})
+
+
 class FaultBook:
     """The faults set on one provider; the first that matches hits."""
 
@@ -200,20 +219,8 @@ class FaultBook:
         for page in self._pages:
             if page.hits_now(model, document, now, self._rng):
                 page.hits += 1
-                return self._hit(page, now)
+                return hit_of(page.fault, self._wire, page.left_s(now))
         return None
-
-    def _hit(self, page: _Page, now: float) -> Hit:
-        fault = page.fault
-        if fault.kind in BEHAVIOURS:
-            return Hit(fault)
-        reply = REPLIES[fault.kind].on(self._wire)
-        assert reply is not None
-        seconds = fault.retry_after_s
-        if seconds is None and reply.retry_after_s is not None:
-            left = page.left_s(now)
-            seconds = reply.retry_after_s if left is None else left
-        return Hit(fault, reply, {**retry_headers(seconds, fault.retry_after_as), **fault.headers})
 
     def as_json(self) -> list[dict[str, Any]]:
         """What is set, with how often each has hit."""

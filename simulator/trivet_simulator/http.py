@@ -127,6 +127,10 @@ class Exchange:
         self._script, self._done = script, done
         self._advance()
 
+    def hold(self, done: Callable[[Outcome], None]) -> None:
+        """Wait for what to answer; `done` is told should the client go away before `play` or `pump`."""
+        self._done = done
+
     def pump(self, pieces: Iterable[bytes], done: Callable[[Outcome], None] | None = None) -> None:
         """Answer with a long body, piece by piece, as fast as the client reads it; `done` as with `play`."""
         self._pump, self._done = iter(pieces), done

@@ -19,6 +19,7 @@ from anthropic import NOT_GIVEN, beta_tool, omit, transform_schema
 from anthropic.types import Message, MessageParam, ParsedMessage, TextBlock, ToolUseBlock, Usage
 from anthropic.types.parsed_message import ParsedTextBlock
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel
 from typing_extensions import TypedDict
@@ -204,6 +205,7 @@ CONTENT = st.lists(BLOCK, min_size=1, max_size=5).filter(
 )
 
 
+@hypothesis_settings(deadline=None)
 @given(CONTENT)
 def test_whatever_an_answer_contains_goes_back_as_it_came(content: list[dict[str, Any]]) -> None:
     turns = [USER, {"role": "assistant", "content": content}, USER]
@@ -379,6 +381,7 @@ class TestOutputFormats:
     def test_a_type_without_a_schema(self) -> None:
         assert refused(output_config={"format": type("Engine", (), {})}).field == "output_config.format"
 
+    @hypothesis_settings(deadline=None)
     @given(
         st.recursive(
             st.sampled_from(
