@@ -182,6 +182,7 @@ def _model(known: Known, route: str, model: str, gate: GateView | None, noted: _
         gate.calls,
         gate.failed,
         gate.paces,
+        gate.doubt,
     )
 
 

@@ -52,6 +52,8 @@ class ModelStatus:
     """Of them."""
     paces: Mapping[Latency, Pace] = field(default_factory=dict)
     """How long calls took lately, by latency class."""
+    doubt: str = ""
+    """Why a probe is to find out whether it answers at all; empty = nothing is in doubt."""
 
     @property
     def forgotten(self) -> bool:

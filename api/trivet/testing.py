@@ -8,23 +8,34 @@ def test_my_patience(trivet_running):
     trivet_running.simulator.fault("bedrock", "overloaded")
     …
 
+def test_my_invoices(trivet_client, trivet_running):
+    trivet_running.reply(lambda request: '{"total": 12}' if "invoice 7" in request.text else "unreadable")
+    …
+
+A reply is a text, a list of content blocks, a dict with fields of the message, or `ErrorReply("overloaded")`.
+
 It is real: the embedded broker, a scheduler and a worker as processes, started once per session (a few seconds) in a
 temporary folder; only the providers are simulated. Needs `trivet[worker,embedded]`.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+
+from trivet.reply_function import ErrorReply, ModelRequest, Reply, ReplyFunction, as_json_reply
 
 if TYPE_CHECKING:
     from trivet.client import Client
     from trivet.local import LocalTrivet
     from trivet_simulator import Control
     from trivet_tasks.settings import Settings
+
+__all__ = ["QUICK", "ErrorReply", "ModelRequest", "Reply", "RunningTrivet", "ScriptedReply", "running_trivet"]
 
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "health": {"probe_interval_s": 1.0, "limited_backoff_s": 0.5},
@@ -35,6 +46,50 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 """Settings that make a test short, and its calls its own: no answer that another test's request brought."""
 READY_S = 180.0
 """Seconds after which the start is given up: on a machine with other work a minute is not rare."""
+
+
+class ScriptedReply:
+    """A reply that `RunningTrivet.reply` set. As a context manager it is taken back at the end, and its errors are raised."""
+
+    def __init__(self, simulator: "Control", rule: int, function: ReplyFunction | None) -> None:
+        self._simulator = simulator
+        self._rule = rule
+        self._function = function
+        self._open = True
+
+    @property
+    def requests(self) -> list[ModelRequest]:
+        """The calls that its function was asked about, in order."""
+        return [] if self._function is None else self._function.requests
+
+    @property
+    def errors(self) -> list[Exception]:
+        """What its function raised; a call it raised for was answered with status 400."""
+        return [] if self._function is None else self._function.errors
+
+    def close(self) -> None:
+        """Take it back. Does nothing a second time."""
+        if not self._open:
+            return
+        self._open = False
+        self._simulator.clear_replies(self._rule)
+        if self._function is not None:
+            self._function.close()
+
+    def raise_error(self) -> None:
+        """Raise the first error of its function, where there is one."""
+        if self.errors:
+            raise self.errors[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if error is None:
+            self.raise_error()
 
 
 @dataclass(frozen=True)
@@ -48,8 +103,59 @@ class RunningTrivet:
     local: "LocalTrivet" = field(repr=False)
     """The processes: their ids, logs, and how to stop one."""
 
+    _replies: list[ScriptedReply] = field(default_factory=list, repr=False)
+
+    def reply(
+        self,
+        reply: Callable[[ModelRequest], Reply] | Reply,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        contains: str | None = None,
+        matches: str | None = None,
+        times: int | None = None,
+        timeout_s: float = 10.0,
+    ) -> ScriptedReply:
+        """Decide what the simulated model answers, from now until `reset` or the end of a `with` block.
+
+        Args:
+            reply: a text, content blocks, fields of the message, an `ErrorReply`; or a function of the request that
+                returns one of them, or None for what the model would say. It is called in this process, on threads, once
+                per provider call: retries and hedges call it again.
+            provider: only calls to this simulated provider: `anthropic`, `bedrock` or `vertex`.
+            model: only models that match this glob, by the provider's own name.
+            contains: only requests of which a string of `system` or `messages` contains this.
+            matches: the same with a regular expression.
+            times: only the first so many calls.
+            timeout_s: seconds that a function may take. After them, or where it raises, the call is answered with
+                status 400 and the test finds the error in `.errors`.
+
+        Of several replies the one set last that fits a request decides.
+        """
+        function = ReplyFunction(reply) if callable(reply) else None
+        try:
+            rule = self.simulator.reply(
+                None if function else as_json_reply(reply),
+                callback=function.url if function else None,
+                provider=provider,
+                model=model,
+                contains=contains,
+                matches=matches,
+                times=times,
+                timeout_s=timeout_s,
+            )
+        except BaseException:
+            if function is not None:
+                function.close()
+            raise
+        scripted = ScriptedReply(self.simulator, rule, function)
+        self._replies.append(scripted)
+        return scripted
+
     def reset(self) -> None:
-        """Take back every fault and limit, and make every route healthy again."""
+        """Take back every fault, limit and scripted reply, and make every route healthy again."""
+        while self._replies:
+            self._replies.pop().close()
         from trivet_scheduler.limits import Limits
         from trivet_tasks.shared_state import connect
         from trivet_tasks.store import health
@@ -104,7 +210,13 @@ def running_trivet(
             local.wait_ready(READY_S)
         assert local.simulator is not None
         client = started.enter_context(Client(settings=local.settings))
-        yield RunningTrivet(client, Control(local.simulator.control), local.settings, local)
+        running = RunningTrivet(client, Control(local.simulator.control), local.settings, local)
+        try:
+            yield running
+        finally:
+            for scripted in running._replies:
+                with contextlib.suppress(OSError):  # the simulator may be gone
+                    scripted.close()
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +227,11 @@ def trivet_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 
 @pytest.fixture
-def trivet_client(trivet_running: RunningTrivet) -> "Client":
-    """A client of the session's Trivet, every simulated fault taken back."""
+def trivet_client(trivet_running: RunningTrivet) -> "Iterator[Client]":
+    """A client of the session's Trivet, every fault and reply taken back. What a reply function raised fails the test."""
     trivet_running.reset()
-    return trivet_running.client
+    yield trivet_running.client
+    scripted = list(trivet_running._replies)
+    trivet_running.reset()
+    for one in scripted:
+        one.raise_error()

@@ -15,7 +15,8 @@ FORGOTTEN_WAIT_S = 1.0
 
 def view_from(answer: Sequence[Any], quota: Quota) -> GateView:
     """The view that the script's answer describes."""
-    epoch, state, cause, wait, in_flight, places, levels, rates, calls, failed, share, since, now, paces = answer
+    epoch, state, cause, wait, in_flight, places, levels, rates, calls, failed, share, since, now, paces, *rest = answer
+    doubt, proven, generation = rest
     have = [_number(level) for level in levels]
     view = GateView(
         state=state.decode(),
@@ -31,6 +32,9 @@ def view_from(answer: Sequence[Any], quota: Quota) -> GateView:
         failed=int(failed),
         share=float(share),
         since=float(since) if since else None,
+        doubt=doubt.decode(),
+        proven_s=_number(proven),
+        generation=generation.decode(),
         paces=_paces(paces, float(now)),
     )
     if not epoch:
@@ -52,7 +56,7 @@ def _without_memory(view: GateView) -> GateView:
 
 
 def _number(text: bytes) -> float:
-    """Empty where nothing limits."""
+    """Empty where nothing limits, or nothing is known."""
     return float(text) if text else math.inf
 
 

@@ -15,7 +15,7 @@ from redis.commands.core import Script
 from uuid_utils import uuid7
 
 from trivet_scheduler.gate_view import view_from
-from trivet_scheduler.permits import Change, GateView, Grant, Health, Quota, Spent, Want
+from trivet_scheduler.permits import Change, GateView, Grant, Health, Quota, Spent, Verdict, Want
 from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.settings import HealthSettings
@@ -80,10 +80,11 @@ class Limits:
                 call.want.input_tokens - call.used_input,
                 round((call.want.output_tokens - call.used_output) * quota.output_factor),
                 call.verdict.value,
-                call.pause_s,
+                f"{call.lasted_s:.4f}" if call.verdict is Verdict.GOOD else call.pause_s,
                 f"{call.took_s:.4f}",
                 int(call.stated is not None),
                 call.generation,
+                call.job,
                 clean(call.cause, LONGEST_CAUSE) or "",
             ]
         keys = [*keys_of(route, model, quota.group), f"{PREFIX}samples:{route}:{model}:{latency}"]

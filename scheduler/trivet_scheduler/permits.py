@@ -1,5 +1,6 @@
 """What is asked of the limits and what they answer: values, no behaviour."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -66,6 +67,12 @@ class Verdict(StrEnum):
     UNUSABLE_ROUTE = "unusable_route"
     CONTRADICTED = "contradicted"
     """It refused a request for a reason nobody knew, and another provider served it."""
+    DOUBTED = "doubted"
+    """A proxy's page came instead of an answer: when this happens to several jobs in a row, a probe decides."""
+    CHECK = "check"
+    """Likewise, to a job that met such a page before: a probe decides at once whether job or route is at fault."""
+    UNREACHABLE = "unreachable"
+    """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
     SHORT = "short"
     """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
     NEUTRAL = "neutral"
@@ -95,6 +102,10 @@ class Spent(NamedTuple):
     """How long the call took, as far as that says something of the route; 0 = it says nothing."""
     stated: tuple[Stated, Stated, Stated] | None = None
     """The provider's own limits: requests, input tokens, output tokens."""
+    job: str = ""
+    """The job it was made for: its failures count once in a row. Empty: a job of its own."""
+    lasted_s: float = 0.0
+    """Seconds since the call began: a good one proves that the route answered since then."""
 
 
 class Change(NamedTuple):
@@ -162,6 +173,12 @@ class GateView:
     """When the state began, on the clock of the shared state."""
     paces: dict[Latency, Pace]
     """By latency class, where anything is known."""
+    doubt: str = ""
+    """Why a probe is to find out whether it answers at all; empty = nothing is in doubt."""
+    proven_s: float = math.inf
+    """Seconds since the newest call that it answered was begun; infinite where none is known."""
+    generation: str = "0.0"
+    """Of its gates, as permits carry it: changes whenever a gate opens, recovers or closes."""
 
     @property
     def shut(self) -> bool:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet_scheduler.permits import Verdict
+from trivet_scheduler.proxy_errors import ProxyError, at_fault, text_of
 from trivet_scheduler.routing import Candidate, Choice, load_of
 from trivet_tasks.latency import ClassSettings
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import JobState, Outcome, Scope
 from trivet_tasks.store.steps import End, GoOn, Next, Wait
 
 _VERDICTS: dict[Outcome, Verdict] = {
@@ -19,6 +20,7 @@ _VERDICTS: dict[Outcome, Verdict] = {
     Outcome.CONNECTION: Verdict.FAILED,
     Outcome.INCOMPLETE: Verdict.FAILED,
     Outcome.UNUSABLE: Verdict.UNUSABLE_MODEL,
+    Outcome.PROXY_ERROR: Verdict.DOUBTED,
     Outcome.INVALID: Verdict.NEUTRAL,
     Outcome.DOUBTFUL: Verdict.NEUTRAL,
     Outcome.CANCELLED: Verdict.NEUTRAL,
@@ -26,10 +28,17 @@ _VERDICTS: dict[Outcome, Verdict] = {
 }
 
 
-def verdict_of(outcome: Outcome, *, whole_route: bool = False) -> Verdict:
-    """What an outcome means for the health of its route."""
-    if outcome is Outcome.UNUSABLE and whole_route:
-        return Verdict.UNUSABLE_ROUTE
+_UNUSABLE: dict[Scope | None, Verdict] = {
+    Scope.ROUTE: Verdict.UNUSABLE_ROUTE,
+    Scope.MODEL: Verdict.UNUSABLE_MODEL,
+    Scope.FEATURE: Verdict.NEUTRAL,
+}
+
+
+def verdict_of(outcome: Outcome, scope: Scope | None = None) -> Verdict:
+    """Return what an outcome means for the health of its route. `scope` is how far an `unusable` reaches."""
+    if outcome is Outcome.UNUSABLE and scope is not None:
+        return _UNUSABLE[scope]
     return _VERDICTS[outcome]
 
 
@@ -44,6 +53,8 @@ class Standing:
     """Routes asked in this round, this one not included."""
     doubted_by: str | None
     deadline_at: float | None
+    proxy_errors: tuple[ProxyError, ...] = ()
+    """The pages of proxies that it met, this call's included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,13 @@ class Failed:
     provider: str
     outcome: Outcome
     message: str
+    scope: Scope | None = None
+    """Of `unusable`: how far it reaches."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether another provider is to be asked before anything is said of the request."""
+        return self.outcome is Outcome.DOUBTFUL or self.scope is Scope.FEATURE
 
 
 def tried_after(standing: Standing, failed: Failed) -> tuple[str, ...]:
@@ -65,7 +83,7 @@ def tried_after(standing: Standing, failed: Failed) -> tuple[str, ...]:
 
 def doubted_after(standing: Standing, failed: Failed) -> str | None:
     """The provider whose word is to be checked with another's."""
-    return failed.provider if failed.outcome is Outcome.DOUBTFUL else standing.doubted_by
+    return failed.provider if failed.doubtful else standing.doubted_by
 
 
 def next_step(
@@ -90,29 +108,34 @@ def next_step(
     error = f"{failed.route}: {failed.outcome}: {failed.message}"
     if failed.outcome is Outcome.INVALID:
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
+    if failed.outcome is Outcome.PROXY_ERROR and (why := at_fault(standing.proxy_errors)):
+        return End(JobState.FAILED, outcome=Outcome.PROXY_ERROR, error=why)
     if standing.deadline_at is not None and now >= standing.deadline_at:
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    doubted_by = doubted_after(standing, failed)
+    doubted_by, pages = doubted_after(standing, failed), text_of(standing.proxy_errors)
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
-        return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None)
+        return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None, pages)
     # a provider that was asked in this round and answered nothing has not agreed
-    if failed.outcome is Outcome.DOUBTFUL and (standing.doubted_by not in (None, failed.provider) or choice.hopeless):
+    if failed.doubtful and (standing.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
     tried = ",".join(tried_after(standing, failed))
     in_time = standing.spent_s < terms.budget_s
     best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
         until = now + taken_within_s
-        return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error)
+        return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
     if in_time and (choice.routes or _may_wait(standing, failed, choice, terms)):
-        return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error)
+        return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
+    if terms.max_rounds > 1 and _undecided(standing, failed):
+        not_before = now + _look_again_s(terms, standing)
+        return Wait(not_before, standing.round, "", 0.0, doubted_by, failed.outcome, error, pages)
     if standing.round + 1 >= terms.max_rounds:
         said = f"{_rounds(standing.round + 1)}. {_last_word(error, failed, choice)}"
         return End(JobState.FAILED, outcome=failed.outcome, error=said)
     not_before = now + backoff_s(terms, standing.round)
-    return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error)
+    return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error, pages)
 
 
 def _may_wait(standing: Standing, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
@@ -122,6 +145,19 @@ def _may_wait(standing: Standing, failed: Failed, choice: Choice, terms: ClassSe
         return choice.worth_waiting(longest_backoff_s(terms, standing.round))
     # where nobody has failed, being told to wait, however long, burns no round; realtime has but one: it fails
     return not standing.tried and (terms.max_rounds > 1 or choice.worth_waiting(longest_backoff_s(terms, 0)))
+
+
+def _undecided(standing: Standing, failed: Failed) -> bool:
+    """Whether it is still open if the job or the proxy before the route is at fault: then no round is over."""
+    return failed.outcome is Outcome.PROXY_ERROR and not any(
+        page.confirmed for page in standing.proxy_errors if page.route == failed.route
+    )
+
+
+def _look_again_s(terms: ClassSettings, standing: Standing) -> float:
+    """Seconds until a job that met proxies' pages is tried again: about one at first, then exponential."""
+    times = max((page.times for page in standing.proxy_errors), default=1)
+    return min(terms.backoff_max_s, 2.0 ** min(times - 1, 30)) * random.uniform(0.5, 1.0)
 
 
 def longest_backoff_s(terms: ClassSettings, round_: int) -> float:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from trivet_simulator.latency import Latency
-from trivet_simulator.options import WIRE_NAMES, Endpoints, ProviderOptions, SimulatorOptions
+from trivet_simulator.options import WIRE_NAMES, Endpoints, ProviderOptions, SimulatorOptions, replies_from
 from trivet_simulator.server import serve
 
 
@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--latency-per-token", type=float, default=0.0, metavar="S", help="seconds per output token")
     made.add_argument("--output-median", type=int, default=64, metavar="TOKENS", help="median length of answers")
     made.add_argument("--models", action="append", metavar="GLOB", help="model ids that are known (default *claude*)")
+    made.add_argument("--replies", type=Path, default=None, metavar="PATH", help="a JSON file of scripted replies")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--call-log", type=Path, default=None, metavar="PATH", help="append every call as a JSON line")
     made.add_argument("--log-capacity", type=int, default=1_000_000, metavar="CALLS", help="calls held in memory")
@@ -61,6 +62,7 @@ def options_from(arguments: argparse.Namespace) -> SimulatorOptions:
         output_median=arguments.output_median,
         call_log=arguments.call_log,
         log_capacity=arguments.log_capacity,
+        replies=replies_from(arguments.replies),
         ready_file=arguments.ready_file,
         parent=arguments.parent,
     )

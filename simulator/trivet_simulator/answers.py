@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
-CHARS_PER_TOKEN = 4
-"""Roughly, for English text; see Anthropic's glossary on tokens."""
+from trivet_simulator.content import CHARS_PER_TOKEN, content_for
+from trivet_simulator.events import block_events
+from trivet_simulator.poison import spoil_usage
 
 POOL_WORDS = 40_000
 CACHE_ENTRIES = 20_000
@@ -59,55 +60,64 @@ class Answer:
 
     id: str
     model: str
-    text: str
+    blocks: list[dict[str, Any]]
+    """Its content."""
     stop_reason: str | None
     usage: Usage
     stop_details: dict[str, Any] | None = None
     service: dict[str, Any] = field(default_factory=dict)
     """Fields of `usage` that only some wires have."""
+    extra_usage: dict[str, Any] = field(default_factory=dict)
+    """Fields of `usage` that this answer has beside its counts, e.g. `server_tool_use`, `iterations`."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the message."""
+    spoiled_usage: tuple[str, int] | None = None
+    """A fault of `poison.SPOILED_USAGE` and the count that goes with it."""
     cached: tuple[bytes, float] | None = None
     """What it writes to the prompt cache, or keeps there: the key, and for how long."""
 
     def message(self) -> dict[str, Any]:
         """The whole message, as a call that does not stream gets it."""
-        content = [{"type": "text", "text": self.text}] if self.text else []
-        return {
-            "model": self.model,
-            "id": self.id,
-            "type": "message",
-            "role": "assistant",
-            "content": content,
-            "stop_reason": self.stop_reason,
-            "stop_sequence": None,
-            "stop_details": self.stop_details,
-            "usage": {**self.usage.as_json(), **self.service},
-        }
+        return self._spoilt(
+            {
+                "model": self.model,
+                "id": self.id,
+                "type": "message",
+                "role": "assistant",
+                "content": self.blocks,
+                "stop_reason": self.stop_reason,
+                "stop_sequence": None,
+                "stop_details": self.stop_details,
+                **self.extra,
+                "usage": {**self.usage.as_json(), **self.service, **self.extra_usage},
+            }
+        )
+
+    def _spoilt(self, holder: dict[str, Any]) -> dict[str, Any]:
+        """The same object, its usage spoiled when a fault says so."""
+        if self.spoiled_usage is not None:
+            spoil_usage(self.spoiled_usage[0], holder, self.spoiled_usage[1])
+        return holder
 
     def events(self, pieces: int) -> list[dict[str, Any]]:
-        """The events of a stream, with the text in at most `pieces` deltas."""
-        start = {**self.message(), "content": [], "stop_reason": None, "stop_details": None}
+        """The events of a stream, with what grows in a block in at most `pieces` deltas."""
+        whole = self.message()
+        late = {name: whole[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
+        start = {**whole, "content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
         start["usage"] = {**self.usage.as_json(output=1), **self.service}
-        size = max(1, math.ceil(len(self.text) / max(1, pieces)))
-        deltas = [self.text[i : i + size] for i in range(0, len(self.text), size)]
-        block: list[dict[str, Any]] = [
-            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-            *(
-                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
-                for piece in deltas
-            ),
-            {"type": "content_block_stop", "index": 0},
-        ]
-        if not deltas:
-            block = []
+        end = {
+            "type": "message_delta",
+            "delta": late,
+            "usage": {"output_tokens": self.usage.output_tokens, **self.extra_usage},
+        }
+        if "context_management" in start:
+            end["context_management"] = start.pop("context_management")
+        blocks = [event for index, block in enumerate(self.blocks) for event in block_events(index, block, pieces)]
         return [
-            {"type": "message_start", "message": start},
+            {"type": "message_start", "message": self._spoilt(start)},
             {"type": "ping"},
-            *block,
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": self.stop_reason, "stop_sequence": None, "stop_details": self.stop_details},
-                "usage": {"output_tokens": self.usage.output_tokens},
-            },
+            *blocks,
+            self._spoilt(end),
             {"type": "message_stop"},
         ]
 
@@ -139,8 +149,15 @@ class Model:
         text = self._pool[offset : offset + length].strip()
         usage, cached = self._usage(request, document, model)
         usage.output_tokens = tokens
+        asked = content_for(document, text, lot, max_tokens)
+        if asked is not None:
+            usage.output_tokens = asked.output_tokens
+            return Answer(
+                message_id, model, asked.blocks, asked.stop_reason, usage, cached=cached, extra_usage=asked.usage
+            )
         stop = "end_turn" if wanted <= max_tokens else "max_tokens"
-        return Answer(message_id, model, text, stop, usage, cached=cached)
+        blocks = [{"type": "text", "text": text}] if text else []
+        return Answer(message_id, model, blocks, stop, usage, cached=cached)
 
     def keep(self, answer: Answer, after_s: float) -> None:
         """What the answer writes to the prompt cache may be read once it has come, as at the providers."""

@@ -9,39 +9,12 @@ the model itself arrive there in Anthropic's own form (`passed_on`), those of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One error answer. `kind`: Anthropic's error type, Bedrock's exception or Google's status."""
-
-    status: int
-    kind: str
-    message: str
-    code: str | None = None
-    """Anthropic: `error.details.error_code`."""
-    retry_after_s: float | None = None
-    """Sent as `retry-after` when the fault itself does not say otherwise."""
-    passed_on: bool = False
-    """Vertex: Anthropic's own body, handed through."""
-    code_in_body: int | None = None
-    """Vertex: `error.code` where it differs from the HTTP status."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A fault as the three wires show it."""
-
-    about: str
-    anthropic: Reply | None = None
-    bedrock: Reply | None = None
-    vertex: Reply | None = None
-
-    def on(self, wire: str) -> Reply | None:
-        """The answer on one wire, or None where it has none."""
-        return {"anthropic": self.anthropic, "bedrock": self.bedrock, "vertex": self.vertex}.get(wire)
-
+from trivet_simulator.access import ACCESS
+from trivet_simulator.pages import PAGES
+from trivet_simulator.poison import POISON
+from trivet_simulator.replies import Reply as Reply
+from trivet_simulator.replies import Row
+from trivet_simulator.request_faults import REQUEST_FAULTS
 
 _QUOTA = (
     "Quota exceeded for aiplatform.googleapis.com/online_prediction_requests_per_base_model with base model: {model}. "
@@ -243,6 +216,8 @@ REPLIES: dict[str, Row] = {
         Reply(400, "ValidationException", _STRANGE),
         Reply(400, "FAILED_PRECONDITION", _STRANGE),
     ),
+    **ACCESS,
+    **REQUEST_FAULTS,
 }
 
 BEHAVIOURS: dict[str, str] = {
@@ -264,6 +239,8 @@ BEHAVIOURS: dict[str, str] = {
     "stalled_stream": "half the body, then silence (streaming or not)",
     "stream_error": "an error event in the middle of a stream (calls that do not stream are answered)",
     "stream_without_end": "a stream that closes without its last events (calls that do not stream are answered)",
+    **{name: f"{page.status} as an HTML page of {page.server}, without an API error" for name, page in PAGES.items()},
+    **POISON,
 }
 
 STOP_REASONS = {

@@ -46,6 +46,8 @@ class Control:
         kind: str | int,
         *,
         model: str | None = None,
+        contains: str | None = None,
+        matches: str | None = None,
         times: int | None = None,
         share: float | None = None,
         flap: tuple[float, float] | None = None,
@@ -58,17 +60,24 @@ class Control:
         status: int | None = None,
         body: str | None = None,
         headers: Mapping[str, str] | None = None,
+        megabytes: float | None = None,
+        tokens: int | None = None,
+        category: str | None = None,
         add: bool = False,
     ) -> None:
         """Set a fault in place of those set before, or with `add` beside them. `kind`: a catalogue name or a status.
 
-        model: glob · times: only the first so many · share: probability · flap: (seconds on, seconds off) ·
+        model: glob · contains, matches: only requests of which a string of system or messages contains this text, or has a
+        match of this regular expression · times: only the first so many · share: probability · flap: (seconds on, seconds off) ·
         for_s: ends by itself · delay_s: before an error · retry_after_as: seconds, float, date, ms, none ·
-        seconds: of slow_first_byte and slow_drip · factor: of latency · status, body, headers: of raw.
+        seconds: of slow_first_byte and slow_drip · factor: of latency · status, body, headers: of raw, and of pages ·
+        megabytes: of gzip_bomb and huge_error · tokens: of absurd_tokens · category: of refusal.
         """
         document = {
             "kind": kind,
             "model": model,
+            "contains": contains,
+            "matches": matches,
             "times": times,
             "share": share,
             "flap_on_s": None if flap is None else flap[0],
@@ -82,6 +91,9 @@ class Control:
             "status": status,
             "body": body,
             "headers": None if headers is None else dict(headers),
+            "megabytes": megabytes,
+            "tokens": tokens,
+            "category": category,
         }
         self._ask("POST" if add else "PUT", f"/providers/{provider}/fault", document)
 
@@ -93,6 +105,46 @@ class Control:
         """Clear the faults of one provider, or of all. Calls that were held are answered; ports that are down stay down."""
         for name in self.providers() if provider is None else [provider]:
             self._ask("DELETE", f"/providers/{name}/fault")
+
+    def reply(
+        self,
+        reply: str | list[dict[str, Any]] | Mapping[str, Any] | None = None,
+        *,
+        callback: str | None = None,
+        provider: str | None = None,
+        model: str | None = None,
+        contains: str | None = None,
+        matches: str | None = None,
+        times: int | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Script the answer to requests that pass the filter, before the rules set earlier. Returns the rule's id.
+
+        reply: a text, a list of content blocks, fields of the message over what the model would say, or
+        `{"error": "overloaded"}` with the fields of a fault · callback: a URL of this machine that is asked instead, within
+        timeout_s (10 s) · provider, model (glob), contains, matches (regular expression), times: which requests.
+
+            control.reply('{"total": 12}', contains="invoice 7")
+        """
+        document = {
+            "reply": reply,
+            "callback": callback,
+            "provider": provider,
+            "model": model,
+            "contains": contains,
+            "matches": matches,
+            "times": times,
+            "timeout_s": timeout_s,
+        }
+        return int(self._ask("POST", "/replies", document)[0]["id"])
+
+    def replies(self) -> list[dict[str, Any]]:
+        """Filters and counts of the scripted replies, in the order in which they are tried."""
+        return list(self._ask("GET", "/replies"))
+
+    def clear_replies(self, number: int | None = None) -> None:
+        """Take back one scripted reply, or all but those the simulator was started with."""
+        self._ask("DELETE", "/replies" if number is None else f"/replies/{number}")
 
     def limits(
         self,

@@ -6,6 +6,8 @@ PUT  /providers/{p}/fault          one fault or a list: replaces what is set (PO
 PUT  /providers/{p}/limits         replaces the limits; {} lifts them
 PUT  /providers/{p}/latency        median_s, p95_s, per_output_token_s
 POST /providers/{p}/down | up      closes the port, opens it again
+PUT  /replies                      one scripted reply or a list: replaces what is set (POST puts before it; DELETE clears, /replies/ID one)
+GET  /replies                      filters and counts of what is set
 GET  /calls?since=N&running=1      finished calls from number N on as JSON lines (then those still running)
 GET  /counts?wait=N&of=finished&provider=P&timeout=S    counts, maybe once N calls have started or finished
 GET  /faults                       the catalogue
@@ -27,7 +29,8 @@ from trivet_simulator.checks import ControlError, mapping
 from trivet_simulator.faults import fault_from
 from trivet_simulator.http import LAST_CHUNK, Exchange, Request, chunk, head, response
 from trivet_simulator.latency import latency_from
-from trivet_simulator.limits import rules_from
+from trivet_simulator.limits import rules_from as limits_from
+from trivet_simulator.scripted import rules_from
 
 if TYPE_CHECKING:
     from trivet_simulator.server import Simulator
@@ -73,6 +76,11 @@ class ControlHandler:
                 return _json(200, {name: self._show(name) for name in simulator.providers})
             case "GET", ["faults"]:
                 return _json(200, _catalogue())
+            case method, ["replies"]:
+                return self._replies(method, request)
+            case "DELETE", ["replies", number] if number.isdecimal():
+                simulator.replies.remove(int(number))
+                return _json(200, simulator.replies.as_json())
             case "GET", ["calls"]:
                 self._calls(exchange)
                 return None
@@ -108,7 +116,7 @@ class ControlHandler:
             case "DELETE", ["fault"]:
                 provider.clear_faults()
             case "PUT", ["limits"]:
-                provider.set_limits(rules_from(mapping(_body(request), "limits")))
+                provider.set_limits(limits_from(mapping(_body(request), "limits")))
             case "PUT", ["latency"]:
                 provider.latency = latency_from(mapping(_body(request), "latency"))
             case "POST", ["down"]:
@@ -118,6 +126,17 @@ class ControlHandler:
             case _:
                 return _json(404, {"error": f"no such thing: {method} {request.path}", "field": None})
         return _json(200, self._show(name))
+
+    def _replies(self, method: str, request: Request) -> bytes:
+        book = self._simulator.replies
+        if method in ("PUT", "POST"):
+            wires = {name: provider.wire.name for name, provider in self._simulator.providers.items()}
+            book.put(rules_from(_body(request), wires), before=method == "POST")
+        elif method == "DELETE":
+            book.rules = []
+        elif method != "GET":
+            return _json(404, {"error": f"no such thing: {method} {request.path}", "field": None})
+        return _json(200, book.as_json())
 
     def _show(self, name: str) -> dict[str, Any]:
         provider, port = self._simulator.providers[name], self._simulator.ports[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import random
 import time
@@ -11,12 +10,14 @@ from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from typing import Any
 
+from trivet_simulator import matching
 from trivet_simulator.catalogue import BEHAVIOURS, BY_STATUS, REPLIES, Reply, kinds
 from trivet_simulator.checks import ControlError, known, mapping, number, text, whole
+from trivet_simulator.matching import RequestFilter, filter_from
 
 FIELDS = (
     "kind",
-    "model",
+    *matching.FIELDS,
     "times",
     "share",
     "flap_on_s",
@@ -30,7 +31,12 @@ FIELDS = (
     "status",
     "body",
     "headers",
+    "megabytes",
+    "tokens",
+    "category",
 )
+REFUSAL_CATEGORIES = ("cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms")
+"""Of `stop_details` (anthropic 2.12, `types/refusal_stop_details.py`)."""
 RETRY_FORMS = ("seconds", "float", "date", "ms", "none")
 
 
@@ -41,6 +47,10 @@ class Fault:
     kind: str
     model: str | None = None
     """Only calls whose model matches this glob."""
+    contains: str | None = None
+    """Only requests of which a string contains this."""
+    matches: str | None = None
+    """Only requests of which a string has a match of this regular expression."""
     times: int | None = None
     """Only the first so many calls it would hit."""
     share: float = 1.0
@@ -63,7 +73,19 @@ class Fault:
     status: int | None = None
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    """`raw`: what to answer."""
+    """`raw`: what to answer. Pages and floods take them too, in place of their own."""
+    megabytes: float = 1024.0
+    """How large the answer of `gzip_bomb` and `huge_error` is, unpacked."""
+    tokens: int = 10**19
+    """`absurd_tokens`: what each count says."""
+
+    category: str | None = "general_harms"
+    """`refusal`: the category of its `stop_details`."""
+
+    @property
+    def only(self) -> RequestFilter:
+        """Which requests it is for."""
+        return RequestFilter(self.model, self.contains, self.matches)
 
     def as_json(self) -> dict[str, Any]:
         """The fields as the control port shows them."""
@@ -91,9 +113,16 @@ def fault_from(document: Mapping[str, Any], wire: str) -> Fault:
         if not isinstance(value, str) or "\n" in value + name or "\r" in value + name:
             raise ControlError(f"headers.{name}", "must be a string on one line")
     share, seconds, factor = number(document, "share", high=1), number(document, "seconds"), number(document, "factor")
+    megabytes, tokens = (
+        number(document, "megabytes", high=65_536),
+        whole(document, "tokens", low=-(2**63), high=2**64 - 1),
+    )
+    only = filter_from(document)
     return Fault(
         kind=kind,
-        model=text(document, "model"),
+        model=only.model,
+        contains=only.contains,
+        matches=only.matches,
         times=whole(document, "times", low=1),
         share=1.0 if share is None else share,
         flap_on_s=on_s,
@@ -107,6 +136,9 @@ def fault_from(document: Mapping[str, Any], wire: str) -> Fault:
         status=status,
         body=text(document, "body") or "",
         headers=headers,
+        megabytes=1024.0 if megabytes is None else megabytes,
+        tokens=10**19 if tokens is None else tokens,
+        category=text(document, "category", choices=REFUSAL_CATEGORIES) or "general_harms",
     )
 
 
@@ -132,16 +164,16 @@ class _Page:
     def left_s(self, now: float) -> float | None:
         return None if self.fault.for_s is None else max(0.0, self.set_at + self.fault.for_s - now)
 
-    def hits_now(self, model: str, now: float, rng: random.Random) -> bool:
+    def hits_now(self, model: str, document: Mapping[str, Any], now: float, rng: random.Random) -> bool:
         fault = self.fault
         if self.left_s(now) == 0.0 or (fault.times is not None and self.hits >= fault.times):
-            return False
-        if fault.model is not None and not fnmatch.fnmatchcase(model, fault.model):
             return False
         if fault.flap_on_s is not None and fault.flap_off_s is not None:
             phase = (now - self.set_at) % (fault.flap_on_s + fault.flap_off_s)
             if phase >= fault.flap_on_s:
                 return False
+        if not fault.only.passes(model, document):
+            return False
         return fault.share >= 1.0 or rng.random() < fault.share
 
 
@@ -152,6 +184,18 @@ class Hit:
     fault: Fault
     reply: Reply | None = None
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def hit_of(fault: Fault, wire: str, left_s: float | None = None) -> Hit:
+    """The hit of a fault on a wire; `left_s` are the seconds until it ends by itself, where it does."""
+    if fault.kind in BEHAVIOURS:
+        return Hit(fault)
+    reply = REPLIES[fault.kind].on(wire)
+    assert reply is not None
+    seconds = fault.retry_after_s
+    if seconds is None and reply.retry_after_s is not None:
+        seconds = reply.retry_after_s if left_s is None else left_s
+    return Hit(fault, reply, {**retry_headers(seconds, fault.retry_after_as), **fault.headers})
 
 
 class FaultBook:
@@ -170,25 +214,13 @@ class FaultBook:
         """No faults any more."""
         self._pages = []
 
-    def pick(self, model: str, now: float) -> Hit | None:
-        """The fault that hits a call of this model now, or None."""
+    def pick(self, model: str, document: Mapping[str, Any], now: float) -> Hit | None:
+        """The fault that hits a call of this model with this body now, or None."""
         for page in self._pages:
-            if page.hits_now(model, now, self._rng):
+            if page.hits_now(model, document, now, self._rng):
                 page.hits += 1
-                return self._hit(page, now)
+                return hit_of(page.fault, self._wire, page.left_s(now))
         return None
-
-    def _hit(self, page: _Page, now: float) -> Hit:
-        fault = page.fault
-        if fault.kind in BEHAVIOURS:
-            return Hit(fault)
-        reply = REPLIES[fault.kind].on(self._wire)
-        assert reply is not None
-        seconds = fault.retry_after_s
-        if seconds is None and reply.retry_after_s is not None:
-            left = page.left_s(now)
-            seconds = reply.retry_after_s if left is None else left
-        return Hit(fault, reply, {**retry_headers(seconds, fault.retry_after_as), **fault.headers})
 
     def as_json(self) -> list[dict[str, Any]]:
         """What is set, with how often each has hit."""

@@ -102,7 +102,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Exchange:
-    """One request being answered. `play` may be called once; `done` is told how it ended, exactly once."""
+    """One request being answered. `play` or `pump` may be called once; `done` is told how it ended, exactly once."""
 
     __slots__ = (
         "_connection",
@@ -146,9 +146,13 @@ class Exchange:
             self._timer.cancel()
             self._due()
 
-    def pump(self, pieces: Iterable[bytes]) -> None:
-        """Answer with a long body, piece by piece, as fast as the client reads it."""
-        self._pump = iter(pieces)
+    def hold(self, done: Callable[[Outcome], None]) -> None:
+        """Wait for what to answer; `done` is told should the client go away before `play` or `pump`."""
+        self._done = done
+
+    def pump(self, pieces: Iterable[bytes], done: Callable[[Outcome], None] | None = None) -> None:
+        """Answer with a long body, piece by piece, as fast as the client reads it; `done` as with `play`."""
+        self._pump, self._done = iter(pieces), done
         self.flow()
 
     def flow(self) -> None:

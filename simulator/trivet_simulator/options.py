@@ -55,6 +55,8 @@ class SimulatorOptions:
     """JSON lines of all calls are appended here."""
     log_capacity: int = 1_000_000
     """Calls held in memory."""
+    replies: tuple[Mapping[str, Any], ...] = ()
+    """Scripted replies (`trivet_simulator.scripted`), which a reset leaves."""
     ready_file: Path | None = None
     """The endpoints are written here, whole, when all ports are open."""
     parent: int | None = None
@@ -68,6 +70,20 @@ class SimulatorOptions:
             raise ValueError(f"control port must be between 0 and 65535, not {self.control_port}")
         if self.output_median < 1 or self.log_capacity < 1:
             raise ValueError("output_median and log_capacity must be at least 1")
+
+
+def replies_from(path: Path | None) -> tuple[Mapping[str, Any], ...]:
+    """Read scripted replies from a JSON file: one rule, or a list of them. ValueError on what is none."""
+    if path is None:
+        return ()
+    try:
+        found = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{path}: is not JSON: {error}") from None
+    rules = found if isinstance(found, list) else [found]
+    if not all(isinstance(rule, dict) for rule in rules):
+        raise ValueError(f"{path}: must hold one reply rule or a list of them, each a JSON object")
+    return tuple(rules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,26 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from trivet_simulator.answers import Answer, Model, input_tokens
+from trivet_simulator.answers import Answer, Model, Usage, input_tokens
 from trivet_simulator.calls import Call, CallLog
-from trivet_simulator.catalogue import REPLIES, STOP_REASONS, UNFINISHED, Reply
-from trivet_simulator.faults import FaultBook, Hit, retry_headers
+from trivet_simulator.catalogue import BEHAVIOURS, REPLIES, STOP_REASONS, UNFINISHED, Reply
+from trivet_simulator.checks import ControlError
+from trivet_simulator.faults import FaultBook, Hit, hit_of, retry_headers
 from trivet_simulator.http import Ending, Exchange, Outcome, Request, Script, response
 from trivet_simulator.latency import Latency
 from trivet_simulator.limits import Limits, Need, Refusal, Rule, Ticket
 from trivet_simulator.options import ProviderOptions, SimulatorOptions
+from trivet_simulator.pages import PAGES
+from trivet_simulator.poison import FLOODS, SPOILED_USAGE, flood
+from trivet_simulator.scripted import CallbackFailed, ReplyBook, ReplyRule, apply, ask_callback, check_reply
 from trivet_simulator.scripts import json_script, stream_script
 from trivet_simulator.wires import WIRES
-from trivet_simulator.wires.wire import letters, problem_with
+from trivet_simulator.wires.wire import Wire, letters, problem_with
 
 HELD_S = 86_400.0
 """How long a held call waits for the fault to be cleared."""
@@ -32,7 +37,7 @@ HELD_S = 86_400.0
 class Provider:
     """State and behaviour of one provider. `handle` is called once per request, on the event loop."""
 
-    def __init__(self, options: ProviderOptions, simulator: SimulatorOptions, log: CallLog) -> None:
+    def __init__(self, options: ProviderOptions, simulator: SimulatorOptions, log: CallLog, replies: ReplyBook) -> None:
         self.name = options.name
         self.wire = WIRES[options.wire]()
         self._log = log
@@ -43,6 +48,8 @@ class Provider:
         self._model = Model(simulator.seed, simulator.output_median)
         self.latency: Latency = self._first_latency
         self.limits = Limits(options.wire)
+        self.replies = replies
+        self._asking: set[asyncio.Task[None]] = set()
         self.faults = FaultBook(options.wire, random.Random(f"{simulator.seed}/{options.name}/faults"))
         self.in_flight = 0
         self.aborting = "down"
@@ -93,7 +100,7 @@ class Provider:
         self.in_flight += 1
 
         now = self._loop.time()
-        hit = self.faults.pick(model, now)
+        hit = self.faults.pick(model, document, now)
         if hit is not None:
             call.fault = hit.fault.kind
             if self._fails(exchange, call, hit):
@@ -108,7 +115,76 @@ class Provider:
             call.fault = "limit"
             self._refuse(exchange, call, self.wire.limited(ticket, model), limits=True)
             return
-        self._answer(exchange, call, document, hit, ticket)
+        rule = self.replies.pick(self.name, model, document)
+        if rule is None:
+            self._answer(exchange, call, document, hit, ticket)
+        elif rule.callback is None:
+            self._reply(exchange, call, document, hit, ticket, rule.reply)
+        else:
+            exchange.hold(self._over(call, ticket))
+            asking = self._loop.create_task(self._ask(exchange, call, document, hit, ticket, rule))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+
+    async def _ask(
+        self,
+        exchange: Exchange,
+        call: Call,
+        document: dict[str, Any],
+        hit: Hit | None,
+        ticket: Ticket,
+        rule: ReplyRule,
+    ) -> None:
+        """Ask the callback of a rule and answer as it says; a call that has ended meanwhile is left alone."""
+        assert rule.callback is not None
+        asked = {
+            "provider": self.name,
+            "model": plain_model(self.wire, call.model),
+            "attempt": call.attempt,
+            "request": document,
+        }
+        failed, reply = None, None
+        try:
+            reply = await asyncio.to_thread(ask_callback, rule.callback, asked, rule.timeout_s)
+            if reply is not None:
+                check_reply(reply, self.wire.name)
+        except (CallbackFailed, ControlError) as error:
+            failed = f"{error}"
+        if exchange.over:
+            return
+        if failed is not None:
+            call.fault = "reply_failed"
+            self.limits.settle(self._loop.time(), ticket, 0)
+            self._refuse(exchange, call, self.wire.invalid(f"simulator: {failed}"))
+        else:
+            self._reply(exchange, call, document, hit, ticket, reply)
+
+    def _reply(
+        self,
+        exchange: Exchange,
+        call: Call,
+        document: dict[str, Any],
+        hit: Hit | None,
+        ticket: Ticket,
+        reply: object,
+    ) -> None:
+        """Answer with a reply that has been checked: an error, or what goes over the model's own answer."""
+        error = None if reply is None else check_reply(reply, self.wire.name)
+        if error is None:
+            self._answer(exchange, call, document, hit, ticket, reply)
+            return
+        hit = hit_of(error, self.wire.name)
+        call.fault = error.kind
+        if error.kind in BEHAVIOURS and not self._is_final(error.kind):
+            self._answer(exchange, call, document, hit, ticket)
+            return
+        self.limits.settle(self._loop.time(), ticket, 0)
+        self._fails(exchange, call, hit)
+
+    @staticmethod
+    def _is_final(kind: str) -> bool:
+        """Whether a behaviour needs no answer of the model."""
+        return kind in PAGES or kind in FLOODS or kind in ("raw", "hang", "reset")
 
     def _token(self, what: bytes) -> bytes:
         """16 bytes for the current call that no other call or run has."""
@@ -128,6 +204,19 @@ class Provider:
                 **fault.headers,
             }
             self._play(exchange, call, Script([(fault.delay_s, response(fault.status, headers, fault.body.encode()))]))
+        elif fault.kind in PAGES:
+            page = PAGES[fault.kind]
+            call.status = fault.status or page.status
+            raw = page.raw(fault.body, {**hit.headers, **fault.headers}, fault.status)
+            self._play(exchange, call, Script([(fault.delay_s, raw)]))
+        elif fault.kind in FLOODS:
+            call.status = fault.status or FLOODS[fault.kind]
+            headers = {
+                self.wire.request_id_header: call.request_id,
+                "content-type": self.wire.json_type,
+                **fault.headers,
+            }
+            exchange.pump(flood(fault.kind, call.status, headers, fault.megabytes), self._over(call))
         elif fault.kind == "hang":
             self._play(exchange, call, Script([], Ending.HANG))
         elif fault.kind == "reset":
@@ -175,9 +264,15 @@ class Provider:
         self._play(exchange, call, Script([(delay_s, failure.raw())]))
 
     def _answer(
-        self, exchange: Exchange, call: Call, document: dict[str, Any], hit: Hit | None, ticket: Ticket
+        self,
+        exchange: Exchange,
+        call: Call,
+        document: dict[str, Any],
+        hit: Hit | None,
+        ticket: Ticket,
+        reply: object = None,
     ) -> None:
-        """Answer with a message, shaped by a fault if one hit."""
+        """Answer with a message, as a reply says and shaped by a fault, where there are any."""
         answer = self._model.answer(
             exchange.request.body,
             document,
@@ -185,13 +280,15 @@ class Provider:
             document["max_tokens"],
             self.wire.id_prefix + letters(self._token(b"message")),
         )
+        self.wire.dress(answer)
+        if reply is not None:
+            apply(reply, answer)
         latency_s = self.latency.draw(self._rng, answer.usage.output_tokens)
         kind = None
         if hit is not None:
             kind = hit.fault.kind
             latency_s = _shape(answer, hit, latency_s)
         self._model.keep(answer, latency_s)
-        self.wire.dress(answer)
         usage = answer.usage
         call.usage = {
             "input_tokens": usage.input_tokens,
@@ -224,6 +321,10 @@ class Provider:
         self._play(exchange, call, script, ticket)
 
     def _play(self, exchange: Exchange, call: Call, script: Script, ticket: Ticket | None = None) -> None:
+        exchange.play(script, self._over(call, ticket))
+
+    def _over(self, call: Call, ticket: Ticket | None = None) -> Callable[[Outcome], None]:
+        """Return what is to be told how the call ended."""
         limits = self.limits
 
         def over(outcome: Outcome) -> None:
@@ -245,7 +346,14 @@ class Provider:
                 self.by_fault[call.fault] += 1
             self._log.end(call)
 
-        exchange.play(script, over)
+        return over
+
+
+def plain_model(wire: Wire, model: str) -> str:
+    """The model's name as an answer of this wire gives it."""
+    answer = Answer("", model, [], None, Usage(0))
+    wire.dress(answer)
+    return answer.model
 
 
 def _document(request: Request) -> tuple[dict[str, Any], str | None]:
@@ -265,9 +373,11 @@ def _shape(answer: Answer, hit: Hit, latency_s: float) -> float:
     if kind in STOP_REASONS:
         answer.stop_reason = STOP_REASONS[kind]
     if kind == "refusal":
-        answer.text = ""
+        answer.blocks, answer.extra_usage = [], {}
         answer.usage.output_tokens = 4
-        answer.stop_details = {"type": "refusal", "category": "general_harms", "explanation": None}
+        answer.stop_details = {"type": "refusal", "category": hit.fault.category, "explanation": None}
+    elif kind in SPOILED_USAGE:
+        answer.spoiled_usage = kind, hit.fault.tokens
     elif kind == "no_stop_reason":
         answer.stop_reason = None
     elif kind == "slow_first_byte":

@@ -15,6 +15,7 @@ from trivet_simulator.control import ControlHandler
 from trivet_simulator.options import Endpoints, SimulatorOptions, base_url
 from trivet_simulator.ports import HOST, Port
 from trivet_simulator.provider import Provider
+from trivet_simulator.scripted import ReplyBook, rules_from
 from trivet_simulator.tokens import Credentials
 
 CONTROL_MAX_BODY = 4 * 1024 * 1024
@@ -29,10 +30,11 @@ class Simulator:
         self.options = options
         self.log = CallLog(options.log_capacity, options.call_log)
         self.credentials = Credentials()
+        self.replies = ReplyBook(rules_from(list(options.replies), {p.name: p.wire for p in options.providers}))
         self.providers: dict[str, Provider] = {}
         self.ports: dict[str, Port] = {}
         for provider_options in options.providers:
-            provider = Provider(provider_options, options, self.log)
+            provider = Provider(provider_options, options, self.log, self.replies)
             self.providers[provider.name] = provider
             self.ports[provider.name] = Port(provider.name, provider.handle, provider.wire.max_body)
         self.control = Port("control", ControlHandler(self).handle, CONTROL_MAX_BODY)
@@ -81,6 +83,7 @@ class Simulator:
             provider.reset()
         self.log.reset()
         self.credentials.asked.clear()
+        self.replies.rules = []
 
     def close(self) -> None:
         """Close every port and the call log."""

@@ -7,7 +7,8 @@ says that it has the feature.
 
 All three wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
 structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
-(`context_management`, a beta), bash, text editor, memory and single computer-use tools.
+(`context_management`, a beta), bash, text editor, memory and single computer-use tools, and messages of role system
+within the conversation (platform.claude.com, mid-conversation-system-messages; AWS' guide has a page of its own on them).
 """
 
 from collections.abc import Iterable, Mapping
@@ -68,7 +69,6 @@ TABLE: tuple[Feature, ...] = (
     Feature("container", _FIRST, fields=("container",), note="containers and Agent Skills"),
     Feature("mcp", _FIRST, fields=("mcp_servers",), tools=("mcp_toolset",), blocks=("mcp_tool_use", "mcp_tool_result"),
             note="beta"),
-    Feature("system_messages", _FIRST, note="messages of role system within the conversation; some models only"),
     Feature("fallbacks", _FIRST, fields=("fallbacks",), note="beta"),
     Feature("diagnostics", _FIRST, fields=("diagnostics",), note="cache diagnostics, beta"),
     Feature("task_budget", _FIRST, fields=("output_config.task_budget",), verified=False, note="beta"),
@@ -120,10 +120,6 @@ def features_of(
     for tool in tools if isinstance(tools, list | tuple) else ():
         if isinstance(tool, Mapping):
             found.update(_of_tool(tool))
-    messages = body.get("messages")
-    for message in messages if isinstance(messages, list | tuple) else ():
-        if isinstance(message, dict) and message.get("role") == "system":
-            found.add("system_messages")
     for block in content_blocks(body) if blocks is None else blocks:
         kind, source = block.get("type"), block.get("source")
         if isinstance(kind, str) and kind in _BY_BLOCK:

@@ -22,6 +22,7 @@ from trivet_tasks.request_json import MAX_BODY_BYTES
 from trivet_tasks.requests import RequestReader
 from trivet_tasks.seen import Seen
 from trivet_tasks.settings import Settings
+from trivet_tasks.strict_json import read_json
 
 MAX_LINE_BYTES = MAX_BODY_BYTES + 1024 * 1024
 """The longest line that is read: the largest body, and room for Trivet's own fields."""
@@ -160,7 +161,9 @@ class _Rows:
 
     def _row(self, line: bytes, where: str) -> JobSpec | Problem:
         try:
-            request = orjson.loads(line)
+            request = read_json(line)
+        except InvalidRequest as error:
+            return Problem(where, str(error))
         except orjson.JSONDecodeError as error:
             return Problem(where, _why_not_json(line, error))
         try:

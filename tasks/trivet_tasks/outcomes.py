@@ -1,6 +1,6 @@
 """What may come of a provider call, and what may become of a job: the words, not the rules.
 
-The rules that sort a provider's answer into an outcome are `trivet_worker.sorting`; what follows from an outcome is
+The rules that classify a provider's error are `trivet_worker.error_rules`; what follows from an outcome is
 `trivet_scheduler.verdicts`.
 """
 
@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     """A 200 that is not a whole message: cut, garbled, empty, without a stop reason."""
     UNUSABLE = "unusable"
     """The account or the model is not to be had here: key, permission, money, unknown model."""
+    PROXY_ERROR = "proxy_error"
+    """A proxy, firewall or gateway on the way answered instead of the API: it says nothing certain of key or request."""
     INVALID = "invalid"
     """The request's own fault; no route would take it."""
     DOUBTFUL = "doubtful"
@@ -34,6 +36,17 @@ class Outcome(StrEnum):
     """The call was dropped on our side: the job was cancelled or the worker shut down."""
     UNKNOWN = "unknown"
     """Nobody knows: the worker died between the call and its record."""
+
+
+class Scope(StrEnum):
+    """How far an `unusable` reaches."""
+
+    ROUTE = "route"
+    """The account, the project or the key: every model of the route."""
+    MODEL = "model"
+    """One model."""
+    FEATURE = "feature"
+    """What this request asked for beside its model."""
 
 
 class JobState(StrEnum):

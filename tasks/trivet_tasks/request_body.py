@@ -7,7 +7,7 @@ twin (`types/beta/message_create_params.py`), written down here because a produc
 import re
 from collections.abc import Callable, Mapping
 
-from trivet_tasks.request_messages import PLAIN_NAME, check_text, kind, shown, wrong
+from trivet_tasks.request_messages import PLAIN_NAME, check_block_text, check_some_text, check_text, kind, shown, wrong
 
 BETA_FIELDS = frozenset({"billing_policy", "compaction", "context_management", "fallbacks", "mcp_servers", "thread"})
 """Fields that the API knows only under a beta, named in `betas`."""
@@ -22,7 +22,7 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "anthropic_version": "Trivet sets it for each provider; leave it out.",
     "anthropic_beta": "give the names as a list under betas.",
     "fallback_credit_token": "it holds for five minutes on one platform, too little for a queued job; leave it out.",
-    "output_format": "give it as output_config.format.",
+    "output_format": "it is the older name of output_config.format.",
     "user_profile_id": "Trivet does not send it; leave it out.",
     "workspace_id": "it belongs to a route's credentials, not to a request; leave it out.",
     "custom_id": "it is named key here.",
@@ -84,14 +84,14 @@ def _choice(field: str, *allowed: str) -> Callable[[object], None]:
 
 def _check_system(value: object) -> None:
     if isinstance(value, str):
-        check_text(value, "system")
         return
     if not isinstance(value, list | tuple):
         raise wrong("system", f"must be a string or a list of text blocks, is {kind(value)}.")
     for index, block in enumerate(value):
         if not isinstance(block, dict) or block.get("type") != "text":
             raise wrong(f"system[{index}]", "must be an object of type text.")
-        check_text(block.get("text"), f"system[{index}].text")
+        check_block_text(block.get("text"), f"system[{index}].text")
+    check_some_text(value, "system")
 
 
 def _check_tools(value: object) -> None:

@@ -13,7 +13,8 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _KEPT_IN_ORDER = ("tools", "output_config")  # the model reads the order of a schema's properties and answers in it
 _WRITE = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-_MAX_DEPTH = 250  # orjson stops at 254
+MAX_DEPTH = 250
+"""Levels of nesting; orjson stops at 254."""
 
 _BYTES_PER_TOKEN = 3.5
 _IMAGE_TOKENS = 1_600
@@ -26,12 +27,15 @@ _UNSEEN_PAGES = 10
 def write_body(body: dict[str, object]) -> bytes:
     """The body as JSON, each part written once; equal bodies give equal bytes whatever the order of their keys.
 
-    `tools` and `output_config` keep the order they came in, for the model reads it: there, order makes a difference.
+    `tools`, `output_config` and the input of tool calls keep the order they came in, for the model reads it: there, order
+    makes a difference.
 
     Raises:
         InvalidRequest: something in it is not JSON (named by its path), or it is larger than 32 MB.
     """
+    given = body
     try:
+        body = _with_inputs_in_order(body)
         if "tools" not in body and "output_config" not in body:
             raw = orjson.dumps(body, option=_WRITE | orjson.OPT_SORT_KEYS)
         else:
@@ -42,13 +46,38 @@ def write_body(body: dict[str, object]) -> bytes:
                     raw += b',"%b":%b' % (name.encode(), orjson.dumps(body[name], option=_WRITE))
             raw += b"}"
     except (TypeError, RecursionError):  # orjson's own message may quote what it could not write
-        raise _flaw_in(body) or wrong("request", "cannot be written as JSON.") from None
+        raise _flaw_in(given) or wrong("request", "cannot be written as JSON.") from None
     if len(raw) > MAX_BODY_BYTES:
         size, most = len(raw) / 1024**2, MAX_BODY_BYTES // 1024**2
         raise wrong("request", f"has {size:,.1f} MB; the Messages API takes at most {most} MB.")
-    if b"null" in raw and (flaw := _flaw_in(body)):  # orjson writes NaN and infinity as null
+    if b"null" in raw and (flaw := _flaw_in(given)):  # orjson writes NaN and infinity as null
         raise flaw
     return raw
+
+
+def _with_inputs_in_order(body: dict[str, object]) -> dict[str, object]:
+    """The body with the inputs of its tool calls written already; the same object where there are none to keep in order."""
+    messages = body.get("messages")
+    if not isinstance(messages, list | tuple):
+        return body
+    written: list[object] | None = None
+    for index, message in enumerate(messages):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list | tuple) and any(map(_has_order, content)):
+            written = list(messages) if written is None else written
+            written[index] = {**message, "content": [_in_order(block) for block in content]}
+    return body if written is None else {**body, "messages": written}
+
+
+def _has_order(block: object) -> bool:
+    inner = block.get("input") if isinstance(block, dict) else None
+    return isinstance(inner, dict) and len(inner) > 0
+
+
+def _in_order(block: object) -> object:
+    if not isinstance(block, dict) or not _has_order(block):
+        return block
+    return {**block, "input": orjson.Fragment(orjson.dumps(block["input"], option=_WRITE))}
 
 
 def _flaw_in(value: object, path: tuple[str | int, ...] = (), above: tuple[int, ...] = ()) -> InvalidRequest | None:
@@ -57,22 +86,22 @@ def _flaw_in(value: object, path: tuple[str | int, ...] = (), above: tuple[int, 
         case None | bool():
             return None
         case str():
-            return None if _encodable(value) else wrong(_dotted(path), "holds a lone surrogate, which is not text.")
+            return None if _encodable(value) else wrong(dotted(path), "holds a lone surrogate, which is not text.")
         case int():
             fits = -(2**63) <= value < 2**64
-            return None if fits else wrong(_dotted(path), "is a whole number of more than 64 bits.")
+            return None if fits else wrong(dotted(path), "is a whole number of more than 64 bits.")
         case float():
-            return None if math.isfinite(value) else wrong(_dotted(path), f"must be a finite number, is {value:g}.")
+            return None if math.isfinite(value) else wrong(dotted(path), f"must be a finite number, is {value:g}.")
         case dict() | list() | tuple():
             if id(value) in above:
-                return wrong(_dotted(path), "contains itself.")
-            if len(above) > _MAX_DEPTH:
-                return wrong(_dotted(path), f"is nested more than {_MAX_DEPTH} levels deep.")
+                return wrong(dotted(path), "contains itself.")
+            if len(above) > MAX_DEPTH:
+                return wrong(dotted(path), f"is nested more than {MAX_DEPTH} levels deep.")
             inner = (*above, id(value))
             if isinstance(value, dict):
                 for key in value:
                     if not isinstance(key, str) or not _encodable(key):
-                        return wrong(_dotted(path), f"holds a key that is not a string: {kind(key)}.")
+                        return wrong(dotted(path), f"holds a key that is not a string: {kind(key)}.")
             for step, item in value.items() if isinstance(value, dict) else enumerate(value):
                 if not isinstance(item, str) or not item.isascii():
                     flaw = _flaw_in(item, (*path, step), inner)
@@ -80,7 +109,7 @@ def _flaw_in(value: object, path: tuple[str | int, ...] = (), above: tuple[int, 
                         return flaw
             return None
         case _:
-            return wrong(_dotted(path), f"is {kind(value)}, which JSON does not have.")
+            return wrong(dotted(path), f"is {kind(value)}, which JSON does not have.")
 
 
 def _encodable(text: str) -> bool:
@@ -91,7 +120,7 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
+def dotted(path: tuple[str | int, ...]) -> str:
     """A path such as `messages[0].content`; of a long one the start, and no key that is not a plain name."""
     text = ""
     for step in path[:8]:

@@ -6,7 +6,7 @@ value of the request, other than numbers and short plain names.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from trivet_tasks.errors import InvalidRequest
 
@@ -62,6 +62,12 @@ def check_text(text: object, field: str) -> str:
     return text
 
 
+def check_block_text(text: object, field: str) -> None:
+    """Check the text of one block of several: not empty, but maybe white space."""
+    if not isinstance(text, str) or not text:
+        check_text(text, field)
+
+
 def check_messages(messages: object, *, prefill: bool | None = None) -> None:
     """Check the conversation. `prefill` False: the model does not go on from a last message of the assistant.
 
@@ -75,44 +81,66 @@ def check_messages(messages: object, *, prefill: bool | None = None) -> None:
         raise wrong("messages", "must not be empty.")
     if len(messages) > MAX_MESSAGES:
         raise wrong("messages", f"may hold at most {MAX_MESSAGES:,} messages, holds {len(messages):,}.")
+    final = len(messages) - 1
     for index, message in enumerate(messages):
-        _check_message(message, f"messages[{index}]", first=index == 0)
+        _check_message(message, f"messages[{index}]", first=index == 0, final=index == final)
     last = messages[-1]
     if prefill is False and last["role"] == "assistant" and _only_text(last["content"]):
         raise wrong(
-            f"messages[{len(messages) - 1}].role",
+            f"messages[{final}].role",
             "the last message must be the user's: this model does not continue a text of the assistant (prefill).",
         )
 
 
-def _check_message(message: object, field: str, *, first: bool) -> None:
+def is_whole_answer(message: object) -> bool:
+    """Return whether a message is a whole answer of the API, of which a turn has only `role` and `content`."""
+    return isinstance(message, dict) and message.get("type") == "message" and message.get("role") == "assistant"
+
+
+def _check_message(message: object, field: str, *, first: bool, final: bool) -> None:
     if not isinstance(message, dict):
         raise wrong(field, f"must be an object with role and content, is {kind(message)}.")
     role = message.get("role")
     if not isinstance(role, str) or role not in ("user", "assistant", "system"):
         raise wrong(f"{field}.role", f"must be user or assistant, is {shown(role)}.")
+    if len(message) > 2 and is_whole_answer(message):
+        raise wrong(field, "is a whole answer; give its role and content.")
     if "content" not in message:
         raise wrong(f"{field}.content", "is missing.")
     content = message["content"]
+    if not isinstance(content, str | list | tuple):
+        raise wrong(f"{field}.content", f"must be a string or a list of blocks, is {kind(content)}.")
+    if not content and _may_be_empty(message, role, final=final):
+        return
     if first and role == "system":
-        raise wrong(f"{field}.role", "the first message must be the user's. A system prompt goes under system.")
-    if first and role == "assistant" and not _is_compaction(content):
-        raise wrong(f"{field}.role", "the first message must be the user's, is the assistant's.")
+        raise wrong(f"{field}.role", "the first message may not be of role system. A system prompt goes under system.")
     if isinstance(content, str):
         check_text(content, f"{field}.content")
-    elif isinstance(content, list | tuple):
-        if not content:
-            raise wrong(f"{field}.content", "must not be empty.")
-        for index, block in enumerate(content):
-            _check_block(block, f"{field}.content[{index}]", role)
     else:
-        raise wrong(f"{field}.content", f"must be a string or a list of blocks, is {kind(content)}.")
+        _check_blocks(content, f"{field}.content", role)
 
 
-def _is_compaction(content: object) -> bool:
-    """Whether a conversation begins with the block that stands for its summarised past."""
-    first = content[0] if isinstance(content, list | tuple) and content else None
-    return isinstance(first, dict) and first.get("type") == "compaction"
+def _may_be_empty(message: dict[object, object], role: str, *, final: bool) -> bool:
+    """The last turn of the assistant may be empty; one of the system that only sets `output_config` has no text."""
+    return (role == "assistant" and final) or (role == "system" and message.get("output_config") is not None)
+
+
+def _check_blocks(content: list[object] | tuple[object, ...], field: str, role: str) -> None:
+    if not content:
+        raise wrong(field, "must not be empty.")
+    for index, block in enumerate(content):
+        _check_block(block, f"{field}[{index}]", role)
+    # the API wants text in a message, not in each of its blocks: an answer with white space between two blocks goes back
+    check_some_text(content, field)
+
+
+def check_some_text(blocks: Sequence[object], field: str) -> None:
+    """Check that blocks are not all text of nothing but white space. Each block has been checked by itself."""
+    for block in blocks:
+        if not isinstance(block, dict) or block.get("type") != "text" or not str(block.get("text")).isspace():
+            return
+    if blocks:
+        raise wrong(f"{field}[0].text", "must hold more than white space, or another block of the message must.")
 
 
 def _only_text(content: object) -> bool:
@@ -129,7 +157,7 @@ def _check_block(block: object, field: str, role: str) -> None:
     if not isinstance(name, str) or not name:
         raise wrong(f"{field}.type", f"must be a name such as text, is {kind(name)}.")
     if name == "text":
-        check_text(block.get("text"), f"{field}.text")
+        check_block_text(block.get("text"), f"{field}.text")
         if role == "user" and block.get("citations") is not None:
             raise wrong(f"{field}.citations", "text of the user may not carry citations (API version 2026-10-21).")
         return

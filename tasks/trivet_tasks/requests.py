@@ -41,6 +41,7 @@ from trivet_tasks.request_body import (
 )
 from trivet_tasks.request_json import estimate_input, write_body
 from trivet_tasks.request_messages import check_messages, check_text, content_blocks, kind, shown, wrong
+from trivet_tasks.request_objects import plain_request
 from trivet_tasks.request_terms import (
     MAX_KEY_CHARS,
     MAX_TENANT_CHARS,
@@ -147,14 +148,21 @@ class RequestReader:
     def __init__(self, settings: Settings, defaults: Mapping[str, object] = {}) -> None:
         """Take what `parse_request` takes."""
         self._settings = settings
-        self._defaults = defaults
+        self._defaults = _as_mapping(plain_request(defaults), defaults)
         self._terms: dict[tuple[object, ...], _Terms] = {}
         self._of_defaults: _Terms | None = None
 
     def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
         """Validate one request (`parse_request`)."""
         try:
-            return self._read(request, now)
+            try:
+                return self._read(request, now)
+            except InvalidRequest:
+                # most requests are plain JSON and nothing is spent on those; an object of Python is refused, and then replaced
+                plain = plain_request(request)
+                if plain is request:
+                    raise
+            return self._read(_as_mapping(plain, request), now)
         except InvalidRequest as error:
             if not where:
                 raise
@@ -233,6 +241,10 @@ class RequestReader:
             prompt_cache=read_prompt_cache(given.get("prompt_cache")),
             too_short=too_short_text(model, latency, max_tokens, settings),
         )
+
+
+def _as_mapping(value: object, given: Mapping[str, object]) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else given
 
 
 def _said(given: Mapping[str, object]) -> tuple[object, ...] | None:

@@ -68,13 +68,15 @@ class Legs:
         """The terms of a job that goes to these routes, or to one of them alone."""
         return {"model": HAIKU, "max_tokens": MAX_TOKENS, "compliance": [only or self.tag], **terms}
 
-    def submit(self, *, only: str | None = None, **terms: Any) -> Job:
+    def submit(self, prompt: str = "Describe a trivet.", *, only: str | None = None, **terms: Any) -> Job:
         """Submit a job."""
-        return self.system.client.submit("Describe a trivet.", **self.terms(only=only, **terms))
+        return self.system.client.submit(prompt, **self.terms(only=only, **terms))
 
-    def run(self, *, only: str | None = None, timeout: float = RESULT_S, **terms: Any) -> Result:
+    def run(
+        self, prompt: str = "Describe a trivet.", *, only: str | None = None, timeout: float = RESULT_S, **terms: Any
+    ) -> Result:
         """Submit a job and wait for its end."""
-        return self.submit(only=only, **terms).result(timeout=timeout)
+        return self.submit(prompt, only=only, **terms).result(timeout=timeout)
 
     def load(self, per_s: float, until: Callable[[], bool], limit_s: float, **terms: Any) -> list[Job]:
         """Submit jobs at a steady rate until something is so. TimeoutError when it does not become so in time."""

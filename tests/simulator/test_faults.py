@@ -54,7 +54,7 @@ def test_error_answers(control: Control, endpoints: Endpoints, wire: str, name: 
         assert (error.type, error.error_code) == (reply.kind, reply.code)
     elif wire == "bedrock":
         assert error.response.headers["x-amzn-errortype"].partition(":")[0] == reply.kind
-        assert body["message"] == reply.message
+        assert body["message"] == reply.message.replace("{model}", MODELS[wire])
     else:
         assert body[0]["error"]["status"] == reply.kind
         assert body[0]["error"]["code"] == (reply.code_in_body or reply.status)

@@ -114,6 +114,8 @@ class Gate:
         took_s: float = 0.0,
         stated: tuple[Stated, Stated, Stated] | None = None,
         cause: str = "",
+        job: str = "",
+        lasted_s: float = 0.0,
         latency: Latency = Latency.BATCH,
     ) -> list[Change]:
         nothing = (0, 0) if verdict is Verdict.UNUSED else None
@@ -127,6 +129,8 @@ class Gate:
                 pause_s,
                 took_s,
                 stated,
+                job,
+                lasted_s,
             )
             for one in held
         ]

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import build_caller
@@ -196,7 +196,7 @@ def test_every_fault_is_sorted(simulator: SimulatorProcess, kind: str, wire: str
     failure = failed(call_once(route(simulator, wire)))
     expected = FAULTS[kind][wire]
     outcome, whole_route = expected if isinstance(expected, tuple) else (expected, False)
-    assert (failure.outcome, failure.whole_route) == (outcome, whole_route)
+    assert (failure.outcome, failure.scope is Scope.ROUTE) == (outcome, whole_route)
     assert failure.message
     assert KEY not in failure.message
     [call] = simulator.control.calls()  # one attempt is one call: nothing retries underneath
@@ -222,7 +222,7 @@ def test_a_call_sent_as_the_sdk_sent_the_one_before_fails_in_the_same_words(
         return by_the_sdk, await caller.call(BODY, MODELS[wire], "attempt-3", 30)
 
     first, later = map(failed, with_caller(route(simulator, wire, stream=stream), work))
-    assert (later.outcome, later.whole_route, later.status) == (first.outcome, first.whole_route, first.status)
+    assert (later.outcome, later.scope, later.status) == (first.outcome, first.scope, first.status)
     assert (later.retry_after_s, later.usage is None) == (first.retry_after_s, first.usage is None)
     if first.status and first.status >= 400:  # others name the exception, which the SDK wraps
         assert later.message == first.message
@@ -277,14 +277,15 @@ def test_a_message_without_stop_reason_tells_what_it_used(simulator: SimulatorPr
     [f"<html>teapot, {KEY} is no key</html>", json.dumps({"message": f"teapot, {KEY} is no key\n\nsigned: token"})],
     ids=["a page", "an error"],
 )
-def test_an_unknown_refusal_is_logged_with_its_body_and_without_the_key(
+def test_an_unknown_error_is_logged_without_its_words_and_the_key(
     simulator: SimulatorProcess, caplog: pytest.LogCaptureFixture, wire: str, body: str
 ) -> None:
-    simulator.control.fault(wire, "raw", status=418, body=body)
-    with caplog.at_level(logging.WARNING, "trivet.sorting"):
+    simulator.control.fault(wire, "raw", status=599, body=body)
+    with caplog.at_level(logging.WARNING, "trivet.errors"):
         failure = failed(call_once(route(simulator, wire)))
     assert failure.outcome is O.SERVER_ERROR
-    assert "teapot" in caplog.text
+    assert "HTTP 599" in caplog.text
+    assert "teapot" not in caplog.text, "a provider's words may quote a prompt"
     for secret in (KEY, "signed"):
         assert secret not in caplog.text + failure.message
 
@@ -331,7 +332,7 @@ def test_a_server_without_tls_is_a_connection_failure(simulator: SimulatorProces
 
 def test_an_address_that_is_none_makes_the_route_unusable(simulator: SimulatorProcess) -> None:
     failure = failed(call_once(route(simulator, "anthropic", base_url="ftp://127.0.0.1")))
-    assert (failure.outcome, failure.whole_route) == (Outcome.UNUSABLE, True)
+    assert (failure.outcome, failure.scope) == (Outcome.UNUSABLE, Scope.ROUTE)
     assert "base_url" in failure.message
 
 
@@ -388,7 +389,7 @@ def test_a_vertex_address_without_api_version_gets_it(simulator: SimulatorProces
 def test_a_prompt_does_not_follow_a_redirect(simulator: SimulatorProcess) -> None:
     elsewhere = f"{simulator.endpoints.anthropic}/v1/messages"
     simulator.control.fault("anthropic", "raw", status=307, headers={"location": elsewhere}, times=1)
-    assert failed(call_once(route(simulator, "anthropic"))).outcome is Outcome.SERVER_ERROR
+    assert failed(call_once(route(simulator, "anthropic"))).outcome is Outcome.PROXY_ERROR
     assert [call.provider for call in simulator.control.calls()] == ["anthropic"]
 
 
@@ -414,7 +415,7 @@ def test_without_any_key_the_route_is_unusable_and_says_what_to_do(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     failure = failed(call_once(route(simulator, wire, api_key=None)))
-    assert (failure.outcome, failure.whole_route) == (Outcome.UNUSABLE, True)
+    assert (failure.outcome, failure.scope) == (Outcome.UNUSABLE, Scope.ROUTE)
     assert failure.message.startswith(("no key", "no AWS credentials", "no Google credentials"))
     assert simulator.control.counts()["started"] == 0
 
@@ -422,19 +423,19 @@ def test_without_any_key_the_route_is_unusable_and_says_what_to_do(
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_key_reference_to_nothing_makes_the_route_unusable(simulator: SimulatorProcess, wire: str) -> None:
     failure = failed(call_once(route(simulator, wire, api_key="env:NOT_SET_ANYWHERE")))
-    assert (failure.outcome, failure.whole_route) == (Outcome.UNUSABLE, True)
+    assert (failure.outcome, failure.scope) == (Outcome.UNUSABLE, Scope.ROUTE)
     assert "NOT_SET_ANYWHERE" in failure.message
 
 
 def test_a_vertex_route_without_project_says_so(simulator: SimulatorProcess) -> None:
     failure = failed(call_once(route(simulator, "vertex", project=None)))
-    assert (failure.outcome, failure.whole_route) == (Outcome.UNUSABLE, True)
+    assert (failure.outcome, failure.scope) == (Outcome.UNUSABLE, Scope.ROUTE)
     assert "project" in failure.message
 
 
 def test_a_bedrock_route_without_region_says_so(simulator: SimulatorProcess) -> None:
     failure = failed(call_once(route(simulator, "bedrock", region=None)))
-    assert (failure.outcome, failure.whole_route) == (Outcome.UNUSABLE, True)
+    assert (failure.outcome, failure.scope) == (Outcome.UNUSABLE, Scope.ROUTE)
     assert "region" in failure.message
 
 
@@ -687,7 +688,7 @@ def test_an_unreachable_token_server_is_a_connection_failure_of_no_route(
         account["token_uri"] = f"http://127.0.0.1:{unused.getsockname()[1]}/token"
         service_account.write_text(json.dumps(account))
         failure = failed(call_once(route(simulator, "vertex", api_key=None)))
-    assert (failure.outcome, failure.whole_route) == (Outcome.CONNECTION, False)
+    assert (failure.outcome, failure.scope) == (Outcome.CONNECTION, None)
     assert failure.message.startswith("no Google credentials")
 
 

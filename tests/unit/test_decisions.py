@@ -26,7 +26,7 @@ from trivet_scheduler.routing import Candidate
 from trivet_scheduler.verdicts import longest_backoff_s
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import JobState, Outcome, Scope
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import Lease
@@ -236,7 +236,7 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
         (BUSY, Verdict.FAILED),
         (Failure(Outcome.CANCELLED, "dropped"), Verdict.NEUTRAL),
         (Failure(Outcome.RATE_LIMITED, "429"), Verdict.LIMITED),
-        (Failure(Outcome.UNUSABLE, "no credit", whole_route=True), Verdict.UNUSABLE_ROUTE),
+        (Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE), Verdict.UNUSABLE_ROUTE),
     ],
 )
 def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, verdict: Verdict) -> None:

@@ -72,9 +72,9 @@ def test_blocks_inside_others_are_found() -> None:
     assert features_of(body(result, document)) == ("files", "url_sources")
 
 
-def test_system_messages_within_the_conversation() -> None:
+def test_system_messages_within_the_conversation_go_to_every_wire() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
-    assert features_of({"messages": turns}) == ("system_messages",)
+    assert features_of({"messages": turns}) == ()
 
 
 def test_direct_callers_are_no_feature() -> None:

@@ -1,10 +1,12 @@
 """Health: when a (route, model) is taken out of service, how it is probed, and how it comes back."""
 
+import math
 import threading
 
 import pytest
 from tests.unit.gates_world import (
     HEALTH,
+    LOST_AFTER_S,
     MODEL,
     NEIGHBOUR,
     ROUTE,
@@ -190,11 +192,11 @@ def test_late_words_of_calls_from_before_change_nothing(gate: Gate, world: World
     changes = before.settle(verdict, count=10)
     if verdict is Verdict.LIMITED:
         assert states(changes) == [(MODEL, "limited")], "that is no matter of health"
-    elif verdict is Verdict.UNUSABLE_ROUTE:
+    elif verdict in (Verdict.UNUSABLE_ROUTE, Verdict.UNREACHABLE):
         assert states(changes) == [(WHOLE_ROUTE, "open")], "of the route, which has not changed, it is the first word"
-    elif verdict is Verdict.CONTRADICTED and state in ("recovering", "healthy"):
-        assert states(changes) == [(MODEL, "open")], "a word from now, of a call of any age"
     else:
+        in_doubt = verdict is Verdict.CONTRADICTED and state in ("recovering", "healthy")
+        assert bool(gate.view().doubt) == in_doubt, "a word from now, of a call of any age"
         assert changes == []
         assert (gate.view().state, gate.view().share, gate.view().places) == (seen.state, seen.share, seen.places)
         assert (gate.view().calls, gate.view().failed) == (seen.calls, seen.failed)
@@ -610,15 +612,19 @@ def contradict(gate: Gate) -> list[Change]:
     return gate.limits.settle(gate.route, gate.model, Latency.BATCH, gate.quota, [spent])
 
 
-def test_five_contradictions_in_a_row_make_it_unusable(gate: Gate, world: World) -> None:
+def test_five_contradictions_in_a_row_are_for_a_probe_to_judge(gate: Gate, world: World) -> None:
     neighbour = world.gate(NEIGHBOUR)
     for _ in range(4):
         assert contradict(gate) == []
     assert contradict(neighbour) == []
-    (change,) = contradict(gate)
-    assert change == Change(ROUTE, MODEL, "open", "unusable: it refused what anthropic served", INTERVAL_S, 0)
+    assert (gate.claim(), gate.view().doubt) == (None, "")
+    assert contradict(gate) == []
+    assert gate.view().doubt == "unusable: it refused what anthropic served"
+    assert gate.view().state == "healthy", "what some requests have in common closes it for no other"
     assert contradict(gate) == [], "once"
+    assert states(gate.probe(Verdict.UNUSABLE_MODEL)) == [(MODEL, "open")]
     assert neighbour.state == "healthy"
+    assert neighbour.claim() is None
 
 
 def test_a_good_answer_between_breaks_the_row(gate: Gate) -> None:
@@ -628,6 +634,98 @@ def test_a_good_answer_between_breaks_the_row(gate: Gate) -> None:
     for _ in range(4):
         assert contradict(gate) == []
     assert gate.state == "healthy"
+
+
+# one job's failures, and pages of proxies
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.SHORT, Verdict.DOUBTED])
+def test_one_jobs_failures_close_nothing_however_often(gate: Gate, world: World, verdict: Verdict) -> None:
+    for _ in range(3 * HEALTH.min_calls):
+        assert gate.call(verdict, job="poison") == []
+        world.pass_time(HEALTH.window_s / 2)
+    assert (gate.state, gate.claim()) == ("healthy", None)
+
+
+def test_one_jobs_failure_counts_once_in_the_window(gate: Gate) -> None:
+    gate.calls(3, job="good")
+    for _ in range(HEALTH.min_calls):
+        gate.call(Verdict.FAILED, job="poison")
+        gate.call(job="good")
+    view = gate.view()
+    assert (view.state, view.failed) == ("healthy", 1)
+
+
+def test_after_an_answer_a_job_counts_in_the_row_again(gate: Gate) -> None:
+    for _ in range(HEALTH.open_after_failures - 1):
+        gate.call(Verdict.FAILED)
+    gate.call(Verdict.FAILED, job="poison")
+    assert gate.state == "open"
+
+
+def doubt(gate: Gate, *jobs: str) -> None:
+    for job in jobs:
+        assert gate.call(Verdict.DOUBTED, job=job, cause="proxy_error: HTTP 403") == []
+
+
+def test_pages_to_several_jobs_in_a_row_are_for_a_probe_to_judge(gate: Gate) -> None:
+    doubt(gate, "a", "b", "b", "a")
+    assert (gate.view().doubt, gate.claim()) == ("", None)
+    doubt(gate, "c")
+    view = gate.view()
+    assert (view.state, view.doubt) == ("healthy", "proxy_error: HTTP 403")
+    assert gate.take(3).granted == 3, "until the probe is back it works on"
+    assert gate.limits.unwell() == [(ROUTE, MODEL)]
+    assert gate.probe() == []
+    assert (gate.view().state, gate.view().doubt) == ("healthy", "")
+    assert gate.limits.unwell() == []
+    assert gate.claim() is None
+
+
+def test_an_answer_ends_the_doubt(gate: Gate) -> None:
+    doubt(gate, "a", "b", "c")
+    gate.call(job="d")
+    assert (gate.view().doubt, gate.claim(), gate.limits.unwell()) == ("", None, [])
+    doubt(gate, "a", "b")
+    assert gate.claim() is None, "a row begins anew"
+
+
+def test_a_probe_that_meets_the_page_closes_the_whole_route_until_one_gets_through(gate: Gate, world: World) -> None:
+    doubt(gate, "a", "b", "c")
+    assert states(gate.probe(Verdict.UNREACHABLE)) == [(WHOLE_ROUTE, "open")]
+    assert gate.take().granted == 0
+    world.pass_time(HEALTH.probe_interval_s)
+    assert gate.probe(Verdict.UNREACHABLE) == []
+    world.pass_time(HEALTH.probe_interval_s)
+    assert gate.probe() != [], "the pause does not grow: a proxy is mended without a word to anybody"
+
+
+def test_a_job_that_met_two_pages_is_checked_at_once(gate: Gate, world: World) -> None:
+    gate.call(Verdict.CHECK, job="a")
+    assert gate.probe() == []
+    gate.call(Verdict.CHECK, job="a")
+    assert gate.claim() is None, "not one probe after the other"
+    world.pass_time(HEALTH.probe_interval_s)
+    assert gate.probe() == []
+
+
+def test_a_doubt_that_stands_is_probed_again_when_the_probe_is_lost(gate: Gate, world: World) -> None:
+    doubt(gate, "a", "b", "c")
+    assert gate.claim()
+    assert gate.claim() is None
+    world.pass_time(LOST_AFTER_S)
+    assert gate.claim()
+
+
+def test_the_newest_answered_call_is_known_by_its_beginning(gate: Gate, world: World) -> None:
+    assert gate.view().proven_s == math.inf
+    gate.call(lasted_s=4.0)
+    world.pass_time(2)
+    assert gate.view().proven_s == pytest.approx(6.0)
+    gate.call(lasted_s=9.0)
+    assert gate.view().proven_s == pytest.approx(6.0), "one that began earlier says nothing newer"
+    gate.call(Verdict.FAILED)
+    assert gate.view().proven_s == pytest.approx(6.0)
 
 
 # by hand

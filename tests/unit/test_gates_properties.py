@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.unit.gates_world import (
@@ -23,6 +23,8 @@ from tests.unit.gates_world import (
 
 from trivet_scheduler.limits import STEP_CALLS
 from trivet_scheduler.permits import Change, Verdict
+from trivet_scheduler.verdicts import verdict_of
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.shared_state import PREFIX
 
 MOST = 50
@@ -81,7 +83,7 @@ class Gates(RuleBasedStateMachine):
 
     @rule(model=MODELS, at_once=st.sampled_from([False, False, True]))
     def look(self, model: str, at_once: bool) -> None:
-        due = self.gates[model].view().wait_s <= 0.001
+        due, asked = self.gates[model].view().wait_s <= 0.001, self.asked(model)
         token = self.gates[model].claim(at_once=at_once)
         if token is None:
             return
@@ -89,8 +91,8 @@ class Gates(RuleBasedStateMachine):
         assert not others, "one at a time"
         if not at_once:
             assert due
-            assert self.said[model] != "healthy" or self.said[WHOLE_ROUTE] != "healthy"
-        if self.said[model] != "healthy" or self.said[WHOLE_ROUTE] != "healthy":
+            assert asked or self.said[model] != "healthy" or self.said[WHOLE_ROUTE] != "healthy"
+        if asked or self.said[model] != "healthy" or self.said[WHOLE_ROUTE] != "healthy":
             self.under_way.append(Probe(model, token, self.world.now + LOST_AFTER_S))
 
     @precondition(lambda self: self.under_way)
@@ -193,6 +195,10 @@ class Gates(RuleBasedStateMachine):
     def is_shut(self, model: str) -> bool:
         return self.said[model] in SHUT or self.said[WHOLE_ROUTE] in SHUT
 
+    def asked(self, name: str) -> bool:
+        """Whether a gate that works is in doubt."""
+        return bool(self.world.client.hexists(f"{PREFIX}gate:{ROUTE}:{name}", "asked"))
+
     def guards_same(self, one: str, other: str) -> bool:
         """Whether probes of the two are probes of one gate."""
         return one == other or self.said[WHOLE_ROUTE] != "healthy"
@@ -242,7 +248,7 @@ class Gates(RuleBasedStateMachine):
                 assert float(gate[b"share"]) == self.shares[name]
             else:
                 assert not {b"share", b"step", b"ramp"} & gate.keys()
-        unwell = sorted((ROUTE, name) for name, said in self.said.items() if said != "healthy")
+        unwell = sorted((ROUTE, name) for name, said in self.said.items() if said != "healthy" or self.asked(name))
         assert self.gates[MODEL].limits.unwell() == unwell
 
     @invariant()
@@ -267,3 +273,32 @@ def test_gates_hold_what_they_promise(valkey: ClockedRedis, no_jitter: None, gro
         lambda: Gates(valkey, group),
         settings=settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True),
     )
+
+
+PRIVATE = [outcome for outcome in Outcome if outcome not in (Outcome.SUCCEEDED, Outcome.RATE_LIMITED, Outcome.UNUSABLE)]
+"""What one request may bring about again and again where it was sent. Limits and refused accounts are the route's."""
+
+
+@given(
+    failures=st.lists(
+        st.tuples(st.sampled_from([*PRIVATE, None]), st.booleans(), st.sampled_from([0.0, 0.5, 7.0, 40.0])), max_size=40
+    ),
+    others=st.sampled_from([0, 1, 5]),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_one_jobs_private_failures_close_no_route_that_answers_others(
+    valkey: ClockedRedis, failures: list[tuple[Outcome | None, bool, float]], others: int
+) -> None:
+    world = World(valkey)
+    gate = world.gate()
+    for outcome, checked, seconds in failures:
+        verdict = Verdict.NEUTRAL if outcome is None else verdict_of(outcome, Scope.FEATURE)
+        if verdict is Verdict.DOUBTED and checked:
+            verdict = Verdict.CHECK
+        gate.call(verdict, job="poison")
+        gate.calls(others)
+        world.pass_time(seconds)
+        if (token := gate.claim()) is not None:
+            assert gate.take(probe=token).granted == 1
+            gate.settle_these([gate.held.pop()], Verdict.GOOD)
+        assert gate.state == "healthy"

@@ -1,5 +1,6 @@
 """What the gates are told of finished calls: all of it, once, whatever becomes of the shared state meanwhile."""
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,9 +16,10 @@ from trivet.embedded import EmbeddedValkey
 from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.limits import EPOCH, Limits
 from trivet_scheduler.permits import Change
+from trivet_scheduler.proxy_errors import text_of, with_another
 from trivet_tasks.broker_address import redis_url
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import PREFIX, connect
@@ -33,7 +35,8 @@ SETTINGS = Settings(health=HEALTH)
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 DOWN = Failure(Outcome.SERVER_ERROR, "down")
 LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
-UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", whole_route=True)
+NUMBERS = itertools.count(1)
+UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
 
 
 class Routes:
@@ -64,7 +67,7 @@ def land(gate: Gate, *results: Answer | Failure, took_s: float = 0.0, **job: Any
     for result in results:
         assert gate.take().granted == 1
         held = gate.held.pop()
-        one = flight(1)
+        one = flight(next(NUMBERS))
         site = replace(one.site, route=gate.route, model=gate.model)
         landings.append(
             Landing(
@@ -261,13 +264,31 @@ def served_elsewhere(world: World, result: Answer | Failure) -> list[Landing]:
     return land(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
 
 
-def test_a_route_that_refuses_what_others_serve_time_and_again_is_taken_out(world: World) -> None:
-    telling = settling(Routes(world.limits))
+def test_a_route_that_refuses_what_others_serve_time_and_again_is_for_a_probe_to_judge(world: World) -> None:
+    telling, gate = settling(Routes(world.limits)), world.gate()
     for _ in range(4):
         assert telling.settle(served_elsewhere(world, ANSWER)) == []
-    (change,) = telling.settle(served_elsewhere(world, ANSWER))
-    assert (change.route, change.model, change.state) == (ROUTE, MODEL, "open")
-    assert "refused what anthropic served" in change.cause, "as the site of the call says"
+    assert gate.view().doubt == ""
+    assert telling.settle(served_elsewhere(world, ANSWER)) == []
+    assert "refused what anthropic served" in gate.view().doubt, "as the site of the call says"
+    assert (gate.state, gate.claim() is not None) == ("healthy", True)
+
+
+# pages of proxies
+
+
+PAGE = Failure(Outcome.PROXY_ERROR, "HTTP 403")
+
+
+def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) -> None:
+    telling, first = settling(Routes(world.limits)), world.gate()
+    second = Gate(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
+    met = with_another((), ROUTE, "HTTP 403", now=0.0, generation="0.0", gates={})
+    assert telling.settle(land(first, PAGE)) == []
+    assert first.claim() is None, "one page says nothing"
+    assert telling.settle(land(second, PAGE, proxy_errors=text_of(met))) == []
+    assert first.claim()
+    assert second.claim()
 
 
 def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:

@@ -17,7 +17,7 @@ from trivet_scheduler.verdicts import (
     verdict_of,
 )
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import JobState, Outcome, Scope
 from trivet_tasks.store.steps import End, GoOn, Next, Wait
 
 NOW = 1_000_000.0
@@ -62,6 +62,7 @@ COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CO
         (Outcome.RATE_LIMITED, Verdict.LIMITED),
         *((outcome, Verdict.FAILED) for outcome in COUNTED),
         (Outcome.UNUSABLE, Verdict.UNUSABLE_MODEL),
+        (Outcome.PROXY_ERROR, Verdict.DOUBTED),
         (Outcome.INVALID, Verdict.NEUTRAL),
         (Outcome.DOUBTFUL, Verdict.NEUTRAL),
         (Outcome.CANCELLED, Verdict.NEUTRAL),
@@ -70,8 +71,12 @@ COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CO
 )
 def test_what_an_outcome_says_of_its_route(outcome: Outcome, verdict: Verdict) -> None:
     assert verdict_of(outcome) is verdict
-    whole = Verdict.UNUSABLE_ROUTE if outcome is Outcome.UNUSABLE else verdict
-    assert verdict_of(outcome, whole_route=True) is whole
+    for scope, reach in (
+        (Scope.ROUTE, Verdict.UNUSABLE_ROUTE),
+        (Scope.MODEL, verdict),
+        (Scope.FEATURE, Verdict.NEUTRAL),
+    ):
+        assert verdict_of(outcome, scope) is (reach if outcome is Outcome.UNUSABLE else verdict)
 
 
 def test_every_outcome_has_a_verdict() -> None:
@@ -337,7 +342,9 @@ def test_however_calls_fail(
             case Wait():
                 assert got.round in (standing.round, standing.round + 1)
                 assert got.round < terms.max_rounds
-                assert (got.not_before is None) == (got.round == standing.round)
+                assert got.not_before is not None or got.round == standing.round
+                if outcome is not Outcome.PROXY_ERROR:  # after which a job may wait without its round being over
+                    assert (got.not_before is None) == (got.round == standing.round)
                 if got.round > standing.round:
                     assert (got.tried, got.spent_s) == ("", 0.0)
                 standing = at(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage
 
 MESSAGE_LIMIT = 500
@@ -53,8 +53,8 @@ class Failure:
     request_id: str | None = None
     retry_after_s: float | None = None
     """Seconds from now during which the provider does not want to be asked again. None: it did not say."""
-    whole_route: bool = False
-    """Of `unusable`: True when the account is refused, False when only this model is."""
+    scope: Scope | None = None
+    """Of `unusable`: how far it reaches."""
     limits: LimitReading | None = None
     usage: Usage | None = None
     """What a failed call used all the same, where the provider still said so."""

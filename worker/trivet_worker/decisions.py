@@ -8,6 +8,7 @@ import redis
 from trivet_scheduler.call_costs import Mix
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Spent, Stated, Verdict
+from trivet_scheduler.proxy_errors import proxy_errors_of, with_another
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose, load_of
 from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
 from trivet_tasks.call_time import needed_s, too_short_text
@@ -47,19 +48,23 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
                 Verdict.GOOD,
                 generation=generation,
                 took_s=took_s,
+                job=flight.job.id,
+                lasted_s=landing.latency_s,
                 stated=_stated(limits),
             )
         case Failure() if not landing.called:
             return Spent(want, 0, 0, Verdict.UNUSED, generation=generation)
         case Failure(outcome=outcome) as failure:
-            verdict = verdict_of(outcome, whole_route=failure.whole_route)
+            verdict = verdict_of(outcome, failure.scope)
             timed_out = outcome is Outcome.TIMEOUT and flight.full_time and not flight.job.probe
             if outcome is Outcome.TIMEOUT and not flight.full_time:
                 verdict = Verdict.NEUTRAL
             elif timed_out and _asked_too_much(flight):
                 verdict = Verdict.SHORT
-            elif flight.job.probe and verdict is Verdict.NEUTRAL and outcome is not Outcome.CANCELLED:
-                verdict = Verdict.UNUSABLE_MODEL  # a route that refuses the plainest request serves nobody
+            elif flight.job.probe:
+                verdict = _of_probe(verdict, outcome)
+            elif verdict is Verdict.DOUBTED and flight.job.proxy_errors:
+                verdict = Verdict.CHECK
             budget_s = settings.of_class(Latency(flight.site.latency)).budget_s
             # nobody knows what a call without an answer used: it is taken to have used it all
             all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED)
@@ -72,8 +77,18 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
                 generation,
                 pause_s=failure.retry_after_s or 0.0,
                 took_s=budget_s if timed_out and verdict is Verdict.FAILED else 0.0,
+                job=flight.job.id,
                 stated=_stated(failure.limits),
             )
+
+
+def _of_probe(verdict: Verdict, outcome: Outcome) -> Verdict:
+    """What a probe's failure means: a route that refuses the plainest request serves nobody."""
+    if verdict is Verdict.DOUBTED:
+        return Verdict.UNREACHABLE
+    if verdict is Verdict.NEUTRAL and outcome is not Outcome.CANCELLED:
+        return Verdict.UNUSABLE_MODEL
+    return verdict
 
 
 def _asked_too_much(flight: Flight) -> bool:
@@ -157,11 +172,16 @@ class Decisions:
         # the budget bounds the work on a job; being told to wait is no work
         spent_s = job.round_spent_s + (0.0 if failure.outcome is Outcome.RATE_LIMITED else latency_s)
         tried = (*(job.tried.split(",") if job.tried else ()), *flight.race.failed)
-        standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at)
+        pages = proxy_errors_of(job.proxy_errors)
+        if failure.outcome is Outcome.PROXY_ERROR:
+            gates = None if candidates is None else {route.name: route.gate for route in candidates}
+            generation = flight.generation.rpartition(".")[0]
+            pages = with_another(pages, site.route, failure.message, now=now, generation=generation, gates=gates)
+        standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at, pages)
         message = failure.message
         if failure.outcome is Outcome.TIMEOUT and (why := _too_short(flight, self._settings)):
             message = f"{message} ({why.rstrip('.')})"
-        failed = Failed(site.route, site.provider, failure.outcome, message)
+        failed = Failed(site.route, site.provider, failure.outcome, message, failure.scope)
         choice = _NO_VIEW
         if candidates is not None:
             needs = Needs(

@@ -2,20 +2,22 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import redis
 
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Change, Quota, Spent, Verdict, Want
+from trivet_scheduler.proxy_errors import proxy_errors_of
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import is_away, unavailable_text
 from trivet_tasks.troubles import SHARED_STATE, WATCH, Troubles
-from trivet_worker.calls import Answer
+from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import spent_of
 from trivet_worker.flights import Landing
 
@@ -84,7 +86,23 @@ class Settling:
             for (route, model, latency), of in by_gate.items()
         ]
         doubted = [one for one in group if one.flight.job.doubted_by and isinstance(one.result, Answer)]
-        return [*told, *(found for landing in doubted if (found := self._contradicted(landing)))]
+        told += [found for landing in doubted if (found := self._contradicted(landing))]
+        pages = [one for one in group if one.flight.job.proxy_errors and _met_a_page(one)]
+        return [*told, *(check for landing in pages for check in self._checks(landing))]
+
+    def _checks(self, landing: Landing) -> Iterator["_Told"]:
+        """For the gates of the other routes where the job met a proxy's page, too: job or routes, a probe shall say."""
+        job, site = landing.flight.job, landing.flight.site
+        try:
+            known = self._fleet.known().routes
+        except StoreUnavailable:
+            return
+        for page in proxy_errors_of(job.proxy_errors):
+            if page.route != site.route and not page.confirmed and page.route in known:
+                quota = Quota.of(known[page.route].settings, site.model)
+                cause = f"{Outcome.PROXY_ERROR}: {page.message}"
+                spent = [Spent(Want("", 0, 0), 0, 0, Verdict.CHECK, cause, job=job.id)]
+                yield _Told(page.route, site.model, Latency(site.latency), quota, spent)
 
     def _contradicted(self, landing: Landing) -> "_Told | None":
         """For the gate of a route that refused, for a reason nobody knew, what another provider has now served."""
@@ -102,6 +120,10 @@ class Settling:
         cause = f"unusable: it refused what {site.provider} served, time and again"
         spent = [Spent(Want("", 0, 0), 0, 0, Verdict.CONTRADICTED, cause)]
         return _Told(refused[-1], site.model, Latency(site.latency), quota, spent)
+
+
+def _met_a_page(landing: Landing) -> bool:
+    return isinstance(landing.result, Failure) and landing.result.outcome is Outcome.PROXY_ERROR
 
 
 class _Told(NamedTuple):

@@ -93,6 +93,9 @@ def simulate(
     models: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Model ids that are known; *claude* when not given.")
     ] = None,
+    replies: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A JSON file of scripted replies: docs/testing.md.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same latencies and lengths.")] = 1,
     call_log: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Append every call here, as a JSON line.")
@@ -105,7 +108,7 @@ def simulate(
 ) -> None:
     """Serve the wires of Anthropic, Bedrock and Vertex on this machine, with faults on demand, until Ctrl-C."""
     from trivet_simulator import Latency, ProviderOptions, SimulatorOptions, serve
-    from trivet_simulator.options import WIRE_NAMES
+    from trivet_simulator.options import WIRE_NAMES, replies_from
 
     ports = {"anthropic": anthropic_port, "bedrock": bedrock_port, "vertex": vertex_port}
 
@@ -126,6 +129,7 @@ def simulate(
             output_median=output_median,
             call_log=call_log,
             log_capacity=log_capacity,
+            replies=replies_from(replies),
             ready_file=endpoints_file,
         )
         serve(options, ready)

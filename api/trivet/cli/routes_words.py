@@ -79,7 +79,7 @@ def _drained(route: RouteStatus, now: float) -> str:
 
 
 def _of_model(model: ModelStatus) -> Iterator[str]:
-    cause = f" ({textwrap.shorten(model.cause, LONGEST_CAUSE, placeholder=' …').rstrip('.')})" if model.cause else ""
+    cause = _in_brackets(model.cause)
     if model.forgotten:
         return  # said once, of all
     match model.state:
@@ -92,8 +92,14 @@ def _of_model(model: ModelStatus) -> Iterator[str]:
             yield f"recovering: gets {model.share:.0%} of its work, {_at_once(model)}"
         case state if state == UNKNOWN and model.cause:
             yield model.cause
+    if model.doubt:
+        yield f"a probe checks whether it answers{_in_brackets(model.doubt)}"
     if model.narrowed and model.state == "healthy":
         yield f"{_at_once(model)}, learned from its refusals"
+
+
+def _in_brackets(cause: str) -> str:
+    return f" ({textwrap.shorten(cause, LONGEST_CAUSE, placeholder=' …').rstrip('.')})" if cause else ""
 
 
 def _at_once(model: ModelStatus) -> str:

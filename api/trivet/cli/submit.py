@@ -10,6 +10,7 @@ import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
+from trivet_tasks.strict_json import read_json
 
 if TYPE_CHECKING:
     from trivet.result import Result
@@ -151,9 +152,11 @@ def _read_prompt(given: str | None) -> str | None:
 
 def _read_request(path: Path) -> dict[str, Any]:
     try:
-        request = orjson.loads(path.read_bytes())
+        request = read_json(path.read_bytes())
     except OSError as error:
         raise InvalidRequest(f"{path}: cannot be read: {error.strerror}.") from None
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{path}: {error.message}", field=error.field) from None
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(
             f"{path}: is not JSON: {error.msg} in line {error.lineno}, column {error.colno}."

@@ -8,9 +8,9 @@ local needed = false
 if redis.call('EXISTS', KEYS[5]) == 0 then return 0 end
 if not force and number(redis.call('HGET', KEYS[3], 'closed_until'), 0) > now then return 0 end
 for level = 1, 2 do
-    local gate = redis.call('HMGET', KEYS[level], 'state', 'retry_at', 'probe', 'until', 'evidence')
+    local gate = redis.call('HMGET', KEYS[level], 'state', 'retry_at', 'probe', 'until', 'evidence', 'asked')
     if gate[3] and number(gate[4], 0) > now then return 0 end
-    if gate[1] == 'open' or gate[1] == 'probing' then
+    if gate[1] == 'open' or gate[1] == 'probing' or gate[6] then
         if not force and number(gate[2], 0) > now then return 0 end
         needed = true
     elseif gate[1] == 'recovering' and number(gate[5], 0) + interval < now then
@@ -19,7 +19,8 @@ for level = 1, 2 do
 end
 if not (needed or force) then return 0 end
 for level = 1, 2 do
-    if redis.call('HGET', KEYS[level], 'state') then
+    local gate = redis.call('HMGET', KEYS[level], 'state', 'asked')
+    if gate[1] or gate[2] then
         redis.call('HSET', KEYS[level], 'probe', ARGV[1], 'until', text(now + tonumber(ARGV[3])),
             'retry_at', text(now + interval), 'evidence', text(now))
     end

@@ -4,8 +4,12 @@
 --            state         open, probing or recovering; missing = healthy
 --            cause, since  why, and from when on
 --            gen           rises with every change; the outcome of a call counts only under the one it was begun in
---            failures      in a row; doubted: 400s in a row that another route served; short: calls in a row that ran out
---                          of a time too short for them; opened: times in a row that it was unusable
+--            failures      in a row, of different jobs; contradicted: 400s in a row that another route served; doubts: pages
+--                          of proxies in a row, of different jobs; short: calls in a row that ran out of a time too short
+--                          for them; opened: times in a row that it was unusable
+--            row, blamed   number of this row; the jobs that failed lately: job@when@row, by semicolon
+--            asked         why a probe is to find out whether a gate that works does answer; proven_at: when the newest
+--                          call that was answered had begun
 --            retry_at      open, probing: when the next probe is due
 --            probe         the probe under way: the scheduler's token, then its permit; until: when it counts as lost
 --            goods         probing: good probes in a row

@@ -9,11 +9,14 @@
 --          16 latency class  17 18 19 the provider's own limits a minute  20 21 22 what it said is left ('' = not said)
 --          23 number of shares, then those
 --          then per call: permit id, input tokens given back, output tokens given back, verdict, seconds, sample,
---            whether the provider stated its limits, generation, cause; repeated
---          verdict: good | failed | short | limited | unusable_model | unusable_route | contradicted | neutral | unused
---          seconds: the pause asked for of a limited call (0 = not said); sample: seconds the call took (0 = says nothing)
+--            whether the provider stated its limits, generation, job, cause; repeated
+--          verdict: good | failed | short | limited | unusable_model | unusable_route | unreachable | contradicted |
+--            doubted | check | neutral | unused
+--          seconds: the pause asked for of a limited call (0 = not said), of a good one the seconds since it began
+--          sample: seconds the call took (0 = says nothing)
 -- Returns  a flat list of changes: level (1 model, 2 route, 3 limits), state, cause, seconds until the next try, share
-local PER_CALL = 9
+local PER_CALL = 10
+local MOST_BLAMED = 32
 local CONTRADICTIONS = 5 -- DESIGN: five jobs in a row refused here and served elsewhere
 local SAMPLES, SAMPLE_AGE = 100, 300
 local LONGEST_REST = 60
@@ -51,7 +54,8 @@ end
 
 local function become(level, state, cause)
     redis.call('HINCRBY', KEYS[level], 'gen', 1)
-    redis.call('HDEL', KEYS[level], 'probe', 'until', 'goods', 'share', 'step', 'step_at', 'step_goods', 'ramp', 'doubted', 'short')
+    redis.call('HDEL', KEYS[level], 'probe', 'until', 'goods', 'share', 'step', 'step_at', 'step_goods', 'ramp',
+        'contradicted', 'short', 'doubts', 'blamed', 'asked')
     redis.call('HSET', KEYS[level], 'failures', 0, 'since', text(now), 'cause', cause)
     if state == 'healthy' then
         redis.call('HDEL', KEYS[level], 'state', 'retry_at', 'opened')
@@ -103,15 +107,62 @@ local function step_up(level)
     change(level, 'recovering', cause, 0, shares[step])
 end
 
+-- Whether a failure of this job counts: in the row of failures, and in the window. One request's peculiarity, tried again
+-- and again, is one piece of evidence.
+local function blame(job)
+    local gate = redis.call('HMGET', KEYS[1], 'row', 'blamed')
+    local row, in_row, in_window, kept = gate[1] or '0', true, true, {}
+    for name, at, of in string.gmatch(gate[2] or '', '([^;@]+)@([^;@]+)@([^;@]+)') do
+        local recent = now - tonumber(at) < tonumber(ARGV[11])
+        if name == job then
+            in_row, in_window = of ~= row, not recent
+        elseif (recent or of == row) and #kept < MOST_BLAMED - 1 then
+            kept[#kept + 1] = string.format('%s@%s@%s', name, at, of)
+        end
+    end
+    table.insert(kept, 1, string.format('%s@%s@%s', job, text(now), row))
+    redis.call('HSET', KEYS[1], 'blamed', table.concat(kept, ';'))
+    return in_row, in_window
+end
+
+-- Ask for a probe of a gate that works: what refused these calls may be the route, or something in the calls.
+local function ask(cause)
+    local gate = redis.call('HMGET', KEYS[1], 'state', 'asked', 'retry_at')
+    if gate[1] == 'open' or gate[1] == 'probing' or gate[2] then return end
+    redis.call('HSET', KEYS[1], 'asked', cause, 'retry_at', text(math.max(now, number(gate[3], now))))
+    redis.call('SADD', KEYS[6], names[1])
+end
+
+local function doubt(job, cause, at_once)
+    local in_row = blame(job)
+    local doubts = in_row and redis.call('HINCRBY', KEYS[1], 'doubts', 1) or 0
+    if at_once or doubts >= tonumber(ARGV[6]) then ask(cause) end
+end
+
+-- a call that was answered ends every row, and with it the doubt
+local function clear(level, is_probe)
+    local gate = redis.call('HMGET', KEYS[level], 'failures', 'contradicted', 'short', 'doubts', 'asked', 'state')
+    if number(gate[1], 0) + number(gate[2], 0) + number(gate[3], 0) + number(gate[4], 0) > 0 then
+        redis.call('HINCRBY', KEYS[level], 'row', 1)
+        redis.call('HDEL', KEYS[level], 'failures', 'contradicted', 'short', 'doubts')
+    end
+    if gate[5] then
+        redis.call('HDEL', KEYS[level], 'asked')
+        if is_probe then redis.call('HSET', KEYS[level], 'retry_at', text(now + interval / 5)) end
+        if not gate[6] then redis.call('SREM', KEYS[6], names[level]) end
+    end
+    return gate[5]
+end
+
 local function good(level, is_probe)
     local gate = redis.call('HMGET', KEYS[level], 'state', 'goods', 'step_at', 'step_goods')
-    redis.call('HSET', KEYS[level], 'failures', 0, 'doubted', 0, 'short', 0)
+    local asked = clear(level, is_probe)
     if gate[1] == 'recovering' then
         redis.call('HINCRBY', KEYS[level], 'ramp', 1)
         redis.call('HSET', KEYS[level], 'evidence', text(now))
         local goods = redis.call('HINCRBY', KEYS[level], 'step_goods', 1)
         if goods >= tonumber(ARGV[15]) and now - number(gate[3], now) >= tonumber(ARGV[14]) then step_up(level) end
-    elseif is_probe then
+    elseif is_probe and not (asked and not gate[1]) then
         local goods = number(gate[2], 0) + 1
         if goods >= tonumber(ARGV[13]) then
             step_up(level)
@@ -125,13 +176,13 @@ local function good(level, is_probe)
     end
 end
 
-local function bad(is_probe, cause)
+local function bad(is_probe, cause, in_row)
     local state = redis.call('HGET', KEYS[1], 'state')
     if state == 'open' or state == 'probing' then
         if is_probe then open(1, cause, interval) end
         return
     end
-    local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
+    local failures = redis.call('HINCRBY', KEYS[1], 'failures', in_row and 1 or 0)
     local enough = tonumber(ARGV[6])
     if state == 'recovering' then enough = math.min(enough, 2) end
     if failures >= enough then
@@ -189,12 +240,14 @@ local function limited(seconds, stated, cause)
 end
 
 local back, samples, goods = { 0, 0, 0 }, {}, 0
+local proven = number(redis.call('HGET', KEYS[1], 'proven_at'), 0)
 for base = first, #ARGV, PER_CALL do
-    local permit, verdict, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8]
+    local permit, verdict, job, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8], ARGV[base + 9]
     local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)%.?(%d*)') }
     local held = redis.call('ZREM', KEYS[4], permit) == 1
     -- told twice, because the answer was lost, it counts once
     if not held and (verdict == 'good' or verdict == 'failed' or verdict == 'short') then verdict = 'neutral' end
+    if job == '' then job = permit end
     if held then
         local unused = { verdict == 'unused' and 1 or 0, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]) }
         for k = 1, 3 do back[k] = back[k] + unused[k] end
@@ -219,16 +272,18 @@ for base = first, #ARGV, PER_CALL do
         for level = 1, 2 do
             if mine[level] then good(level, probe[level]) end
         end
+        if mine[1] then proven = math.max(proven, now - tonumber(ARGV[base + 4])) end
         widen()
     elseif verdict == 'failed' then
         if mine[1] then
-            counted(true)
-            bad(probe[1], cause)
+            local in_row, in_window = blame(job)
+            if in_window then counted(true) end
+            bad(probe[1], cause, in_row)
         end
         if probe[2] and redis.call('HGET', KEYS[2], 'state') == 'probing' then open(2, cause, interval) end
     elseif verdict == 'short' then
         -- the job asked for more than its time allows; but a route that answers none of many is out of order
-        if mine[1] and redis.call('HINCRBY', KEYS[1], 'short', 1) >= tonumber(ARGV[12]) then
+        if mine[1] and blame(job) and redis.call('HINCRBY', KEYS[1], 'short', 1) >= tonumber(ARGV[12]) then
             open(1, cause, interval)
         end
     elseif verdict == 'limited' then
@@ -237,13 +292,19 @@ for base = first, #ARGV, PER_CALL do
         if mine[1] then open(1, cause, tonumber(ARGV[8])) end
     elseif verdict == 'unusable_route' then
         if mine[2] then open(2, cause, tonumber(ARGV[8])) end
-    elseif verdict == 'contradicted' and (redis.call('HGET', KEYS[1], 'state') or 'recovering') == 'recovering' then
-        if redis.call('HINCRBY', KEYS[1], 'doubted', 1) >= CONTRADICTIONS then open(1, cause, tonumber(ARGV[8])) end
+    elseif verdict == 'unreachable' then
+        if mine[1] then bad(probe[1], cause, false) end
+        if mine[2] then open(2, cause, interval) end
+    elseif verdict == 'doubted' or verdict == 'check' then
+        if mine[1] or generation[1] == nil then doubt(job, cause, verdict == 'check') end
+    elseif verdict == 'contradicted' then
+        if redis.call('HINCRBY', KEYS[1], 'contradicted', 1) >= CONTRADICTIONS then ask(cause) end
     end
 end
 if new_calls > 0 then
     redis.call('HSET', KEYS[1], 'w' .. (slot % 7), string.format('%d:%d:%d', slot, new_calls, new_failed))
 end
+if goods > 0 then redis.call('HSET', KEYS[1], 'proven_at', text(proven)) end
 if goods > 0 and number(redis.call('HGET', KEYS[3], 'closed_until'), 0) <= now then
     redis.call('HSET', KEYS[3], 'limited', 0)
 end

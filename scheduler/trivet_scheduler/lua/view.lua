@@ -2,7 +2,8 @@
 --
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute  4 seconds of burst  5 most calls in flight  6 window s
 -- Returns  { epoch, state, cause, wait, in flight, places, levels (3), rates (3), calls, failed, share, since,
---            fields and values of the gate's latencies as a flat list }; numbers as text, '' = unknown
+--            fields and values of the gate's latencies as a flat list, why a probe was asked for, seconds since the newest
+--            answered call was begun, generation of both gates }; numbers as text, '' = unknown
 local state, cause, wait, since, share = 'healthy', '', 0, '', 1
 local closed = redis.call('HMGET', KEYS[3], 'closed_until', 'cause')
 if number(closed[1], 0) > now then
@@ -47,7 +48,10 @@ end
 -- without those whose holder died, which only a taker removes: a dispatcher that counted them would send nobody to take
 local in_flight = redis.call('ZCOUNT', KEYS[4], '(' .. text(now), '+inf')
 local of_model = redis.call('ZCOUNT', KEYS[7], '(' .. text(now), '+inf')
-local all, mine = places(tonumber(ARGV[5]))
-if mine - of_model < all - in_flight then in_flight, all = of_model, mine end
+local all, of_mine = places(tonumber(ARGV[5]))
+if of_mine - of_model < all - in_flight then in_flight, all = of_model, of_mine end
+local mine = redis.call('HMGET', KEYS[1], 'asked', 'proven_at', 'gen')
+local proven = mine[2] and text(math.max(0, now - tonumber(mine[2]))) or ''
+local generation = string.format('%s.%s', mine[3] or '0', redis.call('HGET', KEYS[2], 'gen') or '0')
 return { redis.call('EXISTS', KEYS[5]), state, cause, text(wait), in_flight, all, levels, rates,
-    calls, failed, text(share), since, text(now), latencies }
+    calls, failed, text(share), since, text(now), latencies, mine[1] or '', proven, generation }

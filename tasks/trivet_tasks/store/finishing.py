@@ -26,7 +26,8 @@ _GO_ON = RowsStatement(
     """
     UPDATE jobs SET state = 'dispatched', lease_id = NULL, route = r.route, dispatched_until = r.dispatched_until,
                     take_up = jobs.take_up + 1, tried = r.tried, round_spent_s = r.round_spent_s,
-                    doubted_by = r.doubted_by, last_outcome = r.last_outcome, last_error = r.last_error
+                    doubted_by = r.doubted_by, proxy_errors = r.proxy_errors,
+                    last_outcome = r.last_outcome, last_error = r.last_error
       FROM {rows}
      WHERE jobs.id = r.id
     """,
@@ -36,7 +37,7 @@ _WAIT = RowsStatement(
     """
     UPDATE jobs SET state = r.state, lease_id = NULL, route = NULL, dispatched_until = NULL, not_before = r.not_before,
                     round = r.round, tried = r.tried, round_spent_s = r.round_spent_s, doubted_by = r.doubted_by,
-                    last_outcome = coalesce(r.last_outcome, jobs.last_outcome),
+                    proxy_errors = r.proxy_errors, last_outcome = coalesce(r.last_outcome, jobs.last_outcome),
                     last_error = coalesce(r.last_error, jobs.last_error)
       FROM {rows}
      WHERE jobs.id = r.id
@@ -110,6 +111,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
                         "tried": step.tried,
                         "round_spent_s": step.spent_s,
                         "doubted_by": step.doubted_by,
+                        "proxy_errors": step.proxy_errors,
                         "last_outcome": step.outcome,
                         "last_error": clean(step.error, 2_000),
                     }
@@ -143,6 +145,7 @@ def _go_on_row(finished: Finished) -> dict[str, object]:
         "tried": step.tried,
         "round_spent_s": step.spent_s,
         "doubted_by": step.doubted_by,
+        "proxy_errors": step.proxy_errors,
         "last_outcome": step.outcome.value,
         "last_error": clean(step.error, 2_000),
     }

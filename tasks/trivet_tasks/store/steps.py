@@ -63,6 +63,8 @@ class GoOn:
     doubted_by: str | None
     outcome: Outcome
     error: str
+    proxy_errors: str = ""
+    """JSON: the pages of proxies that the job met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Wait:
     doubted_by: str | None
     outcome: Outcome | None
     error: str | None
+    proxy_errors: str = ""
+    """JSON: the pages of proxies that the job met."""
 
 
 Next = End | GoOn | Wait

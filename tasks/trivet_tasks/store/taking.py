@@ -51,6 +51,8 @@ class Taken(NamedTuple):
     round_spent_s: float
     tried: str
     doubted_by: str | None
+    proxy_errors: str
+    """JSON: the pages of proxies that it met."""
     input_estimate: int
     max_tokens: int
     suspect: int
@@ -87,7 +89,7 @@ _TAKE = RowsStatement(
      WHERE jobs.id = r.id AND jobs.take_up = r.take_up AND state || '' = 'dispatched'
        AND (deadline_at IS NULL OR deadline_at > :now)
     RETURNING jobs.id, jobs.take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
-              input_estimate, max_tokens, suspect, cache_key
+              proxy_errors, input_estimate, max_tokens, suspect, cache_key
     """,
 )
 _HELD = "SELECT id FROM jobs WHERE id = :id AND take_up = :take_up AND lease_id = :lease_id AND state = 'running'"

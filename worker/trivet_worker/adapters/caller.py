@@ -21,7 +21,7 @@ import anthropic
 import httpx2
 import orjson
 
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
@@ -51,7 +51,7 @@ class _Progress:
         return self.assembly.usage if self.assembly else None
 
     def failure(
-        self, outcome: Outcome, message: str, *, whole_route: bool = False, usage: Usage | None = None
+        self, outcome: Outcome, message: str, *, scope: Scope | None = None, usage: Usage | None = None
     ) -> Failure:
         """A failure of our own wording, with what is known from the headers."""
         return Failure(
@@ -59,7 +59,7 @@ class _Progress:
             message[:MESSAGE_LIMIT],
             status=self.response.status_code if self.response else None,
             request_id=wire_headers.request_id(self.headers),
-            whole_route=whole_route,
+            scope=scope,
             limits=wire_headers.limits(self.headers),
             usage=usage,
         )
@@ -101,7 +101,7 @@ class SdkCaller:
             answer = progress.failure(Outcome.TIMEOUT, f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})")
         except NotReady as error:
             outcome = Outcome.CONNECTION if error.transient else Outcome.UNUSABLE
-            answer = progress.failure(outcome, str(error), whole_route=not error.transient)
+            answer = progress.failure(outcome, str(error), scope=None if error.transient else Scope.ROUTE)
         except anthropic.APIStatusError as error:
             answer = self._from_status(error.status_code, error.response.headers, error.body, progress)
         except _Refused as refused:
@@ -112,7 +112,7 @@ class SdkCaller:
         except NETWORK_ERRORS as error:
             answer = self._from_network(error, progress)
         except anthropic.AnthropicError as error:  # credentials the SDK fetches itself (profiles, workload identity)
-            answer = progress.failure(Outcome.UNUSABLE, str(error), whole_route=True)
+            answer = progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE)
         return answer
 
     async def warm(self) -> None:
@@ -220,13 +220,13 @@ class SdkCaller:
     def _from_status(self, status: int, headers: httpx2.Headers, body: object, progress: _Progress) -> Failure:
         provider, secrets = self._wire.provider, self._wire.secrets()
         failure = failure_from(status, headers, body, provider, secrets=secrets, usage=progress.usage)
-        if failure.outcome is Outcome.UNUSABLE and failure.whole_route:
+        if failure.scope is Scope.ROUTE:
             self._wire.refused()
         return failure
 
     def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
         trouble = trouble_from(error, headers_seen=progress.response is not None)
-        return progress.failure(trouble.outcome, trouble.message, whole_route=trouble.whole_route)
+        return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
 
 
 async def _drain(events: anthropic.AsyncStream[Any]) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 import anthropic
 import httpx2
 
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.calls import MESSAGE_LIMIT
 
 NETWORK_ERRORS = (
@@ -45,7 +45,7 @@ class Trouble(NamedTuple):
 
     outcome: Outcome
     message: str
-    whole_route: bool = False
+    scope: Scope | None = None
 
 
 def trouble_from(error: BaseException, *, headers_seen: bool) -> Trouble:
@@ -53,7 +53,7 @@ def trouble_from(error: BaseException, *, headers_seen: bool) -> Trouble:
     chain = tuple(_chain(error))
     words = _words(chain)
     if any(isinstance(e, _BAD_ADDRESS) for e in chain):
-        return Trouble(Outcome.UNUSABLE, f"the route's base_url is no address: {words}", whole_route=True)
+        return Trouble(Outcome.UNUSABLE, f"the route's base_url is no address: {words}", Scope.ROUTE)
     if not headers_seen and any(isinstance(e, _CONNECTING) for e in chain):
         return Trouble(Outcome.CONNECTION, f"no connection in time: {words}")
     if any(isinstance(e, _TIMED_OUT) for e in chain):

@@ -1,25 +1,49 @@
-"""From a refusal to a `Failure`: the three wires' error bodies brought into one shape and sorted.
+"""From a provider's error to a `Failure`: the three forms of error bodies brought into one shape and classified.
 
 - Anthropic: `{"type": "error", "error": {"type", "message", "details": {"error_code"}}}`
-- Bedrock: header `x-amzn-errortype: Name:http://…` and `{"message": "…"}`
-- Vertex: `{"error": {"code", "message", "status", "details"}}`, the same in a list, or Anthropic's own form
+- AWS: header `x-amzn-errortype: Name:http://…` and `{"message": "…"}`
+- Google: `{"error": {"code", "message", "status", "details"}}`, or the same in a list
+
+Any wire may carry any of them: Vertex and Bedrock's Messages endpoints pass Anthropic's through. What has none of these
+forms was not said by an API.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import httpx2
 import orjson
 
-from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.calls import MESSAGE_LIMIT, Failure
-from trivet_worker.sorting import Refusal, sort
+from trivet_worker.error_rules import ProviderError, classify
 
 _BLAMES_THE_REQUEST = frozenset({"invalid_request_error", "validationexception", "invalid_argument"})
+_GOOGLE_STATUSES = frozenset(
+    [
+        "cancelled",
+        "unknown",
+        "invalid_argument",
+        "deadline_exceeded",
+        "not_found",
+        "already_exists",
+        "permission_denied",
+        "unauthenticated",
+        "resource_exhausted",
+        "failed_precondition",
+        "aborted",
+        "out_of_range",
+        "unimplemented",
+        "internal",
+        "unavailable",
+        "data_loss",
+    ]
+)
+"""google.rpc.Code."""
+_NOT_OF_BEDROCK = frozenset({"forbiddenexception", "wafexception", "requestblocked"})
+"""Names under which AWS' own gateways and firewalls refuse before Bedrock is asked."""
 _DELAY = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
 
@@ -32,7 +56,7 @@ def failure_from(
     secrets: Iterable[str] = (),
     usage: Usage | None = None,
 ) -> Failure:
-    """Sort a refusal: a status that is no 2xx, or an error event inside a stream.
+    """Classify an error: a status that is no 2xx, or an error event inside a stream.
 
     Args:
         body: parsed JSON, or text where it was none.
@@ -41,20 +65,20 @@ def failure_from(
         usage: what the call used before it failed, where known.
     """
     said = wire_headers.plain(headers)
-    refusal = read_refusal(status, said, body, provider)
-    words = _safe(refusal.message, secrets)
-    row = sort(replace(refusal, shown=words or _safe(_text(body), secrets)))
+    error = read_error(status, said, body, provider)
+    words = _safe(error.message, secrets)
+    rule = classify(error)
     request_id = wire_headers.request_id(said)
     if request_id is None and isinstance(body, dict):
         request_id = _text(body.get("request_id")) or None
     retry_after = wire_headers.retry_after_s(said)
     return Failure(
-        outcome=row.outcome,
-        message=(words or f"HTTP {refusal.status} without a readable error body")[:MESSAGE_LIMIT],
-        status=refusal.status if not refusal.in_stream else status,
+        outcome=rule.outcome,
+        message=(words or _unreadable(error, said))[:MESSAGE_LIMIT],
+        status=error.status if not error.in_stream else status,
         request_id=request_id,
         retry_after_s=_google_delay(body) if retry_after is None else retry_after,
-        whole_route=row.outcome is Outcome.UNUSABLE and row.whole_route,
+        scope=rule.scope,
         limits=wire_headers.limits(said) if provider == "anthropic" else None,
         usage=usage,
     )
@@ -69,8 +93,8 @@ def body_of(text: str) -> object:
         return stripped
 
 
-def read_refusal(status: int, headers: wire_headers.Headers, body: object, provider: str) -> Refusal:
-    """A refusal in the words of no wire in particular. `body` is parsed JSON, or text where it was none."""
+def read_error(status: int, headers: wire_headers.Headers, body: object, provider: str) -> ProviderError:
+    """Return an error in the form that is the same for all wires. `body` is parsed JSON, or text where it was none."""
     document = body[0] if isinstance(body, list) and body else body
     if not isinstance(document, dict):
         document = {}
@@ -78,18 +102,38 @@ def read_refusal(status: int, headers: wire_headers.Headers, body: object, provi
     if not isinstance(error, dict):
         error = document
     details = error.get("details")
-    kind = _bare(headers.get("x-amzn-errortype") or _text(document.get("__type")) or _kind(error))
+    by_aws = headers.get("x-amzn-errortype") or _text(document.get("__type"))
+    kind = _bare(by_aws or _kind(error))
     if provider == "vertex" and error.get("code") == 429:  # some gateways wrap it in a 5xx
         kind = "resource_exhausted"
+    message = _text(error.get("message")) or _text(error.get("Message"))
+    from_google = kind in _GOOGLE_STATUSES and isinstance(error.get("code"), int)
     in_stream = status < 300
-    return Refusal(
+    if in_stream and from_google and 400 <= error["code"] < 600:
+        status, in_stream = error["code"], False  # the event is the answer that would have come before the stream
+    return ProviderError(
         provider=provider,
         status=400 if in_stream and kind in _BLAMES_THE_REQUEST else status,
         type=kind,
         code=_text(details.get("error_code")) if isinstance(details, dict) else "",
-        message=_text(error.get("message")) or _text(error.get("Message")),
+        message=message,
         in_stream=in_stream,
+        from_api=(
+            in_stream
+            or (bool(by_aws) and kind not in _NOT_OF_BEDROCK)
+            or from_google
+            or (document.get("type") == "error" and (kind.endswith("_error") or kind == "request_too_large"))
+            # a gateway that lost AWS' header; what it says of an account is for a probe to find out
+            or (provider == "bedrock" and status == 400 and document.keys() <= {"message", "Message"} and bool(message))
+        ),
     )
+
+
+def _unreadable(error: ProviderError, headers: wire_headers.Headers) -> str:
+    """What came instead of an error body, never its text: a page may quote the request."""
+    form = headers.get("content-type", "").partition(";")[0].strip()[:60] or "no content type"
+    who = "not the API: " if error.status < 500 and not error.from_api else ""
+    return f"{who}HTTP {error.status} without a readable error body ({form})"
 
 
 def _kind(error: dict[str, Any]) -> str:

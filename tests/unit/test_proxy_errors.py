@@ -1,0 +1,70 @@
+"""When a job is at fault that proxies refuse, and when it waits."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from tests.gates import gate
+
+from trivet_scheduler.permits import GateView
+from trivet_scheduler.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another
+
+HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
+NEVER = gate(proven_s=math.inf)
+JUST_NOW = gate(proven_s=0.1)
+
+
+def met(
+    errors: tuple[ProxyError, ...], route: str, now: float, at: GateView | None, generation: str = "0.0"
+) -> tuple[ProxyError, ...]:
+    gates = None if at is None else {HERE: at, ELSEWHERE: at}
+    return with_another(errors, route, f"HTTP 403 of {route}", now=now, generation=generation, gates=gates)
+
+
+def story(*steps: tuple[str, GateView | None]) -> tuple[ProxyError, ...]:
+    """Pages a second apart."""
+    errors: tuple[ProxyError, ...] = ()
+    for second, (route, at) in enumerate(steps):
+        errors = met(errors, route, float(second), at)
+    return errors
+
+
+def test_a_job_that_two_routes_refuse_twice_while_they_answer_others_is_at_fault() -> None:
+    why = at_fault(story(*[(HERE, JUST_NOW), (ELSEWHERE, JUST_NOW)] * 2))
+    assert why is not None
+    assert f"{HERE}: HTTP 403 of {HERE}" in why
+    assert f"{ELSEWHERE}: HTTP 403 of {ELSEWHERE}" in why
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        story((HERE, JUST_NOW)),
+        story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW)),
+        story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW), (HERE, JUST_NOW)),
+        story(*[(HERE, JUST_NOW)] * 9),
+        story(*[(HERE, NEVER), (ELSEWHERE, NEVER)] * 9),
+        story(*[(HERE, None), (ELSEWHERE, None)] * 9),
+    ],
+    ids=["one page", "one each", "only one twice", "one route", "routes that answered nobody since", "nothing known"],
+)
+def test_until_then_nobody_knows(errors: tuple[ProxyError, ...]) -> None:
+    assert at_fault(errors) is None
+
+
+def test_an_answer_to_a_call_begun_before_the_page_proves_nothing() -> None:
+    before = gate(proven_s=30.0)
+    assert at_fault(story(*[(HERE, before), (ELSEWHERE, before)] * 3)) is None
+
+
+def test_what_came_before_the_gates_changed_says_nothing_any_more() -> None:
+    errors = story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW))
+    anew = replace(JUST_NOW, generation="1.0")
+    errors = met(errors, HERE, 5.0, anew, "1.0")
+    assert [(error.route, error.times) for error in errors] == [(HERE, 1)]
+
+
+def test_pages_are_kept_as_they_were() -> None:
+    errors = story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW), (HERE, JUST_NOW))
+    assert proxy_errors_of(text_of(errors)) == errors
+    assert proxy_errors_of(text_of(())) == ()
