@@ -39,11 +39,6 @@ def read_json(data: bytes) -> Any:
 
 def _is_exact(data: bytes, value: object) -> bool:
     """Whether all strings of the text are in the value, as keys or items, and none of its numbers is doubtful."""
-    quotes = data.count(b'"')
-    if b"\\" in data:
-        if b"\\\\" in data:  # then an escaped quote cannot be told by the byte before it
-            return False
-        quotes -= data.count(b'\\"')
     strings, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
@@ -57,7 +52,17 @@ def _is_exact(data: bytes, value: object) -> bool:
             waiting.extend(one)  # type: ignore[arg-type]
         elif form is float and not -_EXACT < one < _EXACT:  # type: ignore[operator]
             return False
-    return 2 * strings == quotes
+    escaped = 0
+    if b"\\" in data:
+        if b"\\\\" in data:  # then an escaped quote cannot be told by the byte before it
+            return False
+        escaped = data.count(b'\\"')
+    return 2 * strings + escaped == _quotes(data, strings)
+
+
+def _quotes(data: bytes, strings: int) -> int:
+    """How many quotes there are: between long strings, splitting finds them much faster than counting does."""
+    return len(data.split(b'"')) - 1 if strings * 64 < len(data) else data.count(b'"')
 
 
 class _Doubled(dict[str, Any]):
