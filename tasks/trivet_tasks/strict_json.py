@@ -57,12 +57,7 @@ def _is_exact(data: bytes, value: object) -> bool:
         if b"\\\\" in data:  # then an escaped quote cannot be told by the byte before it
             return False
         escaped = data.count(b'\\"')
-    return 2 * strings + escaped == _quotes(data, strings)
-
-
-def _quotes(data: bytes, strings: int) -> int:
-    """How many quotes there are: between long strings, splitting finds them much faster than counting does."""
-    return len(data.split(b'"')) - 1 if strings * 64 < len(data) else data.count(b'"')
+    return 2 * strings + escaped == data.count(b'"')
 
 
 class _Doubled(dict[str, Any]):
