@@ -13,9 +13,6 @@ from typing import Any
 
 import orjson
 
-from trivet_tasks.request_objects import plain_request
-from trivet_tasks.store.probing import PROBE_REQUEST
-
 
 class ModelRequest(dict[str, Any]):
     """The body of one call as the provider got it, with `model` as answers name it: first-party, maybe with its date."""
@@ -59,6 +56,8 @@ def as_json_reply(value: object) -> Any:
     """Return a reply as the simulator takes it. TypeError where it is none."""
     if isinstance(value, ErrorReply):
         return {"error": value.kind, **value.fields}
+    from trivet_tasks.request_objects import plain_request  # slow to import, and every run of pytest loads this module
+
     plain = plain_request({"reply": value})
     made = plain["reply"] if isinstance(plain, dict) else None
     if made is not None and not isinstance(made, str | list | dict):
@@ -86,6 +85,8 @@ class ReplyFunction:
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the simulator is told about one call."""
+        from trivet_tasks.store.probing import PROBE_REQUEST
+
         request = ModelRequest(asked["request"])
         if all(request.get(name) == value for name, value in PROBE_REQUEST.items()):
             return {"reply": None}

@@ -39,11 +39,6 @@ def read_json(data: bytes) -> Any:
 
 def _is_exact(data: bytes, value: object) -> bool:
     """Whether all strings of the text are in the value, as keys or items, and none of its numbers is doubtful."""
-    quotes = data.count(b'"')
-    if b"\\" in data:
-        if b"\\\\" in data:  # then an escaped quote cannot be told by the byte before it
-            return False
-        quotes -= data.count(b'\\"')
     strings, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
@@ -57,7 +52,12 @@ def _is_exact(data: bytes, value: object) -> bool:
             waiting.extend(one)  # type: ignore[arg-type]
         elif form is float and not -_EXACT < one < _EXACT:  # type: ignore[operator]
             return False
-    return 2 * strings == quotes
+    escaped = 0
+    if b"\\" in data:
+        if b"\\\\" in data:  # then an escaped quote cannot be told by the byte before it
+            return False
+        escaped = data.count(b'\\"')
+    return 2 * strings + escaped == data.count(b'"')
 
 
 class _Doubled(dict[str, Any]):

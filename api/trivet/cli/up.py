@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ from trivet_tasks.urls import masked
 if TYPE_CHECKING:
     from trivet.child_process import Exit
     from trivet.local import LocalTrivet
+    from trivet.local_simulator import Simulation
 
 FLOWER_PORT = 5555
 _READY_S = 90.0
@@ -27,6 +29,19 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
 
 
+def _simulation(replies: Path | None) -> "Simulation":
+    from trivet.local_simulator import Simulation
+    from trivet_simulator.options import replies_from
+
+    if replies is None:
+        return Simulation()
+    try:
+        replies_from(replies)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--replies: {error}") from None
+    return Simulation((*Simulation().arguments, "--replies", str(replies.absolute())))
+
+
 def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Workers; each is a process for each lane.")] = 2,
     flower: Annotated[bool, typer.Option("--flower", help="Start Flower too.")] = False,
@@ -34,6 +49,9 @@ def up(
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Simulate the three providers on this machine: no account, no cost.")
     ] = False,
+    replies: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="With --simulate: scripted replies (docs/testing.md).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
 ) -> None:
     """Run broker, scheduler and workers on this machine, until Ctrl-C."""
@@ -43,16 +61,17 @@ def up(
             f"{settings.source}: no route is configured, so there is nowhere to send a job.",
             hint="`trivet config init` writes a file that proposes routes; `trivet up --simulate` and `trivet demo` need none.",
         )
+    if replies is not None and not simulate:
+        raise ConfigError("--replies: only the simulator takes scripted replies; give --simulate too.")
     if flower:
         _check_port(flower_port)
     from trivet.local import LocalTrivet
-    from trivet.local_simulator import Simulation
 
     local = LocalTrivet(
         settings,
         config_path=config_path(context.config_option()),
         workers=workers,
-        simulation=Simulation() if simulate else None,
+        simulation=_simulation(replies) if simulate else None,
         flower_port=flower_port if flower else None,
         on_exit=lambda ended: _tell_exit(local, ended),
         say=_tell,
