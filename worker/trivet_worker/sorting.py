@@ -16,11 +16,9 @@ import re
 from dataclasses import dataclass
 
 from trivet_tasks.outcomes import Outcome
+from trivet_tasks.store.foreign_text import clean
 
 logger = logging.getLogger("trivet.sorting")
-
-_LOGGED = 300
-"""Characters of an unknown error's body that go to the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +278,12 @@ UNKNOWN = Row(Outcome.SERVER_ERROR, "unknown")
 
 
 def sort(refusal: Refusal) -> Row:
-    """The row of the table for a refusal. One that fits none is `UNKNOWN` and is logged, its body cut short."""
+    """The row of the table for a refusal. One that fits none is `UNKNOWN` and is logged without its words, which may quote a prompt."""
     for row in TABLE:
         if row.fits(refusal):
             return row
     logger.warning(
-        "unknown refusal counted as %s: %s answered HTTP %s, type %r, code %r, body %r",
-        UNKNOWN.outcome.value, refusal.provider, refusal.status, refusal.type[:100], refusal.code[:100],
-        refusal.shown[:_LOGGED],
+        "unknown refusal counted as %s: %s answered HTTP %s, type %r, code %r",
+        UNKNOWN.outcome.value, refusal.provider, refusal.status, refusal.type[:100], clean(refusal.code, 100),
     )  # fmt: skip
     return UNKNOWN

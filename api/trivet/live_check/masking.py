@@ -9,10 +9,13 @@ from typing import Any
 from trivet.live_check.report import Finding, Reading
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.urls import masked
 
 WORDS_LIMIT = 300
 """A provider's own words are cut after so many characters."""
+_LONGEST = 4_000
+"""Characters that one finding may have."""
 SHORTEST = 8
 """In words of our own a shorter secret is no secret but a placeholder, and may be part of a plain word."""
 _VARIABLES = (
@@ -49,7 +52,7 @@ class Mask:
         for secret in sorted(self._secrets, key=len, reverse=True):
             if len(secret) >= shortest:
                 text = text.replace(secret, "[secret]")
-        return masked(_LIKE_A_KEY.sub("[secret]", text))
+        return clean(masked(_LIKE_A_KEY.sub("[secret]", text)), _LONGEST)
 
     def words(self, error: object) -> str:
         """What an exception says: its first paragraph on one line, masked, then cut. AWS puts the signed text after it."""
