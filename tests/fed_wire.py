@@ -25,8 +25,9 @@ BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content
 
 def response(body: bytes, status: int = 200, **headers: str) -> bytes:
     """A whole HTTP response; `content_type` is the header `content-type`."""
-    named = {"content-length": str(len(body)), "content-type": "application/json", **headers}
-    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in named.items())
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {"content-length": str(len(body)), "content-type": "application/json", **given}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
     return f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode("latin-1") + body
 
 
@@ -70,12 +71,10 @@ class FedWire:
                 fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if b": " in line)
                 await reader.readexactly(int(fields.get(b"content-length", b"0")))
                 self.sent = 0
-                for piece in [self.reply] if isinstance(self.reply, bytes) else self.reply:
+                for piece in (self.reply,) if isinstance(self.reply, bytes) else self.reply:
                     writer.write(piece)
                     await writer.drain()
                     self.sent += len(piece)
-                if b"content-length" not in bytes(self.reply[:2_000] if isinstance(self.reply, bytes) else b""):
-                    break
         writer.close()
 
 
@@ -84,7 +83,7 @@ async def fed_wire() -> AsyncIterator[FedWire]:
     """A running `FedWire`."""
     fed = FedWire()
     server = await asyncio.start_server(fed.answer, "127.0.0.1", 0)
-    fed.url = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    fed.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield fed
     finally:

@@ -134,14 +134,12 @@ def fed(wire: str, rng: random.Random, *, streams: bool) -> Fed:
                 case _:
                     if not isinstance(sent[at], bytes):
                         sent[at] = spoil_value(sent[at], rng)
-        body = b"".join(
-            framed(
-                wire,
-                event if isinstance(event, bytes) else json.dumps(event).encode(),
-                rng.choice([None, "error", "ping"]) if rng.random() < 0.02 else None,
-            )
-            for event in sent
-        )
+        frames = []
+        for event in sent:
+            name = rng.choice(["error", "ping"]) if rng.random() < 0.02 else None
+            used = used and name is None
+            frames.append(framed(wire, event if isinstance(event, bytes) else json.dumps(event).encode(), name))
+        body = b"".join(frames)
     else:
         document: Any = message()
         for _ in range(rng.choice([0, 1, 1, 2, 4])):
