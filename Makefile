@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos bill chaos-short check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +48,9 @@ bill: $(READY) ## 5,000 jobs with faults, hedges, cache and kills: the ledger ag
 
 chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 15 minutes
 	@$(BIN)/python -m pytest -q -n 0 tests/chaos $(TEST)
+
+fuzz: $(READY) ## the readers of providers' answers against spoiled ones, in 10 minutes; FUZZ=60 for a minute
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ),600)
 
 check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13
 	@$(BIN)/ruff check .

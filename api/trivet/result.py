@@ -83,12 +83,14 @@ class Result:
     def text(self) -> str:
         """The text of the message, empty when there is none."""
         blocks = (self.message or {}).get("content", ())
-        return "".join(block.get("text", "") for block in blocks if block.get("type") == "text")
+        texts = (block.get("text") for block in blocks if block.get("type") == "text")
+        return "".join(text for text in texts if isinstance(text, str))
 
     @property
     def usage(self) -> dict[str, Any]:
         """The usage the provider reported, as in the Messages API."""
-        return dict((self.message or {}).get("usage") or {})
+        usage = (self.message or {}).get("usage")
+        return usage if isinstance(usage, dict) else {}
 
     @property
     def succeeded(self) -> bool:

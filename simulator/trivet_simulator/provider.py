@@ -216,7 +216,7 @@ class Provider:
                 "content-type": self.wire.json_type,
                 **fault.headers,
             }
-            exchange.pump(flood(fault.kind, call.status, headers, fault.megabytes), self._over(call))
+            exchange.pump(flood(fault.kind, call.status, headers, fault.megabytes), self._over(exchange, call))
         elif fault.kind == "hang":
             self._play(exchange, call, Script([], Ending.HANG))
         elif fault.kind == "reset":
@@ -321,9 +321,9 @@ class Provider:
         self._play(exchange, call, script, ticket)
 
     def _play(self, exchange: Exchange, call: Call, script: Script, ticket: Ticket | None = None) -> None:
-        exchange.play(script, self._over(call, ticket))
+        exchange.play(script, self._over(exchange, call, ticket))
 
-    def _over(self, call: Call, ticket: Ticket | None = None) -> Callable[[Outcome], None]:
+    def _over(self, exchange: Exchange, call: Call, ticket: Ticket | None = None) -> Callable[[Outcome], None]:
         """Return what is to be told how the call ended."""
         limits = self.limits
 

@@ -11,7 +11,7 @@ from trivet_tasks import price_terms
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import cost_savings, costs
+from trivet_tasks.store import cost_savings, costs, spending
 from trivet_tasks.store.cost_groups import GROUPINGS
 from trivet_tasks.store.costs import CostRow, Span
 from trivet_tasks.store.steps import End, Finished, Settlement
@@ -218,3 +218,17 @@ def test_what_prompt_caches_saved_is_exact(world: World) -> None:
     assert saving == cost_savings.CacheSaving(
         "2026-11-22", MODEL, 1_003, 307, Decimal("0.0020957"), Decimal("0.0001804")
     )
+
+
+def test_no_sum_overflows(world: World) -> None:
+    """SQLite's own sum fails at 9.2 million USD."""
+    world.batch("absurd", *specs(4, tenant="acme"))
+    lease = world.lease()
+    for job in world.take(lease, world.dispatch(4)):
+        world.end(lease, [job], cost="4000000.000000000001")
+    (total,) = _summed(world)
+    assert total.cost_usd == Decimal("16000000.000000000004")
+    assert world.progress("absurd").cost_usd == pytest.approx(Decimal(16_000_000))
+    with world.store.read() as connection:
+        (spent,) = spending.by_route(connection, world.store.now(connection)).values()
+    assert spent.settled_usd == pytest.approx(Decimal(16_000_000))

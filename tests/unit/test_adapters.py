@@ -743,10 +743,9 @@ MESSAGE = {
         ({"stop_reason": None}, "no stop reason"),
         ({"stop_reason": ""}, "no stop reason"),
         ({"content": None}, "no content list"),
-        ({"usage": None}, "no token counts"),
-        ({"usage": {"input_tokens": 3}}, "no token counts"),
-        ({"usage": {"input_tokens": 3, "output_tokens": -1}}, "no token counts"),
-        ({"type": "error"}, "no message"),
+        ({"content": ["Hello"]}, "no content list"),
+        ({"type": "error"}, "an error"),
+        ({"type": "completion"}, "no message"),
     ],
 )
 def test_a_message_that_lacks_something_is_not_whole(change: dict[str, Any], reason: str) -> None:
@@ -830,13 +829,14 @@ def test_thinking_citations_and_tool_calls_are_put_together() -> None:
     ]:
         assembly.take(event)
     assert assembly.ended
-    assert assembly.message["content"] == [
+    message = assembly.message()
+    assert message["content"] == [
         {"type": "thinking", "thinking": "Hmm.", "signature": "sig"},
         {"type": "text", "text": "So it is.", "citations": [{"cited_text": "a"}, {"cited_text": "b"}]},
         {"type": "tool_use", "id": "t", "name": "f", "input": {"a": [1, 2]}},
         {"type": "tool_use", "id": "u", "name": "g", "input": {}},
     ]
-    assert assembly.message["stop_reason"] == "tool_use"
+    assert message["stop_reason"] == "tool_use"
     assert assembly.usage == Usage(input_tokens=9, output_tokens=12)
 
 
@@ -846,13 +846,14 @@ def test_thinking_citations_and_tool_calls_are_put_together() -> None:
         [{"type": "message_stop"}],
         [opened(0, {"type": "text", "text": ""})],
         [START, opened(1, {"type": "text", "text": ""})],
-        [START, grown(0, type="signature_delta", signature="x")],
-        [START, opened(0, {"type": "text"}), grown(0, type="hologram_delta", hologram="x")],
-        [START, opened(0, {"type": "text", "text": ""}), grown(0, type="text_delta", text="cut"), *END],
+        [START, grown(0, type="signature_delta", signature="x"), *END],
+        [START, grown(0, type="input_json_delta", partial_json="{}"), *END],
+        [START, opened(0, {"type": "text", "text": ""}), grown(0, type="text_delta", text="cut")],
         [START, opened(0, {"type": "tool_use", "input": {}}), grown(0, type="input_json_delta", partial_json='{"a"'),
-         closed(0)],
-        [["no", "event"]],
-        [None],
+         closed(0), *END],
+        [START, ["no", "event"], *END],
+        [START, None, *END],
+        [START, *END[:1], opened(0, {"type": "text", "text": ""})],
     ],
 )  # fmt: skip
 def test_events_that_make_no_message_are_refused(events: list[Any]) -> None:
@@ -860,6 +861,7 @@ def test_events_that_make_no_message_are_refused(events: list[Any]) -> None:
         assembly = Assembly()
         for event in events:
             assembly.take(event)
+        assembly.message()
 
     with pytest.raises(BrokenStream):
         take_all()

@@ -383,3 +383,15 @@ def test_each_job_behind_the_blocked_ones_is_given_out_once(place: Place) -> Non
     assert place.dispatch(*candidates) == len(behind)
     assert place.at(HERE) == behind
     assert {place.sql.job(job_id).take_up for job_id in behind} == {1}
+
+
+def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
+    failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
+    spent = spent_of(Landing(flight(1), failure, 1.0), SETTINGS)
+    assert spent.verdict is Verdict.NEUTRAL
+    assert spent.output_tokens == flight(1).want.output_tokens
+
+
+def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
+    spent = spent_of(Landing(flight(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
+    assert (spent.verdict, spent.input_tokens) == (Verdict.GOOD, flight(1).job.input_estimate)

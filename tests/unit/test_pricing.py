@@ -100,3 +100,34 @@ def test_words_of_a_provider_are_written_and_read(word: str) -> None:
     assert price_terms.read(text) == Terms("eu", service_tier=word[:60])
     assert text.isascii()
     assert "\x00" not in text
+
+
+MESSAGE = b'{"type":"message","content":[{"type":"text","text":"' + b"a" * 123 + b'"}],"stop_reason":"end_turn"}'
+
+
+@pytest.mark.parametrize("usage", [None, Usage(2**31 - 1, 2**31 - 1)])
+def test_an_answer_whose_usage_cannot_be_read_or_believed_is_estimated_by_its_size(usage: Usage | None) -> None:
+    settled = PRICING.settled(call("claude-opus-5"), Answer(MESSAGE, "end_turn", usage, None), 1)
+    assert settled.usage == Usage(1_000, 38), "the estimate of the prompt, and 153 bytes of content"
+    assert settled.estimated
+    assert settled.cost_usd
+
+
+def test_no_estimate_of_an_answer_is_longer_than_it_could_be() -> None:
+    settled = PRICING.settled(call("claude-sonnet-5-5"), Answer(MESSAGE * 1_000, "end_turn", None, None), 1)
+    assert (settled.cost_usd, settled.estimated) == (Decimal("0.003"), True)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own", own_fault=True),
+        Failure(Outcome.OVERLOADED, "in the middle of a stream", ambiguous=True),
+        Failure(Outcome.SERVER_ERROR, "", usage=Usage(2**31 - 1, 2**31 - 1)),
+    ],
+)
+def test_a_call_that_may_have_been_billed_is_never_free(failure: Failure) -> None:
+    settled = PRICING.failed(call("claude-opus-5"), failure, 1, called=True)
+    assert settled.estimated
+    assert settled.cost_usd
+    assert settled.cost_usd < 1

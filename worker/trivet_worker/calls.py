@@ -37,7 +37,8 @@ class Answer:
     message: bytes
     """The message as JSON, as the provider sent it; of a streamed route, put together from its events."""
     stop_reason: str
-    usage: Usage
+    usage: Usage | None
+    """None where the provider did not say what it used, or said what cannot be: the cost is estimated then."""
     request_id: str | None
     limits: LimitReading | None = None
 
@@ -58,6 +59,10 @@ class Failure:
     limits: LimitReading | None = None
     usage: Usage | None = None
     """What a failed call used all the same, where the provider still said so."""
+    ambiguous: bool = False
+    """The provider has done work and did not say how much: the cost is estimated. Timeouts and cut answers always are so."""
+    own_fault: bool = False
+    """Trivet's own fault, after the call was made: it says nothing of the route."""
 
 
 class Caller(Protocol):

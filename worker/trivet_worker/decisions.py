@@ -22,6 +22,7 @@ from trivet_tasks.store.steps import End, GoOn, Next
 from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer, Failure, LimitReading, LimitWindow
 from trivet_worker.flights import Flight, Landing
+from trivet_worker.pricing import likely_usage
 
 _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
@@ -37,7 +38,8 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
     flight = landing.flight
     want, generation = flight.want, flight.generation
     match landing.result:
-        case Answer(usage=used, limits=limits):
+        case Answer(limits=limits) as answer:
+            used = answer.usage or likely_usage(flight, answer)
             # what came out of the prompt cache does not count against the input limit
             input_tokens = used.input_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens
             took_s = 0.0 if flight.job.probe else landing.latency_s
@@ -55,19 +57,20 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
         case Failure() if not landing.called:
             return Spent(want, 0, 0, Verdict.UNUSED, generation=generation)
         case Failure(outcome=outcome) as failure:
-            verdict = verdict_of(outcome, failure.scope)
+            # a fault of Trivet's own says nothing of the route
+            verdict = Verdict.NEUTRAL if failure.own_fault else verdict_of(outcome, failure.scope)
             timed_out = outcome is Outcome.TIMEOUT and flight.full_time and not flight.job.probe
             if outcome is Outcome.TIMEOUT and not flight.full_time:
                 verdict = Verdict.NEUTRAL
             elif timed_out and _asked_too_much(flight):
                 verdict = Verdict.SHORT
-            elif flight.job.probe:
+            elif flight.job.probe and not failure.own_fault:
                 verdict = _of_probe(verdict, outcome)
             elif verdict is Verdict.DOUBTED and flight.job.proxy_errors:
                 verdict = Verdict.CHECK
             budget_s = settings.of_class(Latency(flight.site.latency)).budget_s
             # nobody knows what a call without an answer used: it is taken to have used it all
-            all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED)
+            all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED) or failure.own_fault
             return Spent(
                 want,
                 want.input_tokens if all_used else 0,

@@ -218,7 +218,7 @@ def _result_of(task: "asyncio.Task[Answer | Failure]", attempt_id: str) -> Answe
         return task.result()
     place = place_of(error)
     log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place)
-    return Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}")
+    return Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}", own_fault=True)
 
 
 def _quietly(closing: "Future[None]") -> None:

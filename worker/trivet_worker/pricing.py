@@ -15,11 +15,15 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.steps import Settlement
 from trivet_tasks.store.taking import Worksite
 from trivet_tasks.usage import Usage
+from trivet_worker.adapters.messages import content_tokens
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Flight
 
 _FATE_UNKNOWN = frozenset({Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED})
 """Outcomes after which the provider may have done, and billed, the work."""
+
+MOST_USD = Decimal(10_000)
+"""A single call that would cost more used no such thing: its usage is not believed."""
 
 _MOST_TEXTS = 1024
 
@@ -42,18 +46,22 @@ class Pricing:
         )
 
     def settled(self, flight: Flight, answer: Answer, latency_s: float) -> Settlement:
-        """What a good call cost."""
-        return self._by_usage(
-            flight,
-            answer.usage,
-            Settlement(
-                attempt_id=flight.job.attempt_id,
-                outcome=Outcome.SUCCEEDED,
-                latency_s=latency_s,
-                status=200,
-                request_id=answer.request_id,
-            ),
+        """What a good call cost; where its usage is not known, about."""
+        settlement = Settlement(
+            attempt_id=flight.job.attempt_id,
+            outcome=Outcome.SUCCEEDED,
+            latency_s=latency_s,
+            status=200,
+            request_id=answer.request_id,
         )
+        if answer.usage is not None:
+            settled = self._by_usage(flight, answer.usage, settlement)
+            if _is_believable(settled):
+                return settled
+        settled = self._by_usage(flight, likely_usage(flight, answer), settlement)
+        if _is_believable(settled):
+            return replace(settled, estimated=True)
+        return replace(settlement, cost_usd=MOST_USD, estimated=True, price_version=self._book.version)
 
     def failed(self, flight: Flight, failure: Failure, latency_s: float, *, called: bool) -> Settlement:
         """What a failed call cost: nothing, what its usage says, or, where its fate is not known, at most the estimate."""
@@ -68,15 +76,31 @@ class Pricing:
             price_version=self._book.version,
         )
         if failure.usage is not None:
-            return self._by_usage(flight, failure.usage, settlement)
-        if called and failure.outcome in _FATE_UNKNOWN:
+            settled = self._by_usage(flight, failure.usage, settlement)
+            if _is_believable(settled):
+                return settled
+        nobody_knows = failure.outcome in _FATE_UNKNOWN or failure.ambiguous or failure.own_fault
+        if called and (nobody_knows or failure.usage is not None):
             return replace(settlement, cost_usd=self.most_of(flight), estimated=True)
         return settlement
+
+    def unread(self, flight: Flight, result: Answer | Failure, latency_s: float) -> Settlement:
+        """What to book of a call whose settlement failed by a fault of Trivet's own: the most it may have cost."""
+        return Settlement(
+            attempt_id=flight.job.attempt_id,
+            outcome=result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED,
+            latency_s=latency_s,
+            status=result.status if isinstance(result, Failure) else 200,
+            message=result.message if isinstance(result, Failure) else None,
+            cost_usd=self.most_of(flight),
+            estimated=True,
+        )
 
     def most_of(self, flight: Flight) -> Decimal | None:
         """The most this call may cost in USD."""
         job = flight.job
-        return job.prompt.most(self.most(flight.site, flight.route, job.input_estimate, job.max_tokens))
+        most = job.prompt.most(self.most(flight.site, flight.route, job.input_estimate, job.max_tokens))
+        return None if most is None else min(most, MOST_USD)
 
     def _text(self, prices: Mapping[str, str]) -> str:
         """As JSON. Calls share the mappings, so each is written once; it is kept, so that its id stays its own."""
@@ -101,3 +125,13 @@ class Pricing:
             price_version=priced.version,
             price_terms=price_terms.written(region, usage, priced.note),
         )
+
+
+def likely_usage(flight: Flight, answer: Answer) -> Usage:
+    """About what a call used that does not say so: the estimate of its prompt, and what its answer's size makes likely."""
+    job = flight.job
+    return Usage(job.input_estimate, min(job.max_tokens, content_tokens(answer.message)))
+
+
+def _is_believable(settlement: Settlement) -> bool:
+    return settlement.cost_usd is None or settlement.cost_usd <= MOST_USD

@@ -38,7 +38,7 @@ from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import Decisions
 from trivet_worker.flights import Landing
 from trivet_worker.holdings import Holdings
-from trivet_worker.pricing import Pricing
+from trivet_worker.pricing import MOST_USD, Pricing
 from trivet_worker.settling import Settling
 from trivet_worker.slots import Slots
 
@@ -169,11 +169,16 @@ class Recorder:
         ]
 
     def _settlement(self, landing: Landing) -> Settlement:
-        match landing.result:
-            case Answer() as answer:
-                return self._pricing.settled(landing.flight, answer, landing.latency_s)
-            case Failure() as failure:
-                return self._pricing.failed(landing.flight, failure, landing.latency_s, called=landing.called)
+        flight, result = landing.flight, landing.result
+        try:
+            match result:
+                case Answer() as answer:
+                    return self._pricing.settled(flight, answer, landing.latency_s)
+                case Failure() as failure:
+                    return self._pricing.failed(flight, failure, landing.latency_s, called=landing.called)
+        except Exception as error:  # the call was made, and its answer is good or bad as before
+            log.error("the call %s could not be priced: %s", flight.job.attempt_id, place_of(error))
+            return self._pricing.unread(flight, result, landing.latency_s)
 
     def _note(self) -> None:
         """Write down what changed of the routes, by itself: no refused result takes it along.
@@ -214,13 +219,18 @@ class Recorder:
             return self._write([finished])
         except DBAPIError as error:
             log.error("job %s could not be recorded: %s", finished.job_id, _kind(error))
-            # without the provider's words, which may be what the database refuses
-            settlement = replace(finished.settlement, request_id=None, message=None)
             end = End(
                 JobState.FAILED, outcome=Outcome.INCOMPLETE, error=f"the database refused the answer: {_kind(error)}"
             )
             step = None if finished.next is None else end
-            return self._write([replace(finished, settlement=settlement, next=step)])
+            # without the provider's words or figures, which may be what the database refuses; then without its answer
+            bare = _without_figures(finished.settlement)
+            for settlement, then in ((bare, finished.next), (bare, step)):
+                try:
+                    return self._write([replace(finished, settlement=settlement, next=then)])
+                except DBAPIError as again:
+                    log.error("job %s could not be recorded: %s", finished.job_id, _kind(again))
+            return Written((), (), (), ())
 
     def _write(self, finished: Sequence[Finished]) -> Written:
         """A database that does not answer is waited for: what is finished is not thrown away."""
@@ -274,6 +284,24 @@ class Recorder:
         except redis.RedisError as error:
             why = unavailable_text(self._settings.redis_url, error)
             self._troubles.note(SHARED_STATE, "notices", why, RETRY_S)
+
+
+def _without_figures(settlement: Settlement) -> Settlement:
+    """What came of a call and its cost, now an estimate; nothing else that the provider said."""
+    cost = settlement.cost_usd
+    if cost is not None:
+        cost = min(cost, MOST_USD)
+    return replace(
+        settlement,
+        request_id=None,
+        message=None,
+        usage=None,
+        cost_usd=cost,
+        estimated=settlement.estimated or settlement.usage is not None,
+        list_price=None,
+        multipliers=None,
+        price_terms=None,
+    )
 
 
 def _kind(error: DBAPIError) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from trivet.client import Client
 from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.store.foreign_text import escaped, for_terminal
 
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
@@ -47,9 +49,19 @@ def as_json(value: Any) -> str:
     return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
+def shown(text: str) -> str:
+    """Return a model's text as it is to be printed: as it came, but on a terminal without what would steer it."""
+    return for_terminal(text) if sys.stdout.isatty() else text
+
+
+def shown_json(document: str) -> str:
+    """Return a JSON document as it is to be printed: on a terminal, what would steer it is escaped."""
+    return escaped(document) if sys.stdout.isatty() else document
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    print(as_json(value))  # noqa: T201
+    print(shown_json(as_json(value)))  # noqa: T201
 
 
 def usd(amount: Decimal | None) -> str:

@@ -109,7 +109,7 @@ def show(
         if body and request is None:
             print_line("Its request was pruned.", style="yellow")
         elif body:
-            print("\n" + orjson.dumps(request, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
+            print("\n" + context.shown_json(orjson.dumps(request, option=orjson.OPT_INDENT_2).decode()))  # noqa: T201
 
 
 @group.command()

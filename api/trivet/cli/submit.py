@@ -94,9 +94,9 @@ def print_result(result: "Result", *, as_json: bool) -> None:
     from trivet.cli.tables import print_error, print_line
 
     if as_json:
-        sys.stdout.write(result_line(result).decode())
+        sys.stdout.write(context.shown_json(result_line(result).decode()))
     elif result.succeeded:
-        print(result.text)  # noqa: T201
+        print(context.shown(result.text))  # noqa: T201
         print_line(_came_from(result), style="dim")
     elif result.pruned:
         print_error(f"trivet: job {result.id} {_ENDED[result.status]}; its result was pruned.")

@@ -9,6 +9,7 @@ from typing import Any
 from trivet.live_check.report import Finding, Reading
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.store.foreign_text import clean, for_terminal
 from trivet_tasks.urls import masked
 
 WORDS_LIMIT = 300
@@ -49,12 +50,12 @@ class Mask:
         for secret in sorted(self._secrets, key=len, reverse=True):
             if len(secret) >= shortest:
                 text = text.replace(secret, "[secret]")
-        return masked(_LIKE_A_KEY.sub("[secret]", text))
+        return for_terminal(masked(_LIKE_A_KEY.sub("[secret]", text)))
 
     def words(self, error: object) -> str:
         """What an exception says: its first paragraph on one line, masked, then cut. AWS puts the signed text after it."""
         said = self.text(str(error).strip().split("\n\n", 1)[0], shortest=1)
-        said = " ".join(said.split()) or type(error).__name__
+        said = clean(" ".join(said.split()), 4 * WORDS_LIMIT) or type(error).__name__
         return said if len(said) <= WORDS_LIMIT else f"{said[: WORDS_LIMIT - 1]}…"
 
     def finding(self, finding: Finding) -> Finding:

@@ -5,6 +5,7 @@ A job that goes from a queue to a call, or whose call is settled, is in one of t
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from trivet_tasks.budgets import Window
 from trivet_tasks.store.budgets import BudgetRow
-from trivet_tasks.store.schema import Usd
+from trivet_tasks.store.schema import Usd, usd_sum
 from trivet_tasks.store.spending import Spent
 
 
@@ -53,11 +54,11 @@ class Waiting(NamedTuple):
 _COLUMNS = "kind, number, route, batch_id, labels, model, input_estimate, max_tokens, marked, jobs, settled, estimated"
 _SPENT = """
     SELECT 'spent', CAST(:number_{n} AS integer), CAST(NULL AS varchar), CAST(NULL AS integer), CAST(NULL AS varchar),
-           CAST(NULL AS varchar), 0, 0, 0, coalesce(sum(unpriced), 0), coalesce(sum(settled_usd), 0), coalesce(sum(estimated_usd), 0)
+           CAST(NULL AS varchar), 0, 0, 0, coalesce(sum(unpriced), 0), coalesce({settled}, {nothing}), coalesce({estimated}, {nothing})
       FROM spend WHERE day >= :day_{n} {scope}
 """
 _CALLING = """
-    SELECT 'calling', 0, a.route, f.batch_id, f.labels, '', 0, 0, 0, count(*), 0, coalesce(sum(a.cost_usd), 0)
+    SELECT 'calling', 0, a.route, f.batch_id, f.labels, '', 0, 0, 0, count(*), 0, coalesce({cost}, {nothing})
       FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
      WHERE a.outcome IS NULL GROUP BY a.route, f.batch_id, f.labels
 """
@@ -82,12 +83,18 @@ def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) ->
     """What these budgets, in these windows, count now."""
     parts: list[str] = []
     parameters: dict[str, Any] = {}
+    total = partial(usd_sum, connection.dialect)
+    nothing = "0" if connection.dialect.name == "postgresql" else "'0 0'"
     for n, (row, window) in enumerate(budgets):
         scope, given = _scope(row, n)
-        parts.append(_SPENT.format(n=n, scope=scope))
+        parts.append(
+            _SPENT.format(
+                n=n, scope=scope, settled=total("settled_usd"), estimated=total("estimated_usd"), nothing=nothing
+            )
+        )
         parameters |= {f"number_{n}": n, f"day_{n}": max(window.first_day, row.batch_day or 0), **given}
     # the first of the parts names the columns
-    every = " UNION ALL ".join([*parts, _CALLING, _QUEUED])
+    every = " UNION ALL ".join([*parts, _CALLING.format(cost=total("a.cost_usd"), nothing=nothing), _QUEUED])
     statement = text(f"WITH counted ({_COLUMNS}) AS ({every}) SELECT * FROM counted").columns(
         settled=Usd(), estimated=Usd()
     )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from trivet_tasks.store.cost_groups import grouping
 from trivet_tasks.store.costs import Span
 from trivet_tasks.store.savings import HOUR_S
-from trivet_tasks.store.schema import Usd
+from trivet_tasks.store.schema import Usd, usd_sum
 
 _EXACT = Context(prec=60, traps=[Inexact])
 _MILLION = Decimal(1_000_000)
@@ -55,7 +55,7 @@ def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> lis
     statement = text(
         f"""
         SELECT {"".join(f"{columns[name]}, " for name in by)}
-               sum(a.hits) AS hits, sum(a.saved_usd) AS saved, sum(a.unpriced) AS unpriced
+               sum(a.hits) AS hits, {usd_sum(connection.dialect, "a.saved_usd")} AS saved, sum(a.unpriced) AS unpriced
           FROM (SELECT hour AS started_at, latency, model, batch, hits, saved_usd, unpriced FROM cache_savings
                  WHERE hour > :before AND hour < :until) AS a
         {f"GROUP BY {numbers} ORDER BY {numbers}" if by else "HAVING sum(a.hits) > 0"}

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
 from trivet_tasks.price_terms import NOTED
 from trivet_tasks.store.cost_groups import grouping
-from trivet_tasks.store.schema import Usd
+from trivet_tasks.store.schema import Usd, usd_sum
 
 
 class Span(NamedTuple):
@@ -61,6 +62,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
     groups = grouping(connection, by)
     # by number: to PostgreSQL an expression with a parameter in it is another one each time
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
+    total = partial(usd_sum, connection.dialect)
     statement = text(
         f"""
         SELECT {"".join(f"{column}, " for column in groups.columns)}
@@ -69,16 +71,17 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
                coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_5m_tokens + a.cache_write_1h_tokens), 0)
                    AS input_tokens,
                coalesce(sum(a.output_tokens), 0) AS output_tokens,
-               sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) AS cost,
-               sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END) AS estimated,
-               sum(CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END) AS likened,
+               {total("CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END")} AS cost,
+               {total("CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END")} AS estimated,
+               {total("CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END")} AS likened,
+               sum((CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) * 1.0) AS dearest,
                coalesce(sum(CASE WHEN a.cost_usd IS NULL THEN 1 ELSE 0 END), 0) AS unpriced
           FROM attempts a
           JOIN jobs j ON j.id = a.job_id
           LEFT JOIN batches b ON b.id = j.batch_id
          WHERE a.started_at >= :since AND a.started_at < :until {"" if probes else "AND a.purpose <> 'probe'"}
         {f"GROUP BY {numbers}" if by else ""}
-         ORDER BY {f"{by.index('day') + 1}, " if "day" in by else ""}cost DESC NULLS LAST{f", {numbers}" if by else ""}
+         ORDER BY {f"{by.index('day') + 1}, " if "day" in by else ""}dearest DESC NULLS LAST{f", {numbers}" if by else ""}
         """
     ).columns(cost=Usd(), estimated=Usd(), likened=Usd())
     parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}

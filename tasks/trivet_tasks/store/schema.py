@@ -32,6 +32,10 @@ PICO = 10**12
 """SQLite has no decimals: there an amount is a whole number of 1e-12 USD, so that sums stay exact."""
 
 
+_MOST_PICO = 2**63 - 1
+_SPLIT = 10**6
+
+
 class Usd(TypeDecorator[Decimal]):
     """An amount of US dollars, exact to 12 decimals: NUMERIC on PostgreSQL, whole picodollars on SQLite."""
 
@@ -48,7 +52,7 @@ class Usd(TypeDecorator[Decimal]):
         """Decimal to what the database keeps."""
         if value is None or dialect.name == "postgresql":
             return value
-        return int((value * PICO).to_integral_value())
+        return max(-_MOST_PICO, min(_MOST_PICO, int((value * PICO).to_integral_value())))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
         """What the database keeps to Decimal."""
@@ -56,7 +60,21 @@ class Usd(TypeDecorator[Decimal]):
             return None
         if dialect.name == "postgresql":
             return Decimal(value)
+        if isinstance(value, str):  # of `usd_sum`
+            high, low = value.split()
+            return (Decimal(high) * _SPLIT + Decimal(low)).scaleb(-12)
         return Decimal(int(value)).scaleb(-12)
+
+
+def usd_sum(dialect: Dialect, amounts: str) -> str:
+    """Return SQL that sums amounts, which no sum can overflow. Its column is to be read as `Usd`.
+
+    SQLite's sum of whole numbers fails over 64 bits, at 9.2 million USD: there, millions of picodollars and the rest
+    are summed apart.
+    """
+    if dialect.name == "postgresql":
+        return f"sum({amounts})"
+    return f"sum(({amounts}) / {_SPLIT}) || ' ' || sum(({amounts}) % {_SPLIT})"
 
 
 metadata = MetaData()

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from trivet_tasks.store import schema
 from trivet_tasks.store.engine import BULK_ROWS
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_tasks.store.schema import Usd
+from trivet_tasks.store.schema import Usd, usd_sum
 from trivet_tasks.store.steps import Settlement
 
 DAY_S = 86_400
@@ -103,15 +103,6 @@ _BOOK = RowsStatement(
            calls = spend.calls + excluded.calls, unpriced = spend.unpriced + excluded.unpriced
     """,
 )
-_BY_ROUTE = (
-    text(
-        """
-        SELECT route, sum(settled_usd) AS settled, sum(estimated_usd) AS estimated,
-               sum(calls) AS calls, sum(unpriced) AS unpriced
-          FROM spend WHERE day >= :day AND batch_id IS NULL GROUP BY route
-        """
-    )
-).columns(settled=Usd(), estimated=Usd())
 _FORGET = text("DELETE FROM spend WHERE day < :day")
 
 
@@ -181,7 +172,15 @@ def book_lost(connection: Connection, ids: Sequence[str]) -> None:
 
 def by_route(connection: Connection, now: float) -> dict[str, Spent]:
     """What the calls of today (UTC) cost so far, by route; routes without any are left out."""
-    found = connection.execute(_BY_ROUTE, {"day": int(now // DAY_S)})
+    statement = text(
+        f"""
+        SELECT route, {usd_sum(connection.dialect, "settled_usd")} AS settled,
+               {usd_sum(connection.dialect, "estimated_usd")} AS estimated,
+               sum(calls) AS calls, sum(unpriced) AS unpriced
+          FROM spend WHERE day >= :day AND batch_id IS NULL GROUP BY route
+        """
+    ).columns(settled=Usd(), estimated=Usd())
+    found = connection.execute(statement, {"day": int(now // DAY_S)})
     return {row.route: Spent(row.settled, row.estimated, int(row.calls), int(row.unpriced)) for row in found}
 
 

@@ -13,29 +13,34 @@ headers told from a body that broke off after them.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anthropic
 import httpx2
 import orjson
 
+from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
+from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
-from trivet_worker.adapters.messages import Broken, judge, read_message
+from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
 from trivet_worker.adapters.stencil import ATTEMPT_HEADER, VERSION, Stencil
+from trivet_worker.adapters.stream_events import TooLarge
 from trivet_worker.adapters.wire import NotReady, Posted, Wire
 from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
 
+log = logging.getLogger("trivet.adapters")
+
 _MOST_STENCILS = 64
 """Kept for a route: models times keys, some of which are gone."""
-_DRAIN_S = 1.0
-"""After a stream's last event: so long for the end of the body, without which the connection cannot be used again."""
 
 
 @dataclass(slots=True)
@@ -45,36 +50,48 @@ class _Progress:
     response: httpx2.Response | None = None
     assembly: Assembly | None = None
     headers: wire_headers.Headers = field(default_factory=dict)
+    sent: bool = False
+    """The request may have gone out."""
+
+    @property
+    def response_headers(self) -> httpx2.Headers:
+        """Those of the answer; none where there is no answer."""
+        return self.response.headers if self.response is not None else httpx2.Headers()
 
     @property
     def usage(self) -> Usage | None:
         return self.assembly.usage if self.assembly else None
 
     def failure(
-        self, outcome: Outcome, message: str, *, scope: Scope | None = None, usage: Usage | None = None
+        self,
+        outcome: Outcome,
+        message: str,
+        *,
+        scope: Scope | None = None,
+        usage: Usage | None = None,
+        own_fault: bool = False,
     ) -> Failure:
-        """A failure of our own wording, with what is known from the headers."""
+        """A failure of our own wording, with what is known from headers and stream."""
         return Failure(
             outcome,
-            message[:MESSAGE_LIMIT],
+            clean(message, MESSAGE_LIMIT),
             status=self.response.status_code if self.response else None,
             request_id=wire_headers.request_id(self.headers),
             scope=scope,
             limits=wire_headers.limits(self.headers),
-            usage=usage,
+            usage=usage or (self.assembly.final_usage if self.assembly else None),
+            ambiguous=self.assembly is not None and self.assembly.began,
+            own_fault=own_fault,
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the message of a stream is whole, whatever else went wrong."""
+        return self.assembly is not None and self.assembly.is_whole
 
 
 class _Unwritable(Exception):
     """A request that was handed over parsed holds what JSON has no form for."""
-
-
-class _Refused(Exception):
-    """An answer that is no 2xx, its body read."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        super().__init__()
-        self.response = response
 
 
 class SdkCaller:
@@ -96,23 +113,26 @@ class SdkCaller:
                 del body  # here and below: a prompt in memory once less while its call is under way
                 answer = await attempt
         except TimeoutError as error:
-            if not guard.expired():
-                return self._from_network(error, progress)
-            answer = progress.failure(Outcome.TIMEOUT, f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})")
+            answer = self._late(timeout_s, progress) if guard.expired() else self._from_network(error, progress)
         except NotReady as error:
             outcome = Outcome.CONNECTION if error.transient else Outcome.UNUSABLE
             answer = progress.failure(outcome, str(error), scope=None if error.transient else Scope.ROUTE)
-        except anthropic.APIStatusError as error:
-            answer = self._from_status(error.status_code, error.response.headers, error.body, progress)
-        except _Refused as refused:
-            response = refused.response
-            answer = self._from_status(response.status_code, response.headers, body_of(response.text), progress)
-        except BrokenStream as error:
+        except bodies.Refused as refused:
+            answer = self._from_status(refused.status, refused.headers, body_of(refused.body), progress)
+        except streams.Failed as failed:
+            answer = self._from_status(failed.status, progress.response_headers, failed.body, progress)
+        except (BrokenStream, TooLarge) as error:
             answer = progress.failure(Outcome.INCOMPLETE, str(error))
         except NETWORK_ERRORS as error:
             answer = self._from_network(error, progress)
         except anthropic.AnthropicError as error:  # credentials the SDK fetches itself (profiles, workload identity)
             answer = progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE)
+        except Exception as error:
+            if not progress.sent:
+                raise
+            log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place_of(error))
+            text = f"a fault of Trivet's own: {place_of(error)}"
+            answer = progress.failure(Outcome.SERVER_ERROR, text, own_fault=True)
         return answer
 
     async def warm(self) -> None:
@@ -132,26 +152,59 @@ class SdkCaller:
         try:
             post = self._post(self._posted(body, model), attempt_id)
             del body
+            progress.sent = True
             response = await post
         except _Unwritable as error:
             return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
         progress.response = response
         progress.headers = wire_headers.plain(response.headers)
         try:
-            message = await (self._assembled(response, progress) if self._stream else response.aread())
+            verdict = await self._read(response, progress)
         except BaseException:
             await response.aclose()
             raise
-        verdict = read_message(message) if isinstance(message, bytes) else judge(message)
-        if isinstance(verdict, Broken):
-            return progress.failure(Outcome.INCOMPLETE, verdict.reason, usage=verdict.usage)
+        if isinstance(verdict, Whole):
+            return self._answer(verdict, progress)
+        if verdict.error is not None:
+            raise streams.Failed(verdict.error)
+        return progress.failure(Outcome.INCOMPLETE, verdict.reason, usage=verdict.usage)
+
+    async def _read(self, response: httpx2.Response, progress: _Progress) -> Whole | Broken:
+        """Read the body of a 200, streamed or, where a gateway does not stream, whole."""
+        encoding = progress.headers.get("content-encoding", "")
+        kind = progress.headers.get("content-type", "")
+        if not self._stream or kind.startswith("application/json"):
+            body = await bodies.read(response, bodies.MOST_ANSWER_BYTES, encoding)
+            await response.aclose()
+            return read_message(body)
+        progress.assembly = Assembly()
+        reader = streams.reader_for(kind, self._wire.provider)
+        try:
+            await streams.assemble(response, reader, progress.assembly, encoding)
+        except NETWORK_ERRORS:
+            if not progress.is_whole:
+                raise
+            await response.aclose()
+        return judge(progress.assembly.message())
+
+    def _answer(self, whole: Whole, progress: _Progress) -> Answer:
         return Answer(
-            message=message if isinstance(message, bytes) else orjson.dumps(message),
-            stop_reason=verdict.stop_reason,
-            usage=verdict.usage,
+            message=whole.message,
+            stop_reason=whole.stop_reason,
+            usage=whole.usage,
             request_id=wire_headers.request_id(progress.headers),
             limits=wire_headers.limits(progress.headers) if self._wire.provider == "anthropic" else None,
         )
+
+    def _late(self, timeout_s: float, progress: _Progress) -> Answer | Failure:
+        """The guard fired. A message that had come whole by then is an answer."""
+        if progress.assembly is not None and progress.is_whole:
+            with contextlib.suppress(BrokenStream):
+                verdict = judge(progress.assembly.message())
+                if isinstance(verdict, Whole):
+                    return self._answer(verdict, progress)
+        text = f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})"
+        return progress.failure(Outcome.TIMEOUT, text)
 
     def _posted(self, body: bytes | Mapping[str, Any], model: str) -> Posted:
         if isinstance(body, bytes):
@@ -163,7 +216,7 @@ class SdkCaller:
         return self._wire.post(body, model, stream=self._stream)
 
     async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
-        """Send it: by the SDK the first time, then as the SDK sent it. APIStatusError, `_Refused`, or of the network."""
+        """Send it: by the SDK the first time, then as the SDK sent it. `Refused`, or what the network raises."""
         identity = self._wire.identity()
         if identity is None:
             return await self._post_by_sdk(posted, attempt_id)
@@ -177,14 +230,7 @@ class SdkCaller:
             return response
         request = stencil.cut(posted, attempt_id)
         del posted
-        response = await self._wire.http.send(request, stream=True, follow_redirects=False)
-        if not response.is_success:
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-            raise _Refused(response)
-        return response
+        return await self._wire.http.send(request, stream=True, follow_redirects=False)
 
     async def _post_by_sdk(self, posted: Posted, attempt_id: str) -> httpx2.Response:
         response: httpx2.Response = await self._wire.client.post(
@@ -198,28 +244,11 @@ class SdkCaller:
         )
         return response
 
-    async def _assembled(self, response: httpx2.Response, progress: _Progress) -> dict[str, Any]:
-        """Read a stream to its last event. The SDK decodes the events, and raises on one that is an error."""
-        assembly = progress.assembly = Assembly()
-        client: Any = self._wire.client
-        events = anthropic.AsyncStream(cast_to=object, response=response, client=client)
-        try:
-            async for event in events:
-                assembly.take(event)
-                if assembly.ended:
-                    break
-        except (*NETWORK_ERRORS, anthropic.AnthropicError, BrokenStream):
-            raise
-        except Exception as error:  # what json, the UTF-8 and the AWS event decoders raise
-            raise BrokenStream(f"an event of the stream is garbled ({type(error).__name__})") from None
-        if not assembly.ended:
-            raise BrokenStream("the stream ended without its last event")
-        await _drain(events)
-        return assembly.message
-
     def _from_status(self, status: int, headers: httpx2.Headers, body: object, progress: _Progress) -> Failure:
         provider, secrets = self._wire.provider, self._wire.secrets()
         failure = failure_from(status, headers, body, provider, secrets=secrets, usage=progress.usage)
+        if progress.assembly is not None and progress.assembly.began:
+            failure = replace(failure, ambiguous=True)
         if failure.scope is Scope.ROUTE:
             self._wire.refused()
         return failure
@@ -227,15 +256,6 @@ class SdkCaller:
     def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
         trouble = trouble_from(error, headers_seen=progress.response is not None)
         return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
-
-
-async def _drain(events: anthropic.AsyncStream[Any]) -> None:
-    """Read what follows the last event. The message is whole, so nothing that goes wrong here matters."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in events:
-                pass
-    await events.close()
 
 
 def _stage(progress: _Progress) -> str:

@@ -9,6 +9,8 @@ import aiohttp
 import anthropic
 import httpx2
 
+from trivet_worker.adapters.bodies import refuse
+
 TIMEOUT = httpx2.Timeout(3600.0, connect=5.0, pool=None)
 """Seconds per socket operation. Generous: what bounds an attempt is the guard around it. Connecting has its own bound,
 so that a host that swallows packets is told from one that thinks."""
@@ -26,7 +28,10 @@ answer that is not streamed is silent for minutes."""
 
 
 def build_http_client(max_concurrency: int, auth: httpx2.Auth | None = None) -> httpx2.AsyncClient:
-    """An HTTP client for up to `max_concurrency` calls at a time. Binds to the event loop of its first call."""
+    """An HTTP client for up to `max_concurrency` calls at a time. Binds to the event loop of its first call.
+
+    Its calls raise `Refused` for an answer that is no 2xx.
+    """
     connections = max_concurrency + SPARE_CONNECTIONS
     client = anthropic.DefaultAioHttpClient(
         timeout=TIMEOUT,
@@ -35,6 +40,7 @@ def build_http_client(max_concurrency: int, auth: httpx2.Auth | None = None) -> 
         ),
         verify=_tls(),
         auth=auth,
+        event_hooks={"response": [refuse]},
     )
     # The SDK's aiohttp transport takes a session factory, but the client that makes it has no way to pass one on, and
     # drops socket options. Proxies of the environment have transports of their own and stay as the SDK makes them.

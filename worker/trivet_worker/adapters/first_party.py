@@ -74,6 +74,8 @@ class FirstPartyWire:
         """Read the key again next time."""
         if self._key:
             self._key.forget()
+        if self._client is not None and self._client.custom_auth is not None:
+            self._client = None  # with the token that the SDK keeps
 
     def secrets(self) -> tuple[str, ...]:
         """The key in use."""

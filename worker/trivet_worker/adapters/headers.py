@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
+from trivet_tasks.store.foreign_text import clean
 from trivet_worker.calls import LimitReading, LimitWindow
 
 Headers = Mapping[str, str]
@@ -14,6 +15,12 @@ Headers = Mapping[str, str]
 
 _REQUEST_IDS = ("request-id", "x-amzn-requestid", "x-goog-request-id", "x-request-id")
 _LIMITS = "anthropic-ratelimit-"
+MOST_WAIT_S = 3_600.0
+"""No provider is left alone for longer on its word: a minute limit is over by then, and what lasts longer is asked again."""
+_MOST_COUNT = 10**12
+"""No limit of an account is higher."""
+_ID = 200
+"""Characters kept of a request id."""
 
 
 def plain(headers: httpx2.Headers) -> Headers:
@@ -24,13 +31,13 @@ def plain(headers: httpx2.Headers) -> Headers:
 def request_id(headers: Headers) -> str | None:
     """The provider's own id of the call, or None."""
     for name in _REQUEST_IDS:
-        if value := headers.get(name):
-            return value
+        if (value := headers.get(name)) and (known := clean(value, _ID)):
+            return known
     return None
 
 
 def retry_after_s(headers: Headers) -> float | None:
-    """Seconds until the provider wants to be asked again; None when it does not say.
+    """Seconds until the provider wants to be asked again, as it says; None when it does not. `capped` bounds them.
 
     Read in this order: `retry-after-ms`, `retry-after` (seconds, whole or not, or an HTTP date), then the latest reset
     of the limits that have nothing left. A moment that has passed is 0.
@@ -46,6 +53,11 @@ def retry_after_s(headers: Headers) -> float | None:
         if seconds is not None:
             return seconds
     return _spent_until(limits(headers))
+
+
+def capped(seconds: float | None) -> float | None:
+    """At most `MOST_WAIT_S` of what a provider wants."""
+    return None if seconds is None else min(seconds, MOST_WAIT_S)
 
 
 def limits(headers: Headers) -> LimitReading | None:
@@ -72,7 +84,7 @@ def _window(headers: Headers, prefix: str) -> LimitWindow | None:
     if limit is None and remaining is None and reset is None:
         return None
     reset_s = _seconds_until(_timestamp(reset), _clock(headers)) if reset else None
-    return LimitWindow(_whole(limit), _whole(remaining), reset_s)
+    return LimitWindow(_whole(limit), _whole(remaining), capped(reset_s))
 
 
 def _clock(headers: Headers) -> datetime:
@@ -82,13 +94,16 @@ def _clock(headers: Headers) -> datetime:
 
 
 def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
+    try:
+        return None if moment is None else max(0.0, (moment - now).total_seconds())
+    except OverflowError:
+        return None
 
 
 def _http_date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -111,4 +126,4 @@ def _number(text: str | None) -> float | None:
 
 def _whole(text: str | None) -> int | None:
     number = _number(text)
-    return None if number is None else int(number)
+    return None if number is None else int(min(number, _MOST_COUNT))

@@ -1,11 +1,21 @@
 """Reading a message of the Messages API: is it whole, and what did it use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
+from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
+from trivet_worker.adapters.answer_json import NotJson, dumps, loads, read
+
+MOST_TOKENS = 2**31 - 1
+"""A larger count is no count: no call uses so much, and no column of the ledger holds it."""
+_WORD = 60
+"""Characters kept of a service tier and its like."""
+_STOP_REASON = 40
+_BYTES_PER_TOKEN = 4
+"""Of an answer's content as JSON, about."""
+_COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_SPLIT = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +23,10 @@ class Whole:
     """A whole message."""
 
     stop_reason: str
-    usage: Usage
+    usage: Usage | None
+    """None where the message does not say what it used, or says what cannot be."""
+    message: bytes = field(default=b"", compare=False, repr=False)
+    """The message as JSON: valid UTF-8 that any reader takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,34 +35,77 @@ class Broken:
 
     reason: str
     usage: Usage | None = None
+    error: object = field(default=None, repr=False)
+    """The document, where it is an error and no message."""
 
 
 def read_message(body: bytes) -> Whole | Broken:
-    """Judge the body of a 200. Parsed once, here; the bytes themselves are what is kept."""
-    if not body.strip():
+    """Judge the body of a 200. Parsed once, here; the bytes themselves are kept, unless they had to be mended."""
+    if not body or body.isspace():
         return Broken("the answer is empty")
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        return Broken(f"the answer is not JSON (byte {error.pos} of {len(body)})")
-    return judge(document)
+        document, mended = read(body)
+    except NotJson as error:
+        return Broken(f"the answer is not JSON ({error})")
+    return judge(document, None if mended else body)
 
 
-def judge(document: object) -> Whole | Broken:
-    """Judge a parsed answer: of type `message`, with a content list, a stop reason and its token counts."""
-    if not isinstance(document, dict) or document.get("type") != "message":
-        return Broken("the answer is no message")
-    usage = document.get("usage")
-    counted = isinstance(usage, dict) and _is_count(usage.get("input_tokens")) and _is_count(usage.get("output_tokens"))
-    known = read_usage(usage) if counted and isinstance(usage, dict) else None
-    if not isinstance(document.get("content"), list):
-        return Broken("the message has no content list", known)
+def judge(document: object, body: bytes | None = None) -> Whole | Broken:
+    """Judge a parsed answer: of type `message`, with a list of content blocks and a stop reason.
+
+    Args:
+        document: as `answer_json.loads` gives it, or put together from such.
+        body: the answer as JSON; None where it is still to be written.
+    """
+    if is_error(document):
+        return Broken("the answer is an error", usage_of(document), document)
+    if not isinstance(document, dict) or document.get("type", "message") != "message":
+        return Broken("the answer is no message", usage_of(document))
+    usage = usage_of(document)
+    content = document.get("content")
+    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+        return Broken("the message has no content list", usage)
     stop_reason = document.get("stop_reason")
-    if not isinstance(stop_reason, str) or not stop_reason:
-        return Broken("the message has no stop reason", known)
-    if known is None:
-        return Broken("the message has no token counts")
-    return Whole(stop_reason, known)
+    word = clean(stop_reason, _STOP_REASON) if isinstance(stop_reason, str) else ""
+    if not word:
+        return Broken("the message has no stop reason", usage)
+    return Whole(word, usage, dumps(document) if body is None else body)
+
+
+def is_error(document: object) -> bool:
+    """Whether a document is an error: of the Messages API, or Google's, which has no type and may stand in a list."""
+    if isinstance(document, list):
+        return len(document) > 0 and isinstance(document[0], dict) and isinstance(document[0].get("error"), dict)
+    if not isinstance(document, dict):
+        return False
+    kind = document.get("type")
+    return kind == "error" or (not isinstance(kind, str) and isinstance(document.get("error"), dict))
+
+
+def usage_of(document: object) -> Usage | None:
+    """What a message, or what came of one, says it used; None where it does not, or where a count of it cannot be."""
+    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(usage, dict) or not (
+        _is_count(usage.get("input_tokens")) and _is_count(usage.get("output_tokens"))
+    ):
+        return None
+    passes = usage.get("iterations")
+    counted = [usage, *(one for one in passes if isinstance(one, dict))] if isinstance(passes, list) else [usage]
+    if not all(_are_counts(one, _COUNTS) and _are_counts(one.get("cache_creation"), _SPLIT) for one in counted):
+        return None
+    if not _are_counts(usage.get("server_tool_use"), ("web_search_requests",)):
+        return None
+    found = read_usage(usage)
+    return found if max(found.prompt_tokens, found.output_tokens) <= MOST_TOKENS else None
+
+
+def content_tokens(message: bytes) -> int:
+    """About how many tokens the content of a message took, at least one."""
+    try:
+        content = loads(message)["content"]
+        return max(1, len(dumps(content)) // _BYTES_PER_TOKEN)
+    except (NotJson, KeyError, TypeError):
+        return max(1, len(message) // _BYTES_PER_TOKEN)
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:
@@ -92,7 +148,12 @@ def _cache_and_tokens(usage: dict[str, Any]) -> tuple[int, int, int, int, int]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
+
+def _are_counts(counts: object, names: tuple[str, ...]) -> bool:
+    """Whether each of these is a count, or is not said."""
+    return not isinstance(counts, dict) or all(counts.get(name) is None or _is_count(counts[name]) for name in names)
 
 
 def _count(value: object) -> int:
@@ -100,4 +161,4 @@ def _count(value: object) -> int:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return clean(value, _WORD) if isinstance(value, str) else None

@@ -18,6 +18,7 @@ import anthropic
 import httpx2
 
 from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.store.foreign_text import clean
 from trivet_worker.calls import MESSAGE_LIMIT
 
 NETWORK_ERRORS = (
@@ -75,5 +76,5 @@ def _words(chain: tuple[BaseException, ...]) -> str:
     """The outermost exception that says anything: it names the host. The SDK's own only say "Connection error."."""
     for error in chain:
         if not isinstance(error, anthropic.AnthropicError) and (text := _TLS_CONTEXT.sub("", str(error))):
-            return f"{type(error).__name__}: {text}"[: MESSAGE_LIMIT - 60]
+            return clean(f"{type(error).__name__}: {text}", MESSAGE_LIMIT - 60)
     return type(chain[-1]).__name__

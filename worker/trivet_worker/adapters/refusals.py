@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import httpx2
-import orjson
 
+from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import headers as wire_headers
+from trivet_worker.adapters.answer_json import NotJson, loads
 from trivet_worker.calls import MESSAGE_LIMIT, Failure
 from trivet_worker.error_rules import ProviderError, classify
 
@@ -70,14 +71,16 @@ def failure_from(
     rule = classify(error)
     request_id = wire_headers.request_id(said)
     if request_id is None and isinstance(body, dict):
-        request_id = _text(body.get("request_id")) or None
-    retry_after = wire_headers.retry_after_s(said)
+        request_id = clean(_text(body.get("request_id")), 200) or None
+    asked = wire_headers.retry_after_s(said)
+    asked = _google_delay(body) if asked is None else asked
+    wait = wire_headers.capped(asked)
     return Failure(
         outcome=rule.outcome,
-        message=(words or _unreadable(error, said))[:MESSAGE_LIMIT],
+        message=_message(words or _unreadable(error, said), asked, wait),
         status=error.status if not error.in_stream else status,
         request_id=request_id,
-        retry_after_s=_google_delay(body) if retry_after is None else retry_after,
+        retry_after_s=wait,
         scope=rule.scope,
         limits=wire_headers.limits(said) if provider == "anthropic" else None,
         usage=usage,
@@ -88,8 +91,8 @@ def body_of(text: str) -> object:
     """An error's body as the SDK gives it: parsed JSON, or the text where it is none."""
     stripped = text.strip()
     try:
-        return orjson.loads(stripped)
-    except orjson.JSONDecodeError:
+        return loads(stripped.encode())
+    except NotJson:
         return stripped
 
 
@@ -143,7 +146,7 @@ def _kind(error: dict[str, Any]) -> str:
 
 def _bare(name: str) -> str:
     """`com.amazon.coral#ThrottlingException:http://…` is `throttlingexception`."""
-    return name.split(":", 1)[0].rsplit("#", 1)[-1].strip().lower()
+    return clean(name.split(":", 1)[0].rsplit("#", 1)[-1], 100).lower()
 
 
 def _text(value: object) -> str:
@@ -155,7 +158,15 @@ def _safe(said: str, secrets: Iterable[str]) -> str:
     words = said.strip().split("\n\n", 1)[0]
     for secret in secrets:
         words = words.replace(secret, "[secret]")
-    return words
+    return clean(words, 4 * MESSAGE_LIMIT)
+
+
+def _message(words: str, asked: float | None, wait: float | None) -> str:
+    """The words, cut; and where the provider asked for a longer wait than it gets, that."""
+    if asked is None or wait is None or asked <= wait:
+        return words[:MESSAGE_LIMIT]
+    note = f" (retry-after capped: {wait:,.0f} s instead of {asked:,.0f} s)"[:120]
+    return words[: MESSAGE_LIMIT - len(note)] + note
 
 
 def _google_delay(body: object) -> float | None:

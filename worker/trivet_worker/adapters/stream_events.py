@@ -1,0 +1,177 @@
+"""From the bytes of a stream to its events: server-sent events, and the event stream of AWS.
+
+Both readers take pieces of any size and hand out whole events. They hold no more than one event, of bounded size, and
+pass over what they do not understand: an unknown field, a frame whose checksum does not fit.
+"""
+
+import base64
+import binascii
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import orjson
+from botocore.eventstream import EventStreamHeaderParser, ParserError
+
+MOST_EVENT_BYTES = 16 * 2**20
+"""The largest event that is read. An answer of 300,000 tokens has 2 MB."""
+AWS_TYPE = "application/vnd.amazon.eventstream"
+
+_PRELUDE = struct.Struct("!III")
+"""Total length, length of the headers, checksum of these two."""
+_CHECKSUM_BYTES = 4
+
+
+class TooLarge(Exception):
+    """More came than anything means to say. Its text is for a person."""
+
+
+class BrokenFraming(Exception):
+    """The bytes are no stream of events: where the next one begins cannot be told."""
+
+
+class StreamEvent(NamedTuple):
+    """One event. `data` is JSON in most cases; a stream may name an event or leave that to the data."""
+
+    name: str
+    data: bytes
+
+
+GARBLED = StreamEvent("garbled", b"")
+"""Stands for an event that came damaged."""
+
+
+class EventReader(Protocol):
+    """Takes bytes in, gives events out."""
+
+    def feed(self, piece: bytes) -> Iterator[StreamEvent]:
+        """The events that end in this piece. TooLarge, BrokenFraming."""
+        ...
+
+    def rest(self) -> Iterator[StreamEvent]:
+        """The event that the end of the stream ends, if it is a whole one."""
+        ...
+
+
+class ServerSentEvents:
+    """Reads `text/event-stream` (html.spec.whatwg.org, "Server-sent events")."""
+
+    def __init__(self) -> None:
+        self._line: list[bytes] = []  # pieces of a line that has not ended
+        self._line_bytes = 0
+        self._after_cr = False  # a line feed now would belong to the line before
+        self._name = ""
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+
+    def feed(self, piece: bytes) -> Iterator[StreamEvent]:
+        """See `EventReader.feed`."""
+        if not piece:
+            return
+        start = 1 if self._after_cr and piece.startswith(b"\n") else 0
+        self._after_cr = piece.endswith(b"\r")
+        for line in piece[start:].splitlines(keepends=True):
+            ends = line.endswith((b"\n", b"\r"))
+            if not ends or self._line:
+                self._line.append(line)
+                self._line_bytes += len(line)
+                if self._line_bytes > MOST_EVENT_BYTES:
+                    raise TooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES // 2**20} MB")
+                if not ends:
+                    break
+                line = b"".join(self._line)
+                self._line, self._line_bytes = [], 0
+            yield from self._take(line.rstrip(b"\r\n"))
+
+    def rest(self) -> Iterator[StreamEvent]:
+        """See `EventReader.rest`."""
+        yield from self._take(b"".join(self._line))
+        yield from self._take(b"")
+
+    def _take(self, line: bytes) -> Iterator[StreamEvent]:
+        if not line:
+            name, data = self._name, self._data
+            self._name, self._data, self._data_bytes = "", [], 0
+            if data or name:
+                yield StreamEvent(name, data[0] if len(data) == 1 else b"\n".join(data))
+            return
+        field, _, value = line.removeprefix(b"\xef\xbb\xbf").partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value)
+            self._data_bytes += len(value) + 1
+            if self._data_bytes > MOST_EVENT_BYTES:
+                raise TooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES // 2**20} MB")
+        elif field == b"event":
+            self._name = value[:100].decode("utf-8", "replace")
+
+
+class AwsEvents:
+    """Reads `application/vnd.amazon.eventstream`: frames of headers and a payload, each with checksums.
+
+    The event itself is in the payload, as base64 under `bytes`. An exception becomes an event `error` in the form of
+    the Messages API, as the SDK has it.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, piece: bytes) -> Iterator[StreamEvent]:
+        """See `EventReader.feed`."""
+        self._bytes += piece
+        at = 0
+        try:
+            while len(self._bytes) - at >= _PRELUDE.size:
+                length, headers, checksum = _PRELUDE.unpack_from(self._bytes, at)
+                if zlib.crc32(self._bytes[at : at + 8]) != checksum:
+                    raise BrokenFraming("a frame of the stream has a wrong checksum")
+                if length > MOST_EVENT_BYTES:
+                    raise TooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES // 2**20} MB")
+                if length < _PRELUDE.size + headers + _CHECKSUM_BYTES:
+                    raise BrokenFraming("a frame of the stream is shorter than its headers")
+                if len(self._bytes) - at < length:
+                    break
+                frame = bytes(self._bytes[at : at + length])
+                at += length
+                yield from _event(frame, headers)
+        finally:
+            del self._bytes[:at]
+
+    def rest(self) -> Iterator[StreamEvent]:
+        """Nothing: a frame says its own length."""
+        yield from ()
+
+
+def _event(frame: bytes, header_bytes: int) -> Iterator[StreamEvent]:
+    (checksum,) = struct.unpack("!I", frame[-_CHECKSUM_BYTES:])
+    if zlib.crc32(frame[:-_CHECKSUM_BYTES]) != checksum:
+        yield GARBLED
+        return
+    payload = frame[_PRELUDE.size + header_bytes : -_CHECKSUM_BYTES]
+    try:
+        headers = EventStreamHeaderParser().parse(frame[_PRELUDE.size : _PRELUDE.size + header_bytes])
+    except (ParserError, ValueError, KeyError, IndexError, struct.error):
+        yield GARBLED
+        return
+    if headers.get(":message-type") in ("exception", "error"):
+        yield StreamEvent("error", _exception(headers, payload))
+        return
+    try:
+        yield StreamEvent("", base64.b64decode(orjson.loads(payload)["bytes"]))
+    except (binascii.Error, ValueError, KeyError, TypeError):
+        if headers.get(":event-type", "chunk") == "chunk":
+            yield GARBLED
+
+
+def _exception(headers: dict[str, object], payload: bytes) -> bytes:
+    """An exception or error frame as the first-party error body that says the same."""
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        document = None
+    said = document if isinstance(document, dict) else {}
+    words = said.get("message") or said.get("Message") or headers.get(":error-message")
+    kind = headers.get(":exception-type") or headers.get(":error-code")
+    error = {"type": str(kind or ""), "message": words if isinstance(words, str) else ""}
+    return orjson.dumps({"type": "error", "error": error})
