@@ -33,6 +33,7 @@ WIRES: list[Wire] = [
 ]
 UNLISTED = {"claude-mythos-preview", "claude-mythos-5", "claude-mythos-5-1"}
 LISTED = [wire for wire in WIRES if wire[1] not in UNLISTED]
+GOV = [wire for wire in LISTED if wire[2].startswith("us-gov.")]  # the list has them at the price of other regions
 ALL_KINDS = Usage(1_000, 300, 7_000, 500, 900)
 
 
@@ -75,6 +76,8 @@ def agrees_with_genai_prices(
     context = {"batch": {"processing": "batch"}, "fast": {"speed": "fast"}}.get(how, {})
     entry = by_genai_prices(provider, wire_id, at, Usage(), context).model_price
     fresh, out, read, write_5m, write_1h = tokens
+    if model == "claude-sonnet-4-5" and sum(tokens) - out > 200_000:
+        return  # the lists keep the price of a window it has not any more, tested below
     usage = Usage(
         fresh,
         out,
@@ -100,6 +103,7 @@ BORROWED = [wire for wire in LISTED if wire[:2] == ("vertex", "claude-sonnet-5")
 COMPARED = [
     (wire, at, how)
     for wire in LISTED
+    if wire not in GOV
     for at in DAYS
     for how in ("online", "batch", "fast")
     if how == "online" or wire not in BORROWED
@@ -223,7 +227,7 @@ def test_batch_is_half_of_online_on_every_wire_and_day_and_never_a_quarter(at: d
 
 def test_a_geo_profile_costs_a_tenth_more_on_bedrock_exactly_once() -> None:
     for provider, model, wire_id, region in LISTED:
-        if provider == "bedrock" and not wire_id.startswith("global.") and model != "claude-opus-4-1":
+        if provider == "bedrock" and not wire_id.startswith(("global.", "us-gov.")) and model != "claude-opus-4-1":
             base = next(m.bedrock for m in MODELS if m.id == model)
             everywhere = cost(BOOK.price("bedrock", model, f"global.{base}", region, NOW, ALL_KINDS))
             here = BOOK.price("bedrock", model, wire_id, region, NOW, ALL_KINDS)

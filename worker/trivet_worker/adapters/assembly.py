@@ -42,7 +42,7 @@ class Assembly:
     def usage(self) -> Usage | None:
         """What the call used as far as the provider said; the output so far, once it has begun."""
         usage = self._message.get("usage")
-        return read_usage(usage) if isinstance(usage, dict) else None
+        return read_usage(usage, self._message) if isinstance(usage, dict) else None
 
     def take(self, event: object) -> None:
         """Add one event. BrokenStream when it does not fit what came before or is not understood."""

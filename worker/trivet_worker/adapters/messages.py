@@ -1,11 +1,15 @@
 """Reading a message of the Messages API: is it whole, and what did it use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from trivet_tasks.usage import Usage
+from trivet_worker.adapters.iterations import UNREADABLE, Counts, kept_parts, read_parts, refusal_of, sum_of, word_of
+
+_NO_MESSAGE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ def judge(document: object) -> Whole | Broken:
         return Broken("the answer is no message")
     usage = document.get("usage")
     counted = isinstance(usage, dict) and _is_count(usage.get("input_tokens")) and _is_count(usage.get("output_tokens"))
-    known = read_usage(usage) if counted and isinstance(usage, dict) else None
+    known = read_usage(usage, document) if counted and isinstance(usage, dict) else None
     if not isinstance(document.get("content"), list):
         return Broken("the message has no content list", known)
     stop_reason = document.get("stop_reason")
@@ -52,26 +56,38 @@ def judge(document: object) -> Whole | Broken:
     return Whole(stop_reason, known)
 
 
-def read_usage(usage: dict[str, Any]) -> Usage:
-    """The `usage` object of a message.
+def read_usage(usage: dict[str, Any], message: Mapping[str, Any] | None = None) -> Usage:
+    """Return the tokens that a `usage` object tells.
 
-    Where it lists `iterations` (compaction, advisor), those are summed: the totals above them leave such passes out
-    (platform.claude.com, "Compaction": usage). Tokens written to the cache without a breakdown count as 5-minute ones.
+    Where it lists `iterations` (compaction, advisor, fallback), the counts are the sums of its passes (`iterations.py`).
+    Tokens written to the cache without a breakdown count as 5-minute ones.
+
+    Args:
+        message: the message it is of, for the model that answered and for refusals; None: not known.
     """
-    iterations = usage.get("iterations")
-    passes = [i for i in iterations if isinstance(i, dict)] if isinstance(iterations, list) else []
-    counts = [_cache_and_tokens(i) for i in passes or [usage]]
+    message = message if message is not None else _NO_MESSAGE
+    counts = Counts(*_cache_and_tokens(usage))
+    iterations, parts, doubt = usage.get("iterations"), None, None
+    if iterations and isinstance(iterations, list):
+        parts = read_parts(iterations, counts, message)
+        if parts is None:
+            doubt = UNREADABLE
+        else:
+            counts = sum_of(parts)
+    refused = refusal_of(message) if message.get("stop_reason") == "refusal" else None
+    if refused and counts.output > 1:
+        doubt = doubt or "refused without content, though output was counted"
     searches = usage.get("server_tool_use")
     return Usage(
-        input_tokens=sum(c[0] for c in counts),
-        output_tokens=sum(c[1] for c in counts),
-        cache_read_tokens=sum(c[2] for c in counts),
-        cache_write_5m_tokens=sum(c[3] for c in counts),
-        cache_write_1h_tokens=sum(c[4] for c in counts),
-        web_searches=_count(searches.get("web_search_requests")) if isinstance(searches, dict) else 0,
-        service_tier=_text(usage.get("service_tier")),
-        inference_geo=_text(usage.get("inference_geo")),
-        speed=_text(usage.get("speed")),
+        *counts,
+        _count(searches.get("web_search_requests")) if isinstance(searches, dict) else 0,
+        _text(usage.get("service_tier")),
+        _text(usage.get("inference_geo")),
+        _text(usage.get("speed")),
+        word_of(message.get("model")),
+        refused,
+        doubt,
+        kept_parts(parts) if parts else (),
     )
 
 
