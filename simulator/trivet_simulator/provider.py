@@ -253,7 +253,7 @@ def _shape(answer: Answer, hit: Hit, latency_s: float) -> float:
         answer.stop_reason = STOP_REASONS[kind]
     if kind == "refusal":
         answer.text = ""
-        answer.usage.output_tokens = 4
+        answer.usage.output_tokens = 0
         answer.stop_details = {"type": "refusal", "category": "general_harms", "explanation": None}
     elif kind == "no_stop_reason":
         answer.stop_reason = None

@@ -39,7 +39,9 @@ class Counts(NamedTuple):
     written_1h: int = 0
 
 
-def read_parts(iterations: Sequence[object], totals: Counts, message: Mapping[str, Any]) -> tuple[UsagePart, ...] | None:
+def read_parts(
+    iterations: Sequence[object], totals: Counts, message: Mapping[str, Any]
+) -> tuple[UsagePart, ...] | None:
     """Return the parts of a call, what no entry accounts for last; None where the entries cannot be read.
 
     Args:
