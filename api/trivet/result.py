@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from trivet_tasks.model_names import bare_name, same_model
 from trivet_tasks.store.results import AttemptRow, JobRow
 
 LONGEST_WORDS = 160
@@ -32,6 +33,8 @@ class Attempt:
     message: str | None = field(repr=False, default=None)
     provider: str | None = field(repr=False, default=None)
     """`anthropic`, `bedrock` or `vertex`."""
+    model_used: str | None = field(repr=False, default=None)
+    """The model that answered, by its first-party id, where it is another than was asked for; else None."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,20 @@ class Result:
     def provider(self) -> str | None:
         """The provider behind `route`, as its last call there says; None where there was none."""
         return next((attempt.provider for attempt in reversed(self.attempts) if attempt.route == self.route), None)
+
+    @property
+    def model_used(self) -> str:
+        """The model that answered, by its first-party id: `model`, unless the answer names another (a server-side fallback).
+
+        Its prices are those in `cost_usd`.
+        """
+        own = [attempt for attempt in self.attempts if attempt.outcome == "succeeded" and attempt.route == self.route]
+        if own:
+            return own[-1].model_used or self.model
+        named = self.message.get("model") if self.cached and self.message else None
+        if not isinstance(named, str) or same_model(named, self.model):
+            return self.model
+        return bare_name(named)
 
     @cached_property
     def message(self) -> dict[str, Any] | None:
@@ -125,6 +142,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
                 a.request_id,
                 a.message,
                 a.provider,
+                a.model_used,
             )
             for a in attempts
         ),

@@ -121,7 +121,7 @@ class Provider:
         elif rule.callback is None:
             self._reply(exchange, call, document, hit, ticket, rule.reply)
         else:
-            exchange.hold(self._over(call, ticket))
+            exchange.hold(self._over(exchange, call, ticket))
             asking = self._loop.create_task(self._ask(exchange, call, document, hit, ticket, rule))
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
@@ -374,7 +374,7 @@ def _shape(answer: Answer, hit: Hit, latency_s: float) -> float:
         answer.stop_reason = STOP_REASONS[kind]
     if kind == "refusal":
         answer.blocks, answer.extra_usage = [], {}
-        answer.usage.output_tokens = 4
+        answer.usage.output_tokens = 0
         answer.stop_details = {"type": "refusal", "category": hit.fault.category, "explanation": None}
     elif kind in SPOILED_USAGE:
         answer.spoiled_usage = kind, hit.fault.tokens

@@ -1,14 +1,23 @@
 """Turns an entry of genai-prices and our own rules into whole numbers a call can be multiplied with."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import TYPE_CHECKING
 
-from trivet_tasks.catalog import Provider
+from trivet_tasks.catalog import Provider, known
+from trivet_tasks.model_names import version_of
 from trivet_tasks.price_list import Listing
-from trivet_tasks.price_rules import CACHE_WRITE_1H_FACTOR, RULES, WEB_SEARCH_PER_1000, Case, Rule
+from trivet_tasks.price_rules import (
+    CACHE_WRITE_1H_FACTOR,
+    LONG_CONTEXT_ENDED,
+    RULES,
+    WEB_SEARCH_PER_1000,
+    Case,
+    Rule,
+)
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
@@ -55,13 +64,23 @@ class Rates:
     """Why there is no price, or why it is an estimate."""
     guessed: frozenset[str] = frozenset()
     """Kinds the list has no figure for: a call that uses one is estimated."""
+    model_used: str | None = None
+    """The model that answered, where it is another than the wire was asked for."""
+    prices_geo: bool = False
+    """Whether inference geographies (`usage.inference_geo`) have a price of their own."""
+
+    @property
+    def of_refused(self) -> Mapping[str, str]:
+        """The multipliers of a refusal that costs nothing."""
+        return {**self.multipliers, "refused": "0"}
 
 
 def rates_of(listing: Listing, provider: Provider, day: date, *, batch: bool, fast: bool, us_only: bool) -> Rates:
     """The prices of a day (UTC) for calls in native batch, in fast mode, or with inference kept in the US."""
     noon = datetime.combine(day, time(12), UTC)
     plain = listed = listing.info.get_prices(noon)
-    cases: list[Case] = ["regional"] if listing.add_regional else []
+    cases: list[Case] = [listing.add] if listing.add else []
+    provider = listing.rules or provider
     if us_only and provider == "anthropic":
         cases.append("inference_geo_us")
     if batch or fast:  # there is no fast mode in batch, so batch goes first
@@ -82,13 +101,26 @@ def rates_of(listing: Listing, provider: Provider, day: date, *, batch: bool, fa
         elif case != "regional":  # which older models were never charged
             notes.append(f"no price is known for {case}, priced without")
     starts = {tier.start for key in _TOKEN_KEYS for tier in getattr(getattr(listed, key), "tiers", ())}
+    starts = {start for start in starts if start < _longest_prompt(listing, day)}
     tiers = tuple(_tier(listed, above, factor) for above in (*sorted(starts, reverse=True), -1))
-    return Rates(tiers, multipliers, tuple(notes), _guessed(listed))
+    return Rates(tiers, multipliers, tuple(notes), _guessed(listed), prices_geo=provider == "anthropic")
+
+
+def _longest_prompt(listing: Listing, day: date) -> float:
+    """Tokens of the model's window on a day; a list's prices for longer prompts are none of that model's."""
+    ended = LONG_CONTEXT_ENDED.get(listing.model)
+    if ended is not None and day < ended:
+        return math.inf
+    entry = known(listing.model)
+    return entry.context_window if entry else listing.info.context_window or math.inf
 
 
 def _rule(case: Case, provider: Provider, model: str, day: date) -> Rule | None:
+    version = version_of(model)
     for rule in RULES:
-        if (rule.case, rule.provider) != (case, provider) or day < rule.since or model in rule.except_models:
+        if (rule.case, rule.provider) != (case, provider) or day < rule.since:
+            continue
+        if version is not None and version < rule.from_version:
             continue
         if not rule.models or model in rule.models:
             return rule

@@ -10,10 +10,11 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-RULES_VERSION = "2026-11"
+RULES_VERSION = "2026-11-29"
 
-Case: TypeAlias = Literal["regional", "inference_geo_us", "batch", "fast"]
-"""regional: served in one geography; inference_geo_us: the answer says so; batch: native batch; fast: `speed: fast`."""
+Case: TypeAlias = Literal["regional", "us_gov", "inference_geo_us", "batch", "fast"]
+"""regional: served in one geography; us_gov: in AWS GovCloud; inference_geo_us: the answer says so; batch: native batch;
+fast: `speed: fast`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +30,51 @@ class Rule:
     checked: date
     models: tuple[str, ...] = ()
     """First-party ids it is limited to; empty = all."""
-    except_models: tuple[str, ...] = ()
+    from_version: tuple[int, int] = (0, 0)
+    """The first version of the models it holds for; a name without a version is taken to be newer."""
     estimated: bool = False
     """True where no price page was seen, only a likeness."""
 
 
 _PRICING = "https://platform.claude.com/docs/en/about-claude/pricing"
 _CHECKED = date(2026, 11, 22)
-_BEFORE_REGIONAL = ("claude-opus-4-1", "claude-opus-4-0", "claude-sonnet-4-0")  # the premium came with Sonnet 4.5
+_READ_AGAIN = date(2026, 11, 29)
+_FIRST_REGIONAL = (4, 5)
+"""The premium came with Sonnet 4.5. Older models cost the same everywhere: Google's price page has one price for them, LiteLLM
+no `regional_endpoint_uplift_multiplier`, the AWS price list the same figures in its regional rows as Anthropic's."""
 
 RULES: tuple[Rule, ...] = (
     Rule(
         "regional", "vertex", Decimal("1.1"), date(2025, 9, 29),
         "genai-prices' notes on Google's price page: 'regional and multi-region endpoints carry a 10% premium'; "
-        "LiteLLM 1.109.1 regional_endpoint_uplift_multiplier 1.1", _CHECKED,
-        except_models=_BEFORE_REGIONAL,
+        "LiteLLM 1.109.1 regional_endpoint_uplift_multiplier 1.1 on every Claude from 4.5 on, on none before", _READ_AGAIN,
+        from_version=_FIRST_REGIONAL,
     ),
     Rule(
         "regional", "bedrock", Decimal("1.1"), date(2025, 9, 29),
-        "AWS price list as quoted in genai-prices: geo profiles 10% over global; for those it does not name", _CHECKED,
-        except_models=_BEFORE_REGIONAL, estimated=True,
+        "AWS price list as quoted in genai-prices: geo profiles 10% over global; for those it does not name", _READ_AGAIN,
+        from_version=_FIRST_REGIONAL, estimated=True,
+    ),
+    Rule(
+        "us_gov", "bedrock", Decimal("1.2"), date(2024, 8, 1),
+        "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBedrockFoundationModels/current/us-gov-west-1/"
+        "index.json and us-gov-east-1, as LiteLLM 1.109.1 has their rows: 20% over the global price, for every kind of "
+        "token, batch at half; also on bedrock-mantle", _READ_AGAIN,
+        models=(
+            "claude-3-haiku", "claude-3-5-sonnet", "claude-3-7-sonnet", "claude-haiku-4-5", "claude-sonnet-4-5",
+            "claude-opus-4-8", "claude-sonnet-5", "claude-opus-5", "claude-fable-5-1", "claude-haiku-5-5",
+            "claude-sonnet-5-5", "claude-opus-5-5",
+        ),
+    ),
+    Rule(
+        "us_gov", "bedrock", Decimal("1.2"), date(2024, 8, 1), "as for the models that the GovCloud lists name",
+        _READ_AGAIN, estimated=True,
     ),
     Rule(
         "inference_geo_us", "anthropic", Decimal("1.1"), date(2026, 2, 1),
         "https://platform.claude.com/docs/en/manage-claude/data-residency (Opus 4.6 and later; earlier models refuse "
-        "the parameter); https://docs.aws.amazon.com/claude-platform/latest/userguide/data-residency.html", _CHECKED,
+        "the parameter); https://docs.aws.amazon.com/claude-platform/latest/userguide/data-residency.html", _READ_AGAIN,
+        from_version=(4, 6),
     ),
     Rule(
         "batch", "anthropic", Decimal("0.5"), date(2024, 10, 8),
@@ -98,3 +119,16 @@ CACHE_WRITE_1H_FACTOR = Decimal(2)
 
 WEB_SEARCH_PER_1000 = Decimal(10)
 """USD per thousand server-side searches, for lists without a figure: Anthropic's, and Google's for Fable 5.2."""
+
+LONG_CONTEXT_ENDED: dict[str, date] = {"claude-sonnet-4-5": date(2026, 4, 30)}
+"""The day (UTC) on which a model's window went back to 200,000 tokens, and its prices for longer prompts ended: that of the
+beta `context-1m-2025-08-07` (platform.claude.com, release notes). A list's price for prompts that no window holds is
+otherwise never used: what is longer than the window is the sum of several passes."""
+
+BILLED_REFUSALS = frozenset({"bio", "frontier_llm", "reasoning_extraction"})
+"""Categories (`stop_details.category`) of refusals that are billed like any answer, though nothing was put out."""
+FREE_REFUSALS = frozenset({"cyber", "general_harms", "unnamed"})
+"""Those that are not, where nothing was put out. A category yet to come is taken to be free, and said to be an estimate."""
+REFUSALS_FREE_SINCE = date(2026, 6, 2)
+"""The first day (UTC) on which a refusal before any output cost nothing
+(https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback, of 2026-09-26: the same on all platforms)."""

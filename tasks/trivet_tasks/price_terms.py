@@ -23,6 +23,8 @@ class Terms(NamedTuple):
     service_tier: str | None = None
     inference_geo: str | None = None
     speed: str | None = None
+    refused: str | None = None
+    doubt: str | None = None
 
 
 def written(region: str | None, usage: Usage, note: str = "") -> str:
@@ -31,7 +33,16 @@ def written(region: str | None, usage: Usage, note: str = "") -> str:
     Args:
         note: why there is no price, or why it is one by likeness.
     """
-    return _written(Terms(region, usage.web_searches, usage.service_tier, usage.inference_geo, usage.speed), note)
+    terms = Terms(
+        region,
+        usage.web_searches,
+        usage.service_tier,
+        usage.inference_geo,
+        usage.speed,
+        usage.refused,
+        usage.doubt,
+    )
+    return _written(terms, note)
 
 
 @lru_cache(maxsize=1024)

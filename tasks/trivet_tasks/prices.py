@@ -8,17 +8,18 @@ in a list to come would bring more decimals, never a rounded cost.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from importlib.metadata import version
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import Provider
-from trivet_tasks.price_list import find_listing
+from trivet_tasks.model_names import bare_name, same_model
+from trivet_tasks.price_list import find_listing, wire_name
 from trivet_tasks.price_rates import Rates, rates_of
-from trivet_tasks.price_rules import RULES_VERSION
-from trivet_tasks.usage import Usage
+from trivet_tasks.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION
+from trivet_tasks.usage import Usage, UsagePart
 
 Processing: TypeAlias = Literal["online", "batch"]
 """batch: the provider's own batch interface, not Trivet's latency class."""
@@ -27,6 +28,17 @@ _CACHE_SIZE = 4096  # the key holds the day, so a process that runs for months m
 _LISTED_TIERS = frozenset({None, "standard", "default", "batch"})
 _LISTED_SPEEDS = frozenset({None, "standard", "fast"})
 _LISTED_GEOS = frozenset({None, "global", "not_available", "us"})
+_LISTED_KINDS = frozenset({"message", "compaction", "advisor_message", "fallback_message"})
+_EXACT = Context(prec=60, traps=[Inexact])
+
+
+@dataclass(frozen=True, slots=True)
+class PricedPart:
+    """One pass of a call, and what it was priced by."""
+
+    usage: UsagePart
+    list_price: Mapping[str, str]
+    multipliers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +49,21 @@ class Priced:
     """USD, exact; None = unpriced, which is not the same as free."""
     list_price: Mapping[str, str]
     """USD per million tokens as listed for this way of processing, before our multipliers, of the long-prompt tier
-    where the prompt is in it: input, output, cache_read, cache_write_5m, cache_write_1h; and web_search_per_1000."""
+    where the prompt is in it: input, output, cache_read, cache_write_5m, cache_write_1h; and web_search_per_1000.
+    Empty where it is unpriced, and where its parts differ in price."""
     multipliers: Mapping[str, str]
-    """Our factors on every token price, by case (`price_rules.Case`). What the list has itself is not among them."""
+    """Our factors on every token price, by case (`price_rules.Case`). What the list has itself is not among them.
+    `refused` = 0: a refusal that costs nothing."""
     version: str
     """Versions of list and rules."""
     estimated: bool = False
     """True where part of it is a likeness rather than a listed price; `note` says which."""
     note: str = ""
     """Why it is unpriced or estimated, for people."""
+    model_used: str | None = None
+    """The first-party id of the model that answered, where it is another than the wire was asked for."""
+    parts: tuple[PricedPart, ...] = ()
+    """Of a call of several passes: each with its own price."""
 
 
 class TokenPrices(NamedTuple):
@@ -92,19 +110,24 @@ class PriceBook:
         it, so Bedrock's global and geo profiles differ. An ARN that does not tell its model is priced as `model` at the
         regional price, and marked estimated. `region` is the route's; it matters on Vertex. `at` decides the day (UTC;
         naive times are UTC), `usage` the tier, speed and inference geography. What no list knows has `cost_usd=None`.
+
+        An answer that names another model (`usage.model`) is priced as that one, under the same profile or region, and a call
+        of several passes as the sum of them, each by its own model and its own length.
         """
+        if usage.parts:
+            return self._price_parts(provider, model, wire_model, region, at, usage, processing)
         day = _day(at)
         batch = processing == "batch" or usage.service_tier == "batch"
         fast, us_only = usage.speed == "fast", usage.inference_geo == "us"
-        key = (provider, model, wire_model, region, day, batch, fast, us_only)
+        key = (provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
         rates = self._rates.get(key)
         if rates is None:
-            rates = _look_up(provider, model, wire_model, region, day, batch, fast, us_only)
+            rates = _look_up(provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
             if len(self._rates) >= _CACHE_SIZE:
                 self._rates.clear()
             self._rates[key] = rates
         if not rates.tiers:
-            return Priced(None, {}, {}, self.version, note="; ".join(rates.notes))
+            return Priced(None, {}, {}, self.version, note="; ".join(rates.notes), model_used=rates.model_used)
 
         fresh, answer, searches = usage.input_tokens, usage.output_tokens, usage.web_searches
         read, write_5m, write_1h = usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
@@ -124,16 +147,54 @@ class PriceBook:
             + write_1h * tier.cache_write_1h
             + searches * tier.web_search
         )
-        notes = "; ".join((*rates.notes, *_usage_notes(rates, provider, usage)))
+        multipliers = rates.multipliers
+        if usage.refused is not None and _is_free(usage.refused, day):
+            units, multipliers = searches * tier.web_search, rates.of_refused
+        notes = "; ".join((*rates.notes, *_usage_notes(rates, usage)))
         return Priced(
             # from text, because arithmetic would round to whatever precision the thread's context happens to have
             cost_usd=Decimal(f"{units}E-{tier.decimals}"),
             list_price=tier.list_price,
-            multipliers=rates.multipliers,
+            multipliers=multipliers,
             version=self.version,
             estimated=bool(notes),
             note=notes,
+            model_used=rates.model_used,
         )
+
+    def _price_parts(
+        self,
+        provider: Provider,
+        model: str,
+        wire_model: str,
+        region: str | None,
+        at: datetime,
+        usage: Usage,
+        processing: Processing,
+    ) -> Priced:
+        """Price a call of several passes. Searches are counted for the whole call, and priced as of the model that answered."""
+        whole = self.price(
+            provider, model, wire_model, region, at, replace(usage, parts=(), refused=None, **_NO_TOKENS), processing
+        )
+        cost, notes = whole.cost_usd, [whole.note]
+        parts: list[PricedPart] = []
+        for part in usage.parts:
+            priced = self.price(provider, model, wire_model, region, at, _usage_of(part, usage), processing)
+            parts.append(PricedPart(part, priced.list_price, priced.multipliers))
+            notes.append(priced.note)
+            cost = None if cost is None or priced.cost_usd is None else _EXACT.add(cost, priced.cost_usd)
+            if part.kind not in _LISTED_KINDS:
+                notes.append(f"passes of kind {part.kind!r} are not known, priced like messages")
+            if usage.speed == "fast" and part.model is not None:
+                notes.append(f"whether {part.model!r} was fast is not told, priced as fast")
+        prices = [(part.list_price, part.multipliers) for part in parts]
+        alike = cost is not None and all(price == prices[0] for price in prices)
+        list_price, multipliers = prices[0] if alike else ({}, {})
+        note = "; ".join(dict.fromkeys(note for note in notes if note))
+        return Priced(
+            cost, list_price, multipliers, self.version, cost is not None and bool(note), note, whole.model_used,
+            tuple(parts),
+        )  # fmt: skip
 
     def estimate(
         self,
@@ -183,14 +244,57 @@ def _look_up(
     batch: bool,
     fast: bool,
     us_only: bool,
+    answered: str | None = None,
 ) -> Rates:
-    listing = find_listing(provider, model, wire_model, region)
-    if isinstance(listing, str):
-        return Rates(notes=(listing,))
-    return rates_of(listing, provider, day, batch=batch, fast=fast, us_only=us_only)
+    def rates(model: str, wire_model: str) -> Rates:
+        listing = find_listing(provider, model, wire_model, region)
+        if isinstance(listing, str):
+            return Rates(notes=(listing,))
+        return rates_of(listing, provider, day, batch=batch, fast=fast, us_only=us_only)
+
+    if answered is None or same_model(answered, wire_model) or same_model(answered, model):
+        return rates(model, wire_model)
+    used = bare_name(answered)
+    other = rates(used, wire_name(provider, wire_model, answered))
+    if other.tiers:
+        return replace(other, model_used=used)
+    asked = rates(model, wire_model)
+    note = f"no list has a price for {answered!r}, which answered: priced as {model}, which was asked for"
+    return replace(asked, model_used=used, notes=(*asked.notes, note))
 
 
-def _usage_notes(rates: Rates, provider: Provider, usage: Usage) -> list[str]:
+_NO_TOKENS: Mapping[str, Any] = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "cache_read_tokens": 0,
+    "cache_write_5m_tokens": 0,
+    "cache_write_1h_tokens": 0,
+}
+
+
+def _usage_of(part: UsagePart, call: Usage) -> Usage:
+    """One pass as a call of its own, made the way the whole was."""
+    return Usage(
+        part.input_tokens,
+        part.output_tokens,
+        part.cache_read_tokens,
+        part.cache_write_5m_tokens,
+        part.cache_write_1h_tokens,
+        0,
+        call.service_tier,
+        call.inference_geo,
+        call.speed,
+        part.model or call.model,
+        part.refused,
+    )
+
+
+def _is_free(refused: str, day: date) -> bool:
+    """Whether a refusal before any output, of this category, costs nothing."""
+    return refused not in BILLED_REFUSALS and day >= REFUSALS_FREE_SINCE
+
+
+def _usage_notes(rates: Rates, usage: Usage) -> list[str]:
     """What is estimated because of this one call's usage."""
     notes = []
     for kind in rates.guessed:
@@ -201,6 +305,10 @@ def _usage_notes(rates: Rates, provider: Provider, usage: Usage) -> list[str]:
         notes.append(f"service tier {usage.service_tier!r} priced as standard")
     if usage.speed not in _LISTED_SPEEDS:
         notes.append(f"speed {usage.speed!r} priced as standard")
-    if provider == "anthropic" and usage.inference_geo not in _LISTED_GEOS:
+    if rates.prices_geo and usage.inference_geo not in _LISTED_GEOS:
         notes.append(f"inference geography {usage.inference_geo!r} priced as global")
+    if usage.refused is not None and usage.refused not in BILLED_REFUSALS | FREE_REFUSALS:
+        notes.append(f"a refusal of category {usage.refused!r} is taken to be free")
+    if usage.doubt is not None:
+        notes.append(usage.doubt)
     return sorted(notes)

@@ -1,6 +1,28 @@
-"""The tokens of one provider call, by kind."""
+"""The tokens of one provider call, by kind and, where it had several passes, by pass."""
 
 from dataclasses import dataclass
+
+CATEGORY_UNNAMED = "unnamed"
+"""Of a refusal whose category the provider gives as null."""
+CATEGORY_UNKNOWN = "unknown"
+"""Of a refusal whose category the answer does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePart:
+    """One pass of a call that had several: an entry of `usage.iterations`. All counts are tokens."""
+
+    kind: str
+    """The provider's word: `message`, `compaction`, `advisor_message`, `fallback_message` or one yet to come."""
+    model: str | None = None
+    """The model that ran, as the provider names it; None: the one that answered."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    refused: str | None = None
+    """See `Usage.refused`; of this pass alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +42,16 @@ class Usage:
     service_tier: str | None = None
     inference_geo: str | None = None
     speed: str | None = None
+    model: str | None = None
+    """The model that answered, as the answer names it; None: it did not say."""
+    refused: str | None = None
+    """Set where the model refused before any output: the category, or `CATEGORY_UNNAMED`, or `CATEGORY_UNKNOWN`."""
+    doubt: str | None = None
+    """Why these counts may not be what is billed; None: no reason to think so."""
+    parts: tuple[UsagePart, ...] = ()
+    """The passes whose sums the counts are, where there was more than one or another model took part."""
 
     @property
     def prompt_tokens(self) -> int:
-        """All tokens of the prompt, cached or not: what long-prompt price tiers are reckoned by."""
+        """All tokens of the prompt, cached or not: what long-prompt price tiers are reckoned by, pass by pass."""
         return self.input_tokens + self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens

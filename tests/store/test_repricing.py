@@ -1,6 +1,7 @@
 """Pricing settled calls again: what is shown, what is written, and that all sums stay right."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,20 +12,25 @@ from sqlalchemy import text
 from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 from tests.system.command_line import Said
+from tests.unit.test_flights import flight
 
 from trivet_tasks import price_terms
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import JobState, Outcome
 from trivet_tasks.prices import PriceBook, is_newer
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store import pruning, repricing
-from trivet_tasks.store.costs import Span
+from trivet_tasks.store.cost_savings import cache_savings
+from trivet_tasks.store.costs import Span, summed
 from trivet_tasks.store.pruning import Terms
 from trivet_tasks.store.repricing import Extent, Tally
 from trivet_tasks.store.retrying import retry_job
 from trivet_tasks.store.schema import Usd
 from trivet_tasks.store.steps import End, Finished, Next, Settlement
 from trivet_tasks.store.taking import Taken
-from trivet_tasks.usage import Usage
+from trivet_tasks.usage import Usage, UsagePart
+from trivet_worker.calls import Answer
+from trivet_worker.pricing import Pricing
 
 BOOK = PriceBook()
 FAILED = End(JobState.FAILED, outcome=Outcome.INCOMPLETE, error="cut")
@@ -310,3 +316,73 @@ def test_a_machine_with_an_older_list_writes_nothing(world: World, trivet: Calla
 )
 def test_a_version_is_newer_where_the_list_or_the_rules_are(one: str, other: str, newer: bool) -> None:
     assert is_newer(one, other) is newer
+
+
+# --- calls of several passes, models that answered for others, refusals
+
+ADVISED = Usage(
+    159_421,
+    8_296,
+    model="claude-sonnet-4-6",
+    parts=(UsagePart("message", None, 2, 491), UsagePart("advisor_message", "claude-opus-4-7", 159_419, 7_805)),
+)
+PASSES = Usage(101_195, 0, parts=(UsagePart("message", None, 99_195), UsagePart("message", None, 2_000)))
+CACHED = Usage(
+    cache_read_tokens=3_000_000,
+    parts=(
+        UsagePart("message", None, cache_read_tokens=1_000_000),
+        UsagePart("advisor_message", "claude-opus-4-7", cache_read_tokens=2_000_000),
+    ),
+)
+
+
+def booked(job: Taken, lease: str, model: str, usage: Usage) -> Finished:
+    """A call booked as a worker books it."""
+    site = replace(flight(1).site, provider="anthropic", model=model, wire_model=model)
+    made = replace(flight(1), site=site, route=RouteSettings(provider="anthropic"))
+    settlement = Pricing().settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
+    return Finished(job.id, job.take_up, lease, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "usage", "cost", "used"),
+    [
+        ("claude-sonnet-4-6", ADVISED, "0.999591", None),
+        ("claude-haiku-5-5", PASSES, "0.0101195", None),
+        ("claude-fable-5", Usage(412, 264, model="claude-opus-4-8"), "0.008660", "claude-opus-4-8"),
+        ("claude-sonnet-5-5", Usage(1_000, model="claude-next-9"), "0.002", "claude-next-9"),
+        ("claude-fable-5", Usage(1_000, refused="cyber"), "0", None),
+        ("claude-fable-5", Usage(1_000, refused="bio"), "0.01", None),
+        ("claude-sonnet-5-5", Usage(1_000, doubt="the passes cannot be read"), "0.002", None),
+    ],
+)
+def test_what_really_ran_is_priced_again_to_the_same(
+    world: World, asked: str, usage: Usage, cost: str, used: str | None
+) -> None:
+    lease = world.lease()
+    world.add(*specs(1))
+    (job,) = call(world, lease, 1, wire_model=asked)
+    world.sql("UPDATE attempts SET model = :model", model=asked)
+    world.finish(booked(job, lease, asked, usage))
+    before = attempts(world)
+    assert before[0].model_used == used
+    assert reprice(world, apply=True) == (1, 0, Decimal(cost), Decimal(cost), 0, 0)
+    assert attempts(world) == before
+    world.sql("UPDATE attempts SET cost_usd = NULL, list_price = NULL, multipliers = NULL, price_version = 'old'")
+    assert reprice(world, apply=True).after_usd == Decimal(cost)
+    assert attempts(world) == before
+    with world.store.read() as connection:
+        (by_model,) = summed(connection, ["model"], Span())
+    assert (by_model.group, by_model.cost_usd) == ((used or asked,), Decimal(cost))
+
+
+def test_what_a_cache_saved_is_told_by_the_models_of_the_passes(world: World) -> None:
+    lease = world.lease()
+    world.add(*specs(1))
+    (job,) = call(world, lease, 1, wire_model="claude-sonnet-4-6")
+    world.sql("UPDATE attempts SET model = 'claude-sonnet-4-6'")
+    world.finish(booked(job, lease, "claude-sonnet-4-6", CACHED))
+    with world.store.read() as connection:
+        saved = {one.model: (one.read_tokens, one.saved_usd) for one in cache_savings(connection, Span())}
+    # 3 - 0.30 and 5 - 0.50 USD a million
+    assert saved == {"claude-sonnet-4-6": (1_000_000, Decimal("2.7")), "claude-opus-4-7": (2_000_000, Decimal("9"))}

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.usage import Usage
+from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.messages import Broken, Whole, read_message
@@ -775,7 +775,12 @@ def test_cache_writes_without_breakdown_count_as_five_minutes_and_passes_are_sum
     usage = {"input_tokens": 10, "output_tokens": 6, "iterations": passes}
     whole = read_message(orjson.dumps({**MESSAGE, "usage": usage}))
     assert isinstance(whole, Whole)
-    assert whole.usage == Usage(input_tokens=110, output_tokens=11, cache_write_5m_tokens=8)
+    assert whole.usage == Usage(
+        input_tokens=110,
+        output_tokens=11,
+        cache_write_5m_tokens=8,
+        parts=(UsagePart("compaction", None, 100, 5), UsagePart("message", None, 10, 6, 0, 8)),
+    )
 
 
 START = {"type": "message_start", "message": {"type": "message", "content": [], "stop_reason": None,

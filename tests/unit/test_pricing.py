@@ -7,11 +7,11 @@ from decimal import Decimal
 import pytest
 from tests.unit.test_flights import flight
 
-from trivet_tasks import price_terms
+from trivet_tasks import price_parts, price_terms
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.price_terms import Terms
 from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.usage import Usage
+from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker import pricing as pricing_module
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Flight
@@ -131,3 +131,38 @@ def test_a_call_that_may_have_been_billed_is_never_free(failure: Failure) -> Non
     assert settled.estimated
     assert settled.cost_usd
     assert settled.cost_usd < 1
+
+
+def test_passes_that_differ_in_price_are_kept_with_their_own() -> None:
+    parts = (UsagePart("message", None, 2, 491), UsagePart("advisor_message", "claude-opus-4-7", 159_419, 7_805))
+    usage = Usage(159_421, 8_296, model="claude-sonnet-4-6", parts=parts)
+    settled = PRICING.settled(call("claude-sonnet-4-6"), answer(usage), 1)
+    assert (settled.cost_usd, settled.model_used) == (Decimal("0.999591"), None)
+    assert (settled.list_price, settled.multipliers) == (None, None)
+    assert settled.price_parts is not None
+    assert price_parts.read(settled.price_parts) == parts
+    assert [part.list_price["input"] for part in price_parts.read_priced(settled.price_parts)] == ["3", "5"]
+
+
+def test_passes_of_one_price_are_kept_without_it() -> None:
+    parts = (UsagePart("message", None, 99_195), UsagePart("message", None, 2_000))
+    settled = PRICING.settled(call("claude-haiku-5-5"), answer(Usage(101_195, parts=parts)), 1)
+    assert settled.cost_usd == Decimal("0.0101195")
+    assert settled.price_parts == '[{"kind":"message","input_tokens":99195},{"kind":"message","input_tokens":2000}]'
+    assert settled.list_price is not None
+    assert '"input":"0.1"' in settled.list_price
+
+
+def test_a_model_that_answered_for_another_is_named() -> None:
+    usage = Usage(412, 264, model="claude-opus-4-8")
+    settled = PRICING.settled(call("claude-fable-5"), answer(usage), 1)
+    assert (settled.cost_usd, settled.model_used, settled.price_terms) == (Decimal("0.008660"), "claude-opus-4-8", "{}")
+    assert PRICING.settled(call("claude-fable-5"), answer(Usage(1, model="claude-fable-5")), 1).model_used is None
+
+
+def test_a_free_refusal_says_so() -> None:
+    settled = PRICING.settled(call("claude-fable-5"), answer(Usage(1_000, refused="cyber")), 1)
+    assert (settled.cost_usd, settled.estimated, settled.usage) == (0, False, Usage(1_000, refused="cyber"))
+    assert settled.multipliers == '{"refused":"0"}'
+    assert settled.price_terms is not None
+    assert price_terms.read(settled.price_terms) == Terms(refused="cyber")

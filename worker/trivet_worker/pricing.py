@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import orjson
 
-from trivet_tasks import price_terms
+from trivet_tasks import price_parts, price_terms
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import PriceBook
 from trivet_tasks.route_settings import RouteSettings
@@ -116,14 +116,17 @@ class Pricing:
         site, region = flight.site, flight.route.region
         began = datetime.fromtimestamp(time.time() - (time.monotonic() - flight.born_at), UTC)
         priced = self._book.price(flight.route.provider, site.model, site.wire_model, region, began, usage)
+        mixed = bool(priced.parts) and not priced.list_price
         return replace(
             settlement,
             usage=usage,
             cost_usd=priced.cost_usd,
-            list_price=self._text(priced.list_price),
-            multipliers=self._text(priced.multipliers),
+            list_price=None if mixed else self._text(priced.list_price),
+            multipliers=None if mixed else self._text(priced.multipliers),
             price_version=priced.version,
             price_terms=price_terms.written(region, usage, priced.note),
+            price_parts=price_parts.written(priced.parts, alike=not mixed) if priced.parts else None,
+            model_used=priced.model_used,
         )
 
 

@@ -273,6 +273,8 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     tokens = ""
     if call.input_tokens or call.output_tokens:
         tokens = f"{call.input_tokens or 0:,} tokens in, {call.output_tokens or 0:,} out, "
+    if call.model_used:
+        outcome += f", answered by {call.model_used}"
     _print_step(
         call.started_at - created_at,
         f"{CALLS.get(call.purpose, 'call')} {number} on {call.route}: {outcome}",

@@ -22,6 +22,7 @@ def result_line(result: Result) -> bytes:
         "route": result.route,
         "provider": result.provider,
         "model": result.model,
+        "model_used": result.model_used,
         "attempts": [
             {
                 "id": attempt.id,
@@ -32,6 +33,7 @@ def result_line(result: Result) -> bytes:
                 "cost_usd": None if attempt.cost_usd is None else format(attempt.cost_usd, "f"),
                 "estimated": attempt.estimated,
                 "request_id": attempt.request_id,
+                "model_used": attempt.model_used,
             }
             for attempt in result.attempts
         ],

@@ -24,7 +24,7 @@ _ROLE = """
 """
 GROUPINGS = {
     "route": "a.route",
-    "model": "a.model",
+    "model": "coalesce(a.model_used, a.model)",
     "provider": "a.provider",
     "class": "a.latency",
     "batch": "b.name",

@@ -1,13 +1,16 @@
 """What the providers' prompt caches saved, worked out from the rows' own prices; and what Trivet's own answers saved."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import Connection, text
 
+from trivet_tasks import price_parts
+from trivet_tasks.model_names import bare_name
 from trivet_tasks.store.cost_groups import grouping
 from trivet_tasks.store.costs import Span
 from trivet_tasks.store.savings import HOUR_S
@@ -78,34 +81,69 @@ def cache_savings(connection: Connection, span: Span) -> list[CacheSaving]:
     (day,) = grouping(connection, ["day"]).columns
     statement = text(
         f"""
-        SELECT {day} AS day, a.model, a.list_price, a.multipliers, sum(a.cache_read_tokens) AS read,
+        SELECT {day} AS day, coalesce(a.model_used, a.model) AS model, a.list_price, a.multipliers, sum(a.cache_read_tokens) AS read,
                sum(a.cache_write_5m_tokens) AS write_5m, sum(a.cache_write_1h_tokens) AS write_1h
           FROM attempts a
          WHERE a.started_at >= :since AND a.started_at < :until AND a.cost_usd IS NOT NULL AND NOT a.estimated
            AND a.list_price IS NOT NULL
            AND (a.cache_read_tokens > 0 OR a.cache_write_5m_tokens > 0 OR a.cache_write_1h_tokens > 0)
-         GROUP BY 1, a.model, a.list_price, a.multipliers
+         GROUP BY 1, 2, a.list_price, a.multipliers
         """
     )
     found: dict[tuple[str, str], list[CacheSaving]] = defaultdict(list)
     for row in connection.execute(statement, span._asdict()):
-        price = {kind: Decimal(usd) for kind, usd in orjson.loads(row.list_price).items()}
-        factor = Decimal(1)
-        for value in orjson.loads(row.multipliers or "{}").values():
-            factor = _EXACT.multiply(factor, Decimal(value))
-        read, short, long = int(row.read), int(row.write_5m), int(row.write_1h)
-        plain = price["input"]
-        found[row.day, row.model].append(
-            CacheSaving(
-                row.day,
-                row.model,
-                read,
-                short + long,
-                _usd(factor, (read, plain - price["cache_read"])),
-                _usd(factor, (short, price["cache_write_5m"] - plain), (long, price["cache_write_1h"] - plain)),
-            )
-        )
+        cached = _Cached(int(row.read), int(row.write_5m), int(row.write_1h))
+        factors = orjson.loads(row.multipliers or "{}")
+        found[row.day, row.model].append(_saving(row.day, row.model, cached, orjson.loads(row.list_price), factors))
+    for saving in _of_mixed(connection, day, span):
+        found[saving.day, saving.model].append(saving)
     return [_together(parts) for _, parts in sorted(found.items())]
+
+
+class _Cached(NamedTuple):
+    """Tokens read from a cache, written to it for five minutes, and for an hour."""
+
+    read: int
+    short: int
+    long: int
+
+
+def _of_mixed(connection: Connection, day: str, span: Span) -> Iterator[CacheSaving]:
+    """The savings of calls whose passes differ in price, pass by pass."""
+    statement = text(
+        f"""
+        SELECT {day} AS day, coalesce(a.model_used, a.model) AS model, a.price_parts
+          FROM attempts a
+         WHERE a.started_at >= :since AND a.started_at < :until AND a.cost_usd IS NOT NULL AND NOT a.estimated
+           AND a.list_price IS NULL AND a.price_parts IS NOT NULL
+           AND (a.cache_read_tokens > 0 OR a.cache_write_5m_tokens > 0 OR a.cache_write_1h_tokens > 0)
+        """
+    )
+    for row in connection.execute(statement, span._asdict()):
+        for part in price_parts.read_priced(row.price_parts):
+            usage = part.usage
+            cached = _Cached(usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens)
+            if any(cached):
+                model = bare_name(usage.model) if usage.model else row.model
+                yield _saving(row.day, model, cached, part.list_price, part.multipliers)
+
+
+def _saving(
+    day: str, model: str, cached: _Cached, listed: Mapping[str, str], factors: Mapping[str, str]
+) -> CacheSaving:
+    price = {kind: Decimal(usd) for kind, usd in listed.items()}
+    factor = Decimal(1)
+    for value in factors.values():
+        factor = _EXACT.multiply(factor, Decimal(value))
+    plain = price["input"]
+    return CacheSaving(
+        day,
+        model,
+        cached.read,
+        cached.short + cached.long,
+        _usd(factor, (cached.read, plain - price["cache_read"])),
+        _usd(factor, (cached.short, price["cache_write_5m"] - plain), (cached.long, price["cache_write_1h"] - plain)),
+    )
 
 
 def _usd(factor: Decimal, *parts: tuple[int, Decimal]) -> Decimal:

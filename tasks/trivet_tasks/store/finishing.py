@@ -51,7 +51,7 @@ _SETTLE = RowsStatement(
                         cache_read_tokens = r.cache_read_tokens, cache_write_5m_tokens = r.cache_write_5m_tokens,
                         cache_write_1h_tokens = r.cache_write_1h_tokens, cost_usd = r.cost_usd, estimated = r.estimated,
                         list_price = r.list_price, multipliers = r.multipliers, price_version = r.price_version,
-                        price_terms = r.price_terms
+                        price_terms = r.price_terms, price_parts = r.price_parts, model_used = r.model_used
       FROM {rows}
      WHERE attempts.id = r.id
     """,
@@ -171,5 +171,7 @@ def _settled_row(settlement: Settlement) -> dict[str, Any]:
         "multipliers": settlement.multipliers,
         "price_version": settlement.price_version,
         "price_terms": settlement.price_terms,
+        "price_parts": settlement.price_parts,
+        "model_used": clean(settlement.model_used, 120),
     }
     return row

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Row, bindparam, text
 
-from trivet_tasks import price_terms
+from trivet_tasks import price_parts, price_terms
 from trivet_tasks.outcomes import END_STATES
 from trivet_tasks.prices import PriceBook, is_newer
 from trivet_tasks.store import spending
@@ -60,10 +60,17 @@ class _New(NamedTuple):
     id: str
     job_id: str
     cost_usd: Decimal | None
-    list_price: str
-    multipliers: str
+    list_price: str | None
+    multipliers: str | None
     price_version: str
     price_terms: str
+    price_parts: str | None
+    model_used: str | None
+
+    @property
+    def by(self) -> tuple[str | None, ...]:
+        """What it is priced by, without the version."""
+        return self.list_price, self.multipliers, self.price_terms, self.price_parts, self.model_used
 
 
 _EXTENT = text(
@@ -83,7 +90,8 @@ _VERSIONS = text(
 _PAGE = text(
     """
     SELECT id, job_id, provider, model, wire_model, route, started_at, input_tokens, output_tokens, cache_read_tokens,
-           cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, list_price, multipliers, price_terms
+           cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, list_price, multipliers, price_terms, price_parts,
+           model_used
       FROM attempts
      WHERE started_at >= :at AND (started_at > :at OR id > :after) AND started_at < :until AND price_terms IS NOT NULL
      ORDER BY started_at, id LIMIT :limit
@@ -93,7 +101,8 @@ _HOLD_JOBS = "SELECT id, state, batch_id FROM jobs WHERE id IN :ids ORDER BY id"
 _WRITE = text(
     """
     UPDATE attempts SET cost_usd = :cost_usd, list_price = :list_price, multipliers = :multipliers,
-                        price_version = :price_version, price_terms = :price_terms
+                        price_version = :price_version, price_terms = :price_terms, price_parts = :price_parts,
+                        model_used = :model_used
      WHERE id = :id
     """
 ).bindparams(bindparam("cost_usd", type_=Usd()))
@@ -132,9 +141,9 @@ def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -
             before, cost = row.cost_usd or Decimal(0), priced.cost_usd or Decimal(0)
             changed = priced.cost_usd != row.cost_usd
             unpriced = (int(row.cost_usd is None), int(priced.cost_usd is None))
-            tallies[row.model, row.route] += Tally(1, int(changed), before, cost, *unpriced)
-            kept = (row.list_price, row.multipliers, row.price_terms)
-            if changed or kept != (priced.list_price, priced.multipliers, priced.price_terms):
+            tallies[row.model_used or row.model, row.route] += Tally(1, int(changed), before, cost, *unpriced)
+            kept = (row.list_price, row.multipliers, row.price_terms, row.price_parts, row.model_used)
+            if changed or kept != priced.by:
                 new.append(priced)
         if apply:
             for first in range(0, len(new), BULK_ROWS):
@@ -159,16 +168,23 @@ def _priced(book: PriceBook, row: Row[Any]) -> _New:
         terms.service_tier,
         terms.inference_geo,
         terms.speed,
+        row.model_used,
+        terms.refused,
+        terms.doubt,
+        price_parts.read(row.price_parts) if row.price_parts else (),
     )
     priced = book.price(row.provider, row.model, row.wire_model, terms.region, began, usage)
+    mixed = bool(priced.parts) and not priced.list_price
     return _New(
         row.id,
         row.job_id,
         priced.cost_usd,
-        orjson.dumps(dict(priced.list_price)).decode(),
-        orjson.dumps(dict(priced.multipliers)).decode(),
+        None if mixed else orjson.dumps(dict(priced.list_price)).decode(),
+        None if mixed else orjson.dumps(dict(priced.multipliers)).decode(),
         priced.version,
         price_terms.written(terms.region, usage, priced.note),
+        price_parts.written(priced.parts, alike=not mixed) if priced.parts else None,
+        priced.model_used,
     )
 
 

@@ -32,6 +32,8 @@ class AttemptRow:
     purpose: str
     """`job`, `probe` or `hedge`."""
     provider: str
+    model_used: str | None = None
+    """The model that answered; None: the one asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ _ATTEMPTS = (
     text(
         """
         SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
-               output_tokens, cost_usd, estimated, purpose, provider
+               output_tokens, cost_usd, estimated, purpose, provider, model_used
           FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
         """
     )

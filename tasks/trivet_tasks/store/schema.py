@@ -278,12 +278,14 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("cache_read_tokens", Integer),
     Column("cache_write_5m_tokens", Integer),
     Column("cache_write_1h_tokens", Integer),
-    Column("list_price", Text),  # JSON: USD per million tokens by kind
+    Column("list_price", Text),  # JSON: USD per million tokens by kind; null: see price_parts
     Column("multipliers", Text),  # JSON: name to factor
     Column("cost_usd", Usd),  # null: unpriced
     Column("estimated", Boolean, nullable=False),  # the cost is an upper bound made before the call, not a bill
     Column("price_version", String(120)),
     Column("price_terms", Text),  # JSON (`price_terms.py`); null: not priced by its usage
+    Column("price_parts", Text),  # JSON (`price_parts.py`): the passes of a call of several; null: one
+    Column("model_used", String(120)),  # the model that answered; null: the one asked for
     Column("purpose", String(8), nullable=False, server_default=text("'job'")),  # job, probe or hedge
 )
 Index("ix_attempts_job", attempts.c.job_id)

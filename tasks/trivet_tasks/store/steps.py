@@ -26,6 +26,10 @@ class Settlement:
     price_version: str | None = None
     price_terms: str | None = None
     """What it was priced by beside its tokens (`price_terms`); None: not by its usage."""
+    price_parts: str | None = None
+    """Its passes (`price_parts`); None: it had one."""
+    model_used: str | None = None
+    """The model that answered; None: the one asked for."""
 
 
 @dataclass(frozen=True, slots=True)

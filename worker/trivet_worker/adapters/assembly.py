@@ -111,7 +111,8 @@ class Assembly:
     @property
     def usage(self) -> Usage | None:
         """What the call used as far as the provider said; the output so far, once it has begun."""
-        return usage_of({"usage": self._usage})
+        content = [block.value for block in self._blocks]
+        return usage_of({**(self._message or {}), "content": content, "usage": self._usage})
 
     @property
     def final_usage(self) -> Usage | None:

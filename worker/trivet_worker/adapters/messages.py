@@ -1,11 +1,13 @@
 """Reading a message of the Messages API: is it whole, and what did it use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.answer_json import NotJson, dumps, loads, read
+from trivet_worker.adapters.iterations import UNREADABLE, Counts, kept_parts, read_parts, refusal_of, sum_of, word_of
 
 MOST_TOKENS = 2**31 - 1
 """A larger count is no count: no call uses so much, and no column of the ledger holds it."""
@@ -16,6 +18,7 @@ _BYTES_PER_TOKEN = 4
 """Of an answer's content as JSON, about."""
 _COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _SPLIT = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+_NO_MESSAGE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,18 @@ def is_error(document: object) -> bool:
 
 def usage_of(document: object) -> Usage | None:
     """What a message, or what came of one, says it used; None where it does not, or where a count of it cannot be."""
-    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        return None
+    usage = document.get("usage")
     if not isinstance(usage, dict) or not (
         _is_count(usage.get("input_tokens")) and _is_count(usage.get("output_tokens"))
     ):
         return None
-    passes = usage.get("iterations")
-    counted = [usage, *(one for one in passes if isinstance(one, dict))] if isinstance(passes, list) else [usage]
-    if not all(_are_counts(one, _COUNTS) and _are_counts(one.get("cache_creation"), _SPLIT) for one in counted):
+    if not (_are_counts(usage, _COUNTS) and _are_counts(usage.get("cache_creation"), _SPLIT)):
         return None
     if not _are_counts(usage.get("server_tool_use"), ("web_search_requests",)):
         return None
-    found = read_usage(usage)
+    found = read_usage(usage, document)
     return found if max(found.prompt_tokens, found.output_tokens) <= MOST_TOKENS else None
 
 
@@ -108,26 +111,38 @@ def content_tokens(message: bytes) -> int:
         return max(1, len(message) // _BYTES_PER_TOKEN)
 
 
-def read_usage(usage: dict[str, Any]) -> Usage:
-    """The `usage` object of a message.
+def read_usage(usage: dict[str, Any], message: Mapping[str, Any] | None = None) -> Usage:
+    """Return the tokens that a `usage` object tells.
 
-    Where it lists `iterations` (compaction, advisor), those are summed: the totals above them leave such passes out
-    (platform.claude.com, "Compaction": usage). Tokens written to the cache without a breakdown count as 5-minute ones.
+    Where it lists `iterations` (compaction, advisor, fallback), the counts are the sums of its passes (`iterations.py`).
+    Tokens written to the cache without a breakdown count as 5-minute ones.
+
+    Args:
+        message: the message it is of, for the model that answered and for refusals; None: not known.
     """
-    iterations = usage.get("iterations")
-    passes = [i for i in iterations if isinstance(i, dict)] if isinstance(iterations, list) else []
-    counts = [_cache_and_tokens(i) for i in passes or [usage]]
+    message = message if message is not None else _NO_MESSAGE
+    counts = Counts(*_cache_and_tokens(usage))
+    iterations, parts, doubt = usage.get("iterations"), None, None
+    if iterations and isinstance(iterations, list):
+        parts = read_parts(iterations, counts, message)
+        if parts is None:
+            doubt = UNREADABLE
+        else:
+            counts = sum_of(parts)
+    refused = refusal_of(message) if message.get("stop_reason") == "refusal" else None
+    if refused and counts.output > 1:
+        doubt = doubt or "refused without content, though output was counted"
     searches = usage.get("server_tool_use")
     return Usage(
-        input_tokens=sum(c[0] for c in counts),
-        output_tokens=sum(c[1] for c in counts),
-        cache_read_tokens=sum(c[2] for c in counts),
-        cache_write_5m_tokens=sum(c[3] for c in counts),
-        cache_write_1h_tokens=sum(c[4] for c in counts),
-        web_searches=_count(searches.get("web_search_requests")) if isinstance(searches, dict) else 0,
-        service_tier=_text(usage.get("service_tier")),
-        inference_geo=_text(usage.get("inference_geo")),
-        speed=_text(usage.get("speed")),
+        *counts,
+        _count(searches.get("web_search_requests")) if isinstance(searches, dict) else 0,
+        _text(usage.get("service_tier")),
+        _text(usage.get("inference_geo")),
+        _text(usage.get("speed")),
+        word_of(message.get("model")),
+        refused,
+        doubt,
+        kept_parts(parts) if parts else (),
     )
 
 
