@@ -66,6 +66,10 @@ class RouteCosts(BaseModel):
     """Fixed, however much it is used, e.g. for the endpoint itself."""
 
 
+BetaName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@/-]{0,59}$")]
+FieldName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
+
+
 def _secret_ref(value: object) -> object:
     if isinstance(value, str):
         return SecretRef.parse(value) if value else None
@@ -100,6 +104,10 @@ class RouteSettings(BaseModel):
     residency: tuple[str, ...] = ()
     compliance: tuple[str, ...] = ()
     stream: bool = False
+    betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
+    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.betas`)."""
+    body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
+    """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
     windows: tuple[RouteWindow, ...] = ()
