@@ -89,6 +89,9 @@ class RouteSettings(BaseModel):
     project: str | None = None
     base_url: str = ""
     api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    admin_api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
+    is made with it."""
     models: Mapping[str, str] = Field(default_factory=dict)
     """First-party model id to this wire's id, only where the built-in mapping differs."""
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -114,6 +117,14 @@ class RouteSettings(BaseModel):
     """Hours in which its weight, its priority or its prices are others."""
 
     @model_validator(mode="after")
+    def _admin_key_of_anthropic(self) -> "RouteSettings":
+        if self.admin_api_key is not None and self.provider != "anthropic":
+            raise ValueError(
+                "admin_api_key is a key of Anthropic's Admin API: only a route of provider anthropic has one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _groups_apart(self) -> "RouteSettings":
         names = [group.name for group in self.limits]
         for name in names:
@@ -133,7 +144,7 @@ class RouteSettings(BaseModel):
 
         What is operational is left out (`operating`): who corrects it need not stop all that serve the route.
         """
-        return self.model_dump(mode="json", exclude={"api_key", *_OPERATIONAL})
+        return self.model_dump(mode="json", exclude={"api_key", "admin_api_key", *_OPERATIONAL})
 
     def operating(self) -> dict[str, Any]:
         """What may change while others serve the route, JSON-ready: hidden costs and windows, where there are any."""

@@ -13,7 +13,7 @@ from trivet.live_check.report import Finding, Kind, Level, SettledBy
 from trivet.live_check.subject import Subject
 from trivet_tasks.catalog import known, near_matches
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.retirement import retired_on, retirement_on, retirement_text, successor
+from trivet_tasks.retirement import RETIRES_SOON, retired_on, retirement_on, retirement_text, successor
 
 # Google's names of places: `us-east5`, or an endpoint over several: `global`, `us`, `eu` (anthropic SDK, lib/vertex)
 _GOOGLE_REGION = re.compile(r"global|us|eu|[a-z]+-[a-z]+\d{1,2}")
@@ -175,8 +175,9 @@ def _models(subject: Subject, today: date) -> Iterator[Finding]:
             if not any(fnmatchcase(model, glob) for model in subject.wire) and glob not in subject.unmapped:
                 what = f"No model of the route fits {glob!r}; its figures hold for nothing."
                 yield Finding(Level.WARNING, what, f"[[routes.{subject.name}.limits]] models", "Correct the pattern.")
-    for model in sorted(subject.wire):
+    for model in sorted(subject.named & set(subject.wire)):
         yield from _retirement(subject, model, today)
+    yield from _retiring(subject, today)
     if subject.wire:
         count = len(subject.wire)
         yield Finding(Level.OK, f"The route has ids for {count} model{'' if count == 1 else 's'}.", where)
@@ -185,21 +186,33 @@ def _models(subject: Subject, today: date) -> Iterator[Finding]:
 
 
 def _retirement(subject: Subject, model: str, today: date) -> Iterator[Finding]:
-    """The day the provider gives a model up, where it is near or over. Of models nobody named only the announced ones."""
-    retirement, named = retirement_on(model, subject.route), model in subject.named
+    """The day the provider gives up a model that was named, where it is near or over."""
+    retirement = retirement_on(model, subject.route)
     text = retirement and retirement_text(model, retirement, today)
-    if not retirement or not text or not (named or retirement.announced):
+    if not retirement or not text:
         return
-    over = retired_on(model, subject.route, today) is not None
-    if over:
-        level = Level.ERROR if named else Level.NOTE
-    else:
-        level = Level.WARNING if named and retirement.announced else Level.NOTE
     newer = successor(model)
     action = f"Move its jobs to {newer}." if newer else "Move its jobs to a newer model."
-    if over:
+    level = Level.WARNING if retirement.announced else Level.NOTE
+    if retired_on(model, subject.route, today):
+        level = Level.ERROR
         action = f"{action} No job is sent here for it, unless the route's models name its id."
     yield Finding(level, text, f"the catalogue, {subject.route.provider}", action, (model,))
+
+
+def _retiring(subject: Subject, today: date) -> Iterator[Finding]:
+    """Models that nobody named and that the provider gives up soon, in one line."""
+    days = {model: retirement_on(model, subject.route) for model in sorted(subject.wire.keys() - subject.named)}
+    soon = {
+        model: retirement.day
+        for model, retirement in days.items()
+        if retirement and retirement.announced and today <= retirement.day <= today + RETIRES_SOON
+    }
+    if soon:
+        told = ", ".join(f"{model} on {day.isoformat()}" for model, day in soon.items())
+        yield Finding(
+            Level.OK, f"Retiring soon: {told}.", f"the catalogue, {subject.route.provider}", models=tuple(soon)
+        )
 
 
 def _limits(subject: Subject) -> Iterator[Finding]:

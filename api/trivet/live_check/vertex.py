@@ -6,6 +6,8 @@ answers 404 where the project may not see it (not enabled in Model Garden, or no
 may. That is practice, not documented; it runs no model and costs nothing. At the endpoints global, us and eu its 404 is
 told as a warning only.
 
+Which models there are beside those of the catalogue, `ModelGardenService.ListPublisherModels` says (v1beta1).
+
 Quotas: see `vertex_quotas`. Endpoints are Google's; gcloud's variables CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM and
 CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS move them.
 """
@@ -18,7 +20,7 @@ from typing import Any
 
 from trivet.live_check.masking import Mask
 from trivet.live_check.offline import project_of, region_of
-from trivet.live_check.report import Finding, Level, ModelState, Presence, Quota, Reading
+from trivet.live_check.report import Finding, Level, ListedModel, ModelState, Presence, Quota, Reading
 from trivet.live_check.subject import Subject
 from trivet.live_check.vertex_quotas import SERVICE, prefix_of, read_quotas
 
@@ -33,7 +35,8 @@ def prepare() -> None:
     """Load Google's libraries (1.7 s), so that it is not counted as the account's time. ImportError without them."""
     import google.auth.transport.requests
     import google.cloud.aiplatform_v1.services.llm_utility_service
-    import google.cloud.aiplatform_v1.services.model_garden_service  # noqa: F401
+    import google.cloud.aiplatform_v1.services.model_garden_service
+    import google.cloud.aiplatform_v1beta1.services.model_garden_service  # noqa: F401
 
 
 def read_vertex(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
@@ -57,7 +60,25 @@ def read_vertex(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
         return Reading(f"Google project {project}", findings=(trouble,))
     quotas, findings = _quotas(subject, credentials, project, timeout_s, mask)
     found = (*((trouble,) if trouble else ()), *findings)
-    return Reading(f"Google project {project}", states, quotas, found)
+    listed = _listed(credentials, _host(region_of(subject)), timeout_s)
+    return Reading(f"Google project {project}", states, quotas, found, listed)
+
+
+def _listed(credentials: Any, host: str, timeout_s: float) -> tuple[ListedModel, ...]:
+    """The Claude models of Model Garden. Google lists them for everybody, and names no days; empty where it does not answer."""
+    from google.api_core.client_options import ClientOptions
+    from google.cloud.aiplatform_v1beta1.services.model_garden_service import ModelGardenServiceClient
+
+    options = ClientOptions(api_endpoint=host)
+    try:
+        with ModelGardenServiceClient(credentials=credentials, transport="rest", client_options=options) as garden:
+            found = garden.list_publisher_models(
+                request={"parent": "publishers/anthropic", "page_size": 100}, timeout=timeout_s, retry=None
+            )
+            names = sorted({model.name.rpartition("/")[2] for model in found})
+    except Exception:  # the list is in preview and no call depends on it: without it nothing is compared
+        return ()
+    return tuple(ListedModel(name) for name in names if name.startswith("claude-"))
 
 
 def _credentials(subject: Subject, mask: Mask) -> tuple[Any, str]:
