@@ -8,6 +8,7 @@ from tests.unit.test_live_check_planes import Account, planes
 
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
+from trivet_simulator import SimulatorProcess
 from trivet_tasks.route_settings import RouteSettings
 
 KEY, ADMIN_KEY = "sk-ant-very-secret", "sk-ant-admin-very-secret"
@@ -168,3 +169,28 @@ def test_the_garden_s_models_that_the_catalogue_lacks(monkeypatch: pytest.Monkey
         given = {"provider": "vertex", "region": "us-east5", "project": "p", "api_key": "env:MY_TOKEN"}
         (report,) = check_routes({"v": RouteSettings.model_validate(given)}, live=True, timeout_s=60)
     assert "not know: claude-next-6." in about(report, "the catalogue does not know").what
+
+
+def test_the_simulator_serves_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "a-very-secret-key",
+                        "MY_KEY": KEY, "MY_ADMIN_KEY": ADMIN_KEY}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with SimulatorProcess() as simulator:
+        at = simulator.endpoints.providers
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", at["bedrock"])
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SERVICE_QUOTAS", at["bedrock"])
+        given: dict[str, dict[str, Any]] = {
+            "direct": {"provider": "anthropic", "base_url": at["anthropic"], "api_key": "env:MY_KEY",
+                       "admin_api_key": "env:MY_ADMIN_KEY", "requests_per_minute": 3_000},
+            "aws": {"provider": "bedrock", "region": "us-east-1"},
+        }  # fmt: skip
+        routes = {name: RouteSettings.model_validate(route) for name, route in given.items()}
+        direct, aws = check_routes(routes, live=True, timeout_s=60)
+        assert simulator.control.calls(0) == []
+    found = {(row.models, row.limit): row.account for row in direct.limits}
+    assert found[("claude-haiku-4-5", "claude-haiku-5-5"), Kind.REQUESTS] == 4_000
+    assert found[("claude-opus-5-5",), Kind.REQUESTS] == 2_000
+    assert not any(
+        "the catalogue does not know" in finding.what for report in (direct, aws) for finding in report.findings
+    )
+    assert about(aws, "The account has 4 of")
