@@ -28,6 +28,7 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 AIPLATFORM_VARIABLE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
 CLOUDQUOTAS_VARIABLE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS"
 _AT_ONCE = 8
+_PAGES_AT_MOST = 20
 _QUOTA_PROJECT_HEADER = "x-goog-user-project"
 
 
@@ -35,8 +36,7 @@ def prepare() -> None:
     """Load Google's libraries (1.7 s), so that it is not counted as the account's time. ImportError without them."""
     import google.auth.transport.requests
     import google.cloud.aiplatform_v1.services.llm_utility_service
-    import google.cloud.aiplatform_v1.services.model_garden_service
-    import google.cloud.aiplatform_v1beta1.services.model_garden_service  # noqa: F401
+    import google.cloud.aiplatform_v1.services.model_garden_service  # noqa: F401
 
 
 def read_vertex(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
@@ -65,20 +65,30 @@ def read_vertex(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
 
 
 def _listed(credentials: Any, host: str, timeout_s: float) -> tuple[ListedModel, ...]:
-    """The Claude models of Model Garden. Google lists them for everybody, and names no days; empty where it does not answer."""
-    from google.api_core.client_options import ClientOptions
-    from google.cloud.aiplatform_v1beta1.services.model_garden_service import ModelGardenServiceClient
+    """The Claude models of Model Garden. Google names no days; empty where it does not answer.
 
-    options = ClientOptions(api_endpoint=host)
+    Over google-auth's session: the library's v1beta1 package alone would take seconds to load.
+    """
+    from google.auth.transport.requests import AuthorizedSession
+
+    url = f"{host if '://' in host else f'https://{host}'}/v1beta1/publishers/anthropic/models"
+    names: set[str] = set()
+    page = ""
     try:
-        with ModelGardenServiceClient(credentials=credentials, transport="rest", client_options=options) as garden:
-            found = garden.list_publisher_models(
-                request={"parent": "publishers/anthropic", "page_size": 100}, timeout=timeout_s, retry=None
-            )
-            names = sorted({model.name.rpartition("/")[2] for model in found})
+        with AuthorizedSession(credentials) as session:
+            for _ in range(_PAGES_AT_MOST):
+                asked = {"pageSize": "100", **({"pageToken": page} if page else {})}
+                answer = session.get(url, params=asked, timeout=timeout_s)
+                if answer.status_code != 200:
+                    return ()
+                body = answer.json()
+                names |= {str(model["name"]).rpartition("/")[2] for model in body.get("publisherModels", ())}
+                page = body.get("nextPageToken", "")
+                if not page:
+                    break
     except Exception:  # the list is in preview and no call depends on it: without it nothing is compared
         return ()
-    return tuple(ListedModel(name) for name in names if name.startswith("claude-"))
+    return tuple(ListedModel(name) for name in sorted(names) if name.startswith("claude-"))
 
 
 def _credentials(subject: Subject, mask: Mask) -> tuple[Any, str]:
