@@ -188,7 +188,7 @@ def test_the_simulator_serves_what_is_read(monkeypatch: pytest.MonkeyPatch) -> N
         direct, aws = check_routes(routes, live=True, timeout_s=60)
         assert simulator.control.calls(0) == []
     found = {(row.models, row.limit): row.account for row in direct.limits}
-    assert found[("claude-haiku-4-5", "claude-haiku-5-5"), Kind.REQUESTS] == 4_000
+    assert found[("claude-haiku-5-5", "claude-haiku-4-5"), Kind.REQUESTS] == 4_000
     assert found[("claude-opus-5-5",), Kind.REQUESTS] == 2_000
     assert not any(
         "the catalogue does not know" in finding.what for report in (direct, aws) for finding in report.findings
