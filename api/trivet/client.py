@@ -60,7 +60,7 @@ class Client:
             prompt: short for `messages` with one message of the user.
             request: the body of the Messages API (`model`, `messages`, `max_tokens`, …) and Trivet's own: `key`,
                 `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`,
-                `prompt_cache`.
+                `prompt_cache`, `extra_headers`, `extra_body`.
 
         Raises:
             InvalidRequest: names the field. KeyConflict: the key belongs to a different request.

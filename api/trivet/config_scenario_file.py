@@ -88,7 +88,7 @@ def _models(leg: Leg) -> str:
         return wire_model(model, leg.provider, leg.region, resident=bool(leg.residency))
 
     renamed = [f"{model} is {name(model)} here" for model in _SHOWN if name(model) not in (model, None)]
-    lacking = [model.id for model in MODELS if model.retires is None and name(model.id) is None]
+    lacking = [model.id for model in MODELS if "anthropic" not in model.retires and name(model.id) is None]
     but = f" but {', '.join(lacking)}" if lacking else ""
     return f"By Trivet's table it serves every model{but}; {', '.join(renamed)}."
 

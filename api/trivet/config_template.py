@@ -104,6 +104,9 @@ ROUTE_KEYS = """\
 #   weight = 1.0                        # share where a class orders by weight
 #   residency = ["us"]                  # a job that asks for one of these runs nowhere else
 #   compliance = ["hipaa"]
+#   betas = ["new-beta-2026-11-01"]     # betas it takes beside those that Trivet knows of its provider
+#   body_fields = ["new_field"]         # fields of extra_body it takes; a route of the Anthropic API takes all
+#   admin_api_key = "env:NAME"          # Anthropic: `trivet routes check --live` reads the limits with it, free of charge
 #   costs = { per_request_usd = 0.00002, per_gb_out_usd = 0.01, per_month_usd = 21.90 }
 #                                       # what it costs beside tokens, in USD: audit log, data sent, endpoint; `trivet plan`
 """

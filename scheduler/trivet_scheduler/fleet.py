@@ -15,6 +15,7 @@ from trivet_scheduler.limits import Limits
 from trivet_scheduler.permits import GateView, Quota
 from trivet_scheduler.routing import Candidate
 from trivet_tasks.catalog import wire_model
+from trivet_tasks.retirement import day_of, retired_on
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow, window_at
 from trivet_tasks.settings import Settings
@@ -117,7 +118,10 @@ class Fleet:
             window = known.windows.get(route.name)
             factor = window.cost_factor if window and window.cost_factor is not None else Decimal(1)
             cost = self._costs.of(route.settings, model, named, factor)
-        return Candidate(route.name, model, route.settings, named, known.lanes(route.name), route.drained, gate, cost)
+        retired = retired_on(model, route.settings, day_of(self.now())) if named else None
+        return Candidate(
+            route.name, model, route.settings, named, known.lanes(route.name), route.drained, gate, cost, retired
+        )
 
 
 def name_on_wire(route: RouteSettings, model: str) -> str | None:

@@ -17,6 +17,7 @@ from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.retirement import day_of, retired_on
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import backlog
@@ -89,8 +90,11 @@ class Prober:
     def _model_for(self, route: RegisteredRoute, unwell: Sequence[tuple[str, str]]) -> str | None:
         with self._store.read() as connection:
             in_use = backlog.models_in_use(connection)
+        today = day_of(self._fleet.now())
         served: list[str] = [
-            model for model in [*in_use, *(model.id for model in MODELS)] if name_on_wire(route.settings, model)
+            model
+            for model in [*in_use, *(model.id for model in MODELS)]
+            if name_on_wire(route.settings, model) and not retired_on(model, route.settings, today)
         ]
         # one whose own gate is open, too, may have to wait much longer
         return next((model for model in served if (route.name, model) not in unwell), served[0] if served else None)

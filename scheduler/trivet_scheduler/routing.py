@@ -3,12 +3,13 @@
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 
 from trivet_scheduler.call_costs import TYPICAL, CallCost, Mix
 from trivet_scheduler.permits import GateView
-from trivet_tasks.features import lacks
+from trivet_tasks.features import lacks, shown_features
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.route_settings import RouteSettings
 
@@ -64,6 +65,8 @@ class Candidate:
     gate: GateView
     cost: CallCost | None
     """What calls of the model are expected to cost here; None = no price known."""
+    retired: date | None = None
+    """The day on which the route's provider stopped serving the model."""
 
 
 class Why(StrEnum):
@@ -185,14 +188,16 @@ def misfit(needs: Needs, route: RouteSettings, wire_model: str | None) -> str:
         missing = sorted(set(wanted) - set(has))
         if missing:
             return f"lacks {kind} {', '.join(missing)}"
-    without = lacks(route.provider, needs.features)
-    return f"its wire has no {', '.join(without)}" if without else ""
+    without = lacks(route.provider, needs.features, betas=route.betas, body_fields=route.body_fields)
+    return f"its wire has no {shown_features(without)}" if without else ""
 
 
 def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | None:
     """The first reason why the route does not take the job now, the lasting ones first."""
     if unfit := misfit(needs, route.settings, route.wire_model):
         return Refusal(route.name, Why.NEVER, unfit)
+    if route.retired:
+        return Refusal(route.name, Why.NEVER, f"{needs.model} was retired there on {route.retired.isoformat()}")
     if needs.doubted_by == route.settings.provider:
         return Refusal(route.name, Why.NEVER, "its provider refused the request")
     if route.name in needs.tried:

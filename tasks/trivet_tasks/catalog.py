@@ -1,26 +1,38 @@
 """The Claude models Trivet knows: what each wire calls them, and what they can do.
 
 One row per model, under its first-party id. Light to import: no SDK, no price data. Sources (November 2026):
-- first-party ids and retirement dates: `anthropic` 2.12 (`types/model.py`, `DEPRECATED_MODELS`),
-  platform.claude.com/docs/en/about-claude/pricing
+- first-party ids and retirement dates of the Anthropic API: `anthropic` 2.12 (`types/model.py`, `DEPRECATED_MODELS`),
+  platform.claude.com (pricing, model deprecations); Opus 4.1 and 4.5 as other trackers quote that page
+- retirement dates of the clouds: `deprecation_date` of LiteLLM 1.110.2's price map. Those of Vertex are Google's "not
+  sooner than" dates and are kept as such; Opus 4.5 there has an announced one
 - which wire serves a model: a wire is listed where `genai-prices` 0.2.3 has the model under `aws` or `google`
   (Sonnet 5 on Vertex: LiteLLM 1.109.1's price map and the fallback of genai-prices)
-- ids, largest outputs, prefill: LiteLLM 1.109.1's price map, platform.claude.com/docs/en/models; of two figures
+- ids, largest outputs, prefill: LiteLLM 1.110.2's price map, platform.claude.com/docs/en/models; of two figures
   the larger, so that nothing is refused here which some wire accepts
-- Bedrock profiles: those that genai-prices and LiteLLM agree on, or that genai-prices took from the AWS price list.
-  AWS's page of each model is the authority: where it differs, a route's `models` setting wins over this table.
+- Bedrock profiles: those that LiteLLM 1.110.2 lists, or that genai-prices took from the AWS price list.
+  AWS's page of each model is the authority: where it differs, a route's `models` setting wins over this table, and
+  `trivet routes check --live` says so.
 - output rates: ours, rounded down. Published figures are few (Artificial Analysis: Sonnet 4.5 63, Opus 4.1 45
   tokens a second), so they go by family. They serve one purpose: to warn that `max_tokens` cannot finish in time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Provider: TypeAlias = Literal["anthropic", "bedrock", "vertex"]
 """The three kinds of wire."""
+
+
+class Retirement(NamedTuple):
+    """When a provider stops serving a model."""
+
+    day: date
+    """UTC. Calls are made up to and including this day."""
+    announced: bool = True
+    """False: the vendor says only "not sooner than this day"; nothing is refused by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +56,9 @@ class Model:
     prefill: bool | None
     """Whether a last message of the assistant is continued; None = not known."""
     aliases: tuple[str, ...] = ()
-    """Other first-party ids of the same model."""
-    retires: date | None = None
-    """The day the Anthropic API stops serving it; the clouds keep days of their own."""
+    """Other first-party ids of the same model. `claude-…-latest` is known without being listed."""
+    retires: Mapping[Provider, Retirement] = field(default_factory=dict)
+    """By provider, where one has named a day: each keeps days of its own."""
 
 
 _HAIKU, _SONNET, _OPUS, _LARGE = 90, 55, 45, 35  # output tokens a second, by family: estimates, see above
@@ -54,11 +66,28 @@ _K200, _M1 = 200_000, 1_000_000
 _K32, _K64, _K128 = 32_000, 64_000, 128_000
 
 
-def _plain(name: str, profiles: str, rate: int, *, vertex: bool = True, bedrock_suffix: str = "") -> Model:
+def _plain(
+    name: str,
+    profiles: str,
+    rate: int,
+    *,
+    vertex: bool = True,
+    bedrock_suffix: str = "",
+    dated: str = "",
+    retires: Mapping[Provider, Retirement] | None = None,
+) -> Model:
     """A model since 4.6: one undated name on every wire, a million tokens of context, no prefill."""
     prefixes = tuple(profiles.split())
     base = f"anthropic.{name}{bedrock_suffix}" if prefixes else None
-    return Model(name, name, base, prefixes, name if vertex else None, _M1, _K128, rate, prefill=False)
+    return Model(
+        name, name, base, prefixes, name if vertex else None, _M1, _K128, rate, prefill=False,
+        aliases=(f"{name}-{dated}",) if dated else (), retires=retires or {},
+    )  # fmt: skip
+
+
+def _vertex_until(year: int, month: int, day: int) -> dict[Provider, Retirement]:
+    """Google's page of a model says: not sooner than this day."""
+    return {"vertex": Retirement(date(year, month, day), announced=False)}
 
 
 # fmt: off
@@ -66,39 +95,71 @@ MODELS: tuple[Model, ...] = (
     #      first-party id         Bedrock profiles                            rate
     _plain("claude-haiku-5-5",    "global us eu jp au apac us-gov",           _HAIKU),
     _plain("claude-sonnet-5-5",   "global us eu jp au apac us-gov",           _SONNET),
-    _plain("claude-opus-5-5",     "global us eu jp au",                       _OPUS),
+    _plain("claude-opus-5-5",     "global us eu jp au apac us-gov",           _OPUS),
     _plain("claude-fable-5-2",    "global us eu",                             _LARGE),
     _plain("claude-mythos-5-2",   "global us eu",                             _LARGE, vertex=False),
-    _plain("claude-fable-5-1",    "global us",                                _LARGE),
-    _plain("claude-mythos-5-1",   "",                                         _LARGE, vertex=False),
-    _plain("claude-fable-5",      "global us eu au",                          _LARGE),
-    _plain("claude-mythos-5",     "",                                         _LARGE, vertex=False),
-    _plain("claude-sonnet-5",     "global us eu jp au in apac us-gov",        _SONNET),
-    _plain("claude-opus-5",       "global us eu jp au in",                    _OPUS),
-    _plain("claude-opus-4-8",     "global us eu jp au",                       _OPUS),
-    _plain("claude-opus-4-7",     "global us eu jp au apac",                  _OPUS),
-    _plain("claude-opus-4-6",     "global us eu au",                          _OPUS, bedrock_suffix="-v1"),
+    _plain("claude-fable-5-1",    "global us eu us-gov",                      _LARGE, retires=_vertex_until(2027, 3, 1)),
+    _plain("claude-mythos-5-1",   "global us",                                _LARGE, vertex=False),
+    _plain("claude-fable-5",      "global us eu jp au apac",                  _LARGE, retires=_vertex_until(2027, 6, 8)),
+    _plain("claude-mythos-5",     "us",                                       _LARGE, vertex=False),
+    _plain("claude-sonnet-5",     "global us eu jp au in apac us-gov",        _SONNET,
+           retires=_vertex_until(2026, 12, 24)),
+    _plain("claude-opus-5",       "global us eu jp au in apac us-gov",        _OPUS, retires=_vertex_until(2027, 1, 24)),
+    _plain("claude-opus-4-8",     "global us eu jp au apac us-gov",           _OPUS, retires=_vertex_until(2027, 5, 28)),
+    _plain("claude-opus-4-7",     "global us eu jp au apac",                  _OPUS, dated="20260416",
+           retires=_vertex_until(2027, 4, 16)),
+    _plain("claude-opus-4-6",     "global us eu au",                          _OPUS, bedrock_suffix="-v1",
+           dated="20260205", retires=_vertex_until(2027, 2, 5)),
     _plain("claude-sonnet-4-6",   "global us eu jp au apac",                  _SONNET),
     Model("claude-haiku-4-5", "claude-haiku-4-5-20251001",
           "anthropic.claude-haiku-4-5-20251001-v1:0", ("global", "us", "eu", "jp", "au", "in", "apac", "us-gov"),
-          "claude-haiku-4-5@20251001", _K200, _K64, _HAIKU, prefill=True, aliases=("claude-haiku-4-5-20251001",)),
+          "claude-haiku-4-5@20251001", _K200, _K64, _HAIKU, prefill=True, aliases=("claude-haiku-4-5-20251001",),
+          retires=_vertex_until(2026, 10, 15)),
     Model("claude-sonnet-4-5", "claude-sonnet-4-5-20250929",
           "anthropic.claude-sonnet-4-5-20250929-v1:0", ("global", "us", "eu", "jp", "au", "us-gov"),
           "claude-sonnet-4-5@20250929", _K200, _K64, _SONNET, prefill=True, aliases=("claude-sonnet-4-5-20250929",),
-          retires=date(2026, 11, 30)),
+          retires={"anthropic": Retirement(date(2026, 11, 30)), "bedrock": Retirement(date(2027, 4, 8)),
+                   **_vertex_until(2026, 9, 29)}),
     Model("claude-opus-4-5", "claude-opus-4-5-20251101",
           "anthropic.claude-opus-4-5-20251101-v1:0", ("global", "us", "eu"),
-          "claude-opus-4-5@20251101", _K200, _K64, _OPUS, prefill=True, aliases=("claude-opus-4-5-20251101",)),
+          "claude-opus-4-5@20251101", _K200, _K64, _OPUS, prefill=True, aliases=("claude-opus-4-5-20251101",),
+          retires={"anthropic": Retirement(date(2027, 1, 22)), "vertex": Retirement(date(2027, 1, 22))}),
     # retired by Anthropic, still served by both clouds (platform.claude.com pricing page)
     Model("claude-opus-4-1", None,
           "anthropic.claude-opus-4-1-20250805-v1:0", ("us", "eu"),
-          "claude-opus-4-1@20250805", _K200, _K32, _OPUS, prefill=True, aliases=("claude-opus-4-1-20250805",)),
-    Model("claude-mythos-preview", "claude-mythos-preview", None, (), None, _M1, _K128, _LARGE, prefill=False,
-          retires=date(2026, 6, 30)),
+          "claude-opus-4-1@20250805", _K200, _K32, _OPUS, prefill=True, aliases=("claude-opus-4-1-20250805",),
+          retires={"anthropic": Retirement(date(2026, 8, 5)), "bedrock": Retirement(date(2027, 1, 8))}),
+    # on Bedrock by invitation (LiteLLM 1.110.2's price map, which has no price for it there)
+    Model("claude-mythos-preview", "claude-mythos-preview", "anthropic.claude-mythos-preview", ("us", "au", "apac"),
+          None, _M1, _K128, _LARGE, prefill=False, retires={"anthropic": Retirement(date(2026, 6, 30))}),
 )
 # fmt: on
 
+RETIRED: Mapping[str, date] = {
+    "claude-1.3": date(2024, 11, 6),
+    "claude-1.3-100k": date(2024, 11, 6),
+    "claude-instant-1.1": date(2024, 11, 6),
+    "claude-instant-1.1-100k": date(2024, 11, 6),
+    "claude-instant-1.2": date(2024, 11, 6),
+    "claude-2.0": date(2025, 7, 21),
+    "claude-2.1": date(2025, 7, 21),
+    "claude-3-sonnet-20240229": date(2025, 7, 21),
+    "claude-3-opus-20240229": date(2026, 1, 5),
+    "claude-3-opus-latest": date(2026, 1, 5),
+    "claude-3-7-sonnet-latest": date(2026, 2, 19),
+    "claude-3-7-sonnet-20250219": date(2026, 2, 19),
+    "claude-3-5-haiku-latest": date(2026, 2, 19),
+    "claude-3-5-haiku-20241022": date(2026, 2, 19),
+    "claude-opus-4-0": date(2026, 6, 15),
+    "claude-opus-4-20250514": date(2026, 6, 15),
+    "claude-sonnet-4-0": date(2026, 6, 15),
+    "claude-sonnet-4-20250514": date(2026, 6, 15),
+}
+"""First-party ids that are not in `MODELS` any more, and the day the Anthropic API stopped serving them
+(`anthropic` 2.12, `DEPRECATED_MODELS`)."""
+
 _BY_NAME: dict[str, Model] = {name: model for model in MODELS for name in (model.id, *model.aliases)}
+_BY_NAME |= {f"{model.id}-latest": model for model in MODELS}
 
 # The geography whose profile keeps a call from this AWS region inside it. The first that fits counts.
 # London, Zurich, Canada, the Gulf, Israel, Africa, Mexico and South America have no profile of their own.

@@ -9,12 +9,18 @@ All three wires have, and so nothing here names: PDF and base64 images, prompt c
 structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
 (`context_management`, a beta), bash, text editor, memory and single computer-use tools, and messages of role system
 within the conversation (platform.claude.com, mid-conversation-system-messages; AWS' guide has a page of its own on them).
+
+Two kinds of features have no row: `beta:NAME`, a beta that the request names (`trivet_tasks.betas` says who takes it), and
+`field:NAME`, a field of the body that Trivet does not know (`extra_body`), which only the Anthropic API is taken to have. A
+route takes more of either by its settings `betas` and `body_fields`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from trivet_tasks.betas import takes_beta
 from trivet_tasks.catalog import Provider
+from trivet_tasks.request_body import BODY_FIELDS
 from trivet_tasks.request_messages import content_blocks
 
 WIRES: frozenset[Provider] = frozenset(("anthropic", "bedrock", "vertex"))
@@ -86,6 +92,11 @@ TABLE: tuple[Feature, ...] = (
 )  # fmt: skip
 """Every feature. Of several tool beginnings that fit, the longest counts."""
 
+BETA, FIELD = "beta:", "field:"
+"""How the name of a feature begins that is a beta, or a field of the body that Trivet does not know."""
+
+_FIELDS = BODY_FIELDS.keys() | {"anthropic_beta", "extra_headers"}
+"""Fields of a body as it is stored that are judged by the table, or go to every wire."""
 _BY_NAME: Mapping[str, Feature] = {feature.name: feature for feature in TABLE}
 _BY_FIELD = {field: feature.name for feature in TABLE for field in feature.fields if "." not in field}
 _BY_INNER = [(*field.split("."), feature.name) for feature in TABLE for field in feature.fields if "." in field]
@@ -107,6 +118,11 @@ def features_of(
         blocks: its content blocks, where they are at hand.
     """
     found: set[str] = set()
+    if not body.keys() <= _FIELDS:
+        found.update(f"{FIELD}{name}" for name in body.keys() - _FIELDS)
+    betas = body.get("anthropic_beta")
+    if isinstance(betas, list | tuple):
+        found.update(f"{BETA}{name}" for name in betas)
     if not _BY_FIELD.keys().isdisjoint(body):
         found.update(name for field, name in _BY_FIELD.items() if body.get(field) is not None)
     if size > _LARGE:
@@ -138,9 +154,34 @@ def _of_tool(tool: Mapping[str, object]) -> Iterable[str]:
         yield "programmatic_tools"
 
 
-def lacks(provider: Provider, features: Iterable[str]) -> tuple[str, ...]:
-    """Which of these features the provider does not have, in the order given. A name not in the table is lacking."""
-    return tuple(name for name in features if name not in _BY_NAME or provider not in _BY_NAME[name].wires)
+def lacks(
+    provider: Provider, features: Iterable[str], *, betas: Sequence[str] = (), body_fields: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return those of the features that the provider does not have, in the order given.
+
+    A name that is neither in the table nor a beta or field is lacking.
+
+    Args:
+        betas: more betas that the route takes.
+        body_fields: fields of the body, unknown to Trivet, that the route takes.
+    """
+    if not features:
+        return ()
+    return tuple(name for name in features if not _has(provider, name, betas, body_fields))
+
+
+def _has(provider: Provider, feature: str, betas: Sequence[str], body_fields: Sequence[str]) -> bool:
+    if feature.startswith(BETA):
+        beta = feature.removeprefix(BETA)
+        return takes_beta(provider, beta) or beta in betas
+    if feature.startswith(FIELD):
+        return provider == "anthropic" or feature.removeprefix(FIELD) in body_fields
+    return feature in _BY_NAME and provider in _BY_NAME[feature].wires
+
+
+def shown_features(features: Iterable[str]) -> str:
+    """Features for a person, e.g. `web_fetch, beta context-1m-2025-08-07, body field mood`."""
+    return ", ".join(name.replace(BETA, "beta ", 1).replace(FIELD, "body field ", 1) for name in features)
 
 
 def wires_with(features: Iterable[str]) -> frozenset[Provider]:

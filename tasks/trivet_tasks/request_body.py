@@ -7,10 +7,13 @@ twin (`types/beta/message_create_params.py`), written down here because a produc
 import re
 from collections.abc import Callable, Mapping
 
+from trivet_tasks.betas import BATCH_ONLY
 from trivet_tasks.request_messages import PLAIN_NAME, check_block_text, check_some_text, check_text, kind, shown, wrong
 
 BETA_FIELDS = frozenset({"billing_policy", "compaction", "context_management", "fallbacks", "mcp_servers", "thread"})
 """Fields that the API knows only under a beta, named in `betas`."""
+
+MAX_BETAS = 30
 
 _SAMPLING = "the API no longer takes it (version 2026-10-21 answers any value with a 400); leave it out."
 
@@ -35,13 +38,23 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")  # what the API says in its 400
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
+MOST_OUTPUT = 1_000_000
+"""The bound of `max_tokens` for a model that only a route knows: no model has a larger context window."""
+BATCH_OUTPUT = 300_000
+"""The longest answer of a native batch (beta output-300k-2026-03-24)."""
+_BATCH_ONLY = f"answers of up to {BATCH_OUTPUT:,} tokens exist in native batches only, which online jobs are not"
+
+
 def check_max_tokens(value: object, largest: int | None) -> int:
     """The number of `max_tokens`; `largest` is what the model can write, None where that is not known."""
-    allowed = f"a whole number from 1 to {largest:,}" if largest else "a whole number above 0"
+    most = largest or MOST_OUTPUT
+    allowed = f"a whole number from 1 to {most:,}"
     if value is None:
         raise wrong("max_tokens", f"is missing; give how many tokens the answer may have, {allowed}.")
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= (largest or 2**31):
-        raise wrong("max_tokens", f"must be {allowed}, is {kind(value)}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        batch = largest and number and largest < value <= BATCH_OUTPUT  # type: ignore[operator]
+        raise wrong("max_tokens", f"must be {allowed}, is {kind(value)}{f'; {_BATCH_ONLY}' if batch else ''}.")
     return value
 
 
@@ -181,6 +194,11 @@ def _check_betas(value: object) -> None:
     names = value if isinstance(value, list | tuple) else [None]
     if not all(isinstance(name, str) and PLAIN_NAME.fullmatch(name) for name in names):
         raise wrong("betas", "must be a list of beta names, such as context-management-2025-06-27.")
+    if len(names) > MAX_BETAS:
+        raise wrong("betas", f"may hold at most {MAX_BETAS} names, holds {len(names):,}.")
+    for name in names:
+        if name in BATCH_ONLY:
+            raise wrong("betas", f"{name}: {_BATCH_ONLY}; leave it out.")
 
 
 BODY_FIELDS: Mapping[str, Callable[[object], None] | None] = {

@@ -14,6 +14,8 @@ A request is the Messages API body (`trivet_tasks.request_body` has its fields) 
     tenant       whom the work is done for
     prompt_cache what requests of one batch begin with is to be read from the provider's prompt cache: true, 5m or 1h
     cache        whether an earlier answer to an equal request may be used (the default)
+    extra_headers, extra_body
+                 headers and fields of the body that Trivet does not know, sent as they are (`trivet_tasks.request_extras`)
 
 A field that is None counts as not given. Errors name the field and what is allowed, never a text of the request.
 """
@@ -26,7 +28,7 @@ from typing import NamedTuple
 
 from trivet_tasks.cache_key import cache_key_of, cache_terms
 from trivet_tasks.call_time import too_short_text
-from trivet_tasks.catalog import Model, known, near_matches
+from trivet_tasks.catalog import RETIRED, Model, known, near_matches
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.features import features_of
 from trivet_tasks.jobs import JobSpec
@@ -39,6 +41,7 @@ from trivet_tasks.request_body import (
     check_max_tokens,
     check_thinking_budget,
 )
+from trivet_tasks.request_extras import read_extra_body, read_extra_headers
 from trivet_tasks.request_json import estimate_input, write_body
 from trivet_tasks.request_messages import check_messages, check_text, content_blocks, kind, shown, wrong
 from trivet_tasks.request_objects import plain_request
@@ -51,15 +54,20 @@ from trivet_tasks.request_terms import (
     read_tags,
     read_times,
 )
+from trivet_tasks.retirement import day_of, retirement_warning, successor
+from trivet_tasks.route_fit import check_extras, check_retirement, serving_routes
 from trivet_tasks.settings import Settings
 
 OWN_FIELDS = frozenset({
     "model", "prompt", "key", "latency", "deadline", "not_before",
-    "tags", "residency", "compliance", "tenant", "cache", "prompt_cache",
+    "tags", "residency", "compliance", "tenant", "cache", "prompt_cache", "extra_headers", "extra_body",
 })  # fmt: skip
 """Trivet's own fields; the rest of a request is the Messages API body."""
 
 _ALL_FIELDS = OWN_FIELDS | BODY_FIELDS.keys()
+_KNOWN_IN_BODY = frozenset(BODY_FIELDS)
+_MERGED = ("tags", "extra_headers", "extra_body")
+"""Fields of which the defaults are merged into a request's own, the request's winning."""
 _TERMS_KEPT = 64
 
 
@@ -76,7 +84,8 @@ def parse_request(
     Args:
         request: see the head of this module. It is not changed.
         settings: for the classes' deadlines and timeouts, and for model names that only a route knows.
-        defaults: fields to take where the request does not give them; `tags` are merged, the request's winning.
+        defaults: fields to take where the request does not give them; `tags`, `extra_headers` and `extra_body` are
+            merged, the request's winning.
         now: the moment of the submit, seconds since the epoch; `deadline` and `not_before` in seconds count from it.
         where: put before an error's message, e.g. `request 17`.
 
@@ -133,8 +142,8 @@ class _Terms(NamedTuple):
     cache: bool
     cache_terms: bytes | None
     prompt_cache: str | None
-    too_short: str | None
-    """What to warn of."""
+    warnings: tuple[str, ...]
+    """What to warn of in every request with these terms."""
 
 
 _TERMS = ("model", "latency", "max_tokens", "tenant", "residency", "compliance", "cache", "prompt_cache")
@@ -150,6 +159,8 @@ class RequestReader:
         self._settings = settings
         self._defaults = _as_mapping(plain_request(defaults), defaults)
         self._terms: dict[tuple[object, ...], _Terms] = {}
+        self._fitting: set[tuple[str, tuple[str, ...]]] = set()
+        """Models and features that some route takes."""
         self._of_defaults: _Terms | None = None
 
     def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
@@ -173,9 +184,9 @@ class RequestReader:
         if _TERM_NAMES.isdisjoint(request):
             terms = self._of_defaults
             if terms is None:
-                terms = self._of_defaults = self._terms_of(given)
+                terms = self._of_defaults = self._terms_of(given, now)
         else:
-            terms = self._terms_of(given)
+            terms = self._terms_of(given, now)
         body = _body(given, terms.model)
         check_thinking_budget(given.get("thinking"), given, terms.max_tokens)
         not_before, deadline = read_times(given, terms.latency, self._settings, now)
@@ -198,7 +209,7 @@ class RequestReader:
             tags=tags,
             residency=terms.residency,
             compliance=terms.compliance,
-            features=features_of(body, len(raw), blocks),
+            features=self._features(body, len(raw), blocks, terms.model_id),
             cache=terms.cache,
             prompt_cache=terms.prompt_cache,
             prefixes=prefixes_of(terms.model_id, body, raw) if terms.prompt_cache else (),
@@ -206,20 +217,32 @@ class RequestReader:
             warnings=_warnings(body, terms),
         )
 
-    def _terms_of(self, given: Mapping[str, object]) -> _Terms:
+    def _features(
+        self, body: Mapping[str, object], size: int, blocks: list[dict[str, object]], model: str
+    ) -> tuple[str, ...]:
+        features = features_of(body, size, blocks)
+        if features and (model, features) not in self._fitting:
+            check_extras(model, features, self._settings.routes)
+            if len(self._fitting) >= _TERMS_KEPT:
+                self._fitting.clear()
+            self._fitting.add((model, features))
+        return features
+
+    def _terms_of(self, given: Mapping[str, object], now: float) -> _Terms:
         said = _said(given)
         if said is None:
-            return self._read_terms(given)
+            return self._read_terms(given, now)
         terms = self._terms.get(said)
         if terms is None:
             if len(self._terms) >= _TERMS_KEPT:
                 self._terms.clear()
-            terms = self._terms[said] = self._read_terms(given)
+            terms = self._terms[said] = self._read_terms(given, now)
         return terms
 
-    def _read_terms(self, given: Mapping[str, object]) -> _Terms:
-        settings = self._settings
+    def _read_terms(self, given: Mapping[str, object], now: float) -> _Terms:
+        settings, today = self._settings, day_of(now)
         model_id, model = _model(given.get("model"), settings)
+        check_retirement(model_id, settings.routes, today)
         latency = read_latency(given.get("latency"))
         max_tokens = check_max_tokens(given.get("max_tokens"), model.max_output_tokens if model else None)
         tenant = read_name(given.get("tenant"), "tenant", MAX_TENANT_CHARS)
@@ -239,7 +262,15 @@ class RequestReader:
             cache=cache,
             cache_terms=cache_terms(settings, latency, residency, compliance, tenant) if cache else None,
             prompt_cache=read_prompt_cache(given.get("prompt_cache")),
-            too_short=too_short_text(model, latency, max_tokens, settings),
+            warnings=tuple(
+                filter(
+                    None,
+                    (
+                        too_short_text(model, latency, max_tokens, settings),
+                        retirement_warning(model, serving_routes(model_id, settings.routes), today) if model else "",
+                    ),
+                )
+            ),
         )
 
 
@@ -277,6 +308,8 @@ def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object
     if defaults:
         merged = _laid_under(defaults, merged)
     merged = {name: value for name, value in merged.items() if value is not None and name != "stream"}
+    if "extra_body" in merged or "extra_headers" in merged:
+        merged = _with_extras(merged)
     if "prompt" in merged:
         if "messages" in merged:
             raise wrong("prompt", "is short for messages; give only one of the two.")
@@ -291,9 +324,27 @@ def _laid_under(defaults: Mapping[str, object], request: dict[str, object]) -> d
     for one, other in (("prompt", "messages"), ("messages", "prompt")):
         if one in request and other not in request:
             merged.pop(other, None)
-    below, above = defaults.get("tags"), request.get("tags")
-    if below is not None and isinstance(below, Mapping) and isinstance(above, Mapping):
-        merged["tags"] = {**below, **above}
+    for name in _MERGED:
+        below, above = defaults.get(name), request.get(name)
+        if below is not None and isinstance(below, Mapping) and isinstance(above, Mapping):
+            merged[name] = {**below, **above}
+    return merged
+
+
+def _with_extras(given: dict[str, object]) -> dict[str, object]:
+    """The fields with `extra_headers` and `extra_body` read: what of them Trivet knows stands where it would otherwise."""
+    merged = dict(given)
+    if "extra_body" in merged:
+        value = merged.pop("extra_body")
+        ours, theirs = read_extra_body(value, merged, _KNOWN_IN_BODY, OWN_FIELDS, REFUSED_FIELDS)
+        merged = {**merged, **ours, **({"extra_body": theirs} if theirs else {})}
+    if "extra_headers" in merged:
+        headers, betas = read_extra_headers(merged.pop("extra_headers"))
+        if headers:
+            merged["extra_headers"] = headers
+        if betas:
+            named = merged.get("betas", ())
+            merged["betas"] = [*(named if isinstance(named, list | tuple) else [named]), *betas]
     return merged
 
 
@@ -327,6 +378,10 @@ def _model(value: object, settings: Settings) -> tuple[str, Model | None]:
         return model.id, model
     if any(value in route.models for route in settings.routes.values()):
         return value, None
+    if value in RETIRED:
+        gone, newer = RETIRED[value].isoformat(), successor(value)
+        instead = f"Use {newer}" if newer else "Use a newer model"
+        raise wrong("model", f"{value} was retired on {gone}. {instead}, or name its id in a route's models.")
     what = shown(value)
     near = near_matches(value) if what == value else []
     more = f"Did you mean {' or '.join(near)}?" if near else "Give a first-party id such as claude-sonnet-5-5."
@@ -348,7 +403,11 @@ def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
             check(value)
         body[name] = value
     if betas := body.pop("betas", None):
-        body["anthropic_beta"] = betas  # as Bedrock and Vertex take it; the adapter of the API makes it a header
+        body["anthropic_beta"] = list(dict.fromkeys(betas))  # type: ignore[call-overload]  # checked to be a list of names
+    if "extra_headers" in given:
+        body["extra_headers"] = given["extra_headers"]  # the worker takes it out
+    if "extra_body" in given:
+        body.update(given["extra_body"])  # type: ignore[call-overload]  # checked to be an object
     if "tool_choice" in body and not body.get("tools"):
         raise wrong("tool_choice", "needs tools.")
     return body
@@ -357,7 +416,7 @@ def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
 def _warnings(body: Mapping[str, object], terms: _Terms) -> tuple[str, ...]:
     in_beta = () if "anthropic_beta" in body or BETA_FIELDS.isdisjoint(body) else BETA_FIELDS.intersection(body)
     if not in_beta:
-        return (terms.too_short,) if terms.too_short else ()
+        return terms.warnings
     named = ", ".join(sorted(in_beta))
     warning = f"{named}: in beta; the API takes it only with the name of its beta in betas."
-    return (terms.too_short, warning) if terms.too_short else (warning,)
+    return (*terms.warnings, warning)

@@ -66,6 +66,10 @@ class RouteCosts(BaseModel):
     """Fixed, however much it is used, e.g. for the endpoint itself."""
 
 
+BetaName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@/-]{0,59}$")]
+FieldName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
+
+
 def _secret_ref(value: object) -> object:
     if isinstance(value, str):
         return SecretRef.parse(value) if value else None
@@ -85,6 +89,9 @@ class RouteSettings(BaseModel):
     project: str | None = None
     base_url: str = ""
     api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    admin_api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
+    is made with it."""
     models: Mapping[str, str] = Field(default_factory=dict)
     """First-party model id to this wire's id, only where the built-in mapping differs."""
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -100,10 +107,22 @@ class RouteSettings(BaseModel):
     residency: tuple[str, ...] = ()
     compliance: tuple[str, ...] = ()
     stream: bool = False
+    betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
+    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.betas`)."""
+    body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
+    """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
     windows: tuple[RouteWindow, ...] = ()
     """Hours in which its weight, its priority or its prices are others."""
+
+    @model_validator(mode="after")
+    def _admin_key_of_anthropic(self) -> "RouteSettings":
+        if self.admin_api_key is not None and self.provider != "anthropic":
+            raise ValueError(
+                "admin_api_key is a key of Anthropic's Admin API: only a route of provider anthropic has one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _groups_apart(self) -> "RouteSettings":
@@ -125,7 +144,7 @@ class RouteSettings(BaseModel):
 
         What is operational is left out (`operating`): who corrects it need not stop all that serve the route.
         """
-        return self.model_dump(mode="json", exclude={"api_key", *_OPERATIONAL})
+        return self.model_dump(mode="json", exclude={"api_key", "admin_api_key", *_OPERATIONAL})
 
     def operating(self) -> dict[str, Any]:
         """What may change while others serve the route, JSON-ready: hidden costs and windows, where there are any."""

@@ -276,9 +276,10 @@ def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
     """Make the path of every `file:` reference absolute, counted from the configuration file."""
     routes = given.get("routes")
     for route in routes.values() if isinstance(routes, dict) else ():
-        key = route.get("api_key") if isinstance(route, dict) else None
-        if isinstance(key, str) and key.startswith("file:") and key != "file:":
-            route["api_key"] = f"file:{(base / key.removeprefix('file:')).absolute()}"
+        for name in ("api_key", "admin_api_key"):
+            key = route.get(name) if isinstance(route, dict) else None
+            if isinstance(key, str) and key.startswith("file:") and key != "file:":
+                route[name] = f"file:{(base / key.removeprefix('file:')).absolute()}"
 
 
 def _fill_classes(given: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from trivet_simulator.calls import Call
 from trivet_tasks.store.cost_savings import cache_savings
 from trivet_tasks.store.costs import Span
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 JOBS = 50
 RULES = "the rule of this house is that every letter is answered on the day it came " * 265
 """About 5,000 tokens, as the simulator counts: four characters each."""

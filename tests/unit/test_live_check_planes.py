@@ -47,6 +47,10 @@ class Account:
     """Those that the project sees."""
     google_quotas: list[dict[str, Any]] = field(default_factory=list)
     anthropic_models: list[str] = field(default_factory=list)
+    model_infos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further keys of what the Anthropic API lists, by model."""
+    rate_limits: list[dict[str, Any]] = field(default_factory=list)
+    """What its Admin API lists."""
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     """Headers of a message's answer, by model."""
     page_size: int = 2
@@ -214,10 +218,18 @@ def _route(of: Account, path: str, query: dict[str, str], target: str, body: dic
         return 200, {"quotaInfos": shown, **({"nextPageToken": following} if following else {})}
     if path == "/v1/models":
         data = [
-            {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"}
+            {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z",
+             **of.model_infos.get(name, {})}
             for name in of.anthropic_models
-        ]
+        ]  # fmt: skip
         return 200, {"data": data, "has_more": False, "first_id": None, "last_id": None}
+    if path == "/v1/organizations/rate_limits":
+        shown, following = _page(of, of.rate_limits, query.get("page"))
+        return 200, {"data": shown, "next_page": following or None}
+    if path == "/v1beta1/publishers/anthropic/models":
+        shown, following = _page(of, sorted(of.garden), query.get("pageToken"))
+        models = [{"name": f"publishers/anthropic/models/{name}"} for name in shown]
+        return 200, {"publisherModels": models, **({"nextPageToken": following} if following else {})}
     if path == "/v1/messages":
         message = {
             "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "stop_reason": "max_tokens",

@@ -20,7 +20,7 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.store.taking import Prompt
 from trivet_tasks.usage import Usage
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 LONG = "rule " * 2_000
 OTHER = "fact " * 2_000
 SETTINGS = Settings()
@@ -136,7 +136,7 @@ def test_what_an_earlier_group_had_is_shared() -> None:
 def test_models_and_what_changes_the_cache_keep_prefixes_apart() -> None:
     specs = [
         parsed(system=LONG),
-        parsed(system=LONG, model="claude-sonnet-5"),
+        parsed(system=LONG, model="claude-opus-5"),
         parsed(system=LONG, thinking={"type": "enabled", "budget_tokens": 1_024}, max_tokens=2_000),
         parsed(system=LONG + "."),
     ]

@@ -178,6 +178,7 @@ def _route(route: RouteSettings) -> dict[str, Any]:
         **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
         "base_url": masked(route.base_url),
         "api_key": "" if route.api_key is None else str(route.api_key),
+        **({} if route.admin_api_key is None else {"admin_api_key": str(route.admin_api_key)}),
     }
 
 

@@ -27,7 +27,8 @@ def check(
         bool,
         typer.Option(
             "--live",
-            help="Ask the accounts, too. On the Anthropic API that sends one message of one token: a fraction of a cent.",
+            help="Ask the accounts, too. On the Anthropic API without admin_api_key that sends one message of one token: "
+            "a fraction of a cent.",
         ),
     ] = False,
     model: Annotated[

@@ -1,23 +1,28 @@
-"""What an account of the Anthropic API has: its models, and the limits that the headers of a call name.
+"""What an account of the Anthropic API has: its models, and their limits.
 
-The models come from `models.list`. Limits are in no list; every answer names those of its own model in
-`anthropic-ratelimit-{requests,input-tokens,output-tokens}-limit` (per minute; platform.claude.com, "Rate limits"). So
-one message of `max_tokens=1` is sent, on the cheapest model, or on each model that was named: a fraction of a cent. It is
-no attempt of a job, and not in the table `attempts`.
+The models come from `models.list`, with the days on which they retire. Limits come from the Admin API where the route
+names a key of it (`admin_api_key`). Otherwise every answer names those of its own model in
+`anthropic-ratelimit-{requests,input-tokens,output-tokens}-limit` (per minute; platform.claude.com, "Rate limits"), so one
+message of `max_tokens=1` is sent, on the cheapest model, or on each model that was named: a fraction of a cent. It is no
+attempt of a job, and not in the table `attempts`.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from trivet.live_check.anthropic_limits import PATH, list_entries, quotas_of
 from trivet.live_check.masking import Mask
-from trivet.live_check.report import Finding, Kind, Level, ModelState, Presence, Quota, Reading
+from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelState, Presence, Quota, Reading
 from trivet.live_check.subject import Subject
+from trivet_tasks.errors import ConfigError
 from trivet_tasks.usage import Usage
 
 if TYPE_CHECKING:
     import anthropic
+    from anthropic.types import ModelInfo
 
     from trivet_tasks.prices import PriceBook
 
@@ -55,16 +60,69 @@ def read_anthropic(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
             client.api_key = key
         mask.add(client.api_key, client.auth_token)
         try:
-            listed = {model.id for model in client.models.list(limit=1000)}
+            models = [_listed(model) for model in client.models.list(limit=1000)]
         except anthropic.NotFoundError:
             what = "There is no list of models at this address."
             finding = Finding(Level.WARNING, what, f"{subject.table} base_url", "A gateway may lack it.")
             return Reading(findings=(finding,))
         except (anthropic.AnthropicError, TypeError) as error:  # TypeError: the SDK found no way to authenticate
             return Reading(findings=(_failure(error, subject, _WHERE, mask),))
+        listed = {model.id for model in models if not model.retired}
         states = {model: _state(model, wire, listed) for model, wire in subject.wire.items()}
         served = [model for model, state in states.items() if state.presence is Presence.SERVED]
-        return _with_limits(subject, client, states, served, mask)
+        reading = None
+        if subject.route.admin_api_key:
+            reading = _from_admin_api(subject, states, served, timeout_s, mask)
+        if reading is None or not reading.quotas:
+            paid = _with_limits(subject, client, states, served, mask)
+            reading = replace(paid, findings=((reading.findings if reading else ()) + paid.findings))
+        return replace(reading, listed=tuple(models))
+
+
+def _listed(model: "ModelInfo") -> ListedModel:
+    """What the list says of a model. `lifecycle` is the sign of retirement: a day that is past may be overdue."""
+    retires, lifecycle = getattr(model, "retires_at", None), getattr(model, "lifecycle", None)
+    return ListedModel(
+        model.id,
+        retires=retires.astimezone(UTC).date() if isinstance(retires, datetime) else None,
+        retired=lifecycle == "retired",
+        max_output_tokens=getattr(model, "max_tokens", None) or None,
+        context_window=getattr(model, "max_input_tokens", None) or None,
+    )
+
+
+def _from_admin_api(
+    subject: Subject, states: Mapping[str, ModelState], served: list[str], timeout_s: float, mask: Mask
+) -> Reading | None:
+    """The limits by the Admin API, free of charge; without quotas where it does not tell them, and then why."""
+    import anthropic
+
+    where = f"Anthropic API, {PATH}"
+    assert subject.route.admin_api_key is not None
+    try:
+        key = subject.route.admin_api_key.resolve()
+    except ConfigError as error:
+        action = "Set it here, or take admin_api_key out; limits are then read from the headers of a message."
+        return Reading(findings=(Finding(Level.WARNING, f"No admin key: {error.message}", where, action),))
+    mask.add(key)
+    base_url = subject.route.base_url or None
+    try:
+        with anthropic.Anthropic(api_key="", base_url=base_url, max_retries=0, timeout=timeout_s) as admin:
+            admin.api_key = key
+            entries = list_entries(admin)
+    except anthropic.AnthropicError as error:
+        what = f"The Admin API did not tell the limits: {mask.words(_message(error))}"
+        action = "Use a key that begins with sk-ant-admin; a message was sent for the limits instead."
+        return Reading(findings=(Finding(Level.WARNING, what, where, action),))
+    quotas = tuple(quotas_of(entries, served))
+    missing = [model for model in served if not any(quota.model == model for quota in quotas)]
+    findings = (
+        [Finding(Level.OK, "The limits were read from the Admin API; no message was sent.", where)] if quotas else []
+    )
+    if missing:
+        what = "The Admin API names no limits for these models."
+        findings.append(Finding(Level.NOTE, what, where, "See the Limits page of the Claude Console.", tuple(missing)))
+    return Reading("", states, quotas, tuple(findings))
 
 
 def _state(model: str, wire: str, listed: set[str]) -> ModelState:

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from trivet.live_check.bedrock_models import Found, account_in, path_of, read_models
+from trivet.live_check.bedrock_models import Found, account_in, listed_models, path_of, read_models
 from trivet.live_check.bedrock_quotas import read_quotas
 from trivet.live_check.bedrock_refusals import failure, said
 from trivet.live_check.masking import Mask
@@ -60,7 +60,7 @@ def read_bedrock(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             found.findings.append(_no_quotas(said(error, mask)))
     account = f"AWS account {found.account}" if found.account else ""
-    return Reading(account, states, quotas, tuple(found.findings))
+    return Reading(account, states, quotas, tuple(found.findings), listed_models(found))
 
 
 def _bedrock(subject: Subject, chain: Any, config: Any) -> Any:

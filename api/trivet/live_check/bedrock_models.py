@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trivet.live_check.bedrock_quotas import Path
 from trivet.live_check.bedrock_refusals import denied, failure
 from trivet.live_check.masking import Mask
-from trivet.live_check.report import Finding, Level, ModelState, Presence
+from trivet.live_check.report import Finding, Level, ListedModel, ModelState, Presence
 from trivet.live_check.subject import Subject
 
 if TYPE_CHECKING:
@@ -149,6 +149,28 @@ def _access(wire: str, state: ModelState, bedrock: "BaseClient", found: Found) -
             "The first call makes it, where the use-case form was sent and aws-marketplace:Subscribe is allowed.",
         )
     return state
+
+
+def listed_models(found: Found) -> tuple[ListedModel, ...]:
+    """Every Claude model of the region, with the profiles of AWS that serve it and the day its life ends."""
+    profiles: dict[str, list[str]] = {}
+    for name, profile in found.profiles.items():
+        prefix, dot, base = name.partition(".anthropic.")
+        if dot and name == profile["inferenceProfileId"] and profile.get("type") == "SYSTEM_DEFINED":
+            profiles.setdefault(f"anthropic.{base}", []).append(prefix)
+    models = []
+    for name, summary in found.foundation.items():
+        if name == summary["modelId"] and name.startswith("anthropic.claude-") and not _of_other_kind(summary):
+            end = summary.get("modelLifecycle", {}).get("endOfLifeTime")
+            models.append(
+                ListedModel(name, retires=end.date() if end else None, profiles=tuple(sorted(profiles.get(name, ()))))
+            )
+    return tuple(models)
+
+
+def _of_other_kind(summary: Mapping[str, Any]) -> bool:
+    """Whether it is a variant for provisioned throughput alone, such as `…-v1:0:200k`."""
+    return list(summary.get("inferenceTypesSupported", ())) == ["PROVISIONED"]
 
 
 def path_of(wire: str, found: Found) -> Path:

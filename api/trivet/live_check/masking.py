@@ -37,9 +37,9 @@ class Mask:
     def __init__(self, route: RouteSettings) -> None:
         """Know the route's own key and those of the environment."""
         self._secrets = {os.environ[name].strip() for name in _VARIABLES if os.environ.get(name, "").strip()}
-        if route.api_key:
+        for reference in filter(None, (route.api_key, route.admin_api_key)):
             with contextlib.suppress(ConfigError):  # told as a finding elsewhere
-                self._secrets.add(route.api_key.resolve())
+                self._secrets.add(reference.resolve())
 
     def add(self, *secrets: str | None) -> None:
         """Strike these out, too."""

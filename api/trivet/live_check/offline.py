@@ -4,7 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,8 +13,8 @@ from trivet.live_check.report import Finding, Kind, Level, SettledBy
 from trivet.live_check.subject import Subject
 from trivet_tasks.catalog import known, near_matches
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.retirement import RETIRES_SOON, retired_on, retirement_on, retirement_text, successor
 
-RETIRES_SOON = timedelta(days=60)
 # Google's names of places: `us-east5`, or an endpoint over several: `global`, `us`, `eu` (anthropic SDK, lib/vertex)
 _GOOGLE_REGION = re.compile(r"global|us|eu|[a-z]+-[a-z]+\d{1,2}")
 _AWS_REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-\d")
@@ -176,15 +176,43 @@ def _models(subject: Subject, today: date) -> Iterator[Finding]:
                 what = f"No model of the route fits {glob!r}; its figures hold for nothing."
                 yield Finding(Level.WARNING, what, f"[[routes.{subject.name}.limits]] models", "Correct the pattern.")
     for model in sorted(subject.named & set(subject.wire)):
-        entry = known(model)
-        if entry and entry.retires and entry.retires - today <= RETIRES_SOON and route.provider == "anthropic":
-            what = f"{model} retires on {entry.retires.isoformat()}."
-            yield Finding(Level.WARNING, what, "the catalogue", "Move its jobs to a newer model.", (model,))
+        yield from _retirement(subject, model, today)
+    yield from _retiring(subject, today)
     if subject.wire:
         count = len(subject.wire)
         yield Finding(Level.OK, f"The route has ids for {count} model{'' if count == 1 else 's'}.", where)
     elif not subject.unmapped:
         yield Finding(Level.ERROR, "The route can serve no model at all.", where, "Set models, region or residency.")
+
+
+def _retirement(subject: Subject, model: str, today: date) -> Iterator[Finding]:
+    """The day the provider gives up a model that was named, where it is near or over."""
+    retirement = retirement_on(model, subject.route)
+    text = retirement and retirement_text(model, retirement, today)
+    if not retirement or not text:
+        return
+    newer = successor(model)
+    action = f"Move its jobs to {newer}." if newer else "Move its jobs to a newer model."
+    level = Level.WARNING if retirement.announced else Level.NOTE
+    if retired_on(model, subject.route, today):
+        level = Level.ERROR
+        action = f"{action} No job is sent here for it, unless the route's models name its id."
+    yield Finding(level, text, f"the catalogue, {subject.route.provider}", action, (model,))
+
+
+def _retiring(subject: Subject, today: date) -> Iterator[Finding]:
+    """Models that nobody named and that the provider gives up soon, in one line."""
+    days = {model: retirement_on(model, subject.route) for model in sorted(subject.wire.keys() - subject.named)}
+    soon = {
+        model: retirement.day
+        for model, retirement in days.items()
+        if retirement and retirement.announced and today <= retirement.day <= today + RETIRES_SOON
+    }
+    if soon:
+        told = ", ".join(f"{model} on {day.isoformat()}" for model, day in soon.items())
+        yield Finding(
+            Level.OK, f"Retiring soon: {told}.", f"the catalogue, {subject.route.provider}", models=tuple(soon)
+        )
 
 
 def _limits(subject: Subject) -> Iterator[Finding]:

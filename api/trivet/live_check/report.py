@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 
 
@@ -91,6 +92,21 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as the provider lists it to this account. None: the provider does not say."""
+
+    id: str
+    """Its id on the wire; of Bedrock that of the foundation model."""
+    retires: date | None = None
+    retired: bool = False
+    """The provider serves it no more."""
+    max_output_tokens: int | None = None
+    context_window: int | None = None
+    profiles: tuple[str, ...] = ()
+    """Bedrock: the prefixes of its inference profiles, such as `global`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What one account has, in the terms of no provider in particular."""
 
@@ -101,6 +117,8 @@ class Reading:
     quotas: tuple[Quota, ...] = ()
     findings: tuple[Finding, ...] = ()
     """What came up while reading: a permission that is missing, a call that failed."""
+    listed: tuple[ListedModel, ...] = ()
+    """Every Claude model that the provider lists, known to the catalogue or not; empty where it was not asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
+from trivet.live_check.catalogue_check import compare_catalogue
 from trivet.live_check.compare import Comparison, compare
 from trivet.live_check.masking import Mask
 from trivet.live_check.offline import check_offline, region_of
@@ -154,7 +156,10 @@ def _report(check: _Check, offline: tuple[Finding, ...], answer: _Answer | None)
         return report
     settled = {SettledBy.ASKING, *([SettledBy.QUOTAS] if answer.reading.quotas else [])}
     kept = [finding for finding in offline if finding.settled_by not in settled]
-    findings = (*kept, *answer.reading.findings, *answer.comparison.findings)
+    by_catalogue = tuple(compare_catalogue(subject, answer.reading, datetime.now(UTC).date()))
+    told_live = {model for finding in by_catalogue for model in finding.models if " retire" in finding.what}
+    kept = [one for one in kept if not (one.where.startswith("the catalogue") and told_live.intersection(one.models))]
+    findings = (*kept, *answer.reading.findings, *answer.comparison.findings, *by_catalogue)
     return replace(
         report,
         account=answer.reading.account,

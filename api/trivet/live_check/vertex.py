@@ -6,6 +6,8 @@ answers 404 where the project may not see it (not enabled in Model Garden, or no
 may. That is practice, not documented; it runs no model and costs nothing. At the endpoints global, us and eu its 404 is
 told as a warning only.
 
+Which models there are beside those of the catalogue, `ModelGardenService.ListPublisherModels` says (v1beta1).
+
 Quotas: see `vertex_quotas`. Endpoints are Google's; gcloud's variables CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM and
 CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS move them.
 """
@@ -18,7 +20,7 @@ from typing import Any
 
 from trivet.live_check.masking import Mask
 from trivet.live_check.offline import project_of, region_of
-from trivet.live_check.report import Finding, Level, ModelState, Presence, Quota, Reading
+from trivet.live_check.report import Finding, Level, ListedModel, ModelState, Presence, Quota, Reading
 from trivet.live_check.subject import Subject
 from trivet.live_check.vertex_quotas import SERVICE, prefix_of, read_quotas
 
@@ -26,6 +28,7 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 AIPLATFORM_VARIABLE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
 CLOUDQUOTAS_VARIABLE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS"
 _AT_ONCE = 8
+_PAGES_AT_MOST = 20
 _QUOTA_PROJECT_HEADER = "x-goog-user-project"
 
 
@@ -57,7 +60,35 @@ def read_vertex(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
         return Reading(f"Google project {project}", findings=(trouble,))
     quotas, findings = _quotas(subject, credentials, project, timeout_s, mask)
     found = (*((trouble,) if trouble else ()), *findings)
-    return Reading(f"Google project {project}", states, quotas, found)
+    listed = _listed(credentials, _host(region_of(subject)), timeout_s)
+    return Reading(f"Google project {project}", states, quotas, found, listed)
+
+
+def _listed(credentials: Any, host: str, timeout_s: float) -> tuple[ListedModel, ...]:
+    """The Claude models of Model Garden. Google names no days; empty where it does not answer.
+
+    Over google-auth's session: the library's v1beta1 package alone would take seconds to load.
+    """
+    from google.auth.transport.requests import AuthorizedSession
+
+    url = f"{host if '://' in host else f'https://{host}'}/v1beta1/publishers/anthropic/models"
+    names: set[str] = set()
+    page = ""
+    try:
+        with AuthorizedSession(credentials) as session:
+            for _ in range(_PAGES_AT_MOST):
+                asked = {"pageSize": "100", **({"pageToken": page} if page else {})}
+                answer = session.get(url, params=asked, timeout=timeout_s)
+                if answer.status_code != 200:
+                    return ()
+                body = answer.json()
+                names |= {str(model["name"]).rpartition("/")[2] for model in body.get("publisherModels", ())}
+                page = body.get("nextPageToken", "")
+                if not page:
+                    break
+    except Exception:  # the list is in preview and no call depends on it: without it nothing is compared
+        return ()
+    return tuple(ListedModel(name) for name in sorted(names) if name.startswith("claude-"))
 
 
 def _credentials(subject: Subject, mask: Mask) -> tuple[Any, str]:

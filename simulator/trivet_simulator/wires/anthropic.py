@@ -6,15 +6,13 @@ import math
 import time
 from typing import Any
 
-import orjson
-
+from trivet_simulator.account import anthropic_models, anthropic_rate_limits
 from trivet_simulator.answers import Answer, Usage
 from trivet_simulator.catalogue import REPLIES, Reply
 from trivet_simulator.http import Request
 from trivet_simulator.limits import CONCURRENCY, INPUT, OUTPUT, REQUESTS, Refusal
 from trivet_simulator.wires.wire import BROKEN_SSE, Failure, Route, anthropic_error, bearer, letters, sse
 
-MODELS = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-sonnet-4-5", "claude-haiku-4-5")
 NO_CALL = bytes(16)
 _HEADER = {REQUESTS: "requests", INPUT: "input-tokens", OUTPUT: "output-tokens"}
 
@@ -34,14 +32,13 @@ class AnthropicWire:
         return Route() if request.method == "POST" and request.path == "/v1/messages" else None
 
     def page(self, request: Request) -> Failure:
-        """The list of models, or 404."""
+        """The lists of models and of the organisation's limits, or 404."""
         headers = {"content-type": self.json_type, "request-id": self.request_id(NO_CALL)}
-        if request.method == "GET" and request.path == "/v1/models":
+        if request.method == "GET" and request.path in ("/v1/models", "/v1/organizations/rate_limits"):
             if self.no_credentials(request) is not None:
                 return self.failure(REPLIES["auth"].anthropic or self.invalid(""), "", headers["request-id"], {})
-            data = [{"type": "model", "id": m, "display_name": m, "created_at": "2026-01-01T00:00:00Z"} for m in MODELS]
-            body = {"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
-            return Failure(200, headers, orjson.dumps(body))
+            models = request.path == "/v1/models"
+            return Failure(200, headers, anthropic_models() if models else anthropic_rate_limits(request))
         return self.failure(Reply(404, "not_found_error", "Not found"), "", headers["request-id"], {})
 
     def request_id(self, token: bytes) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from trivet_simulator.account import bedrock_page
 from trivet_simulator.answers import Answer, Usage
 from trivet_simulator.catalogue import Reply
 from trivet_simulator.eventstream import chunk_event, exception_event
@@ -37,8 +38,14 @@ class BedrockWire:
         found = _PATH.match(request.path) if request.method == "POST" else None
         return Route(found["model"], found["stream"] is not None) if found else None
 
-    def page(self, request: Request) -> Failure:  # noqa: ARG002 - all other paths are unknown
-        """UnknownOperationException."""
+    def page(self, request: Request) -> Failure:
+        """The lists of Bedrock's control plane, else UnknownOperationException."""
+        listed = bedrock_page(request) if request.method == "GET" else None
+        if listed is not None:
+            denied = self.no_credentials(request)
+            if denied is not None:
+                return self.failure(denied, "", self.request_id(bytes(16)), {})
+            return Failure(200, {"content-type": self.json_type}, listed)
         return self.failure(Reply(404, "UnknownOperationException", ""), "", self.request_id(bytes(16)), {})
 
     def request_id(self, token: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from trivet_simulator.account import vertex_page
 from trivet_simulator.answers import Answer, Usage
 from trivet_simulator.catalogue import REPLIES, Reply
 from trivet_simulator.http import Request
@@ -35,8 +36,14 @@ class VertexWire:
         found = _PATH.match(request.path) if request.method == "POST" else None
         return Route(found["model"], found["verb"] == "streamRawPredict") if found else None
 
-    def page(self, request: Request) -> Failure:  # noqa: ARG002 - all other paths are unknown
-        """NOT_FOUND."""
+    def page(self, request: Request) -> Failure:
+        """Publisher models, else NOT_FOUND."""
+        listed = vertex_page(request) if request.method == "GET" else None
+        if listed is not None:
+            denied = self.no_credentials(request)
+            return (
+                self.failure(denied, "", "", {}) if denied else Failure(200, {"content-type": self.json_type}, listed)
+            )
         return self.failure(Reply(404, "NOT_FOUND", "Requested entity was not found."), "", "", {})
 
     def request_id(self, token: bytes) -> str:

@@ -11,7 +11,7 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReady, Posted
+from trivet_worker.adapters.wire import BETAS, Body, NotReady, Posted, named_betas
 from trivet_worker.aws_auth import NoAwsCredentials, SigV4, process_credentials
 
 _SIGNED_BY_US = "signed-by-trivet"
@@ -83,6 +83,8 @@ class BedrockWire:
     def post(self, body: Body, model: str, *, stream: bool) -> Posted:
         """The SDK puts model and streaming into the path and the API version into the body, unless one is there."""
         sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+        if BETAS in sent:
+            sent[BETAS] = named_betas(sent[BETAS], "bedrock")
         return Posted(sent, model)
 
     @property

@@ -34,7 +34,7 @@ from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
 from trivet_worker.adapters.stencil import ATTEMPT_HEADER, VERSION, Stencil
 from trivet_worker.adapters.stream_events import TooLarge
-from trivet_worker.adapters.wire import NotReady, Posted, Wire
+from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
 from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
 
 log = logging.getLogger("trivet.adapters")
@@ -207,13 +207,20 @@ class SdkCaller:
         return progress.failure(Outcome.TIMEOUT, text)
 
     def _posted(self, body: bytes | Mapping[str, Any], model: str) -> Posted:
+        parsed: Mapping[str, Any]
         if isinstance(body, bytes):
-            return self._wire.post(orjson.loads(body), model, stream=self._stream)
-        try:
-            orjson.dumps(body)
-        except orjson.JSONEncodeError as error:  # a TypeError, which elsewhere would be somebody's mistake
-            raise _Unwritable(str(error)) from None
-        return self._wire.post(body, model, stream=self._stream)
+            parsed = orjson.loads(body)
+        else:
+            parsed = body
+            try:
+                orjson.dumps(parsed)
+            except orjson.JSONEncodeError as error:  # a TypeError, which elsewhere would be somebody's mistake
+                raise _Unwritable(str(error)) from None
+        headers = parsed.get(EXTRA_HEADERS)
+        if headers is None:
+            return self._wire.post(parsed, model, stream=self._stream)
+        plain = {name: value for name, value in parsed.items() if name != EXTRA_HEADERS}
+        return replace(self._wire.post(plain, model, stream=self._stream), own_headers=tuple(headers.items()))
 
     async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. `Refused`, or what the network raises."""
@@ -239,7 +246,10 @@ class SdkCaller:
             body=None if posted.as_it_is else posted.body,
             content=orjson.dumps(posted.body) if posted.as_it_is else None,
             # a prompt goes only where the settings send it, never where a redirect would
-            options={"headers": {**dict(posted.headers), ATTEMPT_HEADER: attempt_id}, "follow_redirects": False},
+            options={
+                "headers": {**dict(posted.own_headers), **dict(posted.headers), ATTEMPT_HEADER: attempt_id},
+                "follow_redirects": False,
+            },
             stream=True,
         )
         return response

@@ -8,10 +8,10 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReady, Posted
+from trivet_worker.adapters.wire import Body, NotReady, Posted, beta_header
 
-_AS_HEADERS = ("anthropic_version", "anthropic_beta")
-"""Body keys of the Bedrock and Vertex wires that this one takes as headers."""
+_VERSION = "anthropic_version"
+"""A body key of the Bedrock and Vertex wires that this one takes as a header."""
 
 
 class FirstPartyWire:
@@ -59,12 +59,9 @@ class FirstPartyWire:
         sent: dict[str, Any] = {**body, "model": model, "stream": stream}
         if not stream:
             del sent["stream"]
-        headers = []
-        for name in _AS_HEADERS:
-            value = sent.pop(name, None)
-            if value:
-                headers.append((name.replace("_", "-"), value if isinstance(value, str) else ",".join(map(str, value))))
-        return Posted(sent, model, tuple(headers), as_it_is=True)
+        version = sent.pop(_VERSION, None)
+        headers = (("anthropic-version", str(version)),) if version else ()
+        return Posted(sent, model, (*headers, *beta_header(sent, "anthropic")), as_it_is=True)
 
     def identity(self) -> str | None:
         """The key in use; None with credentials that the SDK exchanges for tokens itself."""

@@ -43,6 +43,7 @@ class Stencil:
             signed: the HTTP client signs each request; nothing of a signature is kept then.
         """
         left = _OF_ONE_CALL if signed else _OF_ONE_CALL - {b"authorization"}
+        left |= {name.encode() for name, _ in posted.own_headers}
         made = orjson.loads(sent.content)
         return cls(
             sent.url,
@@ -62,7 +63,11 @@ class Stencil:
         return httpx2.Request(
             "POST",
             self.url,
-            headers=[*self.headers, (ATTEMPT_HEADER.encode(), attempt_id.encode())],
+            headers=[
+                *self.headers,
+                *((name.encode(), value.encode()) for name, value in posted.own_headers),
+                (ATTEMPT_HEADER.encode(), attempt_id.encode()),
+            ],
             content=orjson.dumps({**self.added, **kept}),
             extensions=self.extensions,
         )

@@ -11,7 +11,7 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReady, Posted
+from trivet_worker.adapters.wire import Body, NotReady, Posted, beta_header
 from trivet_worker.google_auth import process_token
 
 _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
@@ -72,7 +72,7 @@ class VertexWire:
         sent: dict[str, Any] = {**body, "model": model, "stream": stream}
         if not stream:
             del sent["stream"]
-        return Posted(sent, model)
+        return Posted(sent, model, beta_header(sent, "vertex"))
 
     def identity(self) -> str | None:
         """The access token in use, and the project it is for."""

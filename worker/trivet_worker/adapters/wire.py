@@ -7,8 +7,15 @@ from typing import Any, Protocol
 import anthropic
 import httpx2
 
+from trivet_tasks.betas import wire_betas
+from trivet_tasks.catalog import Provider
+
 Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""
+
+
+EXTRA_HEADERS, BETAS = "extra_headers", "anthropic_beta"
+"""Keys of a stored body: headers that the request brings, and the betas it names."""
 
 
 class NotReady(Exception):
@@ -31,6 +38,20 @@ class Posted:
     headers: tuple[tuple[str, str], ...] = ()
     as_it_is: bool = False
     """The body is what the wire wants; otherwise the SDK rewrites it."""
+    own_headers: tuple[tuple[str, str], ...] = ()
+    """What this request alone brings (`extra_headers`), by lower-case names that neither the SDK nor the wire sets."""
+
+
+def beta_header(sent: dict[str, Any], provider: Provider) -> tuple[tuple[str, str], ...]:
+    """Take the betas out of a body and return them as the header of a wire that takes them so."""
+    betas = named_betas(sent.pop(BETAS, None), provider)
+    return (("anthropic-beta", ",".join(betas)),) if betas else ()
+
+
+def named_betas(betas: object, provider: Provider) -> tuple[str, ...]:
+    """The betas of a body, a list or a text with commas, by the names that the provider has for them."""
+    names = betas.split(",") if isinstance(betas, str) else betas if isinstance(betas, list | tuple) else ()
+    return wire_betas(map(str, names), provider)
 
 
 class Wire(Protocol):
