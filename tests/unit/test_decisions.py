@@ -389,9 +389,9 @@ def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
     failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
     spent = spent_of(Landing(flight(1), failure, 1.0), SETTINGS)
     assert spent.verdict is Verdict.NEUTRAL
-    assert spent.output_tokens == flight(1).want.output_tokens
+    assert spent.used_output == flight(1).want.output_tokens
 
 
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
     spent = spent_of(Landing(flight(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
-    assert (spent.verdict, spent.input_tokens) == (Verdict.GOOD, flight(1).job.input_estimate)
+    assert (spent.verdict, spent.used_input) == (Verdict.GOOD, flight(1).job.input_estimate)

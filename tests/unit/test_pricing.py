@@ -108,7 +108,7 @@ MESSAGE = b'{"type":"message","content":[{"type":"text","text":"' + b"a" * 123 +
 @pytest.mark.parametrize("usage", [None, Usage(2**31 - 1, 2**31 - 1)])
 def test_an_answer_whose_usage_cannot_be_read_or_believed_is_estimated_by_its_size(usage: Usage | None) -> None:
     settled = PRICING.settled(call("claude-opus-5"), Answer(MESSAGE, "end_turn", usage, None), 1)
-    assert settled.usage == Usage(1_000, 38), "the estimate of the prompt, and 153 bytes of content"
+    assert settled.usage == Usage(1_000, 37), "the estimate of the prompt, and 150 bytes of content"
     assert settled.estimated
     assert settled.cost_usd
 
