@@ -11,8 +11,10 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.stencil import VERSION
 from trivet_worker.adapters.wire import Body, NotReady, Posted
 from trivet_worker.aws_auth import NoAwsCredentials, SigV4, process_credentials
+from trivet_worker.calls import CallPurpose
 
 _SIGNED_BY_US = "signed-by-trivet"
 """Stands where the SDK wants a bearer key, so that it does not sign: our signature takes its place on the request."""
@@ -80,9 +82,10 @@ class BedrockWire:
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise NotReady(f"no AWS credentials: {error}", transient=isinstance(error, _UNREACHABLE)) from None
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """The SDK puts model and streaming into the path and the API version into the body, unless one is there."""
-        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """The request with its API version; the SDK puts model and streaming into the path."""
+        version = self._route.version_of(purpose.model)
+        sent: dict[str, Any] = {**body, VERSION: version, "model": model, "stream": stream}
         return Posted(sent, model)
 
     @property

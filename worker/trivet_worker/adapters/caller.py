@@ -28,9 +28,9 @@ from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.messages import Broken, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
-from trivet_worker.adapters.stencil import ATTEMPT_HEADER, VERSION, Stencil
+from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
 from trivet_worker.adapters.wire import NotReady, Posted, Wire
-from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
+from trivet_worker.calls import MESSAGE_LIMIT, NO_PURPOSE, Answer, CallPurpose, Failure
 
 _MOST_STENCILS = 64
 """Kept for a route: models times keys, some of which are gone."""
@@ -83,16 +83,21 @@ class SdkCaller:
     def __init__(self, wire: Wire, *, stream: bool) -> None:
         self._wire = wire
         self._stream = stream
-        self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...], bool], Stencil] = {}
+        self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...]], Stencil] = {}
 
     async def call(
-        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, timeout_s: float
+        self,
+        body: bytes | Mapping[str, Any],
+        model: str,
+        attempt_id: str,
+        timeout_s: float,
+        purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """See `Caller.call`."""
         progress = _Progress()
         try:
             async with asyncio.timeout(timeout_s) as guard:
-                attempt = self._attempt(body, model, attempt_id, progress)
+                attempt = self._attempt(body, model, attempt_id, purpose, progress)
                 del body  # here and below: a prompt in memory once less while its call is under way
                 answer = await attempt
         except TimeoutError as error:
@@ -126,11 +131,16 @@ class SdkCaller:
             await self._wire.client.close()
 
     async def _attempt(
-        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, progress: _Progress
+        self,
+        body: bytes | Mapping[str, Any],
+        model: str,
+        attempt_id: str,
+        purpose: CallPurpose,
+        progress: _Progress,
     ) -> Answer | Failure:
         await self._wire.ready()
         try:
-            post = self._post(self._posted(body, model), attempt_id)
+            post = self._post(self._posted(body, model, purpose), attempt_id)
             del body
             response = await post
         except _Unwritable as error:
@@ -153,21 +163,21 @@ class SdkCaller:
             limits=wire_headers.limits(progress.headers) if self._wire.provider == "anthropic" else None,
         )
 
-    def _posted(self, body: bytes | Mapping[str, Any], model: str) -> Posted:
+    def _posted(self, body: bytes | Mapping[str, Any], model: str, purpose: CallPurpose) -> Posted:
         if isinstance(body, bytes):
-            return self._wire.post(orjson.loads(body), model, stream=self._stream)
+            return self._wire.post(orjson.loads(body), model, purpose, stream=self._stream)
         try:
             orjson.dumps(body)
         except orjson.JSONEncodeError as error:  # a TypeError, which elsewhere would be somebody's mistake
             raise _Unwritable(str(error)) from None
-        return self._wire.post(body, model, stream=self._stream)
+        return self._wire.post(body, model, purpose, stream=self._stream)
 
     async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. APIStatusError, `_Refused`, or of the network."""
         identity = self._wire.identity()
         if identity is None:
             return await self._post_by_sdk(posted, attempt_id)
-        key = (identity, posted.model, posted.headers, VERSION in posted.body)
+        key = (identity, posted.model, posted.headers)
         stencil = self._stencils.get(key)
         if stencil is None:
             response = await self._post_by_sdk(posted, attempt_id)

@@ -8,10 +8,12 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.stencil import VERSION
 from trivet_worker.adapters.wire import Body, NotReady, Posted
+from trivet_worker.calls import CallPurpose
 
-_AS_HEADERS = ("anthropic_version", "anthropic_beta")
-"""Body keys of the Bedrock and Vertex wires that this one takes as headers."""
+_BETAS = "anthropic_beta"
+"""A key of the body on the other wires, a header on this one."""
 
 
 class FirstPartyWire:
@@ -54,16 +56,15 @@ class FirstPartyWire:
         except (ConfigError, anthropic.CredentialsError) as error:
             raise NotReady(str(error)) from None
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """POST /v1/messages."""
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """POST /v1/messages; the version of the API and the betas are headers."""
         sent: dict[str, Any] = {**body, "model": model, "stream": stream}
         if not stream:
             del sent["stream"]
-        headers = []
-        for name in _AS_HEADERS:
-            value = sent.pop(name, None)
-            if value:
-                headers.append((name.replace("_", "-"), value if isinstance(value, str) else ",".join(map(str, value))))
+        sent.pop(VERSION, None)
+        headers = [("anthropic-version", self._route.version_of(purpose.model))]
+        if betas := sent.pop(_BETAS, None):
+            headers.append(("anthropic-beta", betas if isinstance(betas, str) else ",".join(map(str, betas))))
         return Posted(sent, model, tuple(headers), as_it_is=True)
 
     def identity(self) -> str | None:

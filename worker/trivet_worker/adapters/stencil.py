@@ -16,7 +16,7 @@ from trivet_worker.adapters.wire import Posted
 
 ATTEMPT_HEADER = "x-trivet-attempt"
 VERSION = "anthropic_version"
-"""A key of the body that the SDK adds for some wires, where the request does not bring it: a pattern for each case."""
+"""Where the body names the version of the API, on the wires that do not take it as a header."""
 _OF_ONE_CALL = frozenset({b"content-length", b"cookie", b"authorization", ATTEMPT_HEADER.encode()})
 _OF_ONE_SIGNATURE = b"x-amz-"
 
@@ -35,7 +35,7 @@ class Stencil:
 
     @classmethod
     def of(cls, posted: Posted, sent: httpx2.Request, *, signed: bool) -> "Stencil":
-        """The pattern of a request that the SDK has sent. It holds for bodies that have `VERSION`, or not, as this one.
+        """The pattern of a request that the SDK has sent.
 
         Args:
             posted: what the SDK was given.

@@ -11,7 +11,9 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client
 from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.stencil import VERSION
 from trivet_worker.adapters.wire import Body, NotReady, Posted
+from trivet_worker.calls import CallPurpose
 from trivet_worker.google_auth import process_token
 
 _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
@@ -67,9 +69,10 @@ class VertexWire:
             raise NotReady("no project: set project of the route, or GOOGLE_CLOUD_PROJECT")
         client.project_id = self._project
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """The SDK puts the model into the path and the API version into the body, unless one is there."""
-        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """The request with its API version; the SDK puts the model into the path."""
+        version = self._route.version_of(purpose.model)
+        sent: dict[str, Any] = {**body, VERSION: version, "model": model, "stream": stream}
         if not stream:
             del sent["stream"]
         return Posted(sent, model)

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import anthropic
 import httpx2
 
+from trivet_worker.calls import CallPurpose
+
 Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""
 
@@ -47,8 +49,8 @@ class Wire(Protocol):
         """See to it that the client has a good key or credentials. NotReady when it cannot have."""
         ...
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """The request as the SDK wants it for this wire."""
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """The request as the SDK wants it for this wire, with the version of the API that the route speaks."""
         ...
 
     @property
