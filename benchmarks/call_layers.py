@@ -64,7 +64,7 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
     httpx_url = httpx2.URL(url)
     credentials = process_credentials()
     await credentials.ready()
-    signer = SigV4(credentials, "us-east-1")
+    signer = SigV4(credentials, "us-east-1", "bedrock")
     bedrock_url = f"{endpoints.bedrock}/model/{WIRE_MODELS['bedrock']}/invoke"
 
     caller = build_caller(

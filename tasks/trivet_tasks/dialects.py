@@ -7,13 +7,9 @@ Opus 4.6 warns that they answer 400 to `2026-10-21`, which the SDK sends to ever
 """
 
 import re
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from trivet_tasks.catalog import Provider
-
-Endpoint: TypeAlias = Literal["invoke", "messages", "mantle", "platform"]
-"""Where a Bedrock route calls: InvokeModel, the Messages API of bedrock-runtime or of bedrock-mantle, or Claude Platform
-on AWS. The other providers have one endpoint, and `invoke` stands for it."""
+from trivet_tasks.catalog import Endpoint, Provider
 
 VERSION = re.compile(r"(?:[a-z][a-z0-9]*-)?(\d{4}-\d{2}-\d{2})")
 """A version of the API: a date, on the clouds with a name before it."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from trivet_tasks.catalog import Provider
-from trivet_tasks.dialects import VERSION, Dialect, Endpoint, default_version
+from trivet_tasks.catalog import Endpoint, Provider
+from trivet_tasks.dialects import VERSION, Dialect, default_version
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.secret_refs import SecretRef
 

@@ -552,7 +552,7 @@ def _aws_signature(path: str, headers: dict[str, str], body: bytes, key: str, se
 
 def test_the_secret_key_stays_out_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials = process_credentials()
-    assert "secret" not in repr(SigV4(credentials, "us-east-1"))
+    assert "secret" not in repr(SigV4(credentials, "us-east-1", "bedrock"))
 
 
 def test_a_hundred_first_calls_fetch_aws_credentials_once(

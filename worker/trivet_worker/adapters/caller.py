@@ -203,7 +203,10 @@ class SdkCaller:
             body=None if posted.as_it_is else posted.body,
             content=orjson.dumps(posted.body) if posted.as_it_is else None,
             # a prompt goes only where the settings send it, never where a redirect would
-            options={"headers": {**dict(posted.headers), ATTEMPT_HEADER: attempt_id}, "follow_redirects": False},
+            options={
+                "headers": {**dict(posted.headers), **dict(posted.of_call), ATTEMPT_HEADER: attempt_id},
+                "follow_redirects": False,
+            },
             stream=True,
         )
         return response

@@ -1,26 +1,18 @@
 """The Anthropic API."""
 
-from typing import Any
-
 import anthropic
 
+from trivet_tasks.addresses import api_address
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
-from trivet_worker.adapters.connections import TIMEOUT, build_http_client
+from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.stencil import VERSION
-from trivet_worker.adapters.wire import Body, NotReady, Posted
+from trivet_worker.adapters.wire import Body, NotReady, Posted, messages_request
 from trivet_worker.calls import CallPurpose
-
-_BETAS = "anthropic_beta"
-"""A key of the body on the other wires, a header on this one."""
 
 
 class FirstPartyWire:
-    """A route of provider `anthropic`.
-
-    The body is sent as it is: nothing of it needs rewriting here, so the SDK's walk over it and its `json.dumps` are saved.
-    """
+    """A route of provider `anthropic`."""
 
     provider = "anthropic"
     signed = False
@@ -36,13 +28,15 @@ class FirstPartyWire:
     def client(self) -> anthropic.AsyncAnthropic:
         """The SDK client. Built once."""
         if self._client is None:
-            self._client = anthropic.AsyncAnthropic(
-                # an empty key keeps the SDK from taking another account's out of the environment
-                api_key="" if self._key else None,
-                base_url=self._route.base_url or None,
-                max_retries=0,
-                timeout=TIMEOUT,
-                http_client=self.http,
+            self._client = without_environment(
+                anthropic.AsyncAnthropic(
+                    # an empty key keeps the SDK from taking another account's out of the environment
+                    api_key="" if self._key else None,
+                    base_url=api_address(self._route, None),
+                    max_retries=0,
+                    timeout=TIMEOUT,
+                    http_client=self.http,
+                )
             )
         return self._client
 
@@ -58,14 +52,7 @@ class FirstPartyWire:
 
     def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
         """POST /v1/messages; the version of the API and the betas are headers."""
-        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
-        if not stream:
-            del sent["stream"]
-        sent.pop(VERSION, None)
-        headers = [("anthropic-version", self._route.version_of(purpose.model))]
-        if betas := sent.pop(_BETAS, None):
-            headers.append(("anthropic-beta", betas if isinstance(betas, str) else ",".join(map(str, betas))))
-        return Posted(sent, model, tuple(headers), as_it_is=True)
+        return messages_request(body, model, self._route.version_of(purpose.model), stream=stream)
 
     def identity(self) -> str | None:
         """The key in use; None with credentials that the SDK exchanges for tokens itself."""

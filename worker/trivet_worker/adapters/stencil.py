@@ -15,8 +15,6 @@ import orjson
 from trivet_worker.adapters.wire import Posted
 
 ATTEMPT_HEADER = "x-trivet-attempt"
-VERSION = "anthropic_version"
-"""Where the body names the version of the API, on the wires that do not take it as a header."""
 _OF_ONE_CALL = frozenset({b"content-length", b"cookie", b"authorization", ATTEMPT_HEADER.encode()})
 _OF_ONE_SIGNATURE = b"x-amz-"
 
@@ -43,6 +41,7 @@ class Stencil:
             signed: the HTTP client signs each request; nothing of a signature is kept then.
         """
         left = _OF_ONE_CALL if signed else _OF_ONE_CALL - {b"authorization"}
+        left |= {name.encode() for name, _ in posted.of_call}
         made = orjson.loads(sent.content)
         return cls(
             sent.url,
@@ -62,7 +61,11 @@ class Stencil:
         return httpx2.Request(
             "POST",
             self.url,
-            headers=[*self.headers, (ATTEMPT_HEADER.encode(), attempt_id.encode())],
+            headers=[
+                *self.headers,
+                *((name.encode(), value.encode()) for name, value in posted.of_call),
+                (ATTEMPT_HEADER.encode(), attempt_id.encode()),
+            ],
             content=orjson.dumps({**self.added, **kept}),
             extensions=self.extensions,
         )

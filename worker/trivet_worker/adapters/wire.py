@@ -11,6 +11,17 @@ from trivet_worker.calls import CallPurpose
 
 Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""
+SdkClient = (
+    anthropic.AsyncAnthropic
+    | anthropic.AsyncAnthropicBedrock
+    | anthropic.AsyncAnthropicBedrockMantle
+    | anthropic.AsyncAnthropicVertex
+)
+"""The SDK's client of a wire; that of Claude Platform on AWS is one of the first."""
+VERSION = "anthropic_version"
+"""Where the body names the version of the API, on the wires that do not take it as a header."""
+BETAS = "anthropic_beta"
+"""Where the body names betas; a header for those who take the version as one."""
 
 
 class NotReady(Exception):
@@ -31,17 +42,33 @@ class Posted:
     body: dict[str, Any]
     model: str
     headers: tuple[tuple[str, str], ...] = ()
+    of_call: tuple[tuple[str, str], ...] = ()
+    """Headers that differ from call to call."""
     as_it_is: bool = False
     """The body is what the wire wants; otherwise the SDK rewrites it."""
+
+
+def messages_request(body: Body, model: str, version: str, *, stream: bool) -> Posted:
+    """Return the request for a wire that speaks the Anthropic API itself: version and betas are headers, the body is
+    sent as it is. Nothing of it needs rewriting, so the SDK's walk over it and its `json.dumps` are saved."""
+    sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+    if not stream:
+        del sent["stream"]
+    sent.pop(VERSION, None)
+    headers = [("anthropic-version", version)]
+    if betas := sent.pop(BETAS, None):
+        headers.append(("anthropic-beta", betas if isinstance(betas, str) else ",".join(map(str, betas))))
+    return Posted(sent, model, tuple(headers), as_it_is=True)
 
 
 class Wire(Protocol):
     """One route's client and what is special about its provider."""
 
     provider: str
+    """Whose words its refusals are in."""
 
     @property
-    def client(self) -> anthropic.AsyncAnthropic | anthropic.AsyncAnthropicBedrock | anthropic.AsyncAnthropicVertex:
+    def client(self) -> SdkClient:
         """The SDK client, built once."""
         ...
 
