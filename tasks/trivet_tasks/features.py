@@ -198,8 +198,16 @@ VERSIONED = frozenset(feature.name for feature in TABLE if feature.before)
 
 
 def field_of(name: str, body: Mapping[str, object]) -> str:
-    """The field of a body that asks for a feature: the first of its row that is there, else `messages`."""
-    return next((field for field in _BY_NAME[name].fields if body.get(field) is not None), "messages")
+    """Where a checked body asks for a feature of `VERSIONED`: a field of its row, or the block, `messages[1].content[0]`."""
+    for field in _BY_NAME[name].fields:
+        if body.get(field) is not None:
+            return field
+    messages = body.get("messages")
+    for number, message in enumerate(messages if isinstance(messages, list | tuple) else ()):
+        for index, block in enumerate(message["content"] if name in _of_turn(message) else ()):
+            if name in _of_turn({**message, "content": [block]}):
+                return f"messages[{number}].content[{index}]"
+    return "messages"
 
 
 def refused_since(name: str) -> str:

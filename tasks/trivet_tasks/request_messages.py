@@ -104,7 +104,7 @@ def _check_message(message: object, field: str, *, first: bool) -> None:
         if not content:
             raise wrong(f"{field}.content", "must not be empty.")
         for index, block in enumerate(content):
-            _check_block(block, f"{field}.content[{index}]", role)
+            _check_block(block, f"{field}.content[{index}]")
     else:
         raise wrong(f"{field}.content", f"must be a string or a list of blocks, is {kind(content)}.")
 
@@ -122,7 +122,7 @@ def _only_text(content: object) -> bool:
     )
 
 
-def _check_block(block: object, field: str, role: str) -> None:
+def _check_block(block: object, field: str) -> None:
     if not isinstance(block, dict):
         raise wrong(field, f"must be an object with a type, is {kind(block)}.")
     name = block.get("type")
@@ -130,15 +130,14 @@ def _check_block(block: object, field: str, role: str) -> None:
         raise wrong(f"{field}.type", f"must be a name such as text, is {kind(name)}.")
     if name == "text":
         check_text(block.get("text"), f"{field}.text")
-        if role == "user" and block.get("citations") is not None:
-            raise wrong(f"{field}.citations", "text of the user may not carry citations (API version 2026-10-21).")
+        cited = block.get("citations")
+        if cited is not None and not isinstance(cited, list | tuple):
+            raise wrong(f"{field}.citations", f"must be a list, is {kind(cited)}.")
         return
     for needed in _NEEDED.get(name, ()):
         if block.get(needed) is None:
             raise wrong(f"{field}.{needed}", f"is missing from a block of type {name}.")
     if name in ("image", "document"):
-        if name == "document" and role == "assistant":
-            raise wrong(field, "documents may not stand in the assistant's turns (API version 2026-10-21).")
         _check_source(block["source"], f"{field}.source")
 
 

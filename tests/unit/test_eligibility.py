@@ -46,8 +46,8 @@ ASKING = [
     (request(temperature=1.0), "temperature"),
     (request(top_p=0.9, top_k=3), "top_p"),
     (request(top_k=3), "top_k"),
-    (request(messages=ASSISTANT_DOCUMENT), "messages"),
-    (request(messages=[{"role": "user", "content": [CITED]}]), "messages"),
+    (request(messages=ASSISTANT_DOCUMENT), "messages[1].content[0]"),
+    (request(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, CITED]}]), "messages[0].content[1]"),
 ]
 
 

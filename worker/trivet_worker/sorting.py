@@ -137,6 +137,8 @@ _UNKNOWN_MODEL = _any_of(
     r"^(invalid |unknown )?model\b( name| id| identifier)?[^.]{0,160}(is invalid|not found|does not exist|not a valid)",
     r"(the|this) model (has reached|is past) (its|the) end of life",
 )
+_UNKNOWN_VERSION = _any_of(r"^invalid api version\b", r"^anthropic[-_]version\b")
+"""The route's setting, or a model that does not speak it: no fault of a request, which cannot name one."""
 _OTHER_THING_MISSING = _any_of(r"^(the )?(file|container|skill|environment|thread)s?\b")
 
 _REQUEST_CODES = _set(
@@ -230,6 +232,7 @@ TABLE: tuple[Row, ...] = (
     Row(Outcome.UNUSABLE, "AWS use case form", whole_route=True, providers=_BEDROCK, says=_USE_CASE_FORM),
     Row(Outcome.UNUSABLE, "no access to the model", statuses=_http(400, 403), providers=_BEDROCK, says=_MODEL_ACCESS),
     Row(Outcome.UNUSABLE, "model id unknown to the wire", statuses=_http(400), says=_UNKNOWN_MODEL),
+    Row(Outcome.UNUSABLE, "API version unknown to the wire", statuses=_http(400), says=_UNKNOWN_VERSION),
     # -- the account -------------------------------------------------------------------------------------------------
     Row(Outcome.UNUSABLE, "AWS account", whole_route=True, providers=_BEDROCK, types=_AWS_ACCOUNT_TYPES),
     Row(

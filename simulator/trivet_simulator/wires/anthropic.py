@@ -16,6 +16,8 @@ from trivet_simulator.wires.wire import BROKEN_SSE, Failure, Route, anthropic_er
 
 MODELS = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-sonnet-4-5", "claude-haiku-4-5")
 NO_CALL = bytes(16)
+VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
+"""The versions there are (platform.claude.com/docs/en/api/versioning)."""
 _HEADER = {REQUESTS: "requests", INPUT: "input-tokens", OUTPUT: "output-tokens"}
 
 
@@ -23,6 +25,8 @@ class AnthropicWire:
     """First-party wire. Credentials: `x-api-key` or a bearer token."""
 
     name = "anthropic"
+    forms = "anthropic"
+    path = "/v1/messages"
     max_body = 32 * 1024 * 1024
     id_prefix = "msg_01"
     request_id_header = "request-id"
@@ -31,7 +35,7 @@ class AnthropicWire:
 
     def route(self, request: Request) -> Route | None:
         """POST /v1/messages is the only call."""
-        return Route() if request.method == "POST" and request.path == "/v1/messages" else None
+        return Route() if request.method == "POST" and request.path == self.path else None
 
     def page(self, request: Request) -> Failure:
         """The list of models, or 404."""
@@ -57,6 +61,19 @@ class AnthropicWire:
     def invalid(self, message: str) -> Reply:
         """400 invalid_request_error."""
         return Reply(400, "invalid_request_error", message)
+
+    def unknown_model(self, model: str) -> Reply | None:  # noqa: ARG002 - the simulator's own list says it all
+        """None: every id in the simulator's list is known here."""
+        return None
+
+    def version(self, request: Request, document: dict[str, Any]) -> str | Reply:  # noqa: ARG002 - a header here
+        """The header `anthropic-version`."""
+        version = request.header(b"anthropic-version")
+        if version is None:
+            return self.invalid("anthropic-version: header is required")
+        return (
+            version if version in VERSIONS else self.invalid(f'anthropic-version: "{version}" is not a valid version.')
+        )
 
     def limited(self, refusal: Refusal, model: str) -> Reply:
         """429 with the seconds until there is room."""
