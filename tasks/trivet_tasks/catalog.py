@@ -109,6 +109,8 @@ _BY_NAME: dict[str, Model] = {name: model for model in MODELS for name in (model
 _ON_MANTLE = frozenset(
     model.id for model in MODELS if model.context_window == _M1 and not re.search(r"-4-[0-6]$", model.id)
 ) | {"claude-haiku-4-5"}
+MANTLE_IDS = frozenset(f"anthropic.{model}" for model in _ON_MANTLE)
+"""What bedrock-mantle calls its models."""
 
 # The geography whose profile keeps a call from this AWS region inside it. The first that fits counts.
 # London, Zurich, Canada, the Gulf, Israel, Africa, Mexico and South America have no profile of their own.

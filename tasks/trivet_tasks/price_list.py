@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trivet_tasks.catalog import Provider, known
+from trivet_tasks.catalog import MANTLE_IDS, Provider, known
 from trivet_tasks.price_rules import SAME_PRICE
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ def find_listing(provider: Provider, model: str, wire_model: str, region: str | 
     return listing or f"no list has a price for {wire_model!r} ({model}) on {provider}"
 
 
+def list_of(provider: Provider, wire_model: str) -> Provider:
+    """Whose list prices a call. A first-party id at provider `bedrock` is one of Claude Platform on AWS, at Anthropic's
+    prices."""
+    return "anthropic" if provider == "bedrock" and wire_model.startswith("claude-") else provider
+
+
 def _on_anthropic(wire_model: str, model: str) -> Listing | None:
     if info := _entry("anthropic", wire_model):
         return Listing(info, _name(wire_model))
@@ -74,7 +80,10 @@ def _on_bedrock(wire_model: str, model: str) -> Listing | None:
     reference = wire_model.rpartition("/")[2]  # of an ARN, the last part
     if found := _BEDROCK_ID.fullmatch(reference):
         if info := _entry("aws", reference):
-            return Listing(info, _name(reference))
+            note = (
+                "" if reference not in MANTLE_IDS else f"no list names bedrock-mantle, {reference!r} priced as regional"
+            )
+            return Listing(info, _name(reference), note=note)
         if found["profile"] != "global" and (info := _entry("aws", f"global.anthropic.{found['name']}")):
             return Listing(info, _name(reference), add_regional=True)
     entry = known(model)

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Literal, NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import Provider
-from trivet_tasks.price_list import find_listing
+from trivet_tasks.price_list import find_listing, list_of
 from trivet_tasks.price_rates import Rates, rates_of
 from trivet_tasks.price_rules import RULES_VERSION
 from trivet_tasks.usage import Usage
@@ -184,6 +184,7 @@ def _look_up(
     fast: bool,
     us_only: bool,
 ) -> Rates:
+    provider = list_of(provider, wire_model)
     listing = find_listing(provider, model, wire_model, region)
     if isinstance(listing, str):
         return Rates(notes=(listing,))

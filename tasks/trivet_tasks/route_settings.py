@@ -143,6 +143,11 @@ class RouteSettings(BaseModel):
                 raise ValueError(f"{key}: {version!r} is no version of the API, such as {self.version_of('')!r}")
         return self
 
+    @property
+    def answers_as(self) -> Provider:
+        """Whose answers, refusals, limit headers and prices the route has: Anthropic operates Claude Platform on AWS."""
+        return "anthropic" if self.endpoint == "platform" else self.provider
+
     def version_of(self, model: str) -> str:
         """The version of the API that calls of a model name, by its first-party id."""
         for pattern, version in self.api_versions.items():

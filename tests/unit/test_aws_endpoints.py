@@ -252,17 +252,19 @@ def test_the_environment_changes_neither_key_nor_headers(
 
 @pytest.mark.parametrize(
     ("route", "address"),
-    zip(
-        ROUTES,
-        [
-            "https://api.anthropic.com",
-            "https://us-east5-aiplatform.googleapis.com/v1",
-            "https://bedrock-runtime.us-east-1.amazonaws.com",
-            "https://bedrock-runtime.us-east-1.amazonaws.com/anthropic",
-            "https://bedrock-mantle.us-east-1.api.aws/anthropic",
-            "https://aws-external-anthropic.us-east-1.api.aws",
-        ],
-        strict=True,
+    list(
+        zip(
+            ROUTES,
+            [
+                "https://api.anthropic.com",
+                "https://us-east5-aiplatform.googleapis.com/v1",
+                "https://bedrock-runtime.us-east-1.amazonaws.com",
+                "https://bedrock-runtime.us-east-1.amazonaws.com/anthropic",
+                "https://bedrock-mantle.us-east-1.api.aws/anthropic",
+                "https://aws-external-anthropic.us-east-1.api.aws",
+            ],
+            strict=True,
+        )
     ),
 )
 def test_the_address_comes_from_provider_region_and_endpoint(

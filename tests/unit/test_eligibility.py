@@ -1,16 +1,21 @@
 """What only some versions of the API take: accepted where a route for the job speaks one, refused by name where none does."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from trivet_tasks.catalog import wire_model
 from trivet_tasks.eligibility import misfit, name_on_wire
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
+from trivet_tasks.prices import PriceBook
 from trivet_tasks.requests import parse_request, parse_requests
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
+from trivet_tasks.usage import Usage
 
 MODEL = "claude-haiku-4-5"
 DIRECT = RouteSettings(provider="anthropic")
@@ -161,3 +166,17 @@ def test_a_resident_route_on_mantle_needs_names_of_its_own() -> None:
 def test_an_endpoint_that_cannot_be_is_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         RouteSettings(**given)
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-5-5"])
+def test_the_platform_is_priced_as_the_anthropic_api_and_mantle_is_an_estimate(model: str) -> None:
+    book, usage, day = PriceBook(), Usage(input_tokens=1_000_000), datetime(2026, 11, 29, tzinfo=UTC)
+    first_party = str(wire_model(model, "anthropic"))
+    direct = book.price("anthropic", model, first_party, None, day, usage)
+    platform = book.price("bedrock", model, first_party, "us-east-1", day, usage)
+    assert (platform.cost_usd, platform.estimated) == (direct.cost_usd, False)
+    in_us = replace(usage, inference_geo="us")
+    assert book.price("bedrock", model, first_party, "us-east-1", day, in_us).multipliers == {"inference_geo_us": "1.1"}
+    mantle = book.price("bedrock", model, f"anthropic.{model}", "us-east-1", day, usage)
+    assert mantle.estimated
+    assert "bedrock-mantle" in mantle.note

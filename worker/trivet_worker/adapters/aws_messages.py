@@ -24,8 +24,7 @@ class AwsMessagesWire:
     def __init__(self, route: RouteSettings) -> None:
         self._route = route
         self._access = AwsAccess(route)
-        # Anthropic operates the platform: its refusals and limit headers are those of the Anthropic API
-        self.provider = "anthropic" if route.endpoint == "platform" else "bedrock"
+        self.provider: str = route.answers_as
         self._client: Client | None = None
         self._http: httpx2.AsyncClient | None = None
 
