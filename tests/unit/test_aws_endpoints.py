@@ -122,7 +122,7 @@ def test_a_call_brings_the_whole_message(
 ) -> None:
     if signed:
         request.getfixturevalue("signing")
-    answer = call_once(simulator, endpoint, stream=stream, key=not signed)
+    answer = call_once(simulator, endpoint, {**BODY, "max_tokens": 4096}, stream=stream, key=not signed)
     assert isinstance(answer, Answer), answer
     assert (answer.stop_reason, orjson.loads(answer.message)["model"]) == ("end_turn", "claude-opus-5-5")
     (logged,) = simulator.control.calls()

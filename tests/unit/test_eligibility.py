@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -179,4 +180,4 @@ def test_the_platform_is_priced_as_the_anthropic_api_and_mantle_is_an_estimate(m
     assert book.price("bedrock", model, first_party, "us-east-1", day, in_us).multipliers == {"inference_geo_us": "1.1"}
     mantle = book.price("bedrock", model, f"anthropic.{model}", "us-east-1", day, usage)
     assert mantle.estimated
-    assert "bedrock-mantle" in mantle.note
+    assert mantle.cost_usd == direct.cost_usd * Decimal("1.1")
