@@ -19,14 +19,21 @@ from urllib.parse import urlsplit
 
 from trivet_simulator import SimulatorProcess
 
-BODY = json.dumps(
-    {
+VERSIONS = {"anthropic": "2026-10-21", "bedrock": "bedrock-2023-05-31", "vertex": "vertex-2023-10-16"}
+"""The API's version: a header of the first, in the body of the others."""
+
+
+def body(wire: str) -> bytes:
+    """A request as bytes."""
+    document = {
         "model": "claude-haiku-4-5",
         "max_tokens": 256,
-        "anthropic_version": "2023-06-01",
+        "anthropic_version": VERSIONS[wire],
         "messages": [{"role": "user", "content": "Sum this up in one sentence: " + "a short document. " * 20}],
     }
-).encode()
+    return json.dumps(document).encode()
+
+
 PATHS = {
     "anthropic": "/v1/messages",
     "bedrock": "/model/anthropic.claude-haiku-4-5-v1%3A0/invoke",
@@ -75,13 +82,13 @@ class Caller(asyncio.Protocol):
         self._ask()
 
 
-async def load(url: str, path: str, requests: int, connections: int) -> float:
+async def load(url: str, wire: str, requests: int, connections: int) -> float:
     """Send all requests; returns the seconds it took."""
-    parts = urlsplit(url)
+    parts, path, sent = urlsplit(url), PATHS[wire], body(wire)
     request = (
         f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nauthorization: Bearer t\r\nx-trivet-attempt: a\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n"
-    ).encode() + BODY
+        f"anthropic-version: {VERSIONS[wire]}\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
+    ).encode() + sent
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
     left = [requests, requests]
@@ -109,9 +116,9 @@ def main() -> int:
         for wire in arguments.wire or PATHS:
             url = simulator.endpoints.providers[wire]
             base = f"http://{urlsplit(url).netloc}"
-            asyncio.run(load(base, PATHS[wire], 500, arguments.connections))
+            asyncio.run(load(base, wire, 500, arguments.connections))
             before = cpu_seconds(simulator.pid)
-            seconds = asyncio.run(load(base, PATHS[wire], arguments.requests, arguments.connections))
+            seconds = asyncio.run(load(base, wire, arguments.requests, arguments.connections))
             cpu = cpu_seconds(simulator.pid) - before
             figures = {
                 "wire": wire,

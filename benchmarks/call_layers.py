@@ -44,6 +44,12 @@ def body(number: int) -> bytes:
     return orjson.dumps({"model": MODEL, "max_tokens": MAX_TOKENS, "messages": messages(number)})
 
 
+def bedrock_body(number: int) -> bytes:
+    """The same for Bedrock, sent without the SDK."""
+    document = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": MAX_TOKENS, "messages": messages(number)}
+    return orjson.dumps(document)
+
+
 async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, Call]:
     """By name, from the outermost to the innermost."""
     sdk = anthropic.AsyncAnthropic(
@@ -64,7 +70,7 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
     httpx_url = httpx2.URL(url)
     credentials = process_credentials()
     await credentials.ready()
-    signer = SigV4(credentials, "us-east-1")
+    signer = SigV4(credentials, "us-east-1", "bedrock")
     bedrock_url = f"{endpoints.bedrock}/model/{WIRE_MODELS['bedrock']}/invoke"
 
     caller = build_caller(
@@ -90,6 +96,7 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
             max_tokens=MAX_TOKENS,
             messages=messages(number),  # type: ignore[arg-type]
             extra_headers={ATTEMPT_HEADER: f"a{number}"},
+            extra_body={"anthropic_version": "bedrock-2023-05-31"},
         )
 
     async def post(number: int) -> None:
@@ -128,7 +135,7 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
             orjson.loads(await response.read())
 
     async def aiohttp_signed(number: int) -> None:
-        content = body(number)
+        content = bedrock_body(number)
         headers = {**signer.headers(bedrock_url, content), ATTEMPT_HEADER: f"a{number}"}
         headers.setdefault("content-type", "application/json")
         async with session.post(bedrock_url, data=content, headers=headers, allow_redirects=False) as response:

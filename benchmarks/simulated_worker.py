@@ -29,8 +29,9 @@ from orders import serve
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_scheduler.fleet import Fleet, name_on_wire
+from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Quota, Spent, Verdict, Want
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
 from trivet_tasks.outcomes import JobState, Outcome

@@ -70,9 +70,8 @@ class Client:
             request = {"prompt": prompt, **request}
         if request.get("latency") == Latency.REALTIME:
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
-        spec = self._warned(
-            parse_request(request, settings=self.settings, now=self._connections.store.clock.reckoned())
-        )
+        now, routes = self._connections.store.clock.reckoned(), self._connections.known_routes
+        spec = self._warned(parse_request(request, settings=self.settings, now=now, routes=routes))
         return Job(self._connections, submit_one(self._connections, spec).id)
 
     def submit_many(self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Any) -> Batch:
@@ -89,7 +88,9 @@ class Client:
                 is resumed under the same name or accepted as it is.
             StoreUnavailable: names the batch; submitting the same again under this name goes on where it was.
         """
-        return self.submit_specs(parse_requests(requests, settings=self.settings, defaults=defaults), name=name)
+        routes = self._connections.known_routes
+        specs = parse_requests(requests, settings=self.settings, defaults=defaults, routes=routes)
+        return self.submit_specs(specs, name=name)
 
     def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
         """Submit requests that were validated before, e.g. by `trivet_tasks.jsonl`."""

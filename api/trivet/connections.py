@@ -13,10 +13,12 @@ import redis
 
 from trivet.waiting import Notices
 from trivet_tasks.errors import BrokerUnavailable
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
 from trivet_tasks.store.budgets import AskedLabels
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.registry import registered
 from trivet_tasks.store.schema_version import ensure
 
 if TYPE_CHECKING:
@@ -57,6 +59,12 @@ class Connections:
     def asked_labels(self) -> AskedLabels:
         """What budgets ask for of jobs."""
         return AskedLabels(self.store)
+
+    def known_routes(self) -> dict[str, RouteSettings]:
+        """The routes of the settings, and those that schedulers and workers made known."""
+        with self.store.read() as connection:
+            known = {name: route.settings for name, route in registered(connection).items()}
+        return {**self.settings.routes, **known}
 
     @cached_property
     def redis(self) -> redis.Redis:

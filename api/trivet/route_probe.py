@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from trivet_scheduler.fleet import name_on_wire
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.limits import STEP_CALLS, keys_of
 from trivet_scheduler.permits import GateView, Quota
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.errors import InvalidRequest, ProbeNotMade, ResultTimeout
 from trivet_tasks.outcomes import END_STATES
 from trivet_tasks.settings import HealthSettings

@@ -12,9 +12,10 @@ import redis
 from trivet.budget_status import statuses
 from trivet.holdup import Holdup, holdups
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
-from trivet_scheduler.fleet import Fleet, Known, name_on_wire
+from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.permits import GateView, Quota
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.store import backlog, health, spending
 from trivet_tasks.store.backlog import RouteBacklog

@@ -17,6 +17,11 @@ import anthropic
 from load import ATTEMPT_HEADER, MAX_TOKENS, WIRE_MODELS, messages
 from orders import serve
 
+_VERSIONS = {
+    "bedrock": {"anthropic_version": "bedrock-2023-05-31"},
+    "vertex": {"anthropic_version": "vertex-2023-10-16"},
+}
+
 
 def make_client(wire: str, url: str) -> Any:
     """The SDK's client of a wire. Bedrock's signs with the credentials of the environment."""
@@ -49,6 +54,7 @@ async def call(client: Any, wire: str, number: int) -> str:
         max_tokens=MAX_TOKENS,
         messages=messages(number),
         extra_headers={ATTEMPT_HEADER: f"bare-{number}"},
+        extra_body=_VERSIONS.get(wire),
     )
     return str(answer.content[0].text)
 

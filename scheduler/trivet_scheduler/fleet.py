@@ -14,9 +14,8 @@ from trivet_scheduler.call_costs import CallCost, CallCosts
 from trivet_scheduler.limits import Limits
 from trivet_scheduler.permits import GateView, Quota
 from trivet_scheduler.routing import Candidate
-from trivet_tasks.catalog import wire_model
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.retirement import day_of, retired_on
-from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow, window_at
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
@@ -122,8 +121,3 @@ class Fleet:
         return Candidate(
             route.name, model, route.settings, named, known.lanes(route.name), route.drained, gate, cost, retired
         )
-
-
-def name_on_wire(route: RouteSettings, model: str) -> str | None:
-    """What the route's wire calls the model, or None when it does not serve it."""
-    return wire_model(model, route.provider, route.region, route.models, resident=bool(route.residency))

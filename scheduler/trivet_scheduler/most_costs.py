@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from trivet_scheduler.fleet import name_on_wire
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.store.registry import RegisteredRoute
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import redis
 from celery import Celery
 
-from trivet_scheduler.fleet import Fleet, name_on_wire
+from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Quota
 from trivet_tasks.catalog import MODELS
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from trivet_scheduler.call_costs import TYPICAL, CallCost, Mix
 from trivet_scheduler.permits import GateView
-from trivet_tasks.features import lacks, shown_features
+from trivet_tasks import eligibility
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.route_settings import RouteSettings
 
@@ -179,17 +179,7 @@ def misfit(needs: Needs, route: RouteSettings, wire_model: str | None) -> str:
     Args:
         wire_model: what the route's wire calls the model; None = it does not serve it.
     """
-    if wire_model is None:
-        return f"does not serve {needs.model}"
-    for kind, wanted, has in (
-        ("residency", needs.residency, route.residency),
-        ("compliance", needs.compliance, route.compliance),
-    ):
-        missing = sorted(set(wanted) - set(has))
-        if missing:
-            return f"lacks {kind} {', '.join(missing)}"
-    without = lacks(route.provider, needs.features, betas=route.betas, body_fields=route.body_fields)
-    return f"its wire has no {shown_features(without)}" if without else ""
+    return eligibility.misfit(route, wire_model, needs.model, needs.residency, needs.compliance, needs.features)
 
 
 def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | None:

@@ -109,7 +109,7 @@ class ControlHandler:
             case "PUT" | "POST", ["fault"]:
                 document = _body(request)
                 faults = [
-                    fault_from(mapping(one, "fault"), provider.wire.name)
+                    fault_from(mapping(one, "fault"), provider.wire.forms)
                     for one in (document if isinstance(document, list) else [document])
                 ]
                 provider.faults.set(faults, asyncio.get_running_loop().time(), add=method == "POST")

@@ -14,6 +14,10 @@ import orjson
 from trivet_simulator.latency import Latency
 
 WIRE_NAMES = ("anthropic", "bedrock", "vertex")
+"""The wires that every simulator serves, each under its own name."""
+MORE_WIRES = ("messages", "mantle", "platform")
+"""Those that it serves when asked to: the Messages API of bedrock-runtime and of bedrock-mantle, Claude Platform on AWS."""
+_PREFIXES = {"vertex": "/v1", "messages": "/anthropic", "mantle": "/anthropic"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,9 @@ class ProviderOptions:
     """None: the simulator's."""
 
     def __post_init__(self) -> None:
-        if self.wire not in WIRE_NAMES:
-            raise ValueError(f"wire of {self.name!r} must be one of {', '.join(WIRE_NAMES)}, not {self.wire!r}")
+        if self.wire not in (*WIRE_NAMES, *MORE_WIRES):
+            known = ", ".join((*WIRE_NAMES, *MORE_WIRES))
+            raise ValueError(f"wire of {self.name!r} must be one of {known}, not {self.wire!r}")
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
             raise ValueError(f"a provider's name is letters, digits, dot, dash and underscore, not {self.name!r}")
         if not 0 <= self.port <= 65535:
@@ -125,4 +130,4 @@ class Endpoints:
 
 def base_url(wire: str, port: int) -> str:
     """The base URL an SDK client of that wire wants."""
-    return f"http://127.0.0.1:{port}{'/v1' if wire == 'vertex' else ''}"
+    return f"http://127.0.0.1:{port}{_PREFIXES.get(wire, '')}"

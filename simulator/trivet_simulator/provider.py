@@ -47,10 +47,10 @@ class Provider:
         self._loop = asyncio.get_running_loop()
         self._model = Model(simulator.seed, simulator.output_median)
         self.latency: Latency = self._first_latency
-        self.limits = Limits(options.wire)
+        self.limits = Limits(self.wire.forms)
         self.replies = replies
         self._asking: set[asyncio.Task[None]] = set()
-        self.faults = FaultBook(options.wire, random.Random(f"{simulator.seed}/{options.name}/faults"))
+        self.faults = FaultBook(self.wire.forms, random.Random(f"{simulator.seed}/{options.name}/faults"))
         self.in_flight = 0
         self.aborting = "down"
         """Why the server breaks calls off, when it does."""
@@ -64,7 +64,7 @@ class Provider:
 
     def set_limits(self, rules: tuple[Rule, ...]) -> None:
         """New limits, counted from now."""
-        self.limits = Limits(self.wire.name, rules)
+        self.limits = Limits(self.wire.forms, rules)
 
     def clear_faults(self) -> None:
         """Take every fault back, and answer the calls that a `held` one holds."""
@@ -75,7 +75,7 @@ class Provider:
     def reset(self) -> None:
         """As started: no faults, no limits, first latency, no counts."""
         self.clear_faults()
-        self.limits = Limits(self.wire.name)
+        self.limits = Limits(self.wire.forms)
         self.latency = self._first_latency
         self._model.forget()
         self.by_status.clear()
@@ -231,17 +231,20 @@ class Provider:
         if denied is not None:
             return denied
         if request.too_large:
-            return REPLIES["request_too_large"].on(self.wire.name)
+            return REPLIES["request_too_large"].on(self.wire.forms)
         if trouble is not None:
             return self.wire.invalid(trouble)
         if not model:
             return self.wire.invalid("model: Field required")
         if not any(fnmatch.fnmatchcase(model, glob) for glob in self._models):
-            return REPLIES["model_missing"].on(self.wire.name)
-        version = document.get("anthropic_version") or request.header(b"anthropic-version")
-        if self.wire.name == "bedrock" and "anthropic_version" not in document:
-            return self.wire.invalid("anthropic_version: Field required")
-        problem = problem_with(document, version if isinstance(version, str) else None)
+            return REPLIES["model_missing"].on(self.wire.forms)
+        unknown = self.wire.unknown_model(model)
+        if unknown is not None:
+            return unknown
+        version = self.wire.version(request, document)
+        if isinstance(version, Reply):
+            return version
+        problem = problem_with(document, version)
         return None if problem is None else self.wire.invalid(problem)
 
     def _refuse(

@@ -14,7 +14,8 @@ def cache_terms(
 ) -> bytes | None:
     """What requests must have in common beside their words; None where their class keeps no answers.
 
-    Where the answer may be made is in it: one made elsewhere must not serve a job that is bound to a place.
+    Where the answer may be made is in it: one made elsewhere must not serve a job that is bound to a place. The version of the
+    API is not: a body that two versions take means the same in both, and the body is in the fingerprint.
     """
     if not settings.cache.enabled or not settings.of_class(latency).cache_ttl_s:
         return None

@@ -16,6 +16,7 @@ One row per model, under its first-party id. Light to import: no SDK, no price d
   tokens a second), so they go by family. They serve one purpose: to warn that `max_tokens` cannot finish in time.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -24,6 +25,10 @@ from typing import Literal, NamedTuple, TypeAlias
 
 Provider: TypeAlias = Literal["anthropic", "bedrock", "vertex"]
 """The three kinds of wire."""
+
+Endpoint: TypeAlias = Literal["invoke", "messages", "mantle", "platform"]
+"""Where a Bedrock route calls: InvokeModel, the Messages API of bedrock-runtime or of bedrock-mantle, or Claude Platform
+on AWS. The other providers have one endpoint, and `invoke` stands for it."""
 
 
 class Retirement(NamedTuple):
@@ -161,6 +166,13 @@ RETIRED: Mapping[str, date] = {
 _BY_NAME: dict[str, Model] = {name: model for model in MODELS for name in (model.id, *model.aliases)}
 _BY_NAME |= {f"{model.id}-latest": model for model in MODELS}
 
+# AWS's model cards name these for bedrock-mantle; Opus 4.6 and older models are on InvokeModel alone.
+_ON_MANTLE = frozenset(
+    model.id for model in MODELS if model.context_window == _M1 and not re.search(r"-4-[0-6]$", model.id)
+) | {"claude-haiku-4-5"}
+MANTLE_IDS = frozenset(f"anthropic.{model}" for model in _ON_MANTLE)
+"""What bedrock-mantle calls its models."""
+
 # The geography whose profile keeps a call from this AWS region inside it. The first that fits counts.
 # London, Zurich, Canada, the Gulf, Israel, Africa, Mexico and South America have no profile of their own.
 _REGION_GEO: tuple[tuple[str, str], ...] = (
@@ -211,6 +223,7 @@ def wire_model(
     overrides: Mapping[str, str] | None = None,
     *,
     resident: bool = False,
+    endpoint: Endpoint = "invoke",
 ) -> str | None:
     """The id to put on the wire for `model` on a route, or None where that route cannot serve it.
 
@@ -220,7 +233,8 @@ def wire_model(
     the model has such a profile: 10 % cheaper than the others and with the most capacity. It may be served in any
     commercial AWS region, so a route that declares residency passes `resident=True` and gets the profile of
     the region's own geography (`us.`, `eu.`, `jp.`, `au.`, `in.`, `apac.`, `us-gov.`) or None, never a wider one.
-    GovCloud has no global profile.
+    GovCloud has no global profile. `bedrock-mantle` wants the bare id and does not say where it serves a call, so a
+    resident route there has none; Claude Platform on AWS takes first-party ids.
     """
     entry = known(model)
     if overrides:
@@ -234,6 +248,10 @@ def wire_model(
             return entry.anthropic
         case "vertex":
             return entry.vertex
+        case "bedrock" if endpoint == "platform":
+            return entry.anthropic
+        case "bedrock" if endpoint == "mantle":
+            return None if resident or entry.id not in _ON_MANTLE else f"anthropic.{entry.id}"
         case "bedrock":
             return _bedrock_model(entry, region or "", resident)
 

@@ -1,11 +1,12 @@
 """What some wires have and others do not: the one table of it, and what a request needs of it.
 
-A route whose provider lacks a feature of a job is not eligible for that job. The source of a row is, unless it says
+A route that speaks a dialect (`trivet_tasks.dialects`) without a feature of a job is not eligible for that job. The source of a row is, unless it says
 otherwise, the availability table in `anthropics/skills` (skills/claude-api/shared/platform-availability.md, 2026),
-Anthropic's own list for its API, Bedrock and Vertex. `verified` is False where a cloud is left out only because nothing
+Anthropic's own list for its API, Claude Platform on AWS, Bedrock and Vertex; of versions of the API,
+platform.claude.com/docs/en/api/migration-2026-10-21. `verified` is False where a cloud is left out only because nothing
 says that it has the feature.
 
-All three wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
+All wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
 structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
 (`context_management`, a beta), bash, text editor, memory and single computer-use tools, and messages of role system
 within the conversation (platform.claude.com, mid-conversation-system-messages; AWS' guide has a page of its own on them).
@@ -20,11 +21,14 @@ from dataclasses import dataclass
 
 from trivet_tasks.betas import takes_beta
 from trivet_tasks.catalog import Provider
+from trivet_tasks.dialects import Dialect, default_dialect
 from trivet_tasks.request_body import BODY_FIELDS
 from trivet_tasks.request_messages import content_blocks
 
-WIRES: frozenset[Provider] = frozenset(("anthropic", "bedrock", "vertex"))
-"""Every kind of wire."""
+PROVIDERS: tuple[Provider, ...] = ("anthropic", "bedrock", "vertex")
+WIRES = frozenset(("anthropic", "platform", "bedrock", "vertex"))
+"""Every kind of wire. `bedrock` stands for all three endpoints that AWS operates; `bedrock-invoke`, `bedrock-messages`
+and `bedrock-mantle` for one of them; `platform` for Claude Platform on AWS (`Dialect.names`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,10 @@ class Feature:
     """One thing a request may need of a wire, and how to tell that it does."""
 
     name: str
-    wires: frozenset[Provider]
-    """The providers that have it."""
+    wires: frozenset[str]
+    """The wires that have it, by the names of `Dialect.names`."""
+    before: str = ""
+    """The first version of the API, by its date, that no longer takes it."""
     fields: tuple[str, ...] = ()
     """Top-level fields of the body, or `field.key` inside one, whose presence asks for it."""
     tools: tuple[str, ...] = ()
@@ -48,15 +54,24 @@ class Feature:
     verified: bool = True
 
 
-_FIRST: frozenset[Provider] = frozenset(("anthropic",))
-_NOT_BEDROCK: frozenset[Provider] = frozenset(("anthropic", "vertex"))
+_FIRST_ONLY = frozenset(("anthropic",))
+_FIRST = frozenset(("anthropic", "platform"))
+_NOT_BEDROCK = frozenset(("anthropic", "platform", "vertex"))
+_NOT_INVOKE = _NOT_BEDROCK | {"bedrock-messages", "bedrock-mantle"}
+_SINCE_2026_10_21 = "2026-10-21"
 
 TABLE: tuple[Feature, ...] = (
+    Feature("sampling", WIRES, before=_SINCE_2026_10_21, fields=("temperature", "top_p", "top_k"),
+            note="400 even at the default values"),
+    Feature("assistant_documents", WIRES, before=_SINCE_2026_10_21,
+            note="a document block that stands directly in a message of the assistant; within another block it is taken"),
+    Feature("user_citations", WIRES, before=_SINCE_2026_10_21,
+            note="citations that are not empty on a text block of the user's, also within a search result"),
     Feature("service_tier", _FIRST, fields=("service_tier",),
             note="LiteLLM drops it for the clouds (facts/providers.md 5); their tiers are named differently"),
     Feature("inference_geo", _FIRST, fields=("inference_geo",),
             note="elsewhere the endpoint or inference profile decides (platform.claude.com, data residency)"),
-    Feature("fast_mode", _FIRST, fields=("speed",), note="research preview of the Claude API"),
+    Feature("fast_mode", _FIRST_ONLY, fields=("speed",), note="research preview of the Claude API"),
     Feature("files", _FIRST, sources=("file",), blocks=("container_upload",),
             note="a file id is known to one account only"),
     Feature("url_sources", _FIRST, sources=("url",),
@@ -76,13 +91,13 @@ TABLE: tuple[Feature, ...] = (
     Feature("mcp", _FIRST, fields=("mcp_servers",), tools=("mcp_toolset",), blocks=("mcp_tool_use", "mcp_tool_result"),
             note="beta"),
     Feature("fallbacks", _FIRST, fields=("fallbacks",), note="beta"),
-    Feature("diagnostics", _FIRST, fields=("diagnostics",), note="cache diagnostics, beta"),
+    Feature("diagnostics", _FIRST_ONLY, fields=("diagnostics",), note="cache diagnostics, beta"),
     Feature("task_budget", _FIRST, fields=("output_config.task_budget",), verified=False, note="beta"),
     Feature("compaction", _FIRST, fields=("compaction",), verified=False,
             note="beta compact-2026-09-04; compaction as an edit of context_management is on all three"),
     Feature("thread", _FIRST, fields=("thread",), verified=False, note="beta; the state stays with one account"),
     Feature("billing_policy", _FIRST, fields=("billing_policy",), verified=False, note="beta"),
-    Feature("automatic_caching", _NOT_BEDROCK, fields=("cache_control",), verified=False,
+    Feature("automatic_caching", _NOT_INVOKE, fields=("cache_control",), verified=False,
             note="Bedrock's InvokeModel answers 400 to cache_control at the top level for Opus 4.6 and earlier, "
                  "of later models nothing is said; marks on blocks work everywhere"),
     Feature("body_over_20_mb", _NOT_BEDROCK, above_bytes=20_000_000,
@@ -136,6 +151,10 @@ def features_of(
     for tool in tools if isinstance(tools, list | tuple) else ():
         if isinstance(tool, Mapping):
             found.update(_of_tool(tool))
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list | tuple) else ():
+        if isinstance(message, dict):
+            found.update(_of_turn(message))
     for block in content_blocks(body) if blocks is None else blocks:
         kind, source = block.get("type"), block.get("source")
         if isinstance(kind, str) and kind in _BY_BLOCK:
@@ -154,10 +173,32 @@ def _of_tool(tool: Mapping[str, object]) -> Iterable[str]:
         yield "programmatic_tools"
 
 
+def _of_turn(message: Mapping[str, object]) -> Iterable[str]:
+    """What depends on whose message it is."""
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(content, list | tuple):
+        return
+    if role == "assistant":
+        if any(isinstance(block, dict) and block.get("type") == "document" for block in content):
+            yield "assistant_documents"
+    elif any(_cites(block) for block in content):
+        yield "user_citations"
+
+
+def _cites(block: object) -> bool:
+    if not isinstance(block, dict):
+        return False
+    kind = block.get("type")
+    if kind == "text":
+        return isinstance(cited := block.get("citations"), list | tuple) and bool(cited)
+    inner = block.get("content") if kind == "search_result" else None
+    return isinstance(inner, list | tuple) and any(_cites(one) for one in inner)
+
+
 def lacks(
-    provider: Provider, features: Iterable[str], *, betas: Sequence[str] = (), body_fields: Sequence[str] = ()
+    dialect: Dialect, features: Iterable[str], *, betas: Sequence[str] = (), body_fields: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return those of the features that the provider does not have, in the order given.
+    """Return those of the features that the dialect does not have, in the order given.
 
     A name that is neither in the table nor a beta or field is lacking.
 
@@ -167,16 +208,41 @@ def lacks(
     """
     if not features:
         return ()
-    return tuple(name for name in features if not _has(provider, name, betas, body_fields))
+    return tuple(name for name in features if not _has(dialect, name, betas, body_fields))
 
 
-def _has(provider: Provider, feature: str, betas: Sequence[str], body_fields: Sequence[str]) -> bool:
-    if feature.startswith(BETA):
-        beta = feature.removeprefix(BETA)
-        return takes_beta(provider, beta) or beta in betas
-    if feature.startswith(FIELD):
-        return provider == "anthropic" or feature.removeprefix(FIELD) in body_fields
-    return feature in _BY_NAME and provider in _BY_NAME[feature].wires
+def _has(dialect: Dialect, name: str, betas: Sequence[str], body_fields: Sequence[str]) -> bool:
+    if name.startswith(BETA):
+        beta = name.removeprefix(BETA)
+        return takes_beta(dialect.answers_as, beta) or beta in betas
+    if name.startswith(FIELD):
+        return dialect.answers_as == "anthropic" or name.removeprefix(FIELD) in body_fields
+    feature = _BY_NAME.get(name)
+    if feature is None or feature.wires.isdisjoint(dialect.names):
+        return False
+    return not feature.before or dialect.dated < feature.before
+
+
+VERSIONED = frozenset(feature.name for feature in TABLE if feature.before)
+"""Features that depend on the version of the API alone: another setting of a route would take them."""
+
+
+def field_of(name: str, body: Mapping[str, object]) -> str:
+    """Where a checked body asks for a feature of `VERSIONED`: a field of its row, or the block, `messages[1].content[0]`."""
+    for field in _BY_NAME[name].fields:
+        if body.get(field) is not None:
+            return field
+    messages = body.get("messages")
+    for number, message in enumerate(messages if isinstance(messages, list | tuple) else ()):
+        for index, block in enumerate(message["content"] if name in _of_turn(message) else ()):
+            if name in _of_turn({**message, "content": [block]}):
+                return f"messages[{number}].content[{index}]"
+    return "messages"
+
+
+def refused_since(name: str) -> str:
+    """The first version of the API, by its date, that refuses a feature; empty: none does."""
+    return _BY_NAME[name].before
 
 
 def shown_features(features: Iterable[str]) -> str:
@@ -185,6 +251,6 @@ def shown_features(features: Iterable[str]) -> str:
 
 
 def wires_with(features: Iterable[str]) -> frozenset[Provider]:
-    """The providers that have all of these features; empty where none has, all three for no features."""
+    """The providers that have all of these features as routes speak by default; empty where none has."""
     wanted = tuple(features)
-    return frozenset(provider for provider in WIRES if not lacks(provider, wanted))
+    return frozenset(provider for provider in PROVIDERS if not lacks(default_dialect(provider), wanted))

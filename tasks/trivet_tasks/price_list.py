@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from trivet_tasks.catalog import Provider, known
+from trivet_tasks.catalog import MANTLE_IDS, Provider, known
 from trivet_tasks.model_names import bare_name, same_model
 from trivet_tasks.price_rules import SAME_PRICE
 
@@ -49,6 +49,12 @@ def find_listing(provider: Provider, model: str, wire_model: str, region: str | 
                 return f"{wire_model} is paid by the hour, not by tokens"
             listing = _on_bedrock(wire_model, model, region)
     return listing or f"no list has a price for {wire_model!r} ({model}) on {provider}"
+
+
+def list_of(provider: Provider, wire_model: str) -> Provider:
+    """Whose list prices a call. A first-party id at provider `bedrock` is one of Claude Platform on AWS, at Anthropic's
+    prices."""
+    return "anthropic" if provider == "bedrock" and wire_model.startswith("claude-") else provider
 
 
 def _on_anthropic(wire_model: str, model: str) -> Listing | None:
@@ -92,7 +98,9 @@ def _on_bedrock(wire_model: str, model: str, region: str | None) -> Listing | No
         if gov and (info := everywhere or info):
             return Listing(info, bare_name(reference), "us_gov")
         if info:
-            return Listing(info, bare_name(reference))
+            mantle = reference in MANTLE_IDS
+            note = f"no list names bedrock-mantle, {reference!r} priced as regional" if mantle else ""
+            return Listing(info, bare_name(reference), note=note)
         if match["profile"] != "global" and everywhere:
             return Listing(everywhere, bare_name(reference), "regional")
     entry = known(model)

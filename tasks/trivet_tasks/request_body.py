@@ -1,7 +1,8 @@
 """The fields of a Messages API body, and the check of each.
 
-They are those of `MessageCreateParams` in the `anthropic` SDK 2.12.0 (`types/message_create_params.py`) and of its beta
-twin (`types/beta/message_create_params.py`), written down here because a producer does not have the SDK.
+They are those of `MessageCreateParams` in the `anthropic` SDK 2.14.0 (`types/message_create_params.py`) and of its beta
+twin (`types/beta/message_create_params.py`), written down here because a producer does not have the SDK; and
+the sampling parameters, which versions of the API before 2026-10-21 take.
 """
 
 import re
@@ -14,14 +15,8 @@ BETA_FIELDS = frozenset({"billing_policy", "compaction", "context_management", "
 """Fields that the API knows only under a beta, named in `betas`."""
 
 MAX_BETAS = 30
-
-_SAMPLING = "the API no longer takes it (version 2026-10-21 answers any value with a 400); leave it out."
-
 REFUSED_FIELDS: Mapping[str, str] = {
     "stream": "jobs are not streamed; leave it out.",
-    "temperature": _SAMPLING,
-    "top_p": _SAMPLING,
-    "top_k": _SAMPLING,
     "anthropic_version": "Trivet sets it for each provider; leave it out.",
     "anthropic_beta": "give the names as a list under betas.",
     "fallback_credit_token": "it holds for five minutes on one platform, too little for a queued job; leave it out.",
@@ -89,6 +84,19 @@ def _any_string(field: str) -> Callable[[object], None]:
             raise wrong(field, f"must be a string that is not empty, is {kind(value)}.")
 
     return check
+
+
+def _share(field: str) -> Callable[[object], None]:
+    def check(value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise wrong(field, f"must be a number from 0 to 1, is {kind(value)}.")
+
+    return check
+
+
+def _check_top_k(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise wrong("top_k", f"must be a whole number of at least 0, is {kind(value)}.")
 
 
 def _choice(field: str, *allowed: str) -> Callable[[object], None]:
@@ -210,6 +218,9 @@ BODY_FIELDS: Mapping[str, Callable[[object], None] | None] = {
     "thinking": _check_thinking,
     "metadata": _check_metadata,
     "stop_sequences": _check_stop_sequences,
+    "temperature": _share("temperature"),  # these three are a matter of the API's version: `trivet_tasks.eligibility`
+    "top_p": _share("top_p"),
+    "top_k": _check_top_k,
     "output_config": _check_output_config,
     "service_tier": _choice("service_tier", "auto", "standard_only"),
     "speed": _choice("speed", "standard", "fast"),

@@ -117,7 +117,7 @@ def _check_message(message: object, field: str, *, first: bool, final: bool) -> 
     if isinstance(content, str):
         check_text(content, f"{field}.content")
     else:
-        _check_blocks(content, f"{field}.content", role)
+        _check_blocks(content, f"{field}.content")
 
 
 def _may_be_empty(message: dict[object, object], role: str, *, final: bool) -> bool:
@@ -125,11 +125,11 @@ def _may_be_empty(message: dict[object, object], role: str, *, final: bool) -> b
     return (role == "assistant" and final) or (role == "system" and message.get("output_config") is not None)
 
 
-def _check_blocks(content: list[object] | tuple[object, ...], field: str, role: str) -> None:
+def _check_blocks(content: list[object] | tuple[object, ...], field: str) -> None:
     if not content:
         raise wrong(field, "must not be empty.")
     for index, block in enumerate(content):
-        _check_block(block, f"{field}[{index}]", role)
+        _check_block(block, f"{field}[{index}]")
     # the API wants text in a message, not in each of its blocks: an answer with white space between two blocks goes back
     check_some_text(content, field)
 
@@ -150,7 +150,7 @@ def _only_text(content: object) -> bool:
     )
 
 
-def _check_block(block: object, field: str, role: str) -> None:
+def _check_block(block: object, field: str) -> None:
     if not isinstance(block, dict):
         raise wrong(field, f"must be an object with a type, is {kind(block)}.")
     name = block.get("type")
@@ -158,15 +158,14 @@ def _check_block(block: object, field: str, role: str) -> None:
         raise wrong(f"{field}.type", f"must be a name such as text, is {kind(name)}.")
     if name == "text":
         check_block_text(block.get("text"), f"{field}.text")
-        if role == "user" and block.get("citations") is not None:
-            raise wrong(f"{field}.citations", "text of the user may not carry citations (API version 2026-10-21).")
+        cited = block.get("citations")
+        if cited is not None and not isinstance(cited, list | tuple):
+            raise wrong(f"{field}.citations", f"must be a list, is {kind(cited)}.")
         return
     for needed in _NEEDED.get(name, ()):
         if block.get(needed) is None:
             raise wrong(f"{field}.{needed}", f"is missing from a block of type {name}.")
     if name in ("image", "document"):
-        if name == "document" and role == "assistant":
-            raise wrong(field, "documents may not stand in the assistant's turns (API version 2026-10-21).")
         _check_source(block["source"], f"{field}.source")
 
 

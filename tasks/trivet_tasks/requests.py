@@ -21,16 +21,18 @@ A field that is None counts as not given. Errors name the field and what is allo
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from trivet_tasks.cache_key import cache_key_of, cache_terms
 from trivet_tasks.call_time import too_short_text
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
+from trivet_tasks.eligibility import check_versions
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.features import features_of
+from trivet_tasks.features import BETA, FIELD, VERSIONED, features_of
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.prompt_cache import prefixes_of, read_prompt_cache
@@ -56,7 +58,11 @@ from trivet_tasks.request_terms import (
 )
 from trivet_tasks.retirement import day_of, retirement_warning, successor
 from trivet_tasks.route_fit import check_extras, check_retirement, serving_routes
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
+
+KnownRoutes: TypeAlias = Callable[[], Mapping[str, RouteSettings]]
+"""Gives the routes there are, by name."""
 
 OWN_FIELDS = frozenset({
     "model", "prompt", "key", "latency", "deadline", "not_before",
@@ -78,6 +84,7 @@ def parse_request(
     defaults: Mapping[str, object] = {},
     now: float,
     where: str = "",
+    routes: KnownRoutes | None = None,
 ) -> JobSpec:
     """Validate one request.
 
@@ -88,11 +95,13 @@ def parse_request(
             merged, the request's winning.
         now: the moment of the submit, seconds since the epoch; `deadline` and `not_before` in seconds count from it.
         where: put before an error's message, e.g. `request 17`.
+        routes: gives the routes there are, asked only about fields that some versions of the API refuse; else those of
+            the settings.
 
     Raises:
         InvalidRequest: with `field` and a message such as `request 17: messages: must not be empty.`
     """
-    return RequestReader(settings, defaults).read(request, now, where)
+    return RequestReader(settings, defaults, routes).read(request, now, where)
 
 
 def parse_requests(
@@ -101,6 +110,7 @@ def parse_requests(
     settings: Settings,
     defaults: Mapping[str, object] = {},
     now: float | None = None,
+    routes: KnownRoutes | None = None,
 ) -> Iterator[JobSpec]:
     """Validate requests one by one as they are asked for, holding none of them.
 
@@ -111,7 +121,7 @@ def parse_requests(
     """
     if isinstance(requests, Mapping | str | bytes) or not isinstance(requests, Iterable):
         raise wrong("requests", f"must be an iterable of requests (objects), is {kind(requests)}.")
-    reader = RequestReader(settings, defaults)
+    reader = RequestReader(settings, defaults, routes)
     for index, request in enumerate(requests):
         moment = time.time() if now is None else now
         try:
@@ -154,9 +164,12 @@ _PLAIN = frozenset({str, int, bool, Latency, type(None)})
 class RequestReader:
     """Reads requests that are submitted together. What they have in common is checked once, not for each of them."""
 
-    def __init__(self, settings: Settings, defaults: Mapping[str, object] = {}) -> None:
+    def __init__(
+        self, settings: Settings, defaults: Mapping[str, object] = {}, routes: KnownRoutes | None = None
+    ) -> None:
         """Take what `parse_request` takes."""
         self._settings = settings
+        self._known_routes = routes
         self._defaults = _as_mapping(plain_request(defaults), defaults)
         self._terms: dict[tuple[object, ...], _Terms] = {}
         self._fitting: set[tuple[str, tuple[str, ...]]] = set()
@@ -195,7 +208,7 @@ class RequestReader:
         raw = write_body(body)
         blocks = list(content_blocks(body))
         fingerprint = blake2b(b"%b\n%b" % (terms.model_id.encode(), raw), digest_size=16).hexdigest()
-        return JobSpec(
+        spec = JobSpec(
             model=terms.model_id,
             latency=terms.latency,
             body=raw,
@@ -216,13 +229,21 @@ class RequestReader:
             cache_key=None if terms.cache_terms is None else cache_key_of(fingerprint, terms.cache_terms),
             warnings=_warnings(body, terms),
         )
+        if spec.features and not VERSIONED.isdisjoint(spec.features):
+            check_versions(spec, body, self._routes)
+        return spec
+
+    @cached_property
+    def _routes(self) -> Mapping[str, RouteSettings]:
+        return self._settings.routes if self._known_routes is None else self._known_routes()
 
     def _features(
         self, body: Mapping[str, object], size: int, blocks: list[dict[str, object]], model: str
     ) -> tuple[str, ...]:
         features = features_of(body, size, blocks)
         if features and (model, features) not in self._fitting:
-            check_extras(model, features, self._settings.routes)
+            if any(name.startswith((BETA, FIELD)) for name in features):
+                check_extras(model, features, self._routes)
             if len(self._fitting) >= _TERMS_KEPT:
                 self._fitting.clear()
             self._fitting.add((model, features))

@@ -23,7 +23,7 @@ def retirement_on(model: str, route: RouteSettings) -> Retirement | None:
     entry = known(model)
     if entry is None or (route.models and not {model, entry.id, *entry.aliases}.isdisjoint(route.models)):
         return None
-    return entry.retires.get(route.provider)
+    return entry.retires.get(route.answers_as)
 
 
 def retired_on(model: str, route: RouteSettings, today: date) -> date | None:

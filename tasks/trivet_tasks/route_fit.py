@@ -7,7 +7,7 @@ Without any route in the configuration nothing is said: such a producer leaves t
 from collections.abc import Iterable, Mapping
 from datetime import date
 
-from trivet_tasks.catalog import wire_model
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.features import BETA, FIELD, lacks, shown_features
 from trivet_tasks.request_messages import wrong
 from trivet_tasks.retirement import retired_on, successor
@@ -18,11 +18,7 @@ _ROUTES_SHOWN = 8
 
 def serving_routes(model: str, routes: Mapping[str, RouteSettings]) -> dict[str, RouteSettings]:
     """The routes whose wire has an id for the model, retired or not."""
-    return {
-        name: route
-        for name, route in routes.items()
-        if wire_model(model, route.provider, route.region, route.models, resident=bool(route.residency)) is not None
-    }
+    return {name: route for name, route in routes.items() if name_on_wire(route, model) is not None}
 
 
 def check_retirement(model: str, routes: Mapping[str, RouteSettings], today: date) -> None:
@@ -54,7 +50,7 @@ def check_extras(model: str, features: Iterable[str], routes: Mapping[str, Route
     extras = tuple(name for name in features if name.startswith((BETA, FIELD)))
     serving = serving_routes(model, routes) if extras else {}
     missing = {
-        name: lacks(route.provider, extras, betas=route.betas, body_fields=route.body_fields)
+        name: lacks(route.dialect(model), extras, betas=route.betas, body_fields=route.body_fields)
         for name, route in serving.items()
     }
     if not missing or not all(missing.values()):

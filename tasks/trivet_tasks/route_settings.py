@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from trivet_tasks.catalog import Provider
+from trivet_tasks.catalog import Endpoint, Provider
+from trivet_tasks.dialects import VERSION, Dialect, default_version
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.secret_refs import SecretRef
 
@@ -92,6 +93,14 @@ class RouteSettings(BaseModel):
     admin_api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
     """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
     is made with it."""
+    endpoint: Endpoint = "invoke"
+    """Of provider `bedrock`: which of its APIs is called. Each has quotas of its own."""
+    workspace_id: str | None = None
+    """Of endpoint `platform`: the workspace of Claude Platform on AWS."""
+    api_version: str = ""
+    """The version of the API that calls name, e.g. `bedrock-2023-05-31`. Empty: the one documented for the endpoint."""
+    api_versions: Mapping[str, str] = Field(default_factory=dict)
+    """The same for some models: globs over first-party ids, of which the first that fits counts, and a version each."""
     models: Mapping[str, str] = Field(default_factory=dict)
     """First-party model id to this wire's id, only where the built-in mapping differs."""
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -131,6 +140,43 @@ class RouteSettings(BaseModel):
             if names.count(name) > 1:
                 raise ValueError(f"two tables of limits name the same models: {name}")
         return self
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> "RouteSettings":
+        if self.endpoint != "invoke" and self.provider != "bedrock":
+            raise ValueError(
+                f"endpoint = {self.endpoint!r} is one of provider bedrock; leave it out for {self.provider}"
+            )
+        if self.endpoint == "platform" and not self.workspace_id:
+            raise ValueError(
+                "endpoint = 'platform' needs workspace_id, e.g. \"wrkspc_…\" (AWS console, Claude Platform)"
+            )
+        if self.workspace_id and self.endpoint != "platform":
+            raise ValueError("workspace_id belongs to endpoint = 'platform' of provider bedrock; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _versions_are_dates(self) -> "RouteSettings":
+        for key, version in (("api_version", self.api_version), *self.api_versions.items()):
+            if version and not VERSION.fullmatch(version):
+                raise ValueError(f"{key}: {version!r} is no version of the API, such as {self.version_of('')!r}")
+        return self
+
+    @property
+    def answers_as(self) -> Provider:
+        """Whose answers, refusals, limit headers and prices the route has: Anthropic operates Claude Platform on AWS."""
+        return "anthropic" if self.endpoint == "platform" else self.provider
+
+    def version_of(self, model: str) -> str:
+        """The version of the API that calls of a model name, by its first-party id."""
+        for pattern, version in self.api_versions.items():
+            if fnmatchcase(model, pattern):
+                return version
+        return self.api_version or default_version(self.provider, self.endpoint)
+
+    def dialect(self, model: str) -> Dialect:
+        """What calls of a model are written in."""
+        return Dialect(self.provider, self.endpoint, self.version_of(model))
 
     def group_of(self, model: str) -> LimitGroup | None:
         """The group whose limits a model shares; None: it has the route's figures for itself."""

@@ -11,7 +11,8 @@ from trivet_simulator import Control, Endpoints, SimulatorProcess
 
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess("--extra", "bedrock-eu=bedrock") as running:
+    more = ("bedrock-eu=bedrock", "messages=messages", "mantle=mantle", "platform=platform")
+    with SimulatorProcess(*(word for name in more for word in ("--extra", name))) as running:
         yield running
 
 

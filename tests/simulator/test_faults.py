@@ -15,7 +15,7 @@ import pytest
 from trivet_simulator import Control, ControlError, Endpoints
 from trivet_simulator.catalogue import BEHAVIOURS, REPLIES, Reply
 
-from .sdk import BODY, MODELS, WIRES, call, client, message, streamed
+from .sdk import BODY, MODELS, WIRES, call, client, message, request, streamed
 
 CLASS_OF = {
     400: anthropic.BadRequestError,
@@ -126,7 +126,7 @@ async def _statuses(endpoints: Endpoints, wire: str, number: int) -> list[int]:
 
         async def one() -> int:
             try:
-                await made.messages.create(model=MODELS[wire], **BODY)
+                await made.messages.create(**request(wire))
             except anthropic.APIStatusError as error:
                 return error.status_code
             return 200
@@ -244,7 +244,7 @@ def test_error_event_inside_a_stream(control: Control, endpoints: Endpoints, wir
 
 async def _events(endpoints: Endpoints, wire: str) -> list[str]:
     async with client(endpoints, wire) as made:
-        stream = await made.messages.create(model=MODELS[wire], stream=True, **BODY)
+        stream = await made.messages.create(**request(wire, stream=True))
         return [event.type async for event in stream]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from trivet_simulator import Control, Endpoints
 
-from .sdk import BODY, MODELS, WIRES, call, client, message, streamed
+from .sdk import BODY, MODELS, WIRES, call, client, message, request, streamed
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -89,7 +89,6 @@ def test_unknown_model(
         ({"max_tokens": None}, "max_tokens: Field required"),
         ({"messages": None}, "messages: Field required"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "messages.0.role"),
-        ({"extra_body": {"temperature": 1}}, "temperature: Extra inputs are not permitted"),
     ],
 )
 def test_bad_body_is_a_400_that_says_why(
@@ -99,11 +98,6 @@ def test_bad_body_is_a_400_that_says_why(
         asyncio.run(call(endpoints, wire, **changes))
     assert says in str(caught.value)
     assert [(c.status, c.complete) for c in control.calls()] == [(400, False)]
-
-
-def test_sampling_is_still_taken_under_the_old_api_version(control: Control, endpoints: Endpoints) -> None:
-    old = {"temperature": 0.5, "anthropic_version": "bedrock-2023-05-31"}
-    assert asyncio.run(message(endpoints, "bedrock", extra_body=old)).stop_reason == "end_turn"
 
 
 def _post(url: str, headers: dict[str, str], body: bytes | None) -> tuple[int, dict[str, str], Any]:
@@ -135,7 +129,7 @@ def test_bearer_key_is_enough_for_anthropic_and_bedrock(control: Control, endpoi
             assert (await bearer.messages.create(model="claude-x", **BODY)).stop_reason
         base = endpoints.bedrock
         async with anthropic.AsyncAnthropicBedrock(api_key="k", aws_region="us-east-1", base_url=base) as made:
-            assert (await made.messages.create(model=MODELS["bedrock"], **BODY)).stop_reason
+            assert (await made.messages.create(**request("bedrock"))).stop_reason
 
     asyncio.run(both())
 
@@ -202,7 +196,7 @@ def test_an_extra_provider_is_one_of_its_own(control: Control, endpoints: Endpoi
     async def ask() -> Any:
         base = endpoints.providers["bedrock-eu"]
         async with anthropic.AsyncAnthropicBedrock(api_key="k", aws_region="eu-west-1", base_url=base) as made:
-            return await made.messages.create(model=MODELS["bedrock"], **BODY)
+            return await made.messages.create(**request("bedrock"))
 
     assert asyncio.run(ask()).stop_reason == "end_turn"
     assert [c.provider for c in control.calls()] == ["bedrock-eu"]

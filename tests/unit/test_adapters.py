@@ -17,6 +17,7 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.unit.listening import listened
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.outcomes import Outcome, Scope
@@ -368,11 +369,9 @@ def test_anthropic_s_limit_headers_come_with_the_answer(simulator: SimulatorProc
 def test_a_body_in_bytes_and_keys_the_sdk_does_not_name_are_sent_as_they_are(
     simulator: SimulatorProcess, wire: str
 ) -> None:
-    body = {**BODY, "temperature": 0.5, "anthropic_version": "2023-06-01"}
-    answered(call_once(route(simulator, wire), orjson.dumps(body)))
-    refused = failed(call_once(route(simulator, wire), {**BODY, "temperature": 0.5}))
-    assert refused.outcome is Outcome.DOUBTFUL  # the SDK's own API version no longer knows it; another wire may
-    assert "temperature" in refused.message
+    settings = route(simulator, wire, api_version="2023-06-01" if wire == "anthropic" else "")
+    answered(call_once(settings, orjson.dumps({**BODY, "temperature": 0.5})))
+    answered(call_once(settings, {**BODY, "temperature": 0.5}))
 
 
 def test_an_inference_profile_s_arn_reaches_bedrock_whole(simulator: SimulatorProcess) -> None:
@@ -439,46 +438,6 @@ def test_a_bedrock_route_without_region_says_so(simulator: SimulatorProcess) -> 
     assert "region" in failure.message
 
 
-class Listener:
-    """A server that notes the requests it gets, and answers each with the same bytes."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self._answer = answer
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:-2])}
-                body = await reader.readexactly(int(headers["content-length"]))
-                self.requests.append((head[0].split(" ")[1], headers, body))
-                writer.write(self._answer)
-        except asyncio.IncompleteReadError:
-            writer.close()
-
-
-def listened(settings: dict[str, Any], work: Callable[[Caller], Awaitable[Any]], status: str = "200 OK") -> Listener:
-    message = {"type": "message", "content": [], "stop_reason": "end_turn",
-               "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
-    body = orjson.dumps(message)
-    listener = Listener(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status.encode(), len(body), body))
-
-    async def run() -> None:
-        server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        caller = build_caller(RouteSettings(base_url=f"http://127.0.0.1:{port}", **settings))
-        try:
-            await work(caller)
-        finally:
-            await caller.close()
-            server.close()
-            await server.wait_closed()
-
-    asyncio.run(run())
-    return listener
-
-
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_key_file_is_read_again_when_it_changes(simulator: SimulatorProcess, wire: str, tmp_path: Path) -> None:
     file = tmp_path / "key"
@@ -507,10 +466,9 @@ def test_later_calls_go_out_as_the_sdk_s_own(
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
     bodies: list[Any] = [
-        {**BODY, "anthropic_version": "brought"},  # to it the SDK adds nothing
         BODY,
         {**BODY, "new_key": {"x": ["é", 1.5, None]}},
-        orjson.dumps({**BODY, "anthropic_version": "brought", "anthropic_beta": ["a-1", "b-2"]}),
+        orjson.dumps({**BODY, "anthropic_version": "not for a request to say", "anthropic_beta": ["a-1", "b-2"]}),
         {**BODY, "anthropic_beta": ["a-1", "b-2"]},
     ]
 
@@ -544,14 +502,14 @@ def test_later_calls_go_out_as_the_sdk_s_own(
 
 
 def test_the_first_party_wire_takes_version_and_betas_as_headers(simulator: SimulatorProcess) -> None:
-    body = {**BODY, "anthropic_version": "2023-06-01", "anthropic_beta": ["a-1", "b-2"], "new_key": {"x": 1}}
+    body = {**BODY, "anthropic_beta": ["a-1", "b-2"], "new_key": {"x": 1}}
 
     async def work(caller: Caller) -> None:
         answered(await caller.call(body, "claude-x", "attempt-1", 30))
 
     settings = {"provider": "anthropic", "api_key": "env:TRIVET_TEST_KEY"}
     [(_, headers, sent)] = listened(settings, work).requests
-    assert (headers["anthropic-version"], headers["anthropic-beta"]) == ("2023-06-01", "a-1,b-2")
+    assert (headers["anthropic-version"], headers["anthropic-beta"]) == ("2026-10-21", "a-1,b-2")
     assert orjson.loads(sent) == {**BODY, "new_key": {"x": 1}, "model": "claude-x"}
 
 
@@ -595,7 +553,7 @@ def _aws_signature(path: str, headers: dict[str, str], body: bytes, key: str, se
 
 def test_the_secret_key_stays_out_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials = process_credentials()
-    assert "secret" not in repr(SigV4(credentials, "us-east-1"))
+    assert "secret" not in repr(SigV4(credentials, "us-east-1", "bedrock"))
 
 
 def test_a_hundred_first_calls_fetch_aws_credentials_once(

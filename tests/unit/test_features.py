@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_tasks.features import TABLE, WIRES, features_of, lacks, wires_with
+from trivet_tasks.catalog import Endpoint
+from trivet_tasks.dialects import Dialect, default_dialect, default_version
+from trivet_tasks.features import PROVIDERS, TABLE, WIRES, features_of, lacks, wires_with
 from trivet_tasks.requests import parse_request
 from trivet_tasks.settings import Settings
 
@@ -35,7 +37,7 @@ def test_plain_work_runs_everywhere() -> None:
         context_management={"edits": []},
     )
     assert features_of(plain, 10_000) == ()
-    assert wires_with(()) == WIRES
+    assert wires_with(()) == set(PROVIDERS)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,69 @@ def test_each_feature_is_found(needs: dict[str, Any], feature: str, wires: set[s
     assert wires_with([feature]) == wires
 
 
+ASSISTANT_DOCUMENT = [
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": [{"type": "document", "source": {"type": "text", "data": "x"}}]},
+    {"role": "user", "content": "b"},
+]
+CITED = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
+OLD, NEW = "2023-06-01", "2026-10-21"
+
+
+@pytest.mark.parametrize(
+    ("needs", "feature"),
+    [
+        (body(temperature=1.0), "sampling"),
+        (body(top_p=0.9), "sampling"),
+        (body(top_k=5), "sampling"),
+        ({"messages": ASSISTANT_DOCUMENT}, "assistant_documents"),
+        (body(CITED), "user_citations"),
+        (body({"type": "search_result", "content": [CITED]}), "user_citations"),
+    ],
+)
+def test_what_a_version_of_the_api_refuses_goes_only_where_an_older_one_is_spoken(
+    needs: dict[str, Any], feature: str
+) -> None:
+    assert features_of(needs) == (feature,)
+    for provider in PROVIDERS:
+        for version, taken in ((OLD, True), (NEW, False), (f"{provider}-{OLD}", True), (f"{provider}-{NEW}", False)):
+            assert (lacks(Dialect(provider, "invoke", version), [feature]) == ()) is taken, (provider, version)
+    assert wires_with([feature]) == {"bedrock", "vertex"}  # as their vendors document them
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": [CITED]}]},
+        body({"type": "text", "text": "x", "citations": []}),
+        body({"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": True}}),
+        body({"type": "search_result", "content": [{"type": "text", "text": "x"}], "citations": {"enabled": True}}),
+        {"messages": [{"role": "assistant", "content": [
+            {"type": "web_fetch_tool_result", "content": {"type": "web_fetch_result", "content": {"type": "document"}}},
+        ]}]},
+    ],
+)  # fmt: skip
+def test_what_every_version_takes_is_not_mistaken_for_it(taken: dict[str, Any]) -> None:
+    assert not {"sampling", "assistant_documents", "user_citations"} & set(features_of(taken))
+
+
+@pytest.mark.parametrize(
+    ("feature", "endpoints"),
+    [
+        ("automatic_caching", {"messages", "mantle", "platform"}),
+        ("web_search", {"platform"}),
+        ("inference_geo", {"platform"}),
+        ("fast_mode", set()),
+        ("diagnostics", set()),
+        ("body_over_20_mb", {"platform"}),
+    ],
+)
+def test_the_endpoints_of_bedrock_differ(feature: str, endpoints: set[Endpoint]) -> None:
+    every: tuple[Endpoint, ...] = ("invoke", "messages", "mantle", "platform")
+    dialects = (Dialect("bedrock", one, default_version("bedrock", one)) for one in every)
+    assert {dialect.endpoint for dialect in dialects if not lacks(dialect, [feature])} == endpoints
+
+
 def test_blocks_inside_others_are_found() -> None:
     result = {"type": "tool_result", "content": [image("url")]}
     document = {"type": "document", "source": {"type": "content", "content": [image("file")]}}
@@ -83,7 +148,7 @@ def test_direct_callers_are_no_feature() -> None:
 
 @pytest.mark.parametrize(
     ("size", "wires"),
-    [(20_000_000, WIRES), (20_000_001, {"anthropic", "vertex"}), (30_000_001, {"anthropic"})],
+    [(20_000_000, set(PROVIDERS)), (20_000_001, {"anthropic", "vertex"}), (30_000_001, {"anthropic"})],
 )
 def test_large_bodies(size: int, wires: set[str]) -> None:
     assert wires_with(features_of(body(), size)) == wires
@@ -91,21 +156,23 @@ def test_large_bodies(size: int, wires: set[str]) -> None:
 
 def test_lacks_says_which() -> None:
     wanted = ("url_sources", "web_search", "automatic_caching")
-    assert lacks("anthropic", wanted) == ()
-    assert lacks("vertex", wanted) == ("url_sources",)
-    assert lacks("bedrock", wanted) == wanted
+    assert lacks(default_dialect("anthropic"), wanted) == ()
+    assert lacks(default_dialect("vertex"), wanted) == ("url_sources",)
+    assert lacks(default_dialect("bedrock"), wanted) == wanted
     assert wires_with(wanted) == {"anthropic"}
 
 
 def test_a_feature_of_a_newer_trivet_is_on_no_wire() -> None:
-    assert lacks("anthropic", ["telepathy"]) == ("telepathy",)
+    assert lacks(default_dialect("anthropic"), ["telepathy"]) == ("telepathy",)
     assert wires_with(["telepathy"]) == frozenset()
 
 
 def test_the_table_is_sound() -> None:
     assert len({feature.name for feature in TABLE}) == len(TABLE)
     for feature in TABLE:
-        assert frozenset() < feature.wires < WIRES, feature.name
+        exact = {f"bedrock-{endpoint}" for endpoint in ("invoke", "messages", "mantle")}
+        assert frozenset() < feature.wires <= WIRES | exact, feature.name
+        assert feature.wires != WIRES or feature.before, feature.name
 
 
 def test_a_job_carries_its_features() -> None:

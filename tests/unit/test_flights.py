@@ -24,7 +24,9 @@ LAND_S = 60
 class OwnFault:
     """A caller that breaks; a real one never should, so the SDK cannot show this."""
 
-    async def call(self, body: object, model: str, attempt_id: str, timeout_s: float) -> Answer | Failure:
+    async def call(
+        self, body: object, model: str, attempt_id: str, timeout_s: float, purpose: object
+    ) -> Answer | Failure:
         raise KeyError("the prompt stands in this text")
 
     async def warm(self) -> None:

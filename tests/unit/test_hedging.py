@@ -52,7 +52,9 @@ class Script:
         self.dropped: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ends: dict[str, asyncio.Future[Answer | Failure]] = {}
 
-    async def call(self, body: object, model: str, attempt_id: str, timeout_s: float) -> Answer | Failure:
+    async def call(
+        self, body: object, model: str, attempt_id: str, timeout_s: float, purpose: object = None
+    ) -> Answer | Failure:
         end: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
         self._ends[attempt_id] = end
         self.begun.put(attempt_id)

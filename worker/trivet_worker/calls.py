@@ -65,11 +65,31 @@ class Failure:
     """Trivet's own fault, after the call was made: it says nothing of the route."""
 
 
+@dataclass(frozen=True, slots=True)
+class CallPurpose:
+    """What a call is made for. Nothing of a request or of its tags stands in it."""
+
+    model: str = ""
+    """The model's first-party id: the version of the API may depend on it."""
+    job_id: str = ""
+    """Empty of a call that is made for no job."""
+    batch_id: int | None = None
+
+
+NO_PURPOSE = CallPurpose()
+"""Of a call by hand: the route's own version of the API, no job."""
+
+
 class Caller(Protocol):
     """Makes the calls of one route. Lives in one event loop; any number of calls at a time."""
 
     async def call(
-        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, timeout_s: float
+        self,
+        body: bytes | Mapping[str, Any],
+        model: str,
+        attempt_id: str,
+        timeout_s: float,
+        purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """Make one call, once, without retries.
 
@@ -78,6 +98,7 @@ class Caller(Protocol):
             model: the model's id on this wire.
             attempt_id: sent as the header `x-trivet-attempt`.
             timeout_s: seconds for everything: credentials, connect, headers, body.
+            purpose: the model by its first-party id, job and batch.
 
         Raises:
             asyncio.CancelledError: the call was cancelled from outside; its connection is closed.

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import redis
 from uuid_utils import uuid7
 
-from trivet_scheduler.fleet import Fleet, name_on_wire
+from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Grant, Quota, Spent, Verdict, Want
 from trivet_scheduler.routing import SLOW_CALLS, Candidate, Needs, choose
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk

@@ -16,7 +16,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.taking import Taken, Worksite
 from trivet_worker.adapters import build_caller
-from trivet_worker.calls import Answer, Caller, Failure
+from trivet_worker.calls import Answer, Caller, CallPurpose, Failure
 
 log = logging.getLogger("trivet.worker")
 
@@ -194,7 +194,8 @@ class Flights:
 
     async def _call(self, flight: Flight) -> Answer | Failure:
         job, caller = flight.job, self._callers[flight.site.route]
-        call = caller.call(job.prompt.body, flight.site.wire_model, job.attempt_id, flight.timeout_s)
+        purpose = CallPurpose(flight.site.model, job.id, job.batch_id)
+        call = caller.call(job.prompt.body, flight.site.wire_model, job.attempt_id, flight.timeout_s, purpose)
         if flight.hedge_after_s is None:  # no rival will want it
             job.prompt.let_go()
         return await call

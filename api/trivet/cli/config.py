@@ -137,7 +137,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
     return (
         name,
-        route.provider,
+        route.provider if route.endpoint == "invoke" else f"{route.provider}, {route.endpoint}",
         route.region or "",
         _key(route.api_key),
         "no limit" if route.requests_per_minute is None else f"{route.requests_per_minute:,}",

@@ -156,7 +156,7 @@ def _option(name: str) -> str:
 
 def _tariffs(settings: "Settings") -> "tuple[TariffOf, str]":
     """What tokens cost today on each route, and which lists say so."""
-    from trivet_scheduler.fleet import name_on_wire
+    from trivet_tasks.eligibility import name_on_wire
 
     try:
         from trivet_tasks.prices import PriceBook, Tariff

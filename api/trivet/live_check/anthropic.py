@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from trivet.live_check.anthropic_limits import PATH, list_entries, quotas_of
 from trivet.live_check.masking import Mask
+from trivet.live_check.offline import region_of
 from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelState, Presence, Quota, Reading
 from trivet.live_check.subject import Subject
+from trivet_tasks.addresses import api_address
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.usage import Usage
 
@@ -49,10 +51,7 @@ def read_anthropic(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
 
     key = subject.route.api_key.resolve() if subject.route.api_key else None
     try:
-        # an empty key keeps the SDK from taking another account's out of the environment, as in the worker
-        made = anthropic.Anthropic(
-            api_key="" if key else None, base_url=subject.route.base_url or None, max_retries=0, timeout=timeout_s
-        )
+        made = _client(subject, key, timeout_s)
     except anthropic.AnthropicError as error:
         return Reading(findings=(_failure(error, subject, _WHERE, mask),))
     with made as client:
@@ -123,6 +122,29 @@ def _from_admin_api(
         what = "The Admin API names no limits for these models."
         findings.append(Finding(Level.NOTE, what, where, "See the Limits page of the Claude Console.", tuple(missing)))
     return Reading("", states, quotas, tuple(findings))
+
+
+def _client(subject: Subject, key: str | None, timeout_s: float) -> "anthropic.Anthropic":
+    """The SDK's client of the API, or of Claude Platform on AWS, with the route's address and version."""
+    import anthropic
+
+    route, region = subject.route, region_of(subject)
+    address = api_address(route, region)
+    version = {"anthropic-version": route.version_of("")}
+    if route.endpoint == "platform":
+        return anthropic.AnthropicAWS(
+            api_key=key,
+            aws_region=region or None,
+            workspace_id=route.workspace_id,
+            base_url=address,
+            max_retries=0,
+            timeout=timeout_s,
+            default_headers=version,
+        )
+    # an empty key keeps the SDK from taking another account's out of the environment, as in the worker
+    return anthropic.Anthropic(
+        api_key="" if key else None, base_url=address, max_retries=0, timeout=timeout_s, default_headers=version
+    )
 
 
 def _state(model: str, wire: str, listed: set[str]) -> ModelState:

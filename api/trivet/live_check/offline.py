@@ -81,9 +81,10 @@ def _chain(subject: Subject, where: str) -> Finding:
             signs = [name for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN") if os.environ.get(name)]
             needs = 'api_key = "env:ANTHROPIC_API_KEY", or set ANTHROPIC_API_KEY'
         case "bedrock":
-            signs = [name for name in ("AWS_BEARER_TOKEN_BEDROCK", *_AWS_SIGNS) if os.environ.get(name)]
+            bearer = "ANTHROPIC_AWS_API_KEY" if subject.route.endpoint == "platform" else "AWS_BEARER_TOKEN_BEDROCK"
+            signs = [name for name in (bearer, *_AWS_SIGNS) if os.environ.get(name)]
             signs += [f"~/{file}" for file in (".aws/credentials", ".aws/config") if (Path.home() / file).is_file()]
-            needs = "credentials of the AWS chain (AWS_PROFILE, a role), or AWS_BEARER_TOKEN_BEDROCK"
+            needs = f"credentials of the AWS chain (AWS_PROFILE, a role), or {bearer}"
         case "vertex":
             signs = [name for name in ("GOOGLE_APPLICATION_CREDENTIALS",) if os.environ.get(name)]
             signs += [f"~/{_ADC_FILE}"] if (Path.home() / _ADC_FILE).is_file() else []
@@ -112,7 +113,7 @@ def _place(subject: Subject) -> Iterator[Finding]:
             action = "Use a region as in us-east5, or global, us, eu."
             yield Finding(Level.ERROR, f"{region!r} is no place of Google Cloud.", where, action)
     else:
-        yield _aws_region(region, where)
+        yield _aws_region(region, where, listed=subject.route.endpoint != "platform")
     if provider == "vertex" and not project_of(subject):
         what = "No project is set; the one that the credentials name is used, where they name one."
         level = Level.ERROR if subject.route.api_key else Level.NOTE
@@ -120,10 +121,11 @@ def _place(subject: Subject) -> Iterator[Finding]:
         yield Finding(level, what, f"{subject.table} project", action, settled_by=SettledBy.ASKING)
 
 
-def _aws_region(region: str, where: str) -> Finding:
+def _aws_region(region: str, where: str, *, listed: bool) -> Finding:
+    """`listed`: whether boto3 knows the regions in which the endpoint is."""
     if not _AWS_REGION.fullmatch(region):
         return Finding(Level.ERROR, f"{region!r} is no AWS region.", where, "Use a region as in us-east-1.")
-    if importlib.util.find_spec("botocore") is None:
+    if not listed or importlib.util.find_spec("botocore") is None:
         return Finding(Level.OK, f"The region is {region}.", where)
     import botocore.session  # 0.15 s; its list of regions comes with it, nobody is asked
 
@@ -233,7 +235,14 @@ def _limits(subject: Subject) -> Iterator[Finding]:
     else:
         yield Finding(Level.OK, "Limits are set.", subject.table)
     outputs = any(subject.figure(model, Kind.OUTPUT) for model in subject.wire)
-    if route.provider == "bedrock" and outputs and route.output_token_factor == 1:
+    if route.endpoint == "messages":
+        yield Finding(
+            Level.NOTE,
+            "AWS counts a model's calls through InvokeModel and through this endpoint against the same quotas.",
+            f"{subject.table} endpoint",
+            "Two routes of one account and region share them: divide the figures between the routes.",
+        )
+    if route.answers_as == "bedrock" and outputs and route.output_token_factor == 1:
         yield Finding(
             Level.WARNING,
             "AWS takes five tokens of quota for an output token of Claude 3.7 and later; output_token_factor is 1.",

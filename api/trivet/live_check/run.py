@@ -81,7 +81,7 @@ class _Check:
         """Load what the check needs. That something is not installed is the answer."""
         provider = self.subject.route.provider
         try:
-            self._read = _reader(provider)
+            self._read = _reader(self.subject)
         except ImportError as error:
             library, extra = _NEEDS[provider]
             what = f"{library} is not installed here ({error.name}), so the account was not asked."
@@ -127,9 +127,13 @@ class _Check:
             return Reading(findings=(Finding(Level.ERROR, what, self.subject.table, "Please report this."),))
 
 
-def _reader(provider: Provider) -> Reader:
+def _reader(subject: Subject) -> Reader:
     """What reads an account of this kind, with its SDK loaded."""
-    match provider:
+    if subject.route.endpoint == "mantle":
+        from trivet.live_check.mantle import read_mantle
+
+        return read_mantle
+    match subject.route.answers_as:
         case "anthropic":
             from trivet.live_check import anthropic
 

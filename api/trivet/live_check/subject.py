@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trivet.live_check.report import Kind
-from trivet_tasks.catalog import MODELS, known, wire_model
+from trivet_tasks.catalog import MODELS, known
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.route_settings import LimitGroup, RouteSettings
 
 _GLOB = frozenset("*?[")
@@ -59,7 +60,7 @@ def subject_of(name: str, route: RouteSettings, only: Sequence[str] = ()) -> Sub
     candidates = asked or [*configured, *(model.id for model in MODELS)]
     wire: dict[str, str] = {}
     for model in dict.fromkeys(candidates):
-        found = wire_model(model, route.provider, route.region, route.models, resident=bool(route.residency))
+        found = name_on_wire(route, model)
         if found is not None:
             wire[model] = found
     named = dict.fromkeys(asked or configured)

@@ -10,8 +10,8 @@ from trivet.planning.exact import exact, spread
 from trivet.planning.scenarios import Scenario
 from trivet.planning.timing import Bound, Demand, binding
 from trivet.planning.workload import Load
-from trivet_scheduler.fleet import name_on_wire
 from trivet_scheduler.routing import misfit
+from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.prices import Tariff, TokenPrices
 from trivet_tasks.route_settings import RouteSettings
 

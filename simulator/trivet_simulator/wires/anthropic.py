@@ -14,6 +14,8 @@ from trivet_simulator.limits import CONCURRENCY, INPUT, OUTPUT, REQUESTS, Refusa
 from trivet_simulator.wires.wire import BROKEN_SSE, Failure, Route, anthropic_error, bearer, letters, sse
 
 NO_CALL = bytes(16)
+VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
+"""The versions there are (platform.claude.com/docs/en/api/versioning)."""
 _HEADER = {REQUESTS: "requests", INPUT: "input-tokens", OUTPUT: "output-tokens"}
 
 
@@ -21,6 +23,8 @@ class AnthropicWire:
     """First-party wire. Credentials: `x-api-key` or a bearer token."""
 
     name = "anthropic"
+    forms = "anthropic"
+    path = "/v1/messages"
     max_body = 32 * 1024 * 1024
     id_prefix = "msg_01"
     request_id_header = "request-id"
@@ -29,7 +33,7 @@ class AnthropicWire:
 
     def route(self, request: Request) -> Route | None:
         """POST /v1/messages is the only call."""
-        return Route() if request.method == "POST" and request.path == "/v1/messages" else None
+        return Route() if request.method == "POST" and request.path == self.path else None
 
     def page(self, request: Request) -> Failure:
         """The lists of models and of the organisation's limits, or 404."""
@@ -54,6 +58,19 @@ class AnthropicWire:
     def invalid(self, message: str) -> Reply:
         """400 invalid_request_error."""
         return Reply(400, "invalid_request_error", message)
+
+    def unknown_model(self, model: str) -> Reply | None:  # noqa: ARG002 - the simulator's own list says it all
+        """None: every id in the simulator's list is known here."""
+        return None
+
+    def version(self, request: Request, document: dict[str, Any]) -> str | Reply:  # noqa: ARG002 - a header here
+        """The header `anthropic-version`."""
+        version = request.header(b"anthropic-version")
+        if version is None:
+            return self.invalid("anthropic-version: header is required")
+        return (
+            version if version in VERSIONS else self.invalid(f'anthropic-version: "{version}" is not a valid version.')
+        )
 
     def limited(self, refusal: Refusal, model: str) -> Reply:
         """429 with the seconds until there is room."""

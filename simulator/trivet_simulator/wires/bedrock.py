@@ -23,10 +23,15 @@ _CORAL = ":http://internal.amazon.com/coral/com.amazon.bedrock/"
 """Bedrock appends this to the error type; clients must cut at the colon (seen in amazon-bedrock-client-for-mac#112)."""
 
 
+VERSIONS = ("bedrock-2023-05-31",)
+"""What AWS documents for InvokeModel."""
+
+
 class BedrockWire:
     """InvokeModel. Credentials: SigV4 or a bearer key; that some `Authorization` is there is all that is checked."""
 
     name = "bedrock"
+    forms = "bedrock"
     max_body = 25_000_000
     id_prefix = "msg_bdrk_"
     request_id_header = "x-amzn-requestid"
@@ -61,6 +66,17 @@ class BedrockWire:
     def invalid(self, message: str) -> Reply:
         """ValidationException."""
         return Reply(400, "ValidationException", message)
+
+    def unknown_model(self, model: str) -> Reply | None:  # noqa: ARG002 - the simulator's own list says it all
+        """None: every id in the simulator's list is known here."""
+        return None
+
+    def version(self, request: Request, document: dict[str, Any]) -> str | Reply:  # noqa: ARG002 - it is in the body
+        """The body's `anthropic_version`. The refusal of another: boto3#4218."""
+        version = document.get("anthropic_version")
+        if version is None:
+            return self.invalid("anthropic_version: Field required")
+        return str(version) if version in VERSIONS else self.invalid(f"Invalid API version: {version}")
 
     def limited(self, refusal: Refusal, model: str) -> Reply:  # noqa: ARG002 - Bedrock does not name the model
         """ThrottlingException; never with a retry-after."""

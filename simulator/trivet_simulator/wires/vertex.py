@@ -21,10 +21,15 @@ _PATH = re.compile(
 )
 
 
+VERSIONS = ("vertex-2023-10-16",)
+"""What Google documents for raw prediction."""
+
+
 class VertexWire:
     """Raw prediction on Anthropic's models. Credentials: a bearer token."""
 
     name = "vertex"
+    forms = "vertex"
     max_body = 30 * 1024 * 1024
     id_prefix = "msg_vrtx_01"
     request_id_header = "request-id"
@@ -57,6 +62,18 @@ class VertexWire:
     def invalid(self, message: str) -> Reply:
         """Anthropic's own 400, handed through."""
         return Reply(400, "invalid_request_error", message, passed_on=True)
+
+    def unknown_model(self, model: str) -> Reply | None:  # noqa: ARG002 - the simulator's own list says it all
+        """None: every id in the simulator's list is known here."""
+        return None
+
+    def version(self, request: Request, document: dict[str, Any]) -> str | Reply:  # noqa: ARG002 - it is in the body
+        """The body's `anthropic_version`."""
+        version = document.get("anthropic_version")
+        if version in VERSIONS:
+            return str(version)
+        what = "Field required" if version is None else f"Input should be '{VERSIONS[0]}', not {version!r}"
+        return Reply(400, "INVALID_ARGUMENT", f"anthropic_version: {what}")
 
     def limited(self, refusal: Refusal, model: str) -> Reply:
         """RESOURCE_EXHAUSTED, naming the quota; never with a retry-after."""

@@ -14,8 +14,8 @@ from trivet_simulator.http import Request, response
 from trivet_simulator.limits import Refusal
 
 MAX_TOKENS_CEILING = 2_000_000
-SAMPLING_GONE_SINCE = "2026-10-21"
-"""From this API version on `temperature`, `top_p`, `top_k` are refused (platform.claude.com, migration-2026-10-21)."""
+REFUSED_SINCE = "2026-10-21"
+"""From this version of the API on some fields are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Wire(Protocol):
     """One provider's side of the conversation. Stateless; built without arguments."""
 
     name: str
+    forms: str
+    """Whose forms its errors have: the wire that the catalogue of faults names."""
     max_body: int
     id_prefix: str
     request_id_header: str
@@ -63,6 +65,12 @@ class Wire(Protocol):
 
     def invalid(self, message: str) -> Reply:
         """The reply to a body the model's API refuses."""
+
+    def unknown_model(self, model: str) -> Reply | None:
+        """The reply to a model's id in another wire's form, else None."""
+
+    def version(self, request: Request, document: dict[str, Any]) -> str | Reply:
+        """The version of the API that a call names, or the refusal of one that the wire does not speak."""
 
     def limited(self, refusal: Refusal, model: str) -> Reply:
         """The reply when a limit is used up."""
@@ -89,8 +97,8 @@ class Wire(Protocol):
         """An error inside a stream."""
 
 
-def problem_with(document: dict[str, Any], version: str | None) -> str | None:
-    """What the Messages API would say against this body, or None. Wording after the live API's."""
+def problem_with(document: dict[str, Any], version: str) -> str | None:
+    """What this version of the Messages API would say against a body, or None. Wording after the live API's."""
     max_tokens = document.get("max_tokens")
     if max_tokens is None:
         return "max_tokens: Field required"
@@ -117,11 +125,33 @@ def problem_with(document: dict[str, Any], version: str | None) -> str | None:
             return f"messages.{i}.content: Field required"
         if not content and message["role"] == "user":
             return f"messages.{i}: user messages must have non-empty content"
-    if version is not None and version >= SAMPLING_GONE_SINCE and version[:2] == "20":
-        for name in ("temperature", "top_p", "top_k"):
-            if name in document:
-                return f"{name}: Extra inputs are not permitted"
+    return None if dated(version) < REFUSED_SINCE else _refused_by_version(document)
+
+
+def _refused_by_version(document: dict[str, Any]) -> str | None:
+    """What version 2026-10-21 no longer takes (platform.claude.com, migration-2026-10-21)."""
+    for name in ("temperature", "top_p", "top_k"):
+        if name in document:
+            return f"{name}: Extra inputs are not permitted"
+    for i, message in enumerate(document["messages"]):
+        content = message["content"]
+        for j, block in enumerate(content if isinstance(content, list) else ()):
+            if message["role"] == "assistant" and block.get("type") == "document":
+                return f"messages.{i}.content.{j}: document blocks are not permitted in assistant messages"
+            if message["role"] == "user" and _cites(block):
+                return f"messages.{i}.content.{j}.text.citations: Extra inputs are not permitted"
     return None
+
+
+def _cites(block: dict[str, Any]) -> bool:
+    if block.get("type") == "search_result":
+        return any(_cites(inner) for inner in block.get("content") or ())
+    return block.get("type") == "text" and bool(block.get("citations"))
+
+
+def dated(version: str) -> str:
+    """The date of a version, on the clouds behind a name and a dash."""
+    return version[-10:]
 
 
 def anthropic_error(reply: Reply, message: str, request_id: str) -> bytes:

@@ -16,6 +16,10 @@ def build_caller(route: RouteSettings) -> Caller:
             from trivet_worker.adapters.first_party import FirstPartyWire
 
             return SdkCaller(FirstPartyWire(route), stream=route.stream)
+        case "bedrock" if route.endpoint != "invoke":
+            from trivet_worker.adapters.aws_messages import AwsMessagesWire
+
+            return SdkCaller(AwsMessagesWire(route), stream=route.stream)
         case "bedrock":
             from trivet_worker.adapters.bedrock import BedrockWire
 

@@ -1,39 +1,33 @@
 """Amazon Bedrock, InvokeModel."""
 
-import os
 from typing import Any
 
 import anthropic
-import botocore.exceptions
 import httpx2
+import orjson
 
-from trivet_tasks.errors import ConfigError
+from trivet_tasks.addresses import api_address
 from trivet_tasks.route_settings import RouteSettings
-from trivet_worker.adapters.connections import TIMEOUT, build_http_client
-from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import BETAS, Body, NotReady, Posted, named_betas
-from trivet_worker.aws_auth import NoAwsCredentials, SigV4, process_credentials
+from trivet_worker.adapters.aws_access import SIGNED_BY_US, AwsAccess
+from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
+from trivet_worker.adapters.wire import BETAS, VERSION, Body, Posted, named_betas
+from trivet_worker.calls import CallPurpose
 
-_SIGNED_BY_US = "signed-by-trivet"
-"""Stands where the SDK wants a bearer key, so that it does not sign: our signature takes its place on the request."""
-
-_UNREACHABLE = (
-    botocore.exceptions.HTTPClientError,
-    botocore.exceptions.MetadataRetrievalError,
-)
+METADATA_HEADER = "x-amzn-bedrock-request-metadata"
+"""A JSON object of texts, which AWS writes into the account's model invocation log. At most 16 pairs, of letters, digits
+and ``:_@$#=/+,-.`` (AWS, "Per-request metadata tagging"; the model of `Converse`); InvokeModel alone takes it as a header."""
+_WITHOUT_METADATA = "us-gov-"
+"""AWS names the commercial regions only."""
 
 
 class BedrockWire:
-    """A route of provider `bedrock`: with a bearer key, or signed with the credentials of the AWS chain."""
+    """A route of provider `bedrock`, endpoint `invoke`."""
 
     provider = "bedrock"
 
     def __init__(self, route: RouteSettings) -> None:
-        self._key = RouteKey(route.api_key) if route.api_key else None
         self._route = route
-        self._region = route.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        bearer = self._key is not None or bool(os.environ.get("AWS_BEARER_TOKEN_BEDROCK"))
-        self._credentials = None if bearer else process_credentials()
+        self._access = AwsAccess(route)
         self._client: anthropic.AsyncAnthropicBedrock | None = None
         self._http: httpx2.AsyncClient | None = None
 
@@ -41,56 +35,52 @@ class BedrockWire:
     def http(self) -> httpx2.AsyncClient:
         """The HTTP client under the SDK client. Built once. NotReady without a region."""
         if self._http is None:
-            if not self._region:
-                raise NotReady("no region: set region of the route, or AWS_REGION")
-            signer = SigV4(self._credentials, self._region) if self._credentials else None
-            self._http = build_http_client(self._route.max_concurrency, signer)
+            _ = self._access.region
+            self._http = build_http_client(self._route.max_concurrency, self._access.signer())
         return self._http
 
     @property
     def client(self) -> anthropic.AsyncAnthropicBedrock:
         """The SDK client. Built once. NotReady without a region."""
         if self._client is None:
-            http = self.http
-            self._client = anthropic.AsyncAnthropicBedrock(
-                api_key=_SIGNED_BY_US if self.signed else None,
-                aws_region=self._region,
-                base_url=self._route.base_url or None,
-                max_retries=0,
-                timeout=TIMEOUT,
-                http_client=http,
+            region = self._access.region
+            self._client = without_environment(
+                anthropic.AsyncAnthropicBedrock(
+                    api_key=SIGNED_BY_US,  # `ready` puts the key here, where there is one
+                    aws_region=region,
+                    base_url=api_address(self._route, region),
+                    max_retries=0,
+                    timeout=TIMEOUT,
+                    http_client=self.http,
+                )
             )
         return self._client
 
     async def ready(self) -> None:
         """Give the client the key of now, or have credentials to sign with."""
-        if self._credentials is None:
-            try:
-                if self._key:
-                    self.client.api_key = self._key.current()
-            except ConfigError as error:
-                raise NotReady(str(error)) from None
-            return
-        try:
-            await self._credentials.ready()
-        except NoAwsCredentials:
-            raise NotReady(
-                "no AWS credentials: set api_key of the route, or give the worker credentials of the AWS chain"
-            ) from None
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise NotReady(f"no AWS credentials: {error}", transient=isinstance(error, _UNREACHABLE)) from None
+        key = await self._access.key()
+        self.client.api_key = key
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """The SDK puts model and streaming into the path and the API version into the body, unless one is there."""
-        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """The request with its API version; the SDK puts model and streaming into the path."""
+        version = self._route.version_of(purpose.model)
+        sent: dict[str, Any] = {**body, VERSION: version, "model": model, "stream": stream}
         if BETAS in sent:
             sent[BETAS] = named_betas(sent[BETAS], "bedrock")
-        return Posted(sent, model)
+        return Posted(sent, model, of_call=self._metadata(purpose))
+
+    def _metadata(self, purpose: CallPurpose) -> tuple[tuple[str, str], ...]:
+        if not purpose.job_id or self._access.region.startswith(_WITHOUT_METADATA):
+            return ()
+        told = {"trivet_job": purpose.job_id}
+        if purpose.batch_id is not None:
+            told["trivet_batch"] = str(purpose.batch_id)
+        return ((METADATA_HEADER, orjson.dumps(told).decode()),)
 
     @property
     def signed(self) -> bool:
         """Whether calls go out with our signature rather than a bearer key."""
-        return self._credentials is not None
+        return self._access.signed
 
     def identity(self) -> str | None:
         """The bearer key in use, or what stands where it would."""
@@ -98,13 +88,9 @@ class BedrockWire:
 
     def refused(self) -> None:
         """Look for other credentials next time."""
-        if self._key:
-            self._key.forget()
-        if self._credentials:
-            self._credentials.forget()
+        self._access.refused()
 
     def secrets(self) -> tuple[str, ...]:
         """The bearer key, or the secret key and session token."""
-        frozen = self._credentials.frozen if self._credentials else None
-        signing = (frozen.secret_key, frozen.token) if frozen else ()
-        return tuple(filter(None, (self.client.api_key, *signing)))
+        key = () if self.signed else (self.client.api_key or "",)
+        return tuple(filter(None, (*key, *self._access.secrets())))

@@ -32,10 +32,10 @@ from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
-from trivet_worker.adapters.stencil import ATTEMPT_HEADER, VERSION, Stencil
+from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
 from trivet_worker.adapters.stream_events import TooLarge
 from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
-from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
+from trivet_worker.calls import MESSAGE_LIMIT, NO_PURPOSE, Answer, CallPurpose, Failure
 
 log = logging.getLogger("trivet.adapters")
 
@@ -100,16 +100,21 @@ class SdkCaller:
     def __init__(self, wire: Wire, *, stream: bool) -> None:
         self._wire = wire
         self._stream = stream
-        self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...], bool], Stencil] = {}
+        self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...]], Stencil] = {}
 
     async def call(
-        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, timeout_s: float
+        self,
+        body: bytes | Mapping[str, Any],
+        model: str,
+        attempt_id: str,
+        timeout_s: float,
+        purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """See `Caller.call`."""
         progress = _Progress()
         try:
             async with asyncio.timeout(timeout_s) as guard:
-                attempt = self._attempt(body, model, attempt_id, progress)
+                attempt = self._attempt(body, model, attempt_id, purpose, progress)
                 del body  # here and below: a prompt in memory once less while its call is under way
                 answer = await attempt
         except TimeoutError as error:
@@ -146,11 +151,16 @@ class SdkCaller:
             await self._wire.client.close()
 
     async def _attempt(
-        self, body: bytes | Mapping[str, Any], model: str, attempt_id: str, progress: _Progress
+        self,
+        body: bytes | Mapping[str, Any],
+        model: str,
+        attempt_id: str,
+        purpose: CallPurpose,
+        progress: _Progress,
     ) -> Answer | Failure:
         await self._wire.ready()
         try:
-            post = self._post(self._posted(body, model), attempt_id)
+            post = self._post(self._posted(body, model, purpose), attempt_id)
             del body
             progress.sent = True
             response = await post
@@ -206,7 +216,7 @@ class SdkCaller:
         text = f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})"
         return progress.failure(Outcome.TIMEOUT, text)
 
-    def _posted(self, body: bytes | Mapping[str, Any], model: str) -> Posted:
+    def _posted(self, body: bytes | Mapping[str, Any], model: str, purpose: CallPurpose) -> Posted:
         parsed: Mapping[str, Any]
         if isinstance(body, bytes):
             parsed = orjson.loads(body)
@@ -218,16 +228,17 @@ class SdkCaller:
                 raise _Unwritable(str(error)) from None
         headers = parsed.get(EXTRA_HEADERS)
         if headers is None:
-            return self._wire.post(parsed, model, stream=self._stream)
+            return self._wire.post(parsed, model, purpose, stream=self._stream)
         plain = {name: value for name, value in parsed.items() if name != EXTRA_HEADERS}
-        return replace(self._wire.post(plain, model, stream=self._stream), own_headers=tuple(headers.items()))
+        posted = self._wire.post(plain, model, purpose, stream=self._stream)
+        return replace(posted, of_call=(*posted.of_call, *headers.items()))
 
     async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. `Refused`, or what the network raises."""
         identity = self._wire.identity()
         if identity is None:
             return await self._post_by_sdk(posted, attempt_id)
-        key = (identity, posted.model, posted.headers, VERSION in posted.body)
+        key = (identity, posted.model, posted.headers)
         stencil = self._stencils.get(key)
         if stencil is None:
             response = await self._post_by_sdk(posted, attempt_id)
@@ -247,7 +258,7 @@ class SdkCaller:
             content=orjson.dumps(posted.body) if posted.as_it_is else None,
             # a prompt goes only where the settings send it, never where a redirect would
             options={
-                "headers": {**dict(posted.own_headers), **dict(posted.headers), ATTEMPT_HEADER: attempt_id},
+                "headers": {**dict(posted.headers), **dict(posted.of_call), ATTEMPT_HEADER: attempt_id},
                 "follow_redirects": False,
             },
             stream=True,

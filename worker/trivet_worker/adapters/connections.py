@@ -3,13 +3,15 @@
 import socket
 from functools import lru_cache
 from ssl import SSLContext
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import anthropic
 import httpx2
 
 from trivet_worker.adapters.bodies import refuse
+
+_Client = TypeVar("_Client")
 
 TIMEOUT = httpx2.Timeout(3600.0, connect=5.0, pool=None)
 """Seconds per socket operation. Generous: what bounds an attempt is the guard around it. Connecting has its own bound,
@@ -46,6 +48,15 @@ def build_http_client(max_concurrency: int, auth: httpx2.Auth | None = None) -> 
     # drops socket options. Proxies of the environment have transports of their own and stay as the SDK makes them.
     transport: Any = client._transport
     transport.client = lambda: _session(connections)
+    return client
+
+
+def without_environment(client: _Client) -> _Client:
+    """Take away the headers that `ANTHROPIC_CUSTOM_HEADERS` gave to a client: they may hold credentials, or a version.
+
+    The SDK reads the variable for every client and has no way to say no.
+    """
+    client._custom_headers = {}  # type: ignore[attr-defined]
     return client
 
 

@@ -1,24 +1,18 @@
 """The Anthropic API."""
 
-from typing import Any
-
 import anthropic
 
+from trivet_tasks.addresses import api_address
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
-from trivet_worker.adapters.connections import TIMEOUT, build_http_client
+from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReady, Posted, beta_header
-
-_VERSION = "anthropic_version"
-"""A body key of the Bedrock and Vertex wires that this one takes as a header."""
+from trivet_worker.adapters.wire import Body, NotReady, Posted, messages_request
+from trivet_worker.calls import CallPurpose
 
 
 class FirstPartyWire:
-    """A route of provider `anthropic`.
-
-    The body is sent as it is: nothing of it needs rewriting here, so the SDK's walk over it and its `json.dumps` are saved.
-    """
+    """A route of provider `anthropic`."""
 
     provider = "anthropic"
     signed = False
@@ -34,13 +28,15 @@ class FirstPartyWire:
     def client(self) -> anthropic.AsyncAnthropic:
         """The SDK client. Built once."""
         if self._client is None:
-            self._client = anthropic.AsyncAnthropic(
-                # an empty key keeps the SDK from taking another account's out of the environment
-                api_key="" if self._key else None,
-                base_url=self._route.base_url or None,
-                max_retries=0,
-                timeout=TIMEOUT,
-                http_client=self.http,
+            self._client = without_environment(
+                anthropic.AsyncAnthropic(
+                    # an empty key keeps the SDK from taking another account's out of the environment
+                    api_key="" if self._key else None,
+                    base_url=api_address(self._route, None),
+                    max_retries=0,
+                    timeout=TIMEOUT,
+                    http_client=self.http,
+                )
             )
         return self._client
 
@@ -54,14 +50,9 @@ class FirstPartyWire:
         except (ConfigError, anthropic.CredentialsError) as error:
             raise NotReady(str(error)) from None
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """POST /v1/messages."""
-        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
-        if not stream:
-            del sent["stream"]
-        version = sent.pop(_VERSION, None)
-        headers = (("anthropic-version", str(version)),) if version else ()
-        return Posted(sent, model, (*headers, *beta_header(sent, "anthropic")), as_it_is=True)
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """POST /v1/messages; the version of the API and the betas are headers."""
+        return messages_request(body, model, self._route.version_of(purpose.model), "anthropic", stream=stream)
 
     def identity(self) -> str | None:
         """The key in use; None with credentials that the SDK exchanges for tokens itself."""

@@ -15,8 +15,6 @@ import orjson
 from trivet_worker.adapters.wire import Posted
 
 ATTEMPT_HEADER = "x-trivet-attempt"
-VERSION = "anthropic_version"
-"""A key of the body that the SDK adds for some wires, where the request does not bring it: a pattern for each case."""
 _OF_ONE_CALL = frozenset({b"content-length", b"cookie", b"authorization", ATTEMPT_HEADER.encode()})
 _OF_ONE_SIGNATURE = b"x-amz-"
 
@@ -35,7 +33,7 @@ class Stencil:
 
     @classmethod
     def of(cls, posted: Posted, sent: httpx2.Request, *, signed: bool) -> "Stencil":
-        """The pattern of a request that the SDK has sent. It holds for bodies that have `VERSION`, or not, as this one.
+        """The pattern of a request that the SDK has sent.
 
         Args:
             posted: what the SDK was given.
@@ -43,7 +41,7 @@ class Stencil:
             signed: the HTTP client signs each request; nothing of a signature is kept then.
         """
         left = _OF_ONE_CALL if signed else _OF_ONE_CALL - {b"authorization"}
-        left |= {name.encode() for name, _ in posted.own_headers}
+        left |= {name.encode() for name, _ in posted.of_call}
         made = orjson.loads(sent.content)
         return cls(
             sent.url,
@@ -65,7 +63,7 @@ class Stencil:
             self.url,
             headers=[
                 *self.headers,
-                *((name.encode(), value.encode()) for name, value in posted.own_headers),
+                *((name.encode(), value.encode()) for name, value in posted.of_call),
                 (ATTEMPT_HEADER.encode(), attempt_id.encode()),
             ],
             content=orjson.dumps({**self.added, **kept}),

@@ -5,13 +5,14 @@ from typing import Any
 
 import anthropic
 import google.auth.exceptions
-import httpx2
 
+from trivet_tasks.addresses import api_address
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_settings import RouteSettings
-from trivet_worker.adapters.connections import TIMEOUT, build_http_client
+from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.keys import RouteKey
-from trivet_worker.adapters.wire import Body, NotReady, Posted, beta_header
+from trivet_worker.adapters.wire import VERSION, Body, NotReady, Posted, beta_header
+from trivet_worker.calls import CallPurpose
 from trivet_worker.google_auth import process_token
 
 _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
@@ -40,12 +41,14 @@ class VertexWire:
             region = self._route.region or os.environ.get("CLOUD_ML_REGION")
             if not region:
                 raise NotReady("no region: set region of the route")
-            self._client = anthropic.AsyncAnthropicVertex(
-                region=region,
-                base_url=_with_version(self._route.base_url) if self._route.base_url else None,
-                max_retries=0,
-                timeout=TIMEOUT,
-                http_client=self.http,
+            self._client = without_environment(
+                anthropic.AsyncAnthropicVertex(
+                    region=region,
+                    base_url=api_address(self._route, region),
+                    max_retries=0,
+                    timeout=TIMEOUT,
+                    http_client=self.http,
+                )
             )
         return self._client
 
@@ -67,9 +70,10 @@ class VertexWire:
             raise NotReady("no project: set project of the route, or GOOGLE_CLOUD_PROJECT")
         client.project_id = self._project
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """The SDK puts the model into the path and the API version into the body, unless one is there."""
-        sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """The request with its API version; the SDK puts the model into the path."""
+        version = self._route.version_of(purpose.model)
+        sent: dict[str, Any] = {**body, VERSION: version, "model": model, "stream": stream}
         if not stream:
             del sent["stream"]
         return Posted(sent, model, beta_header(sent, "vertex"))
@@ -88,8 +92,3 @@ class VertexWire:
     def secrets(self) -> tuple[str, ...]:
         """The access token in use."""
         return tuple(filter(None, (self.client.access_token,)))
-
-
-def _with_version(base_url: str) -> str:
-    """The SDK wants the API version in the base URL; an address without a path gets it."""
-    return base_url if httpx2.URL(base_url).path.strip("/") else f"{base_url.rstrip('/')}/v1"

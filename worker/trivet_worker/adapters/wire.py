@@ -9,13 +9,25 @@ import httpx2
 
 from trivet_tasks.betas import wire_betas
 from trivet_tasks.catalog import Provider
+from trivet_worker.calls import CallPurpose
 
 Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""
+SdkClient = (
+    anthropic.AsyncAnthropic
+    | anthropic.AsyncAnthropicBedrock
+    | anthropic.AsyncAnthropicBedrockMantle
+    | anthropic.AsyncAnthropicVertex
+)
+"""The SDK's client of a wire; that of Claude Platform on AWS is one of the first."""
+VERSION = "anthropic_version"
+"""Where the body names the version of the API, on the wires that do not take it as a header."""
+BETAS = "anthropic_beta"
+"""Where the body names betas; a header for those who take the version as one."""
 
 
-EXTRA_HEADERS, BETAS = "extra_headers", "anthropic_beta"
-"""Keys of a stored body: headers that the request brings, and the betas it names."""
+EXTRA_HEADERS = "extra_headers"
+"""Key of a stored body: headers that the request brings."""
 
 
 class NotReady(Exception):
@@ -36,10 +48,10 @@ class Posted:
     body: dict[str, Any]
     model: str
     headers: tuple[tuple[str, str], ...] = ()
+    of_call: tuple[tuple[str, str], ...] = ()
+    """Headers that differ from call to call, those that the request brings (`extra_headers`) included."""
     as_it_is: bool = False
     """The body is what the wire wants; otherwise the SDK rewrites it."""
-    own_headers: tuple[tuple[str, str], ...] = ()
-    """What this request alone brings (`extra_headers`), by lower-case names that neither the SDK nor the wire sets."""
 
 
 def beta_header(sent: dict[str, Any], provider: Provider) -> tuple[tuple[str, str], ...]:
@@ -54,13 +66,24 @@ def named_betas(betas: object, provider: Provider) -> tuple[str, ...]:
     return wire_betas(map(str, names), provider)
 
 
+def messages_request(body: Body, model: str, version: str, provider: Provider, *, stream: bool) -> Posted:
+    """Return the request for a wire that speaks the Anthropic API itself: version and betas are headers, the body is
+    sent as it is. Nothing of it needs rewriting, so the SDK's walk over it and its `json.dumps` are saved."""
+    sent: dict[str, Any] = {**body, "model": model, "stream": stream}
+    if not stream:
+        del sent["stream"]
+    sent.pop(VERSION, None)
+    return Posted(sent, model, (("anthropic-version", version), *beta_header(sent, provider)), as_it_is=True)
+
+
 class Wire(Protocol):
     """One route's client and what is special about its provider."""
 
     provider: str
+    """Whose words its refusals are in."""
 
     @property
-    def client(self) -> anthropic.AsyncAnthropic | anthropic.AsyncAnthropicBedrock | anthropic.AsyncAnthropicVertex:
+    def client(self) -> SdkClient:
         """The SDK client, built once."""
         ...
 
@@ -68,8 +91,8 @@ class Wire(Protocol):
         """See to it that the client has a good key or credentials. NotReady when it cannot have."""
         ...
 
-    def post(self, body: Body, model: str, *, stream: bool) -> Posted:
-        """The request as the SDK wants it for this wire."""
+    def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
+        """The request as the SDK wants it for this wire, with the version of the API that the route speaks."""
         ...
 
     @property
