@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-failover up requirements clean
+.PHONY: help install demo test faults chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -81,6 +81,9 @@ bench-limits: $(READY) ## 10,000 jobs under three routes' limits, in 8 minutes; 
 
 bench-routing: $(READY) ## the same mixed work by cost and by priority in one run, in 3 minutes; ROUTING="--jobs 1200"
 	@$(BIN)/python benchmarks/bench_routing.py $(ROUTING)
+
+bench-poison: $(READY) ## 600 documents of which every route refuses two, against 600 good ones, in 2 minutes
+	@$(BIN)/python benchmarks/bench_poison.py $(POISON)
 
 bench-failover: $(READY) $(PEER)/.ready ## Trivet and a LiteLLM Router through the same outages, in 10 minutes
 	@$(BIN)/python benchmarks/bench_failover.py $(FAILOVER)
