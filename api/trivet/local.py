@@ -181,7 +181,7 @@ class LocalTrivet:
         self._held.close()
 
     def _start(self) -> None:
-        store = Store(self.settings.store_url)
+        store = Store.of(self.settings)
         try:
             ensure(store)  # once and here, where the error is seen
         finally:

@@ -160,7 +160,7 @@ def _key(reference: SecretRef | None) -> str:
 def _effective(settings: Settings) -> dict[str, Any]:
     """All settings, JSON-ready and without a secret; the URLs as they are used."""
     return {
-        "store": {"url": masked(settings.store_url)},
+        "store": {**settings.store.model_dump(mode="json"), "url": masked(settings.store_url)},
         "broker": {"url": masked(settings.broker_url)},
         "redis": {"url": masked(settings.redis_url)},
         **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
