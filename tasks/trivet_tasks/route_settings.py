@@ -100,6 +100,8 @@ class RouteSettings(BaseModel):
     residency: tuple[str, ...] = ()
     compliance: tuple[str, ...] = ()
     stream: bool = False
+    environment: bool = False
+    """Whether this machine's SDK variables count for it: a base URL where it has none, and headers."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
     windows: tuple[RouteWindow, ...] = ()
@@ -125,7 +127,7 @@ class RouteSettings(BaseModel):
 
         What is operational is left out (`operating`): who corrects it need not stop all that serve the route.
         """
-        return self.model_dump(mode="json", exclude={"api_key", *_OPERATIONAL})
+        return self.model_dump(mode="json", exclude={"api_key", "environment", *_OPERATIONAL})
 
     def operating(self) -> dict[str, Any]:
         """What may change while others serve the route, JSON-ready: hidden costs and windows, where there are any."""

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from trivet_tasks.broker_address import celery_url, redis_url
 from trivet_tasks.budgets import BudgetSettings
 from trivet_tasks.database_url import database_url
+from trivet_tasks.environment import sdk_base_url
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
@@ -260,6 +261,7 @@ def load_settings(named: Path | None = None) -> Settings:
         raise ConfigError("\n".join(_describe(e, str(path or "")) for e in error.errors())) from None
     settings._base = base
     settings._source = str(path) if path else "the built-in defaults"
+    _follow_environment(settings)
     _check_urls(settings)
     _check_budgets(settings)
     return settings
@@ -296,6 +298,13 @@ def _fill_classes(given: dict[str, Any]) -> None:
     for name, table in classes.items():
         filled[name] = {**filled.get(name, {}), **table} if isinstance(table, dict) else table
     given["classes"] = filled
+
+
+def _follow_environment(settings: Settings) -> None:
+    """Give routes that ask for it the base URL of the SDK's variable."""
+    for name, route in settings.routes.items():
+        if route.environment and not route.base_url and (base_url := sdk_base_url(route.provider)):
+            settings.routes[name] = route.model_copy(update={"base_url": base_url})
 
 
 def _check_urls(settings: Settings) -> None:

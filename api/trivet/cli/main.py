@@ -1,17 +1,24 @@
 """The command's entry: what every sub-command shares."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
 
+from trivet_tasks.environment import quieten, set_aside
 from trivet_tasks.supervised import follow_parent
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration, 130 Ctrl-C."""
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
+    set_aside()  # before any library could follow the variables
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no such character is no reason to fail
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    quieten()
     _leave(run())
 
 

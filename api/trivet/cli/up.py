@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context
+from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.settings import config_path
 from trivet_tasks.supervised import announce_ready
@@ -43,6 +44,7 @@ def up(
             f"{settings.source}: no route is configured, so there is nowhere to send a job.",
             hint="`trivet config init` writes a file that proposes routes; `trivet up --simulate` and `trivet demo` need none.",
         )
+    refuse(settings)
     if flower:
         _check_port(flower_port)
     from trivet.local import LocalTrivet
