@@ -68,6 +68,23 @@ def test_pooled_connections_to_a_demoted_primary_are_dropped(pair: tuple[Postgre
         assert [write(store) for _ in range(8)] == [standby.port] * 8
 
 
+def test_whoever_only_reads_leaves_a_demoted_primary_too(pair: tuple[PostgresServer, Standby]) -> None:
+    primary, standby = pair
+    primary.create_database("failover")
+    with contextlib.closing(opened(both(primary, standby, "failover"))) as store:
+        assert reads_from(store) == primary.port
+        standby.wait_replayed()
+        read_only(primary, True)
+        standby.promote()
+        until(lambda: reads_from(store) == standby.port, "reads from the new primary")
+
+
+def reads_from(store: Store) -> int:
+    with contextlib.suppress(StoreUnavailable), store.read() as connection:
+        return int(connection.exec_driver_sql("SHOW port").scalar_one())
+    return 0
+
+
 def test_the_same_server_is_used_again_once_it_takes_writes(postgres_server: PostgresServer, postgres_url: str) -> None:
     with contextlib.closing(Store(postgres_url)) as store:
         with store.write() as connection:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
@@ -20,8 +20,10 @@ from trivet_tasks.errors import ConfigError, StoreUnavailable
 from trivet_tasks.settings import Settings
 from trivet_tasks.store.clock import Clock
 from trivet_tasks.store.outages import outage_of, reason_of
-from trivet_tasks.store.postgres import Postgres
 from trivet_tasks.urls import masked, sqlite_path
+
+if TYPE_CHECKING:
+    from trivet_tasks.store.postgres import Postgres
 
 BUSY_TIMEOUT_S = 30
 POOL_SIZE = 8
@@ -67,7 +69,7 @@ class Store:
         self.path = sqlite_path(url)
         self.sqlite = self.path is not None
         self.clock = Clock(sqlite=self.sqlite)
-        self._postgres: Postgres | None = None
+        self._postgres: "Postgres | None" = None
         self._engine = self._open(pool_size, max_overflow, prepared_statements)
         self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
         self._writing = self._engine.execution_options(trivet_pause=STANDING_BACK_S) if stands_back else self._urgent
@@ -138,9 +140,11 @@ class Store:
         self._begun = {}
 
     def _open(self, pool_size: int, max_overflow: int, prepared_statements: bool | None) -> Engine:
+        if self.path is not None:
+            return self._open_sqlite(self.path, pool_size, max_overflow)
         try:
-            if self.path is not None:
-                return self._open_sqlite(self.path, pool_size, max_overflow)
+            from trivet_tasks.store.postgres import Postgres  # with psycopg, which SQLite does not need
+
             self._postgres = Postgres(
                 self.url, pool_size=pool_size, max_overflow=max_overflow, prepared_statements=prepared_statements
             )

@@ -8,10 +8,13 @@ cursor of the server's. So where a pooler is seen, nothing is prepared and the s
 
 import json
 import logging
+import time
 from typing import Any
 
+from psycopg import Error as DriverError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import InvalidatePoolError
 
 from trivet_tasks.database_url import connect_arguments, prepare_in
 from trivet_tasks.store.outages import outage_of
@@ -19,8 +22,11 @@ from trivet_tasks.store.planner import plan_by_index, plan_transaction_by_index
 
 log = logging.getLogger("trivet.store")
 
-_POOLED = "trivet_pooled"
-"""Key of what is known of a connection: whether a pooler is in between."""
+_POOLED, _READ_ONLY, _OPENED, _NEW = "trivet_pooled", "trivet_read_only", "trivet_opened", "trivet_new"
+"""Keys of what is known of a connection: whether a pooler is in between, whether the server took no writes when it was
+opened, when that was (monotonic clock), and whether nobody has used it yet."""
+READ_ONLY_S = 1.0
+"""How long a connection to a server that takes no writes is kept for reading: another may have become the primary."""
 
 
 class Postgres:
@@ -46,18 +52,19 @@ class Postgres:
             hide_parameters=True,
             pool_size=pool_size,
             max_overflow=max_overflow,
-            pool_pre_ping=True,
             json_serializer=json.dumps,
             connect_args=arguments,
         )
         event.listen(self.engine, "connect", self._set_up)
+        event.listen(self.engine, "checkout", _look)
         event.listen(self.engine, "begin", _begin)
         event.listen(self.engine, "handle_error", self._on_error)
 
     def _set_up(self, connection: Any, record: Any) -> None:
         """Make a new connection of the driver, `psycopg.Connection`, ready."""
-        pooled = _through_pooler(connection)
-        self.pooled = record.info[_POOLED] = pooled
+        pooled, read_only = _greeting(connection)
+        record.info.update({_POOLED: pooled, _READ_ONLY: read_only, _OPENED: time.monotonic(), _NEW: True})
+        self.pooled = pooled
         if pooled and not self._prepared:
             connection.prepare_threshold = None
         if not pooled:
@@ -77,12 +84,33 @@ class Postgres:
             context.invalidate_pool_on_disconnect = outage.drop_all
 
 
-def _through_pooler(connection: Any) -> bool:
-    """Whether another process than the one that greeted us answers: poolers give out keys of their own."""
+def _greeting(connection: Any) -> tuple[bool, bool]:
+    """Whether another process than the one that greeted us answers (a pooler gives out keys of its own); read-only."""
     with connection.cursor() as cursor:
-        (served_by,) = cursor.execute("SELECT pg_backend_pid()").fetchone()
+        cursor.execute("SELECT pg_backend_pid(), current_setting('transaction_read_only')")
+        served_by, read_only = cursor.fetchone()
     connection.rollback()
-    return bool(served_by != connection.info.backend_pid)
+    return served_by != connection.info.backend_pid, read_only == "on"
+
+
+def _look(connection: Any, record: Any, _proxy: object) -> None:
+    """Look whether a pooled connection is good before it is used: one short question, as a ping would be.
+
+    One whose server takes no writes any more is dropped with all others: whoever only reads would not notice, and go on
+    reading what a demoted primary knew.
+    """
+    info = record.info
+    if info.pop(_NEW, False):
+        return
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            (read_only,) = cursor.execute("SHOW transaction_read_only", prepare=False).fetchone()
+        connection.autocommit = False
+    except DriverError:
+        raise InvalidatePoolError from None
+    if read_only == "on" and (not info[_READ_ONLY] or time.monotonic() - info[_OPENED] > READ_ONLY_S):
+        raise InvalidatePoolError
 
 
 def _begin(connection: Connection) -> None:
