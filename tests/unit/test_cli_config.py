@@ -79,7 +79,9 @@ def test_what_init_shows_commented_out_are_the_defaults(folder: Path) -> None:
     assert set(read) == {"store", "broker", "redis", "classes", "health", "leases", "worker"}
     assert all(read.values())
     after = load_settings().model_dump()
-    assert after.pop("store") == {"url": "sqlite:///.trivet/trivet.db"}  # what the empty default stands for
+    store = after.pop("store")
+    assert store.pop("url") == "sqlite:///.trivet/trivet.db"  # what the empty default stands for
+    assert store == {"pool_size": 8, "max_overflow": 8, "prepared_statements": None}
     del before["store"]
     assert after == before
 
