@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from tests.servers.databases import pgbouncer
+from tests.servers.databases import pgbouncer, slow_machine
 
-__all__ = ["pgbouncer"]
+__all__ = ["pgbouncer", "slow_machine"]
 
 HERE = Path(__file__).parent
-TIMEOUT_S = 400
+TIMEOUT_S = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,3 +24,10 @@ def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
             upgrade(store)
         yield bouncer
     postgres_server.drop_database(name)
+
+
+@pytest.fixture(autouse=True)
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine may take its time to start a whole system; these tests are not about that."""
+    monkeypatch.setattr("trivet.testing.READY_S", 240.0)
+    monkeypatch.setattr("trivet.local._SIMULATOR_READY_S", 120.0)

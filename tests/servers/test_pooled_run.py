@@ -21,7 +21,7 @@ def test_no_job_is_lost_and_none_is_paid_twice(
 ) -> None:
     sections = SECTIONS | {"store": {"url": pgbouncer.url, **SECTIONS["store"]}}
     latency = ("--latency-median", "1.0", "--seed", "1")
-    with running_trivet(tmp_path, store_url=pgbouncer.url, workers=2, simulator=latency, sections=sections) as trivet:
+    with running_trivet(tmp_path, store_url=pgbouncer.url, workers=1, simulator=latency, sections=sections) as trivet:
         outages = Outages(trivet, tmp_path, postgres_server)
         trivet.client.submit_many(
             [{"prompt": f"Page {number}"} for number in range(JOBS)], name="pooled", model="claude-haiku-4-5", max_tokens=40,
@@ -34,7 +34,7 @@ def test_no_job_is_lost_and_none_is_paid_twice(
             until(lambda: not outages.under_way(), "answers that nobody can write down")
             pgbouncer.start()
             until(lambda done=done: outages.states("pooled")["succeeded"] > done, "work to go on")
-        until(lambda: outages.states("pooled")["succeeded"] == JOBS, "the end of all jobs", 120)
+        until(lambda: outages.states("pooled")["succeeded"] == JOBS, "the end of all jobs", 240)
         outages.audit()
         assert len([call for call in trivet.simulator.calls() if call.attempt]) == JOBS
     for log in (tmp_path / ".trivet" / "logs").glob("*.log"):

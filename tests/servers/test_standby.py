@@ -111,7 +111,7 @@ def test_paid_answers_outlive_a_failover(pair: tuple[PostgresServer, Standby], t
         upgrade(store)
     latency = ("--latency-median", str(CALL_S), "--seed", "1")
     terms = {"classes.batch": {"budget_s": 240, "attempt_timeout_s": 120}, "health": {"probe_interval_s": 1.0}}
-    with running_trivet(tmp_path, store_url=url, workers=2, simulator=latency, sections=terms) as trivet:
+    with running_trivet(tmp_path, store_url=url, workers=1, simulator=latency, sections=terms) as trivet:
         outages = Outages(trivet, tmp_path, primary)
         batch = trivet.client.submit_many(
             [{"prompt": f"Page {number}"} for number in range(JOBS)], name="failover", model="claude-haiku-4-5", max_tokens=40,
@@ -121,7 +121,7 @@ def test_paid_answers_outlive_a_failover(pair: tuple[PostgresServer, Standby], t
         read_only(primary, True)
         standby.wait_replayed()
         standby.promote()
-        until(lambda: outages.states("failover")["succeeded"] == JOBS, "the end of all jobs", 120)
+        until(lambda: outages.states("failover")["succeeded"] == JOBS, "the end of all jobs", 240)
         assert batch.progress().succeeded == JOBS
         outages.audit()
         calls = [call for call in trivet.simulator.calls() if call.attempt]

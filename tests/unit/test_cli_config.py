@@ -192,8 +192,9 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
         "TRIVET_BROKER__URL": "redis://u:sekret@cache.example.com:6379/0",
     }
     done = trivet("config", "check", env=urls)
-    assert done.returncode == 0
-    assert "sekret" not in done.stdout
+    assert done.returncode == 1  # a key is not set here
+    assert "sekret" not in done.stdout + done.stderr
+    assert "Not set here: the credentials of one." in done.stderr
     for expected in (
         CONFIG_NAME,
         "db.example.com",
@@ -204,7 +205,9 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
         "env:MY_KEY (not set here)",
     ):
         assert expected in done.stdout, expected
-    assert "not set here" not in trivet("config", "check", env={"MY_KEY": "k-very-secret"}).stdout
+    whole = trivet("config", "check", env={"MY_KEY": "k-very-secret"})
+    assert whole.returncode == 0
+    assert "not set here" not in whole.stdout
 
 
 def test_check_names_every_mistake_and_exits_with_2(folder: Path) -> None:

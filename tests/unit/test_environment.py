@@ -41,7 +41,13 @@ def test_what_leads_elsewhere_is_set_aside_and_named() -> None:
 
 
 def test_a_part_that_makes_no_calls_gets_no_keys() -> None:
-    keys = ("ANTHROPIC_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_BEARER_TOKEN_BEDROCK", "GOOGLE_APPLICATION_CREDENTIALS", "OUR_KEY")
+    keys = (
+        "ANTHROPIC_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "OUR_KEY",
+    )
     environment = dict.fromkeys((*keys, "PATH", "TRIVET_STORE__URL", "PGPASSWORD"), "x")
     left = without_secrets(environment, frozenset({"OUR_KEY"}))
     assert set(left) == {"PATH", "TRIVET_STORE__URL", "PGPASSWORD"}
@@ -63,7 +69,10 @@ def test_a_route_may_follow_its_sdks_variables(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
         monkeypatch.setenv("TRIVET_SET_ASIDE_ANTHROPIC_BASE_URL", "http://gateway.example:8080")
     assert sdk_base_url("bedrock") == os.environ.get("ANTHROPIC_BEDROCK_BASE_URL", "")
-    assert sdk_headers({"ANTHROPIC_CUSTOM_HEADERS": "X-Team: a\nbroken\nX-Env: b: c"}) == {"X-Team": "a", "X-Env": "b: c"}
+    assert sdk_headers({"ANTHROPIC_CUSTOM_HEADERS": "X-Team: a\nbroken\nX-Env: b: c"}) == {
+        "X-Team": "a",
+        "X-Env": "b: c",
+    }
 
 
 @pytest.mark.parametrize(

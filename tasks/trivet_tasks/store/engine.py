@@ -69,7 +69,7 @@ class Store:
         self.path = sqlite_path(url)
         self.sqlite = self.path is not None
         self.clock = Clock(sqlite=self.sqlite)
-        self._postgres: "Postgres | None" = None
+        self._postgres: Postgres | None = None
         self._engine = self._open(pool_size, max_overflow, prepared_statements)
         self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
         self._writing = self._engine.execution_options(trivet_pause=STANDING_BACK_S) if stands_back else self._urgent
