@@ -46,8 +46,8 @@ _COLUMNS = (
     Column("WORKERS", spare=9),
     Column("SPENT TODAY", right=True, spare=10),
     Column("LIMITS A MINUTE", spare=7),
-    Column("WINDOW", spare=4),
     Column("HOST", spare=11),
+    Column("WINDOW", spare=4),
 )
 _ALWAYS = ("ROUTE", "MODEL", "STATE", "CALLS", "QUEUED", "P95", "ERRORS")
 """Shown though they be empty; another column without a figure is left out."""
