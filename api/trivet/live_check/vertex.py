@@ -7,7 +7,7 @@ may. That is practice, not documented; it runs no model and costs nothing. At th
 told as a warning only.
 
 Quotas: see `vertex_quotas`. Endpoints are Google's; gcloud's variables CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM and
-CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS move them.
+CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS move them where no command of ours sets them aside (`trivet_tasks.environment`).
 """
 
 import os
