@@ -247,11 +247,6 @@ class ChildProcess:
         return self._stderr[-1].decode("utf-8", "replace").strip() if self._stderr else ""
 
 
-def whole_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with `extra` over it, as a child gets it."""
-    return dict(os.environ) | dict(extra)
-
-
 def as_argv(argv: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
     """The words of a command as strings."""
     return tuple(os.fspath(word) for word in argv)

@@ -85,6 +85,8 @@ PLACES = """\
 [store]
 # url = "sqlite:///.trivet/trivet.db"   # or "postgresql+psycopg://user@host:5432/trivet", then `trivet db upgrade`;
                                         # the password is better in PGPASSWORD or ~/.pgpass than here
+# pool_size = 8                         # connections to PostgreSQL that one process keeps
+# max_overflow = 8                      # and more of them in a moment of need
 
 [broker]
 # url = ""                              # empty: the Valkey that `trivet up` starts; else redis://, rediss://, amqp://

@@ -50,7 +50,7 @@ class Connections:
         """
         with self._lock:
             if self._store is None:
-                store = Store(self.settings.store_url)
+                store = Store.of(self.settings)
                 ensure(store)
                 self._store = store
             return self._store

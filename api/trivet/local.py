@@ -26,6 +26,7 @@ from trivet.embedded import EmbeddedValkey
 from trivet.local_simulator import Simulation, read_endpoints, simulator_arguments, write_simulated_config
 from trivet.processes import Supervisor
 from trivet_simulator.options import Endpoints
+from trivet_tasks.environment import without_secrets
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, ProcessFailed
 from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
 from trivet_tasks.shared_state import connect, unavailable_text
@@ -151,8 +152,14 @@ class LocalTrivet:
             env={**({} if self.config_path is None else {CONFIG_VARIABLE: str(self.config_path)}), **(env or {})},
             log_path=self.log_path(name),
             stage=self.stage(name),
+            inherited=None if name.startswith("worker") else self._without_keys(),
         )
         self.parts.append(name)
+
+    def _without_keys(self) -> dict[str, str]:
+        """The environment of a part that makes no calls: only workers need the providers' keys."""
+        keys = (route.api_key for route in self.settings.routes.values())
+        return without_secrets(os.environ, frozenset(key.target for key in keys if key and key.scheme == "env"))
 
     def keep_broker(self) -> None:
         """Start the embedded broker again where it does not answer. ProcessFailed when that fails."""
@@ -181,7 +188,7 @@ class LocalTrivet:
         self._held.close()
 
     def _start(self) -> None:
-        store = Store(self.settings.store_url)
+        store = Store.of(self.settings)
         try:
             ensure(store)  # once and here, where the error is seen
         finally:

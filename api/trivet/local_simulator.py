@@ -52,7 +52,10 @@ def write_simulated_config(simulation: Simulation, settings: Settings, data_dir:
     The URLs of `settings` are written out, so that it means the same store and broker from every folder.
     """
     sections: dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = {
-        "store": {"url": settings.store_url},
+        "store": {
+            **settings.store.model_dump(exclude={"url"}, exclude_unset=True, exclude_none=True),
+            "url": settings.store_url,
+        },
         "broker": {"url": settings.broker_url},
         "redis": {"url": settings.redis_url},
         **_tuned(settings),

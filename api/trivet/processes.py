@@ -36,7 +36,6 @@ from trivet.child_process import (
     Exit,
     Restarts,
     as_argv,
-    whole_environment,
 )
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.stop_signals import handled_stop_signals
@@ -95,17 +94,19 @@ class Supervisor:
         log_path: Path | None = None,
         stage: int | None = None,
         restart: bool = True,
+        inherited: Mapping[str, str] | None = None,
     ) -> None:
         """Start a process and keep it running.
 
         Args:
             name: what to call it; free again once it has ended for good.
             argv: the program and its arguments.
-            env: variables on top of this process's own.
+            env: variables on top of those inherited.
             log_path: gets its stdout and stderr (appended); None: they go where ours go.
             stage: its place in stopping; lower stages are stopped first, those of one stage together.
                 None: by itself, before everything that was started earlier.
             restart: whether it is started again when it ends; False for one-off work.
+            inherited: the variables below those; None: this process's own.
 
         Raises:
             ProcessFailed: the program cannot be run, or the name is taken.
@@ -117,7 +118,7 @@ class Supervisor:
         spec = ChildSpec(
             name=name,
             argv=as_argv(argv),
-            env=whole_environment(env or {}),
+            env={**(os.environ if inherited is None else inherited), **(env or {})},
             log_path=log_path,
             ready_file=self._ready_files() / str(number),
             stage=-number if stage is None else stage,

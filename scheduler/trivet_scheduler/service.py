@@ -57,7 +57,7 @@ class Scheduler:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Store(settings.store_url)
+        self._store = Store.of(settings)
         self._redis = connect(settings.redis_url)
         self._fleet = Fleet(self._store, settings, self._redis)
         self._app = make_app(settings)

@@ -120,6 +120,8 @@ class RouteSettings(BaseModel):
     """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.betas`)."""
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
     """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
+    environment: bool = False
+    """Whether this machine's SDK variables count for it: a base URL where it has none, and headers."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
     windows: tuple[RouteWindow, ...] = ()
@@ -190,7 +192,7 @@ class RouteSettings(BaseModel):
 
         What is operational is left out (`operating`): who corrects it need not stop all that serve the route.
         """
-        return self.model_dump(mode="json", exclude={"api_key", "admin_api_key", *_OPERATIONAL})
+        return self.model_dump(mode="json", exclude={"api_key", "admin_api_key", "environment", *_OPERATIONAL})
 
     def operating(self) -> dict[str, Any]:
         """What may change while others serve the route, JSON-ready: hidden costs and windows, where there are any."""

@@ -7,6 +7,23 @@ from pathlib import Path
 from trivet_tasks.errors import ConfigError
 
 
+class MalformedSecret(ConfigError):
+    """What a reference leads to can be no key."""
+
+
+def fault_of(secret: str) -> str:
+    """What no HTTP header may carry of a key or token, in words without the secret; empty when it is fit."""
+    if "\n" in secret or "\r" in secret:
+        return "a line break"
+    if not secret.isascii():
+        return "a character that is not ASCII"
+    if not secret.isprintable():
+        return "a control character"
+    if " " in secret:
+        return "a space"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class SecretRef:
     """`env:NAME` or `file:PATH`. Its repr is the reference, which is no secret."""
@@ -33,8 +50,12 @@ class SecretRef:
                 value = Path(self.target).read_text(encoding="utf-8")
             except OSError as error:
                 raise ConfigError(f"{where} cannot be read: {error.strerror}.") from None
+            except UnicodeDecodeError:
+                raise MalformedSecret(f"{where} is not text, but a route takes its key from there.") from None
         if not value.strip():
             raise ConfigError(f"{where} is empty or not set, but a route takes its key from there.")
+        if fault := fault_of(value.strip()):
+            raise MalformedSecret(f"{where} holds {fault}, and no key does.", hint="Was more copied than the key?")
         return value.strip()
 
     def __str__(self) -> str:

@@ -14,11 +14,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from trivet_tasks.broker_address import celery_url, redis_url
 from trivet_tasks.budgets import BudgetSettings
+from trivet_tasks.database_url import database_url
+from trivet_tasks.environment import sdk_base_url
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.route_windows import RouteWindow
-from trivet_tasks.urls import absolute_sqlite_url
 
 CONFIG_VARIABLE = "TRIVET_CONFIG"
 CONFIG_NAME = "trivet.toml"
@@ -33,6 +34,12 @@ class StoreSettings(_Section):
     """Where the SQL database is. Empty: SQLite in `.trivet/` beside the configuration."""
 
     url: str = Field(default="", repr=False)  # may hold a password
+    pool_size: int = Field(default=8, ge=1, le=1_000)
+    """Connections to PostgreSQL that one process keeps open, once it has needed them."""
+    max_overflow: int = Field(default=8, ge=0, le=1_000)
+    """Connections beyond these in a moment of need; they are closed again."""
+    prepared_statements: bool | None = None
+    """Whether PostgreSQL prepares what is asked often. None: unless a connection pooler is in between."""
 
 
 class BrokerSettings(_Section):
@@ -186,7 +193,7 @@ class Settings(BaseSettings):
     @cached_property
     def store_url(self) -> str:
         """The SQLAlchemy URL of the database, absolute."""
-        return absolute_sqlite_url(self.store.url or f"sqlite:///{DATA_DIR}/trivet.db", self._base)
+        return database_url(self.store.url or f"sqlite:///{DATA_DIR}/trivet.db", self._base)
 
     @property
     def embedded(self) -> bool:
@@ -254,6 +261,7 @@ def load_settings(named: Path | None = None) -> Settings:
         raise ConfigError("\n".join(_describe(e, str(path or "")) for e in error.errors())) from None
     settings._base = base
     settings._source = str(path) if path else "the built-in defaults"
+    _follow_environment(settings)
     _check_urls(settings)
     _check_budgets(settings)
     return settings
@@ -293,6 +301,13 @@ def _fill_classes(given: dict[str, Any]) -> None:
     given["classes"] = filled
 
 
+def _follow_environment(settings: Settings) -> None:
+    """Give routes that ask for it the base URL of the SDK's variable."""
+    for name, route in settings.routes.items():
+        if route.environment and not route.base_url and (base_url := sdk_base_url(route.provider)):
+            settings.routes[name] = route.model_copy(update={"base_url": base_url})
+
+
 def _check_urls(settings: Settings) -> None:
     schemes = {"redis", "rediss", "unix", "redis+socket", "amqp", "amqps"}
     for section, url in (("broker", settings.broker.url), ("redis", settings.redis.url)):
@@ -309,9 +324,10 @@ def _check_urls(settings: Settings) -> None:
         raise ConfigError(
             f"{settings.source}: [redis] url: is needed when the broker is RabbitMQ: limits and health are shared through Redis."
         )
-    scheme = settings.store_url.partition("://")[0]
-    if scheme not in ("sqlite", "postgresql+psycopg", "postgresql"):
-        raise ConfigError(f"{settings.source}: [store] url: must begin with sqlite:/// or postgresql+psycopg://.")
+    try:
+        scheme = settings.store_url.partition("://")[0]
+    except ValueError as error:
+        raise ConfigError(f"{settings.source}: [store] url: {error}.") from None
     file = settings.store.url.removeprefix("sqlite:///")
     if scheme == "sqlite" and settings.store.url and (file in ("", ":memory:") or file == settings.store.url):
         raise ConfigError(

@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 _PASSWORD = re.compile(r"(?P<before>://[^/@:]*:).*(?P<after>@)")  # up to the last @: a password may hold anything
-_PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](?:password|passwd|sslpassword)=)[^&]*", re.IGNORECASE)
+_PASSWORD_IN_QUERY = re.compile(
+    r"(?P<before>[?&](?:password|passwd|sslpassword|oauth_client_secret|scram_(?:client|server)_key)=)[^&]*",
+    re.IGNORECASE,
+)
 _SQLITE = "sqlite:///"
 
 
@@ -14,9 +17,7 @@ def masked(url: str) -> str:
 
 
 def absolute_sqlite_url(url: str, base: Path) -> str:
-    """A SQLite URL with its path made absolute, counted from `base`; any other URL unchanged (psycopg is the driver)."""
-    if url.startswith("postgresql://"):
-        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    """A SQLite URL with its path made absolute, counted from `base`; any other URL unchanged."""
     if not url.startswith(_SQLITE):
         return url
     return _SQLITE + str((base / url.removeprefix(_SQLITE)).absolute())

@@ -79,7 +79,9 @@ def test_what_init_shows_commented_out_are_the_defaults(folder: Path) -> None:
     assert set(read) == {"store", "broker", "redis", "classes", "health", "leases", "worker"}
     assert all(read.values())
     after = load_settings().model_dump()
-    assert after.pop("store") == {"url": "sqlite:///.trivet/trivet.db"}  # what the empty default stands for
+    store = after.pop("store")
+    assert store.pop("url") == "sqlite:///.trivet/trivet.db"  # what the empty default stands for
+    assert store == {"pool_size": 8, "max_overflow": 8, "prepared_statements": None}
     del before["store"]
     assert after == before
 
@@ -190,8 +192,9 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
         "TRIVET_BROKER__URL": "redis://u:sekret@cache.example.com:6379/0",
     }
     done = trivet("config", "check", env=urls)
-    assert done.returncode == 0
-    assert "sekret" not in done.stdout
+    assert done.returncode == 1  # a key is not set here
+    assert "sekret" not in done.stdout + done.stderr
+    assert "Not set here: the credentials of one." in done.stderr
     for expected in (
         CONFIG_NAME,
         "db.example.com",
@@ -202,7 +205,9 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
         "env:MY_KEY (not set here)",
     ):
         assert expected in done.stdout, expected
-    assert "not set here" not in trivet("config", "check", env={"MY_KEY": "k-very-secret"}).stdout
+    whole = trivet("config", "check", env={"MY_KEY": "k-very-secret"})
+    assert whole.returncode == 0
+    assert "not set here" not in whole.stdout
 
 
 def test_check_names_every_mistake_and_exits_with_2(folder: Path) -> None:

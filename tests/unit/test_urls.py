@@ -60,12 +60,6 @@ def test_a_relative_sqlite_path_counts_from_a_folder() -> None:
     assert absolute_sqlite_url("sqlite:////data/trivet.db", base) == "sqlite:////data/trivet.db"
 
 
-def test_psycopg_is_the_driver() -> None:
-    assert absolute_sqlite_url("postgresql://me@db/x", Path("/")) == "postgresql+psycopg://me@db/x"
-    given = "postgresql+psycopg://me@db/postgresql://"
-    assert absolute_sqlite_url(given, Path("/")) == given
-
-
 def test_the_file_of_a_sqlite_url() -> None:
     assert sqlite_path("sqlite:////srv/trivet.db") == Path("/srv/trivet.db")
     assert sqlite_path("postgresql+psycopg://db/x") is None

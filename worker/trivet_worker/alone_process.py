@@ -23,6 +23,7 @@ from pathlib import Path
 import orjson
 
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.environment import quieten, set_aside
 from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings, load_settings
@@ -72,6 +73,8 @@ def _read(connection: socket.socket, chunks: "queue.SimpleQueue[Chunk | None]") 
 def main(arguments: Sequence[str]) -> int:
     """Be a fork server until the worker is gone. Returns the exit code."""
     source, lane, *routes = arguments
+    set_aside()
+    quieten()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(Path(source) if Path(source).is_file() else None)
     control = socket.socket(fileno=os.dup(0))

@@ -53,7 +53,7 @@ class Runtime:
             forks: forks the processes in which suspects run; None in such a process.
         """
         self._settings = settings
-        self._store = Store(settings.store_url, stands_back=lane == "bulk")
+        self._store = Store.of(settings, stands_back=lane == "bulk")
         client = connect(settings.redis_url)
         fleet = Fleet(self._store, settings, client)
         self._slots = Slots(settings.worker.slots)

@@ -11,11 +11,14 @@ import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.route_hosts import effective_host
 from trivet_tasks.route_settings import RouteCosts, RouteSettings
 from trivet_tasks.route_windows import window_at
-from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.secret_refs import MalformedSecret, SecretRef
 from trivet_tasks.settings import CONFIG_NAME, Settings
 from trivet_tasks.urls import masked
+
+_NOT_SET = " (not set here)"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,24 +31,41 @@ def register(app: typer.Typer) -> None:
 
 
 def check() -> None:
-    """Read the configuration and say what was understood; exit code 2 when something in it is wrong."""
-    from trivet.cli.tables import Column, print_table
+    """Read the configuration and say what was understood, with this machine's environment and the database.
+
+    Exit codes: 1 when a credential is not set here, 2 when something is wrong.
+    """
+    from trivet.cli.config_surroundings import database_state, print_surroundings
+    from trivet_tasks.environment_faults import refuse
 
     settings = context.settings()
+    state = database_state(settings)
     for name, value in (
         ("configuration", settings.source),
-        ("database", masked(settings.store_url)),
+        ("database", f"{masked(settings.store_url)}{state}"),
         ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
         ("shared state", masked(settings.redis_url)),
     ):
         context.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
+    print_surroundings()
     context.out.print()
-    if not settings.routes:
+    if settings.routes:
+        _print_routes(settings)
+    else:
         context.out.print("No route is configured: `trivet config init` proposes some.")
-        return
+    refuse(settings)
+    missing = [name for name, route in settings.routes.items() if _key(route.api_key).endswith(_NOT_SET)]
+    if missing:
+        context.err.print(f"Not set here: the credentials of {', '.join(missing)}.", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _print_routes(settings: Settings) -> None:
+    from trivet.cli.tables import Column, print_table
+
     print_table(
         [
-            Column("ROUTE"), Column("PROVIDER"), Column("REGION"), Column("KEY", spare=3),
+            Column("ROUTE"), Column("PROVIDER"), Column("REGION"), Column("HOST", spare=6), Column("KEY", spare=3),
             Column("REQUESTS/MIN", right=True, spare=2), Column("CALLS", right=True, spare=1),
             Column("RESIDENCY", spare=4), Column("COMPLIANCE", spare=5),
         ],
@@ -139,6 +159,7 @@ def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
         name,
         route.provider if route.endpoint == "invoke" else f"{route.provider}, {route.endpoint}",
         route.region or "",
+        effective_host(route),
         _key(route.api_key),
         "no limit" if route.requests_per_minute is None else f"{route.requests_per_minute:,}",
         f"{route.max_concurrency:,}",
@@ -152,15 +173,17 @@ def _key(reference: SecretRef | None) -> str:
         return "the provider's own chain"
     try:
         reference.resolve()
+    except MalformedSecret:
+        return f"{reference} (no key)"
     except ConfigError:
-        return f"{reference} (not set here)"
+        return f"{reference}{_NOT_SET}"
     return str(reference)
 
 
 def _effective(settings: Settings) -> dict[str, Any]:
     """All settings, JSON-ready and without a secret; the URLs as they are used."""
     return {
-        "store": {"url": masked(settings.store_url)},
+        "store": {**settings.store.model_dump(mode="json"), "url": masked(settings.store_url)},
         "broker": {"url": masked(settings.broker_url)},
         "redis": {"url": masked(settings.redis_url)},
         **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
@@ -177,6 +200,7 @@ def _route(route: RouteSettings) -> dict[str, Any]:
         **declared,
         **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
         "base_url": masked(route.base_url),
+        **({"environment": True} if route.environment else {}),
         "api_key": "" if route.api_key is None else str(route.api_key),
         **({} if route.admin_api_key is None else {"admin_api_key": str(route.admin_api_key)}),
     }

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def upgrade(as_json: _JSON = False) -> None:
     """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
-    store = Store(context.settings().store_url)
+    store = Store.of(context.settings())
     try:
         with spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
             before, after = schema_version.upgrade(store)
@@ -38,7 +38,7 @@ def upgrade(as_json: _JSON = False) -> None:
 
 def version(as_json: _JSON = False) -> None:
     """Print the schema the database has, and the one this Trivet works with."""
-    store = Store(context.settings().store_url)
+    store = Store.of(context.settings())
     try:
         missing = store.path is not None and not store.path.exists()  # looking must not create it
         now = None if missing else schema_version.version(store)

@@ -6,6 +6,7 @@ import os
 import sys
 
 from trivet.cli import inherited
+from trivet_tasks.environment import quieten, set_aside
 from trivet_tasks.supervised import follow_parent
 
 
@@ -13,7 +14,9 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration, 130 Ctrl-C."""
     inherited.settle()
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
+    set_aside()  # before any library could follow the variables
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    quieten()
     _leave(run())
 
 

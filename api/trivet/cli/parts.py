@@ -9,6 +9,7 @@ import typer
 
 from trivet.cli import context
 from trivet.cli.stop_in_time import StopInTime
+from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.supervised import announce_ready
 
@@ -31,8 +32,8 @@ def worker(
 ) -> None:
     """Run a worker: it takes chunks from the queues of its routes and makes the calls."""
     settings = context.settings()
+    refuse(settings)
     _log_sparingly()
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
     named = [name.strip() for name in routes.split(",") if name.strip()] or list(settings.routes)
     if not named:
         raise ConfigError(

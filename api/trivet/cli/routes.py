@@ -12,6 +12,7 @@ import redis
 import typer
 
 from trivet.cli import context, routes_check, routes_events, routes_probe
+from trivet_tasks.environment import ignored
 
 if TYPE_CHECKING:
     from trivet.client import Client
@@ -70,6 +71,8 @@ def routes(
                 tables.print_line("")
             for line in lines:
                 tables.print_whole(line)
+        if names := ignored():
+            tables.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
     if picture.trouble:
         raise BrokerUnavailable(picture.trouble)
 

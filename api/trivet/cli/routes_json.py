@@ -5,6 +5,8 @@ from typing import Any
 
 from trivet.cli.routes_table import state_of
 from trivet.route_status import ModelStatus, Picture, RouteStatus
+from trivet_tasks.environment import ignored
+from trivet_tasks.route_hosts import effective_host
 
 
 def as_object(picture: Picture) -> dict[str, Any]:
@@ -14,6 +16,7 @@ def as_object(picture: Picture) -> dict[str, Any]:
         "waiting": [{**row._asdict(), "total": row.total} for row in picture.waiting],
         "held_up": [asdict(holdup) for holdup in picture.holdups],
         "workers": [worker._asdict() for worker in picture.workers],
+        "ignored": list(ignored()),
         "idle": [one._asdict() for one in picture.idle],
         "now": picture.now,
         "trouble": picture.trouble,
@@ -26,6 +29,7 @@ def _route(picture: Picture, route: RouteStatus) -> dict[str, Any]:
         "route": route.name,
         "provider": route.settings.provider,
         "region": route.settings.region,
+        "host": effective_host(route.settings),
         "drained": route.drained,
         "drained_at": route.drained_at,
         "drained_why": route.drained_why,

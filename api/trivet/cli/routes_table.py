@@ -10,6 +10,7 @@ from trivet.cli.tables import Cell, Column, table_lines
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.permits import Pace
 from trivet_tasks.latency import Latency
+from trivet_tasks.route_hosts import effective_host
 from trivet_tasks.route_settings import WHOLE_ROUTE
 
 Row: TypeAlias = dict[str, Cell]
@@ -45,6 +46,7 @@ _COLUMNS = (
     Column("WORKERS", spare=9),
     Column("SPENT TODAY", right=True, spare=10),
     Column("LIMITS A MINUTE", spare=7),
+    Column("HOST", spare=11),
     Column("WINDOW", spare=4),
 )
 _ALWAYS = ("ROUTE", "MODEL", "STATE", "CALLS", "QUEUED", "P95", "ERRORS")
@@ -101,6 +103,7 @@ def _of_the_route(route: RouteStatus) -> Row:
         "SPENT TODAY": context.usd(route.spent.usd) if route.spent.calls else "",
         "WORKERS": ", ".join(f"{count} {lane}" for lane, count in sorted(route.workers.items())),
         "WINDOW": str(route.window or ""),
+        "HOST": effective_host(route.settings),
     }
 
 

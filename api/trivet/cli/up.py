@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context
+from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.settings import config_path
 from trivet_tasks.supervised import announce_ready
@@ -63,6 +64,7 @@ def up(
         )
     if replies is not None and not simulate:
         raise ConfigError("--replies: only the simulator takes scripted replies; give --simulate too.")
+    refuse(settings)
     if flower:
         _check_port(flower_port)
     from trivet.local import LocalTrivet

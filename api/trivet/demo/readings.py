@@ -61,7 +61,7 @@ class Reader:
     """Takes readings of the demo's batch. Its own connections: nothing of it is in the way of the work."""
 
     def __init__(self, settings: Settings) -> None:
-        self._store = Store(settings.store_url)
+        self._store = Store.of(settings)
         self._fleet = Fleet(self._store, settings)
         self._running = RunningTally()
 

@@ -9,19 +9,23 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trivet_tasks.errors import ConfigError, StoreUnavailable
+from trivet_tasks.settings import Settings
 from trivet_tasks.store.clock import Clock
-from trivet_tasks.store.planner import plan_by_index
+from trivet_tasks.store.outages import outage_of, reason_of
 from trivet_tasks.urls import masked, sqlite_path
 
+if TYPE_CHECKING:
+    from trivet_tasks.store.postgres import Postgres
+
 BUSY_TIMEOUT_S = 30
-CONNECT_TIMEOUT_S = 5
 POOL_SIZE = 8
 SLOW_S = 2.0
 """A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
@@ -36,34 +40,49 @@ BULK_BYTES = 1_000_000
 """Bytes of request bodies in one bulk transaction at most."""
 
 
-_TCP = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-"""For libpq: a server that vanished without a word is noticed within about ten seconds."""
-
-
 class Store:
     """The database. Use `write()` and `read()`; each is one transaction on one pooled connection.
 
     Safe to share between threads. After a fork the child gets fresh connections.
     """
 
-    def __init__(self, url: str, *, stands_back: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        stands_back: bool = False,
+        pool_size: int = POOL_SIZE,
+        max_overflow: int = POOL_SIZE,
+        prepared_statements: bool | None = None,
+    ) -> None:
         """Take a URL; nothing is connected yet.
 
         Args:
+            url: as `Settings.store_url` has it.
             stands_back: whoever else waits for SQLite's write lock comes first.
+            pool_size: connections kept open.
+            max_overflow: connections beyond these, for a moment.
+            prepared_statements: of PostgreSQL; None: unless a connection pooler is in between.
         """
         self.url = url
         self.shown_url = masked(url)
         self.path = sqlite_path(url)
         self.sqlite = self.path is not None
         self.clock = Clock(sqlite=self.sqlite)
-        self._engine = self._open()
+        self._postgres: Postgres | None = None
+        self._engine = self._open(pool_size, max_overflow, prepared_statements)
         self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
         self._writing = self._engine.execution_options(trivet_pause=STANDING_BACK_S) if stands_back else self._urgent
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
         """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
         _stores.add(self)
+
+    @classmethod
+    def of(cls, settings: Settings, *, stands_back: bool = False) -> Self:
+        """The database of these settings."""
+        pool = settings.store.model_dump(include={"pool_size", "max_overflow", "prepared_statements"})
+        return cls(settings.store_url, stands_back=stands_back, **pool)
 
     @contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[Connection]:
@@ -86,6 +105,11 @@ class Store:
         """How long the oldest transaction under way has taken so far, in seconds; 0 when there is none."""
         begun = list(self._begun.values())
         return time.monotonic() - min(begun) if begun else 0.0
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a connection pooler was seen between us and PostgreSQL, by a connection that was opened."""
+        return self._postgres is not None and self._postgres.pooled
 
     @property
     def engine(self) -> Engine:
@@ -115,31 +139,34 @@ class Store:
         self._engine.dispose(close=False)
         self._begun = {}
 
-    def _open(self) -> Engine:
-        options: dict[str, Any] = {
-            "hide_parameters": True,
-            "pool_size": POOL_SIZE,
-            "max_overflow": 8,
-            "json_serializer": json.dumps,
-        }
+    def _open(self, pool_size: int, max_overflow: int, prepared_statements: bool | None) -> Engine:
         if self.path is not None:
-            try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise self._unavailable(error) from None
-            options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
-        else:
-            options["pool_pre_ping"] = True
-            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "trivet", **_TCP}
+            return self._open_sqlite(self.path, pool_size, max_overflow)
         try:
-            engine = create_engine(self.url, **options)
+            from trivet_tasks.store.postgres import Postgres  # with psycopg, which SQLite does not need
+
+            self._postgres = Postgres(
+                self.url, pool_size=pool_size, max_overflow=max_overflow, prepared_statements=prepared_statements
+            )
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
             raise ConfigError(f"[store] url: {self.shown_url} is not a database URL.") from None
-        if self.sqlite:
-            event.listen(engine, "connect", _set_up_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
-        else:
-            event.listen(engine, "connect", plan_by_index)
+        return self._postgres.engine
+
+    def _open_sqlite(self, path: Path, pool_size: int, max_overflow: int) -> Engine:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unavailable(error) from None
+        engine = create_engine(
+            self.url,
+            hide_parameters=True,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            json_serializer=json.dumps,
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
         return engine
 
     @contextmanager
@@ -149,11 +176,8 @@ class Store:
         self._begun[token] = time.monotonic()
         try:
             yield
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise self._unavailable(error) from None
-        except DBAPIError as error:
-            damaged = self.sqlite and type(error) is DatabaseError  # "file is not a database", "malformed"
-            if error.connection_invalidated or damaged:
+        except (DBAPIError, PoolTimeout) as error:
+            if self._passes(error):
                 raise self._unavailable(error) from None
             raise
         finally:
@@ -161,15 +185,26 @@ class Store:
             if begun is not None and (now := time.monotonic()) - begun > SLOW_S:
                 self.slow_at = now
 
+    def _passes(self, error: Exception) -> bool:
+        """Whether it is the database that cannot now, rather than a statement or a value that is wrong."""
+        if not isinstance(error, DBAPIError) or error.connection_invalidated:
+            return True
+        if self.sqlite:
+            # "file is not a database", "malformed"
+            return isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError
+        if getattr(error.orig, "sqlstate", None) is None:
+            return isinstance(error, OperationalError | InterfaceError)
+        return outage_of(error.orig) is not None
+
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        cause = getattr(error, "orig", None) or error
-        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        hint = (
-            "Is it a SQLite file, its folder writable, the disk not full?"
-            if self.sqlite
-            else "Is the server running and the URL right?"
-        )
-        return StoreUnavailable(f"The database {self.shown_url} cannot be used: {reason}.", hint=hint)
+        outage = outage_of(getattr(error, "orig", None))
+        if self.sqlite:
+            hint = "Is it a SQLite file, its folder writable, the disk not full?"
+        elif isinstance(error, PoolTimeout):
+            hint = "All connections of this process are in use: raise [store] pool_size and max_overflow."
+        else:
+            hint = outage.hint if outage else "Is the server running and the URL right?"
+        return StoreUnavailable(f"The database {self.shown_url} cannot be used: {reason_of(error)}.", hint=hint)
 
 
 _stores: "weakref.WeakSet[Store]" = weakref.WeakSet()

@@ -6,10 +6,11 @@ from sqlalchemy import Connection
 
 _METHODS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit")
 _BY_INDEX = "SELECT " + ", ".join(f"set_config('{method}', 'off', false)" for method in _METHODS)
+_BY_INDEX_NOW = _BY_INDEX.replace("false", "true")
 _FREELY = "; ".join(f"SET LOCAL {method} TO DEFAULT" for method in _METHODS)
 
 
-def plan_by_index(connection: Any, _record: object) -> None:
+def plan_by_index(connection: Any) -> None:
     """Set up a new connection of the driver, `psycopg.Connection`.
 
     A statement is planned once and kept. One that first meets tables of a few rows is planned to read them whole, and
@@ -19,6 +20,11 @@ def plan_by_index(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_BY_INDEX)
     connection.commit()
+
+
+def plan_transaction_by_index(connection: Connection) -> None:
+    """The same for one transaction, where a session is not ours to set up."""
+    connection.exec_driver_sql(_BY_INDEX_NOW)
 
 
 def plan_freely(connection: Connection) -> None:

@@ -3,7 +3,7 @@
 from filelock import FileLock
 from sqlalchemy import inspect, text
 
-from trivet_tasks.errors import SchemaMismatch
+from trivet_tasks.errors import SchemaMismatch, StoreError
 from trivet_tasks.store import clock
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.upgrading import upgrade_from
@@ -12,6 +12,7 @@ NEWEST = "0010"
 """The schema version this Trivet works with: the last of `migrations/versions`."""
 
 _VERSION_TABLE = "alembic_version"
+_ENCODING = text("SELECT current_setting('server_encoding'), current_database()::text")
 
 
 def upgrade(store: Store) -> tuple[str | None, str]:
@@ -22,6 +23,7 @@ def upgrade(store: Store) -> tuple[str | None, str]:
 
     Raises:
         SchemaMismatch: the database is from a newer Trivet.
+        StoreError: it is of another encoding than UTF8.
         StoreUnavailable: it does not answer, or others never let go of its tables.
     """
     if store.path is not None:
@@ -39,7 +41,9 @@ def ensure(store: Store) -> None:
 
     Raises:
         SchemaMismatch: the schema is newer than this Trivet, or (PostgreSQL) older, or not there.
+        StoreError: the database is of another encoding than UTF8.
     """
+    check_encoding(store)
     now = version(store)
     if now == NEWEST:
         _set_clock(store)
@@ -71,7 +75,25 @@ def _set_clock(store: Store) -> None:
             clock.set_anew(connection)
 
 
+def check_encoding(store: Store) -> None:
+    """Make sure that the database can hold every character.
+
+    Raises:
+        StoreError: it is of another encoding than UTF8. StoreUnavailable.
+    """
+    if store.sqlite:
+        return
+    with store.read() as connection:
+        encoding, name = connection.execute(_ENCODING).one()
+    if encoding != "UTF8":
+        raise StoreError(
+            f"The database {store.shown_url} has the encoding {encoding}, and Trivet needs UTF8: answers hold any character.",
+            hint=f"Make another: CREATE DATABASE {name}_utf8 ENCODING 'UTF8' TEMPLATE template0.",
+        )
+
+
 def _upgrade(store: Store) -> str | None:
+    check_encoding(store)
     before = version(store)
     if before != NEWEST:
         _refuse_newer(store, before)
