@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 _PASSWORD = re.compile(r"(?P<before>://[^/@:]*:).*(?P<after>@)")  # up to the last @: a password may hold anything
-_PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](?:password|passwd|sslpassword)=)[^&]*", re.IGNORECASE)
+_PASSWORD_IN_QUERY = re.compile(
+    r"(?P<before>[?&](?:password|passwd|sslpassword|sentinel_password)=)[^&]*", re.IGNORECASE
+)
 _SQLITE = "sqlite:///"
 
 
