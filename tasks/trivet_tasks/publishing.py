@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from celery import Celery
@@ -112,8 +112,6 @@ def _reconnect_if_lost(producer: Any) -> None:
 class _Confirms:
     """RabbitMQ's answers on one channel. Its tags count what was sent there since confirms were asked for."""
 
-    _known: "ClassVar[WeakKeyDictionary[Any, _Confirms]]" = WeakKeyDictionary()
-
     def __init__(self, channel: Any) -> None:
         self.refused = False
         self._sent = 0
@@ -126,9 +124,9 @@ class _Confirms:
     @classmethod
     def of(cls, channel: Any) -> "_Confirms":
         """Return those of this channel; new ones begin with this call."""
-        if channel not in cls._known:
-            cls._known[channel] = cls(channel)
-        found = cls._known[channel]
+        found = _confirms.get(channel)
+        if found is None:
+            found = _confirms[channel] = cls(channel)
         found.refused = False
         return found
 
@@ -154,6 +152,9 @@ class _Confirms:
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self.refused = True
         self._on_ack(tag, multiple)
+
+
+_confirms: WeakKeyDictionary[Any, _Confirms] = WeakKeyDictionary()
 
 
 def _is_amqp(app: Celery) -> bool:

@@ -51,6 +51,11 @@ def is_refusal(error: redis.RedisError) -> bool:
     return _known(error) is not None
 
 
+def says_what_to_do(error: BaseException) -> bool:
+    """Whether `explain` knows this error, and says what to do about it."""
+    return _tls_problem(error) is not None or (isinstance(error, redis.RedisError) and is_refusal(error))
+
+
 def reason_of(error: BaseException) -> str:
     """Return the first line of the error, without the command of a pipeline that met it, and without its full stop."""
     lines = str(error).rpartition("of pipeline caused error: ")[2].splitlines()

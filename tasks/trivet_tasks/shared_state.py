@@ -10,6 +10,7 @@ from redis.sentinel import Sentinel
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.server_errors import explain, is_refusal
 from trivet_tasks.server_urls import read_server_url
+from trivet_tasks.settings import Settings
 from trivet_tasks.urls import masked
 
 SOCKET_TIMEOUT_S = 5.0
@@ -63,21 +64,29 @@ def check_writable(client: redis.Redis) -> None:
     client.set(WRITABLE, b"", ex=WRITABLE_S)
 
 
-def refuse_cluster(client: redis.Redis, url: str) -> None:
-    """Check that the server is no node of a Redis Cluster. One that does not answer, or does not say, passes.
+def refuse_cluster(settings: Settings) -> None:
+    """Check that neither server is a node of a Redis Cluster. One that does not answer, or does not say, passes.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: one is.
     """
+    for section, url in (("redis", settings.redis_url), ("broker", settings.broker_url)):
+        if not read_server_url(url).is_amqp and _is_cluster(url):
+            raise ConfigError(
+                f"{settings.source}: [{section}] url: {masked(url)} is a node of a Redis Cluster, which is not supported.",
+                hint="Use a single server, or Sentinels with sentinel://.",
+            )
+
+
+def _is_cluster(url: str) -> bool:
+    client = connect(url)
     try:
         found: Any = client.info("cluster")
     except redis.RedisError:
-        return
-    if found.get("cluster_enabled"):
-        raise ConfigError(
-            f"{masked(url)} is a node of a Redis Cluster, which is not supported.",
-            hint="Use a single server, or Sentinels with sentinel://.",
-        )
+        return False
+    finally:
+        client.close()
+    return bool(found.get("cluster_enabled"))
 
 
 def is_away(error: redis.RedisError) -> bool:

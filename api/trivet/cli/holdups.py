@@ -1,5 +1,6 @@
 """Why the jobs that a command is about do not move, for a person."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,4 +31,17 @@ def held_up(
         found = holdups(connections, lines)
     except redis.RedisError as error:
         return [str(connections.unavailable(error))], ()
-    return [holdup.sentence(named=len(found) > 1) for holdup in found], found
+    sentences = [holdup.sentence(named=len(found) > 1) for holdup in found]
+    return (sentences or _idle_schedulers(client) if lines else sentences), found
+
+
+def _idle_schedulers(client: "Client") -> list[str]:
+    """What schedulers say that cannot dispatch: routes would take the jobs, and nobody sends them."""
+    from trivet.cli.routes_words import idle_words
+    from trivet_tasks.troubles import announced
+
+    try:
+        said = announced(client._connections.redis)
+    except redis.RedisError:
+        return []
+    return [idle_words(one, time.time()) for one in said if one.part == "scheduler"]
