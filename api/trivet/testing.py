@@ -70,6 +70,8 @@ def running_trivet(
     folder: Path,
     *,
     store_url: str = "",
+    broker_url: str = "",
+    redis_url: str = "",
     workers: int = 1,
     simulator: tuple[str, ...] = ("--latency-median", "0.05", "--latency-p95", "0.15", "--seed", "1"),
     route_settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -80,6 +82,7 @@ def running_trivet(
     Args:
         folder: where it keeps its files, `.trivet/` in it.
         store_url: the database; SQLite in the folder when not given. PostgreSQL must be migrated.
+        broker_url, redis_url: Celery's broker and the shared state; the embedded Valkey when not given.
         workers: how many, each with a process per lane.
         simulator: options of `trivet simulate`.
         route_settings: by route (`anthropic`, `bedrock-us-east-1`, `vertex-global`), settings to add.
@@ -93,7 +96,8 @@ def running_trivet(
 
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / "trivet.toml"
-    start.write_text(f'[store]\nurl = "{store_url}"\n' if store_url else "", encoding="utf-8")
+    urls = {"store": store_url, "broker": broker_url, "redis": redis_url}
+    start.write_text("".join(f'[{name}]\nurl = "{url}"\n' for name, url in urls.items() if url), encoding="utf-8")
     settings = load_settings(start)
     simulation = Simulation(simulator, route_settings or {}, sections)
     with LocalTrivet(settings, config_path=start, workers=workers, simulation=simulation) as local:

@@ -13,14 +13,18 @@ from tests.servers.processes import ServerProcess, free_port
 class RedisServer:
     """One server on a free port of 127.0.0.1, without persistence. A context manager."""
 
-    def __init__(self, folder: Path, *options: str, tls: "Path | None" = None, name: str = "redis") -> None:
+    def __init__(
+        self, folder: Path, *options: str, tls: Path | None = None, name: str = "redis", answers: bool = True
+    ) -> None:
         """Nothing is started yet.
 
         Args:
             options: words of its command line, e.g. `"--maxmemory", "3mb"`.
             tls: a folder with `server.crt`, `server.key` and `ca.crt`; it then listens with TLS alone.
+            answers: False where it does not talk to a client without a certificate.
         """
         self.port = free_port()
+        self._answering = answers
         self._tls = tls
         place = folder / name
         place.mkdir(exist_ok=True)
@@ -55,6 +59,8 @@ class RedisServer:
         self.process.kill()
 
     def _answers(self) -> bool:
+        if not self._answering:
+            return "Ready to accept connections" in self.process.log
         with (
             contextlib.suppress(redis.ConnectionError, redis.TimeoutError),
             contextlib.closing(self.client()) as client,
