@@ -87,7 +87,7 @@ PLACES = """\
                                         # the password is better in PGPASSWORD or ~/.pgpass than here
 
 [broker]
-# url = ""                              # empty: the Valkey that `trivet up` starts; else redis://, rediss://, amqp://
+# url = ""                              # empty: the Valkey that `trivet up` starts; else redis://, rediss://, sentinel://, amqp://
 
 [redis]
 # url = ""                              # limits and health, shared by all processes; empty: the broker if that is Redis

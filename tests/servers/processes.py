@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 POLL_S = 0.02
-START_S = 60.0
+START_S = 150.0
 STOP_S = 20.0
 
 
