@@ -76,6 +76,7 @@ def running_trivet(
     simulator: tuple[str, ...] = ("--latency-median", "0.05", "--latency-p95", "0.15", "--seed", "1"),
     route_settings: Mapping[str, Mapping[str, Any]] | None = None,
     sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = QUICK,
+    ready_s: float = READY_S,
 ) -> Iterator[RunningTrivet]:
     """Start a Trivet over the simulator and stop it at the end.
 
@@ -87,6 +88,7 @@ def running_trivet(
         simulator: options of `trivet simulate`.
         route_settings: by route (`anthropic`, `bedrock-us-east-1`, `vertex-global`), settings to add.
         sections: further tables of the configuration.
+        ready_s: how long its processes may take to start, in seconds.
     """
     from trivet.client import Client
     from trivet.local import LocalTrivet
@@ -101,7 +103,7 @@ def running_trivet(
     settings = load_settings(start)
     simulation = Simulation(simulator, route_settings or {}, sections)
     with LocalTrivet(settings, config_path=start, workers=workers, simulation=simulation) as local:
-        local.wait_ready(READY_S)
+        local.wait_ready(ready_s)
         assert local.simulator is not None
         with Client(settings=local.settings) as client:
             yield RunningTrivet(client, Control(local.simulator.control), local.settings, local)

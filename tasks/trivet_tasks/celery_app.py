@@ -37,13 +37,18 @@ def make_app(settings: Settings) -> Celery:
         broker_channel_error_retry=True,  # a Redis that refuses to write (a full disk) is waited for like one that is gone
         broker_heartbeat=HEARTBEAT_S,
         broker_use_ssl=server.celery_tls(),
-        broker_transport_options=_amqp_options() if server.is_amqp else _redis_options(server),
+        broker_transport_options=_amqp_options(server) if server.is_amqp else _redis_options(server),
     )
     return app
 
 
-def _amqp_options() -> dict[str, Any]:
-    return {"connect_timeout": 5, "write_timeout": 10}
+# Kombu shares its pools between the applications of a process and tells them apart by URL and transport options, not by
+# TLS: without the TLS options here one that verifies nothing could lend its connections to one that does.
+
+
+def _amqp_options(server: ServerUrl) -> dict[str, Any]:
+    options: dict[str, Any] = {"connect_timeout": 5, "write_timeout": 10}
+    return options if server.tls is None else {**options, "ssl": server.celery_tls()}
 
 
 def _redis_options(server: ServerUrl) -> dict[str, Any]:
@@ -54,6 +59,7 @@ def _redis_options(server: ServerUrl) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 25,
         "queue_order_strategy": "round_robin",
+        "tls": server.tls,
     }
     if server.scheme == "sentinel":
         patience = {"socket_timeout": 5, "socket_connect_timeout": 5}

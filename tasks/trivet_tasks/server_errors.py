@@ -85,7 +85,7 @@ def _tls_problem(error: BaseException) -> str | None:
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
             why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or reason_of(cause)
             return f"does not prove who it is ({why.rstrip('.')}), and nothing was sent. Name its CA with ?ssl_ca_certs=FILE in the URL, and the host as the certificate does."
-        if "WRONG_VERSION_NUMBER" in text:
+        if "WRONG_VERSION_NUMBER" in text or "handshake operation timed out" in text:
             return "does not speak TLS on this port. Use redis:// or amqp://, or the port that does."
     return None
 

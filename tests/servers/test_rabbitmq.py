@@ -7,7 +7,7 @@ from pathlib import Path
 
 import kombu
 import pytest
-from tests.servers.processes import free_port, wait_until
+from tests.servers.processes import START_S, free_port, wait_until
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import log_of, requests
@@ -20,7 +20,7 @@ from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import QUEUE_ARGUMENTS, publish
 from trivet_tasks.store.dispatching import Claimed
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("rabbitmq")]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("rabbitmq")]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def running(rabbit: RabbitServer, tmp_path_factory: pytest.TempPathFactory) -> I
     sections = {**QUICK, "dispatch": {"interval_s": 0.1, "taken_within_s": 5}}
     with (
         RedisServer(folder) as redis,
-        running_trivet(folder, broker_url=rabbit.url, redis_url=redis.url, workers=2, sections=sections) as trivet,
+        running_trivet(
+            folder, broker_url=rabbit.url, redis_url=redis.url, workers=2, sections=sections, ready_s=START_S
+        ) as trivet,
     ):
         yield trivet
 
@@ -91,7 +93,7 @@ def test_a_worker_that_takes_no_work_leaves_the_messages_to_others(
 def test_flower_reads_depths_without_the_management_plugin(running: RunningTrivet) -> None:
     port = free_port()
     running.local.start_part("flower", "flower", "--port", str(port), env={"FLOWER_UNAUTHENTICATED_API": "true"})
-    running.local.wait_ready(90)
+    running.local.wait_ready(START_S)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/broker", timeout=20) as answer:
         page = answer.read().decode()
     assert "anthropic.realtime" in page

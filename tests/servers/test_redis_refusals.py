@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 from tests.servers.doors import go_through, settings_for
-from tests.servers.processes import wait_until
+from tests.servers.processes import START_S, wait_until
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import log_of, requests, routes, trivet
 
@@ -15,7 +15,7 @@ from trivet.testing import running_trivet
 from trivet_tasks.errors import BrokerUnavailable, ConfigError
 from trivet_tasks.shared_state import refuse_cluster, unavailable_text
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 def full(server: RedisServer, folder: Path) -> None:
@@ -102,7 +102,10 @@ def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_redis_is_shown_everywhere_and_work_goes_on_by_itself(tmp_path: Path) -> None:
     said = "has no memory left: it is at its maxmemory"
-    with RedisServer(tmp_path) as server, running_trivet(tmp_path / "trivet", broker_url=server.url) as running:
+    with (
+        RedisServer(tmp_path) as server,
+        running_trivet(tmp_path / "trivet", broker_url=server.url, ready_s=START_S) as running,
+    ):
         assert running.local.config_path is not None
         job = running.client.submit(**requests(1, "before")[0], latency="batch")
         assert job.result(timeout=60).status == "succeeded"
@@ -127,7 +130,7 @@ def test_a_full_broker_beside_a_shared_state_that_works(tmp_path: Path) -> None:
     with (
         RedisServer(tmp_path, name="broker") as broker,
         RedisServer(tmp_path, name="shared") as shared,
-        running_trivet(tmp_path / "trivet", broker_url=broker.url, redis_url=shared.url) as running,
+        running_trivet(tmp_path / "trivet", broker_url=broker.url, redis_url=shared.url, ready_s=START_S) as running,
     ):
         assert running.local.config_path is not None
         broker.client().config_set("maxmemory", "1")
@@ -148,9 +151,9 @@ def test_a_user_with_the_documented_permissions_and_no_others(tmp_path: Path) ->
         admin.execute_command("ACL", "SETUSER", *rule.removeprefix("user ").replace("PASSWORD", "s3cret").split())
         admin.execute_command("ACL", "LOG", "RESET")
         url = server.url.replace("://", "://trivet:s3cret@")
-        with running_trivet(tmp_path / "trivet", broker_url=url) as running:
+        with running_trivet(tmp_path / "trivet", broker_url=url, ready_s=START_S) as running:
             running.local.start_part("flower", "flower", "--port", "0")
-            running.local.wait_ready(90)
+            running.local.wait_ready(START_S)
             batch = running.client.submit_many(requests(40, "acl"), latency="batch", name="acl")
             assert {result.status for result in batch.results()} == {"succeeded"}
             assert routes(running)[0] == 0

@@ -9,14 +9,14 @@ import pytest
 import redis
 from tests.servers.doors import DOORS, go_through, settings_for
 from tests.servers.packages import program
-from tests.servers.processes import ServerProcess, free_port, wait_until
+from tests.servers.processes import START_S, ServerProcess, free_port, wait_until
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import requests
 
 from trivet.testing import running_trivet
 from trivet_tasks.server_errors import explain
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 MASTER = "trivet-master"
 
 
@@ -82,7 +82,7 @@ def test_a_failover_loses_no_job(watched: Watched, tmp_path: Path) -> None:
     for door in DOORS:
         go_through(door, settings)
     done: list[str] = []
-    with running_trivet(tmp_path / "trivet", broker_url=watched.url) as running:
+    with running_trivet(tmp_path / "trivet", broker_url=watched.url, ready_s=START_S) as running:
         batch = running.client.submit_many(requests(200, "failover"), latency="batch", name="failover")
         reader = threading.Thread(target=lambda: done.extend(result.status for result in batch.results()))
         reader.start()

@@ -8,6 +8,7 @@ import pytest
 import redis
 from tests.servers.certificates import make_certificates
 from tests.servers.doors import DOORS, go_through, settings_for
+from tests.servers.processes import START_S
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import requests
@@ -17,7 +18,7 @@ from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.server_errors import explain
 
 PASSWORD = "s3cret-of-the-tests"
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +101,14 @@ def test_a_server_that_asks_for_our_certificate_gets_it(certificates: Path, tmp_
 def test_a_server_without_tls_is_named_as_such(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as plain:
         settings = settings_for(tmp_path, broker=plain.url.replace("redis://", "rediss://"))
-        with pytest.raises(redis.ConnectionError) as refused:
+        with pytest.raises((redis.ConnectionError, redis.TimeoutError)) as refused:
             go_through("shared state", settings)
     assert "does not speak TLS" in explain(refused.value)
 
 
 def test_a_whole_trivet_runs_over_tls(server: RedisServer, certificates: Path, tmp_path: Path) -> None:
     url = f"{with_password(server.url)}/1?ssl_ca_certs={certificates / 'ca.crt'}"
-    with running_trivet(tmp_path, broker_url=url) as running:
+    with running_trivet(tmp_path, broker_url=url, ready_s=START_S) as running:
         batch = running.client.submit_many(requests(40, "tls"), latency="batch", name="tls")
         assert {result.status for result in batch.results()} == {"succeeded"}
 
