@@ -26,6 +26,7 @@ _REDIS: tuple[tuple[str, type[Exception] | None, str], ...] = (
     ("CLUSTERDOWN", exceptions.ClusterDownError, _CLUSTER),
     ("NOPERM", exceptions.NoPermissionError, "does not let its user do that (NOPERM). docs/brokers.md lists the permissions that Trivet needs."),
     ("NOAUTH", None, "asks for a password (NOAUTH). Put user and password into its URL."),
+    ("HELLO must be called", None, "asks for a password (NOAUTH). Put user and password into its URL."),
     ("Authentication required", None, "asks for a password (NOAUTH). Put user and password into its URL."),
     ("WRONGPASS", None, f"refuses the user or the password (WRONGPASS). {_PASSWORD}"),
     ("invalid username-password", None, f"refuses the user or the password (WRONGPASS). {_PASSWORD}"),

@@ -36,7 +36,7 @@ def running(rabbit: RabbitServer, tmp_path_factory: pytest.TempPathFactory) -> I
     with (
         RedisServer(folder) as redis,
         running_trivet(
-            folder, broker_url=rabbit.url, redis_url=redis.url, workers=2, sections=sections, ready_s=START_S
+            folder, broker_url=rabbit.url, redis_url=redis.url, workers=1, sections=sections, ready_s=START_S
         ) as trivet,
     ):
         yield trivet
@@ -51,7 +51,7 @@ def test_jobs_of_every_class_are_served(running: RunningTrivet) -> None:
 
 
 def test_celery_says_nothing_of_a_prefetch_setting_that_rabbitmq_does_not_have(running: RunningTrivet) -> None:
-    for part in ("worker-1-bulk", "worker-2-realtime"):
+    for part in ("worker-1-bulk", "worker-1-realtime"):
         assert "prefetch" not in log_of(running, part)
         assert "Traceback" not in log_of(running, part)
 
@@ -82,12 +82,12 @@ def test_a_worker_that_takes_no_work_leaves_the_messages_to_others(
         def consumers() -> int:
             return int(connection.default_channel.queue_declare(queue, passive=True).consumer_count)
 
-        wait_until(lambda: consumers() == 2, "both workers consume")
+        wait_until(lambda: consumers() == 1, "the worker consumes")
         shared = running.client._connections.redis
         shared.config_set("maxmemory", "1")
         wait_until(lambda: consumers() == 0, "nobody consumes")
         shared.config_set("maxmemory", "0")
-        wait_until(lambda: consumers() == 2, "both consume again")
+        wait_until(lambda: consumers() == 1, "it consumes again")
 
 
 def test_flower_reads_depths_without_the_management_plugin(running: RunningTrivet) -> None:

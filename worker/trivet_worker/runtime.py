@@ -107,7 +107,8 @@ class Runtime:
         Raises:
             StoreError, ConfigError: before anything was started.
         """
-        refuse_cluster(self._settings)
+        if self._forks is not None:  # the process that forked this one has asked
+            refuse_cluster(self._settings)
         ensure(self._store)
         with self._store.write() as connection:
             registry.register(self._store, connection, self._served)
