@@ -6,9 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trivet.testing import RunningTrivet
+from trivet.testing import QUICK, RunningTrivet
 
 MODEL = "claude-sonnet-5-5"
+UNHURRIED = {
+    **QUICK,
+    "dispatch": {"interval_s": 0.1, "taken_within_s": 5},
+    "classes.realtime": {"budget_s": 60, "deadline_s": 120},
+}
+"""Realtime jobs wait for a machine with other work; what was lost in a broker is dispatched again soon."""
 
 
 def requests(count: int, word: str) -> list[dict[str, Any]]:

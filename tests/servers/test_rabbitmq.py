@@ -10,9 +10,9 @@ import pytest
 from tests.servers.processes import START_S, free_port, wait_until
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
-from tests.servers.running import log_of, requests
+from tests.servers.running import UNHURRIED, log_of, requests
 
-from trivet.testing import QUICK, RunningTrivet, running_trivet
+from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.latency import Latency
@@ -32,11 +32,10 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
 @pytest.fixture(scope="module")
 def running(rabbit: RabbitServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     folder = tmp_path_factory.mktemp("trivet")
-    sections = {**QUICK, "dispatch": {"interval_s": 0.1, "taken_within_s": 5}}
     with (
         RedisServer(folder) as redis,
         running_trivet(
-            folder, broker_url=rabbit.url, redis_url=redis.url, workers=1, sections=sections, ready_s=START_S
+            folder, broker_url=rabbit.url, redis_url=redis.url, workers=1, sections=UNHURRIED, ready_s=START_S
         ) as trivet,
     ):
         yield trivet
@@ -45,7 +44,7 @@ def running(rabbit: RabbitServer, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_jobs_of_every_class_are_served(running: RunningTrivet) -> None:
     for latency in Latency:
         job = running.client.submit(**requests(1, f"one {latency}")[0], latency=latency.value)
-        assert job.result(timeout=60).status == "succeeded"
+        assert job.result(timeout=150).status == "succeeded"
     batch = running.client.submit_many(requests(300, "many"), latency="batch", name="many")
     assert {result.status for result in batch.results()} == {"succeeded"}
 
@@ -69,7 +68,9 @@ def test_no_job_is_lost_and_none_called_twice_when_the_broker_is_killed_under_lo
     rabbit.start()
     reader.join(200)
     assert done == ["succeeded"] * 400
-    assert running.client.submit(**requests(1, "after")[0], latency="realtime").result(timeout=60).status == "succeeded"
+    assert (
+        running.client.submit(**requests(1, "after")[0], latency="realtime").result(timeout=150).status == "succeeded"
+    )
 
 
 def test_a_worker_that_takes_no_work_leaves_the_messages_to_others(

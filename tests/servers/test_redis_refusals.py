@@ -9,7 +9,7 @@ import redis
 from tests.servers.doors import go_through, settings_for
 from tests.servers.processes import START_S, wait_until
 from tests.servers.redis_servers import RedisServer
-from tests.servers.running import log_of, requests, routes, trivet
+from tests.servers.running import UNHURRIED, log_of, requests, routes, trivet
 
 from trivet.testing import running_trivet
 from trivet_tasks.errors import BrokerUnavailable, ConfigError
@@ -104,11 +104,11 @@ def test_a_full_redis_is_shown_everywhere_and_work_goes_on_by_itself(tmp_path: P
     said = "has no memory left: it is at its maxmemory"
     with (
         RedisServer(tmp_path) as server,
-        running_trivet(tmp_path / "trivet", broker_url=server.url, ready_s=START_S) as running,
+        running_trivet(tmp_path / "trivet", broker_url=server.url, sections=UNHURRIED, ready_s=START_S) as running,
     ):
         assert running.local.config_path is not None
         job = running.client.submit(**requests(1, "before")[0], latency="batch")
-        assert job.result(timeout=60).status == "succeeded"
+        assert job.result(timeout=150).status == "succeeded"
         server.client().config_set("maxmemory", "1")
         for part in ("worker-1-bulk", "worker-1-realtime", "scheduler"):
             wait_until(lambda part=part: said in log_of(running, part), f"the log of {part} says so")  # type: ignore[misc]
@@ -130,7 +130,9 @@ def test_a_full_broker_beside_a_shared_state_that_works(tmp_path: Path) -> None:
     with (
         RedisServer(tmp_path, name="broker") as broker,
         RedisServer(tmp_path, name="shared") as shared,
-        running_trivet(tmp_path / "trivet", broker_url=broker.url, redis_url=shared.url, ready_s=START_S) as running,
+        running_trivet(
+            tmp_path / "trivet", broker_url=broker.url, redis_url=shared.url, sections=UNHURRIED, ready_s=START_S
+        ) as running,
     ):
         assert running.local.config_path is not None
         broker.client().config_set("maxmemory", "1")
@@ -151,7 +153,7 @@ def test_a_user_with_the_documented_permissions_and_no_others(tmp_path: Path) ->
         admin.execute_command("ACL", "SETUSER", *rule.removeprefix("user ").replace("PASSWORD", "s3cret").split())
         admin.execute_command("ACL", "LOG", "RESET")
         url = server.url.replace("://", "://trivet:s3cret@")
-        with running_trivet(tmp_path / "trivet", broker_url=url, ready_s=START_S) as running:
+        with running_trivet(tmp_path / "trivet", broker_url=url, sections=UNHURRIED, ready_s=START_S) as running:
             running.local.start_part("flower", "flower", "--port", "0")
             running.local.wait_ready(START_S)
             batch = running.client.submit_many(requests(40, "acl"), latency="batch", name="acl")

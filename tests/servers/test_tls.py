@@ -11,7 +11,7 @@ from tests.servers.doors import DOORS, go_through, settings_for
 from tests.servers.processes import START_S
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
-from tests.servers.running import requests
+from tests.servers.running import UNHURRIED, requests
 
 from trivet.testing import running_trivet
 from trivet_tasks.errors import BrokerUnavailable
@@ -108,7 +108,7 @@ def test_a_server_without_tls_is_named_as_such(tmp_path: Path) -> None:
 
 def test_a_whole_trivet_runs_over_tls(server: RedisServer, certificates: Path, tmp_path: Path) -> None:
     url = f"{with_password(server.url)}/1?ssl_ca_certs={certificates / 'ca.crt'}"
-    with running_trivet(tmp_path, broker_url=url, ready_s=START_S) as running:
+    with running_trivet(tmp_path, broker_url=url, sections=UNHURRIED, ready_s=START_S) as running:
         batch = running.client.submit_many(requests(40, "tls"), latency="batch", name="tls")
         assert {result.status for result in batch.results()} == {"succeeded"}
 
