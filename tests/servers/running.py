@@ -33,6 +33,12 @@ def trivet(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def said_of_batch(running: RunningTrivet, name: str) -> str:
+    """Return what `trivet batch status` says, in one line however wide the terminal is."""
+    assert running.local.config_path is not None
+    return " ".join(trivet(running.local.config_path, "batch", "status", name).stdout.split())
+
+
 def routes(running: RunningTrivet) -> tuple[int, dict[str, Any]]:
     """Return exit code and output of `trivet routes --json`."""
     assert running.local.config_path is not None

@@ -9,7 +9,7 @@ import redis
 from tests.servers.doors import go_through, settings_for
 from tests.servers.processes import START_S, wait_until
 from tests.servers.redis_servers import RedisServer
-from tests.servers.running import UNHURRIED, log_of, requests, routes, trivet
+from tests.servers.running import UNHURRIED, log_of, requests, routes, said_of_batch, trivet
 
 from trivet.testing import running_trivet
 from trivet_tasks.errors import BrokerUnavailable, ConfigError
@@ -106,7 +106,6 @@ def test_a_full_redis_is_shown_everywhere_and_work_goes_on_by_itself(tmp_path: P
         RedisServer(tmp_path) as server,
         running_trivet(tmp_path / "trivet", broker_url=server.url, sections=UNHURRIED, ready_s=START_S) as running,
     ):
-        assert running.local.config_path is not None
         job = running.client.submit(**requests(1, "before")[0], latency="batch")
         assert job.result(timeout=150).status == "succeeded"
         server.client().config_set("maxmemory", "1")
@@ -116,7 +115,7 @@ def test_a_full_redis_is_shown_everywhere_and_work_goes_on_by_itself(tmp_path: P
         code, shown = routes(running)
         assert code != 0
         assert said in shown["trouble"]
-        assert said in trivet(running.local.config_path, "batch", "status", "full").stdout
+        assert said in said_of_batch(running, "full")
         server.client().config_set("maxmemory", "0")
         assert {result.status for result in batch.results()} == {"succeeded"}
         assert "going on" in log_of(running, "worker-1-bulk")
@@ -134,12 +133,11 @@ def test_a_full_broker_beside_a_shared_state_that_works(tmp_path: Path) -> None:
             tmp_path / "trivet", broker_url=broker.url, redis_url=shared.url, sections=UNHURRIED, ready_s=START_S
         ) as running,
     ):
-        assert running.local.config_path is not None
         broker.client().config_set("maxmemory", "1")
         for part in ("worker-1-bulk", "scheduler"):
             wait_until(lambda part=part: f"{broker.port} {said}" in log_of(running, part).replace("/0 ", " "), part)  # type: ignore[misc]
         batch = running.client.submit_many(requests(20, "full"), latency="batch", name="full")
-        assert said in trivet(running.local.config_path, "batch", "status", "full").stdout
+        assert said in said_of_batch(running, "full")
         broker.client().config_set("maxmemory", "0")
         assert {result.status for result in batch.results()} == {"succeeded"}
 
