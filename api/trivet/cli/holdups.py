@@ -22,7 +22,7 @@ def held_up(
     Args:
         lines_of: reads what the jobs need of a route.
     """
-    from trivet.holdup import holdups
+    from trivet.holdup import Kind, holdups
 
     connections = client._connections
     with connections.store.read() as connection:
@@ -32,11 +32,13 @@ def held_up(
     except redis.RedisError as error:
         return [str(connections.unavailable(error))], ()
     sentences = [holdup.sentence(named=len(found) > 1) for holdup in found]
-    return (sentences or _idle_schedulers(client) if lines else sentences), found
+    if lines and all(holdup.kind is Kind.OUT for holdup in found):
+        sentences += _idle(client)
+    return sentences, found
 
 
-def _idle_schedulers(client: "Client") -> list[str]:
-    """What schedulers say that cannot dispatch: routes would take the jobs, and nobody sends them."""
+def _idle(client: "Client") -> list[str]:
+    """What processes say that do no work; one of those that say the same."""
     from trivet.cli.routes_words import idle_words
     from trivet_tasks.troubles import announced
 
@@ -44,4 +46,5 @@ def _idle_schedulers(client: "Client") -> list[str]:
         said = announced(client._connections.redis)
     except redis.RedisError:
         return []
-    return [idle_words(one, time.time()) for one in said if one.part == "scheduler"]
+    of_each = {one.trouble: one for one in said}
+    return [f"{idle_words(one, time.time())}".rstrip(".") + "." for one in of_each.values()]
