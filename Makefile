@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-failover up requirements clean
+.PHONY: help install demo test faults servers chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,10 +35,13 @@ demo: $(READY) ## the main job, with an outage in the middle, on this machine al
 	@$(BIN)/trivet demo $(DEMO)
 
 test: $(READY) ## the suite, on SQLite and PostgreSQL
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/faults --ignore tests/chaos $(TEST)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/faults --ignore tests/chaos --ignore tests/servers $(TEST)
 
 faults: $(READY) ## every fault of a provider through the whole system, on SQLite and PostgreSQL, in 5 minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/faults $(TEST)
+
+servers: $(READY) ## real servers as Debian ships them: RabbitMQ, Redis with TLS, Sentinel; in 5 minutes
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/servers $(TEST)
 
 chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINUTES=10, or ROUNDS=20 on each database
 	@$(BIN)/python -m tests.chaos.rounds $(if $(ROUNDS),--rounds $(ROUNDS),--minutes $(MINUTES)) $(CHAOS)

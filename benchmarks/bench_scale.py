@@ -42,7 +42,8 @@ from trivet_scheduler.limits import EPOCH
 from trivet_scheduler.restoring import Restorer
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.messages import Chunk, publish, queue_name
+from trivet_tasks.messages import Chunk, queue_name
+from trivet_tasks.publishing import publish
 from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.shared_state import connect
 from trivet_tasks.store import leases, registry

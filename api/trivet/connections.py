@@ -14,6 +14,7 @@ import redis
 from trivet.waiting import Notices
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.server_errors import says_what_to_do
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
 from trivet_tasks.store.budgets import AskedLabels
@@ -102,7 +103,9 @@ class Connections:
     def unavailable(self, error: Exception) -> BrokerUnavailable:
         """The error to raise when the shared state is needed and does not answer."""
         hint = (
-            "Its own log says why."
+            ""
+            if says_what_to_do(error)
+            else "Its own log says why."
             if isinstance(error, redis.ResponseError)
             else "`trivet up` starts one on this machine."
             if self.settings.embedded

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_tasks.latency import Latency
+from trivet_tasks.shared_state import check_writable
 from trivet_tasks.store.backlog import Line
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def holdups(connections: "Connections", lines: Iterable[Line]) -> list[Holdup]:
         redis.RedisError: the shared state does not answer. StoreUnavailable.
     """
     lines = list(lines)
+    if lines:
+        check_writable(connections.redis)  # one without memory answers, and yet nothing moves
     candidates = connections.fleet.candidates_of({line.model for line in lines}) if lines else {}
     found = []
     for line in lines:

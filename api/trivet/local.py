@@ -28,17 +28,18 @@ from trivet.processes import Supervisor
 from trivet_simulator.options import Endpoints
 from trivet_tasks.environment import without_secrets
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, ProcessFailed
+from trivet_tasks.server_errors import says_what_to_do
+from trivet_tasks.server_urls import read_server_url
 from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
-from trivet_tasks.shared_state import connect, unavailable_text
+from trivet_tasks.shared_state import check_writable, connect, refuse_cluster, unavailable_text
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
-from trivet_tasks.urls import masked
 
 log = logging.getLogger("trivet")
 
 LANES = ("realtime", "bulk")
 PROGRAM = (sys.executable, "-m", "trivet")
-_SIMULATOR_READY_S = 30.0
+_SIMULATOR_READY_S = 90.0
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
 _AFTER_GRACE_S = 3.0  # for a worker to write down its last results and go: killed, its jobs would be suspect
 _AFTER_WORKERS_S = 1.0  # for the others, who have nothing to lose; with the default grace all is over within 10 s
@@ -176,7 +177,7 @@ class LocalTrivet:
             if self._valkey is not None:
                 started.enter_context(self._valkey)
             else:
-                _check_redis(self.settings)
+                _check_servers(self.settings)
             started.callback(self.supervisor.stop)  # before the broker is
             self._start()
             self._held = started.pop_all()
@@ -234,29 +235,35 @@ def _alone(data_dir: Path) -> Iterator[None]:
         os.close(holder)
 
 
-def _check_redis(settings: Settings) -> None:
-    """BrokerUnavailable when the shared state, mostly the broker too, does not answer."""
-    client = connect(settings.redis_url)
+def _check_servers(settings: Settings) -> None:
+    """Ask broker and shared state whether they work. BrokerUnavailable or ConfigError where one does not."""
+    refuse_cluster(settings)
+    for url in dict.fromkeys((settings.redis_url, settings.broker_url)):
+        if read_server_url(url).is_amqp:
+            _check_amqp(settings)
+            continue
+        client = connect(url)
+        try:
+            check_writable(client)
+        except redis.RedisError as error:
+            raise BrokerUnavailable(unavailable_text(url, error), hint=_hint(error)) from None
+        finally:
+            client.close()
+
+
+def _check_amqp(settings: Settings) -> None:
+    from trivet_tasks.broker_errors import BROKER_ERRORS, broker_text
+    from trivet_tasks.celery_app import make_app
+
+    app = make_app(settings)
     try:
-        client.ping()
-    except redis.RedisError as error:
-        raise BrokerUnavailable(
-            unavailable_text(settings.redis_url, error), hint="Is the server running and the URL right?"
-        ) from None
+        with app.connection_for_write(connect_timeout=5) as connection:
+            connection.connect()
+    except BROKER_ERRORS as error:
+        raise BrokerUnavailable(broker_text(settings.broker_url, error), hint=_hint(error)) from None
     finally:
-        client.close()
-    if settings.broker_url.startswith("amqp"):
-        _check_amqp(settings.broker_url)
+        app.close()
 
 
-def _check_amqp(url: str) -> None:
-    from kombu import Connection
-    from kombu.exceptions import OperationalError
-
-    try:
-        with Connection(url, connect_timeout=5) as connection:
-            connection.ensure_connection(max_retries=1)
-    except (OperationalError, OSError) as error:
-        raise BrokerUnavailable(
-            f"The broker {masked(url)} does not answer: {error}.", hint="Is the server running and the URL right?"
-        ) from None
+def _hint(error: Exception) -> str:
+    return "" if says_what_to_do(error) else "Is the server running and the URL right?"

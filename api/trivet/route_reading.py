@@ -17,6 +17,7 @@ from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.permits import GateView, Quota
 from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.route_settings import WHOLE_ROUTE
+from trivet_tasks.shared_state import check_writable
 from trivet_tasks.store import backlog, health, spending
 from trivet_tasks.store.backlog import RouteBacklog
 from trivet_tasks.store.engine import Store
@@ -70,6 +71,7 @@ def gather(connections: "Connections") -> Picture:
     said: list[Announced] = []
     try:
         said = announced(connections.redis)
+        check_writable(connections.redis)
         served = _served(known, models, fleet.limits.unwell())
         gates = _view(fleet, known, served)
         held = tuple(holdups(connections, lines))

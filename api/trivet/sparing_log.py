@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 import redis.exceptions
+from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
 ALIKE = 20
@@ -14,7 +15,7 @@ ALIKE_OF_CELERY = 3
 WINDOW_S = 60.0
 MOST_KINDS = 1_000
 
-_LOST = (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OperationalError)
+_LOST = (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OperationalError, AMQPError)
 """A broker that went away."""
 
 

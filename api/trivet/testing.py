@@ -177,20 +177,25 @@ def running_trivet(
     folder: Path,
     *,
     store_url: str = "",
+    broker_url: str = "",
+    redis_url: str = "",
     workers: int = 1,
     simulator: tuple[str, ...] = ("--latency-median", "0.05", "--latency-p95", "0.15", "--seed", "1"),
     route_settings: Mapping[str, Mapping[str, Any]] | None = None,
     sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = QUICK,
+    ready_s: float = READY_S,
 ) -> Iterator[RunningTrivet]:
     """Start a Trivet over the simulator and stop it at the end. `TRIVET_*` variables have no effect on it.
 
     Args:
         folder: where it keeps its files, `.trivet/` in it.
         store_url: the database; SQLite in the folder when not given. PostgreSQL must be migrated.
+        broker_url, redis_url: Celery's broker and the shared state; the embedded Valkey when not given.
         workers: how many, each with a process per lane.
         simulator: options of `trivet simulate`.
         route_settings: by route (`anthropic`, `bedrock-us-east-1`, `vertex-global`), settings to add.
         sections: further tables of the configuration.
+        ready_s: how long its processes may take to start, in seconds.
     """
     from trivet.client import Client
     from trivet.environment import without_settings
@@ -201,13 +206,14 @@ def running_trivet(
 
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / "trivet.toml"
-    start.write_text(f'[store]\nurl = "{store_url}"\n' if store_url else "", encoding="utf-8")
+    urls = {"store": store_url, "broker": broker_url, "redis": redis_url}
+    start.write_text("".join(f'[{name}]\nurl = "{url}"\n' for name, url in urls.items() if url), encoding="utf-8")
     simulation = Simulation(simulator, route_settings or {}, sections)
     with contextlib.ExitStack() as started:
         with without_settings():  # variables win over the file: tests would run on the database that they name
             local = LocalTrivet(load_settings(start), config_path=start, workers=workers, simulation=simulation)
             started.enter_context(local)
-            local.wait_ready(READY_S)
+            local.wait_ready(ready_s)
         assert local.simulator is not None
         client = started.enter_context(Client(settings=local.settings))
         running = RunningTrivet(client, Control(local.simulator.control), local.settings, local)

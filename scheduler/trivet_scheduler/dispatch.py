@@ -24,7 +24,8 @@ from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
 from trivet_scheduler.verdicts import longest_backoff_s
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.messages import Chunk
+from trivet_tasks.publishing import publish
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import dispatching, registry
 from trivet_tasks.store.dispatching import AtRoute, Claimed, Flow, Head

@@ -17,7 +17,8 @@ from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.messages import Chunk
+from trivet_tasks.publishing import publish
 from trivet_tasks.retirement import day_of, retired_on
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.settings import Settings

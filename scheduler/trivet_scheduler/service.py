@@ -24,7 +24,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.settings import Settings
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
 from trivet_tasks.store import budgets, registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
@@ -70,7 +70,7 @@ class Scheduler:
         self._troubles = Troubles(log, "no jobs are dispatched")
         self._watch = Watch(
             self._store,
-            settings.redis_url,
+            settings,
             self._troubles,
             process=f"scheduler.{os.getpid()}@{socket.gethostname()}",
             part="scheduler",
@@ -89,6 +89,7 @@ class Scheduler:
                 f"{self._settings.source}: [[budgets]] need the price list, which is not installed.",
                 hint="pip install 'trivet[worker]' has it.",
             )
+        refuse_cluster(self._settings)
         ensure(self._store)
         with self._store.write() as connection:
             registry.register(self._store, connection, self._settings.routes)

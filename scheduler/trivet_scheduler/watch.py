@@ -1,4 +1,4 @@
-"""A process's watch over what it depends on: notices a database or shared state that hangs, and announces troubles."""
+"""A process's watch over what it depends on: notices a database, shared state or broker that hangs or refuses to write."""
 
 import logging
 import threading
@@ -6,9 +6,13 @@ import threading
 import redis
 
 from trivet_tasks.faults import place_of
-from trivet_tasks.shared_state import connect, unavailable_text
+from trivet_tasks.server_errors import explain
+from trivet_tasks.server_urls import read_server_url
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import check_writable, connect, unavailable_text
 from trivet_tasks.store.engine import Store
-from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles, announce, withdraw
+from trivet_tasks.troubles import BROKER, DATABASE, SHARED_STATE, WATCH, Troubles, announce, withdraw
+from trivet_tasks.urls import masked
 
 log = logging.getLogger("trivet")
 
@@ -20,10 +24,12 @@ STUCK_S = 5.0
 class Watch:
     """One per process. Looks once a second, from a thread of its own, because the others may hang."""
 
-    def __init__(self, store: Store, redis_url: str, troubles: Troubles, *, process: str, part: str) -> None:
+    def __init__(self, store: Store, settings: Settings, troubles: Troubles, *, process: str, part: str) -> None:
         self._store = store
-        self._url = redis_url
-        self._client = connect(redis_url)
+        self._url = settings.redis_url
+        self._client = connect(self._url)
+        self._broker_url = settings.broker_url
+        self._broker = _broker_beside(settings)
         self._troubles = troubles
         self._process = process
         self._part = part
@@ -53,13 +59,23 @@ class Watch:
             self._troubles.note(DATABASE, WATCH, why)
         else:
             self._troubles.over(DATABASE, WATCH)
+        if self._broker is not None:
+            self._look_at_broker(self._broker)
         try:
-            self._client.ping()
+            check_writable(self._client)  # one without memory answers a PING
         except redis.RedisError as error:
             self._troubles.note(SHARED_STATE, WATCH, unavailable_text(self._url, error))
             return
         self._troubles.over(SHARED_STATE, WATCH)
         self._announce()
+
+    def _look_at_broker(self, broker: redis.Redis) -> None:
+        try:
+            check_writable(broker)
+        except redis.RedisError as error:
+            self._troubles.note(BROKER, WATCH, f"The broker {masked(self._broker_url)} {explain(error)}")
+            return
+        self._troubles.over(BROKER, WATCH)
 
     def _announce(self) -> None:
         trouble = self._troubles.text
@@ -72,3 +88,9 @@ class Watch:
             self._troubles.note(SHARED_STATE, WATCH, unavailable_text(self._url, error))
         else:
             self._announced = bool(trouble)
+
+
+def _broker_beside(settings: Settings) -> redis.Redis | None:
+    """A client of the broker, where that is a Redis and not the one of the shared state."""
+    broker, shared = read_server_url(settings.broker_url), read_server_url(settings.redis_url)
+    return None if broker.is_amqp or broker == shared else connect(settings.broker_url)

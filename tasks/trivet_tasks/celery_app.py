@@ -5,9 +5,14 @@ from typing import Any
 from celery import Celery
 from celery.loaders.app import AppLoader
 
+from trivet_tasks.server_urls import ServerUrl, read_server_url
 from trivet_tasks.settings import Settings
 
 MAX_CONNECTIONS = 512
+HEARTBEAT_S = 20
+"""RabbitMQ and a worker drop a connection on which the other was silent for two of these."""
+TRANSIENT = 1
+"""AMQP's delivery mode: the message is not written to disk. What is lost with the broker is dispatched again."""
 
 
 class _Loader(AppLoader):  # type: ignore[misc] # Celery has no types
@@ -34,9 +39,10 @@ class _App(Celery):  # type: ignore[misc] # Celery has no types
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery application for these settings. It opens no connection by itself."""
-    app = _App("trivet", broker=settings.broker_url, loader=_Loader, fixups=[], set_as_current=False)
-    app.trivet_broker_url = settings.broker_url
+    """Return a Celery application for these settings. It opens no connection by itself."""
+    server = read_server_url(settings.broker_url)
+    app = _App("trivet", broker=server.celery_url, loader=_Loader, fixups=[], set_as_current=False)
+    app.trivet_broker_url = server.celery_url
     app.conf.update(
         task_acks_late=False,  # a redelivered message would be a second bill
         task_ignore_result=True,
@@ -44,22 +50,43 @@ def make_app(settings: Settings) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_default_queue="trivet.default",
+        task_default_delivery_mode=TRANSIENT,
         task_send_sent_event=False,
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
+        worker_disable_prefetch=not server.is_amqp,  # Redis alone has it; for RabbitMQ see `worker/consumer_steps.py`
         worker_hijack_root_logger=False,
         worker_send_task_events=True,
         worker_enable_remote_control=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a hundred by default, and then the worker ends
         broker_channel_error_retry=True,  # a Redis that refuses to write (a full disk) is waited for like one that is gone
-        broker_transport_options={
-            "max_connections": MAX_CONNECTIONS,
-            "socket_timeout": 10,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 25,
-            "queue_order_strategy": "round_robin",
-        },
+        broker_heartbeat=HEARTBEAT_S,
+        broker_use_ssl=server.celery_tls(),
+        broker_transport_options=_amqp_options(server) if server.is_amqp else _redis_options(server),
     )
     return app
+
+
+# Kombu shares its pools between the applications of a process and tells them apart by URL and transport options, not by
+# TLS: without the TLS options here one that verifies nothing could lend its connections to one that does.
+
+
+def _amqp_options(server: ServerUrl) -> dict[str, Any]:
+    options: dict[str, Any] = {"connect_timeout": 5, "write_timeout": 10}
+    return options if server.tls is None else {**options, "ssl": server.celery_tls()}
+
+
+def _redis_options(server: ServerUrl) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "max_connections": MAX_CONNECTIONS,
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "queue_order_strategy": "round_robin",
+        "tls": server.tls,
+    }
+    if server.scheme == "sentinel":
+        patience = {"socket_timeout": 5, "socket_connect_timeout": 5}
+        options |= {"master_name": server.master, "sentinel_kwargs": {**patience, **server.sentinel_options()}}
+    return options

@@ -3,18 +3,12 @@
 A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery
-from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
-
-from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.urls import masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +56,3 @@ def queue_name(route: str, latency: Latency) -> str:
 def task_name(provider: str) -> str:
     """The task's name: by provider, so that Flower and its metrics tell the providers apart."""
     return f"trivet.run.{provider}"
-
-
-def publish(app: Celery, chunks: Iterable[Chunk]) -> None:
-    """Send chunks to their queues, pipelined where the broker can.
-
-    They have no expiry of Celery's: it reckons by the worker's wall clock, and one that is ahead would throw all of them
-    away. A stale one is dropped at the take-up, by its tokens.
-
-    Raises:
-        BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.
-    """
-    try:
-        with app.producer_pool.acquire(block=True, timeout=10) as producer, producer.batch(max_size=100):
-            for chunk in chunks:
-                app.send_task(
-                    task_name(chunk.provider),
-                    args=chunk.to_args(),
-                    queue=queue_name(chunk.route, chunk.latency),
-                    producer=producer,
-                    argsrepr=str(chunk),
-                    kwargsrepr="{}",
-                    retry=False,
-                    ignore_result=True,
-                )
-    except (KombuError, RedisError, OSError) as error:
-        url = masked(app.conf.broker_url)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokerUnavailable(f"The broker {url} does not answer: {reason.rstrip('.')}.") from None

@@ -20,6 +20,7 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.route_windows import RouteWindow
+from trivet_tasks.server_urls import check_files, read_server_url, with_absolute_files
 
 CONFIG_VARIABLE = "TRIVET_CONFIG"
 CONFIG_NAME = "trivet.toml"
@@ -203,14 +204,15 @@ class Settings(BaseSettings):
     @cached_property
     def broker_url(self) -> str:
         """The Celery broker's URL."""
-        return self.broker.url or celery_url(self.data_dir)
+        return with_absolute_files(self.broker.url, self._base) or celery_url(self.data_dir)
 
     @cached_property
     def redis_url(self) -> str:
         """The shared state's URL."""
         if self.redis.url:
-            return self.redis.url
-        return self.broker.url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
+            return with_absolute_files(self.redis.url, self._base)
+        url = with_absolute_files(self.broker.url, self._base)
+        return url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
 
     def taken_within_s(self, latency: Latency, *, alone: bool = False) -> float:
         """Seconds that a worker has to take up a dispatched job; of realtime, so few that another still can.
@@ -309,13 +311,18 @@ def _follow_environment(settings: Settings) -> None:
 
 
 def _check_urls(settings: Settings) -> None:
-    schemes = {"redis", "rediss", "unix", "redis+socket", "amqp", "amqps"}
     for section, url in (("broker", settings.broker.url), ("redis", settings.redis.url)):
-        scheme = url.partition("://")[0]
-        allowed = schemes if section == "broker" else schemes - {"amqp", "amqps"}
-        if url and (scheme not in allowed or "://" not in url):
+        if not url:
+            continue
+        place = f"{settings.source}: [{section}] url"
+        try:
+            server = read_server_url(url)
+            check_files(with_absolute_files(url, settings.base_dir))
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}.") from None
+        if server.is_amqp and section == "redis":
             raise ConfigError(
-                f"{settings.source}: [{section}] url: must begin with {' or '.join(sorted(f'{s}://' for s in allowed))}."
+                f"{place}: must be a Redis: limits and health are shared through it, not through RabbitMQ."
             )
     for latency, terms in settings.classes.items():
         if terms.hedge_share and latency is not Latency.REALTIME:

@@ -1,9 +1,16 @@
 """The Redis (or Valkey) that all processes share: limits, health and notices."""
 
+from typing import Any
+
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.server_errors import explain, is_refusal
+from trivet_tasks.server_urls import read_server_url
+from trivet_tasks.settings import Settings
 from trivet_tasks.urls import masked
 
 SOCKET_TIMEOUT_S = 5.0
@@ -13,34 +20,80 @@ FINISHED_CHANNEL = PREFIX + "finished"
 """A JSON object {"jobs": [ids], "batches": [row ids]} for each group of jobs that has just ended."""
 WORK_CHANNEL = PREFIX + "work"
 """An empty message when there may be something to dispatch."""
+WRITABLE = PREFIX + "writable"
+"""Written by every process once a second, to learn whether the server takes what is written."""
+WRITABLE_S = 60
 
 
 def connect(url: str) -> redis.Redis:
-    """A client that gives up after 5 s instead of hanging; connections are made when first used."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        health_check_interval=25,
-        # once, for a connection that the server closed while it was idle; a server that hangs is asked once
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-    )
+    """Return a client that gives up after 5 s instead of hanging; connections are made when first used.
+
+    Raises:
+        ValueError: the URL cannot be used.
+    """
+    server = read_server_url(url)
+    patience = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
+    # once, for a connection that the server closed while it was idle; a server that hangs is asked once
+    retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    options: dict[str, Any] = {
+        "db": server.database,
+        "username": server.username,
+        "password": server.password,
+        "health_check_interval": 25,
+        "retry": retry,
+        **patience,
+    }
+    tls = {} if server.tls is None else {"ssl": True, **server.tls.for_redis()}
+    if server.scheme == "sentinel":
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            list(server.hosts), sentinel_kwargs={**patience, **server.sentinel_options()}, **tls
+        )
+        return sentinel.master_for(server.master, **options)  # type: ignore[no-any-return,no-untyped-call]
+    if server.scheme == "unix":
+        return redis.Redis(unix_socket_path=server.path, **options)
+    host, port = server.hosts[0]
+    return redis.Redis(host=host, port=port, **tls, **options)
 
 
-_AWAY = ("MISCONF", "OOM", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS")
+def check_writable(client: redis.Redis) -> None:
+    """Write a small key: a server may answer and yet refuse to write.
+
+    Raises:
+        redis.RedisError: it is away, or it refuses.
+    """
+    client.set(WRITABLE, b"", ex=WRITABLE_S)
+
+
+def refuse_cluster(settings: Settings) -> None:
+    """Check that neither server is a node of a Redis Cluster. One that does not answer, or does not say, passes.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for section, url in (("redis", settings.redis_url), ("broker", settings.broker_url)):
+        if not read_server_url(url).is_amqp and _is_cluster(url):
+            raise ConfigError(
+                f"{settings.source}: [{section}] url: {masked(url)} is a node of a Redis Cluster, which is not supported.",
+                hint="Use a single server, or Sentinels with sentinel://.",
+            )
+
+
+def _is_cluster(url: str) -> bool:
+    client = connect(url)
+    try:
+        found: Any = client.info("cluster")
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+    return bool(found.get("cluster_enabled"))
 
 
 def is_away(error: redis.RedisError) -> bool:
-    """Whether the server is away, or refuses every such command for now (a full disk, no memory); else the fault is ours."""
-    if isinstance(
-        error, redis.ConnectionError | redis.TimeoutError | redis.exceptions.ReadOnlyError | redis.OutOfMemoryError
-    ):
-        return True
-    return str(error).startswith(_AWAY)
+    """Return whether the server is away, or refuses every such command for now (a full disk, no memory); else the fault is ours."""
+    return isinstance(error, redis.ConnectionError | redis.TimeoutError) or is_refusal(error)
 
 
 def unavailable_text(url: str, error: Exception) -> str:
-    """What is wrong, for a person."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    does = "refused a command" if isinstance(error, redis.ResponseError) else "does not answer"
-    return f"The shared state {masked(url)} {does}: {reason.rstrip('.')}."
+    """Return what is wrong, for a person."""
+    return f"The shared state {masked(url)} {explain(error)}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 _PASSWORD = re.compile(r"(?P<before>://[^/@:]*:).*(?P<after>@)")  # up to the last @: a password may hold anything
 _PASSWORD_IN_QUERY = re.compile(
-    r"(?P<before>[?&](?:password|passwd|sslpassword|oauth_client_secret|scram_(?:client|server)_key)=)[^&]*",
+    r"(?P<before>[?&](?:password|passwd|sslpassword|sentinel_password|oauth_client_secret|scram_(?:client|server)_key)=)[^&]*",
     re.IGNORECASE,
 )
 _SQLITE = "sqlite:///"

@@ -1,11 +1,14 @@
-"""Real servers as people run them: what Debian packages give, before and beside those of the other tests."""
+"""Tests with real servers as Debian ships them: Redis with TLS, Sentinel, RabbitMQ, PgBouncer.
+
+`packages.program(name)` installs what is missing and skips where it cannot; `processes.ServerProcess` runs it.
+"""
 
 from pathlib import Path
 
 import pytest
-from tests.servers.databases import pgbouncer, slow_machine
+from tests.servers.databases import pgbouncer
 
-__all__ = ["pgbouncer", "slow_machine"]
+__all__ = ["pgbouncer"]
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 600

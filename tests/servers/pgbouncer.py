@@ -1,4 +1,4 @@
-"""Debian's PgBouncer for the tests, before a PostgreSQL of `tests.postgres`: `PgBouncer(server, database).url`.
+"""Debian's PgBouncer for the tests, before a PostgreSQL of `tests.postgres`: `PgBouncer(program, server, database).url`.
 
 It refuses to run as root; run by root it becomes `nobody`. Killed with its process group by whoever ends the test.
 """
@@ -19,7 +19,6 @@ from typing import Self
 from sqlalchemy import make_url
 from tests.postgres import PostgresServer
 
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 _READY_S = 20.0
 _POLL_S = 0.02
 
@@ -27,8 +26,8 @@ _POLL_S = 0.02
 class PgBouncer:
     """One PgBouncer in transaction mode on a free port of 127.0.0.1, which stays the same over restarts."""
 
-    def __init__(self, server: PostgresServer, database: str, *, server_connections: int = 20) -> None:
-        assert PROGRAM is not None
+    def __init__(self, program: str, server: PostgresServer, database: str, *, server_connections: int = 20) -> None:
+        self._program = program
         self._url = make_url(server.url(database))
         self._folder = Path(tempfile.mkdtemp(prefix="trivet-bouncer-", dir="/tmp"))
         self._nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
@@ -58,7 +57,7 @@ class PgBouncer:
         """Start it and wait until it listens."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(PROGRAM), "-q", str(self._folder / "pgbouncer.ini")],
+                [self._program, "-q", str(self._folder / "pgbouncer.ini")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -342,7 +342,7 @@ def test_with_database_and_broker_away_the_page_says_so_and_flower_still_stops(
     page = get(said.removeprefix("Flower is at ").strip(), user=None)
     assert page.status == 200
     assert "The database postgresql+psycopg://trivet:***@127.0.0.1:1/trivet cannot be used" in page.body
-    assert "The broker does not answer" in page.body
+    assert "The broker redis://:***@127.0.0.1:1/0 does not answer" in page.body
     assert ["anthropic.realtime", "—"] in [row[:2] for row in rows(page.body)]
     assert "pa55word" not in page.body
     metrics = get(said.removeprefix("Flower is at ").strip().replace("/broker", "/metrics"), user=None)

@@ -4,25 +4,25 @@ import logging
 import os
 import socket
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, signals
 from celery.apps.worker import Worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
-from celery.worker.consumer.tasks import Tasks
 from kombu import Connection
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk, queue_name, task_name
+from trivet_tasks.messages import Chunk, task_name
+from trivet_tasks.publishing import queue_of
 from trivet_tasks.settings import Settings
 from trivet_worker.alone_process import run_alone
+from trivet_worker.consumer_steps import pausing
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.memory import collect_seldom, share_one_heap
 from trivet_worker.runtime import Runtime
@@ -33,7 +33,6 @@ log = logging.getLogger("trivet.worker")
 MAX_THREADS = 256
 """A chunk holds a thread until its last job is written down; idle threads cost nothing to speak of."""
 CRASHED = 1
-RECONNECT_S = 1.0
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 
 
@@ -65,7 +64,7 @@ def run_worker(
     name = worker_name(lane, routes, len(settings.routes))
     runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes, forks=forks)
     _register_tasks(app, runtime)
-    app.steps["consumer"].add(_pausing(runtime))
+    app.steps["consumer"].add(pausing(runtime))
     if on_ready:
         signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
@@ -78,7 +77,9 @@ def run_worker(
             hostname=name,
             pool="threads",
             concurrency=min(MAX_THREADS, settings.worker.slots),
-            queues=[queue_name(route, latency) for route in routes for latency in Latency if latency.lane == lane],
+            queues=[
+                queue_of(app, route, latency).name for route in routes for latency in Latency if latency.lane == lane
+            ],
             loglevel=logging.getLogger().getEffectiveLevel(),
             task_events=True,
             without_gossip=True,
@@ -129,19 +130,3 @@ class _PatientConnection(Connection):  # type: ignore[misc] # kombu has no types
 def _end_celery() -> None:
     """From a signal handler: Celery takes no more messages and ends once its threads have."""
     state.should_stop = 0
-
-
-def _pausing(runtime: Runtime) -> type[bootsteps.StartStopStep]:
-    """A step by which Celery takes no message while the worker takes no work: others may, and none is lost here."""
-
-    class Pausing(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
-        requires = (Tasks,)
-
-        def start(self, consumer: Any) -> None:
-            if not runtime.takes_work and state.should_stop is None:
-                time.sleep(RECONNECT_S)  # a broker that refuses every command would be connected to without a pause
-            qos = consumer.task_consumer.channel.qos
-            usual = qos.can_consume
-            qos.can_consume = lambda: runtime.takes_work and usual()
-
-    return Pausing

@@ -23,8 +23,9 @@ from trivet_scheduler.permits import Change
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.publishing import publish
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, unavailable_text
 from trivet_tasks.store import health

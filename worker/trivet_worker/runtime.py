@@ -10,7 +10,7 @@ from trivet_scheduler.response_cache import ResponseCache
 from trivet_scheduler.watch import Watch
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
-from trivet_tasks.shared_state import connect
+from trivet_tasks.shared_state import connect, refuse_cluster
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import ALONE
@@ -60,7 +60,7 @@ class Runtime:
         self._pricing = Pricing()
         holdings = Holdings()
         self._troubles = Troubles(log, "no work is taken")
-        self._watch = Watch(self._store, settings.redis_url, self._troubles, process=worker, part="worker")
+        self._watch = Watch(self._store, settings, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
         cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles)
         self._recorder = Recorder(
@@ -107,6 +107,8 @@ class Runtime:
         Raises:
             StoreError, ConfigError: before anything was started.
         """
+        if self._forks is not None:  # the process that forked this one has asked
+            refuse_cluster(self._settings)
         ensure(self._store)
         with self._store.write() as connection:
             registry.register(self._store, connection, self._served)

@@ -8,6 +8,7 @@ from tornado.options import options
 from tornado.web import url
 
 from trivet.flower_app.backlog import BacklogReader
+from trivet.flower_app.depths import QueueDepths
 from trivet.flower_app.pages import BrokerPage, MetricsPage, QueueLengths, TasksPage
 from trivet.flower_app.queues import route_names
 from trivet.flower_app.shown_events import ShownEvents
@@ -30,6 +31,7 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
     def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop) -> None:
         self.trivet = settings
         self.backlog = BacklogReader(settings.store_url)
+        self.depths = QueueDepths(settings, celery)
         self.response_cache = ResponseCache(connect(settings.redis_url), settings)
         super().__init__(
             options=options,

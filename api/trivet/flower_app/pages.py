@@ -12,8 +12,10 @@ from flower.views.tasks import TasksView
 from tornado.web import HTTPError, authenticated
 
 from trivet.flower_app.cache_metrics import cache_metrics
+from trivet.flower_app.depths import QueueDepths
 from trivet.flower_app.metrics import backlog_metrics
 from trivet.flower_app.queues import queue_names, queue_rows
+from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.urls import masked
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -26,6 +28,11 @@ REFRESH_MS = 3_000
 
 class _RouteQueues(BaseHandler):  # type: ignore[misc]  # Flower ships no types
     """Flower lists the queues that workers consume at this moment. Ours are there, whoever consumes them."""
+
+    def get_broker(self) -> QueueDepths:
+        """Where Flower's pages ask for the depths of queues."""
+        depths: QueueDepths = self.application.depths
+        return depths
 
     def get_active_queue_names(self) -> list[str]:
         """The queues of every route, and after them those of others that workers consume."""
@@ -57,13 +64,10 @@ class BrokerPage(_RouteQueues):
         try:
             async with asyncio.timeout(BROKER_PATIENCE_S):
                 found: list[dict[str, Any]] = await self.get_broker().queues(names)
-        except HTTPError as error:  # a kind of broker that Flower cannot ask
-            return {}, f"{error.log_message}."
         except TimeoutError:
             return {}, f"The broker has not answered for {BROKER_PATIENCE_S:g} s."
-        except Exception as error:  # whatever the client of this broker raises
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return {}, f"The broker does not answer: {reason.rstrip('.')}."
+        except BrokerUnavailable as error:
+            return {}, str(error)
         return {queue["name"]: queue.get("messages") for queue in found}, ""
 
 
@@ -81,7 +85,10 @@ class QueueLengths(_RouteQueues, GetQueueLengths):  # type: ignore[misc]
     async def get(self) -> None:
         """Answer as Flower does, once it is known which routes there are."""
         await self.application.backlog.latest()
-        await super().get()
+        try:
+            await super().get()
+        except BrokerUnavailable as error:
+            raise HTTPError(503, str(error)) from None
 
 
 class MetricsPage(Metrics):  # type: ignore[misc]
