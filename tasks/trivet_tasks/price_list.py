@@ -98,7 +98,7 @@ def _on_bedrock(wire_model: str, model: str, region: str | None) -> Listing | No
         if gov and (info := everywhere or info):
             return Listing(info, bare_name(reference), "us_gov")
         if info:
-            mantle = reference in MANTLE_IDS
+            mantle = wire_model in MANTLE_IDS
             note = f"no list names bedrock-mantle, {reference!r} priced as regional" if mantle else ""
             return Listing(info, bare_name(reference), note=note)
         if match["profile"] != "global" and everywhere:

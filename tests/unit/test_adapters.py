@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.unit.listening import listened
 
 from trivet_simulator import SimulatorProcess
+from trivet_simulator.poison import SPOILED_USAGE
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.usage import Usage, UsagePart
@@ -79,6 +80,47 @@ FAULTS: dict[str, dict[str, Outcome | tuple[Outcome, bool]]] = {
     "garbled": dict.fromkeys(WIRES, O.INCOMPLETE),
     "empty": dict.fromkeys(WIRES, O.INCOMPLETE),
     "no_stop_reason": dict.fromkeys(WIRES, O.INCOMPLETE),
+    "model_denied": dict.fromkeys(WIRES, (O.UNUSABLE, False)),
+    "data_sharing_off": {"vertex": (O.UNUSABLE, False)},
+    "publisher_model_not_allowed": {"vertex": (O.UNUSABLE, False)},
+    "data_retention_mode": {"bedrock": (O.UNUSABLE, False)},
+    "unsupported_country": {"bedrock": (O.UNUSABLE, False)},
+    "on_demand_unsupported": {"bedrock": (O.UNUSABLE, False)},
+    "use_case_form_missing": {"bedrock": (O.UNUSABLE, True)},
+    "invalid_beta": dict.fromkeys(WIRES, (O.UNUSABLE, False)),
+    **{
+        name: dict.fromkeys(WIRES, O.INVALID)
+        for name in (
+            "pdf_too_many_pages",
+            "pdf_password",
+            "pdf_invalid",
+            "image_media_type",
+            "schema_unsupported",
+            "tool_name_pattern",
+            "too_many_cache_marks",
+            "cache_ttl_order",
+            "thinking_with_forced_tool",
+            "tool_ids_not_unique",
+            "max_tokens_too_large",
+        )
+    },
+    **{
+        name: dict.fromkeys(WIRES, O.PROXY_ERROR)
+        for name in (
+            "proxy_page_401",
+            "proxy_page_403",
+            "firewall_page_403",
+            "proxy_page_404",
+            "proxy_page_407",
+            "proxy_page_413",
+            "proxy_page_502",
+        )
+    },
+    "proxy_page_500": dict.fromkeys(WIRES, O.SERVER_ERROR),
+    "proxy_page_503": dict.fromkeys(WIRES, O.OVERLOADED),
+    "proxy_page_504": dict.fromkeys(WIRES, O.SERVER_ERROR),
+    "gzip_bomb": dict.fromkeys(WIRES, O.INCOMPLETE),
+    "huge_error": dict.fromkeys(WIRES, O.SERVER_ERROR),
 }
 STREAM_FAULTS: dict[str, Outcome] = {
     "stream_error": O.SERVER_ERROR,
@@ -239,7 +281,7 @@ def test_every_fault_of_a_stream_is_sorted(simulator: SimulatorProcess, kind: st
 
 
 def test_every_fault_of_the_simulator_is_tested(simulator: SimulatorProcess) -> None:
-    answers = {"raw", "refusal", "pause_turn", "max_tokens", "context_window_exceeded", "latency"}
+    answers = {"raw", "refusal", "pause_turn", "max_tokens", "context_window_exceeded", "latency", *SPOILED_USAGE}
     assert set(simulator.control.catalogue()) == {*FAULTS, *STREAM_FAULTS, *SILENT, *answers}
 
 

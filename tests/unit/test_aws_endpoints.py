@@ -11,7 +11,7 @@ from tests.unit.listening import listened
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.addresses import api_address
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters import build_caller
 from trivet_worker.aws_auth import process_credentials
@@ -147,7 +147,7 @@ def test_refusals_in_anthropic_s_form_are_read(
     simulator.control.fault(endpoint, fault)
     failure = call_once(simulator, endpoint)
     assert isinstance(failure, Failure)
-    assert (failure.outcome, failure.whole_route) == (outcome, whole_route)
+    assert (failure.outcome, failure.scope is Scope.ROUTE) == (outcome, whole_route)
 
 
 @pytest.mark.parametrize("endpoint", ["messages", "mantle"])
@@ -167,7 +167,7 @@ def test_refusals_in_aws_s_form_are_read(
     simulator.control.fault(endpoint, "raw", status=status, body=body, headers={"x-amzn-errortype": f"{kind}:http://x"})
     failure = call_once(simulator, endpoint)
     assert isinstance(failure, Failure)
-    assert (failure.outcome, failure.whole_route, failure.message) == (outcome, whole_route, "words")
+    assert (failure.outcome, failure.scope is Scope.ROUTE, failure.message) == (outcome, whole_route, "words")
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -176,7 +176,7 @@ def test_a_version_that_the_endpoint_does_not_speak_makes_the_model_unusable_the
 ) -> None:
     failure = call_once(simulator, endpoint, api_version="2030-01-01")
     assert isinstance(failure, Failure)
-    assert (failure.outcome, failure.whole_route) == (Outcome.UNUSABLE, False)
+    assert (failure.outcome, failure.scope) == (Outcome.UNUSABLE, Scope.MODEL)
     assert "2030-01-01" in failure.message
 
 

@@ -148,7 +148,7 @@ def test_a_stream_that_is_not_as_documented_is_an_answer_all_the_same(wire: str,
     events, content = STREAMS[case]
     answer, message = answered(streamed(wire, events))
     assert message["content"] == content
-    assert answer.usage == Usage(9, 12)
+    assert answer.usage == Usage(9, 12, model=message.get("model"))
     assert answer.stop_reason == message["stop_reason"]
 
 
@@ -186,9 +186,9 @@ def test_events_without_names_and_with_any_line_ends(wire: str, ending: bytes) -
 @pytest.mark.parametrize("wire", WIRES)
 def test_what_an_unusable_stream_used_is_booked(wire: str) -> None:
     failure = failed(streamed(wire, [START, *tool("}{"), *end("tool_use")]))
-    assert (failure.outcome, failure.usage) == (Outcome.INCOMPLETE, Usage(9, 12))
+    assert (failure.outcome, failure.usage) == (Outcome.INCOMPLETE, Usage(9, 12, model="m"))
     garbled = failed(streamed(wire, [START, TEXT[0], b'{"type": ', *TEXT[1:], *end()]))
-    assert (garbled.outcome, garbled.usage) == (Outcome.INCOMPLETE, Usage(9, 12))
+    assert (garbled.outcome, garbled.usage) == (Outcome.INCOMPLETE, Usage(9, 12, model="m"))
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -212,7 +212,7 @@ def test_a_google_error_object_in_a_stream_is_an_error_like_any(
     assert (failure.outcome, failure.message, failure.usage, failure.ambiguous) == (
         outcome,
         "not now",
-        Usage(9, 1),
+        Usage(9, 1, model="m"),
         True,
     )
     body = json.dumps([error] if listed else error).encode()
@@ -287,7 +287,10 @@ def test_the_body_of_an_error_over_1_mb_is_not_read(wire: str, calls: int) -> No
     """The first call goes through the SDK, which would read it all; the second does not."""
     reply = response(gzip.compress(bytes(200_000_000), 1), 503, content_encoding="gzip")
     failure = failed(answered_with(wire, reply, streams=False, calls=calls))
-    assert (failure.outcome, failure.message) == (Outcome.OVERLOADED, "HTTP 503 without a readable error body")
+    assert (failure.outcome, failure.message) == (
+        Outcome.OVERLOADED,
+        "HTTP 503 without a readable error body (application/json)",
+    )
 
 
 def test_the_connection_of_a_call_that_is_aborted_is_dropped() -> None:

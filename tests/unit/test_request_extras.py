@@ -12,6 +12,7 @@ from tests.gates import route as candidate
 
 from trivet_scheduler.routing import Needs, choose
 from trivet_tasks.betas import BATCH_ONLY, CLOUDS, takes_beta
+from trivet_tasks.dialects import default_dialect
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.features import lacks
 from trivet_tasks.jobs import JobSpec
@@ -72,8 +73,9 @@ def clouds(**more: Any) -> Settings:
 def test_who_takes_a_beta(beta: str, bedrock: bool, vertex: bool) -> None:
     job = parse(betas=[beta])
     assert job.features == (f"beta:{beta}",)
-    assert lacks("anthropic", job.features) == ()
-    assert (lacks("bedrock", job.features) == (), lacks("vertex", job.features) == ()) == (bedrock, vertex)
+    assert lacks(default_dialect("anthropic"), job.features) == ()
+    taken = [lacks(default_dialect(provider), job.features) == () for provider in ("bedrock", "vertex")]
+    assert taken == [bedrock, vertex]
 
 
 def test_the_api_itself_takes_every_beta_of_the_sdk() -> None:
@@ -189,8 +191,12 @@ def test_fields_that_trivet_knows_are_read_as_if_they_stood_beside() -> None:
 def test_a_field_nobody_knows_goes_to_the_anthropic_api_or_where_a_route_says() -> None:
     job = parse(extra_body={"mood": "calm"})
     assert job.features == ("field:mood",)
-    assert lacks("anthropic", job.features) == ()
-    assert lacks("bedrock", job.features) == lacks("vertex", job.features) == ("field:mood",)
+    assert lacks(default_dialect("anthropic"), job.features) == ()
+    assert (
+        lacks(default_dialect("bedrock"), job.features)
+        == lacks(default_dialect("vertex"), job.features)
+        == ("field:mood",)
+    )
     error = refused(clouds(), extra_body={"mood": "calm-as-a-secret"})
     assert error.field == "extra_body.mood"
     assert 'body_fields = ["mood"]' in str(error)
