@@ -2,7 +2,7 @@
 
     make bench-poison [POISON="--jobs 600 --rounds 3"]
 
-A firewall answers the two documents with a page instead of an answer, on both of two routes, by turns with batches of the
+A firewall answers the two documents with a page instead of an answer, on all routes, by turns with batches of the
 same size in which nothing is wrong. Every figure is the wall-clock time of one batch, from submit to its last end.
 Exit code 1 when the median ratio is above 1.3, when a good document failed, or when a route was taken out of service.
 """
@@ -22,7 +22,6 @@ from trivet_tasks.store import schema
 from trivet_tasks.store.engine import Store
 
 MODEL = "claude-haiku-4-5"
-ROUTES = ("anthropic", "bedrock-us-east-1")
 POISONED = 2
 MOST = 1.3
 """How much longer a batch with poisoned documents may take."""
@@ -36,11 +35,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with running(
-        workers=2, simulator=("--latency-median", "0.3", "--seed", "1"), sections={"cache": {"enabled": False}}
+        workers=2, simulator=("--latency-median", "1.0", "--seed", "1"), sections={"cache": {"enabled": False}}
     ) as trivet:
-        trivet.simulator.down("vertex-global")
-        for route in ROUTES:
-            trivet.simulator.fault(route, "firewall_page_403", contains="POISON")
+        for provider in ("anthropic", "bedrock", "vertex"):
+            trivet.simulator.fault(provider, "firewall_page_403", contains="POISON")
         batch(trivet, "warm-up", 100, 0)
         good, bad = [], []
         for number in range(given.rounds):
@@ -75,13 +73,13 @@ def batch(trivet: Running, name: str, jobs: int, poisoned: int) -> float:
 
 
 def closed_routes(trivet: Running) -> list[str]:
-    """The routes that were taken out of service, but for the one that is down."""
+    """The routes that were taken out of service."""
     events = schema.events
     store = Store(trivet.settings.store_url)
     with store.read() as connection:
         rows = connection.execute(select(events.c.route, events.c.kind)).all()
     store.close()
-    return sorted({route for route, kind in rows if kind == "open" and route in ROUTES})
+    return sorted({route for route, kind in rows if kind == "open"})
 
 
 def median(seconds: list[float]) -> str:

@@ -64,8 +64,17 @@ def with_another(
     before = next((error for error in errors if error.route == route and error.generation == generation), None)
     if before is None:
         return (*others, ProxyError(route, now, generation, 1, False, message[:_LONGEST_MESSAGE]))
-    proven = gates is not None and route in gates and gates[route].proven_s < now - before.at
+    proven = gates is not None and _is_proven(before, gates, now)
     return (*others, before._replace(times=before.times + 1, confirmed=before.confirmed or proven))
+
+
+def worth_asking_again(errors: Sequence[ProxyError], gates: Mapping[str, GateView], now: float) -> frozenset[str]:
+    """Return the routes that answered others since the job met a page there: a second page would tell whose fault it is."""
+    return frozenset(error.route for error in errors if not error.confirmed and _is_proven(error, gates, now))
+
+
+def _is_proven(error: ProxyError, gates: Mapping[str, GateView], now: float) -> bool:
+    return error.route in gates and gates[error.route].proven_s < now - error.at
 
 
 def _generation(gates: Mapping[str, GateView], route: str) -> str | None:

@@ -130,7 +130,7 @@ class ControlHandler:
     def _replies(self, method: str, request: Request) -> bytes:
         book = self._simulator.replies
         if method in ("PUT", "POST"):
-            wires = {name: provider.wire.name for name, provider in self._simulator.providers.items()}
+            wires = {name: provider.wire.forms for name, provider in self._simulator.providers.items()}
             book.put(rules_from(_body(request), wires), before=method == "POST")
         elif method == "DELETE":
             book.rules = []

@@ -13,12 +13,12 @@ import pytest
 from trivet_simulator import Control, Endpoints
 from trivet_simulator.limits import Figures, Limits, Need, Refusal, Rule, Ticket
 
-from .sdk import BODY, MODELS, WIRES, call, client, message
+from .sdk import WIRES, call, client, message, request
 
 
 async def _together(endpoints: Endpoints, wire: str, number: int) -> list[Any]:
     async with client(endpoints, wire) as made:
-        calls = [made.messages.with_raw_response.create(model=MODELS[wire], **BODY) for _ in range(number)]
+        calls = [made.messages.with_raw_response.create(**request(wire)) for _ in range(number)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
 

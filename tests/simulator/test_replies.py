@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trivet_simulator import Control, ControlError, Endpoints, SimulatorProcess
 from trivet_simulator.schema import instance_of
 
-from .sdk import BODY, MODELS, WIRES, call, client, message, streamed
+from .sdk import WIRES, call, client, message, request, streamed
 
 ASKS = [pytest.param(message, id="plain"), pytest.param(streamed, id="streamed")]
 BOOK = {
@@ -75,7 +75,7 @@ async def both(endpoints: Endpoints, wire: str, **changes: Any) -> tuple[Any, An
 
 async def last_usage(endpoints: Endpoints, wire: str) -> Any:
     async with client(endpoints, wire) as made:
-        stream = await made.messages.create(model=MODELS[wire], stream=True, **BODY)
+        stream = await made.messages.create(**request(wire), stream=True)
         (usage,) = [event.usage.to_dict() async for event in stream if event.type == "message_delta"]
         return usage
 

@@ -7,7 +7,14 @@ import pytest
 from tests.gates import gate
 
 from trivet_scheduler.permits import GateView
-from trivet_scheduler.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another
+from trivet_scheduler.proxy_errors import (
+    ProxyError,
+    at_fault,
+    proxy_errors_of,
+    text_of,
+    with_another,
+    worth_asking_again,
+)
 
 HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
 NEVER = gate(proven_s=math.inf)
@@ -62,6 +69,14 @@ def test_what_came_before_the_gates_changed_says_nothing_any_more() -> None:
     anew = replace(JUST_NOW, generation="1.0")
     errors = met(errors, HERE, 5.0, anew, "1.0")
     assert [(error.route, error.times) for error in errors] == [(HERE, 1)]
+
+
+def test_a_route_that_answered_others_since_is_worth_asking_again() -> None:
+    errors = story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW))
+    gates = {HERE: JUST_NOW, ELSEWHERE: NEVER}
+    assert worth_asking_again(errors, gates, 5.0) == {HERE}
+    confirmed = met(errors, HERE, 5.0, JUST_NOW)
+    assert worth_asking_again(confirmed, gates, 9.0) == frozenset(), "once"
 
 
 def test_pages_are_kept_as_they_were() -> None:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import redis
 
 from trivet_scheduler.call_costs import Mix
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Spent, Stated, Verdict
-from trivet_scheduler.proxy_errors import proxy_errors_of, with_another
+from trivet_scheduler.proxy_errors import proxy_errors_of, with_another, worth_asking_again
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose, load_of
 from trivet_scheduler.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
 from trivet_tasks.call_time import needed_s, too_short_text
@@ -175,9 +176,10 @@ class Decisions:
         # the budget bounds the work on a job; being told to wait is no work
         spent_s = job.round_spent_s + (0.0 if failure.outcome is Outcome.RATE_LIMITED else latency_s)
         tried = (*(job.tried.split(",") if job.tried else ()), *flight.race.failed)
-        pages = proxy_errors_of(job.proxy_errors)
+        pages, again = proxy_errors_of(job.proxy_errors), frozenset[str]()
         if failure.outcome is Outcome.PROXY_ERROR:
             gates = None if candidates is None else {route.name: route.gate for route in candidates}
+            again = worth_asking_again(pages, gates or {}, now)
             generation = flight.generation.rpartition(".")[0]
             pages = with_another(pages, site.route, failure.message, now=now, generation=generation, gates=gates)
         standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at, pages)
@@ -198,6 +200,9 @@ class Decisions:
                 Mix.of(job.input_estimate, job.max_tokens, self._fleet.lengths.share(site.model, latency)),
             )
             choice = choose(needs, candidates, terms)
+            if again and not choice.routes:
+                rest = tuple(name for name in needs.tried if name not in again or name == site.route)
+                choice = choose(replace(needs, tried=rest), candidates, terms)
         return next_step(
             standing,
             failed,
