@@ -4,4 +4,10 @@ from tests import surroundings
 
 surroundings.settle()  # before any other module of the suite or of the product is imported
 
+from hypothesis import HealthCheck, settings  # noqa: E402 - see above
+
+# how fast a machine draws examples says nothing of the product
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 pytest_plugins = ["tests.postgres", "tests.unchanged"]
