@@ -1,8 +1,8 @@
 """Telling a job that a proxy refuses from a proxy that refuses everything. Pure functions.
 
 A page that came instead of an answer says nothing certain: neither of the route's key nor of the job. A job is at fault
-where two routes refused it so, each twice, and each answered another call, or a probe, begun between the two. Until then
-it waits, and no round of it is over.
+where two routes refused it so, each twice, and between these two pages each route answered another call or a probe. Until
+then it waits, and no round of it is over.
 """
 
 from collections.abc import Mapping, Sequence

@@ -43,7 +43,9 @@ def environment_faults(settings: Settings, environment: Mapping[str, str] = os.e
         if not Path(folder).is_dir():
             yield f"the variable SSL_CERT_DIR names {folder}, which is no folder: unset it, or name one of CA certificates."
     yield from _secret_faults(settings, environment)
-    if (encoding := environment.get("PYTHONIOENCODING", "")) and not _writes_all(sys.stdout.encoding):
+    if (encoding := environment.get("PYTHONIOENCODING", "")) and not _writes_all(
+        encoding.partition(":")[0] or sys.stdout.encoding
+    ):
         yield f"the variable PYTHONIOENCODING={encoding} leaves no way to write other characters: unset it, or set utf-8."
 
 

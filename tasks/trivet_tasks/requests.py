@@ -95,7 +95,7 @@ def parse_request(
             merged, the request's winning.
         now: the moment of the submit, seconds since the epoch; `deadline` and `not_before` in seconds count from it.
         where: put before an error's message, e.g. `request 17`.
-        routes: gives the routes there are, asked only about fields that some versions of the API refuse; else those of
+        routes: gives the routes there are, asked only about fields and betas that not every route takes; else those of
             the settings.
 
     Raises:
@@ -174,6 +174,8 @@ class RequestReader:
         self._terms: dict[tuple[object, ...], _Terms] = {}
         self._fitting: set[tuple[str, tuple[str, ...]]] = set()
         """Models and features that some route takes."""
+        self._spoken: set[tuple[object, ...]] = set()
+        """What some route's version of the API takes: model, residency, compliance and features."""
         self._of_defaults: _Terms | None = None
 
     def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
@@ -230,8 +232,16 @@ class RequestReader:
             warnings=_warnings(body, terms),
         )
         if spec.features and not VERSIONED.isdisjoint(spec.features):
-            check_versions(spec, body, self._routes)
+            self._check_versions(spec, body)
         return spec
+
+    def _check_versions(self, spec: JobSpec, body: Mapping[str, object]) -> None:
+        asked = spec.model, spec.residency, spec.compliance, spec.features
+        if asked not in self._spoken:
+            check_versions(spec, body, self._routes)
+            if len(self._spoken) >= _TERMS_KEPT:
+                self._spoken.clear()
+            self._spoken.add(asked)
 
     @cached_property
     def _routes(self) -> Mapping[str, RouteSettings]:

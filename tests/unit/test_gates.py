@@ -682,6 +682,19 @@ def test_pages_to_several_jobs_in_a_row_are_for_a_probe_to_judge(gate: Gate) -> 
     assert gate.claim() is None
 
 
+def test_good_probes_of_a_gate_in_doubt_do_not_make_it_recover(gate: Gate, world: World) -> None:
+    for number in range(2 * HEALTH.close_after_successes):
+        doubt(gate, *(f"{number}-{job}" for job in "abc"))
+        token = gate.claim()
+        assert token
+        assert gate.take(probe=token).granted == 1
+        probe = gate.held.pop()
+        assert gate.call() == [], "an answer to somebody else comes first"
+        assert gate.settle_these([probe]) == []
+        assert gate.view().state == "healthy"
+        world.pass_time(HEALTH.probe_interval_s)
+
+
 def test_an_answer_ends_the_doubt(gate: Gate) -> None:
     doubt(gate, "a", "b", "c")
     gate.call(job="d")

@@ -275,8 +275,9 @@ def test_gates_hold_what_they_promise(valkey: ClockedRedis, no_jitter: None, gro
     )
 
 
-PRIVATE = [outcome for outcome in Outcome if outcome not in (Outcome.SUCCEEDED, Outcome.RATE_LIMITED, Outcome.UNUSABLE)]
-"""What one request may bring about again and again where it was sent. Limits and refused accounts are the route's."""
+OF_THE_ROUTE = {Outcome.RATE_LIMITED, Outcome.UNUSABLE, Outcome.OVERLOADED, Outcome.CONNECTION}
+PRIVATE = [outcome for outcome in Outcome if outcome not in (Outcome.SUCCEEDED, *OF_THE_ROUTE)]
+"""What one request may bring about again and again where it was sent."""
 
 
 @given(

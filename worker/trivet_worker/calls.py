@@ -61,6 +61,8 @@ class Failure:
     """What a failed call used all the same, where the provider still said so."""
     ambiguous: bool = False
     """The provider has done work and did not say how much: the cost is estimated. Timeouts and cut answers always are so."""
+    from_api: bool = True
+    """False for a page of something on the way: what it says may be about this one request."""
     own_fault: bool = False
     """Trivet's own fault, after the call was made: it says nothing of the route."""
 

@@ -81,9 +81,14 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
                 generation,
                 pause_s=failure.retry_after_s or 0.0,
                 took_s=budget_s if timed_out and verdict is Verdict.FAILED else 0.0,
-                job=flight.job.id,
+                job="" if _is_of_route(failure) else flight.job.id,
                 stated=_stated(failure.limits),
             )
+
+
+def _is_of_route(failure: Failure) -> bool:
+    """Whether no request can have brought it about: then every failure counts, also the same job's."""
+    return failure.from_api and failure.outcome in (Outcome.OVERLOADED, Outcome.CONNECTION)
 
 
 def _of_probe(verdict: Verdict, outcome: Outcome) -> Verdict:

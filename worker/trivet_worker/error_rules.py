@@ -145,6 +145,7 @@ RULES: tuple[Rule, ...] = (
         statuses=_http(400, 402, 403, 429),
         from_api=True,
         says=words.MONEY,
+        says_not=words.OF_ANOTHER_PARTY,
     ),
     # -- rate limits: by name before status, because they come as 400 and inside a 5xx too ----------------------------
     Rule(
@@ -159,7 +160,7 @@ RULES: tuple[Rule, ...] = (
         "AWS says wait",
         providers=_BEDROCK,
         statuses=_http(200, 400, 429, 503),
-        says=re.compile(r"too many (tokens|requests)\b.{0,40}(wait|try|$)|rate exceeded", re.IGNORECASE),
+        says=re.compile(r"too many (tokens|requests)\b(.{0,40}(wait|try again)|\.?$)|^rate exceeded", re.IGNORECASE),
     ),
     Rule(Outcome.RATE_LIMITED, "Google quota", types=_set("resource_exhausted")),
     Rule(
@@ -200,7 +201,14 @@ RULES: tuple[Rule, ...] = (
     Rule(Outcome.UNUSABLE, "beta unknown to the wire", Scope.FEATURE, statuses=_http(400, 403), says=words.FEATURE),
     Rule(Outcome.UNUSABLE, "AWS use case form", Scope.ROUTE, providers=_BEDROCK, says=words.USE_CASE_FORM),
     Rule(Outcome.UNUSABLE, "model in words", Scope.MODEL, statuses=_DENIED - {402}, says=words.MODEL),
-    Rule(Outcome.UNUSABLE, "account in words", Scope.ROUTE, statuses=_DENIED, says=words.ACCOUNT),
+    Rule(
+        Outcome.UNUSABLE,
+        "account in words",
+        Scope.ROUTE,
+        statuses=_DENIED,
+        says=words.ACCOUNT,
+        says_not=words.OF_ANOTHER_PARTY,
+    ),
     # -- the account by type; of a permission, the model that it names ----------------------------------------------
     Rule(
         Outcome.UNUSABLE,
@@ -226,6 +234,14 @@ RULES: tuple[Rule, ...] = (
         statuses=_http(404),
         types=_set("not_found_error"),
         says=words.OTHER_THING_MISSING,
+        says_not=words.NAMES_A_MODEL,
+    ),
+    Rule(
+        Outcome.DOUBTFUL,
+        "something not found",
+        statuses=_http(404),
+        types=_set("not_found_error"),
+        says_not=words.NAMES_A_MODEL,
     ),
     Rule(Outcome.UNUSABLE, "404", Scope.MODEL, statuses=_http(404)),
     # -- the request's own fault -------------------------------------------------------------------------------------

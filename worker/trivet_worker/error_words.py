@@ -14,7 +14,8 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 MONEY = _any_of(
     r"credit balance is too low",
     r"reached your specified (workspace )?api usage limits?",
-    r"(spend|spending|billing|monthly usage) limit",
+    r"(reached|exceed(s|ed)?|over|beyond|hit) .{0,60}(spend|spending|billing|monthly( usage)?) limit",
+    r"(spend|spending|billing|monthly( usage)?) limit.{0,60}(reached|exceeded|has been)",
     r"you will regain access on",
     r"requires billing to be enabled",
     r"billing (account|is) .{0,60}(disabled|closed|not (active|enabled|found))",
@@ -25,14 +26,14 @@ MONEY = _any_of(
 
 ACCOUNT = _any_of(
     r"organization (has been|is) (disabled|on hold|suspended)",
-    r"(account|project) .{0,60}(has been|is|was) (disabled|suspended|deleted|on hold|closed|not (active|authorized))",
+    r"(account|project) .{0,60}(has been|is|was) (disabled|suspended|deleted|on hold|closed|not active)",
     r"^operation not allowed\.?$",
     r"api key (not (valid|found)|(is )?(invalid|expired|disabled|revoked)|has (expired|been (disabled|revoked)))",
     r"security token included in the request is (invalid|expired)",
     r"(bearer )?token (has|is) (expired|revoked|invalid)",
     r"signature (expired|not yet current|we calculated)",
     r"has not been used in project .{0,80}or it is disabled",
-    r"(api|service) .{0,80}(is not enabled|is disabled|has been disabled)",
+    r"(vertex ai|agent platform|aiplatform|bedrock)[\w. ]{0,60}(is not enabled|is disabled|has been disabled)",
     r"insufficient authentication scopes",
     r"invalid authentication credentials",
     r"prohibited by organization.s policy",
@@ -54,13 +55,12 @@ MODEL = _any_of(
     r"^(invalid |unknown |unsupported )?model\b( name| id| identifier)?[^.]{0,160}"
     r"(is invalid|is not supported|not found|does not exist|not a valid|not available|not enabled)",
     r"(the|this) model( version)? (has reached|is past) (its|the) end of (its )?life",
-    r"this model is (marked|deprecated|no longer|not (available|supported|enabled|ready for use))",
-    r"(not|isn.t|is not) (available|supported|enabled|offered) (for|with|to use with) (this|the) (model|account for this model)",
-    r"data (retention|sharing)\b.{0,80}\b(not available|required?|requires|must be|to be enabled|not enabled)",
+    r"this model is (marked|deprecated|no longer|not (available|supported|enabled|ready for use)( here| in .{0,60})?\.?$)",
+    r"data retention mode\b.{0,80}\bmodel",
     r"requires data sharing",
     r"from unsupported (countries|regions|locations)",
     r"(user )?location is not supported",
-    r"not (available|supported|servable|enabled) in (this |the |your )?(region|location|country)",
+    r"^[^.:]{0,40}\bmodel\b[^.]{0,160}not (available|supported|servable|enabled) in (this |the |your )?(region|location|country)",
     r"not have access to (this|the|that) model",
     r"(invalid|unsupported|unknown|wrong) .{0,20}(api|anthropic)[ _-]version",
     r"anthropic[ _-]version\b.{0,80}(invalid|unsupported|not (supported|allowed|a? ?valid)|must|should|unknown)",
@@ -85,8 +85,15 @@ FEATURE = _any_of(
 )
 """A beta that this wire does not have: nothing is wrong with what does not ask for it."""
 
-OTHER_THING_MISSING = _any_of(r"^(the )?(file|container|skill|environment|thread|message batch|batch)s?\b")
+OTHER_THING_MISSING = _any_of(r"\b(file|container|skill|environment|thread|message batch|mcp server)s?\b")
 """A thing that the request names, not the model."""
+
+OF_ANOTHER_PARTY = _any_of(
+    r"\b(mcp|container|file|skill|thread|tool)s?\b",
+    r"^(messages|tools|system|metadata|billing_policy|output_config|thinking|tool_choice|container)\b",
+    r"(download|fetch|retrieve)",
+)
+"""What is said of a key, of money or of something missing is said of what the request names, not of the account."""
 
 TOO_LONG = _any_of(
     r"(prompt|input|request|conversation|context) is too (long|large)",
@@ -95,7 +102,7 @@ TOO_LONG = _any_of(
     r"maximum context length",
     r"maximum tokens you requested exceeds",
     r"(input|total|prompt) tokens? .{0,40}exceeds?",
-    r"too many (input|total|prompt) tokens in",
+    r"too many (input |total |prompt )?tokens in",
 )
 """More than the model takes."""
 

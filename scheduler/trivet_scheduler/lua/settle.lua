@@ -17,7 +17,7 @@
 -- Returns  a flat list of changes: level (1 model, 2 route, 3 limits), state, cause, seconds until the next try, share
 local PER_CALL = 10
 local MOST_BLAMED = 32
-local CONTRADICTIONS = 5 -- DESIGN: five jobs in a row refused here and served elsewhere
+local CONTRADICTIONS = 5 -- jobs in a row that were refused here and served elsewhere: a probe is to judge
 local SAMPLES, SAMPLE_AGE = 100, 300
 local LONGEST_REST = 60
 
@@ -151,18 +151,17 @@ local function clear(level, is_probe)
         if is_probe then redis.call('HSET', KEYS[level], 'retry_at', text(now + interval / 5)) end
         if not gate[6] then redis.call('SREM', KEYS[6], names[level]) end
     end
-    return gate[5]
 end
 
 local function good(level, is_probe)
     local gate = redis.call('HMGET', KEYS[level], 'state', 'goods', 'step_at', 'step_goods')
-    local asked = clear(level, is_probe)
+    clear(level, is_probe)
     if gate[1] == 'recovering' then
         redis.call('HINCRBY', KEYS[level], 'ramp', 1)
         redis.call('HSET', KEYS[level], 'evidence', text(now))
         local goods = redis.call('HINCRBY', KEYS[level], 'step_goods', 1)
         if goods >= tonumber(ARGV[15]) and now - number(gate[3], now) >= tonumber(ARGV[14]) then step_up(level) end
-    elseif is_probe and not (asked and not gate[1]) then
+    elseif is_probe and gate[1] then
         local goods = number(gate[2], 0) + 1
         if goods >= tonumber(ARGV[13]) then
             step_up(level)

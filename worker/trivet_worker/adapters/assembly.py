@@ -111,7 +111,7 @@ class Assembly:
     @property
     def usage(self) -> Usage | None:
         """What the call used as far as the provider said; the output so far, once it has begun."""
-        content = [block.value for block in self._blocks]
+        content = [block.value if not (block.grown or block.input) else {"type": "grown"} for block in self._blocks]
         return usage_of({**(self._message or {}), "content": content, "usage": self._usage})
 
     @property

@@ -47,6 +47,7 @@ _MOST_STENCILS = 64
 class _Progress:
     """How far an attempt has come, for the words of its failure."""
 
+    provider: str
     response: httpx2.Response | None = None
     assembly: Assembly | None = None
     headers: wire_headers.Headers = field(default_factory=dict)
@@ -78,7 +79,7 @@ class _Progress:
             status=self.response.status_code if self.response else None,
             request_id=wire_headers.request_id(self.headers),
             scope=scope,
-            limits=wire_headers.limits(self.headers),
+            limits=wire_headers.limits(self.headers) if self.provider == "anthropic" else None,
             usage=usage or (self.assembly.final_usage if self.assembly else None),
             ambiguous=self.assembly is not None and self.assembly.began,
             own_fault=own_fault,
@@ -111,7 +112,7 @@ class SdkCaller:
         purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """See `Caller.call`."""
-        progress = _Progress()
+        progress = _Progress(self._wire.provider)
         try:
             async with asyncio.timeout(timeout_s) as guard:
                 attempt = self._attempt(body, model, attempt_id, purpose, progress)

@@ -82,6 +82,7 @@ def failure_from(
         request_id=request_id,
         retry_after_s=wait,
         scope=rule.scope,
+        from_api=error.from_api,
         limits=wire_headers.limits(said) if provider == "anthropic" else None,
         usage=usage,
     )

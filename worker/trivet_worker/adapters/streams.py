@@ -71,8 +71,9 @@ async def _events(pieces: AsyncIterator[bytes], reader: EventReader, assembly: A
         async for piece in pieces:
             for event in reader.feed(piece):
                 yield event
-        for event in reader.rest():
-            yield event
+        if not assembly.is_whole:  # what was cut off behind a whole message is nothing of it
+            for event in reader.rest():
+                yield event
     except BrokenFraming as error:
         assembly.spoil(str(error))
 
