@@ -60,7 +60,7 @@ def test_one_call_writes_and_the_others_read(
     assert saving.written_tokens == first.usage["cache_creation_input_tokens"]
     assert saving.read_tokens == sum(call.usage["cache_read_input_tokens"] for call in reads if call.usage)
     assert saving.saved_usd == saving.read_tokens * Decimal("1.8") / 10**6, "0.20 instead of 2 dollars a million"
-    assert saving.surcharge_usd == saving.written_tokens * Decimal("0.75") / 10**6
+    assert saving.surcharge_usd == saving.written_tokens * Decimal("0.5") / 10**6
     with commands(str(system.local.config_path), monkeypatch, capsys) as trivet:
         said = orjson.loads(trivet("costs", "--by", "tag:part", "--json").out)
         page = tmp_path / "costs.html"
