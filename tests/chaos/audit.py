@@ -291,8 +291,8 @@ def _job_costs(evidence: Evidence, settled: Sequence[Row]) -> Iterator[str]:
 
 
 def _billed(row: Row, call: Call | None) -> Decimal:
-    """What the provider bills for a call: that of a whole answer, and nothing for an error."""
-    if call is None or call.usage is None or not call.complete:
+    """What the provider bills for a call: that of a whole answer, nothing for an error or a refusal before any output."""
+    if call is None or call.usage is None or not call.complete or call.fault == "refusal":
         return Decimal(0)
     return price(row.model, call.usage["input_tokens"], call.usage["output_tokens"])
 
