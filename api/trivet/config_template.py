@@ -89,7 +89,7 @@ PLACES = """\
 # max_overflow = 8                      # and more of them in a moment of need
 
 [broker]
-# url = ""                              # empty: the Valkey of `trivet up`; else redis://, rediss://, sentinel://, amqp://
+# url = ""                              # empty: that of `trivet up`; or redis, rediss, sentinel, amqp://
 
 [redis]
 # url = ""                              # limits and health, shared by all processes; empty: the broker if that is Redis
