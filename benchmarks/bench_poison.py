@@ -24,7 +24,7 @@ from trivet_tasks.store.engine import Store
 MODEL = "claude-haiku-4-5"
 POISONED = 2
 MOST = 1.3
-"""How much longer a batch with poisoned documents may take."""
+"""Most times as long that a batch with poisoned documents may take."""
 PATIENCE_S = 300.0
 
 

@@ -64,7 +64,7 @@ class ScriptedReply:
 
     @property
     def errors(self) -> list[Exception]:
-        """What its function raised; a call it raised for was answered with status 400."""
+        """Exceptions that its function raised; a call it raised for was answered with status 400."""
         return [] if self._function is None else self._function.errors
 
     def close(self) -> None:

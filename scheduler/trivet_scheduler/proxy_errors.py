@@ -31,7 +31,7 @@ class ProxyError(NamedTuple):
 
 
 def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
-    """What `text_of` wrote."""
+    """Return the pages that `text_of` wrote."""
     return tuple(ProxyError(*fields) for fields in orjson.loads(text)) if text else ()
 
 

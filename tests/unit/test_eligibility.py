@@ -14,6 +14,7 @@ from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.prices import PriceBook
 from trivet_tasks.requests import parse_request, parse_requests
+from trivet_tasks.route_hosts import effective_host
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.usage import Usage
@@ -183,3 +184,20 @@ def test_the_platform_is_priced_as_the_anthropic_api_and_mantle_is_an_estimate(m
     mantle = book.price("bedrock", model, f"anthropic.{model}", "us-east-1", day, usage)
     assert mantle.estimated
     assert mantle.cost_usd == direct.cost_usd * Decimal("1.1")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host"),
+    [
+        ("invoke", "bedrock-runtime.eu-west-1.amazonaws.com"),
+        ("messages", "bedrock-runtime.eu-west-1.amazonaws.com"),
+        ("mantle", "bedrock-mantle.eu-west-1.api.aws"),
+        ("platform", "aws-external-anthropic.eu-west-1.api.aws"),
+    ],
+)
+def test_the_host_that_is_shown_is_the_endpoint_s(endpoint: str, host: str) -> None:
+    workspace = {"workspace_id": "wrkspc_1"} if endpoint == "platform" else {}
+    route = RouteSettings.model_validate(
+        {"provider": "bedrock", "region": "eu-west-1", "endpoint": endpoint, **workspace}
+    )
+    assert effective_host(route) == host

@@ -79,7 +79,7 @@ def read_anthropic(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
 
 
 def _listed(model: "ModelInfo") -> ListedModel:
-    """What the list says of a model. `lifecycle` is the sign of retirement: a day that is past may be overdue."""
+    """Return what the list says of a model. `lifecycle` is the sign of retirement: a day that is past may be overdue."""
     retires, lifecycle = getattr(model, "retires_at", None), getattr(model, "lifecycle", None)
     return ListedModel(
         model.id,
