@@ -174,6 +174,9 @@ def everything_in(server: redis.Redis) -> bytes:
 def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running: Running) -> None:
     page = until(running.broker_page, lambda page: number(page, "trivet-waiting") == 301, "301 waiting")
 
+    assert "No bulk worker is alive" in page
+    assert "No realtime worker is alive" in page
+    assert "No scheduler is alive" not in page
     table = rows(page)
     assert ["batch", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
     assert ["contracts &lt;b&gt;2026&lt;/b&gt;", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
@@ -191,6 +194,10 @@ def test_the_backlog_is_among_the_metrics(running: Running) -> None:
     waiting = 'trivet_waiting_jobs{class="batch",state="waiting"} 300.0'
     text = until(metrics, lambda text: waiting in text, waiting)
     assert "trivet_backlog_current 1.0" in text
+    assert 'trivet_processes{lane="",part="scheduler"} 1.0' in text
+    assert 'trivet_processes{lane="bulk",part="worker"} 0.0' in text
+    assert 'trivet_impairments{kind="lane"} 2.0' in text
+    assert 'trivet_impairments{kind="silent"} 0.0' in text
     assert "trivet_cache_hits_total 0.0" in text
     assert "trivet_cache_max_bytes " in text
     assert re.search(r'trivet_oldest_waiting_seconds\{class="deferred"\} [\d.]*[1-9]', text)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trivet_scheduler.permits import Quota, Want
+from trivet_scheduler.pulses import Pulse
 from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
@@ -22,6 +23,9 @@ log = logging.getLogger("trivet.worker")
 
 WARM_S = 10.0
 """How long a start may wait for credentials; calls fetch them anew if that was not enough."""
+STALLED_S = 3.0
+"""A loop that has not gone round for so many seconds is stalled: what it runs never takes so long at a stretch."""
+_BEAT_EVERY_S = 0.5
 _FINAL = (Outcome.SUCCEEDED, Outcome.INVALID)
 """After these no other call of the job could say anything else."""
 _MAY_BE_ASKED_AGAIN = (Outcome.RATE_LIMITED, Outcome.CANCELLED)
@@ -115,12 +119,14 @@ class Flights:
         self._routes = routes
         self._callers: dict[str, Caller] = {}
         self._under_way: dict[str, tuple[str, asyncio.Task[Answer | Failure]]] = {}
+        self.pulse = Pulse("Its loop of calls", STALLED_S)
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-calls", daemon=True)
 
     def start(self) -> None:
         """Start the loop's thread, and build every route's caller, so that no call waits for that (over a second)."""
         self._thread.start()
+        self._loop.call_soon_threadsafe(self._beat)
         asyncio.run_coroutine_threadsafe(self._build_callers(), self._loop).result()
 
     def launch(self, flights: Sequence[Flight]) -> None:
@@ -145,6 +151,10 @@ class Flights:
         _quietly(closing)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+
+    def _beat(self) -> None:
+        self.pulse.beat()
+        self._loop.call_later(_BEAT_EVERY_S, self._beat)
 
     def _launch(self, flights: Sequence[Flight]) -> None:
         for flight in flights:

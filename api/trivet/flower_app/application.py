@@ -30,7 +30,7 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
 
     def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop) -> None:
         self.trivet = settings
-        self.backlog = BacklogReader(settings.store_url)
+        self.backlog = BacklogReader(settings)
         self.depths = QueueDepths(settings, celery)
         self.response_cache = ResponseCache(connect(settings.redis_url), settings)
         super().__init__(
