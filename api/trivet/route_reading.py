@@ -131,7 +131,7 @@ def _route(
     spent: Mapping[str, Spent],
 ) -> RouteStatus:
     route = known.routes[name]
-    able = [lease for lease in known.leases if name in lease.routes and not lease.trouble]
+    able = [lease for lease in known.leases if lease.takes(name)]
     lanes = {lease.lane for lease in able}
     drain = noted.drains.get(name) if route.drained else None
     return RouteStatus(

@@ -120,3 +120,13 @@ class Picture:
         }
         found = by_lease | {one.process: one for one in self.announced}
         return tuple(found[process] for process in sorted(found))
+
+    @property
+    def impaired(self) -> tuple[tuple[str, str, str], ...]:
+        """Return (worker, route, reason) for each route of which a living worker takes no work."""
+        return tuple(
+            (lease.worker, route, reason)
+            for lease in self.workers
+            if not lease.trouble
+            for route, reason in sorted(lease.impaired.items())
+        )

@@ -43,13 +43,11 @@ class Known:
 
     def lanes(self, route: str) -> frozenset[str]:
         """The lanes in which a living worker serves the route and takes work."""
-        return frozenset(lease.lane for lease in self.leases if route in lease.routes and not lease.trouble)
+        return frozenset(lease.lane for lease in self.leases if lease.takes(route))
 
     def slots(self, route: str, lane: str) -> int:
         """Calls that the route's living workers of a lane can have in flight together."""
-        return sum(
-            lease.slots for lease in self.leases if lease.lane == lane and route in lease.routes and not lease.trouble
-        )
+        return sum(lease.slots for lease in self.leases if lease.lane == lane and lease.takes(route))
 
 
 class Fleet:
@@ -79,11 +77,14 @@ class Fleet:
             return self._known
 
     def notice_workers(self, connection: Connection) -> None:
-        """Forget what is known if a worker has come, gone or stopped taking work since it was read."""
+        """Forget what is known if a worker has come, gone or stopped taking work, of a route or at all, since it was read."""
         taking = taking_work(self._store, connection)
         with self._lock:
             known = self._known
-            if known is not None and taking != {lease.id for lease in known.leases if not lease.trouble}:
+            if known is None:
+                return
+            before = {lease.id: frozenset(lease.impaired) for lease in known.leases if not lease.trouble}
+            if taking != before:
                 self._known = None
 
     def now(self) -> float:

@@ -2,6 +2,7 @@
 
 from tests.store.world import OTHER_ROUTE, ROUTE, World, finished, specs
 
+from trivet_scheduler.fleet import Known
 from trivet_tasks.store import cancelling, leases
 from trivet_tasks.store.leases import Renewal
 from trivet_tasks.store.leaving import lay_down
@@ -29,6 +30,21 @@ def test_a_living_worker_says_what_it_serves(world: World) -> None:
     assert _renew(world, lease, 7, "the database is slow") == Renewal(held=True)
     (found,) = _living(world)
     assert (found.in_flight, found.trouble) == (7, "the database is slow")
+
+
+def test_a_worker_takes_no_work_of_an_impaired_route(world: World) -> None:
+    lease = world.lease(routes=[ROUTE, OTHER_ROUTE])
+    with world.store.write() as connection:
+        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: "No key here."})
+        assert leases.taking_work(world.store, connection) == {lease: frozenset([ROUTE])}
+    (found,) = _living(world)
+    assert found.impaired == {ROUTE: "No key here."}
+    assert [found.takes(route) for route in (ROUTE, OTHER_ROUTE, "another")] == [False, True, False]
+    known = Known({}, (found,), 0.0)
+    assert (known.lanes(ROUTE), known.slots(ROUTE, "bulk")) == (frozenset(), 0)
+    assert (known.lanes(OTHER_ROUTE), known.slots(OTHER_ROUTE, "bulk")) == (frozenset(["bulk"]), 16)
+    assert _renew(world, lease).held
+    assert _living(world)[0].takes(ROUTE)
 
 
 def test_a_heartbeat_moves_the_end(world: World) -> None:

@@ -172,17 +172,19 @@ def test_a_drained_route_says_since_when_why_and_what_still_stands_there() -> No
 
 def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
     lease = Lease("l", "worker-1@host", "bulk", ("r",), 64, 0, "the database does not answer", NOW)
+    keyless = Lease("k", "worker-2@host", "bulk", ("half", "r"), 64, 0, None, NOW, {"half": "No key is set here."})
     found = picture(
         status("lonely", slots={}, workers={}),
         status("half", slots={"bulk": 64}, workers={"bulk": 1}),
         status("unheard", known=False),
-        workers=(lease,),
+        workers=(lease, keyless),
     )
     assert plain(remarks(found, None)) == [
         "lonely: no living worker serves it",
         "half: no realtime worker serves it",
         "unheard: is in the configuration; no scheduler or worker has made it known yet",
         "worker worker-1@host takes no work: the database does not answer",
+        "worker worker-2@host takes no work of half: No key is set here.",
     ]
     assert "unserved" in plain(routes_table(found, None))[1]
     assert "No route is known yet" in plain(remarks(picture(), None))[0]

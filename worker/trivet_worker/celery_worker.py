@@ -22,7 +22,7 @@ from trivet_tasks.messages import Chunk, task_name
 from trivet_tasks.publishing import queue_of
 from trivet_tasks.settings import Settings
 from trivet_worker.alone_process import run_alone
-from trivet_worker.consumer_steps import pausing
+from trivet_worker.consumer_steps import consuming
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.memory import collect_seldom, share_one_heap
 from trivet_worker.runtime import Runtime
@@ -64,7 +64,10 @@ def run_worker(
     name = worker_name(lane, routes, len(settings.routes))
     runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes, forks=forks)
     _register_tasks(app, runtime)
-    app.steps["consumer"].add(pausing(runtime))
+    queues = {
+        queue_of(app, route, latency).name: route for route in routes for latency in Latency if latency.lane == lane
+    }
+    app.steps["consumer"].add(consuming(runtime, queues))
     if on_ready:
         signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
@@ -77,9 +80,7 @@ def run_worker(
             hostname=name,
             pool="threads",
             concurrency=min(MAX_THREADS, settings.worker.slots),
-            queues=[
-                queue_of(app, route, latency).name for route in routes for latency in Latency if latency.lane == lane
-            ],
+            queues=list(queues),
             loglevel=logging.getLogger().getEffectiveLevel(),
             task_events=True,
             without_gossip=True,

@@ -34,6 +34,7 @@ from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
+from trivet_worker.route_impairments import RouteImpairments
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
@@ -85,6 +86,7 @@ class ChunkRunner:
         alone: Alone | None,
         cached: Cached,
         troubles: Troubles,
+        impairments: RouteImpairments,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -100,6 +102,7 @@ class ChunkRunner:
         self._holdings = holdings
         self._pricing = pricing
         self._troubles = troubles
+        self._impairments = impairments
         self._running = 0
         self._hurrying = 0
         self._counting = threading.Lock()
@@ -123,6 +126,9 @@ class ChunkRunner:
             self._running += change
 
     def _run(self, chunk: Chunk) -> int:
+        if impairment := self._impairments.of(chunk.route):
+            self._give_back(chunk, chunk.jobs, impairment)
+            return 0
         if chunk.alone and self._alone is not None:
             if self._alone.run(chunk):
                 return len(chunk.jobs)
@@ -161,7 +167,7 @@ class ChunkRunner:
         patience_s = self._settings.dispatch.permit_patience_s
         if self.stopping.is_set():
             return 0, "the worker is stopping"
-        if trouble := self._troubles.text:
+        if trouble := self._troubles.text or self._impairments.of(wave.chunk.route):
             return 0, trouble
         places = self._slots.take(len(pending), patience_s)
         if places == 0:

@@ -1,10 +1,12 @@
-"""Steps in Celery's consumer by which a worker that takes no work takes no message either: others may, and none is lost.
+"""Step in Celery's consumer that consumes exactly the queues of the routes whose work this worker takes.
 
-With Redis Celery is asked before every message. RabbitMQ sends messages by itself, up to the prefetch count: there the
-consumers are cancelled, and begin again when the worker takes work.
+A message that stays in its queue is there for other workers. With Redis Celery also asks before every message, so a
+worker that takes no work at all stops at once; RabbitMQ sends messages by itself, up to the prefetch count.
 """
 
+import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from celery import bootsteps
@@ -13,6 +15,8 @@ from celery.worker.consumer.tasks import Tasks
 
 from trivet_worker.runtime import Runtime
 
+log = logging.getLogger("trivet.worker")
+
 RECONNECT_S = 1.0
 LOOK_EVERY_S = 0.2
 PREFETCHED = 8
@@ -20,10 +24,14 @@ PREFETCHED = 8
 so a free worker is never short of them, and a full one keeps no more than these from the others."""
 
 
-def pausing(runtime: Runtime) -> type[bootsteps.StartStopStep]:
-    """Return the step for this worker."""
+def consuming(runtime: Runtime, queues: Mapping[str, str]) -> type[bootsteps.StartStopStep]:
+    """Return the step for this worker.
 
-    class Pausing(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+    Args:
+        queues: names of its queues, each with its route.
+    """
+
+    class Consuming(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
         requires = (Tasks,)
 
         def __init__(self, consumer: Any, **options: Any) -> None:
@@ -35,12 +43,11 @@ def pausing(runtime: Runtime) -> type[bootsteps.StartStopStep]:
         def start(self, consumer: Any) -> None:
             if not runtime.takes_work and state.should_stop is None:
                 time.sleep(RECONNECT_S)  # a broker that refuses every command would be connected to without a pause
-            if _is_amqp(consumer):
-                self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, _Switch(consumer, runtime))
-                return
-            qos = consumer.task_consumer.channel.qos
-            usual = qos.can_consume
-            qos.can_consume = lambda: runtime.takes_work and usual()
+            self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, lambda: _reconcile(consumer, runtime, queues))
+            if not _is_amqp(consumer):
+                qos = consumer.task_consumer.channel.qos
+                usual = qos.can_consume
+                qos.can_consume = lambda: runtime.takes_work and usual()
 
         def stop(self, consumer: Any) -> None:
             del consumer
@@ -48,29 +55,24 @@ def pausing(runtime: Runtime) -> type[bootsteps.StartStopStep]:
                 self._timer.cancel()
                 self._timer = None
 
-    return Pausing
+    return Consuming
+
+
+def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> None:
+    """Add the queues whose work is taken and cancel the others. Called in Celery's event loop."""
+    tasks = consumer.task_consumer
+    if tasks is None:
+        return
+    try:
+        for queue, route in queues.items():
+            takes, consumes = runtime.takes_route(route), tasks.consuming_from(queue)
+            if takes and not consumes:
+                consumer.add_task_queue(queue)
+            elif consumes and not takes:
+                consumer.cancel_task_queue(queue)
+    except (*consumer.connection_errors, *consumer.channel_errors) as error:
+        log.debug("queues are looked at again once the broker answers: %s", type(error).__name__)
 
 
 def _is_amqp(consumer: Any) -> bool:
     return str(consumer.app.conf.broker_url).startswith("amqp")
-
-
-class _Switch:
-    """Cancels the consumers of one connection, and starts them again. Called in Celery's event loop."""
-
-    def __init__(self, consumer: Any, runtime: Runtime) -> None:
-        self._consumer = consumer
-        self._runtime = runtime
-        self._cancelled = False
-
-    def __call__(self) -> None:
-        if self._runtime.takes_work != self._cancelled:
-            return
-        tasks = self._consumer.task_consumer
-        if tasks is None:
-            return
-        if self._cancelled:
-            tasks.consume()
-        else:
-            tasks.cancel()
-        self._cancelled = not self._cancelled

@@ -14,6 +14,7 @@ from trivet_tasks.store import leases, leaving
 from trivet_tasks.store.engine import Store
 from trivet_tasks.troubles import DATABASE, Troubles
 from trivet_worker.holdings import Holdings
+from trivet_worker.route_impairments import RouteImpairments
 
 log = logging.getLogger("trivet.lease")
 
@@ -36,6 +37,7 @@ class LeaseKeeper:
         holdings: Holdings,
         in_flight: Callable[[], int],
         troubles: Troubles,
+        impairments: RouteImpairments,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
@@ -48,6 +50,7 @@ class LeaseKeeper:
         self._strays: dict[str, float] = {}
         self._in_flight = in_flight
         self._troubles = troubles
+        self._impairments = impairments
         self._on_cancel = on_cancel
         self._stopping = threading.Event()
         self._soon = threading.Event()
@@ -112,7 +115,13 @@ class LeaseKeeper:
                 return
             with self._store.write(urgent=True) as connection:
                 renewal = leases.renew(
-                    self._store, connection, self.id, self._in_flight(), self._troubles.text, self._settings.ttl_s
+                    self._store,
+                    connection,
+                    self.id,
+                    self._in_flight(),
+                    self._troubles.text,
+                    self._settings.ttl_s,
+                    self._impairments.current(),
                 )
             if not renewal.held:
                 before = self.id

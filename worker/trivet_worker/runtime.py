@@ -26,6 +26,7 @@ from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
+from trivet_worker.route_impairments import RouteImpairments
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
@@ -60,6 +61,7 @@ class Runtime:
         self._pricing = Pricing()
         holdings = Holdings()
         self._troubles = Troubles(log, "no work is taken")
+        self._impairments = RouteImpairments(log)
         self._watch = Watch(self._store, settings, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
         cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles)
@@ -80,6 +82,7 @@ class Runtime:
             holdings=holdings,
             in_flight=lambda: self._slots.in_use,
             troubles=self._troubles,
+            impairments=self._impairments,
             on_cancel=self._flights.cancel,
         )
         self._forks = forks
@@ -99,6 +102,7 @@ class Runtime:
             self._alone,
             cached,
             self._troubles,
+            self._impairments,
         )
 
     def start(self) -> None:
@@ -122,6 +126,10 @@ class Runtime:
     def takes_work(self) -> bool:
         """Whether a message may be taken now."""
         return self._troubles.text is None
+
+    def takes_route(self, route: str) -> bool:
+        """Return whether a message of the route may be taken now."""
+        return self.takes_work and self._impairments.of(route) is None
 
     @property
     def idle(self) -> bool:

@@ -27,6 +27,7 @@ def remarks(picture: Picture, room: int | None) -> list[Text]:
     if any(model.forgotten for route in picture.routes for model in route.models):
         said.append(FORGOTTEN)
     said += [idle_words(one, picture.now) for one in picture.idle]
+    said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in picture.impaired]
     return [line for words in said for line in said_lines(words, "yellow", hang=2, room=room)]
 
 

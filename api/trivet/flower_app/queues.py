@@ -58,11 +58,7 @@ def queue_rows(routes: Iterable[str], backlog: Backlog, depths: Mapping[str, int
                     dispatched=jobs.dispatched if jobs else 0,
                     running=jobs.running if jobs else 0,
                     oldest_s=backlog.age_s(jobs.oldest_at) if jobs else None,
-                    workers=sum(
-                        1
-                        for lease in backlog.leases
-                        if route in lease.routes and lease.lane == latency.lane and not lease.trouble
-                    ),
+                    workers=sum(1 for lease in backlog.leases if lease.takes(route) and lease.lane == latency.lane),
                     drained=backlog.drained.get(route, False),
                 )
             )

@@ -1,7 +1,8 @@
 """The lease of each living worker process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import orjson
@@ -24,7 +25,14 @@ class Lease(NamedTuple):
     slots: int
     in_flight: int
     trouble: str | None
+    """Why it takes no work at all; None when it does."""
     started_at: float
+    impaired: Mapping[str, str] = MappingProxyType({})
+    """Why it takes no work of some of its routes, by route."""
+
+    def takes(self, route: str) -> bool:
+        """Return whether it takes work of the route now."""
+        return route in self.routes and not self.trouble and route not in self.impaired
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,8 @@ _OPEN = text(
 )
 _RENEW = text(
     """
-    UPDATE leases SET expires_at = :now + :ttl, in_flight = :in_flight, trouble = :trouble
+    UPDATE leases SET expires_at = :now + :ttl, in_flight = :in_flight, trouble = :trouble,
+                      impaired = :impaired
      WHERE id = :id
     """
 )
@@ -66,10 +75,10 @@ _UNKNOWN = text(
     RETURNING id
     """
 ).bindparams(bindparam("ids", expanding=True))
-_TAKING = text("SELECT id FROM leases WHERE expires_at >= :now AND lane <> :alone AND trouble IS NULL")
+_TAKING = text("SELECT id, impaired FROM leases WHERE expires_at >= :now AND lane <> :alone AND trouble IS NULL")
 _LIVING = text(
     """
-    SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at FROM leases
+    SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired FROM leases
      WHERE expires_at >= :now AND lane <> :alone ORDER BY worker
     """
 )
@@ -101,14 +110,27 @@ def open_lease(
 
 
 def renew(
-    store: Store, connection: Connection, lease_id: str, in_flight: int, trouble: str | None, ttl_s: float
+    store: Store,
+    connection: Connection,
+    lease_id: str,
+    in_flight: int,
+    trouble: str | None,
+    ttl_s: float,
+    impaired: Mapping[str, str] = MappingProxyType({}),
 ) -> Renewal:
     """One heartbeat. A lease that has run out is renewed as long as nobody has rescued its jobs and dropped it.
 
     Where only some of its jobs were rescued, these are somebody else's, and the rest is still its own.
     """
     now = store.now(connection)
-    parameters = {"id": lease_id, "now": now, "ttl": ttl_s, "in_flight": in_flight, "trouble": trouble}
+    parameters = {
+        "id": lease_id,
+        "now": now,
+        "ttl": ttl_s,
+        "in_flight": in_flight,
+        "trouble": trouble,
+        "impaired": orjson.dumps(dict(impaired)).decode(),
+    }
     if connection.execute(_RENEW, parameters).rowcount == 0:
         return Renewal(held=False)
     rows = connection.execute(_RUNNING, {"id": lease_id}).all()
@@ -122,14 +144,25 @@ def put_back(connection: Connection, lease_id: str, ids: Sequence[str]) -> None:
     spending.book_lost(connection, lost)
 
 
-def taking_work(store: Store, connection: Connection) -> frozenset[str]:
-    """The leases of those that are alive, serve queues and take work."""
-    return frozenset(connection.execute(_TAKING, {"now": store.now(connection), "alone": ALONE}).scalars())
+def taking_work(store: Store, connection: Connection) -> dict[str, frozenset[str]]:
+    """Return the leases of workers that are alive, serve queues and take work, each with its impaired routes."""
+    rows = connection.execute(_TAKING, {"now": store.now(connection), "alone": ALONE})
+    return {row.id: frozenset(orjson.loads(row.impaired)) for row in rows}
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:
     """The worker processes that are alive and serve queues; not those in which suspects run alone."""
     return [
-        Lease(row.id, row.worker, row.lane, tuple(orjson.loads(row.routes)), row.slots, row.in_flight, row.trouble, row.started_at)
+        Lease(
+            row.id,
+            row.worker,
+            row.lane,
+            tuple(orjson.loads(row.routes)),
+            row.slots,
+            row.in_flight,
+            row.trouble,
+            row.started_at,
+            orjson.loads(row.impaired),
+        )
         for row in connection.execute(_LIVING, {"now": store.now(connection), "alone": ALONE})
-    ]  # fmt: skip
+    ]
