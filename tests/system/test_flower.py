@@ -26,7 +26,6 @@ from trivet.flower_app.shown_events import shown
 from trivet.processes import Supervisor
 from trivet.simulated import ROUTES, write_config
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.celery_app import make_app
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import load_settings
@@ -262,16 +261,8 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
 
         ended = [result.status for result in running.client.batch(BATCH).results(timeout=DEADLINE_S)]
 
-        # a worker that lives and takes nothing: what was dispatched to it stays in the queues, to be looked at
-        control = make_app(running.client.settings).control
-        bulk = [queue for queue in sorted(QUEUES) if not queue.endswith(".realtime")]
-        for queue in bulk:
-            control.cancel_consumer(queue)
-        until(
-            lambda: control.inspect(timeout=1).active_queues() or {},
-            lambda queues: all(not served for name, served in queues.items() if name.startswith("all.bulk")),
-            "the bulk worker to pause",
-        )
+        # a worker that has a lease and takes nothing: what is dispatched to it stays in the queues, to be looked at
+        running.parts.signal("bulk", signal.SIGSTOP)
         batch = running.client.submit_many(requests(120), name="stuck", latency="async")
         page = until(
             running.broker_page,
@@ -280,8 +271,7 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
         )
         assert any(int(row[1]) and int(row[2]) for row in rows(page) if row and row[0] in QUEUES)
         standing = everything_in(running.redis)
-        for queue in bulk:
-            control.add_consumer(queue)
+        running.parts.signal("bulk", signal.SIGCONT)
         job_ids = [job.id for job in running.client.jobs(batch="stuck", limit=120)]
         assert any(job.encode() in standing for job in job_ids), "the messages were not looked into"
 

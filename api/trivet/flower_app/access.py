@@ -46,7 +46,7 @@ class Access:
         return None
 
 
-class RefusedRequest(RequestHandler):
+class RefusedRequest(RequestHandler):  # type: ignore[misc]  # Tornado is not checked
     """The answer to a request that is refused, whatever its method."""
 
     def initialize(self, status: int, reason: str) -> None:
