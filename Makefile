@@ -40,7 +40,7 @@ test: $(READY) ## the suite, on SQLite and PostgreSQL
 faults: $(READY) ## every fault of a provider through the whole system, on SQLite and PostgreSQL, in 5 minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/faults $(TEST)
 
-servers: $(READY) ## real servers as Debian ships them: RabbitMQ, Redis with TLS, Sentinel; in 5 minutes
+servers: $(READY) ## real servers as Debian ships them: RabbitMQ, Redis with TLS, Sentinel, PgBouncer; in 4 minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/servers $(TEST)
 
 chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINUTES=10, or ROUNDS=20 on each database
@@ -55,9 +55,10 @@ chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubl
 fuzz: $(READY) ## the readers of providers' answers against spoiled ones, in 10 minutes; FUZZ=60 for a minute
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ),600)
 
-check: $(READY) ## ruff and mypy --strict, for Python 3.11 and 3.13
+check: $(READY) ## ruff, the import contracts, and mypy --strict for Python 3.11 and 3.13
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/mypy --python-version 3.11
 	@$(BIN)/mypy --python-version 3.13
 

@@ -55,7 +55,7 @@ def held_up(
         for one in read_impairments(connections.store, connections.settings, connections.redis)
         if one.concerns(lanes)
     )
-    notes = tuple(_sentence(one.text) for one in wrong)
+    notes = _sentences(wrong)
     if processes_only:
         return HeldUp(notes, (), bool(wrong), wrong)
     try:
@@ -106,5 +106,7 @@ def batch_held_up(client: "Client", progress: "Progress") -> HeldUp:
     return HeldUp((f"Its jobs wait for their next try, the first in {seconds(max(0.0, due - now))}.",))
 
 
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") or ": trivet " in text else f"{text}."
+def _sentences(wrong: "Sequence[Impairment]") -> tuple[str, ...]:
+    """Return the impairments in sentences; of processes that have the same trouble one stands for all."""
+    of_each = {one.text.partition(": ")[2] if one.kind == "trouble" else one.text: one.text for one in wrong}
+    return tuple(text if text.endswith(".") or ": trivet " in text else f"{text}." for text in of_each.values())
