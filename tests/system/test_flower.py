@@ -126,7 +126,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         shared = stack.enter_context(redis.Redis.from_url(settings.redis_url))
         system = Running(folder, config, parts, client, shared)
         system.start("scheduler", "scheduler")
-        system.start("flower", "flower", "--port", "0", FLOWER_BASIC_AUTH=f"ops:{PASSWORD}")
+        system.start("flower", "flower", "--port", "0", FLOWER_READ_ONLY="false", FLOWER_BASIC_AUTH=f"ops:{PASSWORD}")
         for part in ("scheduler", "flower"):
             parts.wait_ready(part, DEADLINE_S)
         client.submit_many(requests(300), name=BATCH, latency="batch")
@@ -254,8 +254,8 @@ def test_another_site_posts_nothing(running: Running, headers: dict[str, str]) -
 
 
 def test_flower_changes_nothing(running: Running) -> None:
-    answer = get(f"{running.flower}/api/task/send-task/trivet.run.anthropic", data=b'{"args": []}')
-    assert answer.status == 403
+    for path in ("task/send-task/trivet.run.anthropic", "worker/shutdown/all.bulk@host", "task/revoke/1"):
+        assert get(f"{running.flower}/api/{path}", data=b'{"args": []}').status == 403, path
 
 
 def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Running) -> None:

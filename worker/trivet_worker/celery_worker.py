@@ -25,6 +25,7 @@ from trivet_worker.alone_process import run_alone
 from trivet_worker.consumer_steps import consuming
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.memory import collect_seldom, share_one_heap
+from trivet_worker.remote_control import InspectionOnly
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
 
@@ -67,7 +68,7 @@ def run_worker(
     queues = {
         queue_of(app, route, latency).name: route for route in routes for latency in Latency if latency.lane == lane
     }
-    app.steps["consumer"].add(consuming(runtime, queues))
+    app.steps["consumer"].update((consuming(runtime, queues), InspectionOnly))
     if on_ready:
         signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
