@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.system.command_line import Said, commands
 
@@ -178,6 +179,27 @@ def test_a_consumer_that_stands_still_takes_its_worker_out_of_service(
         worker.wait(DEADLINE_S)
     until(lambda: healthy(trivet), "everything to be well again")
     assert log.read_text(encoding="utf-8").count("no work is taken: Its Celery consumer") == 1
+
+
+def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: RunningTrivet, trivet: Run) -> None:
+    """Its job runs in an isolated process meanwhile, which says so in its title."""
+    until(lambda: healthy(trivet), "a Trivet without a fault")
+    for provider in ("anthropic", "bedrock", "vertex"):
+        alive.simulator.fault(provider, "hang")
+    job = alive.client.submit(f"hanging {time.time_ns()}", latency="deferred", **TERMS)
+    alive.simulator.wait_for_calls(1, timeout=DEADLINE_S, of="started")
+    before = alive.local.supervisor.pid("worker-1-bulk")
+    alive.local.supervisor.signal("worker-1-bulk", signal.SIGKILL)
+    until(lambda: alive.local.supervisor.pid("worker-1-bulk") not in (None, before), "another worker")
+    worker = psutil.Process(alive.local.supervisor.pid("worker-1-bulk"))
+
+    def titles() -> set[str]:
+        return {process.cmdline()[0] for process in worker.children(recursive=True)}
+
+    until(lambda: "trivet worker all bulk (isolated)" in titles(), "the suspect to run by itself")
+    alive.simulator.reset()
+    job.cancel()
+    until(lambda: healthy(trivet), "everything to be well again")
 
 
 def test_without_a_scheduler_nothing_is_called_healthy(alive: RunningTrivet, trivet: Run) -> None:

@@ -125,6 +125,17 @@ def test_jobs_run_and_ctrl_c_leaves_nothing_behind(folder: Path, monkeypatch: py
         assert f"process {up.process.pid}" in second.stderr
 
         processes = up.everything()
+        titles = {process.pid: " ".join(process.cmdline()).rstrip() for process in processes}
+        assert titles[up.process.pid] == "trivet up"
+        for name, title in (
+            ("scheduler", "trivet scheduler"),
+            ("simulator", "trivet simulator"),
+            ("worker-1-bulk", "trivet worker all bulk"),
+            ("worker-2-realtime", "trivet worker all realtime"),
+        ):
+            assert titles[up.said["processes"][name]] == title
+        assert "trivet worker all bulk (fork server)" in titles.values()
+        assert psutil.Process(up.said["processes"]["scheduler"]).environ()["TRIVET_CONFIG"] == up.said["config"]
         assert len(processes) >= 8  # up, broker, simulator, scheduler, two workers of two lanes
         assert up.interrupt() < STOP_S
         assert up.process.returncode == 0
@@ -254,8 +265,11 @@ def test_a_worker_without_a_lane_runs_both_until_it_is_stopped(folder: Path, mon
         try:
             until(ready.exists, "the worker to be ready", START_S)
             lanes = psutil.Process(worker.pid).children(recursive=True)
-            served = {lane: [p for p in lanes if lane in p.cmdline()] for lane in ("realtime", "bulk")}
-            assert all(served.values()), lanes
+            served = {
+                lane: [p for p in lanes if p.cmdline()[0] == f"trivet worker anthropic {lane}"]
+                for lane in ("realtime", "bulk")
+            }
+            assert [len(found) for found in served.values()] == [1, 1], lanes
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(STOP_S * 2) == 0
             assert alive(lanes) == []

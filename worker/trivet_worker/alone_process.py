@@ -26,6 +26,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.environment import quieten, set_aside
 from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
+from trivet_tasks.process_titles import served, set_title
 from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store.leases import ALONE
 from trivet_worker.fork_server import serve
@@ -39,6 +40,7 @@ def run_alone(settings: Settings, lane: str, routes: Sequence[str], connection: 
     Args:
         lane: of the worker, for the name of the lease.
     """
+    set_title("worker", served(routes, len(settings.routes)), lane, "(isolated)")
     log = logging.getLogger("trivet.worker")
     logging.getLogger().setLevel(logging.WARNING)  # what goes well its worker says
     name = f"{ALONE}.{lane}.{os.getpid()}@{socket.gethostname()}"
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     quieten()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(Path(source) if Path(source).is_file() else None)
+    set_title("worker", served(routes, len(settings.routes)), lane, "(fork server)")
     control = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:  # a child that kept it would hide the end of its server
         os.dup2(nothing.fileno(), 0)

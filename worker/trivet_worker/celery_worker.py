@@ -19,6 +19,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, task_name
+from trivet_tasks.process_titles import served, set_title
 from trivet_tasks.publishing import queue_of
 from trivet_tasks.settings import Settings
 from trivet_worker.alone_process import run_alone
@@ -58,8 +59,11 @@ def run_worker(
     share_one_heap()
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    of_routes = served(routes, len(settings.routes))
+    set_title("worker", of_routes, lane, "(fork server)")  # what is forked now keeps it
     forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes])
     forks.fork(partial(run_alone, settings, lane, routes))
+    set_title("worker", of_routes, lane)
     app = make_app(settings)
     app.amqp.Connection = _PatientConnection
     name = worker_name(lane, routes, len(settings.routes))
@@ -97,8 +101,7 @@ def run_worker(
 
 def worker_name(lane: str, routes: Sequence[str], configured: int) -> str:
     """What Flower calls the worker: what it serves, its lane, its process and machine."""
-    served = "all" if len(routes) == configured and configured > 1 else "+".join(routes)
-    return f"{served[:80]}.{lane}.{os.getpid()}@{socket.gethostname()}"
+    return f"{served(routes, configured)}.{lane}.{os.getpid()}@{socket.gethostname()}"
 
 
 def _register_tasks(app: Celery, runtime: Runtime) -> None:
@@ -114,7 +117,10 @@ def _runner(runtime: Runtime, provider: str) -> Callable[..., int]:
 
 
 class _LaneWorker(Worker):  # type: ignore[misc] # Celery has no types
-    """Celery's worker without its signal handlers: the stopper has them."""
+    """Celery's worker without its signal handlers, which the stopper has, and without its title of the process."""
+
+    def set_process_status(self, info: str) -> None:
+        del info
 
     def install_platform_tweaks(self, worker: Any) -> None:
         del worker

@@ -9,6 +9,7 @@ import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.process_titles import set_title
 from trivet_tasks.supervised import announce_ready
 
 
@@ -39,6 +40,7 @@ def flower(
 
     Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing.
     """
+    set_title("flower")
     try:
         from trivet.flower_app import server
         from trivet.flower_app.options import Listen, parse_basic_auth

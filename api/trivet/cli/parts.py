@@ -11,6 +11,7 @@ from trivet.cli import context
 from trivet.cli.stop_in_time import StopInTime
 from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.process_titles import served, set_title
 from trivet_tasks.supervised import announce_ready
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def worker(
         )
     if lane not in ("realtime", "bulk", "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
+    set_title("worker", served(named, len(settings.routes)), *([] if lane == "both" else [lane]))
     if lane == "both":
         from trivet.cli.lanes import run_both
 
@@ -54,6 +56,7 @@ def worker(
 
 def scheduler() -> None:
     """Run a scheduler: it dispatches waiting jobs and keeps house. Any number may run."""
+    set_title("scheduler")
     from trivet_scheduler.service import Scheduler
 
     _log_sparingly()
@@ -110,6 +113,7 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the endpoints as one JSON line.")] = False,
 ) -> None:
     """Serve the wires of Anthropic, Bedrock and Vertex on this machine, with faults on demand, until Ctrl-C."""
+    set_title("simulator")
     from trivet_simulator import Latency, ProviderOptions, SimulatorOptions, serve
     from trivet_simulator.options import WIRE_NAMES, replies_from
 

@@ -11,6 +11,7 @@ import typer
 from trivet.cli import context
 from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.process_titles import set_title
 from trivet_tasks.settings import config_path
 from trivet_tasks.supervised import announce_ready
 from trivet_tasks.urls import masked
@@ -56,6 +57,7 @@ def up(
     as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
 ) -> None:
     """Run broker, scheduler and workers on this machine, until Ctrl-C."""
+    set_title("up")
     settings = context.settings()
     if not settings.routes and not simulate:
         raise ConfigError(
