@@ -38,6 +38,7 @@ class LeaseKeeper:
         in_flight: Callable[[], int],
         troubles: Troubles,
         impairments: RouteImpairments,
+        origin: str,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
@@ -51,6 +52,7 @@ class LeaseKeeper:
         self._in_flight = in_flight
         self._troubles = troubles
         self._impairments = impairments
+        self._origin = origin
         self._on_cancel = on_cancel
         self._stopping = threading.Event()
         self._soon = threading.Event()
@@ -92,6 +94,7 @@ class LeaseKeeper:
                 self._routes,
                 self._slots,
                 self._settings.ttl_s,
+                self._origin,
             )
         self.id = lease_id
 
