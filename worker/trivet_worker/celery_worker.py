@@ -27,6 +27,7 @@ from trivet_worker.drops import Drops
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.intake import PROVIDERS, Intake, strict_consumer
 from trivet_worker.memory import collect_seldom, share_one_heap
+from trivet_worker.origin import origin_of
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
 from trivet_worker.strict_transport import strict_connection
@@ -59,8 +60,9 @@ def run_worker(
     share_one_heap()
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes])
-    forks.fork(partial(run_alone, settings, lane, routes))
+    origin = origin_of(settings.source)
+    forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, origin, *routes])
+    forks.fork(partial(run_alone, settings, lane, origin, routes))
     app = make_app(settings)
     name = worker_name(lane, routes, len(settings.routes))
     drops = Drops()

@@ -40,6 +40,7 @@ class LeaseKeeper:
         troubles: Troubles,
         impairments: RouteImpairments,
         drops: Drops,
+        origin: str,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
@@ -54,6 +55,7 @@ class LeaseKeeper:
         self._troubles = troubles
         self._impairments = impairments
         self._drops = drops
+        self._origin = origin
         self._on_cancel = on_cancel
         self._stopping = threading.Event()
         self._soon = threading.Event()
@@ -96,6 +98,7 @@ class LeaseKeeper:
                 self._routes,
                 self._slots,
                 self._settings.ttl_s,
+                self._origin,
             )
         self.id = lease_id
 

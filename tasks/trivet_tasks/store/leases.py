@@ -29,6 +29,8 @@ class Lease(NamedTuple):
     started_at: float
     impaired: Mapping[str, str] = MappingProxyType({})
     """Why it takes no work of some of its routes, by route."""
+    origin: str = ""
+    """Equal for worker processes that share machine, environment and network settings: they are one witness."""
 
     def takes(self, route: str) -> bool:
         """Return whether it takes work of the route now."""
@@ -48,8 +50,8 @@ class Renewal:
 
 _OPEN = text(
     """
-    INSERT INTO leases (id, worker, lane, routes, slots, in_flight, started_at, expires_at)
-    VALUES (:id, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl)
+    INSERT INTO leases (id, worker, lane, routes, slots, in_flight, started_at, expires_at, origin)
+    VALUES (:id, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl, :origin)
     """
 )
 _RENEW = text(
@@ -78,7 +80,7 @@ _UNKNOWN = text(
 _TAKING = text("SELECT id, impaired FROM leases WHERE expires_at >= :now AND lane <> :alone AND trouble IS NULL")
 _LIVING = text(
     """
-    SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired FROM leases
+    SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired, origin FROM leases
      WHERE expires_at >= :now AND lane <> :alone ORDER BY worker
     """
 )
@@ -93,6 +95,7 @@ def open_lease(
     routes: Sequence[str],
     slots: int,
     ttl_s: float,
+    origin: str = "",
 ) -> None:
     """Announce a worker process."""
     connection.execute(
@@ -105,6 +108,7 @@ def open_lease(
             "slots": slots,
             "now": store.now(connection),
             "ttl": ttl_s,
+            "origin": origin,
         },
     )
 
@@ -163,6 +167,7 @@ def living(store: Store, connection: Connection) -> list[Lease]:
             row.trouble,
             row.started_at,
             orjson.loads(row.impaired),
+            row.origin,
         )
         for row in connection.execute(_LIVING, {"now": store.now(connection), "alone": ALONE})
     ]
