@@ -18,7 +18,7 @@ from trivet_scheduler.permits import GateView, Quota
 from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.shared_state import check_writable
-from trivet_tasks.store import backlog, health, spending
+from trivet_tasks.store import backlog, dropped, health, spending
 from trivet_tasks.store.backlog import RouteBacklog
 from trivet_tasks.store.health import Event, HealthRow, LimitRow
 from trivet_tasks.store.spending import Spent
@@ -57,6 +57,7 @@ def gather(connections: "Connections") -> Picture:
         spent = spending.by_route(connection, store.now(connection))
         processes = read_processes(store, connection, connections.settings.leases.ttl_s)
         now = store.now(connection)
+        drops = tuple(dropped.read(connection))
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
             {(row.route, row.models): row for row in health.closed(connection, now)},
@@ -91,6 +92,7 @@ def gather(connections: "Connections") -> Picture:
         tuple(routes), standing, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
         processes.schedulers, processes.silent,
         impairments(processes, drained, lanes, now, said=said, server=trouble),
+        drops,
     )  # fmt: skip
 
 

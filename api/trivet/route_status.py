@@ -12,6 +12,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
+from trivet_tasks.store.dropped import Dropped
 from trivet_tasks.store.leases import Lease
 from trivet_tasks.store.lost import Silent
 from trivet_tasks.store.spending import NOTHING, Spent
@@ -120,6 +121,8 @@ class Picture:
     """Processes whose lease ran out, and whose place nobody has taken."""
     impairments: tuple[Impairment, ...] = ()
     """What is wrong with the processes."""
+    dropped: tuple[Dropped, ...] = ()
+    """What came through the broker and was not acted on, since the installation began."""
 
     @property
     def idle(self) -> tuple[Announced, ...]:

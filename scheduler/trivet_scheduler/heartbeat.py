@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
 from uuid_utils import uuid7
 
 from trivet_tasks.errors import StoreUnavailable
@@ -30,6 +31,8 @@ class Holder:
     lane: str = ""
     routes: Sequence[str] = ()
     slots: int = 0
+    origin: str = ""
+    """See `leases.Lease`."""
 
 
 class Heartbeat:
@@ -38,6 +41,7 @@ class Heartbeat:
     Args:
         in_flight: returns the number of calls under way.
         impaired: returns why no work of some routes is taken, by route.
+        write_also: writes something with each renewal, in its transaction; returns what to do once that is committed.
         on_renewed: told of each renewal, also of one that found the lease gone.
     """
 
@@ -50,6 +54,7 @@ class Heartbeat:
         *,
         in_flight: Callable[[], int] = lambda: 0,
         impaired: Callable[[], Mapping[str, str]] = dict,
+        write_also: Callable[[Connection], Callable[[], None]] = lambda _: lambda: None,
         on_renewed: Callable[[leases.Renewal], None] = lambda _: None,
     ) -> None:
         self._store = store
@@ -58,6 +63,7 @@ class Heartbeat:
         self._troubles = troubles
         self._in_flight = in_flight
         self._impaired = impaired
+        self._write_also = write_also
         self._on_renewed = on_renewed
         self._stopping = threading.Event()
         self._soon = threading.Event()
@@ -86,6 +92,7 @@ class Heartbeat:
         if not self.id:
             return 0
         with self._renewing, self._store.write() as connection:
+            self._write_also(connection)
             return leaving.lay_down(self._store, connection, self.id)
 
     def _open(self) -> None:
@@ -103,6 +110,7 @@ class Heartbeat:
                 holder.slots,
                 self._settings.ttl_s,
                 holder.part,
+                holder.origin,
             )
         self.id = lease_id
 
@@ -125,6 +133,7 @@ class Heartbeat:
             if self._stopping.is_set():
                 return
             with self._store.write(urgent=True) as connection:
+                committed = self._write_also(connection)
                 renewal = leases.renew(
                     self._store,
                     connection,
@@ -134,6 +143,7 @@ class Heartbeat:
                     self._settings.ttl_s,
                     self._impaired(),
                 )
+            committed()
             if not renewal.held:
                 before = self.id
                 self._open()

@@ -4,12 +4,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from sqlalchemy import Connection
+
 from trivet_scheduler.heartbeat import Heartbeat, Holder
 from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import leases
+from trivet_tasks.store import dropped, leases
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import Renewal
 from trivet_tasks.troubles import Troubles
+from trivet_worker.drops import Drops
 from trivet_worker.holdings import Holdings
 from trivet_worker.route_impairments import RouteImpairments
 
@@ -35,19 +38,23 @@ class LeaseKeeper:
         in_flight: Callable[[], int],
         troubles: Troubles,
         impairments: RouteImpairments,
+        drops: Drops,
+        origin: str,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
         self._holdings = holdings
         self._strays: dict[str, float] = {}
+        self._drops = drops
         self._on_cancel = on_cancel
         self._heartbeat = Heartbeat(
             store,
             settings,
-            Holder(worker, leases.WORKER, lane, routes, slots),
+            Holder(worker, leases.WORKER, lane, routes, slots, origin),
             troubles,
             in_flight=in_flight,
             impaired=impairments.current,
+            write_also=self._write_drops,
             on_renewed=self._renewed,
         )
 
@@ -71,6 +78,11 @@ class LeaseKeeper:
             StoreUnavailable: the lease runs out by itself, and its jobs are rescued then.
         """
         return self._heartbeat.close()
+
+    def _write_drops(self, connection: Connection) -> Callable[[], None]:
+        counts = self._drops.unwritten()
+        dropped.add(self._store, connection, counts)
+        return lambda: self._drops.written(counts)
 
     def _renewed(self, renewal: Renewal) -> None:
         if not renewal.held:

@@ -31,6 +31,8 @@ class Lease(NamedTuple):
     started_at: float
     impaired: Mapping[str, str] = MappingProxyType({})
     """Why it takes no work of some of its routes, by route."""
+    origin: str = ""
+    """Equal for worker processes that share machine, environment and network settings: they are one witness."""
     part: str = WORKER
 
     def takes(self, route: str) -> bool:
@@ -51,8 +53,8 @@ class Renewal:
 
 _OPEN = text(
     """
-    INSERT INTO leases (id, part, worker, lane, routes, slots, in_flight, started_at, expires_at)
-    VALUES (:id, :part, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl)
+    INSERT INTO leases (id, part, worker, lane, routes, slots, in_flight, started_at, expires_at, origin)
+    VALUES (:id, :part, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl, :origin)
     """
 )
 _RENEW = text(
@@ -80,7 +82,7 @@ _UNKNOWN = text(
 ).bindparams(bindparam("ids", expanding=True))
 _SERVES = f"expires_at >= :now AND part = '{WORKER}' AND lane <> '{ALONE}'"
 _TAKING = text(f"SELECT id, impaired FROM leases WHERE {_SERVES} AND trouble IS NULL")
-_COLUMNS = "id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired, part"
+_COLUMNS = "id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired, origin, part"
 _LIVING = text(f"SELECT {_COLUMNS} FROM leases WHERE {_SERVES} ORDER BY worker")
 _SCHEDULERS = text(f"SELECT {_COLUMNS} FROM leases WHERE expires_at >= :now AND part = '{SCHEDULER}' ORDER BY worker")
 
@@ -95,6 +97,7 @@ def open_lease(
     slots: int,
     ttl_s: float,
     part: str = WORKER,
+    origin: str = "",
 ) -> None:
     """Announce a process."""
     connection.execute(
@@ -108,6 +111,7 @@ def open_lease(
             "slots": slots,
             "now": store.now(connection),
             "ttl": ttl_s,
+            "origin": origin,
         },
     )
 
@@ -175,6 +179,7 @@ def _leases(connection: Connection, statement: TextClause, now: float) -> list[L
             row.trouble,
             row.started_at,
             orjson.loads(row.impaired),
+            row.origin,
             row.part,
         )
         for row in connection.execute(statement, {"now": now})

@@ -337,8 +337,19 @@ leases = Table(  # one row per living worker or scheduler process
     Column("in_flight", Integer, nullable=False),
     Column("trouble", Text),  # why it takes no work, if it does not
     Column("impaired", Text, nullable=False, server_default=text("'{}'")),  # JSON: route to why none of it is taken
+    Column("origin", Text, nullable=False, server_default=text("''")),  # of worker processes that are one witness
     Column("started_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+)
+
+dropped = Table(  # counters of what came through the broker and was not acted on (`dropped.py`)
+    "dropped",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("route", String(100), primary_key=True),  # '': not known
+    Column("times", BigInteger, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
 )
 
 lost_processes = Table(  # one row per lease that ran out lately and was dropped; an orderly end leaves none
