@@ -7,30 +7,30 @@ with Client() as client:
     print(job.result(timeout=5).text)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from trivet.batch import Batch
-from trivet.client import Client
-from trivet.job import Job
-from trivet.result import Attempt, JobError, Result
-from trivet_tasks.errors import (
-    BatchIncomplete,
-    BrokerUnavailable,
-    ConfigError,
-    InvalidRequest,
-    KeyConflict,
-    NotFound,
-    ResultTimeout,
-    SchemaMismatch,
-    StoreError,
-    StoreUnavailable,
-    TrivetError,
-)
-from trivet_tasks.settings import Settings, load_settings
-from trivet_tasks.store.batches import Progress
 
 if TYPE_CHECKING:
     from trivet.async_client import AsyncClient
+    from trivet.batch import Batch
+    from trivet.client import Client
+    from trivet.job import Job
+    from trivet.result import Attempt, JobError, Result
+    from trivet_tasks.errors import (
+        BatchIncomplete,
+        BrokerUnavailable,
+        ConfigError,
+        InvalidRequest,
+        KeyConflict,
+        NotFound,
+        ResultTimeout,
+        SchemaMismatch,
+        StoreError,
+        StoreUnavailable,
+        TrivetError,
+    )
+    from trivet_tasks.settings import Settings, load_settings
+    from trivet_tasks.store.batches import Progress
 
 __version__ = "0.1.0"
 
@@ -59,9 +59,29 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "AsyncClient":  # loads asyncio, which most producers do not need
-        from trivet.async_client import AsyncClient
+_MODULES = {
+    "AsyncClient": "trivet.async_client",
+    "Batch": "trivet.batch",
+    "Client": "trivet.client",
+    "Job": "trivet.job",
+    "Attempt": "trivet.result",
+    "JobError": "trivet.result",
+    "Result": "trivet.result",
+    "Settings": "trivet_tasks.settings",
+    "load_settings": "trivet_tasks.settings",
+    "Progress": "trivet_tasks.store.batches",
+}
+_ERRORS = "trivet_tasks.errors"
 
-        return AsyncClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: a service or the simulator needs no client, and no database's driver before it starts."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_MODULES.get(name, _ERRORS)), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

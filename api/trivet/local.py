@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ import redis
 
 from trivet.child_process import Exit, Restarts
 from trivet.embedded import EmbeddedValkey
-from trivet.local_simulator import Simulation, read_endpoints, simulator_arguments, write_simulated_config
+from trivet.local_simulator import Simulation, choose_endpoints, simulator_arguments, write_simulated_config
 from trivet.processes import Supervisor
 from trivet_simulator.options import Endpoints
 from trivet_tasks.environment import without_secrets
@@ -38,7 +39,6 @@ from trivet_tasks.store.schema_version import ensure
 log = logging.getLogger("trivet")
 
 PROGRAM = (sys.executable, "-m", "trivet")
-_SIMULATOR_READY_S = 90.0
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
 _AFTER_GRACE_S = 3.0  # for a worker to write down its last results and go: killed, its jobs would be suspect
 _AFTER_WORKERS_S = 1.0  # for the others, who have nothing to lose; with the default grace all is over within 10 s
@@ -173,11 +173,14 @@ class LocalTrivet:
             self.logs_dir.mkdir(mode=0o700, exist_ok=True)
             started.enter_context(_alone(self.data_dir))
             started.enter_context(self.supervisor)  # from here on a signal is an exception
+            if self._simulation is not None:
+                self._start_simulator(self._simulation)
             if self._valkey is not None:
                 started.enter_context(self._valkey)
             else:
                 _check_servers(self.settings)
             started.callback(self.supervisor.stop)  # before the broker is
+            self._check_database()
             self._start()
             self._held = started.pop_all()
         return self
@@ -188,13 +191,6 @@ class LocalTrivet:
         self._held.close()
 
     def _start(self) -> None:
-        store = Store.of(self.settings)
-        try:
-            ensure(store)  # once and here, where the error is seen
-        finally:
-            store.close()
-        if self._simulation is not None:
-            self._start_simulator(self._simulation)
         if not self.settings.routes:
             raise ConfigError(
                 f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some."
@@ -206,10 +202,19 @@ class LocalTrivet:
         if self._flower_port is not None:
             self.start_part("flower", "flower", "--address", "127.0.0.1", "--port", str(self._flower_port))
 
+    def _check_database(self) -> None:
+        """Bring a database of ours to the newest schema: once and here, where the error is seen."""
+        store = Store.of(self.settings)
+        try:
+            ensure(store)
+        finally:
+            store.close()
+
     def _start_simulator(self, simulation: Simulation) -> None:
-        self.start_part("simulator", *simulator_arguments(simulation, self.data_dir))
-        self.supervisor.wait_ready("simulator", _SIMULATOR_READY_S)
-        self.simulator = read_endpoints(self.data_dir)
+        """Start it, and use routes that lead to where it will serve. It is not waited for."""
+        endpoints = choose_endpoints(self.data_dir)
+        self.start_part("simulator", *simulator_arguments(simulation, self.data_dir, endpoints))
+        self.simulator = replace(endpoints, pid=self.supervisor.pid("simulator") or 0)
         self.config_path = write_simulated_config(simulation, self.settings, self.data_dir, self.simulator)
         self.settings = load_settings(self.config_path)
 

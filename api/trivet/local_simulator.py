@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trivet.simulated import write_config
-from trivet_simulator.options import WIRE_NAMES, Endpoints
+from trivet_simulator.options import WIRE_NAMES, Endpoints, base_url
 from trivet_tasks.settings import Settings
 
 CONFIG_NAME = "simulated.toml"
@@ -34,16 +34,17 @@ class Simulation:
     """Further tables of the configuration, e.g. `{"health": {"probe_interval_s": 2}}`."""
 
 
-def simulator_arguments(simulation: Simulation, data_dir: Path) -> list[str]:
-    """The arguments of `trivet` that serve this simulation on ports that are free now."""
+def choose_endpoints(data_dir: Path) -> Endpoints:
+    """Where the simulator of this data directory will serve: on the ports it had before, where they are free now."""
     ports = free_ports(_ports_before(data_dir / ENDPOINTS_NAME))
-    numbers = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    return Endpoints.on(f"http://{_HOST}:{ports.pop(_CONTROL)}", {wire: base_url(wire, ports[wire]) for wire in ports})
+
+
+def simulator_arguments(simulation: Simulation, data_dir: Path, endpoints: Endpoints) -> list[str]:
+    """The arguments of `trivet` that serve this simulation there."""
+    urls = {**endpoints.providers, _CONTROL: endpoints.control}
+    numbers = [word for name, url in urls.items() for word in (f"--{name}-port", str(urlsplit(url).port))]
     return ["simulate", *numbers, "--endpoints-file", str(data_dir / ENDPOINTS_NAME), *simulation.arguments]
-
-
-def read_endpoints(data_dir: Path) -> Endpoints:
-    """Where the simulator of this data directory serves, once it is ready."""
-    return Endpoints.from_json((data_dir / ENDPOINTS_NAME).read_bytes())
 
 
 def write_simulated_config(simulation: Simulation, settings: Settings, data_dir: Path, endpoints: Endpoints) -> Path:

@@ -103,6 +103,12 @@ class Endpoints:
     """AWS container credentials: the value of AWS_CONTAINER_CREDENTIALS_FULL_URI."""
     pid: int = field(default_factory=os.getpid)
 
+    @classmethod
+    def on(cls, control: str, providers: Mapping[str, str], pid: int | None = None) -> Endpoints:
+        """Return those of a simulator whose control port and providers have these base URLs."""
+        urls = f"{control}/token", f"{control}/credentials"
+        return cls(dict(providers), control, *urls, os.getpid() if pid is None else pid)
+
     @property
     def anthropic(self) -> str:
         """Base URL for `AsyncAnthropic`."""

@@ -48,13 +48,7 @@ class Simulator:
             port.bind(number)
         for port, _ in wanted:
             await port.open()
-        control = f"http://{HOST}:{self.control.number}"
-        return Endpoints(
-            providers={name: self.url(name) for name in self.providers},
-            control=control,
-            token_url=f"{control}/token",
-            credentials_url=f"{control}/credentials",
-        )
+        return Endpoints.on(f"http://{HOST}:{self.control.number}", {name: self.url(name) for name in self.providers})
 
     def url(self, name: str) -> str:
         """A provider's base URL."""

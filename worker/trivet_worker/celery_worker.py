@@ -21,6 +21,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, task_name
 from trivet_tasks.process_titles import served, set_title
 from trivet_tasks.publishing import queue_of
+from trivet_tasks.quick_start import without_collecting
 from trivet_tasks.settings import Settings
 from trivet_worker.alone_process import run_alone
 from trivet_worker.consumer_steps import consuming
@@ -86,7 +87,8 @@ def run_worker(
     stopper.start()
     code = CRASHED
     try:
-        runtime.start()
+        with without_collecting():  # it imports the SDKs
+            runtime.start()
         collect_seldom()
         worker = app.subclass_with_self(_LaneWorker, name="Worker")(
             hostname=name,

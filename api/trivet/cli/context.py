@@ -7,13 +7,15 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from trivet.client import Client
 from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store.foreign_text import escaped, for_terminal
+
+if TYPE_CHECKING:
+    from trivet.client import Client
 
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
@@ -39,8 +41,10 @@ def settings() -> Settings:
     return load_settings(_config)
 
 
-def client() -> Client:
+def client() -> "Client":
     """A client with the settings of this run."""
+    from trivet.client import Client
+
     return Client(settings=settings())
 
 

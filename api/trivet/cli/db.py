@@ -6,8 +6,6 @@ import typer
 
 from trivet.cli import context, db_prune
 from trivet.cli.progress import spinner
-from trivet_tasks.store import schema_version
-from trivet_tasks.store.engine import Store
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -23,6 +21,9 @@ def register(app: typer.Typer) -> None:
 
 def upgrade(as_json: _JSON = False) -> None:
     """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
+    from trivet_tasks.store import schema_version
+    from trivet_tasks.store.engine import Store
+
     store = Store.of(context.settings())
     try:
         with spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
@@ -38,6 +39,9 @@ def upgrade(as_json: _JSON = False) -> None:
 
 def version(as_json: _JSON = False) -> None:
     """Print the schema the database has, and the one this Trivet works with."""
+    from trivet_tasks.store import schema_version
+    from trivet_tasks.store.engine import Store
+
     store = Store.of(context.settings())
     try:
         missing = store.path is not None and not store.path.exists()  # looking must not create it
@@ -47,16 +51,18 @@ def version(as_json: _JSON = False) -> None:
     if as_json:
         context.print_json({"database": store.shown_url, "version": now, "newest": schema_version.NEWEST})
         return
-    context.out.print(f"{store.shown_url}: {_named(now)}{_advice(now)}", markup=False, soft_wrap=True)
+    context.out.print(
+        f"{store.shown_url}: {_named(now)}{_advice(now, schema_version.NEWEST)}", markup=False, soft_wrap=True
+    )
 
 
 def _named(version: str | None) -> str:
     return version or "no schema"
 
 
-def _advice(now: str | None) -> str:
-    if now == schema_version.NEWEST:
+def _advice(now: str | None, newest: str) -> str:
+    if now == newest:
         return ", the newest"
-    if now is not None and now > schema_version.NEWEST:
-        return f", newer than this Trivet, which works with {schema_version.NEWEST}: install the newer Trivet"
-    return f"; this Trivet works with {schema_version.NEWEST}: run `trivet db upgrade`"
+    if now is not None and now > newest:
+        return f", newer than this Trivet, which works with {newest}: install the newer Trivet"
+    return f"; this Trivet works with {newest}: run `trivet db upgrade`"

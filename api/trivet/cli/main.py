@@ -8,6 +8,7 @@ import sys
 from trivet.cli import inherited
 from trivet.cli.exit_codes import USAGE
 from trivet_tasks.environment import quieten, set_aside
+from trivet_tasks.quick_start import without_collecting
 from trivet_tasks.supervised import follow_parent
 
 
@@ -24,7 +25,8 @@ def main() -> None:
 def run() -> int:
     """Run the command of `sys.argv` and return its exit code; this process lives on."""
     try:
-        from trivet.cli.app import app
+        with without_collecting():
+            from trivet.cli.app import app
 
         app()
     except SystemExit as ended:

@@ -12,6 +12,7 @@ from trivet.cli.stop_in_time import StopInTime
 from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.process_titles import served, set_title
+from trivet_tasks.quick_start import without_collecting
 from trivet_tasks.supervised import announce_ready
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def worker(
         from trivet.cli.lanes import run_both
 
         raise SystemExit(run_both(named))
-    from trivet_worker.celery_worker import run_worker
+    with without_collecting():
+        from trivet_worker.celery_worker import run_worker
 
     raise SystemExit(run_worker(settings, lane=lane, routes=named, on_ready=announce_ready))
 
@@ -57,7 +59,8 @@ def worker(
 def scheduler() -> None:
     """Run a scheduler: it dispatches waiting jobs and keeps house. Any number may run."""
     set_title("scheduler")
-    from trivet_scheduler.service import Scheduler
+    with without_collecting():
+        from trivet_scheduler.service import Scheduler
 
     _log_sparingly()
     running = Scheduler(context.settings())
@@ -114,7 +117,8 @@ def simulate(
 ) -> None:
     """Serve the wires of Anthropic, Bedrock and Vertex on this machine, with faults on demand, until Ctrl-C."""
     set_title("simulator")
-    from trivet_simulator import Latency, ProviderOptions, SimulatorOptions, serve
+    with without_collecting():
+        from trivet_simulator import Latency, ProviderOptions, SimulatorOptions, serve
     from trivet_simulator.options import WIRE_NAMES, replies_from
 
     ports = {"anthropic": anthropic_port, "bedrock": bedrock_port, "vertex": vertex_port}

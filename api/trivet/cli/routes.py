@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-import redis
 import typer
 
 from trivet.cli import context, routes_check, routes_events, routes_probe
@@ -119,6 +118,8 @@ def drain(
 @group.command()
 def restore(name: Name, as_json: Json = False) -> None:
     """Put a route back into service and forget what was held against it: failures, pauses, what was learned."""
+    import redis
+
     from trivet.cli.tables import print_line
     from trivet_tasks.store import health, registry
 
@@ -143,6 +144,8 @@ def restore(name: Name, as_json: Json = False) -> None:
 
 def _say_idle(client: "Client", error: "StoreUnavailable", *, as_json: bool) -> None:
     """While the database does not answer: what workers and schedulers say of themselves in the shared state."""
+    import redis
+
     from trivet.cli.tables import print_line
     from trivet.impairments import idle_words
     from trivet_tasks.troubles import announced
