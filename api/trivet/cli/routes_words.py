@@ -8,7 +8,7 @@ from rich.text import Text
 from trivet.cli import context
 from trivet.cli.routes_table import ago
 from trivet.cli.tables import said_lines
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet_tasks.troubles import Announced
 
 LONGEST_CAUSE = 140
@@ -95,7 +95,7 @@ def _of_model(model: ModelStatus) -> Iterator[str]:
             yield model.cause
     if model.doubt:
         yield f"a probe checks whether it answers{_in_brackets(model.doubt)}"
-    if model.narrowed and model.state == "healthy":
+    if model.narrowed and model.state in ("healthy", UNPROVEN):
         yield f"{_at_once(model)}, learned from its refusals"
 
 
