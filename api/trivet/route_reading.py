@@ -18,7 +18,7 @@ from trivet_scheduler.permits import GateView, Quota, RouteUse
 from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.shared_state import check_writable
-from trivet_tasks.store import backlog, health, spending
+from trivet_tasks.store import backlog, dropped, health, spending
 from trivet_tasks.store.backlog import RouteBacklog
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.health import Event, HealthRow, LimitRow
@@ -59,6 +59,7 @@ def gather(connections: "Connections") -> Picture:
         budgets = statuses(store, connection, MostCosts()) if known.budgets else ()
         spent = spending.by_route(connection, store.now(connection))
         now = store.now(connection)
+        drops = tuple(dropped.read(connection))
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
             {(row.route, row.models): row for row in health.closed(connection, now)},
@@ -92,7 +93,7 @@ def gather(connections: "Connections") -> Picture:
         if name not in known.routes:
             nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
-    return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble, tuple(said), budgets)
+    return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble, tuple(said), budgets, drops)
 
 
 def _full_disk(store: Store) -> str | None:

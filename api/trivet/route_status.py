@@ -11,6 +11,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
+from trivet_tasks.store.dropped import Dropped
 from trivet_tasks.store.leases import Lease
 from trivet_tasks.store.spending import NOTHING, Spent
 from trivet_tasks.troubles import Announced
@@ -113,6 +114,8 @@ class Picture:
     announced: tuple[Announced, ...] = ()
     """What processes in trouble say of themselves in the shared state."""
     budgets: tuple[BudgetStatus, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    """What came through the broker and was not acted on, since the installation began."""
 
     @property
     def idle(self) -> tuple[Announced, ...]:

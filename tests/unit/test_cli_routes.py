@@ -22,6 +22,7 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.settings import HealthSettings
 from trivet_tasks.store.backlog import ClassBacklog
+from trivet_tasks.store.dropped import Drop, Dropped
 from trivet_tasks.store.leases import Lease
 
 NOW = 1_800_000_000.0
@@ -315,3 +316,16 @@ def test_spans_in_their_largest_unit(seconds: float, words: str) -> None:
 )
 def test_figures_in_few_characters(figure: float | None, words: str) -> None:
     assert short(figure) == words
+
+
+def test_what_was_dropped_is_said_for_an_hour_and_counted_for_ever() -> None:
+    lately = Dropped(Drop.FORGED, "vertex", 3, NOW - 7_200, NOW - 120)
+    long_ago = Dropped(Drop.UNREADABLE, "", 1, NOW - 7_200, NOW - 7_200)
+    shown = picture(status("vertex"), dropped=(lately, long_ago))
+    (line,) = [line.plain for line in remarks(shown, None) if "dropped" in line.plain]
+    assert line.startswith("vertex: dropped messages that contradict the database")
+    assert line.endswith("(3 times, last 2 min ago)")
+    assert [(one["kind"], one["route"], one["times"]) for one in as_object(shown)["dropped"]] == [
+        ("forged", "vertex", 3),
+        ("unreadable", "", 1),
+    ]

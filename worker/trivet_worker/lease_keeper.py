@@ -10,9 +10,10 @@ from uuid_utils import uuid7
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import leases, leaving
+from trivet_tasks.store import dropped, leases, leaving
 from trivet_tasks.store.engine import Store
 from trivet_tasks.troubles import DATABASE, Troubles
+from trivet_worker.drops import Drops
 from trivet_worker.holdings import Holdings
 from trivet_worker.route_impairments import RouteImpairments
 
@@ -38,6 +39,7 @@ class LeaseKeeper:
         in_flight: Callable[[], int],
         troubles: Troubles,
         impairments: RouteImpairments,
+        drops: Drops,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
@@ -51,6 +53,7 @@ class LeaseKeeper:
         self._in_flight = in_flight
         self._troubles = troubles
         self._impairments = impairments
+        self._drops = drops
         self._on_cancel = on_cancel
         self._stopping = threading.Event()
         self._soon = threading.Event()
@@ -78,6 +81,7 @@ class LeaseKeeper:
         if not self.id:
             return 0
         with self._renewing, self._store.write() as connection:
+            dropped.add(self._store, connection, self._drops.unwritten())
             return leaving.lay_down(self._store, connection, self.id)
 
     def _open(self) -> None:
@@ -113,7 +117,9 @@ class LeaseKeeper:
         with self._renewing:
             if self._stopping.is_set():
                 return
+            counts = self._drops.unwritten()
             with self._store.write(urgent=True) as connection:
+                dropped.add(self._store, connection, counts)
                 renewal = leases.renew(
                     self._store,
                     connection,
@@ -123,6 +129,7 @@ class LeaseKeeper:
                     self._settings.ttl_s,
                     self._impairments.current(),
                 )
+            self._drops.written(counts)
             if not renewal.held:
                 before = self.id
                 self._strays.clear()

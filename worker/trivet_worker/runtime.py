@@ -19,6 +19,7 @@ from trivet_tasks.troubles import STOPPING, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.cached import Cached
 from trivet_worker.chunk_run import ChunkRunner
+from trivet_worker.drops import Drops
 from trivet_worker.flights import Flights
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.hedging import Hedger
@@ -46,6 +47,7 @@ class Runtime:
         worker: str,
         lane: str,
         routes: Sequence[str],
+        drops: Drops,
         forks: ForkServer | None = None,
     ) -> None:
         """Nothing is started, and no connection made.
@@ -64,7 +66,7 @@ class Runtime:
         self._impairments = RouteImpairments(log)
         self._watch = Watch(self._store, settings, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
-        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles)
+        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles, drops)
         self._recorder = Recorder(
             self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
             cached, self._troubles,
@@ -83,6 +85,7 @@ class Runtime:
             in_flight=lambda: self._slots.in_use,
             troubles=self._troubles,
             impairments=self._impairments,
+            drops=drops,
             on_cancel=self._flights.cancel,
         )
         self._forks = forks
@@ -103,6 +106,7 @@ class Runtime:
             cached,
             self._troubles,
             self._impairments,
+            drops,
         )
 
     def start(self) -> None:

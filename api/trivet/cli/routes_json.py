@@ -21,6 +21,7 @@ def as_object(picture: Picture) -> dict[str, Any]:
         "now": picture.now,
         "trouble": picture.trouble,
         "budgets": list(picture.budgets),
+        "dropped": [one._asdict() for one in picture.dropped],
     }
 
 

@@ -9,10 +9,19 @@ from trivet.cli import context
 from trivet.cli.routes_table import ago
 from trivet.cli.tables import said_lines
 from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
+from trivet_tasks.store.dropped import Drop, Dropped
 from trivet_tasks.troubles import Announced
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
+DROPPED_S = 3_600.0
+"""How long after the last one the table speaks of what was dropped; `--json` always does."""
+_DROPPED = {
+    Drop.UNREADABLE: "elements of queues that are no messages of Trivet's: something else writes to the broker",
+    Drop.FORGED: "messages that contradict the database: somebody else may write to the broker",
+    Drop.MISFIT: "jobs that the configuration of its worker does not allow there; they wait for another route",
+    Drop.ANSWER: "cached answers that this installation did not sign",
+}
 FORGOTTEN = (
     "Nobody calls now: the shared state lost its memory (it is new, or was emptied), and a scheduler puts limits and "
     "health back within a second. If this stays, no scheduler runs."
@@ -28,7 +37,14 @@ def remarks(picture: Picture, room: int | None) -> list[Text]:
         said.append(FORGOTTEN)
     said += [idle_words(one, picture.now) for one in picture.idle]
     said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in picture.impaired]
+    said += [_dropped(one, picture.now) for one in picture.dropped if picture.now - one.last_at < DROPPED_S]
     return [line for words in said for line in said_lines(words, "yellow", hang=2, room=room)]
+
+
+def _dropped(one: Dropped, now: float) -> str:
+    """Return the counter as a sentence. Those of messages and answers say that somebody else writes to the broker."""
+    times = f"{one.times:,} {'time' if one.times == 1 else 'times'}, last {ago(max(0.0, now - one.last_at))} ago"
+    return f"{one.route or 'broker'}: dropped {_DROPPED[one.kind]} ({times})"
 
 
 def summary(picture: Picture, room: int | None) -> list[Text]:

@@ -340,6 +340,16 @@ leases = Table(  # one row per living worker process
     Column("expires_at", Double, nullable=False),
 )
 
+dropped = Table(  # counters of what came through the broker and was not acted on (`dropped.py`)
+    "dropped",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("route", String(100), primary_key=True),  # '': not known
+    Column("times", BigInteger, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+)
+
 routes = Table(
     "routes",
     metadata,
