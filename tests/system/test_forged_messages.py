@@ -34,7 +34,7 @@ HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-5"
 TERMS: dict[str, Any] = {"model": HAIKU, "max_tokens": 50, "latency": "batch"}
 US, EU = "bedrock-us-east-1", "vertex-global"
 ROUTES = {US: {"residency": ["us"]}, EU: {"residency": ["eu"]}}
-SECTIONS = {**QUICK, "dispatch": {"interval_s": 0.1, "taken_within_s": 4}}
+SECTIONS = {**QUICK, "dispatch": {"interval_s": 0.1, "taken_within_s": 12}}
 BULK, REALTIME = "worker-1-bulk", "worker-1-realtime"
 
 

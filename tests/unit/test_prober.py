@@ -313,6 +313,17 @@ def test_a_revoked_key_opens_the_route_at_its_first_idle_probe(place: Place) -> 
     assert place.gate(MODEL).take().granted == 0
 
 
+def test_a_key_that_one_worker_finds_refused_is_tried_by_another_at_once(place: Place) -> None:
+    noticed(place, ROUTE)
+    in_use(place, MODEL)
+    place.world.pass_time(IDLE_S)
+    for origin, changed in (("here", []), ("elsewhere", [(WHOLE_ROUTE, "open")])):
+        assert place.run() == [(ROUTE, MODEL)]
+        gate = place.world.gate_of(origin)
+        assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+        assert states(gate.settle(Verdict.LOCAL_REFUSED, cause="unusable: refused")) == changed
+
+
 def test_an_idle_probe_that_fails_is_followed_by_others_until_the_route_is_open(place: Place) -> None:
     noticed(place, ROUTE)
     place.world.pass_time(IDLE_S)
