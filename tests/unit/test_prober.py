@@ -333,7 +333,7 @@ def test_an_idle_probe_that_fails_is_followed_by_others_until_the_route_is_open(
         probed += 1
         gate = place.gate(model)
         assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
-        changes = gate.settle(Verdict.FAILED, cause="connection: refused")
+        changes = gate.settle(Verdict.FAILED, cause="connection: refused", job=f"probe {probed}")
         if not changes:
             assert gate.view().doubt == "connection: refused"
             place.until_due()
