@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from celery import Celery
 
+from trivet_scheduler.answer_seal import AnswerSeal
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.response_cache import ResponseCache
 from trivet_scheduler.watch import Watch
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect, refuse_cluster
@@ -54,6 +56,9 @@ class Runtime:
 
         Args:
             forks: forks the processes in which suspects run; None in such a process.
+
+        Raises:
+            ConfigError: the key that signs cached answers is needed, and not there.
         """
         self._settings = settings
         self._store = Store.of(settings, stands_back=lane == "bulk")
@@ -66,7 +71,8 @@ class Runtime:
         self._impairments = RouteImpairments(log)
         self._watch = Watch(self._store, settings, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
-        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles, drops)
+        seal = AnswerSeal(read_key(settings), self._store.clock.reckoned) if settings.cache.enabled else None
+        cached = Cached(self._store, client, ResponseCache(client, settings, seal), settings, self._troubles, drops)
         self._recorder = Recorder(
             self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
             cached, self._troubles,
