@@ -189,7 +189,7 @@ class Cached:
         if result.stop_reason not in WHOLE or len(result.message) > self._settings.cache.max_answer_bytes:
             return Landed(key, job.id, model, None, never=True)
         cost = None if finished.settlement.estimated else finished.settlement.cost_usd
-        tenant = job.tenant if self._settings.cache.per_tenant else None
+        tenant = None if self._settings.cache.shared else job.tenant
         answer = Kept(result.message, result.stop_reason, landing.flight.site.route, cost, tenant)
         return Landed(key, job.id, model, answer)
 
