@@ -31,6 +31,7 @@ LEAD_GRACE_S = 30.0
 NEVER_KEPT_S = 600.0
 """How long everybody calls for a request whose answer could not be kept, instead of waiting for one another."""
 _CLEARED_AT_ONCE = 500
+_DIGITS = 18
 
 
 class LookUp(NamedTuple):
@@ -178,7 +179,7 @@ class ResponseCache:
         seconds, micros = self._redis.time()
         now = seconds * 1_000 + micros // 1_000
         counted_now = cast("dict[bytes, bytes]", self._redis.hgetall(COUNTERS))
-        counters = {name.decode(): int(count) for name, count in counted_now.items()}
+        counters = {name.decode(errors="replace"): _count(count) for name, count in counted_now.items()}
         counted = (counters.get(name, 0) for name in ("hits", "misses", "followed", "stored", "evicted"))
         entries = self._redis.zcount(EXPIRIES, now, "+inf")
         return CacheStats(int(entries), counters.get("bytes", 0) if entries else 0, self.terms.max_bytes, *counted)
@@ -187,7 +188,9 @@ class ResponseCache:
         """Forget all answers, or those of one model; calls under way still bring theirs. Returns how many."""
         sizes = cast("Iterator[tuple[bytes, bytes]]", self._redis.hscan_iter(SIZES, count=_CLEARED_AT_ONCE))
         digests = [
-            digest.decode() for digest, size in sizes if model is None or size.partition(b" ")[2].decode() == model
+            digest.decode(errors="replace")
+            for digest, size in sizes
+            if model is None or size.partition(b" ")[2] == model.encode()
         ]
         gone = 0
         for at in range(0, len(digests), _CLEARED_AT_ONCE):
@@ -197,6 +200,11 @@ class ResponseCache:
     def _forget(self, digests: Sequence[str]) -> int:
         keys = [COUNTERS, EXPIRIES, SIZES, *(ANSWERS + digest for digest in digests)]
         return cast("int", self._clear(keys=keys, args=digests))
+
+
+def _count(text: bytes) -> int:
+    """A counter; 0 where somebody else wrote something else."""
+    return int(text) if text.isdigit() and len(text) <= _DIGITS else 0
 
 
 def _script(client: redis.Redis, *parts: str) -> Script:

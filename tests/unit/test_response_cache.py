@@ -10,7 +10,17 @@ import redis
 from tests.unit.gates_world import ClockedRedis
 
 from trivet_scheduler.answer_seal import AnswerSeal, Kept
-from trivet_scheduler.response_cache import ANSWERS, LEADS, OVERHEAD_BYTES, Follow, Landed, LookUp, ResponseCache
+from trivet_scheduler.response_cache import (
+    ANSWERS,
+    COUNTERS,
+    LEADS,
+    OVERHEAD_BYTES,
+    SIZES,
+    Follow,
+    Landed,
+    LookUp,
+    ResponseCache,
+)
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import Settings
 
@@ -188,6 +198,14 @@ def test_an_answer_whose_time_is_over_serves_nobody_however_long_redis_keeps_it(
     assert ask(cache, "b") == [ANSWER]
     now += 2
     assert cache.look_up(BATCH, [LookUp("k", "b")]) == ([None], 1)
+
+
+def test_counters_of_somebody_else_are_no_traceback(cache: ResponseCache, client: redis.Redis) -> None:
+    keep(cache, "k", "a")
+    client.hset(COUNTERS, mapping={b"hits": b"many", b"bytes": b"9" * 99, b"\xff": b"1"})
+    client.hset(SIZES, mapping={b"\xff": b"\xff", "k2": "x"})
+    assert (cache.stats().hits, cache.stats().bytes, cache.stats().stored) == (0, 0, 1)
+    assert cache.clear(OTHER) == 0
 
 
 @pytest.mark.parametrize("lead", [b"2\xff", b"2" + b"a" * 33, b"2a\x00b", b"2", b""])
