@@ -177,11 +177,16 @@ class World:
     # workers
 
     def lease(
-        self, *, worker: str = "worker-1", lane: str = "bulk", routes: Sequence[str] = (ROUTE, OTHER_ROUTE)
+        self,
+        *,
+        worker: str = "worker-1",
+        lane: str = "bulk",
+        routes: Sequence[str] = (ROUTE, OTHER_ROUTE),
+        part: str = leases.WORKER,
     ) -> str:
         lease_id = uuid7().hex
         with self.store.write() as connection:
-            leases.open_lease(self.store, connection, lease_id, worker, lane, routes, 16, ttl_s=15.0)
+            leases.open_lease(self.store, connection, lease_id, worker, lane, routes, 16, ttl_s=15.0, part=part)
         return lease_id
 
     def let_die(self, lease_id: str) -> None:

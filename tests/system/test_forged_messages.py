@@ -44,7 +44,7 @@ US, EU = "bedrock-us-east-1", "vertex-global"
 ROUTES = {US: {"residency": ["us"]}, EU: {"residency": ["eu"]}}
 SECTIONS = {
     **QUICK,
-    "dispatch": {"interval_s": 0.1, "taken_within_s": 10},
+    "dispatch": {"interval_s": 0.1, "taken_within_s": 12},
     "cache": {"enabled": True},
     "classes.deferred": {"cache_ttl_s": 2},
 }

@@ -9,9 +9,11 @@ from rich.text import Text
 from tests.gates import MODEL, gate, pace, recovering, route
 
 from trivet.cli.routes_json import as_object
-from trivet.cli.routes_table import ago, routes_table, short
+from trivet.cli.routes_table import routes_table, short
 from trivet.cli.routes_words import remarks, summary
+from trivet.durations import ago
 from trivet.holdup import Holdup, Kind, _merged, holdup_of
+from trivet.impairments import Impairment, ImpairmentKind
 from trivet.route_probe import what_next
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.gate_view import FORGOTTEN
@@ -176,9 +178,12 @@ def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
     keyless = Lease("k", "worker-2@host", "bulk", ("half", "r"), 64, 0, None, NOW, {"half": "No key is set here."})
     found = picture(
         status("lonely", slots={}, workers={}),
-        status("half", slots={"bulk": 64}, workers={"bulk": 1}),
+        status("half", slots={"bulk": 64}, workers={"bulk": 1}, lacking=("realtime",)),
         status("unheard", known=False),
         workers=(lease, keyless),
+        impairments=(
+            Impairment(ImpairmentKind.TROUBLE, lease.worker, f"worker {lease.worker} takes no work: {lease.trouble}"),
+        ),
     )
     assert plain(remarks(found, None)) == [
         "lonely: no living worker serves it",

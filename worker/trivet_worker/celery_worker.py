@@ -27,6 +27,8 @@ from trivet_worker.drops import Drops
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.intake import PROVIDERS, Intake, strict_consumer
 from trivet_worker.memory import collect_seldom, share_one_heap
+from trivet_worker.origin import origin_of
+from trivet_worker.remote_control import InspectionOnly
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
 from trivet_worker.strict_transport import strict_connection
@@ -59,8 +61,9 @@ def run_worker(
     share_one_heap()
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes])
-    forks.fork(partial(run_alone, settings, lane, routes))
+    origin = origin_of(settings.source)
+    forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, origin, *routes])
+    forks.fork(partial(run_alone, settings, lane, origin, routes))
     app = make_app(settings)
     name = worker_name(lane, routes, len(settings.routes))
     drops = Drops()
@@ -69,7 +72,7 @@ def run_worker(
     queues = {
         queue_of(app, route, latency).name: route for route in routes for latency in Latency if latency.lane == lane
     }
-    app.steps["consumer"].add(consuming(runtime, queues))
+    app.steps["consumer"].update((consuming(runtime, queues), InspectionOnly))
     intake = Intake({name: settings.routes[name] for name in routes}, lane, queues, drops)
     app.conf.worker_consumer = strict_consumer(intake)
     app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
