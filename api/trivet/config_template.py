@@ -93,6 +93,11 @@ PLACES = """\
 
 [redis]
 # url = ""                              # limits and health, shared by all processes; empty: the broker if that is Redis
+
+# Needed where Redis is on another machine: one secret for all workers, which sign cached answers with it.
+# `trivet config init` made one in .trivet/security.key; copy it to them.
+#   [security]
+#   key = "file:.trivet/security.key"   # or "env:NAME"
 """
 """Database, broker and shared state, at their defaults."""
 

@@ -112,7 +112,7 @@ class Limits:
             self._redis.script_load(self._view.script)
             answers = self._views(wanted)
         return {
-            (route, model): view_from(answer, quota)
+            (route, model): _viewed(route, model, quota, answer)
             for (route, model, quota), answer in zip(wanted, answers, strict=True)
         }
 
@@ -225,6 +225,15 @@ def keys_of(route: str, model: str, group: str) -> list[str]:
         UNWELL,
         f"{PREFIX}calls:{route}:{model}",
     ]
+
+
+def _viewed(route: str, model: str, quota: Quota, answer: Any) -> GateView:
+    try:
+        return view_from(answer, quota)
+    except (ValueError, TypeError, KeyError):
+        raise redis.ResponseError(
+            f"what it holds of {route} and {model} was not written by Trivet; `trivet route restore {route}` removes it"
+        ) from None
 
 
 def _script(client: redis.Redis, name: str) -> Script:

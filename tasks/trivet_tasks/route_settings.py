@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from trivet_tasks.catalog import Endpoint, Provider
 from trivet_tasks.dialects import VERSION, Dialect, default_version
 from trivet_tasks.route_windows import RouteWindow
-from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.secret_refs import OptionalSecret
 
 NAME_CHARS = 100
 """The longest name of a group of models; the tables take 120."""
@@ -71,12 +71,6 @@ BetaName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@
 FieldName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
 
 
-def _secret_ref(value: object) -> object:
-    if isinstance(value, str):
-        return SecretRef.parse(value) if value else None
-    return value
-
-
 _OPERATIONAL = {"costs", "windows", "idle_probe_s"}
 
 
@@ -89,8 +83,8 @@ class RouteSettings(BaseModel):
     region: str | None = None
     project: str | None = None
     base_url: str = ""
-    api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
-    admin_api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    api_key: OptionalSecret = None
+    admin_api_key: OptionalSecret = None
     """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
     is made with it."""
     endpoint: Endpoint = "invoke"
