@@ -194,7 +194,11 @@ def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: Ru
     worker = psutil.Process(alive.local.supervisor.pid("worker-1-bulk"))
 
     def titles() -> set[str]:
-        return {process.cmdline()[0] for process in worker.children(recursive=True)}
+        found = set()
+        for process in worker.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                found.add(" ".join(process.cmdline()))
+        return found
 
     until(lambda: "trivet worker all bulk (isolated)" in titles(), "the suspect to run by itself")
     alive.simulator.reset()

@@ -11,6 +11,7 @@ from trivet.cli import context
 from trivet.cli.stop_in_time import StopInTime
 from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.process_titles import served, set_title
 from trivet_tasks.quick_start import without_collecting
 from trivet_tasks.supervised import announce_ready
@@ -45,6 +46,8 @@ def worker(
         )
     if lane not in ("realtime", "bulk", "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
+    if settings.cache.enabled:
+        read_key(settings)
     set_title("worker", served(named, len(settings.routes)), *([] if lane == "both" else [lane]))
     if lane == "both":
         from trivet.cli.lanes import run_both
