@@ -83,7 +83,7 @@ def state_of(route: RouteStatus, model: ModelStatus) -> str:
         return model.state
     if not route.slots:
         return "unserved"
-    if model.state != "healthy":
+    if model.state not in ("healthy", UNPROVEN):
         return model.state
     if not route.scheduled:
         return "unscheduled"
