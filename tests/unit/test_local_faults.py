@@ -80,7 +80,7 @@ class Worker:
     def __init__(self, workers: Workers) -> None:
         self.looks = Looks()
         self.impairments = RouteImpairments(logging.getLogger("test"))
-        self.witness = Witness(cast("Fleet", workers), HERE)
+        self.witness = Witness(cast("Fleet", workers), HERE, self.impairments)
         self.changes: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self.faults = LocalFaults(
             ROUTES, self.looks, self.impairments, self.witness, HEALTH,
@@ -154,7 +154,7 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
 
 def verdict_with(workers: Workers, result: Answer | Failure) -> Verdict:
     one = landing(result)
-    local = Witness(cast("Fleet", workers), HERE).local(one)
+    local = Witness(cast("Fleet", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
     return spent_of(one, Settings(), local=local).verdict
 
 
