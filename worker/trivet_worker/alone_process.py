@@ -28,6 +28,7 @@ from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store.leases import ALONE
+from trivet_worker.drops import Drops
 from trivet_worker.fork_server import serve
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
@@ -43,7 +44,9 @@ def run_alone(settings: Settings, lane: str, origin: str, routes: Sequence[str],
     log = logging.getLogger("trivet.worker")
     logging.getLogger().setLevel(logging.WARNING)  # what goes well its worker says
     name = f"{ALONE}.{lane}.{os.getpid()}@{socket.gethostname()}"
-    runtime = Runtime(settings, make_app(settings), worker=name, lane=ALONE, routes=routes, origin=origin)
+    runtime = Runtime(
+        settings, make_app(settings), worker=name, lane=ALONE, routes=routes, drops=Drops(), origin=origin
+    )
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
     stopper.start()
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trivet_scheduler.permits import Quota, Want
+from trivet_scheduler.pulses import Pulse
 from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
@@ -24,6 +25,9 @@ CREDENTIALS_S = 10.0
 """How long a look at credentials may take; calls fetch them anew if that was not enough."""
 REACH_S = 10.0
 """How long an endpoint may take to answer to whether it can be reached."""
+STALLED_S = 3.0
+"""A loop that has not gone round for so many seconds is stalled: what it runs never takes so long at a stretch."""
+_BEAT_EVERY_S = 0.5
 _FINAL = (Outcome.SUCCEEDED, Outcome.INVALID)
 """After these no other call of the job could say anything else."""
 _MAY_BE_ASKED_AGAIN = (Outcome.RATE_LIMITED, Outcome.CANCELLED)
@@ -117,12 +121,14 @@ class Flights:
         self._routes = routes
         self._callers: dict[str, Caller] = {}
         self._under_way: dict[str, tuple[str, asyncio.Task[Answer | Failure]]] = {}
+        self.pulse = Pulse("Its loop of calls", STALLED_S)
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-calls", daemon=True)
 
     def start(self) -> None:
         """Start the loop's thread, and build every route's caller, so that no call waits for that (over a second)."""
         self._thread.start()
+        self._loop.call_soon_threadsafe(self._beat)
         asyncio.run_coroutine_threadsafe(self._build_callers(), self._loop).result()
 
     def credentials(self) -> dict[str, Credentials]:
@@ -155,6 +161,10 @@ class Flights:
         _quietly(closing)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+
+    def _beat(self) -> None:
+        self.pulse.beat()
+        self._loop.call_later(_BEAT_EVERY_S, self._beat)
 
     def _launch(self, flights: Sequence[Flight]) -> None:
         for flight in flights:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from celery import Celery
 
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.pulses import Pulse, Pulses
 from trivet_scheduler.response_cache import ResponseCache
 from trivet_scheduler.watch import Watch
 from trivet_tasks.messages import Chunk
@@ -13,13 +14,14 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect, refuse_cluster
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import ALONE
+from trivet_tasks.store.leases import ALONE, WORKER
 from trivet_tasks.store.schema_version import ensure
-from trivet_tasks.troubles import STOPPING, Troubles
+from trivet_tasks.troubles import IS_STOPPING, STOPPING, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.cached import Cached
 from trivet_worker.chunk_run import ChunkRunner
-from trivet_worker.flights import Flights
+from trivet_worker.drops import Drops
+from trivet_worker.flights import STALLED_S, Flights
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
@@ -49,6 +51,7 @@ class Runtime:
         worker: str,
         lane: str,
         routes: Sequence[str],
+        drops: Drops,
         forks: ForkServer | None = None,
         origin: str = "",
     ) -> None:
@@ -69,9 +72,8 @@ class Runtime:
         self._pricing = Pricing()
         holdings = Holdings()
         self._troubles = Troubles(log, "no work is taken")
-        self._watch = Watch(self._store, settings, self._troubles, process=worker, part="worker")
         self._served = {name: settings.routes[name] for name in routes}
-        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles)
+        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles, drops)
         self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
         self._flights = Flights(self._served, lambda landing: self._recorder.put(landing), self._hedger.ask)
         self._local_faults = LocalFaults(
@@ -99,8 +101,16 @@ class Runtime:
             in_flight=lambda: self._slots.in_use,
             troubles=self._troubles,
             impairments=self._impairments,
+            drops=drops,
             origin=origin,
             on_cancel=self._flights.cancel,
+        )
+        self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
+        """Beats each time the consumer has gone round with every queue as it should be."""
+        pulses = [self._flights.pulse, *([] if forks is None else [self.consumer_pulse])]
+        self._pulses = Pulses(self._troubles, *pulses, on_change=self._lease.beat_soon)
+        self._watch = Watch(
+            self._store, settings, self._troubles, process=worker, part=WORKER, look_also=self._pulses.look
         )
         self._forks = forks
         self._alone = None if forks is None else Alone(settings, self._store, fleet.limits, forks)
@@ -120,6 +130,7 @@ class Runtime:
             cached,
             self._troubles,
             self._impairments,
+            drops,
         )
 
     def start(self) -> None:
@@ -138,6 +149,7 @@ class Runtime:
         self._local_faults.start()
         self._recorder.start()
         self._lease.start()
+        self._pulses.start()
         self._watch.start()
 
     @property
@@ -172,7 +184,7 @@ class Runtime:
         self._chunks.stopping.set()
         if self._alone is not None:
             self._alone.begin_stop()
-        self._troubles.note(STOPPING, "signal", "It is stopping.")
+        self._troubles.note(STOPPING, "signal", IS_STOPPING)
         self._lease.beat_soon()
 
     def drop_calls(self) -> None:

@@ -325,13 +325,14 @@ budgets = Table(  # as schedulers made them known, and how they stand
     Column("raised_window", String(10)),
 )
 
-leases = Table(  # one row per living worker process
+leases = Table(  # one row per living worker or scheduler process
     "leases",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("worker", String(250), nullable=False),
-    Column("lane", String(10), nullable=False),
-    Column("routes", Text, nullable=False),  # JSON list
+    Column("part", String(10), nullable=False, server_default=text("'worker'")),  # worker, scheduler
+    Column("worker", String(250), nullable=False),  # the process's name
+    Column("lane", String(10), nullable=False),  # empty for a scheduler
+    Column("routes", Text, nullable=False),  # JSON list; empty for a scheduler
     Column("slots", Integer, nullable=False),
     Column("in_flight", Integer, nullable=False),
     Column("trouble", Text),  # why it takes no work, if it does not
@@ -339,6 +340,27 @@ leases = Table(  # one row per living worker process
     Column("origin", Text, nullable=False, server_default=text("''")),  # of worker processes that are one witness
     Column("started_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+)
+
+dropped = Table(  # counters of what came through the broker and was not acted on (`dropped.py`)
+    "dropped",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("route", String(100), primary_key=True),  # '': not known
+    Column("times", BigInteger, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+)
+
+lost_processes = Table(  # one row per lease that ran out lately and was dropped; an orderly end leaves none
+    "lost_processes",
+    metadata,
+    Column("lease_id", String(32), primary_key=True),
+    Column("process", String(250), nullable=False),
+    Column("part", String(10), nullable=False),
+    Column("lane", String(10), nullable=False),
+    Column("routes", Text, nullable=False),  # JSON list
+    Column("expired_at", Double, nullable=False),
 )
 
 routes = Table(
