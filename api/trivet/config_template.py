@@ -128,6 +128,7 @@ PROCESSES = """\
 # window_s = 30
 # min_calls = 10                        # of so many calls at least
 # probe_interval_s = 15                 # and tried again so often, in seconds
+# idle_probe_s = 300                    # a route without a call for so long is probed, in seconds; 0 = never
 # close_after_successes = 3             # so many good tries in a row bring it back, a share of its work at a time:
 # recovery_shares = [0.10, 0.25, 0.50, 1.0]
 # recovery_step_s = 20                  # how long each share is held, in seconds

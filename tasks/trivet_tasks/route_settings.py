@@ -77,7 +77,7 @@ def _secret_ref(value: object) -> object:
     return value
 
 
-_OPERATIONAL = {"costs", "windows"}
+_OPERATIONAL = {"costs", "windows", "idle_probe_s"}
 
 
 class RouteSettings(BaseModel):
@@ -124,6 +124,8 @@ class RouteSettings(BaseModel):
     """Whether this machine's SDK variables count for it: a base URL where it has none, and headers."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
+    idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
+    """Seconds without a call after which it is probed; 0 = never. None: as `[health] idle_probe_s` says."""
     windows: tuple[RouteWindow, ...] = ()
     """Hours in which its weight, its priority or its prices are others."""
 
@@ -195,7 +197,7 @@ class RouteSettings(BaseModel):
         return self.model_dump(mode="json", exclude={"api_key", "admin_api_key", "environment", *_OPERATIONAL})
 
     def operating(self) -> dict[str, Any]:
-        """What may change while others serve the route, JSON-ready: hidden costs and windows, where there are any."""
+        """What may change while others serve the route, JSON-ready: hidden costs, windows, idle probes, where they are set."""
         return self.model_dump(mode="json", include=_OPERATIONAL, exclude_defaults=True)
 
     def within(self, window: RouteWindow | None) -> "RouteSettings":

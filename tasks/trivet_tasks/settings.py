@@ -73,6 +73,8 @@ class HealthSettings(_Section):
     min_calls: int = Field(default=10, ge=1, le=100_000)
     probe_interval_s: float = Field(default=15, gt=0, le=3_600)
     """Between two probes of an open route, give or take a fifth; after a good one the next comes after a fifth of it."""
+    idle_probe_s: float = Field(default=300, ge=0, le=86_400)
+    """A route that was not called for so long is probed, so that a standby is known to answer. 0 = never. A route may have its own."""
     close_after_successes: int = Field(default=3, ge=1, le=100)
     """Good probes in a row, after which it begins to recover."""
     recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
