@@ -185,14 +185,21 @@ class World:
         self.sql("UPDATE leases SET expires_at = 1 WHERE id = :id", id=lease_id)
 
     def take(
-        self, lease_id: str, claimed: Sequence[Claimed], *, route: str = ROUTE, estimate: Decimal | None = ESTIMATE
+        self,
+        lease_id: str,
+        claimed: Sequence[Claimed],
+        *,
+        route: str = ROUTE,
+        estimate: Decimal | None = ESTIMATE,
+        place: str | None = None,
     ) -> list[Taken]:
         site = Worksite(lease_id, route, route.partition("-")[0], MODEL, f"wire.{MODEL}", "batch")
         tokens = [Token(job.id, job.take_up) for job in claimed]
         with self.store.write() as connection:
             now = self.store.now(connection)
             ids = [uuid7().hex for _ in tokens]
-            return take_up(connection, site, tokens, now=now, attempt_ids=ids, estimates=[estimate] * len(tokens))
+            estimates = [estimate] * len(tokens)
+            return take_up(connection, site, tokens, now=now, attempt_ids=ids, estimates=estimates, place=place)
 
     def give_back(self, claimed: Sequence[Claimed]) -> None:
         with self.store.write() as connection:

@@ -35,6 +35,7 @@ from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
@@ -76,6 +77,7 @@ class ChunkRunner:
         store: Store,
         client: redis.Redis,
         fleet: Fleet,
+        served: ServedRoutes,
         slots: Slots,
         holdings: Holdings,
         pricing: Pricing,
@@ -92,6 +94,7 @@ class ChunkRunner:
         self._store = store
         self._redis = client
         self._fleet = fleet
+        self._served = served
         self._slots = slots
         self._flights = flights
         self._recorder = recorder
@@ -134,7 +137,7 @@ class ChunkRunner:
                 return len(chunk.jobs)
             self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
             return 0
-        route = self._settings.routes[chunk.route]
+        route = self._served.now(chunk.route)
         wire_model = name_on_wire(route, chunk.model)
         if wire_model is None:
             self._give_back(chunk, chunk.jobs, f"it does not serve {chunk.model} here")
@@ -223,7 +226,10 @@ class ChunkRunner:
             with self._store.write() as connection:
                 now = self._store.now(connection)
                 ids = [attempt_of(want) for want in wants]
-                found = take_up(connection, wave.site, tokens, now=now, attempt_ids=ids, estimates=estimates)
+                place = self._served.place(wave.chunk.route)
+                found = take_up(
+                    connection, wave.site, tokens, now=now, attempt_ids=ids, estimates=estimates, place=place
+                )
             # only now: of a commit that failed nothing was taken, and what one took whose answer was lost, the lease
             # keeper finds
             taken = found

@@ -92,6 +92,7 @@ class LeaseKeeper:
                 self._routes,
                 self._slots,
                 self._settings.ttl_s,
+                self._impairments.current(),
             )
         self.id = lease_id
 

@@ -11,7 +11,6 @@ from trivet_scheduler.watch import Watch
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect, refuse_cluster
-from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import ALONE
 from trivet_tasks.store.schema_version import ensure
@@ -27,6 +26,7 @@ from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
@@ -63,14 +63,24 @@ class Runtime:
         self._troubles = Troubles(log, "no work is taken")
         self._impairments = RouteImpairments(log)
         self._watch = Watch(self._store, settings, self._troubles, process=worker, part="worker")
-        self._served = {name: settings.routes[name] for name in routes}
+        places = {name: settings.routes[name] for name in routes}
+        self._served = ServedRoutes(
+            self._store,
+            fleet,
+            places,
+            self._impairments,
+            by=f"worker {worker} from {settings.source}",
+            defines=lane != ALONE,
+            lease_id=lambda: self._lease.id,
+            on_change=lambda: self._lease.beat_soon(),
+        )
         cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles)
         self._recorder = Recorder(
             self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
             cached, self._troubles,
         )  # fmt: skip
         self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
-        self._flights = Flights(self._served, self._recorder.put, self._hedger.ask)
+        self._flights = Flights(places, self._recorder.put, self._hedger.ask)
         self._hedger.attach(self._flights)
         self._lease = LeaseKeeper(
             self._store,
@@ -92,6 +102,7 @@ class Runtime:
             self._store,
             client,
             fleet,
+            self._served,
             self._slots,
             holdings,
             self._pricing,
@@ -114,12 +125,12 @@ class Runtime:
         if self._forks is not None:  # the process that forked this one has asked
             refuse_cluster(self._settings)
         ensure(self._store)
-        with self._store.write() as connection:
-            registry.register(self._store, connection, self._served)
+        self._served.register()
         self._pricing.warm()
         self._flights.start()
         self._recorder.start()
         self._lease.start()
+        self._served.start()
         self._watch.start()
 
     @property
@@ -144,6 +155,10 @@ class Runtime:
     def run(self, chunk: Chunk) -> int:
         """Run one chunk; blocks until it is written down. Returns the number of calls made."""
         return self._chunks.run(chunk)
+
+    def reload(self, settings: Settings) -> None:
+        """Take over the routes as the file has them now. StoreUnavailable when they cannot be made known."""
+        self._served.reload(settings)
 
     def begin_stop(self) -> None:
         """Take nothing new from now on, and say so. Calls under way go on."""
@@ -171,6 +186,7 @@ class Runtime:
             StoreUnavailable: they are rescued when the lease runs out.
         """
         self._watch.close()
+        self._served.close()
         try:
             return self._lease.close()
         finally:

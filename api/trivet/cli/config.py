@@ -19,6 +19,7 @@ from trivet_tasks.settings import CONFIG_NAME, Settings
 from trivet_tasks.urls import masked
 
 _NOT_SET = " (not set here)"
+_SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "windows")
 
 
 def register(app: typer.Typer) -> None:
@@ -196,7 +197,7 @@ def _route(route: RouteSettings) -> dict[str, Any]:
     declared = {"costs": route.costs.model_dump(mode="json")} if route.costs != RouteCosts() else {}
     windows = [window.model_dump(mode="json") for window in route.windows]
     return {
-        **route.definition(),
+        **route.model_dump(mode="json", exclude={*_SHOWN_APART}),
         **declared,
         **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
         "base_url": masked(route.base_url),

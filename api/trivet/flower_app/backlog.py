@@ -141,7 +141,7 @@ class BacklogReader:
                 classes=tuple(sorted(by_class(connection), key=lambda row: list(Latency).index(Latency(row.latency)))),
                 batches=tuple(by_batch(connection, BATCHES)),
                 routes=tuple(by_route(connection)),
-                drained={name: route.drained for name, route in registered(connection).items()},
+                drained={name: route.drained for name, route in registered(store, connection).items()},
                 leases=tuple(living(store, connection)),
                 spent=by_route_spent(connection, store.now(connection)),
                 budgets=statuses(store, connection, self._costs),

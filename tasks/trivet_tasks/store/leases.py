@@ -48,8 +48,8 @@ class Renewal:
 
 _OPEN = text(
     """
-    INSERT INTO leases (id, worker, lane, routes, slots, in_flight, started_at, expires_at)
-    VALUES (:id, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl)
+    INSERT INTO leases (id, worker, lane, routes, slots, in_flight, impaired, started_at, expires_at)
+    VALUES (:id, :worker, :lane, :routes, :slots, 0, :impaired, :now, :now + :ttl)
     """
 )
 _RENEW = text(
@@ -93,6 +93,7 @@ def open_lease(
     routes: Sequence[str],
     slots: int,
     ttl_s: float,
+    impaired: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Announce a worker process."""
     connection.execute(
@@ -103,6 +104,7 @@ def open_lease(
             "lane": lane,
             "routes": orjson.dumps(list(routes)).decode(),
             "slots": slots,
+            "impaired": orjson.dumps(dict(impaired)).decode(),
             "now": store.now(connection),
             "ttl": ttl_s,
         },

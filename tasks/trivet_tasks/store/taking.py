@@ -80,6 +80,7 @@ class Worksite:
 
 
 _LIVING_LEASE = "SELECT id FROM leases WHERE id = :lease_id AND expires_at >= :now"
+_PLACE_IS = " AND EXISTS (SELECT 1 FROM routes WHERE name = :route AND place = :place)"
 # `|| ''` keeps PostgreSQL from reading all dispatched jobs by the index of the outstanding ones, of which it expects few
 _TAKE = RowsStatement(
     schema.jobs,
@@ -129,6 +130,7 @@ def take_up(
     now: float,
     attempt_ids: Sequence[str],
     estimates: Sequence[Decimal | None],
+    place: str | None = None,
 ) -> list[Taken]:
     """Take up jobs and write the row of the attempt that each is about to make.
 
@@ -138,12 +140,17 @@ def take_up(
         attempt_ids: for each token the id of its attempt.
         estimates: for each token the most its call may cost, in USD, nothing cached; what the row says until it is
             settled, raised where the request is marked for a cache.
+        place: digest of where this worker's file sends the route's prompts; None: it is not compared.
 
-    Nothing is taken under a lease that has run out: nobody would rescue it.
+    Nothing is taken under a lease that has run out, which nobody would rescue, nor of a route that is registered for
+    another place than this worker's: the scheduler judged by that one where the jobs may go.
     """
     # held until the commit, so that no rescuer drops the lease in between; heartbeats go on beside it
     hold = " FOR KEY SHARE" if connection.dialect.name == "postgresql" else ""
-    living = connection.execute(text(_LIVING_LEASE + hold), {"lease_id": site.lease_id, "now": now})
+    parameters = {"lease_id": site.lease_id, "now": now}
+    if place is not None:
+        parameters |= {"route": site.route, "place": place}
+    living = connection.execute(text(_LIVING_LEASE + (_PLACE_IS if place is not None else "") + hold), parameters)
     if living.one_or_none() is None:
         return []
     rows = query_rows(connection, _TAKE, _in_order(tokens), lease_id=site.lease_id, now=now).all()
