@@ -40,7 +40,7 @@ test: $(READY) ## the suite, on SQLite and PostgreSQL
 faults: $(READY) ## every fault of a provider through the whole system, on SQLite and PostgreSQL, in 5 minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/faults $(TEST)
 
-servers: $(READY) ## real servers as Debian ships them: RabbitMQ, Redis with TLS, Sentinel; in 5 minutes
+servers: $(READY) ## real servers as Debian ships them: RabbitMQ, Redis with TLS, Sentinel, PgBouncer; in 4 minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/servers $(TEST)
 
 chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINUTES=10, or ROUNDS=20 on each database

@@ -63,8 +63,7 @@ def status(name: Name, as_json: Json = False) -> None:
     with context.client() as client:
         progress = client.batch(name).progress()
         speed = _speed(client, name)
-        stuck = progress.waiting > 0 and progress.running == 0 and progress.state == "open"
-        notes, reasons = _held_up(client, name) if stuck else ([], [])
+        notes, reasons = _held_up(client, name, progress) if progress.state == "open" else ([], [])
     left = (progress.total - progress.ended) / speed if speed and not progress.done else None
     if as_json:
         more = {"jobs_per_s": speed, "left_s": left, "note": " ".join(notes) or None, "reasons": reasons}
@@ -233,12 +232,18 @@ def _speed(client: "Client", name: str) -> float | None:
         return backlog.recent_speed(connection, name, store.now(connection))
 
 
-def _held_up(client: "Client", name: str) -> tuple[list[str], list[str]]:
-    """Why nothing of a batch runs, in sentences, and why each route takes none of it."""
+def _held_up(client: "Client", name: str, progress: "Progress") -> tuple[list[str], list[str]]:
+    """Return why an open batch does not move, in sentences, and why each route takes none of it."""
     from trivet.budget_status import holding_batch
-    from trivet.cli.holdups import held_up
+    from trivet.cli.holdups import held_up, impairments
     from trivet_tasks.store import backlog
 
+    if progress.done:
+        return [], []
+    if (
+        progress.running or not progress.waiting
+    ):  # dispatched jobs may stand still, too, e.g. at a broker without memory
+        return impairments(client), []
     notes, found = held_up(client, lambda connection: backlog.lines_of(connection, name))
     reasons = list(dict.fromkeys(reason for holdup in found for reason in holdup.reasons))
     if notes:

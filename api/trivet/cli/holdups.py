@@ -33,18 +33,21 @@ def held_up(
         return [str(connections.unavailable(error))], ()
     sentences = [holdup.sentence(named=len(found) > 1) for holdup in found]
     if lines and all(holdup.kind is Kind.OUT for holdup in found):
-        sentences += _idle(client)
+        sentences += impairments(client)
     return sentences, found
 
 
-def _idle(client: "Client") -> list[str]:
-    """What processes say that do no work; one of those that say the same."""
+def impairments(client: "Client") -> list[str]:
+    """Return why processes do no work, in sentences; one of those that are alike, none where all work."""
     from trivet.cli.routes_words import idle_words
+    from trivet_tasks.shared_state import check_writable
     from trivet_tasks.troubles import announced
 
+    connections = client._connections
     try:
-        said = announced(client._connections.redis)
-    except redis.RedisError:
-        return []
+        check_writable(connections.redis)  # where nothing can be written, nobody can announce it
+        said = announced(connections.redis)
+    except redis.RedisError as error:
+        return [str(connections.unavailable(error))]
     of_each = {one.trouble: one for one in said}
     return [f"{idle_words(one, time.time())}".rstrip(".") + "." for one in of_each.values()]
