@@ -147,6 +147,9 @@ def _route(
         drained_at=drain.at if drain else None,
         drained_why=drain.text if drain else "",
         window=known.windows.get(name),
+        overrides=route.overrides,
+        version_at=route.version_at,
+        version_by=route.version_by,
         spent=spent.get(name, Spent()),
     )
 

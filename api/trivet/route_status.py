@@ -8,6 +8,7 @@ from trivet.holdup import Holdup
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.permits import Pace, Quota
 from trivet_tasks.latency import Latency
+from trivet_tasks.route_overrides import Override
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
@@ -88,6 +89,11 @@ class RouteStatus:
     drained_why: str = ""
     window: RouteWindow | None = None
     """The one that holds now, if any; `settings` have its weight and priority."""
+    overrides: tuple[Override, ...] = ()
+    """Limits that were set by hand; `settings` have them."""
+    version_at: float | None = None
+    """Since when the version of its figures is in force."""
+    version_by: str = ""
     spent: Spent = NOTHING
     """What its calls of today (UTC) cost so far, USD."""
 

@@ -1,4 +1,4 @@
-"""`trivet config`: check, show and write the configuration."""
+"""`trivet config`: check, show, write and apply the configuration."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import config_apply, context
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_hosts import effective_host
 from trivet_tasks.route_settings import RouteCosts, RouteSettings
@@ -24,10 +24,11 @@ _SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "windows")
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Check, show and write the configuration.", no_args_is_help=True)
+    group = typer.Typer(help="Check, show, write and apply the configuration.", no_args_is_help=True)
     group.command()(check)
     group.command()(show)
     group.command()(init)
+    config_apply.register(group)
     app.add_typer(group, name="config")
 
 

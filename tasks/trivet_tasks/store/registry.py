@@ -110,10 +110,10 @@ def register(
         row = held[name]
         found += _register_place(connection, row, settings, by, now, serving.get(name), serves=serves)
         if route_versions.is_old(connection, row, settings):
-            said = route_versions.changes(orjson.loads(row.operating or "{}"), settings)
-            found.append(Finding(name, Kind.OUTDATED, _outdated(row, said, by)))
-        elif said := route_versions.put_in_force(connection, row, settings, by, now):
-            found.append(Finding(name, Kind.CHANGED, f"[routes.{name}] {said}: in force from now on, by {by}."))
+            found.append(Finding(name, Kind.OUTDATED, _outdated(row, settings, by)))
+        elif changes := route_versions.put_in_force(connection, row, settings, by, now):
+            text = f"[routes.{name}] {', '.join(changes)}: in force from now on, by {by}."
+            found.append(Finding(name, Kind.CHANGED, text))
     return found
 
 
@@ -130,15 +130,10 @@ def apply(
     held = known if dry_run else _hold(store, connection, routes, now)
     changed: dict[str, list[str]] = {}
     for name, settings in routes.items():
-        row = held.get(name)
-        said = [] if row is not None and name in known else ["is new"]
-        if row is not None and row.place is not None and row.place != settings.place_digest:
-            said += [f"{field} as in this file" for field in _differing(row, settings)]
-        if row is not None and (figures := route_versions.changes(orjson.loads(row.operating or "{}"), settings)):
-            said += figures.split(", ")
-        if said:
-            changed[name] = said
-        if not dry_run and row is not None:
+        if made := _changes(known.get(name), settings):
+            changed[name] = made
+        if not dry_run:
+            row = held[name]
             if row.place != settings.place_digest:
                 _define(connection, row, settings, by, now)
             route_versions.put_in_force(connection, row, settings, by, now)
@@ -168,6 +163,15 @@ def remove(connection: Connection, name: str, by: str, now: float) -> None:
     for statement in _REMOVE:
         connection.execute(statement, {"name": name})
     health.note_operator(connection, "route removed", name, f"by {by}", now)
+
+
+def _changes(row: Row[Any] | None, settings: RouteSettings) -> list[str]:
+    """Return what these settings would change of a route, in words."""
+    if row is None:
+        return ["is new"]
+    moved = row.place is not None and row.place != settings.place_digest
+    fields = [f"{field} as in this file" for field in _differing(row, settings)] if moved else []
+    return fields + route_versions.changes(orjson.loads(row.operating or "{}"), settings)
 
 
 def _hold(store: Store, connection: Connection, routes: Mapping[str, RouteSettings], now: float) -> dict[str, Row[Any]]:
@@ -231,10 +235,11 @@ def _differing(row: Row[Any], settings: RouteSettings) -> list[str]:
     return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 
-def _outdated(row: Row[Any], said: str, by: str) -> str:
-    """The sentence for figures of an older version."""
+def _outdated(row: Row[Any], settings: RouteSettings, by: str) -> str:
+    """Tell of figures of an older version, with what they would change."""
+    changes = ", ".join(route_versions.changes(orjson.loads(row.operating or "{}"), settings))
     return (
-        f"[routes.{row.name}] of {by} has an older version of its figures, which changes nothing ({said}). The newer one "
+        f"[routes.{row.name}] of {by} has an older version of its figures, which changes nothing ({changes}). The newer one "
         f"is in force {route_versions.since(row)}. `trivet config apply` puts a file's figures in force."
     )
 

@@ -39,8 +39,8 @@ def is_old(connection: Connection, row: Row[Any], settings: RouteSettings) -> bo
     return connection.execute(_SEEN, {"route": row.name, "digest": digest}).one_or_none() is not None
 
 
-def put_in_force(connection: Connection, row: Row[Any], settings: RouteSettings, by: str, now: float) -> str:
-    """Make these figures the version in force, and note who changed what. Returns the changes, empty where there are none.
+def put_in_force(connection: Connection, row: Row[Any], settings: RouteSettings, by: str, now: float) -> list[str]:
+    """Make these figures the version in force, and note who changed what. Returns the changes.
 
     Args:
         row: of the table `routes`, held by this transaction.
@@ -50,27 +50,27 @@ def put_in_force(connection: Connection, row: Row[Any], settings: RouteSettings,
     version = {"route": row.name, "digest": settings.operational_digest, "operating": operating, "now": now, "by": by}
     connection.execute(_ADD, version)
     if row.version == settings.operational_digest:
-        return ""
+        return []
     connection.execute(_PUT_IN_FORCE, version)
     before = orjson.loads(row.operating or "{}")
-    said = changes(before, settings) if row.version or before else ""
-    if said:
-        health.note_operator(connection, "route changed", row.name, f"{said}; by {by}", now)
-    return said
+    made = changes(before, settings) if row.version or before else []
+    if made:
+        health.note_operator(connection, "route changed", row.name, f"{', '.join(made)}; by {by}", now)
+    return made
 
 
-def changes(before: Mapping[str, Any], settings: RouteSettings) -> str:
+def changes(before: Mapping[str, Any], settings: RouteSettings) -> list[str]:
     """Return each figure that differs with its old and new value: `requests_per_minute 500 -> 600`.
 
     Args:
         before: operational figures, as they are kept.
     """
     old = RouteSettings.model_validate({"provider": settings.provider, **before}, extra="ignore")
-    return ", ".join(
+    return [
         f"{name} {_shown(old, name)} -> {_shown(settings, name)}"
         for name in RouteSettings.model_fields
         if name in OPERATIONAL and getattr(old, name) != getattr(settings, name)
-    )
+    ]
 
 
 def since(row: Row[Any]) -> str:
