@@ -108,12 +108,17 @@ class Client:
         job.look()
         return job
 
-    def job_by_key(self, key: str) -> Job:
-        """The job of this idempotency key. NotFound when there is none."""
+    def job_by_key(self, key: str, *, tenant: str | None = None) -> Job:
+        """Return the job of this idempotency key of this tenant. NotFound when there is none.
+
+        Args:
+            tenant: as in the request; None: the job was submitted without one.
+        """
         with self._connections.store.read() as connection:
-            row = results.job_by_key(connection, key)
+            row = results.job_by_key(connection, key, tenant)
         if row is None:
-            raise NotFound(f"No job has the key {key!r}.")
+            of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
+            raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
         return Job(self._connections, row.id)
 
     def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:

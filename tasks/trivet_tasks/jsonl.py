@@ -172,7 +172,8 @@ class _Rows:
             return Problem(where, str(error))
         if job.key is None:
             return job
-        key, request_of_key = blake2b(job.key.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
+        owned = f"{job.tenant or ''}\0{job.key}"  # a key belongs to its tenant
+        key, request_of_key = blake2b(owned.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
         earlier = self._keys.earlier(key, request_of_key)
         if earlier is not None:
             if earlier != request_of_key:
