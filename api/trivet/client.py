@@ -70,7 +70,7 @@ class Client:
             request = {"prompt": prompt, **request}
         if request.get("latency") == Latency.REALTIME:
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
-        now, routes = self._connections.store.clock.reckoned(), self._connections.known_routes
+        now, routes = self._connections.now(), self._connections.known_routes
         spec = self._warned(parse_request(request, settings=self.settings, now=now, routes=routes))
         return Job(self._connections, submit_one(self._connections, spec).id)
 
@@ -89,7 +89,8 @@ class Client:
             StoreUnavailable: names the batch; submitting the same again under this name goes on where it was.
         """
         routes = self._connections.known_routes
-        specs = parse_requests(requests, settings=self.settings, defaults=defaults, routes=routes)
+        now = self._connections.now
+        specs = parse_requests(requests, settings=self.settings, defaults=defaults, now=now, routes=routes)
         return self.submit_specs(specs, name=name)
 
     def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
