@@ -1,8 +1,11 @@
 """Limits that change while two schedulers and four workers are under load: every process is restarted with the new file."""
 
 import contextlib
+import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,7 @@ from trivet.testing import QUICK
 from trivet_simulator import Control
 from trivet_simulator.calls import Call
 from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
-from trivet_tasks.store import health, registry
+from trivet_tasks.store import health, leases, registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import upgrade
 
@@ -189,3 +192,38 @@ def test_a_rolling_change_of_limits_fails_no_job_and_holds_within_two_seconds(fl
     assert all(f"max_concurrency {MANY} -> {FEW}; by scheduler." in line for line in changes)
     said = fleet.local.log_path(WORKERS[0]).read_text(encoding="utf-8")
     assert f"has an older version of its figures, which changes nothing (max_concurrency {FEW} -> {MANY})" in said
+
+
+@pytest.mark.parametrize("fleet", ["sqlite"], indirect=True)
+def test_a_worker_of_another_place_serves_a_route_once_its_file_is_applied(fleet: Fleet) -> None:
+    new = Path(shutil.copyfile(fleet.config, fleet.config.with_name("new.toml")))
+    text = new.read_text(encoding="utf-8")
+    new.write_text(text.replace("[routes.anthropic]", '[routes.anthropic]\nresidency = ["us"]'), encoding="utf-8")
+
+    def impaired() -> dict[str, str]:
+        with fleet.store.read() as connection:
+            return {
+                lease.worker: lease.impaired["anthropic"]
+                for lease in leases.living(fleet.store, connection)
+                if "anthropic" in lease.impaired
+            }
+
+    fleet.restart(WORKERS[0], new)
+    pids = {name: fleet.local.supervisor.pid(name) for name in WORKERS}
+    until(lambda: len(impaired()) == 1, "the worker with the new file to take no work of the route")
+    ((worker, reason),) = impaired().items()
+    assert f".{pids[WORKERS[0]]}@" in worker
+    assert f"from {new} has another residency than the workers that serve the route now." in reason
+    with Load(fleet.client) as load:
+        until(lambda: load.ended.get("succeeded", 0) > 60, "jobs to end on the other workers and routes")
+        applied = subprocess.run(
+            [sys.executable, "-m", "trivet", "--config", str(new), "config", "apply", "--json"],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert json.loads(applied.stdout)["changes"] == {"anthropic": ["residency as in this file"]}
+        until(lambda: worker not in impaired() and len(impaired()) == 3, "the others to take no more work of the route")
+        asked = fleet.client.submit("Where am I?", **{**TERMS, "residency": ["us"]})
+        assert asked.result(timeout=DEADLINE_S).route == "anthropic"
+    assert set(load.ended) == {"succeeded"}
+    assert fleet.exits == []
+    assert {name: fleet.local.supervisor.pid(name) for name in WORKERS} == pids
