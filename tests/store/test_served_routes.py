@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
-from trivet_scheduler.fleet import Fleet
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import leases, registry, route_overrides
@@ -27,10 +26,8 @@ class Worker:
         self.changes = 0
         self.lease = ""
         self._world = world
-        fleet = Fleet(world.store, Settings(routes=dict(routes)))
         self.served = ServedRoutes(
             world.store,
-            fleet,
             routes,
             self.impairments,
             by=f"{name} from {name}.toml",

@@ -324,7 +324,7 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     fleet.limits = world.limits
     slots = Slots(4)
     served = ServedRoutes(
-        store, fleet, SETTINGS.routes, RouteImpairments(logging.getLogger("test")), by="w from a file", defines=False,
+        store, SETTINGS.routes, RouteImpairments(logging.getLogger("test")), by="w from a file", defines=False,
         lease_id=str, on_change=lambda: None,
     )  # fmt: skip
     hedger = Hedger(SETTINGS, store, fleet, slots, Pricing(), served)

@@ -66,7 +66,6 @@ class Runtime:
         places = {name: settings.routes[name] for name in routes}
         self._served = ServedRoutes(
             self._store,
-            fleet,
             places,
             self._impairments,
             by=f"worker {worker} from {settings.source}",

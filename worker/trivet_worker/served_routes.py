@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from trivet_scheduler.fleet import Fleet
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.route_fields import PLACE
@@ -47,7 +46,6 @@ class ServedRoutes:
     def __init__(
         self,
         store: Store,
-        fleet: Fleet,
         routes: Mapping[str, RouteSettings],
         impairments: RouteImpairments,
         *,
@@ -65,7 +63,6 @@ class ServedRoutes:
             on_change: called when a route became impaired, or is no more.
         """
         self._store = store
-        self._fleet = fleet
         self._impairments = impairments
         self._by = by
         self._defines = defines
@@ -147,7 +144,7 @@ class ServedRoutes:
 
     def _registered(self) -> dict[str, RegisteredRoute]:
         """Return what is registered, after this process's places that nobody else serves were made the definition."""
-        known = self._fleet.known(fresh=True).routes
+        known = self._known()
         missing = {
             name: served.file
             for name, served in self._routes.items()
@@ -157,8 +154,12 @@ class ServedRoutes:
         }
         if missing:
             self._register(missing, kinds=(Kind.CHANGED,))
-            known = self._fleet.known(fresh=True).routes
+            known = self._known()
         return {name: known[name] for name in self._routes if name in known}
+
+    def _known(self) -> dict[str, RegisteredRoute]:
+        with self._store.read() as connection:
+            return registry.registered(self._store, connection)
 
     def _register(
         self, routes: Mapping[str, RouteSettings], *, kinds: Sequence[Kind] = (Kind.CHANGED, Kind.OUTDATED)
