@@ -138,6 +138,7 @@ PROCESSES = """\
 [worker]
 # slots = 256                           # calls in flight in one process
 # shutdown_grace_s = 5                  # how long running calls may go on after a stop, in seconds
+# lanes = ["realtime", "bulk"]          # what workers serve; `trivet routes` reports a lane without one
 
 # Budgets: jobs wait, and nothing fails, while one is used up. `trivet budgets` shows them. One is a table [[budgets]]:
 #   name = "search-daily"

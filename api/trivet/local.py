@@ -37,7 +37,6 @@ from trivet_tasks.store.schema_version import ensure
 
 log = logging.getLogger("trivet")
 
-LANES = ("realtime", "bulk")
 PROGRAM = (sys.executable, "-m", "trivet")
 _SIMULATOR_READY_S = 90.0
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
@@ -54,7 +53,7 @@ class LocalTrivet:
         *,
         config_path: Path | None = None,
         workers: int = 2,
-        lanes: Sequence[str] = LANES,
+        lanes: Sequence[str] | None = None,
         simulation: Simulation | None = None,
         flower_port: int | None = None,
         program: Sequence[str] = PROGRAM,
@@ -69,7 +68,7 @@ class LocalTrivet:
             settings: what to run.
             config_path: the file they came from, for the parts to read; None: they find what we found.
             workers: how many; each is a process per lane.
-            lanes: what they serve.
+            lanes: what they serve; None: `[worker] lanes`.
             simulation: start the simulator, and use routes that lead to it.
             flower_port: start Flower on this port of 127.0.0.1.
             program: the words before a part's own on its command line.
@@ -104,7 +103,7 @@ class LocalTrivet:
         self.parts: list[str] = []
         """The names of the processes, in the order they were started."""
         self._workers = workers
-        self._lanes = lanes
+        self._lanes = settings.worker.lanes if lanes is None else lanes
         self._simulation = simulation
         self._flower_port = flower_port
         self._program = program

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from trivet.budget_status import BudgetStatus
 from trivet.holdup import Holdup
+from trivet.impairments import Impairment, Processes
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.permits import Pace, Quota
 from trivet_tasks.latency import Latency
@@ -12,7 +13,9 @@ from trivet_tasks.route_overrides import Override
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
+from trivet_tasks.store.dropped import Dropped
 from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.lost import Silent
 from trivet_tasks.store.spending import NOTHING, Spent
 from trivet_tasks.troubles import Announced
 
@@ -94,6 +97,10 @@ class RouteStatus:
     version_at: float | None = None
     """Since when the version of its figures is in force."""
     version_by: str = ""
+    lacking: tuple[str, ...] = ()
+    """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
+    scheduled: bool = True
+    """Whether a scheduler is alive that dispatches jobs to it."""
     spent: Spent = NOTHING
     """What its calls of today (UTC) cost so far, USD."""
 
@@ -115,17 +122,23 @@ class Picture:
     announced: tuple[Announced, ...] = ()
     """What processes in trouble say of themselves in the shared state."""
     budgets: tuple[BudgetStatus, ...] = ()
+    schedulers: tuple[Lease, ...] = ()
+    silent: tuple[Silent, ...] = ()
+    """Processes whose lease ran out, and whose place nobody has taken."""
+    impairments: tuple[Impairment, ...] = ()
+    """What is wrong with the processes."""
+    dropped: tuple[Dropped, ...] = ()
+    """What came through the broker and was not acted on, since the installation began."""
 
     @property
     def idle(self) -> tuple[Announced, ...]:
-        """Processes that do not work at the moment, by name: as living workers' leases have it, and as they announce it."""
-        by_lease = {
-            lease.worker: Announced(lease.worker, "worker", lease.trouble, None)
-            for lease in self.workers
-            if lease.trouble
-        }
-        found = by_lease | {one.process: one for one in self.announced}
-        return tuple(found[process] for process in sorted(found))
+        """Processes that do not work at the moment, by name: as their leases have it, and as they announce it."""
+        return Processes(self.workers, self.schedulers).idle(self.announced)
+
+    @property
+    def held_up(self) -> bool:
+        """Return whether work is held up by something that is wrong; limits and budgets are as somebody wants them."""
+        return bool(self.impairments) or any(holdup.wrong for holdup in self.holdups)
 
     @property
     def impaired(self) -> tuple[tuple[str, str, str], ...]:

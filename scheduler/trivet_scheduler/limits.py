@@ -38,11 +38,17 @@ UNWELL = f"{PREFIX}unwell"
 
 
 class Limits:
-    """The gates and meters of all routes. One per process; safe to share between threads."""
+    """The gates and meters of all routes. One per process; safe to share between threads.
 
-    def __init__(self, client: redis.Redis, health: HealthSettings) -> None:
+    Args:
+        origin: names the worker whose calls are settled here as a witness against routes (`trivet_worker.origin`);
+            empty in a process that makes none.
+    """
+
+    def __init__(self, client: redis.Redis, health: HealthSettings, origin: str = "") -> None:
         self._redis = client
         self._health = health
+        self._origin = origin
         self._take = _script(client, "take")
         self._settle = _script(client, "settle")
         self._view = _script(client, "view")
@@ -73,6 +79,7 @@ class Limits:
             latency.value,
             *_stated(spent),
             *self._shares(),
+            self._origin,
         ]
         for call in spent:
             arguments += [

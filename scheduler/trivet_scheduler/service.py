@@ -15,9 +15,11 @@ import redis
 from trivet_scheduler.budget_watch import BudgetWatch
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.heartbeat import Heartbeat, Holder
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.probing import Prober
+from trivet_scheduler.pulses import Pulse, Pulses
 from trivet_scheduler.restoring import Restorer
 from trivet_scheduler.watch import Watch
 from trivet_tasks.celery_app import make_app
@@ -27,6 +29,7 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
 from trivet_tasks.store import budgets, registry, route_overrides
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.leases import SCHEDULER
 from trivet_tasks.store.registry import Kind
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
@@ -42,6 +45,8 @@ HOUSEKEEPING_S = 0.5
 RECONCILE_S = 5.0
 """Seconds between two comparisons of what is written of the routes' health with what is so."""
 TROUBLE_PAUSE_S = 1.0
+STALLED_S = 60.0
+"""A pass that takes longer hangs: thousands of jobs of a dead worker are rescued in seconds."""
 
 
 @dataclass(slots=True)
@@ -69,8 +74,13 @@ class Scheduler:
         self._budgets = BudgetWatch(self._store, self._fleet)
         self._due = _Due()
         self._troubles = Troubles(log, "no jobs are dispatched")
-        self._name = f"scheduler.{os.getpid()}@{socket.gethostname()}"
-        self._watch = Watch(self._store, settings, self._troubles, process=self._name, part="scheduler")
+        self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
+        self._heartbeat = Heartbeat(self._store, settings.leases, Holder(name, SCHEDULER), self._troubles)
+        self._pulse = Pulse("Its dispatching", STALLED_S)
+        self._pulses = Pulses(self._troubles, self._pulse, on_change=self._heartbeat.beat_soon)
+        self._watch = Watch(
+            self._store, settings, self._troubles, process=name, part=SCHEDULER, look_also=self._pulses.look
+        )
         self._wake = threading.Event()
         self._stopping = threading.Event()
 
@@ -85,13 +95,18 @@ class Scheduler:
         self.reload(self._settings)
         listener = threading.Thread(target=self._listen, name="trivet-wake", daemon=True)
         listener.start()
+        self._heartbeat.start()
+        self._pulses.start()
         self._watch.start()
         if on_ready:
             on_ready()
         log.info("scheduling on %s", self._store.shown_url)
         while not self._stopping.is_set():
             self._guarded(self._pass)
+            self._pulse.beat()
         self._watch.close()
+        with contextlib.suppress(StoreUnavailable):  # the lease runs out by itself
+            self._heartbeat.close()
         listener.join(timeout=2)
         self._app.close()
         self._store.close()

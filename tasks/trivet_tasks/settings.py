@@ -17,7 +17,7 @@ from trivet_tasks.budgets import BudgetSettings
 from trivet_tasks.database_url import database_url
 from trivet_tasks.environment import sdk_base_url
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
 from trivet_tasks.local_requests import host_name
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.route_windows import RouteWindow
@@ -97,8 +97,17 @@ class LeaseSettings(_Section):
     heartbeat_s: float = Field(default=1, gt=0, le=600)
 
 
+def _different(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+    if len(set(lanes)) < len(lanes):
+        raise ValueError('must name each lane once, as in ["realtime", "bulk"]')
+    return lanes
+
+
 class WorkerSettings(_Section):
     """What one worker process takes on."""
+
+    lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = ("realtime", "bulk")
+    """The lanes that workers serve: those of `trivet worker` and `trivet up`, and those whose absence is reported."""
 
     slots: int = Field(default=256, ge=1, le=10_000)
     """Calls in flight in one process at most."""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.store.world import OTHER_ROUTE, ROUTE, World, specs
+from tests.store.world import OTHER_ROUTE, ROUTE, World
 
 from trivet_scheduler.permits import Quota
 from trivet_tasks.errors import NotFound
@@ -130,16 +130,6 @@ def test_a_scheduler_adds_routes_and_redefines_none(world: World) -> None:
     with world.store.write() as connection:
         (found,) = registry.register(world.store, connection, {ROUTE: _route(region="x")}, serves=False)
     assert found.kind is Kind.ELSEWHERE
-
-
-def test_no_job_is_claimed_for_another_place_than_the_registered_one(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route())
-    lease = world.lease()
-    world.add(*specs(2))
-    claimed = world.dispatch()
-    assert world.take(lease, claimed, place=_route(region="us-west-2").place_digest) == []
-    assert world.states() == {"dispatched": 2}
-    assert len(world.take(lease, claimed, place=_route().place_digest)) == 2
 
 
 def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:

@@ -14,7 +14,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.taking import Prompt, Taken, Worksite
 from trivet_worker import flights as module
-from trivet_worker.calls import Answer, Failure
+from trivet_worker.calls import Answer, Credentials, Failure
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
 
 ROUTE = RouteSettings(provider="anthropic")
@@ -29,8 +29,11 @@ class OwnFault:
     ) -> Answer | Failure:
         raise KeyError("the prompt stands in this text")
 
-    async def warm(self) -> None:
-        """Nothing to warm."""
+    async def credentials(self) -> Credentials:
+        return Credentials()
+
+    async def reach(self, timeout_s: float) -> str:
+        return ""
 
     async def close(self) -> None:
         """Nothing to close."""

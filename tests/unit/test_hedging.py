@@ -30,7 +30,7 @@ from trivet_tasks.store.taking import Worksite
 from trivet_tasks.usage import Usage
 from trivet_worker import flights as flights_module
 from trivet_worker import hedging as hedging_module
-from trivet_worker.calls import Answer, Failure
+from trivet_worker.calls import Answer, Credentials, Failure
 from trivet_worker.deadlines import LEAST_S
 from trivet_worker.decisions import spent_of
 from trivet_worker.flights import Flight, Flights, Landing
@@ -76,8 +76,11 @@ class Script:
 
         self._ends[next(iter(results))].get_loop().call_soon_threadsafe(at_once)
 
-    async def warm(self) -> None:
-        """Nothing to warm."""
+    async def credentials(self) -> Credentials:
+        return Credentials()
+
+    async def reach(self, timeout_s: float) -> str:
+        return ""
 
     async def close(self) -> None:
         """Nothing to close."""

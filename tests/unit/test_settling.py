@@ -29,6 +29,7 @@ from trivet_tasks.usage import Usage
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Landing
 from trivet_worker.settling import Settling
+from trivet_worker.witness import Witness
 
 OTHER_ROUTE = "vertex-us-east5"
 SETTINGS = Settings(health=HEALTH)
@@ -54,7 +55,8 @@ class Routes:
 
 
 def settling(routes: Routes) -> Settling:
-    return Settling(cast("Fleet", routes), SETTINGS, Troubles(logging.getLogger("test"), "no work is taken"))
+    fleet = cast("Fleet", routes)
+    return Settling(fleet, SETTINGS, Troubles(logging.getLogger("test"), "no work is taken"), Witness(fleet, ""))
 
 
 def waits(telling: Settling) -> bool:

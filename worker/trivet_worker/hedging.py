@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Quota, Spent, Verdict, Want
 from trivet_scheduler.routing import Candidate, Needs, choose, load_of
-from trivet_tasks.eligibility import name_on_wire
+from trivet_tasks.eligibility import misfit, name_on_wire
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
@@ -100,7 +100,9 @@ class Hedger:
             return False
         settings = self._served.now(route.name)
         wire_model = name_on_wire(settings, route.model)
-        if wire_model is None or self._slots.take(1, 0) == 0:
+        job = flight.job
+        unfit = misfit(settings, wire_model, route.model, job.residency, job.compliance, job.features)
+        if wire_model is None or unfit or self._slots.take(1, 0) == 0:
             return False
         site = Worksite(
             flight.site.lease_id,

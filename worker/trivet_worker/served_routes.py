@@ -77,10 +77,6 @@ class ServedRoutes:
         """Return the route as calls are made on it now."""
         return self._routes[route].now
 
-    def place(self, route: str) -> str:
-        """Return the digest of this process's place of the route, for the claim."""
-        return self._routes[route].place
-
     def takes(self, route: str) -> bool:
         """Return whether this process serves the route and may make calls on it now."""
         return route in self._routes and self._impairments.of(route) is None

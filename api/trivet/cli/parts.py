@@ -36,7 +36,9 @@ def worker(
             help="The routes to serve, by comma or given several times; all that are configured when not given.",
         ),
     ] = None,
-    lane: Annotated[str, typer.Option(help="realtime or bulk; both, a process each, when not given.")] = "both",
+    lane: Annotated[
+        str, typer.Option(help="realtime or bulk; when not given, a process for each of `[worker] lanes` (both).")
+    ] = "both",
 ) -> None:
     """Run a worker: it takes chunks from the queues of its routes and makes the calls.
 

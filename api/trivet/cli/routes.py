@@ -12,6 +12,7 @@ import redis
 import typer
 
 from trivet.cli import context, routes_check, routes_events, routes_limit, routes_probe, routes_remove
+from trivet.cli.exit_codes import HELD_UP, reporting_status
 from trivet_tasks.environment import ignored
 
 if TYPE_CHECKING:
@@ -46,16 +47,19 @@ def routes(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch one line for each look.")] = False,
 ) -> None:
-    """Health, limits and headroom of every route, what stands there, and what waits."""
+    """Health, limits and headroom of every route, what stands there, what waits, and what is wrong.
+
+    Exit code 3: work is held up by something that is wrong.
+    """
     if asked.invoked_subcommand is not None:
         if as_json or watch:
             raise typer.BadParameter("options stand after the sub-command.")
         return
     from trivet.cli import routes_json, routes_table, routes_watch, routes_words, tables
     from trivet.route_reading import gather
-    from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+    from trivet_tasks.errors import StoreUnavailable
 
-    with context.client() as client:
+    with reporting_status(), context.client() as client:
         if watch:
             routes_watch.watch(client._connections, interval, as_json=as_json)
             return
@@ -78,7 +82,9 @@ def routes(
         if names := ignored():
             tables.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
     if picture.trouble:
-        raise BrokerUnavailable(picture.trouble)
+        tables.print_error(f"trivet: {picture.trouble}")
+    if picture.held_up:
+        raise typer.Exit(HELD_UP)
 
 
 @group.command()
@@ -141,8 +147,8 @@ def restore(name: Name, as_json: Json = False) -> None:
 
 def _say_idle(client: "Client", error: "StoreUnavailable", *, as_json: bool) -> None:
     """While the database does not answer: what workers and schedulers say of themselves in the shared state."""
-    from trivet.cli.routes_words import idle_words
     from trivet.cli.tables import print_line
+    from trivet.impairments import idle_words
     from trivet_tasks.troubles import announced
 
     try:

@@ -15,12 +15,16 @@ def as_object(picture: Picture) -> dict[str, Any]:
         "routes": [_route(picture, route) for route in picture.routes],
         "waiting": [{**row._asdict(), "total": row.total} for row in picture.waiting],
         "held_up": [asdict(holdup) for holdup in picture.holdups],
+        "impairments": [asdict(one) for one in picture.impairments],
         "workers": [worker._asdict() for worker in picture.workers],
+        "schedulers": [scheduler._asdict() for scheduler in picture.schedulers],
+        "silent": [one._asdict() for one in picture.silent],
         "ignored": list(ignored()),
         "idle": [one._asdict() for one in picture.idle],
         "now": picture.now,
         "trouble": picture.trouble,
         "budgets": list(picture.budgets),
+        "dropped": [one._asdict() for one in picture.dropped],
     }
 
 
@@ -46,6 +50,7 @@ def _route(picture: Picture, route: RouteStatus) -> dict[str, Any]:
         "spent_today": route.spent._asdict(),
         "slots": dict(route.slots),
         "workers": dict(route.workers),
+        "lacking_lanes": list(route.lacking),
         "models": [_model(route, model) for model in route.models],
     }
 

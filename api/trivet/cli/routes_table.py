@@ -7,6 +7,7 @@ from rich.text import Text
 
 from trivet.cli import context
 from trivet.cli.tables import Cell, Column, table_lines
+from trivet.durations import ago
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.permits import Pace
 from trivet_tasks.latency import Latency
@@ -24,6 +25,7 @@ STYLES = {
     "open": "red",
     "probing": "red",
     "unserved": "red",
+    "unscheduled": "red",
     "drained": "cyan",
     UNKNOWN: "magenta",
 }
@@ -75,7 +77,15 @@ def state_of(route: RouteStatus, model: ModelStatus) -> str:
     """The word for how a (route, model) stands, the operator's and the workers' side included."""
     if route.drained:
         return "drained"
-    return model.state if route.slots or model.state == UNKNOWN else "unserved"
+    if model.state == UNKNOWN:
+        return model.state
+    if not route.slots:
+        return "unserved"
+    if model.state != "healthy":
+        return model.state
+    if not route.scheduled:
+        return "unscheduled"
+    return f"unserved {route.lacking[0]}" if route.lacking else model.state
 
 
 def _row(picture: Picture, route: RouteStatus, model: ModelStatus) -> Row:
@@ -85,7 +95,7 @@ def _row(picture: Picture, route: RouteStatus, model: ModelStatus) -> Row:
     return {
         "ROUTE": route.name,
         "MODEL": "any" if model.model == WHOLE_ROUTE else model.model,
-        "STATE": Text(f"{state}{share}", style=STYLES.get(state, "")),
+        "STATE": Text(f"{state}{share}", style=STYLES.get(state.partition(" ")[0], "")),
         "SINCE": "" if since is None else ago(picture.now - since),
         "ERRORS": _errors(model),
         "CALLS": "" if model.places is None else f"{model.in_flight}/{model.places}",
@@ -171,12 +181,3 @@ def short(figure: float | None) -> str:
         if figure >= size:
             return f"{figure / size:.3g}{letter}"
     return f"{int(figure)}"
-
-
-def ago(seconds: float) -> str:
-    """How long something has lasted, in its largest unit."""
-    seconds = max(0.0, seconds)
-    for size, unit in ((172_800, "d"), (7_200, "h"), (120, "min")):
-        if seconds >= size:
-            return f"{int(seconds / {'d': 86_400, 'h': 3_600, 'min': 60}[unit])} {unit}"
-    return f"{int(seconds)} s"

@@ -36,7 +36,7 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
     def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop, listen: Listen) -> None:
         self.trivet = settings
         self._access = Access(listen, options.url_prefix)
-        self.backlog = BacklogReader(settings.store_url)
+        self.backlog = BacklogReader(settings)
         self.depths = QueueDepths(settings, celery)
         self.response_cache = ResponseCache(connect(settings.redis_url), settings)
         super().__init__(

@@ -29,7 +29,7 @@ class RegisteredRoute(NamedTuple):
     """With the figures in force, those that were set by hand included."""
     drained: bool
     place: str = ""
-    """Digest of what decides where its prompts go; a worker whose own differs claims no job of it."""
+    """Digest of what decides where its prompts go; a worker whose own differs takes no work of it."""
     overrides: tuple[Override, ...] = ()
     """Limits that were set by hand and hold now."""
     version_at: float | None = None

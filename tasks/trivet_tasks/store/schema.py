@@ -325,19 +325,42 @@ budgets = Table(  # as schedulers made them known, and how they stand
     Column("raised_window", String(10)),
 )
 
-leases = Table(  # one row per living worker process
+leases = Table(  # one row per living worker or scheduler process
     "leases",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("worker", String(250), nullable=False),
-    Column("lane", String(10), nullable=False),
-    Column("routes", Text, nullable=False),  # JSON list
+    Column("part", String(10), nullable=False, server_default=text("'worker'")),  # worker, scheduler
+    Column("worker", String(250), nullable=False),  # the process's name
+    Column("lane", String(10), nullable=False),  # empty for a scheduler
+    Column("routes", Text, nullable=False),  # JSON list; empty for a scheduler
     Column("slots", Integer, nullable=False),
     Column("in_flight", Integer, nullable=False),
     Column("trouble", Text),  # why it takes no work, if it does not
     Column("impaired", Text, nullable=False, server_default=text("'{}'")),  # JSON: route to why none of it is taken
+    Column("origin", Text, nullable=False, server_default=text("''")),  # of worker processes that are one witness
     Column("started_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+)
+
+dropped = Table(  # counters of what came through the broker and was not acted on (`dropped.py`)
+    "dropped",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("route", String(100), primary_key=True),  # '': not known
+    Column("times", BigInteger, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+)
+
+lost_processes = Table(  # one row per lease that ran out lately and was dropped; an orderly end leaves none
+    "lost_processes",
+    metadata,
+    Column("lease_id", String(32), primary_key=True),
+    Column("process", String(250), nullable=False),
+    Column("part", String(10), nullable=False),
+    Column("lane", String(10), nullable=False),
+    Column("routes", Text, nullable=False),  # JSON list
+    Column("expired_at", Double, nullable=False),
 )
 
 routes = Table(
@@ -349,7 +372,7 @@ routes = Table(
     Column("registered_at", Double, nullable=False),
     Column("drained", Boolean, nullable=False, server_default=text("false")),
     Column("operating", Text),  # JSON: the operational figures in force; null: none
-    Column("place", String(16)),  # digest of the definition; a worker with another claims nothing. Null: not known yet
+    Column("place", String(16)),  # digest of the definition; a worker with another takes no work. Null: not known yet
     Column("version", String(16)),  # digest of the operational figures, of those below
     Column("version_at", Double),  # since when they are in force
     Column("version_by", Text),  # the process or person that brought them

@@ -26,6 +26,7 @@ from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
+from trivet_tasks.way_out import way_out
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
@@ -35,7 +36,7 @@ from trivet_worker.adapters.refusals import body_of, failure_from
 from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
 from trivet_worker.adapters.stream_events import TooLarge
 from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
-from trivet_worker.calls import MESSAGE_LIMIT, NO_PURPOSE, Answer, CallPurpose, Failure
+from trivet_worker.calls import MESSAGE_LIMIT, NO_PURPOSE, Answer, CallPurpose, Credentials, Failure, LocalCause
 
 log = logging.getLogger("trivet.adapters")
 
@@ -71,6 +72,7 @@ class _Progress:
         scope: Scope | None = None,
         usage: Usage | None = None,
         own_fault: bool = False,
+        local_cause: LocalCause | None = None,
     ) -> Failure:
         """A failure of our own wording, with what is known from headers and stream."""
         return Failure(
@@ -83,6 +85,7 @@ class _Progress:
             usage=usage or (self.assembly.final_usage if self.assembly else None),
             ambiguous=self.assembly is not None and self.assembly.began,
             own_fault=own_fault,
+            local_cause=local_cause,
         )
 
     @property
@@ -102,6 +105,8 @@ class SdkCaller:
         self._wire = wire
         self._stream = stream
         self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...]], Stencil] = {}
+        self._refused: tuple[str, ...] | None = None
+        """What the wire's `secrets` were when the provider refused them."""
 
     async def call(
         self,
@@ -122,7 +127,8 @@ class SdkCaller:
             answer = self._late(timeout_s, progress) if guard.expired() else self._from_network(error, progress)
         except NotReady as error:
             outcome = Outcome.CONNECTION if error.transient else Outcome.UNUSABLE
-            answer = progress.failure(outcome, str(error), scope=None if error.transient else Scope.ROUTE)
+            scope = None if error.transient else Scope.ROUTE
+            answer = progress.failure(outcome, str(error), scope=scope, local_cause=LocalCause.NO_CREDENTIALS)
         except bodies.Refused as refused:
             answer = self._from_status(refused.status, refused.headers, body_of(refused.body), progress)
         except streams.Failed as failed:
@@ -132,7 +138,8 @@ class SdkCaller:
         except NETWORK_ERRORS as error:
             answer = self._from_network(error, progress)
         except anthropic.AnthropicError as error:  # credentials the SDK fetches itself (profiles, workload identity)
-            answer = progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE)
+            refused_key = LocalCause.KEY_REFUSED
+            answer = progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE, local_cause=refused_key)
         except Exception as error:
             if not progress.sent:
                 raise
@@ -141,10 +148,32 @@ class SdkCaller:
             answer = progress.failure(Outcome.SERVER_ERROR, text, own_fault=True)
         return answer
 
-    async def warm(self) -> None:
-        """See `Caller.warm`."""
-        with contextlib.suppress(NotReady, *NETWORK_ERRORS):
+    async def credentials(self) -> Credentials:
+        """See `Caller.credentials`."""
+        try:
             await self._wire.ready()
+        except NotReady as error:
+            return Credentials(missing=str(error))
+        except NETWORK_ERRORS:
+            return Credentials()
+        return Credentials(renewed=self._refused is not None and self._wire.secrets() != self._refused)
+
+    async def reach(self, timeout_s: float) -> str:
+        """See `Caller.reach`."""
+        try:
+            async with asyncio.timeout(timeout_s) as guard:
+                http = self._wire.http
+                request = http.build_request("GET", self._wire.client.base_url.copy_with(path="/", query=None))
+                response = await http.send(request, stream=True, auth=None, follow_redirects=False)
+                await response.aclose()
+        except bodies.Refused:  # an answer, which is all that was asked for
+            return ""
+        except NotReady as error:
+            return str(error)
+        except NETWORK_ERRORS as error:
+            expired = isinstance(error, TimeoutError) and guard.expired()
+            return f"no answer within {timeout_s:g} s" if expired else trouble_from(error, headers_seen=False).message
+        return ""
 
     async def close(self) -> None:
         """See `Caller.close`."""
@@ -272,12 +301,17 @@ class SdkCaller:
         if progress.assembly is not None and progress.assembly.began:
             failure = replace(failure, ambiguous=True)
         if failure.scope is Scope.ROUTE:
+            self._refused = secrets
             self._wire.refused()
         return failure
 
     def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
         trouble = trouble_from(error, headers_seen=progress.response is not None)
-        return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
+        if not trouble.unreached:
+            return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
+        way = way_out(str(self._wire.client.base_url))
+        message = trouble.message if way == "directly" else f"{trouble.message[: MESSAGE_LIMIT - 150]}, {way}"
+        return progress.failure(trouble.outcome, message, scope=trouble.scope, local_cause=LocalCause.UNREACHED)
 
 
 def _stage(progress: _Progress) -> str:
