@@ -94,8 +94,26 @@ def test_applying_a_file_moves_the_route_to_the_workers_that_have_it(world: Worl
     second = Worker(world, "second", moved)
     with world.store.write() as connection:
         registry.apply(world.store, connection, moved, by="ops")
+    assert first.look() == (
+        f"[routes.{ROUTE}] was redefined while first from first.toml served it: it has another region now. Restart this "
+        "worker with the same file, or run `trivet config apply` with its own."
+    )
     assert second.look() is None
-    assert first.look() is not None
+
+
+def test_workers_do_not_take_back_what_was_applied(world: World) -> None:
+    """Also the last of them that is told, and though nobody serves the route where it is now."""
+    first, second = (Worker(world, name, {ROUTE: _route()}) for name in ("first", "second"))
+    with world.store.write() as connection:
+        registry.apply(world.store, connection, {ROUTE: _route(region="eu-west-1")}, by="ops")
+    for _ in range(2):
+        assert first.look() is not None
+        assert second.look() is not None
+    for worker in (first, second):
+        world.let_die(worker.lease)
+    again = Worker(world, "again", {ROUTE: _route()})
+    assert again.look() is None, "a worker that starts after it is asked"
+    assert first.look() is None
 
 
 def test_a_removed_route_comes_back_with_the_file_of_a_worker(world: World) -> None:

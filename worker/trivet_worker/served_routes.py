@@ -38,6 +38,9 @@ class _Served(NamedTuple):
     """As the file had it when it was read last."""
     now: RouteSettings
     """This process's place with the figures in force."""
+    agreed: bool = False
+    """Whether its place was the registered one at some time. If it is not any more, a person or a later process moved the
+    route, and this process does not move it back."""
 
 
 class ServedRoutes:
@@ -130,11 +133,13 @@ class ServedRoutes:
             before = self._impairments.current()
             for name, found in self._registered().items():
                 served = self._routes[name]
-                if found.place == served.place:
+                agrees = found.place == served.place
+                if agrees:
                     self._impairments.end(name, DEFINITION)
                 else:
                     self._impairments.begin(name, DEFINITION, self._elsewhere(name, served, found))
-                self._routes[name] = served._replace(now=served.own.with_figures_of(found.settings))
+                now = served.own.with_figures_of(found.settings)
+                self._routes[name] = served._replace(now=now, agreed=served.agreed or agrees)
             if self._impairments.current() != before:
                 self._on_change()
 
@@ -145,7 +150,7 @@ class ServedRoutes:
             name: served.file
             for name, served in self._routes.items()
             if self._defines
-            and (name not in known or known[name].place != served.place)
+            and (name not in known or (known[name].place != served.place and not served.agreed))
             and not self._impairments.has(name, RESTART)
         }
         if missing:
@@ -169,6 +174,11 @@ class ServedRoutes:
 
     def _elsewhere(self, name: str, served: _Served, found: RegisteredRoute) -> str:
         fields = _differing(served.own, found.settings)
+        if served.agreed:
+            return (
+                f"[routes.{name}] was redefined while {self._by} served it: it has another {fields} now. Restart this worker "
+                "with the same file, or run `trivet config apply` with its own."
+            )
         return (
             f"[routes.{name}] of {self._by} has another {fields} than the workers that serve the route now. It is served "
             f"from here once they are gone, or after `trivet config apply` with this file."
