@@ -67,7 +67,7 @@ def _served(settings: "Settings", given: Iterable[str]) -> list[str]:
             near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
             known = f"Configured: {', '.join(settings.routes) or 'none'}."
             raise ConfigError(
-                f"--routes: {settings.source} has no route {name!r}.",
+                f"--routes: no route is called {name!r} in {settings.source}.",
                 hint=f"Did you mean {near[0]}?" if near else known,
             )
     if not settings.routes:
