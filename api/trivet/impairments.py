@@ -101,7 +101,7 @@ def read_impairments(store: Store, settings: Settings, client: redis.Redis) -> t
     """
     with store.read() as connection:
         processes = read_processes(store, connection, settings.leases.ttl_s)
-        drained = {name: route.drained for name, route in registry.registered(connection).items()}
+        drained = {name: route.drained for name, route in registry.registered(store, connection).items()}
         now = store.now(connection)
     said: Sequence[Announced] = ()
     server = full_disk(store)

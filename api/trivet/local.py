@@ -61,6 +61,7 @@ class LocalTrivet:
         restarts: Restarts = Restarts(),  # noqa: B008 - frozen
         on_exit: Callable[[Exit], None] | None = None,
         say: Callable[[str], None] = log.info,
+        reloads: bool = False,
     ) -> None:
         """Nothing is started yet.
 
@@ -75,6 +76,7 @@ class LocalTrivet:
             restarts: when a part that ended is started again.
             on_exit: told, from another thread, of every part that ended by itself.
             say: told what is going on, a line at a time.
+            reloads: on SIGHUP scheduler and workers read the configuration again, instead of everything being stopped.
 
         Raises:
             ConfigError: a simulation was asked for beside configured routes.
@@ -97,6 +99,7 @@ class LocalTrivet:
             restarts=restarts,
             grace_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S,
             stop_limit_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S + _AFTER_WORKERS_S,
+            passes_hangup=reloads,
         )
         self.parts: list[str] = []
         """The names of the processes, in the order they were started."""
@@ -154,6 +157,7 @@ class LocalTrivet:
             log_path=self.log_path(name),
             stage=self.stage(name),
             inherited=None if name.startswith("worker") else self._without_keys(),
+            reloads=name.startswith(("worker", "scheduler")),
         )
         self.parts.append(name)
 

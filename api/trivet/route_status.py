@@ -9,6 +9,7 @@ from trivet.impairments import Impairment, Processes
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.permits import Pace, Quota
 from trivet_tasks.latency import Latency
+from trivet_tasks.route_overrides import Override
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
@@ -95,6 +96,11 @@ class RouteStatus:
     """The one that holds now, if any; `settings` have its weight and priority."""
     proven_at: float | None = None
     """When the newest call began that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
+    overrides: tuple[Override, ...] = ()
+    """Limits that were set by hand; `settings` have them."""
+    version_at: float | None = None
+    """Since when the version of its figures is in force."""
+    version_by: str = ""
     lacking: tuple[str, ...] = ()
     """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
     scheduled: bool = True

@@ -77,7 +77,7 @@ class Fleet:
         with self._lock:
             if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
                 with self._store.read() as connection:
-                    routes, leases = registered(connection), tuple(living(self._store, connection))
+                    routes, leases = registered(self._store, connection), tuple(living(self._store, connection))
                     budgeted, now = budgets.exist(connection), self._store.now(connection)
                 windows = {
                     name: window for name, route in routes.items() if (window := window_at(route.settings.windows, now))

@@ -111,6 +111,7 @@ class Heartbeat:
                 self._settings.ttl_s,
                 holder.part,
                 holder.origin,
+                self._impaired(),
             )
         self.id = lease_id
 

@@ -27,9 +27,10 @@ from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
-from trivet_tasks.store import budgets, registry
+from trivet_tasks.store import budgets, registry, route_overrides
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import SCHEDULER
+from trivet_tasks.store.registry import Kind
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
 
@@ -73,7 +74,7 @@ class Scheduler:
         self._budgets = BudgetWatch(self._store, self._fleet)
         self._due = _Due()
         self._troubles = Troubles(log, "no jobs are dispatched")
-        name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
+        self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
         self._heartbeat = Heartbeat(self._store, settings.leases, Holder(name, SCHEDULER), self._troubles)
         self._pulse = Pulse("Its dispatching", STALLED_S)
         self._pulses = Pulses(self._troubles, self._pulse, on_change=self._heartbeat.beat_soon)
@@ -89,18 +90,9 @@ class Scheduler:
         Raises:
             SchemaMismatch, ConfigError, StoreUnavailable: at the start only. Later troubles are logged and waited out.
         """
-        if self._settings.budgets and not MostCosts().known:
-            raise ConfigError(
-                f"{self._settings.source}: [[budgets]] need the price list, which is not installed.",
-                hint="pip install 'trivet[worker]' has it.",
-            )
         refuse_cluster(self._settings)
         ensure(self._store)
-        with self._store.write() as connection:
-            registry.register(self._store, connection, self._settings.routes)
-            changed = budgets.register(self._store, connection, self._settings.budgets)
-        for said in changed:
-            log.warning("budget %s", said)
+        self.reload(self._settings)
         listener = threading.Thread(target=self._listen, name="trivet-wake", daemon=True)
         listener.start()
         self._heartbeat.start()
@@ -119,6 +111,26 @@ class Scheduler:
         self._app.close()
         self._store.close()
 
+    def reload(self, settings: Settings) -> None:
+        """Make routes and budgets known as the file has them now. What else it says counts from the next start on.
+
+        Raises:
+            ConfigError, StoreUnavailable: nothing was changed.
+        """
+        if settings.budgets and not MostCosts().known:
+            raise ConfigError(
+                f"{settings.source}: [[budgets]] need the price list, which is not installed.",
+                hint="pip install 'trivet[worker]' has it.",
+            )
+        by = f"{self._name} from {settings.source}"
+        with self._store.write() as connection:
+            findings = registry.register(self._store, connection, settings.routes, by=by, serves=False)
+            changed = budgets.register(self._store, connection, settings.budgets)
+        for said in changed:
+            log.warning("budget %s", said)
+        for finding in findings:
+            log.log(logging.INFO if finding.kind is Kind.CHANGED else logging.WARNING, "%s", finding.text)
+
     def stop(self) -> None:
         """Let `run` end soon. Safe to call from a signal handler."""
         self._stopping.set()
@@ -134,12 +146,20 @@ class Scheduler:
             if time.monotonic() >= self._due.reconcile:
                 self._due.reconcile = time.monotonic() + RECONCILE_S
                 self._restorer.reconcile()
+                self._expire_overrides()
         self._wake.clear()
         if self._dispatcher.run_once().more:
             return
         self._due.dispatch = time.monotonic() + APART_S
         if self._wake.wait(self._settings.dispatch.interval_s):
             self._stopping.wait(max(GATHER_S, self._due.dispatch - time.monotonic()))
+
+    def _expire_overrides(self) -> None:
+        with self._store.read() as connection:
+            due = route_overrides.due(self._store, connection)
+        if due:
+            with self._store.write() as connection:
+                route_overrides.expire(self._store, connection)
 
     def _tell_finished(self, jobs: Sequence[str], batches: Sequence[int]) -> None:
         with contextlib.suppress(redis.RedisError):  # those who wait look by themselves

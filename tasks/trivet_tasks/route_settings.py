@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_valida
 
 from trivet_tasks.catalog import Endpoint, Provider
 from trivet_tasks.dialects import VERSION, Dialect, default_version
+from trivet_tasks.route_fields import OPERATIONAL, PLACE, digest_of
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.secret_refs import OptionalSecret
 
@@ -69,9 +70,6 @@ class RouteCosts(BaseModel):
 
 BetaName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@/-]{0,59}$")]
 FieldName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
-
-
-_OPERATIONAL = {"costs", "windows", "idle_probe_s"}
 
 
 class RouteSettings(BaseModel):
@@ -183,16 +181,27 @@ class RouteSettings(BaseModel):
                 return group
         return None
 
-    def definition(self) -> dict[str, Any]:
-        """The route as other processes may see it: JSON-ready, without a secret or a reference to one.
+    def place(self) -> dict[str, Any]:
+        """Return what decides where a prompt goes and what may go there, JSON-ready, without what is as by default."""
+        return self.model_dump(mode="json", include={*PLACE}, exclude_defaults=True)
 
-        What is operational is left out (`operating`): who corrects it need not stop all that serve the route.
-        """
-        return self.model_dump(mode="json", exclude={"api_key", "admin_api_key", "environment", *_OPERATIONAL})
+    def operational(self) -> dict[str, Any]:
+        """Return what may change while the route is served, JSON-ready, without what is as by default."""
+        return self.model_dump(mode="json", include={*OPERATIONAL}, exclude_defaults=True)
 
-    def operating(self) -> dict[str, Any]:
-        """What may change while others serve the route, JSON-ready: hidden costs, windows, idle probes, where they are set."""
-        return self.model_dump(mode="json", include=_OPERATIONAL, exclude_defaults=True)
+    @property
+    def place_digest(self) -> str:
+        """Tells places apart. A field that a later Trivet adds changes it only where it is set."""
+        return digest_of(self.place())
+
+    @property
+    def operational_digest(self) -> str:
+        """Tells versions of the operational figures apart, as `place_digest` does places."""
+        return digest_of(self.operational())
+
+    def with_figures_of(self, other: "RouteSettings") -> "RouteSettings":
+        """Return this place with the operational figures of another definition."""
+        return self.model_copy(update={name: getattr(other, name) for name in OPERATIONAL})
 
     def within(self, window: RouteWindow | None) -> "RouteSettings":
         """The settings as they are in a window."""

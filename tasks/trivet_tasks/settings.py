@@ -197,6 +197,7 @@ class Settings(BaseSettings):
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="the built-in defaults")
+    _path: Path | None = PrivateAttr(default=None)
 
     @classmethod
     def settings_customise_sources(
@@ -215,6 +216,19 @@ class Settings(BaseSettings):
     def source(self) -> str:
         """Where these settings came from, for a person."""
         return self._source
+
+    def read_again(self) -> "Settings":
+        """Return the settings as the file and the variables have them now.
+
+        Raises:
+            ConfigError: as for `load_settings`; these settings are as they were.
+        """
+        return load_settings(self._path)
+
+    def sections_unlike(self, other: "Settings") -> list[str]:
+        """Return the names of the tables that differ from another reading, other than `routes` and `budgets`."""
+        names = [name for name in Settings.model_fields if name not in ("routes", "budgets")]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     @property
     def base_dir(self) -> Path:
@@ -298,6 +312,7 @@ def load_settings(named: Path | None = None) -> Settings:
         raise ConfigError("\n".join(_describe(e, str(path or "")) for e in error.errors())) from None
     settings._base = base
     settings._source = str(path) if path else "the built-in defaults"
+    settings._path = path
     _follow_environment(settings)
     _check_urls(settings)
     _check_budgets(settings)

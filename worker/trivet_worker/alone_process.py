@@ -51,6 +51,7 @@ def run_alone(settings: Settings, lane: str, origin: str, routes: Sequence[str],
     )
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
     stopper.start()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it follows what is registered, and ends with its worker
     try:
         runtime.start()
     except TrivetError as error:  # its worker hears it by our end, and says what it is about

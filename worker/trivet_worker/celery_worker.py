@@ -17,6 +17,7 @@ from kombu import Connection
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.hangup import Reloader
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, task_name
 from trivet_tasks.process_titles import served, set_title
@@ -47,7 +48,8 @@ def run_worker(
 ) -> int:
     """Run a worker process for the queues of these routes and this lane until it is told to stop. Returns the exit code.
 
-    SIGTERM, SIGINT, SIGHUP: no new chunk, running calls get the grace time. A second one: at once (`stopping.py`).
+    SIGTERM, SIGINT: no new chunk, running calls get the grace time. A second one: at once (`stopping.py`). SIGHUP: the
+    routes are read from the file again; where standard input is a terminal, which is gone then, as SIGTERM.
 
     Raises:
         ConfigError: a route is not configured. StoreError: the database cannot be used.
@@ -85,6 +87,7 @@ def run_worker(
         signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
     stopper.start()
+    Reloader(settings, runtime.reload, log).start()
     code = CRASHED
     try:
         with without_collecting():  # it imports the SDKs

@@ -38,6 +38,7 @@ from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
@@ -79,6 +80,7 @@ class ChunkRunner:
         store: Store,
         client: redis.Redis,
         fleet: Fleet,
+        served: ServedRoutes,
         slots: Slots,
         holdings: Holdings,
         pricing: Pricing,
@@ -96,6 +98,7 @@ class ChunkRunner:
         self._store = store
         self._redis = client
         self._fleet = fleet
+        self._served = served
         self._slots = slots
         self._flights = flights
         self._recorder = recorder
@@ -139,7 +142,7 @@ class ChunkRunner:
                 return len(chunk.jobs)
             self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
             return 0
-        route = self._settings.routes[chunk.route]
+        route = self._served.now(chunk.route)
         wire_model = name_on_wire(route, chunk.model)
         if wire_model is None:
             self._give_back(chunk, chunk.jobs, f"it does not serve {chunk.model} here")

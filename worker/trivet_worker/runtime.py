@@ -14,7 +14,6 @@ from trivet_tasks.installation_key import read_key
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect, refuse_cluster
-from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import ALONE, WORKER
 from trivet_tasks.store.schema_version import ensure
@@ -33,6 +32,7 @@ from trivet_worker.origin import origin_of
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
 from trivet_worker.witness import Witness
 
@@ -71,19 +71,28 @@ class Runtime:
         client = connect(settings.redis_url)
         origin = origin or origin_of(settings.source)
         fleet = Fleet(self._store, settings, client, origin=origin)
-        witness = Witness(fleet, origin)
+        self._impairments = RouteImpairments(log)
+        witness = Witness(fleet, origin, self._impairments)
         self._slots = Slots(settings.worker.slots)
         self._pricing = Pricing()
         holdings = Holdings()
         self._troubles = Troubles(log, "no work is taken")
-        self._impairments = RouteImpairments(log)
-        self._served = {name: settings.routes[name] for name in routes}
+        places = {name: settings.routes[name] for name in routes}
+        self._served = ServedRoutes(
+            self._store,
+            places,
+            self._impairments,
+            by=f"worker {worker} from {settings.source}",
+            defines=lane != ALONE,
+            lease_id=lambda: self._lease.id,
+            on_change=lambda: self._lease.beat_soon(),
+        )
         seal = AnswerSeal(read_key(settings), self._store.clock.reckoned) if settings.cache.enabled else None
         cached = Cached(self._store, client, ResponseCache(client, settings, seal), settings, self._troubles, drops)
         self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
-        self._flights = Flights(self._served, lambda landing: self._recorder.put(landing), self._hedger.ask)
+        self._flights = Flights(places, lambda landing: self._recorder.put(landing), self._hedger.ask)
         self._local_faults = LocalFaults(
-            self._served,
+            places,
             self._flights,
             self._impairments,
             witness,
@@ -125,6 +134,7 @@ class Runtime:
             self._store,
             client,
             fleet,
+            self._served,
             self._slots,
             holdings,
             self._pricing,
@@ -148,13 +158,13 @@ class Runtime:
         if self._forks is not None:  # the process that forked this one has asked
             refuse_cluster(self._settings)
         ensure(self._store)
-        with self._store.write() as connection:
-            registry.register(self._store, connection, self._served)
+        self._served.register()
         self._pricing.warm()
         self._flights.start()
         self._local_faults.start()
         self._recorder.start()
         self._lease.start()
+        self._served.start()
         self._pulses.start()
         self._watch.start()
 
@@ -180,6 +190,11 @@ class Runtime:
     def run(self, chunk: Chunk) -> int:
         """Run one chunk; blocks until it is written down. Returns the number of calls made."""
         return self._chunks.run(chunk)
+
+    def reload(self, settings: Settings) -> None:
+        """Take over the routes as the file has them now. StoreUnavailable when they cannot be made known."""
+        self._served.reload(settings)
+        self.look_again()
 
     def look_again(self) -> None:
         """Look for credentials and test the way to impaired routes now, rather than in their time."""
@@ -211,6 +226,7 @@ class Runtime:
             StoreUnavailable: they are rescued when the lease runs out.
         """
         self._watch.close()
+        self._served.close()
         self._local_faults.close()
         try:
             return self._lease.close()

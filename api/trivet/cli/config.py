@@ -1,4 +1,4 @@
-"""`trivet config`: check, show and write the configuration."""
+"""`trivet config`: check, show, write and apply the configuration."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import config_apply, context
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.installation_key import FILE_NAME as KEY_FILE
 from trivet_tasks.installation_key import check_key, make_key_file, read_key
@@ -21,14 +21,16 @@ from trivet_tasks.settings import CONFIG_NAME, DATA_DIR, Settings
 from trivet_tasks.urls import masked
 
 _NOT_SET = " (not set here)"
+_SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "windows")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Check, show and write the configuration.", no_args_is_help=True)
+    group = typer.Typer(help="Check, show, write and apply the configuration.", no_args_is_help=True)
     group.command()(check)
     group.command()(show)
     group.command()(init)
+    config_apply.register(group)
     app.add_typer(group, name="config")
 
 
@@ -228,7 +230,7 @@ def _route(route: RouteSettings) -> dict[str, Any]:
     declared = {"costs": route.costs.model_dump(mode="json")} if route.costs != RouteCosts() else {}
     windows = [window.model_dump(mode="json") for window in route.windows]
     return {
-        **route.definition(),
+        **route.model_dump(mode="json", exclude={*_SHOWN_APART}),
         **declared,
         **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
         "base_url": masked(route.base_url),

@@ -18,14 +18,14 @@ _LOOK_EVERY_S = 0.2
 def run_both(routes: Sequence[str]) -> int:
     """Run a worker process for each lane of these routes until told to stop; one that dies is started again.
 
-    Returns the exit code: 0 after a signal, 2 when a lane cannot work as configured. It announces itself when all
-    lanes are ready.
+    SIGHUP is for the lanes. Returns the exit code: 0 after a signal, 2 when a lane cannot work as configured. It announces
+    itself when all lanes are ready.
     """
     settings = context.settings()
     with _supervisor(settings) as lanes:
         try:
             for lane in settings.worker.lanes:
-                lanes.start(lane, _command(routes, lane), stage=0)
+                lanes.start(lane, _command(routes, lane), stage=0, reloads=True)
         except KeyboardInterrupt:
             return 0
         announced = False
@@ -42,7 +42,7 @@ def run_both(routes: Sequence[str]) -> int:
 
 def _supervisor(settings: Settings) -> Supervisor:
     limit = settings.worker.shutdown_grace_s + _AFTER_GRACE_S
-    return Supervisor(on_exit=_tell, grace_s=limit, stop_limit_s=limit)
+    return Supervisor(on_exit=_tell, grace_s=limit, stop_limit_s=limit, passes_hangup=True)
 
 
 def _command(routes: Sequence[str], lane: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""`trivet routes`: how every route stands. `trivet route drain|restore|probe`: one route.
+"""`trivet routes`: how every route stands. `trivet route drain|restore|probe|limit|remove`: one route.
 
-`routes check`, `routes events`, `--watch` and `route probe` are in modules of their own.
+`routes check`, `routes events`, `--watch`, `route probe`, `route limit` and `route remove` are in modules of their own.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context, routes_check, routes_events, routes_probe
+from trivet.cli import context, routes_check, routes_events, routes_limit, routes_probe, routes_remove
 from trivet.cli.exit_codes import HELD_UP, reporting_status
 from trivet_tasks.environment import ignored
 
@@ -23,7 +23,9 @@ Name = Annotated[str, typer.Argument(help="The route's name.", show_default=Fals
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 every = typer.Typer()
-group = typer.Typer(no_args_is_help=True, help="One route: probe it, take it out of service, put it back.")
+group = typer.Typer(
+    no_args_is_help=True, help="One route: probe it, take it out of service, put it back, set its limits, remove it."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +33,8 @@ def register(app: typer.Typer) -> None:
     routes_check.register(every)
     routes_events.register(every)
     routes_probe.register(group)
+    routes_limit.register(group)
+    routes_remove.register(group)
     app.add_typer(every, name="routes")
     app.add_typer(group, name="route")
 

@@ -1,7 +1,8 @@
 """What is said below the table of routes: why each is not simply healthy, what waits, what holds it up."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from rich.text import Text
 
@@ -10,6 +11,8 @@ from trivet.cli.tables import said_lines
 from trivet.durations import ago
 from trivet.impairments import ImpairmentKind, idle_words
 from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
+from trivet_tasks.route_overrides import Override
+from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.store.dropped import Drop, Dropped
 from trivet_tasks.troubles import IS_STOPPING
 
@@ -65,12 +68,23 @@ def summary(picture: Picture, room: int | None) -> list[Text]:
     return lines
 
 
+def override_words(name: str, overrides: Iterable[Override], now: float) -> Iterator[str]:
+    """Tell which limits were set by hand, by whom, when and for how long."""
+    for models, ours in groupby(overrides, key=lambda one: one.models):
+        of = "" if models == WHOLE_ROUTE else f" {models}"
+        for (by, at, until), same in groupby(ours, key=lambda one: (one.set_by, one.set_at, one.until)):
+            figures = ", ".join(f"{one.figure} {one.value:,}" for one in same)
+            end = f"until {context.moment(until)}" if until else f"until `trivet route limit {name} --reset`"
+            yield f"{name}{of}: {figures}, set by {by} {ago(now - at)} ago, {end}"
+
+
 def _of_route(route: RouteStatus, now: float) -> Iterator[str]:
     if not route.known:
         yield f"{route.name}: is in the configuration; no scheduler or worker has made it known yet"
         return
     if route.drained:
         yield _drained(route, now)
+    yield from override_words(route.name, route.overrides, now)
     if not route.slots:
         yield f"{route.name}: no living worker serves it"
     for lane in route.lacking if route.slots else ():

@@ -149,7 +149,7 @@ class BacklogReader:
                 classes=tuple(sorted(by_class(connection), key=lambda row: list(Latency).index(Latency(row.latency)))),
                 batches=tuple(by_batch(connection, BATCHES)),
                 routes=tuple(by_route(connection)),
-                drained={name: route.drained for name, route in registered(connection).items()},
+                drained={name: route.drained for name, route in registered(store, connection).items()},
                 leases=tuple(living(store, connection)),
                 schedulers=tuple(schedulers(store, connection)),
                 impairments=wrong,

@@ -53,8 +53,8 @@ class Renewal:
 
 _OPEN = text(
     """
-    INSERT INTO leases (id, part, worker, lane, routes, slots, in_flight, started_at, expires_at, origin)
-    VALUES (:id, :part, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl, :origin)
+    INSERT INTO leases (id, part, worker, lane, routes, slots, in_flight, impaired, started_at, expires_at, origin)
+    VALUES (:id, :part, :worker, :lane, :routes, :slots, 0, :impaired, :now, :now + :ttl, :origin)
     """
 )
 _RENEW = text(
@@ -98,6 +98,7 @@ def open_lease(
     ttl_s: float,
     part: str = WORKER,
     origin: str = "",
+    impaired: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Announce a process."""
     connection.execute(
@@ -109,6 +110,7 @@ def open_lease(
             "lane": lane,
             "routes": orjson.dumps(list(routes)).decode(),
             "slots": slots,
+            "impaired": orjson.dumps(dict(impaired)).decode(),
             "now": store.now(connection),
             "ttl": ttl_s,
             "origin": origin,

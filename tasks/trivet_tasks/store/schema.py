@@ -368,10 +368,36 @@ routes = Table(
     metadata,
     Column("name", String(100), primary_key=True),
     Column("provider", String(20), nullable=False),
-    Column("definition", Text, nullable=False),  # JSON, no secret
+    Column("definition", Text, nullable=False),  # JSON, no secret: what decides where a prompt goes
     Column("registered_at", Double, nullable=False),
     Column("drained", Boolean, nullable=False, server_default=text("false")),
-    Column("operating", Text),  # JSON: hidden costs and windows, which may change while it is served; null: none
+    Column("operating", Text),  # JSON: the operational figures in force; null: none
+    Column("place", String(16)),  # digest of the definition; a worker with another takes no work. Null: not known yet
+    Column("version", String(16)),  # digest of the operational figures, of those below
+    Column("version_at", Double),  # since when they are in force
+    Column("version_by", Text),  # the process or person that brought them
+)
+
+route_versions = Table(  # every version of a route's operational figures that was ever in force
+    "route_versions",
+    metadata,
+    Column("route", String(100), primary_key=True),
+    Column("digest", String(16), primary_key=True),
+    Column("operating", Text, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("seen_by", Text, nullable=False),
+)
+
+route_overrides = Table(  # limits that an operator set by hand; they beat every file
+    "route_overrides",
+    metadata,
+    Column("route", String(100), primary_key=True),
+    Column("models", String(120), primary_key=True),  # '*': the route itself; else a group of limits, a model or a glob
+    Column("figure", String(40), primary_key=True),
+    Column("value", Integer, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("set_at", Double, nullable=False),
+    Column("until", Double),  # null: until it is reset
 )
 
 route_health = Table(  # the last change of health of each (route, model); model '*' is the whole route
