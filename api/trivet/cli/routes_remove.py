@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import redis
 import typer
 
 from trivet.cli import context
@@ -21,6 +20,8 @@ def remove(
 
     It comes back when a scheduler or worker starts, or reads its file again, and the file has it.
     """
+    import redis
+
     from trivet.cli.routes_names import check_known
     from trivet.cli.tables import print_line
     from trivet.cli.whoami import who
