@@ -28,6 +28,7 @@ from trivet.processes import Supervisor
 from trivet_simulator.options import Endpoints
 from trivet_tasks.environment import without_secrets
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, ProcessFailed
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.server_errors import says_what_to_do
 from trivet_tasks.server_urls import read_server_url
 from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
@@ -162,7 +163,7 @@ class LocalTrivet:
 
     def _without_keys(self) -> dict[str, str]:
         """The environment of a part that makes no calls: only workers need the providers' keys."""
-        keys = (route.api_key for route in self.settings.routes.values())
+        keys = [self.settings.security.key, *(route.api_key for route in self.settings.routes.values())]
         return without_secrets(os.environ, frozenset(key.target for key in keys if key and key.scheme == "env"))
 
     def keep_broker(self) -> None:
@@ -203,6 +204,8 @@ class LocalTrivet:
             raise ConfigError(
                 f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some."
             )
+        if self.settings.cache.enabled:
+            read_key(self.settings)  # once and here, where the error is seen
         self.start_part("scheduler", "scheduler")
         for number in range(1, self._workers + 1):
             for lane in self._lanes:

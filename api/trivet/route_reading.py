@@ -11,10 +11,10 @@ import redis
 from trivet.budget_status import statuses
 from trivet.holdup import Holdup, holdups
 from trivet.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.most_costs import MostCosts
-from trivet_scheduler.permits import GateView, Quota
+from trivet_scheduler.permits import GateView, Quota, RouteUse
 from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.shared_state import check_writable
@@ -41,7 +41,7 @@ class _Noted:
 
 
 def gather(connections: "Connections") -> Picture:
-    """Read it all: a few SQL queries over living jobs, and three round trips to the shared state.
+    """Read it all: a few SQL queries over living jobs, and five round trips to the shared state.
 
     Raises:
         StoreUnavailable, SchemaMismatch. When the shared state does not answer, `trouble` says so.
@@ -64,6 +64,7 @@ def gather(connections: "Connections") -> Picture:
             health.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
     gates: dict[tuple[str, str], GateView] = {}
+    uses: dict[str, RouteUse] = {}
     held: tuple[Holdup, ...] = ()
     trouble = None
     served = _served(known, models, ())
@@ -73,6 +74,7 @@ def gather(connections: "Connections") -> Picture:
         check_writable(connections.redis)
         served = _served(known, models, fleet.limits.unwell())
         gates = _view(fleet, known, served)
+        uses = fleet.limits.uses(list(known.routes))
         held = tuple(holdups(connections, lines))
     except redis.RedisError as error:
         trouble = str(connections.unavailable(error))
@@ -80,7 +82,11 @@ def gather(connections: "Connections") -> Picture:
         trouble = f"{full} {trouble}" if trouble else full
     lanes = connections.settings.worker.lanes
     routes = [
-        _route(known, processes, lanes, name, [_model(known, name, model, gates.get((name, model)), noted) for model in served[name]], standing, noted, spent)
+        _route(
+            known, processes, lanes, name,
+            [_model(known, name, model, gates.get((name, model)), noted, uses.get(name)) for model in served[name]],
+            standing, noted, spent, _proven_at(uses.get(name), now),
+        )
         for name in known.routes
     ]  # fmt: skip
     for name, settings in connections.settings.routes.items():
@@ -124,6 +130,7 @@ def _route(
     standing: Sequence[RouteBacklog],
     noted: _Noted,
     spent: Mapping[str, Spent],
+    proven_at: float | None,
 ) -> RouteStatus:
     route = known.routes[name]
     able = [lease for lease in known.leases if lease.takes(name)]
@@ -147,10 +154,17 @@ def _route(
         lacking=lacking_lanes(name, processes.workers, lanes),
         scheduled=bool(processes.schedulers),
         spent=spent.get(name, Spent()),
+        proven_at=proven_at,
     )
 
 
-def _model(known: Known, route: str, model: str, gate: GateView | None, noted: _Noted) -> ModelStatus:
+def _proven_at(use: RouteUse | None, now: float) -> float | None:
+    return None if use is None or use.proven_s is None else now - use.proven_s
+
+
+def _model(
+    known: Known, route: str, model: str, gate: GateView | None, noted: _Noted, use: RouteUse | None
+) -> ModelStatus:
     quota = Quota.of(known.routes[route].settings, model)
     if gate is None:
         row = noted.states.get((route, WHOLE_ROUTE))
@@ -162,6 +176,8 @@ def _model(known: Known, route: str, model: str, gate: GateView | None, noted: _
     state, cause, since = gate.state, gate.cause, gate.since
     if state == "healthy":
         cause = ""
+        if use is None or use.proven_s is None:
+            state, since = UNPROVEN, None
         if gate.wait_s >= SHORT_WAIT_S:
             state, cause, since = "limited", f"it used up {_used_up(gate)}", None
     elif state == "limited":

@@ -21,6 +21,8 @@ from trivet_tasks.troubles import Announced
 
 UNKNOWN = "unknown"
 """The state of a route while the shared state does not answer."""
+UNPROVEN = "unproven"
+"""The state of a route that nothing is known against and that has not answered a call yet. It takes work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class ModelStatus:
     model: str
     """`*` where no job named a model yet: the route as a whole."""
     state: str
-    """`healthy`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
+    """`healthy`, `unproven`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
     quota: Quota
     """What the account allows the model, or the group of models it belongs to."""
     cause: str = ""
@@ -97,6 +99,8 @@ class RouteStatus:
     version_at: float | None = None
     """Since when the version of its figures is in force."""
     version_by: str = ""
+    proven_at: float | None = None
+    """When the newest call began that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
     lacking: tuple[str, ...] = ()
     """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
     scheduled: bool = True

@@ -137,6 +137,15 @@ class Health(NamedTuple):
     share: float
 
 
+class RouteUse(NamedTuple):
+    """When a route was called last and when it answered last. Seconds ago; None: never, as far as the shared state knows."""
+
+    idle_s: float | None = None
+    """Since a call to it began or ended."""
+    proven_s: float | None = None
+    """Since the newest call began that it answered, a job's or a probe's."""
+
+
 class Pace(NamedTuple):
     """How fast the calls of one latency class came back lately, in seconds."""
 

@@ -20,6 +20,7 @@ OPERATIONAL = frozenset(
         "weight",
         "costs",
         "windows",
+        "idle_probe_s",
     }
 )
 """May change while it runs. SQL holds the version in force, and every process follows it within a second."""

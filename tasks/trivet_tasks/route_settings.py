@@ -6,13 +6,13 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from trivet_tasks.catalog import Endpoint, Provider
 from trivet_tasks.dialects import VERSION, Dialect, default_version
 from trivet_tasks.route_fields import OPERATIONAL, PLACE, digest_of
 from trivet_tasks.route_windows import RouteWindow
-from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.secret_refs import OptionalSecret
 
 NAME_CHARS = 100
 """The longest name of a group of models; the tables take 120."""
@@ -72,12 +72,6 @@ BetaName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@
 FieldName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
 
 
-def _secret_ref(value: object) -> object:
-    if isinstance(value, str):
-        return SecretRef.parse(value) if value else None
-    return value
-
-
 class RouteSettings(BaseModel):
     """One configured path to Claude: provider, region, account, limits and what it may be used for."""
 
@@ -87,8 +81,8 @@ class RouteSettings(BaseModel):
     region: str | None = None
     project: str | None = None
     base_url: str = ""
-    api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
-    admin_api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    api_key: OptionalSecret = None
+    admin_api_key: OptionalSecret = None
     """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
     is made with it."""
     endpoint: Endpoint = "invoke"
@@ -122,6 +116,8 @@ class RouteSettings(BaseModel):
     """Whether this machine's SDK variables count for it: a base URL where it has none, and headers."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
+    idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
+    """Seconds without a call after which it is probed; 0 = never. None: as `[health] idle_probe_s` says."""
     windows: tuple[RouteWindow, ...] = ()
     """Hours in which its weight, its priority or its prices are others."""
 

@@ -139,3 +139,12 @@ def test_a_probe_is_never_answered_from_the_cache(world: World) -> None:
     probe = world.probe(latency=Latency.BATCH)
     world.sql("UPDATE jobs SET cache_key = :key WHERE id = :id", key=KEY, id=probe.id)
     assert serve(world, probe._replace(cache_key=KEY)).forged == (probe.id,)
+
+
+def test_an_answer_of_one_tenant_ends_no_job_of_another(world: World) -> None:
+    job = dispatched(world, tenant="a")
+    for tenant, ends in (("b", False), ("a", True)):
+        answer = Answered(job.id, job.take_up, KEY, b"{}", "end_turn", "anthropic", None, tenant)
+        with world.store.write() as connection:
+            served = end_answered(world.store, connection, [answer], route=ROUTE, latency="batch", model=MODEL)
+        assert (served.jobs, served.forged) == (((job.id,), ()) if ends else ((), (job.id,)))

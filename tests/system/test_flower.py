@@ -188,7 +188,9 @@ def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running
     assert ["without a batch", "1", "0", "0", "0", "1"] in [row[:6] for row in table]
     queues = {row[0]: row[1:] for row in table if row and row[0] in QUEUES}
     assert set(queues) == QUEUES
-    assert all(row == ["0", "0", "0", "—", "none"] for row in queues.values())
+    assert all(row == ["0", "0", "0", "—", row[4], "none"] for row in queues.values())
+    proven = {name: row[4] for name, row in queues.items()}
+    assert {queue: "unproven" if queue.endswith("realtime") else "" for queue in QUEUES} == proven, "said once a route"
     assert {queue["name"] for queue in running.api("queues/length")["active_queues"]} == QUEUES
 
 

@@ -166,8 +166,10 @@ class Gate:
 
     # health
 
-    def claim(self, *, at_once: bool = False) -> str | None:
-        return self.limits.claim_probe(self.route, self.model, self.quota, lost_after_s=LOST_AFTER_S, at_once=at_once)
+    def claim(self, *, at_once: bool = False, idle_s: float = 0.0) -> str | None:
+        return self.limits.claim_probe(
+            self.route, self.model, self.quota, lost_after_s=LOST_AFTER_S, at_once=at_once, idle_s=idle_s
+        )
 
     def probe(self, verdict: Verdict = Verdict.GOOD, **how: Any) -> list[Change]:
         """One probe that is due, from its token to its outcome."""

@@ -42,7 +42,7 @@ class OwnFault:
 def flight(number: int) -> Flight:
     job = Taken(
         id=f"job{number}", take_up=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
-        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, suspect=0, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
+        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, suspect=0, tenant=None, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
         residency=(), compliance=(), features=(), probe=False,
     )  # fmt: skip
     site = Worksite("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")

@@ -8,7 +8,8 @@ import orjson
 import redis
 from sqlalchemy.exc import DBAPIError
 
-from trivet_scheduler.response_cache import Follow, Kept, Landed, LookUp, ResponseCache
+from trivet_scheduler.answer_seal import Kept
+from trivet_scheduler.response_cache import Follow, Landed, LookUp, ResponseCache
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
@@ -128,7 +129,10 @@ class Cached:
             _without(error)
             return None
         found = _Found([], [], [])
-        for look, of in zip(looks, said, strict=True):
+        if said.rejected:
+            why = "a cached answer was not signed by this installation for its request, or its time is over"
+            self._drops.note(Drop.ANSWER, chunk.route, why, said.rejected)
+        for look, of in zip(looks, said.found, strict=True):
             job = asking[look.job_id]
             match of:
                 case Kept():
@@ -185,7 +189,9 @@ class Cached:
         if result.stop_reason not in WHOLE or len(result.message) > self._settings.cache.max_answer_bytes:
             return Landed(key, job.id, model, None, never=True)
         cost = None if finished.settlement.estimated else finished.settlement.cost_usd
-        return Landed(key, job.id, model, Kept(result.message, result.stop_reason, landing.flight.site.route, cost))
+        tenant = None if self._settings.cache.shared else job.tenant
+        answer = Kept(result.message, result.stop_reason, landing.flight.site.route, cost, tenant)
+        return Landed(key, job.id, model, answer)
 
     def _keep(self, latency: Latency, landed: Sequence[Landed]) -> None:
         try:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from celery import Celery
 
+from trivet_scheduler.answer_seal import AnswerSeal
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.pulses import Pulse, Pulses
 from trivet_scheduler.response_cache import ResponseCache
 from trivet_scheduler.watch import Watch
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect, refuse_cluster
@@ -60,6 +62,9 @@ class Runtime:
         Args:
             origin: of the worker for which this process runs a suspect; this process's own when not given.
             forks: forks the processes in which suspects run; None in such a process.
+
+        Raises:
+            ConfigError: the key that signs cached answers is needed, and not there.
         """
         self._settings = settings
         self._store = Store.of(settings, stands_back=lane == "bulk")
@@ -82,7 +87,8 @@ class Runtime:
             lease_id=lambda: self._lease.id,
             on_change=lambda: self._lease.beat_soon(),
         )
-        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles, drops)
+        seal = AnswerSeal(read_key(settings), self._store.clock.reckoned) if settings.cache.enabled else None
+        cached = Cached(self._store, client, ResponseCache(client, settings, seal), settings, self._troubles, drops)
         self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
         self._flights = Flights(places, lambda landing: self._recorder.put(landing), self._hedger.ask)
         self._local_faults = LocalFaults(

@@ -11,11 +11,13 @@ import typer
 
 from trivet.cli import config_apply, context
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.installation_key import FILE_NAME as KEY_FILE
+from trivet_tasks.installation_key import check_key, make_key_file, read_key
 from trivet_tasks.route_hosts import effective_host
 from trivet_tasks.route_settings import RouteCosts, RouteSettings
 from trivet_tasks.route_windows import window_at
 from trivet_tasks.secret_refs import MalformedSecret, SecretRef
-from trivet_tasks.settings import CONFIG_NAME, Settings
+from trivet_tasks.settings import CONFIG_NAME, DATA_DIR, Settings
 from trivet_tasks.urls import masked
 
 _NOT_SET = " (not set here)"
@@ -47,6 +49,7 @@ def check() -> None:
         ("database", f"{masked(settings.store_url)}{state}"),
         ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
         ("shared state", masked(settings.redis_url)),
+        ("security key", _security_key(settings)),
     ):
         context.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
     print_surroundings()
@@ -56,9 +59,16 @@ def check() -> None:
     else:
         context.out.print("No route is configured: `trivet config init` proposes some.")
     refuse(settings)
+    check_key(settings)
+    if settings.security.key is not None and not _security_key(settings).endswith(_NOT_SET):
+        read_key(settings)
     missing = [name for name, route in settings.routes.items() if _key(route.api_key).endswith(_NOT_SET)]
     if missing:
         context.err.print(f"Not set here: the credentials of {', '.join(missing)}.", markup=False, soft_wrap=True)
+    if _security_key(settings).endswith(_NOT_SET):
+        context.err.print("Not set here: [security] key. Workers need it.", markup=False, soft_wrap=True)
+        missing.append("security")
+    if missing:
         raise typer.Exit(1)
 
 
@@ -117,6 +127,7 @@ def init(
     proposals = found_credentials(os.environ, Path.home())
     _write(path, template(proposals), force=force)
     context.out.print(f"{path} written.", markup=False, soft_wrap=True)
+    _write_key(path)
     for proposal in proposals:
         state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
         context.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
@@ -131,6 +142,7 @@ def _init_scenario(path: Path, name: str, *, force: bool) -> None:
     proposals = proposed(scenario, os.environ, Path.home())
     _write(path, scenario_text(scenario, proposals), force=force)
     context.out.print(f"{path} written: {scenario.name}, {scenario.title}.", markup=False, soft_wrap=True)
+    _write_key(path)
     for proposal in proposals:
         state = "ready" if proposal.usable else "not ready"
         context.out.print(f"  [routes.{proposal.name}] {state}: {proposal.reason}", markup=False, soft_wrap=True)
@@ -156,6 +168,17 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
+def _write_key(path: Path) -> None:
+    """Make the key that signs cached answers, beside the configuration. One that is there stays."""
+    key = path.absolute().parent / DATA_DIR / KEY_FILE
+    try:
+        made = make_key_file(key)
+    except OSError as error:
+        raise ConfigError(f"{key}: the key that signs cached answers cannot be written: {error.strerror}.") from None
+    if made:
+        context.out.print(f"{key} written: the key that signs cached answers.", markup=False, soft_wrap=True)
+
+
 def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
     return (
         name,
@@ -168,6 +191,14 @@ def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
         ", ".join(route.residency),
         ", ".join(route.compliance),
     )
+
+
+def _security_key(settings: Settings) -> str:
+    """Say where the key is that signs cached answers."""
+    if settings.security.key is not None:
+        return _key(settings.security.key)
+    path = settings.data_dir / KEY_FILE
+    return str(path) if path.exists() else "made when first needed"
 
 
 def _key(reference: SecretRef | None) -> str:
@@ -188,6 +219,7 @@ def _effective(settings: Settings) -> dict[str, Any]:
         "store": {**settings.store.model_dump(mode="json"), "url": masked(settings.store_url)},
         "broker": {"url": masked(settings.broker_url)},
         "redis": {"url": masked(settings.redis_url)},
+        "security": {"key": str(settings.security.key or "")},
         **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
         "routes": {name: _route(route) for name, route in settings.routes.items()},
         **({"budgets": [budget.definition() for budget in settings.budgets]} if settings.budgets else {}),

@@ -14,6 +14,7 @@ from trivet.cli.stop_in_time import StopInTime
 from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.hangup import Reloader
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.supervised import announce_ready
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def worker(
     named = _served(settings, routes or ())
     if lane not in ("realtime", "bulk", "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
+    if settings.cache.enabled:
+        read_key(settings)
     if lane == "both":
         from trivet.cli.lanes import run_both
 

@@ -38,6 +38,7 @@ def _route(picture: Picture, route: RouteStatus) -> dict[str, Any]:
         "drained_at": route.drained_at,
         "drained_why": route.drained_why,
         "known": route.known,
+        "proven_at": route.proven_at,
         "queued": route.queued,
         "running": route.running,
         "by_class": [row._asdict() for row in picture.standing if row.route == route.name],

@@ -8,7 +8,7 @@ from rich.text import Text
 from trivet.cli import context
 from trivet.cli.tables import Cell, Column, table_lines
 from trivet.durations import ago
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.permits import Pace
 from trivet_tasks.latency import Latency
 from trivet_tasks.route_hosts import effective_host
@@ -27,6 +27,7 @@ STYLES = {
     "unserved": "red",
     "unscheduled": "red",
     "drained": "cyan",
+    UNPROVEN: "blue",
     UNKNOWN: "magenta",
 }
 _COLUMNS = (
@@ -46,6 +47,7 @@ _COLUMNS = (
     Column("IN NOW", right=True, spare=5),
     Column("OUT NOW", right=True, spare=5),
     Column("WORKERS", spare=9),
+    Column("PROVEN", right=True, spare=8),
     Column("SPENT TODAY", right=True, spare=10),
     Column("LIMITS A MINUTE", spare=7),
     Column("HOST", spare=11),
@@ -63,7 +65,7 @@ def routes_table(picture: Picture, room: int | None) -> list[Text]:
         for number, model in enumerate(route.models):
             first = _row(picture, route, model)
             if number == 0:
-                first |= _of_the_route(route)
+                first |= _of_the_route(picture, route)
             rows += _by_class(first, model, named=many_classes)
         rows += _idle_groups(route)
     if room is not None and room < NARROW:
@@ -106,8 +108,9 @@ def _row(picture: Picture, route: RouteStatus, model: ModelStatus) -> Row:
     }
 
 
-def _of_the_route(route: RouteStatus) -> Row:
+def _of_the_route(picture: Picture, route: RouteStatus) -> Row:
     return {
+        "PROVEN": "" if route.proven_at is None else ago(picture.now - route.proven_at),
         "QUEUED": f"{route.queued:,}",
         "RUNNING": f"{route.running:,}",
         "SPENT TODAY": context.usd(route.spent.usd) if route.spent.calls else "",

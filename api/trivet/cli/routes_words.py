@@ -10,7 +10,7 @@ from trivet.cli import context
 from trivet.cli.tables import said_lines
 from trivet.durations import ago
 from trivet.impairments import ImpairmentKind, idle_words
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet_tasks.route_overrides import Override
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.store.dropped import Drop, Dropped
@@ -123,7 +123,7 @@ def _of_model(model: ModelStatus) -> Iterator[str]:
             yield model.cause
     if model.doubt:
         yield f"a probe checks whether it answers{_in_brackets(model.doubt)}"
-    if model.narrowed and model.state == "healthy":
+    if model.narrowed and model.state in ("healthy", UNPROVEN):
         yield f"{_at_once(model)}, learned from its refusals"
 
 

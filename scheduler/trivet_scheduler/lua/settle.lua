@@ -294,6 +294,7 @@ end
 
 local back, samples, goods = { 0, 0, 0 }, {}, 0
 local proven = number(redis.call('HGET', KEYS[1], 'proven_at'), 0)
+local called, answered = false, 0
 for base = first, #ARGV, PER_CALL do
     local permit, verdict, job, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8], ARGV[base + 9]
     local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)%.?(%d*)') }
@@ -312,6 +313,7 @@ for base = first, #ARGV, PER_CALL do
         count(minute, number(generation[3], 0), { -unused[1], -unused[2], -unused[3] })
     end
     redis.call('ZREM', KEYS[7], permit)
+    if held and verdict ~= 'unused' then called = true end
     if held and tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
 
     local mine, probe = {}, {}
@@ -326,6 +328,7 @@ for base = first, #ARGV, PER_CALL do
             end
         end
     end
+    local idle = probe[2] and not redis.call('HGET', KEYS[2], 'state')
     if verdict == 'good' then
         goods = goods + 1
         refute(now - tonumber(ARGV[base + 4]))
@@ -334,6 +337,7 @@ for base = first, #ARGV, PER_CALL do
             if mine[level] then good(level, probe[level]) end
         end
         if mine[1] then proven = math.max(proven, now - tonumber(ARGV[base + 4])) end
+        if mine[2] then answered = math.max(answered, now - tonumber(ARGV[base + 4])) end
         widen()
     elseif verdict == 'failed' then
         if mine[1] then
@@ -361,11 +365,17 @@ for base = first, #ARGV, PER_CALL do
     elseif verdict == 'contradicted' then
         if redis.call('HINCRBY', KEYS[1], 'contradicted', 1) >= CONTRADICTIONS then ask(cause) end
     end
+    -- an idle route gives no other evidence: probes follow, of other workers too, until it has answered or is open
+    if idle and (verdict == 'failed' or verdict == 'unconfirmed') then ask(cause) end
 end
 if new_calls > 0 then
     redis.call('HSET', KEYS[1], 'w' .. (slot % 7), string.format('%d:%d:%d', slot, new_calls, new_failed))
 end
 if goods > 0 then redis.call('HSET', KEYS[1], 'proven_at', text(proven)) end
+if called then redis.call('HSET', KEYS[2], 'called_at', text(now)) end
+if answered > number(redis.call('HGET', KEYS[2], 'proven_at'), 0) then
+    redis.call('HSET', KEYS[2], 'proven_at', text(answered))
+end
 if goods > 0 and number(redis.call('HGET', KEYS[3], 'closed_until'), 0) <= now then
     redis.call('HSET', KEYS[3], 'limited', 0)
 end

@@ -16,7 +16,7 @@ from trivet_tasks.store.steps import End, Ended, Hit
 _HELD = RowsStatement(
     schema.jobs,
     """
-    SELECT j.id, j.take_up, j.state, j.batch_id, j.created_at, j.deadline_at, j.cancel_requested, j.route, j.cache_key,
+    SELECT j.id, j.take_up, j.state, j.batch_id, j.created_at, j.deadline_at, j.cancel_requested, j.route, j.cache_key, j.tenant,
            f.latency, f.model, f.probe, f.alone
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.id IN (SELECT r.id FROM {rows}) ORDER BY j.id {FOR UPDATE OF j}
@@ -40,6 +40,8 @@ class Answered(NamedTuple):
     """Where the call was made that brought it."""
     cost_usd: Decimal | None
     """What that call cost; None where it has no price."""
+    tenant: str | None = None
+    """Whose jobs it may serve; None: those of all."""
 
     def __repr__(self) -> str:
         """Without the answer."""
@@ -78,7 +80,7 @@ def end_answered(
         if row is None or (row.take_up, row.state) != (job.take_up, "dispatched"):
             continue
         known = row.route, row.latency, row.model, row.cache_key, bool(row.probe), bool(row.alone)
-        if known != (route, latency, model, job.cache_key, False, False):
+        if known != (route, latency, model, job.cache_key, False, False) or job.tenant not in (None, row.tenant):
             forged.append(job.id)
             continue
         if row.deadline_at is not None and row.deadline_at <= now:

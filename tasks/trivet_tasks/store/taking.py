@@ -64,6 +64,7 @@ class Taken(NamedTuple):
     input_estimate: int
     max_tokens: int
     suspect: int
+    tenant: str | None
     attempt_id: str
     prompt: Prompt
     residency: tuple[str, ...]
@@ -129,7 +130,7 @@ _TAKE = RowsStatement(
        AND (deadline_at IS NULL OR deadline_at > :now)
        AND {_AS_THE_MESSAGE_SAYS}
     RETURNING jobs.id, jobs.take_up, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
-              proxy_errors, jobs.input_estimate, jobs.max_tokens, suspect, jobs.cache_key
+              proxy_errors, jobs.input_estimate, jobs.max_tokens, suspect, tenant, jobs.cache_key
     """,
 )
 # asked after `_TAKE`, of what it left: these have the message's token, and differ from it in something else
