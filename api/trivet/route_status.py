@@ -94,13 +94,13 @@ class RouteStatus:
     drained_why: str = ""
     window: RouteWindow | None = None
     """The one that holds now, if any; `settings` have its weight and priority."""
+    proven_at: float | None = None
+    """When the newest call began that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
     overrides: tuple[Override, ...] = ()
     """Limits that were set by hand; `settings` have them."""
     version_at: float | None = None
     """Since when the version of its figures is in force."""
     version_by: str = ""
-    proven_at: float | None = None
-    """When the newest call began that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
     lacking: tuple[str, ...] = ()
     """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
     scheduled: bool = True

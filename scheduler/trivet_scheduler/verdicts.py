@@ -103,7 +103,7 @@ def next_step(
 
     Args:
         choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a failure that
-            is the worker's own, without the route of the call, where another worker may serve it later.
+            is the worker's own, without the route of the call while the same worker might take the job again there.
         taken_within_s: how long a message may wait for a worker.
         load: how laden a route is, counting what was sent there since it was looked at.
         has_room: whether it could take one more.

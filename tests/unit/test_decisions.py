@@ -39,6 +39,7 @@ from trivet_tasks.usage import Usage
 from trivet_worker.calls import Answer, Failure, LocalCause
 from trivet_worker.decisions import Decisions, spent_of
 from trivet_worker.flights import Flight, Landing, Race
+from trivet_worker.route_impairments import RouteImpairments
 from trivet_worker.witness import Witness
 
 SETTINGS = Settings()
@@ -79,10 +80,12 @@ def decisions(*candidates: Candidate) -> Decisions:
     return deciding_over(Routes(*candidates))
 
 
-def deciding_over(routes: Routes, origin: str = "") -> Decisions:
+def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -> Decisions:
     """Decisions of a worker that is the only one, as the leases of `Routes` have it, unless it has another origin."""
-    fleet = cast("Fleet", routes)
-    return Decisions(fleet, SETTINGS, TROUBLES, Witness(fleet, origin))
+    fleet, impairments = cast("Fleet", routes), RouteImpairments(logging.getLogger("test"))
+    if impaired:
+        impairments.begin(HERE, "network", "It gets no call out.")
+    return Decisions(fleet, SETTINGS, TROUBLES, Witness(fleet, origin, impairments))
 
 
 def here(**terms: Any) -> Candidate:
@@ -426,6 +429,18 @@ def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(
     assert isinstance(step, Wait)
     assert (step.not_before, step.round, step.tried, step.spent_s) == (None, TERMS.max_rounds - 1, "", 1.5)
     assert step.error == f"{HERE}: {failure.outcome}: {failure.message}"
+
+
+@pytest.mark.parametrize("failure", OWN)
+def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
+    """So the order of the class holds: the other route is dearer."""
+    deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
+    (step,) = deciding.next_steps([landing(failure, round_spent_s=1.5)])
+    assert isinstance(step, GoOn)
+    assert (step.route, step.tried, step.spent_s) == (HERE, "", 1.5)
+    deciding = deciding_over(Routes(here()), impaired=True)
+    (step,) = deciding.next_steps([landing(KEYLESS)])
+    assert isinstance(step, Wait), "there is no other worker"
 
 
 @pytest.mark.parametrize("failure", [CUT_OFF, KEY_REFUSED])

@@ -138,6 +138,34 @@ def test_a_certificate_of_nobody(tmp_path: Path) -> None:
     assert failure.local_cause is LocalCause.UNREACHED
 
 
+@pytest.fixture
+def swallowing_port() -> Iterator[int]:
+    """A port whose queue of connections is full: it answers no further one, as a firewall that drops packets."""
+    with contextlib.ExitStack() as held:
+        server = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def test_a_short_call_into_nothing_is_no_timeout_of_the_provider(swallowing_port: int) -> None:
+    settings = route(f"http://127.0.0.1:{swallowing_port}")
+    failure = ask(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 1.0))
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
+    assert "no connection in time" in failure.message
+
+
+def test_a_short_call_that_the_provider_leaves_hanging_is_one(simulator: SimulatorProcess) -> None:
+    async def twice(caller: Caller) -> list[Outcome]:
+        simulator.control.fault("anthropic", "hang")
+        calls = [await caller.call(BODY, MODEL, f"attempt-{number}", 0.6) for number in range(2)]
+        return [call.outcome for call in calls if isinstance(call, Failure) and call.local_cause is None]
+
+    assert ask(route(simulator.endpoints.anthropic), twice) == [Outcome.TIMEOUT] * 2
+
+
 @pytest.mark.parametrize("kind", ["reset", "server_error", "overloaded", "rate_limited", "billing", "spend_limit"])
 def test_what_the_provider_did_is_no_workers_own(simulator: SimulatorProcess, kind: str) -> None:
     simulator.control.fault("anthropic", kind)

@@ -77,13 +77,13 @@ class Looks:
 class Worker:
     """One worker's faults; `changes` gets a copy of its impairments whenever they changed."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, routes: Mapping[str, RouteSettings] = ROUTES) -> None:
         self.looks = Looks()
         self.impairments = RouteImpairments(logging.getLogger("test"))
-        self.witness = Witness(cast("Fleet", workers), HERE)
+        self.witness = Witness(cast("Fleet", workers), HERE, self.impairments)
         self.changes: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self.faults = LocalFaults(
-            ROUTES, self.looks, self.impairments, self.witness, HEALTH,
+            routes, self.looks, self.impairments, self.witness, HEALTH,
             on_change=lambda: self.changes.put(self.impairments.current()),
         )  # fmt: skip
 
@@ -108,6 +108,33 @@ def landing(result: Answer | Failure, route: str = "anthropic", **job: Any) -> L
 def worker() -> Worker:
     """A worker with another one elsewhere."""
     return Worker(Workers(HERE, ELSEWHERE))
+
+
+class Clock:
+    """The monotonic clock as the module reads it: it stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def until(self, true: Callable[[], object], look: Callable[[], None]) -> int:
+        """Look once a second; how many seconds it took until something else is so."""
+        before = true()
+        for seconds in range(1, 1_000):
+            self.now += 1
+            look()
+            if true() != before:
+                return seconds
+        raise AssertionError("it did not come about")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -154,7 +181,7 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
 
 def verdict_with(workers: Workers, result: Answer | Failure) -> Verdict:
     one = landing(result)
-    local = Witness(cast("Fleet", workers), HERE).local(one)
+    local = Witness(cast("Fleet", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
     return spent_of(one, Settings(), local=local).verdict
 
 
@@ -226,19 +253,21 @@ def test_the_way_is_tested_until_something_answers(looking: Worker) -> None:
     assert looking.wait_for(lambda current: not current) == {}
 
 
-def test_a_route_that_answers_the_test_and_no_call_is_tested_ever_more_seldom(worker: Worker) -> None:
-    """By hand, without the thread: each time the way seems to be free and is not."""
-    route = worker.faults._routes["anthropic"]
-    pauses = []
-    for _ in range(6):
+def test_the_way_is_tested_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+    worker.looks.unreached = {"anthropic": "still refused"}
+    worker.ends(*[UNREACHED] * 3)
+    assert [clock.until(worker.looks.asked.qsize, worker.faults.look) for _ in range(7)] == [1, 2, 4, 8, 15, 15, 15]
+    assert "still refused" in (worker.impairments.of("anthropic") or "")
+
+
+def test_a_way_that_is_free_for_the_test_and_for_no_call_likewise(worker: Worker, clock: Clock) -> None:
+    def pause() -> int:
         worker.ends(*[UNREACHED] * 3)
-        pauses.append(route.way_out.times)
-        worker.faults.look_now()
-        worker.faults._look()
-        assert worker.impairments.current() == {}
-    assert pauses == [1, 2, 3, 4, 5, 6]
+        return clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+
+    assert [pause() for _ in range(4)] == [1, 2, 4, 8]
     worker.ends(ANSWER)
-    assert route.way_out.times == 0
+    assert pause() == 1
 
 
 # credentials
@@ -267,23 +296,32 @@ def test_a_call_that_found_none_impairs_at_once_even_the_only_worker() -> None:
     assert "the file is gone" in (worker.impairments.of("anthropic") or "")
 
 
-def test_a_variable_needs_a_restart(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    reference = RouteSettings.model_validate({"provider": "anthropic", "api_key": "env:THE_KEY"})
-    monkeypatch.setattr(worker.faults._routes["anthropic"], "settings", reference)
+def test_a_variable_needs_a_restart() -> None:
+    by_variable = RouteSettings.model_validate({"provider": "anthropic", "api_key": "env:THE_KEY"})
+    worker = Worker(Workers(HERE, ELSEWHERE), {"anthropic": by_variable})
     worker.ends(NO_KEY)
     assert (worker.impairments.of("anthropic") or "").endswith("Set it, and restart the worker.")
 
 
-def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker) -> None:
-    said = []
-    for _ in range(3):
+def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+    def pause() -> tuple[str, int]:
         worker.ends(REFUSED)
-        said.append(worker.impairments.of("anthropic") or "")
-        worker.faults.look_now()
-        worker.faults._look()
-        assert worker.impairments.current() == {}
-    assert "refused (invalid x-api-key), while other workers serve the route: check file:/keys/anthropic" in said[0]
-    assert [one.rpartition("again in ")[2] for one in said] == ["15 s.", "30 s.", "60 s."]
+        said = worker.impairments.of("anthropic") or ""
+        return said, clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+
+    (said, first), (_, second), (_, third) = pause(), pause(), pause()
+    assert "refused (invalid x-api-key), while other workers serve the route: check file:/keys/anthropic" in said
+    assert said.endswith("It tries again in 15 s.")
+    assert (first, second, third) == (15, 30, 60)
+
+
+def test_asked_to_look_now_it_waits_for_nothing(worker: Worker, clock: Clock) -> None:
+    worker.ends(REFUSED)
+    worker.ends(*[UNREACHED] * 3, route="vertex")
+    assert worker.impairments.current().keys() == ROUTES.keys()
+    worker.faults.look_now()
+    worker.faults.look()
+    assert worker.impairments.current() == {}
 
 
 def test_a_refused_key_that_was_replaced_is_tried_at_once(looking: Worker) -> None:

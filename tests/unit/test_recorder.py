@@ -27,6 +27,7 @@ from trivet_worker.flights import Countdown
 from trivet_worker.holdings import Holdings
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
+from trivet_worker.route_impairments import RouteImpairments
 from trivet_worker.slots import Slots
 from trivet_worker.witness import Witness
 
@@ -63,7 +64,7 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
         store, client, fleet, Celery("test", broker="memory://", set_as_current=False),
         Settings(), Slots(1), Holdings(), Pricing(), 0.0,
         Cached(store, client, ResponseCache(client, Settings()), Settings(), troubles, Drops()), troubles,
-        Witness(fleet, ""),
+        Witness(fleet, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip
     (landing,) = land(world.gate(), LIMITED)
     countdown = Countdown()

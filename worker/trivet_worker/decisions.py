@@ -217,7 +217,9 @@ class Decisions:
                 job.residency,
                 job.compliance,
                 job.features,
-                (*tried, site.route) if local else tried_after(standing, failed),
+                tried_after(standing, failed)
+                if not local or self._witness.hands_over(landing)
+                else (*tried, site.route),
                 doubted_after(standing, failed),
                 Mix.of(job.input_estimate, job.max_tokens, self._fleet.lengths.share(site.model, latency)),
             )

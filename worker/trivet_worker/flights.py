@@ -208,7 +208,7 @@ class Flights:
         race.decided = outcome in _FINAL or race.under_way == 0
         if race.decided and race.under_way:
             self._cancel([flight.job.id])
-        elif not race.decided and outcome not in _MAY_BE_ASKED_AGAIN:
+        elif not race.decided and outcome not in _MAY_BE_ASKED_AGAIN and not _is_local(result):
             race.failed.append(flight.site.route)
         return race.decided
 
@@ -252,6 +252,11 @@ def _result_of(task: "asyncio.Task[Answer | Failure]", attempt_id: str) -> Answe
     place = place_of(error)
     log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place)
     return Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}", own_fault=True)
+
+
+def _is_local(result: Answer | Failure) -> bool:
+    """Return whether the reason may be this worker's alone."""
+    return isinstance(result, Failure) and result.local_cause is not None
 
 
 def _quietly(closing: "Future[None]") -> None:

@@ -235,11 +235,12 @@ class LocalFaults:
             if self._stopping.is_set():
                 return
             try:
-                self._look()
+                self.look()
             except Exception as error:
                 log.error("a look at this worker's own faults failed by a fault of Trivet's own: %s", place_of(error))
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look for credentials, try refused keys and test ways out, as far as that is due."""
         if time.monotonic() >= self._credentials_at:
             self._look_for_credentials()
         self._try_refused_keys()

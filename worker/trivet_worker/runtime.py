@@ -71,12 +71,12 @@ class Runtime:
         client = connect(settings.redis_url)
         origin = origin or origin_of(settings.source)
         fleet = Fleet(self._store, settings, client, origin=origin)
-        witness = Witness(fleet, origin)
+        self._impairments = RouteImpairments(log)
+        witness = Witness(fleet, origin, self._impairments)
         self._slots = Slots(settings.worker.slots)
         self._pricing = Pricing()
         holdings = Holdings()
         self._troubles = Troubles(log, "no work is taken")
-        self._impairments = RouteImpairments(log)
         places = {name: settings.routes[name] for name in routes}
         self._served = ServedRoutes(
             self._store,

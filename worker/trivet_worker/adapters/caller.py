@@ -30,6 +30,7 @@ from trivet_tasks.way_out import way_out
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
+from trivet_worker.adapters.connections import timeout_within
 from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
@@ -49,6 +50,8 @@ class _Progress:
     """How far an attempt has come, for the words of its failure."""
 
     provider: str
+    timeout: httpx2.Timeout
+    """Of its socket operations."""
     response: httpx2.Response | None = None
     assembly: Assembly | None = None
     headers: wire_headers.Headers = field(default_factory=dict)
@@ -117,7 +120,7 @@ class SdkCaller:
         purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """See `Caller.call`."""
-        progress = _Progress(self._wire.provider)
+        progress = _Progress(self._wire.provider, timeout_within(timeout_s))
         try:
             async with asyncio.timeout(timeout_s) as guard:
                 attempt = self._attempt(body, model, attempt_id, purpose, progress)
@@ -190,7 +193,7 @@ class SdkCaller:
     ) -> Answer | Failure:
         await self._wire.ready()
         try:
-            post = self._post(self._posted(body, model, purpose), attempt_id)
+            post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
             del body
             progress.sent = True
             response = await post
@@ -263,24 +266,24 @@ class SdkCaller:
         posted = self._wire.post(plain, model, purpose, stream=self._stream)
         return replace(posted, of_call=(*posted.of_call, *headers.items()))
 
-    async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
+    async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. `Refused`, or what the network raises."""
         identity = self._wire.identity()
         if identity is None:
-            return await self._post_by_sdk(posted, attempt_id)
+            return await self._post_by_sdk(posted, attempt_id, sockets)
         key = (identity, posted.model, posted.headers)
         stencil = self._stencils.get(key)
         if stencil is None:
-            response = await self._post_by_sdk(posted, attempt_id)
+            response = await self._post_by_sdk(posted, attempt_id, sockets)
             if len(self._stencils) >= _MOST_STENCILS:
                 self._stencils.clear()
             self._stencils[key] = Stencil.of(posted, response.request, signed=self._wire.signed)
             return response
-        request = stencil.cut(posted, attempt_id)
+        request = stencil.cut(posted, attempt_id, sockets)
         del posted
         return await self._wire.http.send(request, stream=True, follow_redirects=False)
 
-    async def _post_by_sdk(self, posted: Posted, attempt_id: str) -> httpx2.Response:
+    async def _post_by_sdk(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout) -> httpx2.Response:
         response: httpx2.Response = await self._wire.client.post(
             "/v1/messages",
             cast_to=httpx2.Response,
@@ -290,6 +293,7 @@ class SdkCaller:
             options={
                 "headers": {**dict(posted.headers), **dict(posted.of_call), ATTEMPT_HEADER: attempt_id},
                 "follow_redirects": False,
+                "timeout": sockets,
             },
             stream=True,
         )
