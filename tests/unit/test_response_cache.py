@@ -19,7 +19,7 @@ from trivet_scheduler.response_cache import (
     ResponseCache,
 )
 from trivet_tasks.latency import Latency
-from trivet_tasks.settings import Settings
+from trivet_tasks.settings import CacheSettings, Settings
 
 MODEL, OTHER = "claude-haiku-4-5", "claude-sonnet-5-5"
 BATCH = Latency.BATCH
@@ -41,7 +41,7 @@ def cache(client: redis.Redis) -> ResponseCache:
 
 
 def small(client: redis.Redis, max_bytes: int = 1_000_000) -> ResponseCache:
-    return ResponseCache(client, Settings(cache={"max_bytes": max_bytes}))
+    return ResponseCache(client, Settings(cache=CacheSettings(max_bytes=max_bytes)))
 
 
 def ask(cache: ResponseCache, *jobs: str, key: str = "k", latency: Latency = BATCH, over: str = "") -> list[Any]:
