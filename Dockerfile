@@ -3,7 +3,7 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/trivet
 ENV PATH=/opt/trivet/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY pyproject.toml README.md requirements.txt ./
+COPY pyproject.toml README.md LICENSE requirements.txt ./
 COPY tasks tasks
 COPY scheduler scheduler
 COPY worker worker

@@ -70,7 +70,7 @@ class Client:
             request = {"prompt": prompt, **request}
         if request.get("latency") == Latency.REALTIME:
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
-        now, routes = self._connections.store.clock.reckoned(), self._connections.known_routes
+        now, routes = self._connections.now(), self._connections.known_routes
         spec = self._warned(parse_request(request, settings=self.settings, now=now, routes=routes))
         return Job(self._connections, submit_one(self._connections, spec).id)
 
@@ -89,7 +89,8 @@ class Client:
             StoreUnavailable: names the batch; submitting the same again under this name goes on where it was.
         """
         routes = self._connections.known_routes
-        specs = parse_requests(requests, settings=self.settings, defaults=defaults, routes=routes)
+        now = self._connections.now
+        specs = parse_requests(requests, settings=self.settings, defaults=defaults, now=now, routes=routes)
         return self.submit_specs(specs, name=name)
 
     def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
@@ -108,12 +109,17 @@ class Client:
         job.look()
         return job
 
-    def job_by_key(self, key: str) -> Job:
-        """The job of this idempotency key. NotFound when there is none."""
+    def job_by_key(self, key: str, *, tenant: str | None = None) -> Job:
+        """Return the job of this idempotency key of this tenant. NotFound when there is none.
+
+        Args:
+            tenant: as in the request; None: the job was submitted without one.
+        """
         with self._connections.store.read() as connection:
-            row = results.job_by_key(connection, key)
+            row = results.job_by_key(connection, key, tenant)
         if row is None:
-            raise NotFound(f"No job has the key {key!r}.")
+            of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
+            raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
         return Job(self._connections, row.id)
 
     def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:

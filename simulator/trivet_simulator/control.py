@@ -1,5 +1,7 @@
 """The control port: JSON over HTTP, and the two credential endpoints.
 
+Requests of a page of another site, and under a name that is not loopback's, are refused (403).
+
 GET  /health                       {"status": "ok"}
 GET  /providers                    ports, counts, faults, limits, latency of each provider
 PUT  /providers/{p}/fault          one fault or a list: replaces what is set (POST adds; DELETE clears)
@@ -30,7 +32,9 @@ from trivet_simulator.faults import fault_from
 from trivet_simulator.http import LAST_CHUNK, Exchange, Request, chunk, head, response
 from trivet_simulator.latency import latency_from
 from trivet_simulator.limits import rules_from as limits_from
+from trivet_simulator.ports import HOST
 from trivet_simulator.scripted import rules_from
+from trivet_tasks.local_requests import RequestGuard
 
 if TYPE_CHECKING:
     from trivet_simulator.server import Simulator
@@ -44,6 +48,7 @@ class ControlHandler:
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
+        self._guard = RequestGuard(HOST)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange) -> None:
@@ -54,6 +59,12 @@ class ControlHandler:
 
     async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
+        refused = self._guard.refusal(
+            request.method, request.header(b"host"), request.header(b"origin"), request.header(b"sec-fetch-site")
+        )
+        if refused is not None:
+            exchange.send(_json(403, {"error": f"refused: {refused}", "field": None}))
+            return
         try:
             reply = await self._route(exchange)
         except ControlError as error:

@@ -14,12 +14,12 @@ def cache_terms(
 ) -> bytes | None:
     """What requests must have in common beside their words; None where their class keeps no answers.
 
-    Where the answer may be made is in it: one made elsewhere must not serve a job that is bound to a place. The version of the
+    A tenant's answers serve nobody else unless the configuration says that all tenants share them. Where the answer may be made is in it: one made elsewhere must not serve a job that is bound to a place. The version of the
     API is not: a body that two versions take means the same in both, and the body is in the fingerprint.
     """
     if not settings.cache.enabled or not settings.of_class(latency).cache_ttl_s:
         return None
-    return orjson.dumps([residency, compliance, tenant if settings.cache.per_tenant else None])
+    return orjson.dumps([residency, compliance, None if settings.cache.shared else tenant])
 
 
 def cache_key_of(fingerprint: str, terms: bytes) -> str:

@@ -68,7 +68,7 @@ TABLE: tuple[Feature, ...] = (
     Feature("user_citations", WIRES, before=_SINCE_2026_10_21,
             note="citations that are not empty on a text block of the user's, also within a search result"),
     Feature("service_tier", _FIRST, fields=("service_tier",),
-            note="LiteLLM drops it for the clouds (facts/providers.md 5); their tiers are named differently"),
+            note="the clouds name their tiers differently"),
     Feature("inference_geo", _FIRST, fields=("inference_geo",),
             note="elsewhere the endpoint or inference profile decides (platform.claude.com, data residency)"),
     Feature("fast_mode", _FIRST_ONLY, fields=("speed",), note="research preview of the Claude API"),

@@ -6,7 +6,6 @@ same verdict on each line: times count from the moment of the check, and a file 
 
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ def check_file(
     defaults: Mapping[str, object] = {},
     *,
     skip_bad: bool = False,
-    now: float | None = None,
+    now: float,
     max_problems: int = 20,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
     each: Callable[[JobSpec], None] | None = None,
@@ -72,7 +71,7 @@ def check_file(
 
     Args:
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
-        now: the moment of the submit, seconds since the epoch; None: now.
+        now: the moment of the submit, seconds since the epoch.
         max_problems: how many problems are kept; all are counted.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
         each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
@@ -82,11 +81,10 @@ def check_file(
             reads `contracts.jsonl, line 731: messages: must not be empty.`, one line for each of `.problems`.
     """
     path = Path(path)
-    moment = time.time() if now is None else now
     rows = bad = repeated = 0
     problems: list[Problem] = []
     with _opened(path) as (file, status), Seen() as keys:
-        lines = _Rows(file, settings, defaults, moment, keys)
+        lines = _Rows(file, settings, defaults, now, keys)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
                 tell(rows, file.tell() / max(1, status.st_size))
@@ -105,7 +103,7 @@ def check_file(
     if not rows:
         what = f"none of its {bad:,} lines is a valid request" if bad else "holds no request"
         raise InvalidRequest(f"{path}: {what}.", problems=tuple(problems))
-    return FileCheck(path, rows, bad, tuple(problems), repeated, moment, status.st_size, status.st_mtime_ns)
+    return FileCheck(path, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
 
 
 def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object] = {}) -> Iterator[JobSpec]:
@@ -172,7 +170,8 @@ class _Rows:
             return Problem(where, str(error))
         if job.key is None:
             return job
-        key, request_of_key = blake2b(job.key.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
+        owned = f"{job.tenant or ''}\0{job.key}"  # a key belongs to its tenant
+        key, request_of_key = blake2b(owned.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
         earlier = self._keys.earlier(key, request_of_key)
         if earlier is not None:
             if earlier != request_of_key:

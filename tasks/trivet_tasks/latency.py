@@ -66,4 +66,4 @@ DEFAULTS: dict[Latency, ClassSettings] = {
         order="cost", share=1, chunk_jobs=32, cache_ttl_s=86_400,
     ),
 }  # fmt: skip
-"""The table of DESIGN. A file that sets one key of a class keeps the others."""
+"""Defaults of each class. A file that sets one key of a class keeps the others."""

@@ -20,7 +20,6 @@ A request is the Messages API body (`trivet_tasks.request_body` has its fields) 
 A field that is None counts as not given. Errors name the field and what is allowed, never a text of the request.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
@@ -109,12 +108,15 @@ def parse_requests(
     *,
     settings: Settings,
     defaults: Mapping[str, object] = {},
-    now: float | None = None,
+    now: Callable[[], float],
     routes: KnownRoutes | None = None,
 ) -> Iterator[JobSpec]:
     """Validate requests one by one as they are asked for, holding none of them.
 
-    `now` None: each counts its times from the moment it is read. What the iterable itself raises passes through.
+    What the iterable itself raises passes through.
+
+    Args:
+        now: tells the time, seconds since the epoch; each request counts its times from the moment it is read.
 
     Raises:
         InvalidRequest: at the first bad one; its message begins with `request 17`, counted from 0 as in Python.
@@ -123,9 +125,8 @@ def parse_requests(
         raise wrong("requests", f"must be an iterable of requests (objects), is {kind(requests)}.")
     reader = RequestReader(settings, defaults, routes)
     for index, request in enumerate(requests):
-        moment = time.time() if now is None else now
         try:
-            yield reader.read(request, moment)
+            yield reader.read(request, now())
         except InvalidRequest as error:
             raise _placed(error, f"request {index}") from None
 

@@ -18,6 +18,7 @@ from trivet_tasks.database_url import database_url
 from trivet_tasks.environment import sdk_base_url
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+from trivet_tasks.local_requests import host_name
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.server_urls import check_files, read_server_url, with_absolute_files
@@ -131,8 +132,19 @@ class CacheSettings(_Section):
     """What all answers together may take in Redis; those that would expire first leave first."""
     max_answer_bytes: int = Field(default=1024**2, ge=1_000)
     """A larger answer is not kept."""
-    per_tenant: bool = False
-    """Requests of one tenant are not answered with what another's brought."""
+    shared: bool = False
+    """Requests of one tenant may be answered with what another's brought."""
+
+
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(host_name(name) for name in names)
+
+
+class FlowerSettings(_Section):
+    """Flower's page. Its other settings are its own `FLOWER_*` variables."""
+
+    hosts: Annotated[tuple[str, ...], AfterValidator(_host_names)] = ()
+    """Names under which browsers may ask for it, as a reverse proxy's, besides this machine's loopback names."""
 
 
 START_ALONE_S = 45.0
@@ -158,6 +170,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     dispatch: DispatchSettings = DispatchSettings()
     cache: CacheSettings = CacheSettings()
+    flower: FlowerSettings = FlowerSettings()
     budgets: tuple[BudgetSettings, ...] = ()
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)

@@ -18,6 +18,45 @@ from .sdk import BODY, MODELS, call, client, message
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:80"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_pages_of_other_sites_steer_nothing(control: Control, headers: dict[str, str]) -> None:
+    """As a browser would post it: no preflight is asked for, and the name may be one that was rebound."""
+    request = urllib.request.Request(
+        f"{control.url}/providers/anthropic/down", b"{}", {"Content-Type": "text/plain", **headers}
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    with caught.value as answer:
+        assert answer.code == 403
+        assert json.loads(answer.read())["error"].startswith("refused: ")
+    assert control.providers()["anthropic"]["up"]
+
+
+def status_of(request: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_rebound_name_reads_nothing_and_loopback_names_do(control: Control) -> None:
+    port = control.url.rpartition(":")[2]
+    for host, status in {"evil.example": 403, f"localhost:{port}": 200, f"[::1]:{port}": 200}.items():
+        request = urllib.request.Request(f"{control.url}/calls", headers={"Host": host})
+        assert status_of(request) == status
+
+
+@pytest.mark.parametrize(
     ("document", "field"),
     [
         ({"kind": "nonsense"}, "kind"),

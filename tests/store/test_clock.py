@@ -3,11 +3,15 @@
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
+import orjson
 import pytest
-from tests.store.world import World
+from tests.store.world import MODEL, World
+from tests.system.command_line import Said
 
+from trivet import Client
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.limits import Limits
 from trivet_tasks.settings import LeaseSettings
@@ -16,6 +20,7 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 
 HOUR_S = 3_600.0
+KEYS = ("submit", "submit_many", "bulk")
 
 
 @pytest.fixture
@@ -38,6 +43,28 @@ def test_a_wall_clock_that_jumps_moves_nothing(world: World, wall: Callable[[flo
     assert before <= world.store.clock.reckoned() < before + 60
     ensure(world.store)  # a process that starts while a worker lives
     assert before <= world.now() < before + 60
+
+
+@pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])
+def test_deadlines_count_from_the_database_s_time_however_a_job_is_submitted(
+    world: World,
+    trivet: Callable[..., Said],
+    wall: Callable[[float], None],
+    tmp_path: Path,
+    by_s: float,
+) -> None:
+    world.lease()  # somebody works: the database's clock stays as it is
+    wall(-by_s)
+    request = {"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}], "deadline": 600}
+    (tmp_path / "one.jsonl").write_bytes(orjson.dumps({**request, "key": "bulk"}))
+    before = world.now()
+    with Client(tmp_path / "trivet.toml") as client:
+        client.submit(**request, key="submit")
+        client.submit_many([{**request, "key": "submit_many"}], name="many")
+    assert trivet("bulk", str(tmp_path / "one.jsonl")).code == 0
+    after = world.now()
+    deadlines = {key: world.value("SELECT deadline_at FROM jobs WHERE key = :key", key=key) for key in KEYS}
+    assert {key: before + 600 <= at <= after + 600 for key, at in deadlines.items()} == dict.fromkeys(KEYS, True)
 
 
 def test_a_clock_that_is_off_is_set_when_nobody_works(sqlite_world: World, wall: Callable[[float], None]) -> None:

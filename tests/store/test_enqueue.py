@@ -8,7 +8,7 @@ from tests.store.world import MODEL, ROUTE, InThread, World, spec, specs, togeth
 
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.latency import Latency
-from trivet_tasks.store import dispatching
+from trivet_tasks.store import dispatching, results
 from trivet_tasks.store.enqueue import Accepted, DirectDispatch
 
 
@@ -93,11 +93,11 @@ def test_many_at_once_with_one_key_get_one_job(world: World) -> None:
 def test_two_race_for_a_key(postgres_world: World, words: str, commits: bool) -> None:
     """The second waits for the first's transaction, then takes its job, objects, or has the key to itself."""
     world = postgres_world
-    # tenants apart, so that it is the key they meet at
-    second = spec(words, key="k1", tenant="b")
+    # classes apart, so that it is the key they meet at
+    second = spec(words, key="k1", latency=Latency.ASYNC)
     with world.store.write() as connection:
-        (first,) = world.insert(connection, [spec("hello", key="k1", tenant="a")])
-        thread = InThread(lambda: world.add(spec("other", tenant="b"), second, second))
+        (first,) = world.insert(connection, [spec("hello", key="k1", latency=Latency.DEFERRED)])
+        thread = InThread(lambda: world.add(spec("other", latency=Latency.ASYNC), second, second))
         until_blocked(world, thread)
         if not commits:
             connection.rollback()
@@ -136,6 +136,23 @@ def test_groups_with_flows_in_another_order_do_not_lock_each_other_out(postgres_
         together(lambda: world.add(*forth), lambda: world.add(*back))
     assert world.value("SELECT count(*) FROM flows") == 20
     assert world.value("SELECT count(*) FROM jobs") == 200
+
+
+def test_a_key_belongs_to_its_tenant(world: World) -> None:
+    """One word is a key of each tenant's own, and of those without one: neither a job of another's nor a conflict."""
+    named = [spec("a's", key="k1", tenant="a"), spec("b's", key="k1", tenant="b"), spec("nobody's", key="k1")]
+    accepted = world.add(*named)
+    assert [entry.existed for entry in accepted] == [False, False, False]
+    for one, entry in zip(named, accepted, strict=True):
+        assert world.add(one) == [Accepted(entry.id, existed=True)]
+        with world.store.read() as connection:
+            found = results.job_by_key(connection, "k1", one.tenant)
+        assert found is not None
+        assert (found.id, found.tenant) == (entry.id, one.tenant)
+    with pytest.raises(KeyConflict, match=accepted[1].id):
+        world.add(spec("another", key="k1", tenant="b"))
+    with world.store.read() as connection:
+        assert results.job_by_key(connection, "k1", "c") is None
 
 
 def test_two_batches_take_turns(world: World) -> None:

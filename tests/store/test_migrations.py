@@ -18,7 +18,7 @@ from tests.postgres import PostgresServer
 from tests.store.counted import check_spend
 from tests.store.world import DEADLINE_S, MODEL, OTHER_ROUTE, ROUTE, InThread, World, spec
 
-from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
+from trivet_tasks.errors import KeyConflict, SchemaMismatch, StoreUnavailable
 from trivet_tasks.store import health, schema_version, upgrading
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
@@ -99,11 +99,21 @@ def test_the_rows_of_the_first_version_are_kept(old: World) -> None:
     assert [row.purpose for row in old.sql("SELECT purpose FROM attempts")] == ["job", "job"]
 
 
+@pytest.mark.filterwarnings("ignore:.*expression-based index '?ix_jobs_key:Warning")
 def test_an_upgraded_database_is_as_a_new_one(old: World) -> None:
     schema_version.upgrade(old.store)
     with old.store.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
+
+
+def test_a_key_of_the_first_version_is_its_tenant_s(old: World) -> None:
+    old.sql(f"UPDATE jobs SET key = 'k1' WHERE id = '{DONE}'")
+    schema_version.upgrade(old.store)
+    (theirs,) = old.add(spec("another", key="k1", tenant="acme"))
+    assert not theirs.existed
+    with pytest.raises(KeyConflict, match=DONE):
+        old.add(spec("another", key="k1"))
 
 
 def test_pauses_of_the_first_version_are_no_health_any_more(old: World) -> None:

@@ -17,8 +17,8 @@ def test_a_job_that_has_not_ended_has_no_result_yet(world: World) -> None:
     )
     with world.store.read() as connection:
         job = results.jobs_by_id(connection, [accepted.id, "nobody"])[accepted.id]
-        assert results.job_by_key(connection, "k1") == job
-        assert results.job_by_key(connection, "k2") is None
+        assert results.job_by_key(connection, "k1", "acme") == job
+        assert results.job_by_key(connection, "k2", "acme") is None
     assert (job.state, job.latency, job.model, job.batch, job.tenant, job.tags) == (
         "waiting", "async", MODEL, None, "acme", {"a": "b"},
     )  # fmt: skip

@@ -94,6 +94,21 @@ def test_submit_prints_the_id_and_the_job_can_be_followed(trivet: Callable[..., 
     assert "message" not in shown
 
 
+def test_one_key_of_two_tenants_is_two_jobs(trivet: Callable[..., Said]) -> None:
+    key = unique("key")
+    ids = {
+        tenant: trivet("submit", f"For {tenant}.", "--key", key, "--tenant", tenant).out.strip()
+        for tenant in ("acme", "globex")
+    }
+    assert len(set(ids.values())) == 2
+    for tenant, job_id in ids.items():
+        assert trivet("job", "show", "--key", key, "--tenant", tenant, "--json").json["id"] == job_id
+    said = trivet("job", "show", "--key", key)
+    assert said.code != 0
+    assert "No job without a tenant has the key" in said.err
+    assert "--tenant goes with --key" in trivet("job", "show", ids["acme"], "--tenant", "acme").err
+
+
 def test_a_job_that_fails_says_why_and_exits_with_one(trivet: Callable[..., Said], system: RunningTrivet) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.fault(provider, "context_too_long")

@@ -26,7 +26,6 @@ from trivet.flower_app.shown_events import shown
 from trivet.processes import Supervisor
 from trivet.simulated import ROUTES, write_config
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.celery_app import make_app
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import load_settings
@@ -61,8 +60,12 @@ class Page:
     body: str
 
 
-def get(url: str, *, user: str | None = f"ops:{PASSWORD}", data: bytes | None = None) -> Page:
-    headers = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"} if user else {}
+def get(
+    url: str, *, user: str | None = f"ops:{PASSWORD}", data: bytes | None = None, headers: dict[str, str] | None = None
+) -> Page:
+    headers = dict(headers or {})
+    if user:
+        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as answer:
             return Page(answer.status, answer.read().decode())
@@ -112,8 +115,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with contextlib.ExitStack() as stack:
         simulator = stack.enter_context(SimulatorProcess("--latency-median", "0.1"))
         config = write_config(
-            folder / "trivet.toml", simulator.endpoints, sections={"leases": {"ttl_s": 60}, "cache": {"enabled": False}}
-        )
+            folder / "trivet.toml", simulator.endpoints, sections={
+                "leases": {"ttl_s": 60}, "cache": {"enabled": False}, "flower": {"hosts": ["flower.example.org"]},
+            },
+        )  # fmt: skip
         settings = load_settings(config)
         stack.enter_context(EmbeddedValkey(settings.data_dir))
         client = stack.enter_context(Client(settings=settings))
@@ -186,7 +191,7 @@ def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running
 
 def test_the_backlog_is_among_the_metrics(running: Running) -> None:
     def metrics() -> str:
-        return get(f"{running.flower}/metrics", user=None).body
+        return get(f"{running.flower}/metrics").body
 
     waiting = 'trivet_waiting_jobs{class="batch",state="waiting"} 300.0'
     text = until(metrics, lambda text: waiting in text, waiting)
@@ -197,12 +202,48 @@ def test_the_backlog_is_among_the_metrics(running: Running) -> None:
     assert 'trivet_route_jobs{class="async",route="vertex-global",state="running"} 0.0' in text
 
 
-@pytest.mark.parametrize("path", ["broker", "tasks", "api/queues/length", "api/tasks"])
+@pytest.mark.parametrize(
+    "path", ["broker", "tasks", "api/queues/length", "api/tasks", "metrics", "static/css/flower.css", "nowhere"]
+)
 def test_without_the_password_nothing_is_shown(running: Running, path: str) -> None:
     for user in (None, "ops:wrong"):
         answer = get(f"{running.flower}/{path}", user=user)
         assert answer.status == 401
+        assert answer.body == "Access denied"
+
+
+def test_a_check_of_its_health_needs_no_password_and_any_name(running: Running) -> None:
+    answer = get(f"{running.flower}/healthcheck", user=None, headers={"Host": "10.0.0.7:5555"})
+    assert (answer.status, answer.body) == (200, "OK")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example:5555"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "flower.example.org"}, 200),
+        ({"Host": "localhost:5555"}, 200),
+        ({"Host": "flower.example.org", "Origin": "https://flower.example.org"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+@pytest.mark.parametrize("path", ["broker", "metrics", "api/tasks"])
+def test_names_of_others_and_pages_of_others_are_refused(
+    running: Running, path: str, headers: dict[str, str], status: int
+) -> None:
+    answer = get(f"{running.flower}/{path}", headers=headers)
+    assert answer.status == status
+    if status == 403:
+        assert answer.body.startswith("Refused: ")
         assert "anthropic" not in answer.body
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
+def test_another_site_posts_nothing(running: Running, headers: dict[str, str]) -> None:
+    answer = get(f"{running.flower}/api/task/revoke/1", data=b"{}", headers=headers)
+    assert (answer.status, answer.body[:9]) == (403, "Refused: ")
 
 
 def test_flower_changes_nothing(running: Running) -> None:
@@ -220,16 +261,8 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
 
         ended = [result.status for result in running.client.batch(BATCH).results(timeout=DEADLINE_S)]
 
-        # a worker that lives and takes nothing: what was dispatched to it stays in the queues, to be looked at
-        control = make_app(running.client.settings).control
-        bulk = [queue for queue in sorted(QUEUES) if not queue.endswith(".realtime")]
-        for queue in bulk:
-            control.cancel_consumer(queue)
-        until(
-            lambda: control.inspect(timeout=1).active_queues() or {},
-            lambda queues: all(not served for name, served in queues.items() if name.startswith("all.bulk")),
-            "the bulk worker to pause",
-        )
+        # a worker that has a lease and takes nothing: what is dispatched to it stays in the queues, to be looked at
+        running.parts.signal("bulk", signal.SIGSTOP)
         batch = running.client.submit_many(requests(120), name="stuck", latency="async")
         page = until(
             running.broker_page,
@@ -238,8 +271,7 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
         )
         assert any(int(row[1]) and int(row[2]) for row in rows(page) if row and row[0] in QUEUES)
         standing = everything_in(running.redis)
-        for queue in bulk:
-            control.add_consumer(queue)
+        running.parts.signal("bulk", signal.SIGCONT)
         job_ids = [job.id for job in running.client.jobs(batch="stuck", limit=120)]
         assert any(job.encode() in standing for job in job_ids), "the messages were not looked into"
 
@@ -370,7 +402,12 @@ def test_a_port_that_is_taken_is_said_plainly(alone: Callable[..., subprocess.Po
     ("options", "message"),
     [
         (["--basic-auth", "hidden"], "--basic-auth: entry 1 of 1 is not of the form user:password."),
-        (["--address", "192.0.2.1"], "Flower cannot listen on 192.0.2.1:5555: Cannot assign requested address."),
+        (
+            ["--address", "192.0.2.1", "--insecure"],
+            "Flower cannot listen on 192.0.2.1:5555: Cannot assign requested address.",
+        ),
+        (["--address", "0.0.0.0"], "Flower on 0.0.0.0 would show everything to anybody who reaches it."),
+        (["--address", ""], "Flower on all addresses of this machine would show everything to anybody"),
     ],
 )
 def test_wrong_options_are_said_plainly(
@@ -382,6 +419,18 @@ def test_wrong_options_are_said_plainly(
     assert message in errors
     assert "Traceback" not in errors
     assert "hidden" not in errors
+
+
+@pytest.mark.parametrize("options", [["--insecure"], ["--basic-auth", f"ops:{PASSWORD}"]])
+def test_other_machines_are_served_with_a_password_or_where_that_is_said_to_be_right(
+    alone: Callable[..., subprocess.Popen[str]], options: list[str]
+) -> None:
+    flower = alone(NOWHERE, "--address", "0.0.0.0", "--port", "0", *options)
+    assert flower.stdout is not None
+    page = flower.stdout.readline().removeprefix("Flower is at ").strip()
+    port = re.findall(r":(\d+)/", page)[0]
+    for host, status in {"192.0.2.7": 200, "evil.example": 403}.items():
+        assert get(f"http://127.0.0.1:{port}/broker", headers={"Host": host}).status == status
 
 
 def test_a_chunk_is_described_with_its_number_of_jobs_first() -> None:

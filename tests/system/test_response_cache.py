@@ -118,6 +118,16 @@ def test_a_realtime_repeat_is_answered_without_a_call(system: RunningTrivet) -> 
     assert len(system.simulator.calls()) == before + 1
 
 
+def test_no_tenant_is_answered_with_what_anothers_call_brought(system: RunningTrivet) -> None:
+    """Neither from the cache nor by waiting for another tenant's call, which is under way at the same time."""
+    prompt, before = unique("Ours"), len(system.simulator.calls())
+    tenants = ("acme", "globex", None)
+    for repeated in (False, True):
+        jobs = [system.client.submit(prompt, tenant=tenant, **TERMS) for tenant in tenants]
+        assert [job.result(timeout=DEADLINE_S).cached for job in jobs] == [repeated] * 3
+    assert len(system.simulator.calls()) == before + 3
+
+
 def test_a_cut_answer_serves_nobody_and_nobody_waits_for_one(system: RunningTrivet) -> None:
     terms = {**TERMS, "max_tokens": 1}
     prompt = unique("Cut")

@@ -29,7 +29,7 @@ def test_equal_requests_have_one_key_whatever_the_order_of_their_fields() -> Non
 
 
 def test_what_does_not_decide_the_answer_is_not_in_it() -> None:
-    assert key(tags={"team": "a"}, key="k", deadline=60, not_before=5, tenant="a", latency="async") == key(tenant="b")
+    assert key(tags={"team": "a"}, key="k", deadline=60, not_before=5, latency="async") == key()
     assert key(residency=["us", "eu"]) == key(residency=["eu", "us"])
 
 
@@ -54,10 +54,11 @@ def test_a_place_and_a_regime_of_one_name_are_two_things() -> None:
     assert key(residency="eu") != key(compliance="eu")
 
 
-def test_tenants_share_unless_told_otherwise() -> None:
-    apart = Settings(cache=CacheSettings(per_tenant=True))
-    assert key(apart, tenant="a") != key(apart, tenant="b")
-    assert key(apart, tenant="a") == key(apart, tenant="a")
+def test_tenants_share_only_where_told_to() -> None:
+    assert len({key(tenant="a"), key(tenant="b"), key()}) == 3
+    assert key(tenant="a") == key(tenant="a")
+    shared = Settings(cache=CacheSettings(shared=True))
+    assert key(shared, tenant="a") == key(shared, tenant="b") == key(shared)
 
 
 def test_there_is_none_where_it_is_off() -> None:

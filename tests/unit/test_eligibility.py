@@ -114,10 +114,10 @@ def test_routes_are_asked_for_once_and_only_where_it_matters() -> None:
         return {"bedrock": BEDROCK}
 
     plain = [request(key=str(number)) for number in range(3)]
-    assert len(list(parse_requests(plain, settings=Settings(), routes=routes))) == 3
+    assert len(list(parse_requests(plain, settings=Settings(), now=lambda: 0.0, routes=routes))) == 3
     assert asked == []
     warm = [request(temperature=0.2, key=str(number)) for number in range(3)]
-    assert len(list(parse_requests(warm, settings=Settings(), routes=routes))) == 3
+    assert len(list(parse_requests(warm, settings=Settings(), now=lambda: 0.0, routes=routes))) == 3
     assert asked == [1]
 
 

@@ -106,6 +106,29 @@ def test_what_was_acknowledged_survives_a_stop(plain_dir: Path) -> None:
         assert client.get("key") == "value"
 
 
+def test_files_and_directory_are_their_owner_s_alone(plain_dir: Path) -> None:
+    """Under any umask, also where an earlier version left them readable."""
+    before = os.umask(0o022)
+    try:
+        with EmbeddedValkey(plain_dir), client_of(plain_dir) as client:
+            client.set("key", "an answer")
+        kept = [plain_dir, *(path for path in plain_dir.rglob("*") if not path.is_socket())]
+        assert any(path.suffix == ".aof" for path in kept)
+        assert [path for path in kept if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+        for path in kept:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        with EmbeddedValkey(plain_dir), client_of(plain_dir) as client:
+            assert client.get("key") == "an answer"
+            client.bgrewriteaof()
+            until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the file to be written anew")
+            client.save()
+            kept = [plain_dir, *plain_dir.rglob("*")]
+            assert any(path.name == "dump.rdb" for path in kept)
+            assert [path for path in kept if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    finally:
+        os.umask(before)
+
+
 def test_a_server_that_died_is_replaced(plain_dir: Path) -> None:
     with EmbeddedValkey(plain_dir) as valkey:
         first = valkey.pid

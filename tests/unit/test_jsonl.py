@@ -168,6 +168,13 @@ def test_a_key_with_two_requests(file: Path) -> None:
     assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b"]
 
 
+def test_a_key_belongs_to_its_tenant(file: Path) -> None:
+    write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="y"), row("three", key="a"))
+    assert (check(file).rows, check(file).repeated) == (3, 0)
+    write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="x"))
+    assert "line 2: key: an earlier line has the same key" in str(refused(file))
+
+
 def test_a_repeated_row_is_counted_and_left_in(file: Path) -> None:
     found = check(write(file, row(key="a"), row(key="a"), row(), row()))
     assert (found.rows, found.repeated, found.bad) == (4, 1, 0)

@@ -1,4 +1,4 @@
-"""The table of latency classes, as DESIGN has it."""
+"""The defaults of the latency classes."""
 
 import pytest
 from pydantic import ValidationError

@@ -512,7 +512,7 @@ class TestMany:
                 taken.append(number)
                 yield request(key=f"k{number}") if number != 3 else request(messages=[])
 
-        jobs = parse_requests(source(), settings=SETTINGS, now=NOW)
+        jobs = parse_requests(source(), settings=SETTINGS, now=lambda: NOW)
         assert taken == []
         assert [next(jobs).key for _ in range(3)] == ["k0", "k1", "k2"]
         assert taken == [0, 1, 2]
@@ -520,19 +520,18 @@ class TestMany:
             next(jobs)
 
     def test_defaults_apply(self) -> None:
-        (job,) = parse_requests([{"prompt": "Hi"}], settings=SETTINGS, defaults=request(messages=None), now=NOW)
+        (job,) = parse_requests([{"prompt": "Hi"}], settings=SETTINGS, defaults=request(messages=None), now=lambda: NOW)
         assert job.max_tokens == 100
 
-    def test_without_now_times_count_from_the_clock(self) -> None:
-        (job,) = parse_requests([request(deadline=60)], settings=SETTINGS)
-        before = datetime.now(UTC).timestamp()
-        assert job.deadline_at is not None
-        assert before < job.deadline_at <= before + 60
+    def test_the_times_of_each_count_from_the_moment_it_is_read(self) -> None:
+        moments = iter((NOW, NOW + 5))
+        first, second = parse_requests([request(deadline=60)] * 2, settings=SETTINGS, now=lambda: next(moments))
+        assert (first.deadline_at, second.deadline_at) == (NOW + 60, NOW + 65)
 
     @pytest.mark.parametrize("value", [request(), "text", 5, None])
     def test_one_request_is_not_many(self, value: Any) -> None:
         with pytest.raises(InvalidRequest, match="iterable"):
-            list(parse_requests(value, settings=SETTINGS, now=NOW))
+            list(parse_requests(value, settings=SETTINGS, now=lambda: NOW))
 
     def test_what_the_iterable_raises_passes_through(self) -> None:
         def source() -> Iterator[dict[str, Any]]:
@@ -540,7 +539,7 @@ class TestMany:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            list(parse_requests(source(), settings=SETTINGS, now=NOW))
+            list(parse_requests(source(), settings=SETTINGS, now=lambda: NOW))
 
 
 def test_the_fields_are_those_of_the_sdk() -> None:

@@ -296,7 +296,7 @@ def test_a_mistake_in_costs_names_file_and_key(folder: Path, words: str, place: 
 # health
 
 
-def test_the_defaults_of_health_are_those_of_the_design() -> None:
+def test_the_defaults_of_health() -> None:
     health = load_settings().health
     assert (health.open_after_failures, health.open_failed_share, health.window_s, health.min_calls) == (3, 0.5, 30, 10)
     assert (health.probe_interval_s, health.close_after_successes) == (15, 3)

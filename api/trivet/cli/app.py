@@ -18,15 +18,27 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from trivet import __version__
+
+        print(f"trivet {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or ./trivet.toml."),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, not only what is wrong.")] = False,
 ) -> None:
     """A durable queue for Claude jobs over Amazon Bedrock, Google Vertex AI and the Anthropic API."""
+    del version  # its callback has ended the command
     context.set_up(config, verbose=verbose)
 
 

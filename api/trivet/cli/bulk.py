@@ -78,7 +78,7 @@ def bulk(
     }
     defaults = {key: value for key, value in given.items() if value is not None}
     with context.client() as client:
-        check = checked(file, client.settings, defaults, skip_bad=skip_bad)
+        check = checked(file, client.settings, defaults, now=client._connections.now(), skip_bad=skip_bad)
         for problem in check.problems:
             print_error(f"left out: {file}, {problem}")
         if check.bad > len(check.problems):
@@ -97,6 +97,7 @@ def checked(
     settings: "Settings",
     defaults: dict[str, Any],
     *,
+    now: float,
     skip_bad: bool,
     each: "Callable[[JobSpec], None] | None" = None,
 ) -> "FileCheck":
@@ -110,7 +111,7 @@ def checked(
             def tell(rows: int, share: float) -> None:
                 advance(rows, about=round(rows / share))
 
-            check = check_file(file, settings, defaults, skip_bad=skip_bad, tell=tell, each=each)
+            check = check_file(file, settings, defaults, now=now, skip_bad=skip_bad, tell=tell, each=each)
             tell(check.rows, 1.0)
             return check
     except InvalidRequest as error:

@@ -31,6 +31,9 @@ def flower(
             help="Who may look; several by comma. Better as a variable: options can be read by every user of the machine.",
         ),
     ] = "",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve other machines although no password is set.")
+    ] = False,
 ) -> None:
     """Run Flower: the queues of the routes, the workers, the tasks, and what waits in the database.
 
@@ -44,7 +47,9 @@ def flower(
         if error.name is None or error.name.partition(".")[0] not in ("flower", "tornado", "prometheus_client"):
             raise
         raise ConfigError("Flower is not installed.", hint="Install it with: pip install 'trivet[ops]'") from None
-    server.run_flower(context.settings(), Listen(address, port, parse_basic_auth(basic_auth)), _ready)
+    settings = context.settings()
+    listen = Listen(address, port, parse_basic_auth(basic_auth), settings.flower.hosts, insecure)
+    server.run_flower(settings, listen, _ready)
     # Threads that ask a broker or a database which is away cannot be called off; the interpreter would wait for them.
     logging.shutdown()
     sys.stdout.flush()

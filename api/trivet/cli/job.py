@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
+Tenant = Annotated[str | None, typer.Option(help="The tenant that the key belongs to; none: a job without one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 STATES = ("waiting", "delayed", "following", "dispatched", "running", "succeeded", "failed", "expired", "cancelled")
@@ -76,6 +77,7 @@ def list_(
 def show(
     job_id: Id = None,
     key: Key = None,
+    tenant: Tenant = None,
     body: Annotated[bool, typer.Option("--body", help="Show the request too, prompt and all.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +88,7 @@ def show(
     from trivet_tasks.store import bodies, following, results
 
     with context.client() as client:
-        job = _job(client, job_id, key)
+        job = _job(client, job_id, key, tenant)
         row = job.look()
         store = client._connections.store
         with store.read() as connection:
@@ -116,6 +118,7 @@ def show(
 def result(
     job_id: Id = None,
     key: Key = None,
+    tenant: Tenant = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Json = False,
@@ -126,7 +129,7 @@ def result(
     from trivet_tasks.errors import ResultTimeout
 
     with context.client() as client:
-        job = _job(client, job_id, key)
+        job = _job(client, job_id, key, tenant)
         try:
             found = job.result(timeout if wait or timeout is not None else 0)
         except ResultTimeout:
@@ -136,12 +139,12 @@ def result(
 
 
 @group.command()
-def cancel(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
+def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Stop a job: at once if it waits, within about two seconds if it runs."""
     from trivet.cli.tables import print_line
 
     with context.client() as client:
-        job = _job(client, job_id, key)
+        job = _job(client, job_id, key, tenant)
         done = job.cancel()
         state = job.state
     if as_json:
@@ -155,12 +158,12 @@ def cancel(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
 
 
 @group.command()
-def retry(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
+def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Run a job that failed or expired again: the same job, with every earlier attempt on record."""
     from trivet.cli.tables import print_line
 
     with context.client() as client:
-        job = _job(client, job_id, key)
+        job = _job(client, job_id, key, tenant)
         again = job.retry()
         state = job.state
     if as_json:
@@ -171,12 +174,14 @@ def retry(job_id: Id = None, key: Key = None, as_json: Json = False) -> None:
         )
 
 
-def _job(client: "Client", job_id: str | None, key: str | None) -> "Job":
+def _job(client: "Client", job_id: str | None, key: str | None, tenant: str | None) -> "Job":
     from trivet_tasks.errors import InvalidRequest
 
     if (job_id is None) == (key is None):
         raise InvalidRequest("Name one job: its id, or its key with --key.", field="id")
-    return client.job_by_key(key) if key is not None else client.job(job_id or "")
+    if tenant is not None and key is None:
+        raise InvalidRequest("--tenant goes with --key; an id needs none.", field="tenant")
+    return client.job_by_key(key, tenant=tenant) if key is not None else client.job(job_id or "")
 
 
 def _check_state(state: str | None) -> None:

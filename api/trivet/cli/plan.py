@@ -1,5 +1,6 @@
 """`trivet plan`: what a run would cost and how long it would take, before it."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -223,7 +224,7 @@ def _of_file(
     runs = count("--runs-per-day", given["runs_per_day"] or "1")
     defaults = {name: given[name] for name in ("model", "max_tokens") if given[name] is not None}
     tally = Tally(steps, expected)
-    check = checked(file, settings, defaults, skip_bad=bool(given["skip_bad"]), each=tally.add)
+    check = checked(file, settings, defaults, now=time.time(), skip_bad=bool(given["skip_bad"]), each=tally.add)
     said = f"{expected:,} tokens, or its max_tokens where that is less" if expected is not None else ""
     if part is not None:
         said = f"{percent(part)} of its max_tokens"

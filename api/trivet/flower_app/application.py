@@ -1,14 +1,19 @@
 """Flower's web application with our pages in place of some of its own."""
 
+from typing import Any
+
 from celery import Celery
 from flower.app import Flower, rewrite_handler
 from flower.urls import settings as web_settings
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
 from tornado.options import options
 from tornado.web import url
 
+from trivet.flower_app.access import Access, RefusedRequest
 from trivet.flower_app.backlog import BacklogReader
 from trivet.flower_app.depths import QueueDepths
+from trivet.flower_app.options import Listen
 from trivet.flower_app.pages import BrokerPage, MetricsPage, QueueLengths, TasksPage
 from trivet.flower_app.queues import route_names
 from trivet.flower_app.shown_events import ShownEvents
@@ -28,8 +33,9 @@ OUR_PAGES = [
 class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
     """Flower for one Trivet. Its options are set before (`trivet.flower_app.options`)."""
 
-    def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop) -> None:
+    def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop, listen: Listen) -> None:
         self.trivet = settings
+        self._access = Access(listen, options.url_prefix)
         self.backlog = BacklogReader(settings.store_url)
         self.depths = QueueDepths(settings, celery)
         self.response_cache = ResponseCache(connect(settings.redis_url), settings)
@@ -52,6 +58,13 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
         prefix = options.url_prefix
         # a host pattern's handlers are asked before the application's, and pass on what they have no page for
         self.add_handlers(r".*", [rewrite_handler(page, prefix) for page in OUR_PAGES] if prefix else OUR_PAGES)
+
+    def find_handler(self, request: HTTPServerRequest, **values: Any) -> Any:
+        """Let Tornado find the page, unless the request is refused."""
+        refused = self._access.refusal(request)
+        if refused is not None:
+            return self.get_handler_delegate(request, RefusedRequest, refused)
+        return super().find_handler(request, **values)
 
     def route_names(self) -> list[str]:
         """Every route known here, also one whose workers are all gone."""

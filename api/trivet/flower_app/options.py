@@ -1,6 +1,6 @@
 """Flower's options as Trivet sets them. Any of Flower's own `FLOWER_*` variables wins over what stands here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flower import command
@@ -32,7 +32,11 @@ class Listen:
 
     address: str
     port: int
-    basic_auth: tuple[str, ...] = ()
+    basic_auth: tuple[str, ...] = field(default=(), repr=False)
+    hosts: tuple[str, ...] = ()
+    """Names under which browsers may ask for it, besides loopback's and the address."""
+    insecure: bool = False
+    """Serve other machines without a password."""
 
 
 def parse_basic_auth(text: str) -> tuple[str, ...]:

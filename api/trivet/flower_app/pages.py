@@ -94,6 +94,7 @@ class QueueLengths(_RouteQueues, GetQueueLengths):  # type: ignore[misc]
 class MetricsPage(Metrics):  # type: ignore[misc]
     """`/metrics` with the backlog after Flower's own."""
 
+    @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
         """Answer in Prometheus' text format."""
         backlog = await self.application.backlog.latest()

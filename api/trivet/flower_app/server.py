@@ -1,18 +1,20 @@
 """Running Flower until it is told to stop."""
 
 import errno
-import ipaddress
 import logging
 import os
 from collections.abc import Callable
 
 from flower import command
 from tornado.ioloop import IOLoop
+from tornado.options import options as web_options
 
 from trivet.flower_app import options
+from trivet.flower_app.access import check_open
 from trivet.flower_app.application import TrivetFlower
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.local_requests import is_loopback
 from trivet_tasks.settings import Settings
 from trivet_tasks.stop_signals import handled_stop_signals
 
@@ -28,17 +30,18 @@ def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[s
         on_ready: told the address of the first page once it listens.
 
     Raises:
-        ConfigError: it cannot listen there, or an option is wrong.
+        ConfigError: it cannot listen there, an option is wrong, or others than this machine would need no password.
     """
     options.set_up(listen)
+    check_open(listen, protected=bool(web_options.auth or web_options.unix_socket))
     _quieten()
     loop = IOLoop()
-    flower = TrivetFlower(settings, make_app(settings), loop)
+    flower = TrivetFlower(settings, make_app(settings), loop, listen)
     port = _listen(flower, listen)
     for number in handled_stop_signals():
         loop.asyncio_loop.add_signal_handler(number, flower.stop)
-    if not listen.basic_auth and not flower.options.auth and not _loopback(listen.address):
-        log.warning("Flower listens on %s and asks nobody for a password: set FLOWER_BASIC_AUTH.", listen.address)
+    if listen.insecure and not listen.basic_auth and not flower.options.auth and not is_loopback(listen.address):
+        log.warning("Flower listens on %s and asks nobody for a password: --insecure.", listen.address)
     if on_ready is not None:
         scheme = "https" if flower.ssl_options else "http"
         prefix = f"/{flower.options.url_prefix.strip('/')}" if flower.options.url_prefix else ""
@@ -73,12 +76,3 @@ def _host(address: str) -> str:
     if not address:
         return "127.0.0.1"
     return f"[{address}]" if ":" in address else address
-
-
-def _loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False

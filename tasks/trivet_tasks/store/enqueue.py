@@ -57,7 +57,9 @@ _OPEN_FLOW = text(
     RETURNING id
     """
 )
-_BY_KEY = RowsStatement(schema.jobs, "SELECT key, id, fingerprint FROM jobs WHERE key IN (SELECT r.key FROM {rows})")
+_BY_KEY = RowsStatement(
+    schema.jobs, "SELECT key, tenant, id, fingerprint FROM jobs WHERE key IN (SELECT r.key FROM {rows})"
+)
 _INSERT_JOBS = RowsStatement(
     schema.jobs,
     """
@@ -68,9 +70,11 @@ _INSERT_JOBS = RowsStatement(
            r.cache_key
       FROM {rows}
      WHERE true
-    ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
+    ON CONFLICT (key, coalesce(tenant, '')) WHERE key IS NOT NULL DO NOTHING
     """,
 )
+_Key: TypeAlias = tuple[str, str | None]
+"""A key and the tenant that it belongs to: the same word is another's own."""
 _UNSENT = {"take_up": 0, "route": None, "dispatched_until": None}
 _MEND = "Use another key, or send the same request."
 _INSERT_REQUESTS = RowsStatement(
@@ -92,7 +96,7 @@ def insert(
     labels: Labels = frozenset(),
     prepared: Callable[[], None] = lambda: None,
 ) -> list[Accepted]:
-    """Insert a group of jobs, in order; a job whose key is known already is not inserted again.
+    """Insert a group of jobs, in order; a job whose key its tenant used already is not inserted again.
 
     Args:
         specs: few enough that nobody waits long for the lock.
@@ -129,21 +133,22 @@ def insert(
         "last_error": waits_because,
         "tags": None,
     }
-    first_with: dict[str, int] = {}
+    first_with: dict[_Key, int] = {}
     accepted: list[Accepted] = []
     rows: list[dict[str, Any]] = []
     for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
-        if spec.key and spec.key in known:
-            accepted.append(Accepted(_same_request(spec, *known[spec.key], index, first), existed=True))
+        key = _key_of(spec)
+        if key in known:
+            accepted.append(Accepted(_same_request(spec, *known[key], index, first), existed=True))
             continue
-        if spec.key and spec.key in first_with:
-            earlier = first_with[spec.key]
+        if key in first_with:
+            earlier = first_with[key]
             _same_as_earlier(spec, specs[earlier], earlier, index, first)
             accepted.append(Accepted(accepted[earlier].id, existed=True))
             continue
         job_id = uuid7().hex
-        if spec.key:
-            first_with[spec.key] = index
+        if key:
+            first_with[key] = index
         row = {
             **common,
             "id": job_id,
@@ -168,7 +173,7 @@ def insert(
     if rows:
         prepared()
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
-        in_order = sorted(rows, key=lambda row: str(row["key"] or "")) if first_with else rows
+        in_order = sorted(rows, key=lambda row: (row["key"] or "", row["tenant"] or "")) if first_with else rows
         execute_rows(connection, _INSERT_JOBS, in_order)
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
     if rows:
@@ -178,11 +183,15 @@ def insert(
     return accepted
 
 
-def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+def _key_of(spec: JobSpec) -> _Key | None:
+    return (spec.key, spec.tenant) if spec.key else None
+
+
+def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[_Key | None, tuple[str, str]]:
     if not keys:
         return {}
     rows = query_rows(connection, _BY_KEY, [{"key": key} for key in keys])
-    return {key: (job_id, fingerprint) for key, job_id, fingerprint in rows}
+    return {(key, tenant): (job_id, fingerprint) for key, tenant, job_id, fingerprint in rows}
 
 
 def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int, first: int | None) -> str:
@@ -266,11 +275,11 @@ def _drop_lost_races(
     if not keys:
         return rows, accepted
     owners = _known_keys(connection, keys)
-    ours = {row["id"] for row in rows if not row["key"] or owners[str(row["key"])][0] == row["id"]}
+    ours = {row["id"] for row in rows if not row["key"] or owners[row["key"], row["tenant"]][0] == row["id"]}
     settled = [
         entry
-        if spec.key not in owners or entry.id == owners[spec.key][0]
-        else Accepted(_same_request(spec, *owners[spec.key], index, first), existed=True)
+        if _key_of(spec) not in owners or entry.id == owners[_key_of(spec)][0]
+        else Accepted(_same_request(spec, *owners[_key_of(spec)], index, first), existed=True)
         for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True))
     ]
     return [row for row in rows if row["id"] in ours], settled

@@ -105,7 +105,9 @@ _BY_ID = (
     .bindparams(bindparam("ids", expanding=True, type_=String()))
     .columns(cost_usd=Usd(), saved_usd=Usd())
 )
-_BY_KEY = text(_JOB + " WHERE j.key = :key").columns(cost_usd=Usd(), saved_usd=Usd())
+_BY_KEY = text(_JOB + " WHERE j.key = :key AND coalesce(j.tenant, '') = :tenant").columns(
+    cost_usd=Usd(), saved_usd=Usd()
+)
 _IN_BATCH = _JOB + " WHERE j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
 _BATCH_PAGE = text(_IN_BATCH + " ORDER BY j.batch_seq LIMIT :limit").columns(cost_usd=Usd(), saved_usd=Usd())
 _BATCH_PAGE_UPTO = (
@@ -139,9 +141,9 @@ def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
     return {job.id: job for job in _jobs(connection, connection.execute(_BY_ID, {"ids": list(ids)}))}
 
 
-def job_by_key(connection: Connection, key: str) -> JobRow | None:
-    """The job of an idempotency key."""
-    found = _jobs(connection, connection.execute(_BY_KEY, {"key": key}))
+def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> JobRow | None:
+    """Return the job of a tenant's idempotency key; without a tenant, of those that have none."""
+    found = _jobs(connection, connection.execute(_BY_KEY, {"key": key, "tenant": tenant or ""}))
     return found[0] if found else None
 
 

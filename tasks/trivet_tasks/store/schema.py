@@ -188,10 +188,12 @@ _not_ended = text("ended_at IS NULL")
 _delayed = text("state = 'delayed'")
 _outstanding = text("state IN ('dispatched', 'running')")
 _keyed = text("key IS NOT NULL")
+KEY_OWNER = "coalesce(tenant, '')"
+"""Of a key: those without a tenant are one owner."""
 _with_deadline = text("ended_at IS NULL AND deadline_at IS NOT NULL")
 _in_batch = text("batch_seq IS NOT NULL")
 Index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, sqlite_where=_not_ended, postgresql_where=_not_ended)
-Index("ix_jobs_key", jobs.c.key, unique=True, sqlite_where=_keyed, postgresql_where=_keyed)
+Index("ix_jobs_key", jobs.c.key, text(KEY_OWNER), unique=True, sqlite_where=_keyed, postgresql_where=_keyed)
 Index("ix_jobs_deadline", jobs.c.deadline_at, sqlite_where=_with_deadline, postgresql_where=_with_deadline)
 Index("ix_jobs_delayed", jobs.c.not_before, sqlite_where=_delayed, postgresql_where=_delayed)
 Index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, sqlite_where=_outstanding, postgresql_where=_outstanding)
