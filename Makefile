@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults servers chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-failover up requirements clean
+.PHONY: help install demo test faults servers chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-dead-proxy bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -88,6 +88,9 @@ bench-routing: $(READY) ## the same mixed work by cost and by priority in one ru
 
 bench-poison: $(READY) ## 600 documents of which every route refuses two, against 600 good ones, in 2 minutes
 	@$(BIN)/python benchmarks/bench_poison.py $(POISON)
+
+bench-dead-proxy: $(READY) ## 1,500 jobs, two good workers, by turns with a third that goes out through a dead proxy, in 4 minutes
+	@$(BIN)/python benchmarks/bench_dead_proxy.py $(DEAD_PROXY)
 
 bench-failover: $(READY) $(PEER)/.ready ## Trivet and a LiteLLM Router through the same outages, in 10 minutes
 	@$(BIN)/python benchmarks/bench_failover.py $(FAILOVER)

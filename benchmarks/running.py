@@ -36,6 +36,7 @@ class Running:
     simulator: Control
     endpoints: Endpoints
     settings: Settings
+    local: LocalTrivet
 
 
 @contextlib.contextmanager
@@ -65,7 +66,7 @@ def running(
             local.wait_ready(READY_S)
             assert local.simulator is not None
             with Client(settings=local.settings) as client:
-                yield Running(client, Control(local.simulator.control), local.simulator, local.settings)
+                yield Running(client, Control(local.simulator.control), local.simulator, local.settings, local)
 
 
 def machine(**versions: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.leaving import lay_down
 from trivet_tasks.store.steps import End, Finished, Settlement
-from trivet_tasks.store.taking import Token, Worksite, take_up
+from trivet_tasks.store.taking import Worksite, take_up
 from trivet_tasks.usage import Usage
 from trivet_worker.pricing import Pricing
 
@@ -159,11 +159,11 @@ class SimulatedWorker:
             taken = take_up(
                 connection,
                 site,
-                [Token(job.id, job.take_up) for job in jobs],
+                jobs,
                 now=self.store.now(connection),
                 attempt_ids=ids,
                 estimates=estimates,
-            )
+            ).taken
         spent = [Spent(want, 120, MAX_TOKENS, Verdict.GOOD, generation=grant.generation, took_s=0.2) for want in wants]
         self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, quota, spent)
         finished = [

@@ -96,7 +96,7 @@ def _holding(store: Store, connection: Connection, *, text_of: TextClause, param
         return None
     flow = Flow(row.id, Latency(row.latency), row.model, (), (), (), False, row.batch_id, row.labels)
     head = Head("", row.id, 0.0, row.tried, None, row.input_estimate, row.max_tokens)
-    purses = [found.holding(flow, route, head) for route in registered(connection)]
+    purses = [found.holding(flow, route, head) for route in registered(store, connection)]
     if not purses or not all(purses):
         return None
     said = purses[0].used_up() if purses[0] else ""
@@ -104,7 +104,7 @@ def _holding(store: Store, connection: Connection, *, text_of: TextClause, param
 
 
 def _rooms(store: Store, connection: Connection, costs: MostCosts) -> Rooms | None:
-    routes: dict[str, RegisteredRoute] = registered(connection)
+    routes: dict[str, RegisteredRoute] = registered(store, connection)
     return rooms.read(connection, store.now(connection), routes, costs)
 
 

@@ -75,6 +75,8 @@ class ChildSpec:
     ready_file: Path
     stage: int
     restarts: Restarts | None
+    reloads: bool = False
+    """Whether it reads its configuration again on SIGHUP."""
 
 
 class ChildProcess:
@@ -125,6 +127,13 @@ class ChildProcess:
             if self._process is not None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
                     os.killpg(self._process.pid, number)
+
+    def ask_to_reload(self) -> None:
+        """Send it SIGHUP, and nothing to what it started; safe in a signal handler. One that starts up reads the file anyway."""
+        with self._lock:
+            if self._process is not None and self.spec.reloads and self.ready:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._process.pid, signal.SIGHUP)
 
     def request_stop(self, number: int = signal.SIGTERM) -> None:
         """Never start it again, and send it this signal. From a signal handler use `abandon`."""

@@ -93,6 +93,11 @@ PLACES = """\
 
 [redis]
 # url = ""                              # limits and health, shared by all processes; empty: the broker if that is Redis
+
+# Needed where Redis is on another machine: one secret for all workers, which sign cached answers with it.
+# `trivet config init` made one in .trivet/security.key; copy it to them.
+#   [security]
+#   key = "file:.trivet/security.key"   # or "env:NAME"
 """
 """Database, broker and shared state, at their defaults."""
 
@@ -128,6 +133,7 @@ PROCESSES = """\
 # window_s = 30
 # min_calls = 10                        # of so many calls at least
 # probe_interval_s = 15                 # and tried again so often, in seconds
+# idle_probe_s = 300                    # a route without a call for so long is probed, in seconds; 0 = never
 # close_after_successes = 3             # so many good tries in a row bring it back, a share of its work at a time:
 # recovery_shares = [0.10, 0.25, 0.50, 1.0]
 # recovery_step_s = 20                  # how long each share is held, in seconds
@@ -138,6 +144,7 @@ PROCESSES = """\
 [worker]
 # slots = 256                           # calls in flight in one process
 # shutdown_grace_s = 5                  # how long running calls may go on after a stop, in seconds
+# lanes = ["realtime", "bulk"]          # what workers serve; `trivet routes` reports a lane without one
 
 # Budgets: jobs wait, and nothing fails, while one is used up. `trivet budgets` shows them. One is a table [[budgets]]:
 #   name = "search-daily"

@@ -75,8 +75,9 @@ class Connections:
 
     def known_routes(self) -> dict[str, RouteSettings]:
         """The routes of the settings, and those that schedulers and workers made known."""
-        with self.store.read() as connection:
-            known = {name: route.settings for name, route in registered(connection).items()}
+        store = self.store
+        with store.read() as connection:
+            known = {name: route.settings for name, route in registered(store, connection).items()}
         return {**self.settings.routes, **known}
 
     @cached_property

@@ -48,6 +48,11 @@ class Holdup:
     wait_s: float = 0.0
     """Until a route may take one of them, where that is known."""
 
+    @property
+    def wrong(self) -> bool:
+        """Return whether something is wrong; a route that is limited will take the jobs by itself."""
+        return self.kind is not Kind.THROTTLED
+
     def sentence(self, *, named: bool) -> str:
         """The text, with the jobs it is about if they are to be named."""
         return f"{self.text} ({', '.join(self.jobs)})." if named else f"{self.text}."

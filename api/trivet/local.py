@@ -28,6 +28,7 @@ from trivet.processes import Supervisor
 from trivet_simulator.options import Endpoints
 from trivet_tasks.environment import without_secrets
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, ProcessFailed
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.server_errors import says_what_to_do
 from trivet_tasks.server_urls import read_server_url
 from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
@@ -37,7 +38,6 @@ from trivet_tasks.store.schema_version import ensure
 
 log = logging.getLogger("trivet")
 
-LANES = ("realtime", "bulk")
 PROGRAM = (sys.executable, "-m", "trivet")
 _SIMULATOR_READY_S = 90.0
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
@@ -54,13 +54,14 @@ class LocalTrivet:
         *,
         config_path: Path | None = None,
         workers: int = 2,
-        lanes: Sequence[str] = LANES,
+        lanes: Sequence[str] | None = None,
         simulation: Simulation | None = None,
         flower_port: int | None = None,
         program: Sequence[str] = PROGRAM,
         restarts: Restarts = Restarts(),  # noqa: B008 - frozen
         on_exit: Callable[[Exit], None] | None = None,
         say: Callable[[str], None] = log.info,
+        reloads: bool = False,
     ) -> None:
         """Nothing is started yet.
 
@@ -68,13 +69,14 @@ class LocalTrivet:
             settings: what to run.
             config_path: the file they came from, for the parts to read; None: they find what we found.
             workers: how many; each is a process per lane.
-            lanes: what they serve.
+            lanes: what they serve; None: `[worker] lanes`.
             simulation: start the simulator, and use routes that lead to it.
             flower_port: start Flower on this port of 127.0.0.1.
             program: the words before a part's own on its command line.
             restarts: when a part that ended is started again.
             on_exit: told, from another thread, of every part that ended by itself.
             say: told what is going on, a line at a time.
+            reloads: on SIGHUP scheduler and workers read the configuration again, instead of everything being stopped.
 
         Raises:
             ConfigError: a simulation was asked for beside configured routes.
@@ -97,11 +99,12 @@ class LocalTrivet:
             restarts=restarts,
             grace_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S,
             stop_limit_s=settings.worker.shutdown_grace_s + _AFTER_GRACE_S + _AFTER_WORKERS_S,
+            passes_hangup=reloads,
         )
         self.parts: list[str] = []
         """The names of the processes, in the order they were started."""
         self._workers = workers
-        self._lanes = lanes
+        self._lanes = settings.worker.lanes if lanes is None else lanes
         self._simulation = simulation
         self._flower_port = flower_port
         self._program = program
@@ -154,12 +157,13 @@ class LocalTrivet:
             log_path=self.log_path(name),
             stage=self.stage(name),
             inherited=None if name.startswith("worker") else self._without_keys(),
+            reloads=name.startswith(("worker", "scheduler")),
         )
         self.parts.append(name)
 
     def _without_keys(self) -> dict[str, str]:
         """The environment of a part that makes no calls: only workers need the providers' keys."""
-        keys = (route.api_key for route in self.settings.routes.values())
+        keys = [self.settings.security.key, *(route.api_key for route in self.settings.routes.values())]
         return without_secrets(os.environ, frozenset(key.target for key in keys if key and key.scheme == "env"))
 
     def keep_broker(self) -> None:
@@ -200,6 +204,8 @@ class LocalTrivet:
             raise ConfigError(
                 f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some."
             )
+        if self.settings.cache.enabled:
+            read_key(self.settings)  # once and here, where the error is seen
         self.start_part("scheduler", "scheduler")
         for number in range(1, self._workers + 1):
             for lane in self._lanes:

@@ -9,7 +9,8 @@ Used by `trivet up`, `trivet demo`, `trivet worker` (one process per lane) and t
 
 Every process gets a session of its own, so Ctrl-C on the terminal reaches the supervisor alone, which stops the parts
 in their order. One that dies is started again (`Restarts`); one that ends with code 2, a configuration error, is not.
-The first SIGINT, SIGTERM or SIGHUP stops gracefully. The second tells the parts of the present stage a second time, by
+With `passes_hangup` SIGHUP goes on to the parts that read their configuration again, unless standard input is a terminal,
+which is gone then. Otherwise the first SIGINT, SIGTERM or SIGHUP stops gracefully. The second tells the parts of the present stage a second time, by
 which they leave at once, and kills those that have not left after a second; the third kills. If the supervisor itself is killed, its
 parts end by themselves (`trivet_tasks.supervised.follow_parent`, which a part calls first thing); a part that is a
 supervisor in its turn needs a `stop_limit_s` below the `grace_s` it is given.
@@ -38,7 +39,7 @@ from trivet.child_process import (
     as_argv,
 )
 from trivet_tasks.errors import ProcessFailed
-from trivet_tasks.stop_signals import handled_stop_signals
+from trivet_tasks.stop_signals import handled_stop_signals, reloads_on_hangup
 
 _READY_POLL_S = 0.02
 _LEAST_GRACE_S = 0.5  # what a later stage is left with when an earlier one takes its time
@@ -61,6 +62,7 @@ class Supervisor:
         restarts: Restarts | None = Restarts(),  # noqa: B008 - frozen
         grace_s: float = 4.0,
         stop_limit_s: float = 8.0,
+        passes_hangup: bool = False,
     ) -> None:
         """Nothing is started yet.
 
@@ -69,11 +71,13 @@ class Supervisor:
             restarts: when to start a process again; None: never.
             grace_s: seconds that a stage has between SIGTERM and SIGKILL.
             stop_limit_s: seconds that stopping everything may take.
+            passes_hangup: whether SIGHUP is for the parts that read their configuration again on it.
         """
         self._told = on_exit
         self._restarts = restarts
         self._grace_s = grace_s
         self._stop_limit_s = stop_limit_s
+        self._passes_hangup = passes_hangup
         self._children: dict[str, ChildProcess] = {}
         self._numbers = itertools.count()
         self._inbox: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()  # its put() may interrupt its own get()
@@ -95,6 +99,7 @@ class Supervisor:
         stage: int | None = None,
         restart: bool = True,
         inherited: Mapping[str, str] | None = None,
+        reloads: bool = False,
     ) -> None:
         """Start a process and keep it running.
 
@@ -107,6 +112,7 @@ class Supervisor:
                 None: by itself, before everything that was started earlier.
             restart: whether it is started again when it ends; False for one-off work.
             inherited: the variables below those; None: this process's own.
+            reloads: whether it reads its configuration again on SIGHUP.
 
         Raises:
             ProcessFailed: the program cannot be run, or the name is taken.
@@ -123,6 +129,7 @@ class Supervisor:
             ready_file=self._ready_files() / str(number),
             stage=-number if stage is None else stage,
             restarts=self._restarts if restart else None,
+            reloads=reloads,
         )
         child = ChildProcess(spec, self._life_line(), self._ended)
         self._children[name] = child
@@ -292,13 +299,20 @@ class Supervisor:
             return
         self._signals = 0
         self._hurry_until = None
-        for number in handled_stop_signals():
+        passes = self._passes_hangup and reloads_on_hangup()
+        for number in handled_stop_signals(reloads=self._passes_hangup):
             self._restore.append((number, signal.signal(number, self._on_signal)))
+        if passes:
+            self._restore.append((signal.SIGHUP, signal.signal(signal.SIGHUP, self._on_hangup)))
 
     def _uninstall(self) -> None:
         while self._restore:
             number, before = self._restore.pop()
             signal.signal(number, before)  # type: ignore[arg-type]
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        for child in list(self._children.values()):
+            child.ask_to_reload()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1

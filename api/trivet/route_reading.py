@@ -1,7 +1,6 @@
 """Reading how the routes stand, out of the database and the shared state."""
 
 import math
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,16 @@ import redis
 
 from trivet.budget_status import statuses
 from trivet.holdup import Holdup, holdups
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
+from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.fleet import Fleet, Known
 from trivet_scheduler.most_costs import MostCosts
-from trivet_scheduler.permits import GateView, Quota
+from trivet_scheduler.permits import GateView, Quota, RouteUse
 from trivet_tasks.eligibility import name_on_wire
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.shared_state import check_writable
-from trivet_tasks.store import backlog, health, spending
+from trivet_tasks.store import backlog, dropped, health, spending
 from trivet_tasks.store.backlog import RouteBacklog
-from trivet_tasks.store.engine import Store
 from trivet_tasks.store.health import Event, HealthRow, LimitRow
 from trivet_tasks.store.spending import Spent
 from trivet_tasks.troubles import Announced, announced
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 SHORT_WAIT_S = 1.0
 """A route that waits less than this for its own minute limits is busy, not limited."""
-FULL_BYTES = 1_000_000
-"""With less room than this on its disk a SQLite database can hardly be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class _Noted:
 
 
 def gather(connections: "Connections") -> Picture:
-    """Read it all: a few SQL queries over living jobs, and three round trips to the shared state.
+    """Read it all: a few SQL queries over living jobs, and five round trips to the shared state.
 
     Raises:
         StoreUnavailable, SchemaMismatch. When the shared state does not answer, `trouble` says so.
@@ -58,13 +55,16 @@ def gather(connections: "Connections") -> Picture:
         lines = backlog.lines_waiting(connection)
         budgets = statuses(store, connection, MostCosts()) if known.budgets else ()
         spent = spending.by_route(connection, store.now(connection))
+        processes = read_processes(store, connection, connections.settings.leases.ttl_s)
         now = store.now(connection)
+        drops = tuple(dropped.read(connection))
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
             {(row.route, row.models): row for row in health.closed(connection, now)},
             health.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
     gates: dict[tuple[str, str], GateView] = {}
+    uses: dict[str, RouteUse] = {}
     held: tuple[Holdup, ...] = ()
     trouble = None
     served = _served(known, models, ())
@@ -74,33 +74,32 @@ def gather(connections: "Connections") -> Picture:
         check_writable(connections.redis)
         served = _served(known, models, fleet.limits.unwell())
         gates = _view(fleet, known, served)
+        uses = fleet.limits.uses(list(known.routes))
         held = tuple(holdups(connections, lines))
     except redis.RedisError as error:
         trouble = str(connections.unavailable(error))
-    if full := _full_disk(store):
+    if full := full_disk(store):
         trouble = f"{full} {trouble}" if trouble else full
+    lanes = connections.settings.worker.lanes
     routes = [
-        _route(known, name, [_model(known, name, model, gates.get((name, model)), noted) for model in served[name]], standing, noted, spent)
+        _route(
+            known, processes, lanes, name,
+            [_model(known, name, model, gates.get((name, model)), noted, uses.get(name)) for model in served[name]],
+            standing, noted, spent, _proven_at(uses.get(name), now),
+        )
         for name in known.routes
     ]  # fmt: skip
     for name, settings in connections.settings.routes.items():
         if name not in known.routes:
             nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
-    return Picture(tuple(routes), standing, waiting, known.leases, held, now, trouble, tuple(said), budgets)
-
-
-def _full_disk(store: Store) -> str | None:
-    """That the disk of a SQLite database is full, if it is: nobody might be able to write down that he cannot write."""
-    if store.path is None:
-        return None
-    try:
-        free = shutil.disk_usage(store.path.parent).free
-    except OSError:
-        return None
-    if free >= FULL_BYTES:
-        return None
-    return f"The disk of the database {store.shown_url} is full: nothing can be written down, so no work is done. Make room; it goes on by itself."
+    drained = {name: route.drained for name, route in known.routes.items()}
+    return Picture(
+        tuple(routes), standing, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
+        processes.schedulers, processes.silent,
+        impairments(processes, drained, lanes, now, said=said, server=trouble),
+        drops,
+    )  # fmt: skip
 
 
 def _served(known: Known, in_use: Sequence[str], unwell: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
@@ -124,15 +123,17 @@ def _view(fleet: Fleet, known: Known, served: Mapping[str, Sequence[str]]) -> di
 
 def _route(
     known: Known,
+    processes: Processes,
+    lanes: Sequence[str],
     name: str,
     models: Sequence[ModelStatus],
     standing: Sequence[RouteBacklog],
     noted: _Noted,
     spent: Mapping[str, Spent],
+    proven_at: float | None,
 ) -> RouteStatus:
     route = known.routes[name]
     able = [lease for lease in known.leases if lease.takes(name)]
-    lanes = {lease.lane for lease in able}
     drain = noted.drains.get(name) if route.drained else None
     return RouteStatus(
         name=name,
@@ -141,17 +142,29 @@ def _route(
         known=True,
         queued=sum(row.dispatched for row in standing if row.route == name),
         running=sum(row.running for row in standing if row.route == name),
-        slots={lane: known.slots(name, lane) for lane in lanes},
+        slots={lane: known.slots(name, lane) for lane in known.lanes(name)},
         workers=Counter(lease.lane for lease in able),
         models=tuple(models),
         drained_at=drain.at if drain else None,
         drained_why=drain.text if drain else "",
         window=known.windows.get(name),
+        overrides=route.overrides,
+        version_at=route.version_at,
+        version_by=route.version_by,
+        lacking=lacking_lanes(name, processes.workers, lanes),
+        scheduled=bool(processes.schedulers),
         spent=spent.get(name, Spent()),
+        proven_at=proven_at,
     )
 
 
-def _model(known: Known, route: str, model: str, gate: GateView | None, noted: _Noted) -> ModelStatus:
+def _proven_at(use: RouteUse | None, now: float) -> float | None:
+    return None if use is None or use.proven_s is None else now - use.proven_s
+
+
+def _model(
+    known: Known, route: str, model: str, gate: GateView | None, noted: _Noted, use: RouteUse | None
+) -> ModelStatus:
     quota = Quota.of(known.routes[route].settings, model)
     if gate is None:
         row = noted.states.get((route, WHOLE_ROUTE))
@@ -163,6 +176,8 @@ def _model(known: Known, route: str, model: str, gate: GateView | None, noted: _
     state, cause, since = gate.state, gate.cause, gate.since
     if state == "healthy":
         cause = ""
+        if use is None or use.proven_s is None:
+            state, since = UNPROVEN, None
         if gate.wait_s >= SHORT_WAIT_S:
             state, cause, since = "limited", f"it used up {_used_up(gate)}", None
     elif state == "limited":

@@ -5,18 +5,24 @@ from dataclasses import dataclass, field
 
 from trivet.budget_status import BudgetStatus
 from trivet.holdup import Holdup
+from trivet.impairments import Impairment, Processes
 from trivet_scheduler.gate_view import FORGOTTEN
 from trivet_scheduler.permits import Pace, Quota
 from trivet_tasks.latency import Latency
+from trivet_tasks.route_overrides import Override
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.store.backlog import ClassBacklog, RouteBacklog
+from trivet_tasks.store.dropped import Dropped
 from trivet_tasks.store.leases import Lease
+from trivet_tasks.store.lost import Silent
 from trivet_tasks.store.spending import NOTHING, Spent
 from trivet_tasks.troubles import Announced
 
 UNKNOWN = "unknown"
 """The state of a route while the shared state does not answer."""
+UNPROVEN = "unproven"
+"""The state of a route that nothing is known against and that has not answered a call yet. It takes work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class ModelStatus:
     model: str
     """`*` where no job named a model yet: the route as a whole."""
     state: str
-    """`healthy`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
+    """`healthy`, `unproven`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
     quota: Quota
     """What the account allows the model, or the group of models it belongs to."""
     cause: str = ""
@@ -88,6 +94,17 @@ class RouteStatus:
     drained_why: str = ""
     window: RouteWindow | None = None
     """The one that holds now, if any; `settings` have its weight and priority."""
+    proven_at: float | None = None
+    """When the newest call began that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
+    overrides: tuple[Override, ...] = ()
+    """Limits that were set by hand; `settings` have them."""
+    version_at: float | None = None
+    """Since when the version of its figures is in force."""
+    version_by: str = ""
+    lacking: tuple[str, ...] = ()
+    """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
+    scheduled: bool = True
+    """Whether a scheduler is alive that dispatches jobs to it."""
     spent: Spent = NOTHING
     """What its calls of today (UTC) cost so far, USD."""
 
@@ -109,17 +126,23 @@ class Picture:
     announced: tuple[Announced, ...] = ()
     """What processes in trouble say of themselves in the shared state."""
     budgets: tuple[BudgetStatus, ...] = ()
+    schedulers: tuple[Lease, ...] = ()
+    silent: tuple[Silent, ...] = ()
+    """Processes whose lease ran out, and whose place nobody has taken."""
+    impairments: tuple[Impairment, ...] = ()
+    """What is wrong with the processes."""
+    dropped: tuple[Dropped, ...] = ()
+    """What came through the broker and was not acted on, since the installation began."""
 
     @property
     def idle(self) -> tuple[Announced, ...]:
-        """Processes that do not work at the moment, by name: as living workers' leases have it, and as they announce it."""
-        by_lease = {
-            lease.worker: Announced(lease.worker, "worker", lease.trouble, None)
-            for lease in self.workers
-            if lease.trouble
-        }
-        found = by_lease | {one.process: one for one in self.announced}
-        return tuple(found[process] for process in sorted(found))
+        """Processes that do not work at the moment, by name: as their leases have it, and as they announce it."""
+        return Processes(self.workers, self.schedulers).idle(self.announced)
+
+    @property
+    def held_up(self) -> bool:
+        """Return whether work is held up by something that is wrong; limits and budgets are as somebody wants them."""
+        return bool(self.impairments) or any(holdup.wrong for holdup in self.holdups)
 
     @property
     def impaired(self) -> tuple[tuple[str, str, str], ...]:

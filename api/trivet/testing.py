@@ -38,12 +38,13 @@ if TYPE_CHECKING:
 __all__ = ["QUICK", "ErrorReply", "ModelRequest", "Reply", "RunningTrivet", "ScriptedReply", "running_trivet"]
 
 QUICK: Mapping[str, Mapping[str, Any]] = {
-    "health": {"probe_interval_s": 1.0, "limited_backoff_s": 0.5},
+    "health": {"probe_interval_s": 1.0, "limited_backoff_s": 0.5, "idle_probe_s": 0},
     "dispatch": {"interval_s": 0.1},
     "worker": {"shutdown_grace_s": 1.0, "slots": 64},
     "cache": {"enabled": False},
 }
-"""Settings that make a test short, and its calls its own: no answer that another test's request brought."""
+"""Settings that make a test short, and its calls its own: no answer that another test's request brought, no probe of an
+idle route among them."""
 READY_S = 180.0
 """Seconds after which the start is given up: on a machine with other work a minute is not rare."""
 

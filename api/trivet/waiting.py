@@ -116,8 +116,12 @@ class Notices:
         client.close()
 
     def _wake(self, data: bytes) -> None:
-        notice = orjson.loads(data)
-        subjects = [f"job {job_id}" for job_id in notice["jobs"]] + [f"batch {batch}" for batch in notice["batches"]]
+        try:
+            notice = orjson.loads(data)
+            subjects = [f"job {job_id}" for job_id in notice["jobs"]]
+            subjects += [f"batch {batch}" for batch in notice["batches"]]
+        except (ValueError, TypeError, KeyError):
+            return  # none of ours; those who watch look by themselves
         with self._lock:
             for subject in subjects:
                 for event in self._watchers.get(subject, ()):

@@ -45,6 +45,10 @@ class Known:
         """The lanes in which a living worker serves the route and takes work."""
         return frozenset(lease.lane for lease in self.leases if lease.takes(route))
 
+    def serves_elsewhere(self, route: str, lane: str, origin: str) -> bool:
+        """Return whether a worker of another origin takes the route's work of a lane."""
+        return any(lease.lane == lane and lease.origin != origin and lease.takes(route) for lease in self.leases)
+
     def slots(self, route: str, lane: str) -> int:
         """Calls that the route's living workers of a lane can have in flight together."""
         return sum(lease.slots for lease in self.leases if lease.lane == lane and lease.takes(route))
@@ -53,9 +57,16 @@ class Known:
 class Fleet:
     """The routes as they stand. One per process; safe to share between threads."""
 
-    def __init__(self, store: Store, settings: Settings, client: redis.Redis | None = None) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, client: redis.Redis | None = None, *, origin: str = ""
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            origin: of the worker that makes calls here (`trivet_worker.origin`); empty elsewhere.
+        """
         self._store = store
-        self.limits = Limits(client or connect(settings.redis_url), settings.health)
+        self.limits = Limits(client or connect(settings.redis_url), settings.health, origin)
         self.lengths = AnswerLengths(store)
         self._costs = CallCosts()
         self._known: Known | None = None
@@ -66,7 +77,7 @@ class Fleet:
         with self._lock:
             if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
                 with self._store.read() as connection:
-                    routes, leases = registered(connection), tuple(living(self._store, connection))
+                    routes, leases = registered(self._store, connection), tuple(living(self._store, connection))
                     budgeted, now = budgets.exist(connection), self._store.now(connection)
                 windows = {
                     name: window for name, route in routes.items() if (window := window_at(route.settings.windows, now))

@@ -8,9 +8,11 @@ from typing import Any
 
 from trivet_scheduler.permits import GateView, Pace, Quota
 from trivet_tasks.latency import Latency
+from trivet_tasks.store.foreign_text import clean
 
 FORGOTTEN = "the shared state lost its memory; limits and health are being put back"
 FORGOTTEN_WAIT_S = 1.0
+_WORDS_CHARS = 2_000
 
 
 def view_from(answer: Sequence[Any], quota: Quota) -> GateView:
@@ -19,8 +21,8 @@ def view_from(answer: Sequence[Any], quota: Quota) -> GateView:
     doubt, proven, generation = rest
     have = [_number(level) for level in levels]
     view = GateView(
-        state=state.decode(),
-        cause=cause.decode(),
+        state=_words(state),
+        cause=_words(cause),
         wait_s=float(wait),
         in_flight=int(in_flight),
         places=int(places),
@@ -32,7 +34,7 @@ def view_from(answer: Sequence[Any], quota: Quota) -> GateView:
         failed=int(failed),
         share=float(share),
         since=float(since) if since else None,
-        doubt=doubt.decode(),
+        doubt=_words(doubt),
         proven_s=_number(proven),
         generation=generation.decode(),
         paces=_paces(paces, float(now)),
@@ -53,6 +55,11 @@ def _without_memory(view: GateView) -> GateView:
         output_headroom=0.0,
         since=None,
     )
+
+
+def _words(text: bytes) -> str:
+    """What a person may be shown, whoever wrote it into the shared state."""
+    return clean(text.decode(errors="replace"), _WORDS_CHARS)
 
 
 def _number(text: bytes) -> float:

@@ -15,7 +15,7 @@ from redis.commands.core import Script
 from uuid_utils import uuid7
 
 from trivet_scheduler.gate_view import view_from
-from trivet_scheduler.permits import Change, GateView, Grant, Health, Quota, Spent, Verdict, Want
+from trivet_scheduler.permits import Change, GateView, Grant, Health, Quota, RouteUse, Spent, Verdict, Want
 from trivet_tasks.latency import Latency
 from trivet_tasks.route_settings import WHOLE_ROUTE
 from trivet_tasks.settings import HealthSettings
@@ -38,11 +38,17 @@ UNWELL = f"{PREFIX}unwell"
 
 
 class Limits:
-    """The gates and meters of all routes. One per process; safe to share between threads."""
+    """The gates and meters of all routes. One per process; safe to share between threads.
 
-    def __init__(self, client: redis.Redis, health: HealthSettings) -> None:
+    Args:
+        origin: names the worker whose calls are settled here as a witness against routes (`trivet_worker.origin`);
+            empty in a process that makes none.
+    """
+
+    def __init__(self, client: redis.Redis, health: HealthSettings, origin: str = "") -> None:
         self._redis = client
         self._health = health
+        self._origin = origin
         self._take = _script(client, "take")
         self._settle = _script(client, "settle")
         self._view = _script(client, "view")
@@ -73,6 +79,7 @@ class Limits:
             latency.value,
             *_stated(spent),
             *self._shares(),
+            self._origin,
         ]
         for call in spent:
             arguments += [
@@ -105,7 +112,7 @@ class Limits:
             self._redis.script_load(self._view.script)
             answers = self._views(wanted)
         return {
-            (route, model): view_from(answer, quota)
+            (route, model): _viewed(route, model, quota, answer)
             for (route, model, quota), answer in zip(wanted, answers, strict=True)
         }
 
@@ -135,17 +142,31 @@ class Limits:
             health[pair] = Health((state or b"healthy").decode(), (cause or b"").decode(), wait_s, float(share or 0))
         return health
 
+    def uses(self, routes: Sequence[str]) -> dict[str, RouteUse]:
+        """Return when each of the routes was called and answered last. Two round trips for all."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for route in routes:
+            pipeline.hmget(f"{PREFIX}gate:{route}:{WHOLE_ROUTE}", "called_at", "proven_at")
+        found = pipeline.execute()
+        seconds, micros = self._redis.time()
+        now = seconds + micros / 1e6
+        return {
+            route: RouteUse(*(max(0.0, now - float(at)) if at else None for at in moments))
+            for route, moments in zip(routes, found, strict=True)
+        }
+
     def claim_probe(
-        self, route: str, model: str, quota: Quota, *, lost_after_s: float, at_once: bool = False
+        self, route: str, model: str, quota: Quota, *, lost_after_s: float, at_once: bool = False, idle_s: float = 0.0
     ) -> str | None:
         """The token of the next probe, if one is due and none is under way in the whole fleet.
 
         Args:
             lost_after_s: after so long a probe that was never heard of again may be made anew.
             at_once: a person asked for it: do not wait until it is due, nor until the route needs one.
+            idle_s: probe a route that nothing is known against, once it has had no call for so many seconds.
         """
         token = uuid7().hex
-        arguments: list[str | int | float] = [token, self._interval_s(), lost_after_s, int(at_once)]
+        arguments: list[str | int | float] = [token, self._interval_s(), lost_after_s, int(at_once), idle_s]
         claimed = self._claim_probe(keys=keys_of(route, model, quota.group), args=arguments)
         return token if claimed else None
 
@@ -204,6 +225,15 @@ def keys_of(route: str, model: str, group: str) -> list[str]:
         UNWELL,
         f"{PREFIX}calls:{route}:{model}",
     ]
+
+
+def _viewed(route: str, model: str, quota: Quota, answer: Any) -> GateView:
+    try:
+        return view_from(answer, quota)
+    except (ValueError, TypeError, KeyError):
+        raise redis.ResponseError(
+            f"what it holds of {route} and {model} was not written by Trivet; `trivet route restore {route}` removes it"
+        ) from None
 
 
 def _script(client: redis.Redis, name: str) -> Script:

@@ -73,6 +73,10 @@ class Verdict(StrEnum):
     """Likewise, to a job that met such a page before: a probe decides at once whether job or route is at fault."""
     UNREACHABLE = "unreachable"
     """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
+    LOCAL_FAILED = "local_failed"
+    """It did not get as far as the provider: it counts as failed once another worker's calls fail so, too."""
+    LOCAL_REFUSED = "local_refused"
+    """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
     SHORT = "short"
     """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
     NEUTRAL = "neutral"
@@ -131,6 +135,15 @@ class Health(NamedTuple):
     wait_s: float
     """Until the next probe is due."""
     share: float
+
+
+class RouteUse(NamedTuple):
+    """When a route was called last and when it answered last. Seconds ago; None: never, as far as the shared state knows."""
+
+    idle_s: float | None = None
+    """Since a call to it began or ended."""
+    proven_s: float | None = None
+    """Since the newest call began that it answered, a job's or a probe's."""
 
 
 class Pace(NamedTuple):

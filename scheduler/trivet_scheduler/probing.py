@@ -1,11 +1,13 @@
-"""Probes: tiny calls that find out whether a route that was taken out of service answers again.
+"""Probes: tiny calls that find out whether a route that was taken out of service, or that is idle, answers.
 
 Any scheduler may look; the shared state hands out one probe at a time for the whole fleet. The probe itself is a job and
 a message to the route's own queue, made by a worker like any other call.
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 import redis
 from celery import Celery
@@ -33,6 +35,23 @@ SETTLED_WITHIN_S = 2.0
 """What a probe may need beside its call: to be written down."""
 
 
+_IDLE_LOOK_SHARE = 0.05
+"""Of the shortest `idle_probe_s`: the time between two looks for idle routes,"""
+_IDLE_LOOK_S = (0.5, 5.0)
+"""in seconds at least and at most."""
+
+
+@contextlib.contextmanager
+def _others_go_on(route: str, model: str) -> Iterator[None]:
+    """Log a fault with one probe, so that the others are made all the same."""
+    try:
+        yield
+    except (StoreUnavailable, BrokerUnavailable, redis.RedisError):
+        raise
+    except Exception as error:
+        log.error("no probe of %s %s by a fault of Trivet's own: %s", route, model, place_of(error))
+
+
 class Prober:
     """Sends the probes that are due."""
 
@@ -41,28 +60,61 @@ class Prober:
         self._fleet = fleet
         self._app = app
         self._settings = settings
+        self._idle_look_at = 0.0
+        """When idle routes are looked for again, on the monotonic clock."""
 
     def run(self) -> None:
-        """Send every probe that is due; one round trip when all routes are well.
+        """Send every probe that is due; one round trip when all routes are well, and two more where idle ones are looked for.
 
         Raises:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: a claimed probe counts as lost after its time.
         """
         unwell = self._fleet.limits.unwell()
+        self._probe_unwell(unwell)
+        if time.monotonic() >= self._idle_look_at:
+            self._probe_idle(unwell)
+
+    def _probe_unwell(self, unwell: Sequence[tuple[str, str]]) -> None:
         known = self._fleet.known().routes if unwell else {}
         for name, model in unwell:
             route = known.get(name)
             if route is None or route.drained:
                 continue
-            try:
+            with _others_go_on(name, model):
                 self.probe(route, self._model_for(route, unwell) if model == WHOLE_ROUTE else model)
-            except (StoreUnavailable, BrokerUnavailable, redis.RedisError):
-                raise
-            except Exception as error:  # the others are to be probed all the same
-                log.error("no probe of %s %s by a fault of Trivet's own: %s", name, model, place_of(error))
 
-    def probe(self, route: RegisteredRoute, model: str | None, *, at_once: bool = False) -> str | None:
-        """Send one probe, if it is due or asked for at once. Returns its job's id; None when none was sent."""
+    def _probe_idle(self, unwell: Sequence[tuple[str, str]]) -> None:
+        """Probe the routes that nothing is known against and that were not called for their `idle_probe_s`."""
+        after_s = {
+            name: idle_s
+            for name, route in self._fleet.known().routes.items()
+            if not route.drained and (name, WHOLE_ROUTE) not in unwell and (idle_s := self._idle_probe_s(route))
+        }
+        shortest_s = min(after_s.values(), default=_IDLE_LOOK_S[1] / _IDLE_LOOK_SHARE)
+        self._idle_look_at = time.monotonic() + min(
+            max(shortest_s * _IDLE_LOOK_SHARE, _IDLE_LOOK_S[0]), _IDLE_LOOK_S[1]
+        )
+        if not after_s:
+            return
+        routes, uses = self._fleet.known().routes, self._fleet.limits.uses(list(after_s))
+        for name, idle_s in after_s.items():
+            since_s = uses[name].idle_s
+            if since_s is None or since_s >= idle_s:
+                with _others_go_on(name, WHOLE_ROUTE):
+                    self.probe(routes[name], self._model_for(routes[name], unwell), idle_s=idle_s)
+
+    def _idle_probe_s(self, route: RegisteredRoute) -> float:
+        own = route.settings.idle_probe_s
+        return self._settings.health.idle_probe_s if own is None else own
+
+    def probe(
+        self, route: RegisteredRoute, model: str | None, *, at_once: bool = False, idle_s: float = 0.0
+    ) -> str | None:
+        """Send one probe, if it is due or asked for at once. Returns its job's id; None when none was sent.
+
+        Args:
+            idle_s: send it because the route was not called for so many seconds, if that is so.
+        """
         latency = self._class_for(route.name)
         if model is None or latency is None or name_on_wire(route.settings, model) is None:
             return None
@@ -73,6 +125,7 @@ class Prober:
             Quota.of(route.settings, model),
             lost_after_s=taken_within_s + self._settings.health.probe_timeout_s + SETTLED_WITHIN_S,
             at_once=at_once,
+            idle_s=idle_s,
         )
         if token is None:
             return None

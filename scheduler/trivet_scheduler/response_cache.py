@@ -1,18 +1,19 @@
 """Answers of earlier calls in Redis, for equal requests; and who is just getting one.
 
 Every step is one script (`lua/cache_*.lua`), for all jobs of a chunk or group. Nothing hangs on the cache: what it lost is
-called for again.
+called for again. Answers are signed (`answer_seal.py`); one that this installation did not sign is removed.
 """
 
+import re
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from enum import Enum, auto
 from importlib import resources
 from typing import NamedTuple, cast
 
-import orjson
 import redis
 from redis.commands.core import Script
 
+from trivet_scheduler.answer_seal import AnswerSeal, Kept
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import CacheSettings, Settings
 from trivet_tasks.shared_state import PREFIX
@@ -24,27 +25,13 @@ EXPIRIES = f"{PREFIX}cache:expiries"
 SIZES = f"{PREFIX}cache:sizes"
 
 OVERHEAD_BYTES = 350
-"""What Redis needs for an entry beside the answer itself: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
+"""What Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
 LEAD_GRACE_S = 30.0
 """How much longer than its class's budget a job leads that is not heard of again; of realtime, no longer."""
 NEVER_KEPT_S = 600.0
 """How long everybody calls for a request whose answer could not be kept, instead of waiting for one another."""
 _CLEARED_AT_ONCE = 500
-
-
-class Kept(NamedTuple):
-    """An answer and where it came from."""
-
-    message: bytes
-    """The provider's, JSON."""
-    stop_reason: str
-    route: str
-    cost_usd: Decimal | None
-    """What the call cost that brought it; None where it has no price."""
-
-    def __repr__(self) -> str:
-        """Without the answer."""
-        return f"Kept({len(self.message)} bytes, {self.stop_reason}, {self.route})"
+_DIGITS = 18
 
 
 class LookUp(NamedTuple):
@@ -72,6 +59,25 @@ class Landed(NamedTuple):
     """No answer to this request can be kept, so nobody is to wait for one."""
 
 
+class LookedUp(NamedTuple):
+    """The outcome of a look-up."""
+
+    found: list[Kept | Follow | None]
+    """For each job, in order: an answer, whom to wait for, or None: it calls, and others wait for it."""
+    rejected: int
+    """Entries that were removed, because they were not signed here for their key, or their time was over."""
+
+
+class _Foreign(Enum):
+    """An entry that this installation did not write."""
+
+    FOREIGN = auto()
+
+
+_FOREIGN = _Foreign.FOREIGN
+_JOB = re.compile(rb"[!-~]{1,32}")
+
+
 class CacheStats(NamedTuple):
     """The cache as it stands. Counts are since Redis was last emptied."""
 
@@ -94,9 +100,14 @@ class CacheStats(NamedTuple):
 
 
 class ResponseCache:
-    """The cache of one fleet. Safe to share between threads. Every method may raise `redis.RedisError`."""
+    """The cache of one fleet. Safe to share between threads. Every method may raise `redis.RedisError`.
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    Args:
+        seal: signs and verifies answers; None where none is looked up or kept.
+    """
+
+    def __init__(self, client: redis.Redis, settings: Settings, seal: AnswerSeal | None = None) -> None:
+        self._seal = seal
         self._redis = client
         self._settings = settings
         self._look_up = _script(client, "cache_look_up")
@@ -108,8 +119,18 @@ class ResponseCache:
         """The settings of the cache."""
         return self._settings.cache
 
-    def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> list[Kept | Follow | None]:
-        """For each job, in order: an answer, whom to wait for, or None: it calls, and others wait for it."""
+    def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
+        """Look for an answer for each job. One that is not ours is removed, and its jobs ask once more."""
+        found = self._ask(latency, asked)
+        foreign = [at for at, one in enumerate(found) if one is _FOREIGN]
+        if foreign:
+            self._forget(list({asked[at].key for at in foreign}))
+            again = self._ask(latency, [asked[at] for at in foreign])
+            for at, one in zip(foreign, again, strict=True):
+                found[at] = one
+        return LookedUp([None if one is _FOREIGN else one for one in found], len({asked[at].key for at in foreign}))
+
+    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> "list[Kept | Follow | _Foreign | None]":
         life_s = self._settings.of_class(latency).budget_s + (0 if latency is Latency.REALTIME else LEAD_GRACE_S)
         keys = [COUNTERS]
         arguments: list[str | int] = [list(Latency).index(latency), int(life_s * 1_000)]
@@ -117,7 +138,21 @@ class ResponseCache:
             keys += [ANSWERS + one.key, LEADS + one.key]
             arguments += [one.job_id, one.over]
         answers = cast("list[list[bytes]]", self._look_up(keys=keys, args=arguments))
-        return [_found(kind, value) for kind, value in answers]
+        return [self._found(one.key, kind, value) for one, (kind, value) in zip(asked, answers, strict=True)]
+
+    def _found(self, key: str, kind: bytes, value: bytes) -> "Kept | Follow | _Foreign | None":
+        match kind:
+            case b"hit":
+                return self._sealed.open(key, value) or _FOREIGN
+            case b"follow" if _JOB.fullmatch(value):
+                return Follow(value.decode())
+            case _:
+                return None
+
+    @property
+    def _sealed(self) -> AnswerSeal:
+        assert self._seal is not None, "it was made to look after the cache alone"
+        return self._seal
 
     def keep(self, latency: Latency, landed: Sequence[Landed]) -> None:
         """Keep the answers of jobs of one class, and let go of the leads of all."""
@@ -126,8 +161,8 @@ class ResponseCache:
         arguments: list[str | int | bytes] = [self.terms.max_bytes, ANSWERS]
         for one in landed:
             keys += [ANSWERS + one.key, LEADS + one.key]
-            answer = b"" if one.answer is None else _written(one.answer)
             lives_s = min(life_s, NEVER_KEPT_S) if one.never else life_s
+            answer = b"" if one.answer is None else self._sealed.seal(one.key, one.answer, lives_s)
             arguments += [
                 one.key,
                 one.job_id,
@@ -144,7 +179,7 @@ class ResponseCache:
         seconds, micros = self._redis.time()
         now = seconds * 1_000 + micros // 1_000
         counted_now = cast("dict[bytes, bytes]", self._redis.hgetall(COUNTERS))
-        counters = {name.decode(): int(count) for name, count in counted_now.items()}
+        counters = {name.decode(errors="replace"): _count(count) for name, count in counted_now.items()}
         counted = (counters.get(name, 0) for name in ("hits", "misses", "followed", "stored", "evicted"))
         entries = self._redis.zcount(EXPIRIES, now, "+inf")
         return CacheStats(int(entries), counters.get("bytes", 0) if entries else 0, self.terms.max_bytes, *counted)
@@ -153,31 +188,23 @@ class ResponseCache:
         """Forget all answers, or those of one model; calls under way still bring theirs. Returns how many."""
         sizes = cast("Iterator[tuple[bytes, bytes]]", self._redis.hscan_iter(SIZES, count=_CLEARED_AT_ONCE))
         digests = [
-            digest.decode() for digest, size in sizes if model is None or size.partition(b" ")[2].decode() == model
+            digest.decode(errors="replace")
+            for digest, size in sizes
+            if model is None or size.partition(b" ")[2] == model.encode()
         ]
         gone = 0
         for at in range(0, len(digests), _CLEARED_AT_ONCE):
-            some = digests[at : at + _CLEARED_AT_ONCE]
-            keys = [COUNTERS, EXPIRIES, SIZES, *(ANSWERS + digest for digest in some)]
-            gone += cast("int", self._clear(keys=keys, args=some))
+            gone += self._forget(digests[at : at + _CLEARED_AT_ONCE])
         return gone
 
-
-def _found(kind: bytes, value: bytes) -> Kept | Follow | None:
-    match kind:
-        case b"hit":
-            head, _, message = value.partition(b"\n")
-            stop_reason, route, cost = orjson.loads(head)
-            return Kept(message, stop_reason, route, None if cost is None else Decimal(cost))
-        case b"follow":
-            return Follow(value.decode())
-        case _:
-            return None
+    def _forget(self, digests: Sequence[str]) -> int:
+        keys = [COUNTERS, EXPIRIES, SIZES, *(ANSWERS + digest for digest in digests)]
+        return cast("int", self._clear(keys=keys, args=digests))
 
 
-def _written(answer: Kept) -> bytes:
-    cost = None if answer.cost_usd is None else format(answer.cost_usd, "f")
-    return orjson.dumps([answer.stop_reason, answer.route, cost]) + b"\n" + answer.message
+def _count(text: bytes) -> int:
+    """A counter; 0 where somebody else wrote something else."""
+    return int(text) if text.isdigit() and len(text) <= _DIGITS else 0
 
 
 def _script(client: redis.Redis, *parts: str) -> Script:

@@ -15,9 +15,11 @@ import redis
 from trivet_scheduler.budget_watch import BudgetWatch
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.heartbeat import Heartbeat, Holder
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.probing import Prober
+from trivet_scheduler.pulses import Pulse, Pulses
 from trivet_scheduler.restoring import Restorer
 from trivet_scheduler.watch import Watch
 from trivet_tasks.celery_app import make_app
@@ -25,8 +27,10 @@ from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
-from trivet_tasks.store import budgets, registry
+from trivet_tasks.store import budgets, registry, route_overrides
 from trivet_tasks.store.engine import Store
+from trivet_tasks.store.leases import SCHEDULER
+from trivet_tasks.store.registry import Kind
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
 
@@ -41,6 +45,8 @@ HOUSEKEEPING_S = 0.5
 RECONCILE_S = 5.0
 """Seconds between two comparisons of what is written of the routes' health with what is so."""
 TROUBLE_PAUSE_S = 1.0
+STALLED_S = 60.0
+"""A pass that takes longer hangs: thousands of jobs of a dead worker are rescued in seconds."""
 
 
 @dataclass(slots=True)
@@ -68,12 +74,12 @@ class Scheduler:
         self._budgets = BudgetWatch(self._store, self._fleet)
         self._due = _Due()
         self._troubles = Troubles(log, "no jobs are dispatched")
+        self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
+        self._heartbeat = Heartbeat(self._store, settings.leases, Holder(name, SCHEDULER), self._troubles)
+        self._pulse = Pulse("Its dispatching", STALLED_S)
+        self._pulses = Pulses(self._troubles, self._pulse, on_change=self._heartbeat.beat_soon)
         self._watch = Watch(
-            self._store,
-            settings,
-            self._troubles,
-            process=f"scheduler.{os.getpid()}@{socket.gethostname()}",
-            part="scheduler",
+            self._store, settings, self._troubles, process=name, part=SCHEDULER, look_also=self._pulses.look
         )
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -84,30 +90,46 @@ class Scheduler:
         Raises:
             SchemaMismatch, ConfigError, StoreUnavailable: at the start only. Later troubles are logged and waited out.
         """
-        if self._settings.budgets and not MostCosts().known:
-            raise ConfigError(
-                f"{self._settings.source}: [[budgets]] need the price list, which is not installed.",
-                hint="pip install 'trivet[worker]' has it.",
-            )
         refuse_cluster(self._settings)
         ensure(self._store)
-        with self._store.write() as connection:
-            registry.register(self._store, connection, self._settings.routes)
-            changed = budgets.register(self._store, connection, self._settings.budgets)
-        for said in changed:
-            log.warning("budget %s", said)
+        self.reload(self._settings)
         listener = threading.Thread(target=self._listen, name="trivet-wake", daemon=True)
         listener.start()
+        self._heartbeat.start()
+        self._pulses.start()
         self._watch.start()
         if on_ready:
             on_ready()
         log.info("scheduling on %s", self._store.shown_url)
         while not self._stopping.is_set():
             self._guarded(self._pass)
+            self._pulse.beat()
         self._watch.close()
+        with contextlib.suppress(StoreUnavailable):  # the lease runs out by itself
+            self._heartbeat.close()
         listener.join(timeout=2)
         self._app.close()
         self._store.close()
+
+    def reload(self, settings: Settings) -> None:
+        """Make routes and budgets known as the file has them now. What else it says counts from the next start on.
+
+        Raises:
+            ConfigError, StoreUnavailable: nothing was changed.
+        """
+        if settings.budgets and not MostCosts().known:
+            raise ConfigError(
+                f"{settings.source}: [[budgets]] need the price list, which is not installed.",
+                hint="pip install 'trivet[worker]' has it.",
+            )
+        by = f"{self._name} from {settings.source}"
+        with self._store.write() as connection:
+            findings = registry.register(self._store, connection, settings.routes, by=by, serves=False)
+            changed = budgets.register(self._store, connection, settings.budgets)
+        for said in changed:
+            log.warning("budget %s", said)
+        for finding in findings:
+            log.log(logging.INFO if finding.kind is Kind.CHANGED else logging.WARNING, "%s", finding.text)
 
     def stop(self) -> None:
         """Let `run` end soon. Safe to call from a signal handler."""
@@ -124,12 +146,20 @@ class Scheduler:
             if time.monotonic() >= self._due.reconcile:
                 self._due.reconcile = time.monotonic() + RECONCILE_S
                 self._restorer.reconcile()
+                self._expire_overrides()
         self._wake.clear()
         if self._dispatcher.run_once().more:
             return
         self._due.dispatch = time.monotonic() + APART_S
         if self._wake.wait(self._settings.dispatch.interval_s):
             self._stopping.wait(max(GATHER_S, self._due.dispatch - time.monotonic()))
+
+    def _expire_overrides(self) -> None:
+        with self._store.read() as connection:
+            due = route_overrides.due(self._store, connection)
+        if due:
+            with self._store.write() as connection:
+                route_overrides.expire(self._store, connection)
 
     def _tell_finished(self, jobs: Sequence[str], batches: Sequence[int]) -> None:
         with contextlib.suppress(redis.RedisError):  # those who wait look by themselves

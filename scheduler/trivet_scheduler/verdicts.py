@@ -67,6 +67,8 @@ class Failed:
     message: str
     scope: Scope | None = None
     """Of `unusable`: how far it reaches."""
+    local: bool = False
+    """The worker that made the call is at fault, or may be: nothing is held against job and route."""
 
     @property
     def doubtful(self) -> bool:
@@ -76,7 +78,7 @@ class Failed:
 
 def tried_after(standing: Standing, failed: Failed) -> tuple[str, ...]:
     """The routes not to be asked again in this round. A limited one may be: its gate keeps it closed long enough."""
-    if failed.outcome in (Outcome.RATE_LIMITED, Outcome.CANCELLED):
+    if failed.local or failed.outcome in (Outcome.RATE_LIMITED, Outcome.CANCELLED):
         return standing.tried
     return (*standing.tried, failed.route)
 
@@ -100,7 +102,8 @@ def next_step(
     """What becomes of a job whose call failed.
 
     Args:
-        choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`.
+        choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a failure that
+            is the worker's own, without the route of the call while the same worker might take the job again there.
         taken_within_s: how long a message may wait for a worker.
         load: how laden a route is, counting what was sent there since it was looked at.
         has_room: whether it could take one more.
@@ -126,6 +129,8 @@ def next_step(
     if best is not None:
         until = now + taken_within_s
         return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
+    if failed.local:
+        return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
     if in_time and (choice.routes or _may_wait(standing, failed, choice, terms)):
         return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
     if terms.max_rounds > 1 and _undecided(standing, failed):

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 import redis
 
@@ -24,8 +25,23 @@ STUCK_S = 5.0
 class Watch:
     """One per process. Looks once a second, from a thread of its own, because the others may hang."""
 
-    def __init__(self, store: Store, settings: Settings, troubles: Troubles, *, process: str, part: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        troubles: Troubles,
+        *,
+        process: str,
+        part: str,
+        look_also: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            look_also: called at each look, before what may hang is asked.
+        """
         self._store = store
+        self._look_also = look_also
         self._url = settings.redis_url
         self._client = connect(self._url)
         self._broker_url = settings.broker_url
@@ -54,6 +70,7 @@ class Watch:
 
     def _look(self) -> None:
         self._troubles.forget_old()
+        self._look_also()
         if (waited_s := self._store.waited_s) > STUCK_S:
             why = f"The database {self._store.shown_url} has not answered for {waited_s:.0f} s."
             self._troubles.note(DATABASE, WATCH, why)

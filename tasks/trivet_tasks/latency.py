@@ -20,6 +20,7 @@ class Latency(StrEnum):
         return "realtime" if self is Latency.REALTIME else "bulk"
 
 
+Lane = Literal["realtime", "bulk"]
 Order = Literal["latency", "cost", "priority", "weight"]
 
 

@@ -1,14 +1,29 @@
 """The messages between schedulers and workers: one message carries one chunk of jobs to one route.
 
-A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job.
+A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job. Whoever may write to the broker may
+write one, so it is read strictly, and what it says is compared with the database before anything is done.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trivet_tasks.errors import TrivetError
 from trivet_tasks.latency import Latency
 from trivet_tasks.store.dispatching import Claimed
+
+MOST_JOBS = 1_000
+"""Jobs of one message; the setting `chunk_jobs` allows half as many."""
+MODEL_CHARS = 120
+_MOST_INT = 2**31 - 1
+_ROUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_DIGITS = re.compile(r"[0-9a-f]{32}")
+_TOKEN = re.compile(r"[0-9A-Za-z]{0,64}")
+
+
+class MalformedMessage(TrivetError):
+    """A message is not one of Trivet's. Its text names the part that is wrong, and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +49,64 @@ class Chunk:
 
     @classmethod
     def from_args(cls, provider: str, args: Sequence[Any]) -> "Chunk":
-        """Back from the Celery arguments; the provider is in the task's name."""
-        route, latency, model, jobs, *special = args
-        return cls(route, provider, Latency(latency), model, tuple(Claimed(*job) for job in jobs), *special)
+        """Read the Celery arguments; the provider is in the task's name.
+
+        Raises:
+            MalformedMessage: they are not what `to_args` makes.
+        """
+        if not 4 <= len(args) <= 6:
+            raise MalformedMessage(f"It has {len(args)} arguments; there are 4 to 6.")
+        route, latency, model, jobs = args[:4]
+        probe = args[4] if len(args) > 4 else ""
+        alone = args[5] if len(args) > 5 else False
+        checked = (
+            ("route", _is_text(route, _ROUTE)),
+            ("class", isinstance(latency, str) and latency in _CLASSES),
+            ("model", isinstance(model, str) and 1 <= len(model) <= MODEL_CHARS and model.isprintable()),
+            ("jobs", isinstance(jobs, list) and 1 <= len(jobs) <= MOST_JOBS),
+            ("probe token", _is_text(probe, _TOKEN)),
+            ("mark of a job that runs alone", isinstance(alone, bool)),
+        )
+        for name, good in checked:
+            if not good:
+                raise MalformedMessage(f"Its {name} cannot be one.")
+        claimed = tuple(_claimed(job) for job in jobs)
+        if len({job.id for job in claimed}) < len(claimed):
+            raise MalformedMessage("It names a job twice.")
+        if (probe or alone) and len(claimed) > 1:
+            raise MalformedMessage("It names several jobs, where a probe or a job that runs alone has its own message.")
+        return cls(route, provider, Latency(latency), model, claimed, probe, alone)
 
     def __str__(self) -> str:
         what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", alone" if self.alone else "")
         return f"(route={self.route}, class={self.latency}, model={self.model}, {what})"
+
+
+_CLASSES = frozenset(latency.value for latency in Latency)
+
+
+def _claimed(fields: Any) -> Claimed:
+    if not isinstance(fields, list) or len(fields) not in (4, 5):
+        raise MalformedMessage("One of its jobs is not a list of 4 or 5.")
+    job_id, take_up, input_estimate, max_tokens, *key = fields
+    good = (
+        _is_text(job_id, _DIGITS)
+        and _is_count(take_up)
+        and _is_count(input_estimate)
+        and _is_count(max_tokens)
+        and (not key or _is_text(key[0], _DIGITS))
+    )
+    if not good:
+        raise MalformedMessage("One of its jobs has a field that cannot be one.")
+    return Claimed(job_id, take_up, input_estimate, max_tokens, *key)
+
+
+def _is_text(value: Any, pattern: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_INT  # True is an int, too
 
 
 def _plain(job: Claimed) -> list[Any]:

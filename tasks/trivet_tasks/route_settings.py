@@ -6,12 +6,13 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from trivet_tasks.catalog import Endpoint, Provider
 from trivet_tasks.dialects import VERSION, Dialect, default_version
+from trivet_tasks.route_fields import OPERATIONAL, PLACE, digest_of
 from trivet_tasks.route_windows import RouteWindow
-from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.secret_refs import OptionalSecret
 
 NAME_CHARS = 100
 """The longest name of a group of models; the tables take 120."""
@@ -71,15 +72,6 @@ BetaName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@
 FieldName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
 
 
-def _secret_ref(value: object) -> object:
-    if isinstance(value, str):
-        return SecretRef.parse(value) if value else None
-    return value
-
-
-_OPERATIONAL = {"costs", "windows"}
-
-
 class RouteSettings(BaseModel):
     """One configured path to Claude: provider, region, account, limits and what it may be used for."""
 
@@ -89,8 +81,8 @@ class RouteSettings(BaseModel):
     region: str | None = None
     project: str | None = None
     base_url: str = ""
-    api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
-    admin_api_key: Annotated[SecretRef | None, BeforeValidator(_secret_ref)] = None
+    api_key: OptionalSecret = None
+    admin_api_key: OptionalSecret = None
     """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
     is made with it."""
     endpoint: Endpoint = "invoke"
@@ -124,6 +116,8 @@ class RouteSettings(BaseModel):
     """Whether this machine's SDK variables count for it: a base URL where it has none, and headers."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
+    idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
+    """Seconds without a call after which it is probed; 0 = never. None: as `[health] idle_probe_s` says."""
     windows: tuple[RouteWindow, ...] = ()
     """Hours in which its weight, its priority or its prices are others."""
 
@@ -187,16 +181,27 @@ class RouteSettings(BaseModel):
                 return group
         return None
 
-    def definition(self) -> dict[str, Any]:
-        """The route as other processes may see it: JSON-ready, without a secret or a reference to one.
+    def place(self) -> dict[str, Any]:
+        """Return what decides where a prompt goes and what may go there, JSON-ready, without what is as by default."""
+        return self.model_dump(mode="json", include={*PLACE}, exclude_defaults=True)
 
-        What is operational is left out (`operating`): who corrects it need not stop all that serve the route.
-        """
-        return self.model_dump(mode="json", exclude={"api_key", "admin_api_key", "environment", *_OPERATIONAL})
+    def operational(self) -> dict[str, Any]:
+        """Return what may change while the route is served, JSON-ready, without what is as by default."""
+        return self.model_dump(mode="json", include={*OPERATIONAL}, exclude_defaults=True)
 
-    def operating(self) -> dict[str, Any]:
-        """What may change while others serve the route, JSON-ready: hidden costs and windows, where there are any."""
-        return self.model_dump(mode="json", include=_OPERATIONAL, exclude_defaults=True)
+    @property
+    def place_digest(self) -> str:
+        """Tells places apart. A field that a later Trivet adds changes it only where it is set."""
+        return digest_of(self.place())
+
+    @property
+    def operational_digest(self) -> str:
+        """Tells versions of the operational figures apart, as `place_digest` does places."""
+        return digest_of(self.operational())
+
+    def with_figures_of(self, other: "RouteSettings") -> "RouteSettings":
+        """Return this place with the operational figures of another definition."""
+        return self.model_copy(update={name: getattr(other, name) for name in OPERATIONAL})
 
     def within(self, window: RouteWindow | None) -> "RouteSettings":
         """The settings as they are in a window."""

@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from pydantic import BeforeValidator
 
 from trivet_tasks.errors import ConfigError
 
@@ -39,8 +42,12 @@ class SecretRef:
             raise ValueError("must be a reference, env:NAME or file:PATH, never the secret itself")
         return cls(scheme, target)
 
-    def resolve(self) -> str:
-        """The secret as it is now: files and variables are read anew. ConfigError when there is none."""
+    def resolve(self, user: str = "a route") -> str:
+        """The secret as it is now: files and variables are read anew. ConfigError when there is none.
+
+        Args:
+            user: what takes its key from here, for the error.
+        """
         if self.scheme == "env":
             value = os.environ.get(self.target, "")
             where = f"the environment variable {self.target}"
@@ -51,12 +58,22 @@ class SecretRef:
             except OSError as error:
                 raise ConfigError(f"{where} cannot be read: {error.strerror}.") from None
             except UnicodeDecodeError:
-                raise MalformedSecret(f"{where} is not text, but a route takes its key from there.") from None
+                raise MalformedSecret(f"{where} is not text, but {user} takes its key from there.") from None
         if not value.strip():
-            raise ConfigError(f"{where} is empty or not set, but a route takes its key from there.")
+            raise ConfigError(f"{where} is empty or not set, but {user} takes its key from there.")
         if fault := fault_of(value.strip()):
             raise MalformedSecret(f"{where} holds {fault}, and no key does.", hint="Was more copied than the key?")
         return value.strip()
 
     def __str__(self) -> str:
         return f"{self.scheme}:{self.target}"
+
+
+def _read(value: object) -> object:
+    if isinstance(value, str):
+        return SecretRef.parse(value) if value else None
+    return value
+
+
+OptionalSecret: TypeAlias = Annotated[SecretRef | None, BeforeValidator(_read)]
+"""A setting that names a secret; empty: none."""

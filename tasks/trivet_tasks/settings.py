@@ -17,10 +17,11 @@ from trivet_tasks.budgets import BudgetSettings
 from trivet_tasks.database_url import database_url
 from trivet_tasks.environment import sdk_base_url
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
 from trivet_tasks.local_requests import host_name
 from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.route_windows import RouteWindow
+from trivet_tasks.secret_refs import OptionalSecret
 from trivet_tasks.server_urls import check_files, read_server_url, with_absolute_files
 
 CONFIG_VARIABLE = "TRIVET_CONFIG"
@@ -73,6 +74,8 @@ class HealthSettings(_Section):
     min_calls: int = Field(default=10, ge=1, le=100_000)
     probe_interval_s: float = Field(default=15, gt=0, le=3_600)
     """Between two probes of an open route, give or take a fifth; after a good one the next comes after a fifth of it."""
+    idle_probe_s: float = Field(default=300, ge=0, le=86_400)
+    """A route that was not called for so long is probed, so that a standby is known to answer. 0 = never. A route may have its own."""
     close_after_successes: int = Field(default=3, ge=1, le=100)
     """Good probes in a row, after which it begins to recover."""
     recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
@@ -97,8 +100,17 @@ class LeaseSettings(_Section):
     heartbeat_s: float = Field(default=1, gt=0, le=600)
 
 
+def _different(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+    if len(set(lanes)) < len(lanes):
+        raise ValueError('must name each lane once, as in ["realtime", "bulk"]')
+    return lanes
+
+
 class WorkerSettings(_Section):
     """What one worker process takes on."""
+
+    lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = ("realtime", "bulk")
+    """The lanes that workers serve: those of `trivet worker` and `trivet up`, and those whose absence is reported."""
 
     slots: int = Field(default=256, ge=1, le=10_000)
     """Calls in flight in one process at most."""
@@ -147,6 +159,15 @@ class FlowerSettings(_Section):
     """Names under which browsers may ask for it, as a reverse proxy's, besides this machine's loopback names."""
 
 
+class SecuritySettings(_Section):
+    """What keeps others from passing off their own as this installation's."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    key: OptionalSecret = None
+    """Workers sign cached answers with it. Empty: one in `.trivet/`, where Redis is on this machine (`installation_key.py`)."""
+
+
 START_ALONE_S = 45.0
 """What starting a process for a job that runs alone may take on a busy machine; a second or two on an idle one."""
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
@@ -171,10 +192,12 @@ class Settings(BaseSettings):
     dispatch: DispatchSettings = DispatchSettings()
     cache: CacheSettings = CacheSettings()
     flower: FlowerSettings = FlowerSettings()
+    security: SecuritySettings = SecuritySettings()
     budgets: tuple[BudgetSettings, ...] = ()
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="the built-in defaults")
+    _path: Path | None = PrivateAttr(default=None)
 
     @classmethod
     def settings_customise_sources(
@@ -193,6 +216,19 @@ class Settings(BaseSettings):
     def source(self) -> str:
         """Where these settings came from, for a person."""
         return self._source
+
+    def read_again(self) -> "Settings":
+        """Return the settings as the file and the variables have them now.
+
+        Raises:
+            ConfigError: as for `load_settings`; these settings are as they were.
+        """
+        return load_settings(self._path)
+
+    def sections_unlike(self, other: "Settings") -> list[str]:
+        """Return the names of the tables that differ from another reading, other than `routes` and `budgets`."""
+        names = [name for name in Settings.model_fields if name not in ("routes", "budgets")]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     @property
     def base_dir(self) -> Path:
@@ -276,6 +312,7 @@ def load_settings(named: Path | None = None) -> Settings:
         raise ConfigError("\n".join(_describe(e, str(path or "")) for e in error.errors())) from None
     settings._base = base
     settings._source = str(path) if path else "the built-in defaults"
+    settings._path = path
     _follow_environment(settings)
     _check_urls(settings)
     _check_budgets(settings)
@@ -298,11 +335,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
     """Make the path of every `file:` reference absolute, counted from the configuration file."""
     routes = given.get("routes")
-    for route in routes.values() if isinstance(routes, dict) else ():
-        for name in ("api_key", "admin_api_key"):
-            key = route.get(name) if isinstance(route, dict) else None
+    tables = [*(routes.values() if isinstance(routes, dict) else ()), given.get("security")]
+    for table in tables:
+        for name in ("api_key", "admin_api_key", "key"):
+            key = table.get(name) if isinstance(table, dict) else None
             if isinstance(key, str) and key.startswith("file:") and key != "file:":
-                route[name] = f"file:{(base / key.removeprefix('file:')).absolute()}"
+                table[name] = f"file:{(base / key.removeprefix('file:')).absolute()}"
 
 
 def _fill_classes(given: dict[str, Any]) -> None:

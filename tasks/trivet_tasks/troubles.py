@@ -15,18 +15,24 @@ import orjson
 import redis
 
 from trivet_tasks.shared_state import PREFIX
+from trivet_tasks.store.foreign_text import clean
 
 DATABASE = "the database"
 SHARED_STATE = "the shared state"
 BROKER = "the broker"
 FAULT = "a fault of Trivet's own"
+STALLED = "a stalled loop"
 STOPPING = "stopping"
+IS_STOPPING = "It is stopping."
+"""The trouble of a process that was asked to end: nothing is wrong with it."""
 WATCH = "watch"
 """The place that asks once a second (`trivet_scheduler.watch`)."""
 
 ANNOUNCED_S = 10
 """How long an announcement lives that nobody repeats, in seconds."""
 _KEY = PREFIX + "trouble:"
+_NAME_CHARS = 250
+_WORDS_CHARS = 2_000
 
 
 class Announced(NamedTuple):
@@ -142,10 +148,18 @@ def announced(client: redis.Redis) -> list[Announced]:
     if not keys:
         return []
     said = zip(keys, client.mget(keys), strict=True)
-    return [_announced(key, value) for key, value in said if value is not None]
+    found = (_announced(key, value) for key, value in said if value is not None)
+    return [one for one in found if one is not None]
 
 
-def _announced(key: bytes | str, value: bytes | str) -> Announced:
-    fields = orjson.loads(value)
-    name = key if isinstance(key, str) else key.decode()
-    return Announced(name.removeprefix(_KEY), fields["part"], fields["trouble"], fields["since"])
+def _announced(key: bytes | str, value: bytes | str) -> Announced | None:
+    """Read an announcement, which anybody may have written who writes to Redis; None when it is none."""
+    try:
+        fields = orjson.loads(value)
+        name = key if isinstance(key, str) else key.decode()
+        part, trouble, since = fields["part"], fields["trouble"], fields["since"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    if part not in ("worker", "scheduler") or not isinstance(trouble, str) or not isinstance(since, float | int | None):
+        return None
+    return Announced(clean(name.removeprefix(_KEY), _NAME_CHARS), part, clean(trouble, _WORDS_CHARS), since)

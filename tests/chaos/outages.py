@@ -27,7 +27,7 @@ TERMS: Mapping[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}
 DEADLINE_S = 60.0
 SLOTS = 64
 SECTIONS: Mapping[str, Mapping[str, Any]] = {
-    "health": {"probe_interval_s": 1.0, "limited_backoff_s": 0.5},
+    "health": {"probe_interval_s": 1.0, "limited_backoff_s": 0.5, "idle_probe_s": 0},
     "dispatch": {"interval_s": 0.1, "taken_within_s": 5},
     "leases": {"ttl_s": 4, "heartbeat_s": 0.5},
     "worker": {"shutdown_grace_s": 1.0, "slots": SLOTS},

@@ -154,7 +154,7 @@ def announced(system: Outages, worker: Worker) -> bool:
 def said(system: Outages) -> str:
     """What `trivet routes` says of the worker, from either source."""
     routes = system.trivet_routes()
-    assert (routes.code == 2) == bool(routes.found["trouble"])
+    assert routes.code == 3
     assert "worker" in routes.idle, routes
     return routes.idle["worker"]
 

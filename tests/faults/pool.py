@@ -26,7 +26,7 @@ STEP_S = 2.0
 ATTEMPT_S = 1.5
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {
-    "health": {"probe_interval_s": PROBE_S, "limited_backoff_s": LIMITED_S, "recovery_step_s": STEP_S},
+    "health": {"probe_interval_s": PROBE_S, "limited_backoff_s": LIMITED_S, "recovery_step_s": STEP_S, "idle_probe_s": 0},
     "dispatch": {"interval_s": 0.1},
     "worker": {"shutdown_grace_s": 1.0, "slots": 64},
     "cache": {"enabled": False},  # the same words, time and again

@@ -2,8 +2,9 @@
 
 from decimal import Decimal
 
-from tests.store.world import MODEL, WAIT, World, spec
+from tests.store.world import MODEL, ROUTE, WAIT, World, spec
 
+from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState
 from trivet_tasks.store import batches, results
 from trivet_tasks.store.answering import Answered, Served, end_answered
@@ -12,6 +13,7 @@ from trivet_tasks.store.costs import Span, summed
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.savings import HOUR_S
 
+KEY = "c" * 32
 MESSAGE = b'{"content":[]}'
 SAVED = "0.000000000123"
 ALWAYS = Span()
@@ -19,12 +21,14 @@ ALWAYS = Span()
 
 def answered(*jobs: Claimed, cost: str | None = SAVED) -> list[Answered]:
     usd = None if cost is None else Decimal(cost)
-    return [Answered(job.id, job.take_up, MESSAGE, "end_turn", "anthropic", usd) for job in jobs]
+    return [Answered(job.id, job.take_up, KEY, MESSAGE, "end_turn", "anthropic", usd) for job in jobs]
 
 
 def serve(world: World, *jobs: Claimed, cost: str | None = SAVED, latency: str = "batch") -> Served:
     with world.store.write() as connection:
-        return end_answered(world.store, connection, answered(*jobs, cost=cost), latency=latency, model=MODEL)
+        return end_answered(
+            world.store, connection, answered(*jobs, cost=cost), route=ROUTE, latency=latency, model=MODEL
+        )
 
 
 def saved(world: World, *by: str, span: Span = ALWAYS) -> list[AnswerSaving]:
@@ -33,7 +37,7 @@ def saved(world: World, *by: str, span: Span = ALWAYS) -> list[AnswerSaving]:
 
 
 def test_it_succeeds_at_no_cost_without_an_attempt(world: World) -> None:
-    batch = world.batch("b", spec(), spec())
+    batch = world.batch("b", spec(cache_key=KEY), spec(cache_key=KEY))
     jobs = world.dispatch(2)
     served = serve(world, *jobs)
     assert (set(served.jobs), served.batches) == ({job.id for job in jobs}, (batch.id,))
@@ -49,7 +53,7 @@ def test_it_succeeds_at_no_cost_without_an_attempt(world: World) -> None:
 
 
 def test_an_earlier_call_of_the_job_stays_in_its_cost(world: World) -> None:
-    lease, (job,) = world.running()
+    lease, (job,) = world.running(cache_key=KEY)
     world.end(lease, [job], WAIT, cost="0.03")
     (again,) = world.dispatch()
     serve(world, again)
@@ -59,7 +63,7 @@ def test_an_earlier_call_of_the_job_stays_in_its_cost(world: World) -> None:
 
 
 def test_only_under_the_token_of_the_message_and_only_once(world: World) -> None:
-    world.add(spec(), spec("other"))
+    world.add(spec(cache_key=KEY), spec("other", cache_key=KEY))
     one, two = world.dispatch(2)
     assert serve(world, one._replace(take_up=0), Claimed("nobody", 1, 1, 1)) == Served((), (), crowded=False)
     assert serve(world, one).jobs == (one.id,)
@@ -70,8 +74,8 @@ def test_only_under_the_token_of_the_message_and_only_once(world: World) -> None
 
 
 def test_one_that_is_late_expires_and_one_that_was_cancelled_ends_so(world: World) -> None:
-    batch = world.batch("b", spec())
-    world.add(spec("late"), spec("asked"))
+    batch = world.batch("b", spec(cache_key=KEY))
+    world.add(spec("late", cache_key=KEY), spec("asked", cache_key=KEY))
     found = world.dispatch(3)
     of_batch = next(job for job in found if world.job(job.id).batch_id)
     late, asked = (job for job in found if job is not of_batch)
@@ -86,8 +90,8 @@ def test_one_that_is_late_expires_and_one_that_was_cancelled_ends_so(world: Worl
 
 
 def test_what_was_saved_is_summed_exactly_and_outlives_the_jobs(world: World) -> None:
-    world.batch("b", *[spec(f"{n}") for n in range(3)])
-    world.add(spec("alone"))
+    world.batch("b", *[spec(f"{n}", cache_key=KEY) for n in range(3)])
+    world.add(spec("alone", cache_key=KEY, latency=Latency.ASYNC))
     jobs = world.dispatch(4)
     of_batch = [job for job in jobs if world.job(job.id).batch_id]
     (alone,) = (job for job in jobs if job not in of_batch)
@@ -113,7 +117,7 @@ def test_what_was_saved_is_summed_exactly_and_outlives_the_jobs(world: World) ->
 
 def test_hits_of_one_hour_are_one_line(world: World) -> None:
     for number in range(3):
-        world.add(spec(f"{number}"))
+        world.add(spec(f"{number}", cache_key=KEY))
         serve(world, *world.dispatch())
     assert world.value("SELECT sum(hits) FROM cache_savings") == 3
     assert world.value("SELECT count(*) FROM cache_savings") <= 2  # an hour may turn meanwhile

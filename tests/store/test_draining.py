@@ -124,7 +124,7 @@ def test_a_job_being_taken_up_is_left_to_its_worker(postgres_world: World) -> No
     held, other = world.dispatch()
     _drain(world)
     with world.store.write() as connection:
-        give_back(connection, [Token(held.id, held.take_up)])
+        give_back(connection, ROUTE, [Token(held.id, held.take_up)])
         emptying = InThread(world.empty_drained)
         until_blocked(world, emptying)
         assert emptying.result() == 1, "it passes over what another holds"

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from sqlalchemy import Row, event, text
 from tests.orphans import orphans
 from tests.store.counted import check_spend
-from tests.store.world import ROUTE, SUCCESS, World, finished, go_on, spec
+from tests.store.world import MODEL, ROUTE, SUCCESS, World, finished, go_on, spec
 
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import DEFAULTS
@@ -157,12 +157,14 @@ class Life(RuleBasedStateMachine):
         if message.id in self.probes:
             return
         before = self.world.job(message.id)
-        take_up = message.take_up - late
+        take_up, key = message.take_up - late, before.cache_key or "c" * 32
+        as_it_is = (before.route, before.cache_key) == (ROUTE, key)
         with self.world.store.write() as connection:
-            group = [Answered(message.id, take_up, b"{}", "end_turn", ROUTE, Decimal("0.01"))]
-            served = end_answered(self.world.store, connection, group, latency="batch", model="m")
+            group = [Answered(message.id, take_up, key, b"{}", "end_turn", ROUTE, Decimal("0.01"))]
+            served = end_answered(self.world.store, connection, group, route=ROUTE, latency="batch", model=MODEL)
         ours = (before.state, before.take_up) == ("dispatched", take_up) and before.deadline_at is None
-        assert bool(served.jobs) is ours
+        assert bool(served.jobs) is (ours and as_it_is)
+        assert bool(served.forged) is (ours and not as_it_is)
 
     @rule(overdue=st.booleans())
     def look_after_followers(self, overdue: bool) -> None:

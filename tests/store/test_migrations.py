@@ -19,7 +19,8 @@ from tests.store.counted import check_spend
 from tests.store.world import DEADLINE_S, MODEL, OTHER_ROUTE, ROUTE, InThread, World, spec
 
 from trivet_tasks.errors import KeyConflict, SchemaMismatch, StoreUnavailable
-from trivet_tasks.store import health, schema_version, upgrading
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.store import health, registry, schema_version, upgrading
 from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.enqueue import BatchRef
@@ -282,3 +283,18 @@ def test_numbers_of_a_batch_do_not_come_twice_while_older_workers_run(old: World
     assert old.end(lease, last).refused == ()
     numbers = [row.batch_seq for row in old.sql("SELECT batch_seq FROM jobs ORDER BY batch_seq")]
     assert numbers == [1, 2, 3, 4]
+
+
+def test_operational_figures_leave_the_definitions(old: World) -> None:
+    definition = (
+        '{"provider":"bedrock","region":"us-east-1","max_concurrency":7,"requests_per_minute":null,"limits":[]}'
+    )
+    old.sql("UPDATE routes SET definition = :definition WHERE name = :route", definition=definition, route=ROUTE)
+    schema_version.upgrade(old.store)
+    assert old.value("SELECT definition FROM routes") == '{"provider":"bedrock","region":"us-east-1"}'
+    given = RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", "max_concurrency": 7})
+    with old.store.write() as connection:
+        assert registry.registered(old.store, connection)[ROUTE].settings == given
+        assert registry.register(old.store, connection, {ROUTE: given}) == []
+        (found,) = registry.register(old.store, connection, {ROUTE: given.model_copy(update={"max_concurrency": 9})})
+    assert "max_concurrency 7 -> 9" in found.text

@@ -6,23 +6,29 @@ import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
 from trivet_scheduler.permits import Quota
-from trivet_tasks.errors import ConfigError, NotFound
+from trivet_tasks.errors import NotFound
 from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import registry
+from trivet_tasks.store import health, leases, registry, route_overrides
+from trivet_tasks.store.registry import Kind
 
 
 def _route(**terms: object) -> RouteSettings:
     return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
 
 
-def _register(world: World, **routes: RouteSettings) -> None:
+def _register(world: World, **routes: RouteSettings) -> list[registry.Finding]:
+    given = {name.replace("_", "-"): route for name, route in routes.items()}
     with world.store.write() as connection:
-        registry.register(world.store, connection, {name.replace("_", "-"): route for name, route in routes.items()})
+        return registry.register(world.store, connection, given, by="w from a.toml")
+
+
+def _events(world: World) -> list[str]:
+    return [f"{row.kind}: {row.text}" for row in world.sql("SELECT kind, text FROM events ORDER BY id")]
 
 
 def _registered(world: World) -> dict[str, registry.RegisteredRoute]:
     with world.store.read() as connection:
-        return registry.registered(connection)
+        return registry.registered(world.store, connection)
 
 
 def test_a_route_is_known_by_all_that_is_no_secret(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +44,7 @@ def test_a_route_is_known_by_all_that_is_no_secret(world: World, monkeypatch: py
     assert (found.name, found.drained) == (ROUTE, False)
     assert found.settings == given.model_copy(update={"api_key": None})
     for word in ("SECRET_OF_MINE", "sk-123", "api_key"):
-        assert word not in world.value("SELECT definition FROM routes")
+        assert word not in world.value("SELECT definition || operating FROM routes")
 
 
 def test_limits_of_groups_of_models_are_known_to_all(world: World) -> None:
@@ -55,29 +61,14 @@ def test_limits_of_groups_of_models_are_known_to_all(world: World) -> None:
     assert Quota.of(found, "claude-haiku-4-5").group == "claude-haiku-*+claude-3-*"
 
 
-def test_costs_and_windows_may_change_while_a_worker_serves_the_route(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route())
-    world.lease(worker="w-7", routes=[ROUTE])
-    changed = _route(costs={"per_request_usd": "0.1"}, windows=[{"hours": "22-06", "cost_factor": "0.5"}])
-    _register(world, bedrock_us_east_1=changed)
-    assert _registered(world)[ROUTE].settings == changed
-    _register(world, bedrock_us_east_1=_route())
-    assert _registered(world)[ROUTE].settings == _route(), "whoever starts last says so"
-
-
-def test_limits_that_differ_are_two_definitions(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 600}]))
-    world.lease(worker="w-7", routes=[ROUTE])
-    with pytest.raises(ConfigError, match=r"defined differently \(limits\)"):
-        _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 601}]))
-
-
 def test_keys_of_a_newer_trivet_are_passed_over(world: World) -> None:
     _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 600}]))
     definition = json.loads(world.value("SELECT definition FROM routes"))
     definition["tides"] = 3
-    definition["limits"][0]["moons"] = 2
-    world.sql("UPDATE routes SET definition = :definition", definition=json.dumps(definition))
+    operating = json.loads(world.value("SELECT operating FROM routes"))
+    operating["limits"][0]["moons"] = 2
+    changed = {"definition": json.dumps(definition), "operating": json.dumps(operating)}
+    world.sql("UPDATE routes SET definition = :definition, operating = :operating", **changed)
     (group,) = _registered(world)[ROUTE].settings.limits
     assert (group.models, group.requests_per_minute) == (("a*",), 600)
 
@@ -92,27 +83,68 @@ def test_registering_again_changes_nothing(world: World) -> None:
     assert _registered(world)[ROUTE].drained, "a drain is durable"
 
 
-def test_a_route_that_nobody_serves_may_be_defined_anew(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(max_concurrency=5))
+def test_a_place_that_nobody_serves_may_be_defined_anew(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route(region="us-east-1"))
     lease = world.lease(routes=[ROUTE])
     world.let_die(lease)
     world.lease(routes=[OTHER_ROUTE])
-    _register(world, bedrock_us_east_1=_route(max_concurrency=9))
-    assert _registered(world)[ROUTE].settings.max_concurrency == 9
+    (found,) = _register(world, bedrock_us_east_1=_route(region="us-west-2"))
+    assert found.kind is Kind.CHANGED
+    assert _registered(world)[ROUTE].settings.region == "us-west-2"
+    assert _events(world) == ["route redefined: region; by w from a.toml"]
 
 
-def test_two_definitions_of_one_name_are_an_error(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(max_concurrency=5))
+def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route())
+    lease = world.lease(worker="w-7", routes=[ROUTE])
+    other = _route(region="eu-west-1", residency=["eu"], base_url="https://user:s3cret@proxy")
+    (found,) = _register(world, bedrock_us_east_1=other)
+    assert found == (
+        ROUTE,
+        Kind.ELSEWHERE,
+        "[routes.bedrock-us-east-1]: base_url, region, residency of w from a.toml differ from what w-7 serves.",
+    )
+    assert _registered(world)[ROUTE].settings == _route()
+    assert _events(world) == []
+    with world.store.write() as connection:  # the same file serves nothing there: it does not count
+        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: "It has another definition."})
+    _register(world, bedrock_us_east_1=other)
+    assert _registered(world)[ROUTE].settings == other
+
+
+def test_a_process_does_not_stand_in_its_own_way(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route())
+    lease = world.lease(routes=[ROUTE])
+    with world.store.write() as connection:
+        routes = {ROUTE: _route(region="us-west-2")}
+        (found,) = registry.register(world.store, connection, routes, by="w", lease_id=lease)
+    assert found.kind is Kind.CHANGED
+
+
+def test_a_scheduler_adds_routes_and_redefines_none(world: World) -> None:
+    with world.store.write() as connection:
+        registry.register(world.store, connection, {ROUTE: _route()}, serves=False)
+        assert registry.register(world.store, connection, {ROUTE: _route(region="x")}, serves=False) == []
+    assert _registered(world)[ROUTE].settings == _route()
     world.lease(worker="w-7", routes=[ROUTE])
-    with pytest.raises(ConfigError) as caught:
-        _register(world, bedrock_us_east_1=_route(max_concurrency=9, region="eu-west-1"), new=_route())
-    said = str(caught.value)
-    assert "[routes.bedrock-us-east-1]" in said
-    assert "max_concurrency, region" in said
-    assert "w-7" in said
-    assert caught.value.hint
-    assert list(_registered(world)) == [ROUTE], "nothing of it was written"
-    assert _registered(world)[ROUTE].settings.max_concurrency == 5
+    with world.store.write() as connection:
+        (found,) = registry.register(world.store, connection, {ROUTE: _route(region="x")}, serves=False)
+    assert found.kind is Kind.ELSEWHERE
+
+
+def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route(requests_per_minute=5), other=_route())
+    with world.store.write() as connection:
+        route_overrides.put(world.store, connection, ROUTE, "*", {"max_concurrency": 3}, by="ops")
+        health.note(connection, ROUTE, "*", "open", "timeout", 1000, 60)
+        registry.remove(connection, ROUTE, "ops@here", 1001)
+    assert list(_registered(world)) == ["other"]
+    for table in ("route_versions", "route_overrides", "route_health"):
+        assert ROUTE not in {row.route for row in world.sql(f"SELECT route FROM {table}")}
+    assert _events(world)[-1] == "route removed: by ops@here"
+    _register(world, bedrock_us_east_1=_route(requests_per_minute=6))
+    assert _registered(world)[ROUTE].settings.requests_per_minute == 6
+    assert "route changed" not in "".join(_events(world)), "it is new again"
 
 
 def test_a_drain_is_kept_until_it_is_taken_back(world: World) -> None:

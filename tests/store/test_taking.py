@@ -46,18 +46,17 @@ def test_an_attempt_without_a_known_price_has_no_estimate(world: World) -> None:
 
 def test_each_job_gets_its_own_attempt_and_estimate(world: World) -> None:
     from trivet_tasks.store.results import attempts_of
-    from trivet_tasks.store.taking import Token, Worksite, take_up
+    from trivet_tasks.store.taking import Worksite, take_up
 
     lease = world.lease()
     world.add(*specs(3))
     claimed = world.dispatch()
     estimates = [Decimal("0.1"), Decimal("0.2"), None]
     with world.store.write() as connection:
-        tokens = [Token(job.id, job.take_up) for job in claimed]
         now = world.store.now(connection)
         site = Worksite(lease, ROUTE, "bedrock", MODEL, MODEL, "batch")
         ids = [f"{number:032x}" for number in range(3)]
-        take_up(connection, site, tokens, now=now, attempt_ids=ids, estimates=estimates)
+        take_up(connection, site, claimed, now=now, attempt_ids=ids, estimates=estimates)
         found = attempts_of(connection, [job.id for job in claimed])
     assert [found[job.id][0].cost_usd for job in claimed] == estimates
     assert [found[job.id][0].id for job in claimed] == ids, "the ids that the permits are named after"
@@ -133,7 +132,7 @@ def test_a_worker_whose_lease_ran_out_takes_nothing(world: World) -> None:
 
 def test_a_lease_is_not_dropped_under_a_take_up(postgres_world: World) -> None:
     """A rescuer that comes while a worker takes jobs up leaves the lease alone, and finds them the next time."""
-    from trivet_tasks.store.taking import Token, Worksite, take_up
+    from trivet_tasks.store.taking import Worksite, take_up
 
     world = postgres_world
     world.add(spec())
@@ -142,7 +141,7 @@ def test_a_lease_is_not_dropped_under_a_take_up(postgres_world: World) -> None:
     with world.store.write() as connection:
         site = Worksite(lease, ROUTE, "bedrock", MODEL, MODEL, "batch")
         now = world.store.now(connection)
-        (job,) = take_up(connection, site, [Token(claimed.id, 1)], now=now, attempt_ids=["a" * 32], estimates=[None])
+        (job,) = take_up(connection, site, [claimed], now=now, attempt_ids=["a" * 32], estimates=[None]).taken
         world.let_die(lease)  # a heartbeat would not be blocked either
         assert world.rescue() == {}
     assert world.rescue() == {lease: 1}

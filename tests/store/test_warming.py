@@ -24,6 +24,7 @@ from trivet_tasks.store.following import Follower, follow
 from trivet_tasks.store.steps import End, Wait
 
 LINE, ANOTHER = "a" * 32, "b" * 32
+KEY = "c" * 32
 
 
 def two_routes(world: World, shut: tuple[str, ...]) -> Standing:
@@ -51,12 +52,14 @@ def dispatch(world: World, *shut: str) -> int:
 
 
 def alike(count: int, line: str | None = LINE) -> list[JobSpec]:
-    return [replace(spec(f"document {line} {number}"), line=line) for number in range(count)]
+    return [replace(spec(f"document {line} {number}", cache_key=KEY), line=line) for number in range(count)]
 
 
 def dispatched(world: World) -> list[Claimed]:
-    rows = world.sql("SELECT id, take_up, input_estimate, max_tokens FROM jobs WHERE state = 'dispatched' ORDER BY id")
-    return [Claimed(row.id, row.take_up, row.input_estimate, row.max_tokens) for row in rows]
+    rows = world.sql(
+        "SELECT id, take_up, input_estimate, max_tokens, cache_key FROM jobs WHERE state = 'dispatched' ORDER BY id"
+    )
+    return [Claimed(row.id, row.take_up, row.input_estimate, row.max_tokens, row.cache_key) for row in rows]
 
 
 def test_the_first_goes_alone_and_the_others_follow_to_its_route(world: World) -> None:
@@ -113,8 +116,9 @@ def test_one_that_was_answered_without_a_call_has_warmed_nothing(world: World) -
     dispatch(world)
     (job,) = dispatched(world)
     with world.store.write() as connection:
-        answered = Answered(job.id, job.take_up, b"{}", "end_turn", ROUTE, None)
-        assert end_answered(world.store, connection, [answered], latency="batch", model=MODEL).jobs == (job.id,)
+        answered = Answered(job.id, job.take_up, KEY, b"{}", "end_turn", ROUTE, None)
+        served = end_answered(world.store, connection, [answered], route=ROUTE, latency="batch", model=MODEL)
+        assert served.jobs == (job.id,)
     assert [dispatch(world), dispatch(world)] == [size, 0]
     lease = world.lease()
     world.end(lease, world.take(lease, dispatched(world)))

@@ -22,7 +22,7 @@ from trivet_tasks.store.enqueue import Accepted, BatchRef, DirectDispatch, inser
 from trivet_tasks.store.finishing import finish
 from trivet_tasks.store.probing import insert_probe
 from trivet_tasks.store.steps import End, Finished, GoOn, Next, Settlement, Wait, Written
-from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
+from trivet_tasks.store.taking import Taken, TakeUp, Token, Unfit, Worksite, give_back, take_up
 from trivet_tasks.usage import Usage
 
 DEADLINE_S = 30.0
@@ -32,6 +32,10 @@ MODEL = "claude-sonnet-5-5"
 ESTIMATE = Decimal("0.25")
 SUCCESS = End(JobState.SUCCEEDED, message=b'{"content":[]}', stop_reason="end_turn")
 WAIT = Wait(None, 0, "", 0.0, None, None, None)
+_OF_MESSAGE = """
+    SELECT j.route, f.model, f.latency, f.probe, f.alone, j.input_estimate, j.max_tokens, j.cache_key
+      FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE j.id = :id
+"""
 
 
 def spec(words: str = "hello", *, latency: Latency = Latency.BATCH, model: str = MODEL, **terms: Any) -> JobSpec:
@@ -173,11 +177,16 @@ class World:
     # workers
 
     def lease(
-        self, *, worker: str = "worker-1", lane: str = "bulk", routes: Sequence[str] = (ROUTE, OTHER_ROUTE)
+        self,
+        *,
+        worker: str = "worker-1",
+        lane: str = "bulk",
+        routes: Sequence[str] = (ROUTE, OTHER_ROUTE),
+        part: str = leases.WORKER,
     ) -> str:
         lease_id = uuid7().hex
         with self.store.write() as connection:
-            leases.open_lease(self.store, connection, lease_id, worker, lane, routes, 16, ttl_s=15.0)
+            leases.open_lease(self.store, connection, lease_id, worker, lane, routes, 16, ttl_s=15.0, part=part)
         return lease_id
 
     def let_die(self, lease_id: str) -> None:
@@ -187,16 +196,40 @@ class World:
     def take(
         self, lease_id: str, claimed: Sequence[Claimed], *, route: str = ROUTE, estimate: Decimal | None = ESTIMATE
     ) -> list[Taken]:
-        site = Worksite(lease_id, route, route.partition("-")[0], MODEL, f"wire.{MODEL}", "batch")
-        tokens = [Token(job.id, job.take_up) for job in claimed]
+        """Take up jobs as the scheduler's messages name them: one message of jobs that are alike. Tokens are the given ones.
+
+        Args:
+            route: of jobs that the database does not know.
+        """
+        sites: dict[Worksite, list[Claimed]] = {}
+        for job in claimed:
+            found = self.sql(_OF_MESSAGE, id=job.id)
+            unknown = route, MODEL, "batch", False, False, *job[2:]
+            of, model, latency, probe, alone, *figures = tuple(found[0]) if found else unknown
+            of = of or route  # it waits: the message is an old one
+            provider = of.partition("-")[0]
+            site = Worksite(lease_id, of, provider, model, f"wire.{model}", latency, bool(probe), bool(alone))
+            sites.setdefault(site, []).append(Claimed(job.id, job.take_up, *figures))
+        return [job for site, jobs in sites.items() for job in self.take_up(site, jobs, estimate=estimate).taken]
+
+    def take_up(
+        self,
+        site: Worksite,
+        claimed: Sequence[Claimed],
+        *,
+        estimate: Decimal | None = ESTIMATE,
+        unfit: Unfit = lambda *_: "",
+    ) -> TakeUp:
         with self.store.write() as connection:
             now = self.store.now(connection)
-            ids = [uuid7().hex for _ in tokens]
-            return take_up(connection, site, tokens, now=now, attempt_ids=ids, estimates=[estimate] * len(tokens))
+            ids = [uuid7().hex for _ in claimed]
+            estimates = [estimate] * len(claimed)
+            return take_up(connection, site, claimed, now=now, attempt_ids=ids, estimates=estimates, unfit=unfit)
 
     def give_back(self, claimed: Sequence[Claimed]) -> None:
+        (route,) = {job.route for job in map(self.job, (one.id for one in claimed)) if job.route} or {ROUTE}
         with self.store.write() as connection:
-            give_back(connection, [Token(job.id, job.take_up) for job in claimed])
+            give_back(connection, route, [Token(job.id, job.take_up) for job in claimed])
 
     def running(self, count: int = 1, **how: Any) -> tuple[str, list[Taken]]:
         """That many new jobs, taken up by a new worker."""

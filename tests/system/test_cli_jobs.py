@@ -352,7 +352,7 @@ def test_routes_without_the_shared_state_says_so(
     monkeypatch.setattr(sys, "argv", ["trivet", "--config", str(file), "routes"])
     code = run()
     said = capsys.readouterr()
-    assert code == 2
+    assert code == 3
     assert said.out.splitlines()[1].split()[:3] == ["anthropic", "any", "unknown"]
     assert "127.0.0.1:1" in said.err
     assert "secret" not in said.err

@@ -126,7 +126,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         shared = stack.enter_context(redis.Redis.from_url(settings.redis_url))
         system = Running(folder, config, parts, client, shared)
         system.start("scheduler", "scheduler")
-        system.start("flower", "flower", "--port", "0", FLOWER_BASIC_AUTH=f"ops:{PASSWORD}")
+        system.start("flower", "flower", "--port", "0", FLOWER_READ_ONLY="false", FLOWER_BASIC_AUTH=f"ops:{PASSWORD}")
         for part in ("scheduler", "flower"):
             parts.wait_ready(part, DEADLINE_S)
         client.submit_many(requests(300), name=BATCH, latency="batch")
@@ -179,13 +179,18 @@ def everything_in(server: redis.Redis) -> bytes:
 def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running: Running) -> None:
     page = until(running.broker_page, lambda page: number(page, "trivet-waiting") == 301, "301 waiting")
 
+    assert "No bulk worker is alive" in page
+    assert "No realtime worker is alive" in page
+    assert "No scheduler is alive" not in page
     table = rows(page)
     assert ["batch", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
     assert ["contracts &lt;b&gt;2026&lt;/b&gt;", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
     assert ["without a batch", "1", "0", "0", "0", "1"] in [row[:6] for row in table]
     queues = {row[0]: row[1:] for row in table if row and row[0] in QUEUES}
     assert set(queues) == QUEUES
-    assert all(row == ["0", "0", "0", "—", "none"] for row in queues.values())
+    assert all(row == ["0", "0", "0", "—", row[4], "none"] for row in queues.values())
+    proven = {name: row[4] for name, row in queues.items()}
+    assert {queue: "unproven" if queue.endswith("realtime") else "" for queue in QUEUES} == proven, "said once a route"
     assert {queue["name"] for queue in running.api("queues/length")["active_queues"]} == QUEUES
 
 
@@ -196,6 +201,10 @@ def test_the_backlog_is_among_the_metrics(running: Running) -> None:
     waiting = 'trivet_waiting_jobs{class="batch",state="waiting"} 300.0'
     text = until(metrics, lambda text: waiting in text, waiting)
     assert "trivet_backlog_current 1.0" in text
+    assert 'trivet_processes{lane="",part="scheduler"} 1.0' in text
+    assert 'trivet_processes{lane="bulk",part="worker"} 0.0' in text
+    assert 'trivet_impairments{kind="lane"} 2.0' in text
+    assert 'trivet_impairments{kind="silent"} 0.0' in text
     assert "trivet_cache_hits_total 0.0" in text
     assert "trivet_cache_max_bytes " in text
     assert re.search(r'trivet_oldest_waiting_seconds\{class="deferred"\} [\d.]*[1-9]', text)
@@ -247,8 +256,8 @@ def test_another_site_posts_nothing(running: Running, headers: dict[str, str]) -
 
 
 def test_flower_changes_nothing(running: Running) -> None:
-    answer = get(f"{running.flower}/api/task/send-task/trivet.run.anthropic", data=b'{"args": []}')
-    assert answer.status == 403
+    for path in ("task/send-task/trivet.run.anthropic", "worker/shutdown/all.bulk@host", "task/revoke/1"):
+        assert get(f"{running.flower}/api/{path}", data=b'{"args": []}').status == 403, path
 
 
 def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Running) -> None:

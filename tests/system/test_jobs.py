@@ -174,7 +174,7 @@ def test_many_threads_share_one_client(system: RunningTrivet) -> None:
     found: list[str] = []
 
     def one(i: int) -> None:
-        job = system.client.submit(f"Thread {i}", latency="realtime", **TERMS)
+        job = system.client.submit(f"Thread {i}", latency="batch", **TERMS)
         found.append(job.result(timeout=60).status)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(12)]

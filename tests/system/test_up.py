@@ -279,3 +279,46 @@ def test_a_worker_that_cannot_work_as_configured_exits_with_2(folder: Path) -> N
     assert done.returncode == 2
     assert "no route is called 'two'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(folder, "--workers", "1") as up:
+        monkeypatch.chdir(folder)
+        config = Path(up.said["config"])
+        before, processes = config.read_text(encoding="utf-8"), up.everything()
+        logs = {name: folder / ".trivet" / "logs" / f"{name}.log" for name in ("scheduler", "worker-1-bulk")}
+
+        def said(name: str, words: str) -> bool:
+            return words in logs[name].read_text(encoding="utf-8")
+
+        def change(old: str, new: str) -> None:
+            text = before.replace(old, new)
+            assert text != before
+            config.write_text(text, encoding="utf-8")
+            up.process.send_signal(signal.SIGHUP)
+
+        with Client() as client:
+
+            def limits() -> dict[str, int]:
+                known = client._connections.fleet.known(fresh=True).routes
+                return {name: route.settings.max_concurrency for name, route in known.items()}
+
+            def impaired() -> set[str]:
+                leases = client._connections.fleet.known(fresh=True).leases
+                return {route for lease in leases for route in lease.impaired}
+
+            change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 17")
+            until(lambda: limits()["anthropic"] == 17, "the new limit")
+            for name in logs:
+                until(lambda: said(name, "the configuration was read again: "), f"{name} to read the file")  # noqa: B023
+            change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrancy = 18")
+            for name in logs:
+                until(lambda: said(name, "is wrong, so nothing changes: "), f"{name} to refuse the file")  # noqa: B023
+            assert limits()["anthropic"] == 17
+            change("[routes.anthropic]", '[routes.anthropic]\nresidency = ["us"]\nmax_concurrency = 17')
+            until(lambda: impaired() == {"anthropic"}, "workers to ask for a restart")
+            change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 19")
+            until(lambda: impaired() == set() and limits()["anthropic"] == 19, "the old place again")
+            result = client.submit("Hello.", model=MODEL, max_tokens=20).result(timeout=60)
+        assert result.status == "succeeded", result.error
+        assert alive(processes) == processes, "nobody was stopped by it"

@@ -67,6 +67,7 @@ ERROR_BODIES: tuple[ErrorBody, ...] = (
     anthropic(401, "authentication_error", "API key has been revoked", ROUTE),
     anthropic(402, "billing_error", "Your account is past due.", ROUTE),
     anthropic(402, "billing_error", "", ROUTE, code="linked_organization_spend_limit_reached"),
+    anthropic(402, "some_newer_error", "Pay first.", ROUTE),
     anthropic(403, "permission_error", "Request not allowed", ROUTE),
     anthropic(403, "some_newer_error", "Not for you", ROUTE),
     anthropic(403, "permission_error", "Your API key does not have permission to use the specified resource", ROUTE),

@@ -34,9 +34,9 @@ class ClockedRedis(redis.Redis):
         return int(seconds or 0), int(micros or 0)
 
 
-def limits_on_test_clock(client: redis.Redis, health: HealthSettings = HEALTH) -> Limits:
+def limits_on_test_clock(client: redis.Redis, health: HealthSettings = HEALTH, origin: str = "") -> Limits:
     """The gates with the scripts as they are, but for where they read the time."""
-    limits = Limits(client, health)
+    limits = Limits(client, health, origin)
     for name in ("_take", "_settle", "_view", "_claim_probe"):
         text = getattr(limits, name).script
         assert text.count(_READS_THE_CLOCK) == 1
@@ -166,8 +166,10 @@ class Gate:
 
     # health
 
-    def claim(self, *, at_once: bool = False) -> str | None:
-        return self.limits.claim_probe(self.route, self.model, self.quota, lost_after_s=LOST_AFTER_S, at_once=at_once)
+    def claim(self, *, at_once: bool = False, idle_s: float = 0.0) -> str | None:
+        return self.limits.claim_probe(
+            self.route, self.model, self.quota, lost_after_s=LOST_AFTER_S, at_once=at_once, idle_s=idle_s
+        )
 
     def probe(self, verdict: Verdict = Verdict.GOOD, **how: Any) -> list[Change]:
         """One probe that is due, from its token to its outcome."""
@@ -182,6 +184,7 @@ class World:
 
     def __init__(self, client: ClockedRedis, health: HealthSettings = HEALTH) -> None:
         self.client = client
+        self.health = health
         self.limits = limits_on_test_clock(client, health)
         self._micros = 1_800_000_000 * MICROS
         self.start_anew()
@@ -208,6 +211,11 @@ class World:
         shared = limits or quota()
         own = shared if shared.group else Quota(model, *_figures(shared))
         return Gate(self.client, self.limits, model, own)
+
+    def gate_of(self, origin: str, model: str = MODEL) -> Gate:
+        """The same gate, as a worker of an origin of its own uses it."""
+        limits = limits_on_test_clock(self.client, self.health, origin)
+        return Gate(self.client, limits, model, Quota(model, *_figures(quota())))
 
     def open(self, gate: Gate) -> None:
         """Take it out of service by failures in a row."""

@@ -190,11 +190,13 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
     urls = {
         "TRIVET_STORE__URL": "postgresql://u:sekret@db.example.com/t",
         "TRIVET_BROKER__URL": "redis://u:sekret@cache.example.com:6379/0",
+        "TRIVET_SECURITY__KEY": "env:MY_SIGNING_KEY",
     }
     done = trivet("config", "check", env=urls)
     assert done.returncode == 1  # a key is not set here
     assert "sekret" not in done.stdout + done.stderr
     assert "Not set here: the credentials of one." in done.stderr
+    assert "Not set here: [security] key." in done.stderr
     for expected in (
         CONFIG_NAME,
         "db.example.com",
@@ -203,11 +205,44 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
         "anthropic",
         "1,234",
         "env:MY_KEY (not set here)",
+        "env:MY_SIGNING_KEY (not set here)",
     ):
         assert expected in done.stdout, expected
     whole = trivet("config", "check", env={"MY_KEY": "k-very-secret"})
     assert whole.returncode == 0
     assert "not set here" not in whole.stdout
+
+
+def test_check_demands_a_key_where_cached_answers_are_on_another_machine(folder: Path) -> None:
+    away = {"TRIVET_BROKER__URL": "redis://u:sekret@cache.example.com:6379/0"}
+    done = trivet("config", "check", env=away)
+    assert done.returncode == 2
+    assert "[security] key: is needed" in done.stderr
+    assert "sekret" not in done.stderr
+    weak = trivet("config", "check", env={**away, "TRIVET_SECURITY__KEY": "env:WEAK", "WEAK": "very-secret"})
+    assert weak.returncode == 2
+    assert "env:WEAK holds 11 characters; a key has 32 or more" in weak.stderr
+    assert "very-secret" not in weak.stdout + weak.stderr
+    off = trivet("config", "check", env={**away, "TRIVET_CACHE__ENABLED": "false"})
+    assert off.returncode == 0
+    named = {**away, "TRIVET_SECURITY__KEY": "env:STRONG", "STRONG": "s" * 32}
+    assert trivet("config", "check", env=named).returncode == 0
+    worker = trivet("worker", env=away | {"TRIVET_CONFIG": str(EXAMPLE)})
+    assert worker.returncode == 2
+    assert "[security] key: is needed" in worker.stderr
+
+
+def test_init_makes_the_key_that_signs_answers_once(folder: Path) -> None:
+    done = trivet("config", "init")
+    path = folder / ".trivet" / "security.key"
+    key = path.read_text(encoding="ascii")
+    assert f"{path} written: the key that signs cached answers." in done.stdout
+    assert key.strip() not in done.stdout + (folder / CONFIG_NAME).read_text(encoding="utf-8")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "security.key" not in trivet("config", "init", "--force").stdout
+    assert path.read_text(encoding="ascii") == key
+    checked = trivet("config", "check")
+    assert f"security key   {path}" in checked.stdout
 
 
 def test_check_names_every_mistake_and_exits_with_2(folder: Path) -> None:

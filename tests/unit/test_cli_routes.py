@@ -9,9 +9,11 @@ from rich.text import Text
 from tests.gates import MODEL, gate, pace, recovering, route
 
 from trivet.cli.routes_json import as_object
-from trivet.cli.routes_table import ago, routes_table, short
+from trivet.cli.routes_table import routes_table, short
 from trivet.cli.routes_words import remarks, summary
+from trivet.durations import ago
 from trivet.holdup import Holdup, Kind, _merged, holdup_of
+from trivet.impairments import Impairment, ImpairmentKind
 from trivet.route_probe import what_next
 from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.gate_view import FORGOTTEN
@@ -22,6 +24,7 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.settings import HealthSettings
 from trivet_tasks.store.backlog import ClassBacklog
+from trivet_tasks.store.dropped import Drop, Dropped
 from trivet_tasks.store.leases import Lease
 
 NOW = 1_800_000_000.0
@@ -175,9 +178,12 @@ def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
     keyless = Lease("k", "worker-2@host", "bulk", ("half", "r"), 64, 0, None, NOW, {"half": "No key is set here."})
     found = picture(
         status("lonely", slots={}, workers={}),
-        status("half", slots={"bulk": 64}, workers={"bulk": 1}),
+        status("half", slots={"bulk": 64}, workers={"bulk": 1}, lacking=("realtime",)),
         status("unheard", known=False),
         workers=(lease, keyless),
+        impairments=(
+            Impairment(ImpairmentKind.TROUBLE, lease.worker, f"worker {lease.worker} takes no work: {lease.trouble}"),
+        ),
     )
     assert plain(remarks(found, None)) == [
         "lonely: no living worker serves it",
@@ -315,3 +321,16 @@ def test_spans_in_their_largest_unit(seconds: float, words: str) -> None:
 )
 def test_figures_in_few_characters(figure: float | None, words: str) -> None:
     assert short(figure) == words
+
+
+def test_what_was_dropped_is_said_for_an_hour_and_counted_for_ever() -> None:
+    lately = Dropped(Drop.FORGED, "vertex", 3, NOW - 7_200, NOW - 120)
+    long_ago = Dropped(Drop.UNREADABLE, "", 1, NOW - 7_200, NOW - 7_200)
+    shown = picture(status("vertex"), dropped=(lately, long_ago))
+    (line,) = [line.plain for line in remarks(shown, None) if "dropped" in line.plain]
+    assert line.startswith("vertex: dropped messages that contradict the database")
+    assert line.endswith("(3 times, last 2 min ago)")
+    assert [(one["kind"], one["route"], one["times"]) for one in as_object(shown)["dropped"]] == [
+        ("forged", "vertex", 3),
+        ("unreadable", "", 1),
+    ]

@@ -36,9 +36,11 @@ from trivet_tasks.store.steps import End, GoOn, Next, Wait
 from trivet_tasks.store.taking import Taken
 from trivet_tasks.troubles import Troubles
 from trivet_tasks.usage import Usage
-from trivet_worker.calls import Answer, Failure
+from trivet_worker.calls import Answer, Failure, LocalCause
 from trivet_worker.decisions import Decisions, spent_of
 from trivet_worker.flights import Flight, Landing, Race
+from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.witness import Witness
 
 SETTINGS = Settings()
 TROUBLES = Troubles(logging.getLogger("test"), "no work is taken")
@@ -75,7 +77,15 @@ class Routes:
 
 
 def decisions(*candidates: Candidate) -> Decisions:
-    return Decisions(cast("Fleet", Routes(*candidates)), SETTINGS, TROUBLES)
+    return deciding_over(Routes(*candidates))
+
+
+def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -> Decisions:
+    """Decisions of a worker that is the only one, as the leases of `Routes` have it, unless it has another origin."""
+    fleet, impairments = cast("Fleet", routes), RouteImpairments(logging.getLogger("test"))
+    if impaired:
+        impairments.begin(HERE, "network", "It gets no call out.")
+    return Decisions(fleet, SETTINGS, TROUBLES, Witness(fleet, origin, impairments))
 
 
 def here(**terms: Any) -> Candidate:
@@ -162,9 +172,7 @@ def test_each_group_looks_anew() -> None:
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
     routes = Routes(here(), route(ELSEWHERE))
     routes.answers = False
-    (step,) = Decisions(cast("Fleet", routes), SETTINGS, TROUBLES).next_steps(
-        [landing(round=2, tried="a", round_spent_s=1.0)]
-    )
+    (step,) = deciding_over(routes).next_steps([landing(round=2, tried="a", round_spent_s=1.0)])
     assert isinstance(step, Wait)
     assert (step.not_before, step.round, step.tried) == (None, 2, f"a,{HERE}")
 
@@ -395,3 +403,57 @@ def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
     spent = spent_of(Landing(flight(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
     assert (spent.verdict, spent.used_input) == (Verdict.GOOD, flight(1).job.input_estimate)
+
+
+# what is one worker's own fault
+
+
+CUT_OFF = Failure(Outcome.CONNECTION, "no answer: refused", local_cause=LocalCause.UNREACHED)
+KEYLESS = Failure(Outcome.UNUSABLE, "no key", scope=Scope.ROUTE, local_cause=LocalCause.NO_CREDENTIALS)
+KEY_REFUSED = Failure(Outcome.UNUSABLE, "bad key", status=401, scope=Scope.ROUTE, local_cause=LocalCause.KEY_REFUSED)
+OWN = [CUT_OFF, KEYLESS, KEY_REFUSED]
+
+
+@pytest.mark.parametrize("failure", OWN)
+def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_nothing(failure: Failure) -> None:
+    deciding = deciding_over(Routes(here(), route(ELSEWHERE)), "bad")
+    (step,) = deciding.next_steps([landing(failure, tried=FAR, round=2, round_spent_s=1.5)])
+    assert isinstance(step, GoOn)
+    assert (step.route, step.tried, step.spent_s) == (ELSEWHERE, FAR, 1.5)
+
+
+@pytest.mark.parametrize("failure", OWN)
+def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(failure: Failure) -> None:
+    deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=gate(state="open", wait_s=9.0))), "bad")
+    (step,) = deciding.next_steps([landing(failure, round=TERMS.max_rounds - 1, round_spent_s=1.5)])
+    assert isinstance(step, Wait)
+    assert (step.not_before, step.round, step.tried, step.spent_s) == (None, TERMS.max_rounds - 1, "", 1.5)
+    assert step.error == f"{HERE}: {failure.outcome}: {failure.message}"
+
+
+@pytest.mark.parametrize("failure", OWN)
+def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
+    """So the order of the class holds: the other route is dearer."""
+    deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
+    (step,) = deciding.next_steps([landing(failure, round_spent_s=1.5)])
+    assert isinstance(step, GoOn)
+    assert (step.route, step.tried, step.spent_s) == (HERE, "", 1.5)
+    deciding = deciding_over(Routes(here()), impaired=True)
+    (step,) = deciding.next_steps([landing(KEYLESS)])
+    assert isinstance(step, Wait), "there is no other worker"
+
+
+@pytest.mark.parametrize("failure", [CUT_OFF, KEY_REFUSED])
+def test_of_the_only_worker_it_is_a_failure_as_any_other(failure: Failure) -> None:
+    (step,) = decisions(here()).next_steps([landing(failure, round=TERMS.max_rounds - 1)])
+    assert isinstance(step, End)
+    (step,) = decisions(here(), route(ELSEWHERE)).next_steps([landing(failure)])
+    assert isinstance(step, GoOn)
+    assert (step.tried, step.spent_s) == (HERE, 0.1)
+
+
+def test_its_deadline_ends_a_job_whoever_is_at_fault() -> None:
+    deciding = deciding_over(Routes(here()), "bad")
+    (step,) = deciding.next_steps([landing(CUT_OFF, deadline_at=1.0)])
+    assert isinstance(step, End)
+    assert step.state is JobState.EXPIRED

@@ -58,7 +58,7 @@ def test_no_secret_stands_in_it_and_only_this_machine_reaches_it() -> None:
     for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():
             if re.search(r"KEY|TOKEN|SECRET|PASSWORD|AUTH|CREDENTIALS", variable):
-                assert value is None or re.fullmatch(r"\$\{[A-Z_]+:\?[^}]*\}", value), f"{name}: {variable}"
+                assert value is None or re.fullmatch(r"\$\{[A-Z_]+:\?[^}]*\}|env:[A-Z_]+", value), f"{name}: {variable}"
             elif isinstance(value, str):
                 assert not re.search(r"://[^/@]*:[^/@]+@", value), f"{name}: a password in {variable}"
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
@@ -70,6 +70,13 @@ def test_a_worker_gets_the_credentials_of_its_own_provider_alone() -> None:
         given = {variable for variable, value in SERVICES[name]["environment"].items() if value is None}
         assert given
         assert all(variable.startswith(prefix) for variable in given)
+
+
+def test_workers_alone_get_the_key_that_signs_cached_answers() -> None:
+    assert {name for name, service in OURS.items() if "TRIVET_KEY" in service["environment"]} == {
+        name for name, service in OURS.items() if service["command"][0] == "worker"
+    }
+    assert {service["environment"]["TRIVET_SECURITY__KEY"] for service in OURS.values()} == {"env:TRIVET_KEY"}
 
 
 def test_the_image_is_built_from_what_is_there_and_does_not_run_as_root() -> None:

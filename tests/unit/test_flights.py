@@ -14,7 +14,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.taking import Prompt, Taken, Worksite
 from trivet_worker import flights as module
-from trivet_worker.calls import Answer, Failure
+from trivet_worker.calls import Answer, Credentials, Failure
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
 
 ROUTE = RouteSettings(provider="anthropic")
@@ -29,8 +29,11 @@ class OwnFault:
     ) -> Answer | Failure:
         raise KeyError("the prompt stands in this text")
 
-    async def warm(self) -> None:
-        """Nothing to warm."""
+    async def credentials(self) -> Credentials:
+        return Credentials()
+
+    async def reach(self, timeout_s: float) -> str:
+        return ""
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -39,7 +42,7 @@ class OwnFault:
 def flight(number: int) -> Flight:
     job = Taken(
         id=f"job{number}", take_up=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
-        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, suspect=0, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
+        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, suspect=0, tenant=None, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
         residency=(), compliance=(), features=(), probe=False,
     )  # fmt: skip
     site = Worksite("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")

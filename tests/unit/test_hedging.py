@@ -1,6 +1,7 @@
 """Two calls of one job: whichever decides, it is exactly one; and a rival is had only where all that it needs is there."""
 
 import asyncio
+import logging
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -29,12 +30,14 @@ from trivet_tasks.store.taking import Worksite
 from trivet_tasks.usage import Usage
 from trivet_worker import flights as flights_module
 from trivet_worker import hedging as hedging_module
-from trivet_worker.calls import Answer, Failure
+from trivet_worker.calls import Answer, Credentials, Failure
 from trivet_worker.deadlines import LEAST_S
 from trivet_worker.decisions import spent_of
 from trivet_worker.flights import Flight, Flights, Landing
 from trivet_worker.hedging import MOST_SAVED, Hedger
 from trivet_worker.pricing import Pricing
+from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
 
 WAIT_S = 60
@@ -73,8 +76,11 @@ class Script:
 
         self._ends[next(iter(results))].get_loop().call_soon_threadsafe(at_once)
 
-    async def warm(self) -> None:
-        """Nothing to warm."""
+    async def credentials(self) -> Credentials:
+        return Credentials()
+
+    async def reach(self, timeout_s: float) -> str:
+        return ""
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -320,7 +326,11 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     fleet = Fleet(store, SETTINGS, world.client)
     fleet.limits = world.limits
     slots = Slots(4)
-    hedger = Hedger(SETTINGS, store, fleet, slots, Pricing(), SETTINGS.routes)
+    served = ServedRoutes(
+        store, SETTINGS.routes, RouteImpairments(logging.getLogger("test")), by="w from a file", defines=False,
+        lease_id=str, on_change=lambda: None,
+    )  # fmt: skip
+    hedger = Hedger(SETTINGS, store, fleet, slots, Pricing(), served)
     joined: list[Flight] = []
 
     class Joining:

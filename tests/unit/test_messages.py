@@ -1,12 +1,14 @@
-"""What a message carries, and that an older worker's or scheduler's is understood."""
+"""What a message carries, that an older worker's or scheduler's is understood, and that nothing else is taken for one."""
 
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.gates import MODEL
 
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
+from trivet_tasks.messages import MOST_JOBS, Chunk, MalformedMessage
 from trivet_tasks.store.dispatching import Claimed
 
 JOBS = (Claimed("a" * 32, 1, 10, 100), Claimed("b" * 32, 7, 20, 200))
@@ -32,3 +34,77 @@ def test_only_a_probe_has_a_token() -> None:
 def test_what_a_person_sees_of_a_message_has_no_ids_and_no_token() -> None:
     assert str(CHUNK) == f"(route=bedrock-us-east-1, class=batch, model={MODEL}, jobs=2)"
     assert str(PROBE) == f"(route=bedrock-us-east-1, class=batch, model={MODEL}, probe)"
+
+
+GOOD: list[object] = CHUNK.to_args()
+ONE = ["a" * 32, 1, 10, 100]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        GOOD[:3],
+        [*GOOD, "", False, None],
+        [None, *GOOD[1:]],
+        ["", *GOOD[1:]],
+        ["r" * 101, *GOOD[1:]],
+        ["a/../b", *GOOD[1:]],
+        ["route\n", *GOOD[1:]],
+        [GOOD[0], "urgent", *GOOD[2:]],
+        [GOOD[0], ["batch"], *GOOD[2:]],
+        [*GOOD[:2], "", GOOD[3]],
+        [*GOOD[:2], "m" * 121, GOOD[3]],
+        [*GOOD[:2], "a\x1b[31m", GOOD[3]],
+        [*GOOD[:2], {"model": 1}, GOOD[3]],
+        [*GOOD[:3], []],
+        [*GOOD[:3], {"a": 1}],
+        [*GOOD[:3], "jobs"],
+        [*GOOD[:3], [[f"{n:032x}", 1, 1, 1] for n in range(MOST_JOBS + 1)]],
+        [*GOOD[:3], ["a" * 32]],
+        [*GOOD[:3], [ONE[:3]]],
+        [*GOOD[:3], [[*ONE, "c" * 32, 1]]],
+        [*GOOD[:3], [["A" * 32, *ONE[1:]]]],
+        [*GOOD[:3], [["a" * 33, *ONE[1:]]]],
+        [*GOOD[:3], [["' OR 1=1 --", *ONE[1:]]]],
+        [*GOOD[:3], [[None, *ONE[1:]]]],
+        [*GOOD[:3], [["a" * 32, True, 10, 100]]],
+        [*GOOD[:3], [["a" * 32, -1, 10, 100]]],
+        [*GOOD[:3], [["a" * 32, 1.0, 10, 100]]],
+        [*GOOD[:3], [["a" * 32, "1", 10, 100]]],
+        [*GOOD[:3], [["a" * 32, 1, 2**31, 100]]],
+        [*GOOD[:3], [["a" * 32, 1, 10, None]]],
+        [*GOOD[:3], [[*ONE, "short"]]],
+        [*GOOD[:3], [[*ONE, 7]]],
+        [*GOOD[:3], [ONE, ONE]],
+        [*GOOD, "token"],
+        [*GOOD, "", True],
+        [*GOOD[:3], [ONE], "a token!"],
+        [*GOOD[:3], [ONE], "t" * 65],
+        [*GOOD[:3], [ONE], None],
+        [*GOOD[:3], [ONE], "", 1],
+    ],
+    ids=str,
+)
+def test_anything_else_is_refused_by_one_error_that_quotes_nothing(args: list[object]) -> None:
+    with pytest.raises(MalformedMessage) as refused:
+        Chunk.from_args("bedrock", args)
+    assert not any(word in str(refused.value) for word in ("OR 1=1", "\x1b", "urgent", "token!"))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.lists(_JSON, max_size=7), st.integers(0, 5))
+def test_whatever_arrives_is_read_or_refused(junk: list[object], at: int) -> None:
+    """Never another error, and what is read is what would have been written."""
+    for args in (junk, [*GOOD[:at], *junk, *GOOD[at + 1 :]]):
+        try:
+            chunk = Chunk.from_args("bedrock", args)
+        except MalformedMessage:
+            continue
+        assert Chunk.from_args("bedrock", chunk.to_args()) == chunk

@@ -13,7 +13,7 @@ from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE,
 
 from trivet_scheduler import probing as probing_module
 from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.permits import Quota, Verdict, Want
+from trivet_scheduler.permits import Quota, RouteUse, Verdict, Want
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
@@ -253,6 +253,157 @@ def test_a_database_that_does_not_answer_is_the_schedulers_to_wait_out(
     assert place.run() == [], "the token is out"
     place.world.pass_time(LOST_AFTER_S + 0.1)
     assert place.run() == [(ROUTE, MODEL)]
+
+
+# an idle route
+
+IDLE_S = HEALTH.idle_probe_s
+
+
+def noticed(place: Place, *routes: str) -> None:
+    """The time without a call begins when a scheduler first sees the route served."""
+    place.serve(*routes)
+    assert place.run() == []
+
+
+def test_a_route_without_a_call_is_probed_once_by_the_whole_fleet(place: Place) -> None:
+    noticed(place, ROUTE, OTHER_ROUTE)
+    in_use(place, MODEL)
+    place.world.pass_time(IDLE_S - 1)
+    assert place.run() == []
+    place.gate(route=OTHER_ROUTE).call()
+    place.world.pass_time(1)
+    assert place.run() == [(ROUTE, MODEL)], "the other was called a second ago"
+    assert place.run() == [], "another scheduler finds that it is under way"
+    (message,) = place.messages(ROUTE)
+    gate = place.gate()
+    assert gate.take(probe=message.probe).granted == 1
+    assert place.run() == []
+    gate.settle(lasted_s=0)
+    assert place.world.limits.uses([ROUTE]) == {ROUTE: RouteUse(0, 0)}
+    assert place.run() == []
+    place.world.pass_time(IDLE_S - 1)
+    assert place.run() == [(OTHER_ROUTE, MODEL)]
+    place.world.pass_time(1)
+    assert place.run() == [(ROUTE, MODEL)]
+
+
+def test_a_call_under_way_or_that_ended_keeps_a_route_from_being_idle(place: Place) -> None:
+    noticed(place, ROUTE)
+    gate = place.gate()
+    for outcome in (Verdict.GOOD, Verdict.NEUTRAL):
+        place.world.pass_time(IDLE_S - 1)
+        assert gate.take().granted == 1
+        place.world.pass_time(IDLE_S - 1)
+        assert place.run() == []
+        gate.settle(outcome, lasted_s=IDLE_S - 1)
+    place.world.pass_time(IDLE_S - 1)
+    assert place.run() == []
+    place.world.pass_time(1)
+    assert len(place.run()) == 1
+
+
+def test_a_revoked_key_opens_the_route_at_its_first_idle_probe(place: Place) -> None:
+    noticed(place, ROUTE)
+    place.world.pass_time(IDLE_S)
+    ((_, model),) = place.run()
+    gate = place.gate(model)
+    assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+    assert states(gate.settle(Verdict.UNUSABLE_ROUTE)) == [(WHOLE_ROUTE, "open")]
+    assert place.gate(MODEL).take().granted == 0
+
+
+def test_a_key_that_one_worker_finds_refused_is_tried_by_another_at_once(place: Place) -> None:
+    noticed(place, ROUTE)
+    in_use(place, MODEL)
+    place.world.pass_time(IDLE_S)
+    for origin, changed in (("here", []), ("elsewhere", [(WHOLE_ROUTE, "open")])):
+        assert place.run() == [(ROUTE, MODEL)]
+        gate = place.world.gate_of(origin)
+        assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+        assert states(gate.settle(Verdict.LOCAL_REFUSED, cause="unusable: refused")) == changed
+
+
+def test_an_idle_probe_that_fails_is_followed_by_others_until_the_route_is_open(place: Place) -> None:
+    noticed(place, ROUTE)
+    place.world.pass_time(IDLE_S)
+    probed = 0
+    for _ in range(HEALTH.open_after_failures):
+        ((_, model),) = place.run()
+        probed += 1
+        gate = place.gate(model)
+        assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+        changes = gate.settle(Verdict.FAILED, cause="connection: refused", job=f"probe {probed}")
+        if not changes:
+            assert gate.view().doubt == "connection: refused"
+            place.until_due()
+            place.world.pass_time(HEALTH.probe_interval_s * 0.2)  # the jitter
+    assert states(changes) == [(model, "open")]
+    assert probed == HEALTH.open_after_failures
+
+
+def test_an_idle_probe_that_fails_once_is_followed_by_one_that_clears_it(place: Place) -> None:
+    noticed(place, ROUTE)
+    place.world.pass_time(IDLE_S)
+    for verdict in (Verdict.FAILED, Verdict.GOOD):
+        ((_, model),) = place.run()
+        gate = place.gate(model)
+        assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+        gate.settle(verdict)
+    assert (gate.view().doubt, gate.state) == ("", "healthy")
+    place.world.pass_time(3 * HEALTH.probe_interval_s)
+    assert place.run() == []
+
+
+def test_an_idle_probe_that_was_lost_is_made_anew(place: Place) -> None:
+    noticed(place, ROUTE)
+    place.world.pass_time(IDLE_S)
+    assert len(place.run()) == 1
+    place.world.pass_time(LOST_AFTER_S - 1)
+    assert place.run() == []
+    place.world.pass_time(1.1)
+    assert len(place.run()) == 1
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration],
+)
+def test_an_idle_route_that_nobody_may_call_is_not_probed(place: Place, trouble: Any) -> None:
+    noticed(place, ROUTE)
+    trouble(place)
+    place.world.pass_time(2 * IDLE_S)
+    assert [route for route, _ in place.run()] in ([], [OTHER_ROUTE])
+    assert place.messages(ROUTE) == []
+
+
+def test_a_limited_route_is_left_alone_while_it_is_told_to_wait(place: Place) -> None:
+    noticed(place, ROUTE)
+    in_use(place, MODEL)
+    place.gate().call(Verdict.LIMITED, pause_s=IDLE_S + 10)
+    place.world.pass_time(IDLE_S + 1)
+    assert place.run() == []
+    place.world.pass_time(10)
+    assert place.run() == [(ROUTE, MODEL)]
+
+
+def test_a_route_has_an_interval_of_its_own_or_is_never_probed(place: Place) -> None:
+    own = {ROUTE: 0.0, OTHER_ROUTE: 20.0}
+    routes = {name: SETTINGS.routes[name].model_copy(update={"idle_probe_s": seconds}) for name, seconds in own.items()}
+    with place.store.write() as connection:
+        registry.register(place.store, connection, routes)
+    noticed(place, ROUTE, OTHER_ROUTE)
+    place.world.pass_time(20)
+    assert [route for route, _ in place.run()] == [OTHER_ROUTE]
+    place.world.pass_time(10 * IDLE_S)
+    assert ROUTE not in [route for route, _ in place.run()]
+
+
+def test_what_the_shared_state_forgot_is_unproven_again(place: Place) -> None:
+    place.gate().call(lasted_s=5)
+    assert place.world.limits.uses([ROUTE, OTHER_ROUTE]) == {ROUTE: RouteUse(0, 5), OTHER_ROUTE: RouteUse()}
+    place.world.lose_memory()
+    assert place.world.limits.uses([ROUTE]) == {ROUTE: RouteUse()}
 
 
 # a whole route

@@ -340,3 +340,43 @@ def test_nothing_of_the_supervisor_stays_open_or_on_disk(tmp_path: Path, monkeyp
         supervisor.wait_ready("part", DEADLINE_S)
     assert [path.name for path in tmp_path.iterdir()] == ["part.log"]
     assert psutil.Process().num_fds() == before
+
+
+def test_a_hangup_is_for_the_parts_that_read_their_file_again(tmp_path: Path, exits: queue.Queue[Exit]) -> None:
+    note = tmp_path / "read-again"
+    reading = (
+        f"import pathlib, signal; signal.signal(signal.SIGHUP, lambda *_: pathlib.Path({str(note)!r}).touch()); {SLEEP}"
+    )
+    with Supervisor(on_exit=exits.put, passes_hangup=True) as supervisor:
+        supervisor.start("reads", python(reading), reloads=True)
+        supervisor.start("other", python(SLEEP))
+        for name in ("reads", "other"):
+            supervisor.wait_ready(name, DEADLINE_S)
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(note.exists, "the hangup to be passed on")
+        other = supervisor.pid("other")
+        assert other is not None
+        assert runs(other)
+    assert exits.empty()
+
+
+MEANS = """
+from trivet_tasks.stop_signals import handled_stop_signals, reloads_on_hangup
+print(reloads_on_hangup(), "SIGHUP" in [number.name for number in handled_stop_signals(reloads=True)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("terminal", "ignored", "says"),
+    [(False, (), "True False"), (True, (), "False True"), (False, (signal.SIGHUP,), "False False")],
+)
+def test_a_hangup_stops_what_runs_on_a_terminal_and_makes_others_read_again(
+    terminal: bool, ignored: tuple[signal.Signals, ...], says: str
+) -> None:
+    ours, theirs = os.openpty()
+    command = under(python(MEANS), ignored=ignored)
+    stdin = theirs if terminal else subprocess.DEVNULL
+    done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=True, timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert done.stdout.strip() == says

@@ -22,11 +22,14 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.troubles import Troubles
 from trivet_worker.cached import Cached
+from trivet_worker.drops import Drops
 from trivet_worker.flights import Countdown
 from trivet_worker.holdings import Holdings
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
+from trivet_worker.route_impairments import RouteImpairments
 from trivet_worker.slots import Slots
+from trivet_worker.witness import Witness
 
 
 class AwayAtFirst(Store):
@@ -60,7 +63,8 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     recorder = Recorder(
         store, client, fleet, Celery("test", broker="memory://", set_as_current=False),
         Settings(), Slots(1), Holdings(), Pricing(), 0.0,
-        Cached(store, client, ResponseCache(client, Settings()), Settings(), troubles), troubles,
+        Cached(store, client, ResponseCache(client, Settings()), Settings(), troubles, Drops()), troubles,
+        Witness(fleet, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip
     (landing,) = land(world.gate(), LIMITED)
     countdown = Countdown()

@@ -1,5 +1,6 @@
 """The response cache on a real Valkey: who finds, who leads, who waits, what stays and what leaves."""
 
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 import redis
 from tests.unit.gates_world import ClockedRedis
 
+from trivet_scheduler.answer_seal import AnswerSeal, Kept
 from trivet_scheduler.response_cache import (
     ANSWERS,
+    COUNTERS,
     LEADS,
     OVERHEAD_BYTES,
+    SIZES,
     Follow,
-    Kept,
     Landed,
     LookUp,
     ResponseCache,
@@ -24,6 +27,7 @@ from trivet_tasks.settings import CacheSettings, Settings
 MODEL, OTHER = "claude-haiku-4-5", "claude-sonnet-5-5"
 BATCH = Latency.BATCH
 ANSWER = Kept(b'{"content":[],\n"id":"m"}', "end_turn", "anthropic", Decimal("0.000123456789"))
+SEAL = AnswerSeal(b"k" * 64, time.time)
 
 
 @pytest.fixture
@@ -37,15 +41,15 @@ def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def cache(client: redis.Redis) -> ResponseCache:
-    return ResponseCache(client, Settings())
+    return ResponseCache(client, Settings(), SEAL)
 
 
 def small(client: redis.Redis, max_bytes: int = 1_000_000) -> ResponseCache:
-    return ResponseCache(client, Settings(cache=CacheSettings(max_bytes=max_bytes)))
+    return ResponseCache(client, Settings(cache=CacheSettings(max_bytes=max_bytes)), SEAL)
 
 
 def ask(cache: ResponseCache, *jobs: str, key: str = "k", latency: Latency = BATCH, over: str = "") -> list[Any]:
-    return cache.look_up(latency, [LookUp(key, job, over) for job in jobs])
+    return cache.look_up(latency, [LookUp(key, job, over) for job in jobs]).found
 
 
 def keep(
@@ -115,14 +119,14 @@ def test_leads_and_answers_live_as_long_as_they_should(cache: ResponseCache, cli
 
 def test_what_expired_is_not_counted_any_more(client: redis.Redis) -> None:
     classes = {name: terms.model_copy(update={"cache_ttl_s": 0.001}) for name, terms in Settings().classes.items()}
-    short = ResponseCache(client, Settings(classes=classes))
+    short = ResponseCache(client, Settings(classes=classes), SEAL)
     keep(short, "k", "a")
     while client.exists(f"{ANSWERS}k"):
         pass
     assert short.stats().entries == 0
     assert ask(short, "b") == [None]
-    keep(ResponseCache(client, Settings()), "other", "x")
-    alone = len(b'["end_turn","anthropic","0.000123456789"]\n') + len(ANSWER.message) + OVERHEAD_BYTES
+    keep(ResponseCache(client, Settings(), SEAL), "other", "x")
+    alone = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
     assert (short.stats().entries, short.stats().bytes) == (1, alone)
 
 
@@ -156,3 +160,57 @@ def test_clearing_all_or_one_model(cache: ResponseCache) -> None:
 def test_an_answer_without_a_price_is_kept_without_one(cache: ResponseCache) -> None:
     keep(cache, "k", "a", ANSWER._replace(cost_usd=None))
     assert ask(cache, "b") == [ANSWER._replace(cost_usd=None)]
+
+
+def junk(entry: bytes) -> list[bytes]:
+    """What an attacker may put in the place of an entry."""
+    forged = AnswerSeal(b"another installation's key, as long", time.time).seal("k", ANSWER, 60)
+    return [b"x", b"\xff" * 200, entry[:-1], entry[1:], entry.replace(b"end_turn", b"max_tokens"), forged, forged[65:]]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_an_entry_of_somebody_else_serves_nobody_and_is_removed(
+    cache: ResponseCache, client: redis.Redis, number: int
+) -> None:
+    keep(cache, "k", "a")
+    kept = client.get(f"{ANSWERS}k")
+    assert isinstance(kept, bytes)
+    client.set(f"{ANSWERS}k", junk(kept)[number])
+    outcome = cache.look_up(BATCH, [LookUp("k", "b"), LookUp("k", "c"), LookUp("other", "d")])
+    assert outcome.found == [None, Follow("b"), None], "as where there is none: one calls, the others wait"
+    assert outcome.rejected == 1
+    assert not client.exists(f"{ANSWERS}k")
+    assert cache.stats().entries == 0
+    keep(cache, "k", "b")
+    assert cache.look_up(BATCH, [LookUp("k", "c")]) == ([ANSWER], 0)
+
+
+def test_an_answer_moved_to_another_key_serves_nobody(cache: ResponseCache, client: redis.Redis) -> None:
+    keep(cache, "k", "a")
+    client.set(f"{ANSWERS}other", client.get(f"{ANSWERS}k") or b"")
+    assert cache.look_up(BATCH, [LookUp("other", "b"), LookUp("k", "c")]) == ([None, ANSWER], 1)
+
+
+def test_an_answer_whose_time_is_over_serves_nobody_however_long_redis_keeps_it(client: redis.Redis) -> None:
+    now = 1_000.0
+    cache = ResponseCache(client, Settings(), AnswerSeal(b"k" * 64, lambda: now))
+    keep(cache, "k", "a")
+    client.persist(f"{ANSWERS}k")
+    now += 86_399
+    assert ask(cache, "b") == [ANSWER]
+    now += 2
+    assert cache.look_up(BATCH, [LookUp("k", "b")]) == ([None], 1)
+
+
+def test_counters_of_somebody_else_are_no_traceback(cache: ResponseCache, client: redis.Redis) -> None:
+    keep(cache, "k", "a")
+    client.hset(COUNTERS, mapping={b"hits": b"many", b"bytes": b"9" * 99, b"\xff": b"1"})
+    client.hset(SIZES, mapping={b"\xff": b"\xff", "k2": "x"})
+    assert (cache.stats().hits, cache.stats().bytes, cache.stats().stored) == (0, 0, 1)
+    assert cache.clear(OTHER) == 0
+
+
+@pytest.mark.parametrize("lead", [b"2\xff", b"2" + b"a" * 33, b"2a\x00b", b"2", b""])
+def test_nobody_waits_for_what_is_no_job(cache: ResponseCache, client: redis.Redis, lead: bytes) -> None:
+    client.set(f"{LEADS}k", lead)
+    assert ask(cache, "b") == [None]

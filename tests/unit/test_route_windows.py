@@ -151,11 +151,11 @@ def test_a_mistake_names_file_and_key(
     assert says.lower() in said.lower()
 
 
-def test_windows_are_no_part_of_a_definition() -> None:
+def test_windows_are_operational_and_no_part_of_a_place() -> None:
     plain = RouteSettings.model_validate({"provider": "bedrock"})
     other = RouteSettings.model_validate({"provider": "bedrock", "windows": [{"hours": "22-06", "cost_factor": "0.5"}]})
-    assert other.definition() == plain.definition()
-    assert plain.operating() == {}
-    assert other.operating() == {"windows": [{"hours": "22-06", "cost_factor": "0.5"}]}
+    assert (other.place(), other.place_digest) == (plain.place(), plain.place_digest)
+    assert plain.operational() == {}
+    assert other.operational() == {"windows": [{"hours": "22-06", "cost_factor": "0.5"}]}
     with pytest.raises(ValidationError, match="frozen"):
         other.windows[0].weight = 3.0

@@ -10,7 +10,8 @@ import pytest
 from trivet_scheduler.permits import Quota
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.route_settings import LimitGroup, RouteCosts
+from trivet_tasks.route_fields import OPERATIONAL, OWN, PLACE
+from trivet_tasks.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.settings import Settings, load_settings
 
 
@@ -151,7 +152,7 @@ def test_secrets_are_in_no_repr(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     for shown in (repr(settings), str(settings), repr(settings.store), repr(settings.broker), f"{settings.redis}"):
         assert "s3cret" not in shown
     assert settings.redis_url == "redis://:s3cret3@mq/1"
-    assert "s3cret" not in json.dumps(settings.routes["r"].definition())
+    assert "s3cret" not in json.dumps([settings.routes["r"].place(), settings.routes["r"].operational()])
 
 
 @pytest.mark.parametrize("key", ["sk-ant-s3cret", "s3cret", "vault:s3cret", "env:", "file:"])
@@ -267,11 +268,43 @@ def test_costs_are_exact_however_they_are_written(folder: Path, monkeypatch: pyt
     assert routes["other"].costs == RouteCosts(per_request_usd=Decimal("0.1"))
 
 
-def test_costs_are_no_part_of_a_definition(folder: Path) -> None:
+def test_costs_are_operational_and_no_part_of_a_place(folder: Path) -> None:
     write(folder, COSTS + "per_request_usd = 0.0000002\nper_gb_out_usd = '0.10'")
-    declared = load_settings().routes["r"].definition()
+    with_costs = load_settings().routes["r"]
     write(folder, COSTS)
-    assert load_settings().routes["r"].definition() == declared, "two processes may know different ones"
+    plain = load_settings().routes["r"]
+    assert plain.place_digest == with_costs.place_digest
+    assert plain.operational_digest != with_costs.operational_digest
+
+
+def test_every_field_of_a_route_is_in_exactly_one_group() -> None:
+    groups = (OPERATIONAL, PLACE, OWN)
+    assert sorted(name for group in groups for name in group) == sorted(RouteSettings.model_fields)
+
+
+def test_digests_tell_definitions_apart_however_they_were_written() -> None:
+    one = RouteSettings.model_validate({"provider": "bedrock", "models": {"a": "x", "b": "y"}, "max_concurrency": 200})
+    same = RouteSettings.model_validate({"models": {"b": "y", "a": "x"}, "provider": "bedrock", "stream": True})
+    assert (one.place_digest, one.operational_digest) == (same.place_digest, same.operational_digest)
+    for field, value in (("region", "us-east-1"), ("residency", ["us"]), ("base_url", "https://here")):
+        other = RouteSettings.model_validate({**one.model_dump(exclude={"api_key"}), field: value})
+        assert (other.place_digest != one.place_digest, other.operational_digest) == (True, one.operational_digest)
+    more = RouteSettings.model_validate({**one.model_dump(exclude={"api_key"}), "requests_per_minute": 5})
+    assert (more.place_digest, more.operational_digest != one.operational_digest) == (one.place_digest, True)
+    assert more.with_figures_of(one) == one
+
+
+def test_reading_again_finds_the_same_file_and_names_the_tables_that_differ(folder: Path) -> None:
+    path = folder / "other.toml"
+    path.write_text('[worker]\nslots = 5\n[routes.r]\nprovider = "bedrock"\n', encoding="utf-8")
+    first = load_settings(path)
+    path.write_text('[worker]\nslots = 6\n[routes.r]\nprovider = "bedrock"\npriority = 2\n', encoding="utf-8")
+    again = first.read_again()
+    assert (again.source, again.routes["r"].priority) == (str(path), 2)
+    assert first.sections_unlike(again) == ["worker"]
+    path.write_text("[routes.r]\nregoin = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="regoin"):
+        first.read_again()
 
 
 @pytest.mark.parametrize(

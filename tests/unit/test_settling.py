@@ -28,7 +28,9 @@ from trivet_tasks.troubles import Troubles
 from trivet_tasks.usage import Usage
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.flights import Landing
+from trivet_worker.route_impairments import RouteImpairments
 from trivet_worker.settling import Settling
+from trivet_worker.witness import Witness
 
 OTHER_ROUTE = "vertex-us-east5"
 SETTINGS = Settings(health=HEALTH)
@@ -54,7 +56,13 @@ class Routes:
 
 
 def settling(routes: Routes) -> Settling:
-    return Settling(cast("Fleet", routes), SETTINGS, Troubles(logging.getLogger("test"), "no work is taken"))
+    fleet = cast("Fleet", routes)
+    return Settling(
+        fleet,
+        SETTINGS,
+        Troubles(logging.getLogger("test"), "no work is taken"),
+        Witness(fleet, "", RouteImpairments(logging.getLogger("test"))),
+    )
 
 
 def waits(telling: Settling) -> bool:

@@ -90,6 +90,32 @@ def test_what_is_announced_is_read_until_it_is_withdrawn_or_forgotten(client: re
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        b"\xff",
+        b"[1]",
+        b'"text"',
+        b"{}",
+        b'{"part": "worker"}',
+        b'{"part": "admin", "trouble": "Stop.", "since": 1}',
+        b'{"part": "worker", "trouble": 7, "since": 1}',
+        b'{"part": "worker", "trouble": "Stop.", "since": "now"}',
+    ],
+)
+def test_what_somebody_else_announces_is_passed_over(client: redis.Redis, said: bytes) -> None:
+    client.flushdb()
+    client.set("trivet:trouble:forged", said)
+    announce(client, "w1", "worker", "The database is away.", 5.0)
+    assert [one.process for one in announced(client)] == ["w1"]
+
+
+def test_announced_words_steer_no_terminal(client: redis.Redis) -> None:
+    client.flushdb()
+    announce(client, "w\x1b[2J1", "worker", "Run\x1b]0;title\x07 this\n", 5.0)
+    assert announced(client) == [Announced("w1", "worker", "Run this", 5.0)]
+
+
+@pytest.mark.parametrize(
     ("error", "away"),
     [
         (redis.ConnectionError("refused"), True),

@@ -3,7 +3,7 @@
 Reads a chunk a line from its socket; answers each with a line once it is written down. At the end of its input (it was
 told so, or its worker is gone) it finishes its call within the grace time and goes.
 
-    python -m trivet_worker.alone_process CONFIGURATION LANE ROUTE [ROUTE …]
+    python -m trivet_worker.alone_process CONFIGURATION LANE ORIGIN ROUTE [ROUTE …]
 
 is a fork server, with its socket as standard input: the one a worker starts when its own was killed.
 """
@@ -28,23 +28,28 @@ from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.store.leases import ALONE
+from trivet_worker.drops import Drops
 from trivet_worker.fork_server import serve
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
 
 
-def run_alone(settings: Settings, lane: str, routes: Sequence[str], connection: socket.socket) -> int:
+def run_alone(settings: Settings, lane: str, origin: str, routes: Sequence[str], connection: socket.socket) -> int:
     """Run chunks until the input ends. Returns the exit code.
 
     Args:
         lane: of the worker, for the name of the lease.
+        origin: of the worker.
     """
     log = logging.getLogger("trivet.worker")
     logging.getLogger().setLevel(logging.WARNING)  # what goes well its worker says
     name = f"{ALONE}.{lane}.{os.getpid()}@{socket.gethostname()}"
-    runtime = Runtime(settings, make_app(settings), worker=name, lane=ALONE, routes=routes)
+    runtime = Runtime(
+        settings, make_app(settings), worker=name, lane=ALONE, routes=routes, drops=Drops(), origin=origin
+    )
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
     stopper.start()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it follows what is registered, and ends with its worker
     try:
         runtime.start()
     except TrivetError as error:  # its worker hears it by our end, and says what it is about
@@ -72,7 +77,7 @@ def _read(connection: socket.socket, chunks: "queue.SimpleQueue[Chunk | None]") 
 
 def main(arguments: Sequence[str]) -> int:
     """Be a fork server until the worker is gone. Returns the exit code."""
-    source, lane, *routes = arguments
+    source, lane, origin, *routes = arguments
     set_aside()
     quieten()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -80,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     control = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:  # a child that kept it would hide the end of its server
         os.dup2(nothing.fileno(), 0)
-    return serve(control, partial(run_alone, settings, lane, routes))
+    return serve(control, partial(run_alone, settings, lane, origin, routes))
 
 
 if __name__ == "__main__":

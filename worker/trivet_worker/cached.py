@@ -8,7 +8,8 @@ import orjson
 import redis
 from sqlalchemy.exc import DBAPIError
 
-from trivet_scheduler.response_cache import Follow, Kept, Landed, LookUp, ResponseCache
+from trivet_scheduler.answer_seal import Kept
+from trivet_scheduler.response_cache import Follow, Landed, LookUp, ResponseCache
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
@@ -17,11 +18,13 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, is_away
 from trivet_tasks.store.answering import Answered, Served, end_answered
 from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.dropped import Drop
 from trivet_tasks.store.engine import BULK_BYTES, Store
 from trivet_tasks.store.following import FREED_AT_ONCE, LOOK_AGAIN_S, Follower, follow, free_followers
 from trivet_tasks.store.steps import End, Finished
 from trivet_tasks.troubles import SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer
+from trivet_worker.drops import Drops
 from trivet_worker.flights import Landing
 
 log = logging.getLogger("trivet.worker")
@@ -43,13 +46,20 @@ class Cached:
     """Safe to share between threads. Where Redis is away there is no cache, and nothing fails for it."""
 
     def __init__(
-        self, store: Store, client: redis.Redis, cache: ResponseCache, settings: Settings, troubles: Troubles
+        self,
+        store: Store,
+        client: redis.Redis,
+        cache: ResponseCache,
+        settings: Settings,
+        troubles: Troubles,
+        drops: Drops,
     ) -> None:
         self._store = store
         self._redis = client
         self._cache = cache
         self._settings = settings
         self._troubles = troubles
+        self._drops = drops
 
     def serve(self, chunk: Chunk) -> Sequence[Claimed]:
         """End the jobs of a chunk for which there is an answer, let wait those for which one is on its way.
@@ -119,11 +129,14 @@ class Cached:
             _without(error)
             return None
         found = _Found([], [], [])
-        for look, of in zip(looks, said, strict=True):
+        if said.rejected:
+            why = "a cached answer was not signed by this installation for its request, or its time is over"
+            self._drops.note(Drop.ANSWER, chunk.route, why, said.rejected)
+        for look, of in zip(looks, said.found, strict=True):
             job = asking[look.job_id]
             match of:
                 case Kept():
-                    found.answered.append(Answered(job.id, job.take_up, *of))
+                    found.answered.append(Answered(job.id, job.take_up, look.key, *of))
                 case Follow(leader=leader):
                     found.following.append(Follower(job.id, job.take_up, leader))
                 case None:
@@ -133,7 +146,12 @@ class Cached:
     def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> None:
         for group in _groups(answered):
             with self._store.write() as connection:
-                served = end_answered(self._store, connection, group, latency=chunk.latency.value, model=chunk.model)
+                served = end_answered(
+                    self._store, connection, group, route=chunk.route, latency=chunk.latency.value, model=chunk.model
+                )
+            if served.forged:
+                why = f"a message says of job {served.forged[0]} what the database does not"
+                self._drops.note(Drop.FORGED, chunk.route, why, len(served.forged))
             self._notify(served)
 
     def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[Claimed]:
@@ -171,7 +189,9 @@ class Cached:
         if result.stop_reason not in WHOLE or len(result.message) > self._settings.cache.max_answer_bytes:
             return Landed(key, job.id, model, None, never=True)
         cost = None if finished.settlement.estimated else finished.settlement.cost_usd
-        return Landed(key, job.id, model, Kept(result.message, result.stop_reason, landing.flight.site.route, cost))
+        tenant = None if self._settings.cache.shared else job.tenant
+        answer = Kept(result.message, result.stop_reason, landing.flight.site.route, cost, tenant)
+        return Landed(key, job.id, model, answer)
 
     def _keep(self, latency: Latency, landed: Sequence[Landed]) -> None:
         try:

@@ -2,13 +2,34 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
 
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage
 
 MESSAGE_LIMIT = 500
 """The provider's words are cut to this many characters."""
+
+
+class LocalCause(StrEnum):
+    """Reason of a failure that may be this worker's alone: other workers may have no trouble with the route."""
+
+    NO_CREDENTIALS = "credentials"
+    """There is no key here, or it cannot be read: nothing was sent."""
+    KEY_REFUSED = "key"
+    """The provider did not accept the key that this worker has."""
+    UNREACHED = "network"
+    """Name lookup, connecting, TLS or the proxy failed: the provider saw nothing of the call."""
+
+
+class Credentials(NamedTuple):
+    """State of a route's key or credentials on this machine."""
+
+    missing: str = ""
+    """Reason why no call can be made; empty where one can."""
+    renewed: bool = False
+    """They differ from those that the provider refused last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +86,8 @@ class Failure:
     """False for a page of something on the way: what it says may be about this one request."""
     own_fault: bool = False
     """Trivet's own fault, after the call was made: it says nothing of the route."""
+    local_cause: LocalCause | None = None
+    """Set where the reason may be this worker's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +130,12 @@ class Caller(Protocol):
         """
         ...
 
-    async def warm(self) -> None:
-        """Make the client and fetch the credentials now rather than at the first call. Raises nothing for missing ones."""
+    async def credentials(self) -> Credentials:
+        """Make the client and fetch the credentials, so that no call waits for that. Raises nothing for missing ones."""
+        ...
+
+    async def reach(self, timeout_s: float) -> str:
+        """Ask the endpoint for an answer of any kind, without a key and free of charge. Return why there is none, or ''."""
         ...
 
     async def close(self) -> None:

@@ -17,23 +17,28 @@ from kombu import Connection
 
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.hangup import Reloader
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, task_name
 from trivet_tasks.publishing import queue_of
 from trivet_tasks.settings import Settings
 from trivet_worker.alone_process import run_alone
 from trivet_worker.consumer_steps import consuming
+from trivet_worker.drops import Drops
 from trivet_worker.fork_server import ForkServer
+from trivet_worker.intake import PROVIDERS, Intake, strict_consumer
 from trivet_worker.memory import collect_seldom, share_one_heap
+from trivet_worker.origin import origin_of
+from trivet_worker.remote_control import InspectionOnly
 from trivet_worker.runtime import Runtime
 from trivet_worker.stopping import Stopper
+from trivet_worker.strict_transport import strict_connection
 
 log = logging.getLogger("trivet.worker")
 
 MAX_THREADS = 256
 """A chunk holds a thread until its last job is written down; idle threads cost nothing to speak of."""
 CRASHED = 1
-PROVIDERS = ("anthropic", "bedrock", "vertex")
 
 
 def run_worker(
@@ -41,7 +46,8 @@ def run_worker(
 ) -> int:
     """Run a worker process for the queues of these routes and this lane until it is told to stop. Returns the exit code.
 
-    SIGTERM, SIGINT, SIGHUP: no new chunk, running calls get the grace time. A second one: at once (`stopping.py`).
+    SIGTERM, SIGINT: no new chunk, running calls get the grace time. A second one: at once (`stopping.py`). SIGHUP: the
+    routes are read from the file again; where standard input is a terminal, which is gone then, as SIGTERM.
 
     Raises:
         ConfigError: a route is not configured. StoreError: the database cannot be used.
@@ -57,21 +63,26 @@ def run_worker(
     share_one_heap()
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, *routes])
-    forks.fork(partial(run_alone, settings, lane, routes))
+    origin = origin_of(settings.source)
+    forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, origin, *routes])
+    forks.fork(partial(run_alone, settings, lane, origin, routes))
     app = make_app(settings)
-    app.amqp.Connection = _PatientConnection
     name = worker_name(lane, routes, len(settings.routes))
-    runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes, forks=forks)
+    drops = Drops()
+    runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes, drops=drops, forks=forks)
     _register_tasks(app, runtime)
     queues = {
         queue_of(app, route, latency).name: route for route in routes for latency in Latency if latency.lane == lane
     }
-    app.steps["consumer"].add(consuming(runtime, queues))
+    app.steps["consumer"].update((consuming(runtime, queues), InspectionOnly))
+    intake = Intake({name: settings.routes[name] for name in routes}, lane, queues, drops)
+    app.conf.worker_consumer = strict_consumer(intake)
+    app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
     if on_ready:
         signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
     stopper.start()
+    Reloader(settings, runtime.reload, log).start()
     code = CRASHED
     try:
         runtime.start()

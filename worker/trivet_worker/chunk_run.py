@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 from uuid_utils import uuid7
@@ -12,7 +13,7 @@ from uuid_utils import uuid7
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Grant, Quota, Spent, Verdict, Want
 from trivet_scheduler.routing import SLOW_CALLS, Candidate, Needs, choose
-from trivet_tasks.eligibility import name_on_wire
+from trivet_tasks.eligibility import misfit, name_on_wire
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
@@ -21,13 +22,15 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import WORK_CHANNEL, unavailable_text
 from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.dropped import Drop
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.taking import Taken, Token, Worksite, give_back, take_up
+from trivet_tasks.store.taking import Taken, TakeUp, Token, Worksite, give_back, take_up
 from trivet_tasks.troubles import DATABASE, SHARED_STATE, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.cached import Cached
 from trivet_worker.calls import Failure
 from trivet_worker.deadlines import FALLBACK_RESERVE_S, LEAST_S, attempt_timeout_s, fallback_reserve_s, is_full_time
+from trivet_worker.drops import Drops
 from trivet_worker.flights import Countdown, Flight, Flights, Landing
 from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
@@ -35,6 +38,7 @@ from trivet_worker.lease_keeper import LeaseKeeper
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
@@ -76,6 +80,7 @@ class ChunkRunner:
         store: Store,
         client: redis.Redis,
         fleet: Fleet,
+        served: ServedRoutes,
         slots: Slots,
         holdings: Holdings,
         pricing: Pricing,
@@ -87,11 +92,13 @@ class ChunkRunner:
         cached: Cached,
         troubles: Troubles,
         impairments: RouteImpairments,
+        drops: Drops,
     ) -> None:
         self._settings = settings
         self._store = store
         self._redis = client
         self._fleet = fleet
+        self._served = served
         self._slots = slots
         self._flights = flights
         self._recorder = recorder
@@ -103,6 +110,7 @@ class ChunkRunner:
         self._pricing = pricing
         self._troubles = troubles
         self._impairments = impairments
+        self._drops = drops
         self._running = 0
         self._hurrying = 0
         self._counting = threading.Lock()
@@ -134,12 +142,21 @@ class ChunkRunner:
                 return len(chunk.jobs)
             self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
             return 0
-        route = self._settings.routes[chunk.route]
+        route = self._served.now(chunk.route)
         wire_model = name_on_wire(route, chunk.model)
         if wire_model is None:
             self._give_back(chunk, chunk.jobs, f"it does not serve {chunk.model} here")
             return 0
-        site = Worksite(self._lease.id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
+        site = Worksite(
+            self._lease.id,
+            chunk.route,
+            route.provider,
+            chunk.model,
+            wire_model,
+            chunk.latency.value,
+            bool(chunk.probe),
+            chunk.alone,
+        )
         wave = _Wave(chunk, site, route, Quota.of(route, chunk.model), Countdown())
         pending: Sequence[Claimed] = ()
         to_call = 0
@@ -217,16 +234,24 @@ class ChunkRunner:
         want_of = {job.id: want for job, want in zip(jobs, wants, strict=True)}
         taken: list[Taken] = []
         try:
-            tokens = [Token(job.id, job.take_up) for job in jobs]
             estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
             routes = self._routes_now(wave)
             with self._store.write() as connection:
                 now = self._store.now(connection)
                 ids = [attempt_of(want) for want in wants]
-                found = take_up(connection, wave.site, tokens, now=now, attempt_ids=ids, estimates=estimates)
+                found = take_up(
+                    connection,
+                    wave.site,
+                    jobs,
+                    now=now,
+                    attempt_ids=ids,
+                    estimates=estimates,
+                    unfit=partial(misfit, wave.route, wave.site.wire_model, wave.site.model),
+                )
             # only now: of a commit that failed nothing was taken, and what one took whose answer was lost, the lease
             # keeper finds
-            taken = found
+            taken = found.taken
+            self._count_dropped(wave.chunk, found)
         finally:
             held = {job.id for job in taken}
             self._return_unused(wave, [want for job_id, want in want_of.items() if job_id not in held], grant)
@@ -257,6 +282,14 @@ class ChunkRunner:
         self._flights.launch(flights)
         if hedge_after_s is not None:
             self._hedger.counted(len(flights))
+
+    def _count_dropped(self, chunk: Chunk, found: TakeUp) -> None:
+        if found.forged:
+            why = f"a message says of job {found.forged[0]} what the database does not"
+            self._drops.note(Drop.FORGED, chunk.route, why, len(found.forged))
+        if found.misfits:
+            job = found.misfits[0]
+            self._drops.note(Drop.MISFIT, chunk.route, f"job {job.id} goes back: {job.reason}", len(found.misfits))
 
     def _routes_now(self, wave: _Wave) -> list[Candidate] | None:
         """For a realtime call, how the routes stand that could take its job if it fails; None when that is not known."""
@@ -322,7 +355,8 @@ class ChunkRunner:
             return  # they are dispatched again when their time is over
         try:
             with self._store.write() as connection:
-                give_back(connection, [Token(job.id, job.take_up) for job in jobs], f"{chunk.route}: {why}")
+                tokens = [Token(job.id, job.take_up) for job in jobs]
+                give_back(connection, chunk.route, tokens, f"{chunk.route}: {why}")
             if not self._troubles.of(SHARED_STATE):
                 self._redis.publish(WORK_CHANNEL, b"")
         except StoreUnavailable as error:

@@ -70,6 +70,7 @@ def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> No
                 consumer.add_task_queue(queue)
             elif consumes and not takes:
                 consumer.cancel_task_queue(queue)
+        runtime.consumer_pulse.beat()
     except (*consumer.connection_errors, *consumer.channel_errors) as error:
         log.debug("queues are looked at again once the broker answers: %s", type(error).__name__)
 

@@ -21,9 +21,10 @@ from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import unavailable_text
 from trivet_tasks.store.steps import End, GoOn, Next
 from trivet_tasks.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
-from trivet_worker.calls import Answer, Failure, LimitReading, LimitWindow
+from trivet_worker.calls import Answer, Failure, LimitReading, LimitWindow, LocalCause
 from trivet_worker.flights import Flight, Landing
 from trivet_worker.pricing import likely_usage
+from trivet_worker.witness import Witness
 
 _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
@@ -31,10 +32,20 @@ BRIEFLY_S = 1.0
 """How long it counts that they could not be."""
 
 
-def spent_of(landing: Landing, settings: Settings) -> Spent:
+_LOCAL_VERDICTS = {
+    LocalCause.NO_CREDENTIALS: Verdict.UNUSED,
+    LocalCause.KEY_REFUSED: Verdict.LOCAL_REFUSED,
+    LocalCause.UNREACHED: Verdict.LOCAL_FAILED,
+}
+
+
+def spent_of(landing: Landing, settings: Settings, *, local: bool = False) -> Spent:
     """What a call used of its permit, and what it said of the route.
 
     A call that ran out of time counts, where speed is compared, as one that took its class's whole budget.
+
+    Args:
+        local: its failure is this worker's own, as far as this worker can tell (`Witness.local`).
     """
     flight = landing.flight
     want, generation = flight.want, flight.generation
@@ -58,6 +69,9 @@ def spent_of(landing: Landing, settings: Settings) -> Spent:
         case Failure() if not landing.called:
             return Spent(want, 0, 0, Verdict.UNUSED, generation=generation)
         case Failure(outcome=outcome) as failure:
+            if local and failure.local_cause is not None:
+                cause = f"{outcome}: {failure.message}"[:200]
+                return Spent(want, 0, 0, _LOCAL_VERDICTS[failure.local_cause], cause, generation)
             # a fault of Trivet's own says nothing of the route
             verdict = Verdict.NEUTRAL if failure.own_fault else verdict_of(outcome, failure.scope)
             timed_out = outcome is Outcome.TIMEOUT and flight.full_time and not flight.job.probe
@@ -125,10 +139,11 @@ def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | Non
 class Decisions:
     """Decides what becomes of jobs, a group of finished calls at a time."""
 
-    def __init__(self, fleet: Fleet, settings: Settings, troubles: Troubles) -> None:
+    def __init__(self, fleet: Fleet, settings: Settings, troubles: Troubles, witness: Witness) -> None:
         self._fleet = fleet
         self._settings = settings
         self._troubles = troubles
+        self._witness = witness
 
     def next_steps(self, group: Sequence[Landing]) -> list[Next | None]:
         """For each call, in order, what becomes of its job; None where another call of it decides.
@@ -157,20 +172,20 @@ class Decisions:
             case Answer(message=message, stop_reason=stop_reason):
                 return End(JobState.SUCCEEDED, message=message, stop_reason=stop_reason)
             case Failure() as failure:
-                step = self._after_failure(landing.flight, failure, landing.latency_s, candidates, now, sent)
+                step = self._after_failure(landing, failure, candidates, now, sent)
                 if isinstance(step, GoOn):
                     sent[step.route] += 1
                 return step
 
     def _after_failure(
         self,
-        flight: Flight,
+        landing: Landing,
         failure: Failure,
-        latency_s: float,
         candidates: list[Candidate] | None,
         now: float,
         sent: Counter[str],
     ) -> Next:
+        flight = landing.flight
         job, site = flight.job, flight.site
         if job.probe:
             return End(
@@ -178,8 +193,10 @@ class Decisions:
             )
         latency = Latency(site.latency)
         terms = self._settings.of_class(latency)
-        # the budget bounds the work on a job; being told to wait is no work
-        spent_s = job.round_spent_s + (0.0 if failure.outcome is Outcome.RATE_LIMITED else latency_s)
+        # the budget bounds the work on a job; being told to wait is no work, nor is what another worker would have done
+        local = self._witness.local(landing)
+        idle = local or failure.outcome is Outcome.RATE_LIMITED
+        spent_s = job.round_spent_s + (0.0 if idle else landing.latency_s)
         tried = (*(job.tried.split(",") if job.tried else ()), *flight.race.failed)
         pages, again = proxy_errors_of(job.proxy_errors), frozenset[str]()
         if failure.outcome is Outcome.PROXY_ERROR:
@@ -191,7 +208,7 @@ class Decisions:
         message = failure.message
         if failure.outcome is Outcome.TIMEOUT and (why := _too_short(flight, self._settings)):
             message = f"{message} ({why.rstrip('.')})"
-        failed = Failed(site.route, site.provider, failure.outcome, message, failure.scope)
+        failed = Failed(site.route, site.provider, failure.outcome, message, failure.scope, local)
         choice = _NO_VIEW
         if candidates is not None:
             needs = Needs(
@@ -200,7 +217,9 @@ class Decisions:
                 job.residency,
                 job.compliance,
                 job.features,
-                tried_after(standing, failed),
+                tried_after(standing, failed)
+                if not local or self._witness.hands_over(landing)
+                else (*tried, site.route),
                 doubted_after(standing, failed),
                 Mix.of(job.input_estimate, job.max_tokens, self._fleet.lengths.share(site.model, latency)),
             )

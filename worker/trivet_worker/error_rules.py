@@ -60,6 +60,8 @@ class Rule:
     says_not: re.Pattern[str] | None = None
     in_stream: bool | None = None
     from_api: bool | None = None
+    of_key: bool = False
+    """It may be about the key of the worker that asked, rather than about the account."""
 
     def fits(self, error: ProviderError) -> bool:
         """Whether everything this rule names is so."""
@@ -203,6 +205,15 @@ RULES: tuple[Rule, ...] = (
     Rule(Outcome.UNUSABLE, "model in words", Scope.MODEL, statuses=_DENIED - {402}, says=words.MODEL),
     Rule(
         Outcome.UNUSABLE,
+        "key in words",
+        Scope.ROUTE,
+        statuses=_DENIED,
+        says=words.KEY,
+        says_not=words.OF_ANOTHER_PARTY,
+        of_key=True,
+    ),
+    Rule(
+        Outcome.UNUSABLE,
         "account in words",
         Scope.ROUTE,
         statuses=_DENIED,
@@ -218,15 +229,24 @@ RULES: tuple[Rule, ...] = (
         types=_set("accessdeniedexception", "permission_denied", "permission_error"),
         says=words.NAMES_A_MODEL,
     ),
-    Rule(Outcome.UNUSABLE, "AWS account", Scope.ROUTE, types=_AWS_ACCOUNT_TYPES),
-    Rule(Outcome.UNUSABLE, "Google account", Scope.ROUTE, types=_set("unauthenticated", "permission_denied")),
+    Rule(Outcome.UNUSABLE, "AWS account", Scope.ROUTE, types=_AWS_ACCOUNT_TYPES, of_key=True),
     Rule(
         Outcome.UNUSABLE,
-        "account by type",
+        "Google account",
         Scope.ROUTE,
-        types=_set("authentication_error", "permission_error", "billing_error"),
+        types=_set("unauthenticated", "permission_denied"),
+        of_key=True,
     ),
-    Rule(Outcome.UNUSABLE, "401, 402, 403", Scope.ROUTE, statuses=_http(401, 402, 403)),
+    Rule(
+        Outcome.UNUSABLE,
+        "key by type",
+        Scope.ROUTE,
+        types=_set("authentication_error", "permission_error"),
+        of_key=True,
+    ),
+    Rule(Outcome.UNUSABLE, "account by type", Scope.ROUTE, types=_set("billing_error")),
+    Rule(Outcome.UNUSABLE, "402", Scope.ROUTE, statuses=_http(402)),
+    Rule(Outcome.UNUSABLE, "401, 403", Scope.ROUTE, statuses=_http(401, 403), of_key=True),
     # -- not found: a thing the request names, else the model --------------------------------------------------------
     Rule(
         Outcome.INVALID,

@@ -28,18 +28,22 @@ ACCOUNT = _any_of(
     r"organization (has been|is) (disabled|on hold|suspended)",
     r"(account|project) .{0,60}(has been|is|was) (disabled|suspended|deleted|on hold|closed|not active)",
     r"^operation not allowed\.?$",
+    r"has not been used in project .{0,80}or it is disabled",
+    r"(vertex ai|agent platform|aiplatform|bedrock)[\w. ]{0,60}(is not enabled|is disabled|has been disabled)",
+    r"prohibited by organization.s policy",
+    r"workspace .{0,60}(not found|does not exist|archived|disabled)",
+)
+"""The account or the project, whatever key it is asked with."""
+
+KEY = _any_of(
     r"api key (not (valid|found)|(is )?(invalid|expired|disabled|revoked)|has (expired|been (disabled|revoked)))",
     r"security token included in the request is (invalid|expired)",
     r"(bearer )?token (has|is) (expired|revoked|invalid)",
     r"signature (expired|not yet current|we calculated)",
-    r"has not been used in project .{0,80}or it is disabled",
-    r"(vertex ai|agent platform|aiplatform|bedrock)[\w. ]{0,60}(is not enabled|is disabled|has been disabled)",
     r"insufficient authentication scopes",
     r"invalid authentication credentials",
-    r"prohibited by organization.s policy",
-    r"workspace .{0,60}(not found|does not exist|archived|disabled)",
 )
-"""The account, the project or the key."""
+"""The key or credentials that came with the request."""
 
 USE_CASE_FORM = _any_of(r"use case (details|form)")
 """A form that AWS wants once from each account before any model of Anthropic."""

@@ -11,17 +11,23 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trivet_scheduler.permits import Quota, Want
+from trivet_scheduler.pulses import Pulse
 from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store.taking import Taken, Worksite
 from trivet_worker.adapters import build_caller
-from trivet_worker.calls import Answer, Caller, CallPurpose, Failure
+from trivet_worker.calls import Answer, Caller, CallPurpose, Credentials, Failure
 
 log = logging.getLogger("trivet.worker")
 
-WARM_S = 10.0
-"""How long a start may wait for credentials; calls fetch them anew if that was not enough."""
+CREDENTIALS_S = 10.0
+"""How long a look at credentials may take; calls fetch them anew if that was not enough."""
+REACH_S = 10.0
+"""How long an endpoint may take to answer to whether it can be reached."""
+STALLED_S = 3.0
+"""A loop that has not gone round for so many seconds is stalled: what it runs never takes so long at a stretch."""
+_BEAT_EVERY_S = 0.5
 _FINAL = (Outcome.SUCCEEDED, Outcome.INVALID)
 """After these no other call of the job could say anything else."""
 _MAY_BE_ASKED_AGAIN = (Outcome.RATE_LIMITED, Outcome.CANCELLED)
@@ -115,13 +121,23 @@ class Flights:
         self._routes = routes
         self._callers: dict[str, Caller] = {}
         self._under_way: dict[str, tuple[str, asyncio.Task[Answer | Failure]]] = {}
+        self.pulse = Pulse("Its loop of calls", STALLED_S)
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-calls", daemon=True)
 
     def start(self) -> None:
         """Start the loop's thread, and build every route's caller, so that no call waits for that (over a second)."""
         self._thread.start()
+        self._loop.call_soon_threadsafe(self._beat)
         asyncio.run_coroutine_threadsafe(self._build_callers(), self._loop).result()
+
+    def credentials(self) -> dict[str, Credentials]:
+        """Return the state of each route's credentials; those that it takes too long to look at are left out."""
+        return asyncio.run_coroutine_threadsafe(self._credentials(), self._loop).result()
+
+    def reach(self, routes: Sequence[str]) -> dict[str, str]:
+        """Return why the endpoints of these routes give no answer of any kind; empty texts where they do."""
+        return asyncio.run_coroutine_threadsafe(self._reach(routes), self._loop).result()
 
     def launch(self, flights: Sequence[Flight]) -> None:
         """Make these calls. Returns at once; each ends in one landing."""
@@ -145,6 +161,10 @@ class Flights:
         _quietly(closing)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+
+    def _beat(self) -> None:
+        self.pulse.beat()
+        self._loop.call_later(_BEAT_EVERY_S, self._beat)
 
     def _launch(self, flights: Sequence[Flight]) -> None:
         for flight in flights:
@@ -188,7 +208,7 @@ class Flights:
         race.decided = outcome in _FINAL or race.under_way == 0
         if race.decided and race.under_way:
             self._cancel([flight.job.id])
-        elif not race.decided and outcome not in _MAY_BE_ASKED_AGAIN:
+        elif not race.decided and outcome not in _MAY_BE_ASKED_AGAIN and not _is_local(result):
             race.failed.append(flight.site.route)
         return race.decided
 
@@ -202,9 +222,21 @@ class Flights:
 
     async def _build_callers(self) -> None:
         self._callers = {name: build_caller(route) for name, route in self._routes.items()}
+
+    async def _credentials(self) -> dict[str, Credentials]:
+        found: dict[str, Credentials] = {}
+
+        async def look(name: str, caller: Caller) -> None:
+            found[name] = await caller.credentials()
+
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WARM_S):
-                await asyncio.gather(*(caller.warm() for caller in self._callers.values()))
+            async with asyncio.timeout(CREDENTIALS_S):
+                await asyncio.gather(*(look(name, caller) for name, caller in self._callers.items()))
+        return found
+
+    async def _reach(self, routes: Sequence[str]) -> dict[str, str]:
+        found = await asyncio.gather(*(self._callers[route].reach(REACH_S) for route in routes))
+        return dict(zip(routes, found, strict=True))
 
     async def _close_callers(self) -> None:
         for caller in self._callers.values():
@@ -220,6 +252,11 @@ def _result_of(task: "asyncio.Task[Answer | Failure]", attempt_id: str) -> Answe
     place = place_of(error)
     log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place)
     return Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}", own_fault=True)
+
+
+def _is_local(result: Answer | Failure) -> bool:
+    """Return whether the reason may be this worker's alone."""
+    return isinstance(result, Failure) and result.local_cause is not None
 
 
 def _quietly(closing: "Future[None]") -> None:

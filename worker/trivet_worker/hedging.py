@@ -7,7 +7,6 @@ knows exactly, is written down as an estimate.
 import logging
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from uuid_utils import uuid7
 from trivet_scheduler.fleet import Fleet
 from trivet_scheduler.permits import Quota, Spent, Verdict, Want
 from trivet_scheduler.routing import Candidate, Needs, choose, load_of
+from trivet_tasks.eligibility import misfit, name_on_wire
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
@@ -27,6 +27,7 @@ from trivet_tasks.store.taking import Worksite, add_attempt
 from trivet_worker.deadlines import LEAST_S, is_full_time
 from trivet_worker.flights import Flight, Flights
 from trivet_worker.pricing import Pricing
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
 
 log = logging.getLogger("trivet.worker")
@@ -46,7 +47,7 @@ class Hedger:
         fleet: Fleet,
         slots: Slots,
         pricing: Pricing,
-        served: Mapping[str, RouteSettings],
+        served: ServedRoutes,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -95,17 +96,23 @@ class Hedger:
 
     def _hedge(self, flight: Flight, asked: float) -> bool:
         route = self._second(flight)
-        if route is None or route.wire_model is None or self._slots.take(1, 0) == 0:
+        if route is None:
+            return False
+        settings = self._served.now(route.name)
+        wire_model = name_on_wire(settings, route.model)
+        job = flight.job
+        unfit = misfit(settings, wire_model, route.model, job.residency, job.compliance, job.features)
+        if wire_model is None or unfit or self._slots.take(1, 0) == 0:
             return False
         site = Worksite(
             flight.site.lease_id,
             route.name,
-            route.settings.provider,
+            settings.provider,
             flight.site.model,
-            route.wire_model,
+            wire_model,
             flight.site.latency,
         )
-        quota = Quota.of(route.settings, site.model)
+        quota = Quota.of(settings, site.model)
         attempt_id = uuid7().hex
         want = Want(f"{site.lease_id}:{attempt_id}", flight.job.input_estimate, flight.job.max_tokens)
         left_s = flight.ends_at - time.monotonic()
@@ -119,7 +126,7 @@ class Hedger:
             if not grant.granted:
                 return False
             try:
-                launched = self._write(flight, site, route, attempt_id)
+                launched = self._write(flight, site, settings, attempt_id)
             finally:
                 if not launched:
                     unused = Spent(want, 0, 0, Verdict.UNUSED, generation=generation)
@@ -133,7 +140,7 @@ class Hedger:
             flight,
             job=flight.job._replace(attempt_id=attempt_id),
             site=site,
-            route=route.settings,
+            route=settings,
             quota=quota,
             want=want,
             generation=generation,
@@ -152,9 +159,9 @@ class Hedger:
         )
         return True
 
-    def _write(self, flight: Flight, site: Worksite, route: Candidate, attempt_id: str) -> bool:
+    def _write(self, flight: Flight, site: Worksite, route: RouteSettings, attempt_id: str) -> bool:
         # `add_attempt` raises it where the request is marked for a cache
-        estimate = self._pricing.most(site, route.settings, flight.job.input_estimate, flight.job.max_tokens)
+        estimate = self._pricing.most(site, route, flight.job.input_estimate, flight.job.max_tokens)
         with self._store.write() as connection:
             return add_attempt(
                 connection,
@@ -171,5 +178,5 @@ class Hedger:
         latency = Latency(site.latency)
         tried = (*job.tried.split(","), site.route)
         needs = Needs(site.model, latency, job.residency, job.compliance, job.features, tried, job.doubted_by)
-        here = [route for route in self._fleet.candidates(site.model) if route.name in self._served]
+        here = [route for route in self._fleet.candidates(site.model) if self._served.takes(route.name)]
         return choose(needs, here, self._settings.of_class(latency)).best(load_of)

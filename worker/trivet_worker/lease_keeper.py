@@ -1,18 +1,18 @@
-"""Keeping this process's lease: a heartbeat a second, whose reply says which calls to drop."""
+"""Keeping a worker's lease: the reply to each heartbeat says which calls to drop, and which jobs run by name only."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 
-from uuid_utils import uuid7
+from sqlalchemy import Connection
 
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_scheduler.heartbeat import Heartbeat, Holder
 from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import leases, leaving
+from trivet_tasks.store import dropped, leases
 from trivet_tasks.store.engine import Store
-from trivet_tasks.troubles import DATABASE, Troubles
+from trivet_tasks.store.leases import Renewal
+from trivet_tasks.troubles import Troubles
+from trivet_worker.drops import Drops
 from trivet_worker.holdings import Holdings
 from trivet_worker.route_impairments import RouteImpairments
 
@@ -23,7 +23,7 @@ STRAY_S = 5.0
 
 
 class LeaseKeeper:
-    """One lease at a time. When it was lost (the process slept, the database was away) a new one is opened."""
+    """The heartbeat of a worker, and what follows from its replies."""
 
     def __init__(
         self,
@@ -38,34 +38,38 @@ class LeaseKeeper:
         in_flight: Callable[[], int],
         troubles: Troubles,
         impairments: RouteImpairments,
+        drops: Drops,
+        origin: str,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
-        self._settings = settings
-        self._worker = worker
-        self._lane = lane
-        self._routes = routes
-        self._slots = slots
         self._holdings = holdings
         self._strays: dict[str, float] = {}
-        self._in_flight = in_flight
-        self._troubles = troubles
-        self._impairments = impairments
+        self._drops = drops
         self._on_cancel = on_cancel
-        self._stopping = threading.Event()
-        self._soon = threading.Event()
-        self._renewing = threading.Lock()
-        self._thread = threading.Thread(target=self._keep, name="trivet-lease", daemon=True)
-        self.id = ""
+        self._heartbeat = Heartbeat(
+            store,
+            settings,
+            Holder(worker, leases.WORKER, lane, routes, slots, origin),
+            troubles,
+            in_flight=in_flight,
+            impaired=impairments.current,
+            write_also=self._write_drops,
+            on_renewed=self._renewed,
+        )
+
+    @property
+    def id(self) -> str:
+        """The lease held now; empty before the start."""
+        return self._heartbeat.id
 
     def start(self) -> None:
         """Open the lease; raises StoreUnavailable when that fails. Then keep it in a thread."""
-        self._open()
-        self._thread.start()
+        self._heartbeat.start()
 
     def beat_soon(self) -> None:
         """Say now, not within a second, how things stand here."""
-        self._soon.set()
+        self._heartbeat.beat_soon()
 
     def close(self) -> int:
         """Take the lease back. Jobs that it still holds wait again. Returns their number.
@@ -73,62 +77,17 @@ class LeaseKeeper:
         Raises:
             StoreUnavailable: the lease runs out by itself, and its jobs are rescued then.
         """
-        self._stopping.set()
-        self._soon.set()
-        if not self.id:
-            return 0
-        with self._renewing, self._store.write() as connection:
-            return leaving.lay_down(self._store, connection, self.id)
+        return self._heartbeat.close()
 
-    def _open(self) -> None:
-        lease_id = uuid7().hex
-        with self._store.write() as connection:
-            leases.open_lease(
-                self._store,
-                connection,
-                lease_id,
-                self._worker,
-                self._lane,
-                self._routes,
-                self._slots,
-                self._settings.ttl_s,
-            )
-        self.id = lease_id
+    def _write_drops(self, connection: Connection) -> Callable[[], None]:
+        counts = self._drops.unwritten()
+        dropped.add(self._store, connection, counts)
+        return lambda: self._drops.written(counts)
 
-    def _keep(self) -> None:
-        while True:
-            self._soon.wait(self._settings.heartbeat_s)
-            self._soon.clear()
-            if self._stopping.is_set():
-                return
-            try:
-                self._beat()
-                self._troubles.over(DATABASE, "lease")
-            except StoreUnavailable as error:
-                self._troubles.note(DATABASE, "lease", str(error))
-            except Exception as error:  # without heartbeats every job here would run twice
-                log.error("a heartbeat failed by a fault of Trivet's own: %s", place_of(error))
-
-    def _beat(self) -> None:
-        with self._renewing:
-            if self._stopping.is_set():
-                return
-            with self._store.write(urgent=True) as connection:
-                renewal = leases.renew(
-                    self._store,
-                    connection,
-                    self.id,
-                    self._in_flight(),
-                    self._troubles.text,
-                    self._settings.ttl_s,
-                    self._impairments.current(),
-                )
-            if not renewal.held:
-                before = self.id
-                self._strays.clear()
-                self._open()
-                log.warning("the lease %s ran out; going on under a new one", before)
-                return
+    def _renewed(self, renewal: Renewal) -> None:
+        if not renewal.held:
+            self._strays.clear()
+            return
         if renewal.cancelled:
             self._on_cancel(renewal.cancelled)
         self._return_strays(renewal.running)
@@ -138,8 +97,8 @@ class LeaseKeeper:
         unknown = self._holdings.without(running)
         now = time.monotonic()
         self._strays = {job_id: self._strays.get(job_id, now) for job_id in unknown}
-        lost = [job_id for job_id, since in self._strays.items() if now - since > STRAY_S]
-        if lost:
-            log.warning("%d jobs that nobody was running go back to waiting", len(lost))
+        stray = [job_id for job_id, since in self._strays.items() if now - since > STRAY_S]
+        if stray:
+            log.warning("%d jobs that nobody was running go back to waiting", len(stray))
             with self._store.write() as connection:
-                leases.put_back(connection, self.id, lost)
+                leases.put_back(connection, self.id, stray)

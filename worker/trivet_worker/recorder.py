@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import orjson
@@ -42,6 +42,7 @@ from trivet_worker.holdings import Holdings
 from trivet_worker.pricing import MOST_USD, Pricing
 from trivet_worker.settling import Settling
 from trivet_worker.slots import Slots
+from trivet_worker.witness import Witness
 
 log = logging.getLogger("trivet.recorder")
 
@@ -67,7 +68,14 @@ class Recorder:
         gather_s: float,
         cached: Cached,
         troubles: Troubles,
+        witness: Witness,
+        on_settled: Callable[[Sequence[Landing], Sequence[Change]], None] = lambda *_: None,
     ) -> None:
+        """Nothing is started.
+
+        Args:
+            on_settled: told, before anything is decided, of every group and of what its calls changed of the gates.
+        """
         self._store = store
         self._redis = client
         self._fleet = fleet
@@ -75,8 +83,9 @@ class Recorder:
         self._settings = settings
         self._slots = slots
         self._holdings = holdings
-        self._decisions = Decisions(fleet, settings, troubles)
-        self._settling = Settling(fleet, settings, troubles)
+        self._decisions = Decisions(fleet, settings, troubles, witness)
+        self._settling = Settling(fleet, settings, troubles, witness)
+        self._on_settled = on_settled
         self._cached = cached
         self._troubles = troubles
         self._unnoted: list[Change] = []
@@ -139,7 +148,9 @@ class Recorder:
 
     def _record(self, group: list[Landing]) -> None:
         try:
-            self._unnoted += self._settling.settle(group)
+            changes = self._settling.settle(group)
+            self._on_settled(group, changes)
+            self._unnoted += changes
             self._note()
             if not group:  # it was only to be told again
                 return

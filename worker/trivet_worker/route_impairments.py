@@ -42,6 +42,10 @@ class RouteImpairments:
         if ended:
             self._log.info("the impairment of %s (%s) is over", route, kind)
 
+    def has(self, route: str, kind: str) -> bool:
+        """Return whether the route has this cause."""
+        return kind in self._reasons.get(route, {})
+
     def of(self, route: str) -> str | None:
         """Return why no work of the route is taken; None when it is taken."""
         if route not in self._reasons:

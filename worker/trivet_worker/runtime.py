@@ -5,29 +5,36 @@ from collections.abc import Sequence
 
 from celery import Celery
 
+from trivet_scheduler.answer_seal import AnswerSeal
 from trivet_scheduler.fleet import Fleet
+from trivet_scheduler.pulses import Pulse, Pulses
 from trivet_scheduler.response_cache import ResponseCache
 from trivet_scheduler.watch import Watch
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.messages import Chunk
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect, refuse_cluster
-from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import ALONE
+from trivet_tasks.store.leases import ALONE, WORKER
 from trivet_tasks.store.schema_version import ensure
-from trivet_tasks.troubles import STOPPING, Troubles
+from trivet_tasks.troubles import IS_STOPPING, STOPPING, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.cached import Cached
 from trivet_worker.chunk_run import ChunkRunner
-from trivet_worker.flights import Flights
+from trivet_worker.drops import Drops
+from trivet_worker.flights import STALLED_S, Flights
 from trivet_worker.fork_server import ForkServer
 from trivet_worker.hedging import Hedger
 from trivet_worker.holdings import Holdings
 from trivet_worker.lease_keeper import LeaseKeeper
+from trivet_worker.local_faults import LocalFaults
+from trivet_worker.origin import origin_of
 from trivet_worker.pricing import Pricing
 from trivet_worker.recorder import Recorder
 from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
 from trivet_worker.slots import Slots
+from trivet_worker.witness import Witness
 
 log = logging.getLogger("trivet.worker")
 
@@ -46,31 +53,57 @@ class Runtime:
         worker: str,
         lane: str,
         routes: Sequence[str],
+        drops: Drops,
         forks: ForkServer | None = None,
+        origin: str = "",
     ) -> None:
         """Nothing is started, and no connection made.
 
         Args:
+            origin: of the worker for which this process runs a suspect; this process's own when not given.
             forks: forks the processes in which suspects run; None in such a process.
+
+        Raises:
+            ConfigError: the key that signs cached answers is needed, and not there.
         """
         self._settings = settings
         self._store = Store.of(settings, stands_back=lane == "bulk")
         client = connect(settings.redis_url)
-        fleet = Fleet(self._store, settings, client)
+        origin = origin or origin_of(settings.source)
+        fleet = Fleet(self._store, settings, client, origin=origin)
+        self._impairments = RouteImpairments(log)
+        witness = Witness(fleet, origin, self._impairments)
         self._slots = Slots(settings.worker.slots)
         self._pricing = Pricing()
         holdings = Holdings()
         self._troubles = Troubles(log, "no work is taken")
-        self._impairments = RouteImpairments(log)
-        self._watch = Watch(self._store, settings, self._troubles, process=worker, part="worker")
-        self._served = {name: settings.routes[name] for name in routes}
-        cached = Cached(self._store, client, ResponseCache(client, settings), settings, self._troubles)
+        places = {name: settings.routes[name] for name in routes}
+        self._served = ServedRoutes(
+            self._store,
+            places,
+            self._impairments,
+            by=f"worker {worker} from {settings.source}",
+            defines=lane != ALONE,
+            lease_id=lambda: self._lease.id,
+            on_change=lambda: self._lease.beat_soon(),
+        )
+        seal = AnswerSeal(read_key(settings), self._store.clock.reckoned) if settings.cache.enabled else None
+        cached = Cached(self._store, client, ResponseCache(client, settings, seal), settings, self._troubles, drops)
+        self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
+        self._flights = Flights(places, lambda landing: self._recorder.put(landing), self._hedger.ask)
+        self._local_faults = LocalFaults(
+            places,
+            self._flights,
+            self._impairments,
+            witness,
+            settings.health,
+            on_change=lambda: self._lease.beat_soon(),
+        )
         self._recorder = Recorder(
             self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
-            cached, self._troubles,
+            cached, self._troubles, witness,
+            self._local_faults.observe,
         )  # fmt: skip
-        self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
-        self._flights = Flights(self._served, self._recorder.put, self._hedger.ask)
         self._hedger.attach(self._flights)
         self._lease = LeaseKeeper(
             self._store,
@@ -83,7 +116,16 @@ class Runtime:
             in_flight=lambda: self._slots.in_use,
             troubles=self._troubles,
             impairments=self._impairments,
+            drops=drops,
+            origin=origin,
             on_cancel=self._flights.cancel,
+        )
+        self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
+        """Beats each time the consumer has gone round with every queue as it should be."""
+        pulses = [self._flights.pulse, *([] if forks is None else [self.consumer_pulse])]
+        self._pulses = Pulses(self._troubles, *pulses, on_change=self._lease.beat_soon)
+        self._watch = Watch(
+            self._store, settings, self._troubles, process=worker, part=WORKER, look_also=self._pulses.look
         )
         self._forks = forks
         self._alone = None if forks is None else Alone(settings, self._store, fleet.limits, forks)
@@ -92,6 +134,7 @@ class Runtime:
             self._store,
             client,
             fleet,
+            self._served,
             self._slots,
             holdings,
             self._pricing,
@@ -103,6 +146,7 @@ class Runtime:
             cached,
             self._troubles,
             self._impairments,
+            drops,
         )
 
     def start(self) -> None:
@@ -114,12 +158,14 @@ class Runtime:
         if self._forks is not None:  # the process that forked this one has asked
             refuse_cluster(self._settings)
         ensure(self._store)
-        with self._store.write() as connection:
-            registry.register(self._store, connection, self._served)
+        self._served.register()
         self._pricing.warm()
         self._flights.start()
+        self._local_faults.start()
         self._recorder.start()
         self._lease.start()
+        self._served.start()
+        self._pulses.start()
         self._watch.start()
 
     @property
@@ -145,12 +191,21 @@ class Runtime:
         """Run one chunk; blocks until it is written down. Returns the number of calls made."""
         return self._chunks.run(chunk)
 
+    def reload(self, settings: Settings) -> None:
+        """Take over the routes as the file has them now. StoreUnavailable when they cannot be made known."""
+        self._served.reload(settings)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Look for credentials and test the way to impaired routes now, rather than in their time."""
+        self._local_faults.look_now()
+
     def begin_stop(self) -> None:
         """Take nothing new from now on, and say so. Calls under way go on."""
         self._chunks.stopping.set()
         if self._alone is not None:
             self._alone.begin_stop()
-        self._troubles.note(STOPPING, "signal", "It is stopping.")
+        self._troubles.note(STOPPING, "signal", IS_STOPPING)
         self._lease.beat_soon()
 
     def drop_calls(self) -> None:
@@ -171,6 +226,8 @@ class Runtime:
             StoreUnavailable: they are rescued when the lease runs out.
         """
         self._watch.close()
+        self._served.close()
+        self._local_faults.close()
         try:
             return self._lease.close()
         finally:

@@ -20,6 +20,7 @@ from trivet_tasks.troubles import SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer, Failure
 from trivet_worker.decisions import spent_of
 from trivet_worker.flights import Landing
+from trivet_worker.witness import Witness
 
 log = logging.getLogger("trivet.recorder")
 
@@ -30,10 +31,11 @@ class Settling:
     Used by one thread. What waits is bounded by the process's places: while anything does, no work is taken.
     """
 
-    def __init__(self, fleet: Fleet, settings: Settings, troubles: Troubles) -> None:
+    def __init__(self, fleet: Fleet, settings: Settings, troubles: Troubles, witness: Witness) -> None:
         self._fleet = fleet
         self._settings = settings
         self._troubles = troubles
+        self._witness = witness
         self._untold: list[_Told] = []
 
     @property
@@ -82,13 +84,16 @@ class Settling:
             site = landing.flight.site
             by_gate[site.route, site.model, Latency(site.latency)].append(landing)
         told = [
-            _Told(route, model, latency, of[0].flight.quota, [spent_of(landing, self._settings) for landing in of])
+            _Told(route, model, latency, of[0].flight.quota, [self._spent(landing) for landing in of])
             for (route, model, latency), of in by_gate.items()
         ]
         doubted = [one for one in group if one.flight.job.doubted_by and isinstance(one.result, Answer)]
         told += [found for landing in doubted if (found := self._contradicted(landing))]
         pages = [one for one in group if one.flight.job.proxy_errors and _met_a_page(one)]
         return [*told, *(check for landing in pages for check in self._checks(landing))]
+
+    def _spent(self, landing: Landing) -> Spent:
+        return spent_of(landing, self._settings, local=self._witness.local(landing))
 
     def _checks(self, landing: Landing) -> Iterator["_Told"]:
         """For the gates of the other routes where the job met a proxy's page, too: job or routes, a probe shall say."""

@@ -1,6 +1,6 @@
 """Ending a worker process in order, and in time whatever hangs.
 
-The first SIGTERM (or SIGINT, SIGHUP): nothing new is taken, running calls get the grace; those still running then are
+The first SIGTERM (or SIGINT; SIGHUP where its terminal is gone): nothing new is taken, running calls get the grace; those still running then are
 dropped and written down. The second: the grace is over now. In both cases jobs that could not be written down in time
 are put back by one statement, and the process ends, whether Celery, the broker or the database go along or not.
 """
@@ -67,7 +67,7 @@ class Stopper:
     def start(self) -> None:
         """Handle the signals from now on. Call it in the main thread."""
         self._thread.start()
-        for number in handled_stop_signals():
+        for number in handled_stop_signals(reloads=True):
             signal.signal(number, self._on_signal)
 
     def finish(self) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from trivet.cli import context
+from trivet.cli.exit_codes import EPILOG
 
 app = typer.Typer(
     name="trivet",
@@ -15,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog=EPILOG,
 )
 
 

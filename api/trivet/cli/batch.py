@@ -2,12 +2,14 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trivet.cli import batch_export, context
+from trivet.cli.exit_codes import HELD_UP, reporting_status
 
 if TYPE_CHECKING:
     from trivet.client import Client
@@ -57,28 +59,43 @@ def list_(
 
 @group.command()
 def status(name: Name, as_json: Json = False) -> None:
-    """How far a batch is, what it cost, when it may be done, and why nothing runs if nothing does."""
+    """How far a batch is, what it cost, when it may be done, and why it does not move if it does not.
+
+    Exit code 3: its jobs are held up by something that is wrong.
+    """
+    from trivet.cli.holdups import batch_held_up
     from trivet.cli.tables import print_line
 
-    with context.client() as client:
+    with reporting_status(), context.client() as client:
         progress = client.batch(name).progress()
         speed = _speed(client, name)
-        notes, reasons = _held_up(client, name, progress) if progress.state == "open" else ([], [])
+        held = batch_held_up(client, progress)
     left = (progress.total - progress.ended) / speed if speed and not progress.done else None
     if as_json:
-        more = {"jobs_per_s": speed, "left_s": left, "note": " ".join(notes) or None, "reasons": reasons}
+        more = {
+            "jobs_per_s": speed,
+            "left_s": left,
+            "note": " ".join(held.notes) or None,
+            "reasons": held.reasons,
+            "held_up": held.wrong,
+            "impairments": [asdict(one) for one in held.impairments],
+        }
         context.print_json({**as_object(progress), **more})
+        if held.wrong:
+            raise typer.Exit(HELD_UP)
         return
-    print_progress(progress, speed=speed, left=left)
-    for note in notes:
+    print_progress(progress, speed=speed, left=left, held_up=held.wrong)
+    for note in held.notes:
         print_line(note, style="yellow")
-    for reason in reasons:
+    for reason in held.reasons:
         print_line(reason, style="dim", indent=2)
     if progress.state == "incomplete":
         print_line(f"incomplete: {progress.error}", style="yellow")
         print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
     for said in _mendable(progress):
         print_line(said, style="yellow")
+    if held.wrong:
+        raise typer.Exit(HELD_UP)
 
 
 @group.command()
@@ -87,8 +104,10 @@ def results(
     now: Annotated[bool, typer.Option("--now", help="Only those that have ended by now; else until the last.")] = False,
 ) -> None:
     """Print the results as JSON Lines, in the order the jobs end; failures are lines too."""
+    from trivet.cli.holdups import batch_held_up
     from trivet.cli.result_json import result_line
     from trivet.cli.tables import print_error
+    from trivet.cli.telling import telling
     from trivet_tasks.errors import BatchIncomplete, ResultTimeout
 
     pruned = 0
@@ -101,9 +120,10 @@ def results(
                 taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
             )  # fmt: skip
         try:
-            for result in batch.results(timeout=0 if now else None):
-                sys.stdout.buffer.write(result_line(result))
-                pruned += result.pruned
+            with nullcontext() if now else telling(lambda: batch_held_up(client, batch.progress())):
+                for result in batch.results(timeout=0 if now else None):
+                    sys.stdout.buffer.write(result_line(result))
+                    pruned += result.pruned
         except ResultTimeout:
             pass
         finally:
@@ -184,14 +204,16 @@ def as_object(progress: "Progress") -> dict[str, Any]:
     return {**asdict(progress), "ended": progress.ended, "done": progress.done}
 
 
-def print_progress(progress: "Progress", *, speed: float | None = None, left: float | None = None) -> None:
+def print_progress(
+    progress: "Progress", *, speed: float | None = None, left: float | None = None, held_up: bool = False
+) -> None:
     """A batch as a small table. `speed` is jobs a second, `left` seconds."""
     from trivet.cli.tables import print_facts
 
     share = f" ({progress.ended / progress.total:.0%} ended)" if progress.total else ""
     facts = [
         ("batch", progress.name),
-        ("state", _state(progress)),
+        ("state", f"{_state(progress)}, held up" if held_up else _state(progress)),
         (
             "created",
             f"{context.moment(progress.created_at)} ({context.seconds(max(0.0, time.time() - progress.created_at))} ago)",
@@ -230,32 +252,6 @@ def _speed(client: "Client", name: str) -> float | None:
     store = client._connections.store
     with store.read() as connection:
         return backlog.recent_speed(connection, name, store.now(connection))
-
-
-def _held_up(client: "Client", name: str, progress: "Progress") -> tuple[list[str], list[str]]:
-    """Return why an open batch does not move, in sentences, and why each route takes none of it."""
-    from trivet.budget_status import holding_batch
-    from trivet.cli.holdups import held_up, impairments
-    from trivet_tasks.store import backlog
-
-    if progress.done:
-        return [], []
-    if (
-        progress.running or not progress.waiting
-    ):  # dispatched jobs may stand still, too, e.g. at a broker without memory
-        return impairments(client), []
-    notes, found = held_up(client, lambda connection: backlog.lines_of(connection, name))
-    reasons = list(dict.fromkeys(reason for holdup in found for reason in holdup.reasons))
-    if notes:
-        return notes, reasons
-    store = client._connections.store
-    with store.read() as connection:
-        if budget := holding_batch(store, connection, name):
-            return [budget], []
-        due, now = backlog.pause_of(connection, name), store.now(connection)
-    if due is None:
-        return [], []
-    return [f"Its jobs wait for their next try, the first in {context.seconds(max(0.0, due - now))}."], []
 
 
 def _state(progress: "Progress") -> str:

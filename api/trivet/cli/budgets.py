@@ -52,13 +52,14 @@ def raise_(
     Jobs that were held go on within a second. It is written down who raised it, and when.
     """
     from trivet.cli.tables import print_line
+    from trivet.cli.whoami import who
     from trivet_tasks.store.budgets import raise_limit, usd
 
     amount = _amount(to)
     with context.client() as client:
         store = client._connections.store
         with store.write() as connection:
-            before, window = raise_limit(store, connection, name, amount, _who())
+            before, window = raise_limit(store, connection, name, amount, who())
         client._connections.tell_work()
     was = before.limit(window)
     if as_json:
@@ -79,18 +80,6 @@ def _amount(given: str) -> Decimal:
             f"--to: {given!r} is not an amount of USD.", field="to", hint="Write it as in --to 25 or --to 0.50."
         )
     return amount
-
-
-def _who() -> str:
-    """The user and machine that this runs as."""
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _print(found: "tuple[BudgetStatus, ...]") -> None:

@@ -86,7 +86,7 @@ def bulk(
         results = ResultsFile(out) if out else None  # before any job is taken in: it may not be writable
         with results or nullcontext():
             batch = _take_in(client, check, chosen, defaults)
-            progress = _wait(batch, results) if wait or results else batch.progress()
+            progress = _wait(client, batch, results) if wait or results else batch.progress()
     _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
     if (wait or results) and progress.succeeded < progress.total:
         raise typer.Exit(1)
@@ -153,9 +153,11 @@ def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advanc
     advance(number)
 
 
-def _wait(batch: "Batch", results: "ResultsFile | None") -> "Progress":
+def _wait(client: "Client", batch: "Batch", results: "ResultsFile | None") -> "Progress":
     """Wait for the end of the batch and write its results as they come."""
+    from trivet.cli.holdups import batch_held_up
     from trivet.cli.tables import print_error
+    from trivet.cli.telling import telling
 
     progress = batch.progress()
     done = threading.Event()
@@ -164,9 +166,10 @@ def _wait(batch: "Batch", results: "ResultsFile | None") -> "Progress":
             watcher = threading.Thread(target=_watch, args=(batch, advance, done), name="trivet-progress", daemon=True)
             watcher.start()
             try:
-                if results is not None:
-                    _write(batch, results)
-                return batch.wait()
+                with telling(lambda: batch_held_up(client, batch.progress())):
+                    if results is not None:
+                        _write(batch, results)
+                    return batch.wait()
             finally:
                 done.set()
                 watcher.join()

@@ -1,4 +1,4 @@
-"""`trivet config`: check, show and write the configuration."""
+"""`trivet config`: check, show, write and apply the configuration."""
 
 import json
 import os
@@ -9,24 +9,28 @@ from typing import Annotated, Any
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import config_apply, context
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.installation_key import FILE_NAME as KEY_FILE
+from trivet_tasks.installation_key import check_key, make_key_file, read_key
 from trivet_tasks.route_hosts import effective_host
 from trivet_tasks.route_settings import RouteCosts, RouteSettings
 from trivet_tasks.route_windows import window_at
 from trivet_tasks.secret_refs import MalformedSecret, SecretRef
-from trivet_tasks.settings import CONFIG_NAME, Settings
+from trivet_tasks.settings import CONFIG_NAME, DATA_DIR, Settings
 from trivet_tasks.urls import masked
 
 _NOT_SET = " (not set here)"
+_SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "windows")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Check, show and write the configuration.", no_args_is_help=True)
+    group = typer.Typer(help="Check, show, write and apply the configuration.", no_args_is_help=True)
     group.command()(check)
     group.command()(show)
     group.command()(init)
+    config_apply.register(group)
     app.add_typer(group, name="config")
 
 
@@ -45,6 +49,7 @@ def check() -> None:
         ("database", f"{masked(settings.store_url)}{state}"),
         ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
         ("shared state", masked(settings.redis_url)),
+        ("security key", _security_key(settings)),
     ):
         context.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
     print_surroundings()
@@ -54,9 +59,16 @@ def check() -> None:
     else:
         context.out.print("No route is configured: `trivet config init` proposes some.")
     refuse(settings)
+    check_key(settings)
+    if settings.security.key is not None and not _security_key(settings).endswith(_NOT_SET):
+        read_key(settings)
     missing = [name for name, route in settings.routes.items() if _key(route.api_key).endswith(_NOT_SET)]
     if missing:
         context.err.print(f"Not set here: the credentials of {', '.join(missing)}.", markup=False, soft_wrap=True)
+    if _security_key(settings).endswith(_NOT_SET):
+        context.err.print("Not set here: [security] key. Workers need it.", markup=False, soft_wrap=True)
+        missing.append("security")
+    if missing:
         raise typer.Exit(1)
 
 
@@ -115,6 +127,7 @@ def init(
     proposals = found_credentials(os.environ, Path.home())
     _write(path, template(proposals), force=force)
     context.out.print(f"{path} written.", markup=False, soft_wrap=True)
+    _write_key(path)
     for proposal in proposals:
         state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
         context.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
@@ -129,6 +142,7 @@ def _init_scenario(path: Path, name: str, *, force: bool) -> None:
     proposals = proposed(scenario, os.environ, Path.home())
     _write(path, scenario_text(scenario, proposals), force=force)
     context.out.print(f"{path} written: {scenario.name}, {scenario.title}.", markup=False, soft_wrap=True)
+    _write_key(path)
     for proposal in proposals:
         state = "ready" if proposal.usable else "not ready"
         context.out.print(f"  [routes.{proposal.name}] {state}: {proposal.reason}", markup=False, soft_wrap=True)
@@ -154,6 +168,17 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
+def _write_key(path: Path) -> None:
+    """Make the key that signs cached answers, beside the configuration. One that is there stays."""
+    key = path.absolute().parent / DATA_DIR / KEY_FILE
+    try:
+        made = make_key_file(key)
+    except OSError as error:
+        raise ConfigError(f"{key}: the key that signs cached answers cannot be written: {error.strerror}.") from None
+    if made:
+        context.out.print(f"{key} written: the key that signs cached answers.", markup=False, soft_wrap=True)
+
+
 def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
     return (
         name,
@@ -166,6 +191,14 @@ def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
         ", ".join(route.residency),
         ", ".join(route.compliance),
     )
+
+
+def _security_key(settings: Settings) -> str:
+    """Say where the key is that signs cached answers."""
+    if settings.security.key is not None:
+        return _key(settings.security.key)
+    path = settings.data_dir / KEY_FILE
+    return str(path) if path.exists() else "made when first needed"
 
 
 def _key(reference: SecretRef | None) -> str:
@@ -186,6 +219,7 @@ def _effective(settings: Settings) -> dict[str, Any]:
         "store": {**settings.store.model_dump(mode="json"), "url": masked(settings.store_url)},
         "broker": {"url": masked(settings.broker_url)},
         "redis": {"url": masked(settings.redis_url)},
+        "security": {"key": str(settings.security.key or "")},
         **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
         "routes": {name: _route(route) for name, route in settings.routes.items()},
         **({"budgets": [budget.definition() for budget in settings.budgets]} if settings.budgets else {}),
@@ -196,7 +230,7 @@ def _route(route: RouteSettings) -> dict[str, Any]:
     declared = {"costs": route.costs.model_dump(mode="json")} if route.costs != RouteCosts() else {}
     windows = [window.model_dump(mode="json") for window in route.windows]
     return {
-        **route.definition(),
+        **route.model_dump(mode="json", exclude={*_SHOWN_APART}),
         **declared,
         **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
         "base_url": masked(route.base_url),

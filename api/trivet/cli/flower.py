@@ -37,8 +37,7 @@ def flower(
 ) -> None:
     """Run Flower: the queues of the routes, the workers, the tasks, and what waits in the database.
 
-    Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing unless
-    FLOWER_READ_ONLY=false.
+    Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing.
     """
     try:
         from trivet.flower_app import server

@@ -123,18 +123,22 @@ def result(
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Json = False,
 ) -> None:
-    """A job's text, route, latency and cost. Exits with 1 when it has none, or has not ended."""
+    """A job's text, route, latency and cost. Exits with 1 when it has none, or has not ended (3: held up)."""
+    from trivet.cli.exit_codes import FAILED, HELD_UP
+    from trivet.cli.holdups import job_held_up
     from trivet.cli.submit import print_result
     from trivet.cli.tables import print_error
+    from trivet.cli.telling import telling
     from trivet_tasks.errors import ResultTimeout
 
     with context.client() as client:
         job = _job(client, job_id, key, tenant)
-        try:
-            found = job.result(timeout if wait or timeout is not None else 0)
-        except ResultTimeout:
-            print_error(f"trivet: job {job.id} is {job.state} and has no result yet. --wait waits for it.")
-            raise typer.Exit(1) from None
+        with telling(lambda: job_held_up(client, job)) as teller:
+            try:
+                found = job.result(timeout if wait or timeout is not None else 0)
+            except ResultTimeout:
+                print_error(f"trivet: job {job.id} is {job.state} and has no result yet. --wait waits for it.")
+                raise typer.Exit(HELD_UP if teller.held else FAILED) from None
     print_result(found, as_json=as_json)
 
 
@@ -245,7 +249,7 @@ def _held_up(client: "Client", job: "JobRow") -> list[str]:
 
     if job.state != "waiting" or job.probe:
         return []
-    notes = held_up(client, lambda connection: backlog.line_of_job(connection, job.id))[0]
+    notes = list(held_up(client, lambda connection: backlog.line_of_job(connection, job.id)).notes)
     store = client._connections.store
     with store.read() as connection:
         budget = holding_job(store, connection, job.id)

@@ -1,4 +1,4 @@
-"""`trivet worker` without a lane: both lanes, a process each, under one supervisor."""
+"""`trivet worker` without a lane: every lane of `[worker] lanes`, a process each, under one supervisor."""
 
 import contextlib
 import sys
@@ -11,7 +11,6 @@ from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.settings import Settings
 from trivet_tasks.supervised import announce_ready
 
-LANES = ("realtime", "bulk")
 _AFTER_GRACE_S = 3.0  # a lane needs 2.3 at most to write down its last results and go (`trivet_worker.stopping`)
 _LOOK_EVERY_S = 0.2
 
@@ -19,21 +18,21 @@ _LOOK_EVERY_S = 0.2
 def run_both(routes: Sequence[str]) -> int:
     """Run a worker process for each lane of these routes until told to stop; one that dies is started again.
 
-    Returns the exit code: 0 after a signal, 2 when a lane cannot work as configured. It announces itself when both
-    lanes are ready.
+    SIGHUP is for the lanes. Returns the exit code: 0 after a signal, 2 when a lane cannot work as configured. It announces
+    itself when all lanes are ready.
     """
     settings = context.settings()
     with _supervisor(settings) as lanes:
         try:
-            for lane in LANES:
-                lanes.start(lane, _command(routes, lane), stage=0)
+            for lane in settings.worker.lanes:
+                lanes.start(lane, _command(routes, lane), stage=0, reloads=True)
         except KeyboardInterrupt:
             return 0
         announced = False
 
         def announce() -> None:
             nonlocal announced
-            if not announced and all(_ready(lanes, lane) for lane in LANES):
+            if not announced and all(_ready(lanes, lane) for lane in settings.worker.lanes):
                 announced = True
                 announce_ready()
 
@@ -43,7 +42,7 @@ def run_both(routes: Sequence[str]) -> int:
 
 def _supervisor(settings: Settings) -> Supervisor:
     limit = settings.worker.shutdown_grace_s + _AFTER_GRACE_S
-    return Supervisor(on_exit=_tell, grace_s=limit, stop_limit_s=limit)
+    return Supervisor(on_exit=_tell, grace_s=limit, stop_limit_s=limit, passes_hangup=True)
 
 
 def _command(routes: Sequence[str], lane: str) -> list[str]:

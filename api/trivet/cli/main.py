@@ -6,12 +6,13 @@ import os
 import sys
 
 from trivet.cli import inherited
+from trivet.cli.exit_codes import USAGE
 from trivet_tasks.environment import quieten, set_aside
 from trivet_tasks.supervised import follow_parent
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration, 130 Ctrl-C."""
+    """Run the command line. Exit codes: those of `exit_codes`, and 130 for Ctrl-C."""
     inherited.settle()
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
     set_aside()  # before any library could follow the variables
@@ -41,7 +42,7 @@ def run() -> int:
         if not isinstance(error, TrivetError):
             raise
         print(f"trivet: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        return USAGE
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +13,13 @@ from trivet.cli import context
 from trivet.cli.stop_in_time import StopInTime
 from trivet_tasks.environment_faults import refuse
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.hangup import Reloader
+from trivet_tasks.installation_key import read_key
 from trivet_tasks.supervised import announce_ready
 
 if TYPE_CHECKING:
     from trivet_simulator import Endpoints, ProviderOptions
+    from trivet_tasks.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -26,21 +31,28 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     routes: Annotated[
-        str, typer.Option(help="The routes to serve, by comma; all that are configured when not given.")
-    ] = "",
-    lane: Annotated[str, typer.Option(help="realtime or bulk; both, a process each, when not given.")] = "both",
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="The routes to serve, by comma or given several times; all that are configured when not given.",
+        ),
+    ] = None,
+    lane: Annotated[
+        str, typer.Option(help="realtime or bulk; when not given, a process for each of `[worker] lanes` (both).")
+    ] = "both",
 ) -> None:
-    """Run a worker: it takes chunks from the queues of its routes and makes the calls."""
+    """Run a worker: it takes chunks from the queues of its routes and makes the calls.
+
+    On SIGHUP it reads its routes from the file again. In the foreground of a terminal it ends with that instead.
+    """
     settings = context.settings()
     refuse(settings)
     _log_sparingly()
-    named = [name.strip() for name in routes.split(",") if name.strip()] or list(settings.routes)
-    if not named:
-        raise ConfigError(
-            f"{settings.source}: no route is configured.", hint="`trivet config init` writes a file with some."
-        )
+    named = _served(settings, routes or ())
     if lane not in ("realtime", "bulk", "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
+    if settings.cache.enabled:
+        read_key(settings)
     if lane == "both":
         from trivet.cli.lanes import run_both
 
@@ -50,14 +62,37 @@ def worker(
     raise SystemExit(run_worker(settings, lane=lane, routes=named, on_ready=announce_ready))
 
 
+def _served(settings: "Settings", given: Iterable[str]) -> list[str]:
+    """Return the routes to serve, each once. ConfigError when one is not configured, or none is."""
+    asked = dict.fromkeys(name.strip() for names in given for name in names.split(",") if name.strip())
+    for name in asked:
+        if name not in settings.routes:
+            near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
+            known = f"Configured: {', '.join(settings.routes) or 'none'}."
+            raise ConfigError(
+                f"--routes: no route is called {name!r} in {settings.source}.",
+                hint=f"Did you mean {near[0]}?" if near else known,
+            )
+    if not settings.routes:
+        raise ConfigError(
+            f"{settings.source}: no route is configured.", hint="`trivet config init` writes a file with some."
+        )
+    return list(asked) or list(settings.routes)
+
+
 def scheduler() -> None:
-    """Run a scheduler: it dispatches waiting jobs and keeps house. Any number may run."""
+    """Run a scheduler: it dispatches waiting jobs and keeps house. Any number may run.
+
+    On SIGHUP it reads routes and budgets from the file again. In the foreground of a terminal it ends with that instead.
+    """
     from trivet_scheduler.service import Scheduler
 
     _log_sparingly()
-    running = Scheduler(context.settings())
-    stopping = StopInTime(running.stop)
+    settings = context.settings()
+    running = Scheduler(settings)
+    stopping = StopInTime(running.stop, reloads=True)
     stopping.start()
+    Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).start()
     running.run(on_ready=announce_ready)
 
 

@@ -1,6 +1,6 @@
-"""`trivet routes`: how every route stands. `trivet route drain|restore|probe`: one route.
+"""`trivet routes`: how every route stands. `trivet route drain|restore|probe|limit|remove`: one route.
 
-`routes check`, `routes events`, `--watch` and `route probe` are in modules of their own.
+`routes check`, `routes events`, `--watch`, `route probe`, `route limit` and `route remove` are in modules of their own.
 """
 
 import time
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import redis
 import typer
 
-from trivet.cli import context, routes_check, routes_events, routes_probe
+from trivet.cli import context, routes_check, routes_events, routes_limit, routes_probe, routes_remove
+from trivet.cli.exit_codes import HELD_UP, reporting_status
 from trivet_tasks.environment import ignored
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ Name = Annotated[str, typer.Argument(help="The route's name.", show_default=Fals
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 every = typer.Typer()
-group = typer.Typer(no_args_is_help=True, help="One route: probe it, take it out of service, put it back.")
+group = typer.Typer(
+    no_args_is_help=True, help="One route: probe it, take it out of service, put it back, set its limits, remove it."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +34,8 @@ def register(app: typer.Typer) -> None:
     routes_check.register(every)
     routes_events.register(every)
     routes_probe.register(group)
+    routes_limit.register(group)
+    routes_remove.register(group)
     app.add_typer(every, name="routes")
     app.add_typer(group, name="route")
 
@@ -42,16 +47,19 @@ def routes(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch one line for each look.")] = False,
 ) -> None:
-    """Health, limits and headroom of every route, what stands there, and what waits."""
+    """Health, limits and headroom of every route, what stands there, what waits, and what is wrong.
+
+    Exit code 3: work is held up by something that is wrong.
+    """
     if asked.invoked_subcommand is not None:
         if as_json or watch:
             raise typer.BadParameter("options stand after the sub-command.")
         return
     from trivet.cli import routes_json, routes_table, routes_watch, routes_words, tables
     from trivet.route_reading import gather
-    from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+    from trivet_tasks.errors import StoreUnavailable
 
-    with context.client() as client:
+    with reporting_status(), context.client() as client:
         if watch:
             routes_watch.watch(client._connections, interval, as_json=as_json)
             return
@@ -74,7 +82,9 @@ def routes(
         if names := ignored():
             tables.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
     if picture.trouble:
-        raise BrokerUnavailable(picture.trouble)
+        tables.print_error(f"trivet: {picture.trouble}")
+    if picture.held_up:
+        raise typer.Exit(HELD_UP)
 
 
 @group.command()
@@ -137,8 +147,8 @@ def restore(name: Name, as_json: Json = False) -> None:
 
 def _say_idle(client: "Client", error: "StoreUnavailable", *, as_json: bool) -> None:
     """While the database does not answer: what workers and schedulers say of themselves in the shared state."""
-    from trivet.cli.routes_words import idle_words
     from trivet.cli.tables import print_line
+    from trivet.impairments import idle_words
     from trivet_tasks.troubles import announced
 
     try:

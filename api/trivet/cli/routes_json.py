@@ -15,12 +15,16 @@ def as_object(picture: Picture) -> dict[str, Any]:
         "routes": [_route(picture, route) for route in picture.routes],
         "waiting": [{**row._asdict(), "total": row.total} for row in picture.waiting],
         "held_up": [asdict(holdup) for holdup in picture.holdups],
+        "impairments": [asdict(one) for one in picture.impairments],
         "workers": [worker._asdict() for worker in picture.workers],
+        "schedulers": [scheduler._asdict() for scheduler in picture.schedulers],
+        "silent": [one._asdict() for one in picture.silent],
         "ignored": list(ignored()),
         "idle": [one._asdict() for one in picture.idle],
         "now": picture.now,
         "trouble": picture.trouble,
         "budgets": list(picture.budgets),
+        "dropped": [one._asdict() for one in picture.dropped],
     }
 
 
@@ -34,15 +38,20 @@ def _route(picture: Picture, route: RouteStatus) -> dict[str, Any]:
         "drained_at": route.drained_at,
         "drained_why": route.drained_why,
         "known": route.known,
+        "proven_at": route.proven_at,
         "queued": route.queued,
         "running": route.running,
         "by_class": [row._asdict() for row in picture.standing if row.route == route.name],
         "priority": route.settings.priority,
         "weight": route.settings.weight,
         "window": route.window.model_dump(mode="json") if route.window else None,
+        "overrides": [override._asdict() for override in route.overrides],
+        "figures_since": route.version_at,
+        "figures_by": route.version_by,
         "spent_today": route.spent._asdict(),
         "slots": dict(route.slots),
         "workers": dict(route.workers),
+        "lacking_lanes": list(route.lacking),
         "models": [_model(route, model) for model in route.models],
     }
 

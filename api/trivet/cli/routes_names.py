@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 def check_known(client: "Client", name: str) -> "RegisteredRoute":
     """The route of this name. NotFound, with the nearest name, when there is none."""
-    with client._connections.store.read() as connection:
-        known = registry.registered(connection)
+    store = client._connections.store
+    with store.read() as connection:
+        known = registry.registered(store, connection)
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]}?" if near else "`trivet routes` lists them."

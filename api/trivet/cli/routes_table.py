@@ -7,7 +7,8 @@ from rich.text import Text
 
 from trivet.cli import context
 from trivet.cli.tables import Cell, Column, table_lines
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet.durations import ago
+from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet_scheduler.permits import Pace
 from trivet_tasks.latency import Latency
 from trivet_tasks.route_hosts import effective_host
@@ -24,7 +25,9 @@ STYLES = {
     "open": "red",
     "probing": "red",
     "unserved": "red",
+    "unscheduled": "red",
     "drained": "cyan",
+    UNPROVEN: "blue",
     UNKNOWN: "magenta",
 }
 _COLUMNS = (
@@ -44,6 +47,7 @@ _COLUMNS = (
     Column("IN NOW", right=True, spare=5),
     Column("OUT NOW", right=True, spare=5),
     Column("WORKERS", spare=9),
+    Column("PROVEN", right=True, spare=8),
     Column("SPENT TODAY", right=True, spare=10),
     Column("LIMITS A MINUTE", spare=7),
     Column("HOST", spare=11),
@@ -61,7 +65,7 @@ def routes_table(picture: Picture, room: int | None) -> list[Text]:
         for number, model in enumerate(route.models):
             first = _row(picture, route, model)
             if number == 0:
-                first |= _of_the_route(route)
+                first |= _of_the_route(picture, route)
             rows += _by_class(first, model, named=many_classes)
         rows += _idle_groups(route)
     if room is not None and room < NARROW:
@@ -75,7 +79,15 @@ def state_of(route: RouteStatus, model: ModelStatus) -> str:
     """The word for how a (route, model) stands, the operator's and the workers' side included."""
     if route.drained:
         return "drained"
-    return model.state if route.slots or model.state == UNKNOWN else "unserved"
+    if model.state == UNKNOWN:
+        return model.state
+    if not route.slots:
+        return "unserved"
+    if model.state != "healthy":
+        return model.state
+    if not route.scheduled:
+        return "unscheduled"
+    return f"unserved {route.lacking[0]}" if route.lacking else model.state
 
 
 def _row(picture: Picture, route: RouteStatus, model: ModelStatus) -> Row:
@@ -85,7 +97,7 @@ def _row(picture: Picture, route: RouteStatus, model: ModelStatus) -> Row:
     return {
         "ROUTE": route.name,
         "MODEL": "any" if model.model == WHOLE_ROUTE else model.model,
-        "STATE": Text(f"{state}{share}", style=STYLES.get(state, "")),
+        "STATE": Text(f"{state}{share}", style=STYLES.get(state.partition(" ")[0], "")),
         "SINCE": "" if since is None else ago(picture.now - since),
         "ERRORS": _errors(model),
         "CALLS": "" if model.places is None else f"{model.in_flight}/{model.places}",
@@ -96,8 +108,9 @@ def _row(picture: Picture, route: RouteStatus, model: ModelStatus) -> Row:
     }
 
 
-def _of_the_route(route: RouteStatus) -> Row:
+def _of_the_route(picture: Picture, route: RouteStatus) -> Row:
     return {
+        "PROVEN": "" if route.proven_at is None else ago(picture.now - route.proven_at),
         "QUEUED": f"{route.queued:,}",
         "RUNNING": f"{route.running:,}",
         "SPENT TODAY": context.usd(route.spent.usd) if route.spent.calls else "",
@@ -171,12 +184,3 @@ def short(figure: float | None) -> str:
         if figure >= size:
             return f"{figure / size:.3g}{letter}"
     return f"{int(figure)}"
-
-
-def ago(seconds: float) -> str:
-    """How long something has lasted, in its largest unit."""
-    seconds = max(0.0, seconds)
-    for size, unit in ((172_800, "d"), (7_200, "h"), (120, "min")):
-        if seconds >= size:
-            return f"{int(seconds / {'d': 86_400, 'h': 3_600, 'min': 60}[unit])} {unit}"
-    return f"{int(seconds)} s"

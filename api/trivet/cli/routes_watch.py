@@ -12,9 +12,10 @@ from rich.live import Live
 from rich.text import Text
 
 from trivet.cli import context, routes_json, tables
-from trivet.cli.routes_table import ago, routes_table
+from trivet.cli.routes_table import routes_table
 from trivet.cli.routes_words import remarks, summary
 from trivet.cli.tables import said_lines
+from trivet.durations import ago
 from trivet.route_reading import gather
 from trivet.route_status import Picture
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable

@@ -1,18 +1,32 @@
 """What is said below the table of routes: why each is not simply healthy, what waits, what holds it up."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from rich.text import Text
 
 from trivet.cli import context
-from trivet.cli.routes_table import ago
 from trivet.cli.tables import said_lines
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
-from trivet_tasks.troubles import Announced
+from trivet.durations import ago
+from trivet.impairments import ImpairmentKind, idle_words
+from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
+from trivet_tasks.route_overrides import Override
+from trivet_tasks.route_settings import WHOLE_ROUTE
+from trivet_tasks.store.dropped import Drop, Dropped
+from trivet_tasks.troubles import IS_STOPPING
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
+DROPPED_S = 3_600.0
+"""How long after the last one the table speaks of what was dropped; `--json` always does."""
+_DROPPED = {
+    Drop.UNREADABLE: "elements of queues that are no messages of Trivet's: something else writes to the broker",
+    Drop.FORGED: "messages that contradict the database: somebody else may write to the broker",
+    Drop.MISFIT: "jobs that the configuration of its worker does not allow there; they wait for another route",
+    Drop.ANSWER: "cached answers that this installation did not sign",
+}
+_OF_THE_WHOLE = (ImpairmentKind.SCHEDULER, ImpairmentKind.LANE)
 FORGOTTEN = (
     "Nobody calls now: the shared state lost its memory (it is new, or was emptied), and a scheduler puts limits and "
     "health back within a second. If this stays, no scheduler runs."
@@ -22,13 +36,24 @@ FORGOTTEN = (
 def remarks(picture: Picture, room: int | None) -> list[Text]:
     """Why routes and workers are not as they should be, for a terminal of so many columns."""
     if not picture.routes:
-        return [Text("No route is known yet: schedulers and workers make theirs known when they start.")]
-    said = [line for route in picture.routes for line in _of_route(route, picture.now)]
+        said = ["No route is known yet: schedulers and workers make theirs known when they start."]
+        said += [one.text for one in picture.impairments]
+        return [line for words in said for line in said_lines(words, hang=2, room=room)]
+    said = [one.text for one in picture.impairments if one.kind in _OF_THE_WHOLE]
+    said += [line for route in picture.routes for line in _of_route(route, picture.now)]
     if any(model.forgotten for route in picture.routes for model in route.models):
         said.append(FORGOTTEN)
-    said += [idle_words(one, picture.now) for one in picture.idle]
+    said += [one.text for one in picture.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.TROUBLE)]
+    said += [idle_words(one, picture.now) for one in picture.idle if one.trouble == IS_STOPPING]
     said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in picture.impaired]
+    said += [_dropped(one, picture.now) for one in picture.dropped if picture.now - one.last_at < DROPPED_S]
     return [line for words in said for line in said_lines(words, "yellow", hang=2, room=room)]
+
+
+def _dropped(one: Dropped, now: float) -> str:
+    """Return the counter as a sentence. Those of messages and answers say that somebody else writes to the broker."""
+    times = f"{one.times:,} {'time' if one.times == 1 else 'times'}, last {ago(max(0.0, now - one.last_at))} ago"
+    return f"{one.route or 'broker'}: dropped {_DROPPED[one.kind]} ({times})"
 
 
 def summary(picture: Picture, room: int | None) -> list[Text]:
@@ -43,11 +68,14 @@ def summary(picture: Picture, room: int | None) -> list[Text]:
     return lines
 
 
-def idle_words(one: Announced, now: float) -> str:
-    """That a process does not work, and why."""
-    since = "" if one.since is None else f" for {ago(max(0.0, now - one.since))}"
-    what = "takes no work" if one.part == "worker" else "dispatches nothing"
-    return f"{one.part} {one.process} {what}{since}: {one.trouble}"
+def override_words(name: str, overrides: Iterable[Override], now: float) -> Iterator[str]:
+    """Tell which limits were set by hand, by whom, when and for how long."""
+    for models, ours in groupby(overrides, key=lambda one: one.models):
+        of = "" if models == WHOLE_ROUTE else f" {models}"
+        for (by, at, until), same in groupby(ours, key=lambda one: (one.set_by, one.set_at, one.until)):
+            figures = ", ".join(f"{one.figure} {one.value:,}" for one in same)
+            end = f"until {context.moment(until)}" if until else f"until `trivet route limit {name} --reset`"
+            yield f"{name}{of}: {figures}, set by {by} {ago(now - at)} ago, {end}"
 
 
 def _of_route(route: RouteStatus, now: float) -> Iterator[str]:
@@ -56,11 +84,11 @@ def _of_route(route: RouteStatus, now: float) -> Iterator[str]:
         return
     if route.drained:
         yield _drained(route, now)
+    yield from override_words(route.name, route.overrides, now)
     if not route.slots:
         yield f"{route.name}: no living worker serves it"
-    elif "bulk" not in route.slots or "realtime" not in route.slots:
-        missing = "bulk" if "bulk" not in route.slots else "realtime"
-        yield f"{route.name}: no {missing} worker serves it"
+    for lane in route.lacking if route.slots else ():
+        yield f"{route.name}: no {lane} worker serves it"
     said: dict[str, list[str]] = {}
     for model in route.models:
         for words in _of_model(model):
@@ -95,7 +123,7 @@ def _of_model(model: ModelStatus) -> Iterator[str]:
             yield model.cause
     if model.doubt:
         yield f"a probe checks whether it answers{_in_brackets(model.doubt)}"
-    if model.narrowed and model.state == "healthy":
+    if model.narrowed and model.state in ("healthy", UNPROVEN):
         yield f"{_at_once(model)}, learned from its refusals"
 
 

@@ -19,14 +19,21 @@ LEAVE_S = 2.0
 class StopInTime:
     """Calls `stop` at the first signal, from the handler."""
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None], *, reloads: bool = False) -> None:
+        """Handle nothing yet.
+
+        Args:
+            stop: called in the signal handler.
+            reloads: whether SIGHUP makes it read its configuration again.
+        """
         self._stop = stop
+        self._reloads = reloads
         self._asked: queue.SimpleQueue[float] = queue.SimpleQueue()  # its put() may interrupt itself, unlike an Event's
 
     def start(self) -> None:
         """Handle the signals from now on. Call it in the main thread."""
         threading.Thread(target=self._run, name="trivet-stop", daemon=True).start()
-        for number in handled_stop_signals():
+        for number in handled_stop_signals(reloads=self._reloads):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

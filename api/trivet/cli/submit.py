@@ -50,9 +50,15 @@ def submit(
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Submit one job. Prints its id, or with --wait its text, route, latency and cost."""
+    """Submit one job. Prints its id, or with --wait its text, route, latency and cost.
+
+    Exit code 3: --timeout passed while the job was held up by something that is wrong.
+    """
+    from trivet.cli.exit_codes import FAILED, HELD_UP
+    from trivet.cli.holdups import job_held_up
     from trivet.cli.spans import span_or_moment
     from trivet.cli.tables import print_error
+    from trivet.cli.telling import telling
 
     given = {
         "prompt": _read_prompt(prompt),
@@ -80,11 +86,13 @@ def submit(
         if not wait and timeout is None:
             context.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
             return
-        try:
-            result = job.result(timeout)
-        except ResultTimeout as error:
-            print_error(f"trivet: {error.message} It goes on: trivet job result {job.id} --wait")
-            raise typer.Exit(1) from None
+        with telling(lambda: job_held_up(client, job)) as teller:
+            try:
+                result = job.result(timeout)
+            except ResultTimeout as error:
+                then = "It stays" if teller.held else "It goes on"
+                print_error(f"trivet: {error.message} {then}: trivet job result {job.id} --wait")
+                raise typer.Exit(HELD_UP if teller.held else FAILED) from None
         print_result(result, as_json=as_json)
 
 

@@ -55,7 +55,10 @@ def up(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
 ) -> None:
-    """Run broker, scheduler and workers on this machine, until Ctrl-C."""
+    """Run broker, scheduler and workers on this machine, until Ctrl-C.
+
+    On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal it ends with that instead.
+    """
     settings = context.settings()
     if not settings.routes and not simulate:
         raise ConfigError(
@@ -77,6 +80,7 @@ def up(
         flower_port=flower_port if flower else None,
         on_exit=lambda ended: _tell_exit(local, ended),
         say=_tell,
+        reloads=True,
     )
     _tell(f"Starting in {local.data_dir} …")
     is_up, ended, teller = False, None, threading.Thread(target=_tell_stops, args=(local,), daemon=True)

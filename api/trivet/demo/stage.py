@@ -51,4 +51,5 @@ def simulation(jobs: int) -> Simulation:
     return Simulation(
         arguments=("--latency-median", "0.35", "--latency-p95", "1.0"),
         route_settings=limits,
+        sections={"worker": {"lanes": ["bulk"]}},
     )

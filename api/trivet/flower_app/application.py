@@ -15,8 +15,10 @@ from trivet.flower_app.backlog import BacklogReader
 from trivet.flower_app.depths import QueueDepths
 from trivet.flower_app.options import Listen
 from trivet.flower_app.pages import BrokerPage, MetricsPage, QueueLengths, TasksPage
+from trivet.flower_app.proven import ProvenReader
 from trivet.flower_app.queues import route_names
 from trivet.flower_app.shown_events import ShownEvents
+from trivet_scheduler.limits import Limits
 from trivet_scheduler.response_cache import ResponseCache
 from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import connect
@@ -36,9 +38,11 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
     def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop, listen: Listen) -> None:
         self.trivet = settings
         self._access = Access(listen, options.url_prefix)
-        self.backlog = BacklogReader(settings.store_url)
+        self.backlog = BacklogReader(settings)
         self.depths = QueueDepths(settings, celery)
-        self.response_cache = ResponseCache(connect(settings.redis_url), settings)
+        shared_state = connect(settings.redis_url)
+        self.response_cache = ResponseCache(shared_state, settings)
+        self.proven = ProvenReader(Limits(shared_state, settings.health))
         super().__init__(
             options=options,
             capp=celery,

@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from trivet.budget_status import BudgetStatus, statuses
+from trivet.impairments import Impairment, read_impairments
 from trivet_scheduler.most_costs import MostCosts
 from trivet_tasks.errors import StoreError
 from trivet_tasks.latency import Latency
+from trivet_tasks.settings import Settings
+from trivet_tasks.shared_state import connect
 from trivet_tasks.store.backlog import BatchBacklog, ClassBacklog, RouteBacklog, by_batch, by_class, by_route
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import Lease, living
+from trivet_tasks.store.leases import Lease, living, schedulers
 from trivet_tasks.store.registry import registered
 from trivet_tasks.store.schema_version import ensure
 from trivet_tasks.store.spending import Spent
@@ -43,6 +46,9 @@ class Backlog:
     drained: Mapping[str, bool] = field(default_factory=dict)
     """Every route that schedulers and workers made known, and whether it is taken out of service."""
     leases: tuple[Lease, ...] = ()
+    schedulers: tuple[Lease, ...] = ()
+    impairments: tuple[Impairment, ...] = ()
+    """What is wrong with processes and servers."""
     spent: Mapping[str, Spent] = field(default_factory=dict)
     """What the calls of today (UTC) cost so far, by route."""
     budgets: tuple[BudgetStatus, ...] = ()
@@ -78,8 +84,9 @@ class Backlog:
 class BacklogReader:
     """Reads the backlog in a thread of its own. `latest` is for one event loop; calls at the same time share one read."""
 
-    def __init__(self, store_url: str) -> None:
-        self._url = store_url
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._redis = connect(settings.redis_url)
         self._store: Store | None = None
         self._costs = MostCosts()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trivet-backlog")
@@ -130,19 +137,22 @@ class BacklogReader:
 
     def _open(self) -> Store:
         if self._store is None:
-            store = Store(self._url)
+            store = Store(self._settings.store_url)
             ensure(store)
             self._store = store
         return self._store
 
     def _read_all(self, store: Store) -> Backlog:
+        wrong = read_impairments(store, self._settings, self._redis)
         with store.read() as connection:
             return Backlog(
                 classes=tuple(sorted(by_class(connection), key=lambda row: list(Latency).index(Latency(row.latency)))),
                 batches=tuple(by_batch(connection, BATCHES)),
                 routes=tuple(by_route(connection)),
-                drained={name: route.drained for name, route in registered(connection).items()},
+                drained={name: route.drained for name, route in registered(store, connection).items()},
                 leases=tuple(living(store, connection)),
+                schedulers=tuple(schedulers(store, connection)),
+                impairments=wrong,
                 spent=by_route_spent(connection, store.now(connection)),
                 budgets=statuses(store, connection, self._costs),
                 read_at=store.now(connection),

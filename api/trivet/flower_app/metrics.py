@@ -1,14 +1,17 @@
 """The backlog in Prometheus' text format, to follow Flower's own metrics on `/metrics`."""
 
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from trivet.flower_app.backlog import Backlog
-from trivet_tasks.latency import Latency
+from trivet.impairments import ImpairmentKind
+from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.store.budgets import HOLDING
+from trivet_tasks.store.leases import SCHEDULER, WORKER
 from trivet_tasks.store.spending import Spent
 
 
@@ -30,10 +33,25 @@ class _Collector(Collector):
             "trivet_backlog_current", "Whether the database answered when it was asked last.", value=float(current)
         )
         if current:
+            yield from self._processes()
             yield from self._waiting()
             yield self._at_routes()
             yield self._spent()
             yield from self._budgets()
+
+    def _processes(self) -> Iterator[Metric]:
+        alive = GaugeMetricFamily("trivet_processes", "Processes that are alive.", labels=["part", "lane"])
+        wrong = GaugeMetricFamily(
+            "trivet_impairments",
+            "What is wrong with processes and servers and holds work up, by kind; all 0: nothing.",
+            labels=["kind"],
+        )
+        alive.add_metric([SCHEDULER, ""], len(self._backlog.schedulers))
+        for lane in get_args(Lane):
+            alive.add_metric([WORKER, lane], sum(lease.lane == lane for lease in self._backlog.leases))
+        for kind in ImpairmentKind:
+            wrong.add_metric([kind.value], sum(one.kind is kind for one in self._backlog.impairments))
+        yield from (alive, wrong)
 
     def _waiting(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("trivet_waiting_jobs", "Jobs that wait in SQL.", labels=["class", "state"])

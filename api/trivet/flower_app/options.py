@@ -1,5 +1,7 @@
 """Flower's options as Trivet sets them. Any of Flower's own `FLOWER_*` variables wins over what stands here."""
 
+import logging
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +9,8 @@ from flower import command
 from tornado.options import options
 
 from trivet_tasks.errors import ConfigError
+
+log = logging.getLogger("trivet.flower")
 
 RUNTIME_BUCKETS = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0]
 """Seconds a chunk takes. Flower's own end at 10 s; an attempt of a deferred job may take 10 min, its round 20."""
@@ -19,10 +23,6 @@ DEFAULTS: dict[str, Any] = {
     "auto_refresh": True,
     "enable_events": False,  # every Trivet worker sends events; nobody has to be told to, every 5 s
     "purge_offline_workers": 600,  # a worker's name has its process id, so every restart leaves one behind
-    # Flower's buttons act behind Trivet's back: a consumer that is cancelled forgets it at the next restart, a grown
-    # pool has no slots, a sent task is a chunk of jobs nobody dispatched. `trivet route drain` and `trivet batch
-    # cancel` are written down and hold.
-    "read_only": True,
 }
 
 
@@ -59,6 +59,8 @@ def parse_basic_auth(text: str) -> tuple[str, ...]:
 def set_up(listen: Listen) -> None:
     """Set the options of this process's Flower: ours, over them `FLOWER_*`, over those what was asked for here.
 
+    It is always read-only: Trivet's workers refuse what its buttons ask for, and Flower would say that it was done.
+
     Raises:
         ConfigError: a variable has a value that Flower does not take.
     """
@@ -68,6 +70,9 @@ def set_up(listen: Listen) -> None:
         command.apply_env_options()
     except Exception as error:  # tornado.options.Error, ValueError: whatever the option's type says
         raise ConfigError(f"A FLOWER_* variable has a value that Flower does not take: {error}.") from None
+    if "FLOWER_READ_ONLY" in os.environ and not options.read_only:
+        log.warning("FLOWER_READ_ONLY is ignored: workers refuse what Flower's buttons ask for (docs/flower.md).")
+    options.read_only = True
     options.address = listen.address
     options.port = listen.port
     options.basic_auth = list(listen.basic_auth)

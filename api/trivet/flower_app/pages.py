@@ -14,6 +14,7 @@ from tornado.web import HTTPError, authenticated
 from trivet.flower_app.cache_metrics import cache_metrics
 from trivet.flower_app.depths import QueueDepths
 from trivet.flower_app.metrics import backlog_metrics
+from trivet.flower_app.proven import proven_metrics
 from trivet.flower_app.queues import queue_names, queue_rows
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.urls import masked
@@ -48,13 +49,16 @@ class BrokerPage(_RouteQueues):
     async def get(self) -> None:
         """Show the page; where broker or database is away it says so and shows the rest."""
         backlog = await self.application.backlog.latest()
-        depths, broker_trouble = await self._depths(self.get_active_queue_names())
+        routes = self.application.route_names()
+        (depths, broker_trouble), proven = await asyncio.gather(
+            self._depths(self.get_active_queue_names()), self.application.proven.of(routes)
+        )
         self.render(
             BROKER_TEMPLATE,
             backlog=backlog,
             broker_url=masked(self.application.trivet.broker_url),
             broker_trouble=broker_trouble,
-            queues=queue_rows(self.application.route_names(), backlog, depths),
+            queues=queue_rows(routes, backlog, depths, proven),
             age=age,
             count=count,
             refresh_ms=REFRESH_MS if self.application.options.auto_refresh else 0,
@@ -102,6 +106,7 @@ class MetricsPage(Metrics):  # type: ignore[misc]
         self.write(backlog_metrics(backlog, self.application.route_names()))
         loop = asyncio.get_running_loop()
         self.write(await loop.run_in_executor(None, cache_metrics, self.application.response_cache))
+        self.write(proven_metrics(await self.application.proven.of(self.application.route_names())))
 
 
 def age(seconds: float | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from trivet.flower_app.backlog import Backlog
+from trivet_scheduler.permits import RouteUse
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import queue_name
 
@@ -25,6 +26,10 @@ class QueueRow:
     workers: int = 0
     """Living worker processes that take work from it now."""
     drained: bool = False
+    proven_s: float | None = None
+    """How long ago the route answered a call last; None: it never did, or that is not known."""
+    unproven: bool = False
+    """Whether it never did."""
 
 
 def route_names(configured: Iterable[str], backlog: Backlog) -> list[str]:
@@ -37,15 +42,19 @@ def queue_names(routes: Iterable[str]) -> list[str]:
     return [queue_name(route, latency) for route in routes for latency in Latency]
 
 
-def queue_rows(routes: Iterable[str], backlog: Backlog, depths: Mapping[str, int | None]) -> list[QueueRow]:
+def queue_rows(
+    routes: Iterable[str], backlog: Backlog, depths: Mapping[str, int | None], uses: Mapping[str, RouteUse]
+) -> list[QueueRow]:
     """The table: the queues of the routes, then whatever else has a depth.
 
     Args:
         depths: messages by queue, as far as the broker said.
+        uses: when routes answered last, as far as the shared state said.
     """
     under_way = {(row.route, row.latency): row for row in backlog.routes}
     rows: list[QueueRow] = []
     for route in routes:
+        use = uses.get(route)
         for latency in Latency:
             name = queue_name(route, latency)
             jobs = under_way.get((route, latency.value))
@@ -60,6 +69,8 @@ def queue_rows(routes: Iterable[str], backlog: Backlog, depths: Mapping[str, int
                     oldest_s=backlog.age_s(jobs.oldest_at) if jobs else None,
                     workers=sum(1 for lease in backlog.leases if lease.takes(route) and lease.lane == latency.lane),
                     drained=backlog.drained.get(route, False),
+                    proven_s=use.proven_s if use else None,
+                    unproven=use is not None and use.proven_s is None,
                 )
             )
     ours = {row.name for row in rows}

@@ -7,11 +7,11 @@
 --          10 failed share that opens  11 seconds of its window  12 calls it needs
 --          13 good probes that begin the recovery  14 seconds of a step  15 good calls of a step
 --          16 latency class  17 18 19 the provider's own limits a minute  20 21 22 what it said is left ('' = not said)
---          23 number of shares, then those
+--          23 number of shares, then those; origin of the worker whose calls these are
 --          then per call: permit id, input tokens given back, output tokens given back, verdict, seconds, sample,
 --            whether the provider stated its limits, generation, job, cause; repeated
---          verdict: good | failed | short | limited | unusable_model | unusable_route | unreachable | contradicted |
---            doubted | check | neutral | unused
+--          verdict: good | failed | local_failed | short | limited | unusable_model | unusable_route | local_refused |
+--            unreachable | contradicted | doubted | check | neutral | unused
 --          seconds: the pause asked for of a limited call (0 = not said), of a good one the seconds since it began
 --          sample: seconds the call took (0 = says nothing)
 -- Returns  a flat list of changes: level (1 model, 2 route, 3 limits), state, cause, seconds until the next try, share
@@ -20,11 +20,13 @@ local MOST_BLAMED = 32
 local CONTRADICTIONS = 5 -- jobs in a row that were refused here and served elsewhere: a probe is to judge
 local SAMPLES, SAMPLE_AGE = 100, 300
 local LONGEST_REST = 60
+local MOST_WITNESSES = 16
 
 local most, interval = tonumber(ARGV[5]), tonumber(ARGV[7])
 local shares = {}
 for n = 1, tonumber(ARGV[23]) do shares[n] = tonumber(ARGV[23 + n]) end
-local first = 24 + #shares
+local origin = ARGV[24 + #shares]
+local first = 25 + #shares
 local names = { KEYS[1], KEYS[2] }
 
 local changes = {}
@@ -123,6 +125,58 @@ local function blame(job)
     table.insert(kept, 1, string.format('%s@%s@%s', job, text(now), row))
     redis.call('HSET', KEYS[1], 'blamed', table.concat(kept, ';'))
     return in_row, in_window
+end
+
+-- Workers whose latest calls did not get as far as the provider (`unreached`), or whose key it refused (`refused`):
+-- a worker's word closes nothing until another worker says the same and nobody got through meanwhile.
+local witnesses = {}
+local recorded = redis.call('HMGET', KEYS[2], 'unreached', 'refused')
+for n, kind in ipairs({ 'unreached', 'refused' }) do
+    witnesses[kind] = {}
+    for name, since, last in string.gmatch(recorded[n] or '', '([^;@]*)@([^;@]+)@([^;@]+)') do
+        if now - tonumber(last) < tonumber(ARGV[11]) then
+            table.insert(witnesses[kind], { name = name, since = tonumber(since), last = last })
+        end
+    end
+end
+
+local function write_witnesses(kind)
+    local entries = {}
+    for _, one in ipairs(witnesses[kind]) do
+        if #entries < MOST_WITNESSES then
+            entries[#entries + 1] = string.format('%s@%s@%s', one.name, text(one.since), one.last)
+        end
+    end
+    if #entries == 0 then
+        redis.call('HDEL', KEYS[2], kind)
+    else
+        redis.call('HSET', KEYS[2], kind, table.concat(entries, ';'))
+    end
+end
+
+-- Record this worker's word, and return whether another worker has said the same.
+local function confirmed(kind)
+    local others, mine = {}, { name = origin, since = now, last = text(now) }
+    for _, one in ipairs(witnesses[kind]) do
+        if one.name == origin then mine.since = one.since else others[#others + 1] = one end
+    end
+    witnesses[kind] = { mine, unpack(others) }
+    write_witnesses(kind)
+    return #others > 0
+end
+
+-- A call of this worker that began then was answered: whoever failed before has trouble of its own.
+local function refute(began)
+    for kind, found in pairs(witnesses) do
+        local left = {}
+        for _, one in ipairs(found) do
+            if one.name ~= origin and one.since > began then left[#left + 1] = one end
+        end
+        if #left < #found then
+            witnesses[kind] = left
+            write_witnesses(kind)
+        end
+    end
 end
 
 -- Ask for a probe of a gate that works: what refused these calls may be the route, or something in the calls.
@@ -240,11 +294,17 @@ end
 
 local back, samples, goods = { 0, 0, 0 }, {}, 0
 local proven = number(redis.call('HGET', KEYS[1], 'proven_at'), 0)
+local called, answered = false, 0
 for base = first, #ARGV, PER_CALL do
     local permit, verdict, job, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8], ARGV[base + 9]
     local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)%.?(%d*)') }
     local held = redis.call('ZREM', KEYS[4], permit) == 1
     -- told twice, because the answer was lost, it counts once
+    if verdict == 'local_failed' then
+        verdict = held and (confirmed('unreached') and 'failed' or 'unconfirmed') or 'neutral'
+    elseif verdict == 'local_refused' then
+        verdict = confirmed('refused') and 'unusable_route' or 'unconfirmed'
+    end
     if not held and (verdict == 'good' or verdict == 'failed' or verdict == 'short') then verdict = 'neutral' end
     if job == '' then job = permit end
     if held then
@@ -253,6 +313,7 @@ for base = first, #ARGV, PER_CALL do
         count(minute, number(generation[3], 0), { -unused[1], -unused[2], -unused[3] })
     end
     redis.call('ZREM', KEYS[7], permit)
+    if held and verdict ~= 'unused' then called = true end
     if held and tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
 
     local mine, probe = {}, {}
@@ -262,16 +323,21 @@ for base = first, #ARGV, PER_CALL do
         probe[level] = gate[2] == permit
         if probe[level] then
             redis.call('HDEL', KEYS[level], 'probe', 'until')
-            if verdict == 'unused' then redis.call('HSET', KEYS[level], 'retry_at', text(now + interval / 5)) end
+            if verdict == 'unused' or verdict == 'unconfirmed' then -- another worker may make it
+                redis.call('HSET', KEYS[level], 'retry_at', text(now + interval / 5))
+            end
         end
     end
+    local idle = probe[2] and not redis.call('HGET', KEYS[2], 'state')
     if verdict == 'good' then
         goods = goods + 1
+        refute(now - tonumber(ARGV[base + 4]))
         if mine[1] then counted(false) end
         for level = 1, 2 do
             if mine[level] then good(level, probe[level]) end
         end
         if mine[1] then proven = math.max(proven, now - tonumber(ARGV[base + 4])) end
+        if mine[2] then answered = math.max(answered, now - tonumber(ARGV[base + 4])) end
         widen()
     elseif verdict == 'failed' then
         if mine[1] then
@@ -299,11 +365,17 @@ for base = first, #ARGV, PER_CALL do
     elseif verdict == 'contradicted' then
         if redis.call('HINCRBY', KEYS[1], 'contradicted', 1) >= CONTRADICTIONS then ask(cause) end
     end
+    -- an idle route gives no other evidence: probes follow, of other workers too, until it has answered or is open
+    if idle and (verdict == 'failed' or verdict == 'unconfirmed') then ask(cause) end
 end
 if new_calls > 0 then
     redis.call('HSET', KEYS[1], 'w' .. (slot % 7), string.format('%d:%d:%d', slot, new_calls, new_failed))
 end
 if goods > 0 then redis.call('HSET', KEYS[1], 'proven_at', text(proven)) end
+if called then redis.call('HSET', KEYS[2], 'called_at', text(now)) end
+if answered > number(redis.call('HGET', KEYS[2], 'proven_at'), 0) then
+    redis.call('HSET', KEYS[2], 'proven_at', text(answered))
+end
 if goods > 0 and number(redis.call('HGET', KEYS[3], 'closed_until'), 0) <= now then
     redis.call('HSET', KEYS[3], 'limited', 0)
 end

@@ -16,8 +16,10 @@ from trivet_tasks.store.steps import End, Ended, Hit
 _HELD = RowsStatement(
     schema.jobs,
     """
-    SELECT id, take_up, state, batch_id, created_at, deadline_at, cancel_requested FROM jobs
-     WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}
+    SELECT j.id, j.take_up, j.state, j.batch_id, j.created_at, j.deadline_at, j.cancel_requested, j.route, j.cache_key, j.tenant,
+           f.latency, f.model, f.probe, f.alone
+      FROM jobs j JOIN flows f ON f.id = j.flow_id
+     WHERE j.id IN (SELECT r.id FROM {rows}) ORDER BY j.id {FOR UPDATE OF j}
     """,
 )
 _CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
@@ -26,10 +28,11 @@ _CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelle
 
 
 class Answered(NamedTuple):
-    """A dispatched job, the take-up its message names, and the answer there is for it."""
+    """A dispatched job, the take-up and the cache key its message names, and the answer there is under that key."""
 
     id: str
     take_up: int
+    cache_key: str
     message: bytes
     """The provider's, JSON."""
     stop_reason: str
@@ -37,6 +40,8 @@ class Answered(NamedTuple):
     """Where the call was made that brought it."""
     cost_usd: Decimal | None
     """What that call cost; None where it has no price."""
+    tenant: str | None = None
+    """Whose jobs it may serve; None: those of all."""
 
     def __repr__(self) -> str:
         """Without the answer."""
@@ -49,12 +54,17 @@ class Served(NamedTuple):
     jobs: tuple[str, ...]
     batches: tuple[int, ...]
     crowded: bool
+    forged: tuple[str, ...] = ()
+    """Ids of jobs of which the database says something else than the message; they are left as they are."""
 
 
 def end_answered(
-    store: Store, connection: Connection, group: Sequence[Answered], *, latency: str, model: str
+    store: Store, connection: Connection, group: Sequence[Answered], *, route: str, latency: str, model: str
 ) -> Served:
-    """End dispatched jobs of one class and model with the answers there are for them, under the tokens of their message.
+    """End dispatched jobs of one message with the answers there are for them, under its tokens.
+
+    Args:
+        route: where the message sends them; with the class and the model it must be what the database has.
 
     No call is made and no attempt written. One whose deadline has passed is left to expire, one that somebody cancelled ends so.
     """
@@ -64,9 +74,14 @@ def end_answered(
     batch_ids = {row.batch_id for row in held.values() if row.batch_id is not None}
     cancelled = {row.id for row in connection.execute(_CANCELLED, {"ids": sorted(batch_ids)})} if batch_ids else set()
     ended: list[Ended] = []
+    forged: list[str] = []
     for job in group:
         row = held.get(job.id)
         if row is None or (row.take_up, row.state) != (job.take_up, "dispatched"):
+            continue
+        known = row.route, row.latency, row.model, row.cache_key, bool(row.probe), bool(row.alone)
+        if known != (route, latency, model, job.cache_key, False, False) or job.tenant not in (None, row.tenant):
+            forged.append(job.id)
             continue
         if row.deadline_at is not None and row.deadline_at <= now:
             continue
@@ -80,4 +95,4 @@ def end_answered(
             end = End(JobState.CANCELLED)
         ended.append(Ended(row.id, row.batch_id, row.created_at, end, job.route if end.hit else None))
     ending = end_jobs(connection, ended, now)
-    return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded)
+    return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded, tuple(forged))

@@ -134,6 +134,7 @@ _PAUSE = text(
      WHERE b.name = :batch
     """
 )
+_LINES_LIVING = text(f"{_NEEDS} WHERE f.active AND NOT f.probe")
 _LINE_OF_JOB = text(f"{_NEEDS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
 _MODELS = text(
     """
@@ -159,6 +160,11 @@ def lines_of(connection: Connection, batch: str) -> list[Line]:
 def lines_waiting(connection: Connection) -> list[Line]:
     """What the jobs that could be dispatched now, if a route had room, need of one."""
     return _lines(connection, _LINES_WAITING, {})
+
+
+def lines_living(connection: Connection) -> list[Line]:
+    """Return what the jobs that have not ended need of a route."""
+    return _lines(connection, _LINES_LIVING, {})
 
 
 def line_of_job(connection: Connection, job_id: str) -> list[Line]:

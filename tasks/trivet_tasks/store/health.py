@@ -36,7 +36,8 @@ class Event(NamedTuple):
 
     at: float
     kind: str
-    """`route open`, `route probing`, `route recovering`, `route healthy`, `route limited`, `route drained`, `route restored`."""
+    """`route open`, `route probing`, `route recovering`, `route healthy`, `route limited`; of operators and files `route
+    drained`, `route restored`, `route changed`, `route redefined`, `route override`, `route override over`, `route removed`."""
     route: str | None
     model: str | None
     """`*` or None: the whole route; of `route limited` a model or the name of a group of models."""
@@ -143,9 +144,11 @@ def forget(connection: Connection, route: str, now: float) -> None:
     connection.execute(_LIFT, {"route": route})
 
 
-def note_operator(connection: Connection, kind: str, route: str, said: str, now: float) -> None:
-    """Note what a person did to a whole route: `route drained` or `route restored`, and why."""
-    row = {"now": now, "kind": kind, "route": route, "model": WHOLE_ROUTE, "text": clean(said, 500) or ""}
+def note_operator(
+    connection: Connection, kind: str, route: str, said: str, now: float, *, model: str = WHOLE_ROUTE
+) -> None:
+    """Note what a person or a file did to a route, and why: `route drained`, `route changed`, …."""
+    row = {"now": now, "kind": kind, "route": route, "model": model, "text": clean(said, 500) or ""}
     connection.execute(_EVENT, row)
 
 

@@ -1,4 +1,4 @@
-"""The lease of each living worker process."""
+"""The lease of each living process: workers hold jobs under theirs, schedulers only show that they are alive."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,19 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 
 from trivet_tasks.store import spending
 from trivet_tasks.store.engine import Store
 
 ALONE = "alone"
 """The lane of a process that a worker starts for suspects: nobody dispatches to it."""
+WORKER = "worker"
+SCHEDULER = "scheduler"
 
 
 class Lease(NamedTuple):
-    """A living worker process and what it serves."""
+    """A living process and what it serves; a scheduler has neither lane nor routes."""
 
     id: str
     worker: str
@@ -29,6 +31,9 @@ class Lease(NamedTuple):
     started_at: float
     impaired: Mapping[str, str] = MappingProxyType({})
     """Why it takes no work of some of its routes, by route."""
+    origin: str = ""
+    """Equal for worker processes that share machine, environment and network settings: they are one witness."""
+    part: str = WORKER
 
     def takes(self, route: str) -> bool:
         """Return whether it takes work of the route now."""
@@ -48,8 +53,8 @@ class Renewal:
 
 _OPEN = text(
     """
-    INSERT INTO leases (id, worker, lane, routes, slots, in_flight, started_at, expires_at)
-    VALUES (:id, :worker, :lane, :routes, :slots, 0, :now, :now + :ttl)
+    INSERT INTO leases (id, part, worker, lane, routes, slots, in_flight, impaired, started_at, expires_at, origin)
+    VALUES (:id, :part, :worker, :lane, :routes, :slots, 0, :impaired, :now, :now + :ttl, :origin)
     """
 )
 _RENEW = text(
@@ -75,13 +80,11 @@ _UNKNOWN = text(
     RETURNING id
     """
 ).bindparams(bindparam("ids", expanding=True))
-_TAKING = text("SELECT id, impaired FROM leases WHERE expires_at >= :now AND lane <> :alone AND trouble IS NULL")
-_LIVING = text(
-    """
-    SELECT id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired FROM leases
-     WHERE expires_at >= :now AND lane <> :alone ORDER BY worker
-    """
-)
+_SERVES = f"expires_at >= :now AND part = '{WORKER}' AND lane <> '{ALONE}'"
+_TAKING = text(f"SELECT id, impaired FROM leases WHERE {_SERVES} AND trouble IS NULL")
+_COLUMNS = "id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired, origin, part"
+_LIVING = text(f"SELECT {_COLUMNS} FROM leases WHERE {_SERVES} ORDER BY worker")
+_SCHEDULERS = text(f"SELECT {_COLUMNS} FROM leases WHERE expires_at >= :now AND part = '{SCHEDULER}' ORDER BY worker")
 
 
 def open_lease(
@@ -93,18 +96,24 @@ def open_lease(
     routes: Sequence[str],
     slots: int,
     ttl_s: float,
+    part: str = WORKER,
+    origin: str = "",
+    impaired: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Announce a worker process."""
+    """Announce a process."""
     connection.execute(
         _OPEN,
         {
             "id": lease_id,
+            "part": part,
             "worker": worker,
             "lane": lane,
             "routes": orjson.dumps(list(routes)).decode(),
             "slots": slots,
+            "impaired": orjson.dumps(dict(impaired)).decode(),
             "now": store.now(connection),
             "ttl": ttl_s,
+            "origin": origin,
         },
     )
 
@@ -146,12 +155,21 @@ def put_back(connection: Connection, lease_id: str, ids: Sequence[str]) -> None:
 
 def taking_work(store: Store, connection: Connection) -> dict[str, frozenset[str]]:
     """Return the leases of workers that are alive, serve queues and take work, each with its impaired routes."""
-    rows = connection.execute(_TAKING, {"now": store.now(connection), "alone": ALONE})
+    rows = connection.execute(_TAKING, {"now": store.now(connection)})
     return {row.id: frozenset(orjson.loads(row.impaired)) for row in rows}
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:
     """The worker processes that are alive and serve queues; not those in which suspects run alone."""
+    return _leases(connection, _LIVING, store.now(connection))
+
+
+def schedulers(store: Store, connection: Connection) -> list[Lease]:
+    """Return the scheduler processes that are alive."""
+    return _leases(connection, _SCHEDULERS, store.now(connection))
+
+
+def _leases(connection: Connection, statement: TextClause, now: float) -> list[Lease]:
     return [
         Lease(
             row.id,
@@ -163,6 +181,8 @@ def living(store: Store, connection: Connection) -> list[Lease]:
             row.trouble,
             row.started_at,
             orjson.loads(row.impaired),
+            row.origin,
+            row.part,
         )
-        for row in connection.execute(_LIVING, {"now": store.now(connection), "alone": ALONE})
+        for row in connection.execute(statement, {"now": now})
     ]

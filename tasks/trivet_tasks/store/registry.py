@@ -1,13 +1,22 @@
-"""The routes that schedulers and workers have made known, without secrets, so that producers need no copy of the file."""
+"""The routes that schedulers and workers have made known, without secrets, so that producers need no copy of the file.
+
+Of each route SQL holds two parts. Its place, which decides where prompts go, is what the workers that serve it agree on;
+each takes it from its own file, and one whose file says otherwise serves it only once the others are gone. Its
+operational figures are versions (`route_versions.py`), of which one is in force for every process.
+"""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from enum import Enum, auto
+from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, bindparam, text
 
-from trivet_tasks.errors import ConfigError, NotFound
+from trivet_tasks.errors import NotFound
+from trivet_tasks.route_fields import PLACE
+from trivet_tasks.route_overrides import Override, overridden
 from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.store import health, route_overrides, route_versions
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import living
 
@@ -17,55 +26,124 @@ class RegisteredRoute(NamedTuple):
 
     name: str
     settings: RouteSettings
+    """With the figures in force, those that were set by hand included."""
     drained: bool
+    place: str = ""
+    """Digest of what decides where its prompts go; a worker whose own differs takes no work of it."""
+    overrides: tuple[Override, ...] = ()
+    """Limits that were set by hand and hold now."""
+    version_at: float | None = None
+    """Since when the version of its figures is in force, in seconds since the epoch."""
+    version_by: str = ""
+    """The process or person that brought that version."""
 
 
-_UPSERT = text(
+class Kind(Enum):
+    """What is to be said of a route that was registered."""
+
+    CHANGED = auto()
+    """Its figures are a new version, in force from now on; or its place was redefined."""
+    OUTDATED = auto()
+    """Its figures are an older version: those in force stay."""
+    ELSEWHERE = auto()
+    """Its place is not the one that living workers serve."""
+
+
+class Finding(NamedTuple):
+    """What came of registering a route, for a log."""
+
+    route: str
+    kind: Kind
+    text: str
+
+
+_ADD = text(
     """
-    INSERT INTO routes (name, provider, definition, registered_at) VALUES (:name, :provider, :definition, :now)
-    ON CONFLICT (name) DO UPDATE SET provider = :provider, definition = :definition, registered_at = :now
+    INSERT INTO routes (name, provider, definition, registered_at) VALUES (:name, :provider, '{}', :now)
+    ON CONFLICT (name) DO NOTHING
     """
 )
-_OPERATE = text("UPDATE routes SET operating = :operating WHERE name = :name")
+_DEFINE = text(
+    """
+    UPDATE routes SET provider = :provider, definition = :definition, place = :place, registered_at = :now
+     WHERE name = :name
+    """
+)
+_COLUMNS = "name, definition, operating, drained, place, version, version_at, version_by"
+_HOLD = f"SELECT {_COLUMNS} FROM routes WHERE name IN :names ORDER BY name"
 _DRAINED = text("SELECT name FROM routes WHERE drained")
-_ALL = text("SELECT name, definition, operating, drained FROM routes ORDER BY name")
+_ALL = text(f"SELECT {_COLUMNS} FROM routes ORDER BY name")
+_REMOVE = tuple(
+    text(f"DELETE FROM {table} WHERE {column} = :name")
+    for table, column in (
+        ("routes", "name"),
+        ("route_versions", "route"),
+        ("route_overrides", "route"),
+        ("route_health", "route"),
+        ("route_limits", "route"),
+    )
+)
 
 
-def register(store: Store, connection: Connection, routes: Mapping[str, RouteSettings]) -> None:
-    """Make routes known. Of hidden costs and windows, which may differ, those of whoever started last count.
+def register(
+    store: Store,
+    connection: Connection,
+    routes: Mapping[str, RouteSettings],
+    *,
+    by: str = "a process",
+    serves: bool = True,
+    lease_id: str = "",
+) -> list[Finding]:
+    """Make routes known. Figures never seen before are in force from now on; those of an older version change nothing.
 
-    Raises:
-        ConfigError: a living worker serves a route of this name with a different definition.
+    Args:
+        by: the process and the file it read, for events and logs.
+        serves: whether the process will make calls, so that its file may define the place of a route that no other
+            worker serves. A scheduler only adds routes that are not known.
+        lease_id: the process's own, where it has one.
     """
     now = store.now(connection)
-    rows = list(connection.execute(_ALL))
-    known = {row.name: row.definition for row in rows}
-    operated = {row.name: row.operating for row in rows}
-    served = {route: lease.worker for lease in living(store, connection) for route in lease.routes}
+    held = _hold(store, connection, routes, now)
+    serving = _serving(store, connection, lease_id) if held else {}
+    found: list[Finding] = []
     for name, settings in routes.items():
-        definition = orjson.dumps(settings.definition(), option=orjson.OPT_SORT_KEYS).decode()
-        operating = settings.operating()
-        written = orjson.dumps(operating, option=orjson.OPT_SORT_KEYS).decode() if operating else None
-        if known.get(name) == definition:
-            if operated[name] != written:
-                connection.execute(_OPERATE, {"name": name, "operating": written})
-            continue
-        if name in known and name in served:
-            keys = ", ".join(_differing(orjson.loads(known[name]), orjson.loads(definition)))
-            raise ConfigError(
-                f"[routes.{name}]: is defined differently ({keys}) for the worker {served[name]}, which is running.",
-                hint="Give both the same configuration, or stop that worker first.",
-            )
-        connection.execute(_UPSERT, {"name": name, "provider": settings.provider, "definition": definition, "now": now})
-        connection.execute(_OPERATE, {"name": name, "operating": written})
+        row = held[name]
+        found += _register_place(connection, row, settings, by, now, serving.get(name), serves=serves)
+        if route_versions.is_old(connection, row, settings):
+            found.append(Finding(name, Kind.OUTDATED, _outdated(row, settings, by)))
+        elif changes := route_versions.put_in_force(connection, row, settings, by, now):
+            text = f"[routes.{name}] {', '.join(changes)}: in force from now on, by {by}."
+            found.append(Finding(name, Kind.CHANGED, text))
+    return found
 
 
-def registered(connection: Connection) -> dict[str, RegisteredRoute]:
-    """The routes made known so far, by name."""
-    return {
-        name: RegisteredRoute(name, _settings(definition, operating), bool(drained))
-        for name, definition, operating, drained in connection.execute(_ALL)
-    }
+def apply(
+    store: Store, connection: Connection, routes: Mapping[str, RouteSettings], *, by: str, dry_run: bool = False
+) -> dict[str, list[str]]:
+    """Put these settings in force, whatever version they are, also where living workers serve another place.
+
+    Returns:
+        By route what changes, a figure or field each; routes that stay as they are are left out.
+    """
+    now = store.now(connection)
+    known = {row.name: row for row in connection.execute(_ALL)}
+    held = known if dry_run else _hold(store, connection, routes, now)
+    changed: dict[str, list[str]] = {}
+    for name, settings in routes.items():
+        if made := _changes(known.get(name), settings):
+            changed[name] = made
+        if not dry_run:
+            row = held[name]
+            if row.place != settings.place_digest:
+                _define(connection, row, settings, by, now)
+            route_versions.put_in_force(connection, row, settings, by, now)
+    return changed
+
+
+def registered(store: Store, connection: Connection) -> dict[str, RegisteredRoute]:
+    """Return the routes made known so far, by name, with the figures in force."""
+    by_hand = route_overrides.in_force(store, connection)
+    return {row.name: _route(row, by_hand.get(row.name, ())) for row in connection.execute(_ALL)}
 
 
 def drained(connection: Connection) -> frozenset[str]:
@@ -80,11 +158,96 @@ def set_drained(connection: Connection, name: str, drained: bool) -> None:
         raise NotFound(f"No route is called {name!r}.", hint="`trivet routes` lists them.")
 
 
-def _settings(definition: str, operating: str | None) -> RouteSettings:
-    """A newer Trivet may have registered the route with keys that this one does not know."""
-    known = orjson.loads(definition) | orjson.loads(operating or "{}")
-    return RouteSettings.model_validate(known, extra="ignore")
+def remove(connection: Connection, name: str, by: str, now: float) -> None:
+    """Forget a route with its versions, limits set by hand and health. Its calls and costs stay."""
+    for statement in _REMOVE:
+        connection.execute(statement, {"name": name})
+    health.note_operator(connection, "route removed", name, f"by {by}", now)
 
 
-def _differing(before: dict[str, object], after: dict[str, object]) -> list[str]:
+def _changes(row: Row[Any] | None, settings: RouteSettings) -> list[str]:
+    """Return what these settings would change of a route, in words."""
+    if row is None:
+        return ["is new"]
+    moved = row.place is not None and row.place != settings.place_digest
+    fields = [f"{field} as in this file" for field in _differing(row, settings)] if moved else []
+    return fields + route_versions.changes(orjson.loads(row.operating or "{}"), settings)
+
+
+def _hold(store: Store, connection: Connection, routes: Mapping[str, RouteSettings], now: float) -> dict[str, Row[Any]]:
+    """Add the rows that are missing, in one order, and hold all of them until the commit."""
+    if not routes:
+        return {}
+    for name in sorted(routes):
+        connection.execute(_ADD, {"name": name, "provider": routes[name].provider, "now": now})
+    hold = text(_HOLD + store.for_update).bindparams(bindparam("names", expanding=True))
+    return {row.name: row for row in connection.execute(hold, {"names": list(routes)})}
+
+
+def _serving(store: Store, connection: Connection, lease_id: str) -> dict[str, str]:
+    """Return by route a living worker, other than this one, that serves it at the place that is registered."""
+    return {
+        route: lease.worker
+        for lease in living(store, connection)
+        if lease.id != lease_id
+        for route in lease.routes
+        if route not in lease.impaired
+    }
+
+
+def _register_place(
+    connection: Connection,
+    row: Row[Any],
+    settings: RouteSettings,
+    by: str,
+    now: float,
+    worker: str | None,
+    *,
+    serves: bool,
+) -> list[Finding]:
+    if row.place == settings.place_digest:
+        return []
+    if row.place is None or (serves and worker is None):
+        said = _define(connection, row, settings, by, now)
+        return [Finding(row.name, Kind.CHANGED, said)] if said else []
+    if worker is None:  # a worker decides, once one serves it
+        return []
+    fields = ", ".join(_differing(row, settings))
+    return [
+        Finding(row.name, Kind.ELSEWHERE, f"[routes.{row.name}]: {fields} of {by} differ from what {worker} serves.")
+    ]
+
+
+def _define(connection: Connection, row: Row[Any], settings: RouteSettings, by: str, now: float) -> str:
+    definition = orjson.dumps(settings.place(), option=orjson.OPT_SORT_KEYS).decode()
+    place = {"name": row.name, "provider": settings.provider, "definition": definition, "now": now}
+    connection.execute(_DEFINE, {**place, "place": settings.place_digest})
+    if row.place is None:
+        return ""
+    fields = ", ".join(_differing(row, settings))
+    health.note_operator(connection, "route redefined", row.name, f"{fields}; by {by}", now)
+    return f"[routes.{row.name}] {fields}: redefined by {by}."
+
+
+def _differing(row: Row[Any], settings: RouteSettings) -> list[str]:
+    """Return the fields of a place that differ, by name alone: a URL may hold what is not for a log."""
+    before, after = orjson.loads(row.definition), settings.place()
     return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+
+
+def _outdated(row: Row[Any], settings: RouteSettings, by: str) -> str:
+    """Tell of figures of an older version, with what they would change."""
+    changes = ", ".join(route_versions.changes(orjson.loads(row.operating or "{}"), settings))
+    return (
+        f"[routes.{row.name}] of {by} has an older version of its figures, which changes nothing ({changes}). The newer one "
+        f"is in force {route_versions.since(row)}. `trivet config apply` puts a file's figures in force."
+    )
+
+
+def _route(row: Row[Any], by_hand: tuple[Override, ...]) -> RegisteredRoute:
+    """A newer Trivet may have registered the route with keys that this one does not know."""
+    place = {key: value for key, value in orjson.loads(row.definition).items() if key in PLACE}
+    settings = RouteSettings.model_validate(place | orjson.loads(row.operating or "{}"), extra="ignore")
+    effective = overridden(settings, by_hand) if by_hand else settings
+    drained = bool(row.drained)
+    return RegisteredRoute(row.name, effective, drained, row.place or "", by_hand, row.version_at, row.version_by or "")

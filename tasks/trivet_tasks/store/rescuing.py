@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, String, bindparam, text
 
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import spending, suspects
+from trivet_tasks.store import lost, spending, suspects
 from trivet_tasks.store.ending import end_jobs
 from trivet_tasks.store.engine import BULK_ROWS, Store
 from trivet_tasks.store.steps import End, Ended
@@ -146,7 +146,7 @@ def hold_dead(store: Store, connection: Connection, but: Collection[str]) -> str
 
 
 def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
-    """Jobs of a worker process whose lease ran out go back to waiting; the fate of their calls is unknown.
+    """Jobs of a process whose lease ran out go back to waiting; the fate of their calls is unknown.
 
     They are suspects from now on: each runs in a process of its own. Those that somebody asked to cancel end here. The
     lease is dropped once no job runs under it any more. One lease a transaction: rows are locked in `locking`'s order.
@@ -171,17 +171,18 @@ def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
         for row in rows
         if row.cancel_requested
     ]
-    lost: list[str] = []
+    unknown: list[str] = []
     if cancelled:
         theirs = {"lease_id": lease_id, "ids": [entry.job_id for entry in cancelled]}
-        lost += connection.execute(_UNKNOWN_OF, theirs).scalars()
+        unknown += connection.execute(_UNKNOWN_OF, theirs).scalars()
         end_jobs(connection, cancelled, now)
     # a late worker may be writing one down just now: then it ends there, or is found here the next time
     dropped = connection.execute(_ANY_HELD, {"lease_id": lease_id}).one_or_none() is None
     if dropped:
-        lost += connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value}).scalars()
+        unknown += connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value}).scalars()
+        lost.remember(store, connection, lease_id)
         connection.execute(_DROP_LEASE, {"id": lease_id})
-    spending.book_lost(connection, lost)
+    spending.book_lost(connection, unknown)
     return Rescued(len(rows), dropped)
 
 

@@ -325,19 +325,42 @@ budgets = Table(  # as schedulers made them known, and how they stand
     Column("raised_window", String(10)),
 )
 
-leases = Table(  # one row per living worker process
+leases = Table(  # one row per living worker or scheduler process
     "leases",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("worker", String(250), nullable=False),
-    Column("lane", String(10), nullable=False),
-    Column("routes", Text, nullable=False),  # JSON list
+    Column("part", String(10), nullable=False, server_default=text("'worker'")),  # worker, scheduler
+    Column("worker", String(250), nullable=False),  # the process's name
+    Column("lane", String(10), nullable=False),  # empty for a scheduler
+    Column("routes", Text, nullable=False),  # JSON list; empty for a scheduler
     Column("slots", Integer, nullable=False),
     Column("in_flight", Integer, nullable=False),
     Column("trouble", Text),  # why it takes no work, if it does not
     Column("impaired", Text, nullable=False, server_default=text("'{}'")),  # JSON: route to why none of it is taken
+    Column("origin", Text, nullable=False, server_default=text("''")),  # of worker processes that are one witness
     Column("started_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+)
+
+dropped = Table(  # counters of what came through the broker and was not acted on (`dropped.py`)
+    "dropped",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("route", String(100), primary_key=True),  # '': not known
+    Column("times", BigInteger, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+)
+
+lost_processes = Table(  # one row per lease that ran out lately and was dropped; an orderly end leaves none
+    "lost_processes",
+    metadata,
+    Column("lease_id", String(32), primary_key=True),
+    Column("process", String(250), nullable=False),
+    Column("part", String(10), nullable=False),
+    Column("lane", String(10), nullable=False),
+    Column("routes", Text, nullable=False),  # JSON list
+    Column("expired_at", Double, nullable=False),
 )
 
 routes = Table(
@@ -345,10 +368,36 @@ routes = Table(
     metadata,
     Column("name", String(100), primary_key=True),
     Column("provider", String(20), nullable=False),
-    Column("definition", Text, nullable=False),  # JSON, no secret
+    Column("definition", Text, nullable=False),  # JSON, no secret: what decides where a prompt goes
     Column("registered_at", Double, nullable=False),
     Column("drained", Boolean, nullable=False, server_default=text("false")),
-    Column("operating", Text),  # JSON: hidden costs and windows, which may change while it is served; null: none
+    Column("operating", Text),  # JSON: the operational figures in force; null: none
+    Column("place", String(16)),  # digest of the definition; a worker with another takes no work. Null: not known yet
+    Column("version", String(16)),  # digest of the operational figures, of those below
+    Column("version_at", Double),  # since when they are in force
+    Column("version_by", Text),  # the process or person that brought them
+)
+
+route_versions = Table(  # every version of a route's operational figures that was ever in force
+    "route_versions",
+    metadata,
+    Column("route", String(100), primary_key=True),
+    Column("digest", String(16), primary_key=True),
+    Column("operating", Text, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("seen_by", Text, nullable=False),
+)
+
+route_overrides = Table(  # limits that an operator set by hand; they beat every file
+    "route_overrides",
+    metadata,
+    Column("route", String(100), primary_key=True),
+    Column("models", String(120), primary_key=True),  # '*': the route itself; else a group of limits, a model or a glob
+    Column("figure", String(40), primary_key=True),
+    Column("value", Integer, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("set_at", Double, nullable=False),
+    Column("until", Double),  # null: until it is reset
 )
 
 route_health = Table(  # the last change of health of each (route, model); model '*' is the whole route

@@ -8,7 +8,7 @@ from trivet_tasks.store import clock
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.upgrading import upgrade_from
 
-NEWEST = "0012"
+NEWEST = "0016"
 """The schema version this Trivet works with: the last of `migrations/versions`."""
 
 _VERSION_TABLE = "alembic_version"

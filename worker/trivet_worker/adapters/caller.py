@@ -26,16 +26,18 @@ from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
+from trivet_tasks.way_out import way_out
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
+from trivet_worker.adapters.connections import timeout_within
 from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
 from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
 from trivet_worker.adapters.stream_events import TooLarge
 from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
-from trivet_worker.calls import MESSAGE_LIMIT, NO_PURPOSE, Answer, CallPurpose, Failure
+from trivet_worker.calls import MESSAGE_LIMIT, NO_PURPOSE, Answer, CallPurpose, Credentials, Failure, LocalCause
 
 log = logging.getLogger("trivet.adapters")
 
@@ -48,6 +50,8 @@ class _Progress:
     """How far an attempt has come, for the words of its failure."""
 
     provider: str
+    timeout: httpx2.Timeout
+    """Of its socket operations."""
     response: httpx2.Response | None = None
     assembly: Assembly | None = None
     headers: wire_headers.Headers = field(default_factory=dict)
@@ -71,6 +75,7 @@ class _Progress:
         scope: Scope | None = None,
         usage: Usage | None = None,
         own_fault: bool = False,
+        local_cause: LocalCause | None = None,
     ) -> Failure:
         """A failure of our own wording, with what is known from headers and stream."""
         return Failure(
@@ -83,6 +88,7 @@ class _Progress:
             usage=usage or (self.assembly.final_usage if self.assembly else None),
             ambiguous=self.assembly is not None and self.assembly.began,
             own_fault=own_fault,
+            local_cause=local_cause,
         )
 
     @property
@@ -102,6 +108,8 @@ class SdkCaller:
         self._wire = wire
         self._stream = stream
         self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...]], Stencil] = {}
+        self._refused: tuple[str, ...] | None = None
+        """What the wire's `secrets` were when the provider refused them."""
 
     async def call(
         self,
@@ -112,7 +120,7 @@ class SdkCaller:
         purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """See `Caller.call`."""
-        progress = _Progress(self._wire.provider)
+        progress = _Progress(self._wire.provider, timeout_within(timeout_s))
         try:
             async with asyncio.timeout(timeout_s) as guard:
                 attempt = self._attempt(body, model, attempt_id, purpose, progress)
@@ -122,7 +130,8 @@ class SdkCaller:
             answer = self._late(timeout_s, progress) if guard.expired() else self._from_network(error, progress)
         except NotReady as error:
             outcome = Outcome.CONNECTION if error.transient else Outcome.UNUSABLE
-            answer = progress.failure(outcome, str(error), scope=None if error.transient else Scope.ROUTE)
+            scope = None if error.transient else Scope.ROUTE
+            answer = progress.failure(outcome, str(error), scope=scope, local_cause=LocalCause.NO_CREDENTIALS)
         except bodies.Refused as refused:
             answer = self._from_status(refused.status, refused.headers, body_of(refused.body), progress)
         except streams.Failed as failed:
@@ -132,7 +141,8 @@ class SdkCaller:
         except NETWORK_ERRORS as error:
             answer = self._from_network(error, progress)
         except anthropic.AnthropicError as error:  # credentials the SDK fetches itself (profiles, workload identity)
-            answer = progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE)
+            refused_key = LocalCause.KEY_REFUSED
+            answer = progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE, local_cause=refused_key)
         except Exception as error:
             if not progress.sent:
                 raise
@@ -141,10 +151,32 @@ class SdkCaller:
             answer = progress.failure(Outcome.SERVER_ERROR, text, own_fault=True)
         return answer
 
-    async def warm(self) -> None:
-        """See `Caller.warm`."""
-        with contextlib.suppress(NotReady, *NETWORK_ERRORS):
+    async def credentials(self) -> Credentials:
+        """See `Caller.credentials`."""
+        try:
             await self._wire.ready()
+        except NotReady as error:
+            return Credentials(missing=str(error))
+        except NETWORK_ERRORS:
+            return Credentials()
+        return Credentials(renewed=self._refused is not None and self._wire.secrets() != self._refused)
+
+    async def reach(self, timeout_s: float) -> str:
+        """See `Caller.reach`."""
+        try:
+            async with asyncio.timeout(timeout_s) as guard:
+                http = self._wire.http
+                request = http.build_request("GET", self._wire.client.base_url.copy_with(path="/", query=None))
+                response = await http.send(request, stream=True, auth=None, follow_redirects=False)
+                await response.aclose()
+        except bodies.Refused:  # an answer, which is all that was asked for
+            return ""
+        except NotReady as error:
+            return str(error)
+        except NETWORK_ERRORS as error:
+            expired = isinstance(error, TimeoutError) and guard.expired()
+            return f"no answer within {timeout_s:g} s" if expired else trouble_from(error, headers_seen=False).message
+        return ""
 
     async def close(self) -> None:
         """See `Caller.close`."""
@@ -161,7 +193,7 @@ class SdkCaller:
     ) -> Answer | Failure:
         await self._wire.ready()
         try:
-            post = self._post(self._posted(body, model, purpose), attempt_id)
+            post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
             del body
             progress.sent = True
             response = await post
@@ -234,24 +266,24 @@ class SdkCaller:
         posted = self._wire.post(plain, model, purpose, stream=self._stream)
         return replace(posted, of_call=(*posted.of_call, *headers.items()))
 
-    async def _post(self, posted: Posted, attempt_id: str) -> httpx2.Response:
+    async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. `Refused`, or what the network raises."""
         identity = self._wire.identity()
         if identity is None:
-            return await self._post_by_sdk(posted, attempt_id)
+            return await self._post_by_sdk(posted, attempt_id, sockets)
         key = (identity, posted.model, posted.headers)
         stencil = self._stencils.get(key)
         if stencil is None:
-            response = await self._post_by_sdk(posted, attempt_id)
+            response = await self._post_by_sdk(posted, attempt_id, sockets)
             if len(self._stencils) >= _MOST_STENCILS:
                 self._stencils.clear()
             self._stencils[key] = Stencil.of(posted, response.request, signed=self._wire.signed)
             return response
-        request = stencil.cut(posted, attempt_id)
+        request = stencil.cut(posted, attempt_id, sockets)
         del posted
         return await self._wire.http.send(request, stream=True, follow_redirects=False)
 
-    async def _post_by_sdk(self, posted: Posted, attempt_id: str) -> httpx2.Response:
+    async def _post_by_sdk(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout) -> httpx2.Response:
         response: httpx2.Response = await self._wire.client.post(
             "/v1/messages",
             cast_to=httpx2.Response,
@@ -261,6 +293,7 @@ class SdkCaller:
             options={
                 "headers": {**dict(posted.headers), **dict(posted.of_call), ATTEMPT_HEADER: attempt_id},
                 "follow_redirects": False,
+                "timeout": sockets,
             },
             stream=True,
         )
@@ -272,12 +305,17 @@ class SdkCaller:
         if progress.assembly is not None and progress.assembly.began:
             failure = replace(failure, ambiguous=True)
         if failure.scope is Scope.ROUTE:
+            self._refused = secrets
             self._wire.refused()
         return failure
 
     def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
         trouble = trouble_from(error, headers_seen=progress.response is not None)
-        return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
+        if not trouble.unreached:
+            return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
+        way = way_out(str(self._wire.client.base_url))
+        message = trouble.message if way == "directly" else f"{trouble.message[: MESSAGE_LIMIT - 150]}, {way}"
+        return progress.failure(trouble.outcome, message, scope=trouble.scope, local_cause=LocalCause.UNREACHED)
 
 
 def _stage(progress: _Progress) -> str:

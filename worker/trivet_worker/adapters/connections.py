@@ -13,9 +13,14 @@ from trivet_worker.adapters.bodies import refuse
 
 _Client = TypeVar("_Client")
 
-TIMEOUT = httpx2.Timeout(3600.0, connect=5.0, pool=None)
-"""Seconds per socket operation. Generous: what bounds an attempt is the guard around it. Connecting has its own bound,
-so that a host that swallows packets is told from one that thinks."""
+CONNECT_S = 5.0
+"""How long connecting may take, in seconds, so that a host that swallows packets is told from one that thinks."""
+CONNECT_SHARE = 0.75
+"""The same as a share of the time that a short call has."""
+SOCKET_S = 3600.0
+"""How long any other socket operation may take. Generous: what bounds an attempt is the guard around it."""
+TIMEOUT = httpx2.Timeout(SOCKET_S, connect=CONNECT_S, pool=None)
+"""Of the socket operations of a call that has time."""
 
 SPARE_CONNECTIONS = 16
 """Beyond the route's own limit of calls in flight: probes, and calls that end while the next begins."""
@@ -27,6 +32,12 @@ a closing connection fails and is not repeated."""
 _KEEPALIVE_S = 60
 """TCP keep-alive, as the SDK sets on its own default client: NAT gateways drop connections silent for 350 s, and a long
 answer that is not streamed is silent for minutes."""
+
+
+def timeout_within(timeout_s: float) -> httpx2.Timeout:
+    """Return the timeouts of a call's socket operations: a short one must learn that it got no connection."""
+    connect_s = CONNECT_SHARE * timeout_s
+    return TIMEOUT if connect_s >= CONNECT_S else httpx2.Timeout(SOCKET_S, connect=connect_s, pool=None)
 
 
 def build_http_client(max_concurrency: int, auth: httpx2.Auth | None = None) -> httpx2.AsyncClient:

@@ -33,6 +33,8 @@ NETWORK_ERRORS = (
 """What a call may raise that is no status of the provider and no mistake of ours."""
 
 _CONNECTING = (httpx2.ConnectTimeout, httpx2.PoolTimeout, aiohttp.ConnectionTimeoutError)
+_NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
+_NOT_CONNECTED_AIOHTTP = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 _TIMED_OUT = (httpx2.TimeoutException, aiohttp.ServerTimeoutError, TimeoutError)
 _BAD_ADDRESS = (httpx2.UnsupportedProtocol, httpx2.InvalidURL, aiohttp.InvalidURL)
 
@@ -47,6 +49,8 @@ class Trouble(NamedTuple):
     outcome: Outcome
     message: str
     scope: Scope | None = None
+    unreached: bool = False
+    """The provider saw nothing of the call."""
 
 
 def trouble_from(error: BaseException, *, headers_seen: bool) -> Trouble:
@@ -55,15 +59,24 @@ def trouble_from(error: BaseException, *, headers_seen: bool) -> Trouble:
     words = _words(chain)
     if any(isinstance(e, _BAD_ADDRESS) for e in chain):
         return Trouble(Outcome.UNUSABLE, f"the route's base_url is no address: {words}", Scope.ROUTE)
+    unreached = not headers_seen and _is_unreached(chain)
     if not headers_seen and any(isinstance(e, _CONNECTING) for e in chain):
-        return Trouble(Outcome.CONNECTION, f"no connection in time: {words}")
+        return Trouble(Outcome.CONNECTION, f"no connection in time: {words}", unreached=unreached)
     if any(isinstance(e, _TIMED_OUT) for e in chain):
         return Trouble(Outcome.TIMEOUT, f"the socket was silent too long: {words}")
     if headers_seen:
         return Trouble(Outcome.INCOMPLETE, f"the answer broke off: {words}")
     if any(isinstance(e, ssl.SSLError | ssl.CertificateError) for e in chain):
-        return Trouble(Outcome.CONNECTION, f"TLS failed: {words}")
-    return Trouble(Outcome.CONNECTION, f"no answer: {words}")
+        return Trouble(Outcome.CONNECTION, f"TLS failed: {words}", unreached=unreached)
+    return Trouble(Outcome.CONNECTION, f"no answer: {words}", unreached=unreached)
+
+
+def _is_unreached(chain: tuple[BaseException, ...]) -> bool:
+    """Return whether no connection to the provider was made. aiohttp is asked where it was at work: the SDK's transport
+    calls a connection that was reset later a failed connect, too."""
+    if under := [error for error in chain if isinstance(error, aiohttp.ClientError)]:
+        return any(isinstance(error, _NOT_CONNECTED_AIOHTTP) for error in under)
+    return any(isinstance(error, _NOT_CONNECTED) for error in chain)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

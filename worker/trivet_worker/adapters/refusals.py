@@ -18,7 +18,7 @@ from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.answer_json import NotJson, loads
-from trivet_worker.calls import MESSAGE_LIMIT, Failure
+from trivet_worker.calls import MESSAGE_LIMIT, Failure, LocalCause
 from trivet_worker.error_rules import ProviderError, classify
 
 _BLAMES_THE_REQUEST = frozenset({"invalid_request_error", "validationexception", "invalid_argument"})
@@ -85,6 +85,7 @@ def failure_from(
         from_api=error.from_api,
         limits=wire_headers.limits(said) if provider == "anthropic" else None,
         usage=usage,
+        local_cause=LocalCause.KEY_REFUSED if rule.of_key else None,
     )
 
 

@@ -55,7 +55,7 @@ class Stencil:
             frozenset(posted.body.keys() - made.keys()),
         )
 
-    def cut(self, posted: Posted, attempt_id: str) -> httpx2.Request:
+    def cut(self, posted: Posted, attempt_id: str, timeout: httpx2.Timeout) -> httpx2.Request:
         """A request of this pattern."""
         kept = {name: value for name, value in posted.body.items() if name not in self.dropped}
         return httpx2.Request(
@@ -67,5 +67,5 @@ class Stencil:
                 (ATTEMPT_HEADER.encode(), attempt_id.encode()),
             ],
             content=orjson.dumps({**self.added, **kept}),
-            extensions=self.extensions,
+            extensions={**self.extensions, "timeout": timeout.as_dict()},
         )

@@ -1,0 +1,46 @@
+"""`trivet route remove NAME`: forget a route that nobody serves or needs."""
+
+from typing import Annotated
+
+import redis
+import typer
+
+from trivet.cli import context
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command to the group `trivet route`."""
+    group.command()(remove)
+
+
+def remove(
+    name: Annotated[str, typer.Argument(help="The route's name.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Forget a route that no living worker serves and no job needs. Its calls and costs stay.
+
+    It comes back when a scheduler or worker starts, or reads its file again, and the file has it.
+    """
+    from trivet.cli.routes_names import check_known
+    from trivet.cli.tables import print_line
+    from trivet.cli.whoami import who
+    from trivet.route_removal import check_removable
+    from trivet_tasks.store import registry
+
+    with context.client() as client:
+        check_known(client, name)
+        store = client._connections.store
+        with store.write() as connection:
+            check_removable(store, connection, name)
+            registry.remove(connection, name, who(), store.now(connection))
+        forgotten = True
+        try:
+            client._connections.fleet.limits.forget(name)
+        except redis.RedisError:
+            forgotten = False  # a route of this name begins with the health that this one had
+    if as_json:
+        context.print_json({"route": name, "removed": True, "health_forgotten": forgotten})
+        return
+    print_line(f"{name} is removed. It comes back when a scheduler or worker starts whose file has it.")
+    if not forgotten:
+        print_line("The shared state does not answer: what it knows of the route's health stays.", style="yellow")

@@ -1,0 +1,25 @@
+"""Counters of what was dropped."""
+
+from tests.store.world import ROUTE, World
+
+from trivet_tasks.store import dropped
+from trivet_tasks.store.dropped import Drop
+
+
+def add(world: World, counts: dict[tuple[Drop, str], int]) -> None:
+    with world.store.write() as connection:
+        dropped.add(world.store, connection, counts)
+
+
+def test_counts_of_several_processes_are_summed_by_kind_and_route(world: World) -> None:
+    began = world.now()
+    add(world, {(Drop.FORGED, ROUTE): 2, (Drop.UNREADABLE, ""): 1})
+    add(world, {})
+    between = world.now()
+    add(world, {(Drop.FORGED, ROUTE): 3})
+    with world.store.read() as connection:
+        forged, unreadable = dropped.read(connection)
+    assert (forged.kind, forged.route, forged.times) == (Drop.FORGED, ROUTE, 5)
+    assert (unreadable.kind, unreadable.route, unreadable.times) == (Drop.UNREADABLE, "", 1)
+    assert began - 0.01 <= forged.first_at <= between <= forged.last_at + 0.01
+    assert unreadable.first_at == unreadable.last_at

@@ -1,0 +1,156 @@
+"""Workers that serve a route by their own files while what is registered changes."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from tests.store.world import OTHER_ROUTE, ROUTE, World
+
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import leases, registry, route_overrides
+from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.served_routes import ServedRoutes
+
+
+def _route(**terms: object) -> RouteSettings:
+    return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
+
+
+class Worker:
+    """The part of a worker that is about its routes, with a lease that says so."""
+
+    def __init__(self, world: World, name: str, routes: Mapping[str, RouteSettings]) -> None:
+        self.impairments = RouteImpairments(logging.getLogger("test"))
+        self.changes = 0
+        self.lease = ""
+        self._world = world
+        self.served = ServedRoutes(
+            world.store,
+            routes,
+            self.impairments,
+            by=f"{name} from {name}.toml",
+            defines=True,
+            lease_id=lambda: self.lease,
+            on_change=self._changed,
+        )
+        self.served.register()
+        self.lease = world.lease(worker=name, routes=list(routes))
+        self.beat()
+
+    def look(self) -> str | None:
+        """Compare, and let a heartbeat pass; why the first route is not served."""
+        self.served.look()
+        self.beat()
+        return self.impairments.of(ROUTE)
+
+    def beat(self) -> None:
+        world = self._world
+        with world.store.write() as connection:
+            leases.renew(world.store, connection, self.lease, 0, None, 15.0, self.impairments.current())
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+
+def test_a_worker_of_another_place_waits_until_the_others_are_gone(world: World) -> None:
+    first = Worker(world, "first", {ROUTE: _route(), OTHER_ROUTE: _route()})
+    moved = {ROUTE: _route(region="eu-west-1", api_key="env:SOME_KEY"), OTHER_ROUTE: _route()}
+    second, third = Worker(world, "second", moved), Worker(world, "third", moved)
+    assert first.look() is None
+    for worker in (second, third):
+        assert worker.look() == (
+            f"[routes.{ROUTE}] of {'second' if worker is second else 'third'} from "
+            f"{'second' if worker is second else 'third'}.toml has another region than the workers that serve the route "
+            "now. It is served from here once they are gone, or after `trivet config apply` with this file."
+        )
+        assert worker.impairments.of(OTHER_ROUTE) is None
+        assert not worker.served.takes(ROUTE)
+    world.let_die(first.lease)
+    changes = third.changes
+    assert second.look() is None
+    assert third.look() is None
+    assert third.changes == changes + 1, "the lease is told at once"
+    assert first.look() is not None, "one that was only stopped for a while"
+    assert second.look() is None
+
+
+def test_a_worker_calls_where_its_file_says_with_the_figures_in_force(world: World) -> None:
+    first = Worker(world, "first", {ROUTE: _route(requests_per_minute=5, api_key="env:SOME_KEY")})
+    Worker(world, "second", {ROUTE: _route(requests_per_minute=7)})
+    first.look()
+    now = first.served.now(ROUTE)
+    assert now == _route(requests_per_minute=7, api_key="env:SOME_KEY")
+    with world.store.write() as connection:
+        route_overrides.put(world.store, connection, ROUTE, "*", {"requests_per_minute": 9}, by="ops")
+    first.look()
+    assert first.served.now(ROUTE).requests_per_minute == 9
+
+
+def test_applying_a_file_moves_the_route_to_the_workers_that_have_it(world: World) -> None:
+    first = Worker(world, "first", {ROUTE: _route()})
+    moved = {ROUTE: _route(region="eu-west-1")}
+    second = Worker(world, "second", moved)
+    with world.store.write() as connection:
+        registry.apply(world.store, connection, moved, by="ops")
+    assert first.look() == (
+        f"[routes.{ROUTE}] was redefined while first from first.toml served it: it has another region now. Restart this "
+        "worker with the same file, or run `trivet config apply` with its own."
+    )
+    assert second.look() is None
+
+
+def test_workers_do_not_take_back_what_was_applied(world: World) -> None:
+    """Also the last of them that is told, and though nobody serves the route where it is now."""
+    first, second = (Worker(world, name, {ROUTE: _route()}) for name in ("first", "second"))
+    with world.store.write() as connection:
+        registry.apply(world.store, connection, {ROUTE: _route(region="eu-west-1")}, by="ops")
+    for _ in range(2):
+        assert first.look() is not None
+        assert second.look() is not None
+    for worker in (first, second):
+        world.let_die(worker.lease)
+    again = Worker(world, "again", {ROUTE: _route()})
+    assert again.look() is None, "a worker that starts after it is asked"
+    assert first.look() is None
+
+
+def test_a_removed_route_comes_back_with_the_file_of_a_worker(world: World) -> None:
+    worker = Worker(world, "first", {ROUTE: _route(requests_per_minute=5)})
+    with world.store.write() as connection:
+        registry.remove(connection, ROUTE, "ops", 0.0)
+    assert worker.look() is None
+    with world.store.read() as connection:
+        assert registry.registered(world.store, connection)[ROUTE].settings == _route(requests_per_minute=5)
+
+
+def _file(folder: Path, text: str) -> Settings:
+    from trivet_tasks.settings import load_settings
+
+    path = folder / "trivet.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_settings(path)
+
+
+def test_reading_the_file_again(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def again(*lines: str, name: str = ROUTE) -> None:
+        head = f'[routes.{name}]\nprovider = "bedrock"\n'
+        worker.served.reload(_file(tmp_path, head + "\n".join(lines)))
+
+    worker = Worker(world, "first", {ROUTE: _route()})
+    again('region = "us-east-1"', "max_concurrency = 3")
+    assert worker.look() is None
+    assert worker.served.now(ROUTE).max_concurrency == 3
+    again('region = "us-west-2"', "max_concurrency = 4")
+    reason = worker.look()
+    assert reason is not None
+    assert reason.endswith("trivet.toml, read again, has another region. Restart this worker.")
+    assert worker.served.now(ROUTE).max_concurrency == 3, "its figures belong to the other place"
+    again('region = "us-east-1"', "max_concurrency = 5")
+    assert worker.look() is None
+    assert worker.served.now(ROUTE).max_concurrency == 5
+    with caplog.at_level(logging.INFO, "trivet.worker"):
+        again('region = "us-east-1"', name="another")
+    assert "not served by this process until it is restarted: another" in caplog.text
+    assert "is not there any more" in str(worker.look())

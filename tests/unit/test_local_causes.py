@@ -1,0 +1,246 @@
+"""Failures that may be one worker's alone, as callers tell them from the provider's; and the way to a provider, tested."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.servers.certificates import make_certificates
+from tests.unit.listening import Listener
+
+from trivet_simulator.process import SimulatorProcess
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.route_settings import RouteSettings
+from trivet_worker.adapters import build_caller
+from trivet_worker.aws_auth import process_credentials
+from trivet_worker.calls import Answer, Caller, Credentials, Failure, LocalCause
+
+BODY = b'{"max_tokens": 10, "messages": [{"role": "user", "content": "Hello."}]}'
+MODEL = "claude-haiku-4-5"
+KEY = "a-secret-key"
+
+
+@pytest.fixture(scope="module")
+def simulators() -> Iterator[SimulatorProcess]:
+    with SimulatorProcess() as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(simulators: SimulatorProcess) -> SimulatorProcess:
+    simulators.control.reset()
+    return simulators
+
+
+@pytest.fixture(autouse=True)
+def nobodys_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "ANTHROPIC_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("TRIVET_TEST_KEY", KEY)
+    process_credentials.cache_clear()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses connections."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def route(base_url: str = "", **more: Any) -> RouteSettings:
+    return RouteSettings.model_validate(
+        {"provider": "anthropic", "base_url": base_url, "api_key": "env:TRIVET_TEST_KEY", **more}
+    )
+
+
+def ask(settings: RouteSettings, work: Callable[[Caller], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        caller = build_caller(settings)
+        try:
+            return await work(caller)
+        finally:
+            await caller.close()
+
+    return asyncio.run(run())
+
+
+def call(settings: RouteSettings) -> Failure:
+    failure: Answer | Failure = ask(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 20.0))
+    assert isinstance(failure, Failure), failure
+    assert KEY not in failure.message
+    return failure
+
+
+def reach(settings: RouteSettings) -> str:
+    return str(ask(settings, lambda caller: caller.reach(10.0)))
+
+
+def test_a_port_that_refuses(closed_port: int) -> None:
+    settings = route(f"http://127.0.0.1:{closed_port}")
+    failure = call(settings)
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
+    assert str(closed_port) in reach(settings)
+
+
+def test_a_name_that_nobody_knows() -> None:
+    settings = route("http://no-such-host.invalid")
+    assert call(settings).local_cause is LocalCause.UNREACHED
+    assert "no-such-host.invalid" in reach(settings)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK's transport calls aiohttp in an old way
+def test_a_proxy_that_refuses_is_named(
+    closed_port: int, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:s3cret@127.0.0.1:{closed_port}")
+    settings = route(simulator.endpoints.anthropic)
+    failure = call(settings)
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
+    assert f"through the proxy http://127.0.0.1:{closed_port} (HTTP_PROXY)" in failure.message
+    assert reach(settings)
+    assert "s3cret" not in failure.message + reach(settings)
+    assert simulator.control.calls() == []
+
+
+def test_what_is_no_tls(simulator: SimulatorProcess) -> None:
+    settings = route(simulator.endpoints.anthropic.replace("http://", "https://"))
+    failure = call(settings)
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
+    assert reach(settings)
+
+
+def test_a_certificate_of_nobody(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made / "server.crt", made / "server.key")
+
+    async def run() -> Answer | Failure:
+        server = await asyncio.start_server(Listener(b"").serve, "127.0.0.1", 0, ssl=context)
+        caller = build_caller(route(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        async with server:
+            try:
+                return await caller.call(BODY, MODEL, "attempt-1", 20.0)
+            finally:
+                await caller.close()
+
+    failure = asyncio.run(run())
+    assert isinstance(failure, Failure)
+    assert failure.local_cause is LocalCause.UNREACHED
+
+
+@pytest.fixture
+def swallowing_port() -> Iterator[int]:
+    """A port whose queue of connections is full: it answers no further one, as a firewall that drops packets."""
+    with contextlib.ExitStack() as held:
+        server = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def test_a_short_call_into_nothing_is_no_timeout_of_the_provider(swallowing_port: int) -> None:
+    settings = route(f"http://127.0.0.1:{swallowing_port}")
+    failure = ask(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 1.0))
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
+    assert "no connection in time" in failure.message
+
+
+def test_a_short_call_that_the_provider_leaves_hanging_is_one(simulator: SimulatorProcess) -> None:
+    async def twice(caller: Caller) -> list[Outcome]:
+        simulator.control.fault("anthropic", "hang")
+        calls = [await caller.call(BODY, MODEL, f"attempt-{number}", 0.6) for number in range(2)]
+        return [call.outcome for call in calls if isinstance(call, Failure) and call.local_cause is None]
+
+    assert ask(route(simulator.endpoints.anthropic), twice) == [Outcome.TIMEOUT] * 2
+
+
+@pytest.mark.parametrize("kind", ["reset", "server_error", "overloaded", "rate_limited", "billing", "spend_limit"])
+def test_what_the_provider_did_is_no_workers_own(simulator: SimulatorProcess, kind: str) -> None:
+    simulator.control.fault("anthropic", kind)
+    assert call(route(simulator.endpoints.anthropic)).local_cause is None
+
+
+@pytest.mark.parametrize("wire", ["anthropic", "bedrock", "vertex"])
+def test_a_refused_key(simulator: SimulatorProcess, wire: str) -> None:
+    simulator.control.fault(wire, "auth")
+    settings = route(simulator.endpoints.providers[wire], provider=wire, region="us-east-1", project="p")
+    failure = call(settings)
+    assert (failure.outcome, failure.local_cause) == (Outcome.UNUSABLE, LocalCause.KEY_REFUSED)
+    assert reach(settings) == "", "no key is needed to be answered"
+
+
+def test_an_answer_of_any_kind_will_do(simulator: SimulatorProcess) -> None:
+    for kind in (None, "server_error", "auth"):
+        if kind:
+            simulator.control.fault("anthropic", kind)
+        assert reach(route(simulator.endpoints.anthropic)) == ""
+    assert simulator.control.counts()["providers"]["anthropic"]["finished"] == 0, "it is no call"
+
+
+def test_a_server_that_says_nothing() -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        settings = route(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert ask(settings, lambda caller: caller.reach(0.2)) == "no answer within 0.2 s"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"api_key": "env:NOT_SET_HERE"}, "NOT_SET_HERE is empty or not set"),
+        ({"api_key": "file:/nonexistent/key"}, "/nonexistent/key cannot be read"),
+        ({"api_key": None}, "no key: set api_key of the route"),
+        ({"provider": "bedrock", "region": "us-east-1", "api_key": None}, "no AWS credentials"),
+        ({"provider": "bedrock", "api_key": "env:TRIVET_TEST_KEY"}, "no region"),
+        ({"provider": "vertex", "region": "global", "api_key": "env:TRIVET_TEST_KEY"}, "no project"),
+    ],
+)
+def test_missing_credentials_are_found_without_a_call_and_by_one(settings: dict[str, Any], words: str) -> None:
+    made = route("http://127.0.0.1:9", **settings)
+    found: Credentials = ask(made, lambda caller: caller.credentials())
+    assert words in found.missing
+    failure = call(made)
+    assert words in failure.message
+    assert failure.local_cause is LocalCause.NO_CREDENTIALS
+
+
+def test_a_key_that_comes_and_goes(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+
+    async def run(caller: Caller) -> list[bool]:
+        seen = []
+        for text in (None, "one", "", None, "two"):
+            key.unlink(missing_ok=True)
+            if text is not None:
+                key.write_text(text)
+            seen.append(bool((await caller.credentials()).missing))
+        return seen
+
+    assert ask(route(api_key=f"file:{key}"), run) == [True, False, True, True, False]
+
+
+def test_a_key_is_known_to_be_another_than_the_refused_one(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("one")
+    simulator.control.fault("anthropic", "auth")
+
+    async def run(caller: Caller) -> list[bool]:
+        seen = [(await caller.credentials()).renewed]
+        await caller.call(BODY, MODEL, "attempt-1", 20.0)
+        seen.append((await caller.credentials()).renewed)
+        key.write_text("two")
+        seen.append((await caller.credentials()).renewed)
+        return seen
+
+    assert ask(route(simulator.endpoints.anthropic, api_key=f"file:{key}"), run) == [False, False, True]

@@ -1,0 +1,337 @@
+"""Faults of one worker: when it stops taking a route's work, what it says, and when it goes on."""
+
+import logging
+import queue
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from tests.unit.test_flights import flight
+
+from trivet_scheduler.fleet import Fleet, Known
+from trivet_scheduler.permits import Change, Verdict
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import HealthSettings, Settings
+from trivet_tasks.store.leases import Lease
+from trivet_worker import local_faults as module
+from trivet_worker.calls import Answer, Credentials, Failure, LocalCause
+from trivet_worker.decisions import spent_of
+from trivet_worker.flights import Landing
+from trivet_worker.local_faults import LocalFaults
+from trivet_worker.route_impairments import RouteImpairments
+from trivet_worker.witness import Witness
+
+HERE, ELSEWHERE = "here", "elsewhere"
+ROUTES = {
+    "anthropic": RouteSettings.model_validate({"provider": "anthropic", "api_key": "file:/keys/anthropic"}),
+    "vertex": RouteSettings.model_validate({"provider": "vertex", "region": "global", "project": "p"}),
+}
+ANSWER = Answer(b"{}", "end_turn", None, None)
+NO_KEY = Failure(
+    Outcome.UNUSABLE, "the file is gone", scope=Scope.ROUTE, local_cause=LocalCause.NO_CREDENTIALS
+)  # fmt: skip
+REFUSED = Failure(
+    Outcome.UNUSABLE, "invalid x-api-key", status=401, scope=Scope.ROUTE, local_cause=LocalCause.KEY_REFUSED
+)
+UNREACHED = Failure(Outcome.CONNECTION, "no answer: refused", local_cause=LocalCause.UNREACHED)
+BUSY = Failure(Outcome.OVERLOADED, "busy", status=529)
+HEALTH = HealthSettings()
+TOLD_S = 30
+
+
+class Workers:
+    """The leases of the fleet; one of them may be elsewhere."""
+
+    def __init__(self, *origins: str, lane: str = "bulk", impaired: Mapping[str, str] | None = None) -> None:
+        self.leases = tuple(
+            Lease(origin, origin, lane, tuple(ROUTES), 8, 0, None, 0.0, impaired or {}, origin) for origin in origins
+        )
+        self.answers = True
+
+    def known(self) -> Known:
+        if not self.answers:
+            raise StoreUnavailable("the database does not answer")
+        return Known({}, self.leases, 0.0)
+
+
+class Looks:
+    """What a look at routes and credentials finds."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Credentials] = {}
+        self.unreached: dict[str, str] = {}
+        self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def credentials(self) -> dict[str, Credentials]:
+        return {name: self.states.get(name, Credentials()) for name in ROUTES}
+
+    def reach(self, routes: Any) -> dict[str, str]:
+        for route in routes:
+            self.asked.put(route)
+        return {route: self.unreached.get(route, "") for route in routes}
+
+
+class Worker:
+    """One worker's faults; `changes` gets a copy of its impairments whenever they changed."""
+
+    def __init__(self, workers: Workers, routes: Mapping[str, RouteSettings] = ROUTES) -> None:
+        self.looks = Looks()
+        self.impairments = RouteImpairments(logging.getLogger("test"))
+        self.witness = Witness(cast("Fleet", workers), HERE, self.impairments)
+        self.changes: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        self.faults = LocalFaults(
+            routes, self.looks, self.impairments, self.witness, HEALTH,
+            on_change=lambda: self.changes.put(self.impairments.current()),
+        )  # fmt: skip
+
+    def ends(self, *results: Answer | Failure, route: str = "anthropic", opened: bool = False, **job: Any) -> None:
+        """Calls on a route came back with these results, one group."""
+        changes = [Change(route, "*", "open", "down", 15, 0)] if opened else []
+        self.faults.observe([landing(result, route, **job) for result in results], changes)
+
+    def wait_for(self, fits: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+        """Wait until its impairments are as said."""
+        while not fits(current := self.changes.get(timeout=TOLD_S)):
+            pass
+        return current
+
+
+def landing(result: Answer | Failure, route: str = "anthropic", **job: Any) -> Landing:
+    one = flight(1)
+    return Landing(replace(one, job=one.job._replace(**job), site=replace(one.site, route=route)), result, 0.1)
+
+
+@pytest.fixture
+def worker() -> Worker:
+    """A worker with another one elsewhere."""
+    return Worker(Workers(HERE, ELSEWHERE))
+
+
+class Clock:
+    """The monotonic clock as the module reads it: it stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def until(self, true: Callable[[], object], look: Callable[[], None]) -> int:
+        """Look once a second; how many seconds it took until something else is so."""
+        before = true()
+        for seconds in range(1, 1_000):
+            self.now += 1
+            look()
+            if true() != before:
+                return seconds
+        raise AssertionError("it did not come about")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_EVERY_S", "CREDENTIALS_EVERY_S", "WAY_OUT_FIRST_S", "WAY_OUT_MOST_S"):
+        monkeypatch.setattr(module, name, 0.01)
+
+
+@pytest.fixture
+def looking(worker: Worker, at_once: None) -> Iterator[Worker]:
+    """The same, while it looks at its routes."""
+    worker.faults.start()
+    yield worker
+    worker.faults.close()
+
+
+# whose failure it is
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict", "by_itself"),
+    [
+        (NO_KEY, Verdict.UNUSED, Verdict.UNUSED),
+        (REFUSED, Verdict.LOCAL_REFUSED, Verdict.UNUSABLE_ROUTE),
+        (UNREACHED, Verdict.LOCAL_FAILED, Verdict.FAILED),
+        (BUSY, Verdict.FAILED, Verdict.FAILED),
+        (ANSWER, Verdict.GOOD, Verdict.GOOD),
+    ],
+)
+def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
+    result: Answer | Failure, verdict: Verdict, by_itself: Verdict
+) -> None:
+    crowd = (HERE, ELSEWHERE), (ELSEWHERE,), (HERE, HERE, "third")
+    for origins in crowd:
+        assert verdict_with(Workers(*origins), result) is verdict
+    alone = Workers(HERE, HERE), Workers(), Workers(HERE, ELSEWHERE, lane="realtime")
+    away = Workers(HERE, ELSEWHERE, impaired={"anthropic": "No key."})
+    for workers in (*alone, away):
+        assert verdict_with(workers, result) is by_itself
+    unknown = Workers(HERE, ELSEWHERE)
+    unknown.answers = False
+    assert verdict_with(unknown, result) is by_itself
+
+
+def verdict_with(workers: Workers, result: Answer | Failure) -> Verdict:
+    one = landing(result)
+    local = Witness(cast("Fleet", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
+    return spent_of(one, Settings(), local=local).verdict
+
+
+# the way out
+
+
+def test_a_worker_that_gets_nothing_out_takes_no_more_of_the_route(worker: Worker) -> None:
+    worker.ends(UNREACHED, UNREACHED)
+    assert worker.impairments.current() == {}
+    worker.ends(UNREACHED)
+    said = worker.impairments.of("anthropic")
+    assert said is not None
+    assert "does not reach api.anthropic.com (no answer: refused), though other workers may" in said
+    assert "directly" in said
+    assert worker.impairments.of("vertex") is None
+    assert worker.changes.get(timeout=TOLD_S) == {"anthropic": said}
+
+
+@pytest.mark.parametrize("between", [ANSWER, BUSY])
+def test_a_call_that_reached_the_provider_starts_the_count_anew(worker: Worker, between: Answer | Failure) -> None:
+    worker.ends(UNREACHED, UNREACHED, between, UNREACHED, UNREACHED)
+    assert worker.impairments.current() == {}
+
+
+def test_a_failed_probe_is_enough(worker: Worker) -> None:
+    worker.ends(UNREACHED, probe=True)
+    assert worker.impairments.of("anthropic")
+
+
+@pytest.mark.parametrize("result", [UNREACHED, REFUSED])
+def test_the_only_worker_of_a_route_is_not_impaired(result: Failure) -> None:
+    worker = Worker(Workers(HERE))
+    worker.ends(*[result] * 20)
+    assert worker.impairments.current() == {}
+
+
+@pytest.mark.parametrize("result", [UNREACHED, REFUSED])
+def test_where_the_breaker_opened_the_fault_is_the_routes(worker: Worker, result: Failure) -> None:
+    worker.ends(*[result] * 3)
+    assert worker.impairments.of("anthropic")
+    worker.ends(*[result] * 3, opened=True)
+    assert worker.impairments.current() == {}
+
+
+def test_the_proxy_is_named_without_its_password(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cret@proxy.example:3128")
+    worker.ends(*[UNREACHED] * 3)
+    said = worker.impairments.of("anthropic") or ""
+    assert "through the proxy http://proxy.example:3128 (HTTPS_PROXY). Check that proxy" in said
+    assert "s3cret" not in said
+
+
+def test_where_all_routes_fail_so_it_says_the_same_of_all(worker: Worker) -> None:
+    worker.ends(*[UNREACHED] * 3)
+    worker.ends(*[UNREACHED] * 3, route="vertex")
+    said = worker.impairments.current()
+    assert said.keys() == ROUTES.keys()
+    assert len(set(said.values())) == 1
+    assert "It reaches none of its routes" in said["vertex"]
+
+
+def test_the_way_is_tested_until_something_answers(looking: Worker) -> None:
+    looking.looks.unreached = {"anthropic": "still refused"}
+    looking.ends(*[UNREACHED] * 3)
+    said = looking.wait_for(lambda current: "still refused" in current.get("anthropic", ""))
+    assert said.keys() == {"anthropic"}
+    assert looking.looks.asked.get(timeout=TOLD_S) == "anthropic"
+    looking.looks.unreached = {}
+    assert looking.wait_for(lambda current: not current) == {}
+
+
+def test_the_way_is_tested_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+    worker.looks.unreached = {"anthropic": "still refused"}
+    worker.ends(*[UNREACHED] * 3)
+    assert [clock.until(worker.looks.asked.qsize, worker.faults.look) for _ in range(7)] == [1, 2, 4, 8, 15, 15, 15]
+    assert "still refused" in (worker.impairments.of("anthropic") or "")
+
+
+def test_a_way_that_is_free_for_the_test_and_for_no_call_likewise(worker: Worker, clock: Clock) -> None:
+    def pause() -> int:
+        worker.ends(*[UNREACHED] * 3)
+        return clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+
+    assert [pause() for _ in range(4)] == [1, 2, 4, 8]
+    worker.ends(ANSWER)
+    assert pause() == 1
+
+
+# credentials
+
+
+def test_missing_credentials_impair_before_any_call(worker: Worker) -> None:
+    worker.looks.states = {"anthropic": Credentials("the file /keys/anthropic cannot be read: gone.")}
+    worker.faults.start()
+    said = worker.impairments.of("anthropic")
+    assert said == (
+        "No credentials on this machine: the file /keys/anthropic cannot be read: gone. It looks again every 3 s."
+    )
+    worker.faults.close()
+
+
+def test_they_are_looked_for_until_they_are_there_and_seen_to_be_gone(looking: Worker) -> None:
+    looking.looks.states = {"vertex": Credentials("no Google credentials")}
+    looking.wait_for(lambda current: "vertex" in current)
+    looking.looks.states = {}
+    looking.wait_for(lambda current: not current)
+
+
+def test_a_call_that_found_none_impairs_at_once_even_the_only_worker() -> None:
+    worker = Worker(Workers(HERE))
+    worker.ends(NO_KEY)
+    assert "the file is gone" in (worker.impairments.of("anthropic") or "")
+
+
+def test_a_variable_needs_a_restart() -> None:
+    by_variable = RouteSettings.model_validate({"provider": "anthropic", "api_key": "env:THE_KEY"})
+    worker = Worker(Workers(HERE, ELSEWHERE), {"anthropic": by_variable})
+    worker.ends(NO_KEY)
+    assert (worker.impairments.of("anthropic") or "").endswith("Set it, and restart the worker.")
+
+
+def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+    def pause() -> tuple[str, int]:
+        worker.ends(REFUSED)
+        said = worker.impairments.of("anthropic") or ""
+        return said, clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+
+    (said, first), (_, second), (_, third) = pause(), pause(), pause()
+    assert "refused (invalid x-api-key), while other workers serve the route: check file:/keys/anthropic" in said
+    assert said.endswith("It tries again in 15 s.")
+    assert (first, second, third) == (15, 30, 60)
+
+
+def test_asked_to_look_now_it_waits_for_nothing(worker: Worker, clock: Clock) -> None:
+    worker.ends(REFUSED)
+    worker.ends(*[UNREACHED] * 3, route="vertex")
+    assert worker.impairments.current().keys() == ROUTES.keys()
+    worker.faults.look_now()
+    worker.faults.look()
+    assert worker.impairments.current() == {}
+
+
+def test_a_refused_key_that_was_replaced_is_tried_at_once(looking: Worker) -> None:
+    looking.ends(REFUSED)
+    looking.wait_for(lambda current: "anthropic" in current)
+    looking.looks.states = {"anthropic": Credentials(renewed=True)}
+    looking.wait_for(lambda current: not current)
+    looking.ends(REFUSED, route="vertex")
+    looking.looks.states = {"vertex": Credentials(renewed=True)}
+    looking.looks.asked = queue.SimpleQueue()
+    looking.ends(*[UNREACHED] * 3)
+    looking.wait_for(lambda current: "anthropic" not in current and "vertex" in current)
+    assert looking.impairments.of("vertex"), "a token that is fetched anew all the time is no new key"

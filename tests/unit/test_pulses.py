@@ -1,0 +1,87 @@
+"""Loops that stand still while the rest of their process goes on."""
+
+import logging
+
+import pytest
+
+from trivet_scheduler import pulses
+from trivet_scheduler.pulses import Pulse, Pulses
+from trivet_tasks.troubles import BROKER, STALLED, STOPPING, Troubles
+
+
+class Clock:
+    """A monotonic clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def go_on(self, pulses: Pulses, seconds: float) -> None:
+        """A look each second."""
+        for _ in range(int(seconds)):
+            self.now += 1
+            pulses.look()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(pulses, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def troubles() -> Troubles:
+    return Troubles(logging.getLogger("trivet.test"), "no work is taken")
+
+
+def test_a_loop_that_does_not_beat_is_a_trouble_until_it_does(clock: Clock, troubles: Troubles) -> None:
+    def text() -> str | None:
+        return troubles.text
+
+    pulse, changes = Pulse("Its consumer", 3.0), list[str | None]()
+    watched = Pulses(troubles, pulse, on_change=lambda: changes.append(text()))
+    clock.go_on(watched, 60)
+    assert text() is None, "it was not started"
+    watched.start()
+    clock.go_on(watched, pulses.START_S + 3)
+    assert text() is None
+    clock.go_on(watched, 2)
+    assert text() == "Its consumer has not moved for 5 s. If this stays, restart the process."
+    pulse.beat()
+    clock.go_on(watched, 1)
+    assert text() is None
+    assert [change is None for change in changes] == [False, True]
+
+
+def test_a_process_that_was_stopped_itself_gives_its_loops_time(clock: Clock, troubles: Troubles) -> None:
+    pulse = Pulse("Its consumer", 3.0)
+    watched = Pulses(troubles, pulse)
+    watched.start()
+    clock.now += 600
+    watched.look()
+    assert troubles.text is None
+    clock.go_on(watched, 1)
+    assert troubles.seen(STALLED, "Its consumer")
+
+
+@pytest.mark.parametrize("needs_broker", [True, False])
+def test_who_waits_for_the_broker_is_not_blamed(clock: Clock, troubles: Troubles, needs_broker: bool) -> None:
+    watched = Pulses(troubles, Pulse("Its consumer", 3.0, needs_broker=needs_broker))
+    watched.start()
+    troubles.note(BROKER, "watch", "The broker is away.")
+    clock.go_on(watched, 60)
+    assert troubles.seen(STALLED, "Its consumer") is not needs_broker
+    troubles.over(BROKER, "watch")
+    clock.go_on(watched, pulses.RECONNECT_S + 3 + 2)
+    assert troubles.seen(STALLED, "Its consumer"), "the broker has been back for long"
+
+
+def test_a_process_that_ends_is_let_end(clock: Clock, troubles: Troubles) -> None:
+    watched = Pulses(troubles, Pulse("Its consumer", 3.0))
+    watched.start()
+    troubles.note(STOPPING, "signal", "It is stopping.")
+    clock.go_on(watched, 60)
+    assert not troubles.seen(STALLED, "Its consumer")

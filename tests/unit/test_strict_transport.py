@@ -1,0 +1,110 @@
+"""Elements of a queue that are none of ours, as a worker's connection reads them: each is dropped, and the next is read."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection, Consumer, Queue
+from kombu.transport.redis import SentinelChannel
+from kombu.transport.redis import Transport as RedisTransport
+
+from trivet.embedded import EmbeddedValkey
+from trivet_tasks.broker_address import celery_url, redis_url
+from trivet_tasks.shared_state import connect
+from trivet_worker.strict_transport import strict_connection
+
+QUEUE = Queue("jobs", no_declare=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("strict") / ".trivet"
+    with EmbeddedValkey(folder):
+        yield folder
+
+
+@pytest.fixture
+def shared(folder: Path) -> Iterator[redis.Redis]:
+    client = connect(redis_url(folder))
+    client.flushdb()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def dropped() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def connection(folder: Path, dropped: list[str]) -> Iterator[Connection]:
+    kind = strict_connection(Connection, lambda queue, why: dropped.append(f"{queue}: {why}"))
+    with kind(celery_url(folder)) as connection:
+        yield connection
+
+
+def read(connection: Connection, until: Callable[[], bool]) -> list[Any]:
+    """The bodies of messages that come until it is so."""
+    bodies: list[Any] = []
+
+    def keep(body: Any, message: Any) -> None:
+        bodies.append(body)
+        message.ack()
+
+    with Consumer(connection, [QUEUE], callbacks=[keep]):
+        for _ in range(1_000):
+            if until():
+                break
+            with contextlib.suppress(TimeoutError):
+                connection.drain_events(timeout=1)
+    assert until()
+    return bodies
+
+
+def test_true_messages_are_read_between_others(connection: Connection, shared: redis.Redis, dropped: list[str]) -> None:
+    producer = connection.Producer()
+    junk = [b"\xff", b"{", b"[]", b"{}", b'{"properties": {}, "headers": {}, "body": ""}', b"[" * 100_000]
+    for number, element in enumerate(junk):
+        producer.publish({"number": number}, routing_key="jobs", serializer="json")
+        shared.lpush("jobs", element)
+    bodies = read(connection, lambda: shared.llen("jobs") == 0)
+    assert [body["number"] for body in bodies] == list(range(len(junk)))
+    assert len(dropped) == len(junk)
+    assert shared.hlen("unacked") == 0, "nothing is left that would be tried again"
+
+
+def test_what_cannot_be_put_back_is_forgotten(connection: Connection, shared: redis.Redis, dropped: list[str]) -> None:
+    left = {"one": b"\xff", "two": b"[1]", "three": b'{"a": 1}', "four": json.dumps([{}, "", ["jobs"]]).encode()}
+    for tag, message in left.items():
+        shared.hset("unacked", tag, message)
+    shared.zadd("unacked_index", dict.fromkeys(left, 1))
+    connection.default_channel.qos.restore_visible(num=10)
+    assert (shared.hlen("unacked"), shared.zcard("unacked_index"), len(dropped)) == (0, 0, len(left))
+
+
+def test_errors_of_the_server_are_not_swallowed(connection: Connection, shared: redis.Redis) -> None:
+    shared.set("jobs", "no list")
+    with pytest.raises(redis.ResponseError):
+        read(connection, lambda: False)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel"])
+def test_every_redis_transport_is_strict(scheme: str, dropped: list[str]) -> None:
+    kind = strict_connection(Connection, lambda *said: dropped.append(str(said)))
+    transport = kind(f"{scheme}://localhost").get_transport_cls()
+    assert issubclass(transport, RedisTransport)
+    assert issubclass(transport.Channel, SentinelChannel) is (scheme == "sentinel")
+    assert [part.__name__ for part in (transport, transport.Channel, transport.Channel.QoS)] == [
+        "StrictTransport",
+        "StrictChannel",
+        "StrictQoS",
+    ]
+
+
+def test_rabbitmq_keeps_its_own() -> None:
+    kind = strict_connection(Connection, lambda *_: None)
+    assert kind("amqp://localhost").get_transport_cls() is Connection("amqp://localhost").get_transport_cls()

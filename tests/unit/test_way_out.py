@@ -1,0 +1,63 @@
+"""How calls leave this machine, for a person; and which worker processes are one witness."""
+
+import os
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from trivet_tasks.supervised import READY_FILE_VARIABLE
+from trivet_tasks.way_out import way_out
+from trivet_worker.origin import origin_of
+
+URL = "https://api.anthropic.com"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, "directly"),
+        ({"HTTP_PROXY": "http://proxy:1"}, "directly"),
+        ({"HTTPS_PROXY": "proxy:3128"}, "through the proxy http://proxy:3128 (HTTPS_PROXY)"),
+        ({"ALL_PROXY": "socks5://u:p@x:p@proxy:1080"}, "through the proxy socks5://proxy:1080 (ALL_PROXY)"),
+        ({"HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "localhost, .anthropic.com"}, "directly"),
+        ({"HTTPS_PROXY": "http://proxy:1", "no_proxy": "*"}, "directly"),
+        (
+            {"HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "thropic.com,"},
+            "through the proxy http://proxy:1 (HTTPS_PROXY)",
+        ),
+    ],
+)
+def test_the_way_out_names_the_proxy_and_its_variable(environment: Mapping[str, str], words: str) -> None:
+    assert way_out(URL, environment) == words
+
+
+def test_an_address_that_is_none_goes_nowhere_else() -> None:
+    assert way_out("", {"HTTPS_PROXY": "http://proxy:1"}) == "directly"
+
+
+@pytest.fixture(autouse=True)
+def no_network_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith("SSL_CERT"):
+            monkeypatch.delenv(name)
+
+
+def test_what_a_worker_is_started_with_makes_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = origin_of("trivet.toml")
+    assert usual == origin_of("trivet.toml")
+    assert usual != origin_of("other.toml")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cret@proxy:1")
+    proxied = origin_of("trivet.toml")
+    assert proxied != usual
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:another@proxy:1")
+    assert origin_of("trivet.toml") == proxied, "passwords are no part of it"
+
+
+def test_processes_of_one_parent_have_one_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(READY_FILE_VARIABLE, "/somewhere")
+    one = origin_of("trivet.toml")
+    monkeypatch.setattr(sys.modules["trivet_worker.origin"].os, "getpid", lambda: 1)
+    assert origin_of("trivet.toml") == one
+    monkeypatch.delenv(READY_FILE_VARIABLE)
+    assert origin_of("trivet.toml") != one

@@ -1,0 +1,200 @@
+"""Routes that one worker process serves: the place is its own file's, the figures are those in force for everybody.
+
+A thread compares both with what is registered, once a second. Where the registered place is another than this file's, the
+route is impaired here until the workers that serve it are gone, and this file's becomes the definition.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.faults import place_of
+from trivet_tasks.route_fields import PLACE
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
+from trivet_tasks.store import registry
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.registry import Kind, RegisteredRoute
+from trivet_worker.route_impairments import RouteImpairments
+
+log = logging.getLogger("trivet.worker")
+
+LOOK_EVERY_S = 1.0
+DEFINITION = "definition"
+"""Impairment: other workers serve the route at another place."""
+RESTART = "restart"
+"""Impairment: the file was read again and says another place than this process was started with."""
+
+
+class _Served(NamedTuple):
+    """One route as this process uses it."""
+
+    own: RouteSettings
+    """As this process's file had it at the start. Its callers and credentials are made of it."""
+    place: str
+    file: RouteSettings
+    """As the file had it when it was read last."""
+    now: RouteSettings
+    """This process's place with the figures in force."""
+    agreed: bool = False
+    """Whether its place was the registered one at some time. If it is not any more, a person or a later process moved the
+    route, and this process does not move it back."""
+
+
+class ServedRoutes:
+    """The routes of one worker process. Safe to share between threads; reading one costs no query."""
+
+    def __init__(
+        self,
+        store: Store,
+        routes: Mapping[str, RouteSettings],
+        impairments: RouteImpairments,
+        *,
+        by: str,
+        defines: bool,
+        lease_id: Callable[[], str],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            by: this process and the file it read, for events.
+            defines: whether this process registers its routes; one that runs a worker's suspects only follows.
+            lease_id: of this process, once it has one.
+            on_change: called when a route became impaired, or is no more.
+        """
+        self._store = store
+        self._impairments = impairments
+        self._by = by
+        self._defines = defines
+        self._lease_id = lease_id
+        self._on_change = on_change
+        self._routes = {name: _Served(own, own.place_digest, own, own) for name, own in routes.items()}
+        self._changing = threading.RLock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="trivet-routes", daemon=True)
+
+    def now(self, route: str) -> RouteSettings:
+        """Return the route as calls are made on it now."""
+        return self._routes[route].now
+
+    def takes(self, route: str) -> bool:
+        """Return whether this process serves the route and may make calls on it now."""
+        return route in self._routes and self._impairments.of(route) is None
+
+    def register(self) -> None:
+        """Make the routes known, and see which of them this process may serve.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        if self._defines:
+            self._register({name: served.own for name, served in self._routes.items()})
+        self.look()
+
+    def start(self) -> None:
+        """Follow what is registered from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End following."""
+        self._stopping.set()
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what the file says now. A changed place needs a restart: the route is impaired until then.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        with self._changing:
+            same: dict[str, RouteSettings] = {}
+            for name, served in list(self._routes.items()):
+                again = settings.routes.get(name)
+                if again is not None and again.place_digest == served.place:
+                    same[name] = again
+                    self._routes[name] = served._replace(file=again)
+                    self._impairments.end(name, RESTART)
+                    continue
+                what = "is not there any more" if again is None else f"has another {_differing(served.own, again)}"
+                reason = f"[routes.{name}] of {settings.source}, read again, {what}. Restart this worker."
+                self._impairments.begin(name, RESTART, reason)
+            if same:
+                self._register(same)
+            self.look()
+        if new := [name for name in settings.routes if name not in self._routes]:
+            log.info("not served by this process until it is restarted: %s", ", ".join(new))
+        self._on_change()
+
+    def look(self) -> None:
+        """Compare with what is registered: take over figures, begin and end impairments. StoreUnavailable."""
+        with self._changing:
+            before = self._impairments.current()
+            for name, found in self._registered().items():
+                served = self._routes[name]
+                agrees = found.place == served.place
+                if agrees:
+                    self._impairments.end(name, DEFINITION)
+                else:
+                    self._impairments.begin(name, DEFINITION, self._elsewhere(name, served, found))
+                now = served.own.with_figures_of(found.settings)
+                self._routes[name] = served._replace(now=now, agreed=served.agreed or agrees)
+            if self._impairments.current() != before:
+                self._on_change()
+
+    def _registered(self) -> dict[str, RegisteredRoute]:
+        """Return what is registered, after this process's places that nobody else serves were made the definition."""
+        known = self._known()
+        missing = {
+            name: served.file
+            for name, served in self._routes.items()
+            if self._defines
+            and (name not in known or (known[name].place != served.place and not served.agreed))
+            and not self._impairments.has(name, RESTART)
+        }
+        if missing:
+            self._register(missing, kinds=(Kind.CHANGED,))
+            known = self._known()
+        return {name: known[name] for name in self._routes if name in known}
+
+    def _known(self) -> dict[str, RegisteredRoute]:
+        with self._store.read() as connection:
+            return registry.registered(self._store, connection)
+
+    def _register(
+        self, routes: Mapping[str, RouteSettings], *, kinds: Sequence[Kind] = (Kind.CHANGED, Kind.OUTDATED)
+    ) -> None:
+        with self._store.write() as connection:
+            findings = registry.register(self._store, connection, routes, by=self._by, lease_id=self._lease_id())
+        for finding in findings:
+            if finding.kind in kinds:  # of a place elsewhere the impairment tells
+                level = logging.WARNING if finding.kind is Kind.OUTDATED else logging.INFO
+                log.log(level, "%s", finding.text)
+
+    def _elsewhere(self, name: str, served: _Served, found: RegisteredRoute) -> str:
+        fields = _differing(served.own, found.settings)
+        if served.agreed:
+            return (
+                f"[routes.{name}] was redefined while {self._by} served it: it has another {fields} now. Restart this worker "
+                "with the same file, or run `trivet config apply` with its own."
+            )
+        return (
+            f"[routes.{name}] of {self._by} has another {fields} than the workers that serve the route now. It is served "
+            f"from here once they are gone, or after `trivet config apply` with this file."
+        )
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_S):
+            try:
+                self.look()
+            except StoreUnavailable:
+                continue  # the lease tells of it
+            except Exception as error:  # figures of a second ago are better than none
+                log.error("the routes were not compared by a fault of Trivet's own: %s", place_of(error))
+
+
+def _differing(own: RouteSettings, other: RouteSettings) -> str:
+    """Return the fields of the place that differ, by name alone: a URL may hold what is not for a log."""
+    fields = sorted(name for name in PLACE if getattr(own, name) != getattr(other, name))
+    return ", ".join(fields) or "setting that this version does not know"

@@ -1,0 +1,45 @@
+"""This worker as a witness against routes: which failures are its own until another worker has the same."""
+
+from trivet_scheduler.fleet import Fleet
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.latency import Latency
+from trivet_worker.calls import Failure, LocalCause
+from trivet_worker.flights import Landing
+from trivet_worker.route_impairments import RouteImpairments
+
+
+class Witness:
+    """One per process.
+
+    Args:
+        origin: of this process (`trivet_worker.origin`).
+        impairments: of this process.
+    """
+
+    def __init__(self, fleet: Fleet, origin: str, impairments: RouteImpairments) -> None:
+        self._fleet = fleet
+        self._origin = origin
+        self._impairments = impairments
+
+    def local(self, landing: Landing) -> bool:
+        """Return whether a call failed for a reason that is this worker's own, as far as it can tell.
+
+        A refused key or a network that lets nothing through is the route's trouble where no worker elsewhere serves it.
+        """
+        if not isinstance(landing.result, Failure) or landing.result.local_cause is None:
+            return False
+        if landing.result.local_cause is LocalCause.NO_CREDENTIALS:
+            return True
+        return self._is_served_elsewhere(landing)
+
+    def hands_over(self, landing: Landing) -> bool:
+        """Return whether a job that this worker could not serve may go back to the same route: others take it there."""
+        return self._impairments.of(landing.flight.site.route) is not None and self._is_served_elsewhere(landing)
+
+    def _is_served_elsewhere(self, landing: Landing) -> bool:
+        site = landing.flight.site
+        try:
+            known = self._fleet.known()
+        except StoreUnavailable:
+            return False
+        return known.serves_elsewhere(site.route, Latency(site.latency).lane, self._origin)
