@@ -147,6 +147,8 @@ def test_reading_the_file_again(world: World, tmp_path: Path, caplog: pytest.Log
     assert reason is not None
     assert reason.endswith("trivet.toml, read again, has another region. Restart this worker.")
     assert worker.served.now(ROUTE).max_concurrency == 3, "its figures belong to the other place"
+    again('region = "us-east-1"', 'api_key = "env:ANOTHER_KEY"')
+    assert "has another api_key. Restart this worker." in str(worker.look())
     again('region = "us-east-1"', "max_concurrency = 5")
     assert worker.look() is None
     assert worker.served.now(ROUTE).max_concurrency == 5

@@ -6,7 +6,7 @@ route is impaired here until the workers that serve it are gone, and this file's
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from trivet_tasks.errors import StoreUnavailable
@@ -25,7 +25,10 @@ LOOK_EVERY_S = 1.0
 DEFINITION = "definition"
 """Impairment: other workers serve the route at another place."""
 RESTART = "restart"
-"""Impairment: the file was read again and says another place than this process was started with."""
+"""Impairment: the file was read again and names another place or key than this process was started with."""
+
+_FIXED = PLACE | {"api_key", "environment"}
+"""Settings that a process keeps from its start to its end: callers and credentials are made of them."""
 
 
 class _Served(NamedTuple):
@@ -103,7 +106,7 @@ class ServedRoutes:
         self._stopping.set()
 
     def reload(self, settings: Settings) -> None:
-        """Take over what the file says now. A changed place needs a restart: the route is impaired until then.
+        """Take over what the file says now. A changed place or key needs a restart: the route is impaired until then.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -112,12 +115,12 @@ class ServedRoutes:
             same: dict[str, RouteSettings] = {}
             for name, served in list(self._routes.items()):
                 again = settings.routes.get(name)
-                if again is not None and again.place_digest == served.place:
+                if again is not None and not (fields := _differing(served.own, again, _FIXED)):
                     same[name] = again
                     self._routes[name] = served._replace(file=again)
                     self._impairments.end(name, RESTART)
                     continue
-                what = "is not there any more" if again is None else f"has another {_differing(served.own, again)}"
+                what = "is not there any more" if again is None else f"has another {fields}"
                 reason = f"[routes.{name}] of {settings.source}, read again, {what}. Restart this worker."
                 self._impairments.begin(name, RESTART, reason)
             if same:
@@ -173,7 +176,7 @@ class ServedRoutes:
                 log.log(level, "%s", finding.text)
 
     def _elsewhere(self, name: str, served: _Served, found: RegisteredRoute) -> str:
-        fields = _differing(served.own, found.settings)
+        fields = _differing(served.own, found.settings) or "setting that this version does not know"
         if served.agreed:
             return (
                 f"[routes.{name}] was redefined while {self._by} served it: it has another {fields} now. Restart this worker "
@@ -194,7 +197,6 @@ class ServedRoutes:
                 log.error("the routes were not compared by a fault of Trivet's own: %s", place_of(error))
 
 
-def _differing(own: RouteSettings, other: RouteSettings) -> str:
-    """Return the fields of the place that differ, by name alone: a URL may hold what is not for a log."""
-    fields = sorted(name for name in PLACE if getattr(own, name) != getattr(other, name))
-    return ", ".join(fields) or "setting that this version does not know"
+def _differing(own: RouteSettings, other: RouteSettings, fields: Iterable[str] = PLACE) -> str:
+    """Return the fields that differ, by name alone: a URL may hold what is not for a log."""
+    return ", ".join(sorted(name for name in fields if getattr(own, name) != getattr(other, name)))
