@@ -186,8 +186,9 @@ def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: Ru
     until(lambda: healthy(trivet), "a Trivet without a fault")
     for provider in ("anthropic", "bedrock", "vertex"):
         alive.simulator.fault(provider, "hang")
+    calls = len(alive.simulator.calls(running=True))
     job = alive.client.submit(f"hanging {time.time_ns()}", latency="deferred", **TERMS)
-    alive.simulator.wait_for_calls(1, timeout=DEADLINE_S, of="started")
+    alive.simulator.wait_for_calls(calls + 1, timeout=DEADLINE_S, of="started")
     before = alive.local.supervisor.pid("worker-1-bulk")
     alive.local.supervisor.signal("worker-1-bulk", signal.SIGKILL)
     until(lambda: alive.local.supervisor.pid("worker-1-bulk") not in (None, before), "another worker")
