@@ -55,7 +55,7 @@ chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubl
 fuzz: $(READY) ## the readers of providers' answers against spoiled ones, in 10 minutes; FUZZ=60 for a minute
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ),600)
 
-check: $(READY) ## ruff, the import contracts, and mypy --strict for Python 3.11 and 3.13
+check: $(READY) ## ruff, the import contracts, and mypy --strict over all code for Python 3.11 and 3.13
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo --no-cache

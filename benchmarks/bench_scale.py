@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import backlog
 from bench_cost import ending_well
@@ -73,6 +74,7 @@ class Claims:
         self._dispatcher = Dispatcher(self.store, self._fleet, self._app, settings)
         self._worker = SimulatedWorker(settings, ROUTE, SLOTS)
         self._chunks: list[Chunk] = []
+        self._publishing = mock.patch.object(dispatch_module, "publish", self._publish)
 
     def __enter__(self) -> Claims:
         with self.store.write() as connection:
@@ -80,12 +82,11 @@ class Claims:
         self._worker.open()
         self._restorer.run()
         self._fleet.known(fresh=True)
-        self._published = dispatch_module.publish
-        dispatch_module.publish = self._publish
+        self._publishing.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        dispatch_module.publish = self._published
+        self._publishing.stop()
         self._worker.close()
         self._app.close()
         self.store.close()

@@ -89,6 +89,8 @@ async def load(url: str, wire: str, requests: int, connections: int) -> float:
         f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nauthorization: Bearer t\r\nx-trivet-attempt: a\r\n"
         f"anthropic-version: {VERSIONS[wire]}\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
     ).encode() + sent
+    assert parts.hostname is not None
+    assert parts.port is not None
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
     left = [requests, requests]

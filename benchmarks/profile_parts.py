@@ -18,8 +18,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from load import LATENCY_S
@@ -53,20 +53,20 @@ def sampling(pid: int, out: Path, *, lines: bool) -> Iterator[None]:
         spy.wait(30)
 
 
-def read(path: Path, cpu_us: Counter[str]) -> tuple[Counter[str], Counter[str]]:
+def read(path: Path, cpu_us: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
     """Microseconds a job by function, with all it calls and by itself, from samples and each kind of thread's CPU."""
     stacks: list[tuple[str, list[str], int]] = []
     of_kind: Counter[str] = Counter()
     for line in path.read_text(encoding="utf-8").splitlines():
-        stack, _, count = line.rpartition(" ")
+        stack, _, samples = line.rpartition(" ")
         thread, *frames = stack.split(";")
         name = _kind(thread.partition(":")[2].strip() or thread)
-        stacks.append((name, [_short(frame) for frame in frames], int(count)))
-        of_kind[name] += int(count)
-    whole: Counter[str] = Counter()
-    own: Counter[str] = Counter()
+        stacks.append((name, [_short(frame) for frame in frames], int(samples)))
+        of_kind[name] += int(samples)
+    whole: defaultdict[str, float] = defaultdict(float)
+    own: defaultdict[str, float] = defaultdict(float)
     for name, frames, count in stacks:
-        cost = count / of_kind[name] * cpu_us[name]
+        cost = count / of_kind[name] * cpu_us.get(name, 0.0)
         own[frames[-1] if frames else name] += cost
         for frame in set(frames):
             whole[frame] += cost
@@ -101,13 +101,13 @@ def _short(frame: str) -> str:
     return f"{name} ({'/'.join(place.rstrip(')').split('/')[-2:])})"
 
 
-def show(title: str, path: Path, by_thread: Counter[str], top: int) -> None:
+def show(title: str, path: Path, by_thread: Mapping[str, float], top: int) -> None:
     """A process's functions, dearest first."""
     whole, own = read(path, by_thread)
     print(f"\n## {title}: {sum(by_thread.values()):.0f} us of CPU a job")
     for name, costs in (("by thread", by_thread), ("all", whole), ("self", own)):
         print(f"\n# {name}")
-        for function, cost in costs.most_common(top):
+        for function, cost in sorted(costs.items(), key=lambda item: item[1], reverse=True)[:top]:
             print(f"{cost:8.1f}  {function}")
 
 
@@ -150,7 +150,7 @@ def main() -> int:
             before = {part: cpu_seconds(pids) for part, pids in roots.items()}
             setup.run(arguments.jobs)
             used = {part: (cpu_seconds(pids) - before[part]) / arguments.jobs * 1e6 for part, pids in roots.items()}
-            by_thread: dict[str, Counter[str]] = {part: Counter() for part in SAMPLED}
+            by_thread: dict[str, defaultdict[str, float]] = {part: defaultdict(float) for part in SAMPLED}
             for part in SAMPLED:
                 kinds[part] |= threads_of(roots[part][0])
                 for thread, seconds in cpu_by_thread(roots[part][0]).items():

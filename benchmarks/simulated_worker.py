@@ -72,10 +72,10 @@ class TimedStore(Store):
         """Seconds from there to its end."""
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, urgent: bool = False) -> Iterator[Connection]:
         """See `Store.write`."""
         start = begun = time.perf_counter()
-        with super().write() as connection:
+        with super().write(urgent=urgent) as connection:
             begun = time.perf_counter()
             yield connection
         self.waited[self.purpose].append(begun - start)

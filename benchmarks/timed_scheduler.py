@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from orders import serve
 from simulated_worker import TimedStore, shown
@@ -28,7 +29,7 @@ def main() -> None:
         stores.append(TimedStore(url))
         return stores[-1]
 
-    service_module.Store = timed  # type: ignore[misc,assignment]
+    mock.patch.object(service_module, "Store", timed).start()
     claim, run_once = Dispatcher._claim, Dispatcher.run_once
 
     def claimed(self: Dispatcher, connection: Connection, plan: Any) -> Any:

@@ -23,7 +23,7 @@ MODELS = {
 BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
 
 
-def response(body: bytes, status: int = 200, **headers: str) -> bytes:
+def response(body: bytes, status: int = 200, /, **headers: str) -> bytes:
     """A whole HTTP response; `content_type` is the header `content-type`."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     named = {"content-length": str(len(body)), "content-type": "application/json", **given}

@@ -28,7 +28,7 @@ def client() -> anthropic.Anthropic:
     return anthropic.Anthropic(api_key="simulated-key", base_url=os.environ["BENCH_URL"], max_retries=0)
 
 
-@app.task(name="bench.call")
+@app.task(name="bench.call")  # type: ignore[untyped-decorator]  # Celery has no types
 def call(job_id: str, prompt: str) -> None:
     """One job."""
     answer = client().messages.create(
@@ -37,4 +37,6 @@ def call(job_id: str, prompt: str) -> None:
         messages=[{"role": "user", "content": prompt}],
         extra_headers={ATTEMPT_HEADER: job_id},
     )
-    assert answer.content[0].text
+    block = answer.content[0]
+    assert block.type == "text"
+    assert block.text

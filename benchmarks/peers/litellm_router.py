@@ -52,7 +52,7 @@ PROMPT = "Sum up page {n} in one sentence."
 MAX_TOKENS = 64
 
 
-class CallCount(CustomLogger):
+class CallCount(CustomLogger):  # type: ignore[misc]  # not installed where types are checked
     """Notes every call to a provider: when, and to which leg."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     tasks: list[asyncio.Task[None]] = []
     for number in range(round(arguments.rate * arguments.seconds)):
         await asyncio.sleep(max(0.0, start + number / arguments.rate - time.time()))
-        job = {"submitted": time.time(), "ended": None, "ok": False, "leg": None, "error": None}
+        job: dict[str, Any] = {"submitted": time.time(), "ended": None, "ok": False, "leg": None, "error": None}
         jobs.append(job)
         tasks.append(asyncio.create_task(one_job(router, model, number, job)))
     _, hanging = await asyncio.wait(tasks, timeout=arguments.patience)

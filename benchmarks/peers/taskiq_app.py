@@ -23,7 +23,7 @@ def client() -> anthropic.AsyncAnthropic:
     )
 
 
-@broker.task(task_name="bench.call")
+@broker.task(task_name="bench.call")  # type: ignore[untyped-decorator]  # not installed where types are checked
 async def call(job_id: str, prompt: str) -> None:
     """One job."""
     answer = await client().messages.create(
@@ -32,4 +32,6 @@ async def call(job_id: str, prompt: str) -> None:
         messages=[{"role": "user", "content": prompt}],
         extra_headers={ATTEMPT_HEADER: job_id},
     )
-    assert answer.content[0].text  # type: ignore[union-attr]
+    block = answer.content[0]
+    assert block.type == "text"
+    assert block.text

@@ -140,9 +140,9 @@ def doom_scheduler(doom: Doom) -> None:
 
 def doom_producer(doom: Doom) -> None:
     """The steps of a producer."""
-    from trivet import submitting
     from trivet.connections import Connections
     from trivet_scheduler.dispatch import Dispatcher
+    from trivet_tasks.store import batches
 
     before(Dispatcher, "send_direct", lambda *_: doom.here(SENT_DIRECTLY))
     before(Connections, "tell_work", lambda *_: doom.here(INSERTED))
@@ -151,7 +151,7 @@ def doom_producer(doom: Doom) -> None:
         if loading.taken:
             doom.here(LOADING)
 
-    before(submitting.batches, "advance", advance)
+    before(batches, "advance", advance)
 
 
 def doom_disk(doom: Doom) -> None:
@@ -170,7 +170,7 @@ def doom_disk(doom: Doom) -> None:
 
 def mend_sleep() -> None:
     """Python sleeps until a moment of the monotonic clock, which libfaketime takes for one of the clock it changes."""
-    time.sleep = lambda seconds: void(select.select([], [], [], seconds))
+    time.sleep = lambda seconds: void(select.select([], [], [], float(seconds)))
 
 
 def void(_: object) -> None:

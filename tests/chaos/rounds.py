@@ -42,7 +42,7 @@ from trivet_tasks.store.schema_version import upgrade
 
 DATABASES = ("sqlite", "postgres")
 ROUTES = Names("chaos", Shape(legs=3))
-SECTIONS = {"worker": {"slots": 16}}
+SECTIONS: dict[str, dict[str, float]] = {"worker": {"slots": 16}}
 """So many places, and so slow providers, that a round takes half a minute; all else is as it comes."""
 LATENCY_S, LATENCY_P95_S = 0.8, 2.0
 BATCHES = 19
@@ -65,7 +65,7 @@ QUICK_JOBS = 6
 RIVAL_QUICK_S, RIVAL_SLOW_S = 0.1, 1.5
 """The slow one is longer than any route is used to, and leaves its rival time within the budget of realtime."""
 JOB_S = 30.0
-HEDGED = {"classes.realtime": {"hedge_share": 0.5}}
+HEDGED: dict[str, dict[str, float]] = {"classes.realtime": {"hedge_share": 0.5}}
 PACE_S = 0.4
 LIMIT_S = 600.0
 """A round that takes longer has lost a job."""

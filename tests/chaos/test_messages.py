@@ -15,7 +15,7 @@ JOBS = 80
 def test_messages_that_come_twice_out_of_order_and_too_late_make_no_second_call(chaos: Chaos, seed: int) -> None:
     rng = random.Random(seed)
     chaos.latency(0.2)
-    kept: dict[str, list[bytes]] = {}
+    kept: dict[str, list[bytes | str]] = {}
     with chaos.shared() as shared:
         with chaos.paused(*BULK):
             accepted = chaos.submit(JOBS, "twice", tag=MAIN.tag)
@@ -36,7 +36,7 @@ def test_messages_that_come_twice_out_of_order_and_too_late_make_no_second_call(
     assert findings.job_calls == JOBS, "one call a job"
 
 
-def _queued(shared: Redis) -> dict[str, list[bytes]]:
+def _queued(shared: Redis) -> dict[str, list[bytes | str]]:
     """The messages that wait for a worker, by queue."""
     found = {}
     for route in MAIN.routes:

@@ -52,7 +52,7 @@ class Fed(NamedTuple):
 
 def events(rng: random.Random) -> list[Any]:
     """The events of a good stream."""
-    blocks = rng.choices(
+    blocks: list[list[dict[str, Any]]] = rng.choices(
         [
             [{"type": "text", "text": ""}, {"type": "text_delta", "text": "Gr\u00fc\u00dfe \U0001f600"}],
             [{"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "Hm"},

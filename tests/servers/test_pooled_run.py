@@ -9,7 +9,7 @@ from tests.servers.pgbouncer import PgBouncer
 from trivet.testing import running_trivet
 
 JOBS = 300
-SECTIONS = {
+SECTIONS: dict[str, dict[str, object]] = {
     "classes.batch": {"budget_s": 240, "attempt_timeout_s": 120},
     "health": {"probe_interval_s": 1.0},
     "store": {"pool_size": 4, "max_overflow": 4},
@@ -33,7 +33,11 @@ def test_no_job_is_lost_and_none_is_paid_twice(
             pgbouncer.kill()
             until(lambda: not outages.under_way(), "answers that nobody can write down")
             pgbouncer.start()
-            until(lambda done=done: outages.states("pooled")["succeeded"] > done, "work to go on")
+
+            def goes_on(done: int = done) -> bool:
+                return outages.states("pooled")["succeeded"] > done
+
+            until(goes_on, "work to go on")
         until(lambda: outages.states("pooled")["succeeded"] == JOBS, "the end of all jobs", 240)
         outages.audit()
         assert len([call for call in trivet.simulator.calls() if call.attempt]) == JOBS

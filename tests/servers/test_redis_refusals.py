@@ -23,7 +23,7 @@ def full(server: RedisServer, folder: Path) -> None:
 
 
 def replica(server: RedisServer, folder: Path) -> None:
-    server.client().execute_command("REPLICAOF", "127.0.0.1", "1")
+    server.client().replicaof("127.0.0.1", "1")
 
 
 def replica_without_primary(server: RedisServer, folder: Path) -> None:
@@ -148,8 +148,9 @@ def test_a_user_with_the_documented_permissions_and_no_others(tmp_path: Path) ->
     (rule,) = (line for line in page.splitlines() if line.startswith("user trivet on >PASSWORD "))
     with RedisServer(tmp_path) as server:
         admin = server.client()
-        admin.execute_command("ACL", "SETUSER", *rule.removeprefix("user ").replace("PASSWORD", "s3cret").split())
-        admin.execute_command("ACL", "LOG", "RESET")
+        words = rule.removeprefix("user ").replace("PASSWORD", "s3cret").split()
+        admin.execute_command("ACL", "SETUSER", *words)  # type: ignore[no-untyped-call]  # redis-py has no types for it
+        admin.acl_log_reset()
         url = server.url.replace("://", "://trivet:s3cret@")
         with running_trivet(tmp_path / "trivet", broker_url=url, sections=UNHURRIED, ready_s=START_S) as running:
             running.local.start_part("flower", "flower", "--port", "0")

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import redis
@@ -56,7 +57,8 @@ class Watched:
 
     @staticmethod
     def _knows_all(client: redis.Redis) -> bool:
-        facts = client.sentinel_masters()[MASTER]
+        masters = cast("dict[str, dict[str, Any]]", client.sentinel_masters())  # redis-py types it as a list
+        facts = masters[MASTER]
         return int(facts["num-slaves"]) >= 1 and int(facts["num-other-sentinels"]) >= 1
 
 

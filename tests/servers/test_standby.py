@@ -110,7 +110,10 @@ def test_paid_answers_outlive_a_failover(pair: tuple[PostgresServer, Standby], t
     with contextlib.closing(opened(url)) as store:
         upgrade(store)
     latency = ("--latency-median", str(CALL_S), "--seed", "1")
-    terms = {"classes.batch": {"budget_s": 240, "attempt_timeout_s": 120}, "health": {"probe_interval_s": 1.0}}
+    terms: dict[str, dict[str, float]] = {
+        "classes.batch": {"budget_s": 240, "attempt_timeout_s": 120},
+        "health": {"probe_interval_s": 1.0},
+    }
     with running_trivet(tmp_path, store_url=url, workers=1, simulator=latency, sections=terms) as trivet:
         outages = Outages(trivet, tmp_path, primary)
         batch = trivet.client.submit_many(

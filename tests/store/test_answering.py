@@ -45,11 +45,11 @@ def test_it_succeeds_at_no_cost_without_an_attempt(world: World) -> None:
         found = results.jobs_by_id(connection, [job.id for job in jobs])
         assert summed(connection, [], Span())[0].calls == 0
     for row in found.values():
-        assert (row.state, row.cached, row.cost_usd, row.saved_usd) == ("succeeded", True, 0, Decimal(SAVED))
+        assert (row.state, row.cached, row.cost_usd, row.saved_usd) == ("succeeded", True, Decimal(0), Decimal(SAVED))
         assert (row.message, row.stop_reason, row.route) == (MESSAGE, "end_turn", "anthropic")
     assert sorted(row.batch_seq or 0 for row in found.values()) == [1, 2]
     progress = world.progress("b")
-    assert (progress.succeeded, progress.cost_usd, progress.done) == (2, 0, True)
+    assert (progress.succeeded, progress.cost_usd, progress.done) == (2, Decimal(0), True)
 
 
 def test_an_earlier_call_of_the_job_stays_in_its_cost(world: World) -> None:

@@ -54,11 +54,11 @@ def trivet(
     monkeypatch.setattr(batch_module, "PAGE_JOBS", 3)
 
     class Decoded:
-        def readouterr(self) -> Any:
-            said = capsysbinary.readouterr()
-            return type(said)(said.out.decode(), said.err.decode())
+        def readouterr(self) -> tuple[str, str]:
+            out, err = capsysbinary.readouterr()
+            return out.decode(), err.decode()
 
-    with commands(str(config), monkeypatch, Decoded()) as run:  # type: ignore[arg-type]
+    with commands(str(config), monkeypatch, Decoded()) as run:
         yield run
 
 
@@ -211,7 +211,7 @@ def test_an_export_broken_off_leaves_what_was_there(
     folder = tmp_path / "out"
     folder.mkdir()
     out = folder / "results"
-    pages = iter([results.batch_page_upto])
+    pages: Iterator[Callable[..., Any]] = iter([results.batch_page_upto])
 
     def page(*given: Any) -> Any:
         return next(pages)(*given)
@@ -226,7 +226,7 @@ def test_an_export_broken_off_leaves_what_was_there(
             out.chmod(0o640)
         pages = iter([results.batch_page_upto, results.batch_page_upto, interrupt])
         with monkeypatch.context() as patch:
-            patch.setattr(batch_module.results, "batch_page_upto", page)
+            patch.setattr(results, "batch_page_upto", page)
             said = trivet("batch", "export", NAME, "--out", str(out), "--format", form)
         assert (said.code, said.out) == (130, "")
         assert f"{out} was not written" in said.err
@@ -363,7 +363,11 @@ def test_bulk_says_rate_and_time_left_on_a_terminal_and_nothing_elsewhere(config
         os.close(gate)
         shown = ""
         for word in ("Checking", "Submitting"):
-            shown += _read(ours, lambda out, word=word: any(" left" in frame for frame in _frames(out, word)))
+
+            def tells(out: str, word: str = word) -> bool:
+                return any(" left" in frame for frame in _frames(out, word))
+
+            shown += _read(ours, tells)
             os.write(opener, b"1")
         shown += _read(ours)
         assert process.wait(DEADLINE_S) == 0

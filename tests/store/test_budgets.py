@@ -30,8 +30,9 @@ from trivet_tasks.store.taking import Taken
 
 COSTS = MostCosts()
 COSTS.at(STILL_ROUTES)
-MOST = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
-assert MOST is not None
+_most = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
+assert _most is not None
+MOST: Decimal = _most
 DAY_S = 86_400
 
 
@@ -250,7 +251,7 @@ def test_what_may_have_been_spent_counts_as_spent(budgeted: Budgeted) -> None:
     budgeted.take()
     budgeted.world.let_die(budgeted.lease)
     budgeted.world.rescue()
-    assert (budgeted.purse().spent.estimated_usd, budgeted.purse().reserved) == (2 * MOST, 0)
+    assert (budgeted.purse().spent.estimated_usd, budgeted.purse().reserved) == (2 * MOST, Decimal(0))
     assert budgeted.dispatched() == 0
 
 
@@ -271,7 +272,7 @@ def test_a_call_without_a_price_is_let_through_and_counted(budgeted: Budgeted) -
     budgeted.add(*alike(3, model="nobody-knows-it"))
     assert budgeted.dispatched() == 3
     budgeted.world.finish(*(finished(job, budgeted.lease, cost=None) for job in budgeted.take()))
-    assert (budgeted.purse().spent.usd, budgeted.purse().spent.unpriced) == (0, 3)
+    assert (budgeted.purse().spent.usd, budgeted.purse().spent.unpriced) == (Decimal(0), 3)
 
 
 def test_states_are_told_once(budgeted: Budgeted, caplog: pytest.LogCaptureFixture) -> None:

@@ -177,12 +177,12 @@ def test_the_role_tells_the_result_from_what_failover_cost(world: World) -> None
     world.end(lease, probe, cost="64")
     roles = {row.group[0]: (row.cost_usd, row.estimated_usd) for row in _summed(world, "role")}
     assert roles == {
-        "result": (1 + 4, 0),
-        "late": (2 + 8, 0),
-        "failed": (16, 0),
-        "lost": (0, 32),
-        "probe": (64, 0),
-        "": (0, ESTIMATE),
+        "result": (Decimal(1 + 4), Decimal(0)),
+        "late": (Decimal(2 + 8), Decimal(0)),
+        "failed": (Decimal(16), Decimal(0)),
+        "lost": (Decimal(0), Decimal(32)),
+        "probe": (Decimal(64), Decimal(0)),
+        "": (Decimal(0), ESTIMATE),
     }
     assert [row.cost_usd for row in costs_without_probes(world)] == [1 + 2 + 4 + 8 + 16]
 

@@ -116,10 +116,10 @@ def test_a_leader_that_is_cancelled_or_expires_frees_them(world: World) -> None:
     with world.store.write() as connection:
         assert cancelling.cancel_job(world.store, connection, leader.id)
     assert states(world, ids) == {"waiting"}
-    leader, *others = world.dispatch()
-    let_follow(world, others, leader.id)
-    world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=leader.id)
-    assert world.expire()[0] == [leader.id]
+    next_leader, *others = world.dispatch()
+    let_follow(world, others, next_leader.id)
+    world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=next_leader.id)
+    assert world.expire()[0] == [next_leader.id]
     assert states(world, [job.id for job in others]) == {"waiting"}
 
 
@@ -231,7 +231,7 @@ def test_thousands_of_followers_are_freed_a_part_at_a_time(world: World) -> None
     written = world.end(lease, world.take(lease, [leader]))
     assert written.crowded
     assert world.value("SELECT count(*) FROM jobs WHERE state = 'following'") == count - FREED_AT_ONCE
-    freed = []
+    freed: list[int] = []
     while not freed or freed[-1]:
         with world.store.write() as connection:
             freed.append(free_followers(connection, [leader.id]))

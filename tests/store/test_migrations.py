@@ -136,7 +136,7 @@ def test_what_was_spent_this_month_is_counted(old: World) -> None:
     schema_version.upgrade(old.store)
     counted = check_spend(old)
     assert {place[1:] for place in counted} == {(ROUTE, None, "{}"), (ROUTE, 1, "{}")}
-    assert set(counted.values()) == {(Decimal("0.25"), 0, 1, 0)}
+    assert set(counted.values()) == {(Decimal("0.25"), Decimal(0), 1, 0)}
     assert old.rescue() == {LEASE: 1}
     assert set(check_spend(old).values()) == {(Decimal("0.25"), Decimal("0.25"), 2, 0)}
 

@@ -134,7 +134,7 @@ def test_a_price_that_is_no_longer_known_makes_the_job_unpriced_not_free(world: 
     jobs = call(world, lease, 1, wire_model="claude-next-9") + call(world, lease, 1)
     world.sql("UPDATE attempts SET model = 'claude-next-9' WHERE wire_model = 'claude-next-9'")
     world.finish(*(settled(job, lease, "0.5") for job in jobs))
-    assert reprice(world, apply=True) == (2, 2, 1, RIGHT, 0, 1)
+    assert reprice(world, apply=True) == (2, 2, Decimal(1), RIGHT, 0, 1)
     assert check_sums(world) == RIGHT
     (note,) = [row.price_terms for row in attempts(world) if row.cost_usd is None]
     assert "claude-next-9" in note

@@ -275,7 +275,7 @@ def test_two_at_once_run_each_job_again_once(world: World) -> None:
     together(*[lambda: got.append(retry(world, batch, limit=5))] * 3)
     assert sum(len(ids) for ids in got) == len({job_id for ids in got for job_id in ids}) == 60
     progress = world.progress("contracts")
-    assert (progress.failed, progress.ended, progress.waiting, progress.cost_usd) == (0, 0, 60, 0)
+    assert (progress.failed, progress.ended, progress.waiting, progress.cost_usd) == (0, 0, 60, Decimal(0))
     assert world.value("SELECT count(*) FROM retries") == 60
 
 

@@ -11,7 +11,7 @@ from trivet_tasks.store.suspects import DEATHS_ALONE, LONGEST_WAIT_S, PATIENT_AF
 from trivet_tasks.store.taking import Taken
 
 
-def _strike(world: World, job: Taken) -> tuple[str, int] | None:
+def _strike(world: World, job: Taken) -> tuple[str | None, int] | None:
     with world.store.write() as connection:
         return suspects.strike(world.store, connection, job.id, job.take_up)
 

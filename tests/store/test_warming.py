@@ -59,7 +59,7 @@ def dispatched(world: World) -> list[Claimed]:
     rows = world.sql(
         "SELECT id, take_up, input_estimate, max_tokens, cache_key FROM jobs WHERE state = 'dispatched' ORDER BY id"
     )
-    return [Claimed(*row) for row in rows]
+    return [Claimed(row.id, row.take_up, row.input_estimate, row.max_tokens, row.cache_key) for row in rows]
 
 
 def test_the_first_goes_alone_and_the_others_follow_to_its_route(world: World) -> None:

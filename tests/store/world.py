@@ -205,7 +205,7 @@ class World:
         for job in claimed:
             found = self.sql(_OF_MESSAGE, id=job.id)
             unknown = route, MODEL, "batch", False, False, *job[2:]
-            of, model, latency, probe, alone, *figures = found[0] if found else unknown
+            of, model, latency, probe, alone, *figures = tuple(found[0]) if found else unknown
             of = of or route  # it waits: the message is an old one
             provider = of.partition("-")[0]
             site = Worksite(lease_id, of, provider, model, f"wire.{model}", latency, bool(probe), bool(alone))

@@ -5,11 +5,17 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
 from trivet.cli import run as run_command
+
+
+class Capture(Protocol):
+    """Capture of what a command writes: `capsys`, or `capsysbinary` decoded."""
+
+    def readouterr(self) -> tuple[str, str]: ...
 
 
 class Said(NamedTuple):
@@ -31,9 +37,7 @@ class Said(NamedTuple):
 
 
 @contextmanager
-def commands(
-    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
+def commands(config: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Iterator[Callable[..., Said]]:
     """Runs commands as a person would type them, over this configuration."""
     level = logging.getLogger("trivet").level
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -41,9 +45,9 @@ def commands(
     def run(*arguments: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["trivet", "--config", config, *arguments])
         code = run_command()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Said(code, captured.out, captured.err)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Said(code, out, err)
 
     yield run
     logging.getLogger("trivet").setLevel(level)

@@ -182,7 +182,7 @@ def _wait_for_line(process: subprocess.Popen[str], words: str) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     deadline = time.monotonic() + LINE_S
-    seen = []
+    seen: list[str] = []
     while not seen or words not in seen[-1]:
         try:
             seen.append(lines.get(timeout=max(0.0, deadline - time.monotonic())))

@@ -105,7 +105,7 @@ class Running:
     def flower(self) -> str:
         """The address that Flower printed, without the page."""
         log = (self.folder / "flower.log").read_text()
-        return re.findall(r"Flower is at (http://\S+)/broker", log)[-1]
+        return str(re.findall(r"Flower is at (http://\S+)/broker", log)[-1])
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def decoded(message: bytes) -> bytes:
 
 def everything_in(server: redis.Redis) -> bytes:
     """Every key of the database with its value, bodies of messages decoded."""
-    read: dict[bytes, Callable[[bytes], Any]] = {
+    read: dict[bytes | str, Callable[[bytes], Any]] = {
         b"string": lambda key: [server.get(key)],
         b"list": lambda key: server.lrange(key, 0, -1),
         b"hash": lambda key: [part for pair in server.hgetall(key).items() for part in pair],
@@ -261,11 +261,11 @@ def test_flower_changes_nothing(running: Running) -> None:
 
 
 def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Running) -> None:
-    with running.redis.pubsub() as published:
+    with running.redis.pubsub() as published:  # type: ignore[no-untyped-call]  # redis-py has no types for it
         published.psubscribe("*")
         for lane in ("realtime", "bulk"):
             running.start_worker(lane)
-        served = set(until(lambda: running.api("workers?status=1"), lambda names: len(names) == 2, "both workers"))
+        served = until(lambda: set(running.api("workers?status=1")), lambda names: len(names) == 2, "both workers")
         assert {name.rpartition(".")[0] for name in served} == {"all.realtime", "all.bulk"}
 
         ended = [result.status for result in running.client.batch(BATCH).results(timeout=DEADLINE_S)]

@@ -266,7 +266,7 @@ def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
     assert asked(prompt)[0].cached, "true ones are returned"
     _, other_key = asked(other)
     sealed = shared.get(key)
-    assert sealed is not None
+    assert isinstance(sealed, bytes)
     message = json.dumps({**(mine.message or {}), "content": [{"type": "text", "text": _MARK}]}).encode()
     old = b'["end_turn","anthropic",null]\n' + message
     new = b'["end_turn","anthropic",null,null,4000000000.0]\n' + message
@@ -283,10 +283,10 @@ def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
     # its time is over, by the database's clock
     brief = f"brief {time.time_ns()}"
     _, brief_key = asked(brief, "deferred")
-    entry = shared.get(brief_key)
-    assert entry is not None
+    expiring = shared.get(brief_key)
+    assert expiring is not None
     until(lambda: not shared.exists(brief_key), "it expires")
-    shared.set(brief_key, entry)
+    shared.set(brief_key, expiring)
     called_for(brief, "an answer whose time is over", "deferred")
     report = trivet_routes(system)
     assert {one["kind"] for one in report["dropped"]} >= {"answer"}

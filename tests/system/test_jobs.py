@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from trivet.testing import RunningTrivet
 from trivet_tasks.store import costs, results
 
 MODEL = "claude-sonnet-5-5"
-TERMS = {"model": MODEL, "max_tokens": 40}
+TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}
 
 
 def unique(name: str) -> str:

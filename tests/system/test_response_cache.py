@@ -88,10 +88,11 @@ def test_as_many_calls_are_made_as_there_are_different_requests(
     hits = [result for result in found if result.cached]
     assert len(hits) == 150
     assert all(hit.cost_usd == 0 and not hit.attempts for hit in hits)
-    bodies = dict(rows(system, "SELECT j.id, q.body FROM jobs j JOIN job_requests q ON q.job_id = j.id"))
+    stored = rows(system, "SELECT j.id, q.body FROM jobs j JOIN job_requests q ON q.job_id = j.id")
+    bodies = {row[0]: row[1] for row in stored}
     by_request: dict[object, set[str]] = {}
     for result in found:
-        by_request.setdefault(bytes(bodies[result.id]), set()).add(str(result.message and result.message["id"]))  # type: ignore[call-overload]
+        by_request.setdefault(bodies[result.id], set()).add(str(result.message and result.message["id"]))
     assert len(by_request) == 250
     assert all(len(answers) == 1 for answers in by_request.values()), "equal requests, one answer"
     workers = {row[0] for row in rows(system, "SELECT DISTINCT lease_id FROM attempts")}

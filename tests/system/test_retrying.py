@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from tests.system.command_line import Said, commands
@@ -13,7 +14,7 @@ from trivet.testing import RunningTrivet
 from trivet_tasks.store import results
 
 PROVIDERS = ("anthropic", "bedrock", "vertex")
-TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 CANCELLED_WITHIN_S = 2.0
 BUSY_S = 6.0
 """What a test grants beyond that, because the machine has other work."""

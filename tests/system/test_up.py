@@ -159,8 +159,8 @@ def test_a_second_ctrl_c_ends_it_now_and_nobody_is_suspected(folder: Path, monke
         for provider in up.said["simulator"]["providers"]:
             control.fault(provider, "hang")
         with Client() as client:
-            terms = {"model": MODEL, "max_tokens": 20, "latency": "deferred"}  # none runs out of time by itself
-            client.submit_many([{"prompt": f"Document {n}"} for n in range(20)], **terms)
+            documents = [{"prompt": f"Document {n}"} for n in range(20)]
+            client.submit_many(documents, model=MODEL, max_tokens=20, latency="deferred")  # none runs out of time
             control.wait_for_calls(20, timeout=60, of="started")
             processes = up.everything()
             log = folder / ".trivet" / "logs" / "worker-1-bulk.log"

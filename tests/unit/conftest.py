@@ -16,6 +16,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedRedis]:
     folder: Path = tmp_path_factory.mktemp("valkey") / ".trivet"
     with EmbeddedValkey(folder):
         client = ClockedRedis.from_url(redis_url(folder), socket_timeout=60)
+        assert isinstance(client, ClockedRedis)
         yield client
         client.close()
 

@@ -208,6 +208,7 @@ def test_a_call_brings_the_whole_message(simulator: SimulatorProcess, wire: str,
     [call] = simulator.control.calls()
     assert (call.attempt, call.model, call.stream) == ("attempt-1", MODELS[wire], stream)
     assert call.usage is not None
+    assert answer.usage is not None
     assert answer.usage.output_tokens == call.usage["output_tokens"] > 0
     assert answer.usage.input_tokens == call.usage["input_tokens"] > 0
     assert answer.request_id == call.request_id

@@ -7,7 +7,7 @@ import pytest
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.requests import parse_request
-from trivet_tasks.settings import Settings
+from trivet_tasks.settings import CacheSettings, Settings
 from trivet_tasks.store.dispatching import Claimed
 
 REQUEST: dict[str, Any] = {"model": "claude-haiku-4-5", "prompt": "What is a trivet?", "max_tokens": 100}
@@ -57,13 +57,13 @@ def test_a_place_and_a_regime_of_one_name_are_two_things() -> None:
 def test_tenants_share_only_where_told_to() -> None:
     assert len({key(tenant="a"), key(tenant="b"), key()}) == 3
     assert key(tenant="a") == key(tenant="a")
-    shared = Settings(cache={"shared": True})
+    shared = Settings(cache=CacheSettings(shared=True))
     assert key(shared, tenant="a") == key(shared, tenant="b") == key(shared)
 
 
 def test_there_is_none_where_it_is_off() -> None:
     assert key(cache=False) is None
-    assert key(Settings(cache={"enabled": False})) is None
+    assert key(Settings(cache=CacheSettings(enabled=False))) is None
     classes = dict(Settings().classes)
     classes[Latency.ASYNC] = classes[Latency.ASYNC].model_copy(update={"cache_ttl_s": 0})
     assert key(Settings(classes=classes), latency="async") is None

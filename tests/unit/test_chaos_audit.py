@@ -62,7 +62,7 @@ def test_a_job_that_was_answered_from_the_cache_needs_no_call() -> None:
     hit, batch = replace(JOB, cached=True, cost_usd=Decimal(0)), replace(BATCH, cost_usd=Decimal(0))
     found = audit(replace(GOOD, jobs=[hit], batches=[batch], rows=[], calls=[]))
     assert found.good, found
-    assert (found.cached, found.settled_usd) == (1, 0)
+    assert (found.cached, found.settled_usd) == (1, Decimal(0))
 
 
 BREAKAGES: dict[str, Callable[[Evidence], Evidence]] = {

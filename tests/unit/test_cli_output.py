@@ -224,7 +224,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def fill(store: Store) -> None:
     """Five open and two held batch jobs, one alone that is delayed, and one at a route."""
-    settings = {"classes": DEFAULTS}
 
     def spec(number: int, latency: Latency, not_before: float | None = None) -> JobSpec:
         return JobSpec("claude-sonnet-5-5", latency, b"{}", f"{number:032x}", 1, 1, not_before=not_before)
@@ -233,12 +232,12 @@ def fill(store: Store) -> None:
         for name, count in (("open", 5), ("held", 2)):
             loading = batches.begin_loading(store, connection, name)
             specs = [spec(number, Latency.BATCH) for number in range(count)]
-            insert(store, connection, specs, batch=BatchRef(loading.id, name), **settings)
+            insert(store, connection, specs, batch=BatchRef(loading.id, name), classes=DEFAULTS)
             batches.advance(connection, loading, [one.fingerprint for one in specs])
             if name == "open":
                 batches.open_batch(connection, loading.id)
         later = store.now(connection) + 3_600
-        insert(store, connection, [spec(0, Latency.ASYNC, later), spec(1, Latency.ASYNC)], **settings)
+        insert(store, connection, [spec(0, Latency.ASYNC, later), spec(1, Latency.ASYNC)], classes=DEFAULTS)
         connection.execute(
             text("UPDATE jobs SET state = 'dispatched', route = 'r1' WHERE fingerprint = :one AND batch_id IS NULL"),
             {"one": f"{1:032x}"},

@@ -45,10 +45,10 @@ def test_what_is_meant_is_opened(given: str, opened: str) -> None:
     ],
 )
 def test_several_hosts_are_read_as_libpq_writes_them(given: str, hosts: str, ports: str | None) -> None:
-    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
     from sqlalchemy.engine import make_url
 
-    _, arguments = PGDialect_psycopg().create_connect_args(make_url(database_url(given, BASE)))
+    url = make_url(database_url(given, BASE))
+    _, arguments = url.get_dialect()().create_connect_args(url)
     assert (arguments["host"], arguments.get("port")) == (hosts, ports)
     assert arguments["user"] == "me"
 
@@ -117,11 +117,11 @@ def test_the_environment_says_who_but_not_where(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PGPASSWORD", "pw")
     monkeypatch.setenv("PGUSER", getpass.getuser())
     arguments = connect_arguments("postgresql+psycopg:///")
-    for key, value in {
+    for key, expected in {
         "host": "", "hostaddr": "", "port": "5432", "dbname": "", "sslmode": "prefer", "options": "",
         "target_session_attrs": "any", "client_encoding": "utf8", "connect_timeout": 5,
     }.items():  # fmt: skip
-        assert arguments[key] == value
+        assert arguments[key] == expected
     assert not {"user", "password", "passfile"} & set(arguments)
     kept = connect_arguments("postgresql+psycopg://db:1/x?sslmode=require&connect_timeout=1")
     assert not {"host", "port", "dbname", "sslmode", "connect_timeout"} & set(kept)

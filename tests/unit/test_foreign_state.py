@@ -17,7 +17,8 @@ def gate_key(world: World) -> bytes:
         for key in world.client.keys("*")
         if world.client.type(key) == b"hash" and world.client.hexists(key, "cause")
     ]
-    return bytes(key)
+    assert isinstance(key, bytes)
+    return key
 
 
 def test_words_are_shown_without_escape_sequences(world: World) -> None:

@@ -4,6 +4,7 @@ import math
 import threading
 
 import pytest
+from redis.utils import str_if_bytes
 from tests.unit.gates_world import (
     HEALTH,
     LOST_AFTER_S,
@@ -134,7 +135,9 @@ def test_windows_of_any_width(valkey: ClockedRedis, no_jitter: None, window_s: f
     assert gate.view().calls == 0
     gate.call()
     assert gate.view().calls == 1
-    assert len([name for name in valkey.hkeys(f"trivet:gate:{ROUTE}:{MODEL}") if name.startswith(b"w")]) <= 7
+    assert (
+        len([name for name in valkey.hkeys(f"trivet:gate:{ROUTE}:{MODEL}") if str_if_bytes(name).startswith("w")]) <= 7
+    )
 
 
 def test_a_window_of_another_width_counts_for_nothing(gate: Gate, world: World) -> None:
@@ -423,7 +426,7 @@ def test_a_route_let_back_in_is_not_flooded(world: World) -> None:
     gate = world.gate(limits=quota(most=100))
     world.open(gate)
     world.recover(gate)
-    waves = []
+    waves: list[int] = []
     for _ in range(5):
         assert gate.view().places == min(10, 1 + 2 * sum(waves))
         waves.append(gate.take(100).granted)

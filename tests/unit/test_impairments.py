@@ -26,7 +26,7 @@ WORKERS = (worker("realtime"), worker("bulk"))
 def found(
     workers: Sequence[Lease] = WORKERS, schedulers: Sequence[Lease] = SCHEDULERS, *silent: Silent, **terms: Any
 ) -> list[Impairment]:
-    given = {"drained": ROUTES, "lanes": BOTH, "now": NOW} | terms
+    given: dict[str, Any] = {"drained": ROUTES, "lanes": BOTH, "now": NOW} | terms
     return list(impairments(Processes(tuple(workers), tuple(schedulers), silent), **given))
 
 

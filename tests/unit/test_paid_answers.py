@@ -53,7 +53,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "sk-test-0123456789")
 
 
-def end(stop_reason: str = "end_turn", **more: Any) -> list[Event]:
+def end(stop_reason: str = "end_turn", /, **more: Any) -> list[Event]:
     usage = more.pop("usage", {"output_tokens": 12})
     return [{"type": "message_delta", "delta": {"stop_reason": stop_reason}, "usage": usage, **more}, STOP]
 

@@ -121,7 +121,7 @@ def test_cache_reads_have_their_own_price_and_count_against_no_input_limit() -> 
     assert found.input_usd == D("9.9")  # 3,000,000 at 3 and as many at 0.30 dollars per million
     bound = found.bound
     assert bound is not None
-    assert (bound.limit, bound.seconds) == ("input tokens", 30 * 60)
+    assert (bound.limit, bound.seconds) == ("input tokens", D(30 * 60))
 
 
 def test_long_prompts_have_the_prices_of_long_prompts() -> None:
@@ -240,7 +240,7 @@ def test_a_file_counts_what_is_expected_and_at_most() -> None:
         tally.add(job(1_000, 50 if number < 4 else 400, size=200))
     work = tally.workload(D(3))
     (expected,) = work.loads
-    assert (expected.calls, expected.input_tokens, expected.bytes_out) == (30, 30_000, 6_000)
+    assert (expected.calls, expected.input_tokens, expected.bytes_out) == (D(30), D(30_000), D(6_000))
     assert expected.output_tokens == 3 * (4 * 50 + 6 * 100)
     assert work.at_most is not None
     assert work.at_most[0].output_tokens == 3 * (4 * 50 + 6 * 400)
@@ -280,7 +280,7 @@ def test_routes_work_side_by_side_and_the_slowest_binds() -> None:
     mix = Scenario("mix", {"a": D("0.2"), "b": D("0.8")})
     bound = reckoned(mix, day(), terms(routes)).bound
     assert bound is not None
-    assert (bound.route, bound.seconds, bound.figure) == ("a", 600, 100)  # 1,000 calls; b: 4,000 in 480 s
+    assert (bound.route, bound.seconds, bound.figure) == ("a", D(600), D(100))  # 1,000 calls; b: 4,000 in 480 s
 
 
 def test_models_that_share_a_limit_add_up_and_others_do_not() -> None:

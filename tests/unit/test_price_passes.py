@@ -26,6 +26,7 @@ def answer(model: str, usage: dict[str, Any], **message: Any) -> Usage:
     whole = {"type": "message", "model": model, "content": [{"type": "text", "text": "yes"}], "stop_reason": "end_turn"}
     found = read_message(orjson.dumps({**whole, **message, "usage": usage}))
     assert isinstance(found, Whole)
+    assert found.usage is not None
     return found.usage
 
 
@@ -209,7 +210,7 @@ def test_a_refusal_before_output_is_free_and_keeps_its_tokens(category: str | No
     usage = refused(category, output)
     assert usage.input_tokens == 1_000
     found = priced("claude-fable-5", usage)
-    assert (found.cost_usd, found.estimated, found.multipliers) == (0, False, {"refused": "0"})
+    assert (found.cost_usd, found.estimated, found.multipliers) == (Decimal(0), False, {"refused": "0"})
 
 
 @pytest.mark.parametrize("category", ["bio", "frontier_llm", "reasoning_extraction"])
@@ -230,10 +231,10 @@ def test_a_refusal_after_output_is_billed() -> None:
 
 def test_what_cannot_be_known_of_a_refusal_is_an_estimate() -> None:
     strange = priced("claude-fable-5", refused("weather"))
-    assert (strange.cost_usd, strange.estimated) == (0, True)
+    assert (strange.cost_usd, strange.estimated) == (Decimal(0), True)
     assert "weather" in strange.note
     hidden = priced("claude-fable-5", refused("cyber", 20))
-    assert (hidden.cost_usd, hidden.estimated) == (0, True)
+    assert (hidden.cost_usd, hidden.estimated) == (Decimal(0), True)
 
 
 def test_a_refusal_without_details_is_one_without_category() -> None:
@@ -364,8 +365,8 @@ def test_a_call_of_passes_is_the_sum_of_calls_and_is_priced_again_from_its_row(
     usage = Usage(model=asked, parts=tuple(parts), web_searches=2)
     found = priced(asked, usage)
     alone = [
-        priced(asked, Usage(*(getattr(part, name) for name in UsagePart.__slots__[2:7]), model=part.model or asked,
-                            refused=part.refused)).cost_usd
+        priced(asked, Usage(part.input_tokens, part.output_tokens, part.cache_read_tokens, part.cache_write_5m_tokens,
+                            part.cache_write_1h_tokens, model=part.model or asked, refused=part.refused)).cost_usd
         for part in parts
     ]  # fmt: skip
     assert found.cost_usd == sum((cost for cost in alone if cost is not None), Decimal("0.02"))

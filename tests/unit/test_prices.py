@@ -16,6 +16,7 @@ from trivet_tasks.usage import Usage
 
 Wire: TypeAlias = tuple[Provider, str, str, str | None]
 """Provider, first-party id, wire id, region."""
+DatedWire: TypeAlias = tuple[Provider, str, str, str | None, datetime]
 
 BOOK = PriceBook()
 NOW = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
@@ -275,9 +276,9 @@ def test_govcloud_costs_a_fifth_more_than_the_global_profile(
 
 
 def test_govcloud_has_long_prompts_and_batch_at_a_fifth_more_too() -> None:
-    wire = ("bedrock", "claude-haiku-5-5", "us-gov.anthropic.claude-haiku-5-5", "us-gov-west-1", NOW)
+    wire: DatedWire = ("bedrock", "claude-haiku-5-5", "us-gov.anthropic.claude-haiku-5-5", "us-gov-west-1", NOW)
     assert cost(BOOK.price(*wire, Usage(100_001))) == Decimal("0.0600006")  # 0.60 a million
-    opus = ("bedrock", "claude-opus-5", "us-gov.anthropic.claude-opus-5", "us-gov-west-1", NOW)
+    opus: DatedWire = ("bedrock", "claude-opus-5", "us-gov.anthropic.claude-opus-5", "us-gov-west-1", NOW)
     assert cost(BOOK.price(*opus, Usage(1000, 100), "batch")) == Decimal("0.0045")  # 3 and 15
 
 
@@ -306,14 +307,14 @@ def test_no_model_has_prices_for_prompts_that_its_window_does_not_hold() -> None
         entry = next(one for one in MODELS if one.id == model)
         tariff = BOOK.tariff(provider, model, wire_id, region, NOW)
         assert all(tier.above < entry.context_window for tier in tariff.tiers), wire_id
-    sonnet = ("anthropic", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929", None)
+    sonnet: Wire = ("anthropic", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929", None)
     assert cost(BOOK.price(*sonnet, NOW, Usage(300_000, 100))) == Decimal("0.9015")  # 3 and 15, not 6 and 22.50
     assert cost(BOOK.price(*sonnet, datetime(2026, 4, 30, tzinfo=UTC), Usage(300_000, 100))) == Decimal("0.9015")
     assert cost(BOOK.price(*sonnet, datetime(2026, 4, 29, tzinfo=UTC), Usage(300_000, 100))) == Decimal("1.80225")
 
 
 def test_claude_platform_on_aws_has_anthropics_prices_and_geographies() -> None:
-    wire = ("bedrock", "claude-opus-5-5", "claude-opus-5-5", "us-east-1", NOW)
+    wire: DatedWire = ("bedrock", "claude-opus-5-5", "claude-opus-5-5", "us-east-1", NOW)
     plain, in_us = BOOK.price(*wire, Usage(1000, 100)), BOOK.price(*wire, Usage(1000, 100, inference_geo="us"))
     assert (plain.cost_usd, plain.multipliers, plain.estimated) == (Decimal("0.006"), {}, False)
     assert (in_us.cost_usd, in_us.multipliers, in_us.estimated) == (Decimal("0.0066"), IN_US, False)

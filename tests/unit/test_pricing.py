@@ -162,7 +162,7 @@ def test_a_model_that_answered_for_another_is_named() -> None:
 
 def test_a_free_refusal_says_so() -> None:
     settled = PRICING.settled(call("claude-fable-5"), answer(Usage(1_000, refused="cyber")), 1)
-    assert (settled.cost_usd, settled.estimated, settled.usage) == (0, False, Usage(1_000, refused="cyber"))
+    assert (settled.cost_usd, settled.estimated, settled.usage) == (Decimal(0), False, Usage(1_000, refused="cyber"))
     assert settled.multipliers == '{"refused":"0"}'
     assert settled.price_terms is not None
     assert price_terms.read(settled.price_terms) == Terms(refused="cyber")

@@ -185,8 +185,14 @@ def test_estimates_of_marked_calls_stay_upper_bounds(
     plain = book.estimate("anthropic", model, model, None, tokens, output)
     mark = {"type": "ephemeral", **({"ttl": "1h"} if hour else {})}
     body = json.dumps({"system": [{"cache_control": mark}]}, separators=(",", ":")).encode()
-    kinds = {"cache_read_tokens": tokens} if read else {f"cache_write_{'1h' if hour else '5m'}_tokens": tokens}
-    real = book.price("anthropic", model, model, None, datetime(2026, 11, 1, tzinfo=UTC), Usage(output_tokens=output, **kinds)).cost_usd  # fmt: skip
+    kind = "read" if read else "write_1h" if hour else "write_5m"
+    usage = Usage(
+        output_tokens=output,
+        cache_read_tokens=tokens if kind == "read" else 0,
+        cache_write_5m_tokens=tokens if kind == "write_5m" else 0,
+        cache_write_1h_tokens=tokens if kind == "write_1h" else 0,
+    )
+    real = book.price("anthropic", model, model, None, datetime(2026, 11, 1, tzinfo=UTC), usage).cost_usd
     bound = Prompt(body).most(plain)
     assert (bound is None) == (real is None)
     assert bound is None or real is None or bound >= real

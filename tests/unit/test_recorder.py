@@ -38,11 +38,11 @@ class AwayAtFirst(Store):
     away = True
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, urgent: bool = False) -> Iterator[Connection]:
         if self.away:
             self.away = False
             raise StoreUnavailable("the database does not answer")
-        with super().write() as connection:
+        with super().write(urgent=urgent) as connection:
             yield connection
 
 

@@ -164,7 +164,9 @@ def test_extra_headers_and_fields_are_part_of_what_makes_requests_equal() -> Non
 
 
 def test_nothing_given_is_nothing() -> None:
-    empty = [{}, {"extra_headers": None}, {"extra_headers": {}}, {"extra_body": {}}, {"extra_headers": {"x-a": None}}]
+    empty: list[dict[str, Any]] = [
+        {}, {"extra_headers": None}, {"extra_headers": {}}, {"extra_body": {}}, {"extra_headers": {"x-a": None}},
+    ]  # fmt: skip
     assert len({parse(**more).fingerprint for more in empty}) == 1
 
 
@@ -302,9 +304,15 @@ def sent(wire: str, *jobs: JobSpec) -> list[tuple[dict[str, str], Any]]:
         server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         caller = build_caller(
-            RouteSettings(
-                provider=wire, region="us-east-1", project="p", base_url=address, api_key="env:TRIVET_TEST_KEY"
-            )  # type: ignore[arg-type]
+            RouteSettings.model_validate(
+                {
+                    "provider": wire,
+                    "region": "us-east-1",
+                    "project": "p",
+                    "base_url": address,
+                    "api_key": "env:TRIVET_TEST_KEY",
+                }
+            )
         )
         try:
             await work(caller)

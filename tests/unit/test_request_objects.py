@@ -16,7 +16,7 @@ from uuid import UUID
 import anthropic
 import pytest
 from anthropic import NOT_GIVEN, beta_tool, omit, transform_schema
-from anthropic.types import Message, MessageParam, ParsedMessage, TextBlock, ToolUseBlock, Usage
+from anthropic.types import Message, MessageParam, ParsedMessage, TextBlock, TextBlockParam, ToolUseBlock, Usage
 from anthropic.types.parsed_message import ParsedTextBlock
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -238,7 +238,8 @@ class TestConversations:
         assert sent(messages=messages)["messages"] == messages
 
     def test_the_last_turn_of_the_assistant_may_be_empty_where_it_may_be_at_all(self) -> None:
-        for content in ("", []):
+        empty: tuple[str | list[object], ...] = ("", [])
+        for content in empty:
             job = parse(request(model="claude-haiku-4-5", messages=[USER, {"role": "assistant", "content": content}]))
             assert json.loads(job.body)["messages"][1]["content"] == content
 
@@ -260,7 +261,7 @@ class TestObjects:
 
     def test_iterables_of_the_sdk(self) -> None:
         def turns() -> Iterator[MessageParam]:
-            yield {"role": "user", "content": (block for block in [{"type": "text", "text": "x"}])}  # type: ignore[typeddict-item]
+            yield {"role": "user", "content": (TextBlockParam(type="text", text=text) for text in ["x"])}
 
         expected = [{"role": "user", "content": [{"type": "text", "text": "x"}]}]
         assert sent(messages=turns())["messages"] == expected

@@ -22,7 +22,7 @@ from trivet_scheduler.response_cache import (
     ResponseCache,
 )
 from trivet_tasks.latency import Latency
-from trivet_tasks.settings import Settings
+from trivet_tasks.settings import CacheSettings, Settings
 
 MODEL, OTHER = "claude-haiku-4-5", "claude-sonnet-5-5"
 BATCH = Latency.BATCH
@@ -45,7 +45,7 @@ def cache(client: redis.Redis) -> ResponseCache:
 
 
 def small(client: redis.Redis, max_bytes: int = 1_000_000) -> ResponseCache:
-    return ResponseCache(client, Settings(cache={"max_bytes": max_bytes}), SEAL)
+    return ResponseCache(client, Settings(cache=CacheSettings(max_bytes=max_bytes)), SEAL)
 
 
 def ask(cache: ResponseCache, *jobs: str, key: str = "k", latency: Latency = BATCH, over: str = "") -> list[Any]:
@@ -173,7 +173,9 @@ def test_an_entry_of_somebody_else_serves_nobody_and_is_removed(
     cache: ResponseCache, client: redis.Redis, number: int
 ) -> None:
     keep(cache, "k", "a")
-    client.set(f"{ANSWERS}k", junk(client.get(f"{ANSWERS}k") or b"")[number])
+    kept = client.get(f"{ANSWERS}k")
+    assert isinstance(kept, bytes)
+    client.set(f"{ANSWERS}k", junk(kept)[number])
     outcome = cache.look_up(BATCH, [LookUp("k", "b"), LookUp("k", "c"), LookUp("other", "d")])
     assert outcome.found == [None, Follow("b"), None], "as where there is none: one calls, the others wait"
     assert outcome.rejected == 1

@@ -79,7 +79,8 @@ def test_true_messages_are_read_between_others(connection: Connection, shared: r
 
 def test_what_cannot_be_put_back_is_forgotten(connection: Connection, shared: redis.Redis, dropped: list[str]) -> None:
     left = {"one": b"\xff", "two": b"[1]", "three": b'{"a": 1}', "four": json.dumps([{}, "", ["jobs"]]).encode()}
-    shared.hset("unacked", mapping=left)
+    for tag, message in left.items():
+        shared.hset("unacked", tag, message)
     shared.zadd("unacked_index", dict.fromkeys(left, 1))
     connection.default_channel.qos.restore_visible(num=10)
     assert (shared.hlen("unacked"), shared.zcard("unacked_index"), len(dropped)) == (0, 0, len(left))

@@ -31,7 +31,8 @@ def troubles(caplog: pytest.LogCaptureFixture) -> Troubles:
 def test_a_trouble_seen_from_several_places_is_said_once_and_over_once(
     troubles: Troubles, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert troubles.text is None
+    at_first = troubles.text
+    assert at_first is None
     for place in ("lease", "recorder", "lease"):
         troubles.note(DATABASE, place, f"The database is full, says the {place}.")
     troubles.note(SHARED_STATE, "watch", "The shared state is away.")

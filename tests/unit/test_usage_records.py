@@ -40,8 +40,13 @@ def worked_out(arithmetic: str) -> Decimal:
 
 
 def usage_of(record: dict[str, str]) -> Usage:
+    tokens_in, tokens_out, cache_read, write_5m, write_1h = (int(record[kind]) for kind in KINDS)
     return Usage(
-        *(int(record[kind]) for kind in KINDS),
+        tokens_in,
+        tokens_out,
+        cache_read,
+        write_5m,
+        write_1h,
         web_searches=int(record["web_searches"]),
         service_tier=record["service_tier"] or None,
         inference_geo=record["inference_geo"] or None,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.utils import str_if_bytes
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, ClockedRedis, Gate, World, states
 
 from trivet_scheduler.permits import Verdict
@@ -135,7 +136,7 @@ def test_what_is_kept_is_bounded(world: World) -> None:
         one.take()
     for one in workers:
         one.settle(REFUSED)
-    recorded = world.client.hget(f"{PREFIX}gate:{ROUTE}:{WHOLE_ROUTE}", "refused").decode()
+    recorded = str_if_bytes(world.client.hget(f"{PREFIX}gate:{ROUTE}:{WHOLE_ROUTE}", "refused") or b"")
     assert len(recorded.split(";")) == 16
     assert recorded.startswith("worker-99@")
 
