@@ -63,8 +63,8 @@ NO_PERMIT_S = 0.05
 class TimedStore(Store):
     """A store that notes how long each writing transaction took, by what it is told it is for."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
         self.purpose = ""
         self.waited: dict[str, list[float]] = defaultdict(list)
         """Seconds until the transaction had begun: on SQLite, until it had the lock."""

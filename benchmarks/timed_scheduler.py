@@ -25,11 +25,14 @@ def main() -> None:
     """Serve orders beside the scheduler's loop."""
     stores: list[TimedStore] = []
 
-    def timed(url: str) -> TimedStore:
-        stores.append(TimedStore(url))
-        return stores[-1]
+    class ReportedStore(TimedStore):
+        """The scheduler's own store, which the report reads."""
 
-    mock.patch.object(service_module, "Store", timed).start()
+        def __init__(self, url: str, **options: Any) -> None:
+            super().__init__(url, **options)
+            stores.append(self)
+
+    mock.patch.object(service_module, "Store", ReportedStore).start()
     claim, run_once = Dispatcher._claim, Dispatcher.run_once
 
     def claimed(self: Dispatcher, connection: Connection, plan: Any) -> Any:

@@ -39,7 +39,7 @@ class RegisteredRoute(NamedTuple):
 
 
 class Kind(Enum):
-    """What is to be said of a route that was registered."""
+    """Kinds of news that registering a route brings."""
 
     CHANGED = auto()
     """Its figures are a new version, in force from now on; or its place was redefined."""
@@ -50,7 +50,7 @@ class Kind(Enum):
 
 
 class Finding(NamedTuple):
-    """What came of registering a route, for a log."""
+    """One piece of news from registering a route, for a log."""
 
     route: str
     kind: Kind
