@@ -16,9 +16,10 @@ from tests.unit.listening import Listener
 from trivet_simulator.process import SimulatorProcess
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.route_settings import RouteSettings
-from trivet_worker.adapters import build_caller
+from trivet_worker.adapters import build_caller, connections
 from trivet_worker.aws_auth import process_credentials
 from trivet_worker.calls import Answer, Caller, Credentials, Failure, LocalCause
+from trivet_worker.google_auth import process_token
 
 BODY = b'{"max_tokens": 10, "messages": [{"role": "user", "content": "Hello."}]}'
 MODEL = "claude-haiku-4-5"
@@ -110,6 +111,27 @@ def test_a_proxy_that_refuses_is_named(
     assert reach(settings)
     assert "s3cret" not in failure.message + reach(settings)
     assert simulator.control.calls() == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK's transport calls aiohttp in an old way
+def test_a_proxy_that_never_answers_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        failure = ask(
+            route("https://api.example"), lambda caller: caller.call(BODY, MODEL, "attempt-1", 1.0)
+        )  # fmt: skip
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
+    assert "no connection in time" in failure.message
+    assert "(HTTPS_PROXY)" in failure.message
+
+
+def test_time_that_is_over_before_there_is_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECT_SHARE", 2.0)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        settings = route(f"https://127.0.0.1:{silent.getsockname()[1]}")
+        failure = ask(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 0.5))
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
+    assert failure.message == "no connection within 0.5 s"
 
 
 def test_what_is_no_tls(simulator: SimulatorProcess) -> None:
@@ -213,6 +235,61 @@ def test_missing_credentials_are_found_without_a_call_and_by_one(settings: dict[
     failure = call(made)
     assert words in failure.message
     assert failure.local_cause is LocalCause.NO_CREDENTIALS
+
+
+def aws_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> RouteSettings:
+    config = tmp_path / "aws"
+    config.write_text(f"[default]\ncredential_process = {program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    return route("http://127.0.0.1:9", provider="bedrock", region="us-east-1", api_key=None)
+
+
+def without_credentials(settings: RouteSettings) -> str:
+    """What a look and a call say of credentials that are not there."""
+    found: Credentials = ask(settings, lambda caller: caller.credentials())
+    failure = call(settings)
+    assert (failure.outcome, failure.local_cause) == (Outcome.UNUSABLE, LocalCause.NO_CREDENTIALS)
+    assert not failure.own_fault
+    assert failure.message == found.missing
+    return found.missing
+
+
+def test_a_token_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent/token")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
+    said = without_credentials(route("http://127.0.0.1:9", provider="bedrock", region="us-east-1", api_key=None))
+    assert "/nonexistent/token: No such file or directory" in said
+
+
+def test_a_credential_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = without_credentials(aws_profile(monkeypatch, tmp_path, "/nonexistent/program"))
+    assert "/nonexistent/program: No such file or directory" in said
+
+
+def test_a_credential_program_that_says_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = without_credentials(aws_profile(monkeypatch, tmp_path, "/bin/echo a-secret-key"))
+    assert "JSONDecodeError" in said
+    assert "a-secret-key" not in said
+
+
+def test_google_credentials_that_are_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    process_token.cache_clear()
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    settings = route("http://127.0.0.1:9", provider="vertex", region="global", project="p", api_key=None)
+    assert f"{tmp_path}: Is a directory" in without_credentials(settings)
+
+
+def test_a_token_endpoint_that_is_not_reached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed_port: int
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{closed_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    failure = call(route("http://127.0.0.1:9", provider="bedrock", region="us-east-1", api_key=None))
+    assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
 
 
 def test_a_key_that_comes_and_goes(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ _SERVICES = {
 }
 """What a signature is made for, by endpoint."""
 _UNREACHABLE = (
+    botocore.exceptions.ConnectionError,
     botocore.exceptions.HTTPClientError,
     botocore.exceptions.MetadataRetrievalError,
 )

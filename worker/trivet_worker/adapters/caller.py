@@ -26,13 +26,13 @@ from trivet_tasks.faults import place_of
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
-from trivet_tasks.way_out import way_out
+from trivet_tasks.way_out import DIRECTLY, way_out
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
-from trivet_worker.adapters.connections import timeout_within
+from trivet_worker.adapters.connections import Contact, noting, timeout_within
 from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
-from trivet_worker.adapters.network import NETWORK_ERRORS, trouble_from
+from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
 from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
 from trivet_worker.adapters.stream_events import TooLarge
@@ -57,6 +57,8 @@ class _Progress:
     headers: wire_headers.Headers = field(default_factory=dict)
     sent: bool = False
     """The request may have gone out."""
+    contact: Contact = field(default_factory=Contact)
+    """Its connection to the provider."""
 
     @property
     def response_headers(self) -> httpx2.Headers:
@@ -129,9 +131,7 @@ class SdkCaller:
         except TimeoutError as error:
             answer = self._late(timeout_s, progress) if guard.expired() else self._from_network(error, progress)
         except NotReady as error:
-            outcome = Outcome.CONNECTION if error.transient else Outcome.UNUSABLE
-            scope = None if error.transient else Scope.ROUTE
-            answer = progress.failure(outcome, str(error), scope=scope, local_cause=LocalCause.NO_CREDENTIALS)
+            answer = self._not_ready(error, progress)
         except bodies.Refused as refused:
             answer = self._from_status(refused.status, refused.headers, body_of(refused.body), progress)
         except streams.Failed as failed:
@@ -139,7 +139,10 @@ class SdkCaller:
         except (BrokenStream, TooLarge) as error:
             answer = progress.failure(Outcome.INCOMPLETE, str(error))
         except NETWORK_ERRORS as error:
-            answer = self._from_network(error, progress)
+            if progress.response is None and is_local_io(error):  # credentials that the SDK reads itself
+                answer = self._not_ready(NotReady(f"the credentials cannot be read: {_file_words(error)}"), progress)
+            else:
+                answer = self._from_network(error, progress)
         except anthropic.AnthropicError as error:  # credentials the SDK fetches itself (profiles, workload identity)
             refused_key = LocalCause.KEY_REFUSED
             answer = progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE, local_cause=refused_key)
@@ -154,11 +157,9 @@ class SdkCaller:
     async def credentials(self) -> Credentials:
         """See `Caller.credentials`."""
         try:
-            await self._wire.ready()
+            await self._ready()
         except NotReady as error:
-            return Credentials(missing=str(error))
-        except NETWORK_ERRORS:
-            return Credentials()
+            return Credentials(missing=clean(str(error), MESSAGE_LIMIT))
         return Credentials(renewed=self._refused is not None and self._wire.secrets() != self._refused)
 
     async def reach(self, timeout_s: float) -> str:
@@ -191,12 +192,13 @@ class SdkCaller:
         purpose: CallPurpose,
         progress: _Progress,
     ) -> Answer | Failure:
-        await self._wire.ready()
+        await self._ready()
         try:
             post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
             del body
             progress.sent = True
-            response = await post
+            with noting(progress.contact):
+                response = await post
         except _Unwritable as error:
             return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
         progress.response = response
@@ -211,6 +213,22 @@ class SdkCaller:
         if verdict.error is not None:
             raise streams.Failed(verdict.error)
         return progress.failure(Outcome.INCOMPLETE, verdict.reason, usage=verdict.usage)
+
+    async def _ready(self) -> None:
+        """Have credentials. NotReady, transient where the network is what fails, whatever a chain raises for it."""
+        try:
+            await self._wire.ready()
+        except NotReady:
+            raise
+        except Exception as error:
+            if is_local_io(error):
+                raise NotReady(f"the credentials cannot be read: {_file_words(error)}") from None
+            if isinstance(error, NETWORK_ERRORS):
+                words = trouble_from(error, headers_seen=False).message
+                raise NotReady(f"the credentials cannot be fetched: {words}", transient=True) from None
+            if isinstance(error, anthropic.AnthropicError):
+                raise NotReady(str(error)) from None
+            raise NotReady(f"the credentials cannot be had: {place_of(error)}") from None
 
     async def _read(self, response: httpx2.Response, progress: _Progress) -> Whole | Broken:
         """Read the body of a 200, streamed or, where a gateway does not stream, whole."""
@@ -246,6 +264,10 @@ class SdkCaller:
                 verdict = judge(progress.assembly.message())
                 if isinstance(verdict, Whole):
                     return self._answer(verdict, progress)
+        if not progress.contact.made:
+            stage = "no connection" if progress.sent else "no credentials"
+            text = f"{stage} within {timeout_s:.3g} s{self._way()}"
+            return progress.failure(Outcome.CONNECTION, text, local_cause=LocalCause.UNREACHED)
         text = f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})"
         return progress.failure(Outcome.TIMEOUT, text)
 
@@ -309,13 +331,35 @@ class SdkCaller:
             self._wire.refused()
         return failure
 
+    def _not_ready(self, error: NotReady, progress: _Progress) -> Failure:
+        """Nothing was sent. Where the credentials could not be fetched, the way out is at fault."""
+        if error.transient:
+            return progress.failure(Outcome.CONNECTION, str(error), local_cause=LocalCause.UNREACHED)
+        cause = LocalCause.NO_CREDENTIALS
+        return progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE, local_cause=cause)
+
     def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
         trouble = trouble_from(error, headers_seen=progress.response is not None)
         if not trouble.unreached:
             return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
-        way = way_out(str(self._wire.client.base_url))
-        message = trouble.message if way == "directly" else f"{trouble.message[: MESSAGE_LIMIT - 150]}, {way}"
+        way = self._way()
+        message = f"{trouble.message[: MESSAGE_LIMIT - 150]}{way}" if way else trouble.message
         return progress.failure(trouble.outcome, message, scope=trouble.scope, local_cause=LocalCause.UNREACHED)
+
+    def _way(self) -> str:
+        """The proxy that calls go through, to be put behind a message; nothing where there is none."""
+        try:
+            way = way_out(str(self._wire.client.base_url))
+        except NotReady:
+            return ""
+        return "" if way == DIRECTLY else f", {way}"
+
+
+def _file_words(error: BaseException) -> str:
+    """Name the file or program, and the system's words for what is wrong with it."""
+    if not isinstance(error, OSError):
+        return type(error).__name__
+    return f"{error.filename}: {error.strerror or type(error).__name__}"
 
 
 def _stage(progress: _Progress) -> str:

@@ -1,6 +1,11 @@
 """The HTTP client under a route's SDK client: aiohttp, with a pool that fits the route."""
 
+import asyncio
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from ssl import SSLContext
 from typing import Any, TypeVar
@@ -34,6 +39,26 @@ _KEEPALIVE_S = 60
 answer that is not streamed is silent for minutes."""
 
 
+@dataclass(slots=True)
+class Contact:
+    """Whether a call has got as far as a connection to the provider."""
+
+    made: bool = False
+
+
+_contact: ContextVar[Contact | None] = ContextVar("contact", default=None)
+
+
+@contextmanager
+def noting(contact: Contact) -> Iterator[None]:
+    """Note in `contact` the connection that a request of this context gets, new or from the pool."""
+    token = _contact.set(contact)
+    try:
+        yield
+    finally:
+        _contact.reset(token)
+
+
 def timeout_within(timeout_s: float) -> httpx2.Timeout:
     """Return the timeouts of a call's socket operations: a short one must learn that it got no connection."""
     connect_s = CONNECT_SHARE * timeout_s
@@ -56,9 +81,10 @@ def build_http_client(max_concurrency: int, auth: httpx2.Auth | None = None) -> 
         event_hooks={"response": [refuse]},
     )
     # The SDK's aiohttp transport takes a session factory, but the client that makes it has no way to pass one on, and
-    # drops socket options. Proxies of the environment have transports of their own and stay as the SDK makes them.
-    transport: Any = client._transport
-    transport.client = lambda: _session(connections)
+    # drops socket options. Each proxy of the environment has a transport of its own; there is none for NO_PROXY.
+    transports: list[Any] = [client._transport, *filter(None, client._mounts.values())]
+    for transport in transports:
+        transport.client = lambda: _session(connections)
     return client
 
 
@@ -71,9 +97,27 @@ def without_environment(client: _Client) -> _Client:
     return client
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Bounds the whole way to a connection, and notes when there is one.
+
+    aiohttp bounds name lookup and a proxy's answer to CONNECT by nothing.
+    """
+
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:  # noqa: ASYNC109
+        """Return a connection, new or from the pool."""
+        connection = await super().connect(req, traces, timeout)
+        if (contact := _contact.get()) is not None:
+            contact.made = True
+        return connection
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:  # noqa: ASYNC109
+        async with asyncio.timeout(timeout.sock_connect):  # aiohttp makes a ConnectionTimeoutError of it
+            return await super()._create_connection(req, traces, timeout)
+
+
 def _session(connections: int) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=_Connector(
             limit=connections, keepalive_timeout=IDLE_S, ssl=_tls(), socket_factory=_socket_kept_alive
         ),
         cookie_jar=aiohttp.DummyCookieJar(),

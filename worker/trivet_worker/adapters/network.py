@@ -71,6 +71,15 @@ def trouble_from(error: BaseException, *, headers_seen: bool) -> Trouble:
     return Trouble(Outcome.CONNECTION, f"no answer: {words}", unreached=unreached)
 
 
+def is_local_io(error: BaseException) -> bool:
+    """Return whether a file or a program of this machine is at fault: the network names none."""
+    return (
+        isinstance(error, OSError)
+        and error.filename is not None
+        and not isinstance(error, aiohttp.ClientError | ssl.SSLError | ConnectionError | TimeoutError)
+    )
+
+
 def _is_unreached(chain: tuple[BaseException, ...]) -> bool:
     """Return whether no connection to the provider was made. aiohttp is asked where it was at work: the SDK's transport
     calls a connection that was reset later a failed connect, too."""
