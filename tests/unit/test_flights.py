@@ -62,6 +62,26 @@ def landed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Flights, "queue.Si
     flights.close()
 
 
+def test_a_fault_in_one_routes_credentials_stops_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(OwnFault):
+        async def credentials(self) -> Credentials:
+            raise ValueError("a secret stands in this text")
+
+        async def reach(self, timeout_s: float) -> str:
+            raise ValueError("a secret stands in this text")
+
+    callers = iter([Broken(), OwnFault()])
+    monkeypatch.setattr(module, "build_caller", lambda route: next(callers))
+    flights = Flights({"broken": ROUTE, "well": ROUTE}, lambda landing: None)
+    flights.start()
+    found, reached = flights.credentials(), flights.reach(["broken", "well"])
+    flights.close()
+    assert found["well"] == Credentials()
+    assert "ValueError" in found["broken"].missing
+    assert "secret" not in found["broken"].missing
+    assert (reached["well"], "ValueError" in reached["broken"]) == ("", True)
+
+
 def test_a_call_cancelled_before_its_first_step_lands(landed: tuple[Flights, "queue.SimpleQueue[Landing]"]) -> None:
     flights, landings = landed
     group = [flight(number) for number in range(5)]

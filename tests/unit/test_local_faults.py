@@ -283,6 +283,22 @@ def test_missing_credentials_impair_before_any_call(worker: Worker) -> None:
     worker.faults.close()
 
 
+def test_a_look_at_credentials_that_fails_stops_no_other_look(
+    worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(range(100))
+
+    def broken() -> dict[str, Credentials]:
+        next(looks)
+        raise ValueError
+
+    monkeypatch.setattr(worker.looks, "credentials", broken)
+    worker.ends(*[UNREACHED] * 3)
+    worker.faults.look()
+    assert clock.until(lambda: not worker.impairments.current(), worker.faults.look) == 1
+    assert next(looks) == 1, "and it is not repeated before its time"
+
+
 def test_they_are_looked_for_until_they_are_there_and_seen_to_be_gone(looking: Worker) -> None:
     looking.looks.states = {"vertex": Credentials("no Google credentials")}
     looking.wait_for(lambda current: "vertex" in current)

@@ -227,7 +227,10 @@ class Flights:
         found: dict[str, Credentials] = {}
 
         async def look(name: str, caller: Caller) -> None:
-            found[name] = await caller.credentials()
+            try:
+                found[name] = await caller.credentials()
+            except Exception as error:  # of one route: the others are looked at all the same
+                found[name] = Credentials(missing=f"the look at them failed: {place_of(error)}")
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CREDENTIALS_S):
@@ -235,7 +238,13 @@ class Flights:
         return found
 
     async def _reach(self, routes: Sequence[str]) -> dict[str, str]:
-        found = await asyncio.gather(*(self._callers[route].reach(REACH_S) for route in routes))
+        async def reach(caller: Caller) -> str:
+            try:
+                return await caller.reach(REACH_S)
+            except Exception as error:
+                return f"the test failed: {place_of(error)}"
+
+        found = await asyncio.gather(*(reach(self._callers[route]) for route in routes))
         return dict(zip(routes, found, strict=True))
 
     async def _close_callers(self) -> None:

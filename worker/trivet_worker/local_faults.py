@@ -234,23 +234,25 @@ class LocalFaults:
             self._soon.clear()
             if self._stopping.is_set():
                 return
+            self.look()
+
+    def look(self) -> None:
+        """Look for credentials, try refused keys and test ways out, as far as that is due; a fault of one stops no other."""
+        for step in (self._look_for_credentials_when_due, self._try_refused_keys, self._test_ways_out):
             try:
-                self.look()
+                step()
             except Exception as error:
                 log.error("a look at this worker's own faults failed by a fault of Trivet's own: %s", place_of(error))
 
-    def look(self) -> None:
-        """Look for credentials, try refused keys and test ways out, as far as that is due."""
+    def _look_for_credentials_when_due(self) -> None:
         if time.monotonic() >= self._credentials_at:
             self._look_for_credentials()
-        self._try_refused_keys()
-        self._test_ways_out()
 
     def _look_for_credentials(self) -> None:
+        self._credentials_at = time.monotonic() + CREDENTIALS_EVERY_S
         found = self._looks.credentials()
         with self._lock:
             before = self._impairments.current()
-            self._credentials_at = time.monotonic() + CREDENTIALS_EVERY_S
             for name, state in found.items():
                 route = self._routes[name]
                 if state.missing:
