@@ -43,7 +43,7 @@ class ImpairmentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """One thing that is wrong and holds work up."""
+    """One thing that is wrong."""
 
     kind: ImpairmentKind
     subject: str
@@ -52,6 +52,8 @@ class Impairment:
     """One sentence or two: what is wrong, and what to do."""
     lane: str = ""
     """The only lane whose jobs it holds up; empty: those of both."""
+    holds_up: bool = True
+    """False of a remark: others do the work."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,7 +62,7 @@ class Impairment:
 
     def concerns(self, lanes: Container[str]) -> bool:
         """Return whether it holds up jobs of these lanes. A route that nobody serves does only if it is the last one."""
-        return self.kind is not ImpairmentKind.ROUTE and (not self.lane or self.lane in lanes)
+        return self.holds_up and self.kind is not ImpairmentKind.ROUTE and (not self.lane or self.lane in lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +207,9 @@ def _unserved(route: str, workers: Iterable[Lease]) -> Impairment | None:
 
 
 def _silent(one: Silent, now: float) -> Impairment:
-    return Impairment(
-        ImpairmentKind.SILENT,
-        one.process,
-        f"{one.part} {one.process} has been silent since its lease ran out {ago(now - one.expired_at)} ago:"
-        " it is stopped, dead or cut off from the database. Continue or restart it.",
-        one.lane,
-    )
+    since = f"{one.part} {one.process} has been silent since its lease ran out {ago(now - one.expired_at)} ago"
+    if one.covered:
+        text = f"{since}. Its work is done by others, so nothing waits for it."
+    else:
+        text = f"{since}: it is stopped, dead or cut off from the database. Continue or restart it."
+    return Impairment(ImpairmentKind.SILENT, one.process, text, one.lane, holds_up=not one.covered)

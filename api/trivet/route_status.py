@@ -142,7 +142,7 @@ class Picture:
     @property
     def held_up(self) -> bool:
         """Return whether work is held up by something that is wrong; limits and budgets are as somebody wants them."""
-        return bool(self.impairments) or any(holdup.wrong for holdup in self.holdups)
+        return any(one.holds_up for one in self.impairments) or any(holdup.wrong for holdup in self.holdups)
 
     @property
     def impaired(self) -> tuple[tuple[str, str, str], ...]:

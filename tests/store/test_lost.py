@@ -62,6 +62,29 @@ def test_one_that_took_its_place_since_makes_it_forgotten(world: World) -> None:
     assert silent(world) == []
 
 
+def covered(world: World) -> dict[str, bool]:
+    with world.store.read() as connection:
+        living = [*leases.living(world.store, connection), *leases.schedulers(world.store, connection)]
+        return {one.process: one.covered for one in lost.silent(world.store, connection, living, TTL_S)}
+
+
+def test_one_whose_jobs_are_rescued_and_whose_routes_others_serve_holds_nothing_up(world: World) -> None:
+    older = world.lease(worker="older", routes=["a", "b", "c"])
+    scheduler = world.lease(worker="older-scheduler", part=SCHEDULER, lane="", routes=())
+    for lease in (older, scheduler):
+        world.sql("UPDATE leases SET started_at = started_at - 3600 WHERE id = :id", id=lease)
+    gone = world.lease(worker="gone", routes=["a", "b"])
+    fall_silent(world, gone)
+    fall_silent(world, world.lease(worker="gone-scheduler", part=SCHEDULER, lane="", routes=()))
+    assert covered(world) == {"gone": False, "gone-scheduler": False}, "their jobs are not rescued yet"
+    world.rescue()
+    assert covered(world) == {"gone": True, "gone-scheduler": True}
+    world.sql('UPDATE leases SET impaired = \'{"b": "No key."}\' WHERE id = :id', id=older)
+    world.sql("DELETE FROM leases WHERE id = :id", id=scheduler)
+    world.lease(worker="other-lane", lane="realtime", routes=["a", "b"])
+    assert covered(world) == {"gone": False, "gone-scheduler": False}
+
+
 def test_it_is_forgotten_when_it_is_back_or_after_a_time(world: World) -> None:
     one, two = world.lease(worker="one"), world.lease(worker="two")
     fall_silent(world, one)

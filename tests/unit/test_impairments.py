@@ -76,6 +76,12 @@ def test_a_silent_process_is_named_with_its_time() -> None:
     assert of_all.concerns(["realtime"])
 
 
+def test_a_silent_process_whose_work_others_do_is_only_a_remark() -> None:
+    (one,) = found(WORKERS, SCHEDULERS, Silent("w2@host", "worker", "bulk", ("r",), NOW - 20, covered=True))
+    assert one.text.endswith("20 s ago. Its work is done by others, so nothing waits for it.")
+    assert (one.holds_up, one.concerns(["bulk"])) == (False, False)
+
+
 def test_what_processes_say_of_themselves_is_told_once_from_either_source() -> None:
     full = "The database is full."
     troubled = [worker("realtime"), worker(trouble=full)]

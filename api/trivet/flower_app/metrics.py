@@ -50,7 +50,7 @@ class _Collector(Collector):
         for lane in get_args(Lane):
             alive.add_metric([WORKER, lane], sum(lease.lane == lane for lease in self._backlog.leases))
         for kind in ImpairmentKind:
-            wrong.add_metric([kind.value], sum(one.kind is kind for one in self._backlog.impairments))
+            wrong.add_metric([kind.value], sum(one.kind is kind and one.holds_up for one in self._backlog.impairments))
         yield from (alive, wrong)
 
     def _waiting(self) -> Iterator[Metric]:

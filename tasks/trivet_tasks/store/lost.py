@@ -27,6 +27,8 @@ class Silent(NamedTuple):
     routes: tuple[str, ...]
     expired_at: float
     """Seconds since the epoch, by the database's clock."""
+    covered: bool = False
+    """Its jobs have been rescued, and others do what it did: it holds nothing up."""
 
 
 _REMEMBER = text(
@@ -40,10 +42,10 @@ _FORGET = text("DELETE FROM lost_processes WHERE process = :process")
 # a lease that ran out stands among the leases until a scheduler has rescued its jobs
 _SILENT = text(
     f"""
-    SELECT worker AS process, part, lane, routes, expires_at AS expired_at FROM leases
+    SELECT worker AS process, part, lane, routes, expires_at AS expired_at, 0 AS rescued FROM leases
      WHERE expires_at < :now AND lane <> '{ALONE}'
     UNION ALL
-    SELECT process, part, lane, routes, expired_at FROM lost_processes WHERE expired_at >= :since
+    SELECT process, part, lane, routes, expired_at, 1 AS rescued FROM lost_processes WHERE expired_at >= :since
     """
 )
 
@@ -67,11 +69,18 @@ def silent(store: Store, connection: Connection, living: Iterable[Lease], ttl_s:
         ttl_s: how long a lease lasts: its holder was heard of last so long before the lease ran out.
     """
     now = store.now(connection)
-    found = [
-        Silent(row.process, row.part, row.lane, tuple(orjson.loads(row.routes)), row.expired_at)
-        for row in connection.execute(_SILENT, {"now": now, "since": now - REMEMBERED_S})
-    ]
-    return _not_replaced(found, list(living), ttl_s) if found else []
+    alive = list(living)
+    found = []
+    for row in connection.execute(_SILENT, {"now": now, "since": now - REMEMBERED_S}):
+        one = Silent(row.process, row.part, row.lane, tuple(orjson.loads(row.routes)), row.expired_at)
+        found.append(one._replace(covered=bool(row.rescued) and _is_covered(one, alive)))
+    return _not_replaced(found, alive, ttl_s) if found else []
+
+
+def _is_covered(one: Silent, living: Iterable[Lease]) -> bool:
+    """Return whether others take the work of all its routes in its lane; of a scheduler, whether another one works."""
+    peers = [lease for lease in living if (lease.part, lease.lane) == (one.part, one.lane) and not lease.trouble]
+    return bool(peers) and all(any(lease.takes(route) for lease in peers) for route in one.routes)
 
 
 def _not_replaced(found: Sequence[Silent], living: list[Lease], ttl_s: float) -> list[Silent]:
