@@ -45,9 +45,11 @@ class Known:
         """The lanes in which a living worker serves the route and takes work."""
         return frozenset(lease.lane for lease in self.leases if lease.takes(route))
 
-    def serves_elsewhere(self, route: str, lane: str, origin: str) -> bool:
-        """Return whether a worker of another origin takes the route's work of a lane."""
-        return any(lease.lane == lane and lease.origin != origin and lease.takes(route) for lease in self.leases)
+    def serves_elsewhere(self, route: str, origin: str, lane: str | None = None) -> bool:
+        """Return whether a worker of another origin takes the route's work, of this lane if one is named."""
+        return any(
+            lease.origin != origin and lease.takes(route) and lane in (None, lease.lane) for lease in self.leases
+        )
 
     def slots(self, route: str, lane: str) -> int:
         """Calls that the route's living workers of a lane can have in flight together."""

@@ -170,7 +170,8 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
     crowd = (HERE, ELSEWHERE), (ELSEWHERE,), (HERE, HERE, "third")
     for origins in crowd:
         assert verdict_with(Workers(*origins), result) is verdict
-    alone = Workers(HERE, HERE), Workers(), Workers(HERE, ELSEWHERE, lane="realtime")
+    assert verdict_with(Workers(HERE, ELSEWHERE, lane="realtime"), result) is verdict, "a breaker is of all lanes"
+    alone = Workers(HERE, HERE), Workers()
     away = Workers(HERE, ELSEWHERE, impaired={"anthropic": "No key."})
     for workers in (*alone, away):
         assert verdict_with(workers, result) is by_itself
@@ -183,6 +184,14 @@ def verdict_with(workers: Workers, result: Answer | Failure) -> Verdict:
     one = landing(result)
     local = Witness(cast("Fleet", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
     return spent_of(one, Settings(), local=local).verdict
+
+
+def test_a_job_goes_back_to_its_route_only_where_another_worker_of_its_lane_takes_it() -> None:
+    impairments = RouteImpairments(logging.getLogger("test"))
+    impairments.begin("anthropic", "key", "Refused.")
+    for lane, hands_over in (("bulk", True), ("realtime", False)):
+        witness = Witness(cast("Fleet", Workers(HERE, ELSEWHERE, lane=lane)), HERE, impairments)
+        assert witness.hands_over(landing(REFUSED)) is hands_over
 
 
 # the way out

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from trivet_tasks.supervised import READY_FILE_VARIABLE
+from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.settings import Settings
 from trivet_tasks.way_out import way_out
 from trivet_worker.origin import origin_of
 
@@ -43,21 +44,31 @@ def no_network_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+def settings_with(api_key: str = "env:A_KEY", source: str = "trivet.toml") -> Settings:
+    routes = {"anthropic": RouteSettings.model_validate({"provider": "anthropic", "api_key": api_key})}
+    settings = Settings(routes=routes)
+    settings._source = source
+    return settings
+
+
 def test_what_a_worker_is_started_with_makes_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = origin_of("trivet.toml")
-    assert usual == origin_of("trivet.toml")
-    assert usual != origin_of("other.toml")
+    usual = origin_of(settings_with())
+    assert usual == origin_of(settings_with())
+    assert usual != origin_of(settings_with(source="other.toml"))
+    assert usual != origin_of(settings_with("file:/keys/anthropic"))
     monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cret@proxy:1")
-    proxied = origin_of("trivet.toml")
+    proxied = origin_of(settings_with())
     assert proxied != usual
     monkeypatch.setenv("HTTPS_PROXY", "http://me:another@proxy:1")
-    assert origin_of("trivet.toml") == proxied, "passwords are no part of it"
+    assert origin_of(settings_with()) == proxied, "passwords are no part of it"
 
 
-def test_processes_of_one_parent_have_one_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(READY_FILE_VARIABLE, "/somewhere")
-    one = origin_of("trivet.toml")
-    monkeypatch.setattr(sys.modules["trivet_worker.origin"].os, "getpid", lambda: 1)
-    assert origin_of("trivet.toml") == one
-    monkeypatch.delenv(READY_FILE_VARIABLE)
-    assert origin_of("trivet.toml") != one
+def test_processes_of_one_machine_have_one_origin_and_keys_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["trivet_worker.origin"]
+    one = origin_of(settings_with())
+    for name in ("getpid", "getppid"):
+        monkeypatch.setattr(module.os, name, lambda: 1)
+    monkeypatch.setenv("A_KEY", "another")
+    assert origin_of(settings_with()) == one
+    monkeypatch.setattr(module.socket, "gethostname", lambda: "another-machine")
+    assert origin_of(settings_with()) != one

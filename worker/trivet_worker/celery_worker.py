@@ -65,7 +65,7 @@ def run_worker(
     share_one_heap()
     # it warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    origin = origin_of(settings.source)
+    origin = origin_of(settings)
     of_routes = served(routes, len(settings.routes))
     set_title("worker", of_routes, lane, "(fork server)")  # what is forked now keeps it
     forks = ForkServer([sys.executable, "-m", "trivet_worker.alone_process", settings.source, lane, origin, *routes])

@@ -1,4 +1,4 @@
-"""Identity of a worker as a witness: processes that share machine, environment and network settings have one origin.
+"""Identity of a worker as a witness: processes that share machine, network settings and places of keys have one origin.
 
 Two processes that go out through the same dead proxy, with the same key, say the same thing; only a worker elsewhere, or
 one that is set up otherwise, can confirm it.
@@ -7,22 +7,27 @@ one that is set up otherwise, can confirm it.
 import hashlib
 import os
 import socket
+from pathlib import Path
 
 from trivet_tasks.environment_faults import PROXIES
-from trivet_tasks.supervised import READY_FILE_VARIABLE
+from trivet_tasks.settings import Settings
 
 _DIGITS = 12
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _OF_NETWORK = (*PROXIES, "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def origin_of(source: str) -> str:
-    """Return the origin of this process, a digest of nothing secret.
-
-    Args:
-        source: the configuration file, which says where keys are.
-    """
-    # the lanes of one `trivet worker`, and all workers of one `trivet up`, got their environment from one parent
-    started_by = os.getppid() if READY_FILE_VARIABLE in os.environ else os.getpid()
+def origin_of(settings: Settings) -> str:
+    """Return the origin of this process, a digest of nothing secret: of keys it takes the references, never the values."""
     network = [f"{name}={os.environ.get(name, '').rpartition('@')[2]}" for name in _OF_NETWORK]
-    parts = [socket.gethostname(), str(started_by), source, *network]
+    keys = [f"{name}={route.api_key or ''}" for name, route in sorted(settings.routes.items())]
+    parts = [socket.gethostname(), _boot_id(), settings.source, *network, *keys]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:_DIGITS]
+
+
+def _boot_id() -> str:
+    """Return the id of this run of the machine: two machines may have one name."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        return ""

@@ -69,7 +69,7 @@ class Runtime:
         self._settings = settings
         self._store = Store.of(settings, stands_back=lane == "bulk")
         client = connect(settings.redis_url)
-        origin = origin or origin_of(settings.source)
+        origin = origin or origin_of(settings)
         fleet = Fleet(self._store, settings, client, origin=origin)
         self._impairments = RouteImpairments(log)
         witness = Witness(fleet, origin, self._impairments)

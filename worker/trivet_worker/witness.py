@@ -24,22 +24,24 @@ class Witness:
     def local(self, landing: Landing) -> bool:
         """Return whether a call failed for a reason that is this worker's own, as far as it can tell.
 
-        A refused key or a network that lets nothing through is the route's trouble where no worker elsewhere serves it.
+        A refused key or a network that lets nothing through is the route's trouble where no worker elsewhere serves it,
+        in any lane: a breaker is of all lanes.
         """
         if not isinstance(landing.result, Failure) or landing.result.local_cause is None:
             return False
         if landing.result.local_cause is LocalCause.NO_CREDENTIALS:
             return True
-        return self._is_served_elsewhere(landing)
+        return self._is_served_elsewhere(landing.flight.site.route)
 
     def hands_over(self, landing: Landing) -> bool:
         """Return whether a job that this worker could not serve may go back to the same route: others take it there."""
-        return self._impairments.of(landing.flight.site.route) is not None and self._is_served_elsewhere(landing)
-
-    def _is_served_elsewhere(self, landing: Landing) -> bool:
         site = landing.flight.site
+        lane = Latency(site.latency).lane
+        return self._impairments.of(site.route) is not None and self._is_served_elsewhere(site.route, lane)
+
+    def _is_served_elsewhere(self, route: str, lane: str | None = None) -> bool:
         try:
             known = self._fleet.known()
         except StoreUnavailable:
             return False
-        return known.serves_elsewhere(site.route, Latency(site.latency).lane, self._origin)
+        return known.serves_elsewhere(route, self._origin, lane)
