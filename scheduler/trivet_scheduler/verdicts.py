@@ -11,6 +11,9 @@ from trivet_tasks.latency import ClassSettings
 from trivet_tasks.outcomes import JobState, Outcome, Scope
 from trivet_tasks.store.steps import End, GoOn, Next, Wait
 
+LOCAL_MOST_S = 10.0
+"""The most seconds between two tries of a job that only a worker in trouble takes."""
+
 _VERDICTS: dict[Outcome, Verdict] = {
     Outcome.SUCCEEDED: Verdict.GOOD,
     Outcome.RATE_LIMITED: Verdict.LIMITED,
@@ -55,6 +58,8 @@ class Standing:
     deadline_at: float | None
     proxy_errors: tuple[ProxyError, ...] = ()
     """The pages of proxies that it met, this call's included."""
+    claims: int = 1
+    """Times that a worker took it up, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,8 @@ def next_step(
         until = now + taken_within_s
         return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
     if failed.local:
-        return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
+        not_before = now + _local_pause_s(terms, standing.claims)
+        return Wait(not_before, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
     if in_time and (choice.routes or _may_wait(standing, failed, choice, terms)):
         return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
     if terms.max_rounds > 1 and _undecided(standing, failed):
@@ -150,6 +156,11 @@ def _may_wait(standing: Standing, failed: Failed, choice: Choice, terms: ClassSe
         return choice.worth_waiting(longest_backoff_s(terms, standing.round))
     # where nobody has failed, being told to wait, however long, burns no round; realtime has but one: it fails
     return not standing.tried and (terms.max_rounds > 1 or choice.worth_waiting(longest_backoff_s(terms, 0)))
+
+
+def _local_pause_s(terms: ClassSettings, claims: int) -> float:
+    """Seconds that a job waits which nobody but a worker in trouble took: exponential, so that it runs in no tight loop."""
+    return min(terms.backoff_max_s, LOCAL_MOST_S, 0.1 * 2.0 ** min(claims - 1, 30)) * random.uniform(0.5, 1.0)
 
 
 def _undecided(standing: Standing, failed: Failed) -> bool:

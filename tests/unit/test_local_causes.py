@@ -211,6 +211,27 @@ def test_an_answer_of_any_kind_will_do(simulator: SimulatorProcess) -> None:
     assert simulator.control.counts()["providers"]["anthropic"]["finished"] == 0, "it is no call"
 
 
+def test_the_way_is_not_tested_on_a_connection_that_was_kept() -> None:
+    async def run() -> tuple[Answer | Failure, str, Answer | Failure]:
+        answer = (
+            b'{"type":"message","content":[],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
+        )
+        listener = Listener(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer), answer))
+        server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
+        caller = build_caller(route(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", stream=False))
+        first = await caller.call(BODY, MODEL, "attempt-1", 20.0)
+        server.close()  # it takes no further connections; the first one stays
+        reached = await caller.reach(10.0)
+        second = await caller.call(BODY, MODEL, "attempt-2", 20.0)
+        await caller.close()
+        return first, reached, second
+
+    first, reached, second = asyncio.run(run())
+    assert isinstance(first, Answer)
+    assert reached
+    assert isinstance(second, Answer)
+
+
 def test_a_server_that_says_nothing() -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         settings = route(f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -215,6 +215,30 @@ def test_a_call_that_reached_the_provider_starts_the_count_anew(worker: Worker, 
     assert worker.impairments.current() == {}
 
 
+def test_a_share_of_calls_that_get_nothing_out_is_enough_while_kept_connections_work(worker: Worker) -> None:
+    for _ in range(4):
+        worker.ends(UNREACHED, ANSWER)
+    assert worker.impairments.current() == {}, "they are few yet"
+    worker.ends(UNREACHED, ANSWER, UNREACHED)
+    assert worker.impairments.of("anthropic")
+
+
+def test_few_such_calls_among_many_that_are_answered_are_not(worker: Worker) -> None:
+    for _ in range(50):
+        worker.ends(UNREACHED, *[ANSWER] * 4)
+    assert worker.impairments.current() == {}
+
+
+@pytest.mark.parametrize("result", [UNREACHED, REFUSED])
+def test_an_answer_to_a_call_that_was_under_way_ends_nothing(worker: Worker, result: Failure) -> None:
+    early = landing(ANSWER)
+    worker.ends(*[result] * 3)
+    worker.faults.observe([early], [])
+    assert worker.impairments.of("anthropic")
+    worker.ends(ANSWER)
+    assert worker.impairments.current() == {}
+
+
 def test_a_failed_probe_is_enough(worker: Worker) -> None:
     worker.ends(UNREACHED, probe=True)
     assert worker.impairments.of("anthropic")

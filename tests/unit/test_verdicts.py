@@ -8,6 +8,7 @@ from tests.gates import MODEL, gate, route
 from trivet_scheduler.permits import Verdict
 from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_scheduler.verdicts import (
+    LOCAL_MOST_S,
     Failed,
     Standing,
     backoff_s,
@@ -92,6 +93,19 @@ def test_the_next_route_at_once(outcome: Outcome) -> None:
     assert got.tried == ("" if outcome is Outcome.RATE_LIMITED else "a")
     assert got.doubted_by == ("bedrock" if outcome is Outcome.DOUBTFUL else None)
     assert got.error == f"a: {outcome}: the provider's words"
+
+
+@pytest.mark.parametrize("latency", [Latency.BATCH, Latency.REALTIME])
+def test_a_job_that_only_a_worker_in_trouble_takes_waits_ever_longer(latency: Latency) -> None:
+    terms = DEFAULTS[latency]
+    failed = Failed("a", "bedrock", Outcome.CONNECTION, "no connection", local=True)
+    for claims, most in ((1, 0.1), (2, 0.2), (5, 1.6), (500, LOCAL_MOST_S)):
+        got = next_step(at(claims=claims), failed, NOBODY, terms, now=NOW, taken_within_s=15)
+        assert isinstance(got, Wait)
+        assert got.not_before is not None
+        pause_s = got.not_before - NOW
+        assert min(most, terms.backoff_max_s) * 0.49 < pause_s <= min(most, terms.backoff_max_s) + 0.01
+        assert (got.round, got.tried) == (0, "")
 
 
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])

@@ -204,7 +204,7 @@ class Decisions:
             again = worth_asking_again(pages, gates or {}, now)
             generation = flight.generation.rpartition(".")[0]
             pages = with_another(pages, site.route, failure.message, now=now, generation=generation, gates=gates)
-        standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at, pages)
+        standing = Standing(job.round, spent_s, tried, job.doubted_by, job.deadline_at, pages, job.take_up)
         message = failure.message
         if failure.outcome is Outcome.TIMEOUT and (why := _too_short(flight, self._settings)):
             message = f"{message} ({why.rstrip('.')})"

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -34,6 +35,10 @@ WAY_OUT_MOST_S = 15.0
 """Pauses before a test of the way out: the first, and the longest."""
 MOST_IN_A_ROW = 5
 """Calls in a row that must not get out, where `[health] open_after_failures` is no less."""
+UNREACHED_SHARE = 0.25
+"""The same as a share of the calls since the first of them, within `[health] window_s`, of at least `min_calls`. Calls on
+connections that were kept succeed where no other can be made."""
+_MOST_CALLS = 500
 
 
 @dataclass(slots=True)
@@ -60,6 +65,10 @@ class _Route:
     settings: RouteSettings
     row: int = 0
     """Calls in a row that did not get as far as the provider."""
+    recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_MOST_CALLS))
+    """Calls since the first that did not: when they ended, and whether they did not. Empty while there is none."""
+    impaired_at: float = 0.0
+    """When an impairment began last: calls that were under way then say nothing of it."""
     words: str = ""
     """What came of the last of them."""
     way_out: _Retry = field(default_factory=_Retry)
@@ -149,34 +158,56 @@ class LocalFaults:
     @property
     def _doubted(self) -> bool:
         """Whether an answer can change anything."""
-        return any(route.row or route.way_out.times or route.key.times for route in self._routes.values())
+        return any(
+            route.row or route.recent or route.way_out.times or route.key.times for route in self._routes.values()
+        )
 
     def _heed(self, name: str, landing: Landing, opened: set[str]) -> None:
         route = self._routes[name]
         match landing.result:
             case Answer():
-                self._acquit(name)
-                route.way_out.times = route.key.times = 0
+                self._count(route, unreached=False)
+                route.row = 0
+                if landing.flight.born_at >= route.impaired_at:
+                    self._acquit(name)
+                    route.way_out.times = route.key.times = 0
             case Failure(local_cause=LocalCause.NO_CREDENTIALS, message=words):
                 self._begin_without_credentials(name, words)
             case Failure(local_cause=LocalCause.KEY_REFUSED, message=words):
+                self._count(route, unreached=False)
                 route.row = 0
                 if name not in opened and self._witness.local(landing):
                     self._begin_refused(name, words)
             case Failure(local_cause=LocalCause.UNREACHED, message=words):
+                self._count(route, unreached=True)
                 route.row += 1
                 route.words = words
-                row = min(self._health.open_after_failures, MOST_IN_A_ROW)
-                enough = route.row >= row or landing.flight.job.probe
+                enough = self._often_unreached(route) or landing.flight.job.probe
                 if enough and name not in opened and self._witness.local(landing):
                     self._begin_unreached(name)
             case Failure(status=int()):
+                self._count(route, unreached=False)
                 route.row = 0
 
+    def _count(self, route: _Route, *, unreached: bool) -> None:
+        now, recent = time.monotonic(), route.recent
+        if unreached or recent:
+            recent.append((now, unreached))
+        while recent and (now - recent[0][0] > self._health.window_s or not recent[0][1]):
+            recent.popleft()
+
+    def _often_unreached(self, route: _Route) -> bool:
+        """Return whether so many calls did not get as far as the provider that more would not, either."""
+        if route.row >= min(self._health.open_after_failures, MOST_IN_A_ROW):
+            return True
+        failed = sum(unreached for _, unreached in route.recent)
+        return len(route.recent) >= self._health.min_calls and failed > UNREACHED_SHARE * len(route.recent)
+
     def _acquit(self, name: str) -> None:
-        """End what is held against this worker: a call got through, or the fault is the route's."""
+        """End the impairments of its calls: one got through, or the fault is the route's."""
         route = self._routes[name]
         route.row = 0
+        route.impaired_at = 0.0
         route.way_out.due_at = route.key.due_at = None
         self._impairments.end(name, LocalCause.UNREACHED)
         self._impairments.end(name, LocalCause.KEY_REFUSED)
@@ -196,6 +227,7 @@ class LocalFaults:
         route = self._routes[name]
         if route.key.due_at is not None:
             return
+        route.impaired_at = time.monotonic()
         wait_s = route.key.pause(self._health.probe_interval_s, self._health.unusable_probe_max_s)
         where = route.settings.api_key or "the credentials of this machine"
         reason = (
@@ -207,6 +239,8 @@ class LocalFaults:
     def _begin_unreached(self, name: str) -> None:
         route = self._routes[name]
         if route.way_out.due_at is None:
+            route.impaired_at = time.monotonic()
+            route.recent.clear()
             route.way_out.pause(WAY_OUT_FIRST_S, WAY_OUT_MOST_S)
         cut_off = [one for one, route in self._routes.items() if route.way_out.due_at is not None]
         everywhere = len(cut_off) == len(self._routes) > 1

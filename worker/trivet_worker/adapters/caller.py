@@ -30,7 +30,7 @@ from trivet_tasks.way_out import DIRECTLY, way_out
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
-from trivet_worker.adapters.connections import Contact, noting, timeout_within
+from trivet_worker.adapters.connections import Contact, build_http_client, noting, timeout_within
 from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, trouble_from
 from trivet_worker.adapters.refusals import body_of, failure_from
@@ -166,10 +166,11 @@ class SdkCaller:
         """See `Caller.reach`."""
         try:
             async with asyncio.timeout(timeout_s) as guard:
-                http = self._wire.http
-                request = http.build_request("GET", self._wire.client.base_url.copy_with(path="/", query=None))
-                response = await http.send(request, stream=True, auth=None, follow_redirects=False)
-                await response.aclose()
+                url = self._wire.client.base_url.copy_with(path="/", query=None)
+                # a connection of its own: one that calls have kept says nothing of whether another can be made
+                async with build_http_client(1) as http:
+                    response = await http.send(http.build_request("GET", url), stream=True, follow_redirects=False)
+                    await response.aclose()
         except bodies.Refused:  # an answer, which is all that was asked for
             return ""
         except NotReady as error:
