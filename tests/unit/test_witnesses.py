@@ -54,6 +54,20 @@ def test_a_refused_key_closes_the_route_once_another_is_refused(worker: Workers)
     assert (change.model, change.state) == (WHOLE_ROUTE, "open")
 
 
+def test_two_refused_keys_close_nothing_while_another_workers_key_is_good(world: World, worker: Workers) -> None:
+    good = worker("good")
+    assert good.take().granted == 1
+    good.settle(lasted_s=0)
+    world.pass_time(1)
+    for _ in range(3):
+        assert worker("a").call(REFUSED) == []
+        assert worker("b").call(REFUSED) == []
+    assert good.state == "healthy"
+    world.pass_time(HEALTH.window_s)
+    assert worker("a").call(REFUSED) == []
+    assert states(worker("b").call(REFUSED)) == [(WHOLE_ROUTE, "open")], "nobody has had an answer within the window"
+
+
 def test_a_word_on_one_model_is_confirmed_on_another(world: World) -> None:
     """Network and key are the route's, not the model's."""
     world.gate_of("a", NEIGHBOUR).call(FAILED)
@@ -156,19 +170,20 @@ def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_troub
     world = World(valkey, HEALTH.model_copy(update={"min_calls": 1_000}))  # the row decides, not the share
     gates = {origin: world.gate_of(origin) for origin in ORIGINS}
     said: dict[Verdict, dict[str, float]] = {FAILED: {}, REFUSED: {}}
-    row = 0
+    row, proven_at = 0, float("-inf")
     for origin, verdict, pause_s in events:
         changes = gates[origin].call(verdict)
         if verdict is Verdict.GOOD:  # it began just now: nobody else's trouble is the route's
             said = {FAILED: {}, REFUSED: {}}
-            row = 0
+            row, proven_at = 0, world.now
             assert changes == []
         else:
             fresh = {name for name, at in said[verdict].items() if world.now - at < HEALTH.window_s} - {origin}
             said[verdict][origin] = world.now
             if verdict is FAILED and fresh:
                 row += 1
-            if (verdict is REFUSED and fresh) or row == ROW:
+            revoked = verdict is REFUSED and fresh and world.now - proven_at >= HEALTH.window_s
+            if revoked or row == ROW:
                 name = WHOLE_ROUTE if verdict is REFUSED else MODEL
                 assert states(changes) == [(name, "open")]
                 return

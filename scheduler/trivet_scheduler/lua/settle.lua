@@ -303,7 +303,10 @@ for base = first, #ARGV, PER_CALL do
     if verdict == 'local_failed' then
         verdict = held and (confirmed('unreached') and 'failed' or 'unconfirmed') or 'neutral'
     elseif verdict == 'local_refused' then
-        verdict = confirmed('refused') and 'unusable_route' or 'unconfirmed'
+        -- a key that is good somewhere is not revoked
+        local proven_at = math.max(answered, number(redis.call('HGET', KEYS[2], 'proven_at'), 0))
+        local nowhere = now - proven_at >= tonumber(ARGV[11])
+        verdict = confirmed('refused') and nowhere and 'unusable_route' or 'unconfirmed'
     end
     if not held and (verdict == 'good' or verdict == 'failed' or verdict == 'short') then verdict = 'neutral' end
     if job == '' then job = permit end
