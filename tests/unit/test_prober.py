@@ -355,6 +355,22 @@ def test_an_idle_probe_that_fails_once_is_followed_by_one_that_clears_it(place: 
     assert place.run() == []
 
 
+@pytest.mark.parametrize("verdict", [Verdict.UNUSED, Verdict.NEUTRAL, None])
+def test_an_idle_probe_that_says_nothing_of_the_route_is_made_anew(place: Place, verdict: Verdict | None) -> None:
+    """None: its worker died."""
+    noticed(place, ROUTE)
+    place.world.pass_time(IDLE_S)
+    ((_, model),) = place.run()
+    gate = place.gate(model)
+    assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+    if verdict is not None:
+        gate.settle(verdict)
+        place.world.pass_time(HEALTH.probe_interval_s)
+    else:
+        place.world.pass_time(IDLE_S / 2)
+    assert len(place.run()) == 1
+
+
 def test_an_idle_probe_that_was_lost_is_made_anew(place: Place) -> None:
     noticed(place, ROUTE)
     place.world.pass_time(IDLE_S)

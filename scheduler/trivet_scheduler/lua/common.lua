@@ -19,8 +19,9 @@
 --            p50:C p95:C n:C seen:C   seconds of the class's last calls, of how many, and when the last was; anew: only
 --                          calls since then are counted
 -- KEYS[2]  gate of the whole route: the same fields; proven_at counts calls of every model, and the route has besides
---            called_at     when the last call began or ended; idle_at: not before then is it probed for being idle. While
---                          such a probe is under way, `probe` and `until` are there without a state
+--            called_at     when the last call began or ended; of a probe for being idle, when it said something of the
+--                          route. idle_at: not before then is it probed for being idle. While such a probe is under way,
+--                          `probe` and `until` are there without a state
 --            unreached, refused   workers that alone say that they get no call to the provider, or that it refuses their
 --                          key: origin@since@last, by semicolon
 -- KEYS[3]  meter of the account's limits, of one model or of a group of them: a hash

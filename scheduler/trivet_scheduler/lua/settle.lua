@@ -316,7 +316,6 @@ for base = first, #ARGV, PER_CALL do
         count(minute, number(generation[3], 0), { -unused[1], -unused[2], -unused[3] })
     end
     redis.call('ZREM', KEYS[7], permit)
-    if held and verdict ~= 'unused' then called = true end
     if held and tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
 
     local mine, probe = {}, {}
@@ -332,6 +331,8 @@ for base = first, #ARGV, PER_CALL do
         end
     end
     local idle = probe[2] and not redis.call('HGET', KEYS[2], 'state')
+    local mute = verdict == 'unused' or (idle and (verdict == 'neutral' or verdict == 'unconfirmed'))
+    if held and not mute then called = true end
     if verdict == 'good' then
         goods = goods + 1
         refute(now - tonumber(ARGV[base + 4]))

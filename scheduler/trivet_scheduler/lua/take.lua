@@ -69,7 +69,12 @@ for n = 1, math.min(wanted, free) do
     granted = granted + 1
 end
 write_meter(meter)
-if granted > 0 then redis.call('HSET', KEYS[2], 'called_at', text(now)) end
+if granted > 0 then
+    local whole = redis.call('HMGET', KEYS[2], 'probe', 'state')
+    local idle = token ~= '' and whole[1] == token and not whole[2]
+    -- a probe for being idle counts once it has said something of the route
+    if not idle then redis.call('HSET', KEYS[2], 'called_at', text(now)) end
+end
 if granted > 0 and token ~= '' then
     for level = 1, 2 do
         -- from now on it goes by its permit, so a second message with the token makes no second call
