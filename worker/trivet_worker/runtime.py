@@ -91,18 +91,24 @@ class Runtime:
         cached = Cached(self._store, client, ResponseCache(client, settings, seal), settings, self._troubles, drops)
         self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
         self._flights = Flights(places, lambda landing: self._recorder.put(landing), self._hedger.ask)
-        self._local_faults = LocalFaults(
-            places,
-            self._flights,
-            self._impairments,
-            witness,
-            settings.health,
-            on_change=lambda: self._lease.beat_soon(),
+        # a process for jobs that run alone steers nothing: what it found wrong would stay unknown to its worker, which
+        # would send it the same job again
+        self._local_faults = (
+            None
+            if lane == ALONE
+            else LocalFaults(
+                places,
+                self._flights,
+                self._impairments,
+                witness,
+                settings.health,
+                on_change=lambda: self._lease.beat_soon(),
+            )
         )
         self._recorder = Recorder(
             self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
             cached, self._troubles, witness,
-            self._local_faults.observe,
+            (lambda _group, _changes: None) if self._local_faults is None else self._local_faults.observe,
         )  # fmt: skip
         self._hedger.attach(self._flights)
         self._lease = LeaseKeeper(
@@ -161,7 +167,8 @@ class Runtime:
         self._served.register()
         self._pricing.warm()
         self._flights.start()
-        self._local_faults.start()
+        if self._local_faults is not None:
+            self._local_faults.start()
         self._recorder.start()
         self._lease.start()
         self._served.start()
@@ -198,7 +205,8 @@ class Runtime:
 
     def look_again(self) -> None:
         """Look for credentials and test the way to impaired routes now, rather than in their time."""
-        self._local_faults.look_now()
+        if self._local_faults is not None:
+            self._local_faults.look_now()
 
     def begin_stop(self) -> None:
         """Take nothing new from now on, and say so. Calls under way go on."""
@@ -227,7 +235,8 @@ class Runtime:
         """
         self._watch.close()
         self._served.close()
-        self._local_faults.close()
+        if self._local_faults is not None:
+            self._local_faults.close()
         try:
             return self._lease.close()
         finally:
