@@ -33,7 +33,14 @@ class Housekeeping:
         limits: Limits,
         tell_finished: Callable[[Sequence[str], Sequence[int]], None],
         leases: LeaseSettings,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        """Nothing is done yet.
+
+        Args:
+            beat: called after each transaction of those that may be many.
+        """
+        self._beat = beat
         self._store = store
         self._limits = limits
         self._tell_finished = tell_finished
@@ -87,6 +94,7 @@ class Housekeeping:
         while True:
             with self._store.write() as connection:
                 done = work(self._store, connection)
+            self._beat()
             if done < BULK_ROWS:
                 return
 
@@ -98,6 +106,7 @@ class Housekeeping:
                 if lease is None or self._store.waited_s > SLOW_S:
                     return  # after a long wait: the living waited, too, and renew their leases now
                 rescued = rescuing.rescue(self._store, connection, lease)
+            self._beat()
             seen.add(lease)
             if rescued.jobs or rescued.dropped:
                 log.warning("worker lease %s ran out: %d jobs rescued", lease, rescued.jobs)
@@ -114,6 +123,7 @@ class Housekeeping:
         while True:
             with self._store.write() as connection:
                 ids, of_batches = rescuing.expire_late(self._store, connection)
+            self._beat()
             if ids:
                 self._tell_finished(ids, of_batches)
             if len(ids) < BULK_ROWS:
@@ -126,6 +136,7 @@ class Housekeeping:
             while True:
                 with self._store.write() as connection:
                     ids = batches.cancel_waiting(self._store, connection, batch_id)
+                self._beat()
                 if ids:
                     self._tell_finished(ids, [batch_id])
                 if len(ids) < BULK_ROWS:

@@ -13,6 +13,8 @@ START_S = 5.0
 """How long a loop may take until it goes round for the first time, in seconds."""
 RECONNECT_S = 5.0
 """How long a loop that waits for the broker may take to go on once the broker answers again."""
+WAITING_S = 1.0
+"""A transaction under way for so long explains a loop that does not move."""
 PAUSED_S = 2.5
 """After a pause this long between two looks the process itself was stopped: its loops are given time to beat again."""
 
@@ -51,9 +53,18 @@ class Pulses:
 
     Args:
         on_change: called when one stalls or goes on, e.g. to tell others at once.
+        waited_s: seconds that a transaction has been under way. One that hangs is reported as such (`Watch`), and
+            stalls no loop that waits for it.
     """
 
-    def __init__(self, troubles: Troubles, *pulses: Pulse, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        troubles: Troubles,
+        *pulses: Pulse,
+        on_change: Callable[[], None] = lambda: None,
+        waited_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._waited_s = waited_s
         self._troubles = troubles
         self._pulses = pulses
         self._on_change = on_change
@@ -79,6 +90,8 @@ class Pulses:
         for pulse in self._pulses:
             if away and pulse.needs_broker:
                 pulse.excuse(RECONNECT_S)
+            elif self._waited_s() > WAITING_S:
+                pulse.excuse(0.0)
             self._judge(pulse)
 
     def _judge(self, pulse: Pulse) -> None:

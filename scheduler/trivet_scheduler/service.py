@@ -45,8 +45,9 @@ HOUSEKEEPING_S = 0.5
 RECONCILE_S = 5.0
 """Seconds between two comparisons of what is written of the routes' health with what is so."""
 TROUBLE_PAUSE_S = 1.0
-STALLED_S = 60.0
-"""A pass that takes longer hangs: thousands of jobs of a dead worker are rescued in seconds."""
+STALLED_S = 5.0
+"""A pass that has not moved for so long, beside its pause and the database's time, hangs: it beats after every step, and
+within the long ones after every transaction."""
 
 
 @dataclass(slots=True)
@@ -70,14 +71,18 @@ class Scheduler:
         self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
         self._restorer = Restorer(self._store, self._redis, self._fleet, settings)
         self._prober = Prober(self._store, self._fleet, self._app, settings)
-        self._housekeeping = Housekeeping(self._store, self._fleet.limits, self._tell_finished, settings.leases)
+        self._pulse = Pulse("Its dispatching", settings.dispatch.interval_s + STALLED_S, needs_broker=True)
+        self._housekeeping = Housekeeping(
+            self._store, self._fleet.limits, self._tell_finished, settings.leases, self._pulse.beat
+        )
         self._budgets = BudgetWatch(self._store, self._fleet)
         self._due = _Due()
         self._troubles = Troubles(log, "no jobs are dispatched")
         self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
         self._heartbeat = Heartbeat(self._store, settings.leases, Holder(name, SCHEDULER), self._troubles)
-        self._pulse = Pulse("Its dispatching", STALLED_S)
-        self._pulses = Pulses(self._troubles, self._pulse, on_change=self._heartbeat.beat_soon)
+        self._pulses = Pulses(
+            self._troubles, self._pulse, on_change=self._heartbeat.beat_soon, waited_s=lambda: self._store.waited_s
+        )
         self._watch = Watch(
             self._store, settings, self._troubles, process=name, part=SCHEDULER, look_also=self._pulses.look
         )
@@ -139,14 +144,15 @@ class Scheduler:
     def _pass(self) -> None:
         if time.monotonic() >= self._due.housekeeping:
             self._due.housekeeping = time.monotonic() + HOUSEKEEPING_S
-            self._housekeeping.run()  # first: it needs SQL alone
-            self._restorer.run()
-            self._prober.run()
-            self._budgets.run()
+            # housekeeping first: it needs SQL alone
+            for step in (self._housekeeping.run, self._restorer.run, self._prober.run, self._budgets.run):
+                step()
+                self._pulse.beat()
             if time.monotonic() >= self._due.reconcile:
                 self._due.reconcile = time.monotonic() + RECONCILE_S
                 self._restorer.reconcile()
                 self._expire_overrides()
+                self._pulse.beat()
         self._wake.clear()
         if self._dispatcher.run_once().more:
             return

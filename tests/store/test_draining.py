@@ -94,7 +94,9 @@ def test_housekeeping_empties_a_long_queue_in_groups(two: World) -> None:
     def tell(ids: Sequence[str], batches: Sequence[int]) -> None:
         told.append((ids, batches))
 
-    Housekeeping(world.store, cast("Limits", None), tell, LeaseSettings()).run()
+    beats: list[int] = []
+    Housekeeping(world.store, cast("Limits", None), tell, LeaseSettings(), lambda: beats.append(1)).run()
+    assert len(beats) > 1, "one that takes long shows that it moves"
     assert world.states() == {"waiting": count, "dispatched": 1}
     assert world.job(probe.id).state == "dispatched"
     assert told == [], "nothing ended"

@@ -67,6 +67,20 @@ def test_a_process_that_was_stopped_itself_gives_its_loops_time(clock: Clock, tr
     assert troubles.seen(STALLED, "Its consumer")
 
 
+def test_a_loop_that_waits_for_a_transaction_is_not_stalled_by_itself(clock: Clock, troubles: Troubles) -> None:
+    waited_s = 0.0
+    watched = Pulses(troubles, Pulse("Its dispatching", 3.0), waited_s=lambda: waited_s)
+    watched.start()
+    waited_s = pulses.WAITING_S + 1
+    clock.go_on(watched, 60)
+    assert troubles.text is None
+    waited_s = 0.0
+    clock.go_on(watched, 3)
+    assert troubles.text is None
+    clock.go_on(watched, 2)
+    assert troubles.seen(STALLED, "Its dispatching")
+
+
 @pytest.mark.parametrize("needs_broker", [True, False])
 def test_who_waits_for_the_broker_is_not_blamed(clock: Clock, troubles: Troubles, needs_broker: bool) -> None:
     watched = Pulses(troubles, Pulse("Its consumer", 3.0, needs_broker=needs_broker))

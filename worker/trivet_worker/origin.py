@@ -1,4 +1,4 @@
-"""Identity of a worker as a witness: processes that share machine, network settings and places of keys have one origin.
+"""Identity of a worker as a witness: processes that share machine, file and network settings have one origin.
 
 Two processes that go out through the same dead proxy, with the same key, say the same thing; only a worker elsewhere, or
 one that is set up otherwise, can confirm it.

@@ -32,7 +32,7 @@ class Lease(NamedTuple):
     impaired: Mapping[str, str] = MappingProxyType({})
     """Why it takes no work of some of its routes, by route."""
     origin: str = ""
-    """Equal for worker processes that share machine, environment and network settings: they are one witness."""
+    """Equal for worker processes that share machine, configuration file and network settings: they are one witness."""
     part: str = WORKER
 
     def takes(self, route: str) -> bool:
