@@ -35,7 +35,7 @@ def test_a_living_worker_says_what_it_serves(world: World) -> None:
 def test_a_worker_takes_no_work_of_an_impaired_route(world: World) -> None:
     lease = world.lease(routes=[ROUTE, OTHER_ROUTE])
     with world.store.write() as connection:
-        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: "No key here."})
+        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"credentials": "No key here."}})
         assert leases.taking_work(world.store, connection) == {lease: frozenset([ROUTE])}
     (found,) = _living(world)
     assert found.impaired == {ROUTE: "No key here."}

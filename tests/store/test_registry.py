@@ -87,6 +87,7 @@ def test_a_place_that_nobody_serves_may_be_defined_anew(world: World) -> None:
     _register(world, bedrock_us_east_1=_route(region="us-east-1"))
     lease = world.lease(routes=[ROUTE])
     world.let_die(lease)
+    world.rescue()
     world.lease(routes=[OTHER_ROUTE])
     (found,) = _register(world, bedrock_us_east_1=_route(region="us-west-2"))
     assert found.kind is Kind.CHANGED
@@ -106,8 +107,12 @@ def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> No
     )
     assert _registered(world)[ROUTE].settings == _route()
     assert _events(world) == []
+    with world.store.write() as connection:  # whatever else is wrong passes
+        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"unreached": "No way there."}})
+    _register(world, bedrock_us_east_1=other)
+    assert _registered(world)[ROUTE].settings == _route()
     with world.store.write() as connection:  # the same file serves nothing there: it does not count
-        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: "It has another definition."})
+        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"definition": "Another place."}})
     _register(world, bedrock_us_east_1=other)
     assert _registered(world)[ROUTE].settings == other
 

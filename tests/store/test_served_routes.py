@@ -48,7 +48,7 @@ class Worker:
     def beat(self) -> None:
         world = self._world
         with world.store.write() as connection:
-            leases.renew(world.store, connection, self.lease, 0, None, 15.0, self.impairments.current())
+            leases.renew(world.store, connection, self.lease, 0, None, 15.0, self.impairments.by_kind())
 
     def _changed(self) -> None:
         self.changes += 1
@@ -68,6 +68,8 @@ def test_a_worker_of_another_place_waits_until_the_others_are_gone(world: World)
         assert worker.impairments.of(OTHER_ROUTE) is None
         assert not worker.served.takes(ROUTE)
     world.let_die(first.lease)
+    assert second.look() is not None, "its lease is not dropped: it may renew it"
+    world.rescue()
     changes = third.changes
     assert second.look() is None
     assert third.look() is None
@@ -86,6 +88,42 @@ def test_a_worker_calls_where_its_file_says_with_the_figures_in_force(world: Wor
         route_overrides.put(world.store, connection, ROUTE, "*", {"requests_per_minute": 9}, by="ops")
     first.look()
     assert first.served.now(ROUTE).requests_per_minute == 9
+
+
+@pytest.mark.parametrize("kind", ["no_credentials", "unreached", "key_refused"])
+def test_a_worker_of_another_place_does_not_move_a_route_while_the_others_are_impaired(world: World, kind: str) -> None:
+    """A fault of their machine passes; the place that they agree on stays."""
+    good = [Worker(world, name, {ROUTE: _route()}) for name in ("first", "second")]
+    for one in good:
+        one.impairments.begin(ROUTE, kind, "Not now.")
+        one.beat()
+    other = Worker(world, "other", {ROUTE: _route(region="eu-west-1")})
+    assert "has another region than the workers that serve the route now" in str(other.look())
+    for one in good:
+        one.impairments.end(ROUTE, kind)
+    assert [one.look() for one in good] == [None, None]
+
+
+def test_a_worker_that_could_not_serve_a_route_does_not_move_it(world: World) -> None:
+    first = Worker(world, "first", {ROUTE: _route()})
+    other = Worker(world, "other", {ROUTE: _route(region="eu-west-1")})
+    other.impairments.begin(ROUTE, "no_credentials", "No key here.")
+    world.let_die(first.lease)
+    world.rescue()
+    assert other.look() is not None
+    with world.store.read() as connection:
+        assert registry.registered(world.store, connection)[ROUTE].settings.region == "us-east-1"
+    other.impairments.end(ROUTE, "no_credentials")
+    assert other.look() is None
+
+
+def test_an_outage_of_the_database_moves_no_route(world: World) -> None:
+    """Leases ran out because nobody could renew them; whoever comes first afterwards finds them as they were."""
+    first = Worker(world, "first", {ROUTE: _route()})
+    other = Worker(world, "other", {ROUTE: _route(region="eu-west-1")})
+    world.sql("UPDATE leases SET expires_at = expires_at - 3600")
+    assert other.look() is not None
+    assert first.look() is None
 
 
 def test_applying_a_file_moves_the_route_to_the_workers_that_have_it(world: World) -> None:
@@ -111,6 +149,7 @@ def test_workers_do_not_take_back_what_was_applied(world: World) -> None:
         assert second.look() is not None
     for worker in (first, second):
         world.let_die(worker.lease)
+    world.rescue()
     again = Worker(world, "again", {ROUTE: _route()})
     assert again.look() is None, "a worker that starts after it is asked"
     assert first.look() is None

@@ -16,14 +16,13 @@ from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.registry import Kind, RegisteredRoute
+from trivet_tasks.store.leases import ELSEWHERE
+from trivet_tasks.store.registry import Finding, Kind, RegisteredRoute
 from trivet_worker.route_impairments import RouteImpairments
 
 log = logging.getLogger("trivet.worker")
 
 LOOK_EVERY_S = 1.0
-DEFINITION = "definition"
-"""Impairment: other workers serve the route at another place."""
 RESTART = "restart"
 """Impairment: the file was read again and names another place or key than this process was started with."""
 
@@ -138,9 +137,9 @@ class ServedRoutes:
                 served = self._routes[name]
                 agrees = found.place == served.place
                 if agrees:
-                    self._impairments.end(name, DEFINITION)
+                    self._impairments.end(name, ELSEWHERE)
                 else:
-                    self._impairments.begin(name, DEFINITION, self._elsewhere(name, served, found))
+                    self._impairments.begin(name, ELSEWHERE, self._elsewhere(name, served, found))
                 now = served.own.with_figures_of(found.settings)
                 self._routes[name] = served._replace(now=now, agreed=served.agreed or agrees)
             if self._impairments.current() != before:
@@ -152,9 +151,7 @@ class ServedRoutes:
         missing = {
             name: served.file
             for name, served in self._routes.items()
-            if self._defines
-            and (name not in known or (known[name].place != served.place and not served.agreed))
-            and not self._impairments.has(name, RESTART)
+            if self._defines and (name not in known or (known[name].place != served.place and self._may_define(name)))
         }
         if missing:
             self._register(missing, kinds=(Kind.CHANGED,))
@@ -168,12 +165,21 @@ class ServedRoutes:
     def _register(
         self, routes: Mapping[str, RouteSettings], *, kinds: Sequence[Kind] = (Kind.CHANGED, Kind.OUTDATED)
     ) -> None:
+        findings: list[Finding] = []
         with self._store.write() as connection:
-            findings = registry.register(self._store, connection, routes, by=self._by, lease_id=self._lease_id())
+            for defines in (True, False):
+                some = {name: route for name, route in routes.items() if self._may_define(name) is defines}
+                findings += registry.register(
+                    self._store, connection, some, by=self._by, serves=defines, lease_id=self._lease_id()
+                )
         for finding in findings:
             if finding.kind in kinds:  # of a place elsewhere the impairment tells
                 level = logging.WARNING if finding.kind is Kind.OUTDATED else logging.INFO
                 log.log(level, "%s", finding.text)
+
+    def _may_define(self, name: str) -> bool:
+        """Return whether this process may move the registered place: not away from its own, nor while it could not serve it."""
+        return not self._routes[name].agreed and self._impairments.kinds(name) <= {ELSEWHERE}
 
     def _elsewhere(self, name: str, served: _Served, found: RegisteredRoute) -> str:
         fields = _differing(served.own, found.settings) or "setting that this version does not know"

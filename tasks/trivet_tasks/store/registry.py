@@ -1,8 +1,8 @@
 """The routes that schedulers and workers have made known, without secrets, so that producers need no copy of the file.
 
 Of each route SQL holds two parts. Its place, which decides where prompts go, is what the workers that serve it agree on;
-each takes it from its own file, and one whose file says otherwise serves it only once the others are gone. Its
-operational figures are versions (`route_versions.py`), of which one is in force for every process.
+each takes it from its own file, and one whose file says otherwise serves it only once the leases of the others are dropped.
+Its operational figures are versions (`route_versions.py`), of which one is in force for every process.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from trivet_tasks.route_overrides import Override, overridden
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store import health, route_overrides, route_versions
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import living
+from trivet_tasks.store.leases import not_dropped
 
 
 class RegisteredRoute(NamedTuple):
@@ -46,7 +46,7 @@ class Kind(Enum):
     OUTDATED = auto()
     """Its figures are an older version: those in force stay."""
     ELSEWHERE = auto()
-    """Its place is not the one that living workers serve."""
+    """Its place is not the one that other workers serve."""
 
 
 class Finding(NamedTuple):
@@ -104,7 +104,7 @@ def register(
     """
     now = store.now(connection)
     held = _hold(store, connection, routes, now)
-    serving = _serving(store, connection, lease_id) if held else {}
+    serving = _serving(connection, lease_id) if held else {}
     found: list[Finding] = []
     for name, settings in routes.items():
         row = held[name]
@@ -184,14 +184,17 @@ def _hold(store: Store, connection: Connection, routes: Mapping[str, RouteSettin
     return {row.name: row for row in connection.execute(hold, {"names": list(routes)})}
 
 
-def _serving(store: Store, connection: Connection, lease_id: str) -> dict[str, str]:
-    """Return by route a living worker, other than this one, that serves it at the place that is registered."""
+def _serving(connection: Connection, lease_id: str) -> dict[str, str]:
+    """Return by route a worker, other than this one, whose place is the one that is registered.
+
+    It may take no work just now, or not have renewed its lease yet after an outage of the database: that passes.
+    """
     return {
         route: lease.worker
-        for lease in living(store, connection)
+        for lease in not_dropped(connection)
         if lease.id != lease_id
         for route in lease.routes
-        if route not in lease.impaired
+        if route not in lease.elsewhere
     }
 
 

@@ -336,7 +336,9 @@ leases = Table(  # one row per living worker or scheduler process
     Column("slots", Integer, nullable=False),
     Column("in_flight", Integer, nullable=False),
     Column("trouble", Text),  # why it takes no work, if it does not
-    Column("impaired", Text, nullable=False, server_default=text("'{}'")),  # JSON: route to why none of it is taken
+    Column(
+        "impaired", Text, nullable=False, server_default=text("'{}'")
+    ),  # JSON: route to kind to why none of it is taken
     Column("origin", Text, nullable=False, server_default=text("''")),  # of worker processes that are one witness
     Column("started_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
