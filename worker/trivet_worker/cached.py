@@ -143,7 +143,9 @@ class Cached:
                     found.to_call.append(job)
         return found
 
-    def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> None:
+    def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> Iterable[str]:
+        """Returns the ids of jobs that the answer is not for."""
+        missed: list[str] = []
         for group in _groups(answered):
             with self._store.write() as connection:
                 served = end_answered(
@@ -152,16 +154,18 @@ class Cached:
             if served.forged:
                 why = f"a message says of job {served.forged[0]} what the database does not"
                 self._drops.note(Drop.FORGED, chunk.route, why, len(served.forged))
+            missed += served.missed
             self._notify(served)
+        return missed
 
     def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[Claimed]:
-        """Returns those whose answer the database refuses: they are called for."""
+        """Returns those whose answer is not for them, or that the database refuses: they are called for."""
         try:
-            self._end(chunk, answered)
+            missed = set(self._end(chunk, answered))
         except DBAPIError as error:
             log.error("the database refuses answers from the cache (%s)", type(error.orig or error).__name__)
-            return [job for job in chunk.jobs if job.id in {one.id for one in answered}]
-        return []
+            missed = {one.id for one in answered}
+        return [job for job in chunk.jobs if job.id in missed]
 
     def _notify(self, served: Served) -> None:
         if served.jobs:
