@@ -124,18 +124,24 @@ def test_a_file_is_put_in_force(trivet: Callable[..., Said], routes: World, tmp_
         f'{config.read_text()}\n[routes.{ROUTE}]\nprovider = "bedrock"\nregion = "us-west-2"\nrequests_per_minute = 700\n'
         '[routes.new]\nprovider = "anthropic"\n'
     )
+    routes.lease(routes=[ROUTE])
     dry = trivet("config", "apply", "--dry-run", "--json").json
     assert (dry["applied"], dry["source"]) == (False, str(config))
     group = '[{"models":["claude-haiku-*","claude-3-*"],"requests_per_minute":50}]'
     assert dry["changes"] == {
-        ROUTE: ["region as in this file", "requests_per_minute 500 -> 700", f"limits {group} -> none"],
+        ROUTE: ["requests_per_minute 500 -> 700", f"limits {group} -> none"],
         "new": ["is new"],
     }
+    assert dry["redefinitions"] == {ROUTE: {"fields": ["region"], "workers": ["worker-1"]}}
     assert _limits(routes).requests_per_minute == 500
     assert "Nothing was changed: --dry-run." in trivet("config", "apply", "--dry-run").out
     said = trivet("config", "apply").out
-    assert f"{ROUTE}: region as in this file, requests_per_minute 500 -> 700" in said
-    assert (_limits(routes).region, _limits(routes).requests_per_minute) == ("us-west-2", 700)
+    assert f"{ROUTE}: requests_per_minute 500 -> 700" in said
+    words = f"{ROUTE}: this file has another region. It stays as it is: --places redefines it, and stops the work of the route on:"
+    assert f"{words} worker-1." in " ".join(said.split())
+    assert (_limits(routes).region, _limits(routes).requests_per_minute) == ("us-east-1", 700)
+    assert "Restart the workers that served it where it was: worker-1." in trivet("config", "apply", "--places").out
+    assert _limits(routes).region == "us-west-2"
     assert trivet("config", "apply").out == "Nothing differs from what is in force.\n"
     by = routes.value("SELECT text FROM events WHERE kind = 'route changed'")
     assert by.endswith(f"from {config}")

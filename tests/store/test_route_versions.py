@@ -25,10 +25,11 @@ def _register(store: Store, route: RouteSettings, by: str = "w from a.toml") -> 
         return registry.register(store, connection, {ROUTE: route}, by=by)
 
 
-def _apply(store: Store, route: RouteSettings, *, dry_run: bool = False) -> list[str]:
+def _apply(store: Store, route: RouteSettings, *, places: bool = False, dry_run: bool = False) -> list[str]:
+    by = "ops@here from b.toml"
     with store.write() as connection:
-        changed = registry.apply(store, connection, {ROUTE: route}, by="ops@here from b.toml", dry_run=dry_run)
-    return changed.get(ROUTE, [])
+        done = registry.apply(store, connection, {ROUTE: route}, by=by, places=places, dry_run=dry_run)
+    return done.changes.get(ROUTE, [])
 
 
 def _known(store: Store) -> RegisteredRoute:
@@ -82,16 +83,28 @@ def test_rolling_back_is_said_aloud_and_holds(world: World) -> None:
     assert _events(world)[-1] == "route changed: requests_per_minute 600 -> 500; by ops@here from b.toml"
 
 
-def test_applying_a_file_redefines_a_place_that_a_worker_serves(world: World) -> None:
+def test_applying_a_file_leaves_a_place_as_it_is_and_names_the_workers_there(world: World) -> None:
+    _register(world.store, _route())
+    world.lease(worker="w-7", routes=[ROUTE])
+    given = {ROUTE: _route(region="eu-west-1", requests_per_minute=5)}
+    with world.store.write() as connection:
+        done = registry.apply(world.store, connection, given, by="ops")
+    assert done.changes == {ROUTE: ["requests_per_minute none -> 5"]}
+    assert done.redefinitions == {ROUTE: (("region",), ("w-7",))}
+    assert _known(world.store).settings == _route(requests_per_minute=5)
+
+
+def test_applying_a_file_with_its_places_redefines_one_that_a_worker_serves(world: World) -> None:
     _register(world.store, _route())
     world.lease(routes=[ROUTE])
     other = _route(region="eu-west-1", residency=["eu"])
-    assert _apply(world.store, other, dry_run=True) == ["region as in this file", "residency as in this file"]
-    _apply(world.store, other)
+    fields = ["region as in this file", "residency as in this file"]
+    assert _apply(world.store, other, places=True, dry_run=True) == fields
+    _apply(world.store, other, places=True)
     assert (_known(world.store).settings, _known(world.store).place) == (other, other.place_digest)
     assert _events(world) == ["route redefined: region, residency; by ops@here from b.toml"]
     with world.store.write() as connection:
-        assert registry.apply(world.store, connection, {"new": _route()}, by="ops") == {"new": ["is new"]}
+        assert registry.apply(world.store, connection, {"new": _route()}, by="ops").changes == {"new": ["is new"]}
 
 
 def test_registering_again_changes_nothing(world: World) -> None:

@@ -63,7 +63,7 @@ def test_a_worker_of_another_place_waits_until_the_others_are_gone(world: World)
         assert worker.look() == (
             f"[routes.{ROUTE}] of {'second' if worker is second else 'third'} from "
             f"{'second' if worker is second else 'third'}.toml has another region than the workers that serve the route "
-            "now. It is served from here once they are gone, or after `trivet config apply` with this file."
+            "now. It is served from here once they are gone, or after `trivet config apply --places` with this file."
         )
         assert worker.impairments.of(OTHER_ROUTE) is None
         assert not worker.served.takes(ROUTE)
@@ -131,10 +131,10 @@ def test_applying_a_file_moves_the_route_to_the_workers_that_have_it(world: Worl
     moved = {ROUTE: _route(region="eu-west-1")}
     second = Worker(world, "second", moved)
     with world.store.write() as connection:
-        registry.apply(world.store, connection, moved, by="ops")
+        registry.apply(world.store, connection, moved, by="ops", places=True)
     assert first.look() == (
         f"[routes.{ROUTE}] was redefined while first from first.toml served it: it has another region now. Restart this "
-        "worker with the same file, or run `trivet config apply` with its own."
+        "worker with the same file, or run `trivet config apply --places` with its own."
     )
     assert second.look() is None
 
@@ -143,7 +143,7 @@ def test_workers_do_not_take_back_what_was_applied(world: World) -> None:
     """Also the last of them that is told, and though nobody serves the route where it is now."""
     first, second = (Worker(world, name, {ROUTE: _route()}) for name in ("first", "second"))
     with world.store.write() as connection:
-        registry.apply(world.store, connection, {ROUTE: _route(region="eu-west-1")}, by="ops")
+        registry.apply(world.store, connection, {ROUTE: _route(region="eu-west-1")}, by="ops", places=True)
     for _ in range(2):
         assert first.look() is not None
         assert second.look() is not None

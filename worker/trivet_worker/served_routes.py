@@ -186,11 +186,11 @@ class ServedRoutes:
         if served.agreed:
             return (
                 f"[routes.{name}] was redefined while {self._by} served it: it has another {fields} now. Restart this worker "
-                "with the same file, or run `trivet config apply` with its own."
+                "with the same file, or run `trivet config apply --places` with its own."
             )
         return (
             f"[routes.{name}] of {self._by} has another {fields} than the workers that serve the route now. It is served "
-            f"from here once they are gone, or after `trivet config apply` with this file."
+            f"from here once they are gone, or after `trivet config apply --places` with this file."
         )
 
     def _keep(self) -> None:

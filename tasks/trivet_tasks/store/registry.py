@@ -57,6 +57,24 @@ class Finding(NamedTuple):
     text: str
 
 
+class Redefinition(NamedTuple):
+    """A route whose place in a file is not the registered one."""
+
+    fields: tuple[str, ...]
+    """The settings that differ, by name alone."""
+    workers: tuple[str, ...]
+    """Workers that serve it where it is registered: redefined, they take no more work of it until they are restarted."""
+
+
+class Applied(NamedTuple):
+    """The outcome of applying a file, or of a dry run."""
+
+    changes: dict[str, list[str]]
+    """By route what changes, a figure or field each; routes that stay as they are are left out."""
+    redefinitions: dict[str, Redefinition]
+    """Routes whose place differs; it is left as it is unless places were asked for."""
+
+
 _ADD = text(
     """
     INSERT INTO routes (name, provider, definition, registered_at) VALUES (:name, :provider, '{}', :now)
@@ -118,26 +136,36 @@ def register(
 
 
 def apply(
-    store: Store, connection: Connection, routes: Mapping[str, RouteSettings], *, by: str, dry_run: bool = False
-) -> dict[str, list[str]]:
-    """Put these settings in force, whatever version they are, also where living workers serve another place.
+    store: Store,
+    connection: Connection,
+    routes: Mapping[str, RouteSettings],
+    *,
+    by: str,
+    places: bool = False,
+    dry_run: bool = False,
+) -> Applied:
+    """Put the figures of these routes in force, whatever version they are.
 
-    Returns:
-        By route what changes, a figure or field each; routes that stay as they are are left out.
+    Args:
+        places: whether routes that lead elsewhere are redefined, also where living workers serve the registered place.
     """
     now = store.now(connection)
     known = {row.name: row for row in connection.execute(_ALL)}
     held = known if dry_run else _hold(store, connection, routes, now)
-    changed: dict[str, list[str]] = {}
+    applied = Applied({}, {})
     for name, settings in routes.items():
-        if made := _changes(known.get(name), settings):
-            changed[name] = made
+        before = known.get(name)
+        if before is not None and before.place not in (None, settings.place_digest):
+            workers = _workers(connection, name)
+            applied.redefinitions[name] = Redefinition(tuple(_differing(before, settings)), workers)
+        if made := _changes(before, settings, places=places):
+            applied.changes[name] = made
         if not dry_run:
             row = held[name]
-            if row.place != settings.place_digest:
+            if row.place is None or (places and row.place != settings.place_digest):
                 _define(connection, row, settings, by, now)
             route_versions.put_in_force(connection, row, settings, by, now)
-    return changed
+    return applied
 
 
 def registered(store: Store, connection: Connection) -> dict[str, RegisteredRoute]:
@@ -165,11 +193,11 @@ def remove(connection: Connection, name: str, by: str, now: float) -> None:
     health.note_operator(connection, "route removed", name, f"by {by}", now)
 
 
-def _changes(row: Row[Any] | None, settings: RouteSettings) -> list[str]:
+def _changes(row: Row[Any] | None, settings: RouteSettings, *, places: bool) -> list[str]:
     """Return what these settings would change of a route, in words."""
     if row is None:
         return ["is new"]
-    moved = row.place is not None and row.place != settings.place_digest
+    moved = places and row.place is not None and row.place != settings.place_digest
     fields = [f"{field} as in this file" for field in _differing(row, settings)] if moved else []
     return fields + route_versions.changes(orjson.loads(row.operating or "{}"), settings)
 
@@ -196,6 +224,13 @@ def _serving(connection: Connection, lease_id: str) -> dict[str, str]:
         for route in lease.routes
         if route not in lease.elsewhere
     }
+
+
+def _workers(connection: Connection, name: str) -> tuple[str, ...]:
+    """Return the workers that serve a route at its registered place."""
+    return tuple(
+        lease.worker for lease in not_dropped(connection) if name in lease.routes and name not in lease.elsewhere
+    )
 
 
 def _register_place(
