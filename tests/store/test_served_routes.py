@@ -172,6 +172,17 @@ def _file(folder: Path, text: str) -> Settings:
     return load_settings(path)
 
 
+def test_workers_that_read_a_file_of_another_place_go_on_where_they_are(world: World, tmp_path: Path) -> None:
+    """They agree with each other and with what is registered until the first is restarted."""
+    workers = [Worker(world, name, {ROUTE: _route()}) for name in ("first", "second")]
+    moved = _file(tmp_path, f'[routes.{ROUTE}]\nprovider = "bedrock"\nregion = "us-west-2"\n')
+    for worker in workers:
+        worker.served.reload(moved)
+    assert [worker.look() for worker in workers] == [None, None]
+    again = Worker(world, "third", {ROUTE: _route(region="us-west-2")})
+    assert "has another region than the workers" in str(again.look())
+
+
 def test_reading_the_file_again(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def again(*lines: str, name: str = ROUTE) -> None:
         head = f'[routes.{name}]\nprovider = "bedrock"\n'
@@ -182,16 +193,23 @@ def test_reading_the_file_again(world: World, tmp_path: Path, caplog: pytest.Log
     assert worker.look() is None
     assert worker.served.now(ROUTE).max_concurrency == 3
     again('region = "us-west-2"', "max_concurrency = 4")
-    reason = worker.look()
-    assert reason is not None
-    assert reason.endswith("trivet.toml, read again, has another region. Restart this worker.")
+    assert worker.look() is None
+    said = "has another region: it counts once this worker is restarted; so do the figures of that place."
+    assert f"trivet.toml, read again, {said}" in caplog.text
     assert worker.served.now(ROUTE).max_concurrency == 3, "its figures belong to the other place"
-    again('region = "us-east-1"', 'api_key = "env:ANOTHER_KEY"')
-    assert "has another api_key. Restart this worker." in str(worker.look())
+    caplog.clear()
+    again('region = "us-east-1"', 'api_key = "env:ANOTHER_KEY"', "stream = true", "max_concurrency = 6")
+    assert worker.look() is None
+    assert "has another api_key, stream: it counts once this worker is restarted.\n" in caplog.text
+    assert "ANOTHER_KEY" not in caplog.text
+    assert worker.served.now(ROUTE).max_concurrency == 6
+    caplog.clear()
     again('region = "us-east-1"', "max_concurrency = 5")
     assert worker.look() is None
     assert worker.served.now(ROUTE).max_concurrency == 5
+    assert "restarted" not in caplog.text
     with caplog.at_level(logging.INFO, "trivet.worker"):
         again('region = "us-east-1"', name="another")
     assert "not served by this process until it is restarted: another" in caplog.text
-    assert "is not there any more" in str(worker.look())
+    assert worker.look() is None
+    assert "is not there any more: this worker serves it until it is restarted" in caplog.text

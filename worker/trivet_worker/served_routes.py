@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
-from trivet_tasks.route_fields import PLACE
+from trivet_tasks.route_fields import OWN, PLACE
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import registry
@@ -23,10 +23,8 @@ from trivet_worker.route_impairments import RouteImpairments
 log = logging.getLogger("trivet.worker")
 
 LOOK_EVERY_S = 1.0
-RESTART = "restart"
-"""Impairment: the file was read again and names another place or key than this process was started with."""
 
-_FIXED = PLACE | {"api_key", "environment"}
+_FIXED = PLACE | OWN
 """Settings that a process keeps from its start to its end: callers and credentials are made of them."""
 
 
@@ -105,7 +103,9 @@ class ServedRoutes:
         self._stopping.set()
 
     def reload(self, settings: Settings) -> None:
-        """Take over what the file says now. A changed place or key needs a restart: the route is impaired until then.
+        """Take over what the file says now. A changed place or key counts from the next start on, and is logged.
+
+        The figures of a route whose place was changed belong to that place, so they count from then on, too.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -114,14 +114,11 @@ class ServedRoutes:
             same: dict[str, RouteSettings] = {}
             for name, served in list(self._routes.items()):
                 again = settings.routes.get(name)
-                if again is not None and not (fields := _differing(served.own, again, _FIXED)):
+                if again is None or _differing(served.own, again, _FIXED):
+                    log.warning("%s", _needs_restart(name, served.own, again, settings.source))
+                if again is not None and again.place_digest == served.place:
                     same[name] = again
                     self._routes[name] = served._replace(file=again)
-                    self._impairments.end(name, RESTART)
-                    continue
-                what = "is not there any more" if again is None else f"has another {fields}"
-                reason = f"[routes.{name}] of {settings.source}, read again, {what}. Restart this worker."
-                self._impairments.begin(name, RESTART, reason)
             if same:
                 self._register(same)
             self.look()
@@ -206,3 +203,12 @@ class ServedRoutes:
 def _differing(own: RouteSettings, other: RouteSettings, fields: Iterable[str] = PLACE) -> str:
     """Return the fields that differ, by name alone: a URL may hold what is not for a log."""
     return ", ".join(sorted(name for name in fields if getattr(own, name) != getattr(other, name)))
+
+
+def _needs_restart(name: str, own: RouteSettings, again: RouteSettings | None, source: object) -> str:
+    """Tell what of a file that was read again does not count yet."""
+    head = f"[routes.{name}] of {source}, read again,"
+    if again is None:
+        return f"{head} is not there any more: this worker serves it until it is restarted."
+    whole = "; so do the figures of that place" if _differing(own, again) else ""
+    return f"{head} has another {_differing(own, again, _FIXED)}: it counts once this worker is restarted{whole}."
