@@ -1,5 +1,6 @@
 """Workers that serve a route by their own files while what is registered changes."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,19 @@ class Worker:
 
     def _changed(self) -> None:
         self.changes += 1
+
+
+def test_the_order_of_a_list_makes_no_other_place(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists = {"residency": ["us", "eu"], "compliance": ["a", "b"], "betas": ["y", "x"], "body_fields": ["top_k", "seed"]}
+    Worker(world, "first", {ROUTE: _route(**lists)})
+    turned = {name: [*reversed(values), values[0]] for name, values in lists.items()}
+    second = Worker(world, "second", {ROUTE: _route(**turned)})
+    assert second.look() is None
+    written = "".join(f"{name} = {json.dumps(values)}\n" for name, values in lists.items())
+    second.served.reload(_file(tmp_path, f'[routes.{ROUTE}]\nprovider = "bedrock"\nregion = "us-east-1"\n{written}'))
+    assert "restarted" not in caplog.text
 
 
 def test_a_worker_of_another_place_waits_until_the_others_are_gone(world: World) -> None:

@@ -202,7 +202,10 @@ class ServedRoutes:
 
 def _differing(own: RouteSettings, other: RouteSettings, fields: Iterable[str] = PLACE) -> str:
     """Return the fields that differ, by name alone: a URL may hold what is not for a log."""
-    return ", ".join(sorted(name for name in fields if getattr(own, name) != getattr(other, name)))
+    before, after = own.place(), other.place()
+    differ = {name for name in PLACE if before.get(name) != after.get(name)}
+    differ |= {name for name in OWN if getattr(own, name) != getattr(other, name)}
+    return ", ".join(sorted(differ & set(fields)))
 
 
 def _needs_restart(name: str, own: RouteSettings, again: RouteSettings | None, source: object) -> str:
