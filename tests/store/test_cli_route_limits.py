@@ -115,7 +115,7 @@ def test_jobs_that_no_other_route_may_take_keep_theirs(trivet: Callable[..., Sai
     assert (said.code, "is the only route" in said.err) == (2, True)
     routes.sql("UPDATE flows SET active = false")
     assert job
-    assert trivet("route", "remove", OTHER_ROUTE).out.startswith(f"{OTHER_ROUTE} is removed. It comes back when")
+    assert trivet("route", "remove", OTHER_ROUTE).out.startswith(f"{OTHER_ROUTE} is removed. A file that still has it")
 
 
 def test_a_file_is_put_in_force(trivet: Callable[..., Said], routes: World, tmp_path: Path) -> None:

@@ -152,6 +152,47 @@ def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:
     assert "route changed" not in "".join(_events(world)), "it is new again"
 
 
+def test_a_removed_route_comes_back_drained_until_it_is_restored(world: World) -> None:
+    """A process with an old file makes it known again, which nobody asked for."""
+    _register(world, bedrock_us_east_1=_route())
+    for _ in range(2):
+        with world.store.write() as connection:
+            registry.remove(connection, ROUTE, "ops@here", 1001)
+        _register(world, bedrock_us_east_1=_route())
+        assert _registered(world)[ROUTE].drained
+        assert _events(world)[-1] == (
+            "route drained: it was removed by ops@here, and registered again by w from a.toml"
+        )
+        with world.store.write() as connection:
+            registry.set_drained(connection, ROUTE, False)
+        _register(world, bedrock_us_east_1=_route(requests_per_minute=6))
+        assert not _registered(world)[ROUTE].drained
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_applying_a_file_takes_a_removal_back(world: World, first: bool) -> None:
+    """Also where no other process has made the route known again before."""
+    _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.remove(connection, ROUTE, "ops@here", 1001)
+    if not first:
+        _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.apply(world.store, connection, {ROUTE: _route()}, by="ops@here")
+    assert not _registered(world)[ROUTE].drained
+
+
+def test_applying_a_file_restores_no_route_that_was_drained_by_hand(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.remove(connection, ROUTE, "ops@here", 1001)
+    _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.set_drained(connection, ROUTE, True)
+        registry.apply(world.store, connection, {ROUTE: _route()}, by="ops@here")
+    assert _registered(world)[ROUTE].drained
+
+
 def test_a_drain_is_kept_until_it_is_taken_back(world: World) -> None:
     _register(world, bedrock_us_east_1=_route(), other=_route())
     for drained in (True, False):

@@ -169,13 +169,14 @@ def test_workers_do_not_take_back_what_was_applied(world: World) -> None:
     assert first.look() is None
 
 
-def test_a_removed_route_comes_back_with_the_file_of_a_worker(world: World) -> None:
+def test_a_removed_route_comes_back_drained_with_the_file_of_a_worker(world: World) -> None:
     worker = Worker(world, "first", {ROUTE: _route(requests_per_minute=5)})
     with world.store.write() as connection:
         registry.remove(connection, ROUTE, "ops", 0.0)
     assert worker.look() is None
     with world.store.read() as connection:
-        assert registry.registered(world.store, connection)[ROUTE].settings == _route(requests_per_minute=5)
+        found = registry.registered(world.store, connection)[ROUTE]
+    assert (found.settings, found.drained) == (_route(requests_per_minute=5), True)
 
 
 def _file(folder: Path, text: str) -> Settings:

@@ -89,6 +89,15 @@ _DEFINE = text(
 )
 _COLUMNS = "name, definition, operating, drained, place, version, version_at, version_by"
 _HOLD = f"SELECT {_COLUMNS} FROM routes WHERE name IN :names ORDER BY name"
+_SET_DRAINED = text("UPDATE routes SET drained = :drained WHERE name = :name")
+_REMOVED = text("SELECT removed_by FROM removed_routes WHERE name = :name")
+_NOT_REMOVED = text("DELETE FROM removed_routes WHERE name = :name")
+_NOTE_REMOVED = text(
+    """
+    INSERT INTO removed_routes (name, removed_by, removed_at) VALUES (:name, :by, :now)
+    ON CONFLICT (name) DO UPDATE SET removed_by = :by, removed_at = :now
+    """
+)
 _DRAINED = text("SELECT name FROM routes WHERE drained")
 _ALL = text(f"SELECT {_COLUMNS} FROM routes ORDER BY name")
 _REMOVE = tuple(
@@ -162,6 +171,7 @@ def apply(
             applied.changes[name] = made
         if not dry_run:
             row = held[name]
+            _take_back_removal(connection, row, by, now)
             if row.place is None or (places and row.place != settings.place_digest):
                 _define(connection, row, settings, by, now)
             route_versions.put_in_force(connection, row, settings, by, now)
@@ -180,17 +190,28 @@ def drained(connection: Connection) -> frozenset[str]:
 
 
 def set_drained(connection: Connection, name: str, drained: bool) -> None:
-    """Take a route out of service, or back in; kept until it is said otherwise."""
-    statement = text("UPDATE routes SET drained = :drained WHERE name = :name")
-    if connection.execute(statement, {"name": name, "drained": drained}).rowcount == 0:
+    """Take a route out of service, or back in; kept until it is said otherwise. That it was removed counts no more."""
+    connection.execute(_NOT_REMOVED, {"name": name})
+    if connection.execute(_SET_DRAINED, {"name": name, "drained": drained}).rowcount == 0:
         raise NotFound(f"No route is called {name!r}.", hint="`trivet routes` lists them.")
 
 
 def remove(connection: Connection, name: str, by: str, now: float) -> None:
-    """Forget a route with its versions, limits set by hand and health. Its calls and costs stay."""
+    """Forget a route with its versions, limits set by hand and health. Its calls and costs stay.
+
+    Registered again, it is drained until somebody restores it or applies a file that has it.
+    """
+    connection.execute(_NOTE_REMOVED, {"name": name, "by": by, "now": now})
     for statement in _REMOVE:
         connection.execute(statement, {"name": name})
     health.note_operator(connection, "route removed", name, f"by {by}", now)
+
+
+def _take_back_removal(connection: Connection, row: Row[Any], by: str, now: float) -> None:
+    """Put a route back into service that is drained because it was removed."""
+    if connection.execute(_NOT_REMOVED, {"name": row.name}).rowcount and row.drained:
+        connection.execute(_SET_DRAINED, {"name": row.name, "drained": False})
+        health.note_operator(connection, "route restored", row.name, f"by {by}", now)
 
 
 def _changes(row: Row[Any] | None, settings: RouteSettings, *, places: bool) -> list[str]:
@@ -257,6 +278,10 @@ def _register_place(
 
 
 def _define(connection: Connection, row: Row[Any], settings: RouteSettings, by: str, now: float) -> str:
+    if row.place is None and (removed_by := connection.execute(_REMOVED, {"name": row.name}).scalar()):
+        connection.execute(_SET_DRAINED, {"name": row.name, "drained": True})
+        said = f"it was removed by {removed_by}, and registered again by {by}"
+        health.note_operator(connection, "route drained", row.name, said, now)
     definition = orjson.dumps(settings.place(), option=orjson.OPT_SORT_KEYS).decode()
     place = {"name": row.name, "provider": settings.provider, "definition": definition, "now": now}
     connection.execute(_DEFINE, {**place, "place": settings.place_digest})

@@ -390,6 +390,14 @@ route_versions = Table(  # every version of a route's operational figures that w
     Column("seen_by", Text, nullable=False),
 )
 
+removed_routes = Table(  # routes that an operator removed; registered again, they are drained until a row is gone
+    "removed_routes",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("removed_by", Text, nullable=False),
+    Column("removed_at", Double, nullable=False),
+)
+
 route_overrides = Table(  # limits that an operator set by hand; they beat every file
     "route_overrides",
     metadata,
