@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.store.world import ROUTE, World
 
+from trivet.cli.routes_words import override_words
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.route_overrides import overridden, target_of
 from trivet_tasks.route_settings import RouteSettings
@@ -202,3 +203,32 @@ def test_what_limits_may_be_set_for() -> None:
     with pytest.raises(InvalidRequest, match="is no model"):
         target_of(route, "a+b")
     assert overridden(route, []) == route
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "of_file", "clash"),
+    [
+        ("claude-haiku-4-5", "claude-haiku-*", True),
+        ("claude-haiku-*", "claude-haiku-4-5", True),
+        ("claude-*-4-5", "claude-haiku-*", True),
+        ("claude-haiku-?-5", "claude-haiku-[34]-5", True),
+        ("claude-haiku-*", "claude-opus-*", False),
+        ("claude-haiku-4", "claude-haiku-4-*", False),
+    ],
+)
+def test_a_limit_set_by_hand_gives_no_model_a_share_beside_its_group(
+    world: World, by_hand: str, of_file: str, clash: bool
+) -> None:
+    """The file brings the group later; what all its models share is what the account allows."""
+    _register(world.store, _route())
+    with world.store.write() as connection:
+        route_overrides.put(world.store, connection, ROUTE, by_hand, {"max_concurrency": 3}, by="ops")
+    new = _route(limits=[{"models": [of_file, "another"], "max_concurrency": 9}])
+    _register(world.store, new)
+    known = _known(world.store)
+    (override,) = known.overrides
+    group = f"{of_file}+another"
+    assert override.clashes_with == (group if clash else "")
+    assert [one.name for one in known.settings.limits] == ([group] if clash else [by_hand, group])
+    (said,) = override_words(ROUTE, known.overrides, world.now())
+    assert ("has no effect" in said) is clash

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from trivet_tasks.errors import NotFound
 from trivet_tasks.route_fields import PLACE
-from trivet_tasks.route_overrides import Override, overridden
+from trivet_tasks.route_overrides import Override, overridden, with_clashes
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store import health, route_overrides, route_versions
 from trivet_tasks.store.engine import Store
@@ -31,7 +31,7 @@ class RegisteredRoute(NamedTuple):
     place: str = ""
     """Digest of what decides where its prompts go; a worker whose own differs takes no work of it."""
     overrides: tuple[Override, ...] = ()
-    """Limits that were set by hand and hold now."""
+    """Limits that were set by hand, whose time is not over; those that clash with a group do not apply."""
     version_at: float | None = None
     """Since when the version of its figures is in force, in seconds since the epoch."""
     version_by: str = ""
@@ -311,6 +311,7 @@ def _route(row: Row[Any], by_hand: tuple[Override, ...]) -> RegisteredRoute:
     """A newer Trivet may have registered the route with keys that this one does not know."""
     place = {key: value for key, value in orjson.loads(row.definition).items() if key in PLACE}
     settings = RouteSettings.model_validate(place | orjson.loads(row.operating or "{}"), extra="ignore")
+    by_hand = with_clashes(settings, by_hand)
     effective = overridden(settings, by_hand) if by_hand else settings
     drained = bool(row.drained)
     return RegisteredRoute(row.name, effective, drained, row.place or "", by_hand, row.version_at, row.version_by or "")
