@@ -8,7 +8,7 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 from tests.system.command_line import Said
 
 from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import registry
+from trivet_tasks.store import leases, registry
 
 
 def _route(**terms: object) -> RouteSettings:
@@ -116,6 +116,14 @@ def test_jobs_that_no_other_route_may_take_keep_theirs(trivet: Callable[..., Sai
     routes.sql("UPDATE flows SET active = false")
     assert job
     assert trivet("route", "remove", OTHER_ROUTE).out.startswith(f"{OTHER_ROUTE} is removed. A file that still has it")
+
+
+def test_the_json_of_routes_has_the_leases_of_workers(trivet: Callable[..., Said], routes: World) -> None:
+    lease = routes.lease(routes=[ROUTE])
+    with routes.store.write() as connection:
+        leases.renew(routes.store, connection, lease, 0, None, 15.0, {ROUTE: {leases.ELSEWHERE: "Another region."}})
+    (worker,) = trivet("routes", "--json").json["workers"]
+    assert (worker["impaired"], worker["elsewhere"]) == ({ROUTE: "Another region."}, [ROUTE])
 
 
 def test_a_file_is_put_in_force(trivet: Callable[..., Said], routes: World, tmp_path: Path) -> None:

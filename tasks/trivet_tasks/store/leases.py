@@ -36,7 +36,7 @@ class Lease(NamedTuple):
     origin: str = ""
     """Equal for worker processes that share machine, environment and network settings: they are one witness."""
     part: str = WORKER
-    elsewhere: frozenset[str] = frozenset()
+    elsewhere: tuple[str, ...] = ()
     """Impaired routes that it does not serve at the registered place."""
 
     def takes(self, route: str) -> bool:
@@ -205,5 +205,5 @@ def _lease(row: Row[Any]) -> Lease:
         {route: " ".join(kinds.values()) for route, kinds in impaired.items()},
         row.origin,
         row.part,
-        frozenset(route for route, kinds in impaired.items() if ELSEWHERE in kinds),
+        tuple(route for route, kinds in impaired.items() if ELSEWHERE in kinds),
     )
