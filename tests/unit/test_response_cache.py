@@ -199,7 +199,7 @@ def test_an_answer_whose_time_is_over_serves_nobody_however_long_redis_keeps_it(
     now += 86_399
     assert ask(cache, "b") == [ANSWER]
     now += 2
-    assert cache.look_up(BATCH, [LookUp("k", "b")]) == ([None], 1)
+    assert cache.look_up(BATCH, [LookUp("k", "b"), LookUp("k", "c")]) == ([None, Follow("b")], 0), "no forgery"
 
 
 def test_counters_of_somebody_else_are_no_traceback(cache: ResponseCache, client: redis.Redis) -> None:

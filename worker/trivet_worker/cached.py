@@ -130,7 +130,7 @@ class Cached:
             return None
         found = _Found([], [], [])
         if said.rejected:
-            why = "a cached answer was not signed by this installation for its request, or its time is over"
+            why = "a cached answer was not signed by this installation for its request"
             self._drops.note(Drop.ANSWER, chunk.route, why, said.rejected)
         for look, of in zip(looks, said.found, strict=True):
             job = asking[look.job_id]
