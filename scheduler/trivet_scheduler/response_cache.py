@@ -137,6 +137,8 @@ class ResponseCache:
         match kind:
             case b"hit":
                 return self._sealed.open(key, value)
+            case b"foreign":
+                return Unusable.FOREIGN
             case b"follow" if _JOB.fullmatch(value):
                 return Follow(value.decode())
             case _:

@@ -1,6 +1,7 @@
 """A worker's use of the response cache: jobs of a chunk that need no call of their own, and answers to keep for others."""
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from trivet_tasks.store.following import FREED_AT_ONCE, LOOK_AGAIN_S, Follower, 
 from trivet_tasks.store.steps import End, Finished
 from trivet_tasks.troubles import SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer
-from trivet_worker.drops import Drops
+from trivet_worker.drops import SAID_EVERY_S, Drops
 from trivet_worker.flights import Landing
 
 log = logging.getLogger("trivet.worker")
@@ -60,6 +61,7 @@ class Cached:
         self._settings = settings
         self._troubles = troubles
         self._drops = drops
+        self._said_at = -SAID_EVERY_S
 
     def serve(self, chunk: Chunk) -> Sequence[Claimed]:
         """End the jobs of a chunk for which there is an answer, let wait those for which one is on its way.
@@ -126,7 +128,7 @@ class Cached:
         try:
             said = self._cache.look_up(chunk.latency, looks)
         except (redis.RedisError, ValueError) as error:
-            _without(error)
+            self._without(error)
             return None
         found = _Found([], [], [])
         if said.rejected:
@@ -201,7 +203,7 @@ class Cached:
         try:
             self._cache.keep(latency, landed)
         except redis.RedisError as error:
-            _without(error)
+            self._without(error)
 
     def _tell(self, channel: str, notice: bytes) -> None:
         if self._troubles.seen(SHARED_STATE, WATCH):
@@ -209,12 +211,14 @@ class Cached:
         try:
             self._redis.publish(channel, notice)
         except redis.RedisError as error:  # those who wait look by themselves
-            _without(error)
+            self._without(error)
 
-
-def _without(error: Exception) -> None:
-    """One that is away is said by those who cannot do without it."""
-    if not isinstance(error, redis.RedisError) or not is_away(error):
+    def _without(self, error: Exception) -> None:
+        """One that is away is said by those who cannot do without it; another error once a minute."""
+        now = time.monotonic()
+        if (isinstance(error, redis.RedisError) and is_away(error)) or now - self._said_at < SAID_EVERY_S:
+            return
+        self._said_at = now
         log.error("the response cache is not used: %s", type(error).__name__)
 
 
