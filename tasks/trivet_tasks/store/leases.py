@@ -119,7 +119,7 @@ def open_lease(
             "lane": lane,
             "routes": orjson.dumps(list(routes)).decode(),
             "slots": slots,
-            "impaired": orjson.dumps(dict(impaired)).decode(),
+            "impaired": orjson.dumps(dict(impaired), option=orjson.OPT_NON_STR_KEYS).decode(),
             "now": store.now(connection),
             "ttl": ttl_s,
             "origin": origin,
@@ -147,7 +147,7 @@ def renew(
         "ttl": ttl_s,
         "in_flight": in_flight,
         "trouble": trouble,
-        "impaired": orjson.dumps(dict(impaired)).decode(),
+        "impaired": orjson.dumps(dict(impaired), option=orjson.OPT_NON_STR_KEYS).decode(),
     }
     if connection.execute(_RENEW, parameters).rowcount == 0:
         return Renewal(held=False)
