@@ -32,7 +32,7 @@ def _work(world: World) -> None:
     world.end(lease, jobs[:1], cost="0.10")
     world.finish(finished(jobs[1], lease, WAIT, outcome=Outcome.TIMEOUT, cost="0.3", estimated=True))
     world.end(lease, jobs[2:3], cost=None)
-    dear = world.take(lease, world.dispatch(2), route=OTHER_ROUTE)
+    dear = world.take(lease, world.dispatch(2, OTHER_ROUTE))
     world.end(lease, dear, cost="2")
 
 
@@ -62,7 +62,7 @@ def test_groups_whose_calls_have_no_price_come_last(world: World) -> None:
     lease, jobs = world.running(1)
     world.end(lease, jobs, cost=None)
     world.add(*specs(1))
-    world.end(lease, world.take(lease, world.dispatch(), route=OTHER_ROUTE), cost="1")
+    world.end(lease, world.take(lease, world.dispatch(route=OTHER_ROUTE)), cost="1")
     assert [row.group for row in _summed(world, "route")] == [(OTHER_ROUTE,), (ROUTE,)]
 
 
