@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from decimal import Decimal
+from enum import Enum, auto
 from typing import NamedTuple
 
 import orjson
@@ -35,6 +36,15 @@ class Kept(NamedTuple):
         return f"Kept({len(self.message)} bytes, {self.stop_reason}, {self.route})"
 
 
+class Unusable(Enum):
+    """Why an entry brings no answer."""
+
+    FOREIGN = auto()
+    """This installation did not write it for this cache key."""
+    EXPIRED = auto()
+    """It did, and its time is over."""
+
+
 class AnswerSeal:
     """Seals and opens entries of the cache. Safe to share between threads.
 
@@ -54,15 +64,15 @@ class AnswerSeal:
         entry = head + b"\n" + answer.message
         return self._mac(cache_key, entry) + b"\n" + entry
 
-    def open(self, cache_key: str, sealed: bytes) -> Kept | None:
-        """Return the answer of an entry; None where it was not sealed here for this key, or its time is over."""
+    def open(self, cache_key: str, sealed: bytes) -> Kept | Unusable:
+        """Return the answer of an entry, or why there is none."""
         mac, entry = sealed[:_MAC_CHARS], sealed[_MAC_CHARS + 1 :]
         if not hmac.compare_digest(mac, self._mac(cache_key, entry)):
-            return None
+            return Unusable.FOREIGN
         head, _, message = entry.partition(b"\n")
         stop_reason, route, cost, tenant, expires_at = orjson.loads(head)
         if expires_at <= self._now():
-            return None
+            return Unusable.EXPIRED
         return Kept(message, stop_reason, route, None if cost is None else Decimal(cost), tenant)
 
     def _mac(self, cache_key: str, entry: bytes) -> bytes:

@@ -40,7 +40,7 @@ class Heartbeat:
 
     Args:
         in_flight: returns the number of calls under way.
-        impaired: returns why no work of some routes is taken, by route.
+        impaired: returns why no work of some routes is taken, by route and kind.
         write_also: writes something with each renewal, in its transaction; returns what to do once that is committed.
         on_renewed: told of each renewal, also of one that found the lease gone.
     """
@@ -53,7 +53,7 @@ class Heartbeat:
         troubles: Troubles,
         *,
         in_flight: Callable[[], int] = lambda: 0,
-        impaired: Callable[[], Mapping[str, str]] = dict,
+        impaired: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
         write_also: Callable[[Connection], Callable[[], None]] = lambda _: lambda: None,
         on_renewed: Callable[[leases.Renewal], None] = lambda _: None,
     ) -> None:

@@ -6,14 +6,13 @@ called for again. Answers are signed (`answer_seal.py`); one that this installat
 
 import re
 from collections.abc import Iterator, Sequence
-from enum import Enum, auto
 from importlib import resources
 from typing import NamedTuple, cast
 
 import redis
 from redis.commands.core import Script
 
-from trivet_scheduler.answer_seal import AnswerSeal, Kept
+from trivet_scheduler.answer_seal import AnswerSeal, Kept, Unusable
 from trivet_tasks.latency import Latency
 from trivet_tasks.settings import CacheSettings, Settings
 from trivet_tasks.shared_state import PREFIX
@@ -65,16 +64,9 @@ class LookedUp(NamedTuple):
     found: list[Kept | Follow | None]
     """For each job, in order: an answer, whom to wait for, or None: it calls, and others wait for it."""
     rejected: int
-    """Entries that were removed, because they were not signed here for their key, or their time was over."""
+    """Entries that were removed, because they were not signed here for their key."""
 
 
-class _Foreign(Enum):
-    """An entry that this installation did not write."""
-
-    FOREIGN = auto()
-
-
-_FOREIGN = _Foreign.FOREIGN
 _JOB = re.compile(rb"[!-~]{1,32}")
 
 
@@ -120,17 +112,18 @@ class ResponseCache:
         return self._settings.cache
 
     def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
-        """Look for an answer for each job. One that is not ours is removed, and its jobs ask once more."""
+        """Look for an answer for each job. One that brings none is removed, and its jobs ask once more."""
         found = self._ask(latency, asked)
-        foreign = [at for at, one in enumerate(found) if one is _FOREIGN]
-        if foreign:
-            self._forget(list({asked[at].key for at in foreign}))
-            again = self._ask(latency, [asked[at] for at in foreign])
-            for at, one in zip(foreign, again, strict=True):
+        foreign = {one.key for one, of in zip(asked, found, strict=True) if of is Unusable.FOREIGN}
+        unusable = [at for at, one in enumerate(found) if isinstance(one, Unusable)]
+        if unusable:
+            self._forget(list({asked[at].key for at in unusable}))
+            again = self._ask(latency, [asked[at] for at in unusable])
+            for at, one in zip(unusable, again, strict=True):
                 found[at] = one
-        return LookedUp([None if one is _FOREIGN else one for one in found], len({asked[at].key for at in foreign}))
+        return LookedUp([None if isinstance(one, Unusable) else one for one in found], len(foreign))
 
-    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> "list[Kept | Follow | _Foreign | None]":
+    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[Kept | Follow | Unusable | None]:
         life_s = self._settings.of_class(latency).budget_s + (0 if latency is Latency.REALTIME else LEAD_GRACE_S)
         keys = [COUNTERS]
         arguments: list[str | int] = [list(Latency).index(latency), int(life_s * 1_000)]
@@ -140,10 +133,12 @@ class ResponseCache:
         answers = cast("list[list[bytes]]", self._look_up(keys=keys, args=arguments))
         return [self._found(one.key, kind, value) for one, (kind, value) in zip(asked, answers, strict=True)]
 
-    def _found(self, key: str, kind: bytes, value: bytes) -> "Kept | Follow | _Foreign | None":
+    def _found(self, key: str, kind: bytes, value: bytes) -> Kept | Follow | Unusable | None:
         match kind:
             case b"hit":
-                return self._sealed.open(key, value) or _FOREIGN
+                return self._sealed.open(key, value)
+            case b"foreign":
+                return Unusable.FOREIGN
             case b"follow" if _JOB.fullmatch(value):
                 return Follow(value.decode())
             case _:

@@ -43,6 +43,8 @@ PLACE = frozenset(
 )
 """Decide where a prompt goes and what may go there. A worker takes them from its own file alone, and SQL holds what the
 workers that serve the route agree on."""
+UNORDERED = frozenset({"residency", "compliance", "betas", "body_fields"})
+"""Lists of a place whose order, and what stands twice in them, says nothing."""
 OWN = frozenset({"api_key", "admin_api_key", "environment", "stream"})
 """A process's own: credentials, and how it makes its calls. Other processes never see them."""
 

@@ -1,7 +1,7 @@
 """Limits that an operator set by hand: they beat every file until their time is over or they are reset."""
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import NamedTuple
 
 from trivet_tasks.errors import InvalidRequest
@@ -24,10 +24,27 @@ class Override(NamedTuple):
     """Seconds since the epoch."""
     until: float | None
     """Seconds since the epoch; None: until it is reset."""
+    clashes_with: str = ""
+    """The group of limits in force that its models share, though it is not that group's own: it does not apply then."""
+
+
+def with_clashes(settings: RouteSettings, overrides: Iterable[Override]) -> tuple[Override, ...]:
+    """Return the overrides, each with the group of limits that keeps it from applying.
+
+    A file may bring a group later than an operator set a limit. A group of its own for some of the same models would
+    exceed what the account allows all of them together.
+    """
+    names = {WHOLE_ROUTE, *(group.name for group in settings.limits)}
+    return tuple(
+        override
+        if override.models in names
+        else override._replace(clashes_with=_sharing(settings.limits, override.models.split("+")))
+        for override in overrides
+    )
 
 
 def overridden(settings: RouteSettings, overrides: Iterable[Override]) -> RouteSettings:
-    """Return the settings with these limits in place of their own.
+    """Return the settings with these limits in place of their own. Those that clash with a group do not count.
 
     Models that have no group of limits get one, with the route's figures where none is set:
 
@@ -38,7 +55,9 @@ def overridden(settings: RouteSettings, overrides: Iterable[Override]) -> RouteS
         500
     """
     figures: dict[str, dict[str, int]] = {}
-    for override in overrides:
+    for override in with_clashes(settings, overrides):
+        if override.clashes_with:
+            continue
         figures.setdefault(override.models, {})[override.figure] = override.value
     own = settings.model_copy(update=figures.pop(WHOLE_ROUTE, {}))
     groups = {group.name: group for group in own.limits}
@@ -67,14 +86,39 @@ def target_of(settings: RouteSettings, models: str | None) -> str:
         raise InvalidRequest(
             f"--model: {models!r} is no model, glob or group of limits.", field="model", hint=_groups(settings.limits)
         )
-    for group in settings.limits:
-        if any(fnmatchcase(models, pattern) or fnmatchcase(pattern, models) for pattern in group.models):
-            raise InvalidRequest(
-                f"--model: {models!r} shares its limits with {group.name}.",
-                field="model",
-                hint=f"Set them for all of these: --model '{group.name}'.",
-            )
+    if group_name := _sharing(settings.limits, [models]):
+        raise InvalidRequest(
+            f"--model: {models!r} shares its limits with {group_name}.",
+            field="model",
+            hint=f"Set them for all of these: --model '{group_name}'.",
+        )
     return models
+
+
+def _sharing(groups: Sequence[LimitGroup], models: Sequence[str]) -> str:
+    """Return the name of the first group that has a model in common with these; empty where none has."""
+    for group in groups:
+        if any(_overlap(one, pattern) for one in models for pattern in group.models):
+            return group.name
+    return ""
+
+
+@lru_cache(10_000)
+def _overlap(one: str, other: str) -> bool:
+    """Return whether a text may fit both globs; a set of characters (`[ab]`) counts as any one character."""
+    if not one or not other:
+        return not (one or other).strip("*")
+    if one[0] == "*":
+        return _overlap(one[1:], other) or _overlap(one, other[1:])
+    if other[0] == "*":
+        return _overlap(other, one)
+    (head, rest), (other_head, other_rest) = _split(one), _split(other)
+    return ("?" in (head, other_head) or head == other_head) and _overlap(rest, other_rest)
+
+
+def _split(glob: str) -> tuple[str, str]:
+    end = glob.find("]", 2)
+    return ("?", glob[end + 1 :]) if glob[0] == "[" and end > 0 else (glob[0], glob[1:])
 
 
 def _groups(limits: Sequence[LimitGroup]) -> str:

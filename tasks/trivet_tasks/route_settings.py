@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_valida
 
 from trivet_tasks.catalog import Endpoint, Provider
 from trivet_tasks.dialects import VERSION, Dialect, default_version
-from trivet_tasks.route_fields import OPERATIONAL, PLACE, digest_of
+from trivet_tasks.route_fields import OPERATIONAL, PLACE, UNORDERED, digest_of
 from trivet_tasks.route_windows import RouteWindow
 from trivet_tasks.secret_refs import OptionalSecret
 
@@ -182,8 +182,12 @@ class RouteSettings(BaseModel):
         return None
 
     def place(self) -> dict[str, Any]:
-        """Return what decides where a prompt goes and what may go there, JSON-ready, without what is as by default."""
-        return self.model_dump(mode="json", include={*PLACE}, exclude_defaults=True)
+        """Return what decides where a prompt goes and what may go there, JSON-ready, without what is as by default.
+
+        Two that are equal are the same place, in whatever order their lists were written.
+        """
+        place = self.model_dump(mode="json", include={*PLACE}, exclude_defaults=True)
+        return {name: sorted(set(value)) if name in UNORDERED else value for name, value in place.items()}
 
     def operational(self) -> dict[str, Any]:
         """Return what may change while the route is served, JSON-ready, without what is as by default."""

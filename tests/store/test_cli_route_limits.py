@@ -8,7 +8,7 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 from tests.system.command_line import Said
 
 from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import registry
+from trivet_tasks.store import leases, registry
 
 
 def _route(**terms: object) -> RouteSettings:
@@ -115,7 +115,15 @@ def test_jobs_that_no_other_route_may_take_keep_theirs(trivet: Callable[..., Sai
     assert (said.code, "is the only route" in said.err) == (2, True)
     routes.sql("UPDATE flows SET active = false")
     assert job
-    assert trivet("route", "remove", OTHER_ROUTE).out.startswith(f"{OTHER_ROUTE} is removed. It comes back when")
+    assert trivet("route", "remove", OTHER_ROUTE).out.startswith(f"{OTHER_ROUTE} is removed. A file that still has it")
+
+
+def test_the_json_of_routes_has_the_leases_of_workers(trivet: Callable[..., Said], routes: World) -> None:
+    lease = routes.lease(routes=[ROUTE])
+    with routes.store.write() as connection:
+        leases.renew(routes.store, connection, lease, 0, None, 15.0, {ROUTE: {leases.ELSEWHERE: "Another region."}})
+    (worker,) = trivet("routes", "--json").json["workers"]
+    assert (worker["impaired"], worker["elsewhere"]) == ({ROUTE: "Another region."}, [ROUTE])
 
 
 def test_a_file_is_put_in_force(trivet: Callable[..., Said], routes: World, tmp_path: Path) -> None:
@@ -124,18 +132,24 @@ def test_a_file_is_put_in_force(trivet: Callable[..., Said], routes: World, tmp_
         f'{config.read_text()}\n[routes.{ROUTE}]\nprovider = "bedrock"\nregion = "us-west-2"\nrequests_per_minute = 700\n'
         '[routes.new]\nprovider = "anthropic"\n'
     )
+    routes.lease(routes=[ROUTE])
     dry = trivet("config", "apply", "--dry-run", "--json").json
     assert (dry["applied"], dry["source"]) == (False, str(config))
     group = '[{"models":["claude-haiku-*","claude-3-*"],"requests_per_minute":50}]'
     assert dry["changes"] == {
-        ROUTE: ["region as in this file", "requests_per_minute 500 -> 700", f"limits {group} -> none"],
+        ROUTE: ["requests_per_minute 500 -> 700", f"limits {group} -> none"],
         "new": ["is new"],
     }
+    assert dry["redefinitions"] == {ROUTE: {"fields": ["region"], "workers": ["worker-1"]}}
     assert _limits(routes).requests_per_minute == 500
     assert "Nothing was changed: --dry-run." in trivet("config", "apply", "--dry-run").out
     said = trivet("config", "apply").out
-    assert f"{ROUTE}: region as in this file, requests_per_minute 500 -> 700" in said
-    assert (_limits(routes).region, _limits(routes).requests_per_minute) == ("us-west-2", 700)
+    assert f"{ROUTE}: requests_per_minute 500 -> 700" in said
+    words = f"{ROUTE}: this file has another region. It stays as it is: --places redefines it, and stops the work of the route on:"
+    assert f"{words} worker-1." in " ".join(said.split())
+    assert (_limits(routes).region, _limits(routes).requests_per_minute) == ("us-east-1", 700)
+    assert "Restart the workers that served it where it was: worker-1." in trivet("config", "apply", "--places").out
+    assert _limits(routes).region == "us-west-2"
     assert trivet("config", "apply").out == "Nothing differs from what is in force.\n"
     by = routes.value("SELECT text FROM events WHERE kind = 'route changed'")
     assert by.endswith(f"from {config}")

@@ -147,4 +147,5 @@ def test_an_answer_of_one_tenant_ends_no_job_of_another(world: World) -> None:
         answer = Answered(job.id, job.take_up, KEY, b"{}", "end_turn", "anthropic", None, tenant)
         with world.store.write() as connection:
             served = end_answered(world.store, connection, [answer], route=ROUTE, latency="batch", model=MODEL)
-        assert (served.jobs, served.forged) == (((job.id,), ()) if ends else ((), (job.id,)))
+        assert (served.jobs, served.missed) == (((job.id,), ()) if ends else ((), (job.id,)))
+        assert served.forged == (), "a producer that sees `[cache] shared` otherwise is no attack"

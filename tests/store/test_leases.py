@@ -6,6 +6,7 @@ from trivet_scheduler.fleet import Known
 from trivet_tasks.store import cancelling, leases
 from trivet_tasks.store.leases import Renewal
 from trivet_tasks.store.leaving import lay_down
+from trivet_worker.calls import LocalCause
 
 
 def _renew(world: World, lease_id: str, in_flight: int = 3, trouble: str | None = None) -> Renewal:
@@ -35,7 +36,9 @@ def test_a_living_worker_says_what_it_serves(world: World) -> None:
 def test_a_worker_takes_no_work_of_an_impaired_route(world: World) -> None:
     lease = world.lease(routes=[ROUTE, OTHER_ROUTE])
     with world.store.write() as connection:
-        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: "No key here."})
+        leases.renew(
+            world.store, connection, lease, 0, None, 15.0, {ROUTE: {LocalCause.NO_CREDENTIALS: "No key here."}}
+        )
         assert leases.taking_work(world.store, connection) == {lease: frozenset([ROUTE])}
     (found,) = _living(world)
     assert found.impaired == {ROUTE: "No key here."}

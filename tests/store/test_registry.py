@@ -87,6 +87,7 @@ def test_a_place_that_nobody_serves_may_be_defined_anew(world: World) -> None:
     _register(world, bedrock_us_east_1=_route(region="us-east-1"))
     lease = world.lease(routes=[ROUTE])
     world.let_die(lease)
+    world.rescue()
     world.lease(routes=[OTHER_ROUTE])
     (found,) = _register(world, bedrock_us_east_1=_route(region="us-west-2"))
     assert found.kind is Kind.CHANGED
@@ -106,8 +107,12 @@ def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> No
     )
     assert _registered(world)[ROUTE].settings == _route()
     assert _events(world) == []
+    with world.store.write() as connection:  # whatever else is wrong passes
+        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"unreached": "No way there."}})
+    _register(world, bedrock_us_east_1=other)
+    assert _registered(world)[ROUTE].settings == _route()
     with world.store.write() as connection:  # the same file serves nothing there: it does not count
-        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: "It has another definition."})
+        leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"definition": "Another place."}})
     _register(world, bedrock_us_east_1=other)
     assert _registered(world)[ROUTE].settings == other
 
@@ -145,6 +150,47 @@ def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:
     _register(world, bedrock_us_east_1=_route(requests_per_minute=6))
     assert _registered(world)[ROUTE].settings.requests_per_minute == 6
     assert "route changed" not in "".join(_events(world)), "it is new again"
+
+
+def test_a_removed_route_comes_back_drained_until_it_is_restored(world: World) -> None:
+    """A process with an old file makes it known again, which nobody asked for."""
+    _register(world, bedrock_us_east_1=_route())
+    for _ in range(2):
+        with world.store.write() as connection:
+            registry.remove(connection, ROUTE, "ops@here", 1001)
+        _register(world, bedrock_us_east_1=_route())
+        assert _registered(world)[ROUTE].drained
+        assert _events(world)[-1] == (
+            "route drained: it was removed by ops@here, and registered again by w from a.toml"
+        )
+        with world.store.write() as connection:
+            registry.set_drained(connection, ROUTE, False)
+        _register(world, bedrock_us_east_1=_route(requests_per_minute=6))
+        assert not _registered(world)[ROUTE].drained
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_applying_a_file_takes_a_removal_back(world: World, first: bool) -> None:
+    """Also where no other process has made the route known again before."""
+    _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.remove(connection, ROUTE, "ops@here", 1001)
+    if not first:
+        _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.apply(world.store, connection, {ROUTE: _route()}, by="ops@here")
+    assert not _registered(world)[ROUTE].drained
+
+
+def test_applying_a_file_restores_no_route_that_was_drained_by_hand(world: World) -> None:
+    _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.remove(connection, ROUTE, "ops@here", 1001)
+    _register(world, bedrock_us_east_1=_route())
+    with world.store.write() as connection:
+        registry.set_drained(connection, ROUTE, True)
+        registry.apply(world.store, connection, {ROUTE: _route()}, by="ops@here")
+    assert _registered(world)[ROUTE].drained
 
 
 def test_a_drain_is_kept_until_it_is_taken_back(world: World) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.store.world import ROUTE, World
 
+from trivet.cli.routes_words import override_words
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.route_overrides import overridden, target_of
 from trivet_tasks.route_settings import RouteSettings
@@ -25,10 +26,11 @@ def _register(store: Store, route: RouteSettings, by: str = "w from a.toml") -> 
         return registry.register(store, connection, {ROUTE: route}, by=by)
 
 
-def _apply(store: Store, route: RouteSettings, *, dry_run: bool = False) -> list[str]:
+def _apply(store: Store, route: RouteSettings, *, places: bool = False, dry_run: bool = False) -> list[str]:
+    by = "ops@here from b.toml"
     with store.write() as connection:
-        changed = registry.apply(store, connection, {ROUTE: route}, by="ops@here from b.toml", dry_run=dry_run)
-    return changed.get(ROUTE, [])
+        done = registry.apply(store, connection, {ROUTE: route}, by=by, places=places, dry_run=dry_run)
+    return done.changes.get(ROUTE, [])
 
 
 def _known(store: Store) -> RegisteredRoute:
@@ -82,16 +84,28 @@ def test_rolling_back_is_said_aloud_and_holds(world: World) -> None:
     assert _events(world)[-1] == "route changed: requests_per_minute 600 -> 500; by ops@here from b.toml"
 
 
-def test_applying_a_file_redefines_a_place_that_a_worker_serves(world: World) -> None:
+def test_applying_a_file_leaves_a_place_as_it_is_and_names_the_workers_there(world: World) -> None:
+    _register(world.store, _route())
+    world.lease(worker="w-7", routes=[ROUTE])
+    given = {ROUTE: _route(region="eu-west-1", requests_per_minute=5)}
+    with world.store.write() as connection:
+        done = registry.apply(world.store, connection, given, by="ops")
+    assert done.changes == {ROUTE: ["requests_per_minute none -> 5"]}
+    assert done.redefinitions == {ROUTE: (("region",), ("w-7",))}
+    assert _known(world.store).settings == _route(requests_per_minute=5)
+
+
+def test_applying_a_file_with_its_places_redefines_one_that_a_worker_serves(world: World) -> None:
     _register(world.store, _route())
     world.lease(routes=[ROUTE])
     other = _route(region="eu-west-1", residency=["eu"])
-    assert _apply(world.store, other, dry_run=True) == ["region as in this file", "residency as in this file"]
-    _apply(world.store, other)
+    fields = ["region as in this file", "residency as in this file"]
+    assert _apply(world.store, other, places=True, dry_run=True) == fields
+    _apply(world.store, other, places=True)
     assert (_known(world.store).settings, _known(world.store).place) == (other, other.place_digest)
     assert _events(world) == ["route redefined: region, residency; by ops@here from b.toml"]
     with world.store.write() as connection:
-        assert registry.apply(world.store, connection, {"new": _route()}, by="ops") == {"new": ["is new"]}
+        assert registry.apply(world.store, connection, {"new": _route()}, by="ops").changes == {"new": ["is new"]}
 
 
 def test_registering_again_changes_nothing(world: World) -> None:
@@ -189,3 +203,32 @@ def test_what_limits_may_be_set_for() -> None:
     with pytest.raises(InvalidRequest, match="is no model"):
         target_of(route, "a+b")
     assert overridden(route, []) == route
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "of_file", "clash"),
+    [
+        ("claude-haiku-4-5", "claude-haiku-*", True),
+        ("claude-haiku-*", "claude-haiku-4-5", True),
+        ("claude-*-4-5", "claude-haiku-*", True),
+        ("claude-haiku-?-5", "claude-haiku-[34]-5", True),
+        ("claude-haiku-*", "claude-opus-*", False),
+        ("claude-haiku-4", "claude-haiku-4-*", False),
+    ],
+)
+def test_a_limit_set_by_hand_gives_no_model_a_share_beside_its_group(
+    world: World, by_hand: str, of_file: str, clash: bool
+) -> None:
+    """The file brings the group later; what all its models share is what the account allows."""
+    _register(world.store, _route())
+    with world.store.write() as connection:
+        route_overrides.put(world.store, connection, ROUTE, by_hand, {"max_concurrency": 3}, by="ops")
+    new = _route(limits=[{"models": [of_file, "another"], "max_concurrency": 9}])
+    _register(world.store, new)
+    known = _known(world.store)
+    (override,) = known.overrides
+    group = f"{of_file}+another"
+    assert override.clashes_with == (group if clash else "")
+    assert [one.name for one in known.settings.limits] == ([group] if clash else [by_hand, group])
+    (said,) = override_words(ROUTE, known.overrides, world.now())
+    assert ("has no effect" in said) is clash

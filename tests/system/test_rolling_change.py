@@ -217,7 +217,7 @@ def test_a_worker_of_another_place_serves_a_route_once_its_file_is_applied(fleet
     with Load(fleet.client) as load:
         until(lambda: load.ended.get("succeeded", 0) > 60, "jobs to end on the other workers and routes")
         applied = subprocess.run(
-            [sys.executable, "-m", "trivet", "--config", str(new), "config", "apply", "--json"],
+            [sys.executable, "-m", "trivet", "--config", str(new), "config", "apply", "--places", "--json"],
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         assert json.loads(applied.stdout)["changes"] == {"anthropic": ["residency as in this file"]}

@@ -330,7 +330,9 @@ def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, mon
                 until(lambda: said(name, "is wrong, so nothing changes: "), f"{name} to refuse the file")  # noqa: B023
             assert limits()["anthropic"] == 17
             change("[routes.anthropic]", '[routes.anthropic]\nresidency = ["us"]\nmax_concurrency = 17')
-            until(lambda: impaired() == {"anthropic"}, "workers to ask for a restart")
+            needs = "has another residency: it counts once this worker is restarted"
+            until(lambda: said("worker-1-bulk", needs), "workers to ask for a restart")
+            assert impaired() == set()
             change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 19")
             until(lambda: impaired() == set() and limits()["anthropic"] == 19, "the old place again")
             result = client.submit("Hello.", model=MODEL, max_tokens=20).result(timeout=60)

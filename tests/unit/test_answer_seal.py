@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trivet_scheduler.answer_seal import AnswerSeal, Kept
+from trivet_scheduler.answer_seal import AnswerSeal, Kept, Unusable
 
 KEY, OTHER = b"the key of this installation, long", b"the key of another installation!!"
 CACHE_KEY = "c" * 32
@@ -31,7 +31,8 @@ def seal(key: bytes = KEY, now: float = NOW) -> AnswerSeal:
 def test_what_was_sealed_is_opened_as_it_was(answer: Kept) -> None:
     opened = seal().open(CACHE_KEY, seal().seal(CACHE_KEY, answer, 60))
     assert opened == answer
-    assert opened is None or type(opened.cost_usd) is type(answer.cost_usd)
+    assert isinstance(opened, Kept)
+    assert type(opened.cost_usd) is type(answer.cost_usd)
 
 
 @given(answers, st.data())
@@ -41,7 +42,7 @@ def test_no_changed_byte_goes_unseen(answer: Kept, data: st.DataObject) -> None:
     entry[at] ^= data.draw(st.integers(1, 255))
     found = seal().open(CACHE_KEY, bytes(entry))
     # the line feed behind the MAC says nothing; whatever stands there, the answer is the one that was signed
-    assert found is None or (at == 64 and found == answer)
+    assert found is Unusable.FOREIGN or (at == 64 and found == answer)
 
 
 @given(answers, st.binary(max_size=300), st.integers(0, 400), st.integers(0, 400))
@@ -49,18 +50,18 @@ def test_no_piece_put_in_or_taken_out_goes_unseen(answer: Kept, piece: bytes, be
     entry = seal().seal(CACHE_KEY, answer, 60)
     changed = entry[:begin] + piece + entry[end:]
     assume(changed[:64] + changed[65:] != entry[:64] + entry[65:])
-    assert seal().open(CACHE_KEY, changed) is None
+    assert seal().open(CACHE_KEY, changed) is Unusable.FOREIGN
 
 
 @given(st.binary(max_size=400), st.text("0123456789abcdef", min_size=32, max_size=32))
 def test_junk_is_never_an_answer(entry: bytes, cache_key: str) -> None:
-    assert seal().open(cache_key, entry) is None
+    assert seal().open(cache_key, entry) is Unusable.FOREIGN
 
 
 @given(answers, st.text(max_size=40))
 def test_an_answer_belongs_to_one_cache_key(answer: Kept, other: str) -> None:
     assume(other != CACHE_KEY)
-    assert seal().open(other, seal().seal(CACHE_KEY, answer, 60)) is None
+    assert seal().open(other, seal().seal(CACHE_KEY, answer, 60)) is Unusable.FOREIGN
 
 
 @pytest.mark.parametrize(("after_s", "opened"), [(0.0, True), (59.9, True), (60.0, False), (1e9, False)])
@@ -72,4 +73,4 @@ def test_it_ends_by_the_databases_clock(after_s: float, opened: bool) -> None:
 
 def test_another_installations_answers_are_foreign() -> None:
     answer = Kept(b"{}", "end_turn", "anthropic", None)
-    assert seal().open(CACHE_KEY, seal(OTHER).seal(CACHE_KEY, answer, 60)) is None
+    assert seal().open(CACHE_KEY, seal(OTHER).seal(CACHE_KEY, answer, 60)) is Unusable.FOREIGN

@@ -13,6 +13,7 @@ from trivet_scheduler.answer_seal import AnswerSeal, Kept
 from trivet_scheduler.response_cache import (
     ANSWERS,
     COUNTERS,
+    EXPIRIES,
     LEADS,
     OVERHEAD_BYTES,
     SIZES,
@@ -185,6 +186,27 @@ def test_an_entry_of_somebody_else_serves_nobody_and_is_removed(
     assert cache.look_up(BATCH, [LookUp("k", "c")]) == ([ANSWER], 0)
 
 
+def test_a_key_of_another_type_costs_the_others_nothing(cache: ResponseCache, client: redis.Redis) -> None:
+    keep(cache, "other", "a")
+    client.lpush(f"{ANSWERS}k", "no text")
+    client.lpush(f"{LEADS}third", "no text")
+    asked = [LookUp("k", "b"), LookUp("other", "c"), LookUp("third", "d"), LookUp("third", "e")]
+    assert cache.look_up(BATCH, asked) == ([None, ANSWER, None, Follow("d")], 1)
+    assert not client.exists(f"{ANSWERS}k")
+    keep(cache, "k", "b")
+    assert ask(cache, "c") == [ANSWER]
+
+
+@pytest.mark.parametrize("key", [COUNTERS, EXPIRIES, SIZES])
+def test_a_table_of_another_type_is_begun_anew(cache: ResponseCache, client: redis.Redis, key: str) -> None:
+    client.set(key, "no table")
+    client.lpush(f"{ANSWERS}j", "no text")
+    assert cache.look_up(BATCH, [LookUp("k", "b"), LookUp("j", "c")]) == ([None, None], 1)
+    keep(cache, "k", "b")
+    assert ask(cache, "c") == [ANSWER]
+    assert cache.stats().entries == 1
+
+
 def test_an_answer_moved_to_another_key_serves_nobody(cache: ResponseCache, client: redis.Redis) -> None:
     keep(cache, "k", "a")
     client.set(f"{ANSWERS}other", client.get(f"{ANSWERS}k") or b"")
@@ -199,7 +221,7 @@ def test_an_answer_whose_time_is_over_serves_nobody_however_long_redis_keeps_it(
     now += 86_399
     assert ask(cache, "b") == [ANSWER]
     now += 2
-    assert cache.look_up(BATCH, [LookUp("k", "b")]) == ([None], 1)
+    assert cache.look_up(BATCH, [LookUp("k", "b"), LookUp("k", "c")]) == ([None, Follow("b")], 0), "no forgery"
 
 
 def test_counters_of_somebody_else_are_no_traceback(cache: ResponseCache, client: redis.Redis) -> None:

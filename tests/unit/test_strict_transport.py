@@ -77,6 +77,28 @@ def test_true_messages_are_read_between_others(connection: Connection, shared: r
     assert shared.hlen("unacked") == 0, "nothing is left that would be tried again"
 
 
+def test_an_error_of_the_consumer_is_not_taken_for_an_unreadable_message(
+    connection: Connection, shared: redis.Redis, dropped: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told as a fault, its message is not tried for ever, and the next is read."""
+    producer, handled = connection.Producer(), []
+
+    def handle(body: Any, message: Any) -> None:
+        handled.append(body["number"])
+        if body["number"] == 0:
+            raise KeyError("of our own")
+        message.ack()
+
+    for number in range(2):
+        producer.publish({"number": number}, routing_key="jobs", serializer="json")
+    with Consumer(connection, [QUEUE], callbacks=[handle]):
+        while len(handled) < 2:
+            connection.drain_events(timeout=10)
+    assert (handled, dropped, shared.hlen("unacked")) == ([0, 1], [], 0)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "trivet.worker"]
+    assert said.startswith("a message was read and not handled, by a fault of Trivet's own: KeyError")
+
+
 def test_what_cannot_be_put_back_is_forgotten(connection: Connection, shared: redis.Redis, dropped: list[str]) -> None:
     left = {"one": b"\xff", "two": b"[1]", "three": b'{"a": 1}', "four": json.dumps([{}, "", ["jobs"]]).encode()}
     for tag, message in left.items():

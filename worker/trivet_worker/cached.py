@@ -1,6 +1,7 @@
 """A worker's use of the response cache: jobs of a chunk that need no call of their own, and answers to keep for others."""
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from trivet_tasks.store.following import FREED_AT_ONCE, LOOK_AGAIN_S, Follower, 
 from trivet_tasks.store.steps import End, Finished
 from trivet_tasks.troubles import SHARED_STATE, WATCH, Troubles
 from trivet_worker.calls import Answer
-from trivet_worker.drops import Drops
+from trivet_worker.drops import SAID_EVERY_S, Drops
 from trivet_worker.flights import Landing
 
 log = logging.getLogger("trivet.worker")
@@ -60,6 +61,7 @@ class Cached:
         self._settings = settings
         self._troubles = troubles
         self._drops = drops
+        self._said_at = -SAID_EVERY_S
 
     def serve(self, chunk: Chunk) -> Sequence[Claimed]:
         """End the jobs of a chunk for which there is an answer, let wait those for which one is on its way.
@@ -126,11 +128,11 @@ class Cached:
         try:
             said = self._cache.look_up(chunk.latency, looks)
         except (redis.RedisError, ValueError) as error:
-            _without(error)
+            self._without(error)
             return None
         found = _Found([], [], [])
         if said.rejected:
-            why = "a cached answer was not signed by this installation for its request, or its time is over"
+            why = "a cached answer was not signed by this installation for its request"
             self._drops.note(Drop.ANSWER, chunk.route, why, said.rejected)
         for look, of in zip(looks, said.found, strict=True):
             job = asking[look.job_id]
@@ -143,7 +145,9 @@ class Cached:
                     found.to_call.append(job)
         return found
 
-    def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> None:
+    def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> Iterable[str]:
+        """Returns the ids of jobs that the answer is not for."""
+        missed: list[str] = []
         for group in _groups(answered):
             with self._store.write() as connection:
                 served = end_answered(
@@ -152,16 +156,18 @@ class Cached:
             if served.forged:
                 why = f"a message says of job {served.forged[0]} what the database does not"
                 self._drops.note(Drop.FORGED, chunk.route, why, len(served.forged))
+            missed += served.missed
             self._notify(served)
+        return missed
 
     def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[Claimed]:
-        """Returns those whose answer the database refuses: they are called for."""
+        """Returns those whose answer is not for them, or that the database refuses: they are called for."""
         try:
-            self._end(chunk, answered)
+            missed = set(self._end(chunk, answered))
         except DBAPIError as error:
             log.error("the database refuses answers from the cache (%s)", type(error.orig or error).__name__)
-            return [job for job in chunk.jobs if job.id in {one.id for one in answered}]
-        return []
+            missed = {one.id for one in answered}
+        return [job for job in chunk.jobs if job.id in missed]
 
     def _notify(self, served: Served) -> None:
         if served.jobs:
@@ -197,7 +203,7 @@ class Cached:
         try:
             self._cache.keep(latency, landed)
         except redis.RedisError as error:
-            _without(error)
+            self._without(error)
 
     def _tell(self, channel: str, notice: bytes) -> None:
         if self._troubles.seen(SHARED_STATE, WATCH):
@@ -205,12 +211,14 @@ class Cached:
         try:
             self._redis.publish(channel, notice)
         except redis.RedisError as error:  # those who wait look by themselves
-            _without(error)
+            self._without(error)
 
-
-def _without(error: Exception) -> None:
-    """One that is away is said by those who cannot do without it."""
-    if not isinstance(error, redis.RedisError) or not is_away(error):
+    def _without(self, error: Exception) -> None:
+        """One that is away is said by those who cannot do without it; another error once a minute."""
+        now = time.monotonic()
+        if (isinstance(error, redis.RedisError) and is_away(error)) or now - self._said_at < SAID_EVERY_S:
+            return
+        self._said_at = now
         log.error("the response cache is not used: %s", type(error).__name__)
 
 

@@ -53,7 +53,7 @@ class LeaseKeeper:
             Holder(worker, leases.WORKER, lane, routes, slots, origin),
             troubles,
             in_flight=in_flight,
-            impaired=impairments.current,
+            impaired=impairments.by_kind,
             write_also=self._write_drops,
             on_renewed=self._renewed,
         )

@@ -42,17 +42,21 @@ class RouteImpairments:
         if ended:
             self._log.info("the impairment of %s (%s) is over", route, kind)
 
-    def has(self, route: str, kind: str) -> bool:
-        """Return whether the route has this cause."""
-        return kind in self._reasons.get(route, {})
-
     def of(self, route: str) -> str | None:
         """Return why no work of the route is taken; None when it is taken."""
         if route not in self._reasons:
             return None
         return self.current().get(route)
 
+    def kinds(self, route: str) -> frozenset[str]:
+        """Return the causes that the route has now."""
+        return frozenset(self.by_kind().get(route, ())) if route in self._reasons else frozenset()
+
+    def by_kind(self) -> dict[str, dict[str, str]]:
+        """Return the reasons of every impaired route, by kind."""
+        with self._lock:
+            return {route: dict(kinds) for route, kinds in self._reasons.items() if kinds}
+
     def current(self) -> dict[str, str]:
         """Return the reasons of every impaired route, each as one text."""
-        with self._lock:
-            return {route: " ".join(kinds.values()) for route, kinds in self._reasons.items() if kinds}
+        return {route: " ".join(kinds.values()) for route, kinds in self.by_kind().items()}

@@ -11,23 +11,20 @@ from typing import NamedTuple
 
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
-from trivet_tasks.route_fields import PLACE
+from trivet_tasks.route_fields import OWN, PLACE
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.settings import Settings
 from trivet_tasks.store import registry
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.registry import Kind, RegisteredRoute
+from trivet_tasks.store.leases import ELSEWHERE
+from trivet_tasks.store.registry import Finding, Kind, RegisteredRoute
 from trivet_worker.route_impairments import RouteImpairments
 
 log = logging.getLogger("trivet.worker")
 
 LOOK_EVERY_S = 1.0
-DEFINITION = "definition"
-"""Impairment: other workers serve the route at another place."""
-RESTART = "restart"
-"""Impairment: the file was read again and names another place or key than this process was started with."""
 
-_FIXED = PLACE | {"api_key", "environment"}
+_FIXED = PLACE | OWN
 """Settings that a process keeps from its start to its end: callers and credentials are made of them."""
 
 
@@ -106,7 +103,9 @@ class ServedRoutes:
         self._stopping.set()
 
     def reload(self, settings: Settings) -> None:
-        """Take over what the file says now. A changed place or key needs a restart: the route is impaired until then.
+        """Take over what the file says now. A changed place or key counts from the next start on, and is logged.
+
+        The figures of a route whose place was changed belong to that place, so they count from then on, too.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -115,14 +114,11 @@ class ServedRoutes:
             same: dict[str, RouteSettings] = {}
             for name, served in list(self._routes.items()):
                 again = settings.routes.get(name)
-                if again is not None and not (fields := _differing(served.own, again, _FIXED)):
+                if again is None or _differing(served.own, again, _FIXED):
+                    log.warning("%s", _needs_restart(name, served.own, again, settings.source))
+                if again is not None and again.place_digest == served.place:
                     same[name] = again
                     self._routes[name] = served._replace(file=again)
-                    self._impairments.end(name, RESTART)
-                    continue
-                what = "is not there any more" if again is None else f"has another {fields}"
-                reason = f"[routes.{name}] of {settings.source}, read again, {what}. Restart this worker."
-                self._impairments.begin(name, RESTART, reason)
             if same:
                 self._register(same)
             self.look()
@@ -138,9 +134,9 @@ class ServedRoutes:
                 served = self._routes[name]
                 agrees = found.place == served.place
                 if agrees:
-                    self._impairments.end(name, DEFINITION)
+                    self._impairments.end(name, ELSEWHERE)
                 else:
-                    self._impairments.begin(name, DEFINITION, self._elsewhere(name, served, found))
+                    self._impairments.begin(name, ELSEWHERE, self._elsewhere(name, served, found))
                 now = served.own.with_figures_of(found.settings)
                 self._routes[name] = served._replace(now=now, agreed=served.agreed or agrees)
             if self._impairments.current() != before:
@@ -152,9 +148,7 @@ class ServedRoutes:
         missing = {
             name: served.file
             for name, served in self._routes.items()
-            if self._defines
-            and (name not in known or (known[name].place != served.place and not served.agreed))
-            and not self._impairments.has(name, RESTART)
+            if self._defines and (name not in known or (known[name].place != served.place and self._may_define(name)))
         }
         if missing:
             self._register(missing, kinds=(Kind.CHANGED,))
@@ -168,23 +162,32 @@ class ServedRoutes:
     def _register(
         self, routes: Mapping[str, RouteSettings], *, kinds: Sequence[Kind] = (Kind.CHANGED, Kind.OUTDATED)
     ) -> None:
+        findings: list[Finding] = []
         with self._store.write() as connection:
-            findings = registry.register(self._store, connection, routes, by=self._by, lease_id=self._lease_id())
+            for defines in (True, False):
+                some = {name: route for name, route in routes.items() if self._may_define(name) is defines}
+                findings += registry.register(
+                    self._store, connection, some, by=self._by, serves=defines, lease_id=self._lease_id()
+                )
         for finding in findings:
             if finding.kind in kinds:  # of a place elsewhere the impairment tells
                 level = logging.WARNING if finding.kind is Kind.OUTDATED else logging.INFO
                 log.log(level, "%s", finding.text)
+
+    def _may_define(self, name: str) -> bool:
+        """Return whether this process may move the registered place: not away from its own, nor while it could not serve it."""
+        return not self._routes[name].agreed and self._impairments.kinds(name) <= {ELSEWHERE}
 
     def _elsewhere(self, name: str, served: _Served, found: RegisteredRoute) -> str:
         fields = _differing(served.own, found.settings) or "setting that this version does not know"
         if served.agreed:
             return (
                 f"[routes.{name}] was redefined while {self._by} served it: it has another {fields} now. Restart this worker "
-                "with the same file, or run `trivet config apply` with its own."
+                "with the same file, or run `trivet config apply --places` with its own."
             )
         return (
             f"[routes.{name}] of {self._by} has another {fields} than the workers that serve the route now. It is served "
-            f"from here once they are gone, or after `trivet config apply` with this file."
+            f"from here once they are gone, or after `trivet config apply --places` with this file."
         )
 
     def _keep(self) -> None:
@@ -199,4 +202,16 @@ class ServedRoutes:
 
 def _differing(own: RouteSettings, other: RouteSettings, fields: Iterable[str] = PLACE) -> str:
     """Return the fields that differ, by name alone: a URL may hold what is not for a log."""
-    return ", ".join(sorted(name for name in fields if getattr(own, name) != getattr(other, name)))
+    before, after = own.place(), other.place()
+    differ = {name for name in PLACE if before.get(name) != after.get(name)}
+    differ |= {name for name in OWN if getattr(own, name) != getattr(other, name)}
+    return ", ".join(sorted(differ & set(fields)))
+
+
+def _needs_restart(name: str, own: RouteSettings, again: RouteSettings | None, source: object) -> str:
+    """Tell what of a file that was read again does not count yet."""
+    head = f"[routes.{name}] of {source}, read again,"
+    if again is None:
+        return f"{head} is not there any more: this worker serves it until it is restarted."
+    whole = "; so do the figures of that place" if _differing(own, again) else ""
+    return f"{head} has another {_differing(own, again, _FIXED)}: it counts once this worker is restarted{whole}."

@@ -5,6 +5,7 @@ ends the worker; one that it restores after a crash is tried for ever.
 """
 
 import json
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +15,8 @@ from kombu.transport import redis as redis_transport
 from redis import DataError
 
 from trivet_tasks.faults import place_of
+
+log = logging.getLogger("trivet.worker")
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What reading an element may raise. Errors of the connection and of the server are none of these."""
@@ -62,6 +65,21 @@ class _StrictTransport:
 
 class _StrictChannel:
     connection: Any
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], *how: Any, **options: Any
+    ) -> None:
+        """Consume from a queue. An error of the consumer's is a fault of its own: the message was read by then."""
+
+        def deliver(message: Any) -> None:
+            try:
+                callback(message)
+            except _UNREADABLE as error:
+                log.error("a message was read and not handled, by a fault of Trivet's own: %s", place_of(error))
+                if not no_ack and not message.acknowledged:
+                    message.reject()
+
+        super().basic_consume(queue, no_ack, deliver, *how, **options)  # type: ignore[misc]
 
     def _brpop_read(self, **options: Any) -> Any:
         return self._guarded(super()._brpop_read, **options)  # type: ignore[misc]

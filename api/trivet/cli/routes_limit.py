@@ -64,7 +64,8 @@ def limit(
     with context.client() as client:
         route = check_known(client, name)
         store = client._connections.store
-        target = target_of(route.settings, model)
+        by_hand = {override.models for override in route.overrides}
+        target = model if model in by_hand and reset else target_of(route.settings, model)
         if reset or figures:
             with store.write() as connection:
                 if reset:

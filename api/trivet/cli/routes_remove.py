@@ -18,7 +18,8 @@ def remove(
 ) -> None:
     """Forget a route that no living worker serves and no job needs. Its calls and costs stay.
 
-    It comes back when a scheduler or worker starts, or reads its file again, and the file has it.
+    Where a file still has it, a scheduler or worker that starts or reads the file makes it known again: drained, until
+    `trivet route restore` or `trivet config apply`.
     """
     import redis
 
@@ -42,6 +43,8 @@ def remove(
     if as_json:
         context.print_json({"route": name, "removed": True, "health_forgotten": forgotten})
         return
-    print_line(f"{name} is removed. It comes back when a scheduler or worker starts whose file has it.")
+    print_line(
+        f"{name} is removed. A file that still has it brings it back drained, until `trivet route restore {name}`."
+    )
     if not forgotten:
         print_line("The shared state does not answer: what it knows of the route's health stays.", style="yellow")

@@ -70,12 +70,16 @@ def summary(picture: Picture, room: int | None) -> list[Text]:
 
 def override_words(name: str, overrides: Iterable[Override], now: float) -> Iterator[str]:
     """Tell which limits were set by hand, by whom, when and for how long."""
+    overrides = list(overrides)
+    clashes = {one.models: one.clashes_with for one in overrides}
     for models, ours in groupby(overrides, key=lambda one: one.models):
         of = "" if models == WHOLE_ROUTE else f" {models}"
         for (by, at, until), same in groupby(ours, key=lambda one: (one.set_by, one.set_at, one.until)):
             figures = ", ".join(f"{one.figure} {one.value:,}" for one in same)
             end = f"until {context.moment(until)}" if until else f"until `trivet route limit {name} --reset`"
-            yield f"{name}{of}: {figures}, set by {by} {ago(now - at)} ago, {end}"
+            group = clashes[models]
+            idle = f", has no effect: {group} has some of these models (`trivet route limit {name} --model '{group}'`)"
+            yield f"{name}{of}: {figures}, set by {by} {ago(now - at)} ago, {end}{idle if group else ''}"
 
 
 def _of_route(route: RouteStatus, now: float) -> Iterator[str]:

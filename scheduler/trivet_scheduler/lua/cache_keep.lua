@@ -6,6 +6,7 @@
 -- bytes, 1 where no answer to this request can be kept
 
 local counters, expiries, sizes = KEYS[1], KEYS[2], KEYS[3]
+own_tables(counters, expiries, sizes)
 local most, prefix = tonumber(ARGV[1]), ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,8 +20,10 @@ for at = 3, #ARGV, 7 do
   if never == '1' then
     redis.call('SET', lead_key, 'x', 'PX', life)
   else
-    local lead = redis.call('GET', lead_key)
-    if lead and (string.sub(lead, 2) == job or (lead == 'x' and answer ~= '')) then redis.call('DEL', lead_key) end
+    local lead = redis.pcall('GET', lead_key)
+    if type(lead) == 'table' then
+      redis.call('DEL', lead_key)
+    elseif lead and (string.sub(lead, 2) == job or (lead == 'x' and answer ~= '')) then redis.call('DEL', lead_key) end
   end
   if answer ~= '' then
     leave(counters, expiries, sizes, digest)

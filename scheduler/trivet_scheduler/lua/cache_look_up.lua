@@ -1,4 +1,5 @@
--- For each job: the answer to its request, whose answer it may wait for, or that it is to call.
+-- For each job: the answer to its request, whose answer it may wait for, that it is to call, or that somebody else's value of
+-- another type than ours is in the way.
 --
 -- KEYS: counters; then for each job the keys of its answer and of its lead
 -- ARGV: urgency of the class, 0 the most; ms that a lead lives; then for each job its id and a leader that is known to be
@@ -7,17 +8,26 @@
 
 local urgency, life = ARGV[1], ARGV[2]
 local found = {}
+
+-- one key of another type than ours fails for itself, not for all
+local function get(key)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then return nil, true end
+  return value, false
+end
 local hits, misses, followed = 0, 0, 0
 
 for at = 3, #ARGV, 2 do
   local job, over = ARGV[at], ARGV[at + 1]
   local answer_key, lead_key = KEYS[at - 1], KEYS[at]
-  local answer = redis.call('GET', answer_key)
-  if answer then
+  local answer, foreign = get(answer_key)
+  if foreign then
+    found[#found + 1] = {'foreign', ''}
+  elseif answer then
     hits = hits + 1
     found[#found + 1] = {'hit', answer}
   else
-    local lead = redis.call('GET', lead_key)
+    local lead = get(lead_key)
     local leader = lead and string.sub(lead, 2)
     if lead == 'x' then
       misses = misses + 1
@@ -35,6 +45,8 @@ for at = 3, #ARGV, 2 do
 end
 
 for name, count in pairs({hits = hits, misses = misses, followed = followed}) do
-  if count > 0 then redis.call('HINCRBY', KEYS[1], name, count) end
+  if count > 0 and type(redis.pcall('HINCRBY', KEYS[1], name, count)) == 'table' then
+    redis.call('DEL', KEYS[1])
+  end
 end
 return found

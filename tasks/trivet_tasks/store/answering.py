@@ -56,6 +56,8 @@ class Served(NamedTuple):
     crowded: bool
     forged: tuple[str, ...] = ()
     """Ids of jobs of which the database says something else than the message; they are left as they are."""
+    missed: tuple[str, ...] = ()
+    """Ids of jobs of another tenant than the answer's; they are left as they are, to be called for."""
 
 
 def end_answered(
@@ -75,13 +77,17 @@ def end_answered(
     cancelled = {row.id for row in connection.execute(_CANCELLED, {"ids": sorted(batch_ids)})} if batch_ids else set()
     ended: list[Ended] = []
     forged: list[str] = []
+    missed: list[str] = []
     for job in group:
         row = held.get(job.id)
         if row is None or (row.take_up, row.state) != (job.take_up, "dispatched"):
             continue
         known = row.route, row.latency, row.model, row.cache_key, bool(row.probe), bool(row.alone)
-        if known != (route, latency, model, job.cache_key, False, False) or job.tenant not in (None, row.tenant):
+        if known != (route, latency, model, job.cache_key, False, False):
             forged.append(job.id)
+            continue
+        if job.tenant not in (None, row.tenant):  # producers and workers differ in whether tenants share answers
+            missed.append(job.id)
             continue
         if row.deadline_at is not None and row.deadline_at <= now:
             continue
@@ -95,4 +101,4 @@ def end_answered(
             end = End(JobState.CANCELLED)
         ended.append(Ended(row.id, row.batch_id, row.created_at, end, job.route if end.hit else None))
     ending = end_jobs(connection, ended, now)
-    return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded, tuple(forged))
+    return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded, tuple(forged), tuple(missed))

@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, TextClause, bindparam, text
+from sqlalchemy import Connection, Row, TextClause, bindparam, text
 
 from trivet_tasks.store import spending
 from trivet_tasks.store.engine import Store
 
 ALONE = "alone"
 """The lane of a process that a worker starts for suspects: nobody dispatches to it."""
+ELSEWHERE = "definition"
+"""Kind of impairment: the worker's file has another place for the route than the one that is registered."""
 WORKER = "worker"
 SCHEDULER = "scheduler"
 
@@ -34,6 +36,8 @@ class Lease(NamedTuple):
     origin: str = ""
     """Equal for worker processes that share machine, configuration file and network settings: they are one witness."""
     part: str = WORKER
+    elsewhere: tuple[str, ...] = ()
+    """Impaired routes that it does not serve at the registered place."""
 
     def takes(self, route: str) -> bool:
         """Return whether it takes work of the route now."""
@@ -84,6 +88,7 @@ _SERVES = f"expires_at >= :now AND part = '{WORKER}' AND lane <> '{ALONE}'"
 _TAKING = text(f"SELECT id, impaired FROM leases WHERE {_SERVES} AND trouble IS NULL")
 _COLUMNS = "id, worker, lane, routes, slots, in_flight, trouble, started_at, impaired, origin, part"
 _LIVING = text(f"SELECT {_COLUMNS} FROM leases WHERE {_SERVES} ORDER BY worker")
+_NOT_DROPPED = text(f"SELECT {_COLUMNS} FROM leases WHERE part = '{WORKER}' AND lane <> '{ALONE}' ORDER BY worker")
 _SCHEDULERS = text(f"SELECT {_COLUMNS} FROM leases WHERE expires_at >= :now AND part = '{SCHEDULER}' ORDER BY worker")
 
 
@@ -98,9 +103,13 @@ def open_lease(
     ttl_s: float,
     part: str = WORKER,
     origin: str = "",
-    impaired: Mapping[str, str] = MappingProxyType({}),
+    impaired: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Announce a process."""
+    """Announce a process.
+
+    Args:
+        impaired: by route and kind, why it takes no work of some of its routes.
+    """
     connection.execute(
         _OPEN,
         {
@@ -110,7 +119,7 @@ def open_lease(
             "lane": lane,
             "routes": orjson.dumps(list(routes)).decode(),
             "slots": slots,
-            "impaired": orjson.dumps(dict(impaired)).decode(),
+            "impaired": orjson.dumps(dict(impaired), option=orjson.OPT_NON_STR_KEYS).decode(),
             "now": store.now(connection),
             "ttl": ttl_s,
             "origin": origin,
@@ -125,7 +134,7 @@ def renew(
     in_flight: int,
     trouble: str | None,
     ttl_s: float,
-    impaired: Mapping[str, str] = MappingProxyType({}),
+    impaired: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Renewal:
     """One heartbeat. A lease that has run out is renewed as long as nobody has rescued its jobs and dropped it.
 
@@ -138,7 +147,7 @@ def renew(
         "ttl": ttl_s,
         "in_flight": in_flight,
         "trouble": trouble,
-        "impaired": orjson.dumps(dict(impaired)).decode(),
+        "impaired": orjson.dumps(dict(impaired), option=orjson.OPT_NON_STR_KEYS).decode(),
     }
     if connection.execute(_RENEW, parameters).rowcount == 0:
         return Renewal(held=False)
@@ -164,25 +173,37 @@ def living(store: Store, connection: Connection) -> list[Lease]:
     return _leases(connection, _LIVING, store.now(connection))
 
 
+def not_dropped(connection: Connection) -> list[Lease]:
+    """Return the leases of living workers, and those that ran out and that no scheduler has dropped yet.
+
+    A scheduler that comes back from an outage of the database gives leases a whole term to be renewed, so the workers of
+    these may be alive.
+    """
+    return _leases(connection, _NOT_DROPPED)
+
+
 def schedulers(store: Store, connection: Connection) -> list[Lease]:
     """Return the scheduler processes that are alive."""
     return _leases(connection, _SCHEDULERS, store.now(connection))
 
 
-def _leases(connection: Connection, statement: TextClause, now: float) -> list[Lease]:
-    return [
-        Lease(
-            row.id,
-            row.worker,
-            row.lane,
-            tuple(orjson.loads(row.routes)),
-            row.slots,
-            row.in_flight,
-            row.trouble,
-            row.started_at,
-            orjson.loads(row.impaired),
-            row.origin,
-            row.part,
-        )
-        for row in connection.execute(statement, {"now": now})
-    ]
+def _leases(connection: Connection, statement: TextClause, now: float | None = None) -> list[Lease]:
+    return [_lease(row) for row in connection.execute(statement, {} if now is None else {"now": now})]
+
+
+def _lease(row: Row[Any]) -> Lease:
+    impaired: dict[str, dict[str, str]] = orjson.loads(row.impaired)
+    return Lease(
+        row.id,
+        row.worker,
+        row.lane,
+        tuple(orjson.loads(row.routes)),
+        row.slots,
+        row.in_flight,
+        row.trouble,
+        row.started_at,
+        {route: " ".join(kinds.values()) for route, kinds in impaired.items()},
+        row.origin,
+        row.part,
+        tuple(route for route, kinds in impaired.items() if ELSEWHERE in kinds),
+    )

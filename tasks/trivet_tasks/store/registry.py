@@ -1,8 +1,8 @@
 """The routes that schedulers and workers have made known, without secrets, so that producers need no copy of the file.
 
 Of each route SQL holds two parts. Its place, which decides where prompts go, is what the workers that serve it agree on;
-each takes it from its own file, and one whose file says otherwise serves it only once the others are gone. Its
-operational figures are versions (`route_versions.py`), of which one is in force for every process.
+each takes it from its own file, and one whose file says otherwise serves it only once the leases of the others are dropped.
+Its operational figures are versions (`route_versions.py`), of which one is in force for every process.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from trivet_tasks.errors import NotFound
 from trivet_tasks.route_fields import PLACE
-from trivet_tasks.route_overrides import Override, overridden
+from trivet_tasks.route_overrides import Override, overridden, with_clashes
 from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.store import health, route_overrides, route_versions
 from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import living
+from trivet_tasks.store.leases import not_dropped
 
 
 class RegisteredRoute(NamedTuple):
@@ -31,7 +31,7 @@ class RegisteredRoute(NamedTuple):
     place: str = ""
     """Digest of what decides where its prompts go; a worker whose own differs takes no work of it."""
     overrides: tuple[Override, ...] = ()
-    """Limits that were set by hand and hold now."""
+    """Limits that were set by hand, whose time is not over; those that clash with a group do not apply."""
     version_at: float | None = None
     """Since when the version of its figures is in force, in seconds since the epoch."""
     version_by: str = ""
@@ -46,7 +46,7 @@ class Kind(Enum):
     OUTDATED = auto()
     """Its figures are an older version: those in force stay."""
     ELSEWHERE = auto()
-    """Its place is not the one that living workers serve."""
+    """Its place is not the one that other workers serve."""
 
 
 class Finding(NamedTuple):
@@ -55,6 +55,24 @@ class Finding(NamedTuple):
     route: str
     kind: Kind
     text: str
+
+
+class Redefinition(NamedTuple):
+    """A route whose place in a file is not the registered one."""
+
+    fields: tuple[str, ...]
+    """The settings that differ, by name alone."""
+    workers: tuple[str, ...]
+    """Workers that serve it where it is registered: redefined, they take no more work of it until they are restarted."""
+
+
+class Applied(NamedTuple):
+    """The outcome of applying a file, or of a dry run."""
+
+    changes: dict[str, list[str]]
+    """By route what changes, a figure or field each; routes that stay as they are are left out."""
+    redefinitions: dict[str, Redefinition]
+    """Routes whose place differs; it is left as it is unless places were asked for."""
 
 
 _ADD = text(
@@ -71,6 +89,15 @@ _DEFINE = text(
 )
 _COLUMNS = "name, definition, operating, drained, place, version, version_at, version_by"
 _HOLD = f"SELECT {_COLUMNS} FROM routes WHERE name IN :names ORDER BY name"
+_SET_DRAINED = text("UPDATE routes SET drained = :drained WHERE name = :name")
+_REMOVED = text("SELECT removed_by FROM removed_routes WHERE name = :name")
+_NOT_REMOVED = text("DELETE FROM removed_routes WHERE name = :name")
+_NOTE_REMOVED = text(
+    """
+    INSERT INTO removed_routes (name, removed_by, removed_at) VALUES (:name, :by, :now)
+    ON CONFLICT (name) DO UPDATE SET removed_by = :by, removed_at = :now
+    """
+)
 _DRAINED = text("SELECT name FROM routes WHERE drained")
 _ALL = text(f"SELECT {_COLUMNS} FROM routes ORDER BY name")
 _REMOVE = tuple(
@@ -104,7 +131,7 @@ def register(
     """
     now = store.now(connection)
     held = _hold(store, connection, routes, now)
-    serving = _serving(store, connection, lease_id) if held else {}
+    serving = _serving(connection, lease_id) if held else {}
     found: list[Finding] = []
     for name, settings in routes.items():
         row = held[name]
@@ -118,26 +145,37 @@ def register(
 
 
 def apply(
-    store: Store, connection: Connection, routes: Mapping[str, RouteSettings], *, by: str, dry_run: bool = False
-) -> dict[str, list[str]]:
-    """Put these settings in force, whatever version they are, also where living workers serve another place.
+    store: Store,
+    connection: Connection,
+    routes: Mapping[str, RouteSettings],
+    *,
+    by: str,
+    places: bool = False,
+    dry_run: bool = False,
+) -> Applied:
+    """Put the figures of these routes in force, whatever version they are.
 
-    Returns:
-        By route what changes, a figure or field each; routes that stay as they are are left out.
+    Args:
+        places: whether routes that lead elsewhere are redefined, also where living workers serve the registered place.
     """
     now = store.now(connection)
     known = {row.name: row for row in connection.execute(_ALL)}
     held = known if dry_run else _hold(store, connection, routes, now)
-    changed: dict[str, list[str]] = {}
+    applied = Applied({}, {})
     for name, settings in routes.items():
-        if made := _changes(known.get(name), settings):
-            changed[name] = made
+        before = known.get(name)
+        if before is not None and before.place not in (None, settings.place_digest):
+            workers = _workers(connection, name)
+            applied.redefinitions[name] = Redefinition(tuple(_differing(before, settings)), workers)
+        if made := _changes(before, settings, places=places):
+            applied.changes[name] = made
         if not dry_run:
             row = held[name]
-            if row.place != settings.place_digest:
+            _take_back_removal(connection, row, by, now)
+            if row.place is None or (places and row.place != settings.place_digest):
                 _define(connection, row, settings, by, now)
             route_versions.put_in_force(connection, row, settings, by, now)
-    return changed
+    return applied
 
 
 def registered(store: Store, connection: Connection) -> dict[str, RegisteredRoute]:
@@ -152,24 +190,35 @@ def drained(connection: Connection) -> frozenset[str]:
 
 
 def set_drained(connection: Connection, name: str, drained: bool) -> None:
-    """Take a route out of service, or back in; kept until it is said otherwise."""
-    statement = text("UPDATE routes SET drained = :drained WHERE name = :name")
-    if connection.execute(statement, {"name": name, "drained": drained}).rowcount == 0:
+    """Take a route out of service, or back in; kept until it is said otherwise. That it was removed counts no more."""
+    connection.execute(_NOT_REMOVED, {"name": name})
+    if connection.execute(_SET_DRAINED, {"name": name, "drained": drained}).rowcount == 0:
         raise NotFound(f"No route is called {name!r}.", hint="`trivet routes` lists them.")
 
 
 def remove(connection: Connection, name: str, by: str, now: float) -> None:
-    """Forget a route with its versions, limits set by hand and health. Its calls and costs stay."""
+    """Forget a route with its versions, limits set by hand and health. Its calls and costs stay.
+
+    Registered again, it is drained until somebody restores it or applies a file that has it.
+    """
+    connection.execute(_NOTE_REMOVED, {"name": name, "by": by, "now": now})
     for statement in _REMOVE:
         connection.execute(statement, {"name": name})
     health.note_operator(connection, "route removed", name, f"by {by}", now)
 
 
-def _changes(row: Row[Any] | None, settings: RouteSettings) -> list[str]:
+def _take_back_removal(connection: Connection, row: Row[Any], by: str, now: float) -> None:
+    """Put a route back into service that is drained because it was removed."""
+    if connection.execute(_NOT_REMOVED, {"name": row.name}).rowcount and row.drained:
+        connection.execute(_SET_DRAINED, {"name": row.name, "drained": False})
+        health.note_operator(connection, "route restored", row.name, f"by {by}", now)
+
+
+def _changes(row: Row[Any] | None, settings: RouteSettings, *, places: bool) -> list[str]:
     """Return what these settings would change of a route, in words."""
     if row is None:
         return ["is new"]
-    moved = row.place is not None and row.place != settings.place_digest
+    moved = places and row.place is not None and row.place != settings.place_digest
     fields = [f"{field} as in this file" for field in _differing(row, settings)] if moved else []
     return fields + route_versions.changes(orjson.loads(row.operating or "{}"), settings)
 
@@ -184,15 +233,25 @@ def _hold(store: Store, connection: Connection, routes: Mapping[str, RouteSettin
     return {row.name: row for row in connection.execute(hold, {"names": list(routes)})}
 
 
-def _serving(store: Store, connection: Connection, lease_id: str) -> dict[str, str]:
-    """Return by route a living worker, other than this one, that serves it at the place that is registered."""
+def _serving(connection: Connection, lease_id: str) -> dict[str, str]:
+    """Return by route a worker, other than this one, whose place is the one that is registered.
+
+    It may take no work just now, or not have renewed its lease yet after an outage of the database: that passes.
+    """
     return {
         route: lease.worker
-        for lease in living(store, connection)
+        for lease in not_dropped(connection)
         if lease.id != lease_id
         for route in lease.routes
-        if route not in lease.impaired
+        if route not in lease.elsewhere
     }
+
+
+def _workers(connection: Connection, name: str) -> tuple[str, ...]:
+    """Return the workers that serve a route at its registered place."""
+    return tuple(
+        lease.worker for lease in not_dropped(connection) if name in lease.routes and name not in lease.elsewhere
+    )
 
 
 def _register_place(
@@ -219,6 +278,10 @@ def _register_place(
 
 
 def _define(connection: Connection, row: Row[Any], settings: RouteSettings, by: str, now: float) -> str:
+    if row.place is None and (removed_by := connection.execute(_REMOVED, {"name": row.name}).scalar()):
+        connection.execute(_SET_DRAINED, {"name": row.name, "drained": True})
+        said = f"it was removed by {removed_by}, and registered again by {by}"
+        health.note_operator(connection, "route drained", row.name, said, now)
     definition = orjson.dumps(settings.place(), option=orjson.OPT_SORT_KEYS).decode()
     place = {"name": row.name, "provider": settings.provider, "definition": definition, "now": now}
     connection.execute(_DEFINE, {**place, "place": settings.place_digest})
@@ -248,6 +311,7 @@ def _route(row: Row[Any], by_hand: tuple[Override, ...]) -> RegisteredRoute:
     """A newer Trivet may have registered the route with keys that this one does not know."""
     place = {key: value for key, value in orjson.loads(row.definition).items() if key in PLACE}
     settings = RouteSettings.model_validate(place | orjson.loads(row.operating or "{}"), extra="ignore")
+    by_hand = with_clashes(settings, by_hand)
     effective = overridden(settings, by_hand) if by_hand else settings
     drained = bool(row.drained)
     return RegisteredRoute(row.name, effective, drained, row.place or "", by_hand, row.version_at, row.version_by or "")

@@ -336,7 +336,9 @@ leases = Table(  # one row per living worker or scheduler process
     Column("slots", Integer, nullable=False),
     Column("in_flight", Integer, nullable=False),
     Column("trouble", Text),  # why it takes no work, if it does not
-    Column("impaired", Text, nullable=False, server_default=text("'{}'")),  # JSON: route to why none of it is taken
+    Column(
+        "impaired", Text, nullable=False, server_default=text("'{}'")
+    ),  # JSON: route to kind to why none of it is taken
     Column("origin", Text, nullable=False, server_default=text("''")),  # of worker processes that are one witness
     Column("started_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
@@ -386,6 +388,14 @@ route_versions = Table(  # every version of a route's operational figures that w
     Column("operating", Text, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("seen_by", Text, nullable=False),
+)
+
+removed_routes = Table(  # routes that an operator removed; registered again, they are drained until a row is gone
+    "removed_routes",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("removed_by", Text, nullable=False),
+    Column("removed_at", Double, nullable=False),
 )
 
 route_overrides = Table(  # limits that an operator set by hand; they beat every file

@@ -22,7 +22,7 @@ _OPERATIONAL = (
 
 
 def upgrade() -> None:
-    """Add two tables and four columns, and move operational figures out of the definitions: a few rows."""
+    """Add three tables and four columns, and move operational figures out of the definitions: a few rows."""
     op.create_table(
         "route_versions",
         sa.Column("route", sa.String(100), nullable=False),
@@ -42,6 +42,13 @@ def upgrade() -> None:
         sa.Column("set_at", sa.Double(), nullable=False),
         sa.Column("until", sa.Double()),
         sa.PrimaryKeyConstraint("route", "models", "figure"),
+    )
+    op.create_table(
+        "removed_routes",
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("removed_by", sa.Text(), nullable=False),
+        sa.Column("removed_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
     )
     for column in (
         sa.Column("place", sa.String(16)),

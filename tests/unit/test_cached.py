@@ -1,0 +1,97 @@
+"""A worker's use of the response cache: which jobs of a chunk are called for."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis
+from tests.store.world import MODEL, ROUTE, World, spec
+from tests.unit.gates_world import ClockedRedis
+
+from trivet_scheduler.answer_seal import AnswerSeal, Kept
+from trivet_scheduler.response_cache import ANSWERS, Landed, LookedUp, LookUp, ResponseCache
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk
+from trivet_tasks.settings import Settings
+from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.store.dropped import Drop
+from trivet_tasks.store.engine import Store
+from trivet_tasks.store.schema_version import upgrade
+from trivet_tasks.troubles import Troubles
+from trivet_worker.cached import Cached
+from trivet_worker.drops import Drops
+
+KEY = "c" * 32
+
+
+@pytest.fixture
+def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
+    plain = redis.Redis(connection_pool=valkey.connection_pool)
+    plain.flushdb()
+    yield plain
+    plain.flushdb()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
+    upgrade(store)
+    yield World(store)
+    store.close()
+
+
+@pytest.fixture
+def cache(client: redis.Redis) -> ResponseCache:
+    return ResponseCache(client, Settings(), AnswerSeal(b"k" * 64, time.time))
+
+
+def serve(world: World, client: redis.Redis, cache: ResponseCache, drops: Drops, *jobs: Claimed) -> list[str]:
+    """Return the ids of the jobs that are called for."""
+    troubles = Troubles(logging.getLogger("test"), "no work is taken")
+    cached = Cached(world.store, client, cache, Settings(), troubles, drops)
+    return [job.id for job in cached.serve(Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, jobs))]
+
+
+def test_a_job_is_called_for_where_the_answer_is_anothers(
+    world: World, client: redis.Redis, cache: ResponseCache
+) -> None:
+    """Producers and workers that differ in `[cache] shared` have one cache key for jobs of several tenants."""
+    answer = Kept(b'{"content":[]}', "end_turn", "anthropic", None, "acme")
+    cache.keep(Latency.BATCH, [Landed(KEY, "first", MODEL, answer)])
+    world.add(spec(cache_key=KEY, tenant="acme"), spec(cache_key=KEY, tenant="globex"))
+    jobs, drops = world.dispatch(2), Drops()
+    to_call = serve(world, client, cache, drops, *jobs)
+    assert [world.job(job).tenant for job in to_call] == ["globex"]
+    assert sorted(world.states()) == ["dispatched", "succeeded"]
+    assert drops.unwritten() == {}
+
+
+def test_a_key_of_another_type_leaves_the_cache_to_the_other_jobs(
+    world: World, client: redis.Redis, cache: ResponseCache
+) -> None:
+    cache.keep(Latency.BATCH, [Landed(KEY, "first", MODEL, Kept(b'{"content":[]}', "end_turn", "anthropic", None))])
+    client.lpush(ANSWERS + "d" * 32, "no text")
+    world.add(spec(cache_key=KEY), spec(cache_key="d" * 32))
+    jobs, drops = world.dispatch(2), Drops()
+    (to_call,) = serve(world, client, cache, drops, *jobs)
+    assert world.job(to_call).cache_key == "d" * 32
+    assert drops.unwritten() == {(Drop.ANSWER, ROUTE): 1}
+    assert not client.exists(ANSWERS + "d" * 32)
+
+
+def test_a_cache_that_fails_says_so_once_a_minute(
+    world: World, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(ResponseCache):
+        def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
+            raise redis.ResponseError("ERR something")
+
+    troubles = Troubles(logging.getLogger("test"), "no work is taken")
+    cached = Cached(world.store, client, Broken(client, Settings()), Settings(), troubles, Drops())
+    world.add(spec(cache_key=KEY))
+    chunk = Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, tuple(world.dispatch()))
+    for _ in range(5):
+        assert cached.serve(chunk) == list(chunk.jobs)
+    assert [record.getMessage() for record in caplog.records] == ["the response cache is not used: ResponseError"]
