@@ -19,6 +19,7 @@ supervisor in its turn needs a `stop_limit_s` below the `grace_s` it is given.
 import itertools
 import os
 import queue
+import secrets
 import shutil
 import signal
 import tempfile
@@ -264,7 +265,9 @@ class Supervisor:
 
     def _ready_files(self) -> Path:
         if self._ready_dir is None:
-            self._ready_dir = Path(tempfile.mkdtemp(prefix="trivet-ready-"))
+            # named before it is made: a signal is an exception here, and what is not known is not removed
+            self._ready_dir = Path(tempfile.gettempdir(), f"trivet-ready-{secrets.token_hex(8)}")
+            self._ready_dir.mkdir(mode=0o700)
         return self._ready_dir
 
     def _life_line(self) -> int:

@@ -44,7 +44,7 @@ def ledger(world: World) -> World:
         finished(jobs[2], lease, cost=None),
     )
     world.sql("UPDATE attempts SET started_at = :at", at=FIRST_DAY)
-    dear = world.take(lease, world.dispatch(2), route=OTHER_ROUTE)
+    dear = world.take(lease, world.dispatch(2, OTHER_ROUTE))
     world.end(lease, dear, cost="2")
     world.sql("UPDATE attempts SET started_at = :at WHERE route = :route", at=SECOND_DAY, route=OTHER_ROUTE)
     return world

@@ -79,7 +79,7 @@ def test_one_whose_jobs_are_rescued_and_whose_routes_others_serve_holds_nothing_
     assert covered(world) == {"gone": False, "gone-scheduler": False}, "their jobs are not rescued yet"
     world.rescue()
     assert covered(world) == {"gone": True, "gone-scheduler": True}
-    world.sql('UPDATE leases SET impaired = \'{"b": "No key."}\' WHERE id = :id', id=older)
+    world.sql('UPDATE leases SET impaired = \'{"b": {"credentials": "No key."}}\' WHERE id = :id', id=older)
     world.sql("DELETE FROM leases WHERE id = :id", id=scheduler)
     world.lease(worker="other-lane", lane="realtime", routes=["a", "b"])
     assert covered(world) == {"gone": False, "gone-scheduler": False}

@@ -17,7 +17,7 @@ from trivet_tasks.shared_state import connect, refuse_cluster
 from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import ALONE, WORKER
 from trivet_tasks.store.schema_version import ensure
-from trivet_tasks.troubles import IS_STOPPING, STOPPING, Troubles
+from trivet_tasks.troubles import IS_STOPPING, STALLED, STOPPING, Troubles
 from trivet_worker.alone import Alone
 from trivet_worker.cached import Cached
 from trivet_worker.chunk_run import ChunkRunner
@@ -127,7 +127,7 @@ class Runtime:
             on_cancel=self._flights.cancel,
         )
         self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
-        """Beats each time the consumer has gone round with every queue as it should be."""
+        """Beats each time the consumer has gone round."""
         pulses = [self._flights.pulse, *([] if forks is None else [self.consumer_pulse])]
         self._pulses = Pulses(self._troubles, *pulses, on_change=self._lease.beat_soon)
         self._watch = Watch(
@@ -179,6 +179,11 @@ class Runtime:
     def takes_work(self) -> bool:
         """Whether a message may be taken now."""
         return self._troubles.text is None
+
+    def consumer_moves(self) -> None:
+        """Note that Celery's event loop goes round: whatever held it up before is over."""
+        self.consumer_pulse.beat()
+        self._troubles.over(STALLED, self.consumer_pulse.what)
 
     def takes_route(self, route: str) -> bool:
         """Return whether a message of the route may be taken now."""

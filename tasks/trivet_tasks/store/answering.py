@@ -82,14 +82,14 @@ def end_answered(
         row = held.get(job.id)
         if row is None or (row.take_up, row.state) != (job.take_up, "dispatched"):
             continue
+        if row.deadline_at is not None and row.deadline_at <= now:
+            continue
         known = row.route, row.latency, row.model, row.cache_key, bool(row.probe), bool(row.alone)
         if known != (route, latency, model, job.cache_key, False, False):
             forged.append(job.id)
             continue
         if job.tenant not in (None, row.tenant):  # producers and workers differ in whether tenants share answers
             missed.append(job.id)
-            continue
-        if row.deadline_at is not None and row.deadline_at <= now:
             continue
         end = End(
             JobState.SUCCEEDED,
