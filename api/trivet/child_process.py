@@ -147,6 +147,8 @@ class ChildProcess:
 
     def join(self, timeout_s: float) -> bool:
         """Wait for its end; whether it came."""
+        if self._thread.ident is None:  # a signal came before it was started; told to stop, it starts nothing any more
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
