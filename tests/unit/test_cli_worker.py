@@ -1,5 +1,6 @@
 """The routes that `trivet worker` is told to serve."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,11 +14,17 @@ CONFIG = "".join(f'[routes.{name}]\nprovider = "anthropic"\n' for name in ("firs
 def trivet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Said]]:
-    """Runs the command line in this process, over three routes."""
+    """Runs the command line in this process, over three routes. Its logging and its title end with the test."""
     config = tmp_path / "trivet.toml"
     config.write_text(CONFIG, encoding="utf-8")
+    monkeypatch.setattr("trivet.cli.parts.set_title", lambda *_: None)
+    root = logging.getLogger()
+    level, filters = root.level, {handler: [*handler.filters] for handler in root.handlers}
     with commands(str(config), monkeypatch, capsys) as run:
         yield run
+    root.setLevel(level)
+    for handler, before in filters.items():
+        handler.filters[:] = before
 
 
 @pytest.fixture
