@@ -76,7 +76,7 @@ class ChildSpec:
     stage: int
     restarts: Restarts | None
     reloads: bool = False
-    """Whether it reads its configuration again on SIGHUP."""
+    """True if it reads its configuration again on SIGHUP."""
 
 
 class ChildProcess:

@@ -2,7 +2,7 @@
 
 
 def ago(seconds: float) -> str:
-    """How long something has lasted, in its largest unit."""
+    """Return a duration in its largest unit."""
     seconds = max(0.0, seconds)
     for size, unit in ((172_800, "d"), (7_200, "h"), (120, "min")):
         if seconds >= size:

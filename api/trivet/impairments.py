@@ -1,4 +1,4 @@
-"""What is wrong with the processes of a Trivet, as one reading for everybody who reports it.
+"""Impairments of the processes of a Trivet: one reading for everything that reports them.
 
 `trivet routes`, `trivet batch status`, commands that wait, Flower's page and the metrics all show `impairments`.
 """
@@ -25,7 +25,7 @@ FULL_BYTES = 1_000_000
 
 
 class ImpairmentKind(StrEnum):
-    """What is wrong."""
+    """Kind of what is wrong."""
 
     SCHEDULER = "scheduler"
     """No scheduler is alive."""
@@ -57,7 +57,7 @@ class Impairment:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What stays the same while it lasts."""
+        """Return what identifies it for as long as it lasts."""
         return self.kind, self.subject
 
     def concerns(self, lanes: Container[str]) -> bool:
@@ -165,7 +165,7 @@ def lacking_lanes(route: str, workers: Iterable[Lease], lanes: Iterable[str]) ->
 
 
 def full_disk(store: Store) -> str | None:
-    """That the disk of a SQLite database is full, if it is: nobody might be able to write down that he cannot write."""
+    """Return an impairment if the disk of a SQLite database is full: then no process may be able to record it."""
     if store.path is None:
         return None
     try:
@@ -178,7 +178,7 @@ def full_disk(store: Store) -> str | None:
 
 
 def idle_words(one: Announced, now: float) -> str:
-    """That a process does not work, and why."""
+    """Return the sentence that a process does no work, with its reason."""
     since = "" if one.since is None else f" for {ago(now - one.since)}"
     what = "dispatches nothing" if one.part == SCHEDULER else "takes no work"
     return f"{one.part} {one.process} {what}{since}: {one.trouble}"
@@ -195,7 +195,7 @@ def _no_worker_of(lane: str) -> Impairment:
 
 
 def _unserved(route: str, workers: Iterable[Lease]) -> Impairment | None:
-    """That no worker takes a route's work; None where one does, or where each that would says itself why it does not."""
+    """Return that no worker takes a route's work; None where one does, or where each gives its own reason."""
     serving = [lease for lease in workers if route in lease.routes]
     if any(lease.trouble or lease.takes(route) for lease in serving):
         return None

@@ -35,7 +35,7 @@ class Simulation:
 
 
 def choose_endpoints(data_dir: Path) -> Endpoints:
-    """Where the simulator of this data directory will serve: on the ports it had before, where they are free now."""
+    """Return where the simulator of this data directory will serve: on its earlier ports where they are free."""
     ports = free_ports(_ports_before(data_dir / ENDPOINTS_NAME))
     return Endpoints.on(f"http://{_HOST}:{ports.pop(_CONTROL)}", {wire: base_url(wire, ports[wire]) for wire in ports})
 

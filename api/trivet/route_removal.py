@@ -1,4 +1,4 @@
-"""Whether a route can be removed: nobody serves it, and no job needs it."""
+"""Check that a route can be removed: no worker serves it, and no job needs it."""
 
 from typing import TYPE_CHECKING
 

@@ -95,7 +95,7 @@ class RouteStatus:
     window: RouteWindow | None = None
     """The one that holds now, if any; `settings` have its weight and priority."""
     proven_at: float | None = None
-    """When the newest call began that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
+    """Start of the newest call that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
     overrides: tuple[Override, ...] = ()
     """Limits that were set by hand; `settings` have them."""
     version_at: float | None = None
@@ -104,7 +104,7 @@ class RouteStatus:
     lacking: tuple[str, ...] = ()
     """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
     scheduled: bool = True
-    """Whether a scheduler is alive that dispatches jobs to it."""
+    """True while a scheduler is alive that dispatches jobs to it."""
     spent: Spent = NOTHING
     """What its calls of today (UTC) cost so far, USD."""
 
@@ -130,9 +130,9 @@ class Picture:
     silent: tuple[Silent, ...] = ()
     """Processes whose lease ran out, and whose place nobody has taken."""
     impairments: tuple[Impairment, ...] = ()
-    """What is wrong with the processes."""
+    """Impairments of the processes."""
     dropped: tuple[Dropped, ...] = ()
-    """What came through the broker and was not acted on, since the installation began."""
+    """Counters of messages and answers that were not acted on, since the installation began."""
 
     @property
     def idle(self) -> tuple[Announced, ...]:

@@ -27,9 +27,9 @@ class Kept(NamedTuple):
     stop_reason: str
     route: str
     cost_usd: Decimal | None
-    """What the call cost that brought it; None where it has no price."""
+    """Cost of the call that brought it, in USD; None where it has no price."""
     tenant: str | None = None
-    """Whose jobs it may serve; None: those of all."""
+    """Tenant whose jobs it may serve; None: those of all."""
 
     def __repr__(self) -> str:
         """Without the answer."""
@@ -37,7 +37,7 @@ class Kept(NamedTuple):
 
 
 class Unusable(Enum):
-    """Why an entry brings no answer."""
+    """Reason for which an entry brings no answer."""
 
     FOREIGN = auto()
     """This installation did not write it for this cache key."""

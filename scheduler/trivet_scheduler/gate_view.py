@@ -58,7 +58,7 @@ def _without_memory(view: GateView) -> GateView:
 
 
 def _words(text: bytes) -> str:
-    """What a person may be shown, whoever wrote it into the shared state."""
+    """Return text from the shared state made safe to show, as anybody may have written it."""
     return clean(text.decode(errors="replace"), _WORDS_CHARS)
 
 

@@ -138,7 +138,7 @@ class Health(NamedTuple):
 
 
 class RouteUse(NamedTuple):
-    """When a route was called last and when it answered last. Seconds ago; None: never, as far as the shared state knows."""
+    """Times of a route's last call and last answer, in seconds ago; None: never, as far as the shared state knows."""
 
     idle_s: float | None = None
     """Since a call to it began or ended."""

@@ -61,7 +61,7 @@ class Prober:
         self._app = app
         self._settings = settings
         self._idle_look_at = 0.0
-        """When idle routes are looked for again, on the monotonic clock."""
+        """Next look for idle routes, on the monotonic clock."""
 
     def run(self) -> None:
         """Send every probe that is due; one round trip when all routes are well, and two more where idle ones are looked for.

@@ -1,4 +1,4 @@
-"""Whether the loops of a process still turn: each beats as it goes round, and the watch, a thread of its own, looks.
+"""Detection of stalled loops: each loop beats as it goes round, and the watch, a thread of its own, looks.
 
 A process whose heartbeat goes on while the loop that does its work stands still would look healthy to everybody.
 """
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from trivet_tasks.troubles import BROKER, SHARED_STATE, STALLED, STOPPING, Troubles
 
 START_S = 5.0
-"""How long a loop may take until it goes round for the first time, in seconds."""
+"""Seconds a loop may take until it goes round for the first time."""
 RECONNECT_S = 5.0
-"""How long a loop that waits for the broker may take to go on once the broker answers again."""
+"""Seconds a loop that waits for the broker may take to go on once the broker answers again."""
 WAITING_S = 1.0
 """A transaction under way for so long explains a loop that does not move."""
 PAUSED_S = 2.5

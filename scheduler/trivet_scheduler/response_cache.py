@@ -24,7 +24,7 @@ EXPIRIES = f"{PREFIX}cache:expiries"
 SIZES = f"{PREFIX}cache:sizes"
 
 OVERHEAD_BYTES = 350
-"""What Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
+"""Bytes Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
 LEAD_GRACE_S = 30.0
 """How much longer than its class's budget a job leads that is not heard of again; of realtime, no longer."""
 NEVER_KEPT_S = 600.0

@@ -90,7 +90,7 @@ def _checked(settings: Settings, key: str) -> bytes:
 
 
 def _is_local(redis_url: str) -> bool:
-    """Whether only processes of this machine reach the server by this URL."""
+    """Return True if only processes of this machine reach the server by this URL."""
     return all(host == "localhost" or _is_loopback(host) for host, _ in read_server_url(redis_url).hosts)
 
 

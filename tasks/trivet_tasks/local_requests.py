@@ -53,7 +53,7 @@ class RequestGuard:
         return is_loopback(name) or name == _plain(self.address) or self._is_configured(name) or self._is_any_ip(name)
 
     def _may_ask(self, origin: str, host: str | None) -> bool:
-        """Whether the page that asks is one of this server's, or of a configured name."""
+        """Return True if the page that asks is one of this server's, or of a configured name."""
         scheme, _, netloc = origin.partition("://")
         if scheme.lower() not in ("http", "https"):  # `null`: a file, a sandbox, a redirect
             return False

@@ -160,7 +160,7 @@ class FlowerSettings(_Section):
 
 
 class SecuritySettings(_Section):
-    """What keeps others from passing off their own as this installation's."""
+    """Protection against others who pass off their own as this installation's."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 

@@ -22,9 +22,9 @@ from trivet_worker.calls import Answer, Caller, CallPurpose, Credentials, Failur
 log = logging.getLogger("trivet.worker")
 
 CREDENTIALS_S = 10.0
-"""How long a look at credentials may take; calls fetch them anew if that was not enough."""
+"""Seconds that a look at credentials may take; calls fetch them anew if that was not enough."""
 REACH_S = 10.0
-"""How long an endpoint may take to answer to whether it can be reached."""
+"""Seconds an endpoint may take to answer the test of the way out."""
 STALLED_S = 3.0
 """A loop that has not gone round for so many seconds is stalled: what it runs never takes so long at a stretch."""
 _BEAT_EVERY_S = 0.5

@@ -43,7 +43,7 @@ _MOST_CALLS = 500
 
 @dataclass(slots=True)
 class _Retry:
-    """When an impairment is looked at again."""
+    """Schedule of the looks at an impairment."""
 
     times: int = 0
     """Pauses since a call was answered; each is twice as long as the one before."""
@@ -60,7 +60,7 @@ class _Retry:
 
 @dataclass(slots=True)
 class _Route:
-    """What was seen of one route from here."""
+    """Observations of one route from this worker."""
 
     settings: RouteSettings
     row: int = 0
@@ -68,9 +68,9 @@ class _Route:
     recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_MOST_CALLS))
     """Calls since the first that did not: when they ended, and whether they did not. Empty while there is none."""
     impaired_at: float = 0.0
-    """When an impairment began last: calls that were under way then say nothing of it."""
+    """Start of the last impairment: calls that were under way then say nothing of it."""
     words: str = ""
-    """What came of the last of them."""
+    """Outcome of the last of them."""
     way_out: _Retry = field(default_factory=_Retry)
     key: _Retry = field(default_factory=_Retry)
 
@@ -157,7 +157,7 @@ class LocalFaults:
 
     @property
     def _doubted(self) -> bool:
-        """Whether an answer can change anything."""
+        """Return True if an answer can change anything."""
         return any(
             route.row or route.recent or route.way_out.times or route.key.times for route in self._routes.values()
         )

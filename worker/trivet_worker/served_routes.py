@@ -39,7 +39,7 @@ class _Served(NamedTuple):
     now: RouteSettings
     """This process's place with the figures in force."""
     agreed: bool = False
-    """Whether its place was the registered one at some time. If it is not any more, a person or a later process moved the
+    """True if its place was the registered one at some time. If it is not any more, a person or a later process moved the
     route, and this process does not move it back."""
 
 

@@ -19,7 +19,7 @@ from trivet_tasks.faults import place_of
 log = logging.getLogger("trivet.worker")
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What reading an element may raise. Errors of the connection and of the server are none of these."""
+"""Exceptions that reading an element may raise. Errors of the connection and of the server are none of these."""
 _NAME_CHARS = 500
 
 
@@ -124,7 +124,7 @@ def _is_json(data: bytes | str) -> bool:
 
 
 def _fault_of(message: Any) -> str:
-    """What kombu needs of an element and is not there; empty when all is."""
+    """Return what kombu needs of an element and is missing; empty when all is there."""
     if not isinstance(message, dict):
         return "It is no object."
     properties, headers, body = message.get("properties"), message.get("headers"), message.get("body")

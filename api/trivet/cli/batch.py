@@ -59,7 +59,7 @@ def list_(
 
 @group.command()
 def status(name: Name, as_json: Json = False) -> None:
-    """How far a batch is, what it cost, when it may be done, and why it does not move if it does not.
+    """Show the progress of a batch, its cost, when it may be done, and why it does not move if it does not.
 
     Exit code 3: its jobs are held up by something that is wrong.
     """

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HeldUp:
-    """Why jobs do not move; nothing where they do."""
+    """Reasons for which jobs do not move; empty where they do."""
 
     notes: tuple[str, ...] = ()
     """Sentences."""
     reasons: tuple[str, ...] = ()
     """`route: why it takes none of them now`."""
     wrong: bool = False
-    """Whether something is wrong; limits and budgets are as somebody wants them."""
+    """True if something is wrong; limits and budgets are as somebody wants them."""
     impairments: "tuple[Impairment, ...]" = ()
-    """What is wrong with processes and servers; also in the notes."""
+    """Impairments of processes and servers; also in the notes."""
 
 
 def held_up(

@@ -19,7 +19,7 @@ from trivet_tasks.troubles import IS_STOPPING
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
 DROPPED_S = 3_600.0
-"""How long after the last one the table speaks of what was dropped; `--json` always does."""
+"""Seconds for which the table mentions a dropped message after the last one; `--json` always does."""
 _DROPPED = {
     Drop.UNREADABLE: "elements of queues that are no messages of Trivet's: something else writes to the broker",
     Drop.FORGED: "messages that contradict the database: somebody else may write to the broker",

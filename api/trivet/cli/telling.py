@@ -23,7 +23,7 @@ class Teller:
 
     @property
     def held(self) -> bool:
-        """Whether something that is wrong held it up when it was looked at last."""
+        """Return True if something wrong held it up at the last look."""
         return self._held
 
     def start(self) -> None:

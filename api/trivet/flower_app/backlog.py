@@ -48,7 +48,7 @@ class Backlog:
     leases: tuple[Lease, ...] = ()
     schedulers: tuple[Lease, ...] = ()
     impairments: tuple[Impairment, ...] = ()
-    """What is wrong with processes and servers."""
+    """Impairments of processes and servers."""
     spent: Mapping[str, Spent] = field(default_factory=dict)
     """What the calls of today (UTC) cost so far, by route."""
     budgets: tuple[BudgetStatus, ...] = ()

@@ -1,4 +1,4 @@
-"""When each route answered a call last, for the page and the metrics."""
+"""Time of each route's last answer, for the page and the metrics."""
 
 import asyncio
 import time

@@ -27,9 +27,9 @@ class QueueRow:
     """Living worker processes that take work from it now."""
     drained: bool = False
     proven_s: float | None = None
-    """How long ago the route answered a call last; None: it never did, or that is not known."""
+    """Seconds since the route last answered a call; None: it never did, or that is not known."""
     unproven: bool = False
-    """Whether it never did."""
+    """True if it never did."""
 
 
 def route_names(configured: Iterable[str], backlog: Backlog) -> list[str]:

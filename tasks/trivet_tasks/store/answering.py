@@ -41,7 +41,7 @@ class Answered(NamedTuple):
     cost_usd: Decimal | None
     """What that call cost; None where it has no price."""
     tenant: str | None = None
-    """Whose jobs it may serve; None: those of all."""
+    """Tenant whose jobs it may serve; None: those of all."""
 
     def __repr__(self) -> str:
         """Without the answer."""

@@ -12,7 +12,7 @@ from trivet_tasks.store.many_rows import RowsStatement, execute_rows
 
 
 class Drop(StrEnum):
-    """Why something was dropped."""
+    """Reason for which something was dropped."""
 
     UNREADABLE = "unreadable"
     """An element of a queue that is no message of Trivet's."""
@@ -25,7 +25,7 @@ class Drop(StrEnum):
 
 
 class Dropped(NamedTuple):
-    """How often one kind of thing was dropped on a route. Times are seconds since the epoch."""
+    """Counter of one kind of drop on a route. Times are seconds since the epoch."""
 
     kind: Drop
     route: str

@@ -29,10 +29,10 @@ class Lease(NamedTuple):
     slots: int
     in_flight: int
     trouble: str | None
-    """Why it takes no work at all; None when it does."""
+    """Reason for which it takes no work at all; None when it does."""
     started_at: float
     impaired: Mapping[str, str] = MappingProxyType({})
-    """Why it takes no work of some of its routes, by route."""
+    """Reasons for which it takes no work of some of its routes, by route."""
     origin: str = ""
     """Equal for worker processes that share machine, configuration file and network settings: they are one witness."""
     part: str = WORKER

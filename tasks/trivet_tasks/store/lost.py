@@ -14,7 +14,7 @@ from trivet_tasks.store.engine import Store
 from trivet_tasks.store.leases import ALONE, Lease
 
 REMEMBERED_S = 600.0
-"""How long a process is reported that never came back, in seconds."""
+"""Seconds for which a process that never came back is reported."""
 
 
 class Silent(NamedTuple):

@@ -19,7 +19,7 @@ from trivet_tasks.store.dispatching import Claimed
 from trivet_tasks.store.many_rows import RowsStatement, execute_rows, query_rows
 
 MISFIT_AGAIN_S = 10.0
-"""How long a job waits that came back to a worker whose configuration does not allow it there."""
+"""Seconds a job waits that came back to a worker whose configuration does not allow it there."""
 
 
 class Token(NamedTuple):
@@ -87,9 +87,9 @@ class Worksite:
     wire_model: str
     latency: str
     probe: bool = False
-    """Whether the message calls its job a probe."""
+    """True if the message calls its job a probe."""
     alone: bool = False
-    """Whether the message says that its job runs in a process of its own."""
+    """True if the message says that its job runs in a process of its own."""
 
 
 class Misfit(NamedTuple):

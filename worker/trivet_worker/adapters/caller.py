@@ -111,7 +111,7 @@ class SdkCaller:
         self._stream = stream
         self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...]], Stencil] = {}
         self._refused: tuple[str, ...] | None = None
-        """What the wire's `secrets` were when the provider refused them."""
+        """The wire's `secrets` when the provider refused them."""
 
     async def call(
         self,

@@ -19,11 +19,11 @@ from trivet_worker.adapters.bodies import refuse
 _Client = TypeVar("_Client")
 
 CONNECT_S = 5.0
-"""How long connecting may take, in seconds, so that a host that swallows packets is told from one that thinks."""
+"""Seconds that connecting may take, so that a host that swallows packets is told from one that thinks."""
 CONNECT_SHARE = 0.75
 """The same as a share of the time that a short call has."""
 SOCKET_S = 3600.0
-"""How long any other socket operation may take. Generous: what bounds an attempt is the guard around it."""
+"""Seconds that any other socket operation may take. Generous: what bounds an attempt is the guard around it."""
 TIMEOUT = httpx2.Timeout(SOCKET_S, connect=CONNECT_S, pool=None)
 """Of the socket operations of a call that has time."""
 
@@ -41,7 +41,7 @@ answer that is not streamed is silent for minutes."""
 
 @dataclass(slots=True)
 class Contact:
-    """Whether a call has got as far as a connection to the provider."""
+    """Record of whether a call has got as far as a connection to the provider."""
 
     made: bool = False
 

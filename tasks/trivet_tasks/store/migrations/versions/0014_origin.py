@@ -1,4 +1,4 @@
-"""Which worker processes are one witness against a route, on their leases."""
+"""The origin of worker processes on their leases: those of one origin are one witness against a route."""
 
 import sqlalchemy as sa
 from alembic import op
