@@ -54,6 +54,9 @@ def make_app(settings: Settings) -> Celery:
         task_send_sent_event=False,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=not server.is_amqp,  # Redis alone has it; for RabbitMQ see `worker/consumer_steps.py`
+        # after a reconnect Celery would restore it from a pool thread, which reads the answer from the connection that
+        # the event loop reads, too: both take parts of frames, and the worker stands still until the broker hangs up
+        worker_enable_prefetch_count_reduction=False,
         worker_hijack_root_logger=False,
         worker_send_task_events=True,
         worker_enable_remote_control=True,

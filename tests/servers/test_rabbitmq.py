@@ -68,6 +68,8 @@ def test_no_job_is_lost_and_none_called_twice_when_the_broker_is_killed_under_lo
     rabbit.start()
     reader.join(200)
     assert done == ["succeeded"] * 400
+    # a pool thread that changes it would read from the connection beside the event loop
+    assert "prefetch" not in log_of(running, "worker-1-bulk")
     assert (
         running.client.submit(**requests(1, "after")[0], latency="realtime").result(timeout=150).status == "succeeded"
     )

@@ -68,34 +68,11 @@ def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> No
         for queue, route in queues.items():
             takes, consumes = runtime.takes_route(route), tasks.consuming_from(queue)
             if takes and not consumes:
-                _add(consumer, queue)
+                consumer.add_task_queue(queue)
             elif consumes and not takes:
-                _cancel(consumer, queue)
+                consumer.cancel_task_queue(queue)
     except (*consumer.connection_errors, *consumer.channel_errors) as error:
         log.debug("queues are looked at again once the broker answers: %s", type(error).__name__)
-
-
-def _add(consumer: Any, queue: str) -> None:
-    """Consume a queue. RabbitMQ is not waited for: an answer read here, in the event loop, may never come."""
-    if not _is_amqp(consumer):
-        consumer.add_task_queue(queue)
-        return
-    tasks, queues = consumer.task_consumer, consumer.app.amqp.queues
-    declared = queues.select_add(queues[queue])(tasks.channel)
-    tasks._queues[queue] = declared
-    tasks._basic_consume(declared, no_ack=tasks.no_ack, nowait=True)
-
-
-def _cancel(consumer: Any, queue: str) -> None:
-    """Consume a queue no longer; like `_add`, without waiting for RabbitMQ. What is on its way is run as ever."""
-    if not _is_amqp(consumer):
-        consumer.cancel_task_queue(queue)
-        return
-    tasks = consumer.task_consumer
-    consumer.app.amqp.queues.deselect(queue)
-    tasks._queues.pop(queue, None)
-    if tag := tasks._active_tags.pop(queue, None):
-        tasks.channel.basic_cancel(tag, nowait=True)
 
 
 def _is_amqp(consumer: Any) -> bool:
