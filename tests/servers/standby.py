@@ -6,6 +6,8 @@ import psycopg
 from tests.postgres import PostgresServer
 
 _REPLAY_S = 30.0
+_QUIET_S = 1.5
+"""Longer than the time between two heartbeats of a process."""
 
 
 class Standby(PostgresServer):
@@ -46,6 +48,24 @@ class Standby(PostgresServer):
         )
         if done.returncode != 0:
             raise RuntimeError(f"pg_basebackup failed:\n{done.stdout}")
+
+
+def wait_until_quiet(server: PostgresServer) -> None:
+    """Wait until nothing has been written for longer than a heartbeat.
+
+    A transaction that began before `read_only` may commit after it. What commits after the standby has caught up is lost,
+    as at any failover without synchronous replication.
+    """
+    written, since = "", time.monotonic()
+    until = since + _REPLAY_S
+    with server._connect() as connection:
+        while time.monotonic() - since < _QUIET_S:
+            assert time.monotonic() < until, "something is written although the server is read-only"
+            row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+            assert row is not None
+            if row[0] != written:
+                written, since = row[0], time.monotonic()
+            time.sleep(0.02)
 
 
 def read_only(server: PostgresServer, on: bool) -> None:

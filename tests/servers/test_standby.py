@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import make_url, text
 from tests.chaos.outages import Outages, until
 from tests.postgres import PostgresServer
-from tests.servers.standby import Standby, read_only
+from tests.servers.standby import Standby, read_only, wait_until_quiet
 
 from trivet.testing import running_trivet
 from trivet_tasks.errors import StoreUnavailable
@@ -122,6 +122,7 @@ def test_paid_answers_outlive_a_failover(pair: tuple[PostgresServer, Standby], t
         )  # fmt: skip
         until(outages.under_way, "calls at the providers")
         read_only(primary, True)
+        wait_until_quiet(primary)
         standby.wait_replayed()
         standby.promote()
         until(lambda: outages.states("failover")["succeeded"] == JOBS, "the end of all jobs", 240)
