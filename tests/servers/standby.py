@@ -63,8 +63,8 @@ def wait_until_quiet(server: PostgresServer) -> None:
             assert time.monotonic() < until, "something is written although the server is read-only"
             row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
             assert row is not None
-            if row[0] != written:
-                written, since = row[0], time.monotonic()
+            if str(row[0]) != written:
+                written, since = str(row[0]), time.monotonic()
             time.sleep(0.02)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 from tests.servers.doors import go_through, settings_for
-from tests.servers.processes import START_S, wait_until
+from tests.servers.processes import START_S, free_port, wait_until
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import UNHURRIED, log_of, requests, routes, said_of_batch, trivet
 
@@ -89,7 +89,8 @@ def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path, url: str) -> No
 
 
 def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
-    with RedisServer(tmp_path, "--cluster-enabled", "yes") as node:
+    # by itself it takes its port plus 10,000, which may be no port
+    with RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as node:
         settings = settings_for(tmp_path, broker=node.url)
         with pytest.raises(ConfigError, match=r"\[redis\] url: .* is a node of a Redis Cluster"):
             refuse_cluster(settings)
