@@ -5,6 +5,8 @@ RUN python -m venv /opt/trivet
 ENV PATH=/opt/trivet/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml README.md LICENSE requirements.txt ./
 COPY tasks tasks
+COPY store store
+COPY routing routing
 COPY scheduler scheduler
 COPY worker worker
 COPY api api

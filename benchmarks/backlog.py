@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from load import MAX_TOKENS, MODEL, messages
 from sqlalchemy import text
 
+from trivet_store.database.engine import Store
+from trivet_store.jobs import batches
+from trivet_store.jobs.enqueue import BatchRef, insert
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.requests import parse_request
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import batches
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.enqueue import BatchRef, insert
+from trivet_tasks.requests.reading import parse_request
 
 GROUP = 2_000
 """Jobs of one transaction: nobody waits for the lock."""

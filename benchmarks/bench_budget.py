@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 
 from trivet.testing import RunningTrivet, running_trivet
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema import Usd
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
+from trivet_store.schema import Usd
 
 MODEL = "claude-sonnet-5-5"
 MAX_TOKENS = 999
@@ -57,7 +57,7 @@ def read(store: Store) -> Reading:
 
 def measure(trivet: RunningTrivet, jobs: int, limit: Decimal) -> None:
     """Run it and print what came of it."""
-    from trivet_tasks.store.budgets import raise_limit
+    from trivet_store.ledger.budgets import raise_limit
 
     store = trivet.client._connections.store
     began = time.monotonic()

@@ -28,8 +28,8 @@ from sqlalchemy import insert
 from trivet_setup import migrate, postgres_server
 from uuid_utils import uuid7
 
-from trivet_tasks.store import schema
-from trivet_tasks.store.engine import Store
+from trivet_store import schema
+from trivet_store.database.engine import Store
 
 SMALLEST = 10_000
 GROUP = 1_000

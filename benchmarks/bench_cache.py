@@ -16,9 +16,9 @@ from pathlib import Path
 from trivet_setup import databases, migrate
 
 from trivet.testing import QUICK, running_trivet
-from trivet_scheduler.response_cache import ResponseCache
-from trivet_tasks.store.cost_savings import answer_savings
-from trivet_tasks.store.costs import Span, summed
+from trivet_routing.response_cache import ResponseCache
+from trivet_store.reports.cost_savings import answer_savings
+from trivet_store.reports.costs import Span, summed
 
 TERMS = {"model": "claude-haiku-4-5", "max_tokens": 1_000}
 SIMULATOR = ("--latency-median", "0.2", "--latency-p95", "0.5", "--seed", "1")

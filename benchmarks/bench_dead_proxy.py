@@ -21,8 +21,8 @@ from typing import Any
 from running import READY_S, Running, machine, running, save
 from sqlalchemy import select
 
-from trivet_tasks.store import schema
-from trivet_tasks.store.engine import Store
+from trivet_store import schema
+from trivet_store.database.engine import Store
 
 MODEL = "claude-haiku-4-5"
 MOST = 1.3

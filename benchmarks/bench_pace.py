@@ -29,9 +29,9 @@ from setups import Wire
 from trivet_setup import databases, migrate
 
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.settings import load_settings
-from trivet_tasks.store import registry
-from trivet_tasks.store.engine import Store
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
+from trivet_tasks.config.settings import load_settings
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer

@@ -18,8 +18,8 @@ from typing import Any
 from running import Running, machine, running, save
 from sqlalchemy import select
 
-from trivet_tasks.store import schema
-from trivet_tasks.store.engine import Store
+from trivet_store import schema
+from trivet_store.database.engine import Store
 
 MODEL = "claude-haiku-4-5"
 POISONED = 2

@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.postgres import PostgresServer
 
-from trivet_tasks.store import pruning, schema
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.pruning import Terms
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store import schema
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
+from trivet_store.retention import pruning
+from trivet_store.retention.pruning import Terms
 
 WRITERS = 4
 ALONE_S = 30.0

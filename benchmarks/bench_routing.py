@@ -27,8 +27,8 @@ from rich.table import Table
 from running import Running, machine, running, save
 from sqlalchemy import text
 
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema import Usd
+from trivet_store.database.engine import Store
+from trivet_store.schema import Usd
 
 MODEL = "claude-haiku-4-5"
 BUDGET_S = 5.0

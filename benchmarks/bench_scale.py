@@ -36,20 +36,20 @@ from simulated_worker import SimulatedWorker, TimedStore, shown
 from trivet_setup import TrivetSetup, databases, migrate, write_config
 
 import trivet_scheduler.dispatch as dispatch_module
-from trivet.embedded import EmbeddedValkey
+from trivet.local.embedded import EmbeddedValkey
+from trivet_routing.fleet import Fleet
+from trivet_routing.limits import EPOCH
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.limits import EPOCH
 from trivet_scheduler.restoring import Restorer
 from trivet_simulator import SimulatorProcess
+from trivet_store.database.engine import Store
+from trivet_store.fleet import leases, registry
+from trivet_store.jobs.leaving import lay_down
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.messages import Chunk, queue_name
 from trivet_tasks.publishing import publish
-from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.shared_state import connect
-from trivet_tasks.store import leases, registry
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leaving import lay_down
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer

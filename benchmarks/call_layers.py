@@ -26,11 +26,11 @@ from load import ATTEMPT_HEADER, MAX_TOKENS, MODEL, WIRE_MODELS, messages
 from trivet_setup import AWS
 
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.secret_refs import SecretRef
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.secret_refs import SecretRef
 from trivet_worker.adapters import build_caller
+from trivet_worker.adapters.aws_auth import SigV4, process_credentials
 from trivet_worker.adapters.connections import build_http_client
-from trivet_worker.aws_auth import SigV4, process_credentials
 
 IN_FLIGHT = 64
 KEY_VARIABLE = "CALL_LAYERS_KEY"

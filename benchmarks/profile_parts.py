@@ -29,7 +29,7 @@ from sqlalchemy import text
 from trivet_setup import TrivetSetup, postgres_server
 
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.store.engine import Store
+from trivet_store.database.engine import Store
 
 PY_SPY = Path(sys.executable).with_name("py-spy")
 RATE = 250

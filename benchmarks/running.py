@@ -17,11 +17,11 @@ from typing import Any
 import orjson
 
 from trivet import Client
-from trivet.local import LocalTrivet
-from trivet.local_simulator import Simulation
+from trivet.local.local_simulator import Simulation
+from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
 from trivet_simulator.options import Endpoints
-from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.config.settings import Settings, load_settings
 
 READY_S = 120.0
 RESULTS = Path(__file__).parent / "results"
@@ -54,7 +54,7 @@ def running(
     Args:
         workers: processes of the bulk lane. None serves the realtime lane: the benchmarks send no realtime job.
         simulator: options of `trivet simulate`.
-        route_settings: by route of `trivet.simulated.ROUTES`, settings to add.
+        route_settings: by route of `trivet.local.simulated.ROUTES`, settings to add.
         sections: further tables of the configuration.
     """
     with tempfile.TemporaryDirectory(prefix="trivet-bench-") as folder:

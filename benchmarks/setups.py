@@ -18,9 +18,9 @@ from typing import Protocol
 from load import LATENCY_S
 from orders import HERE, Child
 
-from trivet.embedded import EmbeddedValkey
+from trivet.local.embedded import EmbeddedValkey
 from trivet_simulator import Control, SimulatorProcess
-from trivet_tasks.broker_address import celery_url, redis_url
+from trivet_tasks.config.broker_address import celery_url, redis_url
 
 PEERS = HERE / ".peers"
 READY_S = 180.0

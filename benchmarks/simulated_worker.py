@@ -29,22 +29,22 @@ from orders import serve
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.permits import Quota, Spent, Verdict, Want
-from trivet_tasks.eligibility import name_on_wire
+from trivet_routing.fleet import Fleet
+from trivet_routing.permits import Quota, Spent, Verdict, Want
+from trivet_store.database.engine import Store
+from trivet_store.fleet import leases
+from trivet_store.jobs.finishing import finish
+from trivet_store.jobs.leaving import lay_down
+from trivet_store.jobs.taking import Worksite, take_up
+from trivet_store.steps import End, Finished, Settlement
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.settings import Settings, load_settings
+from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
-from trivet_tasks.store import leases
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.finishing import finish
-from trivet_tasks.store.leaving import lay_down
-from trivet_tasks.store.steps import End, Finished, Settlement
-from trivet_tasks.store.taking import Worksite, take_up
 from trivet_tasks.usage import Usage
-from trivet_worker.pricing import Pricing
+from trivet_worker.run.pricing import Pricing
 
 ANSWER = orjson.dumps(
     {

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 import trivet_scheduler.service as service_module
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.service import Scheduler
-from trivet_tasks.settings import load_settings
+from trivet_tasks.config.settings import load_settings
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from running import Running, running
 from sqlalchemy import select
 
 from trivet import ResultTimeout
-from trivet.job import Job
+from trivet.client.job import Job
 from trivet_simulator import Control
-from trivet_tasks.store import schema
-from trivet_tasks.store.engine import Store
+from trivet_store import schema
+from trivet_store.database.engine import Store
 
 ROUTES = {"anthropic": "anthropic", "bedrock": "bedrock-us-east-1", "vertex": "vertex-global"}
 """Trivet's route of each leg."""

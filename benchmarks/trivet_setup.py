@@ -17,12 +17,12 @@ from orders import HERE, Child
 from setups import FINISH_S, IN_FLIGHT, READY_S, TRICKLE_EVERY_S, Wire
 from sqlalchemy import select
 
-from trivet.local import LocalTrivet
-from trivet.processes import Supervisor
-from trivet_tasks.settings import CONFIG_VARIABLE, load_settings
-from trivet_tasks.store import schema
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet.local.local_trivet import LocalTrivet
+from trivet.local.processes import Supervisor
+from trivet_store import schema
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.settings import CONFIG_VARIABLE, load_settings
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer

@@ -5,11 +5,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from trivet_scheduler.call_costs import CallCost
-from trivet_scheduler.permits import GateView, Pace
-from trivet_scheduler.routing import Candidate
-from trivet_tasks.prices import TokenPrices
-from trivet_tasks.route_settings import RouteSettings
+from trivet_routing.call_costs import CallCost
+from trivet_routing.permits import GateView, Pace
+from trivet_routing.route_choice import Candidate
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.prices.price_book import TokenPrices
 
 MODEL = "claude-sonnet-5-5"
 _NOTHING = TokenPrices(0, Decimal(0), Decimal(0), Decimal(0))

@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from trivet_tasks.store.engine import Store
+from trivet_store.database.engine import Store
 
 _REFERENCES = (
     ("jobs", "flow_id", "flows"),

@@ -11,11 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trivet.async_client import AsyncClient
-    from trivet.batch import Batch
-    from trivet.client import Client
-    from trivet.job import Job
-    from trivet.result import Attempt, JobError, Result
+    from trivet.client.async_client import AsyncClient
+    from trivet.client.batch import Batch
+    from trivet.client.client import Client
+    from trivet.client.job import Job
+    from trivet.client.result import Attempt, JobError, Result
+    from trivet_store.jobs.batches import Progress
+    from trivet_tasks.config.settings import Settings, load_settings
     from trivet_tasks.errors import (
         BatchIncomplete,
         BrokerUnavailable,
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TrivetError,
     )
-    from trivet_tasks.settings import Settings, load_settings
-    from trivet_tasks.store.batches import Progress
 
 __version__ = "0.1.0"
 
@@ -60,16 +60,16 @@ __all__ = [
 
 
 _MODULES = {
-    "AsyncClient": "trivet.async_client",
-    "Batch": "trivet.batch",
-    "Client": "trivet.client",
-    "Job": "trivet.job",
-    "Attempt": "trivet.result",
-    "JobError": "trivet.result",
-    "Result": "trivet.result",
-    "Settings": "trivet_tasks.settings",
-    "load_settings": "trivet_tasks.settings",
-    "Progress": "trivet_tasks.store.batches",
+    "AsyncClient": "trivet.client.async_client",
+    "Batch": "trivet.client.batch",
+    "Client": "trivet.client.client",
+    "Job": "trivet.client.job",
+    "Attempt": "trivet.client.result",
+    "JobError": "trivet.client.result",
+    "Result": "trivet.client.result",
+    "Settings": "trivet_tasks.config.settings",
+    "load_settings": "trivet_tasks.config.settings",
+    "Progress": "trivet_store.jobs.batches",
 }
 _ERRORS = "trivet_tasks.errors"
 

@@ -56,7 +56,9 @@ def as_json_reply(value: object) -> Any:
     """Return a reply as the simulator takes it. TypeError where it is none."""
     if isinstance(value, ErrorReply):
         return {"error": value.kind, **value.fields}
-    from trivet_tasks.request_objects import plain_request  # slow to import, and every run of pytest loads this module
+    from trivet_tasks.requests.request_objects import (
+        plain_request,  # slow to import, and every run of pytest loads this module
+    )
 
     plain = plain_request({"reply": value})
     made = plain["reply"] if isinstance(plain, dict) else None
@@ -85,7 +87,7 @@ class ReplyFunction:
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the simulator is told about one call."""
-        from trivet_tasks.store.probing import PROBE_REQUEST
+        from trivet_store.jobs.probing import PROBE_REQUEST
 
         request = ModelRequest(asked["request"])
         if all(request.get(name) == value for name, value in PROBE_REQUEST.items()):

@@ -30,10 +30,10 @@ import pytest
 from trivet.reply_function import ErrorReply, ModelRequest, Reply, ReplyFunction, as_json_reply
 
 if TYPE_CHECKING:
-    from trivet.client import Client
-    from trivet.local import LocalTrivet
+    from trivet.client.client import Client
+    from trivet.local.local_trivet import LocalTrivet
     from trivet_simulator import Control
-    from trivet_tasks.settings import Settings
+    from trivet_tasks.config.settings import Settings
 
 __all__ = ["QUICK", "ErrorReply", "ModelRequest", "Reply", "RunningTrivet", "ScriptedReply", "running_trivet"]
 
@@ -157,9 +157,9 @@ class RunningTrivet:
         """Take back every fault, limit and scripted reply, and make every route healthy again."""
         while self._replies:
             self._replies.pop().close()
-        from trivet_scheduler.limits import Limits
+        from trivet_routing.limits import Limits
+        from trivet_store.fleet import health
         from trivet_tasks.shared_state import connect
-        from trivet_tasks.store import health
 
         self.simulator.reset()
         shared = connect(self.settings.redis_url)
@@ -198,12 +198,12 @@ def running_trivet(
         sections: further tables of the configuration.
         ready_s: how long its processes may take to start, in seconds.
     """
-    from trivet.client import Client
-    from trivet.environment import without_settings
-    from trivet.local import LocalTrivet
-    from trivet.local_simulator import Simulation
+    from trivet.client.client import Client
+    from trivet.local.environment import without_settings
+    from trivet.local.local_simulator import Simulation
+    from trivet.local.local_trivet import LocalTrivet
     from trivet_simulator import Control
-    from trivet_tasks.settings import load_settings
+    from trivet_tasks.config.settings import load_settings
 
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / "trivet.toml"

@@ -1,1 +1,1 @@
-"""Where and when: routing, health, limits, dispatch and the periodic work."""
+"""The scheduler: the process that dispatches waiting jobs and does the periodic work."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from trivet_scheduler import rooms
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.most_costs import MostCosts
-from trivet_scheduler.rooms import Purse, Rooms
-from trivet_tasks.store import budgets, spending
-from trivet_tasks.store.budgets import HOLDING, OK, WARNED, State, usd
-from trivet_tasks.store.engine import Store
+from trivet_routing import rooms
+from trivet_routing.fleet import Fleet
+from trivet_routing.most_costs import MostCosts
+from trivet_routing.rooms import Purse, Rooms
+from trivet_store.database.engine import Store
+from trivet_store.ledger import budgets, spending
+from trivet_store.ledger.budgets import HOLDING, OK, WARNED, State, usd
 
 log = logging.getLogger("trivet.budgets")
 

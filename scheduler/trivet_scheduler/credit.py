@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from trivet_scheduler.fleet import Known
-from trivet_scheduler.routing import UNKNOWN_LATENCY_S, Candidate
-from trivet_tasks.store.dispatching import AtRoute, Head
+from trivet_routing.fleet import Known
+from trivet_routing.route_choice import UNKNOWN_LATENCY_S, Candidate
+from trivet_store.jobs.dispatching import AtRoute, Head
 
 RESERVE_S = 1.0
 """How many seconds of a route's work may stand in its queues."""

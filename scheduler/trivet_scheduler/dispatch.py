@@ -13,24 +13,25 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
-from trivet_scheduler import rooms
+from trivet_routing import rooms
+from trivet_routing.call_costs import TYPICAL, Mix
+from trivet_routing.fleet import Fleet
+from trivet_routing.most_costs import MostCosts
+from trivet_routing.rooms import Rooms
+from trivet_routing.route_choice import Candidate, Choice, Needs, choose, load_of
+from trivet_routing.verdicts import longest_backoff_s
 from trivet_scheduler.budget_watch import note_states, tell
-from trivet_scheduler.call_costs import TYPICAL, Mix
 from trivet_scheduler.credit import Credits
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.most_costs import MostCosts
-from trivet_scheduler.rooms import Rooms
-from trivet_scheduler.routing import Candidate, Choice, Needs, choose, load_of
-from trivet_scheduler.verdicts import longest_backoff_s
-from trivet_tasks.jobs import JobSpec
+from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.fleet import registry
+from trivet_store.jobs import dispatching
+from trivet_store.jobs.dispatching import AtRoute, Flow, Head
+from trivet_store.jobs.enqueue import DirectDispatch
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import publish
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import dispatching, registry
-from trivet_tasks.store.dispatching import AtRoute, Claimed, Flow, Head
-from trivet_tasks.store.engine import BULK_ROWS, Store
-from trivet_tasks.store.enqueue import DirectDispatch
 
 log = logging.getLogger("trivet.dispatch")
 

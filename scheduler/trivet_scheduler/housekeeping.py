@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import redis
 from sqlalchemy import Connection
 
-from trivet_scheduler.limits import Limits
-from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import batches, dispatching, following, rescuing
-from trivet_tasks.store.engine import BULK_ROWS, SLOW_S, Store
+from trivet_routing.limits import Limits
+from trivet_store.database.engine import BULK_ROWS, SLOW_S, Store
+from trivet_store.jobs import batches, dispatching, following, rescuing
+from trivet_tasks.config.settings import LeaseSettings
 
 log = logging.getLogger("trivet.scheduler")
 

@@ -12,22 +12,22 @@ from collections.abc import Iterator, Sequence
 import redis
 from celery import Celery
 
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.permits import Quota
+from trivet_routing.fleet import Fleet
+from trivet_routing.permits import Quota
+from trivet_store.database.engine import Store
+from trivet_store.fleet.registry import RegisteredRoute
+from trivet_store.jobs.probing import insert_probe
+from trivet_store.reports import backlog
 from trivet_tasks.catalog import MODELS
-from trivet_tasks.eligibility import name_on_wire
+from trivet_tasks.config.retirement import day_of, retired_on
+from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import publish
-from trivet_tasks.retirement import day_of, retired_on
-from trivet_tasks.route_settings import WHOLE_ROUTE
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import backlog
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.probing import insert_probe
-from trivet_tasks.store.registry import RegisteredRoute
+from trivet_tasks.requests.eligibility import name_on_wire
 
 log = logging.getLogger("trivet.scheduler")
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import redis
 
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.limits import EPOCH, PERMIT_GRACE_S, UNWELL, keys_of
-from trivet_scheduler.permits import Quota
-from trivet_tasks.call_time import longest_call_s
+from trivet_routing.fleet import Fleet
+from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, UNWELL, keys_of
+from trivet_routing.permits import Quota
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
-from trivet_tasks.settings import Settings
+from trivet_tasks.requests.call_time import longest_call_s
 from trivet_tasks.shared_state import PREFIX
-from trivet_tasks.store import health
-from trivet_tasks.store.engine import Store
 
 log = logging.getLogger("trivet.scheduler")
 

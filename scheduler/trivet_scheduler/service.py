@@ -12,27 +12,28 @@ from dataclasses import dataclass
 import orjson
 import redis
 
+from trivet_routing.fleet import Fleet
+from trivet_routing.liveness.heartbeat import Heartbeat, Holder
+from trivet_routing.liveness.pulses import Pulse, Pulses
+from trivet_routing.liveness.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
+from trivet_routing.liveness.watch import Watch
+from trivet_routing.most_costs import MostCosts
 from trivet_scheduler.budget_watch import BudgetWatch
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.heartbeat import Heartbeat, Holder
 from trivet_scheduler.housekeeping import Housekeeping
-from trivet_scheduler.most_costs import MostCosts
 from trivet_scheduler.probing import Prober
-from trivet_scheduler.pulses import Pulse, Pulses
 from trivet_scheduler.restoring import Restorer
-from trivet_scheduler.watch import Watch
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry, route_overrides
+from trivet_store.fleet.leases import SCHEDULER
+from trivet_store.fleet.registry import Kind
+from trivet_store.ledger import budgets
+from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from trivet_tasks.faults import place_of
-from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
-from trivet_tasks.store import budgets, registry, route_overrides
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import SCHEDULER
-from trivet_tasks.store.registry import Kind
-from trivet_tasks.store.schema_version import ensure
-from trivet_tasks.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
 
 log = logging.getLogger("trivet.scheduler")
 

@@ -34,7 +34,7 @@ from trivet_simulator.latency import latency_from
 from trivet_simulator.limits import rules_from as limits_from
 from trivet_simulator.ports import HOST
 from trivet_simulator.scripted import rules_from
-from trivet_tasks.local_requests import RequestGuard
+from trivet_tasks.config.local_requests import RequestGuard
 
 if TYPE_CHECKING:
     from trivet_simulator.server import Simulator

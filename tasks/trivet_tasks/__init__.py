@@ -1,1 +1,1 @@
-"""Ground floor: the vocabulary of Trivet, its settings, its SQL store, its prices and its messages."""
+"""Ground floor: what a job is, its requests, settings, prices and messages."""

@@ -24,6 +24,7 @@ from difflib import get_close_matches
 from typing import Literal, NamedTuple, TypeAlias
 
 Provider: TypeAlias = Literal["anthropic", "bedrock", "vertex"]
+PROVIDERS: tuple[Provider, ...] = ("anthropic", "bedrock", "vertex")
 """The three kinds of wire."""
 
 Endpoint: TypeAlias = Literal["invoke", "messages", "mantle", "platform"]

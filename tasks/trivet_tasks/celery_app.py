@@ -5,8 +5,8 @@ from typing import Any
 from celery import Celery
 from celery.loaders.app import AppLoader
 
-from trivet_tasks.server_urls import ServerUrl, read_server_url
-from trivet_tasks.settings import Settings
+from trivet_tasks.config.server_urls import ServerUrl, read_server_url
+from trivet_tasks.config.settings import Settings
 
 MAX_CONNECTIONS = 512
 HEARTBEAT_S = 20
@@ -53,7 +53,7 @@ def make_app(settings: Settings) -> Celery:
         task_default_delivery_mode=TRANSIENT,
         task_send_sent_event=False,
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=not server.is_amqp,  # Redis alone has it; for RabbitMQ see `worker/consumer_steps.py`
+        worker_disable_prefetch=not server.is_amqp,  # Redis alone has it; for RabbitMQ see `trivet_worker.process.consumer_steps`
         # after a reconnect Celery would restore it from a pool thread, which reads the answer from the connection that
         # the event loop reads, too: both take parts of frames, and the worker stands still until the broker hangs up
         worker_enable_prefetch_count_reduction=False,

@@ -8,7 +8,7 @@ from trivet_tasks.latency import Latency
 
 
 class Prefix(NamedTuple):
-    """What a request begins with and others may begin with, too (`trivet_tasks.prompt_cache`)."""
+    """What a request begins with and others may begin with, too (`trivet_tasks.requests.prompt_cache`)."""
 
     digest: str
     """Equal for equal prefixes of equal models."""
@@ -19,7 +19,7 @@ class Prefix(NamedTuple):
 # nobody changes one; were it frozen, making it would take 3 us more, of 50 that a job takes in all
 @dataclass(slots=True)
 class JobSpec:
-    """One validated request. Made by `trivet_tasks.requests`; times are seconds since the epoch, counts are tokens."""
+    """One validated request. Made by `trivet_tasks.requests.reading`; times are seconds since the epoch, counts are tokens."""
 
     model: str
     """First-party id, e.g. `claude-sonnet-5-5`."""
@@ -39,7 +39,7 @@ class JobSpec:
     """Sorted and each once, as the two below."""
     compliance: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
-    """What the request needs of a wire beyond plain messages, by the names of `trivet_tasks.features`."""
+    """What the request needs of a wire beyond plain messages, by the names of `trivet_tasks.requests.features`."""
     cache: bool = True
     prompt_cache: str | None = None
     """How long the provider's prompt cache is to keep what is marked: `5m` or `1h`."""
@@ -48,6 +48,17 @@ class JobSpec:
     line: str | None = None
     """Of those who share this prefix one goes first, and warms the cache for the others."""
     cache_key: str | None = None
-    """Equal for requests of which one's answer may serve the other (`trivet_tasks.cache_key`). None: it is called for."""
+    """Equal for requests of which one's answer may serve the other (`trivet_tasks.requests.cache_key`). None: it is called for."""
     warnings: tuple[str, ...] = ()
     """What a person should know, though the request is taken."""
+
+
+class Claimed(NamedTuple):
+    """A job as a message carries it: the id, its fencing token, and what its permit needs."""
+
+    id: str
+    take_up: int
+    input_estimate: int
+    max_tokens: int
+    cache_key: str | None = None
+    """A digest; None: the job is called for without a look at earlier answers."""

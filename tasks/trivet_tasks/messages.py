@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivet_tasks.errors import TrivetError
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.store.dispatching import Claimed
 
 MOST_JOBS = 1_000
 """Jobs of one message; the setting `chunk_jobs` allows half as many."""

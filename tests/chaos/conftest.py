@@ -11,8 +11,8 @@ from tests.chaos.running import Chaos, chaos_system
 from tests.faults.pool import Names, Shape
 from tests.postgres import PostgresServer
 
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 300

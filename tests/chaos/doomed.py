@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trivet_tasks.supervised import follow_parent
+from trivet_tasks.processes.supervised import follow_parent
 
 TAKEN_UP = "taken-up"
 """Worker: the take-up is committed, no call has begun."""
@@ -98,8 +98,8 @@ def after(owner: Any, name: str, doom: Callable[[], None]) -> None:
 
 def doom_worker(doom: Doom) -> None:
     """The steps of a worker process."""
-    from trivet_worker import recorder
-    from trivet_worker.flights import Flight, Flights
+    from trivet_worker.run import recorder
+    from trivet_worker.run.flights import Flight, Flights
 
     def launch(flights: Flights, found: Sequence[Flight]) -> None:
         if found:
@@ -140,9 +140,9 @@ def doom_scheduler(doom: Doom) -> None:
 
 def doom_producer(doom: Doom) -> None:
     """The steps of a producer."""
-    from trivet.connections import Connections
+    from trivet.client.connections import Connections
     from trivet_scheduler.dispatch import Dispatcher
-    from trivet_tasks.store import batches
+    from trivet_store.jobs import batches
 
     before(Dispatcher, "send_direct", lambda *_: doom.here(SENT_DIRECTLY))
     before(Connections, "tell_work", lambda *_: doom.here(INSERTED))
@@ -156,7 +156,7 @@ def doom_producer(doom: Doom) -> None:
 
 def doom_disk(doom: Doom) -> None:
     """What limits the size of a SQLite file; a limit is a connection's own and not kept in the file."""
-    from trivet_tasks.store import engine
+    from trivet_store.database import engine
 
     real_begin = engine._begin_writing
 

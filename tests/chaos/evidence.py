@@ -8,8 +8,8 @@ from sqlalchemy import func, select, text
 from tests.chaos.audit import BatchRow, JobRow
 from tests.faults.ledger import Row, read_rows
 
-from trivet_tasks.store import schema
-from trivet_tasks.store.engine import Store
+from trivet_store import schema
+from trivet_store.database.engine import Store
 
 _JOBS = text(
     """

@@ -18,9 +18,9 @@ from sqlalchemy import text
 from tests.postgres import PostgresServer
 
 from trivet.testing import RunningTrivet, running_trivet
-from trivet_tasks.settings import CONFIG_VARIABLE
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.settings import CONFIG_VARIABLE
 
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 TERMS: Mapping[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}

@@ -36,9 +36,9 @@ from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, Shape
 from tests.postgres import PostgresServer
 
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
 
 DATABASES = ("sqlite", "postgres")
 ROUTES = Names("chaos", Shape(legs=3))

@@ -32,14 +32,14 @@ from tests.faults.pool import Names, simulator_arguments, write_config
 from tests.orphans import orphans
 
 from trivet import Client
-from trivet.child_process import Restarts
-from trivet.local import LocalTrivet
+from trivet.local.child_process import Restarts
+from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator.client import Control
 from trivet_simulator.process import SimulatorProcess
+from trivet_store.database.engine import Store
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.shared_state import connect
-from trivet_tasks.store.engine import Store
 
 BULK_WORKERS = 4
 BULK = tuple(f"worker-{number}-bulk" for number in range(1, BULK_WORKERS + 1))

@@ -13,10 +13,10 @@ from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages, until
 from tests.postgres import PostgresServer
 
 from trivet import Client, StoreUnavailable
-from trivet.submitting import GROUP_ROWS
-from trivet_tasks.settings import Settings
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet.client.submitting import GROUP_ROWS
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.settings import Settings
 
 JOBS = 400
 GROUP = GROUP_ROWS["postgresql"]
@@ -144,8 +144,8 @@ def no_work(worker: Worker) -> bool:
 
 
 def announced(system: Outages, worker: Worker) -> bool:
+    from trivet_routing.liveness.troubles import announced as read
     from trivet_tasks.shared_state import connect
-    from trivet_tasks.troubles import announced as read
 
     with contextlib.closing(connect(system.trivet.settings.redis_url)) as client:
         return any(f".{worker.process.pid}@" in one.process for one in read(client))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tests.chaos.outages import SECTIONS, TERMS, Outages, Worker, outages, until
 
-from trivet_scheduler.fleet import FRESH_S
+from trivet_routing.fleet import FRESH_S
 
 JOBS = 50
 GRACE_S = SECTIONS["worker"]["shutdown_grace_s"]

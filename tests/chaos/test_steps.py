@@ -9,7 +9,7 @@ from tests.chaos.conftest import FAILOVER, MAIN
 from tests.chaos.producer import Plan, accepted_path, done_path
 from tests.chaos.running import Chaos
 
-from trivet.submitting import GROUP_ROWS
+from trivet.client.submitting import GROUP_ROWS
 
 JOBS = 24
 LARGE = max(GROUP_ROWS.values()) + 30

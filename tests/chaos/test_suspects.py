@@ -13,8 +13,8 @@ from sqlalchemy import text
 from tests.postgres import PostgresServer
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}
 DEADLINE_S = 120.0

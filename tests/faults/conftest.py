@@ -13,8 +13,8 @@ from tests.faults.pool import Names, Shape
 from tests.faults.running import System, running_system
 from tests.postgres import PostgresServer
 
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 DATABASES = ("sqlite", "postgres")
 

@@ -8,8 +8,8 @@ from enum import Enum
 from sqlalchemy import select
 
 from trivet_simulator.calls import Call
-from trivet_tasks.store import schema
-from trivet_tasks.store.engine import Store
+from trivet_store import schema
+from trivet_store.database.engine import Store
 
 HAIKU = "claude-haiku-4-5"
 SONNET = "claude-sonnet-5-5"

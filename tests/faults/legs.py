@@ -12,10 +12,10 @@ from tests.faults.ledger import HAIKU, Cost, Row, audit, check_cost, read_rows
 from tests.faults.pool import Names
 from tests.faults.running import System
 
-from trivet.job import Job
-from trivet.result import Result
+from trivet.client.job import Job
+from trivet.client.result import Result
 from trivet_simulator.calls import Call
-from trivet_tasks.store import schema
+from trivet_store import schema
 
 RESULT_S = 30.0
 """How long a test waits for what must come soon; a machine may be busy."""

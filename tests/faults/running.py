@@ -9,11 +9,11 @@ from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, Shape, simulator_arguments, write_config
 
 from trivet import Client
-from trivet.local import LocalTrivet
+from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator.client import Control
 from trivet_simulator.process import SimulatorProcess
-from trivet_tasks.settings import Settings, load_settings
-from trivet_tasks.store.engine import Store
+from trivet_store.database.engine import Store
+from trivet_tasks.config.settings import Settings, load_settings
 
 BULK_WORKERS = 3
 READY_S = 90.0

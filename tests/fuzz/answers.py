@@ -10,8 +10,8 @@ import orjson
 from tests.fed_wire import framed, response, stream_type
 from tests.unit.test_flights import flight
 
-from trivet_worker.calls import MESSAGE_LIMIT, Answer, Failure
-from trivet_worker.pricing import Pricing
+from trivet_worker.adapters.calls import MESSAGE_LIMIT, Answer, Failure
+from trivet_worker.run.pricing import Pricing
 
 PRICING = Pricing()
 USAGE = {"input_tokens": 900, "output_tokens": 70}

@@ -3,14 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from trivet.flower_app.depths import QueueDepths
+from trivet.flower.depths import QueueDepths
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.config.settings import Settings, load_settings
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import publish
-from trivet_tasks.settings import Settings, load_settings
 from trivet_tasks.shared_state import check_writable, connect
-from trivet_tasks.store.dispatching import Claimed
 
 DOORS = ("shared state", "celery", "flower")
 

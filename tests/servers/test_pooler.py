@@ -10,8 +10,8 @@ from sqlalchemy import text
 from tests.postgres import PostgresServer
 from tests.servers.pgbouncer import PgBouncer
 
+from trivet_store.database.engine import Store
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.store.engine import Store
 
 THREADS = 6
 OFTEN = 40

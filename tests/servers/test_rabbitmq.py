@@ -15,10 +15,10 @@ from tests.servers.running import UNHURRIED, log_of, requests
 from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import QUEUE_ARGUMENTS, publish
-from trivet_tasks.store.dispatching import Claimed
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("rabbitmq")]
 
@@ -149,7 +149,7 @@ def test_a_refusal_is_named_and_holds_no_password(
 
 
 def _settings(folder: Path, url: str):  # type: ignore[no-untyped-def]
-    from trivet_tasks.settings import load_settings
+    from trivet_tasks.config.settings import load_settings
 
     path = folder / "trivet.toml"
     path.write_text(f'[broker]\nurl = "{url}"\n[redis]\nurl = "redis://127.0.0.1:1"\n', encoding="ascii")

@@ -12,9 +12,9 @@ from tests.postgres import PostgresServer
 from tests.servers.standby import Standby, read_only, wait_until_quiet
 
 from trivet.testing import running_trivet
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
 
 JOBS = 200
 CALL_S = 1.5
@@ -35,7 +35,7 @@ def both(primary: PostgresServer, standby: Standby, database: str) -> str:
 
 
 def opened(url: str) -> Store:
-    from trivet_tasks.database_url import database_url
+    from trivet_tasks.config.database_url import database_url
 
     return Store(database_url(url, Path.cwd()))
 

@@ -9,8 +9,8 @@ from tests.postgres import PostgresServer
 from tests.store.world import World
 from tests.system.command_line import Said, commands
 
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 
 @pytest.fixture(scope="session")

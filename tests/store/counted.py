@@ -7,7 +7,7 @@ from typing import TypeAlias
 from sqlalchemy import text
 from tests.store.world import World
 
-from trivet_tasks.store.schema import Usd
+from trivet_store.schema import Usd
 
 Sums: TypeAlias = dict[tuple[int, str, int | None, str], tuple[Decimal, Decimal, int, int]]
 """By (day, route, None, labels) and (day, route, batch, no labels): settled, estimated, calls, calls without a price."""

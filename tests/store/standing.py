@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from trivet_scheduler.answer_lengths import AnswerLengths
-from trivet_scheduler.fleet import Known
-from trivet_scheduler.routing import Candidate
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import Lease
-from trivet_tasks.store.registry import RegisteredRoute
+from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.fleet import Known
+from trivet_routing.route_choice import Candidate
+from trivet_store.database.engine import Store
+from trivet_store.fleet.leases import Lease
+from trivet_store.fleet.registry import RegisteredRoute
 
 
 class Standing:

@@ -9,14 +9,14 @@ from tests.gates import route
 from tests.store.standing import Standing
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
-from trivet_scheduler.answer_lengths import ENOUGH_CALLS, AnswerLengths
-from trivet_scheduler.call_costs import CallCost
+from trivet_routing.answer_lengths import ENOUGH_CALLS, AnswerLengths
+from trivet_routing.call_costs import CallCost
+from trivet_routing.fleet import Fleet
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.prices import TokenPrices
-from trivet_tasks.settings import Settings
+from trivet_tasks.prices.price_book import TokenPrices
 
 LEAST = Decimal("1e-6")
 

@@ -4,14 +4,15 @@ from decimal import Decimal
 
 from tests.store.world import MODEL, ROUTE, WAIT, World, spec
 
+from trivet_store.jobs import batches
+from trivet_store.jobs.answering import Answered, Served, end_answered
+from trivet_store.ledger.savings import HOUR_S
+from trivet_store.reports import results
+from trivet_store.reports.cost_savings import AnswerSaving, answer_savings
+from trivet_store.reports.costs import Span, summed
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState
-from trivet_tasks.store import batches, results
-from trivet_tasks.store.answering import Answered, Served, end_answered
-from trivet_tasks.store.cost_savings import AnswerSaving, answer_savings
-from trivet_tasks.store.costs import Span, summed
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.savings import HOUR_S
 
 KEY = "c" * 32
 MESSAGE = b'{"content":[]}'

@@ -18,14 +18,15 @@ import pytest
 from tests.store.world import DEADLINE_S, OTHER_ROUTE, World, go_on, spec, specs
 from tests.system.command_line import Said, commands
 
-from trivet import batch as batch_module
-from trivet import submitting
 from trivet.cli import parquet_file
-from trivet.client import Client
+from trivet.client import batch as batch_module
+from trivet.client import submitting
+from trivet.client.client import Client
+from trivet_store.jobs import batches
+from trivet_store.reports import results
+from trivet_store.steps import End
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import batches, results
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.steps import End
 
 NAME = "contracts"
 MESSAGE = {

@@ -5,10 +5,11 @@ from functools import partial
 import pytest
 from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
 
+from trivet_store.fleet import leases
+from trivet_store.jobs import batches, cancelling, dispatching
+from trivet_store.jobs.batches import Loading
+from trivet_store.jobs.enqueue import BatchRef
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.store import batches, cancelling, dispatching, leases
-from trivet_tasks.store.batches import Loading
-from trivet_tasks.store.enqueue import BatchRef
 
 
 def _begin(world: World, name: str) -> Loading:

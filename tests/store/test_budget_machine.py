@@ -17,11 +17,11 @@ from tests.store.counted import check_spend
 from tests.store.test_budgets import MOST, Budgeted, alike, budget
 from tests.store.world import WAIT, World, finished
 
+from trivet_store.database.engine import Store
+from trivet_store.jobs.taking import Taken
+from trivet_store.ledger import budgets
+from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import budgets
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
-from trivet_tasks.store.taking import Taken
 
 FEW = 25
 EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))

@@ -12,21 +12,20 @@ from celery import Celery
 from tests.store.test_dispatching import STILL_ROUTES, StillFleet
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 
-from trivet_scheduler import rooms
+from trivet_routing import rooms
+from trivet_routing.fleet import Fleet, Known
+from trivet_routing.most_costs import MostCosts
 from trivet_scheduler.budget_watch import BudgetWatch
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.most_costs import MostCosts
-from trivet_tasks.budgets import BudgetSettings
+from trivet_store.jobs.enqueue import DirectDispatch
+from trivet_store.jobs.taking import Taken
+from trivet_store.ledger import budgets
+from trivet_store.ledger.budgets import AskedLabels
+from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.jobs import JobSpec
+from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import budgets
-from trivet_tasks.store.budgets import AskedLabels
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.enqueue import DirectDispatch
-from trivet_tasks.store.taking import Taken
 
 COSTS = MostCosts()
 COSTS.at(STILL_ROUTES)

@@ -13,10 +13,10 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, SUCCESS, WAIT, World, finished, specs
 from tests.system.command_line import Said
 
-from trivet_tasks import price_terms
+from trivet_store.jobs.taking import Taken
+from trivet_store.steps import Finished, Settlement
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store.steps import Finished, Settlement
-from trivet_tasks.store.taking import Taken
+from trivet_tasks.prices import price_terms
 from trivet_tasks.usage import Usage
 
 LISTED = {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "2.5", "cache_write_1h": "4"}

@@ -7,8 +7,8 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 from tests.system.command_line import Said
 
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import leases, registry
+from trivet_store.fleet import leases, registry
+from trivet_tasks.config.route_settings import RouteSettings
 
 
 def _route(**terms: object) -> RouteSettings:

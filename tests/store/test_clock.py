@@ -12,12 +12,12 @@ from tests.store.world import MODEL, World
 from tests.system.command_line import Said
 
 from trivet import Client
+from trivet_routing.limits import Limits
 from trivet_scheduler.housekeeping import Housekeeping
-from trivet_scheduler.limits import Limits
-from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import clock
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import ensure
+from trivet_store.database import clock
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import ensure
+from trivet_tasks.config.settings import LeaseSettings
 
 HOUR_S = 3_600.0
 KEYS = ("submit", "submit_many", "bulk")
@@ -29,7 +29,7 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     real = time.time
 
     def move(by_s: float) -> None:
-        monkeypatch.setattr("trivet_tasks.store.clock.time.time", lambda: real() + by_s)
+        monkeypatch.setattr("trivet_store.database.clock.time.time", lambda: real() + by_s)
 
     return move
 

@@ -7,15 +7,16 @@ import orjson
 import pytest
 from tests.store.world import ESTIMATE, MODEL, OTHER_ROUTE, ROUTE, SUCCESS, WAIT, World, finished, spec, specs
 
-from trivet_tasks import price_terms
+from trivet_store.jobs.taking import Worksite, add_attempt
+from trivet_store.ledger import spending
+from trivet_store.reports import cost_savings, costs
+from trivet_store.reports.cost_groups import GROUPINGS
+from trivet_store.reports.costs import CostRow, Span
+from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import cost_savings, costs, spending
-from trivet_tasks.store.cost_groups import GROUPINGS
-from trivet_tasks.store.costs import CostRow, Span
-from trivet_tasks.store.steps import End, Finished, Settlement
-from trivet_tasks.store.taking import Worksite, add_attempt
+from trivet_tasks.prices import price_terms
 from trivet_tasks.usage import Usage
 
 

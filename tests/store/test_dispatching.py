@@ -21,20 +21,22 @@ from tests.store.world import (
     until_blocked,
 )
 
-from trivet_scheduler.answer_lengths import AnswerLengths
+from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.fleet import Fleet, Known
+from trivet_routing.route_choice import Candidate
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.routing import Candidate
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health, leases
+from trivet_store.fleet.leases import Lease
+from trivet_store.fleet.registry import RegisteredRoute
+from trivet_store.jobs import batches, dispatching, rescuing
+from trivet_store.jobs.dispatching import AtRoute
+from trivet_store.jobs.enqueue import DirectDispatch
+from trivet_store.ledger.used_output import used_output
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import batches, dispatching, health, leases, rescuing
-from trivet_tasks.store.dispatching import AtRoute, Claimed
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.enqueue import DirectDispatch
-from trivet_tasks.store.leases import Lease
-from trivet_tasks.store.registry import RegisteredRoute
-from trivet_tasks.store.used_output import used_output
 
 
 def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:

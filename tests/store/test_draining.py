@@ -6,12 +6,12 @@ from typing import cast
 import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, InThread, World, specs, together, until_blocked
 
+from trivet_routing.limits import Limits
 from trivet_scheduler.housekeeping import Housekeeping
-from trivet_scheduler.limits import Limits
-from trivet_tasks.settings import LeaseSettings
-from trivet_tasks.store import registry
-from trivet_tasks.store.engine import BULK_ROWS
-from trivet_tasks.store.taking import Token, give_back
+from trivet_store.database.engine import BULK_ROWS
+from trivet_store.fleet import registry
+from trivet_store.jobs.taking import Token, give_back
+from trivet_tasks.config.settings import LeaseSettings
 
 
 def _drain(world: World, drained: bool = True) -> None:

@@ -2,8 +2,8 @@
 
 from tests.store.world import ROUTE, World
 
-from trivet_tasks.store import dropped
-from trivet_tasks.store.dropped import Drop
+from trivet_store.jobs import dropped
+from trivet_store.jobs.dropped import Drop
 
 
 def add(world: World, counts: dict[tuple[Drop, str], int]) -> None:

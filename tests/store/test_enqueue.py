@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from tests.store.world import MODEL, ROUTE, InThread, World, spec, specs, together, until_blocked
 
+from trivet_store.jobs.enqueue import Accepted, DirectDispatch
+from trivet_store.reports import results
 from trivet_tasks.errors import KeyConflict
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.store import dispatching, results
-from trivet_tasks.store.enqueue import Accepted, DirectDispatch
 
 
 def test_a_job_is_written_whole(world: World) -> None:
@@ -218,7 +219,7 @@ def test_realtime_is_dispatched_in_the_same_breath(world: World) -> None:
     assert job.dispatched_until == pytest.approx(until, abs=0.001)
     assert world.dispatch() == [], "nobody else claims it"
     lease = world.lease(lane="realtime")
-    (taken,) = world.take(lease, [dispatching.Claimed(accepted.id, 1, 1, 1)])
+    (taken,) = world.take(lease, [Claimed(accepted.id, 1, 1, 1)])
     assert taken.id == accepted.id
 
 

@@ -19,11 +19,13 @@ from tests.store.world import (
     until_blocked,
 )
 
+from trivet_store.fleet import health
+from trivet_store.jobs import batches, cancelling
+from trivet_store.jobs.finishing import finish
+from trivet_store.reports import costs
+from trivet_store.reports.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
+from trivet_store.steps import End, Finished, Next, Settlement, Wait
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import batches, cancelling, costs, health
-from trivet_tasks.store.finishing import finish
-from trivet_tasks.store.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
-from trivet_tasks.store.steps import End, Finished, Next, Settlement, Wait
 from trivet_tasks.usage import Usage
 
 
@@ -75,7 +77,7 @@ def test_going_on_is_dispatched_under_the_next_number(world: World) -> None:
 
 
 def test_the_next_worker_goes_on_where_the_last_one_was(world: World) -> None:
-    from trivet_tasks.store.dispatching import Claimed
+    from trivet_tasks.jobs import Claimed
 
     lease, (job,) = world.running(1)
     world.end(lease, [job], go_on())
@@ -223,7 +225,7 @@ def test_ten_thousand_small_costs_are_no_float(world: World) -> None:
 
 
 def test_a_job_costs_what_all_its_settled_attempts_cost(world: World) -> None:
-    from trivet_tasks.store.dispatching import Claimed
+    from trivet_tasks.jobs import Claimed
 
     lease, (job,) = world.running(1)
     world.finish(finished(job, lease, go_on(), cost="0.002"))

@@ -5,24 +5,16 @@ from typing import Any
 import pytest
 from tests.store.world import SUCCESS, WAIT, InThread, World, finished, spec, statements, until_blocked
 
-from trivet_tasks.jobs import JobSpec
+from trivet_store.jobs import batches, cancelling, retrying
+from trivet_store.jobs.finishing import finish
+from trivet_store.jobs.following import FREED_AT_ONCE, Followed, Follower, follow, free_followers, leader_of, look_after
+from trivet_store.jobs.leaving import lay_down
+from trivet_store.jobs.taking import Taken
+from trivet_store.reports import backlog
+from trivet_store.steps import End, Next, Wait
+from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import backlog, batches, cancelling, retrying
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.finishing import finish
-from trivet_tasks.store.following import (
-    FREED_AT_ONCE,
-    Followed,
-    Follower,
-    follow,
-    free_followers,
-    leader_of,
-    look_after,
-)
-from trivet_tasks.store.leaving import lay_down
-from trivet_tasks.store.steps import End, Next, Wait
-from trivet_tasks.store.taking import Taken
 
 KEY = "c" * 32
 

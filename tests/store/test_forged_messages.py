@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec
 
+from trivet_store.jobs.answering import Answered, Served, end_answered
+from trivet_store.jobs.taking import MISFIT_AGAIN_S, Worksite
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.store.answering import Answered, Served, end_answered
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.taking import MISFIT_AGAIN_S, Worksite
 
 KEY, OTHER_KEY = "c" * 32, "d" * 32
 OTHER_MODEL = "claude-haiku-4-5"
@@ -76,7 +76,7 @@ def test_the_others_of_a_message_are_taken_up(world: World) -> None:
 
 
 def test_a_forged_message_gives_nothing_back(world: World) -> None:
-    from trivet_tasks.store.taking import Token, give_back
+    from trivet_store.jobs.taking import Token, give_back
 
     job = dispatched(world)
     with world.store.write() as connection:

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import Row
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 
-from trivet_tasks.route_settings import LimitGroup
-from trivet_tasks.store import health
-from trivet_tasks.store.health import CallRow, HealthRow
+from trivet_store.fleet import health
+from trivet_store.fleet.health import CallRow, HealthRow
+from trivet_tasks.config.route_settings import LimitGroup
 
 NOW = 1_000_000.0
 

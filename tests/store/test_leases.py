@@ -2,11 +2,12 @@
 
 from tests.store.world import OTHER_ROUTE, ROUTE, World, finished, specs
 
-from trivet_scheduler.fleet import Known
-from trivet_tasks.store import cancelling, leases
-from trivet_tasks.store.leases import Renewal
-from trivet_tasks.store.leaving import lay_down
-from trivet_worker.calls import LocalCause
+from trivet_routing.fleet import Known
+from trivet_store.fleet import leases
+from trivet_store.fleet.leases import Renewal
+from trivet_store.jobs import cancelling
+from trivet_store.jobs.leaving import lay_down
+from trivet_worker.adapters.calls import LocalCause
 
 
 def _renew(world: World, lease_id: str, in_flight: int = 3, trouble: str | None = None) -> Renewal:

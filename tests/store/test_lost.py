@@ -2,8 +2,9 @@
 
 from tests.store.world import World
 
-from trivet_tasks.store import leases, leaving, lost
-from trivet_tasks.store.leases import SCHEDULER
+from trivet_store.fleet import leases, lost
+from trivet_store.fleet.leases import SCHEDULER
+from trivet_store.jobs import leaving
 
 TTL_S = 15.0
 

@@ -17,19 +17,20 @@ from tests.orphans import orphans
 from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, World, finished, go_on, spec
 
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
+from trivet_store.jobs import batches, cancelling, following, retrying, suspects
+from trivet_store.jobs.answering import Answered, end_answered
+from trivet_store.jobs.enqueue import BatchRef
+from trivet_store.jobs.leaving import lay_down
+from trivet_store.jobs.retrying import RETRIABLE
+from trivet_store.jobs.taking import Taken
+from trivet_store.migrations.schema_version import upgrade
+from trivet_store.steps import End, Next, Wait
 from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import END_STATES, JobState, Outcome
-from trivet_tasks.store import batches, cancelling, following, registry, retrying, suspects
-from trivet_tasks.store.answering import Answered, end_answered
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.enqueue import BatchRef
-from trivet_tasks.store.leaving import lay_down
-from trivet_tasks.store.retrying import RETRIABLE
-from trivet_tasks.store.schema_version import upgrade
-from trivet_tasks.store.steps import End, Next, Wait
-from trivet_tasks.store.taking import Taken
 
 FEW = 50
 EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))

@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import select, text
 from tests.store.world import World, spec
 
-from trivet_tasks.store import dispatching, ending, enqueue, finishing, many_rows, schema, taking
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.many_rows import RowsStatement, execute_rows
-from trivet_tasks.store.planner import plan_freely
+from trivet_store import schema
+from trivet_store.database import many_rows
+from trivet_store.database.engine import Store
+from trivet_store.database.many_rows import RowsStatement, execute_rows
+from trivet_store.database.planner import plan_freely
+from trivet_store.jobs import dispatching, ending, enqueue, finishing, taking
 
 _ADD = RowsStatement(
     schema.batches,

@@ -18,13 +18,14 @@ from tests.postgres import PostgresServer
 from tests.store.counted import check_spend
 from tests.store.world import DEADLINE_S, MODEL, OTHER_ROUTE, ROUTE, InThread, World, spec
 
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health, registry
+from trivet_store.jobs.enqueue import BatchRef
+from trivet_store.migrations import schema_version, upgrading
+from trivet_store.schema import metadata
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import KeyConflict, SchemaMismatch, StoreUnavailable
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import health, registry, schema_version, upgrading
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.enqueue import BatchRef
-from trivet_tasks.store.schema import metadata
+from trivet_tasks.jobs import Claimed
 
 FIRST = "0001"
 LEASE = "e" * 32

@@ -12,10 +12,10 @@ from sqlalchemy.exc import DataError
 from tests.postgres import PostgresServer
 from tests.system.command_line import Said, commands
 
+from trivet_store.database.engine import Store
+from trivet_store.database.outages import outage_of
+from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.errors import StoreError, StoreUnavailable
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.outages import outage_of
-from trivet_tasks.store.schema_version import upgrade
 
 OUTAGES = (
     "08000", "08006", "08P01", "25006", "25P02", "25P03", "28P01", "28000", "3D000", "3F000", "40001", "40P01", "42501",

@@ -7,12 +7,12 @@ import pytest
 from tests.store.test_dispatching import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, go_on, spec, specs
 
+from trivet_store.jobs import dispatching
+from trivet_store.jobs.probing import INPUT_ESTIMATE
+from trivet_store.steps import End
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import dispatching
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.probing import INPUT_ESTIMATE
-from trivet_tasks.store.steps import End
 
 FAILED = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error=f"{ROUTE}: overloaded: busy")
 

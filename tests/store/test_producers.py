@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(240)  # each starts several processes, one afte
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
 SUBMIT = """
 import os, signal, sys
-from trivet.connections import Connections
+from trivet.client.connections import Connections
 from trivet import Client, KeyConflict
 
 config, word, key, count, dies = sys.argv[1:]

@@ -12,15 +12,20 @@ from sqlalchemy import text
 from tests.orphans import orphans
 from tests.store.world import SUCCESS, InThread, World, finished, go_on, spec, specs, statements, together
 
+from trivet_store.database import walking
+from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
+from trivet_store.database.walking import Candidate
+from trivet_store.fleet import health
+from trivet_store.jobs import dispatching
+from trivet_store.jobs.retrying import retry_job
+from trivet_store.reports import costs, results
+from trivet_store.reports.cost_groups import GROUPINGS
+from trivet_store.retention import pruning
+from trivet_store.retention.pruning import Terms
+from trivet_store.steps import End
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import costs, dispatching, health, pruning, results, walking
-from trivet_tasks.store.cost_groups import GROUPINGS
-from trivet_tasks.store.engine import BULK_BYTES, BULK_ROWS
-from trivet_tasks.store.pruning import Terms
-from trivet_tasks.store.retrying import retry_job
-from trivet_tasks.store.steps import End
-from trivet_tasks.store.walking import Candidate
 
 DAY_S = 86_400.0
 FAILURE = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error="No route answered.")
@@ -338,7 +343,7 @@ def test_a_job_with_many_calls_is_forgotten_with_all_of_them(world: World) -> No
     for _ in range(2):
         world.finish(finished(job, lease, go_on()))
         row = world.job(job.id)
-        (job,) = world.take(lease, [dispatching.Claimed(row.id, row.take_up, 5, 100)])
+        (job,) = world.take(lease, [Claimed(row.id, row.take_up, 5, 100)])
     world.end(lease, [job])
     pruned = prune(world, Terms(soon(world), forget_before=soon(world)))
     assert (pruned["jobs"], pruned["attempts"]) == (1, 3)

@@ -5,11 +5,11 @@ import json
 import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
-from trivet_scheduler.permits import Quota
+from trivet_routing.permits import Quota
+from trivet_store.fleet import health, leases, registry, route_overrides
+from trivet_store.fleet.registry import Kind
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import NotFound
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import health, leases, registry, route_overrides
-from trivet_tasks.store.registry import Kind
 
 
 def _route(**terms: object) -> RouteSettings:

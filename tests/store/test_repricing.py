@@ -14,23 +14,24 @@ from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, spec
 from tests.system.command_line import Said
 from tests.unit.test_flights import flight
 
-from trivet_tasks import price_terms
+from trivet_store import repricing
+from trivet_store.jobs.retrying import retry_job
+from trivet_store.jobs.taking import Taken
+from trivet_store.reports.cost_savings import cache_savings
+from trivet_store.reports.costs import Span, summed
+from trivet_store.repricing import Extent, Tally
+from trivet_store.retention import pruning
+from trivet_store.retention.pruning import Terms
+from trivet_store.schema import Usd
+from trivet_store.steps import End, Finished, Next, Settlement
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.prices import PriceBook, is_newer
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import pruning, repricing
-from trivet_tasks.store.cost_savings import cache_savings
-from trivet_tasks.store.costs import Span, summed
-from trivet_tasks.store.pruning import Terms
-from trivet_tasks.store.repricing import Extent, Tally
-from trivet_tasks.store.retrying import retry_job
-from trivet_tasks.store.schema import Usd
-from trivet_tasks.store.steps import End, Finished, Next, Settlement
-from trivet_tasks.store.taking import Taken
+from trivet_tasks.prices import price_terms
+from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.usage import Usage, UsagePart
-from trivet_worker.calls import Answer
-from trivet_worker.pricing import Pricing
+from trivet_worker.adapters.calls import Answer
+from trivet_worker.run.pricing import Pricing
 
 BOOK = PriceBook()
 FAILED = End(JobState.FAILED, outcome=Outcome.INCOMPLETE, error="cut")

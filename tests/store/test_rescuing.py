@@ -12,12 +12,12 @@ from tests.store.world import (
     together,
 )
 
+from trivet_store.database.engine import BULK_ROWS
+from trivet_store.jobs import cancelling, rescuing
+from trivet_store.jobs.finishing import finish
+from trivet_store.reports.results import attempts_of, jobs_by_id
+from trivet_store.steps import Wait
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import cancelling, rescuing
-from trivet_tasks.store.engine import BULK_ROWS
-from trivet_tasks.store.finishing import finish
-from trivet_tasks.store.results import attempts_of, jobs_by_id
-from trivet_tasks.store.steps import Wait
 
 
 def test_a_delayed_job_waits_again_when_its_time_has_come(world: World) -> None:

@@ -4,11 +4,11 @@ from decimal import Decimal
 
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, go_on, spec, specs
 
+from trivet_store.reports import results
+from trivet_store.steps import End
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import results
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.steps import End
 
 
 def test_a_job_that_has_not_ended_has_no_result_yet(world: World) -> None:

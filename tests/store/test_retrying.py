@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from tests.store.world import ROUTE, SUCCESS, InThread, World, finished, go_on, spec, specs, together, until_blocked
 
+from trivet_store.jobs import batches, retrying
+from trivet_store.jobs.dispatching import empty_flows, retire_if_empty
+from trivet_store.jobs.enqueue import BatchRef
+from trivet_store.jobs.taking import Taken
+from trivet_store.reports import results
+from trivet_store.steps import End
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.store import batches, results, retrying
-from trivet_tasks.store.dispatching import empty_flows, retire_if_empty
-from trivet_tasks.store.enqueue import BatchRef
-from trivet_tasks.store.steps import End
-from trivet_tasks.store.taking import Taken
 
 FAILURE = End(JobState.FAILED, outcome=Outcome.INVALID, error="the provider's words")
 FAILED = frozenset({JobState.FAILED})

@@ -10,12 +10,12 @@ from sqlalchemy import Row
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, InThread, World, finished, go_on, until_blocked
 from uuid_utils import uuid7
 
+from trivet_store.fleet import leases
+from trivet_store.jobs.finishing import finish
+from trivet_store.jobs.leaving import lay_down
+from trivet_store.jobs.taking import Taken, Worksite, add_attempt
+from trivet_store.steps import Finished
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import leases
-from trivet_tasks.store.finishing import finish
-from trivet_tasks.store.leaving import lay_down
-from trivet_tasks.store.steps import Finished
-from trivet_tasks.store.taking import Taken, Worksite, add_attempt
 
 PRICE = Decimal("0.4")
 

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from tests.store.world import ROUTE, World
 
 from trivet.cli.routes_words import override_words
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry, route_overrides
+from trivet_store.fleet.registry import Kind, RegisteredRoute
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.route_overrides import overridden, target_of
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.route_overrides import overridden, target_of
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import registry, route_overrides
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.registry import Kind, RegisteredRoute
-from trivet_tasks.store.schema_version import upgrade
 
 HAIKU = "claude-haiku-4-5"
 

@@ -18,10 +18,10 @@ from sqlalchemy import text
 from tests.postgres import PostgresServer
 from tests.store.world import World, specs, together
 
+from trivet_store.database.engine import Store
+from trivet_store.migrations import schema_version
+from trivet_store.schema import metadata
 from trivet_tasks.errors import ConfigError, SchemaMismatch, StoreUnavailable
-from trivet_tasks.store import schema_version
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema import metadata
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_an_upgrade_says_from_where_to_where(postgres_server: PostgresServer) ->
 
 UPGRADE = """
 import sys
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 upgrade(Store(sys.argv[1]))
 """
 

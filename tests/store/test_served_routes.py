@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import leases, registry, route_overrides
-from trivet_worker.route_impairments import RouteImpairments
-from trivet_worker.served_routes import ServedRoutes
+from trivet_store.fleet import leases, registry, route_overrides
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.served_routes import ServedRoutes
 
 
 def _route(**terms: object) -> RouteSettings:
@@ -180,7 +180,7 @@ def test_a_removed_route_comes_back_drained_with_the_file_of_a_worker(world: Wor
 
 
 def _file(folder: Path, text: str) -> Settings:
-    from trivet_tasks.settings import load_settings
+    from trivet_tasks.config.settings import load_settings
 
     path = folder / "trivet.toml"
     path.write_text(text, encoding="utf-8")

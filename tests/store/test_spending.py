@@ -18,13 +18,14 @@ from tests.store.world import (
     until_blocked,
 )
 
+from trivet_store.fleet.leases import put_back
+from trivet_store.jobs import suspects
+from trivet_store.jobs.finishing import finish
+from trivet_store.jobs.leaving import lay_down
+from trivet_store.ledger import spending
+from trivet_store.ledger.spending import DAY_S, KEPT_DAYS, Spent
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import spending, suspects
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.finishing import finish
-from trivet_tasks.store.leases import put_back
-from trivet_tasks.store.leaving import lay_down
-from trivet_tasks.store.spending import DAY_S, KEPT_DAYS, Spent
 
 
 def today(world: World) -> dict[str, Spent]:

@@ -3,12 +3,12 @@
 import pytest
 from tests.store.world import ROUTE, InThread, World, specs, together, until_blocked
 
+from trivet_store.jobs import batches, dispatching, rescuing, suspects
+from trivet_store.jobs.dispatching import AtRoute
+from trivet_store.jobs.suspects import DEATHS_ALONE, LONGEST_WAIT_S, PATIENT_AFTER
+from trivet_store.jobs.taking import Taken
+from trivet_store.reports.results import attempts_of, jobs_by_id
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import batches, dispatching, rescuing, suspects
-from trivet_tasks.store.dispatching import AtRoute
-from trivet_tasks.store.results import attempts_of, jobs_by_id
-from trivet_tasks.store.suspects import DEATHS_ALONE, LONGEST_WAIT_S, PATIENT_AFTER
-from trivet_tasks.store.taking import Taken
 
 
 def _strike(world: World, job: Taken) -> tuple[str | None, int] | None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from tests.store.world import ESTIMATE, MODEL, ROUTE, World, spec, specs, together
 
-from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.jobs import Claimed
 
 
 def test_a_taken_job_has_what_its_call_needs(world: World) -> None:
@@ -31,7 +31,7 @@ def test_the_attempt_is_written_before_the_call(world: World) -> None:
         assert (row.outcome, row.latency_s, bool(row.estimated)) == (None, None, True)
         assert before - 0.01 <= row.started_at <= world.now()
     with world.store.read() as connection:
-        from trivet_tasks.store.results import attempts_of
+        from trivet_store.reports.results import attempts_of
 
         (attempt,) = attempts_of(connection, [jobs[0].id])[jobs[0].id]
     assert attempt.cost_usd == ESTIMATE
@@ -45,8 +45,8 @@ def test_an_attempt_without_a_known_price_has_no_estimate(world: World) -> None:
 
 
 def test_each_job_gets_its_own_attempt_and_estimate(world: World) -> None:
-    from trivet_tasks.store.results import attempts_of
-    from trivet_tasks.store.taking import Worksite, take_up
+    from trivet_store.jobs.taking import Worksite, take_up
+    from trivet_store.reports.results import attempts_of
 
     lease = world.lease()
     world.add(*specs(3))
@@ -132,7 +132,7 @@ def test_a_worker_whose_lease_ran_out_takes_nothing(world: World) -> None:
 
 def test_a_lease_is_not_dropped_under_a_take_up(postgres_world: World) -> None:
     """A rescuer that comes while a worker takes jobs up leaves the lease alone, and finds them the next time."""
-    from trivet_tasks.store.taking import Worksite, take_up
+    from trivet_store.jobs.taking import Worksite, take_up
 
     world = postgres_world
     world.add(spec())

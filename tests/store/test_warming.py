@@ -11,17 +11,16 @@ from tests.gates import gate, route
 from tests.store.standing import Standing
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
+from trivet_routing.fleet import Fleet
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_scheduler.fleet import Fleet
-from trivet_tasks.jobs import JobSpec
+from trivet_store.jobs import batches, retrying
+from trivet_store.jobs.answering import Answered, end_answered
+from trivet_store.jobs.following import Follower, follow
+from trivet_store.steps import End, Wait
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import batches, retrying
-from trivet_tasks.store.answering import Answered, end_answered
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.following import Follower, follow
-from trivet_tasks.store.steps import End, Wait
 
 LINE, ANOTHER = "a" * 32, "b" * 32
 KEY = "c" * 32

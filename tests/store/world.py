@@ -11,18 +11,19 @@ from typing import Any
 from sqlalchemy import Connection, Row, event, text
 from uuid_utils import uuid7
 
-from trivet_tasks.jobs import JobSpec
+from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.fleet import leases, registry
+from trivet_store.jobs import batches, dispatching, rescuing
+from trivet_store.jobs.dispatching import Head
+from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
+from trivet_store.jobs.finishing import finish
+from trivet_store.jobs.probing import insert_probe
+from trivet_store.jobs.taking import Taken, TakeUp, Token, Unfit, Worksite, give_back, take_up
+from trivet_store.steps import End, Finished, GoOn, Next, Settlement, Wait, Written
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store import batches, dispatching, leases, registry, rescuing
-from trivet_tasks.store.dispatching import Claimed, Head
-from trivet_tasks.store.engine import BULK_ROWS, Store
-from trivet_tasks.store.enqueue import Accepted, BatchRef, DirectDispatch, insert
-from trivet_tasks.store.finishing import finish
-from trivet_tasks.store.probing import insert_probe
-from trivet_tasks.store.steps import End, Finished, GoOn, Next, Settlement, Wait, Written
-from trivet_tasks.store.taking import Taken, TakeUp, Token, Unfit, Worksite, give_back, take_up
 from trivet_tasks.usage import Usage
 
 DEADLINE_S = 30.0

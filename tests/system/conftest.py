@@ -9,8 +9,8 @@ import pytest
 from tests.postgres import PostgresServer
 
 from trivet.testing import RunningTrivet, running_trivet
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 DATABASES = ("sqlite", "postgres")
 

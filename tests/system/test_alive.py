@@ -16,7 +16,7 @@ import pytest
 from tests.system.command_line import Said, commands
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.settings import CONFIG_VARIABLE
+from trivet_tasks.config.settings import CONFIG_VARIABLE
 
 TTL_S = 4.0
 DEADLINE_S = 60.0

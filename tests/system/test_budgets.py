@@ -12,9 +12,9 @@ from tests.postgres import PostgresServer
 from tests.system.command_line import Said, commands
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema import Usd
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
+from trivet_store.schema import Usd
 
 MODEL = "claude-sonnet-5-5"
 TOKENS = 600

@@ -15,10 +15,10 @@ import pytest
 from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
-from trivet_tasks.settings import load_settings
-from trivet_tasks.store import registry
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.settings import load_settings
 
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
 DEADLINE_S = 60.0

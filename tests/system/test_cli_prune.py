@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tests.system.command_line import Said, commands
 
-from trivet.client import Client
+from trivet.client.client import Client
 from trivet.testing import RunningTrivet
-from trivet_tasks.store import pruning
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.walking import Step
+from trivet_store.database.engine import Store
+from trivet_store.database.walking import Step
+from trivet_store.retention import pruning
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 

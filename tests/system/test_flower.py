@@ -21,16 +21,16 @@ import redis
 from sqlalchemy import text
 
 from trivet import Client
-from trivet.embedded import EmbeddedValkey
-from trivet.flower_app.shown_events import shown
-from trivet.processes import Supervisor
-from trivet.simulated import ROUTES, write_config
+from trivet.flower.shown_events import shown
+from trivet.local.embedded import EmbeddedValkey
+from trivet.local.processes import Supervisor
+from trivet.local.simulated import ROUTES, write_config
 from trivet_simulator import SimulatorProcess
+from trivet_store.database.engine import Store
+from trivet_tasks.config.settings import load_settings
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.settings import load_settings
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.engine import Store
 
 DEADLINE_S = 40.0
 TRIVET = [sys.executable, "-m", "trivet"]

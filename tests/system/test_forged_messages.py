@@ -23,19 +23,19 @@ import redis
 from sqlalchemy import text
 from tests.postgres import PostgresServer
 
-from trivet.job import Job
-from trivet.result import Result
+from trivet.client.job import Job
+from trivet.client.result import Result
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_scheduler.response_cache import ANSWERS
+from trivet_routing.response_cache import ANSWERS
+from trivet_store.database.engine import Store
+from trivet_store.jobs import dropped
+from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.publishing import publish
 from trivet_tasks.shared_state import connect
-from trivet_tasks.store import dropped
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
 
 DEADLINE_S = 90.0
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-5"

@@ -11,8 +11,8 @@ from sqlalchemy import Row, text
 from tests.postgres import PostgresServer
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "realtime"}
 SHARE = 0.2

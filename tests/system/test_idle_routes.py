@@ -12,8 +12,8 @@ from tests.postgres import PostgresServer
 from tests.system.command_line import Said, commands
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 IDLE_S = 3.0
 DEADLINE_S = 60.0

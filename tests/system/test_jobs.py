@@ -11,7 +11,7 @@ import pytest
 
 from trivet import AsyncClient, Client, InvalidRequest, KeyConflict, NotFound, ResultTimeout
 from trivet.testing import RunningTrivet
-from trivet_tasks.store import costs, results
+from trivet_store.reports import costs, results
 
 MODEL = "claude-sonnet-5-5"
 TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}

@@ -5,8 +5,8 @@ import time
 from sqlalchemy import text
 
 from trivet.testing import RunningTrivet
+from trivet_store.fleet import health
 from trivet_tasks.shared_state import connect
-from trivet_tasks.store import health
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 BEDROCK = "bedrock-us-east-1"

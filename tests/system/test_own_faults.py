@@ -16,9 +16,9 @@ from sqlalchemy import text
 from tests.system.command_line import Said, commands
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.settings import CONFIG_VARIABLE
-from trivet_tasks.store import leases
-from trivet_tasks.store.engine import Store
+from trivet_store.database.engine import Store
+from trivet_store.fleet import leases
+from trivet_tasks.config.settings import CONFIG_VARIABLE
 
 MODEL = "claude-haiku-4-5"
 ROUTES = {"anthropic", "bedrock-us-east-1", "vertex-global"}

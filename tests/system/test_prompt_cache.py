@@ -9,8 +9,8 @@ from tests.system.command_line import commands
 
 from trivet.testing import RunningTrivet
 from trivet_simulator.calls import Call
-from trivet_tasks.store.cost_savings import cache_savings
-from trivet_tasks.store.costs import Span
+from trivet_store.reports.cost_savings import cache_savings
+from trivet_store.reports.costs import Span
 
 MODEL = "claude-sonnet-5"
 JOBS = 50

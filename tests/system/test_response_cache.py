@@ -15,8 +15,8 @@ from tests.postgres import PostgresServer
 from tests.system.command_line import Said, commands
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.migrations.schema_version import upgrade
 
 DEADLINE_S = 90.0
 TERMS = {"model": "claude-haiku-4-5", "max_tokens": 1_000}

@@ -11,7 +11,7 @@ from tests.system.command_line import Said, commands
 
 from trivet import AsyncClient, InvalidRequest
 from trivet.testing import RunningTrivet
-from trivet_tasks.store import results
+from trivet_store.reports import results
 
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}

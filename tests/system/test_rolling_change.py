@@ -16,16 +16,16 @@ import pytest
 from tests.postgres import PostgresServer
 
 from trivet import Client
-from trivet.child_process import Exit
-from trivet.local import LocalTrivet
-from trivet.local_simulator import Simulation
+from trivet.local.child_process import Exit
+from trivet.local.local_simulator import Simulation
+from trivet.local.local_trivet import LocalTrivet
 from trivet.testing import QUICK
 from trivet_simulator import Control
 from trivet_simulator.calls import Call
-from trivet_tasks.settings import CONFIG_VARIABLE, Settings, load_settings
-from trivet_tasks.store import health, leases, registry
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health, leases, registry
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.settings import CONFIG_VARIABLE, Settings, load_settings
 
 ROUTES = {"anthropic": "anthropic", "bedrock": "bedrock-us-east-1", "vertex": "vertex-global"}
 WORKERS = tuple(f"worker-{number}-bulk" for number in range(1, 5))

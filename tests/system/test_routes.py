@@ -10,11 +10,11 @@ from sqlalchemy import text
 from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health, registry
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import load_settings
 from trivet_tasks.outcomes import END_STATES
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import load_settings
-from trivet_tasks.store import health, registry
-from trivet_tasks.store.engine import Store
 
 MODEL = "claude-sonnet-5-5"
 TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}

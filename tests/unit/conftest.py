@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tests.unit.gates_world import ClockedRedis, World
 
-from trivet.embedded import EmbeddedValkey
-from trivet_tasks.broker_address import redis_url
+from trivet.local.embedded import EmbeddedValkey
+from trivet_tasks.config.broker_address import redis_url
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedRedis]:
 @pytest.fixture
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes come when they are due and not a fifth earlier or later."""
-    monkeypatch.setattr("trivet_scheduler.limits.JITTER", 0.0)
+    monkeypatch.setattr("trivet_routing.limits.JITTER", 0.0)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import redis
 
-from trivet_scheduler.limits import EPOCH, Limits
-from trivet_scheduler.permits import Change, GateView, Grant, Quota, Spent, Stated, Verdict, Want
+from trivet_routing.limits import EPOCH, Limits
+from trivet_routing.permits import Change, GateView, Grant, Quota, Spent, Stated, Verdict, Want
+from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import Latency
-from trivet_tasks.route_settings import WHOLE_ROUTE
-from trivet_tasks.settings import HealthSettings
 from trivet_tasks.shared_state import PREFIX
 
 ROUTE, MODEL, NEIGHBOUR = "bedrock-us-east-1", "claude-sonnet-5-5", "claude-haiku-5-5"

@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters import build_caller
-from trivet_worker.calls import Caller
+from trivet_worker.adapters.calls import Caller
 
 
 class Listener:

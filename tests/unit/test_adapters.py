@@ -21,16 +21,16 @@ from tests.unit.listening import listened
 
 from trivet_simulator import SimulatorProcess
 from trivet_simulator.poison import SPOILED_USAGE
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.route_settings import RouteSettings
 from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
+from trivet_worker.adapters.aws_auth import SigV4, process_credentials
+from trivet_worker.adapters.calls import Answer, Caller, Failure
+from trivet_worker.adapters.google_auth import RENEW_BEFORE_S, USELESS_BEFORE_S, process_token
 from trivet_worker.adapters.messages import Broken, Whole, read_message
-from trivet_worker.aws_auth import SigV4, process_credentials
-from trivet_worker.calls import Answer, Caller, Failure
-from trivet_worker.google_auth import RENEW_BEFORE_S, USELESS_BEFORE_S, process_token
-from trivet_worker.single_flight import SingleFlight
+from trivet_worker.adapters.single_flight import SingleFlight
 
 WIRES = ("anthropic", "bedrock", "vertex")
 MODELS = {

@@ -10,12 +10,12 @@ import pytest
 from tests.unit.listening import listened
 
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.addresses import api_address
+from trivet_tasks.config.addresses import api_address
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters import build_caller
-from trivet_worker.aws_auth import process_credentials
-from trivet_worker.calls import NO_PURPOSE, Answer, Caller, CallPurpose, Failure
+from trivet_worker.adapters.aws_auth import process_credentials
+from trivet_worker.adapters.calls import NO_PURPOSE, Answer, Caller, CallPurpose, Failure
 
 ENDPOINTS = ("messages", "mantle", "platform")
 MODELS = {

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.store.world import spec
 
-from trivet_tasks.budgets import BudgetSettings, Per, Window, labels_asked, labels_of, window
+from trivet_tasks.config.budgets import BudgetSettings, Per, Window, labels_asked, labels_of, window
 
 
 def at(text: str) -> float:

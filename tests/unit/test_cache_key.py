@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from trivet_tasks.config.settings import CacheSettings, Settings
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.requests import parse_request
-from trivet_tasks.settings import CacheSettings, Settings
-from trivet_tasks.store.dispatching import Claimed
+from trivet_tasks.requests.reading import parse_request
 
 REQUEST: dict[str, Any] = {"model": "claude-haiku-4-5", "prompt": "What is a trivet?", "max_tokens": 100}
 

@@ -10,18 +10,18 @@ import redis
 from tests.store.world import MODEL, ROUTE, World, spec
 from tests.unit.gates_world import ClockedRedis
 
-from trivet_scheduler.answer_seal import AnswerSeal, Kept
-from trivet_scheduler.response_cache import ANSWERS, Landed, LookedUp, LookUp, ResponseCache
+from trivet_routing.answer_seal import AnswerSeal, Kept
+from trivet_routing.liveness.troubles import Troubles
+from trivet_routing.response_cache import ANSWERS, Landed, LookedUp, LookUp, ResponseCache
+from trivet_store.database.engine import Store
+from trivet_store.jobs.dropped import Drop
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.settings import Settings
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.dropped import Drop
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
-from trivet_tasks.troubles import Troubles
-from trivet_worker.cached import Cached
-from trivet_worker.drops import Drops
+from trivet_worker.run.cached import Cached
+from trivet_worker.run.drops import Drops
 
 KEY = "c" * 32
 

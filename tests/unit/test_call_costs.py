@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gates import MODEL, gate, pace, route
 
-from trivet_scheduler.answer_lengths import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
-from trivet_scheduler.call_costs import CallCost, CallCosts, Mix
-from trivet_scheduler.routing import Candidate, Needs, choose, load_of
+from trivet_routing.answer_lengths import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
+from trivet_routing.call_costs import CallCost, CallCosts, Mix
+from trivet_routing.route_choice import Candidate, Needs, choose, load_of
+from trivet_store.database.engine import Store
+from trivet_store.ledger.used_output import UsedOutput
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.prices import TokenPrices
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.used_output import UsedOutput
+from trivet_tasks.prices.price_book import TokenPrices
 
 BY_COST = DEFAULTS[Latency.BATCH]
 INPUT_HEAVY = Mix(20_000, 100)

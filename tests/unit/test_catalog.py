@@ -183,7 +183,7 @@ def test_an_override_wins_whatever_it_says() -> None:
 
 def test_importing_catalog_and_prices_loads_neither_price_data_nor_an_sdk() -> None:
     code = (
-        "import sys, trivet_tasks.catalog, trivet_tasks.prices; trivet_tasks.prices.PriceBook();"
+        "import sys, trivet_tasks.catalog, trivet_tasks.prices.price_book; trivet_tasks.prices.price_book.PriceBook();"
         "print([name for name in ('genai_prices', 'anthropic', 'boto3', 'google.auth') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

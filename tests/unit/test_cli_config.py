@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from trivet.config_scenarios import SCENARIOS
-from trivet.config_template import found_credentials, template
-from trivet_tasks.settings import CONFIG_NAME, Settings, load_settings
+from trivet.config.scenarios import SCENARIOS
+from trivet.config.template import found_credentials, template
+from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / CONFIG_NAME
 SECRETS = {

@@ -18,14 +18,15 @@ from trivet.cli.result_json import result_line
 from trivet.cli.results_file import ResultsFile
 from trivet.cli.spans import since, span_or_moment, span_s
 from trivet.cli.tables import Column, print_facts, print_line, print_table
-from trivet.result import Attempt, JobError, Result
+from trivet.client.result import Attempt, JobError, Result
+from trivet_store.database.engine import Store
+from trivet_store.jobs import batches
+from trivet_store.jobs.enqueue import BatchRef, insert
+from trivet_store.migrations.schema_version import upgrade
+from trivet_store.reports import backlog
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.store import backlog, batches
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.enqueue import BatchRef, insert
-from trivet_tasks.store.schema_version import upgrade
 
 COLUMNS = [Column("ROUTE"), Column("WHY", cut=True), Column("CALLS", right=True, spare=1), Column("LIMITS", spare=2)]
 ROWS = [["bedrock-us-east-1", "a reason of some length", "1,234", "500 req/min"], ["x", "[bold]y", "5", ""]]

@@ -15,7 +15,7 @@ import pytest
 
 from trivet.cli.main import run
 from trivet.cli.quantities import charge, count, mix, share
-from trivet.planning.charges import Charge, Per
+from trivet.plan.charges import Charge, Per
 from trivet_tasks.errors import InvalidRequest
 
 ROUTES = """

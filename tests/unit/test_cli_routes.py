@@ -8,24 +8,24 @@ import pytest
 from rich.text import Text
 from tests.gates import MODEL, gate, pace, recovering, route
 
+from trivet.admin.holdup import Holdup, Kind, _merged, holdup_of
+from trivet.admin.impairments import Impairment, ImpairmentKind
+from trivet.admin.route_probe import what_next
+from trivet.admin.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
 from trivet.cli.routes_json import as_object
 from trivet.cli.routes_table import routes_table, short
 from trivet.cli.routes_words import remarks, summary
-from trivet.durations import ago
-from trivet.holdup import Holdup, Kind, _merged, holdup_of
-from trivet.impairments import Impairment, ImpairmentKind
-from trivet.route_probe import what_next
-from trivet.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
-from trivet_scheduler.gate_view import FORGOTTEN
-from trivet_scheduler.permits import GateView, Quota
-from trivet_scheduler.routing import Candidate, Needs, choose
+from trivet.times import ago
+from trivet_routing.gate_view import FORGOTTEN
+from trivet_routing.permits import GateView, Quota
+from trivet_routing.route_choice import Candidate, Needs, choose
+from trivet_store.fleet.leases import Lease
+from trivet_store.jobs.dropped import Drop, Dropped
+from trivet_store.reports.backlog import ClassBacklog
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.route_windows import RouteWindow
+from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.route_windows import RouteWindow
-from trivet_tasks.settings import HealthSettings
-from trivet_tasks.store.backlog import ClassBacklog
-from trivet_tasks.store.dropped import Drop, Dropped
-from trivet_tasks.store.leases import Lease
 
 NOW = 1_800_000_000.0
 HAIKU = "claude-haiku-4-5"

@@ -7,14 +7,15 @@ import pytest
 from sqlalchemy import text
 
 from trivet.cli.routes_events import event_lines
-from trivet.result import to_result
+from trivet.client.result import to_result
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health
+from trivet_store.fleet.health import Event
+from trivet_store.jobs.probing import insert_probe
+from trivet_store.migrations.schema_version import upgrade
+from trivet_store.reports import backlog, costs, results
+from trivet_store.reports.results import AttemptRow, JobRow
 from trivet_tasks.latency import Latency
-from trivet_tasks.store import backlog, costs, health, results
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.health import Event
-from trivet_tasks.store.probing import insert_probe
-from trivet_tasks.store.results import AttemptRow, JobRow
-from trivet_tasks.store.schema_version import upgrade
 
 AT = 1_800_000_000.0
 MODEL = "claude-sonnet-5-5"

@@ -18,12 +18,12 @@ from tests.unit.test_cli_routes import BUSY
 
 from trivet.cli import routes_watch
 from trivet.cli.routes_watch import Watch
-from trivet.connections import Connections
+from trivet.client.connections import Connections
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
-from trivet_tasks.settings import Settings, load_settings
-from trivet_tasks.store import registry
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
 
 DEADLINE_S = 30.0
 IN, OUT = b"\x1b[?1049h", b"\x1b[?1049l"

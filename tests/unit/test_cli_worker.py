@@ -36,7 +36,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         started.append(routes)
         return 0
 
-    monkeypatch.setattr("trivet_worker.celery_worker.run_worker", run_worker)
+    monkeypatch.setattr("trivet_worker.process.celery_worker.run_worker", run_worker)
     return started
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from trivet.config_scenario_file import proposed, scenario_text
-from trivet.config_scenarios import SCENARIOS, STARTUP, Scenario
-from trivet_scheduler.call_costs import TYPICAL, CallCosts
-from trivet_scheduler.permits import GateView
-from trivet_scheduler.routing import Candidate, Needs, Why, choose
+from trivet.config.scenario_file import proposed, scenario_text
+from trivet.config.scenarios import SCENARIOS, STARTUP, Scenario
+from trivet_routing.call_costs import TYPICAL, CallCosts
+from trivet_routing.permits import GateView
+from trivet_routing.route_choice import Candidate, Needs, Why, choose
 from trivet_tasks.catalog import MODELS
-from trivet_tasks.eligibility import name_on_wire
+from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.prices import PriceBook
-from trivet_tasks.settings import CONFIG_NAME, Settings, load_settings
+from trivet_tasks.prices.price_book import PriceBook
+from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.usage import Usage
 
 DOCS = Path(__file__).parents[2] / "docs" / "scenarios.md"

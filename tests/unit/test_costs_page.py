@@ -8,7 +8,7 @@ import pytest
 
 from trivet.costs_page.charts import COLOURS, Bar, Series, bars, fewest, scale, stacked, usd
 from trivet.costs_page.days import Amount, plot
-from trivet_tasks.store.costs import Span
+from trivet_store.reports.costs import Span
 
 
 def at(day: str) -> float:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from trivet_tasks.database_url import connect_arguments, database_url, prepare_in
+from trivet_tasks.config.database_url import connect_arguments, database_url, prepare_in
+from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.settings import load_settings
 
 BASE = Path("/srv/app")
 

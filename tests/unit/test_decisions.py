@@ -18,29 +18,29 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 from tests.unit.test_flights import flight
 
-from trivet_scheduler.answer_lengths import AnswerLengths
+from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.fleet import Fleet, Known
+from trivet_routing.liveness.troubles import Troubles
+from trivet_routing.permits import GateView, Verdict
+from trivet_routing.route_choice import Candidate
+from trivet_routing.verdicts import longest_backoff_s
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
-from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.permits import GateView, Verdict
-from trivet_scheduler.routing import Candidate
-from trivet_scheduler.verdicts import longest_backoff_s
+from trivet_store.database.engine import Store
+from trivet_store.fleet.leases import Lease
+from trivet_store.fleet.registry import RegisteredRoute
+from trivet_store.jobs.taking import Taken
+from trivet_store.migrations.schema_version import upgrade
+from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import JobState, Outcome, Scope
-from trivet_tasks.settings import Settings
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.leases import Lease
-from trivet_tasks.store.registry import RegisteredRoute
-from trivet_tasks.store.schema_version import upgrade
-from trivet_tasks.store.steps import End, GoOn, Next, Wait
-from trivet_tasks.store.taking import Taken
-from trivet_tasks.troubles import Troubles
 from trivet_tasks.usage import Usage
-from trivet_worker.calls import Answer, Failure, LocalCause
-from trivet_worker.decisions import Decisions, spent_of
-from trivet_worker.flights import Flight, Landing, Race
-from trivet_worker.route_impairments import RouteImpairments
-from trivet_worker.witness import Witness
+from trivet_worker.adapters.calls import Answer, Failure, LocalCause
+from trivet_worker.run.decisions import Decisions, spent_of
+from trivet_worker.run.flights import Flight, Landing, Race
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.witness import Witness
 
 SETTINGS = Settings()
 TROUBLES = Troubles(logging.getLogger("test"), "no work is taken")

@@ -14,8 +14,8 @@ from trivet.demo.readings import Reading, RouteReading
 from trivet.demo.tally import RouteTally
 from trivet.demo.watch import Watch
 from trivet_simulator import Call
+from trivet_store.jobs.batches import Progress
 from trivet_tasks.errors import ProcessFailed
-from trivet_tasks.store.batches import Progress
 
 
 def test_pieces_are_real_text_of_installed_packages_within_their_bounds() -> None:

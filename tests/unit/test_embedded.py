@@ -18,8 +18,8 @@ import redis
 from flower.utils.broker import RedisSocket
 from kombu import Queue
 
-from trivet.embedded import EmbeddedValkey
-from trivet_tasks import broker_address
+from trivet.local.embedded import EmbeddedValkey
+from trivet_tasks.config import broker_address
 from trivet_tasks.errors import ConfigError, ProcessFailed
 
 DEADLINE_S = 20.0
@@ -146,7 +146,7 @@ def test_a_server_that_died_is_replaced(plain_dir: Path) -> None:
 STARTER = """
 import sys
 from pathlib import Path
-from trivet.embedded import EmbeddedValkey
+from trivet.local.embedded import EmbeddedValkey
 sys.stdin.readline()
 valkey = EmbeddedValkey(Path(sys.argv[1]))
 valkey.start()

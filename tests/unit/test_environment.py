@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.environment import ignored, sdk_base_url, sdk_headers, set_aside, without_secrets
-from trivet_tasks.environment_faults import environment_faults, proxy_of
+from trivet_tasks.config.environment import ignored, sdk_base_url, sdk_headers, set_aside, without_secrets
+from trivet_tasks.config.environment_faults import environment_faults, proxy_of
+from trivet_tasks.config.route_hosts import effective_host
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.route_hosts import effective_host
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings, load_settings
 
 HOSTILE = (
     "ANTHROPIC_BASE_URL", "ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL", "ANTHROPIC_FOUNDRY_BASE_URL",

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_tasks.catalog import Endpoint
+from trivet_tasks.catalog import PROVIDERS, Endpoint
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.dialects import Dialect, default_dialect, default_version
-from trivet_tasks.features import PROVIDERS, TABLE, WIRES, features_of, lacks, wires_with
-from trivet_tasks.requests import parse_request
-from trivet_tasks.settings import Settings
+from trivet_tasks.requests.features import TABLE, WIRES, features_of, lacks, wires_with
+from trivet_tasks.requests.reading import parse_request
 
 
 def body(*blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:

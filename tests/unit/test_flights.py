@@ -9,13 +9,13 @@ from typing import cast
 import pytest
 from tests.gates import MODEL
 
-from trivet_scheduler.permits import Quota, Want
+from trivet_routing.permits import Quota, Want
+from trivet_store.jobs.taking import Prompt, Taken, Worksite
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store.taking import Prompt, Taken, Worksite
-from trivet_worker import flights as module
-from trivet_worker.calls import Answer, Credentials, Failure
-from trivet_worker.flights import Countdown, Flight, Flights, Landing
+from trivet_worker.adapters.calls import Answer, Credentials, Failure
+from trivet_worker.run import flights as module
+from trivet_worker.run.flights import Countdown, Flight, Flights, Landing
 
 ROUTE = RouteSettings(provider="anthropic")
 LAND_S = 60

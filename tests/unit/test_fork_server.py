@@ -9,7 +9,7 @@ from typing import Any
 PROGRAM = '''
 import json, os, signal, socket, sys, threading
 from uuid_utils import uuid7
-from trivet_worker.fork_server import ForkServer, serve
+from trivet_worker.run.fork_server import ForkServer, serve
 
 
 def child(connection):

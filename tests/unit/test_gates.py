@@ -21,10 +21,10 @@ from tests.unit.gates_world import (
     states,
 )
 
-from trivet_scheduler.limits import PERMIT_GRACE_S, STEP_CALLS
-from trivet_scheduler.permits import Change, Spent, Verdict, Want
+from trivet_routing.limits import PERMIT_GRACE_S, STEP_CALLS
+from trivet_routing.permits import Change, Spent, Verdict, Want
+from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import Latency
-from trivet_tasks.settings import HealthSettings
 
 INTERVAL_S = HEALTH.probe_interval_s
 STEP_S = HEALTH.recovery_step_s

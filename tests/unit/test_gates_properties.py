@@ -22,9 +22,9 @@ from tests.unit.gates_world import (
     quota,
 )
 
-from trivet_scheduler.limits import STEP_CALLS
-from trivet_scheduler.permits import Change, Verdict
-from trivet_scheduler.verdicts import verdict_of
+from trivet_routing.limits import STEP_CALLS
+from trivet_routing.permits import Change, Verdict
+from trivet_routing.verdicts import verdict_of
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.shared_state import PREFIX
 

@@ -16,29 +16,29 @@ from tests.store.world import spec
 from tests.unit.gates_world import MODEL, World
 from tests.unit.test_flights import ROUTE, flight
 
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.permits import Quota, Verdict
+from trivet_routing.fleet import Fleet
+from trivet_routing.permits import Quota, Verdict
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
+from trivet_store.jobs.taking import Worksite
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import registry
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
-from trivet_tasks.store.taking import Worksite
 from trivet_tasks.usage import Usage
-from trivet_worker import flights as flights_module
-from trivet_worker import hedging as hedging_module
-from trivet_worker.calls import Answer, Credentials, Failure
-from trivet_worker.deadlines import LEAST_S
-from trivet_worker.decisions import spent_of
-from trivet_worker.flights import Flight, Flights, Landing
-from trivet_worker.hedging import MOST_SAVED, Hedger
-from trivet_worker.pricing import Pricing
-from trivet_worker.route_impairments import RouteImpairments
-from trivet_worker.served_routes import ServedRoutes
-from trivet_worker.slots import Slots
+from trivet_worker.adapters.calls import Answer, Credentials, Failure
+from trivet_worker.run import flights as flights_module
+from trivet_worker.run import hedging as hedging_module
+from trivet_worker.run.deadlines import LEAST_S
+from trivet_worker.run.decisions import spent_of
+from trivet_worker.run.flights import Flight, Flights, Landing
+from trivet_worker.run.hedging import MOST_SAVED, Hedger
+from trivet_worker.run.pricing import Pricing
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.served_routes import ServedRoutes
+from trivet_worker.run.slots import Slots
 
 WAIT_S = 60
 FIRST, SECOND, THIRD = "anthropic", "bedrock-us-east-1", "vertex-us-east5"

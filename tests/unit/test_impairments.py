@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from trivet.impairments import Impairment, ImpairmentKind, Processes, impairments
-from trivet_tasks.store.leases import SCHEDULER, Lease
-from trivet_tasks.store.lost import Silent
-from trivet_tasks.troubles import IS_STOPPING, Announced
+from trivet.admin.impairments import Impairment, ImpairmentKind, Processes, impairments
+from trivet_routing.liveness.troubles import IS_STOPPING, Announced
+from trivet_store.fleet.leases import SCHEDULER, Lease
+from trivet_store.fleet.lost import Silent
 
 NOW = 1_800_000_000.0
 BOTH = ("realtime", "bulk")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from trivet_tasks.config.installation_key import FILE_NAME, check_key, make_key_file, read_key
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.installation_key import FILE_NAME, check_key, make_key_file, read_key
-from trivet_tasks.settings import Settings, load_settings
 
 SECRET = "0123456789abcdef" * 2
 LOCAL = ["", "redis://127.0.0.1:6379/0", "redis://localhost", "redis://[::1]:6379", "unix:///run/redis.sock"]

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from tests.gates import MODEL
 
+from trivet_store.jobs.dropped import Drop
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store.dispatching import Claimed
-from trivet_tasks.store.dropped import Drop
-from trivet_worker.drops import Drops
-from trivet_worker.intake import Intake
+from trivet_worker.process.intake import Intake
+from trivet_worker.run.drops import Drops
 
 ROUTE = "bedrock-us-east-1"
 QUEUE = f"{ROUTE}.batch"

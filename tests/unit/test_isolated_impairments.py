@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trivet.embedded import EmbeddedValkey
-from trivet_tasks.broker_address import redis_url
+from trivet.local.embedded import EmbeddedValkey
+from trivet_store.fleet.leases import ALONE
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.settings import Settings
-from trivet_tasks.store.leases import ALONE
-from trivet_worker.drops import Drops
-from trivet_worker.runtime import Runtime
+from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.settings import Settings
+from trivet_worker.process.runtime import Runtime
+from trivet_worker.run.drops import Drops
 
 ROUTE = "anthropic"
 

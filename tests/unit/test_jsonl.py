@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from trivet_tasks import jsonl, seen
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.jsonl import check_file, read_file
-from trivet_tasks.settings import Settings
+from trivet_tasks.requests import jsonl, seen
+from trivet_tasks.requests.jsonl import check_file, read_file
 
 NOW = 1_800_000_000.0
 SETTINGS = Settings()

@@ -15,7 +15,7 @@ from trivet.live_check.masking import Mask
 from trivet.live_check.offline import check_offline
 from trivet.live_check.report import Finding, Level
 from trivet.live_check.subject import subject_of
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import RouteSettings
 
 _CREDENTIALS = ("TRIVET_", "ANTHROPIC_", "AWS_", "GOOGLE_", "CLOUD_ML_", "CLOUDSDK_")
 TODAY = date(2026, 11, 1)

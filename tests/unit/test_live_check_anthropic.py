@@ -9,7 +9,7 @@ from tests.unit.test_live_check_planes import Account, planes
 
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import RouteSettings
 
 KEY = "sk-ant-very-secret"
 HAIKU, SONNET = "claude-haiku-5-5", "claude-sonnet-5-5"

@@ -10,7 +10,7 @@ from tests.unit.test_live_check_planes import AWS_ACCOUNT, HAIKU, HAIKU_QUOTA, A
 from trivet.live_check.bedrock_quotas import Named, Unread, read_name
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
-from trivet_tasks.route_settings import LimitGroup, RouteSettings
+from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 
 MODEL = "claude-haiku-4-5"
 SECRET = "aws-very-secret-key-0123456789"

@@ -9,7 +9,7 @@ from tests.unit.test_live_check_planes import Account, planes
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
 from trivet_simulator import SimulatorProcess
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import RouteSettings
 
 KEY, ADMIN_KEY = "sk-ant-very-secret", "sk-ant-admin-very-secret"
 HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"

@@ -14,12 +14,12 @@ from tests.servers.certificates import make_certificates
 from tests.unit.listening import Listener
 
 from trivet_simulator.process import SimulatorProcess
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.route_settings import RouteSettings
 from trivet_worker.adapters import build_caller, connections
-from trivet_worker.aws_auth import process_credentials
-from trivet_worker.calls import Answer, Caller, Credentials, Failure, LocalCause
-from trivet_worker.google_auth import process_token
+from trivet_worker.adapters.aws_auth import process_credentials
+from trivet_worker.adapters.calls import Answer, Caller, Credentials, Failure, LocalCause
+from trivet_worker.adapters.google_auth import process_token
 
 BODY = b'{"max_tokens": 10, "messages": [{"role": "user", "content": "Hello."}]}'
 MODEL = "claude-haiku-4-5"

@@ -9,20 +9,20 @@ from typing import Any, cast
 import pytest
 from tests.unit.test_flights import flight
 
-from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.permits import Change, Verdict
+from trivet_routing.fleet import Fleet, Known
+from trivet_routing.permits import Change, Verdict
+from trivet_store.fleet.leases import Lease
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import HealthSettings, Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import HealthSettings, Settings
-from trivet_tasks.store.leases import Lease
-from trivet_worker import local_faults as module
-from trivet_worker.calls import Answer, Credentials, Failure, LocalCause
-from trivet_worker.decisions import spent_of
-from trivet_worker.flights import Landing
-from trivet_worker.local_faults import LocalFaults
-from trivet_worker.route_impairments import RouteImpairments
-from trivet_worker.witness import Witness
+from trivet_worker.adapters.calls import Answer, Credentials, Failure, LocalCause
+from trivet_worker.run import local_faults as module
+from trivet_worker.run.decisions import spent_of
+from trivet_worker.run.flights import Landing
+from trivet_worker.run.local_faults import LocalFaults
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.witness import Witness
 
 HERE, ELSEWHERE = "here", "elsewhere"
 ROUTES = {

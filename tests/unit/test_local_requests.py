@@ -2,7 +2,7 @@
 
 import pytest
 
-from trivet_tasks.local_requests import RequestGuard, host_name, is_loopback
+from trivet_tasks.config.local_requests import RequestGuard, host_name, is_loopback
 
 LOCAL = RequestGuard("127.0.0.1", ("flower.example.org",))
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gates import MODEL
 
+from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import MOST_JOBS, Chunk, MalformedMessage
-from trivet_tasks.store.dispatching import Claimed
 
 JOBS = (Claimed("a" * 32, 1, 10, 100), Claimed("b" * 32, 7, 20, 200))
 CHUNK = Chunk("bedrock-us-east-1", "bedrock", Latency.BATCH, MODEL, JOBS)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Gate, World, quota, states
 
-from trivet_scheduler.permits import Change, Stated, Verdict
+from trivet_routing.permits import Change, Stated, Verdict
 
 NOTHING = Stated()
 SAID = (NOTHING, NOTHING, NOTHING)

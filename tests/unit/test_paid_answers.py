@@ -28,8 +28,8 @@ from tests.fuzz.answers import check, fed
 
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
+from trivet_worker.adapters.calls import Answer, Failure
 from trivet_worker.adapters.headers import MOST_WAIT_S
-from trivet_worker.calls import Answer, Failure
 
 Event = dict[str, Any]
 START: Event = {

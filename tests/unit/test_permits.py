@@ -6,9 +6,9 @@ import threading
 import pytest
 from tests.unit.gates_world import MODEL, NEIGHBOUR, ROUTE, TIMEOUT_S, World, quota
 
-from trivet_scheduler.limits import BURST_S, PERMIT_GRACE_S
-from trivet_scheduler.permits import Grant, Quota, Verdict, Want
-from trivet_tasks.route_settings import RouteSettings
+from trivet_routing.limits import BURST_S, PERMIT_GRACE_S
+from trivet_routing.permits import Grant, Quota, Verdict, Want
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.shared_state import PREFIX
 
 ROUTE_WITH_GROUP = RouteSettings.model_validate(

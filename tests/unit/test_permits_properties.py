@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.gates_world import TIMEOUT_S, ClockedRedis, Gate, Held, World, quota
 
-from trivet_scheduler.limits import PERMIT_GRACE_S
-from trivet_scheduler.permits import Quota, Verdict
+from trivet_routing.limits import PERMIT_GRACE_S
+from trivet_routing.permits import Quota, Verdict
 
 MINUTE_S = 60.0
 GROUP = "claude-*+other"

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trivet.planning.charges import Charge, Per, declared
-from trivet.planning.exact import divided, spread
-from trivet.planning.outlook import Obstacle, Outlook, Terms, outlook
-from trivet.planning.scenarios import Scenario, by_default, mixed
-from trivet.planning.workload import Load, Tally, Workload, volume
-from trivet_scheduler.routing import Needs
+from trivet.plan.charges import Charge, Per, declared
+from trivet.plan.exact import divided, spread
+from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
+from trivet.plan.scenarios import Scenario, by_default, mixed
+from trivet.plan.workload import Load, Tally, Workload, volume
+from trivet_routing.route_choice import Needs
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.prices import Tariff, TokenPrices
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.prices.price_book import Tariff, TokenPrices
 
 D = Decimal
 MODEL = "claude-sonnet-4-6"  # 55 output tokens a second by the table of models

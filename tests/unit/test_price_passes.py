@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivet_tasks import price_parts, price_terms
 from trivet_tasks.catalog import MODELS, models_of
 from trivet_tasks.model_names import same_model
-from trivet_tasks.prices import PriceBook, Priced
+from trivet_tasks.prices import price_parts, price_terms
+from trivet_tasks.prices.price_book import PriceBook, Priced
 from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.assembly import Assembly
 from trivet_worker.adapters.messages import Whole, read_message

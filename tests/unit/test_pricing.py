@@ -7,15 +7,15 @@ from decimal import Decimal
 import pytest
 from tests.unit.test_flights import flight
 
-from trivet_tasks import price_parts, price_terms
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.price_terms import Terms
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.prices import price_parts, price_terms
+from trivet_tasks.prices.price_terms import Terms
 from trivet_tasks.usage import Usage, UsagePart
-from trivet_worker import pricing as pricing_module
-from trivet_worker.calls import Answer, Failure
-from trivet_worker.flights import Flight
-from trivet_worker.pricing import Pricing
+from trivet_worker.adapters.calls import Answer, Failure
+from trivet_worker.run import pricing as pricing_module
+from trivet_worker.run.flights import Flight
+from trivet_worker.run.pricing import Pricing
 
 PRICING = Pricing()
 

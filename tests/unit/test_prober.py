@@ -11,19 +11,19 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Gate, Held, World, states
 
+from trivet_routing.fleet import Fleet
+from trivet_routing.permits import Quota, RouteUse, Verdict, Want
 from trivet_scheduler import probing as probing_module
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.permits import Quota, RouteUse, Verdict, Want
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
+from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
+from trivet_store.jobs.probing import insert_probe
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import registry
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.probing import insert_probe
-from trivet_tasks.store.schema_version import upgrade
 
 OTHER_ROUTE, LAST_ROUTE = "bedrock-us-west-2", "vertex-us-east5"
 NOT_ON_VERTEX = "claude-mythos-5-2"

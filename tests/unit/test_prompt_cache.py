@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trivet_store.jobs.taking import Prompt
 from trivet_tasks.catalog import MODELS
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.prices import PriceBook
-from trivet_tasks.prompt_cache import LEAST_ELSE, MOST_LINES, Sharing, least_tokens, marked
-from trivet_tasks.requests import parse_request
-from trivet_tasks.settings import Settings
-from trivet_tasks.store.taking import Prompt
+from trivet_tasks.prices.price_book import PriceBook
+from trivet_tasks.requests.prompt_cache import LEAST_ELSE, MOST_LINES, Sharing, least_tokens, marked
+from trivet_tasks.requests.reading import parse_request
 from trivet_tasks.usage import Usage
 
 MODEL = "claude-sonnet-5"

@@ -6,15 +6,8 @@ from dataclasses import replace
 import pytest
 from tests.gates import gate
 
-from trivet_scheduler.permits import GateView
-from trivet_scheduler.proxy_errors import (
-    ProxyError,
-    at_fault,
-    proxy_errors_of,
-    text_of,
-    with_another,
-    worth_asking_again,
-)
+from trivet_routing.permits import GateView
+from trivet_routing.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another, worth_asking_again
 
 HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
 NEVER = gate(proven_s=math.inf)

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from trivet_scheduler import pulses
-from trivet_scheduler.pulses import Pulse, Pulses
-from trivet_tasks.troubles import BROKER, STALLED, STOPPING, Troubles
+from trivet_routing.liveness import pulses
+from trivet_routing.liveness.pulses import Pulse, Pulses
+from trivet_routing.liveness.troubles import BROKER, STALLED, STOPPING, Troubles
 
 
 class Clock:

@@ -7,13 +7,13 @@ import pytest
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Gate, World
 from tests.unit.test_restoring import SETTINGS, Place
 
-from trivet_scheduler.limits import Limits
-from trivet_scheduler.permits import Quota, Verdict
+from trivet_routing.limits import Limits
+from trivet_routing.permits import Quota, Verdict
 from trivet_scheduler.restoring import Restorer
-from trivet_tasks.store import health
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.health import Event, HealthRow
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health
+from trivet_store.fleet.health import Event, HealthRow
+from trivet_store.migrations.schema_version import upgrade
 
 
 class Books:

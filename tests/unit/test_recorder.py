@@ -13,23 +13,23 @@ from sqlalchemy import Connection
 from tests.unit.gates_world import MODEL, ROUTE, World
 from tests.unit.test_settling import LIMITED, Routes, land
 
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.response_cache import ResponseCache
+from trivet_routing.fleet import Fleet
+from trivet_routing.liveness.troubles import Troubles
+from trivet_routing.response_cache import ResponseCache
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health
+from trivet_store.migrations.schema_version import ensure
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import health
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import ensure
-from trivet_tasks.troubles import Troubles
-from trivet_worker.cached import Cached
-from trivet_worker.drops import Drops
-from trivet_worker.flights import Countdown
-from trivet_worker.holdings import Holdings
-from trivet_worker.pricing import Pricing
-from trivet_worker.recorder import Recorder
-from trivet_worker.route_impairments import RouteImpairments
-from trivet_worker.slots import Slots
-from trivet_worker.witness import Witness
+from trivet_worker.run.cached import Cached
+from trivet_worker.run.drops import Drops
+from trivet_worker.run.flights import Countdown
+from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.pricing import Pricing
+from trivet_worker.run.recorder import Recorder
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.slots import Slots
+from trivet_worker.run.witness import Witness
 
 
 class AwayAtFirst(Store):

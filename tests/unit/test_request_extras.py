@@ -10,20 +10,20 @@ import pytest
 from anthropic.types.anthropic_beta_param import AnthropicBetaParam
 from tests.gates import route as candidate
 
-from trivet_scheduler.routing import Needs, choose
-from trivet_tasks.betas import BATCH_ONLY, CLOUDS, takes_beta
+from trivet_routing.route_choice import Needs, choose
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.dialects import default_dialect
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.features import lacks
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests import parse_request
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
+from trivet_tasks.requests.betas import BATCH_ONLY, CLOUDS, takes_beta
+from trivet_tasks.requests.features import lacks
+from trivet_tasks.requests.reading import parse_request
 from trivet_worker.adapters import build_caller
-from trivet_worker.aws_auth import process_credentials
-from trivet_worker.calls import Caller
-from trivet_worker.google_auth import process_token
+from trivet_worker.adapters.aws_auth import process_credentials
+from trivet_worker.adapters.calls import Caller
+from trivet_worker.adapters.google_auth import process_token
 
 NOW = 1_764_460_800.0  # 2025-11-30
 EDITING, NEW = "context-management-2025-06-27", "new-beta-2026-11-01"

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel
 from typing_extensions import TypedDict
 
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
-from trivet_tasks.output_format import narrowed
-from trivet_tasks.requests import RequestReader, parse_request
-from trivet_tasks.settings import Settings
+from trivet_tasks.requests.output_format import narrowed
+from trivet_tasks.requests.reading import RequestReader, parse_request
 
 SETTINGS = Settings()
 USER = {"role": "user", "content": "Go on."}

@@ -20,13 +20,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from trivet_tasks.catalog import known
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.request_body import BETA_FIELDS, BODY_FIELDS, REFUSED_FIELDS
-from trivet_tasks.requests import OWN_FIELDS, RequestReader, parse_request, parse_requests
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
+from trivet_tasks.requests.reading import OWN_FIELDS, RequestReader, parse_request, parse_requests
+from trivet_tasks.requests.request_body import BETA_FIELDS, BODY_FIELDS, REFUSED_FIELDS
 
 NOW = 1_800_000_000.0
 SETTINGS = Settings()
@@ -579,7 +579,7 @@ def test_one_word_in_the_wrong_field_is_not_repeated(field: str) -> None:
 
 def test_a_producer_needs_no_cloud_sdk() -> None:
     code = (
-        "import sys, trivet_tasks.requests, trivet_tasks.jsonl, trivet_tasks.features;"
+        "import sys, trivet_tasks.requests.reading, trivet_tasks.requests.jsonl, trivet_tasks.requests.features;"
         "sys.exit(bool({'anthropic', 'boto3', 'google.auth', 'celery', 'genai_prices'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -9,8 +9,8 @@ import pytest
 import redis
 from tests.unit.gates_world import ClockedRedis
 
-from trivet_scheduler.answer_seal import AnswerSeal, Kept
-from trivet_scheduler.response_cache import (
+from trivet_routing.answer_seal import AnswerSeal, Kept
+from trivet_routing.response_cache import (
     ANSWERS,
     COUNTERS,
     EXPIRIES,
@@ -22,8 +22,8 @@ from trivet_scheduler.response_cache import (
     LookUp,
     ResponseCache,
 )
+from trivet_tasks.config.settings import CacheSettings, Settings
 from trivet_tasks.latency import Latency
-from trivet_tasks.settings import CacheSettings, Settings
 
 MODEL, OTHER = "claude-haiku-4-5", "claude-sonnet-5-5"
 BATCH = Latency.BATCH

@@ -9,16 +9,16 @@ import pytest
 from tests.store.world import World as StoreWorld
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, ClockedRedis, Gate, Held, World, quota
 
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.gate_view import FORGOTTEN
-from trivet_scheduler.limits import EPOCH, PERMIT_GRACE_S, Limits
-from trivet_scheduler.permits import Quota, Verdict, Want
+from trivet_routing.fleet import Fleet
+from trivet_routing.gate_view import FORGOTTEN
+from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, Limits
+from trivet_routing.permits import Quota, Verdict, Want
 from trivet_scheduler.restoring import LOCK, Restorer
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import health, registry
-from trivet_tasks.store.engine import Store
-from trivet_tasks.store.schema_version import upgrade
+from trivet_store.database.engine import Store
+from trivet_store.fleet import health, registry
+from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 
 GROUP = "claude-haiku-*+claude-opus-5"
 SETTINGS = Settings(

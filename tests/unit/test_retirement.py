@@ -8,15 +8,15 @@ import pytest
 from anthropic._data import DEPRECATED_MODELS
 from tests.gates import route as candidate
 
-from trivet_scheduler.routing import Needs, choose
+from trivet_routing.route_choice import Needs, choose
 from trivet_tasks.catalog import MODELS, RETIRED, Retirement, known, wire_model
+from trivet_tasks.config.retirement import retired_on
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests import parse_request
-from trivet_tasks.retirement import retired_on
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
+from trivet_tasks.requests.reading import parse_request
 
 SONNET = "claude-sonnet-4-5"
 DIRECT = RouteSettings(provider="anthropic")

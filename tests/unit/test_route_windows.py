@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.route_windows import DAYS, RouteWindow, window_at
+from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.route_windows import DAYS, RouteWindow, window_at
-from trivet_tasks.settings import load_settings
 
 WEEK_MINUTES = 7 * 24 * 60
 WEEKS = {

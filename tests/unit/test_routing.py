@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gates import MODEL, gate, pace, recovering, route
 
-from trivet_scheduler.permits import Pace
-from trivet_scheduler.routing import (
+from trivet_routing.permits import Pace
+from trivet_routing.route_choice import (
     SHORT_WAIT_S,
     SLOW_CALLS,
     SLOW_FOR_S,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trivet_tasks.server_urls import check_files, read_server_url, with_absolute_files
+from trivet_tasks.config.server_urls import check_files, read_server_url, with_absolute_files
 
 
 @pytest.mark.parametrize(

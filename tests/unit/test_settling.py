@@ -12,25 +12,25 @@ import redis
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Gate, World, quota, states
 from tests.unit.test_flights import flight
 
-from trivet.embedded import EmbeddedValkey
-from trivet_scheduler.fleet import Fleet, Known
-from trivet_scheduler.limits import EPOCH, Limits
-from trivet_scheduler.permits import Change
-from trivet_scheduler.proxy_errors import text_of, with_another
-from trivet_tasks.broker_address import redis_url
+from trivet.local.embedded import EmbeddedValkey
+from trivet_routing.fleet import Fleet, Known
+from trivet_routing.limits import EPOCH, Limits
+from trivet_routing.liveness.troubles import Troubles
+from trivet_routing.permits import Change
+from trivet_routing.proxy_errors import text_of, with_another
+from trivet_store.fleet.registry import RegisteredRoute
+from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.settings import Settings
 from trivet_tasks.shared_state import PREFIX, connect
-from trivet_tasks.store.registry import RegisteredRoute
-from trivet_tasks.troubles import Troubles
 from trivet_tasks.usage import Usage
-from trivet_worker.calls import Answer, Failure
-from trivet_worker.flights import Landing
-from trivet_worker.route_impairments import RouteImpairments
-from trivet_worker.settling import Settling
-from trivet_worker.witness import Witness
+from trivet_worker.adapters.calls import Answer, Failure
+from trivet_worker.run.flights import Landing
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.settling import Settling
+from trivet_worker.run.witness import Witness
 
 OTHER_ROUTE = "vertex-us-east5"
 SETTINGS = Settings(health=HEALTH)

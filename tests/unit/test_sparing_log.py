@@ -6,8 +6,8 @@ import time
 import pytest
 import redis.exceptions
 
-from trivet import sparing_log
-from trivet.sparing_log import ALIKE, ALIKE_OF_CELERY, Sparing
+from trivet.cli import sparing_log
+from trivet.cli.sparing_log import ALIKE, ALIKE_OF_CELERY, Sparing
 
 
 class Lines(logging.Handler):

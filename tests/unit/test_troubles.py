@@ -6,10 +6,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from trivet.embedded import EmbeddedValkey
-from trivet_tasks.broker_address import redis_url
-from trivet_tasks.shared_state import connect, is_away
-from trivet_tasks.troubles import (
+from trivet.local.embedded import EmbeddedValkey
+from trivet_routing.liveness.troubles import (
     ANNOUNCED_S,
     DATABASE,
     SHARED_STATE,
@@ -20,6 +18,8 @@ from trivet_tasks.troubles import (
     announced,
     withdraw,
 )
+from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.shared_state import connect, is_away
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trivet_tasks.prices import PriceBook
+from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.usage import Usage
 
 FILE = Path(__file__).with_name("usage_records.csv")

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gates import MODEL, gate, route
 
-from trivet_scheduler.permits import Verdict
-from trivet_scheduler.routing import Candidate, Choice, Needs, Refusal, Why, choose
-from trivet_scheduler.verdicts import (
+from trivet_routing.permits import Verdict
+from trivet_routing.route_choice import Candidate, Choice, Needs, Refusal, Why, choose
+from trivet_routing.verdicts import (
     LOCAL_MOST_S,
     Failed,
     Standing,
@@ -17,9 +17,9 @@ from trivet_scheduler.verdicts import (
     tried_after,
     verdict_of,
 )
+from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.outcomes import JobState, Outcome, Scope
-from trivet_tasks.store.steps import End, GoOn, Next, Wait
 
 NOW = 1_000_000.0
 TERMS = DEFAULTS[Latency.BATCH]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.utils import str_if_bytes
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, ClockedRedis, Gate, World, states
 
-from trivet_scheduler.permits import Verdict
+from trivet_routing.permits import Verdict
 from trivet_tasks.shared_state import PREFIX
 
 ROW = HEALTH.open_after_failures

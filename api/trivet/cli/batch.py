@@ -10,10 +10,11 @@ import typer
 
 from trivet.cli import batch_export, context
 from trivet.cli.exit_codes import HELD_UP, reporting_status
+from trivet.times import moment
 
 if TYPE_CHECKING:
-    from trivet.client import Client
-    from trivet_tasks.store.batches import Progress
+    from trivet.client.client import Client
+    from trivet_store.jobs.batches import Progress
 
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -50,7 +51,7 @@ def list_(
             [
                 [
                     p.name, _state(p), f"{p.total:,}", f"{p.ended:,}", f"{p.running:,}",
-                    f"{p.ended - p.succeeded:,}", context.usd(p.cost_usd), context.moment(p.created_at),
+                    f"{p.ended - p.succeeded:,}", context.usd(p.cost_usd), moment(p.created_at),
                 ]
                 for p in found
             ],
@@ -216,7 +217,7 @@ def print_progress(
         ("state", f"{_state(progress)}, held up" if held_up else _state(progress)),
         (
             "created",
-            f"{context.moment(progress.created_at)} ({context.seconds(max(0.0, time.time() - progress.created_at))} ago)",
+            f"{moment(progress.created_at)} ({context.seconds(max(0.0, time.time() - progress.created_at))} ago)",
         ),
         ("jobs", f"{progress.total:,}{share}"),
     ]
@@ -247,7 +248,7 @@ def _jobs(count: int) -> str:
 
 
 def _speed(client: "Client", name: str) -> float | None:
-    from trivet_tasks.store import backlog
+    from trivet_store.reports import backlog
 
     store = client._connections.store
     with store.read() as connection:

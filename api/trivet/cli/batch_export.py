@@ -14,8 +14,8 @@ import typer
 from trivet.cli import context
 
 if TYPE_CHECKING:
-    from trivet.result import Result
-    from trivet_tasks.store.batches import Progress
+    from trivet.client.result import Result
+    from trivet_store.jobs.batches import Progress
 
 STATES = ("succeeded", "failed", "expired", "cancelled")
 ADVANCE_EVERY = 200

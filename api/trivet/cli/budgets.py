@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context
+from trivet.times import moment
 
 if TYPE_CHECKING:
-    from trivet.budget_status import BudgetStatus
+    from trivet.admin.budget_status import BudgetStatus
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
 _STYLES = {"warned": "yellow", "holding": "red"}
@@ -24,9 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def budgets(as_json: Json = False) -> None:
     """What is spent, reserved and left of every budget, and how many jobs it holds. Windows are days and months of UTC."""
-    from trivet.budget_status import statuses
+    from trivet.admin.budget_status import statuses
     from trivet.cli.tables import print_line
-    from trivet_scheduler.most_costs import MostCosts
+    from trivet_routing.most_costs import MostCosts
 
     with context.client() as client:
         store = client._connections.store
@@ -53,7 +54,7 @@ def raise_(
     """
     from trivet.cli.tables import print_line
     from trivet.cli.whoami import who
-    from trivet_tasks.store.budgets import raise_limit, usd
+    from trivet_store.ledger.budgets import raise_limit, usd
 
     amount = _amount(to)
     with context.client() as client:
@@ -86,7 +87,7 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
     from rich.text import Text
 
     from trivet.cli.tables import Column, print_line, print_table
-    from trivet_tasks.store.budgets import usd
+    from trivet_store.ledger.budgets import usd
 
     print_table(
         [
@@ -99,7 +100,7 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
             [
                 one.name, one.scope, one.window, usd(one.limit_usd), usd(one.settled_usd), usd(one.estimated_usd),
                 usd(one.reserved_usd), usd(one.left_usd), f"{one.share:.1%}", Text(one.state, style=_STYLES.get(one.state, "green")),
-                f"{one.jobs_held:,}" if one.state == "holding" else "", context.moment(one.window_ends_at),
+                f"{one.jobs_held:,}" if one.state == "holding" else "", moment(one.window_ends_at),
             ]
             for one in found
         ],

@@ -14,13 +14,13 @@ from trivet.cli import context
 from trivet.cli.progress import Advance, bar
 
 if TYPE_CHECKING:
-    from trivet.batch import Batch
     from trivet.cli.results_file import ResultsFile
-    from trivet.client import Client
+    from trivet.client.batch import Batch
+    from trivet.client.client import Client
+    from trivet_store.jobs.batches import Progress
+    from trivet_tasks.config.settings import Settings
     from trivet_tasks.jobs import JobSpec
-    from trivet_tasks.jsonl import FileCheck
-    from trivet_tasks.settings import Settings
-    from trivet_tasks.store.batches import Progress
+    from trivet_tasks.requests.jsonl import FileCheck
 
 SHOW_EVERY_S = 0.5
 """How often the progress of a batch is read while somebody watches."""
@@ -103,7 +103,7 @@ def checked(
 ) -> "FileCheck":
     """The file checked whole; where lines lack what an option could give, the error says so. See `check_file`."""
     from trivet_tasks.errors import InvalidRequest
-    from trivet_tasks.jsonl import check_file
+    from trivet_tasks.requests.jsonl import check_file
 
     try:
         with bar(f"Checking {file.name}", 0, unit="jobs") as advance:
@@ -124,7 +124,7 @@ def checked(
 def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str, Any]) -> "Batch":
     """Submit the file, with a bar on a terminal and each warning once."""
     from trivet.cli.tables import print_error
-    from trivet_tasks.jsonl import read_file
+    from trivet_tasks.requests.jsonl import read_file
 
     warnings: Counter[str] = Counter()
     try:

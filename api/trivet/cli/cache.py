@@ -22,9 +22,9 @@ def stats(as_json: Json = False) -> None:
     import redis
 
     from trivet.cli.tables import print_facts, print_line
-    from trivet_scheduler.response_cache import ResponseCache
-    from trivet_tasks.store.cost_savings import answer_savings
-    from trivet_tasks.store.costs import Span
+    from trivet_routing.response_cache import ResponseCache
+    from trivet_store.reports.cost_savings import answer_savings
+    from trivet_store.reports.costs import Span
 
     with context.client() as client:
         connections = client._connections
@@ -74,8 +74,8 @@ def clear(
     import redis
 
     from trivet.cli.tables import print_line
-    from trivet_scheduler.response_cache import ResponseCache
-    from trivet_tasks.requests import model_id
+    from trivet_routing.response_cache import ResponseCache
+    from trivet_tasks.requests.reading import model_id
 
     with context.client() as client:
         connections = client._connections

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from trivet.cli import config_apply, context
+from trivet_tasks.config.installation_key import FILE_NAME as KEY_FILE
+from trivet_tasks.config.installation_key import check_key, make_key_file, read_key
+from trivet_tasks.config.route_hosts import effective_host
+from trivet_tasks.config.route_settings import RouteCosts, RouteSettings
+from trivet_tasks.config.route_windows import window_at
+from trivet_tasks.config.secret_refs import MalformedSecret, SecretRef
+from trivet_tasks.config.settings import CONFIG_NAME, DATA_DIR, Settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.installation_key import FILE_NAME as KEY_FILE
-from trivet_tasks.installation_key import check_key, make_key_file, read_key
-from trivet_tasks.route_hosts import effective_host
-from trivet_tasks.route_settings import RouteCosts, RouteSettings
-from trivet_tasks.route_windows import window_at
-from trivet_tasks.secret_refs import MalformedSecret, SecretRef
-from trivet_tasks.settings import CONFIG_NAME, DATA_DIR, Settings
 from trivet_tasks.urls import masked
 
 _NOT_SET = " (not set here)"
@@ -40,7 +40,7 @@ def check() -> None:
     Exit codes: 1 when a credential is not set here, 2 when something is wrong.
     """
     from trivet.cli.config_surroundings import database_state, print_surroundings
-    from trivet_tasks.environment_faults import refuse
+    from trivet_tasks.config.environment_faults import refuse
 
     settings = context.settings()
     state = database_state(settings)
@@ -122,7 +122,7 @@ def init(
     if scenario is not None:
         _init_scenario(path, scenario, force=force)
         return
-    from trivet.config_template import found_credentials, template
+    from trivet.config.template import found_credentials, template
 
     proposals = found_credentials(os.environ, Path.home())
     _write(path, template(proposals), force=force)
@@ -135,8 +135,8 @@ def init(
 
 
 def _init_scenario(path: Path, name: str, *, force: bool) -> None:
-    from trivet.config_scenario_file import proposed, scenario_text
-    from trivet.config_scenarios import find_scenario
+    from trivet.config.scenario_file import proposed, scenario_text
+    from trivet.config.scenarios import find_scenario
 
     scenario = find_scenario(name)
     proposals = proposed(scenario, os.environ, Path.home())

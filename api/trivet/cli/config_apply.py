@@ -7,7 +7,7 @@ import typer
 from trivet.cli import context
 
 if TYPE_CHECKING:
-    from trivet_tasks.store.registry import Redefinition
+    from trivet_store.fleet.registry import Redefinition
 
 
 def register(group: typer.Typer) -> None:
@@ -30,7 +30,7 @@ def apply(
     """
     from trivet.cli.tables import print_line
     from trivet.cli.whoami import who
-    from trivet_tasks.store import registry
+    from trivet_store.fleet import registry
 
     settings = context.settings()
     with context.client() as client:

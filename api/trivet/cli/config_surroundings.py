@@ -4,10 +4,10 @@ import contextlib
 import os
 
 from trivet.cli import context
-from trivet_tasks.environment import ignored
-from trivet_tasks.environment_faults import proxy_of
+from trivet_tasks.config.environment import ignored
+from trivet_tasks.config.environment_faults import proxy_of
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.settings import Settings
 from trivet_tasks.urls import masked
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
@@ -19,8 +19,8 @@ def database_state(settings: Settings) -> str:
     Raises:
         StoreError: its encoding is not UTF8.
     """
-    from trivet_tasks.store import schema_version
-    from trivet_tasks.store.engine import Store
+    from trivet_store.database.engine import Store
+    from trivet_store.migrations import schema_version
 
     if settings.store_url.startswith("sqlite"):
         return ""

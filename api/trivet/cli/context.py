@@ -4,18 +4,17 @@ import json
 import logging
 import sys
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from trivet_tasks.settings import Settings, load_settings
-from trivet_tasks.store.foreign_text import escaped, for_terminal
+from trivet_tasks.config.settings import Settings, load_settings
+from trivet_tasks.foreign_text import escaped, for_terminal
 
 if TYPE_CHECKING:
-    from trivet.client import Client
+    from trivet.client.client import Client
 
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
@@ -43,7 +42,7 @@ def settings() -> Settings:
 
 def client() -> "Client":
     """A client with the settings of this run."""
-    from trivet.client import Client
+    from trivet.client.client import Client
 
     return Client(settings=settings())
 
@@ -86,11 +85,6 @@ def seconds(value: float | None) -> str:
     minutes, rest = divmod(int(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def moment(at: float | None) -> str:
-    """A time as people read it, in UTC."""
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _plain(value: Any) -> Any:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context, costs_reprice
+from trivet.times import moment
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from trivet_tasks.store.costs import Span
+    from trivet_store.reports.costs import Span
 
 DEFAULT_SINCE = "30d"
 STANDARD_OUTPUT = "-"
@@ -52,9 +53,9 @@ def costs(
         if any(source is not None and source.name != "DEFAULT" for source in sources):
             raise typer.BadParameter("options stand after the sub-command.")
         return
-    from trivet_tasks.store.cost_savings import ANSWERED_BY, answer_savings, cache_savings
-    from trivet_tasks.store.costs import summed, unpriced
-    from trivet_tasks.store.planner import plan_freely
+    from trivet_store.database.planner import plan_freely
+    from trivet_store.reports.cost_savings import ANSWERED_BY, answer_savings, cache_savings
+    from trivet_store.reports.costs import summed, unpriced
 
     if sum((as_json, csv is not None, html is not None)) > 1:
         raise typer.BadParameter("--json, --csv and --html do not go together.")
@@ -118,14 +119,14 @@ def span_of(since: str, until: str | None, now: float) -> "Span":
         InvalidRequest: one of them is not a time, or it ends before it begins.
     """
     from trivet.cli.spans import since as moment_of
+    from trivet_store.reports.costs import Span
     from trivet_tasks.errors import InvalidRequest
-    from trivet_tasks.store.costs import Span
 
     start = moment_of(since, now)
     end = now if until is None else moment_of(until, now, option="--until")
     if end < start:
         raise InvalidRequest(
-            f"--until: {context.moment(end)} is before --since, {context.moment(start)}.",
+            f"--until: {moment(end)} is before --since, {moment(start)}.",
             field="until",
             hint="A span counts back from now: --since 14d --until 7d is the week before last.",
         )

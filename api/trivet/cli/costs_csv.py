@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 from trivet.cli.costs_figures import FIGURES, figures
 
 if TYPE_CHECKING:
-    from trivet_tasks.store.costs import CostRow
+    from trivet_store.reports.costs import CostRow
 
 
 def write(file: TextIO, by: Sequence[str], rows: "Sequence[CostRow]") -> None:

@@ -4,8 +4,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trivet_tasks.store.cost_savings import CacheSaving
-    from trivet_tasks.store.costs import CostRow
+    from trivet_store.reports.cost_savings import CacheSaving
+    from trivet_store.reports.costs import CostRow
 
 FIGURES = ("calls", "jobs", "input_tokens", "output_tokens", "cost_usd", "estimated_usd", "likened_usd", "unpriced")
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import context
+from trivet.times import moment
 
 if TYPE_CHECKING:
-    from trivet_tasks.prices import PriceBook
-    from trivet_tasks.store.costs import Span
-    from trivet_tasks.store.engine import Store
-    from trivet_tasks.store.repricing import Extent, Tally
+    from trivet_store.database.engine import Store
+    from trivet_store.reports.costs import Span
+    from trivet_store.repricing import Extent, Tally
+    from trivet_tasks.prices.price_book import PriceBook
 
 DEFAULT_SINCE = "30d"
 
@@ -36,9 +37,9 @@ def reprice(
     """
     from trivet.cli.costs import span_of
     from trivet.cli.tables import print_error
+    from trivet_store import repricing
     from trivet_tasks.errors import InvalidRequest
-    from trivet_tasks.prices import PriceBook
-    from trivet_tasks.store import repricing
+    from trivet_tasks.prices.price_book import PriceBook
 
     book = PriceBook()
     tallies: dict[tuple[str, str], Tally] = defaultdict(repricing.Tally)
@@ -72,7 +73,7 @@ def _run(
     apply: bool,
 ) -> None:
     from trivet.cli.progress import bar
-    from trivet_tasks.store import repricing
+    from trivet_store import repricing
 
     done = 0
     with bar("Pricing again", extent.calls) as advance:
@@ -93,7 +94,7 @@ def _report(
     as_json: bool,
     complete: bool,
 ) -> None:
-    from trivet_tasks.store.repricing import Tally
+    from trivet_store.repricing import Tally
 
     total = sum(tallies.values(), Tally())
     groups = sorted(tallies.items(), key=lambda item: (-abs(item[1].after_usd - item[1].before_usd), item[0]))
@@ -152,7 +153,7 @@ def _print(
         )  # fmt: skip
     else:
         print_line(f"{_calls(total.calls)} priced again: none costs anything else now.")
-    print_line(f"Since {context.moment(span.since)}, by {book.version}.", style="dim")
+    print_line(f"Since {moment(span.since)}, by {book.version}.", style="dim")
     if total.unpriced_before > total.unpriced_after:
         print_line(f"{_calls(total.unpriced_before - total.unpriced_after)} priced for the first time.")
     if total.unpriced_after:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from trivet.cli import context
 from trivet.cli.costs_figures import digits as digits_of
 from trivet.cli.tables import Column, print_line, print_table
+from trivet.times import moment
 
 if TYPE_CHECKING:
-    from trivet_tasks.store.cost_savings import AnswerSaving, CacheSaving
-    from trivet_tasks.store.costs import CostRow, Span, Unpriced
+    from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
+    from trivet_store.reports.costs import CostRow, Span, Unpriced
 
 _MODELS_NAMED = 5
 
@@ -26,7 +27,7 @@ def show(
 ) -> None:
     """Print it. `answered`: what the response cache saved in all, one line or none."""
     if not total.calls:
-        print_line(f"No call was made since {context.moment(span.since)}.")
+        print_line(f"No call was made since {moment(span.since)}.")
         for saving in answered:
             print_line(answered_line(saving), style="dim")
         return
@@ -58,7 +59,7 @@ def show(
         [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in rows],
         total=row(["total", *[""] * (len(names) - 1)] if names else [], total),
     )  # fmt: skip
-    print_line(f"Since {context.moment(span.since)}; INPUT and OUTPUT are tokens.", style="dim")
+    print_line(f"Since {moment(span.since)}; INPUT and OUTPUT are tokens.", style="dim")
     if estimated:
         print_line(
             "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"

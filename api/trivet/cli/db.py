@@ -21,8 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def upgrade(as_json: _JSON = False) -> None:
     """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
-    from trivet_tasks.store import schema_version
-    from trivet_tasks.store.engine import Store
+    from trivet_store.database.engine import Store
+    from trivet_store.migrations import schema_version
 
     store = Store.of(context.settings())
     try:
@@ -39,8 +39,8 @@ def upgrade(as_json: _JSON = False) -> None:
 
 def version(as_json: _JSON = False) -> None:
     """Print the schema the database has, and the one this Trivet works with."""
-    from trivet_tasks.store import schema_version
-    from trivet_tasks.store.engine import Store
+    from trivet_store.database.engine import Store
+    from trivet_store.migrations import schema_version
 
     store = Store.of(context.settings())
     try:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import context
+from trivet.times import moment
 
 if TYPE_CHECKING:
-    from trivet_tasks.store.engine import Store
-    from trivet_tasks.store.pruning import Terms
+    from trivet_store.database.engine import Store
+    from trivet_store.retention.pruning import Terms
 
 
 def prune(
@@ -57,7 +58,7 @@ def prune(
 
 
 def _terms(store: "Store", age: float, forget: float | None, *, keep_results: bool) -> "Terms":
-    from trivet_tasks.store.pruning import Terms
+    from trivet_store.retention.pruning import Terms
 
     with store.read() as connection:
         now = store.now(connection)
@@ -70,7 +71,7 @@ def _terms(store: "Store", age: float, forget: float | None, *, keep_results: bo
 
 def _run(store: "Store", terms: "Terms", pruned: Counter[str], *, dry_run: bool) -> None:
     from trivet.cli.progress import bar
-    from trivet_tasks.store import pruning
+    from trivet_store.retention import pruning
 
     looked_at = 0
     with bar("Counting" if dry_run else "Pruning", pruning.extent(store, terms)) as advance:
@@ -82,7 +83,7 @@ def _run(store: "Store", terms: "Terms", pruned: Counter[str], *, dry_run: bool)
 
 def _report(terms: "Terms", pruned: Counter[str], *, dry_run: bool, as_json: bool, complete: bool) -> None:
     from trivet.cli.tables import print_facts, print_line
-    from trivet_tasks.store.pruning import KINDS
+    from trivet_store.retention.pruning import KINDS
 
     if as_json:
         found: dict[str, Any] = {
@@ -97,8 +98,8 @@ def _report(terms: "Terms", pruned: Counter[str], *, dry_run: bool, as_json: boo
         return
     contents = KINDS[:1] if terms.keep_results else KINDS[:2]
     done = "Would be deleted" if dry_run else "Deleted"
-    print_line(f"{done}, of jobs that ended before {context.moment(terms.ended_before)}:")
+    print_line(f"{done}, of jobs that ended before {moment(terms.ended_before)}:")
     print_facts([(kind, f"{pruned[kind]:,}") for kind in contents])
     if terms.forget_before is not None:
-        print_line(f"{done}, of jobs that ended before {context.moment(terms.forget_before)} and what is as old:")
+        print_line(f"{done}, of jobs that ended before {moment(terms.forget_before)} and what is as old:")
         print_facts([(kind, f"{pruned[kind]:,}") for kind in KINDS if kind not in contents])

@@ -30,7 +30,7 @@ def demo(
     from trivet.demo.screen import LiveScreen
     from trivet.demo.summary import as_object, print_summary
     from trivet_tasks.errors import ProcessFailed
-    from trivet_tasks.process_titles import set_title
+    from trivet_tasks.processes.process_titles import set_title
 
     set_title("demo")
     console = context.err if as_json else context.out

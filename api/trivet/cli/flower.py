@@ -9,8 +9,8 @@ import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.process_titles import set_title
-from trivet_tasks.supervised import announce_ready
+from trivet_tasks.processes.process_titles import set_title
+from trivet_tasks.processes.supervised import announce_ready
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +42,8 @@ def flower(
     """
     set_title("flower")
     try:
-        from trivet.flower_app import server
-        from trivet.flower_app.options import Listen, parse_basic_auth
+        from trivet.flower import server
+        from trivet.flower.options import Listen, parse_basic_auth
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("flower", "tornado", "prometheus_client"):
             raise

@@ -11,11 +11,11 @@ from trivet_tasks.latency import Latency
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from trivet.client import Client
-    from trivet.impairments import Impairment
-    from trivet.job import Job
-    from trivet_tasks.store.backlog import Line
-    from trivet_tasks.store.batches import Progress
+    from trivet.admin.impairments import Impairment
+    from trivet.client.client import Client
+    from trivet.client.job import Job
+    from trivet_store.jobs.batches import Progress
+    from trivet_store.reports.backlog import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ def held_up(
         lines_of: reads what the jobs need of a route.
         processes_only: whether some of the jobs move, so that their routes need not be asked.
     """
-    from trivet.holdup import holdups
-    from trivet.impairments import read_impairments
+    from trivet.admin.holdup import holdups
+    from trivet.admin.impairments import read_impairments
 
     connections = client._connections
     with connections.store.read() as connection:
@@ -73,8 +73,8 @@ def held_up(
 
 def job_held_up(client: "Client", job: "Job") -> HeldUp:
     """Return what holds up one job that has not ended."""
+    from trivet_store.reports import backlog
     from trivet_tasks.outcomes import END_STATES
-    from trivet_tasks.store import backlog
 
     state = job.state
     if state in END_STATES:
@@ -86,9 +86,9 @@ def job_held_up(client: "Client", job: "Job") -> HeldUp:
 
 def batch_held_up(client: "Client", progress: "Progress") -> HeldUp:
     """Return what holds up a batch, or a part of it."""
-    from trivet.budget_status import holding_batch
+    from trivet.admin.budget_status import holding_batch
     from trivet.cli.context import seconds
-    from trivet_tasks.store import backlog
+    from trivet_store.reports import backlog
 
     if progress.state != "open" or progress.done:
         return HeldUp()

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-from trivet_tasks.stop_signals import drop_inherited_settings
+from trivet_tasks.processes.stop_signals import drop_inherited_settings
 
 _ROOM = ("COLUMNS", "LINES")
 

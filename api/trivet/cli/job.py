@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import context
+from trivet.times import moment
 
 if TYPE_CHECKING:
-    from trivet.client import Client
-    from trivet.job import Job
-    from trivet_tasks.store.results import AttemptRow, JobRow, RetryRow
+    from trivet.client.client import Client
+    from trivet.client.job import Job
+    from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
@@ -66,7 +67,7 @@ def list_(
             [
                 [
                     job.id, job.state, job.latency, job.batch or "", job.key or "", job.model, job.route or "",
-                    context.usd(job.cost_usd) if job.ended_at else "", context.moment(job.created_at), *([reason] if why else ()),
+                    context.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), *([reason] if why else ()),
                 ]
                 for job, reason in zip(jobs, reasons, strict=True)
             ],
@@ -85,7 +86,8 @@ def show(
     import orjson
 
     from trivet.cli.tables import print_line
-    from trivet_tasks.store import bodies, following, results
+    from trivet_store.jobs import bodies, following
+    from trivet_store.reports import results
 
     with context.client() as client:
         job = _job(client, job_id, key, tenant)
@@ -212,13 +214,13 @@ def _print_life(
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
         ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
-        ("deadline", context.moment(job.deadline_at)), ("cost", context.usd(job.cost_usd) if job.ended_at else None),
+        ("deadline", moment(job.deadline_at)), ("cost", context.usd(job.cost_usd) if job.ended_at else None),
         ("saved", context.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("suspect", _deaths(job)),
     ]  # fmt: skip
     print_facts([(word, value) for word, value in facts if value])
     print_line("")
-    _print_step(0.0, f"accepted at {context.moment(job.created_at)}")
+    _print_step(0.0, f"accepted at {moment(job.created_at)}")
     left = list(retries)
     for number, call in enumerate(calls, start=1):
         while left and left[0].at <= call.started_at:
@@ -243,9 +245,9 @@ def _deaths(job: "JobRow") -> str | None:
 
 def _held_up(client: "Client", job: "JobRow") -> list[str]:
     """Why no route takes a waiting job now."""
-    from trivet.budget_status import holding_job
+    from trivet.admin.budget_status import holding_job
     from trivet.cli.holdups import held_up
-    from trivet_tasks.store import backlog
+    from trivet_store.reports import backlog
 
     if job.state != "waiting" or job.probe:
         return []
@@ -267,7 +269,7 @@ def _print_step(after_s: float, said: str, *details: str) -> None:
 
 def _print_retry(retry: "RetryRow", created_at: float) -> None:
     _print_step(retry.ended_at - created_at, _ended_as(retry.state, retry.error_outcome, retry.error_message))
-    _print_step(retry.at - created_at, f"made to run again at {context.moment(retry.at)}")
+    _print_step(retry.at - created_at, f"made to run again at {moment(retry.at)}")
 
 
 def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) -> None:

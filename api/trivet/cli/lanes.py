@@ -4,14 +4,16 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from trivet.child_process import Exit
 from trivet.cli import context
-from trivet.processes import Supervisor
+from trivet.local.child_process import Exit
+from trivet.local.processes import Supervisor
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ProcessFailed
-from trivet_tasks.settings import Settings
-from trivet_tasks.supervised import announce_ready
+from trivet_tasks.processes.supervised import announce_ready
 
-_AFTER_GRACE_S = 3.0  # a lane needs 2.3 at most to write down its last results and go (`trivet_worker.stopping`)
+_AFTER_GRACE_S = (
+    3.0  # a lane needs 2.3 at most to write down its last results and go (`trivet_worker.process.stopping`)
+)
 _LOOK_EVERY_S = 0.2
 
 

@@ -7,9 +7,9 @@ import sys
 
 from trivet.cli import inherited
 from trivet.cli.exit_codes import USAGE
-from trivet_tasks.environment import quieten, set_aside
-from trivet_tasks.quick_start import without_collecting
-from trivet_tasks.supervised import follow_parent
+from trivet_tasks.config.environment import quieten, set_aside
+from trivet_tasks.processes.quick_start import without_collecting
+from trivet_tasks.processes.supervised import follow_parent
 
 
 def main() -> None:

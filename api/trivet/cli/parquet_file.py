@@ -8,7 +8,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trivet.result import Result
+from trivet.client.result import Result
 
 GROUP_ROWS = 5_000
 GROUP_BYTES = 16_000_000

@@ -11,17 +11,17 @@ import typer
 
 from trivet.cli import context
 from trivet.cli.stop_in_time import StopInTime
-from trivet_tasks.environment_faults import refuse
+from trivet_tasks.config.environment_faults import refuse
+from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.hangup import Reloader
-from trivet_tasks.installation_key import read_key
-from trivet_tasks.process_titles import served, set_title
-from trivet_tasks.quick_start import without_collecting
-from trivet_tasks.supervised import announce_ready
+from trivet_tasks.processes.hangup import Reloader
+from trivet_tasks.processes.process_titles import served, set_title
+from trivet_tasks.processes.quick_start import without_collecting
+from trivet_tasks.processes.supervised import announce_ready
 
 if TYPE_CHECKING:
     from trivet_simulator import Endpoints, ProviderOptions
-    from trivet_tasks.settings import Settings
+    from trivet_tasks.config.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def worker(
 
         raise SystemExit(run_both(named))
     with without_collecting():
-        from trivet_worker.celery_worker import run_worker
+        from trivet_worker.process.celery_worker import run_worker
 
     raise SystemExit(run_worker(settings, lane=lane, routes=named, on_ready=announce_ready))
 
@@ -104,7 +104,7 @@ def scheduler() -> None:
 
 def _log_sparingly() -> None:
     """From INFO on, but no more of the same than a person reads."""
-    from trivet.sparing_log import Sparing
+    from trivet.cli.sparing_log import Sparing
 
     logging.getLogger().setLevel(logging.INFO)
     for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for every message

@@ -14,11 +14,11 @@ from trivet.cli import context
 from trivet_tasks.errors import ConfigError, InvalidRequest
 
 if TYPE_CHECKING:
-    from trivet.planning.assumptions import Source
-    from trivet.planning.outlook import Obstacle, Outlook, TariffOf, Terms
-    from trivet.planning.scenarios import Scenario
-    from trivet.planning.workload import Steps, Workload
-    from trivet_tasks.settings import Settings
+    from trivet.plan.assumptions import Source
+    from trivet.plan.outlook import Obstacle, Outlook, TariffOf, Terms
+    from trivet.plan.scenarios import Scenario
+    from trivet.plan.workload import Steps, Workload
+    from trivet_tasks.config.settings import Settings
 
 BYTES_PER_TOKEN = "3.5"
 """As many as Trivet's estimate of input tokens counts."""
@@ -95,9 +95,9 @@ def plan(
     Nothing is sent anywhere, and no database is needed: routes, their limits and hidden costs are those of the configuration.
     """
     from trivet.cli import quantities
-    from trivet.planning.charges import declared
-    from trivet.planning.outlook import Terms
-    from trivet.planning.scenarios import by_default, mixed
+    from trivet.plan.charges import declared
+    from trivet.plan.outlook import Terms
+    from trivet.plan.scenarios import by_default, mixed
 
     given = {
         "tokens_per_day": tokens_per_day, "input_share": input_share, "tokens_per_call": tokens_per_call,
@@ -157,10 +157,10 @@ def _option(name: str) -> str:
 
 def _tariffs(settings: "Settings") -> "tuple[TariffOf, str]":
     """What tokens cost today on each route, and which lists say so."""
-    from trivet_tasks.eligibility import name_on_wire
+    from trivet_tasks.requests.eligibility import name_on_wire
 
     try:
-        from trivet_tasks.prices import PriceBook, Tariff
+        from trivet_tasks.prices.price_book import PriceBook, Tariff
     except ImportError:
         raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.") from None
 
@@ -189,9 +189,9 @@ def _of_volume(
     given: Mapping[str, Any], settings: "Settings", steps: "Steps", prices: str
 ) -> "tuple[Workload, Source]":
     from trivet.cli.quantities import count, share
-    from trivet.planning.assumptions import Source
-    from trivet.planning.workload import volume
-    from trivet_tasks.requests import model_id
+    from trivet.plan.assumptions import Source
+    from trivet.plan.workload import volume
+    from trivet_tasks.requests.reading import model_id
 
     model = model_id(given["model"], settings)
     part = share("--input-share", given["input_share"])
@@ -214,9 +214,9 @@ def _of_file(
 ) -> "tuple[Workload, Source]":
     from trivet.cli.bulk import checked
     from trivet.cli.quantities import count, share
-    from trivet.planning.assumptions import Source
-    from trivet.planning.scenarios import percent
-    from trivet.planning.workload import Tally
+    from trivet.plan.assumptions import Source
+    from trivet.plan.scenarios import percent
+    from trivet.plan.workload import Tally
 
     expected = None if given["output_tokens"] is None else int(count("--output-tokens", given["output_tokens"]))
     of_max = given["output_share_of_max"]
@@ -242,7 +242,7 @@ def _of_file(
 
 def _planned(scenarios: "Sequence[Scenario]", workload: "Workload", terms: "Terms", *, must: bool) -> list[Planned]:
     """Every scenario reckoned. InvalidRequest when one that a person asked for cannot be, or none can."""
-    from trivet.planning.outlook import Obstacle, Outlook, outlook
+    from trivet.plan.outlook import Obstacle, Outlook, outlook
 
     planned = []
     for scenario in scenarios:
@@ -260,8 +260,8 @@ def _planned(scenarios: "Sequence[Scenario]", workload: "Workload", terms: "Term
 def _show(planned: list[Planned], terms: "Terms", source: "Source", *, as_json: bool) -> None:
     from trivet.cli.plan_json import as_object
     from trivet.cli.plan_table import print_plan
-    from trivet.planning.assumptions import assumptions
-    from trivet.planning.outlook import Outlook
+    from trivet.plan.assumptions import assumptions
+    from trivet.plan.outlook import Outlook
 
     said = list(assumptions(source, terms, [one.expected for one in planned if isinstance(one.expected, Outlook)]))
     if as_json:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trivet.planning.exact import digits
-from trivet.planning.outlook import Obstacle, Outlook
+from trivet.plan.exact import digits
+from trivet.plan.outlook import Obstacle, Outlook
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from trivet.cli.plan import Planned
-    from trivet.planning.outlook import Part, Terms
-    from trivet.planning.timing import Bound
+    from trivet.plan.outlook import Part, Terms
+    from trivet.plan.timing import Bound
 
 
 def as_object(planned: "Sequence[Planned]", terms: "Terms", assumptions: Sequence[str]) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from rich.text import Text
 
 from trivet.cli import context
 from trivet.cli.tables import Column, print_line, print_table, print_whole, room, said_lines, table_lines
-from trivet.planning.charges import Charged, Per
-from trivet.planning.exact import digits
-from trivet.planning.outlook import Obstacle, Outlook
+from trivet.plan.charges import Charged, Per
+from trivet.plan.exact import digits
+from trivet.plan.outlook import Obstacle, Outlook
 
 if TYPE_CHECKING:
     from trivet.cli.plan import Planned
-    from trivet.planning.outlook import Terms
-    from trivet.planning.timing import Bound
+    from trivet.plan.outlook import Terms
+    from trivet.plan.timing import Bound
 
 DAY_S = 86_400
 SPARED = {"DAY MAX": 2, "INPUT": 1, "OUTPUT": 1}

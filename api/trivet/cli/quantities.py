@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 
-from trivet.planning.charges import Charge, Per
+from trivet.plan.charges import Charge, Per
 from trivet_tasks.errors import InvalidRequest
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbg]?)")

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from trivet.result import Result
+from trivet.client.result import Result
 
 
 def result_line(result: Result) -> bytes:

@@ -8,9 +8,9 @@ from types import TracebackType
 import orjson
 
 from trivet.cli.result_json import result_line
-from trivet.result import Result
+from trivet.client.result import Result
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.seen import Seen
+from trivet_tasks.requests.seen import Seen
 
 _BEGIN = b'{"id":"'
 """How every line begins."""
@@ -21,7 +21,7 @@ class ResultsFile:
 
     While lines are added it is called `FILE.part`; it has its name when the block ends without an error, so what has the
     name is whole. Opening it goes on with either, and takes away a last line that was cut off. What is in it is remembered
-    in a temporary file (`trivet_tasks.seen`), so it may have any length.
+    in a temporary file (`trivet_tasks.requests.seen`), so it may have any length.
 
     Raises:
         InvalidRequest: the file cannot be written, or holds something else.

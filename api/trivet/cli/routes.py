@@ -12,12 +12,12 @@ import typer
 
 from trivet.cli import context, routes_check, routes_events, routes_limit, routes_probe, routes_remove
 from trivet.cli.exit_codes import HELD_UP, reporting_status
-from trivet_tasks.environment import ignored
+from trivet_tasks.config.environment import ignored
 
 if TYPE_CHECKING:
-    from trivet.client import Client
+    from trivet.client.client import Client
+    from trivet_store.reports.backlog import RouteBacklog
     from trivet_tasks.errors import StoreUnavailable
-    from trivet_tasks.store.backlog import RouteBacklog
 
 Name = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -54,8 +54,8 @@ def routes(
         if as_json or watch:
             raise typer.BadParameter("options stand after the sub-command.")
         return
+    from trivet.admin.route_reading import gather
     from trivet.cli import routes_json, routes_table, routes_watch, routes_words, tables
-    from trivet.route_reading import gather
     from trivet_tasks.errors import StoreUnavailable
 
     with reporting_status(), context.client() as client:
@@ -97,7 +97,8 @@ def drain(
     It stays out, over restarts too, until it is restored.
     """
     from trivet.cli.tables import print_line
-    from trivet_tasks.store import backlog, health, registry
+    from trivet_store.fleet import health, registry
+    from trivet_store.reports import backlog
 
     with _known_route(name) as client:
         store = client._connections.store
@@ -125,7 +126,7 @@ def restore(name: Name, as_json: Json = False) -> None:
     import redis
 
     from trivet.cli.tables import print_line
-    from trivet_tasks.store import health, registry
+    from trivet_store.fleet import health, registry
 
     with _known_route(name) as client:
         connections = client._connections
@@ -150,9 +151,9 @@ def _say_idle(client: "Client", error: "StoreUnavailable", *, as_json: bool) -> 
     """While the database does not answer: what workers and schedulers say of themselves in the shared state."""
     import redis
 
+    from trivet.admin.impairments import idle_words
     from trivet.cli.tables import print_line
-    from trivet.impairments import idle_words
-    from trivet_tasks.troubles import announced
+    from trivet_routing.liveness.troubles import announced
 
     try:
         said = announced(client._connections.redis)

@@ -9,7 +9,7 @@ from trivet.cli import context
 
 if TYPE_CHECKING:
     from trivet.live_check.report import Finding, LimitRow, RouteReport
-    from trivet_tasks.route_settings import RouteSettings
+    from trivet_tasks.config.route_settings import RouteSettings
 
 TIMEOUT_S = 20.0
 MODELS_SHOWN = 3

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context
+from trivet.times import moment
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from trivet_tasks.store.health import Event
+    from trivet_store.fleet.health import Event
 
 DEFAULT_SINCE = "24h"
 LEAST_FOR_CAUSES = 30
@@ -36,7 +37,7 @@ def events(
     from trivet.cli.routes_names import check_known
     from trivet.cli.spans import since as moment_of
     from trivet.cli.tables import print_line, print_whole, room
-    from trivet_tasks.store import health
+    from trivet_store.fleet import health
 
     start = moment_of(since, time.time())
     with context.client() as client:
@@ -49,7 +50,7 @@ def events(
         return
     about = f" to {name}" if name else ""
     if not found:
-        print_line(f"Nothing happened{about} since {context.moment(start)}.")
+        print_line(f"Nothing happened{about} since {moment(start)}.")
         return
     for line in event_lines(found, room()):
         print_whole(line)
@@ -76,7 +77,7 @@ def event_lines(found: "Sequence[Event]", room: int | None) -> "list[Text]":
     entries = _gathered(found)
     rows: list[list[Cell]] = [
         [
-            context.moment(entry.event.at), entry.event.route or "",
+            moment(entry.event.at), entry.event.route or "",
             entry.event.model if entry.event.model not in (None, "*") else "",
             Text(kind := entry.event.kind.removeprefix("route "), style=STYLES.get(kind, "")),
         ]
@@ -114,4 +115,4 @@ def _gathered(found: "Sequence[Event]") -> list[_Entry]:
 def _cause(entry: _Entry) -> str:
     if entry.times == 1:
         return entry.event.text
-    return f"{entry.event.text} ({entry.times:,} times, the last at {context.moment(entry.last_at)[11:]})"
+    return f"{entry.event.text} ({entry.times:,} times, the last at {moment(entry.last_at)[11:]})"

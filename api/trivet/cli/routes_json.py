@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
+from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
 from trivet.cli.routes_table import state_of
-from trivet.route_status import ModelStatus, Picture, RouteStatus
-from trivet_tasks.environment import ignored
-from trivet_tasks.route_hosts import effective_host
+from trivet_tasks.config.environment import ignored
+from trivet_tasks.config.route_hosts import effective_host
 
 
 def as_object(picture: Picture) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import typer
 from trivet.cli import context
 
 if TYPE_CHECKING:
-    from trivet_tasks.route_overrides import Override
-    from trivet_tasks.route_settings import RouteSettings
+    from trivet_tasks.config.route_overrides import Override
+    from trivet_tasks.config.route_settings import RouteSettings
 
 _MOST = 2_000_000_000
 
@@ -51,8 +51,8 @@ def limit(
     """
     from trivet.cli.routes_names import check_known
     from trivet.cli.whoami import who
-    from trivet_tasks.route_overrides import FIGURES, target_of
-    from trivet_tasks.store import route_overrides
+    from trivet_store.fleet import route_overrides
+    from trivet_tasks.config.route_overrides import FIGURES, target_of
 
     given = zip(FIGURES, (requests, input_tokens, output_tokens, concurrency), strict=True)
     figures = {figure: value for figure, value in given if value is not None}
@@ -108,7 +108,7 @@ def _end(until: str | None, lasting: str | None) -> float | None:
 
 
 def _figures(settings: "RouteSettings") -> dict[str, Mapping[str, int | None]]:
-    from trivet_tasks.route_overrides import FIGURES
+    from trivet_tasks.config.route_overrides import FIGURES
 
     holders = {"*": settings, **{group.name: group for group in settings.limits}}
     return {name: {figure: getattr(holder, figure) for figure in FIGURES} for name, holder in holders.items()}

@@ -3,12 +3,12 @@
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from trivet_store.fleet import registry
 from trivet_tasks.errors import NotFound
-from trivet_tasks.store import registry
 
 if TYPE_CHECKING:
-    from trivet.client import Client
-    from trivet_tasks.store.registry import RegisteredRoute
+    from trivet.client.client import Client
+    from trivet_store.fleet.registry import RegisteredRoute
 
 
 def check_known(client: "Client", name: str) -> "RegisteredRoute":

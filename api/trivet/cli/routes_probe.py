@@ -8,7 +8,7 @@ import typer
 from trivet.cli import context
 
 if TYPE_CHECKING:
-    from trivet.route_probe import Probed
+    from trivet.admin.route_probe import Probed
 
 
 def register(group: typer.Typer) -> None:
@@ -26,10 +26,10 @@ def probe(
     It counts for the route's health as a probe of the scheduler's does. Works on drained, open and healthy routes.
     Exits with 1 when it failed or could not be made.
     """
+    from trivet.admin.route_probe import probe_now
     from trivet.cli.progress import spinner
     from trivet.cli.routes_names import check_known
     from trivet.cli.tables import print_error
-    from trivet.route_probe import probe_now
     from trivet_tasks.errors import ProbeNotMade
 
     with context.client() as client:

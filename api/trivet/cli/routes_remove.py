@@ -23,11 +23,11 @@ def remove(
     """
     import redis
 
+    from trivet.admin.route_removal import check_removable
     from trivet.cli.routes_names import check_known
     from trivet.cli.tables import print_line
     from trivet.cli.whoami import who
-    from trivet.route_removal import check_removable
-    from trivet_tasks.store import registry
+    from trivet_store.fleet import registry
 
     with context.client() as client:
         check_known(client, name)

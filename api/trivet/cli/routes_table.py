@@ -5,14 +5,14 @@ from typing import TypeAlias
 
 from rich.text import Text
 
+from trivet.admin.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet.cli import context
 from trivet.cli.tables import Cell, Column, table_lines
-from trivet.durations import ago
-from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
-from trivet_scheduler.permits import Pace
+from trivet.times import ago
+from trivet_routing.permits import Pace
+from trivet_tasks.config.route_hosts import effective_host
+from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.latency import Latency
-from trivet_tasks.route_hosts import effective_host
-from trivet_tasks.route_settings import WHOLE_ROUTE
 
 Row: TypeAlias = dict[str, Cell]
 

@@ -11,17 +11,17 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from trivet.admin.route_reading import gather
+from trivet.admin.route_status import Picture
 from trivet.cli import context, routes_json, tables
 from trivet.cli.routes_table import routes_table
 from trivet.cli.routes_words import remarks, summary
 from trivet.cli.tables import said_lines
-from trivet.durations import ago
-from trivet.route_reading import gather
-from trivet.route_status import Picture
+from trivet.times import ago, moment
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
-    from trivet.connections import Connections
+    from trivet.client.connections import Connections
 
 SHORTEST_SLEEP_S = 0.05
 
@@ -86,7 +86,7 @@ def _in_place(looking: Watch, interval_s: float) -> None:
     """On the terminal's other screen, so that what stood there before comes back at the end."""
     with Live(console=context.out, screen=True, auto_refresh=False, transient=True) as live:
         for _ in _looks(looking, interval_s):
-            heading = f"trivet routes  {context.moment(time.time())}  every {interval_s:g} s, Ctrl-C ends"
+            heading = f"trivet routes  {moment(time.time())}  every {interval_s:g} s, Ctrl-C ends"
             room, height = context.out.size
             lines = [Text(heading, style="dim"), *looking.lines(room)]
             if len(lines) > height:
@@ -101,7 +101,7 @@ def _one_below_the_other(looking: Watch, interval_s: float) -> None:
     for number, _ in enumerate(_looks(looking, interval_s)):
         if number:
             tables.print_line("")
-        tables.print_line(context.moment(time.time()))
+        tables.print_line(moment(time.time()))
         for line in looking.lines(tables.room()):
             tables.print_whole(line)
         context.out.file.flush()

@@ -6,15 +6,15 @@ from itertools import groupby
 
 from rich.text import Text
 
+from trivet.admin.impairments import ImpairmentKind, idle_words
+from trivet.admin.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet.cli import context
 from trivet.cli.tables import said_lines
-from trivet.durations import ago
-from trivet.impairments import ImpairmentKind, idle_words
-from trivet.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
-from trivet_tasks.route_overrides import Override
-from trivet_tasks.route_settings import WHOLE_ROUTE
-from trivet_tasks.store.dropped import Drop, Dropped
-from trivet_tasks.troubles import IS_STOPPING
+from trivet.times import ago, moment
+from trivet_routing.liveness.troubles import IS_STOPPING
+from trivet_store.jobs.dropped import Drop, Dropped
+from trivet_tasks.config.route_overrides import Override
+from trivet_tasks.config.route_settings import WHOLE_ROUTE
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
@@ -76,7 +76,7 @@ def override_words(name: str, overrides: Iterable[Override], now: float) -> Iter
         of = "" if models == WHOLE_ROUTE else f" {models}"
         for (by, at, until), same in groupby(ours, key=lambda one: (one.set_by, one.set_at, one.until)):
             figures = ", ".join(f"{one.figure} {one.value:,}" for one in same)
-            end = f"until {context.moment(until)}" if until else f"until `trivet route limit {name} --reset`"
+            end = f"until {moment(until)}" if until else f"until `trivet route limit {name} --reset`"
             group = clashes[models]
             idle = f", has no effect: {group} has some of these models (`trivet route limit {name} --model '{group}'`)"
             yield f"{name}{of}: {figures}, set by {by} {ago(now - at)} ago, {end}{idle if group else ''}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from trivet_tasks.stop_signals import handled_stop_signals
+from trivet_tasks.processes.stop_signals import handled_stop_signals
 
 SAME_S = 0.5
 """A signal this soon after the first is the same, sent to a whole group of processes."""

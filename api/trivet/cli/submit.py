@@ -10,10 +10,10 @@ import typer
 
 from trivet.cli import context
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
-from trivet_tasks.strict_json import read_json
+from trivet_tasks.requests.strict_json import read_json
 
 if TYPE_CHECKING:
-    from trivet.result import Result
+    from trivet.client.result import Result
 
 DEFAULTS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 1024}
 """What a request has that names neither."""

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context
-from trivet_tasks.environment_faults import refuse
+from trivet_tasks.config.environment_faults import refuse
+from trivet_tasks.config.settings import config_path
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.process_titles import set_title
-from trivet_tasks.settings import config_path
-from trivet_tasks.supervised import announce_ready
+from trivet_tasks.processes.process_titles import set_title
+from trivet_tasks.processes.supervised import announce_ready
 from trivet_tasks.urls import masked
 
 if TYPE_CHECKING:
-    from trivet.child_process import Exit
-    from trivet.local import LocalTrivet
-    from trivet.local_simulator import Simulation
+    from trivet.local.child_process import Exit
+    from trivet.local.local_simulator import Simulation
+    from trivet.local.local_trivet import LocalTrivet
 
 FLOWER_PORT = 5555
 _READY_S = 90.0
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _simulation(replies: Path | None) -> "Simulation":
-    from trivet.local_simulator import Simulation
+    from trivet.local.local_simulator import Simulation
     from trivet_simulator.options import replies_from
 
     if replies is None:
@@ -72,7 +72,7 @@ def up(
     refuse(settings)
     if flower:
         _check_port(flower_port)
-    from trivet.local import LocalTrivet
+    from trivet.local.local_trivet import LocalTrivet
 
     local = LocalTrivet(
         settings,

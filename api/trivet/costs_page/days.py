@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from trivet.costs_page.charts import Series
-from trivet_tasks.store.costs import Span
+from trivet_store.reports.costs import Span
 
 MOST_DAYS, MOST_WEEKS = 62, 62
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from trivet_tasks.store.cost_savings import AnswerSaving, CacheSaving, answer_savings, cache_savings
-from trivet_tasks.store.costs import CostRow, Span, Unpriced, summed, unpriced
+from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving, answer_savings, cache_savings
+from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from html import escape
 from importlib import resources
 from importlib.metadata import version
 
-from trivet.cli.context import moment
 from trivet.costs_page import tables
 from trivet.costs_page.charts import COLOURS, Bar, bars, fewest, stacked, usd
 from trivet.costs_page.days import Amount, plot
 from trivet.costs_page.gather import Report
-from trivet_tasks.store.costs import CostRow
+from trivet.times import moment
+from trivet_store.reports.costs import CostRow
 
 _MODELS_NAMED = 8
 # nothing may be loaded, and nothing may run

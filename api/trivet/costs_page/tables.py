@@ -5,8 +5,8 @@ from decimal import Decimal
 from html import escape
 
 from trivet.costs_page.charts import usd
-from trivet_tasks.store.cost_savings import AnswerSaving, CacheSaving
-from trivet_tasks.store.costs import CostRow
+from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
+from trivet_store.reports.costs import CostRow
 
 ROLES = {
     "result": ("the calls that brought the results", ""),

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from trivet.demo.stage import BATCH
 from trivet.demo.tally import Tallies, tally
 from trivet_simulator import Call, Control
+from trivet_store.database.engine import Store
+from trivet_store.jobs import batches
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store import batches
-from trivet_tasks.store.engine import Store
 
 _ATTEMPTS = text("SELECT id, job_id, outcome FROM attempts")
 # probes come and go beside the demo's jobs

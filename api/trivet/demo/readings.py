@@ -7,12 +7,12 @@ from decimal import Decimal
 
 from trivet.demo.stage import BATCH, MODEL
 from trivet.demo.tally import RouteTally, RunningTally
-from trivet_scheduler.fleet import Fleet
-from trivet_scheduler.permits import GateView
-from trivet_tasks.settings import Settings
-from trivet_tasks.store import batches
-from trivet_tasks.store.batches import Progress
-from trivet_tasks.store.engine import Store
+from trivet_routing.fleet import Fleet
+from trivet_routing.permits import GateView
+from trivet_store.database.engine import Store
+from trivet_store.jobs import batches
+from trivet_store.jobs.batches import Progress
+from trivet_tasks.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

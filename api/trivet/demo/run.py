@@ -17,8 +17,7 @@ from types import FrameType, TracebackType
 
 from redis.exceptions import RedisError
 
-from trivet.child_process import Exit
-from trivet.client import Client
+from trivet.client.client import Client
 from trivet.demo import stage
 from trivet.demo.documents import prompts
 from trivet.demo.journal import Journal
@@ -27,12 +26,13 @@ from trivet.demo.readings import Reader, Reading
 from trivet.demo.story import Story
 from trivet.demo.view import State, View
 from trivet.demo.watch import Watch
-from trivet.environment import without_settings
-from trivet.local import LocalTrivet
+from trivet.local.child_process import Exit
+from trivet.local.environment import without_settings
+from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
+from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import ProcessFailed, StoreUnavailable, TrivetError
-from trivet_tasks.settings import load_settings
-from trivet_tasks.stop_signals import STOP_SIGNALS, handled_stop_signals
+from trivet_tasks.processes.stop_signals import STOP_SIGNALS, handled_stop_signals
 
 READ_EVERY_S = 0.2
 READY_S = 60.0

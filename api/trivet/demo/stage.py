@@ -7,13 +7,13 @@ and shrink with the number of documents, within what two cores can do.
 from pathlib import Path
 from typing import Any
 
-from trivet.local_simulator import Simulation
+from trivet.local.local_simulator import Simulation
 
 MODEL = "claude-haiku-4-5"
 MAX_TOKENS = 120
 BATCH = "demo"
 ANTHROPIC, BEDROCK, VERTEX = "anthropic", "bedrock-us-east-1", "vertex-global"
-"""The routes, by their names in `trivet.simulated.ROUTES`."""
+"""The routes, by their names in `trivet.local.simulated.ROUTES`."""
 
 _CONFIG = """\
 # Written by `trivet demo`. Probes and steps are shorter than the defaults, so that less than a minute shows them all.

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from trivet_store.schema import Usd
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.store.schema import Usd
 
 FOREVER = float("inf")
 SETTLING_S = 5.0

@@ -18,7 +18,7 @@ from trivet.live_check.masking import Mask
 from trivet.live_check.offline import region_of
 from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelState, Presence, Quota, Reading
 from trivet.live_check.subject import Subject
-from trivet_tasks.addresses import api_address
+from trivet_tasks.config.addresses import api_address
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.usage import Usage
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import anthropic
     from anthropic.types import ModelInfo
 
-    from trivet_tasks.prices import PriceBook
+    from trivet_tasks.prices.price_book import PriceBook
 
 CALLS_AT_MOST = 5
 _HEADERS = {
@@ -160,7 +160,7 @@ def _with_limits(
     """One call for each named model, or on the cheapest, for the limits in its headers."""
     import anthropic
 
-    from trivet_tasks.prices import PriceBook
+    from trivet_tasks.prices.price_book import PriceBook
 
     book = PriceBook()
     by_price = sorted(served, key=lambda model: _price(book, model, Usage(1_000_000, 1_000_000)) or Decimal("inf"))

@@ -1,6 +1,6 @@
 """What an AWS account has on Bedrock: models, inference profiles, access, service quotas. Through boto3, read only.
 
-Endpoints are boto3's own. Its variables AWS_ENDPOINT_URL_* are ignored (`trivet_tasks.environment`).
+Endpoints are boto3's own. Its variables AWS_ENDPOINT_URL_* are ignored (`trivet_tasks.config.environment`).
 Permissions: `bedrock:ListFoundationModels`, `bedrock:ListInferenceProfiles`, `bedrock:GetFoundationModelAvailability`,
 `servicequotas:ListServiceQuotas` and `servicequotas:ListAWSDefaultServiceQuotas`. A Bedrock API key opens Bedrock alone
 (Bedrock user guide, "API keys reference"): quotas are then read with the AWS chain, if that belongs to the same account.

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from trivet.live_check.report import Finding, Reading
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.route_settings import RouteSettings
-from trivet_tasks.store.foreign_text import clean, for_terminal
+from trivet_tasks.foreign_text import clean, for_terminal
 from trivet_tasks.urls import masked
 
 WORDS_LIMIT = 300

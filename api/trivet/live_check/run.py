@@ -14,7 +14,7 @@ from trivet.live_check.paste import paste_lines
 from trivet.live_check.report import Finding, Level, Reading, RouteReport, SettledBy
 from trivet.live_check.subject import Subject, subject_of
 from trivet_tasks.catalog import Provider
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import RouteSettings
 
 Reader = Callable[[Subject, float, Mask], Reading]
 TIMEOUT_S = 20.0

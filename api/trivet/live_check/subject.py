@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from trivet.live_check.report import Kind
 from trivet_tasks.catalog import MODELS, known
-from trivet_tasks.eligibility import name_on_wire
-from trivet_tasks.route_settings import LimitGroup, RouteSettings
+from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
+from trivet_tasks.requests.eligibility import name_on_wire
 
 _GLOB = frozenset("*?[")
 

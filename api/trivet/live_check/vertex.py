@@ -9,7 +9,7 @@ told as a warning only.
 Which models there are beside those of the catalogue, `ModelGardenService.ListPublisherModels` says (v1beta1).
 
 Quotas: see `vertex_quotas`. Endpoints are Google's; gcloud's variables CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM and
-CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS move them where no command of ours sets them aside (`trivet_tasks.environment`).
+CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS move them where no command of ours sets them aside (`trivet_tasks.config.environment`).
 """
 
 import os

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from trivet_tasks.store.foreign_text import paired
+from trivet_tasks.foreign_text import paired
 
 MOST_DEPTH = 200
 """Levels of nesting kept as structure; what is deeper is kept as the text it came as."""

@@ -5,11 +5,11 @@ import os
 import botocore.exceptions
 import httpx2
 
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.route_settings import RouteSettings
+from trivet_worker.adapters.aws_auth import NoAwsCredentials, SigV4, process_credentials
 from trivet_worker.adapters.keys import RouteKey
 from trivet_worker.adapters.wire import NotReady
-from trivet_worker.aws_auth import NoAwsCredentials, SigV4, process_credentials
 
 SIGNED_BY_US = "signed-by-trivet"
 """Given to the SDK as a bearer key, so that it does not sign: our signature takes the key's place on the request."""

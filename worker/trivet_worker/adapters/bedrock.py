@@ -6,12 +6,12 @@ import anthropic
 import httpx2
 import orjson
 
-from trivet_tasks.addresses import api_address
-from trivet_tasks.route_settings import RouteSettings
+from trivet_tasks.config.addresses import api_address
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.aws_access import SIGNED_BY_US, AwsAccess
+from trivet_worker.adapters.calls import CallPurpose
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.wire import BETAS, VERSION, Body, Posted, named_betas
-from trivet_worker.calls import CallPurpose
 
 METADATA_HEADER = "x-amzn-bedrock-request-metadata"
 """A JSON object of texts, which AWS writes into the account's model invocation log. At most 16 pairs, of letters, digits

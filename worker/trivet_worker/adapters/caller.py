@@ -22,14 +22,23 @@ import anthropic
 import httpx2
 import orjson
 
+from trivet_tasks.config.way_out import DIRECTLY, way_out
 from trivet_tasks.faults import place_of
+from trivet_tasks.foreign_text import clean
 from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.store.foreign_text import clean
 from trivet_tasks.usage import Usage
-from trivet_tasks.way_out import DIRECTLY, way_out
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
+from trivet_worker.adapters.calls import (
+    MESSAGE_LIMIT,
+    NO_PURPOSE,
+    Answer,
+    CallPurpose,
+    Credentials,
+    Failure,
+    LocalCause,
+)
 from trivet_worker.adapters.connections import Contact, build_http_client, noting, timeout_within
 from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
 from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, trouble_from
@@ -37,7 +46,6 @@ from trivet_worker.adapters.refusals import body_of, failure_from
 from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
 from trivet_worker.adapters.stream_events import TooLarge
 from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
-from trivet_worker.calls import MESSAGE_LIMIT, NO_PURPOSE, Answer, CallPurpose, Credentials, Failure, LocalCause
 
 log = logging.getLogger("trivet.adapters")
 

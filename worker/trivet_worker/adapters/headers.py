@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
-from trivet_tasks.store.foreign_text import clean
-from trivet_worker.calls import LimitReading, LimitWindow
+from trivet_tasks.foreign_text import clean
+from trivet_worker.adapters.calls import LimitReading, LimitWindow
 
 Headers = Mapping[str, str]
 """Lower-case names."""

@@ -2,8 +2,8 @@
 
 import os
 
+from trivet_tasks.config.secret_refs import SecretRef
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.secret_refs import SecretRef
 
 
 class RouteKey:

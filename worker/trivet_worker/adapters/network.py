@@ -17,9 +17,9 @@ import aiohttp
 import anthropic
 import httpx2
 
+from trivet_tasks.foreign_text import clean
 from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.store.foreign_text import clean
-from trivet_worker.calls import MESSAGE_LIMIT
+from trivet_worker.adapters.calls import MESSAGE_LIMIT
 
 NETWORK_ERRORS = (
     anthropic.APIConnectionError,

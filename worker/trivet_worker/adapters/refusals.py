@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx2
 
-from trivet_tasks.store.foreign_text import clean
+from trivet_tasks.foreign_text import clean
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.answer_json import NotJson, loads
-from trivet_worker.calls import MESSAGE_LIMIT, Failure, LocalCause
-from trivet_worker.error_rules import ProviderError, classify
+from trivet_worker.adapters.calls import MESSAGE_LIMIT, Failure, LocalCause
+from trivet_worker.adapters.error_rules import ProviderError, classify
 
 _BLAMES_THE_REQUEST = frozenset({"invalid_request_error", "validationexception", "invalid_argument"})
 _GOOGLE_STATUSES = frozenset(

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import anthropic
 import httpx2
 
-from trivet_tasks.betas import wire_betas
 from trivet_tasks.catalog import Provider
-from trivet_worker.calls import CallPurpose
+from trivet_tasks.requests.betas import wire_betas
+from trivet_worker.adapters.calls import CallPurpose
 
 Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""

@@ -1,0 +1,130 @@
+"""How budgets stand, and which of them holds a job: for `trivet budgets`, `trivet job show`, `trivet routes` and Flower."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from sqlalchemy import Connection, TextClause, text
+
+from trivet_routing import rooms
+from trivet_routing.most_costs import MostCosts
+from trivet_routing.rooms import Purse, Rooms
+from trivet_store.database.engine import Store
+from trivet_store.fleet.registry import RegisteredRoute, registered
+from trivet_store.jobs.dispatching import Flow, Head
+from trivet_store.ledger import budget_sums
+from trivet_store.ledger.budgets import HOLDING
+from trivet_tasks.latency import Latency
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatus:
+    """A budget in its window. Amounts are USD, times seconds since the epoch."""
+
+    name: str
+    scope: str
+    """`all`, or what it counts: `tag team=search`."""
+    per: str
+    window: str
+    """`2026-11-26`, `2026-11` or `total`, UTC."""
+    window_ends_at: float | None
+    limit_usd: Decimal
+    configured_usd: Decimal
+    """Less than `limit_usd` where it was raised for this window."""
+    settled_usd: Decimal
+    estimated_usd: Decimal
+    """At most, beside it: timeouts, and calls whose fate is not known. It counts as spent."""
+    reserved_usd: Decimal
+    """What calls under way and jobs in queues may cost at most."""
+    left_usd: Decimal
+    """Neither spent nor reserved; less than nothing where more was spent than there was."""
+    share: float
+    """Of the limit, what is spent."""
+    warn_at: float
+    state: str
+    """`ok`, `warned` or `holding`."""
+    jobs_held: int
+    """Jobs that wait for it, or would go elsewhere if they could; 0 unless it holds."""
+    unpriced: int
+    """Calls in the window for which no price is known: they cost it nothing."""
+
+
+def statuses(store: Store, connection: Connection, costs: MostCosts) -> tuple[BudgetStatus, ...]:
+    """All budgets, by name. Counts waiting jobs where one of them holds."""
+    found = _rooms(store, connection, costs)
+    if found is None:
+        return ()
+    holding = {purse.name for purse in found.purses if purse.state().state == HOLDING}
+    held = dict.fromkeys(holding, 0)
+    for jobs in budget_sums.waiting(connection) if holding else ():
+        for purse in found.counting(jobs.batch_id, jobs.labels):
+            if purse.name in holding:
+                held[purse.name] += jobs.jobs
+    return tuple(_status(purse, held.get(purse.name, 0)) for purse in found.purses)
+
+
+_OF_JOB = text(
+    """
+    SELECT f.*, j.tried, j.input_estimate, j.max_tokens FROM jobs j JOIN flows f ON f.id = j.flow_id
+     WHERE j.id = :id AND j.state = 'waiting'
+    """
+)
+_OF_BATCH = text(
+    """
+    SELECT f.*, j.tried, j.input_estimate, j.max_tokens FROM batches b
+      JOIN flows f ON f.batch_id = b.id AND f.active AND NOT f.held
+      JOIN jobs j ON j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL
+     WHERE b.name = :name ORDER BY j.rank LIMIT 1
+    """
+)
+
+
+def holding_job(store: Store, connection: Connection, job_id: str) -> str | None:
+    """Which budget holds a waiting job on every route, for a person; None when none does."""
+    return _holding(store, connection, text_of=_OF_JOB, parameters={"id": job_id})
+
+
+def holding_batch(store: Store, connection: Connection, name: str) -> str | None:
+    """Which budget holds the job of a batch that is next in line."""
+    return _holding(store, connection, text_of=_OF_BATCH, parameters={"name": name})
+
+
+def _holding(store: Store, connection: Connection, *, text_of: TextClause, parameters: Mapping[str, str]) -> str | None:
+    found = _rooms(store, connection, MostCosts())
+    row = connection.execute(text_of, parameters).one_or_none() if found is not None else None
+    if found is None or row is None:
+        return None
+    flow = Flow(row.id, Latency(row.latency), row.model, (), (), (), False, row.batch_id, row.labels)
+    head = Head("", row.id, 0.0, row.tried, None, row.input_estimate, row.max_tokens)
+    purses = [found.holding(flow, route, head) for route in registered(store, connection)]
+    if not purses or not all(purses):
+        return None
+    said = purses[0].used_up() if purses[0] else ""
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _rooms(store: Store, connection: Connection, costs: MostCosts) -> Rooms | None:
+    routes: dict[str, RegisteredRoute] = registered(store, connection)
+    return rooms.read(connection, store.now(connection), routes, costs)
+
+
+def _status(purse: Purse, held: int) -> BudgetStatus:
+    settings = purse.row.settings
+    return BudgetStatus(
+        purse.name,
+        settings.scope,
+        settings.per.value,
+        purse.window.key,
+        purse.window.ends_at,
+        purse.limit,
+        settings.usd,
+        purse.spent.settled_usd,
+        purse.spent.estimated_usd,
+        purse.reserved,
+        purse.room,
+        round(purse.share, 6),
+        settings.warn_at,
+        purse.state().state,
+        held,
+        purse.spent.unpriced,
+    )

@@ -1,0 +1,199 @@
+"""A probe by hand: one call to one route now, and what it said."""
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import redis
+
+from trivet_routing.gate_view import FORGOTTEN
+from trivet_routing.limits import STEP_CALLS, keys_of
+from trivet_routing.permits import GateView, Quota
+from trivet_store.jobs.cancelling import cancel_job
+from trivet_store.reports import results
+from trivet_tasks.config.settings import HealthSettings
+from trivet_tasks.errors import InvalidRequest, ProbeNotMade, ResultTimeout
+from trivet_tasks.outcomes import END_STATES
+from trivet_tasks.requests.eligibility import name_on_wire
+
+if TYPE_CHECKING:
+    from trivet.client.connections import Connections
+    from trivet_store.fleet.registry import RegisteredRoute
+    from trivet_store.reports.results import AttemptRow, JobRow
+
+SETTLED_WITHIN_S = 10.0
+"""What a probe may need beside queue and call before we stop waiting for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of a probe, and how its route stands now. Times are seconds."""
+
+    job_id: str
+    route: str
+    model: str
+    outcome: str
+    """By the words of the outcome table."""
+    status: int | None
+    latency_s: float | None
+    cost_usd: Decimal | None
+    estimated: bool
+    """The cost is an upper bound: it is not known what the call used."""
+    message: str | None
+    """The provider's words where it failed."""
+    request_id: str | None
+    attempt_id: str
+    state: str
+    """Of the (route, model) now."""
+    drained: bool
+    next: str
+    """What comes next, in words."""
+
+    @property
+    def good(self) -> bool:
+        """Whether the provider answered."""
+        return self.outcome == "succeeded"
+
+
+def probe_now(connections: "Connections", route: "RegisteredRoute", model: str | None) -> Probed:
+    """Make one probe and wait for its end; drained, open and healthy routes alike.
+
+    Args:
+        model: None: one in use that the route serves.
+
+    Raises:
+        InvalidRequest: the route does not serve the model.
+        ProbeNotMade: no call was made; says why.
+        StoreUnavailable, BrokerUnavailable.
+    """
+    try:
+        return _probe(connections, route, model)
+    except redis.RedisError as error:
+        raise connections.unavailable(error) from None
+
+
+def _probe(connections: "Connections", route: "RegisteredRoute", model: str | None) -> Probed:
+    prober = connections.prober
+    chosen = model or prober.model_of(route)
+    if chosen is None or name_on_wire(route.settings, chosen) is None:
+        raise InvalidRequest(
+            f"{route.name} does not serve {chosen or 'any model'}.",
+            field="model",
+            hint="The route's `models` table names what its wire calls a model.",
+        )
+    if not connections.fleet.known(fresh=True).lanes(route.name):
+        raise ProbeNotMade(f"No living worker serves {route.name}.", hint="A probe is made by a worker; start one.")
+    _check_open_to_calls(connections, route, chosen)
+    job_id = prober.probe(route, chosen, at_once=True)
+    if job_id is None:
+        raise ProbeNotMade(f"A probe of {route.name} is under way already.", hint="Ask again in a few seconds.")
+    row, call = _await(connections, job_id)
+    if call is None:
+        raise ProbeNotMade(_unmade(connections, route, chosen, row))
+    gate = _gate(connections, route, chosen)
+    return Probed(
+        job_id=job_id,
+        route=route.name,
+        model=chosen,
+        outcome=call.outcome or "unknown",
+        status=call.status,
+        latency_s=call.latency_s,
+        cost_usd=call.cost_usd,
+        estimated=call.estimated,
+        message=call.message,
+        request_id=call.request_id,
+        attempt_id=call.id,
+        state=gate.state,
+        drained=route.drained,
+        next=what_next(gate, _goods(connections, route, chosen), connections.settings.health, drained=route.drained),
+    )
+
+
+def what_next(gate: GateView, goods: int, health: HealthSettings, *, drained: bool) -> str:
+    """What comes next for a (route, model) that stands like this, without its full stop.
+
+    Args:
+        goods: good probes in a row so far, of a probing one.
+    """
+    if drained and gate.state in ("open", "probing"):
+        return "nothing: a drained route is probed by hand alone"
+    when = f"the next in {math.ceil(gate.wait_s)} s" if gate.wait_s >= 1 else "the next now"
+    match gate.state:
+        case "open":
+            return f"{_good_probes(health.close_after_successes, '')}, {when}, then {health.recovery_shares[0]:.0%} of its work"
+        case "probing":
+            left = max(1, health.close_after_successes - goods)
+            return f"{_good_probes(left, 'more ')}, {when}, then {health.recovery_shares[0]:.0%} of its work"
+        case "recovering":
+            further = next((share for share in health.recovery_shares if share > gate.share + 1e-9), 1.0)
+            held = f"after {health.recovery_step_s:g} s and {STEP_CALLS} good calls at each share"
+            return f"it gets {gate.share:.0%} of its work, {further:.0%} {held}"
+        case "limited":
+            return f"it is limited ({gate.cause.rstrip('.')}), next headroom in {math.ceil(gate.wait_s)} s"
+        case _:
+            return "it stays drained until it is restored" if drained else "it gets all of its work"
+
+
+def _good_probes(count: int, more: str) -> str:
+    return f"{count} {more}good probe{'s' if count > 1 else ''}{'' if more else ' in a row'}"
+
+
+def _check_open_to_calls(connections: "Connections", route: "RegisteredRoute", model: str) -> None:
+    """No call is made inside a pause that the provider asked for, not even by hand."""
+    gate = _gate(connections, route, model)
+    if gate.cause == FORGOTTEN:
+        raise ProbeNotMade(f"No call is made now: {FORGOTTEN}.", hint="A scheduler does that; does one run?")
+    if gate.state == "limited" and gate.wait_s > connections.settings.dispatch.permit_patience_s:
+        raise ProbeNotMade(
+            f"{route.name} is limited for {math.ceil(gate.wait_s)} s more: {gate.cause.rstrip('.')}.",
+            hint="No call is made before, not even a probe.",
+        )
+
+
+def _gate(connections: "Connections", route: "RegisteredRoute", model: str) -> GateView:
+    view = connections.fleet.limits.view([(route.name, model, Quota.of(route.settings, model))])
+    return view[route.name, model]
+
+
+def _goods(connections: "Connections", route: "RegisteredRoute", model: str) -> int:
+    """Good probes in a row of what is shut: the model, the whole route, or the one of them with fewer."""
+    pipeline = connections.redis.pipeline(transaction=False)
+    for gate in keys_of(route.name, model, model)[:2]:
+        pipeline.hmget(gate, "state", "goods")
+    return min((int(goods or 0) for state, goods in pipeline.execute() if state in (b"open", b"probing")), default=0)
+
+
+def _await(connections: "Connections", job_id: str) -> "tuple[JobRow, AttemptRow | None]":
+    """The probe's job once it has ended or found no permit, and its call, if one was made."""
+
+    def look() -> "tuple[JobRow, AttemptRow | None] | None":
+        with connections.store.read() as connection:
+            row = results.jobs_by_id(connection, [job_id])[job_id]
+            calls = results.attempts_of(connection, [job_id])[job_id]
+        return (row, calls[-1] if calls else None) if row.state in END_STATES or row.state == "waiting" else None
+
+    settings = connections.settings
+    longest_s = settings.dispatch.taken_within_s + settings.health.probe_timeout_s + SETTLED_WITHIN_S
+    try:
+        row, call = connections.notices.wait_for(f"job {job_id}", look, longest_s, f"The probe {job_id}")
+    except ResultTimeout:
+        raise ProbeNotMade(
+            f"The probe {job_id} has not ended within {longest_s:.0f} s.",
+            hint=f"`trivet job show {job_id}` follows it.",
+        ) from None
+    if row.state == "waiting":  # nobody else would ever take it
+        with connections.store.write() as connection:
+            cancel_job(connections.store, connection, job_id)
+    return row, call
+
+
+def _unmade(connections: "Connections", route: "RegisteredRoute", model: str, row: "JobRow") -> str:
+    if row.state == "waiting":
+        gate = _gate(connections, route, model)
+        why = f": {gate.state}, {gate.cause.rstrip('.')}" if gate.cause else ""
+        return f"{route.name} had no room for a call{why}. No call was made."
+    if row.state == "expired":
+        within = connections.settings.dispatch.taken_within_s
+        return f"No worker of {route.name} took the probe up within {within:g} s. Is it busy, or gone?"
+    return f"The probe was {row.state} before a call was made."

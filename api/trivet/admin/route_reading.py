@@ -1,0 +1,219 @@
+"""Reading how the routes stand, out of the database and the shared state."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import redis
+
+from trivet.admin.budget_status import statuses
+from trivet.admin.holdup import Holdup, holdups
+from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
+from trivet.admin.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
+from trivet_routing.fleet import Fleet, Known
+from trivet_routing.liveness.troubles import Announced, announced
+from trivet_routing.most_costs import MostCosts
+from trivet_routing.permits import GateView, Quota, RouteUse
+from trivet_store.fleet import health
+from trivet_store.fleet.health import Event, HealthRow, LimitRow
+from trivet_store.jobs import dropped
+from trivet_store.ledger import spending
+from trivet_store.ledger.spending import Spent
+from trivet_store.reports import backlog
+from trivet_store.reports.backlog import RouteBacklog
+from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.shared_state import check_writable
+
+if TYPE_CHECKING:
+    from trivet.client.connections import Connections
+
+SHORT_WAIT_S = 1.0
+"""A route that waits less than this for its own minute limits is busy, not limited."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """What SQL remembers of health and limits."""
+
+    states: Mapping[tuple[str, str], HealthRow]
+    closed: Mapping[tuple[str, str], LimitRow]
+    drains: Mapping[str, Event]
+
+
+def gather(connections: "Connections") -> Picture:
+    """Read it all: a few SQL queries over living jobs, and five round trips to the shared state.
+
+    Raises:
+        StoreUnavailable, SchemaMismatch. When the shared state does not answer, `trouble` says so.
+    """
+    store, fleet = connections.store, connections.fleet
+    known = fleet.known(fresh=True)
+    with store.read() as connection:
+        models = backlog.models_in_use(connection)
+        standing = tuple(backlog.by_route(connection))
+        waiting = tuple(backlog.by_class(connection))
+        lines = backlog.lines_waiting(connection)
+        budgets = statuses(store, connection, MostCosts()) if known.budgets else ()
+        spent = spending.by_route(connection, store.now(connection))
+        processes = read_processes(store, connection, connections.settings.leases.ttl_s)
+        now = store.now(connection)
+        drops = tuple(dropped.read(connection))
+        noted = _Noted(
+            {(row.route, row.model): row for row in health.noted(connection)},
+            {(row.route, row.models): row for row in health.closed(connection, now)},
+            health.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
+        )
+    gates: dict[tuple[str, str], GateView] = {}
+    uses: dict[str, RouteUse] = {}
+    held: tuple[Holdup, ...] = ()
+    trouble = None
+    served = _served(known, models, ())
+    said: list[Announced] = []
+    try:
+        said = announced(connections.redis)
+        check_writable(connections.redis)
+        served = _served(known, models, fleet.limits.unwell())
+        gates = _view(fleet, known, served)
+        uses = fleet.limits.uses(list(known.routes))
+        held = tuple(holdups(connections, lines))
+    except redis.RedisError as error:
+        trouble = str(connections.unavailable(error))
+    if full := full_disk(store):
+        trouble = f"{full} {trouble}" if trouble else full
+    lanes = connections.settings.worker.lanes
+    routes = [
+        _route(
+            known, processes, lanes, name,
+            [_model(known, name, model, gates.get((name, model)), noted, uses.get(name)) for model in served[name]],
+            standing, noted, spent, _proven_at(uses.get(name), now),
+        )
+        for name in known.routes
+    ]  # fmt: skip
+    for name, settings in connections.settings.routes.items():
+        if name not in known.routes:
+            nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
+            routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
+    drained = {name: route.drained for name, route in known.routes.items()}
+    return Picture(
+        tuple(routes), standing, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
+        processes.schedulers, processes.silent,
+        impairments(processes, drained, lanes, now, said=said, server=trouble),
+        drops,
+    )  # fmt: skip
+
+
+def _served(known: Known, in_use: Sequence[str], unwell: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """By route the models to show: those that jobs name, and those that are not healthy."""
+    return {
+        name: [
+            model
+            for model in sorted({*in_use, *(model for at, model in unwell if at == name)} - {WHOLE_ROUTE})
+            if name_on_wire(route.settings, model)
+        ]
+        or [WHOLE_ROUTE]
+        for name, route in known.routes.items()
+    }
+
+
+def _view(fleet: Fleet, known: Known, served: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], GateView]:
+    return fleet.limits.view(
+        [(name, model, Quota.of(known.routes[name].settings, model)) for name, models in served.items() for model in models]
+    )  # fmt: skip
+
+
+def _route(
+    known: Known,
+    processes: Processes,
+    lanes: Sequence[str],
+    name: str,
+    models: Sequence[ModelStatus],
+    standing: Sequence[RouteBacklog],
+    noted: _Noted,
+    spent: Mapping[str, Spent],
+    proven_at: float | None,
+) -> RouteStatus:
+    route = known.routes[name]
+    able = [lease for lease in known.leases if lease.takes(name)]
+    drain = noted.drains.get(name) if route.drained else None
+    return RouteStatus(
+        name=name,
+        settings=route.settings,
+        drained=route.drained,
+        known=True,
+        queued=sum(row.dispatched for row in standing if row.route == name),
+        running=sum(row.running for row in standing if row.route == name),
+        slots={lane: known.slots(name, lane) for lane in known.lanes(name)},
+        workers=Counter(lease.lane for lease in able),
+        models=tuple(models),
+        drained_at=drain.at if drain else None,
+        drained_why=drain.text if drain else "",
+        window=known.windows.get(name),
+        overrides=route.overrides,
+        version_at=route.version_at,
+        version_by=route.version_by,
+        lacking=lacking_lanes(name, processes.workers, lanes),
+        scheduled=bool(processes.schedulers),
+        spent=spent.get(name, Spent()),
+        proven_at=proven_at,
+    )
+
+
+def _proven_at(use: RouteUse | None, now: float) -> float | None:
+    return None if use is None or use.proven_s is None else now - use.proven_s
+
+
+def _model(
+    known: Known, route: str, model: str, gate: GateView | None, noted: _Noted, use: RouteUse | None
+) -> ModelStatus:
+    quota = Quota.of(known.routes[route].settings, model)
+    if gate is None:
+        row = noted.states.get((route, WHOLE_ROUTE))
+        if row is None or row.state == "healthy":
+            row = noted.states.get((route, model))
+        if row is None or row.state == "healthy":
+            return ModelStatus(model, UNKNOWN, quota)
+        return ModelStatus(model, UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since)
+    state, cause, since = gate.state, gate.cause, gate.since
+    if state == "healthy":
+        cause = ""
+        if use is None or use.proven_s is None:
+            state, since = UNPROVEN, None
+        if gate.wait_s >= SHORT_WAIT_S:
+            state, cause, since = "limited", f"it used up {_used_up(gate)}", None
+    elif state == "limited":
+        closed = noted.closed.get((route, quota.group))
+        since = closed.since if closed else None
+    return ModelStatus(
+        model,
+        state,
+        quota,
+        cause,
+        since,
+        gate.wait_s,
+        gate.share,
+        gate.in_flight,
+        gate.places,
+        _finite(gate.headroom),
+        _finite(gate.input_headroom),
+        _finite(gate.output_headroom),
+        (_finite(60 * gate.rates[0]), _finite(60 * gate.rates[1]), _finite(60 * gate.rates[2])),
+        gate.calls,
+        gate.failed,
+        gate.paces,
+        gate.doubt,
+    )
+
+
+def _used_up(gate: GateView) -> str:
+    """Which of the account's limits has nothing left."""
+    levels = (gate.headroom, gate.input_headroom, gate.output_headroom)
+    names = ("requests", "input tokens", "output tokens")
+    empty = [name for name, level in zip(names, levels, strict=True) if level < 1]
+    return f"its limit of {' and '.join(empty) or 'calls'}"
+
+
+def _finite(figure: float) -> float | None:
+    return None if math.isinf(figure) else figure

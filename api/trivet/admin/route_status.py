@@ -1,0 +1,155 @@
+"""How the routes stand: what `trivet routes` shows. Values; `route_reading.py` reads them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trivet.admin.budget_status import BudgetStatus
+from trivet.admin.holdup import Holdup
+from trivet.admin.impairments import Impairment, Processes
+from trivet_routing.gate_view import FORGOTTEN
+from trivet_routing.liveness.troubles import Announced
+from trivet_routing.permits import Pace, Quota
+from trivet_store.fleet.leases import Lease
+from trivet_store.fleet.lost import Silent
+from trivet_store.jobs.dropped import Dropped
+from trivet_store.ledger.spending import NOTHING, Spent
+from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
+from trivet_tasks.config.route_overrides import Override
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.route_windows import RouteWindow
+from trivet_tasks.latency import Latency
+
+UNKNOWN = "unknown"
+"""The state of a route while the shared state does not answer."""
+UNPROVEN = "unproven"
+"""The state of a route that nothing is known against and that has not answered a call yet. It takes work."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A (route, model). Times are seconds; `since` counts from the epoch."""
+
+    model: str
+    """`*` where no job named a model yet: the route as a whole."""
+    state: str
+    """`healthy`, `unproven`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
+    quota: Quota
+    """What the account allows the model, or the group of models it belongs to."""
+    cause: str = ""
+    since: float | None = None
+    """None: as long as anybody remembers."""
+    wait_s: float = 0.0
+    """Until the next call may be made; 0 = now."""
+    share: float = 1.0
+    """Of its work that it gets; below 1 while it recovers."""
+    in_flight: int = 0
+    """Calls under way."""
+    places: int | None = None
+    """Calls that may be under way together just now: `quota.max_concurrency`, or fewer."""
+    requests: float | None = None
+    """Calls that the minute limit allows now, a burst at most; None = nothing limits. The next two likewise."""
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    per_minute: tuple[float | None, float | None, float | None] = (None, None, None)
+    """Requests, input and output tokens that come free a minute, as configured or learned; None = nothing limits."""
+    calls: int = 0
+    """Made within the last seconds (`health.window_s`)."""
+    failed: int = 0
+    """Of them."""
+    paces: Mapping[Latency, Pace] = field(default_factory=dict)
+    """How long calls took lately, by latency class."""
+    doubt: str = ""
+    """Why a probe is to find out whether it answers at all; empty = nothing is in doubt."""
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether nobody calls because the shared state lost its memory."""
+        return self.cause == FORGOTTEN
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it was found to bear fewer calls at once than are configured."""
+        return self.places is not None and self.share >= 1 and self.places < self.quota.max_concurrency
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """A route and the models it serves."""
+
+    name: str
+    settings: RouteSettings
+    drained: bool
+    known: bool
+    """False: the configuration names it, but no scheduler or worker has made it known yet."""
+    queued: int
+    """Jobs dispatched to it and not taken up yet."""
+    running: int
+    slots: Mapping[str, int]
+    """By lane: calls that its living workers can have in flight together. A lane without workers is missing."""
+    workers: Mapping[str, int]
+    """By lane: living worker processes that take its work."""
+    models: tuple[ModelStatus, ...]
+    drained_at: float | None = None
+    """When it was drained, seconds since the epoch."""
+    drained_why: str = ""
+    window: RouteWindow | None = None
+    """The one that holds now, if any; `settings` have its weight and priority."""
+    proven_at: float | None = None
+    """Start of the newest call that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
+    overrides: tuple[Override, ...] = ()
+    """Limits that were set by hand; `settings` have them."""
+    version_at: float | None = None
+    """Since when the version of its figures is in force."""
+    version_by: str = ""
+    lacking: tuple[str, ...] = ()
+    """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
+    scheduled: bool = True
+    """True while a scheduler is alive that dispatches jobs to it."""
+    spent: Spent = NOTHING
+    """What its calls of today (UTC) cost so far, USD."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Everything at one moment."""
+
+    routes: tuple[RouteStatus, ...]
+    standing: tuple[RouteBacklog, ...]
+    waiting: tuple[ClassBacklog, ...]
+    workers: tuple[Lease, ...]
+    holdups: tuple[Holdup, ...]
+    """Why jobs wait, where no route takes them; nothing while they move."""
+    now: float
+    """By the database's clock, seconds since the epoch."""
+    trouble: str | None
+    """Why the states are not known, if they are not."""
+    announced: tuple[Announced, ...] = ()
+    """What processes in trouble say of themselves in the shared state."""
+    budgets: tuple[BudgetStatus, ...] = ()
+    schedulers: tuple[Lease, ...] = ()
+    silent: tuple[Silent, ...] = ()
+    """Processes whose lease ran out, and whose place nobody has taken."""
+    impairments: tuple[Impairment, ...] = ()
+    """Impairments of the processes."""
+    dropped: tuple[Dropped, ...] = ()
+    """Counters of messages and answers that were not acted on, since the installation began."""
+
+    @property
+    def idle(self) -> tuple[Announced, ...]:
+        """Processes that do not work at the moment, by name: as their leases have it, and as they announce it."""
+        return Processes(self.workers, self.schedulers).idle(self.announced)
+
+    @property
+    def held_up(self) -> bool:
+        """Return whether work is held up by something that is wrong; limits and budgets are as somebody wants them."""
+        return any(one.holds_up for one in self.impairments) or any(holdup.wrong for holdup in self.holdups)
+
+    @property
+    def impaired(self) -> tuple[tuple[str, str, str], ...]:
+        """Return (worker, route, reason) for each route of which a living worker takes no work."""
+        return tuple(
+            (lease.worker, route, reason)
+            for lease in self.workers
+            if not lease.trouble
+            for route, reason in sorted(lease.impaired.items())
+        )

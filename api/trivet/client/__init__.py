@@ -1,0 +1,1 @@
+"""The client: jobs and batches as a producer submits and awaits them."""

@@ -1,0 +1,152 @@
+"""A batch as its submitter holds it: progress, results as they come, cancelling, running again what failed."""
+
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from trivet.client.result import Result, to_result
+from trivet_store.jobs import batches, retrying
+from trivet_store.jobs.batches import Progress
+from trivet_store.reports import results
+from trivet_tasks.outcomes import END_STATES, JobState
+
+if TYPE_CHECKING:
+    from trivet.client.connections import Connections
+
+PAGE_JOBS = 200
+
+
+class Batch:
+    """Jobs that were submitted together under one name."""
+
+    def __init__(self, connections: "Connections", name: str, batch_id: int) -> None:
+        self._connections = connections
+        self._id = batch_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Batch({self.name!r})"
+
+    def progress(self) -> Progress:
+        """How far it is: counts by state, and the cost so far."""
+        with self._connections.store.read() as connection:
+            return batches.progress(connection, self.name)
+
+    def results(self, timeout: float | None = None) -> Iterator[Result]:
+        """Every result once, in the order the jobs end; failures are results too.
+
+        Args:
+            timeout: seconds to wait for the next result at most; None waits as long as it takes.
+
+        Raises:
+            ResultTimeout: no further job ended in that time.
+        """
+        seen = 0
+        while True:
+            seen, page = self._connections.notices.wait_for(
+                f"batch {self._id}", partial(self._page, seen), timeout, f"The next job of {self.name!r}"
+            )
+            yield from page
+            if not page:
+                return
+
+    def ended(self, states: Collection[str] = END_STATES) -> Iterator[Result]:
+        """The results there are when the first of them is asked for, each once, in the order the jobs ended.
+
+        Waits for nothing, and holds one page of them in memory. A job that is made to run again meanwhile is left out.
+
+        Args:
+            states: only those that ended so: `succeeded`, `failed`, `expired`, `cancelled`.
+        """
+        store, seen = self._connections.store, 0
+        with store.read() as connection:
+            upto = results.last_number(connection, self._id)
+        while seen < upto:
+            with store.read() as connection:
+                rows = results.batch_page_upto(connection, self._id, seen, upto, states, PAGE_JOBS)
+                attempts = results.attempts_of(connection, [row.id for row in rows])
+            seen = rows[-1].batch_seq or upto if rows else upto
+            for row in rows:
+                yield to_result(row, attempts[row.id])
+
+    def wait(self, timeout: float | None = None) -> Progress:
+        """Wait until every job has ended. ResultTimeout when that takes longer than `timeout` seconds."""
+
+        def done() -> Progress | None:
+            progress = self.progress()
+            return progress if progress.done else None
+
+        return self._connections.notices.wait_for(f"batch {self._id}", done, timeout, f"The batch {self.name!r}")
+
+    def cancel(self) -> int:
+        """Stop the batch: what waits ends at once, what runs is dropped within about two seconds.
+
+        Returns:
+            How many jobs were ended here; those running end by their workers.
+        """
+        store = self._connections.store
+        with store.write() as connection:
+            batches.begin_cancel(connection, self._id)
+        ended = 0
+        while True:
+            with store.write() as connection:
+                ids = batches.cancel_waiting(store, connection, self._id)
+            if not ids:
+                return ended
+            ended += len(ids)
+            self._connections.tell_finished(ids, [self._id])
+
+    def retry(self, failed: bool = True, expired: bool = False) -> int:
+        """Run again what failed: the same jobs with their ids and keys, behind what the batch has waiting.
+
+        They start anew, with all their rounds and with a deadline as far from now as it was from the submit. Every
+        attempt made before stays with its reason and its cost, and `latency_s` goes on counting from the submit.
+        Who reads `results` on gets the new results after the old ones. Broken off and called again it does the rest.
+
+        Args:
+            failed: those that ended as `failed`.
+            expired: those that ended as `expired`.
+
+        Returns:
+            How many jobs run again.
+
+        Raises:
+            InvalidRequest: the batch was cancelled.
+        """
+        wanted = {JobState.FAILED: failed, JobState.EXPIRED: expired}
+        states = {state for state, want in wanted.items() if want}
+        store, classes = self._connections.store, self._connections.settings.classes
+        with store.read() as connection:
+            upto = retrying.begin_retry(connection, self._id)
+        after = again = 0
+        while True:
+            with store.write() as connection:
+                group = retrying.retry_group(
+                    store, connection, self._id, states, classes=classes, after=after, upto=upto
+                )
+            if group is None:
+                return again
+            after, again = group.last, again + len(group.ids)
+            self._connections.tell_work()
+
+    def accept(self) -> None:
+        """Run an incomplete batch as it is, without the requests that were not taken."""
+        with self._connections.store.write() as connection:
+            batches.open_batch(connection, self._id)
+        self._connections.tell_work()
+
+    def _page(self, after: int) -> tuple[int, list[Result]] | None:
+        """The next results after a number, with the last of theirs; none when there will be none any more.
+
+        None when there are none yet.
+        """
+        with self._connections.store.read() as connection:
+            rows = results.batch_page(connection, self._id, after, PAGE_JOBS)
+            if not rows:
+                if not batches.progress(connection, self.name).done:
+                    return None
+                rows = results.batch_page(connection, self._id, after, PAGE_JOBS)
+            if not rows:  # nor has one ended between the two reads
+                return after, []
+            attempts = results.attempts_of(connection, [row.id for row in rows])
+        return rows[-1].batch_seq or after, [to_result(row, attempts[row.id]) for row in rows]

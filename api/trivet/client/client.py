@@ -1,0 +1,157 @@
+"""The client: what a producer imports."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from uuid_utils import uuid7
+
+from trivet.client.batch import Batch
+from trivet.client.connections import Connections
+from trivet.client.job import Job
+from trivet.client.submitting import fill_batch, submit_one
+from trivet_store.jobs import batches
+from trivet_store.reports import results
+from trivet_tasks.config.settings import Settings, load_settings
+from trivet_tasks.errors import InvalidRequest, NotFound, StoreUnavailable
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+from trivet_tasks.requests.reading import parse_request, parse_requests
+
+log = logging.getLogger("trivet")
+
+MAX_WARNINGS = 100
+"""How many different warnings one client logs; each of them once, however many jobs it is about."""
+
+
+MAX_NAME = 200
+"""Characters of a batch's name at most."""
+
+
+class Client:
+    """Submits jobs and reads what became of them. Thread-safe; may be made before a fork and used after it.
+
+    Args:
+        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        settings: settings made elsewhere, instead of a file.
+
+    Raises:
+        ConfigError: the configuration is wrong. The database is opened when first used.
+    """
+
+    def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings(Path(config) if config else None)
+        self._connections = Connections(self.settings)
+        self._warnings: set[str] = set()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, prompt: str | None = None, /, **request: Any) -> Job:
+        """Submit one job; when this returns it is on disk and will reach one end state.
+
+        Args:
+            prompt: short for `messages` with one message of the user.
+            request: the body of the Messages API (`model`, `messages`, `max_tokens`, …) and Trivet's own: `key`,
+                `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`,
+                `prompt_cache`, `extra_headers`, `extra_body`.
+
+        Raises:
+            InvalidRequest: names the field. KeyConflict: the key belongs to a different request.
+            StoreUnavailable; for realtime also BrokerUnavailable.
+        """
+        if prompt is not None:
+            request = {"prompt": prompt, **request}
+        if request.get("latency") == Latency.REALTIME:
+            _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
+        now, routes = self._connections.now(), self._connections.known_routes
+        spec = self._warned(parse_request(request, settings=self.settings, now=now, routes=routes))
+        return Job(self._connections, submit_one(self._connections, spec).id)
+
+    def submit_many(self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Any) -> Batch:
+        """Submit an iterable of requests as one batch, streamed in bounded memory.
+
+        Args:
+            requests: dicts as for `submit`; taken in groups, so a generator over any number is fine.
+            name: the batch's name; a batch of this name is resumed. None: one is made up.
+            defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`. With `prompt_cache=True`
+                (or "5m", "1h") what requests begin with in common is read from the provider's prompt cache.
+
+        Raises:
+            InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it
+                is resumed under the same name or accepted as it is.
+            StoreUnavailable: names the batch; submitting the same again under this name goes on where it was.
+        """
+        routes = self._connections.known_routes
+        now = self._connections.now
+        specs = parse_requests(requests, settings=self.settings, defaults=defaults, now=now, routes=routes)
+        return self.submit_specs(specs, name=name)
+
+    def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
+        """Submit requests that were validated before, e.g. by `trivet_tasks.requests.jsonl`."""
+        chosen = f"batch-{uuid7().hex[-12:]}" if name is None else _checked(name)
+        try:
+            batch_id = fill_batch(self._connections, chosen, (self._warned(spec) for spec in specs))
+        except StoreUnavailable as error:  # the name may be one that we made up
+            error.hint = f"{error.hint} To go on, submit the same under the name {chosen!r}: what was taken in is not taken twice."
+            raise
+        return Batch(self._connections, chosen, batch_id)
+
+    def job(self, job_id: str) -> Job:
+        """The job of this id. NotFound when there is none."""
+        job = Job(self._connections, job_id)
+        job.look()
+        return job
+
+    def job_by_key(self, key: str, *, tenant: str | None = None) -> Job:
+        """Return the job of this idempotency key of this tenant. NotFound when there is none.
+
+        Args:
+            tenant: as in the request; None: the job was submitted without one.
+        """
+        with self._connections.store.read() as connection:
+            row = results.job_by_key(connection, key, tenant)
+        if row is None:
+            of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
+            raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
+        return Job(self._connections, row.id)
+
+    def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:
+        """The newest jobs as they stand, newest first."""
+        with self._connections.store.read() as connection:
+            batch_id = batches.id_of(connection, batch) if batch else None
+            return results.recent_jobs(connection, state=state, batch_id=batch_id, limit=limit)
+
+    def batch(self, name: str) -> Batch:
+        """The batch of this name. NotFound when there is none."""
+        with self._connections.store.read() as connection:
+            return Batch(self._connections, name, batches.id_of(connection, name))
+
+    def batches(self, limit: int = 100) -> list[batches.Progress]:
+        """The newest batches with their progress, newest first."""
+        with self._connections.store.read() as connection:
+            return batches.latest(connection, limit)
+
+    def close(self) -> None:
+        """Close the connections. Jobs go on."""
+        self._connections.close()
+
+    def _warned(self, spec: JobSpec) -> JobSpec:
+        for warning in spec.warnings:
+            if warning not in self._warnings and len(self._warnings) < MAX_WARNINGS:
+                self._warnings.add(warning)
+                log.warning(warning)
+        return spec
+
+
+def _checked(name: str) -> str:
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        raise InvalidRequest(f"name: must be 1 to {MAX_NAME} printable characters.", field="name")
+    return name

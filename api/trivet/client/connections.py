@@ -1,0 +1,169 @@
+"""What a client is connected to: opened when first used, reset after a fork."""
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import orjson
+import redis
+
+from trivet.client.waiting import Notices
+from trivet_store.database.engine import Store
+from trivet_store.fleet.registry import registered
+from trivet_store.ledger.budgets import AskedLabels
+from trivet_store.migrations.schema_version import ensure
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import BrokerUnavailable
+from trivet_tasks.server_errors import says_what_to_do
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from trivet_routing.fleet import Fleet
+    from trivet_scheduler.dispatch import Dispatcher
+    from trivet_scheduler.probing import Prober
+
+log = logging.getLogger("trivet")
+
+
+class Connections:
+    """Database, shared state and notices of one client. Safe to share between threads and after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.notices = Notices(settings.redis_url)
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+        _opened.add(self)
+
+    @property
+    def store(self) -> Store:
+        """The database, its schema checked once.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: it cannot be used.
+        """
+        with self._lock:
+            if self._store is None:
+                store = Store.of(self.settings)
+                ensure(store)
+                self._store = store
+            return self._store
+
+    def now(self) -> float:
+        """Return the database's time, seconds since the epoch: asked once, then reckoned by this process's own clock.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        store = self.store
+        if store.clock.ahead is None:
+            with store.read() as connection:
+                return store.now(connection)
+        return store.clock.reckoned()
+
+    @cached_property
+    def asked_labels(self) -> AskedLabels:
+        """What budgets ask for of jobs."""
+        return AskedLabels(self.store)
+
+    def known_routes(self) -> dict[str, RouteSettings]:
+        """The routes of the settings, and those that schedulers and workers made known."""
+        store = self.store
+        with store.read() as connection:
+            known = {name: route.settings for name, route in registered(store, connection).items()}
+        return {**self.settings.routes, **known}
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """The shared state."""
+        return connect(self.settings.redis_url)
+
+    @cached_property
+    def fleet(self) -> "Fleet":
+        """The routes as they stand."""
+        from trivet_routing.fleet import Fleet
+
+        return Fleet(self.store, self.settings, self.redis)
+
+    @cached_property
+    def celery(self) -> "Celery":
+        """The broker, to send messages; loads Celery."""
+        from trivet_tasks.celery_app import make_app
+
+        return make_app(self.settings)
+
+    @cached_property
+    def dispatcher(self) -> "Dispatcher":
+        """For realtime jobs, which their producer dispatches itself."""
+        from trivet_scheduler.dispatch import Dispatcher
+
+        return Dispatcher(self.store, self.fleet, self.celery, self.settings)
+
+    @cached_property
+    def prober(self) -> "Prober":
+        """For a probe that a person asks for."""
+        from trivet_scheduler.probing import Prober
+
+        return Prober(self.store, self.fleet, self.celery, self.settings)
+
+    def unavailable(self, error: Exception) -> BrokerUnavailable:
+        """The error to raise when the shared state is needed and does not answer."""
+        hint = (
+            ""
+            if says_what_to_do(error)
+            else "Its own log says why."
+            if isinstance(error, redis.ResponseError)
+            else "`trivet up` starts one on this machine."
+            if self.settings.embedded
+            else "Is the server running and the URL right?"
+        )
+        return BrokerUnavailable(unavailable_text(self.settings.redis_url, error), hint=hint)
+
+    def tell_work(self) -> None:
+        """Wake the schedulers. Without the broker they find the jobs by themselves once it is back."""
+        try:
+            self.redis.publish(WORK_CHANNEL, b"")
+        except redis.RedisError as error:
+            log.debug("nobody was woken: %s", error)
+
+    def tell_finished(self, jobs: Sequence[str], batches: Sequence[int] = ()) -> None:
+        """Wake those who wait for these jobs."""
+        try:
+            self.redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": list(jobs), "batches": list(batches)}))
+        except redis.RedisError as error:
+            log.debug("nobody was woken: %s", error)
+
+    def close(self) -> None:
+        """Close everything that was opened."""
+        self.notices.close()
+        if "celery" in self.__dict__:
+            self.celery.close()
+        if "redis" in self.__dict__:
+            self.redis.close()
+        if self._store is not None:
+            self._store.close()
+
+    def reset_after_fork(self) -> None:
+        """In the child: nothing of the parent's is used or closed."""
+        self._lock = threading.Lock()
+        self.notices.forget_after_fork()
+        for name in ("asked_labels", "redis", "fleet", "celery", "dispatcher", "prober"):
+            self.__dict__.pop(name, None)
+
+
+_opened: "weakref.WeakSet[Connections]" = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for connections in list(_opened):
+        connections.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_reset_all)  # once: it cannot be taken back

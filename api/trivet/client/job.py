@@ -1,0 +1,84 @@
+"""A job as its submitter holds it."""
+
+from typing import TYPE_CHECKING
+
+from trivet.client.result import Result, to_result
+from trivet_store.jobs.cancelling import cancel_job
+from trivet_store.jobs.retrying import retry_job
+from trivet_store.reports import results
+from trivet_store.reports.results import JobRow
+from trivet_tasks.errors import NotFound
+from trivet_tasks.outcomes import END_STATES
+
+if TYPE_CHECKING:
+    from trivet.client.connections import Connections
+
+
+class Job:
+    """A submitted job. Cheap to make and to keep: it holds the id and the client's connections."""
+
+    def __init__(self, connections: "Connections", job_id: str) -> None:
+        self._connections = connections
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def look(self) -> JobRow:
+        """The job's row as it stands. NotFound when there is no such job."""
+        with self._connections.store.read() as connection:
+            row = results.jobs_by_id(connection, [self.id]).get(self.id)
+        if row is None:
+            raise NotFound(f"No job has the id {self.id!r}.")
+        return row
+
+    @property
+    def state(self) -> str:
+        """`waiting`, `delayed`, `following`, `dispatched`, `running`, or how it ended."""
+        return self.look().state
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the end of the job.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            ResultTimeout: it has not ended by then; it goes on.
+            NotFound: there is no such job.
+        """
+        return self._connections.notices.wait_for(f"job {self.id}", self._ended, timeout, f"The job {self.id}")
+
+    def cancel(self) -> bool:
+        """Stop the job: at once if it waits, within about two seconds if it runs. False when it had ended before."""
+        with self._connections.store.write() as connection:
+            cancelled = cancel_job(self._connections.store, connection, self.id)
+        if cancelled is None:
+            raise NotFound(f"No job has the id {self.id!r}.")
+        if cancelled:
+            self._connections.tell_finished([self.id])
+        return cancelled
+
+    def retry(self) -> bool:
+        """Run a job that failed or expired again, as `Batch.retry` does. False when it ended otherwise or has not ended.
+
+        Raises:
+            InvalidRequest: its batch was cancelled.
+        """
+        store, classes = self._connections.store, self._connections.settings.classes
+        with store.write() as connection:
+            again = retry_job(store, connection, self.id, classes=classes)
+        if again is None:
+            raise NotFound(f"No job has the id {self.id!r}.")
+        if again:
+            self._connections.tell_work()
+        return again
+
+    def _ended(self) -> Result | None:
+        with self._connections.store.read() as connection:
+            row = results.jobs_by_id(connection, [self.id]).get(self.id)
+            if row is None:
+                raise NotFound(f"No job has the id {self.id!r}.")
+            if row.state not in END_STATES:
+                return None
+            return to_result(row, results.attempts_of(connection, [self.id])[self.id])

@@ -1,0 +1,171 @@
+"""What became of a job, as its submitter sees it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from textwrap import shorten
+from typing import Any
+
+import orjson
+
+from trivet_store.reports.results import AttemptRow, JobRow
+from trivet_tasks.model_names import bare_name, same_model
+
+LONGEST_WORDS = 160
+"""Characters of what each of several routes said; the attempts have the whole."""
+
+PRUNED = "Its result was pruned."
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One provider call. `started_at` is seconds since the epoch; `cost_usd` is an upper bound where `estimated`."""
+
+    id: str
+    route: str
+    outcome: str | None
+    started_at: float
+    latency_s: float | None
+    cost_usd: Decimal | None
+    estimated: bool
+    request_id: str | None
+    message: str | None = field(repr=False, default=None)
+    provider: str | None = field(repr=False, default=None)
+    """`anthropic`, `bedrock` or `vertex`."""
+    model_used: str | None = field(repr=False, default=None)
+    """The model that answered, by its first-party id, where it is another than was asked for; else None."""
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why there is no message: the last outcome, by the words of the outcome table, and the provider's own words."""
+
+    outcome: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a job. Failures are results too: look at `status`."""
+
+    id: str
+    key: str | None
+    status: str
+    """`succeeded`, `failed`, `expired` or `cancelled`."""
+    error: JobError | None
+    stop_reason: str | None
+    cost_usd: Decimal | None
+    """All attempts together; None where one of them could not be priced."""
+    route: str | None
+    model: str
+    attempts: Sequence[Attempt] = field(repr=False)
+    cached: bool
+    latency_s: float
+    """From submit to the end."""
+    created_at: float = field(repr=False)
+    """When it was submitted, seconds since the epoch."""
+    ended_at: float = field(repr=False)
+    tags: dict[str, str]
+    raw: bytes | None = field(repr=False, default=None)
+    """The provider's answer as JSON, as it came."""
+    pruned: bool = False
+    """The job ended as `status` says, but its answer, or the words of its error, are not kept any more."""
+
+    @property
+    def provider(self) -> str | None:
+        """The provider behind `route`, as its last call there says; None where there was none."""
+        return next((attempt.provider for attempt in reversed(self.attempts) if attempt.route == self.route), None)
+
+    @property
+    def model_used(self) -> str:
+        """The model that answered, by its first-party id: `model`, unless the answer names another (a server-side fallback).
+
+        Its prices are those in `cost_usd`.
+        """
+        own = [attempt for attempt in self.attempts if attempt.outcome == "succeeded" and attempt.route == self.route]
+        if own:
+            return own[-1].model_used or self.model
+        named = self.message.get("model") if self.cached and self.message else None
+        if not isinstance(named, str) or same_model(named, self.model):
+            return self.model
+        return bare_name(named)
+
+    @cached_property
+    def message(self) -> dict[str, Any] | None:
+        """The message of the Messages API, or None when the job did not succeed or its result was pruned."""
+        return None if self.raw is None else dict(orjson.loads(self.raw))
+
+    @property
+    def text(self) -> str:
+        """The text of the message, empty when there is none."""
+        blocks = (self.message or {}).get("content", ())
+        texts = (block.get("text") for block in blocks if block.get("type") == "text")
+        return "".join(text for text in texts if isinstance(text, str))
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The usage the provider reported, as in the Messages API."""
+        usage = (self.message or {}).get("usage")
+        return usage if isinstance(usage, dict) else {}
+
+    @property
+    def succeeded(self) -> bool:
+        """True when there is a message. Of a job that succeeded and whose result was pruned there is none."""
+        return self.status == "succeeded" and not self.pruned
+
+
+def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
+    """The result of a job that has ended."""
+    error = None
+    if row.state != "succeeded":
+        said = row.error_message or (PRUNED if row.pruned else f"The job was {row.state}.")
+        error = JobError(row.error_outcome, f"{said}{_asked_before(attempts)}")
+    return Result(
+        id=row.id,
+        key=row.key,
+        status=row.state,
+        error=error,
+        stop_reason=row.stop_reason,
+        cost_usd=row.cost_usd,
+        route=row.route,
+        model=row.model,
+        attempts=tuple(
+            Attempt(
+                a.id,
+                a.route,
+                a.outcome,
+                a.started_at,
+                a.latency_s,
+                a.cost_usd,
+                a.estimated,
+                a.request_id,
+                a.message,
+                a.provider,
+                a.model_used,
+            )
+            for a in attempts
+        ),
+        cached=row.cached,
+        latency_s=row.latency_s or 0.0,
+        created_at=row.created_at,
+        ended_at=row.ended_at or row.created_at,
+        tags=row.tags,
+        raw=row.message,
+        pruned=row.pruned,
+    )
+
+
+def _asked_before(attempts: Sequence[AttemptRow]) -> str:
+    """Why the routes did not serve the job that were asked before the last one; nothing where there were none."""
+    last_words: dict[str, str] = {}
+    for attempt in attempts:
+        outcome = attempt.outcome or "no answer yet"
+        words = (
+            f"{outcome}: {shorten(attempt.message, LONGEST_WORDS, placeholder=' …')}" if attempt.message else outcome
+        )
+        last_words[attempt.route] = words.rstrip(".")
+    if attempts:
+        del last_words[attempts[-1].route]
+    said = "; ".join(f"{route}: {words}" for route, words in last_words.items())
+    return f" Asked before: {said}." if said else ""

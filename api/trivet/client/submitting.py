@@ -1,0 +1,233 @@
+"""Putting jobs in: one job, or a stream of them in groups that can be resumed."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self
+
+import redis
+
+from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
+from trivet_store.jobs import batches
+from trivet_store.jobs.batches import Loading
+from trivet_store.jobs.enqueue import Accepted, BatchRef, insert
+from trivet_tasks.config.budgets import labels_of
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+from trivet_tasks.requests.prompt_cache import Sharing, marked
+
+if TYPE_CHECKING:
+    from trivet.client.connections import Connections
+
+log = logging.getLogger("trivet")
+
+GROUP_ROWS = {"sqlite": 400, "postgresql": 1_000}
+"""Jobs of one transaction, by database. On SQLite all who write wait for it, 12 ms; on PostgreSQL those who submit for the same
+owner."""
+
+
+def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
+    """Write one job down; a realtime one is dispatched in the same breath.
+
+    Raises:
+        BrokerUnavailable: a realtime job needs the broker now. Nothing was written.
+        InvalidRequest: no route will ever take the realtime job; names each and why.
+        KeyConflict: the key is taken by a different request.
+    """
+    if spec.prefixes:
+        spec = marked(spec, spec.prefixes[0])
+    if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
+        accepted = _insert_one(connections, spec)
+        connections.tell_work()
+        return accepted
+    try:
+        choice = connections.dispatcher.choice_for(spec)
+        direct = connections.dispatcher.direct(choice)
+        if direct is None:
+            connections.redis.ping()  # without a route to ask for nobody may have noticed that there is no broker
+    except redis.RedisError as error:
+        raise connections.unavailable(error) from None
+    if choice.refusals and choice.hopeless:
+        raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
+    reasons = None
+    if direct is None:
+        reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    labels = connections.asked_labels.now()
+    with connections.store.write() as connection:
+        if direct is not None:
+            held = connections.dispatcher.held_by_budget(connection, spec, labels_of(spec, labels), direct)
+            direct, reasons = (direct, None) if held is None else (None, held)
+        (accepted,) = insert(
+            connections.store,
+            connection,
+            [spec],
+            classes=connections.settings.classes,
+            direct=direct,
+            waits_because=reasons,
+            labels=labels,
+        )
+    if direct is not None and accepted.take_up:
+        try:
+            connections.dispatcher.send_direct(spec, accepted.id, direct)
+        except BrokerUnavailable as error:  # it is accepted by now: a scheduler finds it, or it expires
+            log.warning("job %s waits for a scheduler: %s", accepted.id, error)
+    elif not accepted.existed:
+        connections.tell_work()
+    return accepted
+
+
+def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
+    labels = connections.asked_labels.now()
+    with connections.store.write() as connection:
+        (accepted,) = insert(connections.store, connection, [spec], classes=connections.settings.classes, labels=labels)
+    return accepted
+
+
+def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) -> int:
+    """Stream jobs into a batch, in groups of one transaction each, and open it at the end. Returns its row id.
+
+    A batch of this name that was begun before is resumed: the requests it has taken are read again and compared, and
+    the rest is added.
+
+    Raises:
+        InvalidRequest: a request is wrong, or not the one that was there before. What was taken so far stays, and
+            nothing of it runs until the batch is resumed or accepted as it is.
+    """
+    store = connections.store
+    with store.write() as connection:
+        loading = batches.begin_loading(store, connection, name)
+    stream, sharing = iter(specs), Sharing()
+    _skip_taken(loading, stream)
+    writer = _Writer(connections, loading)
+    try:
+        with writer:
+            for group in _groups(stream, GROUP_ROWS["sqlite" if store.sqlite else "postgresql"]):
+                writer.put(sharing.marked(group))
+    except InvalidRequest as error:
+        loading = writer.loading
+        if error.field == "name":  # somebody else's batch now: it is not ours to mark
+            raise
+        with store.write() as connection:
+            batches.mark_incomplete(connection, loading.id, error.message)
+        stands = (
+            f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Mend the request and submit "
+            f"again under the same name, or run it as it is: `trivet batch accept {name}`."
+        )
+        error.hint = f"{error.hint} {stands}".strip()
+        raise
+    with store.write() as connection:
+        batches.open_batch(connection, loading.id)
+    connections.tell_work()
+    return loading.id
+
+
+class _Writer:
+    """Writes groups of requests into a batch, in order; on PostgreSQL each while the next one is read and checked.
+
+    What was put in is written when the block ends, whatever ends it; the first error of a write is raised by the next call.
+    On SQLite the two would only get into each other's way: its driver asks for Python's lock at every row.
+    """
+
+    def __init__(self, connections: "Connections", loading: Loading) -> None:
+        self._connections = connections
+        self._thread = None if connections.store.sqlite else ThreadPoolExecutor(1, "trivet-writer")
+        self._writing: Future[None] | None = None
+        self.loading = loading
+        """How far the batch has been written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is None:
+            return
+        try:
+            self._finish()
+        finally:
+            self._thread.shutdown()
+
+    def put(self, group: Sequence[JobSpec]) -> None:
+        """Write a group, or begin to, when the one before it is written."""
+        if self._thread is None:
+            self._write(group)
+            return
+        self._finish()
+        prepared = threading.Event()
+        self._writing = self._thread.submit(self._write, group, prepared.set)
+        self._writing.add_done_callback(lambda _: prepared.set())
+        prepared.wait()
+
+    def _finish(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, group: Sequence[JobSpec], prepared: Callable[[], None] = lambda: None) -> None:
+        try:
+            self.loading = _take_in(self._connections, self.loading, group, prepared)
+        except KeyConflict as error:
+            if error.index:
+                self.loading = _take_in(self._connections, self.loading, group[: error.index])
+            raise
+
+
+def _take_in(
+    connections: "Connections", loading: Loading, group: Sequence[JobSpec], prepared: Callable[[], None] = lambda: None
+) -> Loading:
+    """One transaction: the jobs, and how far the batch has read."""
+    store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.asked_labels.now()
+    with store.write() as connection:
+        insert(
+            store,
+            connection,
+            group,
+            classes=connections.settings.classes,
+            batch=batch,
+            first=loading.taken,
+            labels=labels,
+            prepared=prepared,
+        )
+        return batches.advance(connection, loading, [spec.fingerprint for spec in group])
+
+
+def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> None:
+    """Read over what the batch has taken before, and make sure it is the same. InvalidRequest when it is not."""
+    digest, left = "", loading.taken
+    while left:
+        fingerprints = []
+        for _ in range(min(left, BULK_ROWS)):
+            spec = next(stream, None)
+            if spec is None:
+                break
+            fingerprints.append(spec.fingerprint)
+        if not fingerprints:
+            break
+        digest = batches.chain(digest, fingerprints)
+        left -= len(fingerprints)
+    if digest != loading.digest:
+        raise InvalidRequest(
+            f"The batch {loading.name!r} took {loading.taken} requests before, and the first {loading.taken} given now are not the same.",
+            field="name",
+            hint="Submit the same requests in the same order to resume it, or choose another name.",
+        )
+
+
+def _groups(stream: Iterator[JobSpec], rows: int) -> Iterator[list[JobSpec]]:
+    """Groups of a transaction's worth. What was read before an error is handed out first."""
+    group: list[JobSpec] = []
+    size = 0
+    try:
+        for spec in stream:
+            group.append(spec)
+            size += len(spec.body)
+            if len(group) >= rows or size >= BULK_BYTES:
+                yield group
+                group, size = [], 0
+    except InvalidRequest:
+        if group:
+            yield group
+        raise
+    if group:
+        yield group

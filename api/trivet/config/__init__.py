@@ -1,0 +1,1 @@
+"""What trivet config init writes: a configuration for the credentials found here, or a reference set-up."""

@@ -1,0 +1,156 @@
+"""What `trivet config init` writes: a commented configuration with routes for the credentials that were found.
+
+The parts that every written configuration shares are here too; `config_scenario_file` writes those of `--scenario`.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trivet.config.credentials import find_credentials
+from trivet_tasks.catalog import Provider
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One route that the file proposes."""
+
+    name: str
+    usable: bool
+    """Whether what it needs was found; else it is written commented out, but for a scenario's."""
+    reason: str
+    """What was found, or what is missing, for a person."""
+    settings: Mapping[str, object]
+    """Its keys, without limits."""
+
+
+def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Proposal, ...]:
+    """A proposal for each provider, by what the environment and the home directory hold."""
+    aws = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+    google = environment.get("CLOUD_ML_REGION") or "us-east5"
+    return (
+        _proposal(f"bedrock-{aws}", "bedrock", {"region": aws}, environment, home),
+        _proposal(f"vertex-{google}", "vertex", {"region": google, "project": "your-project"}, environment, home),
+        _proposal("anthropic", "anthropic", {}, environment, home),
+    )
+
+
+def template(proposals: Sequence[Proposal]) -> str:
+    """The text of the file."""
+    return "\n".join([INTRODUCTION, PLACES, ROUTE_KEYS, *map(_route, proposals), _CLASSES, PROCESSES])
+
+
+def route_table(name: str) -> str:
+    """The heading of a route's table, whatever its name."""
+    return f"[routes.{name if _PLAIN_KEY.fullmatch(name) else json.dumps(name)}]"
+
+
+def sentence(reason: str) -> str:
+    """A reason as a sentence of its own."""
+    return f"{reason[0].upper()}{reason[1:]}."
+
+
+def _proposal(
+    name: str, provider: Provider, settings: Mapping[str, str], environment: Mapping[str, str], home: Path
+) -> Proposal:
+    found = find_credentials(provider, environment, home)
+    return Proposal(name, found.usable, found.reason, {"provider": provider, **settings, **found.settings})
+
+
+def _route(proposal: Proposal) -> str:
+    keys = (f"{key} = {json.dumps(value)}" for key, value in proposal.settings.items())
+    lines = [route_table(proposal.name), *keys]
+    if not proposal.usable:
+        lines = [f"# {line}" for line in lines]
+    return "\n".join([f"# {sentence(proposal.reason)}", *lines, *_LIMITS, ""])
+
+
+_LIMITS = (
+    "# requests_per_minute = 500            # what your account is allowed, for each model; without them a route is held",
+    "# input_tokens_per_minute = 2_000_000  # back by the provider's own refusals alone",
+    "# output_tokens_per_minute = 400_000",
+)
+
+INTRODUCTION = """\
+# The configuration of Trivet. Lines that are commented out show the defaults, or what may be set.
+# Variables win over it, e.g. TRIVET_STORE__URL. Relative paths count from this file. `trivet config check` reads it.
+"""
+"""How the file is read."""
+
+PLACES = """\
+[store]
+# url = "sqlite:///.trivet/trivet.db"   # or "postgresql+psycopg://user@host:5432/trivet", then `trivet db upgrade`;
+                                        # the password is better in PGPASSWORD or ~/.pgpass than here
+# pool_size = 8                         # connections to PostgreSQL that one process keeps
+# max_overflow = 8                      # and more of them in a moment of need
+
+[broker]
+# url = ""                              # empty: that of `trivet up`; or redis, rediss, sentinel, amqp://
+
+[redis]
+# url = ""                              # limits and health, shared by all processes; empty: the broker if that is Redis
+
+# Needed where Redis is on another machine: one secret for all workers, which sign cached answers with it.
+# `trivet config init` made one in .trivet/security.key; copy it to them.
+#   [security]
+#   key = "file:.trivet/security.key"   # or "env:NAME"
+"""
+"""Database, broker and shared state, at their defaults."""
+
+ROUTE_KEYS = """\
+# Routes: where a prompt may go. Secrets are named, never written: api_key = "env:NAME" or "file:PATH".
+# Without api_key a provider's own chain is used. More keys of a route:
+#   base_url = ""                       # a VPC endpoint or a proxy
+#   models = { "claude-sonnet-5-5" = "…" }  # this account's name of a model, where the built-in one does not fit
+#   max_concurrency = 200               # calls in flight, over all workers
+#   priority = 1                        # order where a class orders by priority
+#   weight = 1.0                        # share where a class orders by weight
+#   residency = ["us"]                  # a job that asks for one of these runs nowhere else
+#   compliance = ["hipaa"]
+#   betas = ["new-beta-2026-11-01"]     # betas it takes beside those that Trivet knows of its provider
+#   body_fields = ["new_field"]         # fields of extra_body it takes; a route of the Anthropic API takes all
+#   admin_api_key = "env:NAME"          # Anthropic: `trivet routes check --live` reads the limits with it, free of charge
+#   costs = { per_request_usd = 0.00002, per_gb_out_usd = 0.01, per_month_usd = 21.90 }
+#                                       # what it costs beside tokens, in USD: audit log, data sent, endpoint; `trivet plan`
+"""
+"""The keys of a route that a proposal leaves out."""
+
+_CLASSES = """\
+# The latency classes: realtime, batch, async, deferred. One key set alone leaves the others as they are.
+[classes.realtime]
+# budget_s = 3                          # how long a round of work on a job may take, in seconds
+# order = "latency"                     # latency, cost, priority or weight
+"""
+
+PROCESSES = """\
+[health]
+# open_after_failures = 3               # a model is taken out of service on a route after so many failures in a row
+# open_failed_share = 0.5               # or when more than this share of its calls failed within window_s seconds,
+# window_s = 30
+# min_calls = 10                        # of so many calls at least
+# probe_interval_s = 15                 # and tried again so often, in seconds
+# idle_probe_s = 300                    # a route without a call for so long is probed, in seconds; 0 = never
+# close_after_successes = 3             # so many good tries in a row bring it back, a share of its work at a time:
+# recovery_shares = [0.10, 0.25, 0.50, 1.0]
+# recovery_step_s = 20                  # how long each share is held, in seconds
+
+[leases]
+# ttl_s = 15                            # a worker that is silent so long, in seconds, is taken for dead
+
+[worker]
+# slots = 256                           # calls in flight in one process
+# shutdown_grace_s = 5                  # how long running calls may go on after a stop, in seconds
+# lanes = ["realtime", "bulk"]          # what workers serve; `trivet routes` reports a lane without one
+
+# Budgets: jobs wait, and nothing fails, while one is used up. `trivet budgets` shows them. One is a table [[budgets]]:
+#   name = "search-daily"
+#   usd = 50
+#   per = "day"                         # day, month (UTC), or total for a batch
+#   tag = "team=search"                 # or batch, tenant or route; without one of them it counts all
+#   warn_at = 0.8
+"""
+"""Health, leases and workers, at their defaults; how budgets are written."""

@@ -1,0 +1,45 @@
+"""The response cache in Prometheus' text format, to follow the backlog on `/metrics`."""
+
+from collections.abc import Iterator
+
+import redis
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from trivet_routing.response_cache import CacheStats, ResponseCache
+
+_COUNTED = {
+    "hits": "Look-ups that found an answer.",
+    "misses": "Look-ups after which the job was called for.",
+    "followed": "Jobs that waited for an equal one.",
+    "stored": "Answers that were kept.",
+    "evicted": "Answers that left before their time, for want of room.",
+}
+_STANDING = {
+    "entries": "Answers that are kept.",
+    "bytes": "What they take in Redis, about.",
+    "max_bytes": "What they may take.",
+}
+
+
+def cache_metrics(cache: ResponseCache) -> bytes:
+    """The metrics of the cache as it stands; none where Redis does not answer."""
+    try:
+        stats = cache.stats()
+    except redis.RedisError:
+        return b""
+    registry = CollectorRegistry()
+    registry.register(_Collector(stats))
+    return bytes(generate_latest(registry))
+
+
+class _Collector(Collector):
+    def __init__(self, stats: CacheStats) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        for name, said in _COUNTED.items():
+            yield CounterMetricFamily(f"trivet_cache_{name}", said, value=getattr(self._stats, name))
+        for name, said in _STANDING.items():
+            yield GaugeMetricFamily(f"trivet_cache_{name}", said, value=getattr(self._stats, name))

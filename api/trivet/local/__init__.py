@@ -1,0 +1,1 @@
+"""Trivet on this machine: embedded broker, simulator, and supervised processes."""

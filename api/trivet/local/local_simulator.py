@@ -1,0 +1,108 @@
+"""The simulator as one part of a Trivet on this machine: its ports, its command, the configuration that leads to it.
+
+Its ports are chosen before it starts and kept in `.trivet/simulator.json`: started again, after a crash or the next
+day, it comes back where the routes look for it.
+"""
+
+import contextlib
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trivet.local.simulated import write_config
+from trivet_simulator.options import WIRE_NAMES, Endpoints, base_url
+from trivet_tasks.config.settings import Settings
+
+CONFIG_NAME = "simulated.toml"
+ENDPOINTS_NAME = "simulator.json"
+_CONTROL = "control"
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """How to simulate the providers."""
+
+    arguments: Sequence[str] = ("--latency-median", "0.3", "--latency-p95", "0.9")
+    """Options of `trivet simulate`, without ports."""
+    route_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By route of `trivet.local.simulated.ROUTES`: settings to add, e.g. limits."""
+    sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Further tables of the configuration, e.g. `{"health": {"probe_interval_s": 2}}`."""
+
+
+def choose_endpoints(data_dir: Path) -> Endpoints:
+    """Return where the simulator of this data directory will serve: on its earlier ports where they are free."""
+    ports = free_ports(_ports_before(data_dir / ENDPOINTS_NAME))
+    return Endpoints.on(f"http://{_HOST}:{ports.pop(_CONTROL)}", {wire: base_url(wire, ports[wire]) for wire in ports})
+
+
+def simulator_arguments(simulation: Simulation, data_dir: Path, endpoints: Endpoints) -> list[str]:
+    """The arguments of `trivet` that serve this simulation there."""
+    urls = {**endpoints.providers, _CONTROL: endpoints.control}
+    numbers = [word for name, url in urls.items() for word in (f"--{name}-port", str(urlsplit(url).port))]
+    return ["simulate", *numbers, "--endpoints-file", str(data_dir / ENDPOINTS_NAME), *simulation.arguments]
+
+
+def write_simulated_config(simulation: Simulation, settings: Settings, data_dir: Path, endpoints: Endpoints) -> Path:
+    """Write the configuration of a simulated Trivet: the settings there are, and routes that lead to the simulator.
+
+    The URLs of `settings` are written out, so that it means the same store and broker from every folder.
+    """
+    sections: dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = {
+        "store": {
+            **settings.store.model_dump(exclude={"url"}, exclude_unset=True, exclude_none=True),
+            "url": settings.store_url,
+        },
+        "broker": {"url": settings.broker_url},
+        "redis": {"url": settings.redis_url},
+        **_tuned(settings),
+        **simulation.sections,
+    }
+    path = data_dir / CONFIG_NAME
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)  # a URL may hold a password
+    return write_config(path, endpoints, route_settings=simulation.route_settings, sections=sections)
+
+
+def free_ports(preferred: Mapping[str, int]) -> dict[str, int]:
+    """A free port of 127.0.0.1 for each wire and the control port: the preferred one where it can be had."""
+    with contextlib.ExitStack() as held:
+        # all are held until the last is found, so that no two are the same
+        return {name: _bound(preferred.get(name, 0), held) for name in (*WIRE_NAMES, _CONTROL)}
+
+
+def _bound(preferred: int, held: contextlib.ExitStack) -> int:
+    for number in (preferred, 0):
+        sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the simulator will
+        with contextlib.suppress(OSError):
+            sock.bind((_HOST, number))
+            return int(sock.getsockname()[1])
+    raise AssertionError("the system gave no free port")
+
+
+def _ports_before(path: Path) -> dict[str, int]:
+    try:
+        before = Endpoints.from_json(path.read_bytes())
+        urls = {**before.providers, _CONTROL: before.control}
+        return {name: urlsplit(url).port or 0 for name, url in urls.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # none yet, or not ours: any port will do
+
+
+def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]:
+    """What was set of the sections that are neither routes nor URLs, as tables of TOML."""
+    given = settings.model_dump(
+        mode="json", exclude={"store", "broker", "redis", "routes", "budgets"}, exclude_unset=True
+    )
+    classes = {f"classes.{name}": values for name, values in given.pop("classes", {}).items()}
+    # None cannot be written in TOML; where it may stand, it is the default
+    tables = {
+        table: {k: v for k, v in values.items() if v is not None} for table, values in {**given, **classes}.items()
+    }
+    budgets = [budget.definition() for budget in settings.budgets]
+    return {**tables, **({"budgets": budgets} if budgets else {})}

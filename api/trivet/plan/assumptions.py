@@ -1,0 +1,140 @@
+"""What a plan takes for granted, in sentences: they stand under its table."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from trivet.plan.charges import Per
+from trivet.plan.exact import digits
+from trivet.plan.outlook import Outlook, Terms
+from trivet.plan.scenarios import percent
+from trivet_tasks.catalog import known
+from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
+
+MOST_DETOURS = 4
+"""How many are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the work of a plan comes from."""
+
+    prices: str
+    """Day and version of the price lists."""
+    file: str | None = None
+    """Its name; None: a volume."""
+    requests: int = 0
+    """Of the file."""
+    repeated: int = 0
+    """Lines of it that come to no job of their own."""
+    left_out: int = 0
+    """Bad lines of it."""
+    runs: Decimal = Decimal(1)
+    """How often a day it runs."""
+    expected_output: str = ""
+    """What an answer is expected to have, where less than `max_tokens`."""
+    tokens_per_call: Decimal | None = None
+    input_share: Decimal = Decimal(0)
+    bytes_per_token: Decimal = Decimal(0)
+
+
+def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> Iterator[str]:
+    """One sentence for each thing that was assumed, those that change the figures most first."""
+    yield from _of_file(source) if source.file is not None else _of_volume(source)
+    yield f"A month has {digits(terms.days)} days, all alike; what is fixed by the month is spread over them."
+    if terms.cache_read_share:
+        yield (
+            f"{percent(terms.cache_read_share)} of the input is read from the provider's prompt cache, at its price; what "
+            "it costs to write it there is not counted, and limits do not count what is read."
+        )
+    yield "Every call succeeds at once: no failed attempts, hedges or probes, and no answers from Trivet's own cache."
+    yield (
+        f"List prices of {source.prices}, without taxes or a discount of yours, for calls made one by one: not those of "
+        "the providers' own batch interfaces."
+    )
+    pairs = {(part.route, part.load.needs.model) for outlook in outlooks for part in outlook.parts}
+    for route, model in sorted(pairs):
+        if note := terms.tariff_of(route, model).note:
+            yield f"The price of {model} on {route} is an estimate: {note}."
+    if any(one.charge.per is Per.GB_OUT for outlook in outlooks for one in outlook.charged):
+        how = (
+            "as they stand in the file"
+            if source.file is not None
+            else f"{digits(source.bytes_per_token)} bytes for each input token (--bytes-per-token)"
+        )
+        yield f"Data out: bodies of requests alone, {how}; 1 GB is 10^9 bytes."
+    yield from _of_time(terms, pairs)
+    detours = sorted({why for outlook in outlooks for why in outlook.detours})
+    if detours:
+        more = f" · and {len(detours) - MOST_DETOURS:,} more" if len(detours) > MOST_DETOURS else ""
+        yield (
+            "What a route of a mix cannot take goes to its other routes, in the proportions of their shares: "
+            f"{' · '.join(detours[:MOST_DETOURS])}{more}."
+        )
+
+
+def _of_file(source: Source) -> Iterator[str]:
+    often = "once a day" if source.runs == 1 else f"{digits(source.runs)} times a day"
+    yield f"{source.file} runs {often}: {source.requests:,} requests."
+    if source.repeated:
+        yield f"{source.repeated:,} of its lines repeat an earlier line's key and request and are not counted."
+    if source.left_out:
+        yield f"{source.left_out:,} bad lines of it are left out."
+    yield "Input tokens are Trivet's estimate from the size of each request, rather too many than too few."
+    if source.expected_output:
+        yield f"An answer has {source.expected_output}; DAY MAX, MONTH MAX and TIME MAX take every answer to be as long as its max_tokens."
+    else:
+        yield (
+            "Every answer is as long as its max_tokens, so this is the most it can be; --output-tokens or "
+            "--output-share-of-max says what is expected."
+        )
+
+
+def _of_volume(source: Source) -> Iterator[str]:
+    if source.tokens_per_call is None:
+        yield (
+            "How many calls it takes is not known without --tokens-per-call: limits of requests are not looked at, and "
+            "prompts are taken to be too short for prices of long ones."
+        )
+        return
+    incoming = source.tokens_per_call * source.input_share
+    outgoing = source.tokens_per_call - incoming
+    yield (
+        f"A call has {_grouped(source.tokens_per_call)} tokens: {_grouped(incoming)} of input, {_grouped(outgoing)} of output."
+    )
+
+
+def _of_time(terms: Terms, pairs: set[tuple[str, str]]) -> Iterator[str]:
+    yield (
+        "Time: routes work side by side, for nobody else, and their limits are used to the full (Trivet comes to about "
+        "98 %); workers are no limit."
+    )
+    rates = {model: known(model) for model in sorted({model for _, model in pairs})}
+    speeds = [f"{name} {model.output_tokens_per_s}" for name, model in rates.items() if model is not None]
+    if speeds:
+        yield f"Output tokens a second of one call, roughly: {', '.join(speeds)}."
+    for name in sorted({route for route, _ in pairs}):
+        if (factor := terms.routes[name].output_token_factor) != 1:
+            yield f"On {name} a token of output counts as {factor:g} of its limit (output_token_factor)."
+    windowed = [name for name in sorted({route for route, _ in pairs}) if terms.routes[name].windows]
+    if windowed:
+        yield f"Off-peak windows of {', '.join(windowed)} are not counted: every hour is like those outside of them."
+    strangers = [name for name, model in rates.items() if model is None]
+    if strangers:
+        yield f"How fast answers come is not known for {', '.join(strangers)}: calls in flight are no limit there."
+    unlimited = [name for name in sorted({route for route, _ in pairs}) if not _limited(terms.routes[name])]
+    if unlimited:
+        yield f"No limits are configured for {', '.join(unlimited)}: what the account allows may bind sooner."
+
+
+def _limited(route: RouteSettings) -> bool:
+    """Whether any limit a minute is configured for it."""
+    figures: tuple[RouteSettings | LimitGroup, ...] = (route, *route.limits)
+    return any(
+        one.requests_per_minute or one.input_tokens_per_minute or one.output_tokens_per_minute for one in figures
+    )
+
+
+def _grouped(tokens: Decimal) -> str:
+    """A number of tokens with its thousands apart, and no more decimals than it has, up to two."""
+    return f"{tokens:,.0f}" if tokens == tokens.to_integral_value() else f"{tokens:,.2f}"

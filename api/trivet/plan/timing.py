@@ -1,0 +1,91 @@
+"""How long a day's work takes within the limits of its routes, and which limit binds."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
+
+from trivet.plan.exact import divided, exact
+from trivet_routing.permits import Quota
+from trivet_tasks.catalog import known
+from trivet_tasks.config.route_settings import RouteSettings
+
+MINUTE = Decimal(60)
+
+
+class Demand(NamedTuple):
+    """What a route is asked for in a day, of one model. Tokens count as they count against limits."""
+
+    route: str
+    model: str
+    calls: Decimal | None
+    input_tokens: Decimal
+    """Without those read from the provider's prompt cache, which no limit counts."""
+    output_tokens: Decimal
+
+
+class Bound(NamedTuple):
+    """The limit that takes longest to get through, and how long that is."""
+
+    seconds: Decimal
+    route: str
+    model: str
+    """The model it holds for, or the group of models that share it."""
+    limit: str
+    """`requests`, `input tokens` or `output tokens` per minute, `calls in flight`, or `one call`: no call is shorter."""
+    figure: Decimal
+    """The limit as configured; of `one call`, 1."""
+
+
+@dataclass(slots=True)
+class _Meter:
+    quota: Quota
+    calls: Decimal | None = Decimal(0)
+    input_tokens: Decimal = Decimal(0)
+    output_tokens: Decimal = Decimal(0)
+    in_flight_s: Decimal = Decimal(0)
+    """Seconds that all calls together take at their models' usual rates; 0 where no rate is known."""
+
+
+def binding(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> Bound | None:
+    """What binds when routes work side by side and use their limits to the full; None: nothing that is known.
+
+    Models that share limits add up; others have their route's figures each for itself.
+    """
+    with exact():
+        bounds = [bound for (route, _), meter in _meters(demands, routes).items() for bound in _bounds(route, meter)]
+        return max(bounds, key=lambda bound: bound.seconds, default=None)
+
+
+def _meters(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> dict[tuple[str, str], _Meter]:
+    meters: dict[tuple[str, str], _Meter] = {}
+    for demand in demands:
+        quota = Quota.of(routes[demand.route], demand.model)
+        meter = meters.setdefault((demand.route, quota.group), _Meter(quota))
+        meter.calls = None if demand.calls is None or meter.calls is None else meter.calls + demand.calls
+        meter.input_tokens += demand.input_tokens
+        meter.output_tokens += demand.output_tokens
+        model = known(demand.model)
+        if model is not None:
+            meter.in_flight_s += divided(demand.output_tokens, Decimal(model.output_tokens_per_s))
+    return meters
+
+
+def _bounds(route: str, meter: _Meter) -> Iterable[Bound]:
+    quota = meter.quota
+    burned = meter.output_tokens * Decimal(str(quota.output_factor))
+    for limit, wanted, a_minute in (
+        ("requests", meter.calls, quota.requests),
+        ("input tokens", meter.input_tokens, quota.input_tokens),
+        ("output tokens", burned, quota.output_tokens),
+    ):
+        if a_minute and wanted:
+            figure = Decimal(str(a_minute))
+            yield Bound(divided(wanted * MINUTE, figure), route, quota.group, limit, figure)
+    if meter.in_flight_s:
+        places = Decimal(quota.max_concurrency)
+        yield Bound(divided(meter.in_flight_s, places), route, quota.group, "calls in flight", places)
+        if meter.calls:
+            yield Bound(
+                divided(meter.in_flight_s, max(meter.calls, Decimal(1))), route, quota.group, "one call", Decimal(1)
+            )

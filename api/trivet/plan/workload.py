@@ -1,0 +1,115 @@
+"""What is to be done in a day: from a file of requests, or from a volume of tokens."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from trivet.plan.exact import divided, exact
+from trivet_routing.route_choice import Needs
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The calls of a day that the same routes may take and that are priced alike."""
+
+    needs: Needs
+    above: int
+    """Their prompts are longer than this; of the lengths at which some route's price changes, the largest such one."""
+    calls: Decimal | None
+    """None: not known."""
+    input_tokens: Decimal
+    output_tokens: Decimal
+    bytes_out: Decimal
+    """Bytes of request bodies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is to be done in a day."""
+
+    loads: tuple[Load, ...]
+    at_most: tuple[Load, ...] | None = None
+    """The same with as much output as may come; None = no other than `loads`."""
+
+
+Steps = Callable[[str], Sequence[int]]
+"""For a model, the prompt lengths above which some route has another price, ascending, without the -1 of the shortest."""
+
+
+def volume(
+    model: str,
+    tokens: Decimal,
+    *,
+    input_share: Decimal,
+    tokens_per_call: Decimal | None,
+    bytes_per_token: Decimal,
+    steps: Sequence[int] = (),
+) -> Workload:
+    """A day of `tokens` tokens, input and output together, of which `input_share` (0 to 1) is input.
+
+    `tokens_per_call` None: the number of calls is not known, and prompts are taken to be short.
+    """
+    with exact():
+        incoming = tokens * input_share
+        calls = None if tokens_per_call is None else divided(tokens, tokens_per_call)
+        prompt = Decimal(0) if tokens_per_call is None else tokens_per_call * input_share
+        load = Load(
+            Needs(model, Latency.BATCH),
+            _above(prompt, steps),
+            calls,
+            incoming,
+            tokens - incoming,
+            incoming * bytes_per_token,
+        )
+    return Workload((load,))
+
+
+@dataclass(slots=True)
+class _Sums:
+    calls: int = 0
+    input_tokens: int = 0
+    expected: int = 0
+    most: int = 0
+    bytes_out: int = 0
+
+
+class Tally:
+    """Adds the requests of a file up, holding none of them."""
+
+    def __init__(self, steps: Steps, output_tokens: int | None = None) -> None:
+        """`output_tokens`: what one answer is expected to have, where its `max_tokens` allows that; None: `max_tokens`."""
+        self._steps = steps
+        self._expected = output_tokens
+        self._sums: dict[tuple[Needs, int], _Sums] = {}
+
+    def add(self, job: JobSpec) -> None:
+        """Count one request."""
+        needs = Needs(job.model, Latency.BATCH, job.residency, job.compliance, job.features)
+        above = _above(job.input_estimate, self._steps(job.model))
+        sums = self._sums.setdefault((needs, above), _Sums())
+        sums.calls += 1
+        sums.input_tokens += job.input_estimate
+        sums.most += job.max_tokens
+        sums.expected += job.max_tokens if self._expected is None else min(self._expected, job.max_tokens)
+        sums.bytes_out += len(job.body)
+
+    def workload(self, runs: Decimal, share_of_max: Decimal | None = None) -> Workload:
+        """All that was counted, `runs` times a day; `share_of_max`: the part of `max_tokens` that answers are to have."""
+        with exact():
+            most, expected = [], []
+            for (needs, above), sums in self._sums.items():
+                load = Load(
+                    needs, above, sums.calls * runs, sums.input_tokens * runs, sums.most * runs, sums.bytes_out * runs
+                )
+                output = sums.expected * runs if share_of_max is None else sums.most * runs * share_of_max
+                most.append(load)
+                expected.append(replace(load, output_tokens=output))
+        return Workload(tuple(expected), None if expected == most else tuple(most))
+
+
+def _above(prompt: Decimal | int, steps: Sequence[int]) -> int:
+    passed = bisect_left(steps, prompt)
+    return steps[passed - 1] if passed else -1

@@ -1,0 +1,17 @@
+"""Times and spans of time in words, for people."""
+
+from datetime import UTC, datetime
+
+
+def ago(seconds: float) -> str:
+    """Return a duration in its largest unit."""
+    seconds = max(0.0, seconds)
+    for size, unit in ((172_800, "d"), (7_200, "h"), (120, "min")):
+        if seconds >= size:
+            return f"{int(seconds / {'d': 86_400, 'h': 3_600, 'min': 60}[unit])} {unit}"
+    return f"{int(seconds)} s"
+
+
+def moment(at: float | None) -> str:
+    """Return a time, in seconds since the epoch, as people read it, in UTC."""
+    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

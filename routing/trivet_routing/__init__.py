@@ -1,0 +1,1 @@
+"""Routing: may this call be made, and where. Route choice, circuit breakers, rate limits, budgets, the response cache."""

@@ -1,0 +1,104 @@
+"""What a call is expected to cost on a route, by its size: for ordering routes by cost, never for the books."""
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+from trivet_tasks.config.route_settings import RouteSettings
+
+if TYPE_CHECKING:
+    from trivet_tasks.prices.price_book import PriceBook, TokenPrices
+
+KEPT_S = 3_600.0
+"""Prices change at most daily."""
+MOST_KEPT = 1_000
+_GB_PER_TOKEN = Decimal("3.5e-9")
+"""The bytes by which a request's tokens are estimated."""
+
+
+class Mix(NamedTuple):
+    """What a call is expected to use, in tokens."""
+
+    input_tokens: int
+    output_tokens: int
+
+    @classmethod
+    def of(cls, input_estimate: int, max_tokens: int, used_share: float) -> "Mix":
+        """Of a job, where answers have this share of their `max_tokens`."""
+        return cls(input_estimate, max(1, round(max_tokens * used_share)))
+
+
+TYPICAL = Mix(10_000, 5_000)
+"""Where a job's own size does not matter or is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """How the expected cost of a call grows with its size. Amounts are USD.
+
+    Without what is fixed by the month: that is spent whichever route is taken.
+    """
+
+    tiers: tuple["TokenPrices", ...]
+    """Longest prompts first, the last for all that are shorter."""
+    per_call: Decimal = Decimal(0)
+    per_input_token: Decimal = Decimal(0)
+    """Beside the provider's price: what sending its bytes costs."""
+    factor: Decimal = Decimal(1)
+    """On the provider's price alone: the discount of an off-peak window."""
+
+    def of(self, mix: Mix) -> Decimal:
+        """The expected cost of a call of this size."""
+        tier = self.tiers[-1]
+        for longer in self.tiers:
+            if mix.input_tokens > longer.above:
+                tier = longer
+                break
+        tokens = mix.input_tokens * tier.input + mix.output_tokens * tier.output
+        return tokens * self.factor + mix.input_tokens * self.per_input_token + self.per_call
+
+
+class CallCosts:
+    """Looks the prices of each (provider, region, model) up once an hour. One per process; safe between threads."""
+
+    def __init__(self) -> None:
+        self._book: PriceBook | None = None
+        self._missing = False
+        self._kept: dict[tuple[str, str | None, str, str], tuple[float, tuple[TokenPrices, ...]]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, route: RouteSettings, model: str, wire_model: str, factor: Decimal = Decimal(1)) -> CallCost | None:
+        """What calls of a model cost on a route; None where no price is known, or no price data is installed."""
+        tiers = self._tiers(route, model, wire_model)
+        if not tiers:
+            return None
+        costs = route.costs
+        return CallCost(tiers, costs.per_request_usd, costs.per_gb_out_usd * _GB_PER_TOKEN, factor)
+
+    def _tiers(self, route: RouteSettings, model: str, wire_model: str) -> tuple["TokenPrices", ...]:
+        key = (route.provider, route.region, model, wire_model)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and time.monotonic() - kept[0] < KEPT_S:
+                return kept[1]
+            tiers = self._look_up(route, model, wire_model)
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = (time.monotonic(), tiers)
+            return tiers
+
+    def _look_up(self, route: RouteSettings, model: str, wire_model: str) -> tuple["TokenPrices", ...]:
+        if self._missing:
+            return ()
+        if self._book is None:
+            try:
+                from trivet_tasks.prices.price_book import PriceBook
+
+                self._book = PriceBook()
+            except ImportError:  # a producer without trivet[worker] orders by latency or priority only
+                self._missing = True
+                return ()
+        return self._book.tariff(route.provider, model, wire_model, route.region, datetime.now(UTC)).tiers

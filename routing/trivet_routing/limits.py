@@ -1,0 +1,256 @@
+"""Permits: leave to make one call now, counted over all workers together, in Redis; and the health of the routes.
+
+The gate of a (route, model) holds its health, a second one, of model `*`, that of the whole route; the meter of a model
+or of a group of models holds what the account allows. Every step is one script (`lua/`): all or nothing, on the server's
+clock. When Redis does not answer nobody calls, and when it lost its memory nobody calls until it was put back.
+"""
+
+import random
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, cast
+
+import redis
+from redis.commands.core import Script
+from uuid_utils import uuid7
+
+from trivet_routing.gate_view import view_from
+from trivet_routing.permits import Change, GateView, Grant, Health, Quota, RouteUse, Spent, Verdict, Want
+from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.config.settings import HealthSettings
+from trivet_tasks.foreign_text import clean
+from trivet_tasks.latency import Latency
+from trivet_tasks.shared_state import PREFIX
+
+BURST_S = 1.0
+"""How many seconds of a minute's limit may be spent at once. The refill is lower by as much, so that a rolling minute at
+the provider is never overrun; so this is what is given away of the limits, and how evenly calls are spread."""
+PERMIT_GRACE_S = 30.0
+"""How long after its call's timeout a permit that never came back is written off."""
+STEP_CALLS = 5
+"""Good calls that a recovering route needs at each share."""
+JITTER = 0.2
+LONGEST_CAUSE = 300
+LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
+"""Of a meter: what the provider said, or was found to bear."""
+EPOCH = f"{PREFIX}epoch"
+UNWELL = f"{PREFIX}unwell"
+
+
+class Limits:
+    """The gates and meters of all routes. One per process; safe to share between threads.
+
+    Args:
+        origin: names the worker whose calls are settled here as a witness against routes (`trivet_worker.process.origin`);
+            empty in a process that makes none.
+    """
+
+    def __init__(self, client: redis.Redis, health: HealthSettings, origin: str = "") -> None:
+        self._redis = client
+        self._health = health
+        self._origin = origin
+        self._take = _script(client, "take")
+        self._settle = _script(client, "settle")
+        self._view = _script(client, "view")
+        self._claim_probe = _script(client, "claim_probe")
+
+    def take(
+        self, route: str, model: str, quota: Quota, wants: Sequence[Want], timeout_s: float, probe: str = ""
+    ) -> Grant:
+        """Permits for as many of the calls as fit now, in their order. One round trip.
+
+        Args:
+            probe: the token of the probe that the one call is; no other may pass an open gate.
+        """
+        arguments: list[str | int | float] = [*_figures(quota), timeout_s + PERMIT_GRACE_S, probe]
+        for want in wants:
+            arguments += [want.permit_id, want.input_tokens, round(want.output_tokens * quota.output_factor)]
+        answer = cast("list[Any]", self._take(keys=keys_of(route, model, quota.group), args=arguments))
+        return Grant(int(answer[0]), int(answer[1]) / 1000, answer[2].decode(), answer[3].decode())
+
+    def settle(self, route: str, model: str, latency: Latency, quota: Quota, spent: Sequence[Spent]) -> list[Change]:
+        """Give permits back and tell gates and meter what came of the calls, all of one class. One round trip.
+
+        What was reserved and not used flows back into the buckets.
+        """
+        arguments: list[str | int | float] = [
+            *_figures(quota),
+            *self._rules(),
+            latency.value,
+            *_stated(spent),
+            *self._shares(),
+            self._origin,
+        ]
+        for call in spent:
+            arguments += [
+                call.want.permit_id,
+                call.want.input_tokens - call.used_input,
+                round((call.want.output_tokens - call.used_output) * quota.output_factor),
+                call.verdict.value,
+                f"{call.lasted_s:.4f}" if call.verdict is Verdict.GOOD else call.pause_s,
+                f"{call.took_s:.4f}",
+                int(call.stated is not None),
+                call.generation,
+                call.job,
+                clean(call.cause, LONGEST_CAUSE) or "",
+            ]
+        keys = [*keys_of(route, model, quota.group), f"{PREFIX}samples:{route}:{model}:{latency}"]
+        flat = [part.decode() for part in cast("list[bytes]", self._settle(keys=keys, args=arguments))]
+        names = {"1": model, "2": WHOLE_ROUTE, "3": quota.group}
+        return [
+            Change(route, names[level], state, cause, float(seconds), float(share))
+            for level, state, cause, seconds, share in zip(*(flat[part::5] for part in range(5)), strict=True)
+        ]
+
+    def view(self, wanted: Sequence[tuple[str, str, Quota]]) -> dict[tuple[str, str], GateView]:
+        """How the given (route, model) stand now. One round trip for all."""
+        if not wanted:
+            return {}
+        try:
+            answers = self._views(wanted)
+        except redis.exceptions.NoScriptError:  # a new server
+            self._redis.script_load(self._view.script)
+            answers = self._views(wanted)
+        return {
+            (route, model): _viewed(route, model, quota, answer)
+            for (route, model, quota), answer in zip(wanted, answers, strict=True)
+        }
+
+    def _views(self, wanted: Sequence[tuple[str, str, Quota]]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for route, model, quota in wanted:
+            keys = keys_of(route, model, quota.group)
+            # by its digest: redis-py's own way asks for every pipeline whether the server knows the script
+            pipeline.evalsha(self._view.sha, len(keys), *keys, *_figures(quota), self._health.window_s)
+        return pipeline.execute()
+
+    def unwell(self) -> list[tuple[str, str]]:
+        """The (route, model) that are not healthy; model `*` for a whole route."""
+        names = [cast("bytes", key).decode().removeprefix(f"{PREFIX}gate:") for key in self._redis.smembers(UNWELL)]
+        return sorted(cast("tuple[str, str]", tuple(name.split(":", 1))) for name in names)
+
+    def health(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Health]:
+        """The bare health of the given (route, model), limits apart. One round trip for all."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.time()
+        for route, model in pairs:
+            pipeline.hmget(f"{PREFIX}gate:{route}:{model}", "state", "cause", "retry_at", "share")
+        (seconds, micros), *found = pipeline.execute()
+        health = {}
+        for pair, (state, cause, retry_at, share) in zip(pairs, found, strict=True):
+            wait_s = max(0.0, float(retry_at or 0) - seconds - micros / 1e6)
+            health[pair] = Health((state or b"healthy").decode(), (cause or b"").decode(), wait_s, float(share or 0))
+        return health
+
+    def uses(self, routes: Sequence[str]) -> dict[str, RouteUse]:
+        """Return when each of the routes was called and answered last. Two round trips for all."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for route in routes:
+            pipeline.hmget(f"{PREFIX}gate:{route}:{WHOLE_ROUTE}", "called_at", "proven_at")
+        found = pipeline.execute()
+        seconds, micros = self._redis.time()
+        now = seconds + micros / 1e6
+        return {
+            route: RouteUse(*(max(0.0, now - float(at)) if at else None for at in moments))
+            for route, moments in zip(routes, found, strict=True)
+        }
+
+    def claim_probe(
+        self, route: str, model: str, quota: Quota, *, lost_after_s: float, at_once: bool = False, idle_s: float = 0.0
+    ) -> str | None:
+        """The token of the next probe, if one is due and none is under way in the whole fleet.
+
+        Args:
+            lost_after_s: after so long a probe that was never heard of again may be made anew.
+            at_once: a person asked for it: do not wait until it is due, nor until the route needs one.
+            idle_s: probe a route that nothing is known against, once it has had no call for so many seconds.
+        """
+        token = uuid7().hex
+        arguments: list[str | int | float] = [token, self._interval_s(), lost_after_s, int(at_once), idle_s]
+        claimed = self._claim_probe(keys=keys_of(route, model, quota.group), args=arguments)
+        return token if claimed else None
+
+    def release_all(self, lease_id: str) -> None:
+        """Give back the permits of a dead worker process; its permit ids begin with its lease."""
+        for key in self._redis.scan_iter(match=f"{PREFIX}calls:*"):
+            held = cast("list[bytes]", self._redis.zrange(key, 0, -1))
+            dead = [permit for permit in held if permit.startswith(lease_id.encode())]
+            if dead:
+                self._redis.zrem(key, *dead)
+
+    def forget(self, route: str) -> None:
+        """Make every gate of a route healthy again and lift what its provider said of limits, by hand."""
+        seconds, micros = self._redis.time()
+        for key in self._redis.scan_iter(match=f"{PREFIX}samples:{route}:*"):
+            self._redis.delete(key)
+        whole_route = f"{PREFIX}gate:{route}:{WHOLE_ROUTE}".encode()
+        for key in {whole_route, *self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*")}:
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.delete(key)
+                # a generation that no call under way has: their late words must not undo it
+                pipeline.hset(key, "gen", str(seconds * 1000 + micros // 1000))
+                pipeline.srem(UNWELL, key)
+                pipeline.execute()
+        for key in self._redis.scan_iter(match=f"{PREFIX}meter:{route}:*"):
+            # what was used of the limits stays used
+            self._redis.hdel(key, *LEARNED)
+            reckoned_at = self._redis.hget(key, "at")
+            if reckoned_at is not None and float(reckoned_at) > seconds:
+                self._redis.hset(key, "at", str(seconds))
+
+    def _interval_s(self) -> float:
+        """With jitter, so that a fleet's probes of several routes do not fall together."""
+        return self._health.probe_interval_s * random.uniform(1 - JITTER, 1 + JITTER)
+
+    def _rules(self) -> list[str | int | float]:
+        health = self._health
+        return [
+            health.open_after_failures, self._interval_s(), health.unusable_probe_max_s, health.limited_backoff_s,
+            health.open_failed_share, health.window_s, health.min_calls,
+            health.close_after_successes, health.recovery_step_s, STEP_CALLS,
+        ]  # fmt: skip
+
+    def _shares(self) -> list[str | int | float]:
+        return [len(self._health.recovery_shares), *self._health.recovery_shares]
+
+
+def keys_of(route: str, model: str, group: str) -> list[str]:
+    """The keys of a (route, model), in the order of `lua/common.lua`."""
+    return [
+        f"{PREFIX}gate:{route}:{model}",
+        f"{PREFIX}gate:{route}:{WHOLE_ROUTE}",
+        f"{PREFIX}meter:{route}:{group}",
+        f"{PREFIX}calls:{route}:{group}",
+        EPOCH,
+        UNWELL,
+        f"{PREFIX}calls:{route}:{model}",
+    ]
+
+
+def _viewed(route: str, model: str, quota: Quota, answer: Any) -> GateView:
+    try:
+        return view_from(answer, quota)
+    except (ValueError, TypeError, KeyError):
+        raise redis.ResponseError(
+            f"what it holds of {route} and {model} was not written by Trivet; `trivet route restore {route}` removes it"
+        ) from None
+
+
+def _script(client: redis.Redis, name: str) -> Script:
+    folder = resources.files("trivet_routing") / "lua"
+    return client.register_script(
+        "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("common", name))
+    )
+
+
+def _figures(quota: Quota) -> list[str | int | float]:
+    return [quota.requests, quota.input_tokens, quota.output_tokens, BURST_S, quota.max_concurrency]
+
+
+def _stated(spent: Sequence[Spent]) -> list[str | int | float]:
+    """The latest word of the provider on its limits: three limits, then what is left of each; '' = not said."""
+    said = next((call.stated for call in reversed(spent) if call.stated), None)
+    if said is None:
+        return [""] * 6
+    limits = ["" if one.limit is None else one.limit for one in said]
+    return [*limits, *("" if one.remaining is None else one.remaining for one in said)]

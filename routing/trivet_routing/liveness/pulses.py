@@ -1,0 +1,106 @@
+"""Detection of stalled loops: each loop beats as it goes round, and the watch, a thread of its own, looks.
+
+A process whose heartbeat goes on while the loop that does its work stands still would look healthy to everybody.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from trivet_routing.liveness.troubles import BROKER, SHARED_STATE, STALLED, STOPPING, Troubles
+
+START_S = 5.0
+"""Seconds a loop may take until it goes round for the first time."""
+RECONNECT_S = 5.0
+"""Seconds a loop that waits for the broker may take to go on once the broker answers again."""
+WAITING_S = 1.0
+"""A transaction under way for so long explains a loop that does not move."""
+PAUSED_S = 2.5
+"""After a pause this long between two looks the process itself was stopped: its loops are given time to beat again."""
+
+
+class Pulse:
+    """The beat of one loop.
+
+    Args:
+        what: names the loop in a sentence: `Its Celery consumer`.
+        patience_s: seconds without a beat after which it counts as stalled.
+        needs_broker: whether it stands still, without any fault of its own, while the broker is away.
+    """
+
+    def __init__(self, what: str, patience_s: float, *, needs_broker: bool = False) -> None:
+        self.what = what
+        self.patience_s = patience_s
+        self.needs_broker = needs_broker
+        self._last = time.monotonic() + START_S
+
+    def beat(self) -> None:
+        """Say that the loop has gone round."""
+        self._last = time.monotonic()
+
+    def excuse(self, seconds: float) -> None:
+        """Count the time from now on, and so many seconds later."""
+        self._last = time.monotonic() + seconds
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last beat."""
+        return max(0.0, time.monotonic() - self._last)
+
+
+class Pulses:
+    """The loops of one process. `look` once a second; a loop that stalls is a trouble until it beats again.
+
+    Args:
+        on_change: called when one stalls or goes on, e.g. to tell others at once.
+        waited_s: seconds that a transaction has been under way. One that hangs is reported as such (`Watch`), and
+            stalls no loop that waits for it.
+    """
+
+    def __init__(
+        self,
+        troubles: Troubles,
+        *pulses: Pulse,
+        on_change: Callable[[], None] = lambda: None,
+        waited_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._waited_s = waited_s
+        self._troubles = troubles
+        self._pulses = pulses
+        self._on_change = on_change
+        self._started = threading.Event()
+        self._looked_at = 0.0
+
+    def start(self) -> None:
+        """Count from now."""
+        for pulse in self._pulses:
+            pulse.excuse(START_S)
+        self._looked_at = time.monotonic()
+        self._started.set()
+
+    def look(self) -> None:
+        """Note which loops stand still."""
+        if not self._started.is_set():
+            return
+        paused = time.monotonic() - self._looked_at > PAUSED_S
+        self._looked_at = time.monotonic()
+        if paused or self._troubles.seen(STOPPING, "signal"):
+            return
+        away = self._troubles.of(BROKER) is not None or self._troubles.of(SHARED_STATE) is not None
+        for pulse in self._pulses:
+            if away and pulse.needs_broker:
+                pulse.excuse(RECONNECT_S)
+            elif self._waited_s() > WAITING_S:
+                pulse.excuse(0.0)
+            self._judge(pulse)
+
+    def _judge(self, pulse: Pulse) -> None:
+        silent_s = pulse.silent_s
+        stalled, known = silent_s > pulse.patience_s, self._troubles.seen(STALLED, pulse.what)
+        if stalled:
+            why = f"{pulse.what} has not moved for {silent_s:.0f} s. If this stays, restart the process."
+            self._troubles.note(STALLED, pulse.what, why)
+        elif known:
+            self._troubles.over(STALLED, pulse.what)
+        if stalled != known:
+            self._on_change()

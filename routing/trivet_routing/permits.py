@@ -1,0 +1,205 @@
+"""What is asked of the limits and what they answer: values, no behaviour."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.latency import Latency
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a route's account allows one model, or a group of models together. Figures are a minute's, 0 = no limit."""
+
+    group: str
+    """Whose limits these are: the model's own id, or the name of its group."""
+    requests: float
+    input_tokens: float
+    output_tokens: float
+    output_factor: float
+    """How many tokens of quota one output token burns."""
+    max_concurrency: int
+
+    @classmethod
+    def of(cls, route: RouteSettings, model: str) -> "Quota":
+        """The figures that hold for a model on a route."""
+        group = route.group_of(model)
+        figures = group or route
+        return cls(
+            group.name if group else model,
+            figures.requests_per_minute or 0,
+            figures.input_tokens_per_minute or 0,
+            figures.output_tokens_per_minute or 0,
+            route.output_token_factor,
+            figures.max_concurrency or route.max_concurrency,
+        )
+
+
+class Want(NamedTuple):
+    """A call that asks for a permit: what it may use, in tokens."""
+
+    permit_id: str
+    input_tokens: int
+    output_tokens: int
+
+
+class Grant(NamedTuple):
+    """The answer: the first `granted` of the calls may go; the next may fit after `wait_s`."""
+
+    granted: int
+    wait_s: float
+    reason: str
+    """`limited`, `open`, `probing`, `concurrency`, `requests`, `input_tokens`, `output_tokens`, `forgotten`, or nothing."""
+    generation: str
+    """Of the gates at this moment: what comes of the calls counts for their health only while it lasts. It also says in
+    which second the limits counted the calls."""
+
+
+class Verdict(StrEnum):
+    """What a call's outcome means for its route."""
+
+    GOOD = "good"
+    FAILED = "failed"
+    LIMITED = "limited"
+    UNUSABLE_MODEL = "unusable_model"
+    UNUSABLE_ROUTE = "unusable_route"
+    CONTRADICTED = "contradicted"
+    """It refused a request for a reason nobody knew, and another provider served it."""
+    DOUBTED = "doubted"
+    """A proxy's page came instead of an answer: when this happens to several jobs in a row, a probe decides."""
+    CHECK = "check"
+    """Likewise, to a job that met such a page before: a probe decides at once whether job or route is at fault."""
+    UNREACHABLE = "unreachable"
+    """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
+    LOCAL_FAILED = "local_failed"
+    """It did not get as far as the provider: it counts as failed once another worker's calls fail so, too."""
+    LOCAL_REFUSED = "local_refused"
+    """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
+    SHORT = "short"
+    """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
+    NEUTRAL = "neutral"
+    UNUSED = "unused"
+    """No call was made."""
+
+
+class Stated(NamedTuple):
+    """One of an account's limits as its provider states it: a minute's, and what is left of it. None: not said."""
+
+    limit: int | None = None
+    remaining: int | None = None
+
+
+class Spent(NamedTuple):
+    """A permit that is given back, and what its call said of the route."""
+
+    want: Want
+    used_input: int
+    used_output: int
+    verdict: Verdict
+    cause: str = ""
+    generation: str = ""
+    pause_s: float = 0.0
+    """Of a limited call: how long it was told to wait; 0 = not told."""
+    took_s: float = 0.0
+    """How long the call took, as far as that says something of the route; 0 = it says nothing."""
+    stated: tuple[Stated, Stated, Stated] | None = None
+    """The provider's own limits: requests, input tokens, output tokens."""
+    job: str = ""
+    """The job it was made for: its failures count once in a row. Empty: a job of its own."""
+    lasted_s: float = 0.0
+    """Seconds since the call began: a good one proves that the route answered since then."""
+
+
+class Change(NamedTuple):
+    """A gate or a meter that changed. `model` is `*` for the whole route, the group's name where limits are meant."""
+
+    route: str
+    model: str
+    state: str
+    """`open`, `probing`, `recovering`, `healthy` or `limited`."""
+    cause: str
+    seconds: float
+    """Until the next try."""
+    share: float
+    """Of its work that a recovering one gets."""
+
+
+class Health(NamedTuple):
+    """A gate's health by itself, whatever the limits say."""
+
+    state: str
+    """`healthy`, `open`, `probing` or `recovering`."""
+    cause: str
+    wait_s: float
+    """Until the next probe is due."""
+    share: float
+
+
+class RouteUse(NamedTuple):
+    """Times of a route's last call and last answer, in seconds ago; None: never, as far as the shared state knows."""
+
+    idle_s: float | None = None
+    """Since a call to it began or ended."""
+    proven_s: float | None = None
+    """Since the newest call began that it answered, a job's or a probe's."""
+
+
+class Pace(NamedTuple):
+    """How fast the calls of one latency class came back lately, in seconds."""
+
+    p50_s: float
+    p95_s: float
+    calls: int
+    age_s: float
+    """Since the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """A (route, model) as it stood a moment ago."""
+
+    state: str
+    """`healthy`, `open`, `probing`, `recovering` or `limited`."""
+    cause: str
+    wait_s: float
+    """Until the next call may be made; 0 = now."""
+    in_flight: int
+    places: int
+    """Calls that may be in flight: the configured ones, or fewer while it recovers or was found to bear no more."""
+    headroom: float
+    """Calls that the minute limits allow now, a burst at most; infinite where nothing limits."""
+    input_headroom: float
+    """Input tokens, likewise."""
+    output_headroom: float
+    """Output tokens, likewise, as the job counts them (the route's factor is taken out)."""
+    rates: tuple[float, float, float]
+    """Requests, input tokens and output tokens that come free a second; infinite where nothing limits."""
+    calls: int
+    """Calls within the window of the failed share."""
+    failed: int
+    """Of them."""
+    share: float
+    """Of its work that it gets; 1 unless it recovers."""
+    since: float | None
+    """When the state began, on the clock of the shared state."""
+    paces: dict[Latency, Pace]
+    """By latency class, where anything is known."""
+    doubt: str = ""
+    """Why a probe is to find out whether it answers at all; empty = nothing is in doubt."""
+    proven_s: float = math.inf
+    """Seconds since the newest call that it answered was begun; infinite where none is known."""
+    generation: str = "0.0"
+    """Of its gates, as permits carry it: changes whenever a gate opens, recovers or closes."""
+
+    @property
+    def shut(self) -> bool:
+        """Whether only a probe may call."""
+        return self.state in ("open", "probing")
+
+    def pace(self, latency: Latency) -> Pace | None:
+        """The class's own, or the quickest known of the others; None where nothing is known."""
+        if latency in self.paces:
+            return self.paces[latency]
+        return min(self.paces.values(), default=None)

@@ -1,0 +1,90 @@
+"""Telling a job that a proxy refuses from a proxy that refuses everything. Pure functions.
+
+A page that came instead of an answer says nothing certain: neither of the route's key nor of the job. A job is at fault
+where two routes refused it so, each twice, and between these two pages each route answered another call or a probe. Until
+then it waits, and no round of it is over.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from trivet_routing.permits import GateView
+
+ROUTES_THAT_AGREE = 2
+_LONGEST_MESSAGE = 200
+
+
+class ProxyError(NamedTuple):
+    """The pages that a job met on one route."""
+
+    route: str
+    at: float
+    """When the first of them came, in seconds since the epoch, on the database's clock."""
+    generation: str
+    """Of the route's gates then: after a change the pages say nothing of the job any more."""
+    times: int
+    confirmed: bool
+    """A later page came after the route had answered others."""
+    message: str
+
+
+def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
+    """Return the pages that `text_of` wrote."""
+    return tuple(ProxyError(*fields) for fields in orjson.loads(text)) if text else ()
+
+
+def text_of(errors: Sequence[ProxyError]) -> str:
+    """As JSON for the job's row; empty = none."""
+    return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
+
+
+def with_another(
+    errors: Sequence[ProxyError],
+    route: str,
+    message: str,
+    *,
+    now: float,
+    generation: str,
+    gates: Mapping[str, GateView] | None,
+) -> tuple[ProxyError, ...]:
+    """Those pages that still count, with the one that has just come from `route`.
+
+    Args:
+        now: the database's time.
+        generation: of the route's gates when the call was begun.
+        gates: the routes as they stand for the job's model; None where that cannot be read.
+    """
+    others = [
+        error
+        for error in errors
+        if error.route != route and (gates is None or _generation(gates, error.route) == error.generation)
+    ]
+    before = next((error for error in errors if error.route == route and error.generation == generation), None)
+    if before is None:
+        return (*others, ProxyError(route, now, generation, 1, False, message[:_LONGEST_MESSAGE]))
+    proven = gates is not None and _is_proven(before, gates, now)
+    return (*others, before._replace(times=before.times + 1, confirmed=before.confirmed or proven))
+
+
+def worth_asking_again(errors: Sequence[ProxyError], gates: Mapping[str, GateView], now: float) -> frozenset[str]:
+    """Return the routes that answered others since the job met a page there: a second page would tell whose fault it is."""
+    return frozenset(error.route for error in errors if not error.confirmed and _is_proven(error, gates, now))
+
+
+def _is_proven(error: ProxyError, gates: Mapping[str, GateView], now: float) -> bool:
+    return error.route in gates and gates[error.route].proven_s < now - error.at
+
+
+def _generation(gates: Mapping[str, GateView], route: str) -> str | None:
+    return gates[route].generation if route in gates else None
+
+
+def at_fault(errors: Sequence[ProxyError]) -> str | None:
+    """Why the job itself is what the proxies refuse, with the reasons of the routes; None = that is not known."""
+    confirmed = [error for error in errors if error.confirmed]
+    if len(confirmed) < ROUTES_THAT_AGREE:
+        return None
+    said = "; ".join(f"{error.route}: {error.message}" for error in confirmed)
+    return f"Proxies before {len(confirmed)} routes refuse this request and let others through: {said}"

@@ -1,0 +1,207 @@
+"""Answers of earlier calls in Redis, for equal requests; and who is just getting one.
+
+Every step is one script (`lua/cache_*.lua`), for all jobs of a chunk or group. Nothing hangs on the cache: what it lost is
+called for again. Answers are signed (`answer_seal.py`); one that this installation did not sign is removed.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import NamedTuple, cast
+
+import redis
+from redis.commands.core import Script
+
+from trivet_routing.answer_seal import AnswerSeal, Kept, Unusable
+from trivet_tasks.config.settings import CacheSettings, Settings
+from trivet_tasks.latency import Latency
+from trivet_tasks.shared_state import PREFIX
+
+ANSWERS = f"{PREFIX}cache:answer:"
+LEADS = f"{PREFIX}cache:lead:"
+COUNTERS = f"{PREFIX}cache:counters"
+EXPIRIES = f"{PREFIX}cache:expiries"
+SIZES = f"{PREFIX}cache:sizes"
+
+OVERHEAD_BYTES = 350
+"""Bytes Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
+LEAD_GRACE_S = 30.0
+"""How much longer than its class's budget a job leads that is not heard of again; of realtime, no longer."""
+NEVER_KEPT_S = 600.0
+"""How long everybody calls for a request whose answer could not be kept, instead of waiting for one another."""
+_CLEARED_AT_ONCE = 500
+_DIGITS = 18
+
+
+class LookUp(NamedTuple):
+    """A job that asks. `over`: a leader that is known to have ended."""
+
+    key: str
+    job_id: str
+    over: str = ""
+
+
+class Follow(NamedTuple):
+    """Another job is getting the answer."""
+
+    leader: str
+
+
+class Landed(NamedTuple):
+    """What came of a job's request: an answer to keep, or none, so that others need not wait for it any more."""
+
+    key: str
+    job_id: str
+    model: str
+    answer: Kept | None
+    never: bool = False
+    """No answer to this request can be kept, so nobody is to wait for one."""
+
+
+class LookedUp(NamedTuple):
+    """The outcome of a look-up."""
+
+    found: list[Kept | Follow | None]
+    """For each job, in order: an answer, whom to wait for, or None: it calls, and others wait for it."""
+    rejected: int
+    """Entries that were removed, because they were not signed here for their key."""
+
+
+_JOB = re.compile(rb"[!-~]{1,32}")
+
+
+class CacheStats(NamedTuple):
+    """The cache as it stands. Counts are since Redis was last emptied."""
+
+    entries: int
+    bytes: int
+    max_bytes: int
+    hits: int
+    misses: int
+    followed: int
+    """Jobs that waited for an equal one; each of them is a hit, too, once that has its answer."""
+    stored: int
+    evicted: int
+    """Answers that had to leave before their time, for want of room."""
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The part of look-ups that found an answer; None before the first. Jobs that wait are looked up again."""
+        asked = self.hits + self.misses
+        return self.hits / asked if asked else None
+
+
+class ResponseCache:
+    """The cache of one fleet. Safe to share between threads. Every method may raise `redis.RedisError`.
+
+    Args:
+        seal: signs and verifies answers; None where none is looked up or kept.
+    """
+
+    def __init__(self, client: redis.Redis, settings: Settings, seal: AnswerSeal | None = None) -> None:
+        self._seal = seal
+        self._redis = client
+        self._settings = settings
+        self._look_up = _script(client, "cache_look_up")
+        self._keep = _script(client, "cache_common", "cache_keep")
+        self._clear = _script(client, "cache_common", "cache_clear")
+
+    @property
+    def terms(self) -> CacheSettings:
+        """The settings of the cache."""
+        return self._settings.cache
+
+    def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
+        """Look for an answer for each job. One that brings none is removed, and its jobs ask once more."""
+        found = self._ask(latency, asked)
+        foreign = {one.key for one, of in zip(asked, found, strict=True) if of is Unusable.FOREIGN}
+        unusable = [at for at, one in enumerate(found) if isinstance(one, Unusable)]
+        if unusable:
+            self._forget(list({asked[at].key for at in unusable}))
+            again = self._ask(latency, [asked[at] for at in unusable])
+            for at, one in zip(unusable, again, strict=True):
+                found[at] = one
+        return LookedUp([None if isinstance(one, Unusable) else one for one in found], len(foreign))
+
+    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[Kept | Follow | Unusable | None]:
+        life_s = self._settings.of_class(latency).budget_s + (0 if latency is Latency.REALTIME else LEAD_GRACE_S)
+        keys = [COUNTERS]
+        arguments: list[str | int] = [list(Latency).index(latency), int(life_s * 1_000)]
+        for one in asked:
+            keys += [ANSWERS + one.key, LEADS + one.key]
+            arguments += [one.job_id, one.over]
+        answers = cast("list[list[bytes]]", self._look_up(keys=keys, args=arguments))
+        return [self._found(one.key, kind, value) for one, (kind, value) in zip(asked, answers, strict=True)]
+
+    def _found(self, key: str, kind: bytes, value: bytes) -> Kept | Follow | Unusable | None:
+        match kind:
+            case b"hit":
+                return self._sealed.open(key, value)
+            case b"foreign":
+                return Unusable.FOREIGN
+            case b"follow" if _JOB.fullmatch(value):
+                return Follow(value.decode())
+            case _:
+                return None
+
+    @property
+    def _sealed(self) -> AnswerSeal:
+        assert self._seal is not None, "it was made to look after the cache alone"
+        return self._seal
+
+    def keep(self, latency: Latency, landed: Sequence[Landed]) -> None:
+        """Keep the answers of jobs of one class, and let go of the leads of all."""
+        life_s = self._settings.of_class(latency).cache_ttl_s
+        keys = [COUNTERS, EXPIRIES, SIZES]
+        arguments: list[str | int | bytes] = [self.terms.max_bytes, ANSWERS]
+        for one in landed:
+            keys += [ANSWERS + one.key, LEADS + one.key]
+            lives_s = min(life_s, NEVER_KEPT_S) if one.never else life_s
+            answer = b"" if one.answer is None else self._sealed.seal(one.key, one.answer, lives_s)
+            arguments += [
+                one.key,
+                one.job_id,
+                max(1, int(lives_s * 1_000)),
+                one.model,
+                answer,
+                len(answer) + OVERHEAD_BYTES,
+                int(one.never),
+            ]
+        self._keep(keys=keys, args=arguments)
+
+    def stats(self) -> CacheStats:
+        """How it stands."""
+        seconds, micros = self._redis.time()
+        now = seconds * 1_000 + micros // 1_000
+        counted_now = cast("dict[bytes, bytes]", self._redis.hgetall(COUNTERS))
+        counters = {name.decode(errors="replace"): _count(count) for name, count in counted_now.items()}
+        counted = (counters.get(name, 0) for name in ("hits", "misses", "followed", "stored", "evicted"))
+        entries = self._redis.zcount(EXPIRIES, now, "+inf")
+        return CacheStats(int(entries), counters.get("bytes", 0) if entries else 0, self.terms.max_bytes, *counted)
+
+    def clear(self, model: str | None = None) -> int:
+        """Forget all answers, or those of one model; calls under way still bring theirs. Returns how many."""
+        sizes = cast("Iterator[tuple[bytes, bytes]]", self._redis.hscan_iter(SIZES, count=_CLEARED_AT_ONCE))
+        digests = [
+            digest.decode(errors="replace")
+            for digest, size in sizes
+            if model is None or size.partition(b" ")[2] == model.encode()
+        ]
+        gone = 0
+        for at in range(0, len(digests), _CLEARED_AT_ONCE):
+            gone += self._forget(digests[at : at + _CLEARED_AT_ONCE])
+        return gone
+
+    def _forget(self, digests: Sequence[str]) -> int:
+        keys = [COUNTERS, EXPIRIES, SIZES, *(ANSWERS + digest for digest in digests)]
+        return cast("int", self._clear(keys=keys, args=digests))
+
+
+def _count(text: bytes) -> int:
+    """A counter; 0 where somebody else wrote something else."""
+    return int(text) if text.isdigit() and len(text) <= _DIGITS else 0
+
+
+def _script(client: redis.Redis, *parts: str) -> Script:
+    folder = resources.files("trivet_routing") / "lua"
+    return client.register_script("\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts))

@@ -1,0 +1,270 @@
+"""Choosing a route: who may take the job at all, who can take it now, and in what order. Pure functions."""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from enum import StrEnum
+
+from trivet_routing.call_costs import TYPICAL, CallCost, Mix
+from trivet_routing.permits import GateView
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.requests import eligibility
+
+UNKNOWN_LATENCY_S = 1.0
+"""What a route without a good call yet is taken to need."""
+SAME_COST = Decimal("0.02")
+"""Expected costs within this share of each other count as equal."""
+SAME_LATENCY = 0.25
+"""Latencies, likewise, of routes that cost the same."""
+WARM_LEVEL = -1
+"""Before all others."""
+DEGRADED_LEVEL = 10_000_000
+"""Behind every route that is quick enough for the class."""
+SLOW_CALLS = 5
+"""How many calls of a class must be known before the route can be called too slow for it."""
+SLOW_FOR_S = 60.0
+"""So long after the last of them it is tried again."""
+SHORT_WAIT_S = 0.5
+"""A permit that comes free within this time is worth waiting for where latency decides; the wait counts as latency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a job asks of a route, and where it has been in this round."""
+
+    model: str
+    latency: Latency
+    residency: tuple[str, ...] = ()
+    compliance: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
+    doubted_by: str | None = None
+    """The provider that answered with a 400 nobody knows: another one is to be asked."""
+    mix: Mix = TYPICAL
+    """What its call is expected to use; it counts where cost decides."""
+    warm_route: str | None = None
+    """Where what its request begins with is in the provider's cache: that route leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A route as it stands for one model."""
+
+    name: str
+    model: str
+    """The model by its first-party id."""
+    settings: RouteSettings
+    wire_model: str | None
+    """What the route's wire calls it; None = it does not serve it."""
+    lanes: frozenset[str]
+    """The lanes in which a living worker serves it."""
+    drained: bool
+    gate: GateView
+    cost: CallCost | None
+    """What calls of the model are expected to cost here; None = no price known."""
+    retired: date | None = None
+    """The day on which the route's provider stopped serving the model."""
+
+
+class Why(StrEnum):
+    """Why a route does not take a job now."""
+
+    NEVER = "never"
+    """It does not fit the job: waiting will not help."""
+    TRIED = "tried"
+    """It was asked in this round."""
+    UNFIT = "unfit"
+    """Nobody can say when it takes calls again: open, drained, without a worker."""
+    LIMITED = "limited"
+    """It has no room now, and will have some by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A route that does not take the job now, and why, for a person."""
+
+    route: str
+    why: Why
+    text: str
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The routes that would take the job now, the best first, and the others with their reasons."""
+
+    routes: tuple[Candidate, ...]
+    levels: tuple[int, ...]
+    """For each of `routes`, how good it is by the order of the class; equal ones share the work by load."""
+    refusals: tuple[Refusal, ...]
+
+    def best(
+        self, load: Callable[[Candidate], float], *, has_room: Callable[[Candidate], bool] = lambda _: True
+    ) -> Candidate | None:
+        """The route for one job: the best that has room, of equally good ones the least laden.
+
+        A recovering route gets its share of the jobs it would be the best for, and those that nobody else could take.
+        """
+        able = [(r, level) for r, level in zip(self.routes, self.levels, strict=True) if has_room(r)]
+        whole = any(route.gate.share >= 1 for route in self.routes)
+        while able:
+            level = able[0][1]
+            best = min((route for route, of in able if of == level), key=load)
+            if best.gate.share >= 1 or not whole or random.random() < best.gate.share:
+                return best
+            able = [(route, of) for route, of in able if route is not best]
+        return None
+
+    def worth_waiting(self, at_most_s: float) -> bool:
+        """True when a route that was not asked yet will have room within this time."""
+        return any(refusal.why is Why.LIMITED and refusal.wait_s <= at_most_s for refusal in self.refusals)
+
+    @property
+    def hopeless(self) -> bool:
+        """True when there is no route that could ever take the job in this round or a later one."""
+        return not self.routes and all(refusal.why is Why.NEVER for refusal in self.refusals)
+
+    @property
+    def untried(self) -> bool:
+        """True when there is a route, fit or not at the moment, that was not asked in this round."""
+        return bool(self.routes) or any(refusal.why in (Why.UNFIT, Why.LIMITED) for refusal in self.refusals)
+
+    def reasons(self, *, without: str = "") -> str:
+        """All refusals in one line: `route: reason; route: reason`; those that never fit only where no other is."""
+        told = [refusal for refusal in self.refusals if refusal.why is not Why.NEVER] or self.refusals
+        return "; ".join(f"{r.route}: {r.text}" for r in told if r.route and r.route != without)
+
+    def wait_s(self) -> tuple[float, str] | None:
+        """The shortest known wait and the route it is for; None when no route is said to open by itself."""
+        waits = [(refusal.wait_s, refusal.route) for refusal in self.refusals if refusal.wait_s > 0]
+        return min(waits) if waits else None
+
+
+def choose(needs: Needs, candidates: Iterable[Candidate], terms: ClassSettings) -> Choice:
+    """Sort the candidates into those that would take the job now, in the order of its class, and those that would not.
+
+    A route whose calls of the class took longer than the class allows comes behind those that are quick enough.
+    """
+    patience_s = SHORT_WAIT_S if terms.order == "latency" else 0.0
+    able: list[Candidate] = []
+    refusals: list[Refusal] = []
+    for candidate in candidates:
+        refusal = _refusal(needs, candidate, patience_s)
+        if refusal is None:
+            able.append(candidate)
+        else:
+            refusals.append(refusal)
+    level = _levels(able, needs, terms)
+    able.sort(key=lambda r: (level[r.name], load_of(r), r.settings.priority))
+    return Choice(tuple(able), tuple(level[route.name] for route in able), tuple(refusals))
+
+
+def load_of(route: Candidate) -> float:
+    """How laden a route is with calls in flight, against others of its kind."""
+    return route.gate.in_flight / route.settings.weight
+
+
+def is_slow(gate: GateView, latency: Latency, budget_s: float) -> bool:
+    """Whether the route's calls of the class took longer lately than the class has."""
+    pace = gate.paces.get(latency)
+    return pace is not None and pace.calls >= SLOW_CALLS and pace.age_s <= SLOW_FOR_S and pace.p95_s >= budget_s
+
+
+def misfit(needs: Needs, route: RouteSettings, wire_model: str | None) -> str:
+    """Why a route, as it is configured, never takes such a job; empty = it fits.
+
+    Args:
+        wire_model: what the route's wire calls the model; None = it does not serve it.
+    """
+    return eligibility.misfit(route, wire_model, needs.model, needs.residency, needs.compliance, needs.features)
+
+
+def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | None:
+    """The first reason why the route does not take the job now, the lasting ones first."""
+    if unfit := misfit(needs, route.settings, route.wire_model):
+        return Refusal(route.name, Why.NEVER, unfit)
+    if route.retired:
+        return Refusal(route.name, Why.NEVER, f"{needs.model} was retired there on {route.retired.isoformat()}")
+    if needs.doubted_by == route.settings.provider:
+        return Refusal(route.name, Why.NEVER, "its provider refused the request")
+    if route.name in needs.tried:
+        return Refusal(route.name, Why.TRIED, "asked in this round")
+    if route.drained:
+        return Refusal(route.name, Why.UNFIT, "drained by an operator")
+    if needs.latency.lane not in route.lanes:
+        return Refusal(route.name, Why.UNFIT, f"no {needs.latency.lane} worker serves it")
+    gate = route.gate
+    if gate.shut or gate.wait_s > (0.0 if gate.state == "limited" else patience_s):
+        again = "next probe" if gate.shut else "next headroom"
+        cause = f" ({gate.cause})" if gate.cause and gate.state != "recovering" else ""
+        state = "limited" if gate.state in ("healthy", "recovering") else gate.state
+        text = f"{state}{cause}, {again} in {gate.wait_s:.1f} s"
+        return Refusal(route.name, Why.UNFIT if gate.shut else Why.LIMITED, text, gate.wait_s)
+    if gate.in_flight >= gate.places:
+        return Refusal(route.name, Why.LIMITED, f"all {gate.places} calls it may have are in flight")
+    return None
+
+
+def _levels(routes: list[Candidate], needs: Needs, terms: ClassSettings) -> dict[str, int]:
+    """How good each route is by the order of the class, 0 the best; equal ones share the work by weight and load."""
+    levels = _ordered(routes, needs, terms)
+    for route in routes:
+        if is_slow(route.gate, needs.latency, terms.budget_s):
+            levels[route.name] += DEGRADED_LEVEL
+        elif route.name == needs.warm_route:
+            levels[route.name] = WARM_LEVEL
+    return levels
+
+
+def _ordered(routes: list[Candidate], needs: Needs, terms: ClassSettings) -> dict[str, int]:
+    match terms.order:
+        case "weight":
+            return {route.name: 0 for route in routes}
+        case "priority":
+            return {route.name: route.settings.priority for route in routes}
+        case "latency":
+            quickest = sorted(routes, key=lambda r: _expected_latency_s(r, needs.latency))
+            return {route.name: place for place, route in enumerate(quickest)}
+        case "cost":
+            return _by_cost(routes, needs)
+
+
+def _expected_latency_s(route: Candidate, latency: Latency) -> float:
+    pace = route.gate.pace(latency)
+    usual = UNKNOWN_LATENCY_S if pace is None else pace.p50_s
+    return usual * (1 + route.gate.in_flight / route.gate.places) + route.gate.wait_s
+
+
+def _by_cost(routes: list[Candidate], needs: Needs) -> dict[str, int]:
+    """By expected cost, those that cost the same by latency; routes without a price come last."""
+    costs = {route.name: None if route.cost is None else route.cost.of(needs.mix) for route in routes}
+    cheapest = min((cost for cost in costs.values() if cost is not None), default=None)
+    step = {name: _cost_steps(cost, cheapest) for name, cost in costs.items()}
+    quickest: dict[tuple[bool, int], float] = {}
+    # a route of which nothing is known yet counts among the quickest: else nothing would ever be known of it
+    known = [route for route in routes if route.gate.pace(needs.latency) is not None]
+    expected = {route.name: _expected_latency_s(route, needs.latency) for route in known}
+    for name, seconds in expected.items():
+        quickest[step[name]] = min(seconds, quickest.get(step[name], seconds))
+    grade = {
+        name: (*step[name], _steps_beyond(expected[name], quickest[step[name]]) if name in expected else 0)
+        for name in costs
+    }
+    places = {key: place for place, key in enumerate(sorted(set(grade.values())))}
+    return {name: places[key] for name, key in grade.items()}
+
+
+def _cost_steps(cost: Decimal | None, cheapest: Decimal | None) -> tuple[bool, int]:
+    """Whether it has no price, and how many steps dearer than the cheapest it is."""
+    if cost is None or cheapest is None:
+        return True, 0
+    if cheapest == 0:
+        return False, 0 if cost == 0 else 1
+    return False, int((cost - cheapest) / (cheapest * SAME_COST))
+
+
+def _steps_beyond(seconds: float, least: float) -> int:
+    return int((seconds - least) / (max(least, 0.001) * SAME_LATENCY))

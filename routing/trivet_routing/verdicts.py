@@ -1,0 +1,196 @@
+"""What follows from the outcome of a call: for the route's health, and for the job. Pure functions, one table each."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trivet_routing.permits import Verdict
+from trivet_routing.proxy_errors import ProxyError, at_fault, text_of
+from trivet_routing.route_choice import Candidate, Choice, load_of
+from trivet_store.steps import End, GoOn, Next, Wait
+from trivet_tasks.latency import ClassSettings
+from trivet_tasks.outcomes import JobState, Outcome, Scope
+
+LOCAL_MOST_S = 10.0
+"""The most seconds between two tries of a job that only a worker in trouble takes."""
+
+_VERDICTS: dict[Outcome, Verdict] = {
+    Outcome.SUCCEEDED: Verdict.GOOD,
+    Outcome.RATE_LIMITED: Verdict.LIMITED,
+    Outcome.OVERLOADED: Verdict.FAILED,
+    Outcome.SERVER_ERROR: Verdict.FAILED,
+    Outcome.TIMEOUT: Verdict.FAILED,
+    Outcome.CONNECTION: Verdict.FAILED,
+    Outcome.INCOMPLETE: Verdict.FAILED,
+    Outcome.UNUSABLE: Verdict.UNUSABLE_MODEL,
+    Outcome.PROXY_ERROR: Verdict.DOUBTED,
+    Outcome.INVALID: Verdict.NEUTRAL,
+    Outcome.DOUBTFUL: Verdict.NEUTRAL,
+    Outcome.CANCELLED: Verdict.NEUTRAL,
+    Outcome.UNKNOWN: Verdict.NEUTRAL,
+}
+
+
+_UNUSABLE: dict[Scope | None, Verdict] = {
+    Scope.ROUTE: Verdict.UNUSABLE_ROUTE,
+    Scope.MODEL: Verdict.UNUSABLE_MODEL,
+    Scope.FEATURE: Verdict.NEUTRAL,
+}
+
+
+def verdict_of(outcome: Outcome, scope: Scope | None = None) -> Verdict:
+    """Return what an outcome means for the health of its route. `scope` is how far an `unusable` reaches."""
+    if outcome is Outcome.UNUSABLE and scope is not None:
+        return _UNUSABLE[scope]
+    return _VERDICTS[outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a job stood when its call failed."""
+
+    round: int
+    spent_s: float
+    """Seconds of the round's budget used, this call included."""
+    tried: tuple[str, ...]
+    """Routes asked in this round, this one not included."""
+    doubted_by: str | None
+    deadline_at: float | None
+    proxy_errors: tuple[ProxyError, ...] = ()
+    """The pages of proxies that it met, this call's included."""
+    claims: int = 1
+    """Times that a worker took it up, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The failed call: on which route of which provider, with what outcome, and the provider's words."""
+
+    route: str
+    provider: str
+    outcome: Outcome
+    message: str
+    scope: Scope | None = None
+    """Of `unusable`: how far it reaches."""
+    local: bool = False
+    """The worker that made the call is at fault, or may be: nothing is held against job and route."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether another provider is to be asked before anything is said of the request."""
+        return self.outcome is Outcome.DOUBTFUL or self.scope is Scope.FEATURE
+
+
+def tried_after(standing: Standing, failed: Failed) -> tuple[str, ...]:
+    """The routes not to be asked again in this round. A limited one may be: its gate keeps it closed long enough."""
+    if failed.local or failed.outcome in (Outcome.RATE_LIMITED, Outcome.CANCELLED):
+        return standing.tried
+    return (*standing.tried, failed.route)
+
+
+def doubted_after(standing: Standing, failed: Failed) -> str | None:
+    """The provider whose word is to be checked with another's."""
+    return failed.provider if failed.doubtful else standing.doubted_by
+
+
+def next_step(
+    standing: Standing,
+    failed: Failed,
+    choice: Choice,
+    terms: ClassSettings,
+    *,
+    now: float,
+    taken_within_s: float,
+    load: Callable[[Candidate], float] = load_of,
+    has_room: Callable[[Candidate], bool] = lambda _: True,
+) -> Next:
+    """What becomes of a job whose call failed.
+
+    Args:
+        choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a failure that
+            is the worker's own, without the route of the call while the same worker might take the job again there.
+        taken_within_s: how long a message may wait for a worker.
+        load: how laden a route is, counting what was sent there since it was looked at.
+        has_room: whether it could take one more.
+    """
+    error = f"{failed.route}: {failed.outcome}: {failed.message}"
+    if failed.outcome is Outcome.INVALID:
+        return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
+    if failed.outcome is Outcome.PROXY_ERROR and (why := at_fault(standing.proxy_errors)):
+        return End(JobState.FAILED, outcome=Outcome.PROXY_ERROR, error=why)
+    if standing.deadline_at is not None and now >= standing.deadline_at:
+        return End(
+            JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
+        )
+    doubted_by, pages = doubted_after(standing, failed), text_of(standing.proxy_errors)
+    if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
+        return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None, pages)
+    # a provider that was asked in this round and answered nothing has not agreed
+    if failed.doubtful and (standing.doubted_by not in (None, failed.provider) or choice.hopeless):
+        return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
+    tried = ",".join(tried_after(standing, failed))
+    in_time = standing.spent_s < terms.budget_s
+    best = choice.best(load, has_room=has_room) if in_time else None
+    if best is not None:
+        until = now + taken_within_s
+        return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
+    if failed.local:
+        not_before = now + _local_pause_s(terms, standing.claims)
+        return Wait(not_before, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
+    if in_time and (choice.routes or _may_wait(standing, failed, choice, terms)):
+        return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
+    if terms.max_rounds > 1 and _undecided(standing, failed):
+        not_before = now + _look_again_s(terms, standing)
+        return Wait(not_before, standing.round, "", 0.0, doubted_by, failed.outcome, error, pages)
+    if standing.round + 1 >= terms.max_rounds:
+        said = f"{_rounds(standing.round + 1)}. {_last_word(error, failed, choice)}"
+        return End(JobState.FAILED, outcome=failed.outcome, error=said)
+    not_before = now + backoff_s(terms, standing.round)
+    return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error, pages)
+
+
+def _may_wait(standing: Standing, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
+    """Whether the job waits, in this round, for a route that is limited; else the round is over."""
+    if failed.outcome is not Outcome.RATE_LIMITED:
+        # no longer than it would back off: after that those that failed may be asked again
+        return choice.worth_waiting(longest_backoff_s(terms, standing.round))
+    # where nobody has failed, being told to wait, however long, burns no round; realtime has but one: it fails
+    return not standing.tried and (terms.max_rounds > 1 or choice.worth_waiting(longest_backoff_s(terms, 0)))
+
+
+def _local_pause_s(terms: ClassSettings, claims: int) -> float:
+    """Seconds that a job waits which nobody but a worker in trouble took: exponential, so that it runs in no tight loop."""
+    return min(terms.backoff_max_s, LOCAL_MOST_S, 0.1 * 2.0 ** min(claims - 1, 30)) * random.uniform(0.5, 1.0)
+
+
+def _undecided(standing: Standing, failed: Failed) -> bool:
+    """Whether it is still open if the job or the proxy before the route is at fault: then no round is over."""
+    return failed.outcome is Outcome.PROXY_ERROR and not any(
+        page.confirmed for page in standing.proxy_errors if page.route == failed.route
+    )
+
+
+def _look_again_s(terms: ClassSettings, standing: Standing) -> float:
+    """Seconds until a job that met proxies' pages is tried again: a quarter to a half at first, then exponential."""
+    times = max((page.times for page in standing.proxy_errors), default=1)
+    return min(terms.backoff_max_s, 0.5 * 2.0 ** min(times - 1, 30)) * random.uniform(0.5, 1.0)
+
+
+def longest_backoff_s(terms: ClassSettings, round_: int) -> float:
+    """The most seconds between a round without success and the next: exponential."""
+    return min(terms.backoff_max_s, terms.backoff_base_s * 2.0 ** min(round_ + 1, 30))
+
+
+def backoff_s(terms: ClassSettings, round_: int) -> float:
+    """Seconds between a round without success and the next: full jitter."""
+    return random.uniform(0, longest_backoff_s(terms, round_))
+
+
+def _last_word(error: str, failed: Failed, choice: Choice) -> str:
+    """The last failure, and why every other route does not take the job."""
+    others = choice.reasons(without=failed.route)
+    return f"Last word: {error}" + (f" ({others})" if others else "")
+
+
+def _rounds(count: int) -> str:
+    return "No route answered" if count == 1 else f"No route answered in {count} rounds"

@@ -1,0 +1,88 @@
+"""Going through tables along their primary keys beside running workers: long reads in pages, writes in short turns."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, TextClause, bindparam, text
+
+from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
+
+READ_ROWS = 5 * BULK_ROWS
+"""Rows that one read looks at."""
+LEAST_PAUSE_S = 0.01
+"""Seconds without a lock after each turn, at the least: longer than others take to look whether SQLite's is free."""
+
+
+class Step(NamedTuple):
+    """A part of the work that is done and stays done."""
+
+    looked_at: int
+    """Rows that the walk has passed."""
+    pruned: Mapping[str, int]
+    """Rows deleted, by kind; of a dry run those that would be."""
+
+
+class Candidate(NamedTuple):
+    """What may be deleted with one id: about so many rows, and bytes of bodies or answers."""
+
+    id: Any
+    rows: int
+    bytes: int = 0
+
+
+def job_id_at(moment: float) -> str:
+    """What a job's id begins with that is submitted at this moment (seconds since the epoch): all before it are less."""
+    return f"{max(0, int(moment * 1000)):012x}"
+
+
+def of_ids(statement: str) -> TextClause:
+    """A statement with `IN :ids` in it."""
+    return text(statement).bindparams(bindparam("ids", expanding=True))
+
+
+def delete(connection: Connection, statement: TextClause, ids: Sequence[Any]) -> int:
+    """Run a DELETE with `IN :ids` in it. Returns the number of rows."""
+    return connection.execute(statement, {"ids": ids}).rowcount if ids else 0
+
+
+def pages(store: Store, statement: TextClause, first: Any, **parameters: object) -> Iterator[Sequence[Row[Any]]]:
+    """Walk a table by a statement with `:after` and `:limit` that returns an `id`, in its order.
+
+    Args:
+        first: what `:after` is at the start: less than any id.
+    """
+    after = first
+    while True:
+        with store.read() as connection:
+            rows = connection.execute(statement, {**parameters, "after": after, "limit": READ_ROWS}).all()
+        if rows:
+            yield rows
+            after = rows[-1].id
+        if len(rows) < READ_ROWS:
+            return
+
+
+def groups(candidates: Iterable[Candidate]) -> Iterator[list[Any]]:
+    """Ids of a turn's worth each, at least one."""
+    group: list[Any] = []
+    rows = size = 0
+    for candidate in candidates:
+        if group and (rows + candidate.rows > BULK_ROWS or size + candidate.bytes > BULK_BYTES):
+            yield group
+            group, rows, size = [], 0, 0
+        group.append(candidate.id)
+        rows += candidate.rows
+        size += candidate.bytes
+    if group:
+        yield group
+
+
+@contextmanager
+def turn(store: Store) -> Iterator[Connection]:
+    """A short writing transaction, and then a pause as long as it took: at least half of the time the lock is others'."""
+    with store.write() as connection:
+        began = time.monotonic()
+        yield connection
+    time.sleep(max(LEAST_PAUSE_S, time.monotonic() - began))

@@ -1,0 +1,1 @@
+"""Processes and routes: leases, the registry of routes, their limits and their health."""

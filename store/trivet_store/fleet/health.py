@@ -1,0 +1,166 @@
+"""The last known health and limits of every route and the changes that led there, kept for people and for restarts."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.foreign_text import clean
+
+
+class HealthRow(NamedTuple):
+    """A (route, model) as last noted. `model` is `*` for the whole route; times are seconds since the epoch."""
+
+    route: str
+    model: str
+    state: str
+    cause: str
+    since: float
+    closed_until: float | None
+    """Of an open one: when the next probe is due."""
+
+
+class LimitRow(NamedTuple):
+    """How long a provider told us to wait. `models` is a model or the name of a group of models."""
+
+    route: str
+    models: str
+    closed_until: float
+    cause: str
+    since: float
+
+
+class Event(NamedTuple):
+    """Something that happened to a route. `at` is seconds since the epoch."""
+
+    at: float
+    kind: str
+    """`route open`, `route probing`, `route recovering`, `route healthy`, `route limited`; of operators and files `route
+    drained`, `route restored`, `route changed`, `route redefined`, `route override`, `route override over`, `route removed`."""
+    route: str | None
+    model: str | None
+    """`*` or None: the whole route; of `route limited` a model or the name of a group of models."""
+    text: str
+    """Its cause, for a person."""
+
+
+class CallRow(NamedTuple):
+    """A call that a living worker is making now."""
+
+    id: str
+    lease_id: str
+    route: str
+    model: str
+    latency: str
+
+
+_UPSERT = text(
+    """
+    INSERT INTO route_health (route, model, state, cause, since, closed_until)
+    VALUES (:route, :model, :state, :cause, :now, :closed_until)
+    ON CONFLICT (route, model) DO UPDATE
+       SET state = :state, cause = :cause, since = :now, closed_until = :closed_until
+    """
+)
+_CLOSE = text(
+    """
+    INSERT INTO route_limits (route, models, closed_until, cause, since)
+    VALUES (:route, :model, :closed_until, :cause, :now)
+    ON CONFLICT (route, models) DO UPDATE SET closed_until = :closed_until, cause = :cause, since = :now
+    """
+)
+_EVENT = text("INSERT INTO events (at, kind, route, model, text) VALUES (:now, :kind, :route, :model, :text)")
+_EVENTS = """
+    SELECT at, kind, route, model, text FROM events WHERE at >= :since {of_route} ORDER BY at DESC, id DESC LIMIT :limit
+"""
+_LAST_DRAINS = text(
+    """
+    SELECT at, kind, route, model, text FROM events
+     WHERE id IN (SELECT max(id) FROM events WHERE kind = 'route drained' GROUP BY route)
+    """
+)
+_ALL = text("SELECT route, model, state, cause, since, closed_until FROM route_health ORDER BY route, model")
+_CLOSED = text("SELECT route, models, closed_until, cause, since FROM route_limits WHERE closed_until > :now")
+_LIFT = text("DELETE FROM route_limits WHERE route = :route")
+_UNDER_WAY = text(
+    """
+    SELECT a.id, a.lease_id, a.route, a.model, a.latency FROM attempts a JOIN leases l ON l.id = a.lease_id
+     WHERE a.outcome IS NULL
+    """
+)
+_USED_LATELY = text("SELECT DISTINCT route, model FROM attempts WHERE started_at > :since")
+
+
+def note(
+    connection: Connection, route: str, model: str, state: str, cause: str, now: float, seconds: float, share: float = 0
+) -> None:
+    """Write down a change.
+
+    Args:
+        model: `*` for the whole route; of state `limited` the model or group whose limits are meant.
+        seconds: how long the route rests before the next try.
+        share: of its work that a recovering route gets.
+    """
+    cause = clean(cause, 500) or ""
+    row = {"route": route, "model": model, "cause": cause, "now": now, "closed_until": now + seconds}
+    if state == "limited":
+        connection.execute(_CLOSE, row)
+    else:
+        connection.execute(_UPSERT, {**row, "state": state, "closed_until": now + seconds if seconds else None})
+    said = cause
+    if state == "recovering":
+        said = f"{share:.0%} of its work: {cause}"
+    elif state == "limited":
+        said = f"for {seconds:.3g} s: {cause}"
+    connection.execute(_EVENT, {"now": now, "kind": f"route {state}", "route": route, "model": model, "text": said})
+
+
+def noted(connection: Connection) -> list[HealthRow]:
+    """The health of everything, as last noted."""
+    return [HealthRow(*row) for row in connection.execute(_ALL)]
+
+
+def closed(connection: Connection, now: float) -> list[LimitRow]:
+    """The pauses that providers asked for and that are not over."""
+    return [LimitRow(*row) for row in connection.execute(_CLOSED, {"now": now})]
+
+
+def under_way(connection: Connection) -> list[CallRow]:
+    """The calls being made now, as far as the database knows."""
+    return [CallRow(*row) for row in connection.execute(_UNDER_WAY)]
+
+
+def used_lately(connection: Connection, since: float) -> Sequence[tuple[str, str]]:
+    """The (route, model) that calls were made to since then."""
+    return [(row.route, row.model) for row in connection.execute(_USED_LATELY, {"since": since})]
+
+
+def forget(connection: Connection, route: str, now: float) -> None:
+    """Note that an operator declared every model of a route healthy, and no longer limited."""
+    for row in noted(connection):
+        if row.route == route and row.state != "healthy":
+            note(connection, route, row.model, "healthy", "restored by an operator", now, 0)
+    connection.execute(_LIFT, {"route": route})
+
+
+def note_operator(
+    connection: Connection, kind: str, route: str, said: str, now: float, *, model: str = WHOLE_ROUTE
+) -> None:
+    """Note what a person or a file did to a route, and why: `route drained`, `route changed`, …."""
+    row = {"now": now, "kind": kind, "route": route, "model": model, "text": clean(said, 500) or ""}
+    connection.execute(_EVENT, row)
+
+
+def events(connection: Connection, *, since: float, route: str | None = None, limit: int = 1_000) -> list[Event]:
+    """The latest events since a time, of one route or of all, the newest last."""
+    statement = text(_EVENTS.format(of_route="" if route is None else "AND route = :route"))
+    parameters: dict[str, object] = {"since": since, "limit": limit}
+    if route is not None:
+        parameters["route"] = route
+    return [Event(*row) for row in connection.execute(statement, parameters)][::-1]
+
+
+def last_drains(connection: Connection) -> dict[str, Event]:
+    """When and why each route was drained last; some were restored since."""
+    return {str(row.route): Event(*row) for row in connection.execute(_LAST_DRAINS)}

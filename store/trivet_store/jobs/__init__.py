@@ -1,0 +1,1 @@
+"""Jobs from their enqueueing to their end: every statement that changes one."""

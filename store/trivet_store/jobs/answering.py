@@ -1,0 +1,104 @@
+"""Jobs that need no call: they end with an answer that an equal request has brought."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Integer, bindparam, text
+
+from trivet_store import schema
+from trivet_store.database.engine import Store
+from trivet_store.database.many_rows import RowsStatement, query_rows
+from trivet_store.jobs.ending import end_jobs
+from trivet_store.steps import End, Ended, Hit
+from trivet_tasks.outcomes import JobState
+
+_HELD = RowsStatement(
+    schema.jobs,
+    """
+    SELECT j.id, j.take_up, j.state, j.batch_id, j.created_at, j.deadline_at, j.cancel_requested, j.route, j.cache_key, j.tenant,
+           f.latency, f.model, f.probe, f.alone
+      FROM jobs j JOIN flows f ON f.id = j.flow_id
+     WHERE j.id IN (SELECT r.id FROM {rows}) ORDER BY j.id {FOR UPDATE OF j}
+    """,
+)
+_CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
+    bindparam("ids", expanding=True, type_=Integer())
+)
+
+
+class Answered(NamedTuple):
+    """A dispatched job, the take-up and the cache key its message names, and the answer there is under that key."""
+
+    id: str
+    take_up: int
+    cache_key: str
+    message: bytes
+    """The provider's, JSON."""
+    stop_reason: str
+    route: str
+    """Where the call was made that brought it."""
+    cost_usd: Decimal | None
+    """What that call cost; None where it has no price."""
+    tenant: str | None = None
+    """Tenant whose jobs it may serve; None: those of all."""
+
+    def __repr__(self) -> str:
+        """Without the answer."""
+        return f"Answered({self.id}, {self.take_up}, {len(self.message)} bytes)"
+
+
+class Served(NamedTuple):
+    """What was done of a group. Jobs that are not their messages' any more are left alone."""
+
+    jobs: tuple[str, ...]
+    batches: tuple[int, ...]
+    crowded: bool
+    forged: tuple[str, ...] = ()
+    """Ids of jobs of which the database says something else than the message; they are left as they are."""
+    missed: tuple[str, ...] = ()
+    """Ids of jobs of another tenant than the answer's; they are left as they are, to be called for."""
+
+
+def end_answered(
+    store: Store, connection: Connection, group: Sequence[Answered], *, route: str, latency: str, model: str
+) -> Served:
+    """End dispatched jobs of one message with the answers there are for them, under its tokens.
+
+    Args:
+        route: where the message sends them; with the class and the model it must be what the database has.
+
+    No call is made and no attempt written. One whose deadline has passed is left to expire, one that somebody cancelled ends so.
+    """
+    now = store.now(connection)
+    found = query_rows(connection, _HELD, [{"id": job.id} for job in group])
+    held = {row.id: row for row in found}
+    batch_ids = {row.batch_id for row in held.values() if row.batch_id is not None}
+    cancelled = {row.id for row in connection.execute(_CANCELLED, {"ids": sorted(batch_ids)})} if batch_ids else set()
+    ended: list[Ended] = []
+    forged: list[str] = []
+    missed: list[str] = []
+    for job in group:
+        row = held.get(job.id)
+        if row is None or (row.take_up, row.state) != (job.take_up, "dispatched"):
+            continue
+        if row.deadline_at is not None and row.deadline_at <= now:
+            continue
+        known = row.route, row.latency, row.model, row.cache_key, bool(row.probe), bool(row.alone)
+        if known != (route, latency, model, job.cache_key, False, False):
+            forged.append(job.id)
+            continue
+        if job.tenant not in (None, row.tenant):  # producers and workers differ in whether tenants share answers
+            missed.append(job.id)
+            continue
+        end = End(
+            JobState.SUCCEEDED,
+            message=job.message,
+            stop_reason=job.stop_reason,
+            hit=Hit(job.cost_usd, latency, model),
+        )
+        if row.cancel_requested or row.batch_id in cancelled:
+            end = End(JobState.CANCELLED)
+        ended.append(Ended(row.id, row.batch_id, row.created_at, end, job.route if end.hit else None))
+    ending = end_jobs(connection, ended, now)
+    return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded, tuple(forged), tuple(missed))

@@ -1,0 +1,222 @@
+"""Batches: filling them so that a break can be resumed, their progress, their cancelling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, text
+
+from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.database.locking import lock_flows
+from trivet_store.jobs.ending import end_jobs
+from trivet_store.schema import Usd
+from trivet_store.steps import End, Ended
+from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.outcomes import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is. All counts are jobs; `cost_usd` is that of the ended ones."""
+
+    name: str
+    state: str
+    """`loading`, `incomplete`, `open` or `cancelled`."""
+    created_at: float
+    total: int
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    expired: int
+    cancelled: int
+    cost_usd: Decimal
+    taken: int
+    """Requests read from the producer so far."""
+    error: str | None
+
+    @property
+    def ended(self) -> int:
+        """Jobs in an end state."""
+        return self.succeeded + self.failed + self.expired + self.cancelled
+
+    @property
+    def done(self) -> bool:
+        """True when everything was taken in and every job has ended."""
+        return self.state in ("open", "cancelled") and self.ended >= self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A batch that is being filled: how many requests it has read before, and the digest over them."""
+
+    id: int
+    name: str
+    taken: int
+    digest: str
+
+
+_CREATE = text(
+    """
+    INSERT INTO batches (name, state, created_at) VALUES (:name, 'loading', :now) ON CONFLICT (name) DO NOTHING
+    """
+)
+_BY_NAME = text("SELECT * FROM batches WHERE name = :name").columns(cost_usd=Usd())
+_LIST = text("SELECT * FROM batches ORDER BY created_at DESC LIMIT :limit").columns(cost_usd=Usd())
+_ADVANCE = text(
+    """
+    UPDATE batches SET taken = :taken, digest = :digest, state = 'loading', error = NULL
+     WHERE id = :id AND taken = :before AND digest = :digest_before AND state <> 'cancelled'
+    """
+)
+_STATE = text("UPDATE batches SET state = :state, error = :error WHERE id = :id AND state <> 'cancelled'")
+_CANCELLED = text("SELECT id FROM batches WHERE state = 'cancelled' AND ended < total ORDER BY id LIMIT :limit")
+_HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
+_ASK = text("UPDATE jobs SET cancel_requested = true WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+_RUNNING = text(
+    "SELECT count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL AND batch_id = :id"
+)
+
+
+def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
+    """Create the batch, or go on with the one of this name; nothing of it runs until it is opened.
+
+    Raises:
+        InvalidRequest: the batch was cancelled.
+    """
+    connection.execute(_CREATE, {"name": name, "now": store.now(connection)})
+    row = connection.execute(_BY_NAME, {"name": name}).one()
+    if row.state == "cancelled":
+        raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint="Choose another name.")
+    return Loading(row.id, name, row.taken, row.digest)
+
+
+def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]) -> Loading:
+    """Note the requests that have been read, in the transaction that inserts them. What is new is held.
+
+    Raises:
+        InvalidRequest: another process has filled or cancelled the batch since; roll back, or its jobs would double.
+    """
+    after = replace(before, taken=before.taken + len(fingerprints), digest=chain(before.digest, fingerprints))
+    connection.execute(_HOLD, {"id": before.id, "held": True})
+    parameters = {"id": before.id, "taken": after.taken, "digest": after.digest}
+    known = {"before": before.taken, "digest_before": before.digest}
+    if connection.execute(_ADVANCE, {**parameters, **known}).rowcount == 0:
+        raise InvalidRequest(
+            f"name: the batch {before.name!r} is being filled or was cancelled by another process.",
+            field="name",
+            hint="Let one process fill it at a time; begun again it goes on where the batch stands.",
+        )
+    return after
+
+
+def chain(digest: str, fingerprints: Sequence[str]) -> str:
+    """The digest over the requests read so far and these further ones."""
+    state = bytes.fromhex(digest)
+    for fingerprint in fingerprints:
+        state = blake2b(state + bytes.fromhex(fingerprint), digest_size=16).digest()
+    return state.hex()
+
+
+def open_batch(connection: Connection, batch_id: int) -> None:
+    """Everything has been read: its jobs may run. A batch that was cancelled meanwhile stays so."""
+    lock_flows(connection, batch_id)
+    if connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None}).rowcount:
+        connection.execute(_HOLD, {"id": batch_id, "held": False})
+
+
+def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
+    """Reading stopped at an error: nothing runs until the batch is resumed or accepted as it is."""
+    connection.execute(_STATE, {"id": batch_id, "state": "incomplete", "error": error})
+
+
+def progress(connection: Connection, name: str) -> Progress:
+    """How far the batch is, from its counters.
+
+    Raises:
+        NotFound: there is no batch of this name.
+    """
+    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+    if row is None:
+        raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
+    return _progress(connection, row)
+
+
+def latest(connection: Connection, limit: int) -> list[Progress]:
+    """The newest batches first."""
+    return [_progress(connection, row) for row in connection.execute(_LIST, {"limit": limit}).all()]
+
+
+def id_of(connection: Connection, name: str) -> int:
+    """The batch's row id. NotFound when there is none."""
+    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+    if row is None:
+        raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
+    return int(row.id)
+
+
+def begin_cancel(connection: Connection, batch_id: int) -> None:
+    """Stop the batch: from here on nothing of it is dispatched, and what runs is asked to stop."""
+    lock_flows(connection, batch_id)
+    connection.execute(_HOLD, {"id": batch_id, "held": True})
+    _ask_outstanding(connection, batch_id)
+    connection.execute(_STATE, {"id": batch_id, "state": "cancelled", "error": None})
+
+
+def cancelled_unended(connection: Connection, limit: int) -> list[int]:
+    """Cancelled batches with jobs that have not ended, e.g. because whoever cancelled them died half way."""
+    return [row.id for row in connection.execute(_CANCELLED, {"limit": limit})]
+
+
+def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: int = BULK_ROWS) -> list[str]:
+    """End a group of the batch's jobs that no worker holds. Call until it returns none: those that run are asked then.
+
+    Some may have been claimed at the moment of the cancel, when they were not seen to be under way.
+    """
+    living = """
+        SELECT id, created_at FROM jobs
+         WHERE flow_id IN (SELECT id FROM flows WHERE batch_id = :id) AND ended_at IS NULL AND state <> 'running'
+         LIMIT :limit
+    """
+    rows = connection.execute(text(living + store.skip_locked), {"id": batch_id, "limit": limit}).all()
+    if not rows:  # none that is free: a dispatcher may be holding the last of them, and would leave them waiting
+        rows = connection.execute(text(living + store.for_update), {"id": batch_id, "limit": 1}).all()
+    if not rows:
+        _ask_outstanding(connection, batch_id)
+    ended = [Ended(row.id, batch_id, row.created_at, End(JobState.CANCELLED), None) for row in rows]
+    end_jobs(connection, ended, store.now(connection))
+    return [row.id for row in rows]
+
+
+def _ask_outstanding(connection: Connection, batch_id: int) -> None:
+    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+    outstanding = text(
+        f"""
+        SELECT id FROM jobs
+         WHERE state IN ('dispatched', 'running') AND batch_id = :id AND NOT cancel_requested ORDER BY id{lock}
+        """
+    )
+    ids = [row.id for row in connection.execute(outstanding, {"id": batch_id})]
+    for at in range(0, len(ids), BULK_ROWS):
+        connection.execute(_ASK, {"ids": ids[at : at + BULK_ROWS]})
+
+
+def _progress(connection: Connection, row: Row[Any]) -> Progress:
+    running = connection.execute(_RUNNING, {"id": row.id}).scalar_one()
+    return Progress(
+        name=row.name,
+        state=row.state,
+        created_at=row.created_at,
+        total=row.total,
+        waiting=max(0, row.total - row.ended - running),
+        running=running,
+        succeeded=row.succeeded,
+        failed=row.failed,
+        expired=row.expired,
+        cancelled=row.cancelled,
+        cost_usd=row.cost_usd or Decimal(0),
+        taken=row.taken,
+        error=row.error,
+    )

@@ -1,0 +1,264 @@
+"""What a dispatcher reads and writes: active flows, what stands at each route, the heads of the line, the claim."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection, Row, TextClause, bindparam, text
+
+from trivet_store import schema
+from trivet_store.database.engine import Store
+from trivet_store.database.many_rows import RowsStatement, query_rows
+from trivet_tasks.jobs import Claimed
+from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import JobState
+
+DISPATCH_LOCK = 7_214_500_002
+"""The PostgreSQL advisory lock under which credit is counted and taken; SQLite's write lock does the same."""
+_UNDER_WAY = frozenset({JobState.DISPATCHED, JobState.RUNNING})
+FLOWS_AT_ONCE = 50
+"""Flows whose heads are read by one statement: SQLite allows 500 parts of one, and few parts are planned sooner."""
+
+
+class Flow(NamedTuple):
+    """Jobs that need the same of a route."""
+
+    id: int
+    latency: Latency
+    model: str
+    residency: tuple[str, ...]
+    compliance: tuple[str, ...]
+    features: tuple[str, ...]
+    alone: bool = False
+    """Each of its jobs runs in a process of its own."""
+    batch_id: int | None = None
+    labels: str = "{}"
+    """JSON: what budgets ask for of its jobs."""
+    marked: bool = False
+    """Its jobs write to the provider's prompt cache, or read from it."""
+    warmer: str | None = None
+    """Its requests begin alike: the job that is to warm the provider's cache before the others go."""
+    cold: bool = False
+    """None of its jobs is under way to do so, or has done it: one may go."""
+    warm_route: str | None = None
+    """Where the cache is warm."""
+    answered: bool = False
+    """The last one was answered without a call, as the others may be: a chunk of them may go, so that these need not go one by one."""
+
+
+class Head(NamedTuple):
+    """A waiting job near the head of the line."""
+
+    id: str
+    flow_id: int
+    rank: float
+    tried: str
+    doubted_by: str | None
+    input_estimate: int
+    max_tokens: int
+
+
+class AtRoute(NamedTuple):
+    """The jobs of one class and model that stand at a route, dispatched or running."""
+
+    route: str
+    latency: Latency
+    model: str
+    jobs: int
+    queued: int
+    """Of them, not taken up yet: they have no permit."""
+    input_tokens: int
+    """What the queued ones will ask for."""
+    output_tokens: int
+    alone: int = 0
+    """Of all, those that run each in a process of its own."""
+
+
+_FLOWS = text(
+    """
+    SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.alone, f.batch_id, f.labels,
+           f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
+           w.attempts AS warmer_calls
+      FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
+     WHERE f.active AND NOT f.held
+       AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = f.id AND state = 'waiting' AND ended_at IS NULL)
+    """
+)
+_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature"
+_ELECT = text(
+    """
+    UPDATE flows SET warmer = :warmer, warming_until = :until
+     WHERE id = :id AND coalesce(warmer, '') = :before RETURNING id
+    """
+)
+_LOCK = text("SELECT pg_advisory_xact_lock(:lock)")
+_OUTSTANDING = text(
+    """
+    SELECT j.route, f.latency, f.model, count(*) AS jobs,
+           sum(CASE WHEN j.state = 'dispatched' THEN 1 ELSE 0 END) AS queued,
+           sum(CASE WHEN j.state = 'dispatched' THEN j.input_estimate ELSE 0 END) AS input_tokens,
+           sum(CASE WHEN j.state = 'dispatched' THEN j.max_tokens ELSE 0 END) AS output_tokens,
+           sum(CASE WHEN f.alone THEN 1 ELSE 0 END) AS alone
+      FROM jobs j JOIN flows f ON f.id = j.flow_id
+     WHERE j.state IN ('dispatched', 'running') AND j.route IS NOT NULL
+     GROUP BY j.route, f.latency, f.model
+    """
+)
+_HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens"
+_URGENT = RowsStatement(
+    schema.jobs,
+    f"""
+    SELECT {_HEAD_COLUMNS} FROM jobs
+     WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at < :before AND state = 'waiting'
+       AND NOT EXISTS (SELECT 1 FROM flows WHERE flows.id = jobs.flow_id AND flows.held)
+       AND flow_id NOT IN (SELECT r.flow_id FROM {{rows}})
+     ORDER BY deadline_at LIMIT :limit
+    """,
+)
+# who is cancelling or expiring one just now is not waited for: only rows that are free are locked, all at once
+_MARK = RowsStatement(
+    schema.jobs,
+    """
+    WITH free AS MATERIALIZED (
+        SELECT id FROM jobs
+         WHERE id IN (SELECT r.id FROM {rows}) AND state || '' = 'waiting' {FOR UPDATE SKIP LOCKED}
+    )
+    UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
+     WHERE id IN (SELECT id FROM free)
+    RETURNING id, take_up, input_estimate, max_tokens, cache_key
+    """,
+)
+_ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
+_LOCK_FLOW = "SELECT id FROM flows WHERE id = :id"
+_EMPTY_FLOWS = text(
+    """
+    SELECT id FROM flows
+     WHERE active AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND ended_at IS NULL) LIMIT :limit
+    """
+)
+_RETIRE_FLOW = text(
+    """
+    UPDATE flows SET active = false
+     WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = :id AND ended_at IS NULL)
+    """
+)
+
+
+def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
+    """The flows that have jobs to dispatch; without those whose jobs wait until the first has warmed a cache for them."""
+    return [
+        Flow(
+            row.id,
+            Latency(row.latency),
+            row.model,
+            tuple(orjson.loads(row.residency)),
+            tuple(orjson.loads(row.compliance)),
+            tuple(orjson.loads(row.features)),
+            bool(row.alone),
+            row.batch_id,
+            row.labels,
+            row.prefix is not None,
+            *(_warmth(row) if row.prefix else ()),
+        )
+        for row in connection.execute(_FLOWS)
+        if row.warmer is None or row.warmer_state not in _UNDER_WAY or row.warming_until <= now
+    ]
+
+
+def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None, bool]:
+    """A warmer that went back to waiting, or is gone, has warmed nothing; one that ended or takes too long is not waited for."""
+    answered = row.warmer_state == JobState.SUCCEEDED and not row.warmer_calls  # by the response cache
+    cold = answered or row.warmer_state in (None, "waiting", "delayed", "following")
+    warm_route = row.warmer_route if row.warmer_state == JobState.SUCCEEDED and not answered else None
+    return row.warmer, cold, warm_route, answered
+
+
+def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str | None, str, float]]) -> set[int]:
+    """Let one job of each of these flows go first. Returns the flows that nobody else was quicker with.
+
+    Args:
+        warmers: by flow the job that was to warm it before, the one that is to now, and until when the others wait for it.
+    """
+    if not warmers:
+        return set()
+    lock = text(_LOCK_FLOWS + store.for_update).bindparams(bindparam("ids", expanding=True))
+    connection.execute(lock, {"ids": list(warmers)})  # before any job, as everywhere
+    return {
+        flow_id
+        for flow_id, (before, warmer, until) in warmers.items()
+        if connection.execute(
+            _ELECT, {"id": flow_id, "before": before or "", "warmer": warmer, "until": until}
+        ).one_or_none()
+    }
+
+
+def lock(store: Store, connection: Connection) -> None:
+    """Let one dispatcher at a time count and take credit, until the transaction ends."""
+    if not store.sqlite:
+        connection.execute(_LOCK, {"lock": DISPATCH_LOCK})
+
+
+def outstanding(connection: Connection) -> list[AtRoute]:
+    """What stands at each route, by class and model."""
+    return [AtRoute(route, Latency(latency), *rest) for route, latency, *rest in connection.execute(_OUTSTANDING)]
+
+
+def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[Head]:
+    """The first waiting jobs of each flow by rank. Nothing is locked: most of them will be passed over."""
+    found: list[Head] = []
+    for first in range(0, len(flow_ids), FLOWS_AT_ONCE):
+        some = flow_ids[first : first + FLOWS_AT_ONCE]
+        ids = {f"flow_{number}": flow_id for number, flow_id in enumerate(some)}
+        found += [Head(*row) for row in connection.execute(_heads_of(len(some)), {**ids, "limit": limit})]
+    return found
+
+
+@lru_cache(maxsize=FLOWS_AT_ONCE)
+def _heads_of(flows: int) -> TextClause:
+    """One walk along the index for each flow, all in one statement."""
+    return text(
+        " UNION ALL ".join(
+            f"""
+            SELECT * FROM (
+                SELECT {_HEAD_COLUMNS} FROM jobs
+                 WHERE flow_id = :flow_{number} AND state = 'waiting' AND ended_at IS NULL
+                 ORDER BY rank LIMIT :limit
+            ) AS head_{number}
+            """
+            for number in range(flows)
+        )
+    )
+
+
+def urgent(connection: Connection, before: float, limit: int, without: Collection[int] = ()) -> list[Head]:
+    """The waiting jobs whose deadline is nearest, if it lies before this time; without those that nobody may dispatch.
+
+    Args:
+        without: flows to pass over.
+    """
+    rows = [{"flow_id": flow_id} for flow_id in sorted(without)]
+    return [Head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
+
+
+def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[Claimed]:
+    """Claim jobs for a route; each gets a new fencing token. Jobs that do not wait any more are passed over."""
+    rows = [{"id": job_id} for job_id in ids]
+    return [Claimed(*row) for row in query_rows(connection, _MARK, rows, route=route, until=until)]
+
+
+def advance_clock(connection: Connection, rank: float) -> None:
+    """Note the highest rank dispatched, from which newcomers start."""
+    connection.execute(_ADVANCE_CLOCK, {"rank": rank})
+
+
+def empty_flows(connection: Connection, limit: int) -> list[int]:
+    """Active flows without a living job."""
+    return [row.id for row in connection.execute(_EMPTY_FLOWS, {"limit": limit})]
+
+
+def retire_if_empty(store: Store, connection: Connection, flow_id: int) -> None:
+    """Take a flow without living jobs out of the claim. A job inserted meanwhile makes it active again."""
+    # the row lock waits for inserts under way; only a statement begun after it sees them
+    connection.execute(text(_LOCK_FLOW + store.for_update), {"id": flow_id})
+    connection.execute(_RETIRE_FLOW, {"id": flow_id})

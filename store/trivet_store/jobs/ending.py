@@ -1,0 +1,194 @@
+"""The end of jobs: their rows, results and costs, and the counters of their batches."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, text
+
+from trivet_store import schema
+from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
+from trivet_store.jobs.following import FREED_AT_ONCE, free_followers
+from trivet_store.ledger.savings import note_hits
+from trivet_store.schema import Usd
+from trivet_store.steps import Ended
+from trivet_tasks.foreign_text import clean
+from trivet_tasks.outcomes import JobState
+
+_END = RowsStatement(
+    schema.jobs,
+    """
+    UPDATE jobs SET state = r.state, ended_at = r.ended_at, batch_seq = r.batch_seq, lease_id = NULL,
+                    dispatched_until = NULL, not_before = NULL, last_outcome = coalesce(r.last_outcome, jobs.last_outcome)
+      FROM {rows}
+     WHERE jobs.id = r.id
+    """,
+)
+_ADD_RESULTS = RowsStatement(
+    schema.job_results,
+    """
+    INSERT INTO job_results (job_id, message, stop_reason, error_outcome, error_message, route, cost_usd, latency_s, cached,
+                             saved_usd)
+    SELECT r.job_id, r.message, r.stop_reason, r.error_outcome, r.error_message, r.route, r.cost_usd, r.latency_s, r.cached,
+           r.saved_usd
+      FROM {rows}
+    """,
+)
+_COSTS = RowsStatement(
+    schema.attempts,
+    """
+    SELECT job_id, sum(cost_usd) AS cost,
+           sum(CASE WHEN cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced
+      FROM attempts
+     WHERE job_id IN (SELECT r.job_id FROM {rows}) AND (NOT estimated OR outcome = 'succeeded') GROUP BY job_id
+    """,
+    {"cost": Usd()},
+)
+_BOOK = text("UPDATE job_results SET cost_usd = :cost WHERE job_id = :id").bindparams(bindparam("cost", type_=Usd()))
+_BOOK_BATCH = text("UPDATE batches SET cost_usd = cost_usd + :more WHERE id = :id").bindparams(
+    bindparam("more", type_=Usd())
+)
+# a worker from before schema 0003 numbers by `ended` and leaves `seq` where it is: none of its numbers comes again
+_COUNT = text(
+    """
+    UPDATE batches SET ended = ended + :ended, succeeded = succeeded + :succeeded, failed = failed + :failed,
+                       expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost,
+                       seq = CASE WHEN seq > ended THEN seq ELSE ended END + :ended
+     WHERE id = :id
+    RETURNING seq, name
+    """
+).bindparams(bindparam("cost", type_=Usd()))
+
+
+class Cost(NamedTuple):
+    """What the settled calls of a job cost, USD."""
+
+    known: Decimal
+    """The sum of those with a price: what its batch counts."""
+    unpriced: bool
+    """Whether there is one without."""
+
+    @property
+    def whole(self) -> Decimal | None:
+        """What the job says of itself; None where that would leave a call out."""
+        return None if self.unpriced else self.known
+
+
+NOTHING = Cost(Decimal(0), False)
+
+
+class Ending(NamedTuple):
+    """What ending jobs touched beside them."""
+
+    batches: tuple[int, ...]
+    """Those they belong to."""
+    crowded: bool = False
+    """More jobs may follow them than one transaction frees: the rest is freed by who looks, or in time."""
+
+
+def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Ending:
+    """End jobs whose rows the caller holds. Those that waited for the answer of one wait for a route again.
+
+    Within a batch each gets the next number; the batch row's lock makes the numbers gapless in the order of commits,
+    so a reader that remembers the last number misses nothing.
+    """
+    if not ended:
+        return Ending(())
+    leaders = [e.job_id for e in ended if e.led]
+    # first: of rows that others hold none is waited for, and what they hold may wait for what is held below
+    freed = free_followers(connection, leaders) if leaders else 0
+    costs = costs_of(connection, [e.job_id for e in ended])
+    sequence, names = _count(connection, ended, costs)
+    note_hits(connection, ended, names, now)
+    execute_rows(
+        connection,
+        _END,
+        [
+            {
+                "id": e.job_id,
+                "state": e.end.state.value,
+                "ended_at": now,
+                "batch_seq": sequence.get(e.job_id),
+                "last_outcome": e.end.outcome.value if e.end.outcome else None,
+            }
+            for e in ended
+        ],
+    )
+    execute_rows(
+        connection,
+        _ADD_RESULTS,
+        [
+            {
+                "job_id": e.job_id,
+                "message": e.end.message,
+                "stop_reason": clean(e.end.stop_reason, 40),
+                "error_outcome": e.end.outcome.value if e.end.outcome else None,
+                "error_message": clean(e.end.error, 4_000),
+                "route": e.route,
+                "cost_usd": costs.get(e.job_id, NOTHING).whole,
+                "latency_s": max(0.0, now - e.created_at),
+                "cached": e.end.hit is not None,
+                "saved_usd": e.end.hit.saved_usd if e.end.hit else None,
+            }
+            for e in ended
+        ],
+    )
+    of_batches = tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
+    return Ending(of_batches, freed >= FREED_AT_ONCE)
+
+
+def book_again(connection: Connection, batch_of: Mapping[str, int | None], before: Mapping[str, Cost]) -> None:
+    """Bring the costs of ended jobs, and of their batches, up to date after calls of theirs were settled or priced anew.
+
+    Args:
+        batch_of: the jobs, whose rows the caller holds, and the batch of each.
+        before: what they cost before. A job's own record may have been pruned; its batch's sum has it all the same.
+    """
+    costs = costs_of(connection, list(batch_of))
+    more: dict[int, Decimal] = {}
+    for job_id, batch_id in batch_of.items():
+        cost, was = costs.get(job_id, NOTHING), before.get(job_id, NOTHING)
+        if cost == was:
+            continue
+        connection.execute(_BOOK, {"id": job_id, "cost": cost.whole})
+        if batch_id is not None:
+            more[batch_id] = more.get(batch_id, Decimal(0)) + cost.known - was.known
+    for batch_id, amount in sorted(more.items()):
+        connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
+
+
+def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
+    """What the calls of jobs cost. Jobs without calls are left out."""
+    if not ids:
+        return {}
+    return {
+        row.job_id: Cost(row.cost or Decimal(0), bool(row.unpriced))
+        for row in query_rows(connection, _COSTS, [{"job_id": job_id} for job_id in ids])
+    }
+
+
+def _count(
+    connection: Connection, ended: Sequence[Ended], costs: dict[str, Cost]
+) -> tuple[dict[str, int], dict[int, str]]:
+    """Raise the batches' counters, in the order of their ids; give each job its number. Returns these, and the batches' names."""
+    by_batch: dict[int, list[Ended]] = {}
+    for entry in ended:
+        if entry.batch_id is not None:
+            by_batch.setdefault(entry.batch_id, []).append(entry)
+    sequence: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for batch_id, entries in sorted(by_batch.items()):
+        states = [entry.end.state for entry in entries]
+        row = connection.execute(
+            _COUNT,
+            {
+                "id": batch_id,
+                "ended": len(entries),
+                **{state.value: states.count(state) for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED)},
+                "cost": sum((costs.get(entry.job_id, NOTHING).known for entry in entries), Decimal(0)),
+            },
+        ).one()  # fmt: skip
+        names[batch_id] = row.name
+        first = row.seq - len(entries) + 1
+        sequence.update({entry.job_id: first + offset for offset, entry in enumerate(entries)})
+    return sequence, names

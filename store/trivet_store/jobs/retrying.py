@@ -1,0 +1,218 @@
+"""Running again what failed: the jobs go back to waiting, under the same ids and keys and with every attempt they made."""
+
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, text
+
+from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.jobs.ending import costs_of
+from trivet_store.jobs.ranking import places
+from trivet_store.schema import Usd, job_results, retries
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.outcomes import JobState
+
+RETRIABLE = frozenset({JobState.FAILED, JobState.EXPIRED})
+"""The ends after which a job may run again. What succeeded has its result, what was cancelled somebody did not want."""
+
+
+class Group(NamedTuple):
+    """What one transaction did. `last` is the number within the batch from which the next one goes on."""
+
+    ids: tuple[str, ...]
+    last: int
+
+
+_PICKED = """
+    SELECT j.id, j.batch_id, j.batch_seq, j.flow_id, j.tenant, f.latency, b.name AS batch
+      FROM jobs j JOIN flows f ON f.id = j.flow_id LEFT JOIN batches b ON b.id = j.batch_id
+"""
+_PICK_IN_BATCH = text(
+    _PICKED
+    + """
+     WHERE j.batch_id = :batch_id AND j.batch_seq IS NOT NULL AND j.batch_seq > :after AND j.batch_seq <= :upto
+       AND j.state IN :states
+     ORDER BY j.batch_seq LIMIT :limit
+    """
+).bindparams(bindparam("states", expanding=True))
+_PICK_JOB = text(_PICKED + " WHERE j.id = :id AND NOT f.probe")
+_JOB = text("SELECT state FROM jobs WHERE id = :id")
+_BATCH = text("SELECT name, state, seq FROM batches WHERE id = :id")
+_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature"
+_LOCK_JOBS = "SELECT id, state, batch_seq, created_at, deadline_at, ended_at FROM jobs WHERE id IN :ids ORDER BY id"
+_WAKE_FLOWS = text("UPDATE flows SET active = true, warmer = NULL WHERE id IN :ids").bindparams(
+    bindparam("ids", expanding=True)
+)
+_BEGUN = text("SELECT job_id, max(at) AS at FROM retries WHERE job_id IN :ids GROUP BY job_id").bindparams(
+    bindparam("ids", expanding=True)
+)
+# those that were not pruned
+_RESULTS = text(
+    """
+    SELECT r.job_id, r.error_outcome, r.error_message
+      FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
+    """
+).bindparams(bindparam("ids", expanding=True))
+_AGAIN = text(
+    """
+    UPDATE jobs SET state = 'waiting', rank = :rank, not_before = NULL, deadline_at = :deadline_at, ended_at = NULL,
+                    batch_seq = NULL, lease_id = NULL, route = NULL, dispatched_until = NULL, round = 0,
+                    round_spent_s = 0, tried = '', doubted_by = NULL, proxy_errors = '', died_alone = 0,
+                    cancel_requested = false, last_outcome = NULL, last_error = NULL
+     WHERE id = :id
+    """
+)
+# `seq` stays: a number is given once, so that a reader who goes on finds the new result behind the old one
+_COUNT_BACK = text(
+    """
+    UPDATE batches SET ended = ended - :jobs, failed = failed - :failed, expired = expired - :expired,
+                       cost_usd = cost_usd - :cost
+     WHERE id = :id
+    """
+).bindparams(bindparam("cost", type_=Usd()))
+
+
+def begin_retry(connection: Connection, batch_id: int) -> int:
+    """The last number that the batch has given to a job that ended: how far a retry goes.
+
+    What fails again meanwhile gets a higher one, so a retry comes to an end.
+
+    Raises:
+        InvalidRequest: the batch was cancelled.
+    """
+    return int(_living(connection, batch_id).seq)
+
+
+def retry_group(
+    store: Store,
+    connection: Connection,
+    batch_id: int,
+    states: Collection[JobState],
+    *,
+    classes: Mapping[Latency, ClassSettings],
+    after: int,
+    upto: int,
+    limit: int = BULK_ROWS,
+) -> Group | None:
+    """Put a group of the batch's jobs that ended in one of these states back to waiting.
+
+    Args:
+        states: some of `RETRIABLE`.
+        after: the number within the batch to go on from; 0 at first.
+        upto: from `begin_retry`.
+
+    Returns:
+        None when there is none any more.
+
+    Raises:
+        InvalidRequest: the batch was cancelled.
+    """
+    span = {"batch_id": batch_id, "after": after, "upto": upto, "limit": limit}
+    picked = connection.execute(_PICK_IN_BATCH, {**span, "states": sorted(states)}).all()
+    if not picked:
+        return None
+    return Group(_run_again(store, connection, picked, states, classes), picked[-1].batch_seq)
+
+
+def retry_job(
+    store: Store, connection: Connection, job_id: str, *, classes: Mapping[Latency, ClassSettings]
+) -> bool | None:
+    """Put one job that failed or expired back to waiting.
+
+    Returns:
+        False when it ended otherwise, has not ended, or its request was pruned; None when there is no such job.
+
+    Raises:
+        InvalidRequest: its batch was cancelled.
+    """
+    row = connection.execute(_JOB, {"id": job_id}).one_or_none()
+    if row is None:
+        return None
+    if row.state not in RETRIABLE:
+        return False
+    picked = connection.execute(_PICK_JOB, {"id": job_id}).all()
+    return bool(picked) and bool(_run_again(store, connection, picked, RETRIABLE, classes))
+
+
+def _run_again(
+    store: Store,
+    connection: Connection,
+    picked: Sequence[Row[Any]],
+    states: Collection[JobState],
+    classes: Mapping[Latency, ClassSettings],
+) -> tuple[str, ...]:
+    """Put jobs of one batch, or of none, back to waiting. Those that another retry was quicker with are left out."""
+    # locked in the order that `locking` tells
+    ranks = places(connection, [(Latency(job.latency), job.tenant, job.batch) for job in picked], classes)
+    flows = sorted({job.flow_id for job in picked})
+    connection.execute(_with_ids(_LOCK_FLOWS + store.for_update), {"ids": flows})
+    batch_id = picked[0].batch_id
+    if batch_id is not None:
+        _living(connection, batch_id)
+    rank_of = {(job.id, job.batch_seq): rank for job, rank in zip(picked, ranks, strict=True)}
+    locked = connection.execute(_with_ids(_LOCK_JOBS + store.for_update), {"ids": [job.id for job in picked]}).all()
+    results = {row.job_id: row for row in connection.execute(_RESULTS, {"ids": [job.id for job in locked]})}
+    jobs = [job for job in locked if job.state in states and (job.id, job.batch_seq) in rank_of and job.id in results]
+    if not jobs:
+        return ()
+    connection.execute(_WAKE_FLOWS, {"ids": flows})
+    ids = [job.id for job in jobs]
+    now = store.now(connection)
+    begun = {row.job_id: row.at for row in connection.execute(_BEGUN, {"ids": ids})}
+    connection.execute(
+        insert(retries),
+        [
+            {
+                "job_id": job.id,
+                "at": now,
+                "ended_at": job.ended_at,
+                "state": job.state,
+                "error_outcome": results[job.id].error_outcome,
+                "error_message": results[job.id].error_message,
+            }
+            for job in jobs
+        ],
+    )
+    connection.execute(delete(job_results).where(job_results.c.job_id.in_(ids)))
+    connection.execute(
+        _AGAIN,
+        [
+            {
+                "id": job.id,
+                "rank": rank_of[job.id, job.batch_seq],
+                "deadline_at": _same_time_again(job, begun.get(job.id), now),
+            }
+            for job in jobs
+        ],
+    )
+    if batch_id is not None:
+        ends = [job.state for job in jobs]
+        cost = sum((cost.known for cost in costs_of(connection, ids).values()), Decimal(0))
+        counts = {"failed": ends.count(JobState.FAILED), "expired": ends.count(JobState.EXPIRED)}
+        connection.execute(_COUNT_BACK, {"id": batch_id, "jobs": len(jobs), **counts, "cost": cost})
+    return tuple(ids)
+
+
+def _living(connection: Connection, batch_id: int) -> Row[Any]:
+    """The batch; an error when it was cancelled, because nobody would ever dispatch a job of it."""
+    batch = connection.execute(_BATCH, {"id": batch_id}).one()
+    if batch.state == "cancelled":
+        raise InvalidRequest(
+            f"The batch {batch.name!r} was cancelled; nothing of it runs again.",
+            field="name",
+            hint="Submit what is still wanted under another name.",
+        )
+    return batch
+
+
+def _same_time_again(job: Row[Any], begun_at: float | None, now: float) -> float | None:
+    """The deadline, as far from now as it was from the submit, or from the last retry."""
+    if job.deadline_at is None:
+        return None
+    return float(now + job.deadline_at - (job.created_at if begun_at is None else begun_at))
+
+
+def _with_ids(statement: str) -> Any:
+    return text(statement).bindparams(bindparam("ids", expanding=True))

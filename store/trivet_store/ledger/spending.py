@@ -1,0 +1,202 @@
+"""What was spent, as counters beside the ledger: by day, route and labels, and once more by day, route and batch.
+
+So what a budget on all, a tag or a route has to read does not grow with the number of batches. They are kept in the transactions that settle calls or price them again, and so equal the sums over `attempts` at every
+moment, to the last digit: a call counts from the moment it has an outcome, on the day (UTC) on which it began. Rows of
+attempts that are forgotten stay counted.
+
+The rows of `spend` are the last that a transaction locks, all at once and in one order: whoever settles calls holds
+them no longer than a commit takes.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from trivet_store import schema
+from trivet_store.database.engine import BULK_ROWS
+from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
+from trivet_store.schema import Usd, usd_sum
+from trivet_store.steps import Settlement
+
+DAY_S = 86_400
+PARTS = 8
+"""Rows into which each counter is split on PostgreSQL, by process: a worker would wait for another's commit at every group."""
+KEPT_DAYS = 400
+"""About thirteen months: this month, and the twelve before it."""
+NO_LABELS = "{}"
+
+
+class Place(NamedTuple):
+    """What a call is counted under."""
+
+    day: int
+    """Days since 1970-01-01, UTC."""
+    route: str
+    batch_id: int | None
+    """Of a batch's own row; None: all calls of the day on the route with these labels, whatever their batch."""
+    labels: str
+    """JSON: what budgets ask for of the job (`budgets`); of a batch's own row none."""
+
+
+class Spent(NamedTuple):
+    """What calls cost, in USD, and how many they are."""
+
+    settled_usd: Decimal = Decimal(0)
+    estimated_usd: Decimal = Decimal(0)
+    """Upper bounds: timeouts, and calls whose fate is not known."""
+    calls: int = 0
+    unpriced: int = 0
+    """Those of them without a known price; the sums lack them."""
+
+    def plus(self, other: "Spent") -> "Spent":
+        """The sum of both."""
+        return Spent(
+            self.settled_usd + other.settled_usd,
+            self.estimated_usd + other.estimated_usd,
+            self.calls + other.calls,
+            self.unpriced + other.unpriced,
+        )
+
+    def minus(self, other: "Spent") -> "Spent":
+        """What is left without the other."""
+        return self.plus(Spent(-other.settled_usd, -other.estimated_usd, -other.calls, -other.unpriced))
+
+    @property
+    def usd(self) -> Decimal:
+        """All of it, what is estimated included."""
+        return self.settled_usd + self.estimated_usd
+
+
+class Call(NamedTuple):
+    """A call as it stands in the ledger."""
+
+    place: Place
+    spent: Spent
+    estimated: bool
+
+
+NOTHING = Spent()
+_CALLS = RowsStatement(
+    schema.attempts,
+    """
+    SELECT a.id, a.started_at, a.route, f.batch_id, f.labels, a.outcome, a.estimated,
+           CASE WHEN a.outcome IS NULL THEN NULL ELSE a.cost_usd END AS cost_usd
+      FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
+     WHERE a.id IN (SELECT r.id FROM {rows}) ORDER BY a.id {FOR UPDATE OF a}
+    """,
+    {"cost_usd": Usd()},
+)
+_BOOK = RowsStatement(
+    schema.spend,
+    """
+    INSERT INTO spend (day, route, scope, part, batch_id, labels, settled_usd, estimated_usd, calls, unpriced)
+    SELECT r.day, r.route, r.scope, r.part, r.batch_id, r.labels, r.settled_usd, r.estimated_usd, r.calls, r.unpriced
+      FROM {rows} WHERE true
+    ON CONFLICT (day, route, scope, part) DO UPDATE
+       SET settled_usd = spend.settled_usd + excluded.settled_usd,
+           estimated_usd = spend.estimated_usd + excluded.estimated_usd,
+           calls = spend.calls + excluded.calls, unpriced = spend.unpriced + excluded.unpriced
+    """,
+)
+_FORGET = text("DELETE FROM spend WHERE day < :day")
+
+
+def calls(connection: Connection, ids: Sequence[str]) -> dict[str, Call]:
+    """Calls as they are counted now, held until the transaction ends. Ids that are not there are left out."""
+    found: dict[str, Call] = {}
+    for first in range(0, len(ids), BULK_ROWS):
+        rows = query_rows(connection, _CALLS, [{"id": attempt_id} for attempt_id in ids[first : first + BULK_ROWS]])
+        for attempt_id, started_at, route, batch_id, labels, outcome, estimated, cost_usd in rows:
+            spent = NOTHING if outcome is None else spent_by(cost_usd, estimated=estimated)
+            place = Place(int(started_at // DAY_S), route, batch_id, labels)
+            found[attempt_id] = Call(place, spent, bool(estimated))
+    return found
+
+
+def spent_by(cost_usd: Decimal | None, *, estimated: bool) -> Spent:
+    """How a call with this cost counts; None = unpriced."""
+    if cost_usd is None:
+        return Spent(calls=1, unpriced=1)
+    return Spent(estimated_usd=cost_usd, calls=1) if estimated else Spent(settled_usd=cost_usd, calls=1)
+
+
+def book(connection: Connection, before: Mapping[str, Call], after: Iterable[tuple[str, Spent]]) -> None:
+    """Count what calls cost now. The last thing that a transaction does: see the head of this module.
+
+    Args:
+        before: the calls as they were counted so far; what is not among them is left out.
+        after: calls by id, and how they count from now on. Each once.
+    """
+    more: dict[Place, Spent] = {}
+    for attempt_id, spent in after:
+        call = before.get(attempt_id)
+        if call is not None and spent != call.spent:
+            change = spent if call.spent is NOTHING else spent.minus(call.spent)
+            for place in _counted_at(call.place):
+                so_far = more.get(place)
+                more[place] = change if so_far is None else so_far.plus(change)
+    part = 0 if connection.dialect.name == "sqlite" else os.getpid() % PARTS
+    rows: list[dict[str, Any]] = [
+        {**place._asdict(), "scope": _scope(place.batch_id, place.labels), "part": part, **spent._asdict()}
+        for place, spent in more.items()
+    ]
+    execute_rows(connection, _BOOK, sorted(rows, key=lambda row: (row["day"], row["route"], row["scope"])))
+
+
+def book_settled(connection: Connection, before: Mapping[str, Call], settlements: Iterable[Settlement]) -> None:
+    """Count what came of calls."""
+    last = {s.attempt_id: spent_by(s.cost_usd, estimated=s.estimated) for s in settlements}
+    book(connection, before, last.items())
+
+
+def book_priced(
+    connection: Connection, before: Mapping[str, Call], costs: Iterable[tuple[str, Decimal | None]]
+) -> None:
+    """Count what calls cost at another price; None = unpriced."""
+    known = ((attempt_id, cost) for attempt_id, cost in costs if attempt_id in before)
+    book(connection, before, ((id, spent_by(cost, estimated=before[id].estimated)) for id, cost in known))
+
+
+def book_lost(connection: Connection, ids: Sequence[str]) -> None:
+    """Count calls that were in flight and have been given an outcome in this transaction."""
+    if ids:
+        now = calls(connection, ids)
+        uncounted = {attempt_id: call._replace(spent=NOTHING) for attempt_id, call in now.items()}
+        book(connection, uncounted, ((attempt_id, call.spent) for attempt_id, call in now.items()))
+
+
+def by_route(connection: Connection, now: float) -> dict[str, Spent]:
+    """What the calls of today (UTC) cost so far, by route; routes without any are left out."""
+    statement = text(
+        f"""
+        SELECT route, {usd_sum(connection.dialect, "settled_usd")} AS settled,
+               {usd_sum(connection.dialect, "estimated_usd")} AS estimated,
+               sum(calls) AS calls, sum(unpriced) AS unpriced
+          FROM spend WHERE day >= :day AND batch_id IS NULL GROUP BY route
+        """
+    ).columns(settled=Usd(), estimated=Usd())
+    found = connection.execute(statement, {"day": int(now // DAY_S)})
+    return {row.route: Spent(row.settled, row.estimated, int(row.calls), int(row.unpriced)) for row in found}
+
+
+def forget_old(connection: Connection, now: float) -> None:
+    """Delete counters that nobody will ask for any more."""
+    connection.execute(_FORGET, {"day": int(now // DAY_S) - KEPT_DAYS})
+
+
+@lru_cache(maxsize=1024)
+def _counted_at(place: Place) -> tuple[Place, ...]:
+    everybody = place._replace(batch_id=None)
+    return (everybody,) if place.batch_id is None else (everybody, place._replace(labels=NO_LABELS))
+
+
+@lru_cache(maxsize=1024)
+def _scope(batch_id: int | None, labels: str) -> str:
+    """Batch and labels in few characters: long tags are no key of an index."""
+    batch = str(batch_id or 0)
+    return batch if labels == NO_LABELS else f"{batch}:{blake2b(labels.encode(), digest_size=16).hexdigest()}"

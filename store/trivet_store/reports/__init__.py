@@ -1,0 +1,1 @@
+"""Reading for people: results, the backlog, costs."""

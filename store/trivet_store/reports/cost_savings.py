@@ -1,0 +1,165 @@
+"""What the providers' prompt caches saved, worked out from the rows' own prices; and what Trivet's own answers saved."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import Connection, text
+
+from trivet_store.ledger.savings import HOUR_S
+from trivet_store.reports.cost_groups import grouping
+from trivet_store.reports.costs import Span
+from trivet_store.schema import Usd, usd_sum
+from trivet_tasks.model_names import bare_name
+from trivet_tasks.prices import price_parts
+
+_EXACT = Context(prec=60, traps=[Inexact])
+_MILLION = Decimal(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSaving:
+    """Prompt caching of one model on one day (UTC). Amounts are USD, against the same calls without a cache."""
+
+    day: str
+    model: str
+    read_tokens: int
+    written_tokens: int
+    saved_usd: Decimal
+    """What tokens read from the cache would have cost more as plain input."""
+    surcharge_usd: Decimal
+    """What tokens written to the cache cost more than plain input."""
+
+
+ANSWERED_BY = ("day", "class", "model", "batch")
+"""What answers from the response cache may be grouped by."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSaving:
+    """Requests that were answered from the response cache; no call was made for them."""
+
+    group: tuple[str, ...]
+    hits: int
+    saved_usd: Decimal
+    """What the calls had cost that made the answers."""
+    unpriced: int
+    """Hits whose saving is not known; the sum lacks them."""
+
+
+def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> list[AnswerSaving]:
+    """What the response cache saved in a span, whole hours; by some of `ANSWERED_BY`, in order. One line at most without."""
+    (day,) = grouping(connection, ["day"]).columns
+    columns = {"day": day, "class": "a.latency", "model": "a.model", "batch": "a.batch"}
+    numbers = ", ".join(str(number + 1) for number in range(len(by)))
+    statement = text(
+        f"""
+        SELECT {"".join(f"{columns[name]}, " for name in by)}
+               sum(a.hits) AS hits, {usd_sum(connection.dialect, "a.saved_usd")} AS saved, sum(a.unpriced) AS unpriced
+          FROM (SELECT hour AS started_at, latency, model, batch, hits, saved_usd, unpriced FROM cache_savings
+                 WHERE hour > :before AND hour < :until) AS a
+        {f"GROUP BY {numbers} ORDER BY {numbers}" if by else "HAVING sum(a.hits) > 0"}
+        """
+    ).columns(saved=Usd())
+    parameters = {"before": span.since - HOUR_S, "until": span.until}
+    return [
+        AnswerSaving(
+            tuple(str(name) for name in row[: len(by)]), int(row.hits), row.saved or Decimal(0), int(row.unpriced)
+        )
+        for row in connection.execute(statement, parameters)
+    ]
+
+
+def cache_savings(connection: Connection, span: Span) -> list[CacheSaving]:
+    """The savings of a span, by day and model. Calls without a price are left out.
+
+    The sums over calls are the database's: rows of equal prices are one group, so few come back however many there are.
+    """
+    (day,) = grouping(connection, ["day"]).columns
+    statement = text(
+        f"""
+        SELECT {day} AS day, coalesce(a.model_used, a.model) AS model, a.list_price, a.multipliers, sum(a.cache_read_tokens) AS read,
+               sum(a.cache_write_5m_tokens) AS write_5m, sum(a.cache_write_1h_tokens) AS write_1h
+          FROM attempts a
+         WHERE a.started_at >= :since AND a.started_at < :until AND a.cost_usd IS NOT NULL AND NOT a.estimated
+           AND a.list_price IS NOT NULL
+           AND (a.cache_read_tokens > 0 OR a.cache_write_5m_tokens > 0 OR a.cache_write_1h_tokens > 0)
+         GROUP BY 1, 2, a.list_price, a.multipliers
+        """
+    )
+    found: dict[tuple[str, str], list[CacheSaving]] = defaultdict(list)
+    for row in connection.execute(statement, span._asdict()):
+        cached = _Cached(int(row.read), int(row.write_5m), int(row.write_1h))
+        factors = orjson.loads(row.multipliers or "{}")
+        found[row.day, row.model].append(_saving(row.day, row.model, cached, orjson.loads(row.list_price), factors))
+    for saving in _of_mixed(connection, day, span):
+        found[saving.day, saving.model].append(saving)
+    return [_together(parts) for _, parts in sorted(found.items())]
+
+
+class _Cached(NamedTuple):
+    """Tokens read from a cache, written to it for five minutes, and for an hour."""
+
+    read: int
+    short: int
+    long: int
+
+
+def _of_mixed(connection: Connection, day: str, span: Span) -> Iterator[CacheSaving]:
+    """The savings of calls whose passes differ in price, pass by pass."""
+    statement = text(
+        f"""
+        SELECT {day} AS day, coalesce(a.model_used, a.model) AS model, a.price_parts
+          FROM attempts a
+         WHERE a.started_at >= :since AND a.started_at < :until AND a.cost_usd IS NOT NULL AND NOT a.estimated
+           AND a.list_price IS NULL AND a.price_parts IS NOT NULL
+           AND (a.cache_read_tokens > 0 OR a.cache_write_5m_tokens > 0 OR a.cache_write_1h_tokens > 0)
+        """
+    )
+    for row in connection.execute(statement, span._asdict()):
+        for part in price_parts.read_priced(row.price_parts):
+            usage = part.usage
+            cached = _Cached(usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens)
+            if any(cached):
+                model = bare_name(usage.model) if usage.model else row.model
+                yield _saving(row.day, model, cached, part.list_price, part.multipliers)
+
+
+def _saving(
+    day: str, model: str, cached: _Cached, listed: Mapping[str, str], factors: Mapping[str, str]
+) -> CacheSaving:
+    price = {kind: Decimal(usd) for kind, usd in listed.items()}
+    factor = Decimal(1)
+    for value in factors.values():
+        factor = _EXACT.multiply(factor, Decimal(value))
+    plain = price["input"]
+    return CacheSaving(
+        day,
+        model,
+        cached.read,
+        cached.short + cached.long,
+        _usd(factor, (cached.read, plain - price["cache_read"])),
+        _usd(factor, (cached.short, price["cache_write_5m"] - plain), (cached.long, price["cache_write_1h"] - plain)),
+    )
+
+
+def _usd(factor: Decimal, *parts: tuple[int, Decimal]) -> Decimal:
+    total = Decimal(0)
+    for tokens, per_million in parts:
+        total = _EXACT.add(total, _EXACT.multiply(_EXACT.multiply(Decimal(tokens), per_million), factor))
+    return _EXACT.divide(total, _MILLION)
+
+
+def _together(parts: list[CacheSaving]) -> CacheSaving:
+    first = parts[0]
+    return CacheSaving(
+        first.day,
+        first.model,
+        sum(part.read_tokens for part in parts),
+        sum(part.written_tokens for part in parts),
+        sum((part.saved_usd for part in parts), Decimal(0)),
+        sum((part.surcharge_usd for part in parts), Decimal(0)),
+    )

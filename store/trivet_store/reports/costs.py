@@ -1,0 +1,113 @@
+"""What calls cost, summed exactly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from trivet_store.reports.cost_groups import grouping
+from trivet_store.schema import Usd, usd_sum
+from trivet_tasks.prices.price_terms import NOTED
+
+
+class Span(NamedTuple):
+    """Calls that began at or after one moment and before another, in seconds since the epoch."""
+
+    since: float = 0.0
+    until: float = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """One line of the report. Sums are USD, counts are calls, jobs and tokens."""
+
+    group: tuple[str, ...]
+    calls: int
+    jobs: int
+    """Without Trivet's own probes, whose calls and cost are in the other figures."""
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    """Settled calls only."""
+    estimated_usd: Decimal
+    """An upper bound on calls in flight and calls whose fate is not known: timeouts and crashes."""
+    likened_usd: Decimal
+    """The part of `cost_usd` that was priced by likeness: no list names what was called, its model's price was taken."""
+    unpriced: int
+    """Calls for which no price is known; the sums lack them."""
+
+
+class Unpriced(NamedTuple):
+    """Calls for which no price is known."""
+
+    provider: str
+    model: str
+    wire_model: str
+    calls: int
+
+
+def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True) -> list[CostRow]:
+    """Costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
+
+    Args:
+        by: names of `GROUPINGS`, or `tag:NAME`; a call without such a thing is in the group with an empty text.
+        probes: whether Trivet's own probes are in it.
+
+    Raises:
+        InvalidRequest: a name is not known.
+    """
+    groups = grouping(connection, by)
+    # by number: to PostgreSQL an expression with a parameter in it is another one each time
+    numbers = ", ".join(str(number + 1) for number in range(len(by)))
+    total = partial(usd_sum, connection.dialect)
+    statement = text(
+        f"""
+        SELECT {"".join(f"{column}, " for column in groups.columns)}
+               count(*) AS calls,
+               count(DISTINCT CASE WHEN a.purpose <> 'probe' THEN a.job_id END) AS jobs,
+               coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_5m_tokens + a.cache_write_1h_tokens), 0)
+                   AS input_tokens,
+               coalesce(sum(a.output_tokens), 0) AS output_tokens,
+               {total("CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END")} AS cost,
+               {total("CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END")} AS estimated,
+               {total("CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END")} AS likened,
+               sum((CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) * 1.0) AS dearest,
+               coalesce(sum(CASE WHEN a.cost_usd IS NULL THEN 1 ELSE 0 END), 0) AS unpriced
+          FROM attempts a
+          JOIN jobs j ON j.id = a.job_id
+          LEFT JOIN batches b ON b.id = j.batch_id
+         WHERE a.started_at >= :since AND a.started_at < :until {"" if probes else "AND a.purpose <> 'probe'"}
+        {f"GROUP BY {numbers}" if by else ""}
+         ORDER BY {f"{by.index('day') + 1}, " if "day" in by else ""}dearest DESC NULLS LAST{f", {numbers}" if by else ""}
+        """
+    ).columns(cost=Usd(), estimated=Usd(), likened=Usd())
+    parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}
+    return [
+        CostRow(
+            tuple("" if value is None else str(value) for value in row[: len(by)]),
+            row.calls,
+            row.jobs,
+            int(row.input_tokens),
+            int(row.output_tokens),
+            row.cost or Decimal(0),
+            row.estimated or Decimal(0),
+            row.likened or Decimal(0),
+            row.unpriced,
+        )
+        for row in connection.execute(statement, parameters)
+    ]
+
+
+def unpriced(connection: Connection, span: Span) -> list[Unpriced]:
+    """What was called for which no price is known, most calls first."""
+    statement = text(
+        """
+        SELECT provider, model, wire_model, count(*) AS calls FROM attempts
+         WHERE started_at >= :since AND started_at < :until AND cost_usd IS NULL
+         GROUP BY provider, model, wire_model ORDER BY calls DESC, provider, model, wire_model
+        """
+    )
+    return [Unpriced(*row) for row in connection.execute(statement, span._asdict())]

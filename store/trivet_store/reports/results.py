@@ -1,0 +1,218 @@
+"""Reading what became of jobs: results, whole lives, lists."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, String, bindparam, text
+
+from trivet_store.jobs.ending import NOTHING, costs_of
+from trivet_store.schema import Usd
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One provider call of a job. Times are seconds since the epoch, `cost_usd` an estimate where `estimated`."""
+
+    id: str
+    job_id: str
+    route: str
+    outcome: str | None
+    started_at: float
+    latency_s: float | None
+    status: int | None
+    request_id: str | None
+    message: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: Decimal | None
+    estimated: bool
+    purpose: str
+    """`job`, `probe` or `hedge`."""
+    provider: str
+    model_used: str | None = None
+    """The model that answered; None: the one asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRow:
+    """How a job had ended before it was made to run again, at `at`. Times are seconds since the epoch."""
+
+    job_id: str
+    at: float
+    ended_at: float
+    state: str
+    error_outcome: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as it stands; the result's fields are None until it has ended."""
+
+    id: str
+    key: str | None
+    state: str
+    latency: str
+    model: str
+    batch: str | None
+    created_at: float
+    deadline_at: float | None
+    not_before: float | None
+    ended_at: float | None
+    batch_seq: int | None
+    round: int
+    last_outcome: str | None
+    last_error: str | None
+    tenant: str | None
+    tags: dict[str, str]
+    message: bytes | None
+    stop_reason: str | None
+    error_outcome: str | None
+    error_message: str | None
+    route: str | None
+    cost_usd: Decimal | None
+    latency_s: float | None
+    cached: bool
+    probe: bool
+    """It is one of Trivet's own probes, not anybody's job."""
+    suspect: int
+    """Worker processes that died with it in flight."""
+    died_alone: int
+    """Those of them that ran nothing else, since it was submitted or last made to run again."""
+    saved_usd: Decimal | None = None
+    """Of a cached one: what the call that made its answer had cost; None where that has no price, or it was pruned."""
+    pruned: bool = False
+    """It has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
+
+
+_JOB = """
+    SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
+           j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
+           r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
+           r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, r.saved_usd, f.probe,
+           j.suspect, j.died_alone,
+           j.ended_at IS NOT NULL AND r.job_id IS NULL AS pruned
+      FROM jobs j
+      JOIN flows f ON f.id = j.flow_id
+      LEFT JOIN batches b ON b.id = j.batch_id
+      LEFT JOIN job_results r ON r.job_id = j.id
+"""
+_BY_ID = (
+    text(_JOB + " WHERE j.id IN :ids")
+    .bindparams(bindparam("ids", expanding=True, type_=String()))
+    .columns(cost_usd=Usd(), saved_usd=Usd())
+)
+_BY_KEY = text(_JOB + " WHERE j.key = :key AND coalesce(j.tenant, '') = :tenant").columns(
+    cost_usd=Usd(), saved_usd=Usd()
+)
+_IN_BATCH = _JOB + " WHERE j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
+_BATCH_PAGE = text(_IN_BATCH + " ORDER BY j.batch_seq LIMIT :limit").columns(cost_usd=Usd(), saved_usd=Usd())
+_BATCH_PAGE_UPTO = (
+    text(_IN_BATCH + " AND j.batch_seq <= :upto AND j.state IN :states ORDER BY j.batch_seq LIMIT :limit")
+    .bindparams(bindparam("states", expanding=True, type_=String()))
+    .columns(cost_usd=Usd(), saved_usd=Usd())
+)
+_LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
+_RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
+_ENDED = text("SELECT id FROM jobs WHERE id IN :ids AND ended_at IS NOT NULL").bindparams(
+    bindparam("ids", expanding=True, type_=String())
+)
+_ATTEMPTS = (
+    text(
+        """
+        SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
+               output_tokens, cost_usd, estimated, purpose, provider, model_used
+          FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
+        """
+    )
+    .bindparams(bindparam("ids", expanding=True, type_=String()))
+    .columns(cost_usd=Usd())
+)
+_RETRIES = text(
+    "SELECT job_id, at, ended_at, state, error_outcome, error_message FROM retries WHERE job_id = :id ORDER BY id"
+)
+
+
+def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
+    """Jobs by id; those that do not exist are left out."""
+    return {job.id: job for job in _jobs(connection, connection.execute(_BY_ID, {"ids": list(ids)}))}
+
+
+def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> JobRow | None:
+    """Return the job of a tenant's idempotency key; without a tenant, of those that have none."""
+    found = _jobs(connection, connection.execute(_BY_KEY, {"key": key, "tenant": tenant or ""}))
+    return found[0] if found else None
+
+
+def ended_among(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these jobs have ended."""
+    return {row.id for row in connection.execute(_ENDED, {"ids": list(ids)})}
+
+
+def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
+    """Ended jobs of a batch in the order they ended, those after number `after`."""
+    parameters = {"batch_id": batch_id, "after": after, "limit": limit}
+    return _jobs(connection, connection.execute(_BATCH_PAGE, parameters))
+
+
+def batch_page_upto(
+    connection: Connection, batch_id: int, after: int, upto: int, states: Collection[str], limit: int
+) -> list[JobRow]:
+    """The same, of jobs in these end states and up to number `upto`."""
+    parameters = {"batch_id": batch_id, "after": after, "upto": upto, "limit": limit}
+    named = [str(state) for state in states]
+    return _jobs(connection, connection.execute(_BATCH_PAGE_UPTO, {**parameters, "states": named}))
+
+
+def last_number(connection: Connection, batch_id: int) -> int:
+    """The number of the batch's last job that has ended; 0 where none has."""
+    return int(connection.execute(_LAST, {"id": batch_id}).scalar_one())
+
+
+def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | None, limit: int) -> list[JobRow]:
+    """The newest jobs first, without Trivet's own probes."""
+    conditions, parameters = ["NOT f.probe"], {"limit": limit}
+    if state:
+        conditions.append("j.state = :state")
+    if batch_id is not None:
+        conditions.append("j.batch_id = :batch_id")
+    statement = text(_RECENT.format(conditions=" AND ".join(conditions))).columns(cost_usd=Usd(), saved_usd=Usd())
+    given: dict[str, Any] = {"state": state, "batch_id": batch_id}
+    given = {name: value for name, value in given.items() if value is not None}
+    return _jobs(connection, connection.execute(statement, {**parameters, **given}))
+
+
+def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[AttemptRow]]:
+    """All provider calls of jobs, in order."""
+    found: dict[str, list[AttemptRow]] = {job_id: [] for job_id in ids}
+    for row in connection.execute(_ATTEMPTS, {"ids": list(ids)}):
+        found[row.job_id].append(AttemptRow(**{**row._asdict(), "estimated": bool(row.estimated)}))
+    return found
+
+
+def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
+    """How a job ended before, each time it was made to run again, in order."""
+    return [RetryRow(*row) for row in connection.execute(_RETRIES, {"id": job_id})]
+
+
+def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:
+    found = [_job(row) for row in rows]
+    pruned = [job.id for job in found if job.pruned]
+    costs = costs_of(connection, pruned) if pruned else {}
+    return [replace(job, cost_usd=costs.get(job.id, NOTHING).whole) if job.pruned else job for job in found]
+
+
+def _job(row: Row[Any]) -> JobRow:
+    values = row._asdict()
+    values["tags"] = orjson.loads(row.tags) if row.tags else {}
+    values["message"] = bytes(row.message) if row.message is not None else None
+    values["cached"] = bool(row.cached)
+    values["probe"] = bool(row.probe)
+    values["pruned"] = bool(row.pruned)
+    if values["pruned"]:
+        values["error_outcome"] = row.last_outcome if row.state != "succeeded" else None
+        values["latency_s"] = max(0.0, row.ended_at - row.created_at)
+    return JobRow(**values)

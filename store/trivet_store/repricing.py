@@ -1,0 +1,200 @@
+"""Pricing settled calls again, from what their rows keep, at today's lists and rules.
+
+Calls are read in the order in which they began, a page at a time, and what is priced otherwise now is written in short
+transactions: the rows of the calls, the costs of their jobs and the sums of their batches together. Each stands by
+itself, so a run may be broken off anywhere and begun again, and two may go on at once, beside running workers.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection, Row, bindparam, text
+
+from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.database.walking import READ_ROWS, of_ids, turn
+from trivet_store.jobs.ending import book_again, costs_of
+from trivet_store.ledger import spending
+from trivet_store.reports.costs import Span
+from trivet_store.schema import Usd
+from trivet_tasks.outcomes import END_STATES
+from trivet_tasks.prices import price_parts, price_terms
+from trivet_tasks.prices.price_book import PriceBook, is_newer
+from trivet_tasks.usage import Usage
+
+
+class Tally(NamedTuple):
+    """Calls priced again, and what they cost before and after; what is unpriced counts as nothing. Amounts are USD."""
+
+    calls: int = 0
+    changed: int = 0
+    """Those that cost something else now."""
+    before_usd: Decimal = Decimal(0)
+    after_usd: Decimal = Decimal(0)
+    unpriced_before: int = 0
+    unpriced_after: int = 0
+
+    def __add__(self, other: tuple[Any, ...]) -> "Tally":
+        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+Tallies = Mapping[tuple[str, str], Tally]
+"""By model and route."""
+
+
+class Extent(NamedTuple):
+    """What there is to do."""
+
+    calls: int
+    """Settled calls whose rows keep what they were priced by."""
+    without_terms: int
+    """Settled calls with tokens whose rows do not: from before schema 0004. They are left as they are."""
+
+
+class _New(NamedTuple):
+    """What is to be written of one call."""
+
+    id: str
+    job_id: str
+    cost_usd: Decimal | None
+    list_price: str | None
+    multipliers: str | None
+    price_version: str
+    price_terms: str
+    price_parts: str | None
+    model_used: str | None
+
+    @property
+    def by(self) -> tuple[str | None, ...]:
+        """What it is priced by, without the version."""
+        return self.list_price, self.multipliers, self.price_terms, self.price_parts, self.model_used
+
+
+_EXTENT = text(
+    """
+    SELECT coalesce(sum(CASE WHEN price_terms IS NOT NULL THEN 1 ELSE 0 END), 0) AS calls,
+           coalesce(sum(CASE WHEN price_terms IS NULL AND NOT estimated AND input_tokens + output_tokens > 0
+                             THEN 1 ELSE 0 END), 0) AS without_terms
+      FROM attempts WHERE started_at >= :since AND started_at < :until
+    """
+)
+_VERSIONS = text(
+    """
+    SELECT DISTINCT price_version FROM attempts
+     WHERE started_at >= :since AND started_at < :until AND price_terms IS NOT NULL AND price_version IS NOT NULL
+    """
+)
+_PAGE = text(
+    """
+    SELECT id, job_id, provider, model, wire_model, route, started_at, input_tokens, output_tokens, cache_read_tokens,
+           cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, list_price, multipliers, price_terms, price_parts,
+           model_used
+      FROM attempts
+     WHERE started_at >= :at AND (started_at > :at OR id > :after) AND started_at < :until AND price_terms IS NOT NULL
+     ORDER BY started_at, id LIMIT :limit
+    """
+).columns(cost_usd=Usd())
+_HOLD_JOBS = "SELECT id, state, batch_id FROM jobs WHERE id IN :ids ORDER BY id"
+_WRITE = text(
+    """
+    UPDATE attempts SET cost_usd = :cost_usd, list_price = :list_price, multipliers = :multipliers,
+                        price_version = :price_version, price_terms = :price_terms, price_parts = :price_parts,
+                        model_used = :model_used
+     WHERE id = :id
+    """
+).bindparams(bindparam("cost_usd", type_=Usd()))
+
+
+def extent(store: Store, span: Span) -> Extent:
+    """How many calls a run will price."""
+    with store.read() as connection:
+        return Extent(*connection.execute(_EXTENT, span._asdict()).one())
+
+
+def priced_by_newer(store: Store, book: PriceBook, span: Span) -> list[str]:
+    """The versions of lists and rules, newer than the book's, by which calls of the span were priced."""
+    with store.read() as connection:
+        found = connection.execute(_VERSIONS, span._asdict()).scalars().all()
+    return sorted(version for version in found if is_newer(version, book.version))
+
+
+def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -> Iterator[Tallies]:
+    """Price the settled calls of a span again, page by page; write what differs only if told to apply it.
+
+    A call keeps the price of its own day, as today's lists and rules have it. Yields what each page came to: what was
+    yielded is written.
+
+    Raises:
+        StoreUnavailable: the database does not answer. What was done until then stays done.
+    """
+    at, after = span.since, ""
+    while True:
+        with store.read() as connection:
+            rows = connection.execute(_PAGE, {"at": at, "after": after, "until": span.until, "limit": READ_ROWS}).all()
+        tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
+        new: list[_New] = []
+        for row in rows:
+            priced = _priced(book, row)
+            before, cost = row.cost_usd or Decimal(0), priced.cost_usd or Decimal(0)
+            changed = priced.cost_usd != row.cost_usd
+            unpriced = (int(row.cost_usd is None), int(priced.cost_usd is None))
+            tallies[row.model_used or row.model, row.route] += Tally(1, int(changed), before, cost, *unpriced)
+            kept = (row.list_price, row.multipliers, row.price_terms, row.price_parts, row.model_used)
+            if changed or kept != priced.by:
+                new.append(priced)
+        if apply:
+            for first in range(0, len(new), BULK_ROWS):
+                with turn(store) as connection:
+                    _write(store, connection, new[first : first + BULK_ROWS])
+        if rows:
+            yield tallies
+            at, after = rows[-1].started_at, rows[-1].id
+        if len(rows) < READ_ROWS:
+            return
+
+
+def _priced(book: PriceBook, row: Row[Any]) -> _New:
+    terms, began = price_terms.read(row.price_terms), datetime.fromtimestamp(row.started_at, UTC)
+    usage = Usage(
+        row.input_tokens,
+        row.output_tokens,
+        row.cache_read_tokens,
+        row.cache_write_5m_tokens,
+        row.cache_write_1h_tokens,
+        terms.web_searches,
+        terms.service_tier,
+        terms.inference_geo,
+        terms.speed,
+        row.model_used,
+        terms.refused,
+        terms.doubt,
+        price_parts.read(row.price_parts) if row.price_parts else (),
+    )
+    priced = book.price(row.provider, row.model, row.wire_model, terms.region, began, usage)
+    mixed = bool(priced.parts) and not priced.list_price
+    return _New(
+        row.id,
+        row.job_id,
+        priced.cost_usd,
+        None if mixed else orjson.dumps(dict(priced.list_price)).decode(),
+        None if mixed else orjson.dumps(dict(priced.multipliers)).decode(),
+        priced.version,
+        price_terms.written(terms.region, usage, priced.note),
+        price_parts.written(priced.parts, alike=not mixed) if priced.parts else None,
+        priced.model_used,
+    )
+
+
+def _write(store: Store, connection: Connection, new: Sequence[_New]) -> None:
+    """Under the locks of the jobs, as those who settle calls take them: first jobs, then attempts, then batches."""
+    ids = sorted({one.job_id for one in new})
+    held = connection.execute(of_ids(_HOLD_JOBS + store.for_update), {"ids": ids}).all()
+    batch_of = {row.id: row.batch_id for row in held if row.state in END_STATES}
+    before = costs_of(connection, list(batch_of))
+    counted = spending.calls(connection, [one.id for one in new])
+    connection.execute(_WRITE, [one._asdict() for one in new])
+    book_again(connection, batch_of, before)
+    spending.book_priced(connection, counted, ((one.id, one.cost_usd) for one in new))

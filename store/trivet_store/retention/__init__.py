@@ -1,0 +1,1 @@
+"""Deletion of what ended long ago, a little at a time."""

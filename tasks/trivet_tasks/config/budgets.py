@@ -1,0 +1,139 @@
+"""Budgets: how much may be spent on what, in a day, in a month or in all, and the windows in which that is counted.
+
+Windows turn at midnight UTC; a call belongs to the day on which it began.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
+
+from trivet_tasks.config.route_settings import digits
+from trivet_tasks.jobs import JobSpec
+
+DAY_S = 86_400
+NAME_CHARS = 100
+TENANT = "tenant"
+"""The label that says whom the work is done for; that of a tag is `tag:NAME`."""
+
+
+class Per(StrEnum):
+    """How long a budget lasts."""
+
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"
+    """As long as its batch."""
+
+
+class Window(NamedTuple):
+    """The span of days in which a budget counts what was spent."""
+
+    key: str
+    """`2026-11-26`, `2026-11` or `total`."""
+    first_day: int
+    """Days since 1970-01-01, UTC."""
+    ends_at: float | None
+    """When the next begins, seconds since the epoch; None: never."""
+
+
+def window(per: Per, now: float) -> Window:
+    """The window at a moment, seconds since the epoch."""
+    today = datetime.fromtimestamp(now, UTC).date()
+    day = int(now // DAY_S)
+    match per:
+        case Per.DAY:
+            return Window(today.isoformat(), day, float((day + 1) * DAY_S))
+        case Per.MONTH:
+            year, month = divmod(12 * today.year + today.month, 12)
+            ends_at = datetime(year, month + 1, 1, tzinfo=UTC).timestamp()
+            return Window(f"{today:%Y-%m}", day - today.day + 1, ends_at)
+        case Per.TOTAL:
+            return Window("total", 0, None)
+
+
+class BudgetSettings(BaseModel):
+    """One budget: `[[budgets]]`. It counts one batch, one tag, one tenant, one route, or all where none is named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    usd: Annotated[Decimal, Field(gt=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")]
+    """What may be spent in one window."""
+    per: Per
+    tag: str = Field(default="", max_length=401)
+    """NAME=VALUE: jobs with this tag."""
+    batch: str = Field(default="", max_length=200)
+    """The jobs of this batch."""
+    tenant: str = Field(default="", max_length=200)
+    route: str = Field(default="", max_length=100)
+    """The calls of this route; jobs go to other routes meanwhile."""
+    warn_at: float = Field(default=0.8, gt=0, le=1)
+    """The share of it at which a warning is given."""
+
+    @model_validator(mode="after")
+    def _one_scope(self) -> "BudgetSettings":
+        given = [key for key in ("tag", "batch", "tenant", "route") if getattr(self, key)]
+        if len(given) > 1:
+            raise ValueError(f"{self.name}: {' and '.join(given)} do not go together: a budget counts one thing")
+        name, equals, value = self.tag.partition("=")
+        if self.tag and not (name and equals and value):
+            raise ValueError(f"{self.name}: tag must be NAME=VALUE, as in team=search")
+        if self.per is Per.TOTAL and not self.batch:
+            raise ValueError(f'{self.name}: per = "total" is for a batch; name one, or use "day" or "month"')
+        return self
+
+    @property
+    def scope(self) -> str:
+        """What it counts, for a person."""
+        for key in ("tag", "batch", "tenant", "route"):
+            if value := getattr(self, key):
+                return f"{key} {value}"
+        return "all"
+
+    @property
+    def label(self) -> tuple[str, str] | None:
+        """The label of jobs that it asks for, if it asks for one: `("tag:team", "search")`."""
+        if self.tag:
+            name, _, value = self.tag.partition("=")
+            return f"tag:{name}", value
+        return (TENANT, self.tenant) if self.tenant else None
+
+    def counts(self, batch: bool, labels: dict[str, str]) -> bool:
+        """Whether a job is in its scope, routes aside.
+
+        Args:
+            batch: whether the job is of the batch that the budget names.
+            labels: the job's.
+        """
+        if self.batch:
+            return batch
+        label = self.label
+        return label is None or labels.get(label[0]) == label[1]
+
+    def definition(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+Labels: TypeAlias = frozenset[tuple[str, str]]
+"""What budgets ask for of jobs: (`tenant`, NAME), (`tag:NAME`, VALUE)."""
+
+
+def labels_asked(budgets: Iterable[BudgetSettings]) -> Labels:
+    """What these budgets ask for."""
+    return frozenset(label for budget in budgets if (label := budget.label))
+
+
+def labels_of(spec: JobSpec, asked: Labels) -> str:
+    """Of a job what budgets ask for, as JSON, equal for equal ones. What none asks for would only be more kinds of jobs."""
+    if not asked:
+        return "{}"
+    labels = {f"tag:{name}": value for name, value in spec.tags.items() if (f"tag:{name}", value) in asked}
+    if spec.tenant is not None and (TENANT, spec.tenant) in asked:
+        labels[TENANT] = spec.tenant
+    return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()

@@ -1,0 +1,215 @@
+"""The settings of one route: where it leads, what it may be used for, and what the account behind it allows."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+from trivet_tasks.catalog import Endpoint, Provider
+from trivet_tasks.config.route_fields import OPERATIONAL, PLACE, UNORDERED, digest_of
+from trivet_tasks.config.route_windows import RouteWindow
+from trivet_tasks.config.secret_refs import OptionalSecret
+from trivet_tasks.dialects import VERSION, Dialect, default_version
+
+NAME_CHARS = 100
+"""The longest name of a group of models; the tables take 120."""
+
+
+WHOLE_ROUTE = "*"
+"""The model of what is kept or said of a whole route."""
+
+
+class LimitGroup(BaseModel):
+    """Figures that several models of a route share: `[[routes.NAME.limits]]`. What is not given is not limited."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[str, ...] = Field(min_length=1)
+    """Globs over first-party model ids, e.g. `claude-haiku-*`. The first group that fits a model counts."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
+    """None: the route's."""
+
+    @property
+    def name(self) -> str:
+        """What the group is called where its limits are kept and shown; a long list is cut and told apart by a digest."""
+        whole = "+".join(self.models)
+        if len(whole) <= NAME_CHARS:
+            return whole
+        return f"{whole[: NAME_CHARS - 9]}~{blake2b(whole.encode(), digest_size=4).hexdigest()}"
+
+
+def digits(amount: Decimal) -> str:
+    """The shortest text of an amount, the same however it was written: definitions are compared."""
+    return f"{amount.normalize():f}"
+
+
+UsdAmount: TypeAlias = Annotated[
+    Decimal, Field(ge=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")
+]
+"""USD, exact: TOML's floats hold 15 digits; a text such as "0.00002" is taken, too."""
+
+
+class RouteCosts(BaseModel):
+    """What using a route costs beside the provider's tokens: `[routes.NAME.costs]`. All in USD."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per_request_usd: UsdAmount = Decimal(0)
+    """For each call, e.g. of a gateway or an audit log."""
+    per_gb_out_usd: UsdAmount = Decimal(0)
+    """For each 10^9 bytes of request bodies sent, e.g. through a VPC endpoint or a NAT gateway."""
+    per_month_usd: UsdAmount = Decimal(0)
+    """Fixed, however much it is used, e.g. for the endpoint itself."""
+
+
+BetaName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@/-]{0,59}$")]
+FieldName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
+
+
+class RouteSettings(BaseModel):
+    """One configured path to Claude: provider, region, account, limits and what it may be used for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    provider: Provider
+    region: str | None = None
+    project: str | None = None
+    base_url: str = ""
+    api_key: OptionalSecret = None
+    admin_api_key: OptionalSecret = None
+    """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
+    is made with it."""
+    endpoint: Endpoint = "invoke"
+    """Of provider `bedrock`: which of its APIs is called. Each has quotas of its own."""
+    workspace_id: str | None = None
+    """Of endpoint `platform`: the workspace of Claude Platform on AWS."""
+    api_version: str = ""
+    """The version of the API that calls name, e.g. `bedrock-2023-05-31`. Empty: the one documented for the endpoint."""
+    api_versions: Mapping[str, str] = Field(default_factory=dict)
+    """The same for some models: globs over first-party ids, of which the first that fits counts, and a version each."""
+    models: Mapping[str, str] = Field(default_factory=dict)
+    """First-party model id to this wire's id, only where the built-in mapping differs."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_token_factor: float = Field(default=1.0, ge=1, le=100)
+    """How many tokens of quota one output token burns (AWS says 5 for newer models on Bedrock)."""
+    max_concurrency: int = Field(default=200, ge=1, le=100_000)
+    limits: tuple[LimitGroup, ...] = ()
+    """Figures shared by several models; every other model has the route's figures for itself."""
+    priority: int = Field(default=1, ge=1, le=1_000)
+    weight: float = Field(default=1.0, gt=0, le=1_000)
+    residency: tuple[str, ...] = ()
+    compliance: tuple[str, ...] = ()
+    stream: bool = False
+    betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
+    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.requests.betas`)."""
+    body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
+    """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
+    environment: bool = False
+    """Whether this machine's SDK variables count for it: a base URL where it has none, and headers."""
+    costs: RouteCosts = RouteCosts()
+    """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
+    idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
+    """Seconds without a call after which it is probed; 0 = never. None: as `[health] idle_probe_s` says."""
+    windows: tuple[RouteWindow, ...] = ()
+    """Hours in which its weight, its priority or its prices are others."""
+
+    @model_validator(mode="after")
+    def _admin_key_of_anthropic(self) -> "RouteSettings":
+        if self.admin_api_key is not None and self.provider != "anthropic":
+            raise ValueError(
+                "admin_api_key is a key of Anthropic's Admin API: only a route of provider anthropic has one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_apart(self) -> "RouteSettings":
+        names = [group.name for group in self.limits]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tables of limits name the same models: {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> "RouteSettings":
+        if self.endpoint != "invoke" and self.provider != "bedrock":
+            raise ValueError(
+                f"endpoint = {self.endpoint!r} is one of provider bedrock; leave it out for {self.provider}"
+            )
+        if self.endpoint == "platform" and not self.workspace_id:
+            raise ValueError(
+                "endpoint = 'platform' needs workspace_id, e.g. \"wrkspc_…\" (AWS console, Claude Platform)"
+            )
+        if self.workspace_id and self.endpoint != "platform":
+            raise ValueError("workspace_id belongs to endpoint = 'platform' of provider bedrock; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _versions_are_dates(self) -> "RouteSettings":
+        for key, version in (("api_version", self.api_version), *self.api_versions.items()):
+            if version and not VERSION.fullmatch(version):
+                raise ValueError(f"{key}: {version!r} is no version of the API, such as {self.version_of('')!r}")
+        return self
+
+    @property
+    def answers_as(self) -> Provider:
+        """Whose answers, refusals, limit headers and prices the route has: Anthropic operates Claude Platform on AWS."""
+        return "anthropic" if self.endpoint == "platform" else self.provider
+
+    def version_of(self, model: str) -> str:
+        """The version of the API that calls of a model name, by its first-party id."""
+        for pattern, version in self.api_versions.items():
+            if fnmatchcase(model, pattern):
+                return version
+        return self.api_version or default_version(self.provider, self.endpoint)
+
+    def dialect(self, model: str) -> Dialect:
+        """What calls of a model are written in."""
+        return Dialect(self.provider, self.endpoint, self.version_of(model))
+
+    def group_of(self, model: str) -> LimitGroup | None:
+        """The group whose limits a model shares; None: it has the route's figures for itself."""
+        for group in self.limits:
+            if any(fnmatchcase(model, pattern) for pattern in group.models):
+                return group
+        return None
+
+    def place(self) -> dict[str, Any]:
+        """Return what decides where a prompt goes and what may go there, JSON-ready, without what is as by default.
+
+        Two that are equal are the same place, in whatever order their lists were written.
+        """
+        place = self.model_dump(mode="json", include={*PLACE}, exclude_defaults=True)
+        return {name: sorted(set(value)) if name in UNORDERED else value for name, value in place.items()}
+
+    def operational(self) -> dict[str, Any]:
+        """Return what may change while the route is served, JSON-ready, without what is as by default."""
+        return self.model_dump(mode="json", include={*OPERATIONAL}, exclude_defaults=True)
+
+    @property
+    def place_digest(self) -> str:
+        """Tells places apart. A field that a later Trivet adds changes it only where it is set."""
+        return digest_of(self.place())
+
+    @property
+    def operational_digest(self) -> str:
+        """Tells versions of the operational figures apart, as `place_digest` does places."""
+        return digest_of(self.operational())
+
+    def with_figures_of(self, other: "RouteSettings") -> "RouteSettings":
+        """Return this place with the operational figures of another definition."""
+        return self.model_copy(update={name: getattr(other, name) for name in OPERATIONAL})
+
+    def within(self, window: RouteWindow | None) -> "RouteSettings":
+        """The settings as they are in a window."""
+        if window is None:
+            return self
+        held = {"weight": window.weight, "priority": window.priority}
+        return self.model_copy(update={key: value for key, value in held.items() if value is not None})

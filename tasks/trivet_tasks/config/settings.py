@@ -1,0 +1,439 @@
+"""The settings of one Trivet: `trivet.toml`, overridden by `TRIVET_*` variables, checked whole and then frozen."""
+
+import difflib
+import os
+import tomllib
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from trivet_tasks.config.broker_address import celery_url, redis_url
+from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.database_url import database_url
+from trivet_tasks.config.environment import sdk_base_url
+from trivet_tasks.config.local_requests import host_name
+from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
+from trivet_tasks.config.route_windows import RouteWindow
+from trivet_tasks.config.secret_refs import OptionalSecret
+from trivet_tasks.config.server_urls import check_files, read_server_url, with_absolute_files
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
+
+CONFIG_VARIABLE = "TRIVET_CONFIG"
+CONFIG_NAME = "trivet.toml"
+DATA_DIR = ".trivet"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(_Section):
+    """Where the SQL database is. Empty: SQLite in `.trivet/` beside the configuration."""
+
+    url: str = Field(default="", repr=False)  # may hold a password
+    pool_size: int = Field(default=8, ge=1, le=1_000)
+    """Connections to PostgreSQL that one process keeps open, once it has needed them."""
+    max_overflow: int = Field(default=8, ge=0, le=1_000)
+    """Connections beyond these in a moment of need; they are closed again."""
+    prepared_statements: bool | None = None
+    """Whether PostgreSQL prepares what is asked often. None: unless a connection pooler is in between."""
+
+
+class BrokerSettings(_Section):
+    """Where the Celery broker is. Empty: the Valkey that `trivet up` starts on this machine."""
+
+    url: str = Field(default="", repr=False)  # may hold a password
+
+
+class RedisSettings(_Section):
+    """Where the shared state (limits, health, notices) is. Empty: the broker, when that is Redis."""
+
+    url: str = Field(default="", repr=False)  # may hold a password
+
+
+def _climbing(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if not shares or shares[-1] != 1 or not all(lower < higher for lower, higher in pairwise((0.0, *shares))):
+        raise ValueError("must climb and end with 1.0, as in [0.10, 0.25, 0.50, 1.0]")
+    return shares
+
+
+class HealthSettings(_Section):
+    """When a (route, model) is taken out of service and how it comes back. Times are seconds."""
+
+    open_after_failures: int = Field(default=3, ge=1, le=1_000)
+    """In a row."""
+    open_failed_share: float = Field(default=0.5, gt=0, le=1)
+    """It opens, too, when more than this share of the calls within `window_s` failed, of at least `min_calls`."""
+    window_s: float = Field(default=30, gt=0, le=3_600)
+    min_calls: int = Field(default=10, ge=1, le=100_000)
+    probe_interval_s: float = Field(default=15, gt=0, le=3_600)
+    """Between two probes of an open route, give or take a fifth; after a good one the next comes after a fifth of it."""
+    idle_probe_s: float = Field(default=300, ge=0, le=86_400)
+    """A route that was not called for so long is probed, so that a standby is known to answer. 0 = never. A route may have its own."""
+    close_after_successes: int = Field(default=3, ge=1, le=100)
+    """Good probes in a row, after which it begins to recover."""
+    recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
+    """The part of its work that a recovering route gets, step by step; at 1.0 it is healthy."""
+    recovery_step_s: float = Field(default=20, gt=0, le=3_600)
+    """How long each share is held at least, with five good calls or more."""
+    unusable_probe_max_s: float = Field(default=3_600, gt=0)
+    """The longest pause between two probes of a route whose account refuses us."""
+    limited_backoff_s: float = Field(default=2, gt=0, le=3_600)
+    """How long a limited route rests first when the provider does not say; doubles up to a minute."""
+
+    @property
+    def probe_timeout_s(self) -> float:
+        """How long the call of a probe may take."""
+        return min(15.0, max(1.0, self.probe_interval_s))
+
+
+class LeaseSettings(_Section):
+    """The lease of a worker process. Times are seconds."""
+
+    ttl_s: float = Field(default=15, gt=1, le=3_600)
+    heartbeat_s: float = Field(default=1, gt=0, le=600)
+
+
+def _different(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+    if len(set(lanes)) < len(lanes):
+        raise ValueError('must name each lane once, as in ["realtime", "bulk"]')
+    return lanes
+
+
+class WorkerSettings(_Section):
+    """What one worker process takes on."""
+
+    lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = ("realtime", "bulk")
+    """The lanes that workers serve: those of `trivet worker` and `trivet up`, and those whose absence is reported."""
+
+    slots: int = Field(default=256, ge=1, le=10_000)
+    """Calls in flight in one process at most."""
+    shutdown_grace_s: float = Field(default=5, ge=0, le=3_600)
+    """How long running calls may go on after SIGTERM."""
+    alone_processes: int = Field(default=4, ge=1, le=100)
+    """Processes that one worker starts, when need be, for jobs that were in flight when a worker died: one job in each."""
+    bulk_nice: int = Field(default=5, ge=0, le=19)
+    """How far processes of the bulk lane stand back (nice) for those of realtime, schedulers and databases on a full machine."""
+
+
+class DispatchSettings(_Section):
+    """How waiting jobs get to the queues. Times are seconds."""
+
+    interval_s: float = Field(default=0.25, gt=0, le=60)
+    """How long a scheduler sleeps at most when nothing wakes it."""
+    taken_within_s: float = Field(default=15, gt=0, le=600)
+    """A chunk that no worker took up within this time is dispatched again."""
+    credit_factor: float = Field(default=1.5, ge=1, le=10)
+    """How many jobs may stand at a route, as a multiple of what its workers can have in flight."""
+    permit_patience_s: float = Field(default=1, gt=0, le=60)
+    """A job that got no permit within this time goes back to waiting."""
+
+
+class CacheSettings(_Section):
+    """Answers of earlier calls for equal requests. How long one serves, the classes say: `cache_ttl_s`."""
+
+    enabled: bool = True
+    """False: every request is called for. A request may say so for itself: `cache`."""
+    max_bytes: int = Field(default=256 * 1024**2, ge=1_000_000)
+    """What all answers together may take in Redis; those that would expire first leave first."""
+    max_answer_bytes: int = Field(default=1024**2, ge=1_000)
+    """A larger answer is not kept."""
+    shared: bool = False
+    """Requests of one tenant may be answered with what another's brought."""
+
+
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(host_name(name) for name in names)
+
+
+class FlowerSettings(_Section):
+    """Flower's page. Its other settings are its own `FLOWER_*` variables."""
+
+    hosts: Annotated[tuple[str, ...], AfterValidator(_host_names)] = ()
+    """Names under which browsers may ask for it, as a reverse proxy's, besides this machine's loopback names."""
+
+
+class SecuritySettings(_Section):
+    """Protection against others who pass off their own as this installation's."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    key: OptionalSecret = None
+    """Workers sign cached answers with it. Empty: one in `.trivet/`, where Redis is on this machine (`installation_key.py`)."""
+
+
+START_ALONE_S = 45.0
+"""What starting a process for a job that runs alone may take on a busy machine; a second or two on an idle one."""
+_ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+"""Names of routes become names of queues and keys, and stand in lists."""
+
+
+class Settings(BaseSettings):
+    """All settings. Made by `load_settings`; never changed afterwards."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="TRIVET_", env_nested_delimiter="__", nested_model_default_partial_update=True,
+    )  # fmt: skip
+
+    store: StoreSettings = StoreSettings()
+    broker: BrokerSettings = BrokerSettings()
+    redis: RedisSettings = RedisSettings()
+    routes: dict[Annotated[str, StringConstraints(pattern=_ROUTE_NAME)], RouteSettings] = Field(default_factory=dict)
+    classes: dict[Latency, ClassSettings] = Field(default_factory=lambda: dict(DEFAULTS))
+    health: HealthSettings = HealthSettings()
+    leases: LeaseSettings = LeaseSettings()
+    worker: WorkerSettings = WorkerSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+    cache: CacheSettings = CacheSettings()
+    flower: FlowerSettings = FlowerSettings()
+    security: SecuritySettings = SecuritySettings()
+    budgets: tuple[BudgetSettings, ...] = ()
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _source: str = PrivateAttr(default="the built-in defaults")
+    _path: Path | None = PrivateAttr(default=None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables win over the file (which comes as init settings)."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @property
+    def source(self) -> str:
+        """Where these settings came from, for a person."""
+        return self._source
+
+    def read_again(self) -> "Settings":
+        """Return the settings as the file and the variables have them now.
+
+        Raises:
+            ConfigError: as for `load_settings`; these settings are as they were.
+        """
+        return load_settings(self._path)
+
+    def sections_unlike(self, other: "Settings") -> list[str]:
+        """Return the names of the tables that differ from another reading, other than `routes` and `budgets`."""
+        names = [name for name in Settings.model_fields if name not in ("routes", "budgets")]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that relative paths count from: the configuration file's, else the working directory."""
+        return self._base
+
+    @property
+    def data_dir(self) -> Path:
+        """`.trivet/`: database and embedded broker, where no URL says otherwise. It holds prompts, so it is 0700."""
+        return self._base / DATA_DIR
+
+    @cached_property
+    def store_url(self) -> str:
+        """The SQLAlchemy URL of the database, absolute."""
+        return database_url(self.store.url or f"sqlite:///{DATA_DIR}/trivet.db", self._base)
+
+    @property
+    def embedded(self) -> bool:
+        """True when the broker is the Valkey that `trivet up` starts on this machine."""
+        return not self.broker.url
+
+    @cached_property
+    def broker_url(self) -> str:
+        """The Celery broker's URL."""
+        return with_absolute_files(self.broker.url, self._base) or celery_url(self.data_dir)
+
+    @cached_property
+    def redis_url(self) -> str:
+        """The shared state's URL."""
+        if self.redis.url:
+            return with_absolute_files(self.redis.url, self._base)
+        url = with_absolute_files(self.broker.url, self._base)
+        return url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
+
+    def taken_within_s(self, latency: Latency, *, alone: bool = False) -> float:
+        """Seconds that a worker has to take up a dispatched job; of realtime, so few that another still can.
+
+        A worker may have to start a process first for a job that runs alone.
+        """
+        whole = self.dispatch.taken_within_s + (START_ALONE_S if alone else 0.0)
+        return min(whole, self.classes[latency].budget_s / 4) if latency is Latency.REALTIME else whole
+
+    def of_class(self, latency: Latency) -> ClassSettings:
+        """The settings of one latency class."""
+        return self.classes[latency]
+
+
+def config_path(named: Path | None = None) -> Path | None:
+    """The configuration file to read: the one named, `TRIVET_CONFIG`, or `trivet.toml` here. None: there is none."""
+    if named is not None:
+        return named
+    variable = os.environ.get(CONFIG_VARIABLE)
+    if variable:
+        return Path(variable)
+    here = Path(CONFIG_NAME)
+    return here if here.is_file() else None
+
+
+def load_settings(named: Path | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        named: the configuration file; else `TRIVET_CONFIG`, else `trivet.toml` in the working directory, else defaults.
+
+    Raises:
+        ConfigError: the file is not there or not TOML, a key is unknown or a value bad; every problem is listed with
+            its file or variable and key.
+    """
+    path = config_path(named)
+    given: dict[str, Any] = {}
+    base = Path.cwd()
+    if path is not None:
+        path = path.absolute()
+        given = _read_toml(path)
+        base = path.parent
+    _anchor_secret_files(given, base)
+    _fill_classes(given)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(e, str(path or "")) for e in error.errors())) from None
+    settings._base = base
+    settings._source = str(path) if path else "the built-in defaults"
+    settings._path = path
+    _follow_environment(settings)
+    _check_urls(settings)
+    _check_budgets(settings)
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file.", hint="`trivet config init` writes one.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}).") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}.") from None
+
+
+def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
+    """Make the path of every `file:` reference absolute, counted from the configuration file."""
+    routes = given.get("routes")
+    tables = [*(routes.values() if isinstance(routes, dict) else ()), given.get("security")]
+    for table in tables:
+        for name in ("api_key", "admin_api_key", "key"):
+            key = table.get(name) if isinstance(table, dict) else None
+            if isinstance(key, str) and key.startswith("file:") and key != "file:":
+                table[name] = f"file:{(base / key.removeprefix('file:')).absolute()}"
+
+
+def _fill_classes(given: dict[str, Any]) -> None:
+    """Lay what a file says of a class over that class's defaults, so that a file or a variable can set one key alone."""
+    classes = given.get("classes", {})
+    if not isinstance(classes, dict):
+        return
+    filled: dict[str, Any] = {latency.value: settings.model_dump() for latency, settings in DEFAULTS.items()}
+    for name, table in classes.items():
+        filled[name] = {**filled.get(name, {}), **table} if isinstance(table, dict) else table
+    given["classes"] = filled
+
+
+def _follow_environment(settings: Settings) -> None:
+    """Give routes that ask for it the base URL of the SDK's variable."""
+    for name, route in settings.routes.items():
+        if route.environment and not route.base_url and (base_url := sdk_base_url(route.provider)):
+            settings.routes[name] = route.model_copy(update={"base_url": base_url})
+
+
+def _check_urls(settings: Settings) -> None:
+    for section, url in (("broker", settings.broker.url), ("redis", settings.redis.url)):
+        if not url:
+            continue
+        place = f"{settings.source}: [{section}] url"
+        try:
+            server = read_server_url(url)
+            check_files(with_absolute_files(url, settings.base_dir))
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}.") from None
+        if server.is_amqp and section == "redis":
+            raise ConfigError(
+                f"{place}: must be a Redis: limits and health are shared through it, not through RabbitMQ."
+            )
+    for latency, terms in settings.classes.items():
+        if terms.hedge_share and latency is not Latency.REALTIME:
+            raise ConfigError(f"{settings.source}: [classes.{latency}] hedge_share: only realtime calls are hedged.")
+    if settings.broker.url.startswith("amqp") and not settings.redis.url:
+        raise ConfigError(
+            f"{settings.source}: [redis] url: is needed when the broker is RabbitMQ: limits and health are shared through Redis."
+        )
+    try:
+        scheme = settings.store_url.partition("://")[0]
+    except ValueError as error:
+        raise ConfigError(f"{settings.source}: [store] url: {error}.") from None
+    file = settings.store.url.removeprefix("sqlite:///")
+    if scheme == "sqlite" and settings.store.url and (file in ("", ":memory:") or file == settings.store.url):
+        raise ConfigError(
+            f"{settings.source}: [store] url: must name a file, as in sqlite:///.trivet/trivet.db: processes share it."
+        )
+
+
+def _check_budgets(settings: Settings) -> None:
+    names = [budget.name for budget in settings.budgets]
+    for number, budget in enumerate(settings.budgets):
+        place = f"{settings.source}: [budgets.{number}]"
+        if budget.name in names[:number]:
+            raise ConfigError(f"{place} name: another budget is called {budget.name!r}, too.")
+        if budget.route and settings.routes and budget.route not in settings.routes:
+            near = difflib.get_close_matches(budget.route, settings.routes, n=1)
+            raise ConfigError(
+                f"{place} route: no route is called {budget.route!r}." + (f" Did you mean {near[0]}?" if near else "")
+            )
+
+
+def _describe(error: ErrorDetails, path: str) -> str:
+    """One problem in one line: where, what, and the near match of an unknown key."""
+    loc = [str(part) for part in error["loc"]]
+    variable = "TRIVET_" + "__".join(loc).upper()
+    where = f"the variable {variable}" if variable in os.environ else path or "the configuration"
+    key = f"[{'.'.join(loc[:-1])}] {loc[-1]}" if len(loc) > 1 else loc[0] if loc else ""
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{where}: {key}: {message[0].lower()}{message[1:]}."
+    near = difflib.get_close_matches(loc[-1], _keys_at(loc[:-1]), n=1, cutoff=0.6)
+    return f"{where}: {key}: unknown key." + (f" Did you mean {near[0]}?" if near else "")
+
+
+def _keys_at(loc: list[str]) -> list[str]:
+    """The keys that may stand in the table at `loc`."""
+    tables: dict[str, type[BaseModel]] = {
+        "routes": RouteSettings, "classes": ClassSettings, "budgets": BudgetSettings,
+    }  # fmt: skip
+    if not loc:
+        return list(Settings.model_fields)
+    if loc[0] == "routes" and "limits" in loc[2:]:
+        return list(LimitGroup.model_fields)
+    if loc[0] == "routes" and "windows" in loc[2:]:
+        return list(RouteWindow.model_fields)
+    if loc[0] == "routes" and "costs" in loc[2:]:
+        return list(RouteCosts.model_fields)
+    if loc[0] in tables:
+        return list(tables[loc[0]].model_fields)
+    section = Settings.model_fields.get(loc[0])
+    annotation = section.annotation if section else None
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

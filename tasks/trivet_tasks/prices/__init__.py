@@ -1,0 +1,1 @@
+"""Prices of provider calls: genai-prices' lists with Trivet's own dated rules."""

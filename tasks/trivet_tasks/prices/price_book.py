@@ -1,0 +1,314 @@
+"""What one provider call costs, exact to the last digit: genai-prices' lists, with our `price_rules` on top.
+
+No float is met on the way. Prices become whole numbers of 10^-12 USD a token when they are first looked up, and a
+call is then a few products of integers. The smallest unit met is 10^-11 USD (a 5-minute cache write of Haiku 5.5, in
+batch and at the regional price, is 0.00000006875 USD a token), so 12 decimals hold every cost exactly. A finer price
+in a list to come would bring more decimals, never a rounded cost.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Context, Decimal, Inexact
+from importlib.metadata import version
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from trivet_tasks.catalog import Provider
+from trivet_tasks.model_names import bare_name, same_model
+from trivet_tasks.prices.price_list import find_listing, wire_name
+from trivet_tasks.prices.price_rates import Rates, rates_of
+from trivet_tasks.prices.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION
+from trivet_tasks.usage import Usage, UsagePart
+
+Processing: TypeAlias = Literal["online", "batch"]
+"""batch: the provider's own batch interface, not Trivet's latency class."""
+
+_CACHE_SIZE = 4096  # the key holds the day, so a process that runs for months must forget
+_LISTED_TIERS = frozenset({None, "standard", "default", "batch"})
+_LISTED_SPEEDS = frozenset({None, "standard", "fast"})
+_LISTED_GEOS = frozenset({None, "global", "not_available", "us"})
+_LISTED_KINDS = frozenset({"message", "compaction", "advisor_message", "fallback_message"})
+_EXACT = Context(prec=60, traps=[Inexact])
+
+
+@dataclass(frozen=True, slots=True)
+class PricedPart:
+    """One pass of a call, and what it was priced by."""
+
+    usage: UsagePart
+    list_price: Mapping[str, str]
+    multipliers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """The price of one call, with all it was worked out from. Leave the mappings as they are: calls share them."""
+
+    cost_usd: Decimal | None
+    """USD, exact; None = unpriced, which is not the same as free."""
+    list_price: Mapping[str, str]
+    """USD per million tokens as listed for this way of processing, before our multipliers, of the long-prompt tier
+    where the prompt is in it: input, output, cache_read, cache_write_5m, cache_write_1h; and web_search_per_1000.
+    Empty where it is unpriced, and where its parts differ in price."""
+    multipliers: Mapping[str, str]
+    """Our factors on every token price, by case (`price_rules.Case`). What the list has itself is not among them.
+    `refused` = 0: a refusal that costs nothing."""
+    version: str
+    """Versions of list and rules."""
+    estimated: bool = False
+    """True where part of it is a likeness rather than a listed price; `note` says which."""
+    note: str = ""
+    """Why it is unpriced or estimated, for people."""
+    model_used: str | None = None
+    """The first-party id of the model that answered, where it is another than the wire was asked for."""
+    parts: tuple[PricedPart, ...] = ()
+    """Of a call of several passes: each with its own price."""
+
+
+class TokenPrices(NamedTuple):
+    """What one token costs, in USD, exact, in calls whose prompt has more than `above` tokens."""
+
+    above: int
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+
+
+class Tariff(NamedTuple):
+    """What tokens of a model cost on a wire on one day."""
+
+    tiers: tuple[TokenPrices, ...]
+    """Longest prompts first, the last for all that are shorter; empty = unpriced, which is not the same as free."""
+    note: str = ""
+    """Why it is unpriced, or an estimate, for people."""
+
+
+class PriceBook:
+    """Prices calls. Make one per process: it loads genai-prices (0.2 s) at the first call and keeps what it looked up.
+
+    Safe to share between threads: at worst two of them look up the same price.
+    """
+
+    def __init__(self) -> None:
+        self.version = f"genai-prices {version('genai-prices')} + rules {RULES_VERSION}"
+        self._rates: dict[tuple[object, ...], Rates] = {}
+
+    def price(
+        self,
+        provider: Provider,
+        model: str,
+        wire_model: str,
+        region: str | None,
+        at: datetime,
+        usage: Usage,
+        processing: Processing = "online",
+    ) -> Priced:
+        """Price one call.
+
+        `model` is the first-party id, `wire_model` what the wire was asked for. The latter is priced where a list knows
+        it, so Bedrock's global and geo profiles differ. An ARN that does not tell its model is priced as `model` at the
+        regional price, and marked estimated. `region` is the route's; it matters on Vertex. `at` decides the day (UTC;
+        naive times are UTC), `usage` the tier, speed and inference geography. What no list knows has `cost_usd=None`.
+
+        An answer that names another model (`usage.model`) is priced as that one, under the same profile or region, and a call
+        of several passes as the sum of them, each by its own model and its own length.
+        """
+        if usage.parts:
+            return self._price_parts(provider, model, wire_model, region, at, usage, processing)
+        day = _day(at)
+        batch = processing == "batch" or usage.service_tier == "batch"
+        fast, us_only = usage.speed == "fast", usage.inference_geo == "us"
+        key = (provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
+        rates = self._rates.get(key)
+        if rates is None:
+            rates = _look_up(provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
+            if len(self._rates) >= _CACHE_SIZE:
+                self._rates.clear()
+            self._rates[key] = rates
+        if not rates.tiers:
+            return Priced(None, {}, {}, self.version, note="; ".join(rates.notes), model_used=rates.model_used)
+
+        fresh, answer, searches = usage.input_tokens, usage.output_tokens, usage.web_searches
+        read, write_5m, write_1h = usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
+        if fresh < 0 or answer < 0 or read < 0 or write_5m < 0 or write_1h < 0 or searches < 0:
+            return Priced(None, {}, {}, self.version, note="the provider reported a negative count")
+        prompt = fresh + read + write_5m + write_1h
+        tier = rates.tiers[-1]
+        for longer in rates.tiers:
+            if prompt > longer.above:
+                tier = longer
+                break
+        units = (
+            fresh * tier.input
+            + answer * tier.output
+            + read * tier.cache_read
+            + write_5m * tier.cache_write_5m
+            + write_1h * tier.cache_write_1h
+            + searches * tier.web_search
+        )
+        multipliers = rates.multipliers
+        if usage.refused is not None and _is_free(usage.refused, day):
+            units, multipliers = searches * tier.web_search, rates.of_refused
+        notes = "; ".join((*rates.notes, *_usage_notes(rates, usage)))
+        return Priced(
+            # from text, because arithmetic would round to whatever precision the thread's context happens to have
+            cost_usd=Decimal(f"{units}E-{tier.decimals}"),
+            list_price=tier.list_price,
+            multipliers=multipliers,
+            version=self.version,
+            estimated=bool(notes),
+            note=notes,
+            model_used=rates.model_used,
+        )
+
+    def _price_parts(
+        self,
+        provider: Provider,
+        model: str,
+        wire_model: str,
+        region: str | None,
+        at: datetime,
+        usage: Usage,
+        processing: Processing,
+    ) -> Priced:
+        """Price a call of several passes. Searches are counted for the whole call, and priced as of the model that answered."""
+        whole = self.price(
+            provider, model, wire_model, region, at, replace(usage, parts=(), refused=None, **_NO_TOKENS), processing
+        )
+        cost, notes = whole.cost_usd, [whole.note]
+        parts: list[PricedPart] = []
+        for part in usage.parts:
+            priced = self.price(provider, model, wire_model, region, at, _usage_of(part, usage), processing)
+            parts.append(PricedPart(part, priced.list_price, priced.multipliers))
+            notes.append(priced.note)
+            cost = None if cost is None or priced.cost_usd is None else _EXACT.add(cost, priced.cost_usd)
+            if part.kind not in _LISTED_KINDS:
+                notes.append(f"passes of kind {part.kind!r} are not known, priced like messages")
+            if usage.speed == "fast" and part.model is not None:
+                notes.append(f"whether {part.model!r} was fast is not told, priced as fast")
+        prices = [(part.list_price, part.multipliers) for part in parts]
+        alike = cost is not None and all(price == prices[0] for price in prices)
+        list_price, multipliers = prices[0] if alike else ({}, {})
+        note = "; ".join(dict.fromkeys(note for note in notes if note))
+        return Priced(
+            cost, list_price, multipliers, self.version, cost is not None and bool(note), note, whole.model_used,
+            tuple(parts),
+        )  # fmt: skip
+
+    def estimate(
+        self,
+        provider: Provider,
+        model: str,
+        wire_model: str,
+        region: str | None,
+        input_tokens: int,
+        output_tokens: int,
+        at: datetime | None = None,
+    ) -> Decimal | None:
+        """What a call of this size would cost in USD, nothing cached; None = unpriced. `at` is now unless given."""
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        return self.price(provider, model, wire_model, region, at or datetime.now(UTC), usage).cost_usd
+
+    def tariff(self, provider: Provider, model: str, wire_model: str, region: str | None, at: datetime) -> Tariff:
+        """What tokens cost in plain calls, for reckoning ahead. See `price` for the arguments."""
+        rates = _look_up(provider, model, wire_model, region, _day(at), batch=False, fast=False, us_only=False)
+        return Tariff(
+            tuple(
+                TokenPrices(
+                    tier.above,
+                    *(Decimal(f"{units}E-{tier.decimals}") for units in (tier.input, tier.output, tier.cache_read)),
+                )
+                for tier in rates.tiers
+            ),
+            "; ".join(rates.notes),
+        )
+
+
+def _day(at: datetime) -> date:
+    return at.date() if at.tzinfo is None or at.tzinfo is UTC else at.astimezone(UTC).date()
+
+
+def is_newer(version: str, than: str) -> bool:
+    """Whether the list, or the rules, of one `Priced.version` are newer than those of another."""
+    parts, others = ([[int(n) for n in re.findall(r"\d+", part)] for part in v.split(" + ")] for v in (version, than))
+    return any(one > other for one, other in zip(parts, others, strict=False))
+
+
+def _look_up(
+    provider: Provider,
+    model: str,
+    wire_model: str,
+    region: str | None,
+    day: date,
+    batch: bool,
+    fast: bool,
+    us_only: bool,
+    answered: str | None = None,
+) -> Rates:
+    def rates(model: str, wire_model: str) -> Rates:
+        listing = find_listing(provider, model, wire_model, region)
+        if isinstance(listing, str):
+            return Rates(notes=(listing,))
+        return rates_of(listing, provider, day, batch=batch, fast=fast, us_only=us_only)
+
+    if answered is None or same_model(answered, wire_model) or same_model(answered, model):
+        return rates(model, wire_model)
+    used = bare_name(answered)
+    other = rates(used, wire_name(provider, wire_model, answered))
+    if other.tiers:
+        return replace(other, model_used=used)
+    asked = rates(model, wire_model)
+    note = f"no list has a price for {answered!r}, which answered: priced as {model}, which was asked for"
+    return replace(asked, model_used=used, notes=(*asked.notes, note))
+
+
+_NO_TOKENS: Mapping[str, Any] = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "cache_read_tokens": 0,
+    "cache_write_5m_tokens": 0,
+    "cache_write_1h_tokens": 0,
+}
+
+
+def _usage_of(part: UsagePart, call: Usage) -> Usage:
+    """One pass as a call of its own, made the way the whole was."""
+    return Usage(
+        part.input_tokens,
+        part.output_tokens,
+        part.cache_read_tokens,
+        part.cache_write_5m_tokens,
+        part.cache_write_1h_tokens,
+        0,
+        call.service_tier,
+        call.inference_geo,
+        call.speed,
+        part.model or call.model,
+        part.refused,
+    )
+
+
+def _is_free(refused: str, day: date) -> bool:
+    """Whether a refusal before any output, of this category, costs nothing."""
+    return refused not in BILLED_REFUSALS and day >= REFUSALS_FREE_SINCE
+
+
+def _usage_notes(rates: Rates, usage: Usage) -> list[str]:
+    """What is estimated because of this one call's usage."""
+    notes = []
+    for kind in rates.guessed:
+        count = usage.web_searches if kind == "web_search" else getattr(usage, f"{kind}_tokens")
+        if count:
+            notes.append(f"the list has no price for {kind}")
+    if usage.service_tier not in _LISTED_TIERS:
+        notes.append(f"service tier {usage.service_tier!r} priced as standard")
+    if usage.speed not in _LISTED_SPEEDS:
+        notes.append(f"speed {usage.speed!r} priced as standard")
+    if rates.prices_geo and usage.inference_geo not in _LISTED_GEOS:
+        notes.append(f"inference geography {usage.inference_geo!r} priced as global")
+    if usage.refused is not None and usage.refused not in BILLED_REFUSALS | FREE_REFUSALS:
+        notes.append(f"a refusal of category {usage.refused!r} is taken to be free")
+    if usage.doubt is not None:
+        notes.append(usage.doubt)
+    return sorted(notes)

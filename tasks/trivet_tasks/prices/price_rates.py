@@ -1,0 +1,164 @@
+"""Turns an entry of genai-prices and our own rules into whole numbers a call can be multiplied with."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import TYPE_CHECKING
+
+from trivet_tasks.catalog import Provider, known
+from trivet_tasks.model_names import version_of
+from trivet_tasks.prices.price_list import Listing
+from trivet_tasks.prices.price_rules import (
+    CACHE_WRITE_1H_FACTOR,
+    LONG_CONTEXT_ENDED,
+    RULES,
+    WEB_SEARCH_PER_1000,
+    Case,
+    Rule,
+)
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice, TieredPrices
+
+DECIMALS = 12
+"""Decimal places that hold every price per token met so far, in USD."""
+
+_EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
+_MILLION, _THOUSAND = Decimal(1_000_000), Decimal(1000)
+# How genai-prices falls back: a kind without a price of its own is priced as the next one named.
+_KIND_KEYS = {
+    "input": ("input_mtok",),
+    "output": ("output_mtok",),
+    "cache_read": ("cache_read_mtok", "input_mtok"),
+    "cache_write_5m": ("cache_write_5m_mtok", "cache_write_mtok", "input_mtok"),
+    "cache_write_1h": ("cache_write_1h_mtok",),
+}
+_TOKEN_KEYS = tuple(dict.fromkeys(key for keys in _KIND_KEYS.values() for key in keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Prices for prompts longer than `above` tokens, in whole units of 10^-`decimals` USD a token (a search)."""
+
+    above: int
+    decimals: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+    web_search: int
+    list_price: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """All that is the same for every call of one (provider, wire model, day, way of processing)."""
+
+    tiers: tuple[Tier, ...] = ()
+    """Longest prompts first, the last for all that are shorter; empty = unpriced."""
+    multipliers: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """Why there is no price, or why it is an estimate."""
+    guessed: frozenset[str] = frozenset()
+    """Kinds the list has no figure for: a call that uses one is estimated."""
+    model_used: str | None = None
+    """The model that answered, where it is another than the wire was asked for."""
+    prices_geo: bool = False
+    """Whether inference geographies (`usage.inference_geo`) have a price of their own."""
+
+    @property
+    def of_refused(self) -> Mapping[str, str]:
+        """The multipliers of a refusal that costs nothing."""
+        return {**self.multipliers, "refused": "0"}
+
+
+def rates_of(listing: Listing, provider: Provider, day: date, *, batch: bool, fast: bool, us_only: bool) -> Rates:
+    """The prices of a day (UTC) for calls in native batch, in fast mode, or with inference kept in the US."""
+    noon = datetime.combine(day, time(12), UTC)
+    plain = listed = listing.info.get_prices(noon)
+    cases: list[Case] = [listing.add] if listing.add else []
+    provider = listing.rules or provider
+    if us_only and provider == "anthropic":
+        cases.append("inference_geo_us")
+    if batch or fast:  # there is no fast mode in batch, so batch goes first
+        listed = listing.info.get_prices(noon, {"processing": "batch"} if batch else {"speed": "fast"})
+        if all(getattr(listed, key) == getattr(plain, key) for key in _TOKEN_KEYS):
+            cases.append("batch" if batch else "fast")
+
+    notes = [listing.note] if listing.note else []
+    factor = Decimal(1)
+    multipliers: dict[str, str] = {}
+    for case in cases:
+        rule = _rule(case, provider, listing.model, day)
+        if rule is not None:
+            factor = _EXACT.multiply(factor, rule.factor)
+            multipliers[case] = str(rule.factor)
+            if rule.estimated:
+                notes.append(f"{case} is priced by likeness")
+        elif case != "regional":  # which older models were never charged
+            notes.append(f"no price is known for {case}, priced without")
+    starts = {tier.start for key in _TOKEN_KEYS for tier in getattr(getattr(listed, key), "tiers", ())}
+    starts = {start for start in starts if start < _longest_prompt(listing, day)}
+    tiers = tuple(_tier(listed, above, factor) for above in (*sorted(starts, reverse=True), -1))
+    return Rates(tiers, multipliers, tuple(notes), _guessed(listed), prices_geo=provider == "anthropic")
+
+
+def _longest_prompt(listing: Listing, day: date) -> float:
+    """Tokens of the model's window on a day; a list's prices for longer prompts are none of that model's."""
+    ended = LONG_CONTEXT_ENDED.get(listing.model)
+    if ended is not None and day < ended:
+        return math.inf
+    entry = known(listing.model)
+    return entry.context_window if entry else listing.info.context_window or math.inf
+
+
+def _rule(case: Case, provider: Provider, model: str, day: date) -> Rule | None:
+    version = version_of(model)
+    for rule in RULES:
+        if (rule.case, rule.provider) != (case, provider) or day < rule.since:
+            continue
+        if version is not None and version < rule.from_version:
+            continue
+        if not rule.models or model in rule.models:
+            return rule
+    return None
+
+
+def _tier(listed: "ModelPrice", above: int, factor: Decimal) -> Tier:
+    tokens = {kind: _first(listed, keys, above) for kind, keys in _KIND_KEYS.items()}
+    if tokens["input"] is not None and tokens["cache_write_1h"] is None:
+        tokens["cache_write_1h"] = _EXACT.multiply(tokens["input"], CACHE_WRITE_1H_FACTOR)
+    known = {kind: price if price is not None else Decimal(0) for kind, price in tokens.items()}
+    search = _first(listed, ("web_searches_kcount",), above)
+    search = search if search is not None else WEB_SEARCH_PER_1000
+
+    each = {kind: _EXACT.divide(_EXACT.multiply(price, factor), _MILLION) for kind, price in known.items()}
+    each["web_search"] = _EXACT.divide(search, _THOUSAND)
+    decimals = max(DECIMALS, *(-int(price.as_tuple().exponent) for price in each.values()))
+    units = {kind: int(price.scaleb(decimals, _EXACT)) for kind, price in each.items()}
+    shown = {kind: _digits(price) for kind, price in known.items()} | {"web_search_per_1000": _digits(search)}
+    return Tier(above=above, decimals=decimals, list_price=shown, **units)
+
+
+def _first(listed: "ModelPrice", keys: tuple[str, ...], above: int) -> Decimal | None:
+    price: Decimal | TieredPrices | None = next((p for key in keys if (p := getattr(listed, key)) is not None), None)
+    if price is None or isinstance(price, Decimal):
+        return price
+    return next((tier.price for tier in reversed(price.tiers) if tier.start <= above), price.base)
+
+
+def _guessed(listed: "ModelPrice") -> frozenset[str]:
+    own = {
+        "cache_read": ("cache_read_mtok",),
+        "cache_write_5m": ("cache_write_5m_mtok", "cache_write_mtok"),
+        "cache_write_1h": ("cache_write_1h_mtok",),
+        "web_search": ("web_searches_kcount",),
+    }
+    return frozenset(kind for kind, keys in own.items() if all(getattr(listed, key) is None for key in keys))
+
+
+def _digits(price: Decimal) -> str:
+    return f"{price.normalize(_EXACT):f}"

@@ -1,0 +1,1 @@
+"""Signals, titles and starts that every process of Trivet shares."""

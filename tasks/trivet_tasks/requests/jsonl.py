@@ -1,0 +1,229 @@
+"""A JSON Lines file of requests, one a line: checked whole first, then read a second time, row by row.
+
+Both passes hold one line at a time; digests of the keys seen so far are in a temporary file (`seen.py`). They reach the
+same verdict on each line: times count from the moment of the check, and a file that changed in between is an error.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import InvalidRequest, Problem
+from trivet_tasks.jobs import JobSpec
+from trivet_tasks.requests.reading import RequestReader
+from trivet_tasks.requests.request_json import MAX_BODY_BYTES
+from trivet_tasks.requests.seen import Seen
+from trivet_tasks.requests.strict_json import read_json
+
+MAX_LINE_BYTES = MAX_BODY_BYTES + 1024 * 1024
+"""The longest line that is read: the largest body, and room for Trivet's own fields."""
+
+TELL_EVERY = 200
+"""Lines between two words about how far the check is."""
+
+_BOM = b"\xef\xbb\xbf"
+_PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What the check of a whole file found; `read_file` goes on from it."""
+
+    path: Path
+    rows: int
+    """How many requests can be taken."""
+    bad: int
+    """How many lines cannot."""
+    problems: tuple[Problem, ...]
+    """The first of them, as many as were asked for; `where` is `line 731`."""
+    repeated: int
+    """How many rows repeat the key and the request of an earlier row: they come to one job with it."""
+    checked_at: float
+    """Seconds since the epoch: the moment from which `deadline` and `not_before` count."""
+    size: int
+    """Bytes."""
+    modified_ns: int
+
+
+def check_file(
+    path: Path | str,
+    settings: Settings,
+    defaults: Mapping[str, object] = {},
+    *,
+    skip_bad: bool = False,
+    now: float,
+    max_problems: int = 20,
+    tell: Callable[[int, float], None] = lambda _rows, _share: None,
+    each: Callable[[JobSpec], None] | None = None,
+) -> FileCheck:
+    """Validate every line of a file before any is taken.
+
+    UTF-8, with or without a byte order mark; blank lines are passed over and counted in line numbers. A key that an
+    earlier line has with a different request is a problem of the later line.
+
+    Args:
+        skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
+        now: the moment of the submit, seconds since the epoch.
+        max_problems: how many problems are kept; all are counted.
+        tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
+        each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
+
+    Raises:
+        InvalidRequest: the file cannot be read, has no request, or has a bad line and `skip_bad` is False. The message
+            reads `contracts.jsonl, line 731: messages: must not be empty.`, one line for each of `.problems`.
+    """
+    path = Path(path)
+    rows = bad = repeated = 0
+    problems: list[Problem] = []
+    with _opened(path) as (file, status), Seen() as keys:
+        lines = _Rows(file, settings, defaults, now, keys)
+        for number, found in enumerate(lines, start=1):
+            if number % TELL_EVERY == 0:
+                tell(rows, file.tell() / max(1, status.st_size))
+            if isinstance(found, Problem):
+                bad += 1
+                if len(problems) < max_problems:
+                    problems.append(found)
+            else:
+                rows += 1
+                if each is not None and lines.repeated == repeated:
+                    each(found)
+                repeated = lines.repeated
+        _same(path, status, os.fstat(file.fileno()))
+    if bad and not skip_bad:
+        raise _refused(path, problems, bad)
+    if not rows:
+        what = f"none of its {bad:,} lines is a valid request" if bad else "holds no request"
+        raise InvalidRequest(f"{path}: {what}.", problems=tuple(problems))
+    return FileCheck(path, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
+
+
+def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object] = {}) -> Iterator[JobSpec]:
+    """The valid rows of a checked file in their order, each validated again as it is read. Bad lines are left out.
+
+    Use the settings and defaults of the check.
+
+    Raises:
+        InvalidRequest: the file is not the one that was checked (its size or time of change differs), before the first
+            row; or it changed while it was read, after the last.
+    """
+    with _opened(check.path) as (file, status), Seen() as keys:
+        if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
+            raise _changed(check.path)
+        for found in _Rows(file, settings, defaults, check.checked_at, keys):
+            if isinstance(found, JobSpec):
+                yield found
+        _same(check.path, status, os.fstat(file.fileno()))
+
+
+class _Rows:
+    """The lines of a file, each as a job or as what is wrong with it. Runs once."""
+
+    def __init__(
+        self, file: BinaryIO, settings: Settings, defaults: Mapping[str, object], now: float, keys: Seen
+    ) -> None:
+        self.repeated = 0
+        self._file = file
+        self._reader = RequestReader(settings, defaults)
+        self._now = now
+        self._keys = keys
+
+    def __iter__(self) -> Iterator[JobSpec | Problem]:
+        number = 0
+        while line := self._file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if number == 1:
+                line = line.removeprefix(_BOM)
+            where = f"line {number}"
+            if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+                yield Problem(where, self._too_long(len(line)))
+            elif not line.isspace() and line:
+                yield self._row(line, where)
+
+    def _too_long(self, length: int) -> str:
+        """Pass over the rest of a line that is not even read."""
+        while piece := self._file.readline(_PIECE):
+            length += len(piece)
+            if piece.endswith(b"\n"):
+                break
+        most = MAX_BODY_BYTES // 1024**2
+        return f"request: has {length / 1024**2:,.1f} MB; the Messages API takes at most {most} MB."
+
+    def _row(self, line: bytes, where: str) -> JobSpec | Problem:
+        try:
+            request = read_json(line)
+        except InvalidRequest as error:
+            return Problem(where, str(error))
+        except orjson.JSONDecodeError as error:
+            return Problem(where, _why_not_json(line, error))
+        try:
+            job = self._reader.read(request, self._now)
+        except InvalidRequest as error:
+            return Problem(where, str(error))
+        if job.key is None:
+            return job
+        owned = f"{job.tenant or ''}\0{job.key}"  # a key belongs to its tenant
+        key, request_of_key = blake2b(owned.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
+        earlier = self._keys.earlier(key, request_of_key)
+        if earlier is not None:
+            if earlier != request_of_key:
+                return Problem(where, "key: an earlier line has the same key with a different request.")
+            self.repeated += 1
+        return job
+
+
+def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        line.decode()
+    except UnicodeDecodeError as bad:
+        return f"is not UTF-8 text (byte {bad.start + 1} of the line)."
+    hint = " One request a line is expected, not one list of all." if line.lstrip().startswith(b"[") else ""
+    return f"is not JSON: {error.msg.partition(':')[0]} at character {error.colno} of the line.{hint}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise InvalidRequest(f"{path}: is {kind}; a file is needed, which is read twice.")
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise InvalidRequest(f"{path}: no such file.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name is not a path"
+        raise InvalidRequest(f"{path}: cannot be read: {reason}.") from None
+    with file:
+        try:
+            yield file, os.fstat(file.fileno())
+        except OSError as error:
+            raise InvalidRequest(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def _same(path: Path, before: os.stat_result, after: os.stat_result) -> None:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise _changed(path)
+
+
+def _changed(path: Path) -> InvalidRequest:
+    return InvalidRequest(f"{path}: changed while it was being submitted.", hint="Submit it again when it is complete.")
+
+
+def _refused(path: Path, problems: list[Problem], bad: int) -> InvalidRequest:
+    lines = [f"{path}, {problem}" for problem in problems]
+    if bad > len(problems):
+        lines.append(f"{path}: {bad - len(problems):,} more bad lines.")
+    return InvalidRequest(
+        "\n".join(lines),
+        problems=tuple(problems),
+        hint="Nothing of the file was taken; with skip_bad (--skip-bad) the bad lines are left out.",
+    )

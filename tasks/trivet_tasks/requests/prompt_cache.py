@@ -1,0 +1,151 @@
+"""Marking what requests have in common, so that the provider reads it from its prompt cache: `prompt_cache`.
+
+The prefix of a request is what stands before its own part: tools, system, and of the first message all blocks but the
+last. It is marked with `cache_control` at its end, as long as at least two requests of a batch have it; where they
+have only tools and system in common, at the end of those. What is unique is never marked, for writing to a cache costs more
+than plain input. A request with marks of its own is left as it is.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from trivet_tasks.jobs import JobSpec, Prefix
+from trivet_tasks.latency import Latency
+from trivet_tasks.requests.request_json import write_body
+from trivet_tasks.requests.request_messages import kind, wrong
+
+LEAST_TOKENS: Mapping[str, int] = {
+    "claude-sonnet-4-5": 1_024,
+    "claude-sonnet-4-6": 2_048,
+    "claude-sonnet-5": 1_024,
+    "claude-opus-4-1": 1_024,
+    "claude-opus-4-8": 1_024,
+    "claude-opus-5": 1_024,
+    "claude-fable-5": 1_024,
+    "claude-mythos-5": 1_024,
+}
+"""What a prefix must have to be cached at all (platform.claude.com/docs/en/build-with-claude/prompt-caching, cache limitations, as
+other pages quote it, November 2026; not read there. Where the quotations differ, the larger figure; never less than 1,024)."""
+LEAST_ELSE = 4_096
+"""For all others: the largest figure quoted, which Opus 4.5 to 4.7 and Haiku 4.5 have. Shorter prefixes are not marked, so this errs
+on the side of doing nothing."""
+BYTES_PER_TOKEN = 4
+"""Rather too many, so that a prefix taken for long enough is."""
+MOST_LINES = 50
+"""Prefixes of one batch whose requests wait for the first of them: each stands in a line of its own, and claims go through all lines."""
+MOST_SEEN = 10_000
+DEAREST_WRITE = 2
+"""What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
+_NO_WRITE, _SHORT_WRITE, _LONG_WRITE = Decimal(1), Decimal("1.25"), Decimal(DEAREST_WRITE)
+_MARK = b'"cache_control"'
+_LONG = b'"ttl":"1h"'
+_FIXED = ("tools", "system", "tool_choice", "thinking", "output_config", "speed", "inference_geo")
+"""Fields that stand before the messages, or change what is cached of them."""
+
+
+def read_prompt_cache(value: object) -> str | None:
+    """How long the cache is to keep: `5m` (also for true) or `1h`; None = nothing is to be marked.
+
+    Raises:
+        InvalidRequest
+    """
+    if value is None or value is False:
+        return None
+    if value is True:
+        return "5m"
+    if isinstance(value, str) and value in ("5m", "1h"):
+        return value
+    raise wrong("prompt_cache", f"must be true, false, 5m or 1h, is {kind(value)}.")
+
+
+def prefixes_of(model: str, body: Mapping[str, Any], raw: bytes) -> tuple[Prefix, ...]:
+    """What may be marked of a request, the longest first; nothing where it is too short, or marked already."""
+    if _MARK in raw:
+        return ()
+    least = BYTES_PER_TOKEN * least_tokens(model)
+    if len(raw) < least:
+        return ()
+    fixed = orjson.dumps([model, *(body.get(name) for name in _FIXED)])
+    head = orjson.dumps([body.get("tools"), body.get("system")])
+    found: list[Prefix] = []
+    content = body["messages"][0]["content"]
+    if not isinstance(content, str) and len(content) > 1:
+        leading = orjson.dumps(content[:-1])
+        if len(head) + len(leading) >= least:
+            found.append(Prefix(_digest(fixed, leading), in_message=True))
+    if (body.get("system") or body.get("tools")) and len(head) >= least:
+        found.append(Prefix(_digest(fixed), in_message=False))
+    return tuple(found)
+
+
+def least_tokens(model: str) -> int:
+    """How many tokens a prefix must have for the model's provider to cache it."""
+    return LEAST_TOKENS.get(model, LEAST_ELSE)
+
+
+def marked(spec: JobSpec, prefix: Prefix) -> JobSpec:
+    """The request with a mark at the end of this prefix."""
+    control = {"type": "ephemeral"} if spec.prompt_cache == "5m" else {"type": "ephemeral", "ttl": spec.prompt_cache}
+    body = orjson.loads(spec.body)
+    if prefix.in_message:
+        body["messages"][0]["content"][-2]["cache_control"] = control
+    elif system := body.get("system"):
+        if isinstance(system, str):
+            body["system"] = system = [{"type": "text", "text": system}]
+        system[-1]["cache_control"] = control
+    else:
+        body["tools"][-1]["cache_control"] = control
+    return replace(spec, body=write_body(body))
+
+
+class Sharing:
+    """Finds what the requests of one batch have in common while they stream in. It remembers digests, no text."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._lines: set[str] = set()
+
+    def marked(self, group: Sequence[JobSpec]) -> list[JobSpec]:
+        """The requests of the next group; those that share a prefix with another one seen by now are marked."""
+        if not any(spec.prefixes for spec in group):
+            return list(group)
+        counts = Counter(prefix.digest for spec in group for prefix in spec.prefixes)
+        made = [self._one(spec, counts) for spec in group]
+        if len(self._seen) + len(counts) > MOST_SEEN:
+            self._seen.clear()
+        self._seen.update(counts)
+        return made
+
+    def _one(self, spec: JobSpec, counts: Counter[str]) -> JobSpec:
+        shared = (prefix for prefix in spec.prefixes if counts[prefix.digest] > 1 or prefix.digest in self._seen)
+        prefix = next(shared, None)
+        if prefix is None:
+            return spec
+        if len(self._lines) < MOST_LINES and spec.latency is not Latency.REALTIME:
+            self._lines.add(prefix.digest)
+        return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
+
+
+def cache_write_factor(body: bytes) -> Decimal:
+    """How many times what a call may cost without a cache it may cost at most: what is written to one costs more than plain
+    input.
+
+    The factors are those of every model: 1.25 for five minutes, 2 for an hour (platform.claude.com, pricing).
+    """
+    if _MARK not in body:
+        return _NO_WRITE
+    return _LONG_WRITE if _LONG in body else _SHORT_WRITE
+
+
+def _digest(*parts: bytes) -> str:
+    state = blake2b(digest_size=16)
+    for part in parts:
+        state.update(b"%d:" % len(part))
+        state.update(part)
+    return state.hexdigest()

@@ -1,0 +1,161 @@
+"""A checked Messages API body as JSON: written once, measured, and refused where JSON has no word for what is in it."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import orjson
+
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.requests.request_messages import PLAIN_NAME, kind, wrong
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""The Messages API takes requests of up to 32 MB (platform.claude.com/docs/en/api/overview, request size limits)."""
+
+_KEPT_IN_ORDER = ("tools", "output_config")  # the model reads the order of a schema's properties and answers in it
+_WRITE = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+MAX_DEPTH = 250
+"""Levels of nesting; orjson stops at 254."""
+
+_BYTES_PER_TOKEN = 3.5
+_IMAGE_TOKENS = 1_600
+_TOOLS_TOKENS = 350
+_PAGE_TOKENS = 3_600
+_PAGE_BYTES = 50_000
+_UNSEEN_PAGES = 10
+
+
+def write_body(body: dict[str, object]) -> bytes:
+    """The body as JSON, each part written once; equal bodies give equal bytes whatever the order of their keys.
+
+    `tools`, `output_config` and the input of tool calls keep the order they came in, for the model reads it: there, order
+    makes a difference.
+
+    Raises:
+        InvalidRequest: something in it is not JSON (named by its path), or it is larger than 32 MB.
+    """
+    given = body
+    try:
+        body = _with_inputs_in_order(body)
+        if "tools" not in body and "output_config" not in body:
+            raw = orjson.dumps(body, option=_WRITE | orjson.OPT_SORT_KEYS)
+        else:
+            rest = {name: value for name, value in body.items() if name not in _KEPT_IN_ORDER}
+            raw = orjson.dumps(rest, option=_WRITE | orjson.OPT_SORT_KEYS)[:-1]
+            for name in _KEPT_IN_ORDER:
+                if name in body:
+                    raw += b',"%b":%b' % (name.encode(), orjson.dumps(body[name], option=_WRITE))
+            raw += b"}"
+    except (TypeError, RecursionError):  # orjson's own message may quote what it could not write
+        raise _flaw_in(given) or wrong("request", "cannot be written as JSON.") from None
+    if len(raw) > MAX_BODY_BYTES:
+        size, most = len(raw) / 1024**2, MAX_BODY_BYTES // 1024**2
+        raise wrong("request", f"has {size:,.1f} MB; the Messages API takes at most {most} MB.")
+    if b"null" in raw and (flaw := _flaw_in(given)):  # orjson writes NaN and infinity as null
+        raise flaw
+    return raw
+
+
+def _with_inputs_in_order(body: dict[str, object]) -> dict[str, object]:
+    """The body with the inputs of its tool calls written already; the same object where there are none to keep in order."""
+    messages = body.get("messages")
+    if not isinstance(messages, list | tuple):
+        return body
+    written: list[object] | None = None
+    for index, message in enumerate(messages):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list | tuple) and any(map(_has_order, content)):
+            written = list(messages) if written is None else written
+            written[index] = {**message, "content": [_in_order(block) for block in content]}
+    return body if written is None else {**body, "messages": written}
+
+
+def _has_order(block: object) -> bool:
+    inner = block.get("input") if isinstance(block, dict) else None
+    return isinstance(inner, dict) and len(inner) > 0
+
+
+def _in_order(block: object) -> object:
+    if not isinstance(block, dict) or not _has_order(block):
+        return block
+    return {**block, "input": orjson.Fragment(orjson.dumps(block["input"], option=_WRITE))}
+
+
+def _flaw_in(value: object, path: tuple[str | int, ...] = (), above: tuple[int, ...] = ()) -> InvalidRequest | None:
+    """The first thing in `value` that JSON does not have, or None."""
+    match value:
+        case None | bool():
+            return None
+        case str():
+            return None if _encodable(value) else wrong(dotted(path), "holds a lone surrogate, which is not text.")
+        case int():
+            fits = -(2**63) <= value < 2**64
+            return None if fits else wrong(dotted(path), "is a whole number of more than 64 bits.")
+        case float():
+            return None if math.isfinite(value) else wrong(dotted(path), f"must be a finite number, is {value:g}.")
+        case dict() | list() | tuple():
+            if id(value) in above:
+                return wrong(dotted(path), "contains itself.")
+            if len(above) > MAX_DEPTH:
+                return wrong(dotted(path), f"is nested more than {MAX_DEPTH} levels deep.")
+            inner = (*above, id(value))
+            if isinstance(value, dict):
+                for key in value:
+                    if not isinstance(key, str) or not _encodable(key):
+                        return wrong(dotted(path), f"holds a key that is not a string: {kind(key)}.")
+            for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+                if not isinstance(item, str) or not item.isascii():
+                    flaw = _flaw_in(item, (*path, step), inner)
+                    if flaw is not None:
+                        return flaw
+            return None
+        case _:
+            return wrong(dotted(path), f"is {kind(value)}, which JSON does not have.")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """A path such as `messages[0].content`; of a long one the start, and no key that is not a plain name."""
+    text = ""
+    for step in path[:8]:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += f".{step}" if PLAIN_NAME.fullmatch(step) else ".(a key)"
+    return (text.lstrip(".") or "request") + ("…" if len(path) > 8 else "")
+
+
+def estimate_input(body: Mapping[str, object], size: int, blocks: Iterable[Mapping[str, object]]) -> int:
+    """About how many input tokens the request has, rather too many than too few; at least 1. Limits reserve by it and
+    settle to the real usage afterwards.
+
+    `size` is the length of the written body, `blocks` are its content blocks. Text counts as one token per 3.5 bytes of UTF-8 JSON: English has about 4
+    characters a token, and scripts of two and three bytes a character have fewer, so bytes follow them. An image counts
+    as 1,600 tokens, the most one costs at standard resolution (platform.claude.com, vision). A PDF counts as 3,600 a
+    page (1,500 to 3,000 of text plus an image: platform.claude.com, PDF support), taking 50 KB for a page (our guess)
+    and 10 pages where it is not in the request. Tools bring about 350 tokens of instructions of their own
+    (platform.claude.com, tool use, pricing; not verified for the newest models).
+    """
+    tokens, text = 1.0, size
+    for block in blocks:
+        form, source = block.get("type"), block.get("source")
+        if not isinstance(source, dict) or form not in ("image", "document"):
+            continue
+        data = source.get("data")
+        binary = len(data) if source.get("type") == "base64" and isinstance(data, str) else 0
+        text -= binary
+        if form == "image":
+            tokens += _IMAGE_TOKENS
+        elif binary:
+            tokens += _PAGE_TOKENS * max(1, math.ceil(binary * 0.75 / _PAGE_BYTES))
+        elif source.get("type") in ("url", "file"):
+            tokens += _PAGE_TOKENS * _UNSEEN_PAGES
+    if body.get("tools"):
+        tokens += _TOOLS_TOKENS
+    return int(tokens + max(0, text) / _BYTES_PER_TOKEN)

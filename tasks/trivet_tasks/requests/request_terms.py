@@ -1,0 +1,125 @@
+"""Trivet's own fields of a request: latency class, times, names and tags, each read from what people may write."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.latency import Latency
+from trivet_tasks.requests.request_messages import check_text, kind, shown, wrong
+
+YEAR_S = 365 * 86_400.0
+MAX_KEY_CHARS = 250
+MAX_TENANT_CHARS = 200
+MAX_TAGS = 20
+MAX_TAG_CHARS = 200
+MAX_PLACES = 20
+
+_CLASSES = {latency.value: latency for latency in Latency}
+_CLASS_NAMES = "realtime, batch, async or deferred"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def read_latency(value: object) -> Latency:
+    """The latency class; `batch` where none is given."""
+    if value is None:
+        return Latency.BATCH
+    if isinstance(value, str) and value in _CLASSES:
+        return _CLASSES[value]
+    name = value.lower() if isinstance(value, str) and len(value) < 60 else ""
+    near = get_close_matches(name, _CLASSES, n=1, cutoff=0.5)
+    more = f" Did you mean {near[0]}?" if near else ""
+    raise wrong("latency", f"must be {_CLASS_NAMES}, is {shown(value)}.{more}")
+
+
+def read_times(
+    given: Mapping[str, object], latency: Latency, settings: Settings, now: float
+) -> tuple[float | None, float | None]:
+    """`not_before` and `deadline_at`, seconds since the epoch."""
+    not_before = _moment(given.get("not_before"), "not_before", now)
+    if not_before is not None and latency is Latency.REALTIME:
+        raise wrong("not_before", "does not go with latency realtime, whose time runs from submit.")
+    if not_before is not None and not_before <= now:
+        not_before = None
+    deadline = _moment(given.get("deadline"), "deadline", now)
+    if deadline is not None:
+        if deadline <= now:
+            raise wrong("deadline", "must lie in the future.")
+        if not_before is not None and not_before >= deadline:
+            raise wrong("not_before", "must lie before the deadline.")
+        return not_before, deadline
+    allowance = settings.of_class(latency).deadline_s
+    return not_before, None if allowance is None else (not_before or now) + allowance
+
+
+def _moment(value: object, field: str, now: float) -> float | None:
+    """A point in time given as seconds from now, as a time span, as a datetime or in ISO 8601."""
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value <= YEAR_S:
+            raise wrong(field, f"must be seconds from now, at most a year of them (31,536,000), is {kind(value)}.")
+        return now + value
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            what = "must be seconds from now or a moment in ISO 8601, such as 2026-12-01T18:00:00+01:00."
+            raise wrong(field, what) from None
+    if not isinstance(value, datetime):
+        raise wrong(field, f"must be seconds from now or a moment (datetime or ISO 8601), is {kind(value)}.")
+    if value.utcoffset() is None:
+        raise wrong(field, "must name its time zone, as in 2026-12-01T18:00:00+01:00 or 2026-12-01T17:00:00Z.")
+    moment = (value - _EPOCH).total_seconds()
+    if moment > now + YEAR_S:
+        raise wrong(field, "must lie at most a year ahead.")
+    return moment
+
+
+def read_name(value: object, field: str, longest: int) -> str | None:
+    """A key or tenant: printable, 1 to `longest` characters."""
+    return None if value is None else _one_name(value, field, longest)
+
+
+def _one_name(value: object, field: str, longest: int) -> str:
+    name = check_text(value, field)
+    if len(name) > longest:
+        raise wrong(field, f"must have 1 to {longest} characters, has {len(name):,}.")
+    if not name.isprintable():
+        raise wrong(field, "must be printable, without line breaks and control characters.")
+    return name
+
+
+def read_names(value: object, field: str) -> tuple[str, ...]:
+    """One name or several, sorted and each once."""
+    if value is None:
+        return ()
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise wrong(field, f"must be a name or a list of names, is {kind(value)}.")
+    if len(names) > MAX_PLACES:
+        raise wrong(field, f"may hold at most {MAX_PLACES} names, holds {len(names):,}.")
+    return tuple(sorted({_one_name(one, field, MAX_TAG_CHARS) for one in names}))
+
+
+def read_tags(value: object) -> dict[str, str]:
+    """At most 20 tags of at most 200 printable characters each."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise wrong("tags", f"must be an object of names and texts, is {kind(value)}.")
+    if len(value) > MAX_TAGS:
+        raise wrong("tags", f"may hold at most {MAX_TAGS} tags, holds {len(value):,}.")
+    tags: dict[str, str] = {}
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or len(name) > MAX_TAG_CHARS or not name.isprintable():
+            raise wrong("tags", f"the name of a tag must be 1 to {MAX_TAG_CHARS} printable characters.")
+        field = f"tags.{name}" if shown(name) == name else "tags"
+        if not isinstance(text, str):
+            raise wrong(field, f"must be a string, is {kind(text)}.")
+        if len(text) > MAX_TAG_CHARS or not text.isprintable():
+            raise wrong(field, f"must be at most {MAX_TAG_CHARS} printable characters, has {len(text):,}.")
+        tags[name] = text
+    return tags

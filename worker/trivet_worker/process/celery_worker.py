@@ -1,0 +1,142 @@
+"""The Celery worker of one lane: its tasks, its queues, its name, its signals."""
+
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from celery import signals
+from celery.apps.worker import Worker
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from celery.worker import state
+from kombu import Connection
+
+from trivet_tasks.celery_app import make_app
+from trivet_tasks.celery_tasks import register_tasks
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.latency import Latency
+from trivet_tasks.processes.hangup import Reloader
+from trivet_tasks.processes.process_titles import served, set_title
+from trivet_tasks.processes.quick_start import without_collecting
+from trivet_tasks.publishing import queue_of
+from trivet_worker.process.alone_process import run_alone
+from trivet_worker.process.consumer_steps import consuming
+from trivet_worker.process.intake import Intake, strict_consumer
+from trivet_worker.process.memory import collect_seldom, share_one_heap
+from trivet_worker.process.origin import origin_of
+from trivet_worker.process.remote_control import InspectionOnly
+from trivet_worker.process.runtime import Runtime
+from trivet_worker.process.stopping import Stopper
+from trivet_worker.process.strict_transport import strict_connection
+from trivet_worker.run.drops import Drops
+from trivet_worker.run.fork_server import ForkServer
+
+log = logging.getLogger("trivet.worker")
+
+MAX_THREADS = 256
+"""A chunk holds a thread until its last job is written down; idle threads cost nothing to speak of."""
+CRASHED = 1
+
+
+def run_worker(
+    settings: Settings, *, lane: str, routes: Sequence[str], on_ready: Callable[[], None] | None = None
+) -> int:
+    """Run a worker process for the queues of these routes and this lane until it is told to stop. Returns the exit code.
+
+    SIGTERM, SIGINT: no new chunk, running calls get the grace time. A second one: at once (`stopping.py`). SIGHUP: the
+    routes are read from the file again; where standard input is a terminal, which is gone then, as SIGTERM.
+
+    Raises:
+        ConfigError: a route is not configured. StoreError: the database cannot be used.
+    """
+    for route in routes:
+        if route not in settings.routes:
+            raise ConfigError(
+                f"{settings.source}: no route is called {route!r}.",
+                hint=f"Configured: {', '.join(settings.routes) or 'none'}.",
+            )
+    if lane == "bulk" and settings.worker.bulk_nice:
+        os.nice(settings.worker.bulk_nice)
+    share_one_heap()
+    # it warns root of pickled messages; only JSON is taken here
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    origin = origin_of(settings)
+    of_routes = served(routes, len(settings.routes))
+    set_title("worker", of_routes, lane, "(fork server)")  # what is forked now keeps it
+    forks = ForkServer(
+        [sys.executable, "-m", "trivet_worker.process.alone_process", settings.source, lane, origin, *routes]
+    )
+    forks.fork(partial(run_alone, settings, lane, origin, routes))
+    set_title("worker", of_routes, lane)
+    app = make_app(settings)
+    name = worker_name(lane, routes, len(settings.routes))
+    drops = Drops()
+    runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes, drops=drops, forks=forks)
+    register_tasks(app, runtime.run)
+    queues = {
+        queue_of(app, route, latency).name: route for route in routes for latency in Latency if latency.lane == lane
+    }
+    app.steps["consumer"].update((consuming(runtime, queues), InspectionOnly))
+    intake = Intake({name: settings.routes[name] for name in routes}, lane, queues, drops)
+    app.conf.worker_consumer = strict_consumer(intake)
+    app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
+    if on_ready:
+        signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
+    stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
+    stopper.start()
+    Reloader(settings, runtime.reload, log).start()
+    code = CRASHED
+    try:
+        with without_collecting():  # it imports the SDKs
+            runtime.start()
+        collect_seldom()
+        worker = app.subclass_with_self(_LaneWorker, name="Worker")(
+            hostname=name,
+            pool="threads",
+            concurrency=min(MAX_THREADS, settings.worker.slots),
+            queues=list(queues),
+            loglevel=logging.getLogger().getEffectiveLevel(),
+            task_events=True,
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
+        )
+        worker.start()
+        code = int(worker.exitcode or 0)
+    finally:
+        left = stopper.finish()
+    return code or left
+
+
+def worker_name(lane: str, routes: Sequence[str], configured: int) -> str:
+    """What Flower calls the worker: what it serves, its lane, its process and machine."""
+    return f"{served(routes, configured)}.{lane}.{os.getpid()}@{socket.gethostname()}"
+
+
+class _LaneWorker(Worker):  # type: ignore[misc] # Celery has no types
+    """Celery's worker without its signal handlers, which the stopper has, and without its title of the process."""
+
+    def set_process_status(self, info: str) -> None:
+        del info
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        del worker
+        # Celery turned it on: at every loss of the broker it tells of late acknowledgement, which is not used here
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+
+
+class _PatientConnection(Connection):  # type: ignore[misc] # kombu has no types
+    """Asks for a broker that went away every few seconds; Celery would wait up to half a minute longer than it is away."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        return super().ensure_connection(*args, **{**options, "interval_step": 1, "interval_max": 3})
+
+
+def _end_celery() -> None:
+    """From a signal handler: Celery takes no more messages and ends once its threads have."""
+    state.should_stop = 0

@@ -1,0 +1,249 @@
+"""All that one worker process is made of, started and stopped in order."""
+
+import logging
+from collections.abc import Sequence
+
+from celery import Celery
+
+from trivet_routing.answer_seal import AnswerSeal
+from trivet_routing.fleet import Fleet
+from trivet_routing.liveness.pulses import Pulse, Pulses
+from trivet_routing.liveness.troubles import IS_STOPPING, STALLED, STOPPING, Troubles
+from trivet_routing.liveness.watch import Watch
+from trivet_routing.response_cache import ResponseCache
+from trivet_store.database.engine import Store
+from trivet_store.fleet.leases import ALONE, WORKER
+from trivet_store.migrations.schema_version import ensure
+from trivet_tasks.config.installation_key import read_key
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.messages import Chunk
+from trivet_tasks.shared_state import connect, refuse_cluster
+from trivet_worker.process.origin import origin_of
+from trivet_worker.run.alone import Alone
+from trivet_worker.run.cached import Cached
+from trivet_worker.run.chunk_run import ChunkRunner
+from trivet_worker.run.drops import Drops
+from trivet_worker.run.flights import STALLED_S, Flights
+from trivet_worker.run.fork_server import ForkServer
+from trivet_worker.run.hedging import Hedger
+from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.lease_keeper import LeaseKeeper
+from trivet_worker.run.local_faults import LocalFaults
+from trivet_worker.run.pricing import Pricing
+from trivet_worker.run.recorder import Recorder
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.served_routes import ServedRoutes
+from trivet_worker.run.slots import Slots
+from trivet_worker.run.witness import Witness
+
+log = logging.getLogger("trivet.worker")
+
+GATHER_S = {"realtime": 0.0, "bulk": 0.01, ALONE: 0.0}
+"""How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
+
+
+class Runtime:
+    """One worker process: `start`, then `run` from any thread, then `begin_stop`, `drop_calls` and `close`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: Celery,
+        *,
+        worker: str,
+        lane: str,
+        routes: Sequence[str],
+        drops: Drops,
+        forks: ForkServer | None = None,
+        origin: str = "",
+    ) -> None:
+        """Nothing is started, and no connection made.
+
+        Args:
+            origin: of the worker for which this process runs a suspect; this process's own when not given.
+            forks: forks the processes in which suspects run; None in such a process.
+
+        Raises:
+            ConfigError: the key that signs cached answers is needed, and not there.
+        """
+        self._settings = settings
+        self._store = Store.of(settings, stands_back=lane == "bulk")
+        client = connect(settings.redis_url)
+        origin = origin or origin_of(settings)
+        fleet = Fleet(self._store, settings, client, origin=origin)
+        self._impairments = RouteImpairments(log)
+        witness = Witness(fleet, origin, self._impairments)
+        self._slots = Slots(settings.worker.slots)
+        self._pricing = Pricing()
+        holdings = Holdings()
+        self._troubles = Troubles(log, "no work is taken")
+        places = {name: settings.routes[name] for name in routes}
+        self._served = ServedRoutes(
+            self._store,
+            places,
+            self._impairments,
+            by=f"worker {worker} from {settings.source}",
+            defines=lane != ALONE,
+            lease_id=lambda: self._lease.id,
+            on_change=lambda: self._lease.beat_soon(),
+        )
+        seal = AnswerSeal(read_key(settings), self._store.clock.reckoned) if settings.cache.enabled else None
+        cached = Cached(self._store, client, ResponseCache(client, settings, seal), settings, self._troubles, drops)
+        self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
+        self._flights = Flights(places, lambda landing: self._recorder.put(landing), self._hedger.ask)
+        # a process for jobs that run alone steers nothing: what it found wrong would stay unknown to its worker, which
+        # would send it the same job again
+        self._local_faults = (
+            None
+            if lane == ALONE
+            else LocalFaults(
+                places,
+                self._flights,
+                self._impairments,
+                witness,
+                settings.health,
+                on_change=lambda: self._lease.beat_soon(),
+            )
+        )
+        self._recorder = Recorder(
+            self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
+            cached, self._troubles, witness,
+            (lambda _group, _changes: None) if self._local_faults is None else self._local_faults.observe,
+        )  # fmt: skip
+        self._hedger.attach(self._flights)
+        self._lease = LeaseKeeper(
+            self._store,
+            settings.leases,
+            worker=worker,
+            lane=lane,
+            routes=routes,
+            slots=settings.worker.slots,
+            holdings=holdings,
+            in_flight=lambda: self._slots.in_use,
+            troubles=self._troubles,
+            impairments=self._impairments,
+            drops=drops,
+            origin=origin,
+            on_cancel=self._flights.cancel,
+        )
+        self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
+        """Beats each time the consumer has gone round."""
+        pulses = [self._flights.pulse, *([] if forks is None else [self.consumer_pulse])]
+        self._pulses = Pulses(self._troubles, *pulses, on_change=self._lease.beat_soon)
+        self._watch = Watch(
+            self._store, settings, self._troubles, process=worker, part=WORKER, look_also=self._pulses.look
+        )
+        self._forks = forks
+        self._alone = None if forks is None else Alone(settings, self._store, fleet.limits, forks)
+        self._chunks = ChunkRunner(
+            settings,
+            self._store,
+            client,
+            fleet,
+            self._served,
+            self._slots,
+            holdings,
+            self._pricing,
+            self._flights,
+            self._recorder,
+            self._lease,
+            self._hedger,
+            self._alone,
+            cached,
+            self._troubles,
+            self._impairments,
+            drops,
+        )
+
+    def start(self) -> None:
+        """Check the schema, make the routes known, open the lease.
+
+        Raises:
+            StoreError, ConfigError: before anything was started.
+        """
+        if self._forks is not None:  # the process that forked this one has asked
+            refuse_cluster(self._settings)
+        ensure(self._store)
+        self._served.register()
+        self._pricing.warm()
+        self._flights.start()
+        if self._local_faults is not None:
+            self._local_faults.start()
+        self._recorder.start()
+        self._lease.start()
+        self._served.start()
+        self._pulses.start()
+        self._watch.start()
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether a message may be taken now."""
+        return self._troubles.text is None
+
+    def consumer_moves(self) -> None:
+        """Note that Celery's event loop goes round: whatever held it up before is over."""
+        self.consumer_pulse.beat()
+        self._troubles.over(STALLED, self.consumer_pulse.what)
+
+    def takes_route(self, route: str) -> bool:
+        """Return whether a message of the route may be taken now."""
+        return self.takes_work and self._impairments.of(route) is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was taken is written down or back in waiting."""
+        return self._chunks.running == 0 and self._slots.in_use == 0
+
+    @property
+    def in_hand(self) -> int:
+        """Calls under way, and finished ones that are not written down."""
+        return self._slots.in_use
+
+    def run(self, chunk: Chunk) -> int:
+        """Run one chunk; blocks until it is written down. Returns the number of calls made."""
+        return self._chunks.run(chunk)
+
+    def reload(self, settings: Settings) -> None:
+        """Take over the routes as the file has them now. StoreUnavailable when they cannot be made known."""
+        self._served.reload(settings)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Look for credentials and test the way to impaired routes now, rather than in their time."""
+        if self._local_faults is not None:
+            self._local_faults.look_now()
+
+    def begin_stop(self) -> None:
+        """Take nothing new from now on, and say so. Calls under way go on."""
+        self._chunks.stopping.set()
+        if self._alone is not None:
+            self._alone.begin_stop()
+        self._troubles.note(STOPPING, "signal", IS_STOPPING)
+        self._lease.beat_soon()
+
+    def drop_calls(self) -> None:
+        """Drop the calls under way; their jobs wait again, their costs are booked as estimates."""
+        self._flights.cancel_all()
+        if self._alone is not None:
+            self._alone.drop_calls()
+
+    def wait_for_forks(self, within_s: float) -> None:
+        """After `close`: wait until the server that forks suspects' processes is gone."""
+        if self._forks is not None:
+            self._forks.wait(within_s)
+
+    def close(self) -> int:
+        """Take the lease back, as the last thing. Returns the number of jobs that were held still; they wait again.
+
+        Raises:
+            StoreUnavailable: they are rescued when the lease runs out.
+        """
+        self._watch.close()
+        self._served.close()
+        if self._local_faults is not None:
+            self._local_faults.close()
+        try:
+            return self._lease.close()
+        finally:
+            if self._forks is not None:
+                self._forks.close()

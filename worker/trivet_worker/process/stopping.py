@@ -1,0 +1,154 @@
+"""Ending a worker process in order, and in time whatever hangs.
+
+The first SIGTERM (or SIGINT; SIGHUP where its terminal is gone): nothing new is taken, running calls get the grace; those still running then are
+dropped and written down. The second: the grace is over now. In both cases jobs that could not be written down in time
+are put back by one statement, and the process ends, whether Celery, the broker or the database go along or not.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.faults import place_of
+from trivet_tasks.processes.stop_signals import handled_stop_signals
+from trivet_worker.process.runtime import Runtime
+
+log = logging.getLogger("trivet.worker")
+
+SAME_S = 0.5
+"""A signal this soon after the first is the same: some send one to every process of a group, and so do we."""
+WRITE_S = 1.2
+"""How long the writing down of dropped calls may take."""
+WRITE_NOW_S = 0.4
+"""The same after a second signal."""
+PUT_BACK_S = 0.8
+"""How long taking the lease back may take."""
+PUT_BACK_NOW_S = 0.3
+"""The same after a second signal."""
+FORKS_S = 0.5
+"""How long the fork server may take to end: it is told, and only has to be let run."""
+FORKS_NOW_S = 0.1
+"""The same after a second signal."""
+CELERY_S = 0.3
+"""How long Celery may take to say goodbye once nothing is in hand."""
+_BY_ITSELF = 0.0
+"""In the queue of moments at which somebody asked: nobody did, Celery has ended."""
+_LOOK_S = 0.02
+_LEFT_TO_LEASE = 1
+"""The exit code where jobs had to be left to the lease's end."""
+
+
+class Stopper:
+    """Waits, in a thread of its own, to be asked to end the process."""
+
+    def __init__(self, runtime: Runtime, grace_s: float, *, on_asked: Callable[[], None]) -> None:
+        """Nothing happens yet.
+
+        Args:
+            on_asked: called from the signal handler, in the main thread: it must not wait for anything.
+        """
+        self._runtime = runtime
+        self._grace_s = grace_s
+        self._on_asked = on_asked
+        self._asked: queue.SimpleQueue[float] = queue.SimpleQueue()  # its put() may interrupt itself, unlike an Event's
+        self._code = 0
+        self._put_down = threading.Event()
+        self._celery_ended = False
+        self._thread = threading.Thread(target=self._run, name="trivet-stop", daemon=True)
+
+    def start(self) -> None:
+        """Handle the signals from now on. Call it in the main thread."""
+        self._thread.start()
+        for number in handled_stop_signals(reloads=True):
+            signal.signal(number, self._on_signal)
+
+    def finish(self) -> int:
+        """Celery has ended: end the rest, asked or not. Returns the exit code; leaving with it is the caller's."""
+        self._celery_ended = True
+        self._asked.put(_BY_ITSELF)
+        self._put_down.wait()
+        return self._code
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._on_asked()
+        self._asked.put(time.monotonic())
+
+    def _run(self) -> None:
+        first = self._asked.get() or time.monotonic()
+        hurried = False
+        try:
+            hurried = self._wind_down(first)
+        except Exception as error:  # it must end
+            log.error("stopping met a fault of Trivet's own: %s", place_of(error))
+        self._close(PUT_BACK_NOW_S if hurried else PUT_BACK_S)
+        self._runtime.wait_for_forks(FORKS_NOW_S if hurried else FORKS_S)
+        self._put_down.set()
+        if not hurried:
+            time.sleep(CELERY_S)
+        if not self._celery_ended:  # it hangs, or nobody waits for it
+            _leave(self._code)
+
+    def _wind_down(self, first: float) -> bool:
+        """Let calls end, then drop them. Returns whether somebody asked a second time."""
+        self._runtime.begin_stop()
+        if self._runtime.in_hand:
+            log.info("stopping: %d calls may go on for %g s", self._runtime.in_hand, self._grace_s)
+        hurried = self._wait(first, first + self._grace_s)
+        if self._runtime.idle:
+            return hurried
+        if self._runtime.in_hand:
+            log.warning("%d calls are dropped, their jobs wait again", self._runtime.in_hand)
+        if not hurried:
+            hurried = self._wait(first, time.monotonic() + WRITE_S, dropping=True)
+        if hurried:
+            self._wait(float("inf"), time.monotonic() + WRITE_NOW_S, dropping=True)
+        return hurried
+
+    def _wait(self, first: float, until: float, *, dropping: bool = False) -> bool:
+        """Wait until nothing is in hand, time is up, or somebody asks again; whether that was it."""
+        while not self._runtime.idle and (left := until - time.monotonic()) > 0:
+            if dropping:
+                self._runtime.drop_calls()  # again and again: a chunk may have been about to begin some
+            with contextlib.suppress(queue.Empty):
+                if self._asked.get(timeout=min(_LOOK_S, left)) - first > SAME_S:
+                    return True
+        return False
+
+    def _close(self, within_s: float) -> None:
+        """Take the lease back, and what it holds with it, if the database answers in time."""
+        closing = threading.Thread(target=self._close_safely, name="trivet-close", daemon=True)
+        self._code = _LEFT_TO_LEASE
+        closing.start()
+        closing.join(within_s)
+        if self._code == _LEFT_TO_LEASE:
+            log.error("the database does not answer in time: the lease runs out by itself, its jobs are rescued then")
+
+    def _close_safely(self) -> None:
+        in_hand = self._runtime.in_hand
+        try:
+            put_back = self._runtime.close()
+        except StoreUnavailable:
+            return
+        except Exception as error:
+            log.error("the lease was not taken back by a fault of Trivet's own: %s", place_of(error))
+            return
+        self._code = 0
+        if put_back:
+            log.warning("%d jobs wait again; what came of their calls is not known (%d in hand)", put_back, in_hand)
+
+
+def _leave(code: int) -> None:
+    """End the process now, whatever the other threads do."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

@@ -1,0 +1,1 @@
+"""A chunk of jobs from its claim to its record."""

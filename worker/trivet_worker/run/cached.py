@@ -1,0 +1,236 @@
+"""A worker's use of the response cache: jobs of a chunk that need no call of their own, and answers to keep for others."""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+import redis
+from sqlalchemy.exc import DBAPIError
+
+from trivet_routing.answer_seal import Kept
+from trivet_routing.liveness.troubles import SHARED_STATE, WATCH, Troubles
+from trivet_routing.response_cache import Follow, Landed, LookUp, ResponseCache
+from trivet_store.database.engine import BULK_BYTES, Store
+from trivet_store.jobs.answering import Answered, Served, end_answered
+from trivet_store.jobs.dropped import Drop
+from trivet_store.jobs.following import FREED_AT_ONCE, LOOK_AGAIN_S, Follower, follow, free_followers
+from trivet_store.steps import End, Finished
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.jobs import Claimed
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, is_away
+from trivet_worker.adapters.calls import Answer
+from trivet_worker.run.drops import SAID_EVERY_S, Drops
+from trivet_worker.run.flights import Landing
+
+log = logging.getLogger("trivet.worker")
+
+WHOLE = frozenset({"end_turn", "stop_sequence"})
+"""Stop reasons of answers that serve equal requests: whole ones that ask for nothing to be done."""
+LOOKS = 3
+"""How often a job asks anew because its leader had just ended; then it calls."""
+REALTIME_LOOK_AGAIN_S = 1.0
+
+
+class _Found(NamedTuple):
+    to_call: list[Claimed]
+    answered: list[Answered]
+    following: list[Follower]
+
+
+class Cached:
+    """Safe to share between threads. Where Redis is away there is no cache, and nothing fails for it."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: redis.Redis,
+        cache: ResponseCache,
+        settings: Settings,
+        troubles: Troubles,
+        drops: Drops,
+    ) -> None:
+        self._store = store
+        self._redis = client
+        self._cache = cache
+        self._settings = settings
+        self._troubles = troubles
+        self._drops = drops
+        self._said_at = -SAID_EVERY_S
+
+    def serve(self, chunk: Chunk) -> Sequence[Claimed]:
+        """End the jobs of a chunk for which there is an answer, let wait those for which one is on its way.
+
+        Returns:
+            The others, which are to be called for. All, without a round trip, where none may be answered so.
+
+        Raises:
+            StoreUnavailable: what was not written is dispatched again in time.
+        """
+        if chunk.probe or chunk.alone or not self._keeps(chunk.latency):
+            return chunk.jobs
+        asking = {job.id: job for job in chunk.jobs if job.cache_key}
+        if not asking:
+            return chunk.jobs
+        to_call = {job.id for job in chunk.jobs if not job.cache_key}
+        looks = [LookUp(job.cache_key or "", job.id) for job in asking.values()]
+        for _ in range(LOOKS):
+            if not looks:
+                break
+            found = self._look_up(chunk, asking, looks)
+            if found is None:
+                break
+            to_call.update(job.id for job in found.to_call)
+            to_call.update(job.id for job in self._end_safely(chunk, found.answered))
+            leaderless = self._follow(chunk, found.following)
+            looks = [LookUp(asking[job.id].cache_key or "", job.id, over=job.leader) for job in leaderless]
+        to_call.update(look.job_id for look in looks)
+        return [job for job in chunk.jobs if job.id in to_call]
+
+    def keep(self, group: Sequence[Landing], finished: Sequence[Finished]) -> None:
+        """Keep the answers of a group of calls, before it is committed; who waits for those that brought none may call."""
+        landed: dict[Latency, list[Landed]] = {}
+        for landing, end in zip(group, finished, strict=True):
+            key = landing.flight.job.cache_key
+            if key is not None and landing.decides and isinstance(end.next, End):
+                latency = Latency(landing.flight.site.latency)
+                landed.setdefault(latency, []).append(self._landed(key, landing, end, end.next))
+        if self._troubles.seen(SHARED_STATE, WATCH):
+            return
+        for latency, of_class in landed.items():
+            if self._keeps(latency):
+                self._keep(latency, of_class)
+
+    def free_rest(self, leaders: Sequence[str]) -> None:
+        """Free the followers of jobs that ended, where they are more than one transaction frees."""
+        try:
+            while True:
+                with self._store.write() as connection:
+                    freed = free_followers(connection, leaders)
+                self._tell(WORK_CHANNEL, b"")
+                if freed < FREED_AT_ONCE:
+                    return
+        except StoreUnavailable as error:
+            log.warning("jobs that wait for an answer are looked at in time: %s", error)
+
+    def _keeps(self, latency: Latency) -> bool:
+        return self._settings.cache.enabled and self._settings.of_class(latency).cache_ttl_s > 0
+
+    def _look_up(self, chunk: Chunk, asking: dict[str, Claimed], looks: Sequence[LookUp]) -> _Found | None:
+        """None where the cache does not answer."""
+        if self._troubles.seen(SHARED_STATE, WATCH):
+            return None
+        try:
+            said = self._cache.look_up(chunk.latency, looks)
+        except (redis.RedisError, ValueError) as error:
+            self._without(error)
+            return None
+        found = _Found([], [], [])
+        if said.rejected:
+            why = "a cached answer was not signed by this installation for its request"
+            self._drops.note(Drop.ANSWER, chunk.route, why, said.rejected)
+        for look, of in zip(looks, said.found, strict=True):
+            job = asking[look.job_id]
+            match of:
+                case Kept():
+                    found.answered.append(Answered(job.id, job.take_up, look.key, *of))
+                case Follow(leader=leader):
+                    found.following.append(Follower(job.id, job.take_up, leader))
+                case None:
+                    found.to_call.append(job)
+        return found
+
+    def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> Iterable[str]:
+        """Returns the ids of jobs that the answer is not for."""
+        missed: list[str] = []
+        for group in _groups(answered):
+            with self._store.write() as connection:
+                served = end_answered(
+                    self._store, connection, group, route=chunk.route, latency=chunk.latency.value, model=chunk.model
+                )
+            if served.forged:
+                why = f"a message says of job {served.forged[0]} what the database does not"
+                self._drops.note(Drop.FORGED, chunk.route, why, len(served.forged))
+            missed += served.missed
+            self._notify(served)
+        return missed
+
+    def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[Claimed]:
+        """Returns those whose answer is not for them, or that the database refuses: they are called for."""
+        try:
+            missed = set(self._end(chunk, answered))
+        except DBAPIError as error:
+            log.error("the database refuses answers from the cache (%s)", type(error.orig or error).__name__)
+            missed = {one.id for one in answered}
+        return [job for job in chunk.jobs if job.id in missed]
+
+    def _notify(self, served: Served) -> None:
+        if served.jobs:
+            self._tell(FINISHED_CHANNEL, orjson.dumps({"jobs": served.jobs, "batches": served.batches}))
+        if served.crowded:
+            self.free_rest(served.jobs)
+
+    def _follow(self, chunk: Chunk, wanted: Sequence[Follower]) -> Sequence[Follower]:
+        """Returns those whose leader has ended already."""
+        if not wanted:
+            return ()
+        look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
+        with self._store.write() as connection:
+            followed = follow(self._store, connection, wanted, look_again_s)
+        if followed.following:
+            self._tell(WORK_CHANNEL, b"")  # they stand at no route any more: there is room for others
+        return followed.leaderless
+
+    def _landed(self, key: str, landing: Landing, finished: Finished, end: End) -> Landed:
+        job, model = landing.flight.job, landing.flight.site.model
+        result = landing.result
+        if end.state is not JobState.SUCCEEDED or not isinstance(result, Answer):
+            # the request's own fault is so for all who ask the same
+            return Landed(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
+        if result.stop_reason not in WHOLE or len(result.message) > self._settings.cache.max_answer_bytes:
+            return Landed(key, job.id, model, None, never=True)
+        cost = None if finished.settlement.estimated else finished.settlement.cost_usd
+        tenant = None if self._settings.cache.shared else job.tenant
+        answer = Kept(result.message, result.stop_reason, landing.flight.site.route, cost, tenant)
+        return Landed(key, job.id, model, answer)
+
+    def _keep(self, latency: Latency, landed: Sequence[Landed]) -> None:
+        try:
+            self._cache.keep(latency, landed)
+        except redis.RedisError as error:
+            self._without(error)
+
+    def _tell(self, channel: str, notice: bytes) -> None:
+        if self._troubles.seen(SHARED_STATE, WATCH):
+            return
+        try:
+            self._redis.publish(channel, notice)
+        except redis.RedisError as error:  # those who wait look by themselves
+            self._without(error)
+
+    def _without(self, error: Exception) -> None:
+        """One that is away is said by those who cannot do without it; another error once a minute."""
+        now = time.monotonic()
+        if (isinstance(error, redis.RedisError) and is_away(error)) or now - self._said_at < SAID_EVERY_S:
+            return
+        self._said_at = now
+        log.error("the response cache is not used: %s", type(error).__name__)
+
+
+def _groups(answered: Iterable[Answered]) -> Iterable[list[Answered]]:
+    """Parts of a transaction's worth."""
+    group: list[Answered] = []
+    size = 0
+    for one in answered:
+        if group and size + len(one.message) > BULK_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(one)
+        size += len(one.message)
+    if group:
+        yield group

@@ -1,0 +1,370 @@
+"""Running one chunk: places in the process, permits, the fenced take-up, the calls; what finds no room goes back."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import redis
+from uuid_utils import uuid7
+
+from trivet_routing.fleet import Fleet
+from trivet_routing.liveness.troubles import DATABASE, SHARED_STATE, Troubles
+from trivet_routing.permits import Grant, Quota, Spent, Verdict, Want
+from trivet_routing.route_choice import SLOW_CALLS, Candidate, Needs, choose
+from trivet_store.database.engine import Store
+from trivet_store.jobs.dropped import Drop
+from trivet_store.jobs.taking import Taken, TakeUp, Token, Worksite, give_back, take_up
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.jobs import Claimed
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.requests.eligibility import misfit, name_on_wire
+from trivet_tasks.shared_state import WORK_CHANNEL, unavailable_text
+from trivet_worker.adapters.calls import Failure
+from trivet_worker.run.alone import Alone
+from trivet_worker.run.cached import Cached
+from trivet_worker.run.deadlines import FALLBACK_RESERVE_S, LEAST_S, attempt_timeout_s, fallback_reserve_s, is_full_time
+from trivet_worker.run.drops import Drops
+from trivet_worker.run.flights import Countdown, Flight, Flights, Landing
+from trivet_worker.run.hedging import Hedger
+from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.lease_keeper import LeaseKeeper
+from trivet_worker.run.pricing import Pricing
+from trivet_worker.run.recorder import Recorder
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.served_routes import ServedRoutes
+from trivet_worker.run.slots import Slots
+
+log = logging.getLogger("trivet.worker")
+
+AGAIN_S = 3.0
+"""How long no work is taken after a chunk has met a database or shared state that failed it."""
+URGENT_S = 0.005
+"""How soon a realtime call looks again for a place among the calls in flight, alone: before those of batches do."""
+_REFUSED = {
+    "limited": "limited by its provider",
+    "open": "open, only a probe may call",
+    "probing": "probing, only a probe may call",
+    "concurrency": "all the calls it may have are in flight",
+    "requests": "its requests of this minute are used up",
+    "input_tokens": "its input tokens of this minute are used up",
+    "output_tokens": "its output tokens of this minute are used up",
+    "forgotten": "limits and health are being put back",
+}
+"""Why there was no permit, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wave:
+    """Jobs of a chunk that start together, and what they have in common."""
+
+    chunk: Chunk
+    site: Worksite
+    route: RouteSettings
+    quota: Quota
+    countdown: Countdown
+
+
+class ChunkRunner:
+    """Runs chunks in the threads of Celery's pool, one thread per chunk."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        client: redis.Redis,
+        fleet: Fleet,
+        served: ServedRoutes,
+        slots: Slots,
+        holdings: Holdings,
+        pricing: Pricing,
+        flights: Flights,
+        recorder: Recorder,
+        lease: LeaseKeeper,
+        hedger: Hedger,
+        alone: Alone | None,
+        cached: Cached,
+        troubles: Troubles,
+        impairments: RouteImpairments,
+        drops: Drops,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._redis = client
+        self._fleet = fleet
+        self._served = served
+        self._slots = slots
+        self._flights = flights
+        self._recorder = recorder
+        self._lease = lease
+        self._hedger = hedger
+        self._alone = alone
+        self._cached = cached
+        self._holdings = holdings
+        self._pricing = pricing
+        self._troubles = troubles
+        self._impairments = impairments
+        self._drops = drops
+        self._running = 0
+        self._hurrying = 0
+        self._counting = threading.Lock()
+        self.stopping = threading.Event()
+
+    @property
+    def running(self) -> int:
+        """Chunks in hand: their jobs are neither all written down nor all back in waiting."""
+        return self._running
+
+    def run(self, chunk: Chunk) -> int:
+        """Run the chunk until each of its jobs is written down or back in waiting. Returns the number of calls made."""
+        self._count(1)
+        try:
+            return self._run(chunk)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._running += change
+
+    def _run(self, chunk: Chunk) -> int:
+        if impairment := self._impairments.of(chunk.route):
+            self._give_back(chunk, chunk.jobs, impairment)
+            return 0
+        if chunk.alone and self._alone is not None:
+            if self._alone.run(chunk):
+                return len(chunk.jobs)
+            self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
+            return 0
+        route = self._served.now(chunk.route)
+        wire_model = name_on_wire(route, chunk.model)
+        if wire_model is None:
+            self._give_back(chunk, chunk.jobs, f"it does not serve {chunk.model} here")
+            return 0
+        site = Worksite(
+            self._lease.id,
+            chunk.route,
+            route.provider,
+            chunk.model,
+            wire_model,
+            chunk.latency.value,
+            bool(chunk.probe),
+            chunk.alone,
+        )
+        wave = _Wave(chunk, site, route, Quota.of(route, chunk.model), Countdown())
+        pending: Sequence[Claimed] = ()
+        to_call = 0
+        why = ""
+        try:
+            pending = self._cached.serve(chunk)
+            to_call = len(pending)
+            while pending:
+                started, why = self._start_some(wave, pending)
+                pending = pending[started:]
+                if why:
+                    break
+        except StoreUnavailable as error:
+            # what was not taken up is dispatched again when its time is over
+            self._troubles.note(DATABASE, "take-up", str(error), AGAIN_S)
+            pending = ()
+        if pending:
+            self._give_back(chunk, pending, why)
+            self._give_up_probe(wave)
+        wave.countdown.wait()
+        return to_call - len(pending)
+
+    def _start_some(self, wave: _Wave, pending: Sequence[Claimed]) -> tuple[int, str]:
+        """Start as many jobs as there is room for, waiting a little for it. Returns (how many, why no more)."""
+        patience_s = self._settings.dispatch.permit_patience_s
+        if self.stopping.is_set():
+            return 0, "the worker is stopping"
+        if trouble := self._troubles.text or self._impairments.of(wave.chunk.route):
+            return 0, trouble
+        places = self._slots.take(len(pending), patience_s)
+        if places == 0:
+            return 0, "no free place"
+        # named after lease and attempt: those of a dead process can be told, and SQL knows those that are in use
+        wants = [
+            Want(f"{wave.site.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens) for job in pending[:places]
+        ]
+        until = time.monotonic() + patience_s
+        terms = self._settings.of_class(wave.chunk.latency)
+        timeout_s = terms.attempt_timeout_s or terms.budget_s
+        while True:
+            try:
+                grant = self._fleet.limits.take(
+                    wave.chunk.route, wave.chunk.model, wave.quota, wants, timeout_s, wave.chunk.probe
+                )
+            except redis.RedisError as error:
+                self._slots.give(places)
+                self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
+                return 0, "the shared state does not answer"
+            if grant.granted or not self._waits(wave, grant, until):
+                break
+        self._slots.give(places - grant.granted)
+        if grant.granted == 0:
+            return 0, _REFUSED.get(grant.reason, grant.reason)
+        self._launch(wave, pending[: grant.granted], wants[: grant.granted], grant)
+        return grant.granted, ""
+
+    def _waits(self, wave: _Wave, grant: Grant, until: float) -> bool:
+        """Wait for what there was no room for; False when there is no time for that."""
+        if grant.reason != "concurrency" or wave.chunk.latency is not Latency.REALTIME:
+            return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
+        self._hurry(1)
+        try:
+            # all of them together ask so often, however many wait
+            wait_s = min(grant.wait_s, URGENT_S * self._hurrying)
+            return time.monotonic() + wait_s <= until and not self.stopping.wait(wait_s)
+        finally:
+            self._hurry(-1)
+
+    def _hurry(self, change: int) -> None:
+        with self._counting:
+            self._hurrying += change
+
+    def _launch(self, wave: _Wave, jobs: Sequence[Claimed], wants: Sequence[Want], grant: Grant) -> None:
+        """Take jobs up in SQL and make their calls. Places and permits of those not taken are given back."""
+        want_of = {job.id: want for job, want in zip(jobs, wants, strict=True)}
+        taken: list[Taken] = []
+        try:
+            estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
+            routes = self._routes_now(wave)
+            with self._store.write() as connection:
+                now = self._store.now(connection)
+                ids = [attempt_of(want) for want in wants]
+                found = take_up(
+                    connection,
+                    wave.site,
+                    jobs,
+                    now=now,
+                    attempt_ids=ids,
+                    estimates=estimates,
+                    unfit=partial(misfit, wave.route, wave.site.wire_model, wave.site.model),
+                )
+            # only now: of a commit that failed nothing was taken, and what one took whose answer was lost, the lease
+            # keeper finds
+            taken = found.taken
+            self._count_dropped(wave.chunk, found)
+        finally:
+            held = {job.id for job in taken}
+            self._return_unused(wave, [want for job_id, want in want_of.items() if job_id not in held], grant)
+        self._holdings.add(held)
+        wave.countdown.add(len(taken))
+        terms = self._settings.of_class(wave.chunk.latency)
+        hedge_after_s = self._hedge_after_s(wave, routes)
+        flights: list[Flight] = []
+        for job in taken:
+            timeout_s = self._timeout_s(wave, job, now, routes)
+            flight = Flight(
+                job,
+                wave.site,
+                wave.route,
+                wave.quota,
+                want_of[job.id],
+                grant.generation,
+                timeout_s,
+                job.probe or is_full_time(timeout_s, terms),
+                wave.countdown,
+                None if job.probe else hedge_after_s,
+            )
+            if timeout_s >= LEAST_S:
+                flights.append(flight)
+            else:
+                failure = Failure(Outcome.TIMEOUT, "no time was left for a call")
+                self._recorder.put(Landing(flight, failure, 0.0, called=False))
+        self._flights.launch(flights)
+        if hedge_after_s is not None:
+            self._hedger.counted(len(flights))
+
+    def _count_dropped(self, chunk: Chunk, found: TakeUp) -> None:
+        if found.forged:
+            why = f"a message says of job {found.forged[0]} what the database does not"
+            self._drops.note(Drop.FORGED, chunk.route, why, len(found.forged))
+        if found.misfits:
+            job = found.misfits[0]
+            self._drops.note(Drop.MISFIT, chunk.route, f"job {job.id} goes back: {job.reason}", len(found.misfits))
+
+    def _routes_now(self, wave: _Wave) -> list[Candidate] | None:
+        """For a realtime call, how the routes stand that could take its job if it fails; None when that is not known."""
+        if wave.chunk.latency is not Latency.REALTIME or wave.chunk.probe:
+            return []
+        try:
+            return self._fleet.candidates(wave.chunk.model)
+        except redis.RedisError:
+            return None
+
+    def _timeout_s(self, wave: _Wave, job: Taken, now: float, routes: Sequence[Candidate] | None) -> float:
+        if job.probe:
+            return self._settings.health.probe_timeout_s
+        terms = self._settings.of_class(wave.chunk.latency)
+        reserve_s = FALLBACK_RESERVE_S
+        if routes is not None:
+            tried = (*job.tried.split(","), wave.chunk.route)
+            needs = Needs(
+                wave.chunk.model, wave.chunk.latency, job.residency, job.compliance, job.features, tried, job.doubted_by
+            )
+            reserve_s = fallback_reserve_s(choose(needs, routes, terms).routes) if routes else 0.0
+        return attempt_timeout_s(
+            wave.chunk.latency,
+            terms,
+            spent_s=job.round_spent_s,
+            deadline_at=job.deadline_at,
+            now=now,
+            reserve_s=reserve_s,
+        )
+
+    def _hedge_after_s(self, wave: _Wave, routes: Sequence[Candidate] | None) -> float | None:
+        """What is slow for this route; None where a call gets no rival."""
+        if not self._settings.of_class(wave.chunk.latency).hedge_share:
+            return None
+        own = next((r.gate.paces.get(Latency.REALTIME) for r in routes or () if r.name == wave.chunk.route), None)
+        return own.p95_s if own is not None and own.calls >= SLOW_CALLS else None
+
+    def _return_unused(self, wave: _Wave, wants: Sequence[Want], grant: Grant) -> None:
+        if not wants:
+            return
+        self._slots.give(len(wants))
+        spent = [Spent(want, 0, 0, Verdict.UNUSED, generation=grant.generation) for want in wants]
+        chunk = wave.chunk
+        try:
+            self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
+        except redis.RedisError as error:
+            self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
+
+    def _give_up_probe(self, wave: _Wave) -> None:
+        """A probe that got no permit: let another be made, rather than wait until this one counts as lost."""
+        chunk = wave.chunk
+        if not chunk.probe:
+            return
+        spent = [Spent(Want(chunk.probe, 0, 0), 0, 0, Verdict.UNUSED)]
+        try:
+            self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
+        except redis.RedisError as error:
+            log.error("the probe of %s counts as lost only after its time: %s", chunk.route, error)
+
+    def _give_back(self, chunk: Chunk, jobs: Sequence[Claimed], why: str) -> None:
+        log.debug("%d jobs go back to waiting: %s", len(jobs), why)
+        if self._troubles.of(DATABASE):
+            return  # they are dispatched again when their time is over
+        try:
+            with self._store.write() as connection:
+                tokens = [Token(job.id, job.take_up) for job in jobs]
+                give_back(connection, chunk.route, tokens, f"{chunk.route}: {why}")
+            if not self._troubles.of(SHARED_STATE):
+                self._redis.publish(WORK_CHANNEL, b"")
+        except StoreUnavailable as error:
+            self._troubles.note(DATABASE, "take-up", str(error), AGAIN_S)
+        except redis.RedisError as error:
+            self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
+
+
+def attempt_of(want: Want) -> str:
+    """The id of the attempt that a permit is for."""
+    return want.permit_id.rpartition(":")[2]

@@ -1,0 +1,49 @@
+"""How long one call may take."""
+
+from collections.abc import Sequence
+
+from trivet_routing.route_choice import Candidate
+from trivet_tasks.latency import ClassSettings, Latency
+
+LEAST_S = 0.05
+"""A call with less time than this is not worth its cost: it ends before its provider can answer, or has it at all."""
+FALLBACK_RESERVE_S = 1.0
+"""What realtime keeps back for one fallback while nothing is known of its speed."""
+HANDOVER_S = 0.5
+"""What it takes to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
+machine."""
+
+
+def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
+    """What the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
+    paces = [route.gate.pace(Latency.REALTIME) for route in fallbacks]
+    return min((HANDOVER_S + pace.p95_s if pace else FALLBACK_RESERVE_S for pace in paces), default=0.0)
+
+
+def attempt_timeout_s(
+    latency: Latency,
+    terms: ClassSettings,
+    *,
+    spent_s: float,
+    deadline_at: float | None,
+    now: float,
+    reserve_s: float,
+) -> float:
+    """The wall clock of the next call, in seconds; 0 or less when there is no time left for one.
+
+    Args:
+        spent_s: what the round has used of its budget.
+        reserve_s: what the quickest route that could still take the job would need; 0 = there is none.
+    """
+    left = terms.budget_s - spent_s
+    if deadline_at is not None:
+        left = min(left, deadline_at - now)
+    if latency is Latency.REALTIME and terms.attempt_timeout_s is None:
+        return left - min(reserve_s, left / 2)
+    # a class that names no timeout leaves time for another route: half its budget
+    return min(left, terms.attempt_timeout_s or terms.budget_s / 2)
+
+
+def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
+    """Whether a call had at least half of what its class gives one: only then running out of time says something."""
+    return timeout_s >= (terms.attempt_timeout_s or terms.budget_s / 2) / 2

@@ -1,0 +1,105 @@
+"""Keeping a worker's lease: the reply to each heartbeat says which calls to drop, and which jobs run by name only."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+
+from trivet_routing.liveness.heartbeat import Heartbeat, Holder
+from trivet_routing.liveness.troubles import Troubles
+from trivet_store.database.engine import Store
+from trivet_store.fleet import leases
+from trivet_store.fleet.leases import Renewal
+from trivet_store.jobs import dropped
+from trivet_tasks.config.settings import LeaseSettings
+from trivet_worker.run.drops import Drops
+from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.route_impairments import RouteImpairments
+
+log = logging.getLogger("trivet.lease")
+
+STRAY_S = 5.0
+"""How long a job may run by SQL alone: between a take-up's commit and its answer lie milliseconds."""
+
+
+class LeaseKeeper:
+    """The heartbeat of a worker, and what follows from its replies."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: LeaseSettings,
+        *,
+        worker: str,
+        lane: str,
+        routes: Sequence[str],
+        slots: int,
+        holdings: Holdings,
+        in_flight: Callable[[], int],
+        troubles: Troubles,
+        impairments: RouteImpairments,
+        drops: Drops,
+        origin: str,
+        on_cancel: Callable[[Sequence[str]], None],
+    ) -> None:
+        self._store = store
+        self._holdings = holdings
+        self._strays: dict[str, float] = {}
+        self._drops = drops
+        self._on_cancel = on_cancel
+        self._heartbeat = Heartbeat(
+            store,
+            settings,
+            Holder(worker, leases.WORKER, lane, routes, slots, origin),
+            troubles,
+            in_flight=in_flight,
+            impaired=impairments.by_kind,
+            write_also=self._write_drops,
+            on_renewed=self._renewed,
+        )
+
+    @property
+    def id(self) -> str:
+        """The lease held now; empty before the start."""
+        return self._heartbeat.id
+
+    def start(self) -> None:
+        """Open the lease; raises StoreUnavailable when that fails. Then keep it in a thread."""
+        self._heartbeat.start()
+
+    def beat_soon(self) -> None:
+        """Say now, not within a second, how things stand here."""
+        self._heartbeat.beat_soon()
+
+    def close(self) -> int:
+        """Take the lease back. Jobs that it still holds wait again. Returns their number.
+
+        Raises:
+            StoreUnavailable: the lease runs out by itself, and its jobs are rescued then.
+        """
+        return self._heartbeat.close()
+
+    def _write_drops(self, connection: Connection) -> Callable[[], None]:
+        counts = self._drops.unwritten()
+        dropped.add(self._store, connection, counts)
+        return lambda: self._drops.written(counts)
+
+    def _renewed(self, renewal: Renewal) -> None:
+        if not renewal.held:
+            self._strays.clear()
+            return
+        if renewal.cancelled:
+            self._on_cancel(renewal.cancelled)
+        self._return_strays(renewal.running)
+
+    def _return_strays(self, running: Sequence[str]) -> None:
+        """Put back jobs that run under this lease by SQL, and of which this process knows nothing."""
+        unknown = self._holdings.without(running)
+        now = time.monotonic()
+        self._strays = {job_id: self._strays.get(job_id, now) for job_id in unknown}
+        stray = [job_id for job_id, since in self._strays.items() if now - since > STRAY_S]
+        if stray:
+            log.warning("%d jobs that nobody was running go back to waiting", len(stray))
+            with self._store.write() as connection:
+                leases.put_back(connection, self.id, stray)

@@ -1,0 +1,331 @@
+"""Writing down what came of calls: one thread per process, groups of finished calls, one transaction each.
+
+For each group: the permits go back and the gates learn (Redis), what follows for the failed is decided, results,
+attempts and costs are committed together (SQL), then the next messages and the notices go out. Until a group is
+committed its places in the worker stay taken, so what waits here is bounded by the worker's slots.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import orjson
+import redis
+from celery import Celery
+from sqlalchemy.exc import DBAPIError
+
+from trivet_routing.fleet import Fleet
+from trivet_routing.liveness.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
+from trivet_routing.permits import Change
+from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
+from trivet_store.fleet import health
+from trivet_store.jobs.finishing import finish
+from trivet_store.steps import End, Finished, GoOn, Settlement, Wait, Written
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.faults import place_of
+from trivet_tasks.jobs import Claimed
+from trivet_tasks.latency import Latency
+from trivet_tasks.messages import Chunk
+from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.publishing import publish
+from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, unavailable_text
+from trivet_worker.adapters.calls import Answer, Failure
+from trivet_worker.run.cached import Cached
+from trivet_worker.run.decisions import Decisions
+from trivet_worker.run.flights import Landing
+from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.pricing import MOST_USD, Pricing
+from trivet_worker.run.settling import Settling
+from trivet_worker.run.slots import Slots
+from trivet_worker.run.witness import Witness
+
+log = logging.getLogger("trivet.recorder")
+
+RETRY_S = 1.0
+"""Seconds between two tries to reach a database or a shared state that does not answer."""
+MOST_UNNOTED = 1_000
+"""Changes of routes kept while the database is away, the newest."""
+
+
+class Recorder:
+    """Takes landings from the event loop and writes them down in groups."""
+
+    def __init__(
+        self,
+        store: Store,
+        client: redis.Redis,
+        fleet: Fleet,
+        app: Celery,
+        settings: Settings,
+        slots: Slots,
+        holdings: Holdings,
+        pricing: Pricing,
+        gather_s: float,
+        cached: Cached,
+        troubles: Troubles,
+        witness: Witness,
+        on_settled: Callable[[Sequence[Landing], Sequence[Change]], None] = lambda *_: None,
+    ) -> None:
+        """Nothing is started.
+
+        Args:
+            on_settled: told, before anything is decided, of every group and of what its calls changed of the gates.
+        """
+        self._store = store
+        self._redis = client
+        self._fleet = fleet
+        self._app = app
+        self._settings = settings
+        self._slots = slots
+        self._holdings = holdings
+        self._decisions = Decisions(fleet, settings, troubles, witness)
+        self._settling = Settling(fleet, settings, troubles, witness)
+        self._on_settled = on_settled
+        self._cached = cached
+        self._troubles = troubles
+        self._unnoted: list[Change] = []
+        self._gather_s = gather_s
+        self._pricing = pricing
+        self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, landing: Landing) -> None:
+        """Hand over a finished call. Returns at once."""
+        self._landed.put(landing)
+
+    def close(self, within_s: float = 30.0) -> None:
+        """Write what is left and end the thread."""
+        self._landed.put(None)
+        self._thread.join(timeout=within_s)
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            group, going = self._gather()
+            if group or self._settling.waits or self._unnoted:
+                self._record_safely(group)
+
+    def _gather(self) -> tuple[list[Landing], bool]:
+        """Wait for one landing, then take what comes within the gathering time, up to a transaction's worth.
+
+        Nothing comes back while something is to be told again.
+        """
+        group: list[Landing] = []
+        size = 0
+        until = time.monotonic() + RETRY_S if self._settling.waits or self._unnoted else None
+        while len(group) < BULK_ROWS and size < BULK_BYTES:
+            try:
+                landing = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                break
+            if landing is None:
+                return group, False
+            if not group:
+                until = time.monotonic() + self._gather_s
+            group.append(landing)
+            size += len(landing.result.message)
+        return group, True
+
+    def _record_safely(self, group: list[Landing]) -> None:
+        """Whatever goes wrong, the thread lives on and the chunks go on; the lease keeper puts such jobs back."""
+        try:
+            self._record(group)
+        except Exception as error:
+            log.error("%d finished calls could not be recorded: %s", len(group), place_of(error))
+        finally:
+            self._slots.give(len(group))
+            for landing in group:
+                landing.flight.countdown.down()
+
+    def _record(self, group: list[Landing]) -> None:
+        try:
+            changes = self._settling.settle(group)
+            self._on_settled(group, changes)
+            self._unnoted += changes
+            self._note()
+            if not group:  # it was only to be told again
+                return
+            finished = self._finished(group)
+            # before the commit: it frees those who wait for these answers, and they must find them
+            self._cached.keep(group, finished)
+            written = self._commit(finished)
+            self._note()
+        finally:
+            # before the next attempts are sent: this process may take one up at once, and holds it anew from then on
+            self._holdings.discard(landing.flight.job.id for landing in group if landing.decides)
+        self._send_on(group, written)
+        self._notify(written, any(isinstance(f.next, Wait) for f in finished))
+        if written.crowded:
+            self._cached.free_rest(written.ended_jobs)
+
+    def _finished(self, group: Sequence[Landing]) -> list[Finished]:
+        return [
+            Finished(
+                landing.flight.job.id,
+                landing.flight.job.take_up,
+                landing.flight.site.lease_id,
+                self._settlement(landing),
+                step,
+                landing.flight.site.route,
+            )
+            for landing, step in zip(group, self._decisions.next_steps(group), strict=True)
+        ]
+
+    def _settlement(self, landing: Landing) -> Settlement:
+        flight, result = landing.flight, landing.result
+        try:
+            match result:
+                case Answer() as answer:
+                    return self._pricing.settled(flight, answer, landing.latency_s)
+                case Failure() as failure:
+                    return self._pricing.failed(flight, failure, landing.latency_s, called=landing.called)
+        except Exception as error:  # the call was made, and its answer is good or bad as before
+            log.error("the call %s could not be priced: %s", flight.job.attempt_id, place_of(error))
+            return self._pricing.unread(flight, result, landing.latency_s)
+
+    def _note(self) -> None:
+        """Write down what changed of the routes, by itself: no refused result takes it along.
+
+        What a database that is away cannot take is kept until it can: only here it stands how long a provider wants to
+        be left alone. What it refuses is given up; of health, a scheduler compares what is written with what is so.
+        """
+        if not self._unnoted:
+            return
+        try:
+            with self._store.write() as connection:
+                now = self._store.now(connection)
+                for one in self._unnoted:
+                    health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
+        except StoreUnavailable as error:
+            self._troubles.note(
+                DATABASE, "recorder", str(error), 3 * RETRY_S
+            )  # over with the next group that is written
+            del self._unnoted[:-MOST_UNNOTED]
+            return
+        except DBAPIError as error:
+            log.error("%d changes of routes were refused by the database: %s", len(self._unnoted), _kind(error))
+        self._unnoted = []
+
+    def _commit(self, finished: Sequence[Finished]) -> Written:
+        """One transaction for the group. One that the database refuses must not take the others with it."""
+        try:
+            written = self._write(finished)
+        except DBAPIError as error:
+            log.error("a group of %d was refused by the database (%s); writing one by one", len(finished), _kind(error))
+            written = _joined([self._write_alone(one) for one in finished])
+        if written.refused:
+            log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
+        return written
+
+    def _write_alone(self, finished: Finished) -> Written:
+        try:
+            return self._write([finished])
+        except DBAPIError as error:
+            log.error("job %s could not be recorded: %s", finished.job_id, _kind(error))
+            end = End(
+                JobState.FAILED, outcome=Outcome.INCOMPLETE, error=f"the database refused the answer: {_kind(error)}"
+            )
+            step = None if finished.next is None else end
+            # without the provider's words or figures, which may be what the database refuses; then without its answer
+            bare = _without_figures(finished.settlement)
+            for settlement, then in ((bare, finished.next), (bare, step)):
+                try:
+                    return self._write([replace(finished, settlement=settlement, next=then)])
+                except DBAPIError as again:
+                    log.error("job %s could not be recorded: %s", finished.job_id, _kind(again))
+            return Written((), (), (), ())
+
+    def _write(self, finished: Sequence[Finished]) -> Written:
+        """A database that does not answer is waited for: what is finished is not thrown away."""
+        while True:
+            try:
+                with self._store.write() as connection:
+                    written = finish(self._store, connection, finished)
+            except StoreUnavailable as error:
+                self._troubles.note(DATABASE, "recorder", str(error), 3 * RETRY_S)
+                time.sleep(RETRY_S)
+            else:
+                self._troubles.over(DATABASE, "recorder")
+                return written
+
+    def _send_on(self, group: Sequence[Landing], written: Written) -> None:
+        """Send the next attempts to their routes, failed jobs of a chunk together."""
+        if not written.gone_on:
+            return
+        flights = {landing.flight.job.id: landing.flight for landing in group if landing.decides}
+        jobs: dict[tuple[str, Latency, str], list[Claimed]] = defaultdict(list)
+        chunks: list[Chunk] = []
+        for finished in written.gone_on:
+            assert isinstance(finished.next, GoOn)
+            flight = flights[finished.job_id]
+            job = flight.job
+            claimed = Claimed(job.id, finished.take_up + 1, job.input_estimate, job.max_tokens, job.cache_key)
+            route, latency, model = finished.next.route, Latency(flight.site.latency), flight.site.model
+            if flight.job.alone:
+                chunks.append(Chunk(route, self._fleet.provider(route), latency, model, (claimed,), alone=True))
+            else:
+                jobs[route, latency, model].append(claimed)
+        chunks += [
+            Chunk(route, self._fleet.provider(route), latency, model, tuple(claimed))
+            for (route, latency, model), claimed in jobs.items()
+        ]
+        try:
+            publish(self._app, chunks)
+        except BrokerUnavailable as error:
+            if not self._troubles.of(SHARED_STATE):  # else it is said already
+                log.error("%d jobs wait to be dispatched again: %s", len(written.gone_on), error)
+
+    def _notify(self, written: Written, waiting: bool) -> None:
+        if self._troubles.seen(SHARED_STATE, WATCH):
+            return  # those who wait look by themselves
+        try:
+            if written.ended_jobs:
+                notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
+                self._redis.publish(FINISHED_CHANNEL, orjson.dumps(notice))
+            if waiting:
+                self._redis.publish(WORK_CHANNEL, b"")
+        except redis.RedisError as error:
+            why = unavailable_text(self._settings.redis_url, error)
+            self._troubles.note(SHARED_STATE, "notices", why, RETRY_S)
+
+
+def _without_figures(settlement: Settlement) -> Settlement:
+    """What came of a call and its cost, now an estimate; nothing else that the provider said."""
+    cost = settlement.cost_usd
+    if cost is not None:
+        cost = min(cost, MOST_USD)
+    return replace(
+        settlement,
+        request_id=None,
+        message=None,
+        usage=None,
+        cost_usd=cost,
+        estimated=settlement.estimated or settlement.usage is not None,
+        list_price=None,
+        multipliers=None,
+        price_terms=None,
+    )
+
+
+def _kind(error: DBAPIError) -> str:
+    """The database's error without its text, which may quote a row."""
+    return type(error.orig or error).__name__
+
+
+def _joined(parts: Sequence[Written]) -> Written:
+    return Written(
+        tuple(job for part in parts for job in part.ended_jobs),
+        tuple(sorted({batch for part in parts for batch in part.ended_batches})),
+        tuple(finished for part in parts for finished in part.gone_on),
+        tuple(job for part in parts for job in part.refused),
+        crowded=any(part.crowded for part in parts),
+    )
