@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -114,7 +115,7 @@ class Clock:
     """The monotonic clock as the module reads it: it stands still until a test moves it."""
 
     def __init__(self) -> None:
-        self.now = 1_000.0
+        self.now = time.monotonic()  # as the calls' own times are
 
     def monotonic(self) -> float:
         return self.now
