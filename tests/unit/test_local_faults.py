@@ -102,7 +102,10 @@ class Worker:
 def landing(result: Answer | Failure, route: str = "anthropic", **job: Any) -> Landing:
     one = flight(1)
     begun = replace(
-        one, job=one.job._replace(**job), site=replace(one.site, route=route), born_at=module.time.monotonic()
+        one,
+        job=one.job._replace(**job),
+        site=replace(one.site, route=route),
+        born_at=cast(Any, module).time.monotonic(),
     )
     return Landing(begun, result, 0.1)
 
