@@ -5,6 +5,10 @@ from pathlib import Path
 from types import TracebackType
 
 from trivet.admin.budgets import Budgets
+from trivet.admin.configuration import Configuration
+from trivet.admin.events import Events
+from trivet.admin.health import Health
+from trivet.admin.routes import Routes
 from trivet.client.connections import Connections
 from trivet_tasks.config.settings import Settings, load_settings
 
@@ -40,6 +44,26 @@ class Admin:
     def budgets(self) -> Budgets:
         """Budgets: how they stand; more for the window that is now."""
         return Budgets(self._connections)
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The configuration: putting its routes in force."""
+        return Configuration(self._connections)
+
+    @cached_property
+    def events(self) -> Events:
+        """Events of routes, and why."""
+        return Events(self._connections)
+
+    @cached_property
+    def health(self) -> Health:
+        """What is wrong with processes and servers, what waits, and what blocks jobs."""
+        return Health(self._connections)
+
+    @cached_property
+    def routes(self) -> Routes:
+        """Routes: their status; drain, restore, limit, probe and remove them."""
+        return Routes(self._connections)
 
     def close(self) -> None:
         """Close the connections. Jobs go on."""

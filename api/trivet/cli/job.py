@@ -246,12 +246,11 @@ def _deaths(job: "JobRow") -> str | None:
 def _held_up(client: "Client", job: "JobRow") -> list[str]:
     """Why no route takes a waiting job now."""
     from trivet.admin.budget_status import holding_job
-    from trivet.cli.holdups import held_up
-    from trivet_store.reports import backlog
+    from trivet.admin.health import Health
 
     if job.state != "waiting" or job.probe:
         return []
-    notes = list(held_up(client, lambda connection: backlog.line_of_job(connection, job.id)).notes)
+    notes = list(Health(client._connections).blockage_of_job(job.id, job.state).notes)
     store = client._connections.store
     with store.read() as connection:
         budget = holding_job(store, connection, job.id)
