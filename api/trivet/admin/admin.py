@@ -3,14 +3,22 @@
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from trivet.admin.budgets import Budgets
 from trivet.client.connections import Connections
 from trivet_tasks.config.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    from trivet.admin.batches import Batches
+    from trivet.admin.budgets import Budgets
+    from trivet.admin.cache import Cache
+    from trivet.admin.costs import Costs
+    from trivet.admin.database import Database
+    from trivet.admin.jobs import Jobs
+
 
 class Admin:
-    """Reports how one Trivet stands and changes how it runs. Thread-safe.
+    """Reports how one Trivet stands and changes how it runs. Thread-safe. Importing a group waits for its first use.
 
         with Admin() as admin:
             for budget in admin.budgets.list().budgets:
@@ -37,9 +45,54 @@ class Admin:
         self.close()
 
     @cached_property
-    def budgets(self) -> Budgets:
+    def batches(self) -> "Batches":
+        """Batches: the newest, how one does, and why one does not move."""
+        from trivet.admin.batches import Batches
+
+        return Batches(self._connections)
+
+    @cached_property
+    def budgets(self) -> "Budgets":
         """Budgets: how they stand; more for the window that is now."""
+        from trivet.admin.budgets import Budgets
+
         return Budgets(self._connections)
+
+    @cached_property
+    def cache(self) -> "Cache":
+        """The response cache: how it stands, what it saved, clearing it."""
+        from trivet.admin.cache import Cache
+
+        return Cache(self._connections)
+
+    @cached_property
+    def costs(self) -> "Costs":
+        """Costs: reports, savings, pricing calls again."""
+        from trivet.admin.costs import Costs
+
+        return Costs(self._connections)
+
+    @cached_property
+    def database(self) -> "Database":
+        """The database: its schema, and deleting what is kept of old jobs."""
+        from trivet.admin.database import Database
+
+        return Database(self._connections)
+
+    @cached_property
+    def jobs(self) -> "Jobs":
+        """Jobs: the newest, one job's whole life, and why one does not move."""
+        from trivet.admin.jobs import Jobs
+
+        return Jobs(self._connections)
+
+    def now(self) -> float:
+        """Return the database's time, in seconds since the epoch.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return self._connections.now()
 
     def close(self) -> None:
         """Close the connections. Jobs go on."""
