@@ -1,23 +1,21 @@
-"""Health of a Trivet: what is wrong with its processes and servers, what waits, and what blocks jobs."""
+"""Health of a Trivet: what is wrong with its processes and servers, and what waits."""
 
 from functools import cached_property
 
 import redis
 
 from trivet.admin.backlog import Backlog, read_backlog
-from trivet.admin.blockage import Blockage, blockage_of_batch, blockage_of_job
 from trivet.admin.impairments import Impairment, read_impairments
 from trivet.client.connections import Connections
 from trivet_routing.liveness.troubles import Announced, announced
 from trivet_routing.most_costs import MostCosts
-from trivet_store.jobs.batches import Progress
 
 BATCHES = 15
 """Batches in a backlog, those with most waiting jobs first."""
 
 
 class Health:
-    """Impairments of processes and servers, the backlog, and reasons for which jobs do not move."""
+    """Impairments of processes and servers, and the backlog."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -63,33 +61,6 @@ class Health:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return read_backlog(self._connections, self._costs, batches)
-
-    def blockage_of_job(self, job_id: str, state: str) -> Blockage:
-        """Return what blocks a job; nothing where it moves or has ended.
-
-            job = client.job(job_id)
-            print(*admin.health.blockage_of_job(job.id, job.state).notes)
-
-        Args:
-            state: the job's, as it was just read: a job that is on its way is blocked by processes alone.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
-        """
-        return blockage_of_job(self._connections, job_id, state)
-
-    def blockage_of_batch(self, progress: Progress) -> Blockage:
-        """Return what blocks the jobs of a batch; nothing where they move or have ended.
-
-            print(*admin.health.blockage_of_batch(client.batch("contracts").progress()).notes)
-
-        Args:
-            progress: of the batch, as it was just read.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
-        """
-        return blockage_of_batch(self._connections, progress)
 
     @cached_property
     def _costs(self) -> MostCosts:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from trivet.times import duration
+from trivet import times
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.foreign_text import escaped, for_terminal
 
@@ -23,7 +23,7 @@ err = Console(stderr=True, highlight=False)
 
 _config: Path | None = None
 
-seconds = duration
+seconds = times.seconds
 
 
 def set_up(config: Path | None, *, verbose: bool) -> None:

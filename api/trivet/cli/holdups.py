@@ -3,21 +3,20 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trivet.admin.blockage import Blockage
+    from trivet.admin import Blocked, Progress
     from trivet.client.client import Client
     from trivet.client.job import Job
-    from trivet_store.jobs.batches import Progress
 
 
-def job_held_up(client: "Client", job: "Job") -> "Blockage":
+def job_held_up(client: "Client", job: "Job") -> "Blocked":
     """Return what blocks one job."""
-    from trivet.admin.health import Health
+    from trivet.admin.blocked import blocked_job
 
-    return Health(client._connections).blockage_of_job(job.id, job.state)
+    return blocked_job(client._connections, job.look())
 
 
-def batch_held_up(client: "Client", progress: "Progress") -> "Blockage":
+def batch_held_up(client: "Client", progress: "Progress") -> "Blocked":
     """Return what blocks a batch, or a part of it."""
-    from trivet.admin.health import Health
+    from trivet.admin.blocked import blocked_batch
 
-    return Health(client._connections).blockage_of_batch(progress)
+    return blocked_batch(client._connections, progress)

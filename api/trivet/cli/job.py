@@ -243,18 +243,11 @@ def _deaths(job: "JobRow") -> str | None:
     return f"{processes} died with it in flight{alone}"
 
 
-def _held_up(client: "Client", job: "JobRow") -> list[str]:
+def _held_up(client: "Client", job: "JobRow") -> tuple[str, ...]:
     """Why no route takes a waiting job now."""
-    from trivet.admin.budget_status import holding_job
-    from trivet.admin.health import Health
+    from trivet.admin.blocked import blocked_waiting_job
 
-    if job.state != "waiting" or job.probe:
-        return []
-    notes = list(Health(client._connections).blockage_of_job(job.id, job.state).notes)
-    store = client._connections.store
-    with store.read() as connection:
-        budget = holding_job(store, connection, job.id)
-    return [*notes, budget] if budget else notes
+    return blocked_waiting_job(client._connections, job).notes
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:
