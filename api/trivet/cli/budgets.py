@@ -7,12 +7,13 @@ import typer
 
 from trivet.cli import context
 from trivet.times import moment
+from trivet_tasks.states import BudgetState
 
 if TYPE_CHECKING:
     from trivet.admin.budget_status import BudgetStatus
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
-_STYLES = {"warned": "yellow", "holding": "red"}
+_STYLES = {BudgetState.WARNED: "yellow", BudgetState.HOLDING: "red"}
 
 group = typer.Typer(no_args_is_help=True, help="One budget: raise it.")
 
@@ -100,7 +101,7 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
             [
                 one.name, one.scope, one.window, usd(one.limit_usd), usd(one.settled_usd), usd(one.estimated_usd),
                 usd(one.reserved_usd), usd(one.left_usd), f"{one.share:.1%}", Text(one.state, style=_STYLES.get(one.state, "green")),
-                f"{one.jobs_held:,}" if one.state == "holding" else "", moment(one.window_ends_at),
+                f"{one.jobs_held:,}" if one.state == BudgetState.HOLDING else "", moment(one.window_ends_at),
             ]
             for one in found
         ],
@@ -113,5 +114,5 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
                 f"{one.name}: {one.unpriced:,} calls have no known price and are not in it (`trivet costs` names them).",
                 style="yellow",
             )
-        if one.state == "holding":
+        if one.state == BudgetState.HOLDING:
             print_line(f"{one.name} holds its jobs. More for now: trivet budget raise {one.name} --to USD", "yellow")

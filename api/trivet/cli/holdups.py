@@ -74,13 +74,13 @@ def held_up(
 def job_held_up(client: "Client", job: "Job") -> HeldUp:
     """Return what holds up one job that has not ended."""
     from trivet_store.reports import backlog
-    from trivet_tasks.outcomes import END_STATES
+    from trivet_tasks.states import END_STATES, JobState
 
     state = job.state
     if state in END_STATES:
         return HeldUp()
     return held_up(
-        client, lambda connection: backlog.line_of_job(connection, job.id), processes_only=state != "waiting"
+        client, lambda connection: backlog.line_of_job(connection, job.id), processes_only=state != JobState.WAITING
     )
 
 
@@ -89,8 +89,9 @@ def batch_held_up(client: "Client", progress: "Progress") -> HeldUp:
     from trivet.admin.budget_status import holding_batch
     from trivet.cli.context import seconds
     from trivet_store.reports import backlog
+    from trivet_tasks.states import BatchState
 
-    if progress.state != "open" or progress.done:
+    if progress.state != BatchState.OPEN or progress.done:
         return HeldUp()
     name, moving = progress.name, progress.running > 0 or progress.waiting == 0
     found = held_up(client, lambda connection: backlog.lines_of(connection, name), processes_only=moving)
