@@ -1,7 +1,7 @@
 """Outcomes of a provider call: the words, not the rules. What becomes of a job is `states.JobState`.
 
 The rules that classify a provider's error are `trivet_worker.adapters.error_rules`; what follows from an outcome is
-`trivet_routing.verdicts`.
+`trivet_routing.outcome_rules`, and what becomes of a job `trivet_routing.retry_policy`.
 """
 
 from enum import StrEnum
