@@ -20,9 +20,9 @@ from trivet_store.fleet.registry import RegisteredRoute
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budget_sums import InFlight, Sums, sums
-from trivet_store.ledger.budgets import HOLDING, OK, WARNED, BudgetRow, State, usd
+from trivet_store.ledger.budgets import HOLDING, OK, WARNED, BudgetRow, State
 from trivet_store.ledger.spending import Spent
-from trivet_tasks.config.budgets import Window, window
+from trivet_tasks.config.budgets import Window, exact_usd, window
 from trivet_tasks.requests.prompt_cache import DEAREST_WRITE
 
 NOTHING = Decimal(0)
@@ -83,8 +83,8 @@ class Purse:
     def used_up(self) -> str:
         """Why it holds jobs, for a person; without a full stop."""
         until = "" if self.window.ends_at is None else f" until {moment(self.window.ends_at)}, or"
-        spent = f"{usd(self.spent.usd)} of {usd(self.limit)} are spent {_PER[self.row.settings.per]}"
-        reserved = f" and {usd(self.reserved)} reserved by jobs on their way" if self.reserved else ""
+        spent = f"{exact_usd(self.spent.usd)} of {exact_usd(self.limit)} are spent {_PER[self.row.settings.per]}"
+        reserved = f" and {exact_usd(self.reserved)} reserved by jobs on their way" if self.reserved else ""
         return (
             f"held by the budget {self.name} ({self.row.settings.scope}):{until} until it is raised "
             f"(`trivet budget raise {self.name} --to USD`); {spent}{reserved}"

@@ -12,7 +12,8 @@ from trivet_routing.most_costs import MostCosts
 from trivet_routing.rooms import Purse, Rooms
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets, spending
-from trivet_store.ledger.budgets import HOLDING, OK, WARNED, State, usd
+from trivet_store.ledger.budgets import HOLDING, OK, WARNED, State
+from trivet_tasks.config.budgets import exact_usd
 
 log = logging.getLogger("trivet.budgets")
 
@@ -80,9 +81,9 @@ def _change(purse: Purse, to: State) -> tuple[str, int, str]:
     row, name = purse.row, purse.name
     before = row.state
     turned = row.state_window not in ("", to.window)
-    spent = f"{usd(purse.spent.usd)} of {usd(purse.limit)} ({purse.share:.0%}) are spent in {to.window}"
+    spent = f"{exact_usd(purse.spent.usd)} of {exact_usd(purse.limit)} ({purse.share:.0%}) are spent in {to.window}"
     if to.state == HOLDING and (before != HOLDING or turned):
-        needs = f", and the next job may cost {usd(to.needs_usd)}" if to.needs_usd else ""
+        needs = f", and the next job may cost {exact_usd(to.needs_usd)}" if to.needs_usd else ""
         return "budget holding", logging.WARNING, f"{name} holds its jobs ({row.settings.scope}): {spent}{needs}"
     if to.state == WARNED and (before == OK or turned):
         return "budget warned", logging.WARNING, f"{name} ({row.settings.scope}): {spent}"

@@ -17,9 +17,9 @@ from trivet_routing import rooms
 from trivet_routing.call_costs import TYPICAL, Mix
 from trivet_routing.fleet import Fleet
 from trivet_routing.most_costs import MostCosts
+from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.rooms import Rooms
 from trivet_routing.route_choice import Candidate, Choice, Needs, choose, load_of
-from trivet_routing.verdicts import longest_backoff_s
 from trivet_scheduler.budget_watch import note_states, tell
 from trivet_scheduler.credit import Credits
 from trivet_store.database.engine import BULK_ROWS, Store

@@ -1,7 +1,7 @@
 """What may come of a provider call, and what may become of a job: the words, not the rules.
 
 The rules that classify a provider's error are `trivet_worker.adapters.error_rules`; what follows from an outcome is
-`trivet_routing.verdicts`.
+`trivet_routing.outcome_rules`, and what becomes of a job `trivet_routing.retry_policy`.
 """
 
 from enum import StrEnum

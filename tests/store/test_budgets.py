@@ -21,7 +21,7 @@ from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.jobs.taking import Taken
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import AskedLabels
-from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.budgets import BudgetSettings, exact_usd
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.jobs import Claimed, JobSpec
@@ -345,8 +345,7 @@ def test_realtime_looks_at_budgets_too(budgeted: Budgeted) -> None:
     assert said is not None
     assert said.startswith("held by the budget all (all): until ")
     assert (
-        f"$0.00 of {budgets.usd(MOST)} are spent today (UTC) and {budgets.usd(MOST)} reserved by jobs on their way"
-        in said
+        f"$0.00 of {exact_usd(MOST)} are spent today (UTC) and {exact_usd(MOST)} reserved by jobs on their way" in said
     )
 
 

@@ -22,8 +22,8 @@ from trivet_routing.answer_lengths import AnswerLengths
 from trivet_routing.fleet import Fleet, Known
 from trivet_routing.liveness.troubles import Troubles
 from trivet_routing.permits import GateView, Verdict
+from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
-from trivet_routing.verdicts import longest_backoff_s
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
 from trivet_store.database.engine import Store
 from trivet_store.fleet.leases import Lease

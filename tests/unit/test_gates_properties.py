@@ -23,8 +23,8 @@ from tests.unit.gates_world import (
 )
 
 from trivet_routing.limits import STEP_CALLS
+from trivet_routing.outcome_rules import verdict_of
 from trivet_routing.permits import Change, Verdict
-from trivet_routing.verdicts import verdict_of
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.shared_state import PREFIX
 

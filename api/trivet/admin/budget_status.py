@@ -1,10 +1,10 @@
 """How budgets stand, and which of them holds a job: for `trivet budgets`, `trivet job show`, `trivet routes` and Flower."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection
 
 from trivet_routing import rooms
 from trivet_routing.most_costs import MostCosts
@@ -14,7 +14,7 @@ from trivet_store.fleet.registry import RegisteredRoute, registered
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budget_sums
 from trivet_store.ledger.budgets import HOLDING
-from trivet_tasks.latency import Latency
+from trivet_store.reports.next_jobs import next_of_batch, waiting_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,39 +63,22 @@ def statuses(store: Store, connection: Connection, costs: MostCosts) -> tuple[Bu
     return tuple(_status(purse, held.get(purse.name, 0)) for purse in found.purses)
 
 
-_OF_JOB = text(
-    """
-    SELECT f.*, j.tried, j.input_estimate, j.max_tokens FROM jobs j JOIN flows f ON f.id = j.flow_id
-     WHERE j.id = :id AND j.state = 'waiting'
-    """
-)
-_OF_BATCH = text(
-    """
-    SELECT f.*, j.tried, j.input_estimate, j.max_tokens FROM batches b
-      JOIN flows f ON f.batch_id = b.id AND f.active AND NOT f.held
-      JOIN jobs j ON j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL
-     WHERE b.name = :name ORDER BY j.rank LIMIT 1
-    """
-)
-
-
 def holding_job(store: Store, connection: Connection, job_id: str) -> str | None:
-    """Which budget holds a waiting job on every route, for a person; None when none does."""
-    return _holding(store, connection, text_of=_OF_JOB, parameters={"id": job_id})
+    """Return which budget holds a waiting job on every route, for a person; None when none does."""
+    return _holding(store, connection, lambda: waiting_job(connection, job_id))
 
 
 def holding_batch(store: Store, connection: Connection, name: str) -> str | None:
-    """Which budget holds the job of a batch that is next in line."""
-    return _holding(store, connection, text_of=_OF_BATCH, parameters={"name": name})
+    """Return which budget holds the job of a batch that is next in line; None when none does."""
+    return _holding(store, connection, lambda: next_of_batch(connection, name))
 
 
-def _holding(store: Store, connection: Connection, *, text_of: TextClause, parameters: Mapping[str, str]) -> str | None:
+def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]) -> str | None:
     found = _rooms(store, connection, MostCosts())
-    row = connection.execute(text_of, parameters).one_or_none() if found is not None else None
-    if found is None or row is None:
+    job = read() if found is not None else None
+    if found is None or job is None:
         return None
-    flow = Flow(row.id, Latency(row.latency), row.model, (), (), (), False, row.batch_id, row.labels)
-    head = Head("", row.id, 0.0, row.tried, None, row.input_estimate, row.max_tokens)
+    flow, head = job
     purses = [found.holding(flow, route, head) for route in registered(store, connection)]
     if not purses or not all(purses):
         return None

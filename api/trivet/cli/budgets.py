@@ -7,6 +7,7 @@ import typer
 
 from trivet.cli import context
 from trivet.times import moment
+from trivet_tasks.config.budgets import exact_usd
 
 if TYPE_CHECKING:
     from trivet.admin.budget_status import BudgetStatus
@@ -25,21 +26,16 @@ def register(app: typer.Typer) -> None:
 
 def budgets(as_json: Json = False) -> None:
     """What is spent, reserved and left of every budget, and how many jobs it holds. Windows are days and months of UTC."""
-    from trivet.admin.budget_status import statuses
     from trivet.cli.tables import print_line
-    from trivet_routing.most_costs import MostCosts
 
-    with context.client() as client:
-        store = client._connections.store
-        with store.read() as connection:
-            found = statuses(store, connection, MostCosts())
-            now = store.now(connection)
+    with context.admin() as admin:
+        found = admin.budgets.list()
     if as_json:
-        context.print_json({"budgets": list(found), "now": now})
-    elif not found:
+        context.print_json(found._asdict())
+    elif not found.budgets:
         print_line("There is no budget: [[budgets]] in the configuration of the schedulers makes one.")
     else:
-        _print(found)
+        _print(found.budgets)
 
 
 @group.command("raise")
@@ -53,20 +49,16 @@ def raise_(
     Jobs that were held go on within a second. It is written down who raised it, and when.
     """
     from trivet.cli.tables import print_line
-    from trivet.cli.whoami import who
-    from trivet_store.ledger.budgets import raise_limit, usd
 
     amount = _amount(to)
-    with context.client() as client:
-        store = client._connections.store
-        with store.write() as connection:
-            before, window = raise_limit(store, connection, name, amount, who())
-        client._connections.tell_work()
-    was = before.limit(window)
+    with context.admin() as admin:
+        raised = admin.budgets.raise_limit(name, amount)
     if as_json:
-        context.print_json({"budget": name, "window": window.key, "limit_usd": amount, "was_usd": was})
+        context.print_json(raised._asdict())
     else:
-        print_line(f"{name}: {usd(amount)} may be spent in {window.key}; it was {usd(was)}.")
+        print_line(
+            f"{name}: {exact_usd(raised.limit_usd)} may be spent in {raised.window}; it was {exact_usd(raised.was_usd)}."
+        )
 
 
 def _amount(given: str) -> Decimal:
@@ -87,7 +79,6 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
     from rich.text import Text
 
     from trivet.cli.tables import Column, print_line, print_table
-    from trivet_store.ledger.budgets import usd
 
     print_table(
         [
@@ -98,8 +89,8 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
         ],
         [
             [
-                one.name, one.scope, one.window, usd(one.limit_usd), usd(one.settled_usd), usd(one.estimated_usd),
-                usd(one.reserved_usd), usd(one.left_usd), f"{one.share:.1%}", Text(one.state, style=_STYLES.get(one.state, "green")),
+                one.name, one.scope, one.window, exact_usd(one.limit_usd), exact_usd(one.settled_usd), exact_usd(one.estimated_usd),
+                exact_usd(one.reserved_usd), exact_usd(one.left_usd), f"{one.share:.1%}", Text(one.state, style=_STYLES.get(one.state, "green")),
                 f"{one.jobs_held:,}" if one.state == "holding" else "", moment(one.window_ends_at),
             ]
             for one in found
@@ -107,7 +98,7 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
     )  # fmt: skip
     for one in found:
         if one.limit_usd != one.configured_usd:
-            print_line(f"{one.name}: raised from {usd(one.configured_usd)} for {one.window}.")
+            print_line(f"{one.name}: raised from {exact_usd(one.configured_usd)} for {one.window}.")
         if one.unpriced:
             print_line(
                 f"{one.name}: {one.unpriced:,} calls have no known price and are not in it (`trivet costs` names them).",

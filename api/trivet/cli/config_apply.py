@@ -28,15 +28,15 @@ def apply(
     stays where it is, and the workers that serve it are named: with --places these take no more of its work until they are
     restarted with this file. Limits set by hand and routes that are not in the file stay.
     """
+    from trivet.admin.operator import current_operator
     from trivet.cli.tables import print_line
-    from trivet.cli.whoami import who
     from trivet_store.fleet import registry
 
     settings = context.settings()
     with context.client() as client:
         store = client._connections.store
         with store.read() if dry_run else store.write() as connection:
-            by = f"{who()} from {settings.source}"
+            by = f"{current_operator()} from {settings.source}"
             done = registry.apply(store, connection, settings.routes, by=by, places=places, dry_run=dry_run)
         if done.changes and not dry_run:
             client._connections.tell_work()

@@ -14,6 +14,7 @@ from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.foreign_text import escaped, for_terminal
 
 if TYPE_CHECKING:
+    from trivet.admin import Admin
     from trivet.client.client import Client
 
 out = Console(highlight=False, soft_wrap=False)
@@ -45,6 +46,13 @@ def client() -> "Client":
     from trivet.client.client import Client
 
     return Client(settings=settings())
+
+
+def admin() -> "Admin":
+    """Return an operations API with the settings of this run."""
+    from trivet.admin import Admin
+
+    return Admin(settings=settings())
 
 
 def as_json(value: Any) -> str:

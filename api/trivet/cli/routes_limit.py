@@ -49,8 +49,8 @@ def limit(
     They beat the configuration files until their time is over or --reset takes them back. Groups of limits keep their
     own figures unless --model names them.
     """
+    from trivet.admin.operator import current_operator
     from trivet.cli.routes_names import check_known
-    from trivet.cli.whoami import who
     from trivet_store.fleet import route_overrides
     from trivet_tasks.config.route_overrides import FIGURES, target_of
 
@@ -70,12 +70,12 @@ def limit(
             with store.write() as connection:
                 if reset:
                     named = None if model is None else target
-                    removed = route_overrides.reset(store, connection, name, named, by=who())
+                    removed = route_overrides.reset(store, connection, name, named, by=current_operator())
                 else:
                     removed = []
                     if ends_at:  # by the database's clock, which decides when it is over
                         ends_at += store.now(connection) - time.time()
-                    route_overrides.put(store, connection, name, target, figures, by=who(), until=ends_at)
+                    route_overrides.put(store, connection, name, target, figures, by=current_operator(), until=ends_at)
             client._connections.tell_work()
             route = check_known(client, name)
         now = store.clock.reckoned()

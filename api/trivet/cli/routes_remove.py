@@ -23,10 +23,10 @@ def remove(
     """
     import redis
 
+    from trivet.admin.operator import current_operator
     from trivet.admin.route_removal import check_removable
     from trivet.cli.routes_names import check_known
     from trivet.cli.tables import print_line
-    from trivet.cli.whoami import who
     from trivet_store.fleet import registry
 
     with context.client() as client:
@@ -34,7 +34,7 @@ def remove(
         store = client._connections.store
         with store.write() as connection:
             check_removable(store, connection, name)
-            registry.remove(connection, name, who(), store.now(connection))
+            registry.remove(connection, name, current_operator(), store.now(connection))
         forgotten = True
         try:
             client._connections.fleet.limits.forget(name)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from trivet_store.database.engine import Store
 from trivet_store.schema import Usd
-from trivet_tasks.config.budgets import BudgetSettings, Labels, Window, labels_asked, window
+from trivet_tasks.config.budgets import BudgetSettings, Labels, Window, exact_usd, labels_asked, window
 from trivet_tasks.errors import InvalidRequest, NotFound
 
 FRESH_S = 1.0
@@ -96,7 +96,7 @@ def register(store: Store, connection: Connection, budgets: Sequence[BudgetSetti
         if before.get(budget.name) == definition:
             continue
         connection.execute(_UPSERT, {"name": budget.name, "definition": definition, "now": now})
-        said.append(f"{budget.name}: {usd(budget.usd)} per {budget.per} for {budget.scope}")
+        said.append(f"{budget.name}: {exact_usd(budget.usd)} per {budget.per} for {budget.scope}")
     for name in sorted(before.keys() - {budget.name for budget in budgets}):
         connection.execute(_REMOVE, {"name": name})
         said.append(f"{name}: removed")
@@ -167,22 +167,15 @@ def raise_limit(store: Store, connection: Connection, name: str, to: Decimal, by
         raise NotFound(f"No budget is called {name!r}.", hint="`trivet budgets` lists them.")
     if to < row.settings.usd:
         raise InvalidRequest(
-            f"--to: {usd(to)} is less than the {usd(row.settings.usd)} of the configuration.",
+            f"--to: {exact_usd(to)} is less than the {exact_usd(row.settings.usd)} of the configuration.",
             field="to",
             hint="To lower a budget change the file, and restart the schedulers.",
         )
     current = window(row.settings.per, now)
     connection.execute(_RAISE, {"name": name, "usd": to, "window": current.key})
-    said = f"{name}: from {usd(row.limit(current))} to {usd(to)} for {current.key}, by {by}"
+    said = f"{name}: from {exact_usd(row.limit(current))} to {exact_usd(to)} for {current.key}, by {by}"
     connection.execute(_EVENT, {"now": now, "kind": "budget raised", "text": said[:500]})
     return row, current
-
-
-def usd(amount: Decimal) -> str:
-    """An amount for a person, with every digit it has, at least cents."""
-    whole = f"{amount:,.12f}".rstrip("0")
-    cents = len(whole) - whole.index(".") - 1
-    return f"${whole}{'0' * max(0, 2 - cents)}"
 
 
 def _settings(definition: str) -> BudgetSettings:

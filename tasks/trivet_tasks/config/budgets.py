@@ -137,3 +137,10 @@ def labels_of(spec: JobSpec, asked: Labels) -> str:
     if spec.tenant is not None and (TENANT, spec.tenant) in asked:
         labels[TENANT] = spec.tenant
     return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def exact_usd(amount: Decimal) -> str:
+    """Return an amount of USD for a person, with every digit it has, at least cents: `$0.0125`."""
+    whole = f"{amount:,.12f}".rstrip("0")
+    cents = len(whole) - whole.index(".") - 1
+    return f"${whole}{'0' * max(0, 2 - cents)}"

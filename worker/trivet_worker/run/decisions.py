@@ -9,10 +9,11 @@ import redis
 from trivet_routing.call_costs import Mix
 from trivet_routing.fleet import Fleet
 from trivet_routing.liveness.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
+from trivet_routing.outcome_rules import RULES, verdict_of
 from trivet_routing.permits import Spent, Stated, Verdict
 from trivet_routing.proxy_errors import proxy_errors_of, with_another, worth_asking_again
+from trivet_routing.retry_policy import Failed, Standing, doubted_after, next_step, tried_after
 from trivet_routing.route_choice import Candidate, Choice, Needs, Refusal, Why, choose, load_of
-from trivet_routing.verdicts import Failed, Standing, doubted_after, next_step, tried_after, verdict_of
 from trivet_store.steps import End, GoOn, Next
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
@@ -85,7 +86,7 @@ def spent_of(landing: Landing, settings: Settings, *, local: bool = False) -> Sp
                 verdict = Verdict.CHECK
             budget_s = settings.of_class(Latency(flight.site.latency)).budget_s
             # nobody knows what a call without an answer used: it is taken to have used it all
-            all_used = outcome in (Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED) or failure.own_fault
+            all_used = RULES[outcome].may_be_billed or failure.own_fault
             return Spent(
                 want,
                 want.input_tokens if all_used else 0,
@@ -101,8 +102,8 @@ def spent_of(landing: Landing, settings: Settings, *, local: bool = False) -> Sp
 
 
 def _is_of_route(failure: Failure) -> bool:
-    """Whether no request can have brought it about: then every failure counts, also the same job's."""
-    return failure.from_api and failure.outcome in (Outcome.OVERLOADED, Outcome.CONNECTION)
+    """Return whether no request can have brought it about: then every failure counts, also the same job's."""
+    return failure.from_api and RULES[failure.outcome].of_route
 
 
 def _of_probe(verdict: Verdict, outcome: Outcome) -> Verdict:

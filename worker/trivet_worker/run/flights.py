@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from trivet_routing.liveness.pulses import Pulse
+from trivet_routing.outcome_rules import RULES
 from trivet_routing.permits import Quota, Want
 from trivet_store.jobs.taking import Taken, Worksite
 from trivet_tasks.config.route_settings import RouteSettings
@@ -28,10 +29,6 @@ REACH_S = 10.0
 STALLED_S = 3.0
 """A loop that has not gone round for so many seconds is stalled: what it runs never takes so long at a stretch."""
 _BEAT_EVERY_S = 0.5
-_FINAL = (Outcome.SUCCEEDED, Outcome.INVALID)
-"""After these no other call of the job could say anything else."""
-_MAY_BE_ASKED_AGAIN = (Outcome.RATE_LIMITED, Outcome.CANCELLED)
-"""Calls that are not held against their route in a round, as in `verdicts.tried_after`."""
 
 
 class Countdown:
@@ -204,11 +201,11 @@ class Flights:
         race.under_way -= 1
         if race.decided:
             return False
-        outcome = result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED
-        race.decided = outcome in _FINAL or race.under_way == 0
+        rules = RULES[result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED]
+        race.decided = rules.final or race.under_way == 0
         if race.decided and race.under_way:
             self._cancel([flight.job.id])
-        elif not race.decided and outcome not in _MAY_BE_ASKED_AGAIN and not _is_local(result):
+        elif not race.decided and rules.tried and not _is_local(result):
             race.failed.append(flight.site.route)
         return race.decided
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import orjson
 
+from trivet_routing.outcome_rules import RULES
 from trivet_store.jobs.taking import Worksite
 from trivet_store.steps import Settlement
 from trivet_tasks.config.route_settings import RouteSettings
@@ -18,9 +19,6 @@ from trivet_tasks.usage import Usage
 from trivet_worker.adapters.calls import Answer, Failure
 from trivet_worker.adapters.messages import content_tokens
 from trivet_worker.run.flights import Flight
-
-_FATE_UNKNOWN = frozenset({Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED})
-"""Outcomes after which the provider may have done, and billed, the work."""
 
 MOST_USD = Decimal(10_000)
 """A single call that would cost more used no such thing: its usage is not believed."""
@@ -79,7 +77,7 @@ class Pricing:
             settled = self._by_usage(flight, failure.usage, settlement)
             if _is_believable(settled):
                 return settled
-        nobody_knows = failure.outcome in _FATE_UNKNOWN or failure.ambiguous or failure.own_fault
+        nobody_knows = RULES[failure.outcome].may_be_billed or failure.ambiguous or failure.own_fault
         if called and (nobody_knows or failure.usage is not None):
             return replace(settlement, cost_usd=self.most_of(flight), estimated=True)
         return settlement

@@ -1,11 +1,11 @@
-"""The person who gives a command, as events and records name them."""
+"""The person who operates Trivet, as events and records name them."""
 
 import getpass
 import socket
 
 
-def who() -> str:
-    """Return the user and machine that this runs as."""
+def current_operator() -> str:
+    """Return the user and machine that this process runs as: `anna@build-7`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

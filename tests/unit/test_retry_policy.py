@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gates import MODEL, gate, route
 
+from trivet_routing.outcome_rules import RULES, verdict_of
 from trivet_routing.permits import Verdict
-from trivet_routing.route_choice import Candidate, Choice, Needs, Refusal, Why, choose
-from trivet_routing.verdicts import (
+from trivet_routing.retry_policy import (
     LOCAL_MOST_S,
     Failed,
     Standing,
@@ -15,8 +15,8 @@ from trivet_routing.verdicts import (
     doubted_after,
     next_step,
     tried_after,
-    verdict_of,
 )
+from trivet_routing.route_choice import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.outcomes import JobState, Outcome, Scope
@@ -80,9 +80,12 @@ def test_what_an_outcome_says_of_its_route(outcome: Outcome, verdict: Verdict) -
         assert verdict_of(outcome, scope) is (reach if outcome is Outcome.UNUSABLE else verdict)
 
 
-def test_every_outcome_has_a_verdict() -> None:
-    for outcome in Outcome:
-        assert verdict_of(outcome)
+def test_every_outcome_has_its_rules() -> None:
+    assert RULES.keys() == set(Outcome)
+    assert {one for one, rules in RULES.items() if rules.final} == {Outcome.SUCCEEDED, Outcome.INVALID}
+    assert {one for one, rules in RULES.items() if rules.may_be_billed} == {
+        Outcome.TIMEOUT, Outcome.INCOMPLETE, Outcome.CANCELLED, Outcome.UNKNOWN
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE, Outcome.RATE_LIMITED, Outcome.DOUBTFUL])

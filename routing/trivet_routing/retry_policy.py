@@ -1,10 +1,10 @@
-"""What follows from the outcome of a call: for the route's health, and for the job. Pure functions, one table each."""
+"""Retry policy: what becomes of a job whose call failed. Pure functions; `outcome_rules` has the table."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trivet_routing.permits import Verdict
+from trivet_routing.outcome_rules import RULES
 from trivet_routing.proxy_errors import ProxyError, at_fault, text_of
 from trivet_routing.route_choice import Candidate, Choice, load_of
 from trivet_store.steps import End, GoOn, Next, Wait
@@ -13,36 +13,6 @@ from trivet_tasks.outcomes import JobState, Outcome, Scope
 
 LOCAL_MOST_S = 10.0
 """The most seconds between two tries of a job that only a worker in trouble takes."""
-
-_VERDICTS: dict[Outcome, Verdict] = {
-    Outcome.SUCCEEDED: Verdict.GOOD,
-    Outcome.RATE_LIMITED: Verdict.LIMITED,
-    Outcome.OVERLOADED: Verdict.FAILED,
-    Outcome.SERVER_ERROR: Verdict.FAILED,
-    Outcome.TIMEOUT: Verdict.FAILED,
-    Outcome.CONNECTION: Verdict.FAILED,
-    Outcome.INCOMPLETE: Verdict.FAILED,
-    Outcome.UNUSABLE: Verdict.UNUSABLE_MODEL,
-    Outcome.PROXY_ERROR: Verdict.DOUBTED,
-    Outcome.INVALID: Verdict.NEUTRAL,
-    Outcome.DOUBTFUL: Verdict.NEUTRAL,
-    Outcome.CANCELLED: Verdict.NEUTRAL,
-    Outcome.UNKNOWN: Verdict.NEUTRAL,
-}
-
-
-_UNUSABLE: dict[Scope | None, Verdict] = {
-    Scope.ROUTE: Verdict.UNUSABLE_ROUTE,
-    Scope.MODEL: Verdict.UNUSABLE_MODEL,
-    Scope.FEATURE: Verdict.NEUTRAL,
-}
-
-
-def verdict_of(outcome: Outcome, scope: Scope | None = None) -> Verdict:
-    """Return what an outcome means for the health of its route. `scope` is how far an `unusable` reaches."""
-    if outcome is Outcome.UNUSABLE and scope is not None:
-        return _UNUSABLE[scope]
-    return _VERDICTS[outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +52,8 @@ class Failed:
 
 
 def tried_after(standing: Standing, failed: Failed) -> tuple[str, ...]:
-    """The routes not to be asked again in this round. A limited one may be: its gate keeps it closed long enough."""
-    if failed.local or failed.outcome in (Outcome.RATE_LIMITED, Outcome.CANCELLED):
+    """Return the routes not to be asked again in this round."""
+    if failed.local or not RULES[failed.outcome].tried:
         return standing.tried
     return (*standing.tried, failed.route)
 
