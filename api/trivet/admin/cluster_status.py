@@ -18,11 +18,7 @@ from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.latency import Latency
-
-UNKNOWN = "unknown"
-"""The state of a route while the shared state does not answer."""
-UNPROVEN = "unproven"
-"""The state of a route that nothing is known against and that has not answered a call yet. It takes work."""
+from trivet_tasks.states import RouteState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +27,7 @@ class ModelStatus:
 
     model: str
     """`*` where no job named a model yet: the route as a whole."""
-    state: str
-    """`healthy`, `unproven`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
+    state: RouteState
     quota: Quota
     """What the account allows the model, or the group of models it belongs to."""
     cause: str = ""
@@ -111,16 +106,16 @@ class RouteStatus:
     def state_of(self, model: ModelStatus) -> str:
         """Return the word for the state of one of its models, the operator's and the workers' side included."""
         if self.drained:
-            return "drained"
-        if model.state == UNKNOWN:
+            return RouteState.DRAINED
+        if model.state == RouteState.UNKNOWN:
             return model.state
         if not self.slots:
-            return "unserved"
-        if model.state not in ("healthy", UNPROVEN):
+            return RouteState.UNSERVED
+        if model.state not in (RouteState.HEALTHY, RouteState.UNPROVEN):
             return model.state
         if not self.scheduled:
-            return "unscheduled"
-        return f"unserved {self.lacking[0]}" if self.lacking else model.state
+            return RouteState.UNSCHEDULED
+        return f"{RouteState.UNSERVED} {self.lacking[0]}" if self.lacking else model.state
 
 
 @dataclass(frozen=True, slots=True)

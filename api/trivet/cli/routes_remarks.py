@@ -16,12 +16,12 @@ from trivet.admin import (
     RouteStatus,
     idle_words,
 )
-from trivet.admin.cluster_status import UNKNOWN, UNPROVEN
 from trivet.cli import context
 from trivet.cli.tables import said_lines
 from trivet.times import ago, moment
 from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.states import RouteState
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
@@ -69,7 +69,7 @@ def summary(status: ClusterStatus, room: int | None) -> list[Text]:
     for reason in status.blocked:
         lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)
     for budget in status.budgets:
-        if budget.state == "holding" and budget.jobs_held:
+        if budget.holding and budget.jobs_held:
             said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
             lines += said_lines(said, "bold yellow", hang=2, room=room)
     return lines
@@ -135,18 +135,18 @@ def _of_model(model: ModelStatus) -> Iterator[str]:
     if model.forgotten:
         return  # said once, of all
     match model.state:
-        case "open" | "probing":
+        case RouteState.OPEN | RouteState.PROBING:
             when = f"in {_wait(model)}" if model.wait_s >= 1 else "now"
             yield f"{model.state}{cause}, next probe {when}"
-        case "limited":
+        case RouteState.LIMITED:
             yield f"limited{cause}, next headroom in {_wait(model)}"
-        case "recovering":
+        case RouteState.RECOVERING:
             yield f"recovering: gets {model.share:.0%} of its work, {_at_once(model)}"
-        case state if state == UNKNOWN and model.cause:
+        case RouteState.UNKNOWN if model.cause:
             yield model.cause
     if model.doubt:
         yield f"a probe checks whether it answers{_in_brackets(model.doubt)}"
-    if model.narrowed and model.state in ("healthy", UNPROVEN):
+    if model.narrowed and model.state in (RouteState.HEALTHY, RouteState.UNPROVEN):
         yield f"{_at_once(model)}, learned from its refusals"
 
 

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 from rich.text import Text
 
 from trivet.admin import ClusterStatus, ModelStatus, Pace, ProbeResult, RouteLimits, RouteStatus
-from trivet.admin.cluster_status import UNKNOWN, UNPROVEN
 from trivet.cli import context
 from trivet.cli.routes_remarks import override_words, remarks, summary
 from trivet.cli.tables import Cell, Column, print_facts, print_line, print_table, table_lines
@@ -16,22 +15,23 @@ from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_hosts import effective_host
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.latency import Latency
+from trivet_tasks.states import RouteState
 
 Row: TypeAlias = dict[str, Cell]
 
 NARROW = 120
 """Terminals with fewer columns than this get the models' names without what they all begin with."""
-STYLES = {
-    "healthy": "green",
-    "limited": "yellow",
-    "recovering": "yellow",
-    "open": "red",
-    "probing": "red",
-    "unserved": "red",
-    "unscheduled": "red",
-    "drained": "cyan",
-    UNPROVEN: "blue",
-    UNKNOWN: "magenta",
+STYLES: dict[str, str] = {
+    RouteState.HEALTHY: "green",
+    RouteState.LIMITED: "yellow",
+    RouteState.RECOVERING: "yellow",
+    RouteState.OPEN: "red",
+    RouteState.PROBING: "red",
+    RouteState.UNSERVED: "red",
+    RouteState.UNSCHEDULED: "red",
+    RouteState.DRAINED: "cyan",
+    RouteState.UNPROVEN: "blue",
+    RouteState.UNKNOWN: "magenta",
 }
 _COLUMNS = (
     # what is left out first of a narrow terminal has the highest number
@@ -90,7 +90,7 @@ def routes_table(status: ClusterStatus, room: int | None) -> list[Text]:
 def _row(status: ClusterStatus, route: RouteStatus, model: ModelStatus) -> Row:
     state = route.state_of(model)
     since = route.drained_at if route.drained else model.since if state == model.state else None
-    share = f" {model.share:.0%}" if state == "recovering" else ""
+    share = f" {model.share:.0%}" if state == RouteState.RECOVERING else ""
     return {
         "ROUTE": route.name,
         "MODEL": "any" if model.model == WHOLE_ROUTE else model.model,

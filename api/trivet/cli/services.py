@@ -17,6 +17,7 @@ from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.config.settings import config_path
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.latency import Lane
 from trivet_tasks.processes.hangup import Reloader
 from trivet_tasks.processes.process_titles import served, set_title
 from trivet_tasks.processes.quick_start import without_collecting
@@ -126,7 +127,7 @@ def worker(
     refuse(settings)
     _throttle_log()
     named = _served(settings, routes or ())
-    if lane not in ("realtime", "bulk", "both"):
+    if lane not in (*Lane, "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
     if settings.cache.enabled:
         read_key(settings)
@@ -139,7 +140,7 @@ def worker(
     with without_collecting():
         from trivet_worker.process.celery_worker import run_worker
 
-    raise SystemExit(run_worker(settings, lane=lane, routes=named, on_ready=announce_ready))
+    raise SystemExit(run_worker(settings, lane=Lane(lane), routes=named, on_ready=announce_ready))
 
 
 def scheduler() -> None:

@@ -19,6 +19,7 @@ from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
+from trivet_tasks.states import JobState
 
 log = logging.getLogger("trivet")
 
@@ -119,10 +120,19 @@ class Client:
         return Job(self._connections, find_by_key(self._connections, key, tenant).id)
 
     def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:
-        """The newest jobs as they stand, newest first."""
+        """The newest jobs as they stand, newest first.
+
+        Args:
+            state: only those in this state, a `JobState` or its text.
+
+        Raises:
+            InvalidRequest: there is no such state.
+            NotFound: there is no such batch.
+        """
+        wanted = None if state is None else _job_state(state)
         with self._connections.store.read() as connection:
             batch_id = batches.id_of(connection, batch) if batch else None
-            return results.recent_jobs(connection, state=state, batch_id=batch_id, limit=limit)
+            return results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
 
     def batch(self, name: str) -> Batch:
         """The batch of this name. NotFound when there is none."""
@@ -150,3 +160,11 @@ def _checked(name: str) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise InvalidRequest(f"name: must be 1 to {MAX_NAME} printable characters.", field="name")
     return name
+
+
+def _job_state(text: str) -> JobState:
+    try:
+        return JobState(text)
+    except ValueError:
+        hint = f"Use one of {', '.join(JobState)}."
+        raise InvalidRequest(f"state: {text!r} is not a state of a job.", field="state", hint=hint) from None

@@ -8,7 +8,7 @@ from trivet_store.jobs.retrying import retry_job
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
 from trivet_tasks.errors import NotFound
-from trivet_tasks.outcomes import END_STATES
+from trivet_tasks.states import END_STATES
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -31,7 +31,7 @@ class Job:
     @property
     def state(self) -> str:
         """`waiting`, `delayed`, `following`, `dispatched`, `running`, or how it ended."""
-        return self.look().state
+        return self.look().state.value
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the end of the job.

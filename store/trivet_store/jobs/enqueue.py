@@ -14,11 +14,11 @@ from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.jobs.ranking import places
-from trivet_store.ledger.spending import NO_LABELS
 from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.states import JobState
 
 _Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
 """What jobs of one flow have in common: class, model, residency, compliance, features; a prefix, where one warms it for all;
@@ -126,7 +126,7 @@ def insert(
         "batch_id": batch.id if batch else None,
         "created_at": now,
         "not_before": None,
-        "state": "dispatched" if direct else "waiting",
+        "state": (JobState.DISPATCHED if direct else JobState.WAITING).value,
         "take_up": 1 if direct else 0,
         "route": direct.route if direct else None,
         "dispatched_until": direct.until if direct else None,
@@ -167,7 +167,7 @@ def insert(
         if spec.tags:
             row["tags"] = orjson.dumps(dict(spec.tags)).decode()
         if spec.not_before is not None and spec.not_before > now:
-            row |= {"not_before": spec.not_before, "state": "delayed", **_UNSENT}
+            row |= {"not_before": spec.not_before, "state": JobState.DELAYED.value, **_UNSENT}
         accepted.append(Accepted(job_id, existed=False, take_up=row["take_up"]))
         rows.append(row)
     if rows:
@@ -247,9 +247,8 @@ def _needs(spec: JobSpec, asked: Labels) -> _Needs:
 
 
 def _signature(needs: _Needs, batch_id: int | None) -> str:
-    prefix, labels = needs[3], needs[4]  # without them flows are those of before
-    more = [*([] if prefix is None else [prefix]), *([] if labels == NO_LABELS else [labels])]
-    return blake2b(orjson.dumps([batch_id, *_columns(needs).values(), *more]), digest_size=16).hexdigest()
+    prefix, labels = needs[3], needs[4]
+    return blake2b(orjson.dumps([batch_id, *_columns(needs).values(), prefix, labels]), digest_size=16).hexdigest()
 
 
 def _columns(needs: _Needs) -> dict[str, str]:
