@@ -323,7 +323,7 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
 
 HELD = """
 import os, sys
-from trivet_tasks import jsonl
+from trivet_tasks.requests import jsonl
 gate, *sys.argv[1:] = sys.argv[1:]
 check_file, read_file = jsonl.check_file, jsonl.read_file
 

@@ -37,6 +37,12 @@ class CostReport:
     """Savings of the response cache."""
 
     @property
+    def decimals(self) -> int:
+        """Return how many decimals to show of every amount, so that they stand under one another."""
+        largest = max(self.total.cost_usd, self.total.estimated_usd)
+        return 2 if largest >= 1_000 else 4 if largest >= 1 else 6
+
+    @property
     def answered(self) -> AnswerSaving | None:
         """Return the savings of the response cache in all; None where it answered nothing."""
         found = self.response_cache

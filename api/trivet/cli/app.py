@@ -51,7 +51,6 @@ for _module in (
     "parts",
     "flower",
     "submit",
-    "bulk",
     "batch",
     "job",
     "routes",

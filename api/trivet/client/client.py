@@ -134,6 +134,14 @@ class Client:
         with self._connections.store.read() as connection:
             return batches.latest(connection, limit)
 
+    def now(self) -> float:
+        """Return the database's time, in seconds since the epoch: the one that deadlines are counted by.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return self._connections.now()
+
     def close(self) -> None:
         """Close the connections. Jobs go on."""
         self._connections.close()
