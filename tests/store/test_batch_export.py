@@ -26,7 +26,8 @@ from trivet_store.jobs import batches
 from trivet_store.reports import results
 from trivet_store.steps import End
 from trivet_tasks.jobs import Claimed
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 NAME = "contracts"
 MESSAGE = {

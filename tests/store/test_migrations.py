@@ -26,6 +26,7 @@ from trivet_store.schema import metadata
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import KeyConflict, SchemaMismatch, StoreUnavailable
 from trivet_tasks.jobs import Claimed
+from trivet_tasks.states import RouteState
 
 FIRST = "0001"
 LEASE = "e" * 32
@@ -125,7 +126,7 @@ def test_pauses_of_the_first_version_are_no_health_any_more(old: World) -> None:
         noted = {(row.route, row.model): row.state for row in health.noted(connection)}
         assert noted == {(ROUTE, MODEL): "open", (OTHER_ROUTE, "*"): "healthy"}
         assert health.closed(connection, 0) == []
-        health.note(connection, ROUTE, "claude-haiku-*", "limited", "429", 2000, 60)
+        health.note(connection, ROUTE, "claude-haiku-*", RouteState.LIMITED, "429", 2000, 60)
         assert [row.models for row in health.closed(connection, 2001)] == ["claude-haiku-*"]
 
 

@@ -11,7 +11,7 @@ from tests.gates import MODEL, gate, pace, recovering, route
 from trivet.admin.holdup import Holdup, Kind, _merged, holdup_of
 from trivet.admin.impairments import Impairment, ImpairmentKind
 from trivet.admin.route_probe import what_next
-from trivet.admin.route_status import UNKNOWN, ModelStatus, Picture, RouteStatus
+from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
 from trivet.cli.routes_json import as_object
 from trivet.cli.routes_table import routes_table, short
 from trivet.cli.routes_words import remarks, summary
@@ -26,6 +26,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.states import RouteState
 
 NOW = 1_800_000_000.0
 HAIKU = "claude-haiku-4-5"
@@ -39,7 +40,7 @@ LIMITED = {
 
 def model(name: str = MODEL, state: str = "healthy", settings: Any = None, **terms: Any) -> ModelStatus:
     quota = Quota.of(RouteSettings.model_validate(settings or {"provider": "bedrock"}), name)
-    return replace(ModelStatus(name, state, quota, places=200, since=NOW - 200), **terms)
+    return replace(ModelStatus(name, RouteState(state), quota, places=200, since=NOW - 200), **terms)
 
 
 def status(name: str, *models: ModelStatus, settings: Any = None, **terms: Any) -> RouteStatus:
@@ -204,7 +205,7 @@ def test_after_a_flush_it_is_said_once_that_nobody_calls() -> None:
 
 
 def test_what_was_last_known_is_said_while_the_shared_state_is_away() -> None:
-    away = picture(status("a", model(state=UNKNOWN, cause="open when last noted: overloaded", places=None)))
+    away = picture(status("a", model(state=RouteState.UNKNOWN, cause="open when last noted: overloaded", places=None)))
     assert plain(remarks(away, None)) == ["a: open when last noted: overloaded"]
 
 

@@ -13,7 +13,7 @@ from trivet.admin.impairments import Impairment, read_impairments
 from trivet.times import seconds
 from trivet_store.reports import backlog
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import END_STATES
+from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -38,7 +38,7 @@ class Blocked:
 
 def blocked_batch(connections: "Connections", progress: "Progress") -> Blocked:
     """Return why a batch, or a part of it, does not move."""
-    if progress.state != "open" or progress.done:
+    if progress.state != BatchState.OPEN or progress.done:
         return Blocked()
     name, moving = progress.name, progress.running > 0 or progress.waiting == 0
     found = _blocked(connections, lambda connection: backlog.lines_of(connection, name), processes_only=moving)
@@ -61,13 +61,13 @@ def blocked_job(connections: "Connections", job: "JobRow") -> Blocked:
     return _blocked(
         connections,
         lambda connection: backlog.line_of_job(connection, job.id),
-        processes_only=job.state != "waiting",
+        processes_only=job.state != JobState.WAITING,
     )
 
 
 def blocked_waiting_job(connections: "Connections", job: "JobRow") -> Blocked:
     """Return why no route takes a waiting job now, the budget that holds it included; a probe is not looked at."""
-    if job.state != "waiting" or job.probe:
+    if job.state != JobState.WAITING or job.probe:
         return Blocked()
     found = blocked_job(connections, job)
     with connections.store.read() as connection:

@@ -18,6 +18,7 @@ from trivet_store.fleet import leases, lost, registry
 from trivet_store.fleet.leases import SCHEDULER, Lease
 from trivet_store.fleet.lost import Silent
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.latency import Lane
 from trivet_tasks.shared_state import check_writable, unavailable_text
 
 FULL_BYTES = 1_000_000
@@ -185,7 +186,7 @@ def idle_words(one: Announced, now: float) -> str:
 
 
 def _no_worker_of(lane: str) -> Impairment:
-    jobs = "realtime jobs fail" if lane == "realtime" else "batch, async and deferred jobs wait"
+    jobs = "realtime jobs fail" if lane == Lane.REALTIME else "batch, async and deferred jobs wait"
     return Impairment(
         ImpairmentKind.LANE,
         lane,

@@ -6,10 +6,11 @@ import orjson
 
 from trivet.admin.blocked import Blocked, blocked_job, blocked_waiting_job
 from trivet.client.connections import Connections
-from trivet.client.job import find_by_id, find_by_key
-from trivet_store.jobs import batches, bodies, following
+from trivet.client.job import find_by_id, find_by_key, find_newest
+from trivet_store.jobs import bodies, following
 from trivet_store.reports import results
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+from trivet_tasks.states import JobState
 
 
 class JobLife(NamedTuple):
@@ -48,12 +49,11 @@ class Jobs:
             limit: jobs at most.
 
         Raises:
+            InvalidRequest: there is no such state.
             NotFound: there is no such batch.
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
-        with self._connections.store.read() as connection:
-            batch_id = batches.id_of(connection, batch) if batch else None
-            return tuple(results.recent_jobs(connection, state=state, batch_id=batch_id, limit=limit))
+        return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit))
 
     def by_key(self, key: str, *, tenant: str | None = None) -> JobRow:
         """Return the job of a tenant's idempotency key.
@@ -86,7 +86,7 @@ class Jobs:
             attempts = results.attempts_of(connection, [job.id])[job.id]
             retries = results.retries_of(connection, job.id)
             body = bodies.request_body(connection, job.id) if request else None
-            leader = following.leader_of(connection, job.id) if job.state == "following" else None
+            leader = following.leader_of(connection, job.id) if job.state == JobState.FOLLOWING else None
             now = store.now(connection)
         blocked = blocked_waiting_job(self._connections, job)
         read = None if body is None else orjson.loads(body)

@@ -11,7 +11,7 @@ import redis
 from trivet.admin.budget_status import statuses
 from trivet.admin.holdup import Holdup, holdups
 from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
-from trivet.admin.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
+from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
 from trivet_routing.fleet import Fleet, Known
 from trivet_routing.liveness.troubles import Announced, announced
 from trivet_routing.most_costs import MostCosts
@@ -26,6 +26,7 @@ from trivet_store.reports.backlog import RouteBacklog
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import check_writable
+from trivet_tasks.states import RouteState
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -94,7 +95,7 @@ def gather(connections: "Connections") -> Picture:
     ]  # fmt: skip
     for name, settings in connections.settings.routes.items():
         if name not in known.routes:
-            nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
+            nothing = ModelStatus(WHOLE_ROUTE, RouteState.UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
     drained = {name: route.drained for name, route in known.routes.items()}
     return Picture(
@@ -171,19 +172,21 @@ def _model(
     quota = Quota.of(known.routes[route].settings, model)
     if gate is None:
         row = noted.states.get((route, WHOLE_ROUTE))
-        if row is None or row.state == "healthy":
+        if row is None or row.state == RouteState.HEALTHY:
             row = noted.states.get((route, model))
-        if row is None or row.state == "healthy":
-            return ModelStatus(model, UNKNOWN, quota)
-        return ModelStatus(model, UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since)
+        if row is None or row.state == RouteState.HEALTHY:
+            return ModelStatus(model, RouteState.UNKNOWN, quota)
+        return ModelStatus(
+            model, RouteState.UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since
+        )
     state, cause, since = gate.state, gate.cause, gate.since
-    if state == "healthy":
+    if state == RouteState.HEALTHY:
         cause = ""
         if use is None or use.proven_s is None:
-            state, since = UNPROVEN, None
+            state, since = RouteState.UNPROVEN, None
         if gate.wait_s >= SHORT_WAIT_S:
-            state, cause, since = "limited", f"it used up {_used_up(gate)}", None
-    elif state == "limited":
+            state, cause, since = RouteState.LIMITED, f"it used up {_used_up(gate)}", None
+    elif state == RouteState.LIMITED:
         closed = noted.closed.get((route, quota.group))
         since = closed.since if closed else None
     return ModelStatus(

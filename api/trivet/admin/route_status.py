@@ -18,11 +18,7 @@ from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.latency import Latency
-
-UNKNOWN = "unknown"
-"""The state of a route while the shared state does not answer."""
-UNPROVEN = "unproven"
-"""The state of a route that nothing is known against and that has not answered a call yet. It takes work."""
+from trivet_tasks.states import RouteState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +27,7 @@ class ModelStatus:
 
     model: str
     """`*` where no job named a model yet: the route as a whole."""
-    state: str
-    """`healthy`, `unproven`, `limited`, `open`, `probing`, `recovering` or `unknown`."""
+    state: RouteState
     quota: Quota
     """What the account allows the model, or the group of models it belongs to."""
     cause: str = ""

@@ -19,6 +19,7 @@ from trivet.cli.progress import bar, telling
 from trivet.cli.tables import Column, print_error, print_facts, print_line, print_table
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, ConfigError, InvalidRequest, ResultTimeout
+from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
     from trivet.admin import Progress
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-STATES = ("succeeded", "failed", "expired", "cancelled")
+STATES = tuple(state for state in JobState if state in END_STATES)
 ADVANCE_EVERY = 200
 """Results between two steps of the bar."""
 
@@ -99,7 +100,7 @@ def status(name: Name, as_json: Json = False) -> None:
         print_line(note, style="yellow")
     for reason in held.reasons:
         print_line(reason, style="dim", indent=2)
-    if progress.state == "incomplete":
+    if progress.state == BatchState.INCOMPLETE:
         print_line(f"incomplete: {progress.error}", style="yellow")
         print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
     for said in _how_to_retry(progress):
@@ -120,7 +121,7 @@ def results(
     with context.client() as client:
         batch = client.batch(name)
         progress = batch.progress()
-        if not now and progress.state in ("incomplete", "loading"):
+        if not now and progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
             raise BatchIncomplete(
                 f"The batch {name!r} has taken in only a part of its requests and does not run.", name=name,
                 taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
@@ -175,7 +176,7 @@ def retry(
         which = "failed or expired" if failed and expired else "expired" if expired else "failed"
         print_line(f"{name}: no job {which}; nothing runs again.")
     else:
-        held = "" if progress.state == "open" else f" It does not run yet: trivet batch status {name}"
+        held = "" if progress.state == BatchState.OPEN else f" It does not run yet: trivet batch status {name}"
         print_line(f"{name}: {_jobs(again)} {'runs' if again == 1 else 'run'} again.{held}")
 
 
@@ -185,14 +186,14 @@ def accept(name: Name, as_json: Json = False) -> None:
     with context.client() as client:
         batch = client.batch(name)
         before = batch.progress()
-        if before.state == "cancelled":
+        if before.state == BatchState.CANCELLED:
             raise InvalidRequest(f"The batch {name!r} was cancelled.", field="name")
-        if before.state != "open":
+        if before.state != BatchState.OPEN:
             batch.accept()
         progress = batch.progress()
     if as_json:
         context.print_json(as_object(progress))
-    elif before.state == "open":
+    elif before.state == BatchState.OPEN:
         print_line(f"{name} is complete already; its {progress.total:,} jobs may run.")
     else:
         print_line(f"{name}: runs with the {progress.total:,} jobs it has.")
@@ -265,23 +266,23 @@ def print_progress(
         ),
         ("jobs", f"{progress.total:,}{share}"),
     ]
-    for word in ("waiting", "running", "succeeded", "failed", "expired", "cancelled"):
-        count = getattr(progress, word)
-        if count or word in ("waiting", "running", "succeeded", "failed"):
-            facts.append((word, f"{count:,}"))
+    for state in (JobState.WAITING, JobState.RUNNING, *(end for end in JobState if end in END_STATES)):
+        count = getattr(progress, state)
+        if count or state not in (JobState.EXPIRED, JobState.CANCELLED):
+            facts.append((state, f"{count:,}"))
     facts.append(("cost", context.usd(progress.cost_usd)))
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {seconds(left)} left" if left else "")))
     print_facts(facts)
 
 
-def _checked_states(given: list[str] | None) -> tuple[str, ...]:
+def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
     for state in given or ():
         if state not in STATES:
             near = get_close_matches(state, STATES, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Use {', '.join(STATES)}."
             raise InvalidRequest(f"--state: {state!r} is not how a job ends.", field="state", hint=hint)
-    return tuple(dict.fromkeys(given)) if given else STATES
+    return tuple(JobState(state) for state in dict.fromkeys(given)) if given else STATES
 
 
 def _check_parquet(out: Path | None) -> None:
@@ -292,7 +293,9 @@ def _check_parquet(out: Path | None) -> None:
 
 
 @contextmanager
-def _bar(name: str, progress: "Progress", states: tuple[str, ...], *, shown: bool) -> Iterator[Callable[[int], None]]:
+def _bar(
+    name: str, progress: "Progress", states: tuple[JobState, ...], *, shown: bool
+) -> Iterator[Callable[[int], None]]:
     """Show a bar, unless the results go where it would."""
     if not shown:
         yield lambda _count: None
@@ -305,19 +308,19 @@ def _lacking(progress: "Progress") -> str:
     """Return which results are missing, for a person."""
     open_jobs = progress.total - progress.ended
     said = f"{open_jobs:,} job{'' if open_jobs == 1 else 's'} of {progress.name} had not ended when the export began."
-    if progress.state in ("incomplete", "loading"):
+    if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
         said += f" It has taken in only a part of its requests ({progress.taken:,}) and does not run."
     return said
 
 
 def _how_to_retry(progress: "Progress") -> list[str]:
     """Return how to see and run again what did not succeed."""
-    if progress.state == "cancelled":
+    if progress.state == BatchState.CANCELLED:
         return []
     return [
         f"{_jobs(count)} {state}: trivet job list --batch {progress.name} --state {state} says why, "
         f"trivet batch retry {progress.name} --{state} runs {'it' if count == 1 else 'them'} again"
-        for state, count in (("failed", progress.failed), ("expired", progress.expired))
+        for state, count in ((JobState.FAILED, progress.failed), (JobState.EXPIRED, progress.expired))
         if count
     ]
 
@@ -327,6 +330,6 @@ def _jobs(count: int) -> str:
 
 
 def _state(progress: "Progress") -> str:
-    if progress.state == "open":
+    if progress.state == BatchState.OPEN:
         return "done" if progress.done else "running" if progress.running or progress.ended else "waiting"
     return progress.state

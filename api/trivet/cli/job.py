@@ -13,6 +13,8 @@ from trivet.cli.progress import telling
 from trivet.cli.tables import Column, print_error, print_facts, print_line, print_table
 from trivet.times import moment, seconds
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import AttemptPurpose, JobState
 
 if TYPE_CHECKING:
     from trivet.admin import Admin, AttemptRow, JobLife, JobRow, RetryRow
@@ -24,11 +26,11 @@ Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instea
 Tenant = Annotated[str | None, typer.Option(help="The tenant that the key belongs to; none: a job without one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-STATES = ("waiting", "delayed", "following", "dispatched", "running", "succeeded", "failed", "expired", "cancelled")
+STATES = tuple(JobState)
 
-CALLS = {"probe": "probe", "hedge": "hedge"}
-"""What a call is named whose purpose is not the job alone."""
-_LOST = {"unknown": "nobody knows what came of it: its worker died, or what it wrote down was lost"}
+CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
+"""Name of a call, by its purpose."""
+_LOST = {Outcome.UNKNOWN.value: "nobody knows what came of it: its worker died, or what it wrote down was lost"}
 """What is said of a call of which no provider's words are known."""
 REASON = 100
 """Characters of a reason in a list."""
@@ -144,7 +146,9 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
         print_line(f"{job.id} had ended before: {state}.")
     else:
         print_line(
-            f"{job.id} is cancelled." if state == "cancelled" else f"{job.id} runs; its worker was told to drop it."
+            f"{job.id} is cancelled."
+            if state == JobState.CANCELLED
+            else f"{job.id} runs; its worker was told to drop it."
         )
 
 
@@ -246,7 +250,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     if call.outcome is None:
         outcome = f"runs for {seconds(max(0.0, now - call.started_at))}"
     else:
-        status = f" ({call.status})" if call.status and call.outcome != "succeeded" else ""
+        status = f" ({call.status})" if call.status and call.outcome != Outcome.SUCCEEDED else ""
         outcome = f"{call.outcome}{status}"
         if call.latency_s is not None:
             outcome += f" in {seconds(call.latency_s)}"
@@ -258,7 +262,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
         outcome += f", answered by {call.model_used}"
     _print_step(
         call.started_at - created_at,
-        f"{CALLS.get(call.purpose, 'call')} {number} on {call.route}: {outcome}",
+        f"{CALLS[call.purpose]} {number} on {call.route}: {outcome}",
         call.message or _LOST.get(call.outcome or "", ""),
         f"{tokens}{cost}" if tokens or call.estimated else "",
         f"attempt {call.id}",
@@ -269,14 +273,14 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
 def _standing(job: "JobRow", now: float, leader: str | None) -> str:
     because = f": {job.last_error}" if job.last_error else ""
     match job.state:
-        case "delayed":
+        case JobState.DELAYED:
             left = seconds(max(0.0, (job.not_before or now) - now))
             return f"waits {left} more for {'its next round' if job.round else 'its time'}{because}"
-        case "waiting":
+        case JobState.WAITING:
             return f"waits for a route{because}"
-        case "following":
+        case JobState.FOLLOWING:
             return f"waits for the answer to an equal request: job {leader or '(ended)'}"
-        case "dispatched":
+        case JobState.DISPATCHED:
             return f"stands in the queue of {job.route}"
         case _:
             return f"runs on {job.route}"
@@ -287,14 +291,14 @@ def _end(job: "JobRow") -> str:
 
 
 def _ended(job: "JobRow") -> str:
-    if job.state == "succeeded":
+    if job.state == JobState.SUCCEEDED:
         where = "from the cache" if job.cached else f"on {job.route}"
         stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
         return f"succeeded {where}{stop}"
     return _ended_as(job.state, job.error_outcome, job.error_message)
 
 
-def _ended_as(state: str, outcome: str | None, message: str | None) -> str:
+def _ended_as(state: JobState, outcome: str | None, message: str | None) -> str:
     said = f"{state} ({outcome})" if outcome else state
     return f"{said}: {message}" if message else said
 

@@ -20,10 +20,16 @@ from trivet.client.result import Result
 from trivet.times import seconds
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.requests.seen import Seen
+from trivet_tasks.states import JobState
 
 _BEGIN = b'{"id":"'
 """How every line begins."""
-_ENDED = {"succeeded": "succeeded", "failed": "failed", "expired": "expired", "cancelled": "was cancelled"}
+_ENDED: dict[str, str] = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.EXPIRED: "expired",
+    JobState.CANCELLED: "was cancelled",
+}
 
 
 def print_result(result: Result, *, as_json: bool) -> None:

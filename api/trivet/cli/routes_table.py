@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from rich.text import Text
 
-from trivet.admin.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
+from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
 from trivet.cli import context
 from trivet.cli.tables import Cell, Column, table_lines
 from trivet.times import ago
@@ -13,22 +13,23 @@ from trivet_routing.permits import Pace
 from trivet_tasks.config.route_hosts import effective_host
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.latency import Latency
+from trivet_tasks.states import RouteState
 
 Row: TypeAlias = dict[str, Cell]
 
 NARROW = 120
 """Terminals with fewer columns than this get the models' names without what they all begin with."""
-STYLES = {
-    "healthy": "green",
-    "limited": "yellow",
-    "recovering": "yellow",
-    "open": "red",
-    "probing": "red",
-    "unserved": "red",
-    "unscheduled": "red",
-    "drained": "cyan",
-    UNPROVEN: "blue",
-    UNKNOWN: "magenta",
+STYLES: dict[str, str] = {
+    RouteState.HEALTHY: "green",
+    RouteState.LIMITED: "yellow",
+    RouteState.RECOVERING: "yellow",
+    RouteState.OPEN: "red",
+    RouteState.PROBING: "red",
+    RouteState.UNSERVED: "red",
+    RouteState.UNSCHEDULED: "red",
+    RouteState.DRAINED: "cyan",
+    RouteState.UNPROVEN: "blue",
+    RouteState.UNKNOWN: "magenta",
 }
 _COLUMNS = (
     # what is left out first of a narrow terminal has the highest number
@@ -78,22 +79,22 @@ def routes_table(picture: Picture, room: int | None) -> list[Text]:
 def state_of(route: RouteStatus, model: ModelStatus) -> str:
     """The word for how a (route, model) stands, the operator's and the workers' side included."""
     if route.drained:
-        return "drained"
-    if model.state == UNKNOWN:
+        return RouteState.DRAINED
+    if model.state == RouteState.UNKNOWN:
         return model.state
     if not route.slots:
-        return "unserved"
-    if model.state not in ("healthy", UNPROVEN):
+        return RouteState.UNSERVED
+    if model.state not in (RouteState.HEALTHY, RouteState.UNPROVEN):
         return model.state
     if not route.scheduled:
-        return "unscheduled"
-    return f"unserved {route.lacking[0]}" if route.lacking else model.state
+        return RouteState.UNSCHEDULED
+    return f"{RouteState.UNSERVED} {route.lacking[0]}" if route.lacking else model.state
 
 
 def _row(picture: Picture, route: RouteStatus, model: ModelStatus) -> Row:
     state = state_of(route, model)
     since = route.drained_at if route.drained else model.since if state == model.state else None
-    share = f" {model.share:.0%}" if state == "recovering" else ""
+    share = f" {model.share:.0%}" if state == RouteState.RECOVERING else ""
     return {
         "ROUTE": route.name,
         "MODEL": "any" if model.model == WHOLE_ROUTE else model.model,

@@ -7,7 +7,7 @@ from itertools import groupby
 from rich.text import Text
 
 from trivet.admin.impairments import ImpairmentKind, idle_words
-from trivet.admin.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
+from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
 from trivet.cli import context
 from trivet.cli.tables import said_lines
 from trivet.times import ago, moment
@@ -15,6 +15,7 @@ from trivet_routing.liveness.troubles import IS_STOPPING
 from trivet_store.jobs.dropped import Drop, Dropped
 from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.states import BudgetState, RouteState
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
@@ -62,7 +63,7 @@ def summary(picture: Picture, room: int | None) -> list[Text]:
     for holdup in picture.holdups:
         lines += said_lines(holdup.sentence(named=True), "bold yellow", hang=2, room=room)
     for budget in picture.budgets:
-        if budget.state == "holding" and budget.jobs_held:
+        if budget.state == BudgetState.HOLDING and budget.jobs_held:
             said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
             lines += said_lines(said, "bold yellow", hang=2, room=room)
     return lines
@@ -116,18 +117,18 @@ def _of_model(model: ModelStatus) -> Iterator[str]:
     if model.forgotten:
         return  # said once, of all
     match model.state:
-        case "open" | "probing":
+        case RouteState.OPEN | RouteState.PROBING:
             when = f"in {_wait(model)}" if model.wait_s >= 1 else "now"
             yield f"{model.state}{cause}, next probe {when}"
-        case "limited":
+        case RouteState.LIMITED:
             yield f"limited{cause}, next headroom in {_wait(model)}"
-        case "recovering":
+        case RouteState.RECOVERING:
             yield f"recovering: gets {model.share:.0%} of its work, {_at_once(model)}"
-        case state if state == UNKNOWN and model.cause:
+        case RouteState.UNKNOWN if model.cause:
             yield model.cause
     if model.doubt:
         yield f"a probe checks whether it answers{_in_brackets(model.doubt)}"
-    if model.narrowed and model.state in ("healthy", UNPROVEN):
+    if model.narrowed and model.state in (RouteState.HEALTHY, RouteState.UNPROVEN):
         yield f"{_at_once(model)}, learned from its refusals"
 
 

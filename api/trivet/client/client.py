@@ -10,7 +10,7 @@ from uuid_utils import uuid7
 
 from trivet.client.batch import Batch
 from trivet.client.connections import Connections
-from trivet.client.job import Job, find_by_key
+from trivet.client.job import Job, find_by_key, find_newest
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
@@ -119,10 +119,16 @@ class Client:
         return Job(self._connections, find_by_key(self._connections, key, tenant).id)
 
     def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:
-        """The newest jobs as they stand, newest first."""
-        with self._connections.store.read() as connection:
-            batch_id = batches.id_of(connection, batch) if batch else None
-            return results.recent_jobs(connection, state=state, batch_id=batch_id, limit=limit)
+        """The newest jobs as they stand, newest first.
+
+        Args:
+            state: only those in this state, a `JobState` or its text.
+
+        Raises:
+            InvalidRequest: there is no such state.
+            NotFound: there is no such batch.
+        """
+        return find_newest(self._connections, state=state, batch=batch, limit=limit)
 
     def batch(self, name: str) -> Batch:
         """The batch of this name. NotFound when there is none."""

@@ -32,6 +32,7 @@ from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import ProcessFailed, StoreUnavailable, TrivetError
+from trivet_tasks.latency import Lane
 from trivet_tasks.processes.stop_signals import STOP_SIGNALS, handled_stop_signals
 
 READ_EVERY_S = 0.2
@@ -92,7 +93,9 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
 def _run(folder: Path, jobs: int, workers: int, view: View) -> Outcome:
     ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()  # told from another thread
     settings = load_settings(stage.write_config(folder))
-    local = LocalTrivet(settings, workers=workers, lanes=("bulk",), simulation=stage.simulation(jobs), on_exit=ends.put)
+    local = LocalTrivet(
+        settings, workers=workers, lanes=(Lane.BULK,), simulation=stage.simulation(jobs), on_exit=ends.put
+    )
     stopping = _Stopping(local)
     try:
         view.starting(f"Starting Valkey, the simulated providers, a scheduler and {workers} workers")

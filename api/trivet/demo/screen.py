@@ -13,12 +13,13 @@ from trivet.demo.journal import Line
 from trivet.demo.stage import MODEL
 from trivet.demo.view import State
 from trivet.demo.watch import Condition
+from trivet_tasks.states import RouteState
 
 WIDEST = 104
 """Columns used at most: lines that are read at a glance."""
 _OTHER_LINES = 13
 """All of the screen but the journal, with three routes."""
-_STYLES = {"healthy": "green", "limited": "yellow", "open": "red"}
+_STYLES: dict[str, str] = {RouteState.HEALTHY: "green", RouteState.LIMITED: "yellow", RouteState.OPEN: "red"}
 
 
 class LiveScreen:
@@ -121,7 +122,7 @@ def _routes(state: State, width: int) -> RenderableType:
 def _condition(condition: Condition | None, now: float) -> Text:
     if condition is None:
         return Text()
-    since = f" {now - condition.since:.0f} s" if condition.word != "healthy" else ""
+    since = f" {now - condition.since:.0f} s" if condition.word != RouteState.HEALTHY else ""
     return Text(f"{condition.word}{since}", style=_STYLES.get(condition.word, ""))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trivet.local.local_simulator import Simulation
+from trivet_tasks.latency import Lane
 
 MODEL = "claude-haiku-4-5"
 MAX_TOKENS = 120
@@ -51,5 +52,5 @@ def simulation(jobs: int) -> Simulation:
     return Simulation(
         arguments=("--latency-median", "0.35", "--latency-p95", "1.0"),
         route_settings=limits,
-        sections={"worker": {"lanes": ["bulk"]}},
+        sections={"worker": {"lanes": [Lane.BULK.value]}},
     )
