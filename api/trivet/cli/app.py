@@ -49,7 +49,6 @@ for _module in (
     "demo",
     "services",
     "submit",
-    "bulk",
     "batch",
     "job",
     "routes",
