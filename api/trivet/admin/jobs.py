@@ -10,7 +10,7 @@ from trivet.client.job import find_by_id, find_by_key
 from trivet_store.jobs import batches, bodies, following
 from trivet_store.reports import results
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
-from trivet_tasks.states import read_job_state
+from trivet_tasks.states import JobState, read_job_state
 
 
 class JobLife(NamedTuple):
@@ -89,7 +89,7 @@ class Jobs:
             attempts = results.attempts_of(connection, [job.id])[job.id]
             retries = results.retries_of(connection, job.id)
             body = bodies.request_body(connection, job.id) if request else None
-            leader = following.leader_of(connection, job.id) if job.state == "following" else None
+            leader = following.leader_of(connection, job.id) if job.state == JobState.FOLLOWING else None
             now = store.now(connection)
         blocked = blocked_waiting_job(self._connections, job)
         read = None if body is None else orjson.loads(body)
