@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from trivet.admin.batches import Batches
     from trivet.admin.budgets import Budgets
     from trivet.admin.cache import Cache
+    from trivet.admin.configuration import Configuration
     from trivet.admin.costs import Costs
     from trivet.admin.database import Database
+    from trivet.admin.events import Events
+    from trivet.admin.health import Health
     from trivet.admin.jobs import Jobs
+    from trivet.admin.routes import Routes
 
 
 class Admin:
@@ -85,6 +89,34 @@ class Admin:
         from trivet.admin.jobs import Jobs
 
         return Jobs(self._connections)
+
+    @cached_property
+    def configuration(self) -> "Configuration":
+        """The configuration: putting its routes in force."""
+        from trivet.admin.configuration import Configuration
+
+        return Configuration(self._connections)
+
+    @cached_property
+    def events(self) -> "Events":
+        """Events of routes, and why."""
+        from trivet.admin.events import Events
+
+        return Events(self._connections)
+
+    @cached_property
+    def health(self) -> "Health":
+        """What is wrong with processes and servers, and what waits."""
+        from trivet.admin.health import Health
+
+        return Health(self._connections)
+
+    @cached_property
+    def routes(self) -> "Routes":
+        """Routes: their status; drain, restore, limit, probe and remove them."""
+        from trivet.admin.routes import Routes
+
+        return Routes(self._connections)
 
     def now(self) -> float:
         """Return the database's time, in seconds since the epoch.

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import redis
-from sqlalchemy import Connection
 
+from trivet.admin.blocked_reason import blocked_reasons
 from trivet.admin.budget_status import holding_batch, holding_job
-from trivet.admin.holdup import holdups
 from trivet.admin.impairments import Impairment, read_impairments
 from trivet.times import seconds
 from trivet_store.reports import backlog
@@ -17,6 +16,7 @@ from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
+    from trivet_store.database.engine import Connection
     from trivet_store.jobs.batches import Progress
     from trivet_store.reports.backlog import Line
     from trivet_store.reports.results import JobRow
@@ -95,7 +95,7 @@ def _blocked(
     if processes_only:
         return Blocked(notes, (), bool(wrong), wrong)
     try:
-        found = holdups(connections, lines)
+        found = blocked_reasons(connections, lines)
     except redis.RedisError as error:
         unavailable = str(connections.unavailable(error))
         return Blocked(tuple(dict.fromkeys((*notes, unavailable))), (), True, wrong)
