@@ -45,6 +45,11 @@ class BudgetStatus:
     unpriced: int
     """Calls in the window for which no price is known: they cost it nothing."""
 
+    @property
+    def holding(self) -> bool:
+        """True if it holds its jobs."""
+        return self.state == BudgetState.HOLDING
+
 
 def statuses(store: Store, connection: Connection, costs: MostCosts) -> tuple[BudgetStatus, ...]:
     """All budgets, by name. Counts waiting jobs where one of them holds."""

@@ -47,9 +47,7 @@ def root(
 # in the order of the help text
 for _module in (
     "demo",
-    "up",
-    "parts",
-    "flower",
+    "services",
     "submit",
     "batch",
     "job",

@@ -21,7 +21,7 @@ from trivet.cli.tables import said_lines
 from trivet.times import ago, moment
 from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
-from trivet_tasks.states import BudgetState, RouteState
+from trivet_tasks.states import RouteState
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
@@ -69,7 +69,7 @@ def summary(status: ClusterStatus, room: int | None) -> list[Text]:
     for reason in status.blocked:
         lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)
     for budget in status.budgets:
-        if budget.state == BudgetState.HOLDING and budget.jobs_held:
+        if budget.holding and budget.jobs_held:
             said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
             lines += said_lines(said, "bold yellow", hang=2, room=room)
     return lines

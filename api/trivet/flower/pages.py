@@ -105,7 +105,7 @@ class MetricsPage(Metrics):  # type: ignore[misc]
         await super().get()
         self.write(backlog_metrics(backlog, self.application.route_names()))
         loop = asyncio.get_running_loop()
-        self.write(await loop.run_in_executor(None, cache_metrics, self.application.response_cache))
+        self.write(await loop.run_in_executor(None, cache_metrics, self.application.admin))
         self.write(proven_metrics(await self.application.proven.of(self.application.route_names())))
 
 

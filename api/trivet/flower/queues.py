@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from trivet.flower.backlog import Backlog
-from trivet_routing.permits import RouteUse
+from trivet.admin import Backlog, RouteUse
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import queue_name
 

@@ -1,4 +1,4 @@
-"""Signals of a part that has nothing to lose: the first asks it to end, and bounds the time it has; the second ends it."""
+"""Stop signals of a process that has nothing to lose: the first asks it to end, and bounds its time; the second ends it."""
 
 import os
 import queue

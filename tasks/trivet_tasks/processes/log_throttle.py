@@ -1,4 +1,4 @@
-"""Bounding what a long-running part writes to its log: of lines that are alike only so many a minute."""
+"""Log throttle of a long-running process: of similar lines only so many a minute."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ class _Kind:
     lines: int = 0
 
 
-class Sparing(logging.Filter):
+class LogThrottle(logging.Filter):
     """A filter for a handler. Lines are alike when they come from the same place in the code.
 
     An outage makes some lines for every job it touches; a log that fills the disk helps nobody. What was left out is
