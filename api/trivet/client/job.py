@@ -8,8 +8,8 @@ from trivet_store.jobs.cancelling import cancel_job
 from trivet_store.jobs.retrying import retry_job
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
-from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.states import END_STATES, JobState
+from trivet_tasks.errors import NotFound
+from trivet_tasks.states import END_STATES, read_job_state
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -117,15 +117,7 @@ def find_newest(
         InvalidRequest: there is no such state.
         NotFound: there is no such batch.
     """
-    wanted = None if state is None else _job_state(state)
+    wanted = None if state is None else read_job_state(state)
     with connections.store.read() as connection:
         batch_id = batches.id_of(connection, batch) if batch else None
         return results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
-
-
-def _job_state(text: str) -> JobState:
-    try:
-        return JobState(text)
-    except ValueError:
-        hint = f"Use one of {', '.join(JobState)}."
-        raise InvalidRequest(f"state: {text!r} is not a state of a job.", field="state", hint=hint) from None
