@@ -117,9 +117,6 @@ _BATCH_PAGE_UPTO = (
 )
 _LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
 _RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
-_ENDED = text("SELECT id FROM jobs WHERE id IN :ids AND ended_at IS NOT NULL").bindparams(
-    bindparam("ids", expanding=True, type_=String())
-)
 _ATTEMPTS = (
     text(
         """
@@ -145,11 +142,6 @@ def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> J
     """Return the job of a tenant's idempotency key; without a tenant, of those that have none."""
     found = _jobs(connection, connection.execute(_BY_KEY, {"key": key, "tenant": tenant or ""}))
     return found[0] if found else None
-
-
-def ended_among(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Which of these jobs have ended."""
-    return {row.id for row in connection.execute(_ENDED, {"ids": list(ids)})}
 
 
 def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
