@@ -40,9 +40,10 @@ from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
+from trivet_tasks.states import JobState
 from trivet_tasks.usage import Usage
 from trivet_worker.run.pricing import Pricing
 

@@ -10,6 +10,7 @@ from trivet_routing.permits import GateView, Pace
 from trivet_routing.route_choice import Candidate
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.prices.price_book import TokenPrices
+from trivet_tasks.states import RouteState
 
 MODEL = "claude-sonnet-5-5"
 _NOTHING = TokenPrices(0, Decimal(0), Decimal(0), Decimal(0))
@@ -19,7 +20,7 @@ INFINITE = (math.inf, math.inf, math.inf)
 def gate(**terms: Any) -> GateView:
     """A gate that nothing limits, with 200 places, but for these fields."""
     healthy = GateView(
-        state="healthy",
+        state=RouteState.HEALTHY,
         cause="",
         wait_s=0.0,
         in_flight=0,
@@ -39,7 +40,7 @@ def gate(**terms: Any) -> GateView:
 
 def recovering(share: float, **terms: Any) -> GateView:
     """A gate that gets this part of its work."""
-    return gate(state="recovering", cause="3 good probes in a row", share=share, **terms)
+    return gate(state=RouteState.RECOVERING, cause="3 good probes in a row", share=share, **terms)
 
 
 def pace(p50_s: float, p95_s: float | None = None, *, calls: int = 100, age_s: float = 1.0) -> Pace:

@@ -21,6 +21,7 @@ from trivet_store.ledger import budgets
 from trivet_tasks.config.retirement import day_of, retired_on
 from trivet_tasks.config.route_windows import RouteWindow, window_at
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.latency import Lane
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import connect
 
@@ -45,7 +46,7 @@ class Known:
         """The lanes in which a living worker serves the route and takes work."""
         return frozenset(lease.lane for lease in self.leases if lease.takes(route))
 
-    def serves_elsewhere(self, route: str, origin: str, lane: str | None = None) -> bool:
+    def serves_elsewhere(self, route: str, origin: str, lane: Lane | None = None) -> bool:
         """Return whether a worker of another origin takes the route's work, of this lane if one is named."""
         return any(
             lease.origin != origin and lease.takes(route) and lane in (None, lease.lane) for lease in self.leases

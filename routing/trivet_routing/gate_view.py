@@ -9,6 +9,7 @@ from typing import Any
 from trivet_routing.permits import GateView, Pace, Quota
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.latency import Latency
+from trivet_tasks.states import RouteState
 
 FORGOTTEN = "the shared state lost its memory; limits and health are being put back"
 FORGOTTEN_WAIT_S = 1.0
@@ -21,7 +22,7 @@ def view_from(answer: Sequence[Any], quota: Quota) -> GateView:
     doubt, proven, generation = rest
     have = [_number(level) for level in levels]
     view = GateView(
-        state=_words(state),
+        state=RouteState(state.decode()),
         cause=_words(cause),
         wait_s=float(wait),
         in_flight=int(in_flight),
@@ -47,7 +48,7 @@ def view_from(answer: Sequence[Any], quota: Quota) -> GateView:
 def _without_memory(view: GateView) -> GateView:
     return replace(
         view,
-        state="limited",
+        state=RouteState.LIMITED,
         cause=FORGOTTEN,
         wait_s=FORGOTTEN_WAIT_S,
         headroom=0.0,

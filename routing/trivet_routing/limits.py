@@ -15,12 +15,13 @@ from redis.commands.core import Script
 from uuid_utils import uuid7
 
 from trivet_routing.gate_view import view_from
-from trivet_routing.permits import Change, GateView, Grant, Health, Quota, RouteUse, Spent, Verdict, Want
+from trivet_routing.permits import Change, Denial, GateView, Grant, Health, Quota, RouteUse, Spent, Verdict, Want
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.latency import Latency
 from trivet_tasks.shared_state import PREFIX
+from trivet_tasks.states import BREAKER_STATES, RouteState
 
 BURST_S = 1.0
 """How many seconds of a minute's limit may be spent at once. The refill is lower by as much, so that a rolling minute at
@@ -66,7 +67,9 @@ class Limits:
         for want in wants:
             arguments += [want.permit_id, want.input_tokens, round(want.output_tokens * quota.output_factor)]
         answer = cast("list[Any]", self._take(keys=keys_of(route, model, quota.group), args=arguments))
-        return Grant(int(answer[0]), int(answer[1]) / 1000, answer[2].decode(), answer[3].decode())
+        granted, wait_ms, reason, generation = answer
+        denial = Denial(reason.decode()) if reason else None
+        return Grant(int(granted), int(wait_ms) / 1000, denial, generation.decode())
 
     def settle(self, route: str, model: str, latency: Latency, quota: Quota, spent: Sequence[Spent]) -> list[Change]:
         """Give permits back and tell gates and meter what came of the calls, all of one class. One round trip.
@@ -98,7 +101,7 @@ class Limits:
         flat = [part.decode() for part in cast("list[bytes]", self._settle(keys=keys, args=arguments))]
         names = {"1": model, "2": WHOLE_ROUTE, "3": quota.group}
         return [
-            Change(route, names[level], state, cause, float(seconds), float(share))
+            Change(route, names[level], RouteState(state), cause, float(seconds), float(share))
             for level, state, cause, seconds, share in zip(*(flat[part::5] for part in range(5)), strict=True)
         ]
 
@@ -139,7 +142,12 @@ class Limits:
         health = {}
         for pair, (state, cause, retry_at, share) in zip(pairs, found, strict=True):
             wait_s = max(0.0, float(retry_at or 0) - seconds - micros / 1e6)
-            health[pair] = Health((state or b"healthy").decode(), (cause or b"").decode(), wait_s, float(share or 0))
+            health[pair] = Health(
+                _breaker_state(state),
+                (cause or b"").decode(),
+                wait_s,
+                float(share or 0),
+            )
         return health
 
     def uses(self, routes: Sequence[str]) -> dict[str, RouteUse]:
@@ -225,6 +233,12 @@ def keys_of(route: str, model: str, group: str) -> list[str]:
         UNWELL,
         f"{PREFIX}calls:{route}:{model}",
     ]
+
+
+def _breaker_state(word: bytes | None) -> RouteState:
+    """Return the state that a breaker's key says. Nothing, and what the scripts do not know, is healthy, as they have it."""
+    known = next((state for state in BREAKER_STATES if word == state.encode()), None)
+    return known or RouteState.HEALTHY
 
 
 def _viewed(route: str, model: str, quota: Quota, answer: Any) -> GateView:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import Latency
+from trivet_tasks.states import SHUT_STATES, RouteState
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,28 @@ class Grant(NamedTuple):
 
     granted: int
     wait_s: float
-    reason: str
-    """`limited`, `open`, `probing`, `concurrency`, `requests`, `input_tokens`, `output_tokens`, `forgotten`, or nothing."""
+    reason: "Denial | None"
+    """None where all of them may go."""
     generation: str
     """Of the gates at this moment: what comes of the calls counts for their health only while it lasts. It also says in
     which second the limits counted the calls."""
+
+
+class Denial(StrEnum):
+    """Reason for which a call gets no permit now (`lua/take.lua`)."""
+
+    LIMITED = "limited"
+    """Its provider asked for a pause."""
+    OPEN = "open"
+    PROBING = "probing"
+    CONCURRENCY = "concurrency"
+    """All the calls that the route may have are in flight."""
+    REQUESTS = "requests"
+    """The minute's are used up; the next two likewise."""
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    FORGOTTEN = "forgotten"
+    """The shared state lost its memory."""
 
 
 class Verdict(StrEnum):
@@ -117,8 +135,7 @@ class Change(NamedTuple):
 
     route: str
     model: str
-    state: str
-    """`open`, `probing`, `recovering`, `healthy` or `limited`."""
+    state: RouteState
     cause: str
     seconds: float
     """Until the next try."""
@@ -129,8 +146,8 @@ class Change(NamedTuple):
 class Health(NamedTuple):
     """A gate's health by itself, whatever the limits say."""
 
-    state: str
-    """`healthy`, `open`, `probing` or `recovering`."""
+    state: RouteState
+    """One of `BREAKER_STATES`."""
     cause: str
     wait_s: float
     """Until the next probe is due."""
@@ -160,8 +177,8 @@ class Pace(NamedTuple):
 class GateView:
     """A (route, model) as it stood a moment ago."""
 
-    state: str
-    """`healthy`, `open`, `probing`, `recovering` or `limited`."""
+    state: RouteState
+    """One of `BREAKER_STATES`, or `limited`."""
     cause: str
     wait_s: float
     """Until the next call may be made; 0 = now."""
@@ -196,7 +213,7 @@ class GateView:
     @property
     def shut(self) -> bool:
         """Whether only a probe may call."""
-        return self.state in ("open", "probing")
+        return self.state in SHUT_STATES
 
     def pace(self, latency: Latency) -> Pace | None:
         """The class's own, or the quickest known of the others; None where nothing is known."""

@@ -9,7 +9,8 @@ from trivet_routing.proxy_errors import ProxyError, at_fault, text_of
 from trivet_routing.route_choice import Candidate, Choice, load_of
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import ClassSettings
-from trivet_tasks.outcomes import JobState, Outcome, Scope
+from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.states import JobState
 
 LOCAL_MOST_S = 10.0
 """The most seconds between two tries of a job that only a worker in trouble takes."""

@@ -20,10 +20,11 @@ from trivet_store.fleet.registry import RegisteredRoute
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budget_sums import InFlight, Sums, sums
-from trivet_store.ledger.budgets import HOLDING, OK, WARNED, BudgetRow, State
+from trivet_store.ledger.budgets import BudgetRow, State
 from trivet_store.ledger.spending import Spent
 from trivet_tasks.config.budgets import Window, exact_usd, window
 from trivet_tasks.requests.prompt_cache import DEAREST_WRITE
+from trivet_tasks.states import BudgetState
 
 NOTHING = Decimal(0)
 PICO = Decimal("1e-12")
@@ -62,7 +63,7 @@ class Purse:
     def wanting(self) -> Decimal:
         """Room up to which no job that was seen fits."""
         row = self.row
-        held = row.state == HOLDING and row.state_window == self.window.key and row.needs_usd is not None
+        held = row.state == BudgetState.HOLDING and row.state_window == self.window.key and row.needs_usd is not None
         return row.needs_usd - PICO if held and row.needs_usd is not None else NOTHING
 
     @property
@@ -74,11 +75,11 @@ class Purse:
         """How it stands: it holds while what is left is less than the cheapest job that waits for it may cost."""
         row = self.row
         needs = self.stuck
-        if needs is None and row.state == HOLDING and row.state_window == self.window.key:
+        if needs is None and row.state == BudgetState.HOLDING and row.state_window == self.window.key:
             needs = row.needs_usd
         if self.left <= 0 or (needs is not None and self.left < needs):
-            return State(HOLDING, self.window.key, needs)
-        return State(WARNED if self.share >= row.settings.warn_at else OK, self.window.key)
+            return State(BudgetState.HOLDING, self.window.key, needs)
+        return State(BudgetState.WARNED if self.share >= row.settings.warn_at else BudgetState.OK, self.window.key)
 
     def used_up(self) -> str:
         """Why it holds jobs, for a person; without a full stop."""

@@ -12,6 +12,7 @@ from trivet_routing.permits import GateView
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.requests import eligibility
+from trivet_tasks.states import RouteState
 
 UNKNOWN_LATENCY_S = 1.0
 """What a route without a good call yet is taken to need."""
@@ -192,10 +193,10 @@ def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | Non
     if needs.latency.lane not in route.lanes:
         return Refusal(route.name, Why.UNFIT, f"no {needs.latency.lane} worker serves it")
     gate = route.gate
-    if gate.shut or gate.wait_s > (0.0 if gate.state == "limited" else patience_s):
+    if gate.shut or gate.wait_s > (0.0 if gate.state == RouteState.LIMITED else patience_s):
         again = "next probe" if gate.shut else "next headroom"
-        cause = f" ({gate.cause})" if gate.cause and gate.state != "recovering" else ""
-        state = "limited" if gate.state in ("healthy", "recovering") else gate.state
+        cause = f" ({gate.cause})" if gate.cause and gate.state != RouteState.RECOVERING else ""
+        state = gate.state if gate.shut else RouteState.LIMITED
         text = f"{state}{cause}, {again} in {gate.wait_s:.1f} s"
         return Refusal(route.name, Why.UNFIT if gate.shut else Why.LIMITED, text, gate.wait_s)
     if gate.in_flight >= gate.places:

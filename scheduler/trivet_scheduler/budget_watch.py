@@ -12,8 +12,9 @@ from trivet_routing.most_costs import MostCosts
 from trivet_routing.rooms import Purse, Rooms
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets, spending
-from trivet_store.ledger.budgets import HOLDING, OK, WARNED, State
+from trivet_store.ledger.budgets import State
 from trivet_tasks.config.budgets import exact_usd
+from trivet_tasks.states import BudgetState
 
 log = logging.getLogger("trivet.budgets")
 
@@ -82,12 +83,12 @@ def _change(purse: Purse, to: State) -> tuple[str, int, str]:
     before = row.state
     turned = row.state_window not in ("", to.window)
     spent = f"{exact_usd(purse.spent.usd)} of {exact_usd(purse.limit)} ({purse.share:.0%}) are spent in {to.window}"
-    if to.state == HOLDING and (before != HOLDING or turned):
+    if to.state == BudgetState.HOLDING and (before != BudgetState.HOLDING or turned):
         needs = f", and the next job may cost {exact_usd(to.needs_usd)}" if to.needs_usd else ""
         return "budget holding", logging.WARNING, f"{name} holds its jobs ({row.settings.scope}): {spent}{needs}"
-    if to.state == WARNED and (before == OK or turned):
+    if to.state == BudgetState.WARNED and (before == BudgetState.OK or turned):
         return "budget warned", logging.WARNING, f"{name} ({row.settings.scope}): {spent}"
-    if before == HOLDING and to.state != HOLDING:
+    if before == BudgetState.HOLDING and to.state != BudgetState.HOLDING:
         why = f"{row.state_window} is over" if turned else spent
         return "budget released", logging.INFO, f"{name} holds no jobs any more ({row.settings.scope}): {why}"
     return "", logging.INFO, ""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from trivet_routing.fleet import Known
 from trivet_routing.route_choice import UNKNOWN_LATENCY_S, Candidate
 from trivet_store.jobs.dispatching import AtRoute, Head
+from trivet_tasks.latency import Lane
 
 RESERVE_S = 1.0
 """How many seconds of a route's work may stand in its queues."""
-LANES = ("realtime", "bulk")
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Credits:
         self._route: dict[tuple[str, str], int] = {}
         self._lane: dict[str, int] = {}
         self._alone: dict[str, int] = {}
-        for lane in LANES:
+        for lane in Lane:
             for name, registered in known.routes.items():
                 places = min(registered.settings.max_concurrency, known.slots(name, lane))
                 room = _with_reserve(places, latency.get(name, UNKNOWN_LATENCY_S), factor)
@@ -72,14 +72,14 @@ class Credits:
         """Jobs that may be sent at most."""
         return sum(
             max(0, min(self._lane[lane], sum(max(0, left) for (_, of), left in self._route.items() if of == lane)))
-            for lane in LANES
+            for lane in Lane
         )
 
-    def room_for(self, lane: str, model: str, *, alone: bool) -> Callable[[Candidate], bool]:
+    def room_for(self, lane: Lane, model: str, *, alone: bool) -> Callable[[Candidate], bool]:
         """A question to ask of routes: may it be sent one more such job?"""
         return lambda route: self.left(route.name, lane, model, alone=alone)
 
-    def left(self, route: str, lane: str, model: str, *, alone: bool) -> bool:
+    def left(self, route: str, lane: Lane, model: str, *, alone: bool) -> bool:
         """Whether the route may be sent one more job; one that runs alone needs a process of its own, too."""
         room = self._room.get((route, model))
         if room is None or self._lane[lane] <= 0 or self._route.get((route, lane), 0) <= 0:
@@ -89,7 +89,7 @@ class Credits:
         # a job larger than what is left may go while there is some: the permit decides, this only keeps queues short
         return room.jobs >= 1 and room.input_tokens > 0 and room.output_tokens > 0
 
-    def take(self, route: str, lane: str, model: str, head: Head, *, alone: bool) -> None:
+    def take(self, route: str, lane: Lane, model: str, head: Head, *, alone: bool) -> None:
         """Send the route one more job."""
         self._alone[lane] -= alone
         self._lane[lane] -= 1

@@ -22,6 +22,7 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.call_time import longest_call_s
 from trivet_tasks.shared_state import PREFIX
+from trivet_tasks.states import RouteState
 
 log = logging.getLogger("trivet.scheduler")
 
@@ -64,9 +65,11 @@ class Restorer:
         """
         with self._store.read() as connection:
             written = {(row.route, row.model): row.state for row in health.noted(connection)}
-        pairs = {pair for pair, state in written.items() if state != "healthy"} | set(self._fleet.limits.unwell())
+        pairs = {pair for pair, state in written.items() if state != RouteState.HEALTHY} | set(
+            self._fleet.limits.unwell()
+        )
         gates = self._fleet.limits.health(sorted(pairs))
-        wrong = {pair for pair in pairs if gates[pair].state != written.get(pair, "healthy")}
+        wrong = {pair for pair in pairs if gates[pair].state != written.get(pair, RouteState.HEALTHY)}
         twice, self._wrong = wrong & self._wrong, wrong
         if not twice or not self._redis.exists(EPOCH):
             return
@@ -80,7 +83,7 @@ class Restorer:
     def _put_back(self) -> bool:
         with self._store.read() as connection:
             sql_now = self._store.now(connection)
-            unwell = [row for row in health.noted(connection) if row.state != "healthy"]
+            unwell = [row for row in health.noted(connection) if row.state != RouteState.HEALTHY]
             closed = health.closed(connection, sql_now)
             calls = health.under_way(connection)
             used = health.used_lately(connection, sql_now - LATELY_S)
@@ -100,7 +103,7 @@ class Restorer:
                 retry_at = now + random.uniform(0, self._settings.health.probe_interval_s)
                 # a generation that no call under way has
                 fields: Mapping[Any, Any] = {
-                    "state": "open",
+                    "state": RouteState.OPEN.value,
                     "cause": row.cause,
                     "since": row.since,
                     "gen": seconds,

@@ -84,7 +84,7 @@ batches = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
-    Column("state", String(12), nullable=False),  # loading, incomplete, open, cancelled
+    Column("state", String(12), nullable=False),  # BatchState
     Column("created_at", Double, nullable=False),
     Column("error", Text),  # why it is incomplete
     Column("taken", Integer, nullable=False, server_default=text("0")),  # requests read so far: where a resume goes on
@@ -155,7 +155,7 @@ jobs = Table(
     Column("flow_id", Integer, nullable=False),
     Column("key", String(250)),
     Column("fingerprint", String(32), nullable=False),  # of the request and all that decides its answer
-    Column("state", String(10), nullable=False),
+    Column("state", String(10), nullable=False),  # JobState
     Column("rank", Double, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("not_before", Double),
@@ -288,7 +288,7 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("price_terms", Text),  # JSON (`price_terms.py`); null: not priced by its usage
     Column("price_parts", Text),  # JSON (`price_parts.py`): the passes of a call of several; null: one
     Column("model_used", String(120)),  # the model that answered; null: the one asked for
-    Column("purpose", String(8), nullable=False, server_default=text("'job'")),  # job, probe or hedge
+    Column("purpose", String(8), nullable=False, server_default=text("'job'")),  # AttemptPurpose
 )
 Index("ix_attempts_job", attempts.c.job_id)
 Index("ix_attempts_started", attempts.c.started_at)
@@ -317,7 +317,7 @@ budgets = Table(  # as schedulers made them known, and how they stand
     Column("name", String(100), primary_key=True),
     Column("definition", Text, nullable=False),  # JSON
     Column("registered_at", Double, nullable=False),
-    Column("state", String(8), nullable=False),  # ok, warned, holding
+    Column("state", String(8), nullable=False),  # BudgetState
     Column("window", String(10), nullable=False),  # of the state: 2026-11-26, 2026-11 or total
     Column("since", Double, nullable=False),  # of the state
     Column("needs_usd", Usd),  # holding: what the cheapest job that was held may cost

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 from trivet_tasks.usage import Usage
 
 

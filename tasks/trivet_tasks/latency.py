@@ -6,6 +6,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class Lane(StrEnum):
+    """Kind of worker process."""
+
+    REALTIME = "realtime"
+    BULK = "bulk"
+
+
 class Latency(StrEnum):
     """How long a job may take, and so how it is routed, retried and cached."""
 
@@ -15,12 +22,11 @@ class Latency(StrEnum):
     DEFERRED = "deferred"
 
     @property
-    def lane(self) -> str:
-        """The kind of worker process that runs this class: `realtime` or `bulk`."""
-        return "realtime" if self is Latency.REALTIME else "bulk"
+    def lane(self) -> Lane:
+        """The kind of worker process that runs this class."""
+        return Lane.REALTIME if self is Latency.REALTIME else Lane.BULK
 
 
-Lane = Literal["realtime", "bulk"]
 Order = Literal["latency", "cost", "priority", "weight"]
 
 

@@ -1,4 +1,4 @@
-"""What may come of a provider call, and what may become of a job: the words, not the rules.
+"""Outcomes of a provider call: the words, not the rules. What becomes of a job is `states.JobState`.
 
 The rules that classify a provider's error are `trivet_worker.adapters.error_rules`; what follows from an outcome is
 `trivet_routing.outcome_rules`, and what becomes of a job `trivet_routing.retry_policy`.
@@ -47,19 +47,3 @@ class Scope(StrEnum):
     """One model."""
     FEATURE = "feature"
     """What this request asked for beside its model."""
-
-
-class JobState(StrEnum):
-    """Where a job is on its way."""
-
-    WAITING = "waiting"
-    DISPATCHED = "dispatched"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-
-
-END_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})
-"""The four ways a job can end. Once in one of them a job never leaves it, other than by `batch retry`."""

@@ -12,7 +12,7 @@ from trivet_store.reports.cost_savings import AnswerSaving, answer_savings
 from trivet_store.reports.costs import Span, summed
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import JobState
+from trivet_tasks.states import JobState
 
 KEY = "c" * 32
 MESSAGE = b'{"content":[]}'

@@ -26,7 +26,8 @@ from trivet_store.jobs import batches
 from trivet_store.reports import results
 from trivet_store.steps import End
 from trivet_tasks.jobs import Claimed
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 NAME = "contracts"
 MESSAGE = {
@@ -323,7 +324,7 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
 
 HELD = """
 import os, sys
-from trivet_tasks import jsonl
+from trivet_tasks.requests import jsonl
 gate, *sys.argv[1:] = sys.argv[1:]
 check_file, read_file = jsonl.check_file, jsonl.read_file
 

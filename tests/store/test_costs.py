@@ -15,8 +15,9 @@ from trivet_store.reports.costs import CostRow, Span
 from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import price_terms
+from trivet_tasks.states import AttemptPurpose, JobState
 from trivet_tasks.usage import Usage
 
 
@@ -164,7 +165,7 @@ def test_the_role_tells_the_result_from_what_failover_cost(world: World) -> None
     (first,) = world.take(lease, world.dispatch())
     site = Worksite(lease, OTHER_ROUTE, "vertex", MODEL, MODEL, "realtime")
     with world.store.write() as connection:
-        assert add_attempt(connection, site, first, "r" * 32, now=1000, estimate=None, purpose="hedge")
+        assert add_attempt(connection, site, first, "r" * 32, now=1000, estimate=None, purpose=AttemptPurpose.HEDGE)
     world.sql("UPDATE attempts SET latency = 'realtime' WHERE job_id = :id", id=first.id)
     rival = first._replace(attempt_id="r" * 32)
     world.finish(replace(finished(rival, lease, cost="4"), route=OTHER_ROUTE))

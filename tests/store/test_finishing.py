@@ -25,7 +25,8 @@ from trivet_store.jobs.finishing import finish
 from trivet_store.reports import costs
 from trivet_store.reports.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
 from trivet_store.steps import End, Finished, Next, Settlement, Wait
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState, RouteState
 from trivet_tasks.usage import Usage
 
 
@@ -387,9 +388,9 @@ def test_settling_keeps_every_kind_of_token(world: World) -> None:
 
 def test_a_cause_that_a_provider_chose_fits_its_column(world: World) -> None:
     with world.store.write() as connection:
-        health.note(connection, ROUTE, "*", "open", "unusable: a\x00b\ud800c", 1000.0, 15.0)
+        health.note(connection, ROUTE, "*", RouteState.OPEN, "unusable: a\x00b\ud800c", 1000.0, 15.0)
         (noted,) = health.noted(connection)
-    assert noted == (ROUTE, "*", "open", "unusable: ab\ufffdc", 1000.0, 1015.0)
+    assert noted == (ROUTE, "*", RouteState.OPEN, "unusable: ab\ufffdc", 1000.0, 1015.0)
 
 
 def test_what_a_late_call_cost_is_in_the_sums_of_its_job_and_batch(world: World) -> None:

@@ -14,7 +14,8 @@ from trivet_store.reports import backlog
 from trivet_store.steps import End, Next, Wait
 from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 KEY = "c" * 32
 

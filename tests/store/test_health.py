@@ -9,6 +9,7 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 from trivet_store.fleet import health
 from trivet_store.fleet.health import CallRow, HealthRow
 from trivet_tasks.config.route_settings import LimitGroup
+from trivet_tasks.states import RouteState
 
 NOW = 1_000_000.0
 
@@ -25,7 +26,7 @@ def note(
     share: float = 0.0,
 ) -> None:
     with world.store.write() as connection:
-        health.note(connection, route, model, state, cause, at, seconds, share)
+        health.note(connection, route, model, RouteState(state), cause, at, seconds, share)
 
 
 def noted(world: World) -> list[HealthRow]:
@@ -45,14 +46,14 @@ def events(world: World) -> list[Row[Any]]:
 
 def test_the_last_change_is_the_health_and_every_change_an_event(world: World) -> None:
     note(world, "open", "timeout: silent", seconds=15)
-    assert noted(world) == [HealthRow(ROUTE, MODEL, "open", "timeout: silent", NOW, NOW + 15)]
+    assert noted(world) == [HealthRow(ROUTE, MODEL, RouteState.OPEN, "timeout: silent", NOW, NOW + 15)]
     note(world, "probing", "a probe was answered", at=NOW + 15, seconds=3)
     note(world, "recovering", "3 good probes", at=NOW + 21, share=0.25)
     note(world, "healthy", "recovered", at=NOW + 90)
     note(world, "open", "unusable: 401", model="*", seconds=60)
     assert noted(world) == [
-        HealthRow(ROUTE, "*", "open", "unusable: 401", NOW, NOW + 60),
-        HealthRow(ROUTE, MODEL, "healthy", "recovered", NOW + 90, None),
+        HealthRow(ROUTE, "*", RouteState.OPEN, "unusable: 401", NOW, NOW + 60),
+        HealthRow(ROUTE, MODEL, RouteState.HEALTHY, "recovered", NOW + 90, None),
     ]
     assert events(world) == [
         ("route open", ROUTE, MODEL, "timeout: silent"),

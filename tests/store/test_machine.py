@@ -30,7 +30,8 @@ from trivet_store.steps import End, Next, Wait
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.outcomes import END_STATES, JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import END_STATES, JobState
 
 FEW = 50
 EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))

@@ -12,7 +12,8 @@ from trivet_store.jobs.probing import INPUT_ESTIMATE
 from trivet_store.steps import End
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 FAILED = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error=f"{ROUTE}: overloaded: busy")
 

@@ -25,7 +25,8 @@ from trivet_store.retention.pruning import Terms
 from trivet_store.steps import End
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState, RouteState
 
 DAY_S = 86_400.0
 FAILURE = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error="No route answered.")
@@ -190,7 +191,7 @@ def test_what_is_forgotten_is_gone_whole(world: World) -> None:
     retire_flows(world)
     world.sql("UPDATE virtual_clock SET rank = 1e6")
     with world.store.write() as connection:
-        health.note(connection, "r", "m", "open", "timeout: silent", 1_000.0, 15.0)
+        health.note(connection, "r", "m", RouteState.OPEN, "timeout: silent", 1_000.0, 15.0)
         health.note_operator(connection, "route drained", "r", "moved", 1_000.0)
         health.note_operator(connection, "route drained", "r", "broken", 1_001.0)
     shares = world.value("SELECT count(*) FROM shares")
@@ -215,7 +216,7 @@ def test_events_and_shares_of_today_stay(world: World) -> None:
     ended(world, 1)
     world.sql("UPDATE shares SET finish = (SELECT rank + 1 FROM virtual_clock)")
     with world.store.write() as connection:
-        health.note(connection, "r", "m", "open", "timeout: silent", world.store.now(connection), 15.0)
+        health.note(connection, "r", "m", RouteState.OPEN, "timeout: silent", world.store.now(connection), 15.0)
     assert prune(world, Terms(world.now() - 1, forget_before=world.now() - 1)) == {}
 
 

@@ -10,6 +10,7 @@ from trivet_store.fleet import health, leases, registry, route_overrides
 from trivet_store.fleet.registry import Kind
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import NotFound
+from trivet_tasks.states import RouteState
 
 
 def _route(**terms: object) -> RouteSettings:
@@ -141,7 +142,7 @@ def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:
     _register(world, bedrock_us_east_1=_route(requests_per_minute=5), other=_route())
     with world.store.write() as connection:
         route_overrides.put(world.store, connection, ROUTE, "*", {"max_concurrency": 3}, by="ops")
-        health.note(connection, ROUTE, "*", "open", "timeout", 1000, 60)
+        health.note(connection, ROUTE, "*", RouteState.OPEN, "timeout", 1000, 60)
         registry.remove(connection, ROUTE, "ops@here", 1001)
     assert list(_registered(world)) == ["other"]
     for table in ("route_versions", "route_overrides", "route_health"):

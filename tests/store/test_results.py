@@ -8,7 +8,8 @@ from trivet_store.reports import results
 from trivet_store.steps import End
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 
 def test_a_job_that_has_not_ended_has_no_result_yet(world: World) -> None:
@@ -67,8 +68,8 @@ def test_the_newest_jobs_come_first(world: World) -> None:
     world.end(lease, world.take(lease, world.dispatch(1)))
     with world.store.read() as connection:
         newest = results.recent_jobs(connection, state=None, batch_id=None, limit=4)
-        waiting = results.recent_jobs(connection, state="waiting", batch_id=batch.id, limit=10)
-        ended = results.recent_jobs(connection, state="succeeded", batch_id=None, limit=10)
+        waiting = results.recent_jobs(connection, state=JobState.WAITING, batch_id=batch.id, limit=10)
+        ended = results.recent_jobs(connection, state=JobState.SUCCEEDED, batch_id=None, limit=10)
     assert [job.id for job in newest[:3]] == [entry.id for entry in reversed(last)]
     assert len(newest) == 4
     assert len(waiting) + len(ended) in (2, 3)

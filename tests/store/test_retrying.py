@@ -15,7 +15,8 @@ from trivet_store.reports import results
 from trivet_store.steps import End
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 FAILURE = End(JobState.FAILED, outcome=Outcome.INVALID, error="the provider's words")
 FAILED = frozenset({JobState.FAILED})

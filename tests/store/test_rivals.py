@@ -16,6 +16,7 @@ from trivet_store.jobs.leaving import lay_down
 from trivet_store.jobs.taking import Taken, Worksite, add_attempt
 from trivet_store.steps import Finished
 from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import AttemptPurpose
 
 PRICE = Decimal("0.4")
 
@@ -26,7 +27,7 @@ def rival_of(world: World, lease_id: str, job: Taken) -> Taken | None:
     attempt = uuid7().hex
     with world.store.write() as connection:
         now = world.store.now(connection)
-        held = add_attempt(connection, site, job, attempt, now=now, estimate=PRICE, purpose="hedge")
+        held = add_attempt(connection, site, job, attempt, now=now, estimate=PRICE, purpose=AttemptPurpose.HEDGE)
     return job._replace(attempt_id=attempt) if held else None
 
 

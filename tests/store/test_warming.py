@@ -19,7 +19,8 @@ from trivet_store.steps import End, Wait
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 LINE, ANOTHER = "a" * 32, "b" * 32
 KEY = "c" * 32

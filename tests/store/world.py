@@ -23,7 +23,8 @@ from trivet_store.steps import End, Finished, GoOn, Next, Settlement, Wait, Writ
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 from trivet_tasks.usage import Usage
 
 DEADLINE_S = 30.0

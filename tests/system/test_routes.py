@@ -14,7 +14,7 @@ from trivet_store.database.engine import Store
 from trivet_store.fleet import health, registry
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import load_settings
-from trivet_tasks.outcomes import END_STATES
+from trivet_tasks.states import END_STATES
 
 MODEL = "claude-sonnet-5-5"
 TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}

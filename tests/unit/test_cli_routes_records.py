@@ -16,6 +16,7 @@ from trivet_store.migrations.schema_version import upgrade
 from trivet_store.reports import backlog, costs, results
 from trivet_store.reports.results import AttemptRow, JobRow
 from trivet_tasks.latency import Latency
+from trivet_tasks.states import AttemptPurpose, JobState, RouteState
 
 AT = 1_800_000_000.0
 MODEL = "claude-sonnet-5-5"
@@ -50,9 +51,9 @@ def test_events_fit_and_repeated_pauses_are_one_line(room: int | None) -> None:
 def test_events_are_read_newest_last_by_time_and_route(store: Store) -> None:
     with store.write() as connection:
         now = store.now(connection)
-        health.note(connection, "a", MODEL, "open", "overloaded: x", now - 50, 5)
-        health.note(connection, "b", MODEL, "limited", "rate_limited: y", now - 40, 12.5)
-        health.note(connection, "a", MODEL, "recovering", "good probes", now - 30, 0, 0.1)
+        health.note(connection, "a", MODEL, RouteState.OPEN, "overloaded: x", now - 50, 5)
+        health.note(connection, "b", MODEL, RouteState.LIMITED, "rate_limited: y", now - 40, 12.5)
+        health.note(connection, "a", MODEL, RouteState.RECOVERING, "good probes", now - 30, 0, 0.1)
         health.note_operator(connection, "route drained", "a", "by an operator: why", now - 20)
         health.note_operator(connection, "route restored", "a", "by an operator", now - 10)
         health.note_operator(connection, "route drained", "a", "by an operator: again", now)
@@ -88,7 +89,7 @@ def test_a_probe_is_nobodys_job_and_its_cost_is_known(store: Store) -> None:
         assert backlog.by_route(connection) == []
         assert backlog.models_in_use(connection) == []
         assert results.recent_jobs(connection, state=None, batch_id=None, limit=5) == []
-        assert results.recent_jobs(connection, state="dispatched", batch_id=None, limit=5) == []
+        assert results.recent_jobs(connection, state=JobState.DISPATCHED, batch_id=None, limit=5) == []
         assert results.jobs_by_id(connection, [probe.id])[probe.id].probe
         assert [call.purpose for call in results.attempts_of(connection, [probe.id])[probe.id]] == ["probe"]
         (row,) = costs.summed(connection, ["purpose"], costs.Span())
@@ -103,7 +104,7 @@ def test_a_probe_is_nobodys_job_and_its_cost_is_known(store: Store) -> None:
 
 def row(state: str, message: str) -> JobRow:
     return JobRow(
-        id="j", key=None, state=state, latency="realtime", model=MODEL, batch=None, created_at=AT, deadline_at=None,
+        id="j", key=None, state=JobState(state), latency="realtime", model=MODEL, batch=None, created_at=AT, deadline_at=None,
         not_before=None, ended_at=AT + 3, batch_seq=None, round=0, last_outcome=None, last_error=None, tenant=None,
         tags={}, message=None, stop_reason=None, error_outcome="overloaded", error_message=message, route=None,
         cost_usd=None, latency_s=3.0, cached=False, probe=False, suspect=0, died_alone=0,
@@ -111,7 +112,9 @@ def row(state: str, message: str) -> JobRow:
 
 
 def call(route: str, outcome: str, message: str | None) -> AttemptRow:
-    return AttemptRow("a", "j", route, outcome, AT, 0.1, None, None, message, None, None, None, False, "job", "bedrock")
+    return AttemptRow(
+        "a", "j", route, outcome, AT, 0.1, None, None, message, None, None, None, False, AttemptPurpose.JOB, "bedrock"
+    )
 
 
 def test_a_failed_job_names_every_route_it_was_at() -> None:

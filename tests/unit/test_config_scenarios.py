@@ -20,6 +20,7 @@ from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.states import RouteState
 from trivet_tasks.usage import Usage
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,10 +40,10 @@ ORDERS = {
 """By class, the order in which it asks the routes."""
 MAIN_MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5", "claude-sonnet-5", "claude-haiku-4-5")
 FREE = GateView(
-    state="healthy", cause="", wait_s=0.0, in_flight=0, places=200, headroom=math.inf, input_headroom=math.inf,
+    state=RouteState.HEALTHY, cause="", wait_s=0.0, in_flight=0, places=200, headroom=math.inf, input_headroom=math.inf,
     output_headroom=math.inf, rates=(math.inf, math.inf, math.inf), calls=0, failed=0, share=1.0, since=None, paces={},
 )  # fmt: skip
-OPEN = replace(FREE, state="open", cause="timeout", wait_s=9.0)
+OPEN = replace(FREE, state=RouteState.OPEN, cause="timeout", wait_s=9.0)
 
 every_scenario = pytest.mark.parametrize("scenario", NAMES)
 

@@ -34,7 +34,8 @@ from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import JobState, Outcome, Scope
+from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.states import JobState
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.calls import Answer, Failure, LocalCause
 from trivet_worker.run.decisions import Decisions, spent_of

@@ -13,6 +13,7 @@ from trivet.demo.watch import Journal, Watch
 from trivet_simulator import Call
 from trivet_store.jobs.batches import Progress
 from trivet_tasks.errors import ProcessFailed
+from trivet_tasks.states import BatchState
 
 
 def test_pieces_are_real_text_of_installed_packages_within_their_bounds() -> None:
@@ -105,7 +106,7 @@ def test_a_call_without_a_row_a_row_called_twice_and_an_unheard_success_are_name
 
 
 def _reading(at: float, gates: dict[str, tuple[str, float]], *, waiting: int = 5) -> Reading:
-    progress = Progress("demo", "open", 0.0, 10, waiting, 0, 10 - waiting, 0, 0, 0, Decimal(0), 10, None)
+    progress = Progress("demo", BatchState.OPEN, 0.0, 10, waiting, 0, 10 - waiting, 0, 0, 0, Decimal(0), 10, None)
     routes = {
         name: RouteReading(gate(state=state, wait_s=wait_s), RouteTally()) for name, (state, wait_s) in gates.items()
     }

@@ -25,6 +25,7 @@ from trivet_routing.limits import PERMIT_GRACE_S, STEP_CALLS
 from trivet_routing.permits import Change, Spent, Verdict, Want
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import Latency
+from trivet_tasks.states import RouteState
 
 INTERVAL_S = HEALTH.probe_interval_s
 STEP_S = HEALTH.recovery_step_s
@@ -49,7 +50,7 @@ def test_it_opens_after_failures_in_a_row(gate: Gate, world: World) -> None:
     assert gate.calls(2, Verdict.FAILED) == []
     assert gate.state == "healthy"
     (change,) = gate.call(Verdict.FAILED, cause="server_error: oh dear")
-    assert change == Change(ROUTE, MODEL, "open", "server_error: oh dear", INTERVAL_S, 0)
+    assert change == Change(ROUTE, MODEL, RouteState.OPEN, "server_error: oh dear", INTERVAL_S, 0)
     view = gate.view()
     assert (view.state, view.cause, view.wait_s, view.since) == ("open", change.cause, INTERVAL_S, world.now)
     assert view.shut
@@ -274,7 +275,7 @@ def test_good_probes_in_a_row_begin_the_recovery(gate: Gate, world: World) -> No
     world.pass_time(INTERVAL_S / 5)
     assert gate.probe() == []
     (change,) = world.probing(gate)
-    assert change == Change(ROUTE, MODEL, "recovering", "good probes", 0, 0.10)
+    assert change == Change(ROUTE, MODEL, RouteState.RECOVERING, "good probes", 0, 0.10)
     assert not gate.view().shut
 
 
@@ -532,7 +533,7 @@ def test_an_account_that_refuses_us_closes_the_whole_route(gate: Gate, world: Wo
     neighbour, elsewhere = world.gate(NEIGHBOUR), world.gate()
     elsewhere.route = "vertex-us-east5"
     (change,) = gate.call(Verdict.UNUSABLE_ROUTE, cause="unusable: no credit")
-    assert change == Change(ROUTE, WHOLE_ROUTE, "open", "unusable: no credit", INTERVAL_S, 0)
+    assert change == Change(ROUTE, WHOLE_ROUTE, RouteState.OPEN, "unusable: no credit", INTERVAL_S, 0)
     assert (neighbour.take().reason, gate.take().reason) == ("open", "open")
     assert (neighbour.state, neighbour.view().cause) == ("open", "unusable: no credit")
     assert elsewhere.take().granted == 1

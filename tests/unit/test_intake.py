@@ -11,7 +11,7 @@ from tests.gates import MODEL
 from trivet_store.jobs.dropped import Drop
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.jobs import Claimed
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.messages import Chunk
 from trivet_worker.process.intake import Intake
 from trivet_worker.run.drops import Drops
@@ -42,7 +42,7 @@ def drops() -> Drops:
 
 @pytest.fixture
 def intake(drops: Drops) -> Intake:
-    return Intake(SERVED, "bulk", {QUEUE: ROUTE}, drops)
+    return Intake(SERVED, Lane.BULK, {QUEUE: ROUTE}, drops)
 
 
 def test_nothing_of_the_senders_headers_is_left(intake: Intake, drops: Drops) -> None:

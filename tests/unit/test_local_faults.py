@@ -16,6 +16,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings, Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.states import RouteState
 from trivet_worker.adapters.calls import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run import local_faults as module
 from trivet_worker.run.decisions import spent_of
@@ -89,7 +90,7 @@ class Worker:
 
     def ends(self, *results: Answer | Failure, route: str = "anthropic", opened: bool = False, **job: Any) -> None:
         """Calls on a route came back with these results, one group."""
-        changes = [Change(route, "*", "open", "down", 15, 0)] if opened else []
+        changes = [Change(route, "*", RouteState.OPEN, "down", 15, 0)] if opened else []
         self.faults.observe([landing(result, route, **job) for result in results], changes)
 
     def wait_for(self, fits: Callable[[dict[str, str]], bool]) -> dict[str, str]:

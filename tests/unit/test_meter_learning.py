@@ -6,6 +6,7 @@ import pytest
 from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Gate, World, quota, states
 
 from trivet_routing.permits import Change, Stated, Verdict
+from trivet_tasks.states import RouteState
 
 NOTHING = Stated()
 SAID = (NOTHING, NOTHING, NOTHING)
@@ -23,7 +24,7 @@ def gate(world: World) -> Gate:
 def test_retry_after_closes_it_that_long(gate: Gate, world: World) -> None:
     gate.take(2)
     (change,) = gate.settle(Verdict.LIMITED, pause_s=20)
-    assert change == Change(ROUTE, MODEL, "limited", "limited: said the provider", 20, 0)
+    assert change == Change(ROUTE, MODEL, RouteState.LIMITED, "limited: said the provider", 20, 0)
     refused = gate.take()
     assert (refused.granted, refused.reason, refused.wait_s) == (0, "limited", 20)
     view = gate.view()

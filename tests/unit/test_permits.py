@@ -7,7 +7,7 @@ import pytest
 from tests.unit.gates_world import MODEL, NEIGHBOUR, ROUTE, TIMEOUT_S, World, quota
 
 from trivet_routing.limits import BURST_S, PERMIT_GRACE_S
-from trivet_routing.permits import Grant, Quota, Verdict, Want
+from trivet_routing.permits import Denial, Grant, Quota, Verdict, Want
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.shared_state import PREFIX
 
@@ -27,7 +27,7 @@ ROUTE_WITH_GROUP = RouteSettings.model_validate(
 def test_without_limits_all_go(world: World) -> None:
     gate = world.gate()
     grant = gate.take(50, 100_000, 100_000)
-    assert (grant.granted, grant.wait_s, grant.reason) == (50, 0.0, "")
+    assert (grant.granted, grant.wait_s, grant.reason) == (50, 0.0, None)
     assert gate.in_flight() == gate.view().in_flight == 50
 
 
@@ -439,7 +439,7 @@ def test_a_group_named_like_its_only_model(world: World) -> None:
 
 
 def test_what_nobody_asked_for_is_not_granted(world: World) -> None:
-    assert world.gate().take([]) == Grant(0, 0.05, "concurrency", world.gate().take().generation)
+    assert world.gate().take([]) == Grant(0, 0.05, Denial.CONCURRENCY, world.gate().take().generation)
 
 
 def test_many_gates_are_seen_at_once(world: World) -> None:

@@ -19,6 +19,7 @@ from trivet_store.fleet import health, registry
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.states import RouteState
 
 GROUP = "claude-haiku-*+claude-opus-5"
 SETTINGS = Settings(
@@ -59,7 +60,7 @@ class Place:
     def note(self, model: str, state: str, cause: str, seconds: float = 0.0, *, ago_s: float = 0.0) -> None:
         """As the recorder writes down what a settlement changed."""
         with self.store.write() as connection:
-            health.note(connection, ROUTE, model, state, cause, self.store.now(connection) - ago_s, seconds)
+            health.note(connection, ROUTE, model, RouteState(state), cause, self.store.now(connection) - ago_s, seconds)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from trivet_routing.retry_policy import (
 from trivet_routing.route_choice import Candidate, Choice, Needs, Refusal, Why, choose
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.outcomes import JobState, Outcome, Scope
+from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.states import JobState
 
 NOW = 1_000_000.0
 TERMS = DEFAULTS[Latency.BATCH]

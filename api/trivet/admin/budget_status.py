@@ -4,17 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import Connection
-
 from trivet_routing import rooms
 from trivet_routing.most_costs import MostCosts
 from trivet_routing.rooms import Purse, Rooms
-from trivet_store.database.engine import Store
+from trivet_store.database.engine import Connection, Store
 from trivet_store.fleet.registry import RegisteredRoute, registered
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budget_sums
-from trivet_store.ledger.budgets import HOLDING
 from trivet_store.reports.next_jobs import next_of_batch, waiting_job
+from trivet_tasks.states import BudgetState
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,7 @@ class BudgetStatus:
     share: float
     """Of the limit, what is spent."""
     warn_at: float
-    state: str
-    """`ok`, `warned` or `holding`."""
+    state: BudgetState
     jobs_held: int
     """Jobs that wait for it, or would go elsewhere if they could; 0 unless it holds."""
     unpriced: int
@@ -54,7 +51,7 @@ def statuses(store: Store, connection: Connection, costs: MostCosts) -> tuple[Bu
     found = _rooms(store, connection, costs)
     if found is None:
         return ()
-    holding = {purse.name for purse in found.purses if purse.state().state == HOLDING}
+    holding = {purse.name for purse in found.purses if purse.state().state == BudgetState.HOLDING}
     held = dict.fromkeys(holding, 0)
     for jobs in budget_sums.waiting(connection) if holding else ():
         for purse in found.counting(jobs.batch_id, jobs.labels):

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import redis
-from sqlalchemy import Connection
 
 from trivet.times import ago
 from trivet_routing.liveness.troubles import IS_STOPPING, Announced, announced
-from trivet_store.database.engine import Store
+from trivet_store.database.engine import Connection, Store
 from trivet_store.fleet import leases, lost, registry
 from trivet_store.fleet.leases import SCHEDULER, Lease
 from trivet_store.fleet.lost import Silent
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.latency import Lane
 from trivet_tasks.shared_state import check_writable, unavailable_text
 
 FULL_BYTES = 1_000_000
@@ -185,7 +185,7 @@ def idle_words(one: Announced, now: float) -> str:
 
 
 def _no_worker_of(lane: str) -> Impairment:
-    jobs = "realtime jobs fail" if lane == "realtime" else "batch, async and deferred jobs wait"
+    jobs = "realtime jobs fail" if lane == Lane.REALTIME else "batch, async and deferred jobs wait"
     return Impairment(
         ImpairmentKind.LANE,
         lane,

@@ -14,8 +14,9 @@ from trivet_store.jobs.cancelling import cancel_job
 from trivet_store.reports import results
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.errors import InvalidRequest, ProbeNotMade, ResultTimeout
-from trivet_tasks.outcomes import END_STATES
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.states import END_STATES, SHUT_STATES, JobState, RouteState
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -27,8 +28,8 @@ SETTLED_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """What came of a probe, and how its route stands now. Times are seconds."""
+class ProbeResult:
+    """Result of a probe, and how its route stands now. Times are seconds."""
 
     job_id: str
     route: str
@@ -44,7 +45,7 @@ class Probed:
     """The provider's words where it failed."""
     request_id: str | None
     attempt_id: str
-    state: str
+    state: RouteState
     """Of the (route, model) now."""
     drained: bool
     next: str
@@ -53,10 +54,10 @@ class Probed:
     @property
     def good(self) -> bool:
         """Whether the provider answered."""
-        return self.outcome == "succeeded"
+        return self.outcome == Outcome.SUCCEEDED
 
 
-def probe_now(connections: "Connections", route: "RegisteredRoute", model: str | None) -> Probed:
+def probe_now(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:
     """Make one probe and wait for its end; drained, open and healthy routes alike.
 
     Args:
@@ -73,7 +74,7 @@ def probe_now(connections: "Connections", route: "RegisteredRoute", model: str |
         raise connections.unavailable(error) from None
 
 
-def _probe(connections: "Connections", route: "RegisteredRoute", model: str | None) -> Probed:
+def _probe(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:
     prober = connections.prober
     chosen = model or prober.model_of(route)
     if chosen is None or name_on_wire(route.settings, chosen) is None:
@@ -92,11 +93,11 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
     if call is None:
         raise ProbeNotMade(_unmade(connections, route, chosen, row))
     gate = _gate(connections, route, chosen)
-    return Probed(
+    return ProbeResult(
         job_id=job_id,
         route=route.name,
         model=chosen,
-        outcome=call.outcome or "unknown",
+        outcome=call.outcome or Outcome.UNKNOWN.value,
         status=call.status,
         latency_s=call.latency_s,
         cost_usd=call.cost_usd,
@@ -116,20 +117,20 @@ def what_next(gate: GateView, goods: int, health: HealthSettings, *, drained: bo
     Args:
         goods: good probes in a row so far, of a probing one.
     """
-    if drained and gate.state in ("open", "probing"):
+    if drained and gate.shut:
         return "nothing: a drained route is probed by hand alone"
     when = f"the next in {math.ceil(gate.wait_s)} s" if gate.wait_s >= 1 else "the next now"
     match gate.state:
-        case "open":
+        case RouteState.OPEN:
             return f"{_good_probes(health.close_after_successes, '')}, {when}, then {health.recovery_shares[0]:.0%} of its work"
-        case "probing":
+        case RouteState.PROBING:
             left = max(1, health.close_after_successes - goods)
             return f"{_good_probes(left, 'more ')}, {when}, then {health.recovery_shares[0]:.0%} of its work"
-        case "recovering":
+        case RouteState.RECOVERING:
             further = next((share for share in health.recovery_shares if share > gate.share + 1e-9), 1.0)
             held = f"after {health.recovery_step_s:g} s and {STEP_CALLS} good calls at each share"
             return f"it gets {gate.share:.0%} of its work, {further:.0%} {held}"
-        case "limited":
+        case RouteState.LIMITED:
             return f"it is limited ({gate.cause.rstrip('.')}), next headroom in {math.ceil(gate.wait_s)} s"
         case _:
             return "it stays drained until it is restored" if drained else "it gets all of its work"
@@ -144,7 +145,7 @@ def _check_open_to_calls(connections: "Connections", route: "RegisteredRoute", m
     gate = _gate(connections, route, model)
     if gate.cause == FORGOTTEN:
         raise ProbeNotMade(f"No call is made now: {FORGOTTEN}.", hint="A scheduler does that; does one run?")
-    if gate.state == "limited" and gate.wait_s > connections.settings.dispatch.permit_patience_s:
+    if gate.state == RouteState.LIMITED and gate.wait_s > connections.settings.dispatch.permit_patience_s:
         raise ProbeNotMade(
             f"{route.name} is limited for {math.ceil(gate.wait_s)} s more: {gate.cause.rstrip('.')}.",
             hint="No call is made before, not even a probe.",
@@ -161,7 +162,9 @@ def _goods(connections: "Connections", route: "RegisteredRoute", model: str) -> 
     pipeline = connections.redis.pipeline(transaction=False)
     for gate in keys_of(route.name, model, model)[:2]:
         pipeline.hmget(gate, "state", "goods")
-    return min((int(goods or 0) for state, goods in pipeline.execute() if state in (b"open", b"probing")), default=0)
+    return min(
+        (int(goods or 0) for state, goods in pipeline.execute() if state and state.decode() in SHUT_STATES), default=0
+    )
 
 
 def _await(connections: "Connections", job_id: str) -> "tuple[JobRow, AttemptRow | None]":
@@ -171,7 +174,7 @@ def _await(connections: "Connections", job_id: str) -> "tuple[JobRow, AttemptRow
         with connections.store.read() as connection:
             row = results.jobs_by_id(connection, [job_id])[job_id]
             calls = results.attempts_of(connection, [job_id])[job_id]
-        return (row, calls[-1] if calls else None) if row.state in END_STATES or row.state == "waiting" else None
+        return (row, calls[-1] if calls else None) if row.state in END_STATES or row.state == JobState.WAITING else None
 
     settings = connections.settings
     longest_s = settings.dispatch.taken_within_s + settings.health.probe_timeout_s + SETTLED_WITHIN_S
@@ -182,18 +185,18 @@ def _await(connections: "Connections", job_id: str) -> "tuple[JobRow, AttemptRow
             f"The probe {job_id} has not ended within {longest_s:.0f} s.",
             hint=f"`trivet job show {job_id}` follows it.",
         ) from None
-    if row.state == "waiting":  # nobody else would ever take it
+    if row.state == JobState.WAITING:  # nobody else would ever take it
         with connections.store.write() as connection:
             cancel_job(connections.store, connection, job_id)
     return row, call
 
 
 def _unmade(connections: "Connections", route: "RegisteredRoute", model: str, row: "JobRow") -> str:
-    if row.state == "waiting":
+    if row.state == JobState.WAITING:
         gate = _gate(connections, route, model)
         why = f": {gate.state}, {gate.cause.rstrip('.')}" if gate.cause else ""
         return f"{route.name} had no room for a call{why}. No call was made."
-    if row.state == "expired":
+    if row.state == JobState.EXPIRED:
         within = connections.settings.dispatch.taken_within_s
         return f"No worker of {route.name} took the probe up within {within:g} s. Is it busy, or gone?"
     return f"The probe was {row.state} before a call was made."

@@ -11,6 +11,7 @@ import typer
 from trivet.cli import batch_export, context
 from trivet.cli.exit_codes import HELD_UP, reporting_status
 from trivet.times import moment
+from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
     from trivet.client.client import Client
@@ -90,7 +91,7 @@ def status(name: Name, as_json: Json = False) -> None:
         print_line(note, style="yellow")
     for reason in held.reasons:
         print_line(reason, style="dim", indent=2)
-    if progress.state == "incomplete":
+    if progress.state == BatchState.INCOMPLETE:
         print_line(f"incomplete: {progress.error}", style="yellow")
         print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
     for said in _mendable(progress):
@@ -115,7 +116,7 @@ def results(
     with context.client() as client:
         batch = client.batch(name)
         progress = batch.progress()
-        if not now and progress.state in ("incomplete", "loading"):
+        if not now and progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
             raise BatchIncomplete(
                 f"The batch {name!r} has taken in only a part of its requests and does not run.", name=name,
                 taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
@@ -174,7 +175,7 @@ def retry(
         which = "failed or expired" if failed and expired else "expired" if expired else "failed"
         print_line(f"{name}: no job {which}; nothing runs again.")
     else:
-        held = "" if progress.state == "open" else f" It does not run yet: trivet batch status {name}"
+        held = "" if progress.state == BatchState.OPEN else f" It does not run yet: trivet batch status {name}"
         print_line(f"{name}: {_jobs(again)} {'runs' if again == 1 else 'run'} again.{held}")
 
 
@@ -187,14 +188,14 @@ def accept(name: Name, as_json: Json = False) -> None:
     with context.client() as client:
         batch = client.batch(name)
         before = batch.progress()
-        if before.state == "cancelled":
+        if before.state == BatchState.CANCELLED:
             raise InvalidRequest(f"The batch {name!r} was cancelled.", field="name")
-        if before.state != "open":
+        if before.state != BatchState.OPEN:
             batch.accept()
         progress = batch.progress()
     if as_json:
         context.print_json(as_object(progress))
-    elif before.state == "open":
+    elif before.state == BatchState.OPEN:
         print_line(f"{name} is complete already; its {progress.total:,} jobs may run.")
     else:
         print_line(f"{name}: runs with the {progress.total:,} jobs it has.")
@@ -221,10 +222,10 @@ def print_progress(
         ),
         ("jobs", f"{progress.total:,}{share}"),
     ]
-    for word in ("waiting", "running", "succeeded", "failed", "expired", "cancelled"):
-        count = getattr(progress, word)
-        if count or word in ("waiting", "running", "succeeded", "failed"):
-            facts.append((word, f"{count:,}"))
+    for state in (JobState.WAITING, JobState.RUNNING, *(end for end in JobState if end in END_STATES)):
+        count = getattr(progress, state)
+        if count or state not in (JobState.EXPIRED, JobState.CANCELLED):
+            facts.append((state, f"{count:,}"))
     facts.append(("cost", context.usd(progress.cost_usd)))
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {context.seconds(left)} left" if left else "")))
@@ -233,12 +234,12 @@ def print_progress(
 
 def _mendable(progress: "Progress") -> list[str]:
     """How to see and run again what did not succeed."""
-    if progress.state == "cancelled":
+    if progress.state == BatchState.CANCELLED:
         return []
     return [
         f"{_jobs(count)} {state}: trivet job list --batch {progress.name} --state {state} says why, "
         f"trivet batch retry {progress.name} --{state} runs {'it' if count == 1 else 'them'} again"
-        for state, count in (("failed", progress.failed), ("expired", progress.expired))
+        for state, count in ((JobState.FAILED, progress.failed), (JobState.EXPIRED, progress.expired))
         if count
     ]
 
@@ -256,6 +257,6 @@ def _speed(client: "Client", name: str) -> float | None:
 
 
 def _state(progress: "Progress") -> str:
-    if progress.state == "open":
+    if progress.state == BatchState.OPEN:
         return "done" if progress.done else "running" if progress.running or progress.ended else "waiting"
     return progress.state

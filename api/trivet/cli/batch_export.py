@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import context
+from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
     from trivet.client.result import Result
     from trivet_store.jobs.batches import Progress
 
-STATES = ("succeeded", "failed", "expired", "cancelled")
+STATES = tuple(state for state in JobState if state in END_STATES)
 ADVANCE_EVERY = 200
 """Results between two steps of the bar."""
 
@@ -78,7 +79,7 @@ def export(
         raise typer.Exit(1)
 
 
-def _checked_states(given: list[str] | None) -> tuple[str, ...]:
+def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
     from trivet_tasks.errors import InvalidRequest
 
     for state in given or ():
@@ -86,7 +87,7 @@ def _checked_states(given: list[str] | None) -> tuple[str, ...]:
             near = get_close_matches(state, STATES, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Use {', '.join(STATES)}."
             raise InvalidRequest(f"--state: {state!r} is not how a job ends.", field="state", hint=hint)
-    return tuple(dict.fromkeys(given)) if given else STATES
+    return tuple(JobState(state) for state in dict.fromkeys(given)) if given else STATES
 
 
 def _check_parquet(out: Path | None) -> None:
@@ -120,7 +121,9 @@ def _sink(out: Path | None, form: Form) -> Iterator["Callable[[Result], object]"
 
 
 @contextmanager
-def _bar(name: str, progress: "Progress", states: tuple[str, ...], *, shown: bool) -> Iterator[Callable[[int], None]]:
+def _bar(
+    name: str, progress: "Progress", states: tuple[JobState, ...], *, shown: bool
+) -> Iterator[Callable[[int], None]]:
     """A bar, unless the results go where it would."""
     from trivet.cli.progress import bar
 
@@ -135,6 +138,6 @@ def _lacking(progress: "Progress") -> str:
     """What is not there yet."""
     open_jobs = progress.total - progress.ended
     said = f"{open_jobs:,} job{'' if open_jobs == 1 else 's'} of {progress.name} had not ended when the export began."
-    if progress.state in ("incomplete", "loading"):
+    if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
         said += f" It has taken in only a part of its requests ({progress.taken:,}) and does not run."
     return said

@@ -8,12 +8,13 @@ import typer
 from trivet.cli import context
 from trivet.times import moment
 from trivet_tasks.config.budgets import exact_usd
+from trivet_tasks.states import BudgetState
 
 if TYPE_CHECKING:
     from trivet.admin.budget_status import BudgetStatus
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
-_STYLES = {"warned": "yellow", "holding": "red"}
+_STYLES = {BudgetState.WARNED: "yellow", BudgetState.HOLDING: "red"}
 
 group = typer.Typer(no_args_is_help=True, help="One budget: raise it.")
 
@@ -91,7 +92,7 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
             [
                 one.name, one.scope, one.window, exact_usd(one.limit_usd), exact_usd(one.settled_usd), exact_usd(one.estimated_usd),
                 exact_usd(one.reserved_usd), exact_usd(one.left_usd), f"{one.share:.1%}", Text(one.state, style=_STYLES.get(one.state, "green")),
-                f"{one.jobs_held:,}" if one.state == "holding" else "", moment(one.window_ends_at),
+                f"{one.jobs_held:,}" if one.state == BudgetState.HOLDING else "", moment(one.window_ends_at),
             ]
             for one in found
         ],
@@ -104,5 +105,5 @@ def _print(found: "tuple[BudgetStatus, ...]") -> None:
                 f"{one.name}: {one.unpriced:,} calls have no known price and are not in it (`trivet costs` names them).",
                 style="yellow",
             )
-        if one.state == "holding":
+        if one.state == BudgetState.HOLDING:
             print_line(f"{one.name} holds its jobs. More for now: trivet budget raise {one.name} --to USD", "yellow")

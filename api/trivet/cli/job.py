@@ -8,6 +8,8 @@ import typer
 
 from trivet.cli import context
 from trivet.times import moment
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import AttemptPurpose, JobState
 
 if TYPE_CHECKING:
     from trivet.client.client import Client
@@ -19,11 +21,11 @@ Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instea
 Tenant = Annotated[str | None, typer.Option(help="The tenant that the key belongs to; none: a job without one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-STATES = ("waiting", "delayed", "following", "dispatched", "running", "succeeded", "failed", "expired", "cancelled")
+STATES = tuple(JobState)
 
-CALLS = {"probe": "probe", "hedge": "hedge"}
-"""What a call is named whose purpose is not the job alone."""
-_LOST = {"unknown": "nobody knows what came of it: its worker died, or what it wrote down was lost"}
+CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
+"""Name of a call, by its purpose."""
+_LOST = {Outcome.UNKNOWN.value: "nobody knows what came of it: its worker died, or what it wrote down was lost"}
 """What is said of a call of which no provider's words are known."""
 REASON = 100
 """Characters of a reason in a list."""
@@ -97,7 +99,7 @@ def show(
             calls = results.attempts_of(connection, [row.id])[row.id]
             before = results.retries_of(connection, row.id)
             request = orjson.loads(bodies.request_body(connection, row.id) or b"null") if body else None
-            leader = following.leader_of(connection, row.id) if row.state == "following" else None
+            leader = following.leader_of(connection, row.id) if row.state == JobState.FOLLOWING else None
             now = store.now(connection)
         notes = _held_up(client, row)
     if as_json:
@@ -159,7 +161,9 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
         print_line(f"{job.id} had ended before: {state}.")
     else:
         print_line(
-            f"{job.id} is cancelled." if state == "cancelled" else f"{job.id} runs; its worker was told to drop it."
+            f"{job.id} is cancelled."
+            if state == JobState.CANCELLED
+            else f"{job.id} runs; its worker was told to drop it."
         )
 
 
@@ -243,19 +247,11 @@ def _deaths(job: "JobRow") -> str | None:
     return f"{processes} died with it in flight{alone}"
 
 
-def _held_up(client: "Client", job: "JobRow") -> list[str]:
+def _held_up(client: "Client", job: "JobRow") -> tuple[str, ...]:
     """Why no route takes a waiting job now."""
-    from trivet.admin.budget_status import holding_job
-    from trivet.cli.holdups import held_up
-    from trivet_store.reports import backlog
+    from trivet.admin.blocked import blocked_waiting_job
 
-    if job.state != "waiting" or job.probe:
-        return []
-    notes = list(held_up(client, lambda connection: backlog.line_of_job(connection, job.id)).notes)
-    store = client._connections.store
-    with store.read() as connection:
-        budget = holding_job(store, connection, job.id)
-    return [*notes, budget] if budget else notes
+    return blocked_waiting_job(client._connections, job).notes
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:
@@ -276,7 +272,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     if call.outcome is None:
         outcome = f"runs for {context.seconds(max(0.0, now - call.started_at))}"
     else:
-        status = f" ({call.status})" if call.status and call.outcome != "succeeded" else ""
+        status = f" ({call.status})" if call.status and call.outcome != Outcome.SUCCEEDED else ""
         outcome = f"{call.outcome}{status}"
         if call.latency_s is not None:
             outcome += f" in {context.seconds(call.latency_s)}"
@@ -288,7 +284,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
         outcome += f", answered by {call.model_used}"
     _print_step(
         call.started_at - created_at,
-        f"{CALLS.get(call.purpose, 'call')} {number} on {call.route}: {outcome}",
+        f"{CALLS[call.purpose]} {number} on {call.route}: {outcome}",
         call.message or _LOST.get(call.outcome or "", ""),
         f"{tokens}{cost}" if tokens or call.estimated else "",
         f"attempt {call.id}",
@@ -299,14 +295,14 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
 def _standing(job: "JobRow", now: float, leader: str | None) -> str:
     because = f": {job.last_error}" if job.last_error else ""
     match job.state:
-        case "delayed":
+        case JobState.DELAYED:
             left = context.seconds(max(0.0, (job.not_before or now) - now))
             return f"waits {left} more for {'its next round' if job.round else 'its time'}{because}"
-        case "waiting":
+        case JobState.WAITING:
             return f"waits for a route{because}"
-        case "following":
+        case JobState.FOLLOWING:
             return f"waits for the answer to an equal request: job {leader or '(ended)'}"
-        case "dispatched":
+        case JobState.DISPATCHED:
             return f"stands in the queue of {job.route}"
         case _:
             return f"runs on {job.route}"
@@ -317,14 +313,14 @@ def _end(job: "JobRow") -> str:
 
 
 def _ended(job: "JobRow") -> str:
-    if job.state == "succeeded":
+    if job.state == JobState.SUCCEEDED:
         where = "from the cache" if job.cached else f"on {job.route}"
         stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
         return f"succeeded {where}{stop}"
     return _ended_as(job.state, job.error_outcome, job.error_message)
 
 
-def _ended_as(state: str, outcome: str | None, message: str | None) -> str:
+def _ended_as(state: JobState, outcome: str | None, message: str | None) -> str:
     said = f"{state} ({outcome})" if outcome else state
     return f"{said}: {message}" if message else said
 

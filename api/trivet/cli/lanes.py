@@ -9,6 +9,7 @@ from trivet.local.child_process import Exit
 from trivet.local.processes import Supervisor
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ProcessFailed
+from trivet_tasks.latency import Lane
 from trivet_tasks.processes.supervised import announce_ready
 
 _AFTER_GRACE_S = (
@@ -47,13 +48,13 @@ def _supervisor(settings: Settings) -> Supervisor:
     return Supervisor(on_exit=_tell, grace_s=limit, stop_limit_s=limit, passes_hangup=True)
 
 
-def _command(routes: Sequence[str], lane: str) -> list[str]:
+def _command(routes: Sequence[str], lane: Lane) -> list[str]:
     config = context.config_option()
     named = [] if config is None else ["--config", str(config)]
     return [sys.executable, "-m", "trivet", *named, "worker", "--lane", lane, "--routes", ",".join(routes)]
 
 
-def _ready(lanes: Supervisor, lane: str) -> bool:
+def _ready(lanes: Supervisor, lane: Lane) -> bool:
     with contextlib.suppress(ProcessFailed):
         lanes.wait_ready(lane, 0)
         return True

@@ -14,6 +14,7 @@ from trivet.cli.stop_in_time import StopInTime
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.latency import Lane
 from trivet_tasks.processes.hangup import Reloader
 from trivet_tasks.processes.process_titles import served, set_title
 from trivet_tasks.processes.quick_start import without_collecting
@@ -51,7 +52,7 @@ def worker(
     refuse(settings)
     _log_sparingly()
     named = _served(settings, routes or ())
-    if lane not in ("realtime", "bulk", "both"):
+    if lane not in (*Lane, "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
     if settings.cache.enabled:
         read_key(settings)
@@ -63,7 +64,7 @@ def worker(
     with without_collecting():
         from trivet_worker.process.celery_worker import run_worker
 
-    raise SystemExit(run_worker(settings, lane=lane, routes=named, on_ready=announce_ready))
+    raise SystemExit(run_worker(settings, lane=Lane(lane), routes=named, on_ready=announce_ready))
 
 
 def _served(settings: "Settings", given: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 from trivet.cli import context
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 from trivet_tasks.requests.strict_json import read_json
+from trivet_tasks.states import JobState
 
 if TYPE_CHECKING:
     from trivet.client.result import Result
@@ -130,7 +131,12 @@ def read_tags(given: list[str] | None) -> dict[str, str] | None:
     return tags or None
 
 
-_ENDED = {"succeeded": "succeeded", "failed": "failed", "expired": "expired", "cancelled": "was cancelled"}
+_ENDED: dict[str, str] = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.EXPIRED: "expired",
+    JobState.CANCELLED: "was cancelled",
+}
 
 
 def _came_from(result: "Result") -> str:

@@ -8,7 +8,7 @@ from trivet.client.result import Result, to_result
 from trivet_store.jobs import batches, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
-from trivet_tasks.outcomes import END_STATES, JobState
+from trivet_tasks.states import END_STATES, JobState
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -59,11 +59,12 @@ class Batch:
             states: only those that ended so: `succeeded`, `failed`, `expired`, `cancelled`.
         """
         store, seen = self._connections.store, 0
+        ended = {state for state in END_STATES if state in states}
         with store.read() as connection:
             upto = results.last_number(connection, self._id)
         while seen < upto:
             with store.read() as connection:
-                rows = results.batch_page_upto(connection, self._id, seen, upto, states, PAGE_JOBS)
+                rows = results.batch_page_upto(connection, self._id, seen, upto, ended, PAGE_JOBS)
                 attempts = results.attempts_of(connection, [row.id for row in rows])
             seen = rows[-1].batch_seq or upto if rows else upto
             for row in rows:

@@ -11,6 +11,8 @@ import orjson
 
 from trivet_store.reports.results import AttemptRow, JobRow
 from trivet_tasks.model_names import bare_name, same_model
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 LONGEST_WORDS = 160
 """Characters of what each of several routes said; the attempts have the whole."""
@@ -83,7 +85,9 @@ class Result:
 
         Its prices are those in `cost_usd`.
         """
-        own = [attempt for attempt in self.attempts if attempt.outcome == "succeeded" and attempt.route == self.route]
+        own = [
+            attempt for attempt in self.attempts if attempt.outcome == Outcome.SUCCEEDED and attempt.route == self.route
+        ]
         if own:
             return own[-1].model_used or self.model
         named = self.message.get("model") if self.cached and self.message else None
@@ -112,19 +116,19 @@ class Result:
     @property
     def succeeded(self) -> bool:
         """True when there is a message. Of a job that succeeded and whose result was pruned there is none."""
-        return self.status == "succeeded" and not self.pruned
+        return self.status == JobState.SUCCEEDED and not self.pruned
 
 
 def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
     """The result of a job that has ended."""
     error = None
-    if row.state != "succeeded":
+    if row.state != JobState.SUCCEEDED:
         said = row.error_message or (PRUNED if row.pruned else f"The job was {row.state}.")
         error = JobError(row.error_outcome, f"{said}{_asked_before(attempts)}")
     return Result(
         id=row.id,
         key=row.key,
-        status=row.state,
+        status=row.state.value,
         error=error,
         stop_reason=row.stop_reason,
         cost_usd=row.cost_usd,

@@ -151,7 +151,7 @@ class RouteReading:
 
     def next_permit_s(self) -> float:
         """Seconds until it could take the next call; a route that is open has no room, its probes are not any."""
-        if self.gate.state in ("open", "probing"):
+        if self.gate.shut:
             return float("inf")
         return self.gate.wait_s
 

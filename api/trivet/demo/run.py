@@ -35,6 +35,7 @@ from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import ProcessFailed, StoreUnavailable, TrivetError
+from trivet_tasks.latency import Lane
 from trivet_tasks.processes.stop_signals import STOP_SIGNALS, handled_stop_signals
 
 READ_EVERY_S = 0.2
@@ -128,7 +129,7 @@ def run_demo(jobs: int, workers: int, view: View) -> DemoResult:
 def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
     ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()  # told from another thread
     settings = load_settings(_write_config(folder))
-    local = LocalTrivet(settings, workers=workers, lanes=("bulk",), simulation=_simulation(jobs), on_exit=ends.put)
+    local = LocalTrivet(settings, workers=workers, lanes=(Lane.BULK,), simulation=_simulation(jobs), on_exit=ends.put)
     stopping = _Stopping(local)
     try:
         view.starting(f"Starting Valkey, the simulated providers, a scheduler and {workers} workers")
@@ -334,5 +335,5 @@ def _simulation(jobs: int) -> Simulation:
     return Simulation(
         arguments=("--latency-median", "0.35", "--latency-p95", "1.0"),
         route_settings=limits,
-        sections={"worker": {"lanes": ["bulk"]}},
+        sections={"worker": {"lanes": [Lane.BULK.value]}},
     )

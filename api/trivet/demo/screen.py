@@ -14,6 +14,7 @@ from rich.text import Text
 from trivet.demo.documents import MODEL
 from trivet.demo.ledger import DemoResult, Ledger
 from trivet.demo.watch import Condition, Line, State
+from trivet_tasks.states import RouteState
 
 EVERY_S = 3.0
 
@@ -21,7 +22,7 @@ WIDEST = 104
 """Columns used at most: lines that are read at a glance."""
 _OTHER_LINES = 13
 """All of the screen but the journal, with three routes."""
-_STYLES = {"healthy": "green", "limited": "yellow", "open": "red"}
+_STYLES: dict[str, str] = {RouteState.HEALTHY: "green", RouteState.LIMITED: "yellow", RouteState.OPEN: "red"}
 
 
 class View(Protocol):
@@ -183,7 +184,7 @@ def _routes(state: State, width: int) -> RenderableType:
 def _condition(condition: Condition | None, now: float) -> Text:
     if condition is None:
         return Text()
-    since = f" {now - condition.since:.0f} s" if condition.word != "healthy" else ""
+    since = f" {now - condition.since:.0f} s" if condition.word != RouteState.HEALTHY else ""
     return Text(f"{condition.word}{since}", style=_STYLES.get(condition.word, ""))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trivet.demo.ledger import Reading, RouteReading
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import RouteState
 
 CALM_S = 1.2
 """How long a route must not have been limited, and jobs not throttled, before that counts as over."""
@@ -15,14 +17,14 @@ PACE_S = 0.2
 """A wait for a permit that is shorter is the ordinary pace of a rate limit, not throttling."""
 RATE_OVER_S = 3.0
 
-_CAUSES = {
-    "connection": "connections fail",
-    "rate_limited": "429",
-    "overloaded": "overloaded",
-    "server_error": "server errors",
-    "timeout": "timeouts",
-    "incomplete": "answers are cut",
-    "unusable": "the account is refused",
+_CAUSES: dict[str, str] = {
+    Outcome.CONNECTION: "connections fail",
+    Outcome.RATE_LIMITED: "429",
+    Outcome.OVERLOADED: "overloaded",
+    Outcome.SERVER_ERROR: "server errors",
+    Outcome.TIMEOUT: "timeouts",
+    Outcome.INCOMPLETE: "answers are cut",
+    Outcome.UNUSABLE: "the account is refused",
 }
 """What a gate's cause begins with, in words."""
 
@@ -128,10 +130,10 @@ class Watch:
 
     def _follow(self, name: str, route: RouteReading, now: float) -> None:
         before = self.conditions.get(name)
-        seen = "open" if route.gate.state in ("open", "probing") else route.gate.state
+        seen: str = RouteState.OPEN if route.gate.shut else route.gate.state
         if before is None:
-            before = self.conditions[name] = Condition("healthy", self._began, now)
-        if seen == "healthy" and before.word == "limited" and now - before.seen < CALM_S:
+            before = self.conditions[name] = Condition(RouteState.HEALTHY, self._began, now)
+        if seen == RouteState.HEALTHY and before.word == RouteState.LIMITED and now - before.seen < CALM_S:
             seen = "healthy for a moment"
         elif seen == before.word:
             before.seen = now
@@ -143,8 +145,8 @@ class Watch:
 
     def _changed(self, name: str, before: Condition, word: str, route: RouteReading, now: float) -> Condition:
         at_s = now - self._began
-        if word == "healthy":
-            ended = before.seen if before.word == "limited" else now
+        if word == RouteState.HEALTHY:
+            ended = before.seen if before.word == RouteState.LIMITED else now
             self._journal.add(at_s, "trivet", f"{name} healthy again after {ended - before.since:.1f} s")
             return Condition(word, now, now)
         outcome, _, said = route.gate.cause.partition(":")

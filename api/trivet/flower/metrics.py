@@ -1,7 +1,6 @@
 """The backlog in Prometheus' text format, to follow Flower's own metrics on `/metrics`."""
 
 from collections.abc import Iterable, Iterator
-from typing import get_args
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -10,9 +9,9 @@ from prometheus_client.registry import Collector
 from trivet.admin.impairments import ImpairmentKind
 from trivet.flower.backlog import Backlog
 from trivet_store.fleet.leases import SCHEDULER, WORKER
-from trivet_store.ledger.budgets import HOLDING
 from trivet_store.ledger.spending import Spent
 from trivet_tasks.latency import Lane, Latency
+from trivet_tasks.states import BudgetState, JobState
 
 
 def backlog_metrics(backlog: Backlog, routes: Iterable[str]) -> bytes:
@@ -47,7 +46,7 @@ class _Collector(Collector):
             labels=["kind"],
         )
         alive.add_metric([SCHEDULER, ""], len(self._backlog.schedulers))
-        for lane in get_args(Lane):
+        for lane in Lane:
             alive.add_metric([WORKER, lane], sum(lease.lane == lane for lease in self._backlog.leases))
         for kind in ImpairmentKind:
             wrong.add_metric([kind.value], sum(one.kind is kind and one.holds_up for one in self._backlog.impairments))
@@ -61,7 +60,7 @@ class _Collector(Collector):
         rows = {row.latency: row for row in self._backlog.classes}
         for latency in Latency:
             row = rows.get(latency.value)
-            for state in ("waiting", "delayed", "held", "following"):
+            for state in (JobState.WAITING.value, JobState.DELAYED.value, "held", JobState.FOLLOWING.value):
                 jobs.add_metric([latency.value, state], getattr(row, state) if row else 0)
             age.add_metric([latency.value], self._backlog.age_s(row.oldest_at) or 0.0 if row else 0.0)
         yield jobs
@@ -73,8 +72,8 @@ class _Collector(Collector):
         for route in self._routes:
             for latency in Latency:
                 row = rows.get((route, latency.value))
-                jobs.add_metric([route, latency.value, "dispatched"], row.dispatched if row else 0)
-                jobs.add_metric([route, latency.value, "running"], row.running if row else 0)
+                jobs.add_metric([route, latency.value, JobState.DISPATCHED], row.dispatched if row else 0)
+                jobs.add_metric([route, latency.value, JobState.RUNNING], row.running if row else 0)
         return jobs
 
     def _spent(self) -> Metric:
@@ -109,6 +108,6 @@ class _Collector(Collector):
             usd.add_metric([one.name, "estimated"], float(one.estimated_usd))
             usd.add_metric([one.name, "reserved"], float(one.reserved_usd))
             warn.add_metric([one.name], one.warn_at)
-            holding.add_metric([one.name], float(one.state == HOLDING))
+            holding.add_metric([one.name], float(one.state == BudgetState.HOLDING))
             held.add_metric([one.name], one.jobs_held)
         yield from (limit, usd, warn, holding, held)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import orjson
 import redis
 
+from trivet_store.fleet.leases import SCHEDULER, WORKER
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.shared_state import PREFIX
 
@@ -160,6 +161,6 @@ def _announced(key: bytes | str, value: bytes | str) -> Announced | None:
         part, trouble, since = fields["part"], fields["trouble"], fields["since"]
     except (ValueError, TypeError, KeyError):
         return None
-    if part not in ("worker", "scheduler") or not isinstance(trouble, str) or not isinstance(since, float | int | None):
+    if part not in (WORKER, SCHEDULER) or not isinstance(trouble, str) or not isinstance(since, float | int | None):
         return None
     return Announced(clean(name.removeprefix(_KEY), _NAME_CHARS), part, clean(trouble, _WORDS_CHARS), since)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.foreign_text import clean
+from trivet_tasks.states import RouteState
 
 
 class HealthRow(NamedTuple):
@@ -14,7 +15,7 @@ class HealthRow(NamedTuple):
 
     route: str
     model: str
-    state: str
+    state: RouteState
     cause: str
     since: float
     closed_until: float | None
@@ -93,7 +94,14 @@ _USED_LATELY = text("SELECT DISTINCT route, model FROM attempts WHERE started_at
 
 
 def note(
-    connection: Connection, route: str, model: str, state: str, cause: str, now: float, seconds: float, share: float = 0
+    connection: Connection,
+    route: str,
+    model: str,
+    state: RouteState,
+    cause: str,
+    now: float,
+    seconds: float,
+    share: float = 0,
 ) -> None:
     """Write down a change.
 
@@ -104,21 +112,24 @@ def note(
     """
     cause = clean(cause, 500) or ""
     row = {"route": route, "model": model, "cause": cause, "now": now, "closed_until": now + seconds}
-    if state == "limited":
+    if state == RouteState.LIMITED:
         connection.execute(_CLOSE, row)
     else:
-        connection.execute(_UPSERT, {**row, "state": state, "closed_until": now + seconds if seconds else None})
+        connection.execute(_UPSERT, {**row, "state": state.value, "closed_until": now + seconds if seconds else None})
     said = cause
-    if state == "recovering":
+    if state == RouteState.RECOVERING:
         said = f"{share:.0%} of its work: {cause}"
-    elif state == "limited":
+    elif state == RouteState.LIMITED:
         said = f"for {seconds:.3g} s: {cause}"
     connection.execute(_EVENT, {"now": now, "kind": f"route {state}", "route": route, "model": model, "text": said})
 
 
 def noted(connection: Connection) -> list[HealthRow]:
     """The health of everything, as last noted."""
-    return [HealthRow(*row) for row in connection.execute(_ALL)]
+    return [
+        HealthRow(row.route, row.model, RouteState(row.state), row.cause, row.since, row.closed_until)
+        for row in connection.execute(_ALL)
+    ]
 
 
 def closed(connection: Connection, now: float) -> list[LimitRow]:
@@ -139,8 +150,8 @@ def used_lately(connection: Connection, since: float) -> Sequence[tuple[str, str
 def forget(connection: Connection, route: str, now: float) -> None:
     """Note that an operator declared every model of a route healthy, and no longer limited."""
     for row in noted(connection):
-        if row.route == route and row.state != "healthy":
-            note(connection, route, row.model, "healthy", "restored by an operator", now, 0)
+        if row.route == route and row.state != RouteState.HEALTHY:
+            note(connection, route, row.model, RouteState.HEALTHY, "restored by an operator", now, 0)
     connection.execute(_LIFT, {"route": route})
 
 

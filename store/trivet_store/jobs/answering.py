@@ -11,7 +11,7 @@ from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, query_rows
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended, Hit
-from trivet_tasks.outcomes import JobState
+from trivet_tasks.states import JobState
 
 _HELD = RowsStatement(
     schema.jobs,
@@ -80,7 +80,7 @@ def end_answered(
     missed: list[str] = []
     for job in group:
         row = held.get(job.id)
-        if row is None or (row.take_up, row.state) != (job.take_up, "dispatched"):
+        if row is None or (row.take_up, row.state) != (job.take_up, JobState.DISPATCHED):
             continue
         if row.deadline_at is not None and row.deadline_at <= now:
             continue

@@ -14,7 +14,7 @@ from trivet_store.jobs.ending import end_jobs
 from trivet_store.schema import Usd
 from trivet_store.steps import End, Ended
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.outcomes import JobState
+from trivet_tasks.states import BatchState, JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,7 @@ class Progress:
     """How far a batch is. All counts are jobs; `cost_usd` is that of the ended ones."""
 
     name: str
-    state: str
-    """`loading`, `incomplete`, `open` or `cancelled`."""
+    state: BatchState
     created_at: float
     total: int
     waiting: int
@@ -45,7 +44,7 @@ class Progress:
     @property
     def done(self) -> bool:
         """True when everything was taken in and every job has ended."""
-        return self.state in ("open", "cancelled") and self.ended >= self.total
+        return self.state in (BatchState.OPEN, BatchState.CANCELLED) and self.ended >= self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
     """
     connection.execute(_CREATE, {"name": name, "now": store.now(connection)})
     row = connection.execute(_BY_NAME, {"name": name}).one()
-    if row.state == "cancelled":
+    if row.state == BatchState.CANCELLED:
         raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint="Choose another name.")
     return Loading(row.id, name, row.taken, row.digest)
 
@@ -123,13 +122,13 @@ def chain(digest: str, fingerprints: Sequence[str]) -> str:
 def open_batch(connection: Connection, batch_id: int) -> None:
     """Everything has been read: its jobs may run. A batch that was cancelled meanwhile stays so."""
     lock_flows(connection, batch_id)
-    if connection.execute(_STATE, {"id": batch_id, "state": "open", "error": None}).rowcount:
+    if connection.execute(_STATE, {"id": batch_id, "state": BatchState.OPEN, "error": None}).rowcount:
         connection.execute(_HOLD, {"id": batch_id, "held": False})
 
 
 def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
     """Reading stopped at an error: nothing runs until the batch is resumed or accepted as it is."""
-    connection.execute(_STATE, {"id": batch_id, "state": "incomplete", "error": error})
+    connection.execute(_STATE, {"id": batch_id, "state": BatchState.INCOMPLETE, "error": error})
 
 
 def progress(connection: Connection, name: str) -> Progress:
@@ -162,7 +161,7 @@ def begin_cancel(connection: Connection, batch_id: int) -> None:
     lock_flows(connection, batch_id)
     connection.execute(_HOLD, {"id": batch_id, "held": True})
     _ask_outstanding(connection, batch_id)
-    connection.execute(_STATE, {"id": batch_id, "state": "cancelled", "error": None})
+    connection.execute(_STATE, {"id": batch_id, "state": BatchState.CANCELLED, "error": None})
 
 
 def cancelled_unended(connection: Connection, limit: int) -> list[int]:
@@ -207,7 +206,7 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
     running = connection.execute(_RUNNING, {"id": row.id}).scalar_one()
     return Progress(
         name=row.name,
-        state=row.state,
+        state=BatchState(row.state),
         created_at=row.created_at,
         total=row.total,
         waiting=max(0, row.total - row.ended - running),

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, text
 from trivet_store.database.engine import Store
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended
-from trivet_tasks.outcomes import END_STATES, JobState
+from trivet_tasks.states import END_STATES, JobState
 
 _ASK = text("UPDATE jobs SET cancel_requested = true WHERE id = :id")
 

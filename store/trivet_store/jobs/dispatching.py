@@ -12,11 +12,10 @@ from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, query_rows
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import JobState
+from trivet_tasks.states import BACKLOG_STATES, OUTSTANDING_STATES, JobState
 
 DISPATCH_LOCK = 7_214_500_002
 """The PostgreSQL advisory lock under which credit is counted and taken; SQLite's write lock does the same."""
-_UNDER_WAY = frozenset({JobState.DISPATCHED, JobState.RUNNING})
 FLOWS_AT_ONCE = 50
 """Flows whose heads are read by one statement: SQLite allows 500 parts of one, and few parts are planned sooner."""
 
@@ -162,14 +161,14 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
             *(_warmth(row) if row.prefix else ()),
         )
         for row in connection.execute(_FLOWS)
-        if row.warmer is None or row.warmer_state not in _UNDER_WAY or row.warming_until <= now
+        if row.warmer is None or row.warmer_state not in OUTSTANDING_STATES or row.warming_until <= now
     ]
 
 
 def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None, bool]:
     """A warmer that went back to waiting, or is gone, has warmed nothing; one that ended or takes too long is not waited for."""
     answered = row.warmer_state == JobState.SUCCEEDED and not row.warmer_calls  # by the response cache
-    cold = answered or row.warmer_state in (None, "waiting", "delayed", "following")
+    cold = answered or row.warmer_state is None or row.warmer_state in BACKLOG_STATES
     warm_route = row.warmer_route if row.warmer_state == JobState.SUCCEEDED and not answered else None
     return row.warmer, cold, warm_route, answered
 

@@ -13,7 +13,7 @@ from trivet_store.ledger.savings import note_hits
 from trivet_store.schema import Usd
 from trivet_store.steps import Ended
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.outcomes import JobState
+from trivet_tasks.states import JobState
 
 _END = RowsStatement(
     schema.jobs,

@@ -18,6 +18,7 @@ from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.states import JobState
 
 _Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
 """What jobs of one flow have in common: class, model, residency, compliance, features; a prefix, where one warms it for all;
@@ -125,7 +126,7 @@ def insert(
         "batch_id": batch.id if batch else None,
         "created_at": now,
         "not_before": None,
-        "state": "dispatched" if direct else "waiting",
+        "state": (JobState.DISPATCHED if direct else JobState.WAITING).value,
         "take_up": 1 if direct else 0,
         "route": direct.route if direct else None,
         "dispatched_until": direct.until if direct else None,
@@ -166,7 +167,7 @@ def insert(
         if spec.tags:
             row["tags"] = orjson.dumps(dict(spec.tags)).decode()
         if spec.not_before is not None and spec.not_before > now:
-            row |= {"not_before": spec.not_before, "state": "delayed", **_UNSENT}
+            row |= {"not_before": spec.not_before, "state": JobState.DELAYED.value, **_UNSENT}
         accepted.append(Accepted(job_id, existed=False, take_up=row["take_up"]))
         rows.append(row)
     if rows:

@@ -12,7 +12,7 @@ from trivet_store.jobs.ending import book_again, costs_of, end_jobs
 from trivet_store.ledger import spending
 from trivet_store.steps import End, Ended, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.outcomes import END_STATES, JobState
+from trivet_tasks.states import END_STATES, JobState
 from trivet_tasks.usage import Usage
 
 _FENCE = RowsStatement(
@@ -88,7 +88,11 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
         if finished.next is None:
             continue
         row = current.get(finished.job_id)
-        if row is None or (row.take_up, row.lease_id, row.state) != (finished.take_up, finished.lease_id, "running"):
+        if row is None or (row.take_up, row.lease_id, row.state) != (
+            finished.take_up,
+            finished.lease_id,
+            JobState.RUNNING,
+        ):
             refused.append(finished.job_id)
             continue
         step: Next = finished.next
@@ -106,7 +110,7 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
                 waits.append(
                     {
                         "id": row.id,
-                        "state": "waiting" if step.not_before is None else "delayed",
+                        "state": (JobState.WAITING if step.not_before is None else JobState.DELAYED).value,
                         "not_before": step.not_before,
                         "round": step.round,
                         "tried": step.tried,

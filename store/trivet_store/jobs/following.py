@@ -13,12 +13,12 @@ from sqlalchemy import Connection, String, bindparam, text
 from trivet_store import schema
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
+from trivet_tasks.states import OUTSTANDING_STATES, JobState
 
 FREED_AT_ONCE = BULK_ROWS
 """So many followers at most are freed by the transaction that ends their leader: others wait behind it."""
 LOOK_AGAIN_S = 10.0
 """How long a follower waits without another look at its leader."""
-_STATES_UNDER_WAY = ("dispatched", "running")
 
 _IDS = bindparam("ids", expanding=True, type_=String())
 _HELD = RowsStatement(
@@ -59,7 +59,7 @@ _OVERDUE = text(
 _HOLD = "SELECT id FROM jobs WHERE id IN :ids ORDER BY id"
 _STILL = text("SELECT job_id, leader FROM followers WHERE job_id IN :ids AND until <= :now").bindparams(_IDS)
 _UNDER_WAY = text("SELECT id FROM jobs WHERE id IN :ids AND state IN :states").bindparams(
-    _IDS, bindparam("states", expanding=True, value=_STATES_UNDER_WAY)
+    _IDS, bindparam("states", expanding=True, value=sorted(OUTSTANDING_STATES))
 )
 _LONGER = text("UPDATE followers SET until = :until WHERE job_id IN :ids").bindparams(_IDS)
 _LEADER = text("SELECT leader FROM followers WHERE job_id = :id")
@@ -93,9 +93,9 @@ def follow(
     ours = [
         job
         for job in wanted
-        if job.id in held and (held[job.id].take_up, held[job.id].state) == (job.take_up, "dispatched")
+        if job.id in held and (held[job.id].take_up, held[job.id].state) == (job.take_up, JobState.DISPATCHED)
     ]
-    over = {id for id in ids if id not in held or held[id].state not in _STATES_UNDER_WAY}
+    over = {id for id in ids if id not in held or held[id].state not in OUTSTANDING_STATES}
     # one that follows in this very transaction leads nobody either
     following: list[Follower] = []
     leading: set[str] = set()

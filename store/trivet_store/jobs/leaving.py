@@ -6,7 +6,8 @@ from trivet_store.database.engine import Store
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.ledger import spending
 from trivet_store.steps import End, Ended
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 # SQLite uses a partial index only where its own condition stands in the statement word for word
 _HELD = """

@@ -14,7 +14,8 @@ from trivet_store.jobs import suspects
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.ledger import spending
 from trivet_store.steps import End, Ended
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
 
 _WAKE = text("UPDATE jobs SET state = 'waiting', not_before = NULL WHERE id IN :ids AND state = 'delayed'").bindparams(
     bindparam("ids", expanding=True)

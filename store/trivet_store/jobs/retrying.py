@@ -12,7 +12,7 @@ from trivet_store.jobs.ranking import places
 from trivet_store.schema import Usd, job_results, retries
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import ClassSettings, Latency
-from trivet_tasks.outcomes import JobState
+from trivet_tasks.states import BatchState, JobState
 
 RETRIABLE = frozenset({JobState.FAILED, JobState.EXPIRED})
 """The ends after which a job may run again. What succeeded has its result, what was cancelled somebody did not want."""
@@ -198,7 +198,7 @@ def _run_again(
 def _living(connection: Connection, batch_id: int) -> Row[Any]:
     """The batch; an error when it was cancelled, because nobody would ever dispatch a job of it."""
     batch = connection.execute(_BATCH, {"id": batch_id}).one()
-    if batch.state == "cancelled":
+    if batch.state == BatchState.CANCELLED:
         raise InvalidRequest(
             f"The batch {batch.name!r} was cancelled; nothing of it runs again.",
             field="name",

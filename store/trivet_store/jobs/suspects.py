@@ -14,7 +14,8 @@ from trivet_store.database.engine import Store
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.jobs.leaving import lay_down
 from trivet_store.steps import End, Ended
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import BACKLOG_STATES, JobState
 
 DEATHS_ALONE = 3
 """So many processes that died running a job and nothing else end it."""
@@ -106,7 +107,7 @@ def _strike_rescued(store: Store, connection: Connection, job_id: str) -> tuple[
         return None
     connection.execute(_STRIKE, {"id": job_id})
     deaths = row.died_alone + 1
-    if deaths >= DEATHS_ALONE and row.state in ("waiting", "delayed"):
+    if deaths >= DEATHS_ALONE and row.state in BACKLOG_STATES:
         end_jobs(
             connection, [Ended(row.id, row.batch_id, row.created_at, _given_up(deaths), None)], store.now(connection)
         )
@@ -123,6 +124,6 @@ def _aside(job_id: str, flow_id: int, deaths: int, now: float) -> dict[str, obje
     return {
         "id": job_id,
         "flow_id": flow_id,
-        "state": "delayed" if wait_s else "waiting",
+        "state": (JobState.DELAYED if wait_s else JobState.WAITING).value,
         "not_before": now + wait_s if wait_s else None,
     }

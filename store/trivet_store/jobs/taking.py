@@ -17,6 +17,7 @@ from trivet_store import schema
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.requests.prompt_cache import cache_write_factor
+from trivet_tasks.states import AttemptPurpose, JobState
 
 MISFIT_AGAIN_S = 10.0
 """Seconds a job waits that came back to a worker whose configuration does not allow it there."""
@@ -254,7 +255,17 @@ def take_up(
             )
         )
     execute_rows(connection, _MISFIT, misfits)
-    new = [_row(site, job, job.attempt_id, now, estimate_of[job.id], "probe" if job.probe else "job") for job in taken]
+    new = [
+        _row(
+            site,
+            job,
+            job.attempt_id,
+            now,
+            estimate_of[job.id],
+            AttemptPurpose.PROBE if job.probe else AttemptPurpose.JOB,
+        )
+        for job in taken
+    ]
     execute_rows(connection, _ADD_ATTEMPTS, new)
     return TakeUp(taken, forged, tuple(Misfit(str(row["id"]), str(row["last_error"])) for row in misfits))
 
@@ -265,7 +276,7 @@ def _misfit(job_id: str, tried: str, route: str, reason: str, now: float) -> dic
     again = route in before
     return {
         "id": job_id,
-        "state": "delayed" if again else "waiting",
+        "state": (JobState.DELAYED if again else JobState.WAITING).value,
         "not_before": now + MISFIT_AGAIN_S if again else None,
         "tried": ",".join(before if again else [*before, route]),
         "last_error": f"{route}: the configuration of its worker does not allow this job: it {reason}",
@@ -280,7 +291,7 @@ def add_attempt(
     *,
     now: float,
     estimate: Decimal | None,
-    purpose: str,
+    purpose: AttemptPurpose,
 ) -> bool:
     """Write the row of a further attempt of a job that this worker holds. False when it does not any more."""
     hold = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
@@ -293,7 +304,7 @@ def add_attempt(
 
 
 def _row(
-    site: Worksite, job: Taken, attempt_id: str, now: float, estimate: Decimal | None, purpose: str
+    site: Worksite, job: Taken, attempt_id: str, now: float, estimate: Decimal | None, purpose: AttemptPurpose
 ) -> dict[str, Any]:
     return {
         "id": attempt_id,
@@ -308,7 +319,7 @@ def _row(
         "latency": site.latency,
         "started_at": now,
         "cost_usd": job.prompt.most(estimate),
-        "purpose": purpose,
+        "purpose": purpose.value,
     }
 
 

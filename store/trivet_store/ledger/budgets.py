@@ -14,10 +14,10 @@ from trivet_store.database.engine import Store
 from trivet_store.schema import Usd
 from trivet_tasks.config.budgets import BudgetSettings, Labels, Window, exact_usd, labels_asked, window
 from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.states import BudgetState
 
 FRESH_S = 1.0
 """How old the labels may be that a producer goes by."""
-OK, WARNED, HOLDING = "ok", "warned", "holding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class BudgetRow:
     """A budget and how it stands. Amounts are USD, times seconds since the epoch."""
 
     settings: BudgetSettings
-    state: str
-    """`ok`, `warned` or `holding`, as last noted, in the window `state_window`."""
+    state: BudgetState
+    """As last noted, in the window `state_window`."""
     state_window: str
     since: float
     needs_usd: Decimal | None
@@ -46,7 +46,7 @@ class BudgetRow:
 class State(NamedTuple):
     """How a budget is found to stand."""
 
-    state: str
+    state: BudgetState
     window: str
     needs_usd: Decimal | None = None
 
@@ -124,7 +124,7 @@ def registered(connection: Connection) -> list[BudgetRow]:
         found.append(
             BudgetRow(
                 budget,
-                row.state,
+                BudgetState(row.state),
                 row.window,
                 row.since,
                 row.needs_usd,

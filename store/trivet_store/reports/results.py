@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, String, bindparam, text
 
 from trivet_store.jobs.ending import NOTHING, costs_of
 from trivet_store.schema import Usd
+from trivet_tasks.states import AttemptPurpose, JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,7 @@ class AttemptRow:
     output_tokens: int | None
     cost_usd: Decimal | None
     estimated: bool
-    purpose: str
-    """`job`, `probe` or `hedge`."""
+    purpose: AttemptPurpose
     provider: str
     model_used: str | None = None
     """The model that answered; None: the one asked for."""
@@ -43,7 +43,7 @@ class RetryRow:
     job_id: str
     at: float
     ended_at: float
-    state: str
+    state: JobState
     error_outcome: str | None
     error_message: str | None
 
@@ -54,7 +54,7 @@ class JobRow:
 
     id: str
     key: str | None
-    state: str
+    state: JobState
     latency: str
     model: str
     batch: str | None
@@ -151,11 +151,11 @@ def batch_page(connection: Connection, batch_id: int, after: int, limit: int) ->
 
 
 def batch_page_upto(
-    connection: Connection, batch_id: int, after: int, upto: int, states: Collection[str], limit: int
+    connection: Connection, batch_id: int, after: int, upto: int, states: Collection[JobState], limit: int
 ) -> list[JobRow]:
     """The same, of jobs in these end states and up to number `upto`."""
     parameters = {"batch_id": batch_id, "after": after, "upto": upto, "limit": limit}
-    named = [str(state) for state in states]
+    named = [state.value for state in states]
     return _jobs(connection, connection.execute(_BATCH_PAGE_UPTO, {**parameters, "states": named}))
 
 
@@ -164,7 +164,7 @@ def last_number(connection: Connection, batch_id: int) -> int:
     return int(connection.execute(_LAST, {"id": batch_id}).scalar_one())
 
 
-def recent_jobs(connection: Connection, *, state: str | None, batch_id: int | None, limit: int) -> list[JobRow]:
+def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int | None, limit: int) -> list[JobRow]:
     """The newest jobs first, without Trivet's own probes."""
     conditions, parameters = ["NOT f.probe"], {"limit": limit}
     if state:
@@ -181,13 +181,18 @@ def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[At
     """All provider calls of jobs, in order."""
     found: dict[str, list[AttemptRow]] = {job_id: [] for job_id in ids}
     for row in connection.execute(_ATTEMPTS, {"ids": list(ids)}):
-        found[row.job_id].append(AttemptRow(**{**row._asdict(), "estimated": bool(row.estimated)}))
+        found[row.job_id].append(
+            AttemptRow(**{**row._asdict(), "estimated": bool(row.estimated), "purpose": AttemptPurpose(row.purpose)})
+        )
     return found
 
 
 def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
     """How a job ended before, each time it was made to run again, in order."""
-    return [RetryRow(*row) for row in connection.execute(_RETRIES, {"id": job_id})]
+    return [
+        RetryRow(**{**row._asdict(), "state": JobState(row.state)})
+        for row in connection.execute(_RETRIES, {"id": job_id})
+    ]
 
 
 def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:
@@ -199,12 +204,13 @@ def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:
 
 def _job(row: Row[Any]) -> JobRow:
     values = row._asdict()
+    values["state"] = JobState(row.state)
     values["tags"] = orjson.loads(row.tags) if row.tags else {}
     values["message"] = bytes(row.message) if row.message is not None else None
     values["cached"] = bool(row.cached)
     values["probe"] = bool(row.probe)
     values["pruned"] = bool(row.pruned)
     if values["pruned"]:
-        values["error_outcome"] = row.last_outcome if row.state != "succeeded" else None
+        values["error_outcome"] = row.last_outcome if row.state != JobState.SUCCEEDED else None
         values["latency_s"] = max(0.0, row.ended_at - row.created_at)
     return JobRow(**values)

@@ -109,7 +109,7 @@ def _different(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
 class WorkerSettings(_Section):
     """What one worker process takes on."""
 
-    lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = ("realtime", "bulk")
+    lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = tuple(Lane)
     """The lanes that workers serve: those of `trivet worker` and `trivet up`, and those whose absence is reported."""
 
     slots: int = Field(default=256, ge=1, le=10_000)

@@ -19,7 +19,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.celery_tasks import register_tasks
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.processes.hangup import Reloader
 from trivet_tasks.processes.process_titles import served, set_title
 from trivet_tasks.processes.quick_start import without_collecting
@@ -44,7 +44,7 @@ CRASHED = 1
 
 
 def run_worker(
-    settings: Settings, *, lane: str, routes: Sequence[str], on_ready: Callable[[], None] | None = None
+    settings: Settings, *, lane: Lane, routes: Sequence[str], on_ready: Callable[[], None] | None = None
 ) -> int:
     """Run a worker process for the queues of these routes and this lane until it is told to stop. Returns the exit code.
 
@@ -60,7 +60,7 @@ def run_worker(
                 f"{settings.source}: no route is called {route!r}.",
                 hint=f"Configured: {', '.join(settings.routes) or 'none'}.",
             )
-    if lane == "bulk" and settings.worker.bulk_nice:
+    if lane == Lane.BULK and settings.worker.bulk_nice:
         os.nice(settings.worker.bulk_nice)
     share_one_heap()
     # it warns root of pickled messages; only JSON is taken here
@@ -113,7 +113,7 @@ def run_worker(
     return code or left
 
 
-def worker_name(lane: str, routes: Sequence[str], configured: int) -> str:
+def worker_name(lane: Lane, routes: Sequence[str], configured: int) -> str:
     """What Flower calls the worker: what it serves, its lane, its process and machine."""
     return f"{served(routes, configured)}.{lane}.{os.getpid()}@{socket.gethostname()}"
 

@@ -16,6 +16,7 @@ from celery.worker.consumer import Consumer
 from trivet_store.jobs.dropped import Drop
 from trivet_tasks.catalog import PROVIDERS
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.latency import Lane
 from trivet_tasks.messages import Chunk, MalformedMessage, task_name
 from trivet_worker.run.drops import Drops
 
@@ -34,7 +35,9 @@ class Intake:
         queues: names of its queues, each with its route.
     """
 
-    def __init__(self, served: Mapping[str, RouteSettings], lane: str, queues: Mapping[str, str], drops: Drops) -> None:
+    def __init__(
+        self, served: Mapping[str, RouteSettings], lane: Lane, queues: Mapping[str, str], drops: Drops
+    ) -> None:
         self._served = served
         self._lane = lane
         self._queues = queues

@@ -16,6 +16,7 @@ from trivet_store.fleet.leases import ALONE, WORKER
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.latency import Lane
 from trivet_tasks.messages import Chunk
 from trivet_tasks.shared_state import connect, refuse_cluster
 from trivet_worker.process.origin import origin_of
@@ -38,7 +39,7 @@ from trivet_worker.run.witness import Witness
 
 log = logging.getLogger("trivet.worker")
 
-GATHER_S = {"realtime": 0.0, "bulk": 0.01, ALONE: 0.0}
+GATHER_S = {Lane.REALTIME: 0.0, Lane.BULK: 0.01, ALONE: 0.0}
 """How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
 
 
@@ -67,7 +68,7 @@ class Runtime:
             ConfigError: the key that signs cached answers is needed, and not there.
         """
         self._settings = settings
-        self._store = Store.of(settings, stands_back=lane == "bulk")
+        self._store = Store.of(settings, stands_back=lane == Lane.BULK)
         client = connect(settings.redis_url)
         origin = origin or origin_of(settings)
         fleet = Fleet(self._store, settings, client, origin=origin)

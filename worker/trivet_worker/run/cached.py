@@ -22,8 +22,9 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, is_away
+from trivet_tasks.states import JobState
 from trivet_worker.adapters.calls import Answer
 from trivet_worker.run.drops import SAID_EVERY_S, Drops
 from trivet_worker.run.flights import Landing

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 
 from trivet_routing.fleet import Fleet
 from trivet_routing.liveness.troubles import DATABASE, SHARED_STATE, Troubles
-from trivet_routing.permits import Grant, Quota, Spent, Verdict, Want
+from trivet_routing.permits import Denial, Grant, Quota, Spent, Verdict, Want
 from trivet_routing.route_choice import SLOW_CALLS, Candidate, Needs, choose
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
@@ -48,14 +48,14 @@ AGAIN_S = 3.0
 URGENT_S = 0.005
 """How soon a realtime call looks again for a place among the calls in flight, alone: before those of batches do."""
 _REFUSED = {
-    "limited": "limited by its provider",
-    "open": "open, only a probe may call",
-    "probing": "probing, only a probe may call",
-    "concurrency": "all the calls it may have are in flight",
-    "requests": "its requests of this minute are used up",
-    "input_tokens": "its input tokens of this minute are used up",
-    "output_tokens": "its output tokens of this minute are used up",
-    "forgotten": "limits and health are being put back",
+    Denial.LIMITED: "limited by its provider",
+    Denial.OPEN: "open, only a probe may call",
+    Denial.PROBING: "probing, only a probe may call",
+    Denial.CONCURRENCY: "all the calls it may have are in flight",
+    Denial.REQUESTS: "its requests of this minute are used up",
+    Denial.INPUT_TOKENS: "its input tokens of this minute are used up",
+    Denial.OUTPUT_TOKENS: "its output tokens of this minute are used up",
+    Denial.FORGOTTEN: "limits and health are being put back",
 }
 """Why there was no permit, for a person."""
 
@@ -209,13 +209,13 @@ class ChunkRunner:
                 break
         self._slots.give(places - grant.granted)
         if grant.granted == 0:
-            return 0, _REFUSED.get(grant.reason, grant.reason)
+            return 0, _REFUSED[grant.reason] if grant.reason else ""
         self._launch(wave, pending[: grant.granted], wants[: grant.granted], grant)
         return grant.granted, ""
 
     def _waits(self, wave: _Wave, grant: Grant, until: float) -> bool:
         """Wait for what there was no room for; False when there is no time for that."""
-        if grant.reason != "concurrency" or wave.chunk.latency is not Latency.REALTIME:
+        if grant.reason != Denial.CONCURRENCY or wave.chunk.latency is not Latency.REALTIME:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
         self._hurry(1)
         try:

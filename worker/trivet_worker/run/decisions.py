@@ -19,9 +19,10 @@ from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.requests.call_time import needed_s, too_short_text
 from trivet_tasks.shared_state import unavailable_text
+from trivet_tasks.states import JobState
 from trivet_worker.adapters.calls import Answer, Failure, LimitReading, LimitWindow, LocalCause
 from trivet_worker.run.flights import Flight, Landing
 from trivet_worker.run.pricing import likely_usage

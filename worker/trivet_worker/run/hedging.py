@@ -24,6 +24,7 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
+from trivet_tasks.states import AttemptPurpose
 from trivet_worker.run.deadlines import LEAST_S, is_full_time
 from trivet_worker.run.flights import Flight, Flights
 from trivet_worker.run.pricing import Pricing
@@ -170,7 +171,7 @@ class Hedger:
                 attempt_id,
                 now=self._store.now(connection),
                 estimate=estimate,
-                purpose="hedge",
+                purpose=AttemptPurpose.HEDGE,
             )
 
     def _second(self, flight: Flight) -> Candidate | None:

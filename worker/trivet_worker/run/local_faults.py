@@ -20,6 +20,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.config.way_out import DIRECTLY, way_out
 from trivet_tasks.faults import place_of
+from trivet_tasks.states import RouteState
 from trivet_worker.adapters.calls import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run.flights import Landing
 from trivet_worker.run.route_impairments import RouteImpairments
@@ -144,7 +145,7 @@ class LocalFaults:
         """
         if not any(isinstance(one.result, Failure) for one in group) and not self._doubted:
             return
-        opened = {change.route for change in changes if change.state == "open"}
+        opened = {change.route for change in changes if change.state == RouteState.OPEN}
         with self._lock:
             before = self._impairments.current()
             for landing in group:

@@ -31,9 +31,10 @@ from trivet_tasks.faults import place_of
 from trivet_tasks.jobs import Claimed
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.outcomes import JobState, Outcome
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.publishing import publish
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, unavailable_text
+from trivet_tasks.states import JobState
 from trivet_worker.adapters.calls import Answer, Failure
 from trivet_worker.run.cached import Cached
 from trivet_worker.run.decisions import Decisions

@@ -17,6 +17,7 @@ from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import is_away, unavailable_text
+from trivet_tasks.states import RouteState
 from trivet_worker.adapters.calls import Answer, Failure
 from trivet_worker.run.decisions import spent_of
 from trivet_worker.run.flights import Landing
@@ -62,7 +63,7 @@ class Settling:
             why = unavailable_text(self._settings.redis_url, error)
             self._troubles.note(SHARED_STATE, "settling", why)
         for change in changes:
-            level = logging.ERROR if change.state == "open" else logging.WARNING
+            level = logging.ERROR if change.state == RouteState.OPEN else logging.WARNING
             log.log(level, "%s %s is %s: %s", change.route, change.model, change.state, change.cause)
         return changes
 

@@ -2,7 +2,7 @@
 
 from trivet_routing.fleet import Fleet
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency
 from trivet_worker.adapters.calls import Failure, LocalCause
 from trivet_worker.run.flights import Landing
 from trivet_worker.run.route_impairments import RouteImpairments
@@ -39,7 +39,7 @@ class Witness:
         lane = Latency(site.latency).lane
         return self._impairments.of(site.route) is not None and self._is_served_elsewhere(site.route, lane)
 
-    def _is_served_elsewhere(self, route: str, lane: str | None = None) -> bool:
+    def _is_served_elsewhere(self, route: str, lane: Lane | None = None) -> bool:
         try:
             known = self._fleet.known()
         except StoreUnavailable:

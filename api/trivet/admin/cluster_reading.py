@@ -1,4 +1,4 @@
-"""Reading how the routes stand, out of the database and the shared state."""
+"""Reading the status of a cluster out of the database and the shared state."""
 
 import math
 from collections import Counter
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import redis
 
+from trivet.admin.blocked_reason import BlockedReason, blocked_reasons
 from trivet.admin.budget_status import statuses
-from trivet.admin.holdup import Holdup, holdups
+from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
-from trivet.admin.route_status import UNKNOWN, UNPROVEN, ModelStatus, Picture, RouteStatus
 from trivet_routing.fleet import Fleet, Known
 from trivet_routing.liveness.troubles import Announced, announced
 from trivet_routing.most_costs import MostCosts
@@ -26,6 +26,7 @@ from trivet_store.reports.backlog import RouteBacklog
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import check_writable
+from trivet_tasks.states import RouteState
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -43,7 +44,7 @@ class _Noted:
     drains: Mapping[str, Event]
 
 
-def gather(connections: "Connections") -> Picture:
+def read_cluster(connections: "Connections") -> ClusterStatus:
     """Read it all: a few SQL queries over living jobs, and five round trips to the shared state.
 
     Raises:
@@ -68,7 +69,7 @@ def gather(connections: "Connections") -> Picture:
         )
     gates: dict[tuple[str, str], GateView] = {}
     uses: dict[str, RouteUse] = {}
-    held: tuple[Holdup, ...] = ()
+    held: tuple[BlockedReason, ...] = ()
     trouble = None
     served = _served(known, models, ())
     said: list[Announced] = []
@@ -78,7 +79,7 @@ def gather(connections: "Connections") -> Picture:
         served = _served(known, models, fleet.limits.unwell())
         gates = _view(fleet, known, served)
         uses = fleet.limits.uses(list(known.routes))
-        held = tuple(holdups(connections, lines))
+        held = tuple(blocked_reasons(connections, lines))
     except redis.RedisError as error:
         trouble = str(connections.unavailable(error))
     if full := full_disk(store):
@@ -94,10 +95,10 @@ def gather(connections: "Connections") -> Picture:
     ]  # fmt: skip
     for name, settings in connections.settings.routes.items():
         if name not in known.routes:
-            nothing = ModelStatus(WHOLE_ROUTE, UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
+            nothing = ModelStatus(WHOLE_ROUTE, RouteState.UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
     drained = {name: route.drained for name, route in known.routes.items()}
-    return Picture(
+    return ClusterStatus(
         tuple(routes), standing, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
         processes.schedulers, processes.silent,
         impairments(processes, drained, lanes, now, said=said, server=trouble),
@@ -171,19 +172,21 @@ def _model(
     quota = Quota.of(known.routes[route].settings, model)
     if gate is None:
         row = noted.states.get((route, WHOLE_ROUTE))
-        if row is None or row.state == "healthy":
+        if row is None or row.state == RouteState.HEALTHY:
             row = noted.states.get((route, model))
-        if row is None or row.state == "healthy":
-            return ModelStatus(model, UNKNOWN, quota)
-        return ModelStatus(model, UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since)
+        if row is None or row.state == RouteState.HEALTHY:
+            return ModelStatus(model, RouteState.UNKNOWN, quota)
+        return ModelStatus(
+            model, RouteState.UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since
+        )
     state, cause, since = gate.state, gate.cause, gate.since
-    if state == "healthy":
+    if state == RouteState.HEALTHY:
         cause = ""
         if use is None or use.proven_s is None:
-            state, since = UNPROVEN, None
+            state, since = RouteState.UNPROVEN, None
         if gate.wait_s >= SHORT_WAIT_S:
-            state, cause, since = "limited", f"it used up {_used_up(gate)}", None
-    elif state == "limited":
+            state, cause, since = RouteState.LIMITED, f"it used up {_used_up(gate)}", None
+    elif state == RouteState.LIMITED:
         closed = noted.closed.get((route, quota.group))
         since = closed.since if closed else None
     return ModelStatus(

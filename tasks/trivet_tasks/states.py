@@ -1,0 +1,108 @@
+"""Every state that a job, a batch, a budget or a route can be in, in the words of SQL, Lua, the command line and JSON.
+
+A state that a row or a reply carries may be plain text of the same value: states are compared with `==`, never with `is`.
+"""
+
+from enum import StrEnum
+
+from trivet_tasks.errors import InvalidRequest
+
+
+class JobState(StrEnum):
+    """State of a job (`jobs.state`)."""
+
+    WAITING = "waiting"
+    """For a route that has room."""
+    DELAYED = "delayed"
+    """Until its `not_before`: its start, or the end of a backoff."""
+    FOLLOWING = "following"
+    """For the answer to an equal request that is being made."""
+    DISPATCHED = "dispatched"
+    """In the queue of a route."""
+    RUNNING = "running"
+    """With a worker."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+def read_job_state(text: str) -> JobState:
+    """Return the state of this name.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        return JobState(text)
+    except ValueError:
+        hint = f"Use one of {', '.join(JobState)}."
+        raise InvalidRequest(f"state: {text!r} is not a state of a job.", field="state", hint=hint) from None
+
+
+END_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})
+"""The four ways a job can end. Once in one of them a job never leaves it, other than by `batch retry`."""
+OUTSTANDING_STATES = frozenset({JobState.DISPATCHED, JobState.RUNNING})
+"""Those in which a route has the job."""
+BACKLOG_STATES = frozenset({JobState.WAITING, JobState.DELAYED, JobState.FOLLOWING})
+"""Those in which no route has the job yet."""
+
+
+class BatchState(StrEnum):
+    """State of a batch (`batches.state`)."""
+
+    LOADING = "loading"
+    """Its requests are being read; nothing of it runs."""
+    INCOMPLETE = "incomplete"
+    """Reading stopped at an error; nothing of it runs until it is resumed or accepted as it is."""
+    OPEN = "open"
+    """All requests were read; its jobs run, or have ended."""
+    CANCELLED = "cancelled"
+
+
+class BudgetState(StrEnum):
+    """State of a budget in its window (`budgets.state`)."""
+
+    OK = "ok"
+    WARNED = "warned"
+    HOLDING = "holding"
+    """Used up: its jobs wait."""
+
+
+class RouteState(StrEnum):
+    """State of a (route, model), or of a whole route."""
+
+    HEALTHY = "healthy"
+    OPEN = "open"
+    """Its circuit breaker is open: only a probe may call."""
+    PROBING = "probing"
+    """Likewise, and the last probe was good."""
+    RECOVERING = "recovering"
+    """It gets a share of its work."""
+    LIMITED = "limited"
+    """Its provider asked for a pause, or its limits are used up."""
+    UNPROVEN = "unproven"
+    """Shown only: nothing is known against it and it has not answered a call yet. It takes work."""
+    UNKNOWN = "unknown"
+    """Shown only: the shared state does not answer."""
+    UNSERVED = "unserved"
+    """Shown only: no living worker serves it."""
+    UNSCHEDULED = "unscheduled"
+    """Shown only: no living scheduler dispatches to it."""
+    DRAINED = "drained"
+    """Shown only: taken out of service by an operator."""
+
+
+BREAKER_STATES = frozenset({RouteState.HEALTHY, RouteState.OPEN, RouteState.PROBING, RouteState.RECOVERING})
+"""States of a circuit breaker (`lua/settle.lua`, `route_health.state`)."""
+SHUT_STATES = frozenset({RouteState.OPEN, RouteState.PROBING})
+"""Those of a circuit breaker in which only a probe may call."""
+
+
+class AttemptPurpose(StrEnum):
+    """Purpose of a provider call (`attempts.purpose`)."""
+
+    JOB = "job"
+    PROBE = "probe"
+    HEDGE = "hedge"
+    """A second call of a job whose first one is slow."""
