@@ -46,7 +46,7 @@ class Known:
         """The lanes in which a living worker serves the route and takes work."""
         return frozenset(lease.lane for lease in self.leases if lease.takes(route))
 
-    def serves_elsewhere(self, route: str, origin: str, lane: Lane | None = None) -> bool:
+    def serves_elsewhere(self, route: str, origin: str, lane: Lane | None) -> bool:
         """Return whether a worker of another origin takes the route's work, of this lane if one is named."""
         return any(
             lease.origin != origin and lease.takes(route) and lane in (None, lease.lane) for lease in self.leases

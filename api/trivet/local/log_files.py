@@ -23,7 +23,7 @@ def size(log_path: Path) -> int:
         return 0
 
 
-def last_lines(log_path: Path, count: int, *, since: int = 0) -> list[str]:
+def last_lines(log_path: Path, count: int, *, since: int) -> list[str]:
     """The last `count` non-empty lines, without what was written before byte `since`; none if there is no such file."""
     try:
         with log_path.open("rb") as log:

@@ -58,7 +58,7 @@ class FileCheck:
 def check_file(
     path: Path | str,
     settings: Settings,
-    defaults: Mapping[str, object] = {},
+    defaults: Mapping[str, object],
     *,
     skip_bad: bool = False,
     now: float,
@@ -106,7 +106,7 @@ def check_file(
     return FileCheck(path, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
 
 
-def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object] = {}) -> Iterator[JobSpec]:
+def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object]) -> Iterator[JobSpec]:
     """The valid rows of a checked file in their order, each validated again as it is read. Bad lines are left out.
 
     Use the settings and defaults of the check.
