@@ -1,6 +1,5 @@
 """`trivet routes events`: what happened to the routes, and why."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -39,8 +38,8 @@ def events(
     from trivet.cli.tables import print_line, print_whole, room
     from trivet_store.fleet import health
 
-    start = moment_of(since, time.time())
     with context.client() as client:
+        start = moment_of(since, client._connections.now())
         if name is not None:
             check_known(client, name)
         with client._connections.store.read() as connection:

@@ -1,6 +1,5 @@
 """`trivet route limit NAME`: limits set by hand, which beat every file until they are reset."""
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,12 +55,14 @@ def limit(
 
     given = zip(FIGURES, (requests, input_tokens, output_tokens, concurrency), strict=True)
     figures = {figure: value for figure, value in given if value is not None}
-    ends_at = _end(until, lasting)
-    if reset and (figures or ends_at):
+    if until and lasting:
+        raise typer.BadParameter("give --until or --for, not both.")
+    if reset and (figures or until or lasting):
         raise typer.BadParameter("--reset takes limits back; give no others with it.")
-    if ends_at and not figures:
+    if (until or lasting) and not figures:
         raise typer.BadParameter("--until and --for need a limit, e.g. --requests 600.")
     with context.client() as client:
+        ends_at = _end(until, lasting, client._connections.now())
         route = check_known(client, name)
         store = client._connections.store
         by_hand = {override.models for override in route.overrides}
@@ -73,8 +74,6 @@ def limit(
                     removed = route_overrides.reset(store, connection, name, named, by=current_operator())
                 else:
                     removed = []
-                    if ends_at:  # by the database's clock, which decides when it is over
-                        ends_at += store.now(connection) - time.time()
                     route_overrides.put(store, connection, name, target, figures, by=current_operator(), until=ends_at)
             client._connections.tell_work()
             route = check_known(client, name)
@@ -88,19 +87,17 @@ def limit(
     _print(name, route.settings, route.overrides, now)
 
 
-def _end(until: str | None, lasting: str | None) -> float | None:
-    """Return when the limits are over, by this machine's clock; None: when they are reset."""
+def _end(until: str | None, lasting: str | None, now: float) -> float | None:
+    """Return when the limits are over, by the database's clock, which says `now`; None: when they are reset."""
     from trivet.cli.spans import age_s, since, span_s
     from trivet_tasks.errors import InvalidRequest
 
-    if until and lasting:
-        raise typer.BadParameter("give --until or --for, not both.")
     if lasting:
-        return time.time() + age_s("--for", lasting)
+        return now + age_s("--for", lasting)
     if not until:
         return None
-    end = 0.0 if span_s(until) is not None else since(until, option="--until")
-    if end <= time.time():
+    end = 0.0 if span_s(until) is not None else since(until, now, option="--until")
+    if end <= now:
         raise InvalidRequest(
             f"--until: {until!r} is no moment to come.", field="until", hint="Use 2026-12-24T18:00, or --for 2h."
         )
