@@ -15,3 +15,16 @@ def ago(seconds: float) -> str:
 def moment(at: float | None) -> str:
     """Return a time, in seconds since the epoch, as people read it, in UTC."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration, in seconds, as people read it; empty for None."""
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

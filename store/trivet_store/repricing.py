@@ -51,7 +51,7 @@ class Extent(NamedTuple):
     calls: int
     """Settled calls whose rows keep what they were priced by."""
     without_terms: int
-    """Settled calls with tokens whose rows do not: from before schema 0004. They are left as they are."""
+    """Settled calls with tokens whose rows do not. They are left as they are."""
 
 
 class _New(NamedTuple):

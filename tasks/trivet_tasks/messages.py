@@ -42,10 +42,7 @@ class Chunk:
 
     def to_args(self) -> list[Any]:
         """The Celery arguments."""
-        args: list[Any] = [self.route, self.latency.value, self.model, [_plain(job) for job in self.jobs]]
-        if self.alone:
-            return [*args, self.probe, True]
-        return [*args, self.probe] if self.probe else args
+        return [self.route, self.latency.value, self.model, [list(job) for job in self.jobs], self.probe, self.alone]
 
     @classmethod
     def from_args(cls, provider: str, args: Sequence[Any]) -> "Chunk":
@@ -54,11 +51,9 @@ class Chunk:
         Raises:
             MalformedMessage: they are not what `to_args` makes.
         """
-        if not 4 <= len(args) <= 6:
-            raise MalformedMessage(f"It has {len(args)} arguments; there are 4 to 6.")
-        route, latency, model, jobs = args[:4]
-        probe = args[4] if len(args) > 4 else ""
-        alone = args[5] if len(args) > 5 else False
+        if len(args) != 6:
+            raise MalformedMessage(f"It has {len(args)} arguments; there are 6.")
+        route, latency, model, jobs, probe, alone = args
         checked = (
             ("route", _is_text(route, _ROUTE)),
             ("class", isinstance(latency, str) and latency in _CLASSES),
@@ -86,19 +81,19 @@ _CLASSES = frozenset(latency.value for latency in Latency)
 
 
 def _claimed(fields: Any) -> Claimed:
-    if not isinstance(fields, list) or len(fields) not in (4, 5):
-        raise MalformedMessage("One of its jobs is not a list of 4 or 5.")
-    job_id, take_up, input_estimate, max_tokens, *key = fields
+    if not isinstance(fields, list) or len(fields) != 5:
+        raise MalformedMessage("One of its jobs is not a list of 5.")
+    job_id, take_up, input_estimate, max_tokens, cache_key = fields
     good = (
         _is_text(job_id, _DIGITS)
         and _is_count(take_up)
         and _is_count(input_estimate)
         and _is_count(max_tokens)
-        and (not key or _is_text(key[0], _DIGITS))
+        and (cache_key is None or _is_text(cache_key, _DIGITS))
     )
     if not good:
         raise MalformedMessage("One of its jobs has a field that cannot be one.")
-    return Claimed(job_id, take_up, input_estimate, max_tokens, *key)
+    return Claimed(job_id, take_up, input_estimate, max_tokens, cache_key)
 
 
 def _is_text(value: Any, pattern: re.Pattern[str]) -> bool:
@@ -107,11 +102,6 @@ def _is_text(value: Any, pattern: re.Pattern[str]) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _MOST_INT  # True is an int, too
-
-
-def _plain(job: Claimed) -> list[Any]:
-    """Without a cache key as a process reads it that knows of none."""
-    return list(job) if job.cache_key else list(job[:-1])
 
 
 def queue_name(route: str, latency: Latency) -> str:

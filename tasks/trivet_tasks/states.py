@@ -5,6 +5,8 @@ A state that a row or a reply carries may be plain text of the same value: state
 
 from enum import StrEnum
 
+from trivet_tasks.errors import InvalidRequest
+
 
 class JobState(StrEnum):
     """State of a job (`jobs.state`)."""
@@ -23,6 +25,19 @@ class JobState(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+
+
+def read_job_state(text: str) -> JobState:
+    """Return the state of this name.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        return JobState(text)
+    except ValueError:
+        hint = f"Use one of {', '.join(JobState)}."
+        raise InvalidRequest(f"state: {text!r} is not a state of a job.", field="state", hint=hint) from None
 
 
 END_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})

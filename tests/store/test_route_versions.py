@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.store.world import ROUTE, World
 
-from trivet.cli.routes_words import override_words
+from trivet.cli.routes_remarks import override_words
 from trivet_store.database.engine import Store
 from trivet_store.fleet import registry, route_overrides
 from trivet_store.fleet.registry import Kind, RegisteredRoute

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import blake2b
 from typing import cast
 
 from celery import Celery
@@ -202,10 +201,3 @@ def test_of_many_schedulers_one_sends_the_first(world: World) -> None:
 
     together(run, run, run)
     assert world.states() == {"dispatched": 2, "waiting": 38}
-
-
-def test_flows_of_before_keep_their_signatures(world: World) -> None:
-    """A batch that was begun by an older Trivet is gone on with in the same flows."""
-    reference = world.batch("b", *alike(2, None), opened=False)
-    told = b'[%d,"batch","%s","[]","[]","[]"]' % (reference.id, MODEL.encode())
-    assert world.value("SELECT signature FROM flows") == blake2b(told, digest_size=16).hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from trivet.config.scenarios import SCENARIOS
+from trivet.config.scenario_file import NAMES
 from trivet.config.template import found_credentials, template
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 
@@ -142,7 +142,7 @@ def test_init_replaces_a_file_only_when_forced(folder: Path, options: tuple[str,
     assert "[store]" in (folder / CONFIG_NAME).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [scenario.name for scenario in SCENARIOS])
+@pytest.mark.parametrize("name", NAMES)
 def test_init_with_a_scenario_writes_all_its_routes_and_says_what_is_missing(folder: Path, name: str) -> None:
     done = trivet("config", "init", "--scenario", name)
     assert done.returncode == 0
@@ -176,7 +176,7 @@ def test_init_tells_which_scenarios_there_are_and_writes_nothing(folder: Path) -
     done = trivet("config", "init", "--scenario", "multicloud")
     assert done.returncode == 2
     assert "Did you mean multi-cloud?" in done.stderr
-    assert not [scenario.name for scenario in SCENARIOS if scenario.name not in done.stderr]
+    assert not [name for name in NAMES if name not in done.stderr]
     assert list(folder.iterdir()) == []
 
 

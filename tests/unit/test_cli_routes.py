@@ -8,13 +8,12 @@ import pytest
 from rich.text import Text
 from tests.gates import MODEL, gate, pace, recovering, route
 
-from trivet.admin.holdup import Holdup, Kind, _merged, holdup_of
+from trivet.admin.blocked_reason import BlockedKind, BlockedReason, blocked_reason_of, merged
+from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Impairment, ImpairmentKind
 from trivet.admin.route_probe import what_next
-from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
-from trivet.cli.routes_json import as_object
-from trivet.cli.routes_table import routes_table, short
-from trivet.cli.routes_words import remarks, summary
+from trivet.cli.routes_remarks import remarks, summary
+from trivet.cli.routes_view import as_object, routes_table, short
 from trivet.times import ago
 from trivet_routing.gate_view import FORGOTTEN
 from trivet_routing.permits import GateView, Quota
@@ -58,8 +57,8 @@ def status(name: str, *models: ModelStatus, settings: Any = None, **terms: Any) 
     return replace(found, **terms)
 
 
-def picture(*routes: RouteStatus, **terms: Any) -> Picture:
-    return replace(Picture(routes, (), (), (), (), NOW, None), **terms)
+def picture(*routes: RouteStatus, **terms: Any) -> ClusterStatus:
+    return replace(ClusterStatus(routes, (), (), (), (), NOW, None), **terms)
 
 
 def plain(lines: Sequence[Text]) -> list[str]:
@@ -211,8 +210,10 @@ def test_what_was_last_known_is_said_while_the_shared_state_is_away() -> None:
 
 def test_what_waits_and_what_holds_it_up() -> None:
     waiting = (ClassBacklog("batch", 400, 12, 0, NOW - 61), ClassBacklog("async", 0, 0, 7, NOW - 30))
-    holdup = Holdup(Kind.THROTTLED, "Throttled, next headroom in 12 s on vertex-us-east5", (f"batch {MODEL}",), ())
-    assert plain(summary(picture(waiting=waiting, holdups=(holdup,)), None)) == [
+    reason = BlockedReason(
+        BlockedKind.THROTTLED, "Throttled, next headroom in 12 s on vertex-us-east5", (f"batch {MODEL}",), ()
+    )
+    assert plain(summary(picture(waiting=waiting, blocked=(reason,)), None)) == [
         "Waiting: 412 batch (12 for their next try), 7 async (7 held); the oldest for 61.0 s.",
         f"Throttled, next headroom in 12 s on vertex-us-east5 (batch {MODEL}).",
     ]
@@ -222,9 +223,9 @@ def test_what_waits_and_what_holds_it_up() -> None:
 NEEDS = Needs(MODEL, Latency.BATCH)
 
 
-def held(*candidates: Candidate) -> Holdup | None:
+def held(*candidates: Candidate) -> BlockedReason | None:
     found = list(candidates)
-    return holdup_of(NEEDS, choose(NEEDS, found, DEFAULTS[Latency.BATCH]), found)
+    return blocked_reason_of(NEEDS, choose(NEEDS, found, DEFAULTS[Latency.BATCH]), found)
 
 
 def test_jobs_are_throttled_only_when_every_route_that_could_take_them_is_limited() -> None:
@@ -234,7 +235,7 @@ def test_jobs_are_throttled_only_when_every_route_that_could_take_them_is_limite
     other = route("other", wire_model=None)
     found = held(far, near, shut, other)
     assert found is not None
-    assert (found.kind, found.text) == (Kind.THROTTLED, "Throttled, next headroom in 12 s on vertex-us-east5")
+    assert (found.kind, found.text) == (BlockedKind.THROTTLED, "Throttled, next headroom in 12 s on vertex-us-east5")
     assert [reason.split(":")[0] for reason in found.reasons] == ["anthropic", "vertex-us-east5", "bedrock", "other"]
     assert held(far, near, route("free")) is None
 
@@ -247,31 +248,33 @@ def test_jobs_that_wait_for_a_moment_or_a_place_are_not_held_up() -> None:
 @pytest.mark.parametrize(
     ("candidates", "kind", "text"),
     [
-        ([route("a", at=gate(state="open", cause="x", wait_s=7.5)), route("b", drained=True)], Kind.UNHEALTHY,
+        ([route("a", at=gate(state="open", cause="x", wait_s=7.5)), route("b", drained=True)], BlockedKind.UNHEALTHY,
          "No route is healthy, next probe in 8 s on a"),
-        ([route("a", at=gate(state="probing", cause="x", wait_s=0.001))], Kind.UNHEALTHY,
+        ([route("a", at=gate(state="probing", cause="x", wait_s=0.001))], BlockedKind.UNHEALTHY,
          "No route is healthy, next probe now on a"),
-        ([route("a", drained=True), route("b", lanes=("realtime",)), route("c", wire_model=None)], Kind.OUT,
+        ([route("a", drained=True), route("b", lanes=("realtime",)), route("c", wire_model=None)], BlockedKind.OUT,
          "No route takes these jobs now (a: drained by an operator; b: no bulk worker serves it)"),
-        ([route("c", wire_model=None)], Kind.UNFIT, f"No route can ever take these jobs (c: does not serve {MODEL})"),
-        ([], Kind.OUT, "No route is known yet: schedulers and workers make theirs known when they start"),
-        ([route("a", at=gate(state="limited", cause=FORGOTTEN, wait_s=1.0))], Kind.FORGOTTEN,
+        ([route("c", wire_model=None)], BlockedKind.UNFIT, f"No route can ever take these jobs (c: does not serve {MODEL})"),
+        ([], BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start"),
+        ([route("a", at=gate(state="limited", cause=FORGOTTEN, wait_s=1.0))], BlockedKind.FORGOTTEN,
          "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back"),
     ],
 )  # fmt: skip
-def test_why_jobs_wait_otherwise(candidates: list[Candidate], kind: Kind, text: str) -> None:
+def test_why_jobs_wait_otherwise(candidates: list[Candidate], kind: BlockedKind, text: str) -> None:
     found = held(*candidates)
     assert found is not None
     assert (found.kind, found.text) == (kind, text)
 
 
 def test_one_sentence_of_a_kind_is_said_the_one_that_ends_first() -> None:
-    def throttled(model: str, seconds: float) -> Holdup:
-        return Holdup(Kind.THROTTLED, f"Throttled, next headroom in {seconds:.0f} s on a", (model,), (), seconds)
+    def throttled(model: str, seconds: float) -> BlockedReason:
+        return BlockedReason(
+            BlockedKind.THROTTLED, f"Throttled, next headroom in {seconds:.0f} s on a", (model,), (), seconds
+        )
 
-    out = Holdup(Kind.OUT, "No route takes these jobs now (a: drained)", ("x",), ())
-    found = _merged([throttled("late", 9), out, throttled("soon", 3), replace(out, text="b", jobs=("y",))])
-    assert [holdup.sentence(named=True) for holdup in found] == [
+    out = BlockedReason(BlockedKind.OUT, "No route takes these jobs now (a: drained)", ("x",), ())
+    found = merged([throttled("late", 9), out, throttled("soon", 3), replace(out, text="b", jobs=("y",))])
+    assert [reason.sentence(named=True) for reason in found] == [
         "Throttled, next headroom in 3 s on a (late, soon).",
         "No route takes these jobs now (a: drained) (x).",
         "b (y).",

@@ -10,19 +10,17 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.unit.test_cli_routes import BUSY
 
-from trivet.cli import routes_watch
+from trivet.admin import ClusterStatus
 from trivet.cli.routes_watch import Watch
-from trivet.client.connections import Connections
 from trivet_store.database.engine import Store
 from trivet_store.fleet import registry
 from trivet_store.migrations.schema_version import upgrade
-from trivet_tasks.config.settings import Settings, load_settings
+from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
 
 DEADLINE_S = 30.0
@@ -30,26 +28,20 @@ IN, OUT = b"\x1b[?1049h", b"\x1b[?1049l"
 """The terminal's other screen, and back."""
 
 
-@pytest.fixture
-def connections() -> Iterator[Connections]:
-    found = Connections(Settings())
-    yield found
-    found.close()
+def test_a_database_that_goes_away_is_shown_above_what_was_last_known() -> None:
+    answers: list[ClusterStatus | Exception] = [
+        StoreUnavailable("The database is away."),
+        BUSY,
+        StoreUnavailable("The database is away."),
+    ]
 
-
-def test_a_database_that_goes_away_is_shown_above_what_was_last_known(
-    connections: Connections, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers: list[object] = [StoreUnavailable("The database is away."), BUSY, StoreUnavailable("The database is away.")]
-
-    def gather(_: Connections) -> object:
+    def read() -> ClusterStatus:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(routes_watch, "gather", gather)
-    watch = Watch(connections)
+    watch = Watch(read)
     watch.look()
     assert [line.plain for line in watch.lines(80)] == ["The database is away."]
     assert json.loads(watch.as_json())["trouble"] == "The database is away."
@@ -65,13 +57,12 @@ def test_a_database_that_goes_away_is_shown_above_what_was_last_known(
     assert any("bedrock-us-east-1" in line for line in shown)
 
 
-def test_what_will_not_mend_itself_ends_the_watch(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gather(_: Connections) -> object:
+def test_what_will_not_mend_itself_ends_the_watch() -> None:
+    def read() -> ClusterStatus:
         raise SchemaMismatch("The schema is older.")
 
-    monkeypatch.setattr(routes_watch, "gather", gather)
     with pytest.raises(SchemaMismatch):
-        Watch(connections).look()
+        Watch(read).look()
 
 
 @pytest.fixture

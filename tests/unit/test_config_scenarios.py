@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from trivet.config.scenario_file import proposed, scenario_text
-from trivet.config.scenarios import SCENARIOS, STARTUP, Scenario
+from trivet.config.scenario_file import NAMES, scenario_file
 from trivet_routing.call_costs import TYPICAL, CallCosts
 from trivet_routing.permits import GateView
 from trivet_routing.route_choice import Candidate, Needs, Why, choose
@@ -24,8 +23,21 @@ from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.states import RouteState
 from trivet_tasks.usage import Usage
 
-DOCS = Path(__file__).parents[2] / "docs" / "scenarios.md"
-README = Path(__file__).parents[2] / "README.md"
+REPOSITORY = Path(__file__).parents[2]
+STARTUP = "startup"
+BY_PRIORITY = dict.fromkeys(Latency, "priority")
+ORDERS = {
+    "aws-native": BY_PRIORITY,
+    "multi-cloud": {
+        Latency.REALTIME: "latency",
+        Latency.BATCH: "weight",
+        Latency.ASYNC: "weight",
+        Latency.DEFERRED: "cost",
+    },
+    STARTUP: BY_PRIORITY,
+    "sydney": BY_PRIORITY,
+}
+"""By class, the order in which it asks the routes."""
 MAIN_MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5", "claude-sonnet-5", "claude-haiku-4-5")
 FREE = GateView(
     state=RouteState.HEALTHY, cause="", wait_s=0.0, in_flight=0, places=200, headroom=math.inf, input_headroom=math.inf,
@@ -33,12 +45,12 @@ FREE = GateView(
 )  # fmt: skip
 OPEN = replace(FREE, state=RouteState.OPEN, cause="timeout", wait_s=9.0)
 
-every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+every_scenario = pytest.mark.parametrize("scenario", NAMES)
 
 
-def text_of(scenario: Scenario) -> str:
+def text_of(scenario: str) -> str:
     """The file that is written where no credentials are found."""
-    return scenario_text(scenario, proposed(scenario, {}, Path("/nobody")))
+    return scenario_file(scenario, {}, Path("/nobody")).text
 
 
 def loaded(folder: Path, text: str) -> Settings:
@@ -47,8 +59,7 @@ def loaded(folder: Path, text: str) -> Settings:
 
 
 def settings_of(name: str, folder: Path) -> Settings:
-    (scenario,) = (one for one in SCENARIOS if one.name == name)
-    return loaded(folder, text_of(scenario))
+    return loaded(folder, text_of(name))
 
 
 def uncommented(text: str) -> str:
@@ -82,7 +93,7 @@ def chosen(settings: Settings, latency: Latency, *, residency: tuple[str, ...] =
 
 
 @every_scenario
-def test_what_is_commented_out_outside_of_routes_are_the_defaults(scenario: Scenario, tmp_path: Path) -> None:
+def test_what_is_commented_out_outside_of_routes_are_the_defaults(scenario: str, tmp_path: Path) -> None:
     text = text_of(scenario)
     start, end = text.index("# The routes:"), text.index("[classes.realtime]")
     shown = loaded(tmp_path, uncommented(text[:start]) + text[start:end] + uncommented(text[end:])).model_dump()
@@ -99,7 +110,7 @@ def test_what_is_commented_out_outside_of_routes_are_the_defaults(scenario: Scen
 
 
 @every_scenario
-def test_what_is_commented_out_in_routes_may_be_set(scenario: Scenario, tmp_path: Path) -> None:
+def test_what_is_commented_out_in_routes_may_be_set(scenario: str, tmp_path: Path) -> None:
     routes = loaded(tmp_path, uncommented(text_of(scenario))).routes
     for route in routes.values():
         assert route.requests_per_minute
@@ -111,36 +122,36 @@ def test_what_is_commented_out_in_routes_may_be_set(scenario: Scenario, tmp_path
 
 
 @every_scenario
-def test_limits_that_are_not_set_limit_nothing(scenario: Scenario, tmp_path: Path) -> None:
+def test_limits_that_are_not_set_limit_nothing(scenario: str, tmp_path: Path) -> None:
     for route in loaded(tmp_path, text_of(scenario)).routes.values():
-        small = scenario is STARTUP
+        small = scenario == STARTUP
         assert (route.requests_per_minute, route.max_concurrency <= 20) == ((50, True) if small else (None, False))
         assert route.input_tokens_per_minute is route.output_tokens_per_minute is None
 
 
 @every_scenario
-def test_no_class_changes_but_in_its_order(scenario: Scenario, tmp_path: Path) -> None:
+def test_no_class_changes_but_in_its_order(scenario: str, tmp_path: Path) -> None:
     classes = loaded(tmp_path, text_of(scenario)).classes
     assert classes == {
-        name: terms.model_copy(update={"order": scenario.orders[name]}) for name, terms in DEFAULTS.items()
+        name: terms.model_copy(update={"order": ORDERS[scenario][name]}) for name, terms in DEFAULTS.items()
     }
 
 
 @every_scenario
-def test_lines_fit_and_every_route_says_where_its_limits_are_found(scenario: Scenario) -> None:
+def test_lines_fit_and_every_route_says_where_its_limits_are_found(scenario: str, tmp_path: Path) -> None:
     text = text_of(scenario)
     assert not [line for line in text.splitlines() if len(line) > 120]
     assert "`trivet routes check --live`" in text
     places = {"bedrock": "Service Quotas", "vertex": "Quotas & System", "anthropic": "Anthropic Console"}
-    for leg in scenario.legs:
-        assert places[leg.provider] in blocks(text)[leg.name]
+    for name, route in loaded(tmp_path, text).routes.items():
+        assert places[route.provider] in blocks(text)[name]
 
 
 # --- models
 
 
 @every_scenario
-def test_each_route_serves_the_main_models_and_says_which_it_does_not_serve(scenario: Scenario, tmp_path: Path) -> None:
+def test_each_route_serves_the_main_models_and_says_which_it_does_not_serve(scenario: str, tmp_path: Path) -> None:
     text = text_of(scenario)
     for name, route in loaded(tmp_path, text).routes.items():
         assert all(name_on_wire(route, model) for model in MAIN_MODELS)
@@ -236,7 +247,7 @@ def test_a_job_with_residency_never_goes_elsewhere(
 
 
 def test_the_list_prices_that_startup_tells_are_those_of_the_price_book() -> None:
-    text = " ".join(" ".join(STARTUP.why).split())
+    text = text_of(STARTUP).replace("\n# ", " ")
     told = re.findall(r"(claude-[\w-]+) ([\d.]+) and ([\d.]+)", text)
     assert len(told) == 3
     for model, into, out in told:
@@ -278,12 +289,31 @@ def test_prices_against_list_price_are_those_that_the_files_tell(
 # --- the page
 
 
-@every_scenario
-def test_the_page_shows_what_the_file_sets(scenario: Scenario, tmp_path: Path) -> None:
-    page = DOCS.read_text(encoding="utf-8")
+def test_the_page_has_a_section_for_each_that_leads_to_its_file() -> None:
+    page = (REPOSITORY / "docs" / "scenarios.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## `([\w-]+)`.*?\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL))
-    assert set(sections) == {one.name for one in SCENARIOS}
-    (shown,) = re.findall(r"```toml\n(.*?)```", sections[scenario.name], flags=re.DOTALL)
-    read = tomllib.loads(text_of(scenario))
-    assert tomllib.loads(shown) == {"routes": read["routes"], "classes": read["classes"]}
-    assert "docs/scenarios.md" in README.read_text(encoding="utf-8")
+    assert tuple(sections) == NAMES
+    for name, section in sections.items():
+        (link,) = re.findall(r"\]\(\.\./(api/\S+\.toml)\)", section)
+        assert tomllib.loads((REPOSITORY / link).read_text(encoding="utf-8"))["routes"], name
+        assert link.endswith(f"/{name}.toml")
+    assert "docs/scenarios.md" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+# --- what is filled in
+
+
+def test_each_route_of_a_provider_gets_what_was_found_of_it_and_no_other() -> None:
+    """Two routes of Bedrock share a key; that of the Anthropic API stays its own."""
+    found = {"AWS_BEARER_TOKEN_BEDROCK": "ABSK-1", "GOOGLE_CLOUD_PROJECT": 'our"project'}
+    filled = scenario_file("aws-native", found, Path("/nobody"))
+    keys = {name: route.get("api_key") for name, route in tomllib.loads(filled.text)["routes"].items()}
+    assert keys == {
+        "bedrock-us-east-1": "env:AWS_BEARER_TOKEN_BEDROCK",
+        "bedrock-eu-west-1": "env:AWS_BEARER_TOKEN_BEDROCK",
+        "anthropic": "env:ANTHROPIC_API_KEY",
+    }
+    assert [route.usable for route in filled.routes] == [True, True, False]
+    assert "ABSK-1" not in filled.text
+    routes = tomllib.loads(scenario_file("multi-cloud", found, Path("/nobody")).text)["routes"]
+    assert routes["vertex-us-central1"]["project"] == 'our"project'

@@ -8,11 +8,8 @@ import pytest
 from tests.gates import gate
 
 from trivet.demo.documents import MAX_CHARS, MIN_CHARS, QUESTIONS, Piece, cut, pieces, prompt, prompts
-from trivet.demo.journal import Journal
-from trivet.demo.ledger import AttemptFate, doubled, mismatches
-from trivet.demo.readings import Reading, RouteReading
-from trivet.demo.tally import RouteTally
-from trivet.demo.watch import Watch
+from trivet.demo.ledger import AttemptFate, Reading, RouteReading, RouteTally, doubled, mismatches
+from trivet.demo.watch import Journal, Watch
 from trivet_simulator import Call
 from trivet_store.jobs.batches import Progress
 from trivet_tasks.errors import ProcessFailed

@@ -107,7 +107,7 @@ def test_what_was_acknowledged_survives_a_stop(plain_dir: Path) -> None:
 
 
 def test_files_and_directory_are_their_owner_s_alone(plain_dir: Path) -> None:
-    """Under any umask, also where an earlier version left them readable."""
+    """Under any umask, also where they were readable before."""
     before = os.umask(0o022)
     try:
         with EmbeddedValkey(plain_dir), client_of(plain_dir) as client:

@@ -1,4 +1,4 @@
-"""What a message carries, that an older worker's or scheduler's is understood, and that nothing else is taken for one."""
+"""Messages are read as they were written, and nothing else is taken for one."""
 
 import json
 
@@ -22,30 +22,25 @@ def test_a_chunk_comes_back_as_it_was_sent(chunk: Chunk) -> None:
     assert Chunk.from_args("bedrock", sent) == chunk
 
 
-def test_only_a_probe_has_a_token() -> None:
-    assert len(CHUNK.to_args()) == 4, "as workers have always known it"
-    assert PROBE.to_args() == [
-        *Chunk("bedrock-us-east-1", "bedrock", Latency.BATCH, MODEL, JOBS[:1]).to_args(),
-        PROBE.probe,
-    ]
-    assert Chunk.from_args("bedrock", CHUNK.to_args()).probe == ""
-
-
 def test_what_a_person_sees_of_a_message_has_no_ids_and_no_token() -> None:
     assert str(CHUNK) == f"(route=bedrock-us-east-1, class=batch, model={MODEL}, jobs=2)"
     assert str(PROBE) == f"(route=bedrock-us-east-1, class=batch, model={MODEL}, probe)"
 
 
 GOOD: list[object] = CHUNK.to_args()
-ONE = ["a" * 32, 1, 10, 100]
+ONE = ["a" * 32, 1, 10, 100, None]
+
+
+def with_jobs(*jobs: object) -> list[object]:
+    return [*GOOD[:3], list(jobs), *GOOD[4:]]
 
 
 @pytest.mark.parametrize(
     "args",
     [
         [],
-        GOOD[:3],
-        [*GOOD, "", False, None],
+        GOOD[:5],
+        [*GOOD, None],
         [None, *GOOD[1:]],
         ["", *GOOD[1:]],
         ["r" * 101, *GOOD[1:]],
@@ -53,36 +48,36 @@ ONE = ["a" * 32, 1, 10, 100]
         ["route\n", *GOOD[1:]],
         [GOOD[0], "urgent", *GOOD[2:]],
         [GOOD[0], ["batch"], *GOOD[2:]],
-        [*GOOD[:2], "", GOOD[3]],
-        [*GOOD[:2], "m" * 121, GOOD[3]],
-        [*GOOD[:2], "a\x1b[31m", GOOD[3]],
-        [*GOOD[:2], {"model": 1}, GOOD[3]],
-        [*GOOD[:3], []],
-        [*GOOD[:3], {"a": 1}],
-        [*GOOD[:3], "jobs"],
-        [*GOOD[:3], [[f"{n:032x}", 1, 1, 1] for n in range(MOST_JOBS + 1)]],
-        [*GOOD[:3], ["a" * 32]],
-        [*GOOD[:3], [ONE[:3]]],
-        [*GOOD[:3], [[*ONE, "c" * 32, 1]]],
-        [*GOOD[:3], [["A" * 32, *ONE[1:]]]],
-        [*GOOD[:3], [["a" * 33, *ONE[1:]]]],
-        [*GOOD[:3], [["' OR 1=1 --", *ONE[1:]]]],
-        [*GOOD[:3], [[None, *ONE[1:]]]],
-        [*GOOD[:3], [["a" * 32, True, 10, 100]]],
-        [*GOOD[:3], [["a" * 32, -1, 10, 100]]],
-        [*GOOD[:3], [["a" * 32, 1.0, 10, 100]]],
-        [*GOOD[:3], [["a" * 32, "1", 10, 100]]],
-        [*GOOD[:3], [["a" * 32, 1, 2**31, 100]]],
-        [*GOOD[:3], [["a" * 32, 1, 10, None]]],
-        [*GOOD[:3], [[*ONE, "short"]]],
-        [*GOOD[:3], [[*ONE, 7]]],
-        [*GOOD[:3], [ONE, ONE]],
-        [*GOOD, "token"],
-        [*GOOD, "", True],
-        [*GOOD[:3], [ONE], "a token!"],
-        [*GOOD[:3], [ONE], "t" * 65],
-        [*GOOD[:3], [ONE], None],
-        [*GOOD[:3], [ONE], "", 1],
+        [*GOOD[:2], "", *GOOD[3:]],
+        [*GOOD[:2], "m" * 121, *GOOD[3:]],
+        [*GOOD[:2], "a\x1b[31m", *GOOD[3:]],
+        [*GOOD[:2], {"model": 1}, *GOOD[3:]],
+        with_jobs(),
+        [*GOOD[:3], {"a": 1}, *GOOD[4:]],
+        [*GOOD[:3], "jobs", *GOOD[4:]],
+        with_jobs(*([f"{n:032x}", 1, 1, 1, None] for n in range(MOST_JOBS + 1))),
+        with_jobs("a" * 32),
+        with_jobs(ONE[:4]),
+        with_jobs([*ONE, 1]),
+        with_jobs(["A" * 32, *ONE[1:]]),
+        with_jobs(["a" * 33, *ONE[1:]]),
+        with_jobs(["' OR 1=1 --", *ONE[1:]]),
+        with_jobs([None, *ONE[1:]]),
+        with_jobs(["a" * 32, True, 10, 100, None]),
+        with_jobs(["a" * 32, -1, 10, 100, None]),
+        with_jobs(["a" * 32, 1.0, 10, 100, None]),
+        with_jobs(["a" * 32, "1", 10, 100, None]),
+        with_jobs(["a" * 32, 1, 2**31, 100, None]),
+        with_jobs(["a" * 32, 1, 10, None, None]),
+        with_jobs([*ONE[:4], "short"]),
+        with_jobs([*ONE[:4], 7]),
+        with_jobs(ONE, ONE),
+        [*GOOD[:4], "token", False],
+        [*GOOD[:4], "", True],
+        [*with_jobs(ONE)[:4], "a token!", False],
+        [*with_jobs(ONE)[:4], "t" * 65, False],
+        [*with_jobs(ONE)[:4], None, False],
+        [*with_jobs(ONE)[:4], "", 1],
     ],
     ids=str,
 )

@@ -8,8 +8,227 @@
 Each group of `Admin` is one module. Methods return values; nothing here prints.
 """
 
-from trivet.admin.admin import Admin
-from trivet.admin.budget_status import BudgetStatus
-from trivet.admin.budgets import BudgetList, Budgets, RaisedBudget
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Admin", "BudgetList", "BudgetStatus", "Budgets", "RaisedBudget"]
+if TYPE_CHECKING:
+    from trivet.admin.admin import Admin
+    from trivet.admin.backlog import Backlog
+    from trivet.admin.batches import Batches, BatchStatus
+    from trivet.admin.blocked import Blocked
+    from trivet.admin.blocked_reason import BlockedKind, BlockedReason
+    from trivet.admin.budget_status import BudgetStatus
+    from trivet.admin.budgets import BudgetList, Budgets, RaisedBudget
+    from trivet.admin.cache import Cache, CacheState, ClearedAnswers
+    from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
+    from trivet.admin.configuration import Configuration, DatabaseState
+    from trivet.admin.costs import CostOverview, CostReport, Costs, Repricing
+    from trivet.admin.database import Database, Pruning, SchemaUpgrade, SchemaVersion
+    from trivet.admin.events import Events, FoldedEvent, folded
+    from trivet.admin.health import Health
+    from trivet.admin.impairments import Impairment, ImpairmentKind, idle_words
+    from trivet.admin.jobs import JobLife, Jobs
+    from trivet.admin.route_limits import RouteLimits
+    from trivet.admin.route_probe import ProbeResult
+    from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, Routes
+    from trivet_routing.liveness.troubles import Announced
+    from trivet_routing.permits import Pace, RouteUse
+    from trivet_routing.response_cache import CacheStats
+    from trivet_store.fleet.health import Event
+    from trivet_store.fleet.leases import Lease
+    from trivet_store.fleet.registry import Applied, Redefinition
+    from trivet_store.jobs.batches import Progress
+    from trivet_store.jobs.dropped import Drop, Dropped
+    from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
+    from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
+    from trivet_store.reports.costs import CostRow, Span, Unpriced
+    from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+    from trivet_store.repricing import Tally
+
+_MODULES = {
+    "trivet.admin.admin": ("Admin",),
+    "trivet.admin.backlog": ("Backlog",),
+    "trivet.admin.batches": (
+        "BatchStatus",
+        "Batches",
+    ),
+    "trivet.admin.blocked": ("Blocked",),
+    "trivet.admin.blocked_reason": (
+        "BlockedKind",
+        "BlockedReason",
+    ),
+    "trivet.admin.budget_status": ("BudgetStatus",),
+    "trivet.admin.budgets": (
+        "BudgetList",
+        "Budgets",
+        "RaisedBudget",
+    ),
+    "trivet.admin.cache": (
+        "Cache",
+        "CacheState",
+        "ClearedAnswers",
+    ),
+    "trivet.admin.cluster_status": (
+        "ClusterStatus",
+        "ModelStatus",
+        "RouteStatus",
+    ),
+    "trivet.admin.configuration": (
+        "Configuration",
+        "DatabaseState",
+    ),
+    "trivet.admin.costs": (
+        "CostOverview",
+        "CostReport",
+        "Costs",
+        "Repricing",
+    ),
+    "trivet.admin.database": (
+        "Database",
+        "Pruning",
+        "SchemaUpgrade",
+        "SchemaVersion",
+    ),
+    "trivet.admin.events": (
+        "Events",
+        "FoldedEvent",
+        "folded",
+    ),
+    "trivet.admin.health": ("Health",),
+    "trivet.admin.impairments": (
+        "Impairment",
+        "ImpairmentKind",
+        "idle_words",
+    ),
+    "trivet.admin.jobs": (
+        "JobLife",
+        "Jobs",
+    ),
+    "trivet.admin.route_limits": ("RouteLimits",),
+    "trivet.admin.route_probe": ("ProbeResult",),
+    "trivet.admin.routes": (
+        "DrainedRoute",
+        "RemovedRoute",
+        "RestoredRoute",
+        "Routes",
+    ),
+    "trivet_routing.liveness.troubles": ("Announced",),
+    "trivet_routing.permits": (
+        "Pace",
+        "RouteUse",
+    ),
+    "trivet_routing.response_cache": ("CacheStats",),
+    "trivet_store.fleet.health": ("Event",),
+    "trivet_store.fleet.leases": ("Lease",),
+    "trivet_store.fleet.registry": (
+        "Applied",
+        "Redefinition",
+    ),
+    "trivet_store.jobs.batches": ("Progress",),
+    "trivet_store.jobs.dropped": (
+        "Drop",
+        "Dropped",
+    ),
+    "trivet_store.reports.backlog": (
+        "BatchBacklog",
+        "ClassBacklog",
+        "RouteBacklog",
+    ),
+    "trivet_store.reports.cost_savings": (
+        "AnswerSaving",
+        "CacheSaving",
+    ),
+    "trivet_store.reports.costs": (
+        "CostRow",
+        "Span",
+        "Unpriced",
+    ),
+    "trivet_store.reports.results": (
+        "AttemptRow",
+        "JobRow",
+        "RetryRow",
+    ),
+    "trivet_store.repricing": ("Tally",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Admin",
+    "Announced",
+    "AnswerSaving",
+    "Applied",
+    "AttemptRow",
+    "Backlog",
+    "BatchBacklog",
+    "BatchStatus",
+    "Batches",
+    "Blocked",
+    "BlockedKind",
+    "BlockedReason",
+    "BudgetList",
+    "BudgetStatus",
+    "Budgets",
+    "Cache",
+    "CacheSaving",
+    "CacheState",
+    "CacheStats",
+    "ClassBacklog",
+    "ClearedAnswers",
+    "ClusterStatus",
+    "Configuration",
+    "CostOverview",
+    "CostReport",
+    "CostRow",
+    "Costs",
+    "Database",
+    "DatabaseState",
+    "DrainedRoute",
+    "Drop",
+    "Dropped",
+    "Event",
+    "Events",
+    "FoldedEvent",
+    "Health",
+    "Impairment",
+    "ImpairmentKind",
+    "JobLife",
+    "JobRow",
+    "Jobs",
+    "Lease",
+    "ModelStatus",
+    "Pace",
+    "ProbeResult",
+    "Progress",
+    "Pruning",
+    "RaisedBudget",
+    "Redefinition",
+    "RemovedRoute",
+    "Repricing",
+    "RestoredRoute",
+    "RetryRow",
+    "RouteBacklog",
+    "RouteLimits",
+    "RouteStatus",
+    "RouteUse",
+    "Routes",
+    "SchemaUpgrade",
+    "SchemaVersion",
+    "Span",
+    "Tally",
+    "Unpriced",
+    "folded",
+    "idle_words",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: a command that lists jobs needs no price lists."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,14 +3,26 @@
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from trivet.admin.budgets import Budgets
 from trivet.client.connections import Connections
 from trivet_tasks.config.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    from trivet.admin.batches import Batches
+    from trivet.admin.budgets import Budgets
+    from trivet.admin.cache import Cache
+    from trivet.admin.configuration import Configuration
+    from trivet.admin.costs import Costs
+    from trivet.admin.database import Database
+    from trivet.admin.events import Events
+    from trivet.admin.health import Health
+    from trivet.admin.jobs import Jobs
+    from trivet.admin.routes import Routes
+
 
 class Admin:
-    """Reports how one Trivet stands and changes how it runs. Thread-safe.
+    """Reports how one Trivet stands and changes how it runs. Thread-safe. Importing a group waits for its first use.
 
         with Admin() as admin:
             for budget in admin.budgets.list().budgets:
@@ -37,9 +49,82 @@ class Admin:
         self.close()
 
     @cached_property
-    def budgets(self) -> Budgets:
+    def batches(self) -> "Batches":
+        """Batches: the newest, how one does, and why one does not move."""
+        from trivet.admin.batches import Batches
+
+        return Batches(self._connections)
+
+    @cached_property
+    def budgets(self) -> "Budgets":
         """Budgets: how they stand; more for the window that is now."""
+        from trivet.admin.budgets import Budgets
+
         return Budgets(self._connections)
+
+    @cached_property
+    def cache(self) -> "Cache":
+        """The response cache: how it stands, what it saved, clearing it."""
+        from trivet.admin.cache import Cache
+
+        return Cache(self._connections)
+
+    @cached_property
+    def costs(self) -> "Costs":
+        """Costs: reports, savings, pricing calls again."""
+        from trivet.admin.costs import Costs
+
+        return Costs(self._connections)
+
+    @cached_property
+    def database(self) -> "Database":
+        """The database: its schema, and deleting what is kept of old jobs."""
+        from trivet.admin.database import Database
+
+        return Database(self._connections)
+
+    @cached_property
+    def jobs(self) -> "Jobs":
+        """Jobs: the newest, one job's whole life, and why one does not move."""
+        from trivet.admin.jobs import Jobs
+
+        return Jobs(self._connections)
+
+    @cached_property
+    def configuration(self) -> "Configuration":
+        """The configuration: putting its routes in force."""
+        from trivet.admin.configuration import Configuration
+
+        return Configuration(self._connections)
+
+    @cached_property
+    def events(self) -> "Events":
+        """Events of routes, and why."""
+        from trivet.admin.events import Events
+
+        return Events(self._connections)
+
+    @cached_property
+    def health(self) -> "Health":
+        """What is wrong with processes and servers, and what waits."""
+        from trivet.admin.health import Health
+
+        return Health(self._connections)
+
+    @cached_property
+    def routes(self) -> "Routes":
+        """Routes: their status; drain, restore, limit, probe and remove them."""
+        from trivet.admin.routes import Routes
+
+        return Routes(self._connections)
+
+    def now(self) -> float:
+        """Return the database's time, in seconds since the epoch.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return self._connections.now()
 
     def close(self) -> None:
         """Close the connections. Jobs go on."""

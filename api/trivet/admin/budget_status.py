@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import Connection
-
 from trivet_routing import rooms
 from trivet_routing.most_costs import MostCosts
 from trivet_routing.rooms import Purse, Rooms
-from trivet_store.database.engine import Store
+from trivet_store.database.engine import Connection, Store
 from trivet_store.fleet.registry import RegisteredRoute, registered
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budget_sums

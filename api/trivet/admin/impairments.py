@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import redis
-from sqlalchemy import Connection
 
 from trivet.times import ago
 from trivet_routing.liveness.troubles import IS_STOPPING, Announced, announced
-from trivet_store.database.engine import Store
+from trivet_store.database.engine import Connection, Store
 from trivet_store.fleet import leases, lost, registry
 from trivet_store.fleet.leases import SCHEDULER, Lease
 from trivet_store.fleet.lost import Silent

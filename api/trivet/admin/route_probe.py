@@ -28,8 +28,8 @@ SETTLED_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """What came of a probe, and how its route stands now. Times are seconds."""
+class ProbeResult:
+    """Result of a probe, and how its route stands now. Times are seconds."""
 
     job_id: str
     route: str
@@ -56,7 +56,7 @@ class Probed:
         return self.outcome == Outcome.SUCCEEDED
 
 
-def probe_now(connections: "Connections", route: "RegisteredRoute", model: str | None) -> Probed:
+def probe_now(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:
     """Make one probe and wait for its end; drained, open and healthy routes alike.
 
     Args:
@@ -73,7 +73,7 @@ def probe_now(connections: "Connections", route: "RegisteredRoute", model: str |
         raise connections.unavailable(error) from None
 
 
-def _probe(connections: "Connections", route: "RegisteredRoute", model: str | None) -> Probed:
+def _probe(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:
     prober = connections.prober
     chosen = model or prober.model_of(route)
     if chosen is None or name_on_wire(route.settings, chosen) is None:
@@ -92,7 +92,7 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
     if call is None:
         raise ProbeNotMade(_unmade(connections, route, chosen, row))
     gate = _gate(connections, route, chosen)
-    return Probed(
+    return ProbeResult(
         job_id=job_id,
         route=route.name,
         model=chosen,

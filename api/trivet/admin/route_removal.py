@@ -11,9 +11,7 @@ from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from trivet_store.database.engine import Store
+    from trivet_store.database.engine import Connection, Store
 
 
 def check_removable(store: "Store", connection: "Connection", name: str) -> None:

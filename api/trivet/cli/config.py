@@ -135,13 +135,12 @@ def init(
 
 
 def _init_scenario(path: Path, name: str, *, force: bool) -> None:
-    from trivet.config.scenario_file import proposed, scenario_text
-    from trivet.config.scenarios import find_scenario
+    from trivet.config.scenario_file import scenario_file
 
-    scenario = find_scenario(name)
-    proposals = proposed(scenario, os.environ, Path.home())
-    _write(path, scenario_text(scenario, proposals), force=force)
-    context.out.print(f"{path} written: {scenario.name}, {scenario.title}.", markup=False, soft_wrap=True)
+    scenario = scenario_file(name, os.environ, Path.home())
+    proposals = scenario.routes
+    _write(path, scenario.text, force=force)
+    context.out.print(f"{path} written: {name}, {scenario.title}.", markup=False, soft_wrap=True)
     _write_key(path)
     for proposal in proposals:
         state = "ready" if proposal.usable else "not ready"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from trivet import times
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.foreign_text import escaped, for_terminal
 
@@ -21,6 +22,8 @@ out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
 
 _config: Path | None = None
+
+seconds = times.seconds
 
 
 def set_up(config: Path | None, *, verbose: bool) -> None:
@@ -80,19 +83,6 @@ def usd(amount: Decimal | None) -> str:
     if amount is None:
         return "unpriced"
     return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
-
-
-def seconds(value: float | None) -> str:
-    """A span as people read it."""
-    if value is None:
-        return ""
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 120:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(int(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def _plain(value: Any) -> Any:

@@ -25,10 +25,8 @@ def demo(
 
     Exit codes: 0 every job succeeded, none was lost or doubled; 1 otherwise; 130 on Ctrl-C.
     """
-    from trivet.demo.plain import PlainView
     from trivet.demo.run import run_demo
-    from trivet.demo.screen import LiveScreen
-    from trivet.demo.summary import as_object, print_summary
+    from trivet.demo.screen import LiveScreen, PlainView, as_object, print_summary
     from trivet_tasks.errors import ProcessFailed
     from trivet_tasks.processes.process_titles import set_title
 

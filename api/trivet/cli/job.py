@@ -247,19 +247,11 @@ def _deaths(job: "JobRow") -> str | None:
     return f"{processes} died with it in flight{alone}"
 
 
-def _held_up(client: "Client", job: "JobRow") -> list[str]:
+def _held_up(client: "Client", job: "JobRow") -> tuple[str, ...]:
     """Why no route takes a waiting job now."""
-    from trivet.admin.budget_status import holding_job
-    from trivet.cli.holdups import held_up
-    from trivet_store.reports import backlog
+    from trivet.admin.blocked import blocked_waiting_job
 
-    if job.state != JobState.WAITING or job.probe:
-        return []
-    notes = list(held_up(client, lambda connection: backlog.line_of_job(connection, job.id)).notes)
-    store = client._connections.store
-    with store.read() as connection:
-        budget = holding_job(store, connection, job.id)
-    return [*notes, budget] if budget else notes
+    return blocked_waiting_job(client._connections, job).notes
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:

@@ -1,26 +1,24 @@
-"""`trivet routes`: how every route stands. `trivet route drain|restore|probe|limit|remove`: one route.
-
-`routes check`, `routes events`, `--watch`, `route probe`, `route limit` and `route remove` are in modules of their own.
-"""
+"""`trivet routes`, and `trivet route drain|restore|probe|limit|remove`: one route."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context, routes_check, routes_events, routes_limit, routes_probe, routes_remove
+from trivet.cli import context, routes_check, routes_events
 from trivet.cli.exit_codes import HELD_UP, reporting_status
 from trivet_tasks.config.environment import ignored
+from trivet_tasks.config.route_overrides import FIGURES
 
 if TYPE_CHECKING:
-    from trivet.client.client import Client
-    from trivet_store.reports.backlog import RouteBacklog
+    from trivet.admin import Admin
     from trivet_tasks.errors import StoreUnavailable
 
 Name = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_MOST = 2_000_000_000
 
 every = typer.Typer()
 group = typer.Typer(
@@ -30,11 +28,10 @@ group = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    routes_check.register(every)
-    routes_events.register(every)
-    routes_probe.register(group)
-    routes_limit.register(group)
-    routes_remove.register(group)
+    every.command()(routes_check.check)
+    every.command()(routes_events.events)
+    for command in (drain, restore, probe, limit, remove):
+        group.command()(command)
     app.add_typer(every, name="routes")
     app.add_typer(group, name="route")
 
@@ -54,39 +51,31 @@ def routes(
         if as_json or watch:
             raise typer.BadParameter("options stand after the sub-command.")
         return
-    from trivet.admin.route_reading import gather
-    from trivet.cli import routes_json, routes_table, routes_watch, routes_words, tables
+    from trivet.cli import routes_view, routes_watch, tables
     from trivet_tasks.errors import StoreUnavailable
 
-    with reporting_status(), context.client() as client:
+    with reporting_status(), context.admin() as admin:
         if watch:
-            routes_watch.watch(client._connections, interval, as_json=as_json)
+            routes_watch.watch(admin.routes.status, interval, as_json=as_json)
             return
         try:
-            picture = gather(client._connections)
+            status = admin.routes.status()
         except StoreUnavailable as error:
-            _say_idle(client, error, as_json=as_json)
+            _print_announced(admin, error, as_json=as_json)
             raise
     if as_json:
-        context.print_json(routes_json.as_object(picture))
+        context.print_json(routes_view.as_object(status))
     else:
-        room = tables.room()
-        table = routes_table.routes_table(picture, room) if picture.routes else []
-        parts = (table, routes_words.remarks(picture, room), routes_words.summary(picture, room))
-        for number, lines in enumerate(lines for lines in parts if lines):
-            if number:
-                tables.print_line("")
-            for line in lines:
-                tables.print_whole(line)
+        for line in routes_view.status_lines(status, tables.room()):
+            tables.print_whole(line)
         if names := ignored():
             tables.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
-    if picture.trouble:
-        tables.print_error(f"trivet: {picture.trouble}")
-    if picture.held_up:
+    if status.trouble:
+        tables.print_error(f"trivet: {status.trouble}")
+    if status.held_up:
         raise typer.Exit(HELD_UP)
 
 
-@group.command()
 def drain(
     name: Name,
     why: Annotated[str, typer.Option(help="The reason, for those who look at it later.")] = "",
@@ -96,69 +85,151 @@ def drain(
 
     It stays out, over restarts too, until it is restored.
     """
+    from trivet.cli.routes_remarks import drained_words
     from trivet.cli.tables import print_line
-    from trivet_store.fleet import health, registry
-    from trivet_store.reports import backlog
 
-    with _known_route(name) as client:
-        store = client._connections.store
-        with store.write() as connection:
-            before = name in registry.drained(connection)
-            standing = [row for row in backlog.by_route(connection) if row.route == name]
-            registry.set_drained(connection, name, True)
-            if not before or why:
-                said = f"by an operator: {why}" if why else "by an operator"
-                health.note_operator(connection, "route drained", name, said, store.now(connection))
-        client._connections.tell_work()
-    queued, running = sum(row.dispatched for row in standing), sum(row.running for row in standing)
+    with context.admin() as admin:
+        drained = admin.routes.drain(name, why=why)
     if as_json:
-        context.print_json(
-            {"route": name, "drained": True, "was_drained": before, "queued": queued, "running": running}
-        )
+        route, was_drained, queued, running = drained
+        found = {"route": route, "drained": True, "was_drained": was_drained, "queued": queued, "running": running}
+        context.print_json(found)
         return
-    print_line(f"{name} {'was drained before' if before else 'is drained'}: no job is sent there until it is restored.")
-    print_line(_left(standing, queued, running))
+    for words in drained_words(drained):
+        print_line(words)
 
 
-@group.command()
 def restore(name: Name, as_json: Json = False) -> None:
     """Put a route back into service and forget what was held against it: failures, pauses, what was learned."""
-    import redis
-
     from trivet.cli.tables import print_line
-    from trivet_store.fleet import health, registry
 
-    with _known_route(name) as client:
-        connections = client._connections
-        try:  # first, so that while it does not answer nothing is half restored
-            connections.fleet.limits.forget(name)
-        except redis.RedisError as error:
-            raise connections.unavailable(error) from None
-        with connections.store.write() as connection:
-            before = name in registry.drained(connection)
-            now = connections.store.now(connection)
-            registry.set_drained(connection, name, False)
-            health.note_operator(connection, "route restored", name, "by an operator", now)
-            health.forget(connection, name, now)
-        connections.tell_work()
+    with context.admin() as admin:
+        restored = admin.routes.restore(name)
     if as_json:
-        context.print_json({"route": name, "drained": False, "was_drained": before})
+        context.print_json({"route": name, "drained": False, "was_drained": restored.was_drained})
     else:
         print_line(f"{name} is back in service; what was held against it is forgotten.")
 
 
-def _say_idle(client: "Client", error: "StoreUnavailable", *, as_json: bool) -> None:
-    """While the database does not answer: what workers and schedulers say of themselves in the shared state."""
-    import redis
+def limit(
+    name: Name,
+    requests: Annotated[int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Requests a minute.")] = None,
+    input_tokens: Annotated[
+        int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Input tokens a minute.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Output tokens a minute.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, max=100_000, metavar="N", help="Calls in flight.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Set them for a group of limits, a model or a glob; the route's own when not given.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="A moment in ISO 8601 (UTC where it names no zone).")
+    ] = None,
+    lasting: Annotated[str | None, typer.Option("--for", metavar="SPAN", help="How long: 2h, 30m, 7d.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Take back what was set by hand.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Set limits of a route by hand, in force everywhere within two seconds and over restarts, or show those in force.
 
-    from trivet.admin.impairments import idle_words
+    They beat the configuration files until their time is over or --reset takes them back. Groups of limits keep their
+    own figures unless --model names them.
+    """
+    from trivet.cli.routes_view import print_limits
+
+    given = zip(FIGURES, (requests, input_tokens, output_tokens, concurrency), strict=True)
+    figures = {figure: value for figure, value in given if value is not None}
+    if until and lasting:
+        raise typer.BadParameter("give --until or --for, not both.")
+    if reset and (figures or until or lasting):
+        raise typer.BadParameter("--reset takes limits back; give no others with it.")
+    if (until or lasting) and not figures:
+        raise typer.BadParameter("--until and --for need a limit, e.g. --requests 600.")
+    with context.admin() as admin:
+        for_s = _for_s(admin, until, lasting)
+        if reset:
+            found = admin.routes.reset_limits(name, models=model)
+        elif figures:
+            found = admin.routes.limit(name, figures, models=model, for_s=for_s)
+        else:
+            found = admin.routes.limits(name, models=model)
+    if as_json:
+        overrides = [override._asdict() for override in found.overrides]
+        context.print_json({"route": name, "limits": found.figures, "overrides": overrides})
+        return
+    if reset and not found.removed:
+        context.out.print(f"Nothing was set by hand for {name}.", markup=False)
+    print_limits(found)
+
+
+def probe(
+    name: Name,
+    model: Annotated[str | None, typer.Option(help="A model it serves; none: one in use.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Make one probe of a route now: a call of one token, by a worker, priced like any other.
+
+    It counts for the route's health as a probe of the scheduler's does. Works on drained, open and healthy routes.
+    Exits with 1 when it failed or could not be made.
+    """
+    from trivet.cli.progress import spinner
+    from trivet.cli.routes_view import print_probe
+    from trivet.cli.tables import print_error
+    from trivet_tasks.errors import ProbeNotMade
+
+    with context.admin() as admin:
+        try:
+            with spinner(f"probing {name}"):
+                probed = admin.routes.probe(name, model=model)
+        except ProbeNotMade as error:
+            if as_json:
+                context.print_json({"route": name, "made": False, "why": str(error)})
+            else:
+                print_error(f"trivet: {error}")
+            raise typer.Exit(1) from None
+    if as_json:
+        context.print_json({"made": True, "good": probed.good, **asdict(probed)})
+    else:
+        print_probe(probed)
+    if not probed.good:
+        raise typer.Exit(1)
+
+
+def remove(name: Name, as_json: Json = False) -> None:
+    """Forget a route that no living worker serves and no job needs. Its calls and costs stay.
+
+    Where a file still has it, a scheduler or worker that starts or reads the file makes it known again: drained, until
+    `trivet route restore` or `trivet config apply`.
+    """
     from trivet.cli.tables import print_line
-    from trivet_routing.liveness.troubles import announced
+
+    with context.admin() as admin:
+        removed = admin.routes.remove(name)
+    if as_json:
+        context.print_json({"route": name, "removed": True, "health_forgotten": removed.health_forgotten})
+        return
+    print_line(
+        f"{name} is removed. A file that still has it brings it back drained, until `trivet route restore {name}`."
+    )
+    if not removed.health_forgotten:
+        print_line("The shared state does not answer: what it knows of the route's health stays.", style="yellow")
+
+
+def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool) -> None:
+    """Print what workers and schedulers announce in the shared state while the database does not answer."""
+    from trivet.admin import idle_words
+    from trivet.cli.tables import print_line
+    from trivet_tasks.errors import BrokerUnavailable
 
     try:
-        said = announced(client._connections.redis)
-    except redis.RedisError:
-        said = []
+        said = admin.health.announced()
+    except BrokerUnavailable:
+        said = ()
     if as_json:
         context.print_json({"trouble": str(error), "idle": [one._asdict() for one in said]})
         return
@@ -166,22 +237,19 @@ def _say_idle(client: "Client", error: "StoreUnavailable", *, as_json: bool) -> 
         print_line(idle_words(one, time.time()))
 
 
-def _left(standing: "list[RouteBacklog]", queued: int, running: int) -> str:
-    if not standing:
-        return "Nothing stands there."
-    parts = []
-    if queued:
-        parts.append(f"{queued:,} queued {'goes' if queued == 1 else 'go'} back to waiting within two seconds")
-    if running:
-        parts.append(f"{running:,} running {'ends' if running == 1 else 'end'} there")
-    return f"Of the jobs that stand there {', '.join(parts)}."
+def _for_s(admin: "Admin", until: str | None, lasting: str | None) -> float | None:
+    """Return for how many seconds limits hold; None: until they are reset."""
+    from trivet.cli.spans import age_s, since, span_s
+    from trivet_tasks.errors import InvalidRequest
 
-
-@contextmanager
-def _known_route(name: str) -> "Iterator[Client]":
-    """A client, once it is certain that the route exists."""
-    from trivet.cli.routes_names import check_known
-
-    with context.client() as client:
-        check_known(client, name)
-        yield client
+    if lasting:
+        return age_s("--for", lasting)
+    if not until:
+        return None
+    now = admin.now()
+    left_s = 0.0 if span_s(until) is not None else since(until, now, option="--until") - now
+    if left_s <= 0:
+        raise InvalidRequest(
+            f"--until: {until!r} is no moment to come.", field="until", hint="Use 2026-12-24T18:00, or --for 2h."
+        )
+    return left_s

@@ -16,11 +16,6 @@ MODELS_SHOWN = 3
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 
-def register(every: typer.Typer) -> None:
-    """Add the command to the group `trivet routes`."""
-    every.command()(check)
-
-
 def check(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Routes; none: all.")] = None,
     live: Annotated[

@@ -1,7 +1,6 @@
 """`trivet routes events`: what happened to the routes, and why."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,38 +11,28 @@ from trivet.times import moment
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from trivet_store.fleet.health import Event
+    from trivet.admin import Event, FoldedEvent
 
-DEFAULT_SINCE = "24h"
+_SINCE = "24h"
 LEAST_FOR_CAUSES = 30
 """Columns that causes need beside the rest; with fewer they stand in a line of their own."""
-
-
-def register(every: typer.Typer) -> None:
-    """Add the command to the group `trivet routes`."""
-    every.command()(events)
 
 
 def events(
     name: Annotated[str | None, typer.Argument(help="One route; none: all.", show_default=False)] = None,
     since: Annotated[
         str, typer.Option(help="1h, 30m, 7d, or a moment in ISO 8601 (UTC where it names no zone).")
-    ] = DEFAULT_SINCE,
+    ] = _SINCE,
     limit: Annotated[int, typer.Option(min=1, help="How many at most, the latest.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What happened to the routes and why, the newest last: opened, probed, recovering, limited, drained, restored."""
-    from trivet.cli.routes_names import check_known
     from trivet.cli.spans import since as moment_of
     from trivet.cli.tables import print_line, print_whole, room
-    from trivet_store.fleet import health
 
-    with context.client() as client:
-        start = moment_of(since, client._connections.now())
-        if name is not None:
-            check_known(client, name)
-        with client._connections.store.read() as connection:
-            found = health.events(connection, since=start, route=name, limit=limit)
+    with context.admin() as admin:
+        start = moment_of(since, admin.now())
+        found = admin.events.list(since=start, route=name, limit=limit)
     if as_json:
         context.print_json([event._asdict() for event in found])
         return
@@ -57,23 +46,15 @@ def events(
         print_line(f"Only the latest {limit:,}; --limit shows more.", style="dim")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An event, and how often it came again before anything else happened to its route and model."""
-
-    event: "Event"
-    times: int = 1
-    last_at: float = 0.0
-
-
 def event_lines(found: "Sequence[Event]", room: int | None) -> "list[Text]":
     """One event a line with its cause beside it, or below it on a narrow terminal. Repeated pauses are one line."""
     from rich.text import Text
 
-    from trivet.cli.routes_table import STYLES
+    from trivet.admin import folded
+    from trivet.cli.routes_view import STYLES
     from trivet.cli.tables import GAP, Cell, Column, said_lines, table_lines
 
-    entries = _gathered(found)
+    entries = folded(found)
     rows: list[list[Cell]] = [
         [
             moment(entry.event.at), entry.event.route or "",
@@ -97,21 +78,7 @@ def event_lines(found: "Sequence[Event]", room: int | None) -> "list[Text]":
     return shown
 
 
-def _gathered(found: "Sequence[Event]") -> list[_Entry]:
-    entries: list[_Entry] = []
-    latest: dict[tuple[str | None, str | None], int] = {}
-    for event in found:
-        about = (event.route, event.model)
-        at = latest.get(about)
-        if at is not None and event.kind == "route limited" == entries[at].event.kind:
-            entries[at] = replace(entries[at], times=entries[at].times + 1, last_at=event.at)
-            continue
-        latest[about] = len(entries)
-        entries.append(_Entry(event))
-    return entries
-
-
-def _cause(entry: _Entry) -> str:
+def _cause(entry: "FoldedEvent") -> str:
     if entry.times == 1:
         return entry.event.text
     return f"{entry.event.text} ({entry.times:,} times, the last at {moment(entry.last_at)[11:]})"

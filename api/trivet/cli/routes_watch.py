@@ -1,44 +1,43 @@
-"""`trivet routes --watch`: the picture again and again, in place on a terminal, one below the other elsewhere."""
+"""`trivet routes --watch`: the status of the routes again and again, in place on a terminal, one below the other elsewhere."""
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from trivet.admin.route_reading import gather
-from trivet.admin.route_status import Picture
-from trivet.cli import context, routes_json, tables
-from trivet.cli.routes_table import routes_table
-from trivet.cli.routes_words import remarks, summary
+from trivet.admin import ClusterStatus
+from trivet.cli import context, tables
+from trivet.cli.routes_remarks import remarks, summary
+from trivet.cli.routes_view import as_object, routes_table
 from trivet.cli.tables import said_lines
 from trivet.times import ago, moment
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
-
-if TYPE_CHECKING:
-    from trivet.client.connections import Connections
 
 SHORTEST_SLEEP_S = 0.05
 
 
 class Watch:
-    """Looks, and remembers what it saw last for as long as the database is away."""
+    """Looks again and again, and keeps the last status for as long as the database is away.
 
-    def __init__(self, connections: "Connections") -> None:
-        self._connections = connections
-        self._last: Picture | None = None
+    Args:
+        read: reads the status.
+    """
+
+    def __init__(self, read: Callable[[], ClusterStatus]) -> None:
+        self._read = read
+        self._last: ClusterStatus | None = None
         self._seen_at = 0.0
         self._trouble = ""
 
     def look(self) -> None:
         """Look once more. A database that does not answer is shown, not raised; ConfigError, SchemaMismatch are."""
         try:
-            self._last = gather(self._connections)
+            self._last = self._read()
             self._seen_at = time.monotonic()
             self._trouble = self._last.trouble or ""
         except (StoreUnavailable, BrokerUnavailable) as error:
@@ -47,28 +46,28 @@ class Watch:
     def lines(self, room: int | None) -> list[Text]:
         """What to show: what waits and what is wrong first, then the routes."""
         lines = said_lines(self._trouble, "bold red", room=room) if self._trouble else []
-        picture = self._last
-        if picture is None:
+        status = self._last
+        if status is None:
             return lines
         age_s = time.monotonic() - self._seen_at
-        if self._trouble and not picture.trouble:
+        if self._trouble and not status.trouble:
             lines += said_lines(f"What follows was so {ago(age_s)} ago.", "red", room=room)
-            picture = replace(picture, now=picture.now + age_s)
-        lines += [*summary(picture, room), Text()]
-        if picture.routes:
-            lines += routes_table(picture, room)
-        said = remarks(picture, room)
+            status = replace(status, now=status.now + age_s)
+        lines += [*summary(status, room), Text()]
+        if status.routes:
+            lines += routes_table(status, room)
+        said = remarks(status, room)
         return [*lines, *([Text()] if said else []), *said]
 
     def as_json(self) -> str:
         """One line; `trouble` says why it is not of this moment, if it is not."""
-        found = routes_json.as_object(self._last) if self._last else {}
+        found = as_object(self._last) if self._last else {}
         return context.as_json({**found, "trouble": self._trouble or None})
 
 
-def watch(connections: "Connections", interval_s: float, *, as_json: bool) -> None:
+def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool) -> None:
     """Look every `interval_s` seconds until Ctrl-C or SIGTERM."""
-    looking = Watch(connections)
+    looking = Watch(read)
     try:
         with _ended_by_sigterm():
             if as_json:

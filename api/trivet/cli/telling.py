@@ -3,8 +3,10 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from trivet.cli.holdups import HeldUp
+if TYPE_CHECKING:
+    from trivet.admin.blocked import Blocked
 
 FIRST_LOOK_S = 3.0
 """Most of what is waited for ends sooner, and is then not looked at."""
@@ -14,7 +16,7 @@ LOOK_EVERY_S = 2.0
 class Teller:
     """Looks from a thread of its own while a command waits."""
 
-    def __init__(self, look: Callable[[], HeldUp]) -> None:
+    def __init__(self, look: "Callable[[], Blocked]") -> None:
         self._look = look
         self._told: frozenset[tuple[str, str]] = frozenset()
         self._held = False
@@ -48,7 +50,7 @@ class Teller:
             if not self._done.is_set():
                 self._tell(found)
 
-    def _tell(self, found: HeldUp) -> None:
+    def _tell(self, found: "Blocked") -> None:
         from trivet.cli.tables import print_error
 
         if found.wrong:
@@ -63,7 +65,7 @@ class Teller:
 
 
 @contextmanager
-def telling(look: Callable[[], HeldUp]) -> Iterator[Teller]:
+def telling(look: "Callable[[], Blocked]") -> Iterator[Teller]:
     """Tell while the block waits.
 
     Args:

@@ -10,16 +10,16 @@ from uuid_utils import uuid7
 
 from trivet.client.batch import Batch
 from trivet.client.connections import Connections
-from trivet.client.job import Job
+from trivet.client.job import Job, find_by_key
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.errors import InvalidRequest, NotFound, StoreUnavailable
+from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
-from trivet_tasks.states import JobState
+from trivet_tasks.states import read_job_state
 
 log = logging.getLogger("trivet")
 
@@ -117,12 +117,7 @@ class Client:
         Args:
             tenant: as in the request; None: the job was submitted without one.
         """
-        with self._connections.store.read() as connection:
-            row = results.job_by_key(connection, key, tenant)
-        if row is None:
-            of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
-            raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
-        return Job(self._connections, row.id)
+        return Job(self._connections, find_by_key(self._connections, key, tenant).id)
 
     def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:
         """The newest jobs as they stand, newest first.
@@ -134,7 +129,7 @@ class Client:
             InvalidRequest: there is no such state.
             NotFound: there is no such batch.
         """
-        wanted = None if state is None else _job_state(state)
+        wanted = None if state is None else read_job_state(state)
         with self._connections.store.read() as connection:
             batch_id = batches.id_of(connection, batch) if batch else None
             return results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
@@ -165,11 +160,3 @@ def _checked(name: str) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise InvalidRequest(f"name: must be 1 to {MAX_NAME} printable characters.", field="name")
     return name
-
-
-def _job_state(text: str) -> JobState:
-    try:
-        return JobState(text)
-    except ValueError:
-        hint = f"Use one of {', '.join(JobState)}."
-        raise InvalidRequest(f"state: {text!r} is not a state of a job.", field="state", hint=hint) from None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from trivet_routing.fleet import Fleet
+    from trivet_routing.limits import Limits
     from trivet_scheduler.dispatch import Dispatcher
     from trivet_scheduler.probing import Prober
 
@@ -84,6 +85,13 @@ class Connections:
     def redis(self) -> redis.Redis:
         """The shared state."""
         return connect(self.settings.redis_url)
+
+    @cached_property
+    def limits(self) -> "Limits":
+        """Health and limits of the routes, in the shared state; needs no database."""
+        from trivet_routing.limits import Limits
+
+        return Limits(self.redis, self.settings.health)
 
     @cached_property
     def fleet(self) -> "Fleet":
@@ -154,7 +162,7 @@ class Connections:
         """In the child: nothing of the parent's is used or closed."""
         self._lock = threading.Lock()
         self.notices.forget_after_fork()
-        for name in ("asked_labels", "redis", "fleet", "celery", "dispatcher", "prober"):
+        for name in ("asked_labels", "redis", "limits", "fleet", "celery", "dispatcher", "prober"):
             self.__dict__.pop(name, None)
 
 

@@ -26,11 +26,7 @@ class Job:
 
     def look(self) -> JobRow:
         """The job's row as it stands. NotFound when there is no such job."""
-        with self._connections.store.read() as connection:
-            row = results.jobs_by_id(connection, [self.id]).get(self.id)
-        if row is None:
-            raise NotFound(f"No job has the id {self.id!r}.")
-        return row
+        return find_by_id(self._connections, self.id)
 
     @property
     def state(self) -> str:
@@ -82,3 +78,26 @@ class Job:
             if row.state not in END_STATES:
                 return None
             return to_result(row, results.attempts_of(connection, [self.id])[self.id])
+
+
+def find_by_id(connections: "Connections", job_id: str) -> JobRow:
+    """Return a job's row as it stands. NotFound when there is no such job."""
+    with connections.store.read() as connection:
+        row = results.jobs_by_id(connection, [job_id]).get(job_id)
+    if row is None:
+        raise NotFound(f"No job has the id {job_id!r}.")
+    return row
+
+
+def find_by_key(connections: "Connections", key: str, tenant: str | None = None) -> JobRow:
+    """Return the job of this idempotency key of this tenant; without a tenant, of those that have none.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with connections.store.read() as connection:
+        row = results.job_by_key(connection, key, tenant)
+    if row is None:
+        of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
+        raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
+    return row

@@ -1,6 +1,6 @@
 """What `trivet config init` writes: a commented configuration with routes for the credentials that were found.
 
-The parts that every written configuration shares are here too; `config_scenario_file` writes those of `--scenario`.
+The parts that every written configuration shares are here too; `scenario_file` adds them to those of `--scenario`.
 """
 
 import json

@@ -13,6 +13,11 @@ from importlib import metadata
 
 from trivet_tasks.errors import ProcessFailed
 
+MODEL = "claude-haiku-4-5"
+MAX_TOKENS = 120
+BATCH = "demo"
+"""The name of the batch in which all documents are submitted."""
+
 MIN_CHARS = 500
 TARGET_CHARS = 900
 """A piece is closed with the paragraph that takes it here."""

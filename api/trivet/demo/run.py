@@ -1,4 +1,9 @@
-"""Running the demo from the first process started to the last one gone."""
+"""Running the demo from the first process started to the last one gone.
+
+The routes' limits are what makes the run last: long enough to see an outage and the recovery, and no longer. They grow
+and shrink with the number of documents, within what two cores can do. What is done to the providers goes by how far the
+batch is, not by the clock.
+"""
 
 import contextlib
 import errno
@@ -10,24 +15,22 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from trivet.client.client import Client
-from trivet.demo import stage
-from trivet.demo.documents import prompts
-from trivet.demo.journal import Journal
-from trivet.demo.ledger import Ledger, audit
-from trivet.demo.readings import Reader, Reading
-from trivet.demo.story import Story
-from trivet.demo.view import State, View
-from trivet.demo.watch import Watch
+from trivet.demo.documents import BATCH, MAX_TOKENS, MODEL, prompts
+from trivet.demo.ledger import DemoResult, Reader, Reading, audit
+from trivet.demo.screen import View
+from trivet.demo.watch import Journal, State, Watch
 from trivet.local.child_process import Exit
 from trivet.local.environment import without_settings
+from trivet.local.local_simulator import Simulation
 from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
@@ -39,25 +42,58 @@ READ_EVERY_S = 0.2
 READY_S = 60.0
 STALLED_S = 60.0
 """A run in which no job ends for so long is given up."""
+FULL_STOP_S = 3.0
+"""Seconds for which no route at all takes calls."""
+
+ANTHROPIC, BEDROCK, VERTEX = "anthropic", "bedrock-us-east-1", "vertex-global"
+"""The routes, by their names in `trivet.local.simulated.ROUTES`."""
+
+_CONFIG = """\
+# Written by `trivet demo`. Probes and steps are shorter than the defaults, so that less than a minute shows them all.
+[health]
+probe_interval_s = 1.5
+recovery_step_s = 2
+
+[worker]
+shutdown_grace_s = 2
+"""
+_PER_MINUTE = {ANTHROPIC: 1_560, BEDROCK: 1_320, VERTEX: 1_320}
+"""Requests for a run of 1,000 documents; with one route of three left, about 25 s altogether."""
+_CONCURRENCY = {ANTHROPIC: 24, BEDROCK: 20, VERTEX: 16}
+"""Calls in flight: about what these rates need at the simulator's latency."""
+_SLOWEST, _FASTEST = 0.25, 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the demo went. `seconds` is from the first submit to the end of the last job, `throttled_s` as in `Watch`."""
+class Step(NamedTuple):
+    """One turn of the story: at which share of ended jobs, what a person is told, what is done."""
 
-    ledger: Ledger
-    seconds: float
-    throttled_s: float
-    left_behind: tuple[int, ...]
-    """Ids of process groups that were started and are still there."""
-
-    @property
-    def good(self) -> bool:
-        """All jobs succeeded, none was lost or doubled, the books are right, and nothing is left."""
-        return self.ledger.good and not self.left_behind
+    at: float
+    text: str
+    do: Callable[[Control], None]
 
 
-def run_demo(jobs: int, workers: int, view: View) -> Outcome:
+def _bring_back(control: Control) -> None:
+    control.up("bedrock")
+    control.clear("vertex")
+
+
+STEPS = (
+    Step(
+        0.15,
+        "Vertex AI refuses three calls of four: 429, retry-after 3 s",
+        lambda control: control.fault("vertex", 429, share=0.75, retry_after_s=3.0),
+    ),
+    Step(0.25, "Bedrock goes down: its port is closed", lambda control: control.down("bedrock")),
+    Step(
+        0.42,
+        f"the Anthropic API answers 429 as well, for {FULL_STOP_S:g} s",
+        lambda control: control.fault("anthropic", 429, for_s=FULL_STOP_S),
+    ),
+    Step(0.60, "Bedrock and Vertex AI come back", _bring_back),
+)
+
+
+def run_demo(jobs: int, workers: int, view: View) -> DemoResult:
     """Run it in a temporary folder, which is removed at the end, and kept when the demo failed.
 
     Raises:
@@ -90,12 +126,10 @@ def run_demo(jobs: int, workers: int, view: View) -> Outcome:
         return outcome
 
 
-def _run(folder: Path, jobs: int, workers: int, view: View) -> Outcome:
+def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
     ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()  # told from another thread
-    settings = load_settings(stage.write_config(folder))
-    local = LocalTrivet(
-        settings, workers=workers, lanes=(Lane.BULK,), simulation=stage.simulation(jobs), on_exit=ends.put
-    )
+    settings = load_settings(_write_config(folder))
+    local = LocalTrivet(settings, workers=workers, lanes=(Lane.BULK,), simulation=_simulation(jobs), on_exit=ends.put)
     stopping = _Stopping(local)
     try:
         view.starting(f"Starting Valkey, the simulated providers, a scheduler and {workers} workers")
@@ -115,7 +149,7 @@ def _run(folder: Path, jobs: int, workers: int, view: View) -> Outcome:
         if left := stopping.left_behind():
             view.starting(f"Processes left behind: {', '.join(map(str, left))}")
         raise
-    return Outcome(ledger, state.elapsed_s, state.watch.throttled_s, stopping.left_behind())
+    return DemoResult(ledger, state.elapsed_s, state.watch.throttled_s, stopping.left_behind())
 
 
 class _Run:
@@ -132,7 +166,8 @@ class _Run:
     ) -> None:
         self._local = local
         self._reader = reader
-        self._story = Story(control)
+        self._control = control
+        self._steps = list(STEPS)
         self._journal = Journal()
         self._ends = ends
         self._view = view
@@ -166,9 +201,9 @@ class _Run:
         with Client(settings=self._local.settings) as client:
             client.submit_many(
                 self._documents(),
-                name=stage.BATCH,
-                model=stage.MODEL,
-                max_tokens=stage.MAX_TOKENS,
+                name=BATCH,
+                model=MODEL,
+                max_tokens=MAX_TOKENS,
                 latency="batch",
             )
         took_s = time.monotonic() - self._began
@@ -183,7 +218,7 @@ class _Run:
                 self._view.show(self._state(None))
 
     def _look(self) -> State | None:
-        """One reading and what the story makes of it; None when nothing can be read at the moment."""
+        """Take a reading and the steps that are due by it; None when nothing can be read at the moment."""
         try:
             reading = self._reader.read()
         except (StoreUnavailable, RedisError):
@@ -192,7 +227,9 @@ class _Run:
         while not self._ends.empty():
             ended = replace(self._ends.get(), last_line="")  # that is in its log
             self._journal.add(time.monotonic() - self._began, "trivet", str(ended))
-        for step in self._story.go_on(reading.share):
+        while self._steps and self._steps[0].at <= reading.share < 1:
+            step = self._steps.pop(0)
+            step.do(self._control)
             self._journal.add(time.monotonic() - self._began, "demo", step.text)
         return self._state(reading)
 
@@ -276,3 +313,27 @@ def _log_to(path: Path) -> Iterator[None]:
     finally:
         root.handlers = before
         handler.close()
+
+
+def _write_config(folder: Path) -> Path:
+    """Write the demo's own settings; the simulated routes are added to them."""
+    path = folder / "trivet.toml"
+    path.write_text(_CONFIG, encoding="utf-8")
+    return path
+
+
+def _simulation(jobs: int) -> Simulation:
+    """Three providers with a latency of 0.35 s at the median and 1 s at p95, and routes with limits."""
+    pace = min(_FASTEST, max(_SLOWEST, jobs / 1_000))
+    limits: dict[str, dict[str, Any]] = {
+        route: {
+            "requests_per_minute": round(_PER_MINUTE[route] * pace),
+            "max_concurrency": max(4, round(_CONCURRENCY[route] * pace)),
+        }
+        for route in _PER_MINUTE
+    }
+    return Simulation(
+        arguments=("--latency-median", "0.35", "--latency-p95", "1.0"),
+        route_settings=limits,
+        sections={"worker": {"lanes": [Lane.BULK.value]}},
+    )

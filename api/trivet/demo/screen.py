@@ -1,6 +1,8 @@
-"""The live screen: progress, routes, throttling and what happened last; it fits a terminal of 80 by 24."""
+"""Showing the demo: a live screen on a terminal, plain lines elsewhere, and the summary at the end."""
 
 import errno
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -9,17 +11,80 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from trivet.demo.journal import Line
-from trivet.demo.stage import MODEL
-from trivet.demo.view import State
-from trivet.demo.watch import Condition
+from trivet.demo.documents import MODEL
+from trivet.demo.ledger import DemoResult, Ledger
+from trivet.demo.watch import Condition, Line, State
 from trivet_tasks.states import RouteState
+
+EVERY_S = 3.0
 
 WIDEST = 104
 """Columns used at most: lines that are read at a glance."""
 _OTHER_LINES = 13
 """All of the screen but the journal, with three routes."""
 _STYLES: dict[str, str] = {RouteState.HEALTHY: "green", RouteState.LIMITED: "yellow", RouteState.OPEN: "red"}
+
+
+class View(Protocol):
+    """Something that shows states."""
+
+    def starting(self, what: str) -> None:
+        """Say what is being started or stopped, before and after there is anything to show."""
+
+    def show(self, state: State) -> None:
+        """Show how it stands; called a few times a second."""
+
+    def finish(self, state: State | None) -> None:
+        """Nothing more will be shown; leave behind what is worth keeping. None: it was broken off."""
+
+
+class PlainView:
+    """What happened as it happens, and a line on how it stands every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next_s = EVERY_S
+
+    def starting(self, what: str) -> None:
+        """One line."""
+        self._print(what)
+
+    def show(self, state: State) -> None:
+        """The new lines of the journal, and the state when it is time for it again."""
+        self._journal(state, state.elapsed_s)
+        if state.reading is not None and state.elapsed_s >= self._next_s and state.journal.all_printed:
+            self._next_s = state.elapsed_s + EVERY_S
+            self._print(_status(state))
+
+    def finish(self, state: State | None) -> None:
+        """What was not printed yet."""
+        if state is not None:
+            self._journal(state, float("inf"))
+
+    def _journal(self, state: State, now_s: float) -> None:
+        for line in state.journal.unprinted(now_s):
+            self._print(f"{line.at_s:6.1f} s  {line.who + ':':<7} {line}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _status(state: State) -> str:
+    reading = state.reading
+    assert reading is not None
+    routes = (
+        f"{name} {state.watch.conditions[name].word} {route.tally.succeeded:,}"
+        for name, route in reading.routes.items()
+    )
+    parts = [
+        f"{state.elapsed_s:6.1f} s  {reading.progress.ended:,}/{state.jobs:,}",
+        f"{state.watch.per_s:.0f}/s",
+        *routes,
+        f"failovers {reading.failovers:,}",
+        f"throttled {state.watch.throttled_s:.1f} s",
+        f"${reading.cost_usd:,.4f}",
+    ]
+    return " · ".join(parts)
 
 
 class LiveScreen:
@@ -66,10 +131,7 @@ class LiveScreen:
     def _drawn(self, state: State) -> RenderableType:
         width = min(WIDEST, self._console.width)
         room = max(3, self._console.height - _OTHER_LINES)
-        head = Text.assemble(
-            ("Trivet demo", "bold"), (f"  {state.jobs:,} documents · {MODEL} · simulated providers", "dim")
-        )
-        body: list[RenderableType] = [head, Text(), _progress(state, width), Text()]
+        body: list[RenderableType] = [_head(state), Text(), _progress(state, width), Text()]
         if state.reading is not None:
             body += [_routes(state, width), Text(), _sums(state), Text()]
         body.append(_journal(state.journal.lines[-room:]))
@@ -148,3 +210,102 @@ def _journal(lines: list[Line]) -> RenderableType:
         shown.append(f"{line.at_s:5.1f} s  {line.who:<6}  ", style="dim")
         shown.append(str(line), style="cyan" if line.who == "demo" else "")
     return shown
+
+
+def as_object(result: DemoResult) -> dict[str, Any]:
+    """What `--json` prints. Amounts are decimals as strings, times are seconds."""
+    ledger = result.ledger
+    return {
+        "jobs": ledger.jobs,
+        "succeeded": ledger.succeeded,
+        "failed": ledger.failed,
+        "expired": ledger.expired,
+        "lost": ledger.lost,
+        "doubled": ledger.doubled,
+        "attempts": ledger.attempts,
+        "failovers": ledger.failovers,
+        "throttled_s": round(result.throttled_s, 1),
+        "cost_usd": format(ledger.cost_usd, "f"),
+        "seconds": round(result.seconds, 1),
+        "by_route": {
+            name: {
+                "attempts": route.attempts,
+                "succeeded": route.succeeded,
+                "failed": route.failed,
+                "cost_usd": format(route.cost_usd, "f"),
+            }
+            for name, route in sorted(ledger.routes.items())
+        },
+    }
+
+
+def print_summary(console: Console, result: DemoResult) -> None:
+    """The table by route, and below it what it comes to."""
+    ledger = result.ledger
+    console.print()
+    console.print(_by_route(ledger))
+    console.print()
+    for line in _lines(result):
+        console.print(line, soft_wrap=not console.is_terminal)  # a file gets whole lines
+
+
+def _lines(result: DemoResult) -> Iterator[Text]:
+    ledger = result.ledger
+    yield _headline(result)
+    yield Text(f"Jobs waited {result.throttled_s:.1f} s without any route that had room; no attempt was spent on that.")
+    if probes := sum(route.probes for route in ledger.routes.values()):
+        yield Text(f"{probes} probes of one token found out when routes were back; no job was spent on that.")
+    for said in ledger.mismatches:
+        yield Text(f"The books are wrong: {said}.", style="bold red")
+    if not ledger.mismatches:
+        yield Text(f"Each of the {ledger.calls:,} calls in the simulator's log has its one row in the ledger.")
+    if ledger.estimated_usd:
+        yield Text(f"Calls whose fate is not known may have cost ${ledger.estimated_usd:,.4f} more at most.")
+    if result.left_behind:
+        yield Text(f"Processes left behind: {', '.join(map(str, result.left_behind))}.", style="bold red")
+    else:
+        yield Text("No process was left behind.")
+
+
+def _by_route(ledger: Ledger) -> Table:
+    table = Table(
+        box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), show_footer=True, footer_style="bold"
+    )
+    routes = sorted(ledger.routes.items())
+    succeeded = sum(route.succeeded for _, route in routes)
+    limited = sum(route.limited for _, route in routes)
+    failed = sum(route.failed for _, route in routes)
+    table.add_column("route", "all", no_wrap=True)
+    for heading, footer in (
+        ("attempts", f"{ledger.attempts:,}"),
+        ("succeeded", f"{succeeded:,}"),
+        ("share", "100%" if succeeded else ""),
+        ("429", f"{limited:,}"),
+        ("failed", f"{failed - limited:,}"),
+        ("failed over", f"{ledger.failovers:,}"),
+        ("cost", f"${ledger.cost_usd:,.4f}"),
+    ):
+        table.add_column(heading, footer, justify="right", no_wrap=True)
+    for name, route in routes:
+        table.add_row(
+            name,
+            f"{route.attempts:,}",
+            f"{route.succeeded:,}",
+            f"{route.succeeded / succeeded:.0%}" if succeeded else "",
+            f"{route.limited:,}",
+            f"{route.failed - route.limited:,}",
+            f"{route.left:,}",
+            f"${route.cost_usd:,.4f}",
+        )
+    return table
+
+
+def _headline(result: DemoResult) -> Text:
+    ledger = result.ledger
+    counts = [f"{ledger.succeeded:,} of {ledger.jobs:,} jobs succeeded in {result.seconds:.1f} s"]
+    counts += [
+        f"{number:,} {word}" for word, number in (("failed", ledger.failed), ("expired", ledger.expired)) if number
+    ]
+    said = f"{', '.join(counts)}; lost: {ledger.lost}, doubled: {ledger.doubled}."
+    good = ledger.succeeded == ledger.jobs and not (ledger.lost or ledger.doubled)
+    return Text(said, style="bold green" if good else "bold red")

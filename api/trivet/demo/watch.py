@@ -1,13 +1,13 @@
-"""Following the readings: in what condition each route is and since when, how long jobs were throttled, how fast it goes.
+"""Following the demo: in what condition each route is and since when, how long jobs were throttled, how fast it goes.
 
 A route that is limited is so until it has taken calls for a while: between two refusals its gate opens for a moment.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trivet.demo.journal import Journal, Line
-from trivet.demo.readings import Reading, RouteReading
+from trivet.demo.ledger import Reading, RouteReading
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import RouteState
 
@@ -27,6 +27,49 @@ _CAUSES: dict[str, str] = {
     Outcome.UNUSABLE: "the account is refused",
 }
 """What a gate's cause begins with, in words."""
+
+SETTLED_S = 1.0
+"""Age in seconds at which a line of the journal is printed for good: by then the jobs it moved are counted."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One thing that happened, `at_s` seconds into the run. `who` is `demo` or `trivet`."""
+
+    at_s: float
+    who: str
+    text: str
+    moved: int = 0
+    """Jobs that failed over because of it; grows while it lasts."""
+
+    def __str__(self) -> str:
+        jobs = "1 job" if self.moved == 1 else f"{self.moved:,} jobs"
+        return self.text + (f" → {jobs} failed over" if self.moved else "")
+
+
+class Journal:
+    """All lines so far, oldest first."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self._printed = 0
+
+    def add(self, at_s: float, who: str, text: str) -> Line:
+        """Write a line; the caller may go on counting in it."""
+        line = Line(at_s, who, text)
+        self.lines.append(line)
+        return line
+
+    @property
+    def all_printed(self) -> bool:
+        """Whether `unprinted` has handed out every line."""
+        return self._printed == len(self.lines)
+
+    def unprinted(self, now_s: float) -> Iterator[Line]:
+        """The lines not handed out here before that have settled by now."""
+        while self._printed < len(self.lines) and self.lines[self._printed].at_s <= now_s - SETTLED_S:
+            self._printed += 1
+            yield self.lines[self._printed - 1]
 
 
 @dataclass(slots=True)
@@ -131,3 +174,15 @@ class Watch:
 
 def _throttled(reading: Reading) -> bool:
     return reading.progress.waiting > 0 and reading.next_permit_s() >= PACE_S
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All there is to show. `elapsed_s` counts from the first submit; `submitted` are jobs accepted so far."""
+
+    elapsed_s: float
+    jobs: int
+    submitted: int
+    reading: Reading | None
+    watch: Watch
+    journal: Journal

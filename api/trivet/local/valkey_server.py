@@ -47,7 +47,7 @@ def command(socket: Path, data_dir: Path, log_path: Path) -> list[str]:
 
 
 def keep_private(data_dir: Path) -> None:
-    """Take group's and others' rights from the directory and from what a server keeps in it, also an earlier version's.
+    """Take group's and others' rights from the directory and from what a server keeps in it, also what was there before.
 
     OSError: it is another user's.
     """

@@ -48,12 +48,11 @@ _BOOK = text("UPDATE job_results SET cost_usd = :cost WHERE job_id = :id").bindp
 _BOOK_BATCH = text("UPDATE batches SET cost_usd = cost_usd + :more WHERE id = :id").bindparams(
     bindparam("more", type_=Usd())
 )
-# a worker from before schema 0003 numbers by `ended` and leaves `seq` where it is: none of its numbers comes again
 _COUNT = text(
     """
     UPDATE batches SET ended = ended + :ended, succeeded = succeeded + :succeeded, failed = failed + :failed,
                        expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost,
-                       seq = CASE WHEN seq > ended THEN seq ELSE ended END + :ended
+                       seq = seq + :ended
      WHERE id = :id
     RETURNING seq, name
     """

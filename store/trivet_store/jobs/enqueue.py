@@ -14,7 +14,6 @@ from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.jobs.ranking import places
-from trivet_store.ledger.spending import NO_LABELS
 from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
@@ -248,9 +247,8 @@ def _needs(spec: JobSpec, asked: Labels) -> _Needs:
 
 
 def _signature(needs: _Needs, batch_id: int | None) -> str:
-    prefix, labels = needs[3], needs[4]  # without them flows are those of before
-    more = [*([] if prefix is None else [prefix]), *([] if labels == NO_LABELS else [labels])]
-    return blake2b(orjson.dumps([batch_id, *_columns(needs).values(), *more]), digest_size=16).hexdigest()
+    prefix, labels = needs[3], needs[4]
+    return blake2b(orjson.dumps([batch_id, *_columns(needs).values(), prefix, labels]), digest_size=16).hexdigest()
 
 
 def _columns(needs: _Needs) -> dict[str, str]:

@@ -1,11 +1,15 @@
 """Running Alembic without its command line."""
 
 from importlib import resources
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+
+SCRIPTS = Path(str(resources.files("trivet_store") / "migrations"))
+"""The folder with Alembic's environment and, in `versions`, the steps."""
 
 
 def steps(version: str | None) -> list[str]:
@@ -23,6 +27,6 @@ def run_step(connection: Connection, step: str) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(resources.files("trivet_store") / "migrations"))
+    config.set_main_option("script_location", str(SCRIPTS))
     config.set_main_option("path_separator", "os")
     return config

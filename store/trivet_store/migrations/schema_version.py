@@ -8,7 +8,7 @@ from trivet_store.database.engine import Store
 from trivet_store.migrations.upgrading import upgrade_from
 from trivet_tasks.errors import SchemaMismatch, StoreError
 
-NEWEST = "0016"
+NEWEST = "0001"
 """The schema version this Trivet works with: the last of `migrations/versions`."""
 
 _VERSION_TABLE = "alembic_version"

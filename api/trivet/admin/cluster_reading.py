@@ -1,4 +1,4 @@
-"""Reading how the routes stand, out of the database and the shared state."""
+"""Reading the status of a cluster out of the database and the shared state."""
 
 import math
 from collections import Counter
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import redis
 
+from trivet.admin.blocked_reason import BlockedReason, blocked_reasons
 from trivet.admin.budget_status import statuses
-from trivet.admin.holdup import Holdup, holdups
+from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
-from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
 from trivet_routing.fleet import Fleet, Known
 from trivet_routing.liveness.troubles import Announced, announced
 from trivet_routing.most_costs import MostCosts
@@ -44,7 +44,7 @@ class _Noted:
     drains: Mapping[str, Event]
 
 
-def gather(connections: "Connections") -> Picture:
+def read_cluster(connections: "Connections") -> ClusterStatus:
     """Read it all: a few SQL queries over living jobs, and five round trips to the shared state.
 
     Raises:
@@ -69,7 +69,7 @@ def gather(connections: "Connections") -> Picture:
         )
     gates: dict[tuple[str, str], GateView] = {}
     uses: dict[str, RouteUse] = {}
-    held: tuple[Holdup, ...] = ()
+    held: tuple[BlockedReason, ...] = ()
     trouble = None
     served = _served(known, models, ())
     said: list[Announced] = []
@@ -79,7 +79,7 @@ def gather(connections: "Connections") -> Picture:
         served = _served(known, models, fleet.limits.unwell())
         gates = _view(fleet, known, served)
         uses = fleet.limits.uses(list(known.routes))
-        held = tuple(holdups(connections, lines))
+        held = tuple(blocked_reasons(connections, lines))
     except redis.RedisError as error:
         trouble = str(connections.unavailable(error))
     if full := full_disk(store):
@@ -98,7 +98,7 @@ def gather(connections: "Connections") -> Picture:
             nothing = ModelStatus(WHOLE_ROUTE, RouteState.UNKNOWN, Quota.of(settings, WHOLE_ROUTE))
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
     drained = {name: route.drained for name, route in known.routes.items()}
-    return Picture(
+    return ClusterStatus(
         tuple(routes), standing, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
         processes.schedulers, processes.silent,
         impairments(processes, drained, lanes, now, said=said, server=trouble),

@@ -1,13 +1,13 @@
-"""How the routes stand: what `trivet routes` shows. Values; `route_reading.py` reads them."""
+"""The status of a cluster: its routes, processes and waiting jobs. Values; `cluster_reading.py` reads them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trivet.admin.blocked_reason import BlockedReason
 from trivet.admin.budget_status import BudgetStatus
-from trivet.admin.holdup import Holdup
 from trivet.admin.impairments import Impairment, Processes
 from trivet_routing.gate_view import FORGOTTEN
-from trivet_routing.liveness.troubles import Announced
+from trivet_routing.liveness.troubles import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota
 from trivet_store.fleet.leases import Lease
 from trivet_store.fleet.lost import Silent
@@ -103,16 +103,30 @@ class RouteStatus:
     spent: Spent = NOTHING
     """What its calls of today (UTC) cost so far, USD."""
 
+    def state_of(self, model: ModelStatus) -> str:
+        """Return the word for the state of one of its models, the operator's and the workers' side included."""
+        if self.drained:
+            return RouteState.DRAINED
+        if model.state == RouteState.UNKNOWN:
+            return model.state
+        if not self.slots:
+            return RouteState.UNSERVED
+        if model.state not in (RouteState.HEALTHY, RouteState.UNPROVEN):
+            return model.state
+        if not self.scheduled:
+            return RouteState.UNSCHEDULED
+        return f"{RouteState.UNSERVED} {self.lacking[0]}" if self.lacking else model.state
+
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """Everything at one moment."""
+class ClusterStatus:
+    """Everything at one moment: what `trivet routes` shows."""
 
     routes: tuple[RouteStatus, ...]
     standing: tuple[RouteBacklog, ...]
     waiting: tuple[ClassBacklog, ...]
     workers: tuple[Lease, ...]
-    holdups: tuple[Holdup, ...]
+    blocked: tuple[BlockedReason, ...]
     """Why jobs wait, where no route takes them; nothing while they move."""
     now: float
     """By the database's clock, seconds since the epoch."""
@@ -135,9 +149,14 @@ class Picture:
         return Processes(self.workers, self.schedulers).idle(self.announced)
 
     @property
+    def stopping(self) -> tuple[Announced, ...]:
+        """Processes that were asked to end: nothing is wrong with them."""
+        return tuple(one for one in self.idle if one.trouble == IS_STOPPING)
+
+    @property
     def held_up(self) -> bool:
         """Return whether work is held up by something that is wrong; limits and budgets are as somebody wants them."""
-        return any(one.holds_up for one in self.impairments) or any(holdup.wrong for holdup in self.holdups)
+        return any(one.holds_up for one in self.impairments) or any(reason.wrong for reason in self.blocked)
 
     @property
     def impaired(self) -> tuple[tuple[str, str, str], ...]:

@@ -1,4 +1,4 @@
-"""What is said below the table of routes: why each is not simply healthy, what waits, what holds it up."""
+"""Sentences about routes: why each is not simply healthy, what waits, what blocks it, what became of a drained one."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -6,13 +6,19 @@ from itertools import groupby
 
 from rich.text import Text
 
-from trivet.admin.impairments import ImpairmentKind, idle_words
-from trivet.admin.route_status import ModelStatus, Picture, RouteStatus
+from trivet.admin import (
+    ClusterStatus,
+    DrainedRoute,
+    Drop,
+    Dropped,
+    ImpairmentKind,
+    ModelStatus,
+    RouteStatus,
+    idle_words,
+)
 from trivet.cli import context
 from trivet.cli.tables import said_lines
 from trivet.times import ago, moment
-from trivet_routing.liveness.troubles import IS_STOPPING
-from trivet_store.jobs.dropped import Drop, Dropped
 from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.states import BudgetState, RouteState
@@ -34,20 +40,20 @@ FORGOTTEN = (
 )
 
 
-def remarks(picture: Picture, room: int | None) -> list[Text]:
+def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
     """Why routes and workers are not as they should be, for a terminal of so many columns."""
-    if not picture.routes:
+    if not status.routes:
         said = ["No route is known yet: schedulers and workers make theirs known when they start."]
-        said += [one.text for one in picture.impairments]
+        said += [one.text for one in status.impairments]
         return [line for words in said for line in said_lines(words, hang=2, room=room)]
-    said = [one.text for one in picture.impairments if one.kind in _OF_THE_WHOLE]
-    said += [line for route in picture.routes for line in _of_route(route, picture.now)]
-    if any(model.forgotten for route in picture.routes for model in route.models):
+    said = [one.text for one in status.impairments if one.kind in _OF_THE_WHOLE]
+    said += [line for route in status.routes for line in _of_route(route, status.now)]
+    if any(model.forgotten for route in status.routes for model in route.models):
         said.append(FORGOTTEN)
-    said += [one.text for one in picture.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.TROUBLE)]
-    said += [idle_words(one, picture.now) for one in picture.idle if one.trouble == IS_STOPPING]
-    said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in picture.impaired]
-    said += [_dropped(one, picture.now) for one in picture.dropped if picture.now - one.last_at < DROPPED_S]
+    said += [one.text for one in status.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.TROUBLE)]
+    said += [idle_words(one, status.now) for one in status.stopping]
+    said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in status.impaired]
+    said += [_dropped(one, status.now) for one in status.dropped if status.now - one.last_at < DROPPED_S]
     return [line for words in said for line in said_lines(words, "yellow", hang=2, room=room)]
 
 
@@ -57,12 +63,12 @@ def _dropped(one: Dropped, now: float) -> str:
     return f"{one.route or 'broker'}: dropped {_DROPPED[one.kind]} ({times})"
 
 
-def summary(picture: Picture, room: int | None) -> list[Text]:
+def summary(status: ClusterStatus, room: int | None) -> list[Text]:
     """What waits, and what holds it up."""
-    lines = said_lines(_waiting(picture), room=room)
-    for holdup in picture.holdups:
-        lines += said_lines(holdup.sentence(named=True), "bold yellow", hang=2, room=room)
-    for budget in picture.budgets:
+    lines = said_lines(_waiting(status), room=room)
+    for reason in status.blocked:
+        lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)
+    for budget in status.budgets:
         if budget.state == BudgetState.HOLDING and budget.jobs_held:
             said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
             lines += said_lines(said, "bold yellow", hang=2, room=room)
@@ -81,6 +87,18 @@ def override_words(name: str, overrides: Iterable[Override], now: float) -> Iter
             group = clashes[models]
             idle = f", has no effect: {group} has some of these models (`trivet route limit {name} --model '{group}'`)"
             yield f"{name}{of}: {figures}, set by {by} {ago(now - at)} ago, {end}{idle if group else ''}"
+
+
+def drained_words(drained: DrainedRoute) -> Iterator[str]:
+    """Tell that a route is drained, and what becomes of its jobs."""
+    before = "was drained before" if drained.was_drained else "is drained"
+    yield f"{drained.route} {before}: no job is sent there until it is restored."
+    parts = []
+    if queued := drained.queued:
+        parts.append(f"{queued:,} queued {'goes' if queued == 1 else 'go'} back to waiting within two seconds")
+    if running := drained.running:
+        parts.append(f"{running:,} running {'ends' if running == 1 else 'end'} there")
+    yield f"Of the jobs that stand there {', '.join(parts)}." if parts else "Nothing stands there."
 
 
 def _of_route(route: RouteStatus, now: float) -> Iterator[str]:
@@ -144,13 +162,13 @@ def _wait(model: ModelStatus) -> str:
     return ago(model.wait_s + 0.5)
 
 
-def _waiting(picture: Picture) -> str:
-    if not any(row.total for row in picture.waiting):
+def _waiting(status: ClusterStatus) -> str:
+    if not any(row.total for row in status.waiting):
         return "No job waits."
     parts = []
-    for row in picture.waiting:
+    for row in status.waiting:
         kinds = ((row.delayed, "for their next try"), (row.held, "held"), (row.following, "for an equal one's answer"))
         more = [f"{count:,} {word}" for count, word in kinds if count]
         parts.append(f"{row.total:,} {row.latency}" + (f" ({', '.join(more)})" if more else ""))
-    oldest = context.seconds(max(0.0, picture.now - min(row.oldest_at for row in picture.waiting)))
+    oldest = context.seconds(max(0.0, status.now - min(row.oldest_at for row in status.waiting)))
     return f"Waiting: {', '.join(parts)}; the oldest for {oldest}."

@@ -1,19 +1,23 @@
-"""Names of routes as people type them."""
+"""Finding a route by its name."""
 
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from trivet_store.fleet import registry
+from trivet_store.fleet.registry import RegisteredRoute
 from trivet_tasks.errors import NotFound
 
 if TYPE_CHECKING:
-    from trivet.client.client import Client
-    from trivet_store.fleet.registry import RegisteredRoute
+    from trivet.client.connections import Connections
 
 
-def check_known(client: "Client", name: str) -> "RegisteredRoute":
-    """The route of this name. NotFound, with the nearest name, when there is none."""
-    store = client._connections.store
+def known_route(connections: "Connections", name: str) -> RegisteredRoute:
+    """Return the route of this name that a scheduler or worker made known.
+
+    Raises:
+        NotFound: there is none; names the nearest.
+    """
+    store = connections.store
     with store.read() as connection:
         known = registry.registered(store, connection)
     if name not in known:

@@ -1,0 +1,78 @@
+"""The response cache: how it stands, what it saved, and clearing it."""
+
+from decimal import Decimal
+from typing import NamedTuple
+
+import redis
+
+from trivet.client.connections import Connections
+from trivet_routing.response_cache import CacheStats, ResponseCache
+from trivet_store.reports.cost_savings import answer_savings
+from trivet_store.reports.costs import Span
+from trivet_tasks.requests.reading import model_id
+
+
+class CacheState(NamedTuple):
+    """The response cache at one moment."""
+
+    enabled: bool
+    """Whether the settings of this process have it on."""
+    stats: CacheStats
+    answered_jobs: int
+    """Jobs that were answered without a call, since the installation began."""
+    saved_usd: Decimal
+    """USD that the calls had cost that made the answers."""
+
+
+class ClearedAnswers(NamedTuple):
+    """Answers that are not kept any more."""
+
+    answers: int
+    model: str | None
+    """The first-party id of the model that they were of; None: of all models."""
+
+
+class Cache:
+    """Reports and clears the answers that are kept for equal requests."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def state(self) -> CacheState:
+        """Return how much is kept, how often it served, and what that saved.
+
+            print(admin.cache.state().stats.hit_rate)
+
+        Raises:
+            BrokerUnavailable: the shared state does not answer.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        settings = self._connections.settings
+        try:
+            stats = ResponseCache(self._connections.redis, settings).stats()
+        except redis.RedisError as error:
+            raise self._connections.unavailable(error) from None
+        with self._connections.store.read() as connection:
+            saved = next(iter(answer_savings(connection, [], Span())), None)
+        answered = (saved.hits, saved.saved_usd) if saved else (0, Decimal(0))
+        return CacheState(settings.cache.enabled, stats, *answered)
+
+    def clear(self, model: str | None = None) -> ClearedAnswers:
+        """Forget the answers that are kept; calls under way still bring theirs.
+
+            admin.cache.clear("claude-haiku-4-5").answers
+
+        Args:
+            model: only answers of this model, by any name it has.
+
+        Raises:
+            InvalidRequest: the model has no known name.
+            BrokerUnavailable: the shared state does not answer.
+        """
+        settings = self._connections.settings
+        named = None if model is None else model_id(model, settings)
+        try:
+            answers = ResponseCache(self._connections.redis, settings).clear(named)
+        except redis.RedisError as error:
+            raise self._connections.unavailable(error) from None
+        return ClearedAnswers(answers, named)

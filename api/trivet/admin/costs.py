@@ -1,0 +1,187 @@
+"""Costs: reports by any grouping, savings of caches, and pricing calls again by today's price lists."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import Connection
+
+from trivet.client.connections import Connections
+from trivet_store.database.planner import plan_freely
+from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSaving, answer_savings, cache_savings
+from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
+from trivet_tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from trivet_store.repricing import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """Costs of the calls that began in a span. Amounts are USD, exact."""
+
+    span: Span
+    by: tuple[str, ...]
+    rows: Sequence[CostRow]
+    """One for each group, dearest first; by day where that is asked for. None without groups."""
+    total: CostRow
+    unpriced: Sequence[Unpriced]
+    """Calls for which no price is known, and which no sum includes."""
+    prompt_cache: Sequence[CacheSaving]
+    """Savings of the providers' prompt caches, by day and model."""
+    response_cache_by: tuple[str, ...]
+    """Those of `by` by which answers from the response cache are grouped."""
+    response_cache: Sequence[AnswerSaving]
+    """Savings of the response cache."""
+
+    @property
+    def answered(self) -> AnswerSaving | None:
+        """Return the savings of the response cache in all; None where it answered nothing."""
+        found = self.response_cache
+        hits = sum(one.hits for one in found)
+        saved = sum((one.saved_usd for one in found), Decimal(0))
+        return AnswerSaving((), hits, saved, sum(one.unpriced for one in found)) if hits else None
+
+
+@dataclass(frozen=True, slots=True)
+class CostOverview:
+    """The costs of a span from several sides: for the page of `trivet costs --html`."""
+
+    report: CostReport
+    """Its response cache savings are by day, class and model."""
+    made_at: float
+    """Seconds since the epoch, by the database's clock."""
+    daily: Sequence[CostRow]
+    """By day and route."""
+    jobs: Sequence[CostRow]
+    """By class and model, without Trivet's probes."""
+    roles: Sequence[CostRow]
+
+
+class Repricing(NamedTuple):
+    """Progress of pricing calls again. Amounts are USD."""
+
+    span: Span
+    version: str
+    """Of the price lists and rules."""
+    applied: bool
+    """Whether new costs are written."""
+    calls: int
+    """Settled calls to price in all."""
+    without_terms: int
+    """Settled calls whose rows do not keep what they were priced by; they stay as they are."""
+    groups: "Mapping[tuple[str, str], Tally]"
+    """Calls priced so far, by model and route."""
+
+    @property
+    def total(self) -> "Tally":
+        """Return the sum over all groups."""
+        from trivet_store.repricing import Tally
+
+        return sum(self.groups.values(), Tally())
+
+
+class Costs:
+    """Reports what calls cost. Times are seconds since the epoch, days are UTC."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def report(self, by: Sequence[str] = (), *, since: float = 0.0, until: float | None = None) -> CostReport:
+        """Return the costs of the calls that began in a span, by group and in all.
+
+            for row in admin.costs.report(["tag:team"], since=time.time() - 7 * 86_400).rows:
+                print(row.group, row.cost_usd)
+
+        Args:
+            by: `route`, `model`, `provider`, `class`, `batch`, `tenant`, `tag:NAME`, `day`, `outcome`, `purpose`, `role`.
+            until: the end, which is not in the span; None: now.
+
+        Raises:
+            InvalidRequest: a name of `by` is not known.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            plan_freely(connection)
+            span = Span(since, store.now(connection) if until is None else until)
+            return _report(connection, by, span, [name for name in by if name in ANSWERED_BY])
+
+    def overview(self, by: Sequence[str] = (), *, since: float = 0.0, until: float | None = None) -> CostOverview:
+        """Return the same report with the costs by day, by class and by role of the calls.
+
+            page = trivet.costs_page.page(admin.costs.overview(["route"]))
+
+        Raises:
+            InvalidRequest: a name of `by` is not known.
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            plan_freely(connection)
+            now = store.now(connection)
+            span = Span(since, now if until is None else until)
+            return CostOverview(
+                report=_report(connection, by, span, ["day", "class", "model"]),
+                made_at=now,
+                daily=summed(connection, ["day", "route"], span),
+                jobs=summed(connection, ["class", "model"], span, probes=False),
+                roles=summed(connection, ["role"], span),
+            )
+
+    def reprice(self, *, since: float = 0.0, until: float | None = None, apply: bool = False) -> Iterator[Repricing]:
+        """Price settled calls again, each by the prices of its day as they are known today.
+
+        Workers go on meanwhile. What was yielded is done: it is safe to stop at any time and to run it again.
+
+            for progress in admin.costs.reprice(since=time.time() - 86_400, apply=True):
+                print(progress.total.calls, "of", progress.calls)
+
+        Args:
+            apply: whether to write the new costs; else nothing is written.
+
+        Yields:
+            The progress: before the first call is priced, and after each group of calls.
+
+        Raises:
+            InvalidRequest: newer price lists than those of this machine have priced calls of the span.
+            StoreUnavailable: the database does not answer. What was done until then stays done.
+        """
+        from trivet_store import repricing
+        from trivet_tasks.prices.price_book import PriceBook
+
+        book = PriceBook()
+        store = self._connections.store
+        with store.read() as connection:
+            span = Span(since, store.now(connection) if until is None else until)
+        if apply and (newer := repricing.priced_by_newer(store, book, span)):
+            raise InvalidRequest(
+                f"Calls of this span were priced by {', '.join(newer)}; here is {book.version}, which is older.",
+                hint="Nothing was written. Upgrade Trivet and genai-prices on this machine first.",
+            )
+
+        def run() -> Iterator[Repricing]:
+            groups: defaultdict[tuple[str, str], Tally] = defaultdict(repricing.Tally)
+            progress = Repricing(span, book.version, apply, *repricing.extent(store, span), {})
+            yield progress
+            for page in repricing.reprice(store, book, span, apply=apply):
+                for group, tally in page.items():
+                    groups[group] += tally
+                yield progress._replace(groups=dict(groups))
+
+        return run()
+
+
+def _report(connection: Connection, by: Sequence[str], span: Span, answered_by: Sequence[str]) -> CostReport:
+    (total,) = summed(connection, [], span)
+    return CostReport(
+        span=span,
+        by=tuple(by),
+        rows=summed(connection, by, span) if by else [],
+        total=total,
+        unpriced=unpriced(connection, span),
+        prompt_cache=cache_savings(connection, span),
+        response_cache_by=tuple(answered_by),
+        response_cache=answer_savings(connection, answered_by, span),
+    )

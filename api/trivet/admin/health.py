@@ -1,0 +1,67 @@
+"""Health of a Trivet: what is wrong with its processes and servers, and what waits."""
+
+from functools import cached_property
+
+import redis
+
+from trivet.admin.backlog import Backlog, read_backlog
+from trivet.admin.impairments import Impairment, read_impairments
+from trivet.client.connections import Connections
+from trivet_routing.liveness.troubles import Announced, announced
+from trivet_routing.most_costs import MostCosts
+
+BATCHES = 15
+"""Batches in a backlog, those with most waiting jobs first."""
+
+
+class Health:
+    """Impairments of processes and servers, and the backlog."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def impairments(self) -> tuple[Impairment, ...]:
+        """Return everything that is wrong with processes and servers now, the most general first.
+
+            for one in admin.health.impairments():
+                print(one.kind, one.text)
+
+        A shared state that does not answer is one of them.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return read_impairments(self._connections.store, self._connections.settings, self._connections.redis)
+
+    def announced(self) -> tuple[Announced, ...]:
+        """Return the processes that announce in the shared state that they do no work, by name.
+
+        It needs no database: it tells which processes noticed that the database is away.
+
+            for one in admin.health.announced():
+                print(one.process, one.trouble)
+
+        Raises:
+            BrokerUnavailable: the shared state does not answer.
+        """
+        try:
+            return tuple(announced(self._connections.redis))
+        except redis.RedisError as error:
+            raise self._connections.unavailable(error) from None
+
+    def backlog(self, *, batches: int = BATCHES) -> Backlog:
+        """Return how many jobs wait and are under way, by class, batch and route, and which processes are alive.
+
+            print(admin.health.backlog().waiting)
+
+        Args:
+            batches: number of batches at most, those with most waiting jobs first.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return read_backlog(self._connections, self._costs, batches)
+
+    @cached_property
+    def _costs(self) -> MostCosts:
+        return MostCosts()

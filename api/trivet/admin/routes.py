@@ -1,0 +1,252 @@
+"""Routes: their status, and taking them out of service, back in, probing, limiting and removing them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import redis
+
+from trivet.admin.cluster_reading import read_cluster
+from trivet.admin.cluster_status import ClusterStatus
+from trivet.admin.known_route import known_route
+from trivet.admin.operator import current_operator
+from trivet.admin.route_limits import RouteLimits, checked_figures, limits_of
+from trivet.admin.route_probe import ProbeResult, probe_now
+from trivet.admin.route_removal import check_removable
+from trivet.client.connections import Connections
+from trivet_routing.permits import RouteUse
+from trivet_store.fleet import health, registry, route_overrides
+from trivet_store.reports import backlog
+from trivet_tasks.config.route_overrides import target_of
+from trivet_tasks.errors import InvalidRequest
+
+
+class DrainedRoute(NamedTuple):
+    """A route that was taken out of service."""
+
+    route: str
+    was_drained: bool
+    """True if it was out of service before."""
+    queued: int
+    """Jobs in its queue at that moment: they go back to waiting within two seconds."""
+    running: int
+    """Jobs that ran there: they end there."""
+
+
+class RestoredRoute(NamedTuple):
+    """A route that was put back into service."""
+
+    route: str
+    was_drained: bool
+
+
+class RemovedRoute(NamedTuple):
+    """A route that was removed."""
+
+    route: str
+    health_forgotten: bool
+    """False: the shared state did not answer, so a route of this name begins with the health that this one had."""
+
+
+class Routes:
+    """The routes that schedulers and workers made known."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def status(self) -> ClusterStatus:
+        """Return health, limits and headroom of every route, what waits, what blocks it, and which processes are alive.
+
+            for route in admin.routes.status().routes:
+                print(route.name, [model.state for model in route.models])
+
+        Where the shared state does not answer, `trouble` says so, and the states are those last noted in the database.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return read_cluster(self._connections)
+
+    def drain(self, name: str, *, why: str = "") -> DrainedRoute:
+        """Send a route no more jobs: within two seconds its queue is empty. It stays out until it is restored.
+
+            admin.routes.drain("bedrock-us-east-1", why="maintenance")
+
+        Args:
+            why: the reason, for those who look at it later.
+
+        Raises:
+            NotFound: there is no such route.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        known_route(self._connections, name)
+        store = self._connections.store
+        with store.write() as connection:
+            before = name in registry.drained(connection)
+            rows = [row for row in backlog.by_route(connection) if row.route == name]
+            registry.set_drained(connection, name, True)
+            if not before or why:
+                said = f"by an operator: {why}" if why else "by an operator"
+                health.note_operator(connection, "route drained", name, said, store.now(connection))
+        self._connections.tell_work()
+        return DrainedRoute(name, before, sum(row.dispatched for row in rows), sum(row.running for row in rows))
+
+    def restore(self, name: str) -> RestoredRoute:
+        """Put a route back into service and forget what was held against it: failures, pauses, what was learned.
+
+            admin.routes.restore("bedrock-us-east-1")
+
+        Raises:
+            NotFound: there is no such route.
+            BrokerUnavailable: the shared state does not answer; then nothing was changed.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        connections = self._connections
+        known_route(connections, name)
+        try:  # first, so that while it does not answer nothing is half restored
+            connections.limits.forget(name)
+        except redis.RedisError as error:
+            raise connections.unavailable(error) from None
+        with connections.store.write() as connection:
+            before = name in registry.drained(connection)
+            now = connections.store.now(connection)
+            registry.set_drained(connection, name, False)
+            health.note_operator(connection, "route restored", name, "by an operator", now)
+            health.forget(connection, name, now)
+        connections.tell_work()
+        return RestoredRoute(name, before)
+
+    def limits(self, name: str, *, models: str | None = None) -> RouteLimits:
+        """Return the limits of a route that are in force, and those of them that were set by hand.
+
+            admin.routes.limits("anthropic").figures["*"]["requests_per_minute"]
+
+        Args:
+            models: a model or a glob, to check that it can have limits of its own.
+
+        Raises:
+            NotFound: there is no such route.
+            InvalidRequest: the models share their limits with others.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        route = known_route(self._connections, name)
+        target_of(route.settings, models)
+        return limits_of(self._connections, route)
+
+    def limit(
+        self,
+        name: str,
+        figures: Mapping[str, int],
+        *,
+        models: str | None = None,
+        for_s: float | None = None,
+        by: str | None = None,
+    ) -> RouteLimits:
+        """Set limits of a route by hand, in force everywhere within two seconds and over restarts.
+
+        They beat the configuration files until their time is over or they are reset.
+
+            admin.routes.limit("anthropic", {"requests_per_minute": 600}, for_s=7_200)
+
+        Args:
+            figures: `requests_per_minute`, `input_tokens_per_minute`, `output_tokens_per_minute` and `max_concurrency`,
+                any of them.
+            models: a group of limits, a model or a glob; None: the route's own figures.
+            for_s: seconds until they end; None: they stay until they are reset.
+            by: the person; None: the user of this process.
+
+        Raises:
+            NotFound: there is no such route.
+            InvalidRequest: a figure or the time is wrong, or the models share their limits with others.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        checked = checked_figures(figures)
+        if for_s is not None and for_s < 0:
+            raise InvalidRequest(f"for_s: {for_s:g} is no time to come.", field="for_s")
+        target = target_of(known_route(self._connections, name).settings, models)
+        store = self._connections.store
+        with store.write() as connection:
+            until = None if for_s is None else store.now(connection) + for_s
+            route_overrides.put(store, connection, name, target, checked, by=by or current_operator(), until=until)
+        self._connections.tell_work()
+        return limits_of(self._connections, known_route(self._connections, name))
+
+    def reset_limits(self, name: str, *, models: str | None = None, by: str | None = None) -> RouteLimits:
+        """Take back limits that were set by hand; those of the configuration hold again.
+
+            admin.routes.reset_limits("anthropic").removed
+
+        Args:
+            models: of these models alone; None: all of the route.
+            by: the person; None: the user of this process.
+
+        Raises:
+            NotFound: there is no such route.
+            InvalidRequest: the models share their limits with others.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        route = known_route(self._connections, name)
+        by_hand = {override.models for override in route.overrides}
+        target = models if models in by_hand else target_of(route.settings, models)
+        store = self._connections.store
+        with store.write() as connection:
+            of_models = None if models is None else target
+            removed = route_overrides.reset(store, connection, name, of_models, by=by or current_operator())
+        self._connections.tell_work()
+        return limits_of(self._connections, known_route(self._connections, name))._replace(removed=tuple(removed))
+
+    def probe(self, name: str, *, model: str | None = None) -> ProbeResult:
+        """Make one probe of a route now, drained, open or healthy: a call of one token by a worker, priced like any other.
+
+        It counts for the route's health as a probe of the scheduler's does.
+
+            admin.routes.probe("anthropic").outcome
+
+        Args:
+            model: one that it serves; None: one in use.
+
+        Raises:
+            NotFound: there is no such route.
+            InvalidRequest: the route does not serve the model.
+            ProbeNotMade: no call was made; says why.
+            StoreUnavailable, SchemaMismatch, BrokerUnavailable: a server cannot be used.
+        """
+        return probe_now(self._connections, known_route(self._connections, name), model)
+
+    def remove(self, name: str, *, by: str | None = None) -> RemovedRoute:
+        """Forget a route that no living worker serves and no job needs. Its calls and costs stay.
+
+        Where a file still has it, a process that reads the file makes it known again: drained.
+
+            admin.routes.remove("bedrock-us-west-2")
+
+        Args:
+            by: the person; None: the user of this process.
+
+        Raises:
+            NotFound: there is no such route.
+            InvalidRequest: a worker serves it, or jobs need it; says what to do.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        known_route(self._connections, name)
+        store = self._connections.store
+        with store.write() as connection:
+            check_removable(store, connection, name)
+            registry.remove(connection, name, by or current_operator(), store.now(connection))
+        try:
+            self._connections.limits.forget(name)
+        except redis.RedisError:
+            return RemovedRoute(name, False)
+        return RemovedRoute(name, True)
+
+    def last_used(self, names: Sequence[str]) -> Mapping[str, RouteUse]:
+        """Return how long ago each of these routes was called and answered last. It needs no database.
+
+            admin.routes.last_used(["anthropic"])["anthropic"].proven_s
+
+        Raises:
+            BrokerUnavailable: the shared state does not answer.
+        """
+        try:
+            return self._connections.limits.uses(names)
+        except redis.RedisError as error:
+            raise self._connections.unavailable(error) from None
