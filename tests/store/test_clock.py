@@ -16,11 +16,13 @@ from tests.system.command_line import Said
 from tests.unit.test_flights import flight
 
 from trivet import Client
+from trivet.times import moment
 from trivet_routing.limits import Limits
 from trivet_routing.most_costs import MostCosts
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.database import clock
 from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
 from trivet_store.fleet.registry import RegisteredRoute
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
@@ -96,6 +98,21 @@ def test_a_call_has_the_price_of_the_database_s_day(
     reserved = MostCosts()
     reserved.at({ROUTE: RegisteredRoute(ROUTE, settings, False)}, world.now())
     assert reserved.of(ROUTE, OPUS, 300_000, 0) == Decimal(cost)
+
+
+@pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])
+def test_times_of_the_command_line_are_the_database_s(
+    world: World, trivet: Callable[..., Said], wall: Callable[[float], None], by_s: float
+) -> None:
+    with world.store.write() as connection:
+        registry.register(world.store, connection, {ROUTE: RouteSettings(provider="anthropic")}, by="a test")
+    world.lease()
+    wall(by_s)
+    end = world.now() + HOUR_S / 2
+    given = trivet("route", "limit", ROUTE, "--requests", "600", "--until", moment(end), "--json")
+    assert given.json["overrides"][0]["until"] == pytest.approx(end, abs=30)
+    events = trivet("routes", "events", "--since", "30m", "--json").json
+    assert [event["kind"] for event in events] == ["route override"]
 
 
 def test_a_clock_that_is_off_is_set_when_nobody_works(sqlite_world: World, wall: Callable[[float], None]) -> None:
