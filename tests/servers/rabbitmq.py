@@ -64,7 +64,6 @@ class RabbitServer:
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
-        self._env = env
         self._place = place
         (place / "epmd").mkdir()
         self._epmd_port = epmd_port
