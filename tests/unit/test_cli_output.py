@@ -14,9 +14,8 @@ from rich.text import Text
 from sqlalchemy import event, text
 
 from trivet.cli import context
-from trivet.cli.result_json import result_line
-from trivet.cli.results_file import ResultsFile
-from trivet.cli.spans import since, span_or_moment, span_s
+from trivet.cli.options import since, span_or_moment, span_s
+from trivet.cli.results import ResultsFile, result_line
 from trivet.cli.tables import Column, print_facts, print_line, print_table
 from trivet.client.result import Attempt, JobError, Result
 from trivet_store.database.engine import Store
