@@ -30,6 +30,7 @@ import pytest
 from trivet.reply_function import ErrorReply, ModelRequest, Reply, ReplyFunction, as_json_reply
 
 if TYPE_CHECKING:
+    from trivet.admin import Admin
     from trivet.client.client import Client
     from trivet.local.local_trivet import LocalTrivet
     from trivet_simulator import Control
@@ -104,6 +105,8 @@ class RunningTrivet:
     local: "LocalTrivet" = field(repr=False)
     """The processes: their ids, logs, and how to stop one."""
 
+    admin: "Admin" = field(repr=False)
+    """Its operations API: routes, jobs, costs, budgets."""
     _replies: list[ScriptedReply] = field(default_factory=list, repr=False)
 
     def reply(
@@ -157,20 +160,8 @@ class RunningTrivet:
         """Take back every fault, limit and scripted reply, and make every route healthy again."""
         while self._replies:
             self._replies.pop().close()
-        from trivet_routing.limits import Limits
-        from trivet_store.fleet import health
-        from trivet_tasks.shared_state import connect
-
         self.simulator.reset()
-        shared = connect(self.settings.redis_url)
-        limits = Limits(shared, self.settings.health)
-        for name in self.settings.routes:
-            limits.forget(name)
-        store = self.client._connections.store
-        with store.write() as connection:
-            for name in self.settings.routes:
-                health.forget(connection, name, store.now(connection))
-        shared.close()
+        self.admin.health.forget(*self.settings.routes)
 
 
 @contextlib.contextmanager
@@ -198,6 +189,7 @@ def running_trivet(
         sections: further tables of the configuration.
         ready_s: how long its processes may take to start, in seconds.
     """
+    from trivet.admin import Admin
     from trivet.client.client import Client
     from trivet.local.environment import without_settings
     from trivet.local.local_simulator import Simulation
@@ -217,7 +209,8 @@ def running_trivet(
             local.wait_ready(ready_s)
         assert local.simulator is not None
         client = started.enter_context(Client(settings=local.settings))
-        running = RunningTrivet(client, Control(local.simulator.control), local.settings, local)
+        admin = started.enter_context(Admin(settings=local.settings))
+        running = RunningTrivet(client, Control(local.simulator.control), local.settings, local, admin)
         try:
             yield running
         finally:

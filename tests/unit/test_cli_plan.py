@@ -14,7 +14,8 @@ import orjson
 import pytest
 
 from trivet.cli.main import run
-from trivet.cli.quantities import charge, count, mix, share
+from trivet.cli.options import count, share
+from trivet.cli.plan import read_charge, read_mix
 from trivet.plan.charges import Charge, Per
 from trivet_tasks.errors import InvalidRequest
 
@@ -286,10 +287,10 @@ def test_what_is_no_share_is_said_to_be_none(given: str) -> None:
 
 
 def test_a_mix_reads_route_by_route() -> None:
-    assert mix("a=0.7, b = 30%") == {"a": Decimal("0.7"), "b": Decimal("0.3")}
+    assert read_mix("a=0.7, b = 30%") == {"a": Decimal("0.7"), "b": Decimal("0.3")}
     for bad in ("", "a", "a=0.5,a=0.5", "=1"):
         with pytest.raises(InvalidRequest, match="--mix"):
-            mix(bad)
+            read_mix(bad)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ def test_a_mix_reads_route_by_route() -> None:
     ],
 )
 def test_a_hidden_cost_reads_as_people_say_it(given: str, expected: Charge) -> None:
-    assert charge(given, {"r1": None}) == expected
+    assert read_charge(given, {"r1": None}) == expected
 
 
 @pytest.mark.parametrize(
@@ -311,4 +312,4 @@ def test_a_hidden_cost_reads_as_people_say_it(given: str, expected: Charge) -> N
 )
 def test_what_is_no_hidden_cost_is_said_to_be_none(given: str) -> None:
     with pytest.raises(InvalidRequest, match="--cost"):
-        charge(given, {"r1": None})
+        read_charge(given, {"r1": None})

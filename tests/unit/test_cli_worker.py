@@ -17,7 +17,7 @@ def trivet(
     """Runs the command line in this process, over three routes. Its logging and its title end with the test."""
     config = tmp_path / "trivet.toml"
     config.write_text(CONFIG, encoding="utf-8")
-    monkeypatch.setattr("trivet.cli.parts.set_title", lambda *_: None)
+    monkeypatch.setattr("trivet.cli.services.set_title", lambda *_: None)
     root = logging.getLogger()
     level, filters = root.level, {handler: [*handler.filters] for handler in root.handlers}
     with commands(str(config), monkeypatch, capsys) as run:

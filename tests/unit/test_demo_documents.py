@@ -7,11 +7,11 @@ from itertools import islice
 import pytest
 from tests.gates import gate
 
+from trivet.admin import AttemptFate, Progress, RouteAttempts
 from trivet.demo.documents import MAX_CHARS, MIN_CHARS, QUESTIONS, Piece, cut, pieces, prompt, prompts
-from trivet.demo.ledger import AttemptFate, Reading, RouteReading, RouteTally, doubled, mismatches
+from trivet.demo.ledger import Reading, RouteReading, doubled, mismatches
 from trivet.demo.watch import Journal, Watch
 from trivet_simulator import Call
-from trivet_store.jobs.batches import Progress
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.states import BatchState
 
@@ -108,7 +108,7 @@ def test_a_call_without_a_row_a_row_called_twice_and_an_unheard_success_are_name
 def _reading(at: float, gates: dict[str, tuple[str, float]], *, waiting: int = 5) -> Reading:
     progress = Progress("demo", BatchState.OPEN, 0.0, 10, waiting, 0, 10 - waiting, 0, 0, 0, Decimal(0), 10, None)
     routes = {
-        name: RouteReading(gate(state=state, wait_s=wait_s), RouteTally()) for name, (state, wait_s) in gates.items()
+        name: RouteReading(gate(state=state, wait_s=wait_s), RouteAttempts()) for name, (state, wait_s) in gates.items()
     }
     return Reading(at, progress, routes)
 

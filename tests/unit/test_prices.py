@@ -415,7 +415,7 @@ def test_what_no_list_knows_is_unpriced_and_says_so(provider: Provider, model: s
     assert priced.cost_usd is None
     assert priced.note
     assert priced.version == BOOK.version
-    assert BOOK.estimate(provider, model, wire_id, "us-east-1", 1000, 10) is None
+    assert BOOK.estimate(provider, model, wire_id, "us-east-1", 1000, 10, NOW) is None
 
 
 def test_an_unknown_id_is_priced_by_its_model() -> None:

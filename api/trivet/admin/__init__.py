@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trivet.admin.admin import Admin
+    from trivet.admin.attempts import AttemptBook, Attempts
     from trivet.admin.backlog import Backlog
     from trivet.admin.batches import Batches, BatchStatus
     from trivet.admin.blocked import Blocked
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, Routes
     from trivet_routing.liveness.troubles import Announced
-    from trivet_routing.permits import Pace, RouteUse
+    from trivet_routing.permits import GateView, Pace, RouteUse
     from trivet_routing.response_cache import CacheStats
     from trivet_store.fleet.health import Event
     from trivet_store.fleet.leases import Lease
     from trivet_store.fleet.registry import Applied, Redefinition
     from trivet_store.jobs.batches import Progress
     from trivet_store.jobs.dropped import Drop, Dropped
+    from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
+    "trivet.admin.attempts": ("AttemptBook", "Attempts"),
     "trivet.admin.backlog": ("Backlog",),
     "trivet.admin.batches": (
         "BatchStatus",
@@ -114,6 +117,7 @@ _MODULES = {
     ),
     "trivet_routing.liveness.troubles": ("Announced",),
     "trivet_routing.permits": (
+        "GateView",
         "Pace",
         "RouteUse",
     ),
@@ -129,6 +133,7 @@ _MODULES = {
         "Drop",
         "Dropped",
     ),
+    "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": (
         "BatchBacklog",
         "ClassBacklog",
@@ -157,7 +162,10 @@ __all__ = [
     "Announced",
     "AnswerSaving",
     "Applied",
+    "AttemptBook",
+    "AttemptFate",
     "AttemptRow",
+    "Attempts",
     "Backlog",
     "BatchBacklog",
     "BatchStatus",
@@ -188,9 +196,11 @@ __all__ = [
     "Event",
     "Events",
     "FoldedEvent",
+    "GateView",
     "Health",
     "Impairment",
     "ImpairmentKind",
+    "JobCount",
     "JobLife",
     "JobRow",
     "Jobs",
@@ -206,6 +216,7 @@ __all__ = [
     "Repricing",
     "RestoredRoute",
     "RetryRow",
+    "RouteAttempts",
     "RouteBacklog",
     "RouteLimits",
     "RouteStatus",

@@ -9,6 +9,7 @@ from trivet.client.connections import Connections
 from trivet_tasks.config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from trivet.admin.attempts import Attempts
     from trivet.admin.batches import Batches
     from trivet.admin.budgets import Budgets
     from trivet.admin.cache import Cache
@@ -47,6 +48,13 @@ class Admin:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @cached_property
+    def attempts(self) -> "Attempts":
+        """Attempts: provider calls by route, with failovers, and one by one."""
+        from trivet.admin.attempts import Attempts
+
+        return Attempts(self._connections)
 
     @cached_property
     def batches(self) -> "Batches":
@@ -106,7 +114,7 @@ class Admin:
 
     @cached_property
     def health(self) -> "Health":
-        """What is wrong with processes and servers, and what waits."""
+        """Health: impairments of processes and servers, and the backlog."""
         from trivet.admin.health import Health
 
         return Health(self._connections)

@@ -1,6 +1,5 @@
-"""Batches: the newest of them, how one does, what waits of each, and why one does not move."""
+"""Batches: the newest of them, how one does, and why one does not move."""
 
-import builtins
 from typing import NamedTuple
 
 from trivet.admin.blocked import Blocked, blocked_batch
@@ -8,7 +7,6 @@ from trivet.client.connections import Connections
 from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
-from trivet_store.reports.backlog import BatchBacklog
 
 
 class BatchStatus(NamedTuple):
@@ -79,14 +77,3 @@ class Batches:
             NotFound: there is no such batch.
         """
         return blocked_batch(self._connections, self.progress(name))
-
-    def backlog(self, limit: int = 100) -> builtins.list[BatchBacklog]:
-        """Return what waits, by batch, the batches with most waiting jobs first.
-
-            sum(batch.waiting for batch in admin.batches.backlog())
-
-        Args:
-            limit: batches at most; the jobs that were submitted one by one count as one.
-        """
-        with self._connections.store.read() as connection:
-            return backlog.by_batch(connection, limit)

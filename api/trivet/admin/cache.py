@@ -47,15 +47,24 @@ class Cache:
             BrokerUnavailable: the shared state does not answer.
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
-        settings = self._connections.settings
-        try:
-            stats = ResponseCache(self._connections.redis, settings).stats()
-        except redis.RedisError as error:
-            raise self._connections.unavailable(error) from None
+        settings, stats = self._connections.settings, self.stats()
         with self._connections.store.read() as connection:
             saved = next(iter(answer_savings(connection, [], Span())), None)
         answered = (saved.hits, saved.saved_usd) if saved else (0, Decimal(0))
         return CacheState(settings.cache.enabled, stats, *answered)
+
+    def stats(self) -> CacheStats:
+        """Return how much is kept and how often it served. It needs no database.
+
+            print(admin.cache.stats().entries)
+
+        Raises:
+            BrokerUnavailable: the shared state does not answer.
+        """
+        try:
+            return ResponseCache(self._connections.redis, self._connections.settings).stats()
+        except redis.RedisError as error:
+            raise self._connections.unavailable(error) from None
 
     def clear(self, model: str | None = None) -> ClearedAnswers:
         """Forget the answers that are kept; calls under way still bring theirs.

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Connection
-
 from trivet.client.connections import Connections
+from trivet_store.database.engine import Connection
 from trivet_store.database.planner import plan_freely
 from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSaving, answer_savings, cache_savings
 from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
@@ -35,6 +34,12 @@ class CostReport:
     """Those of `by` by which answers from the response cache are grouped."""
     response_cache: Sequence[AnswerSaving]
     """Savings of the response cache."""
+
+    @property
+    def decimals(self) -> int:
+        """Return how many decimals to show of every amount, so that they stand under one another."""
+        largest = max(self.total.cost_usd, self.total.estimated_usd)
+        return 2 if largest >= 1_000 else 4 if largest >= 1 else 6
 
     @property
     def answered(self) -> AnswerSaving | None:

@@ -9,6 +9,7 @@ from trivet.admin.impairments import Impairment, read_impairments
 from trivet.client.connections import Connections
 from trivet_routing.liveness.troubles import Announced, announced
 from trivet_routing.most_costs import MostCosts
+from trivet_store.fleet import health
 
 BATCHES = 15
 """Batches in a backlog, those with most waiting jobs first."""
@@ -48,6 +49,27 @@ class Health:
             return tuple(announced(self._connections.redis))
         except redis.RedisError as error:
             raise self._connections.unavailable(error) from None
+
+    def forget(self, *routes: str) -> None:
+        """Forget what is held against routes: failures, pauses and what was learned of their limits. Notes no event.
+
+        For tests that put a system back; an operator uses `admin.routes.restore`.
+
+            admin.health.forget("bedrock-us-east-1")
+
+        Raises:
+            BrokerUnavailable: the shared state does not answer.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        connections = self._connections
+        try:
+            for route in routes:
+                connections.limits.forget(route)
+        except redis.RedisError as error:
+            raise connections.unavailable(error) from None
+        with connections.store.write() as connection:
+            for route in routes:
+                health.forget(connection, route, connections.store.now(connection))
 
     def backlog(self, *, batches: int = BATCHES) -> Backlog:
         """Return how many jobs wait and are under way, by class, batch and route, and which processes are alive.

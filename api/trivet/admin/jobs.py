@@ -6,11 +6,11 @@ import orjson
 
 from trivet.admin.blocked import Blocked, blocked_job, blocked_waiting_job
 from trivet.client.connections import Connections
-from trivet.client.job import find_by_id, find_by_key
-from trivet_store.jobs import batches, bodies, following
+from trivet.client.job import find_by_id, find_by_key, find_newest
+from trivet_store.jobs import bodies, following
 from trivet_store.reports import results
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
-from trivet_tasks.states import JobState, read_job_state
+from trivet_tasks.states import JobState
 
 
 class JobLife(NamedTuple):
@@ -53,10 +53,7 @@ class Jobs:
             NotFound: there is no such batch.
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
-        wanted = None if state is None else read_job_state(state)
-        with self._connections.store.read() as connection:
-            batch_id = batches.id_of(connection, batch) if batch else None
-            return tuple(results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit))
+        return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit))
 
     def by_key(self, key: str, *, tenant: str | None = None) -> JobRow:
         """Return the job of a tenant's idempotency key.

@@ -13,7 +13,7 @@ from trivet.admin.route_limits import RouteLimits, checked_figures, limits_of
 from trivet.admin.route_probe import ProbeResult, probe_now
 from trivet.admin.route_removal import check_removable
 from trivet.client.connections import Connections
-from trivet_routing.permits import RouteUse
+from trivet_routing.permits import GateView, RouteUse
 from trivet_store.fleet import health, registry, route_overrides
 from trivet_store.reports import backlog
 from trivet_tasks.config.route_overrides import target_of
@@ -65,6 +65,23 @@ class Routes:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return read_cluster(self._connections)
+
+    def gates(self, model: str) -> Mapping[str, GateView]:
+        """Return for each route how its circuit breaker and limits stand for one model. Cheaper than `status`.
+
+            [name for name, gate in admin.routes.gates("claude-haiku-4-5").items() if gate.shut]
+
+        Args:
+            model: by its first-party id.
+
+        Raises:
+            BrokerUnavailable: the shared state does not answer.
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        try:
+            return {route.name: route.gate for route in self._connections.fleet.candidates(model)}
+        except redis.RedisError as error:
+            raise self._connections.unavailable(error) from None
 
     def drain(self, name: str, *, why: str = "") -> DrainedRoute:
         """Send a route no more jobs: within two seconds its queue is empty. It stays out until it is restored.

@@ -47,11 +47,8 @@ def root(
 # in the order of the help text
 for _module in (
     "demo",
-    "up",
-    "parts",
-    "flower",
+    "services",
     "submit",
-    "bulk",
     "batch",
     "job",
     "routes",

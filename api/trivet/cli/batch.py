@@ -1,31 +1,48 @@
 """`trivet batch`: how batches do, their results, their end, and running again what failed."""
 
+import importlib.util
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import batch_export, context
-from trivet.cli.exit_codes import HELD_UP, reporting_status
-from trivet.times import moment
+from trivet.cli import context
+from trivet.cli.exit_codes import FAILED, HELD_UP, reporting_status
+from trivet.cli.progress import bar, telling
+from trivet.cli.tables import Column, print_error, print_facts, print_line, print_table
+from trivet.times import moment, seconds
+from trivet_tasks.errors import BatchIncomplete, ConfigError, InvalidRequest, ResultTimeout
 from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
-    from trivet.client.client import Client
-    from trivet_store.jobs.batches import Progress
+    from trivet.admin import Progress
 
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+STATES = tuple(state for state in JobState if state in END_STATES)
+ADVANCE_EVERY = 200
+"""Results between two steps of the bar."""
+
 group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, export, cancelling, retrying.")
+
+
+class Form(StrEnum):
+    """Formats of exported results."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    batch_export.register(group)
     app.add_typer(group, name="batch")
 
 
@@ -34,10 +51,8 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, as_json: Json = False
 ) -> None:
     """The newest batches."""
-    from trivet.cli.tables import Column, print_line, print_table
-
-    with context.client() as client:
-        found = client.batches(limit)
+    with context.admin() as admin:
+        found = admin.batches.list(limit)
     if as_json:
         context.print_json([as_object(progress) for progress in found])
     elif not found:
@@ -65,14 +80,8 @@ def status(name: Name, as_json: Json = False) -> None:
 
     Exit code 3: its jobs are held up by something that is wrong.
     """
-    from trivet.cli.holdups import batch_held_up
-    from trivet.cli.tables import print_line
-
-    with reporting_status(), context.client() as client:
-        progress = client.batch(name).progress()
-        speed = _speed(client, name)
-        held = batch_held_up(client, progress)
-    left = (progress.total - progress.ended) / speed if speed and not progress.done else None
+    with reporting_status(), context.admin() as admin:
+        progress, speed, left, held = admin.batches.status(name)
     if as_json:
         more = {
             "jobs_per_s": speed,
@@ -94,7 +103,7 @@ def status(name: Name, as_json: Json = False) -> None:
     if progress.state == BatchState.INCOMPLETE:
         print_line(f"incomplete: {progress.error}", style="yellow")
         print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
-    for said in _mendable(progress):
+    for said in _how_to_retry(progress):
         print_line(said, style="yellow")
     if held.wrong:
         raise typer.Exit(HELD_UP)
@@ -106,11 +115,7 @@ def results(
     now: Annotated[bool, typer.Option("--now", help="Only those that have ended by now; else until the last.")] = False,
 ) -> None:
     """Print the results as JSON Lines, in the order the jobs end; failures are lines too."""
-    from trivet.cli.holdups import batch_held_up
-    from trivet.cli.result_json import result_line
-    from trivet.cli.tables import print_error
-    from trivet.cli.telling import telling
-    from trivet_tasks.errors import BatchIncomplete, ResultTimeout
+    from trivet.cli.results import result_line
 
     pruned = 0
     with context.client() as client:
@@ -122,7 +127,7 @@ def results(
                 taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
             )  # fmt: skip
         try:
-            with nullcontext() if now else telling(lambda: batch_held_up(client, batch.progress())):
+            with nullcontext() if now else telling(client.settings, lambda admin: admin.batches.blocked(name)):
                 for result in batch.results(timeout=0 if now else None):
                     sys.stdout.buffer.write(result_line(result))
                     pruned += result.pruned
@@ -137,8 +142,6 @@ def results(
 @group.command()
 def cancel(name: Name, as_json: Json = False) -> None:
     """Stop a batch: what waits ends at once, what runs is dropped within about two seconds."""
-    from trivet.cli.tables import print_line
-
     with context.client() as client:
         batch = client.batch(name)
         ended = batch.cancel()
@@ -162,8 +165,6 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Run again what failed, and nothing else: the same jobs, with every earlier attempt on record."""
-    from trivet.cli.tables import print_line
-
     with context.client() as client:
         batch = client.batch(name)
         again = batch.retry(failed=failed or not expired, expired=expired)
@@ -182,9 +183,6 @@ def retry(
 @group.command()
 def accept(name: Name, as_json: Json = False) -> None:
     """Run an incomplete batch as it is, without the requests that were not taken."""
-    from trivet.cli.tables import print_line
-    from trivet_tasks.errors import InvalidRequest
-
     with context.client() as client:
         batch = client.batch(name)
         before = batch.progress()
@@ -201,24 +199,70 @@ def accept(name: Name, as_json: Json = False) -> None:
         print_line(f"{name}: runs with the {progress.total:,} jobs it has.")
 
 
+@group.command()
+def export(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="Write here instead of to standard output; the file appears when it is whole.")
+    ] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="Default: what FILE ends with, else jsonl. parquet needs --out.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help=f"Only those that ended so: {', '.join(STATES)}; may be repeated.")
+    ] = None,
+) -> None:
+    """Write the results there are by now, in the order the jobs ended. Exits with 1 when some jobs have not ended."""
+    from trivet.cli.results import sink
+
+    states = _checked_states(state)
+    chosen = form or (Form.PARQUET if out and out.suffix.lower() == ".parquet" else Form.JSONL)
+    if chosen is Form.PARQUET:
+        _check_parquet(out)
+    count = pruned = 0
+    with context.client() as client:
+        batch = client.batch(name)
+        progress = batch.progress()
+        try:
+            with (
+                sink(out, parquet=chosen is Form.PARQUET) as write,
+                _bar(name, progress, states, shown=out is not None) as advance,
+            ):
+                for result in batch.ended(states):
+                    write(result)
+                    count += 1
+                    pruned += result.pruned
+                    if count % ADVANCE_EVERY == 0:
+                        advance(count)
+                advance(count)
+        except KeyboardInterrupt:
+            print_error(f"Interrupted: {f'{out} was not written' if out else 'these are not all results'}.")
+            raise
+    if out:
+        print_line(f"{out}: {count:,} results of {name}.")
+    if pruned:
+        print_error(f"{pruned:,} of these results were pruned: they have no text.", style="yellow")
+    if not progress.done:
+        print_error(_lacking(progress), style="yellow")
+        raise typer.Exit(FAILED)
+
+
 def as_object(progress: "Progress") -> dict[str, Any]:
-    """A batch's progress as JSON has it."""
+    """Return a batch's progress as JSON has it."""
     return {**asdict(progress), "ended": progress.ended, "done": progress.done}
 
 
 def print_progress(
     progress: "Progress", *, speed: float | None = None, left: float | None = None, held_up: bool = False
 ) -> None:
-    """A batch as a small table. `speed` is jobs a second, `left` seconds."""
-    from trivet.cli.tables import print_facts
-
+    """Print a batch as a small table. `speed` is jobs a second, `left` seconds."""
     share = f" ({progress.ended / progress.total:.0%} ended)" if progress.total else ""
     facts = [
         ("batch", progress.name),
         ("state", f"{_state(progress)}, held up" if held_up else _state(progress)),
         (
             "created",
-            f"{moment(progress.created_at)} ({context.seconds(max(0.0, time.time() - progress.created_at))} ago)",
+            f"{moment(progress.created_at)} ({seconds(max(0.0, time.time() - progress.created_at))} ago)",
         ),
         ("jobs", f"{progress.total:,}{share}"),
     ]
@@ -228,12 +272,49 @@ def print_progress(
             facts.append((state, f"{count:,}"))
     facts.append(("cost", context.usd(progress.cost_usd)))
     if speed and not progress.done:
-        facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {context.seconds(left)} left" if left else "")))
+        facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {seconds(left)} left" if left else "")))
     print_facts(facts)
 
 
-def _mendable(progress: "Progress") -> list[str]:
-    """How to see and run again what did not succeed."""
+def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
+    for state in given or ():
+        if state not in STATES:
+            near = get_close_matches(state, STATES, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Use {', '.join(STATES)}."
+            raise InvalidRequest(f"--state: {state!r} is not how a job ends.", field="state", hint=hint)
+    return tuple(JobState(state) for state in dict.fromkeys(given)) if given else STATES
+
+
+def _check_parquet(out: Path | None) -> None:
+    if out is None:
+        raise InvalidRequest("--format parquet: needs a file to write to.", field="out", hint="Name one with --out.")
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError("--format parquet: needs pyarrow.", hint="pip install 'trivet[parquet]' installs it.")
+
+
+@contextmanager
+def _bar(
+    name: str, progress: "Progress", states: tuple[JobState, ...], *, shown: bool
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar, unless the results go where it would."""
+    if not shown:
+        yield lambda _count: None
+        return
+    with bar(f"Exporting {name}", sum(getattr(progress, state) for state in states), unit="jobs") as advance:
+        yield advance
+
+
+def _lacking(progress: "Progress") -> str:
+    """Return which results are missing, for a person."""
+    open_jobs = progress.total - progress.ended
+    said = f"{open_jobs:,} job{'' if open_jobs == 1 else 's'} of {progress.name} had not ended when the export began."
+    if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
+        said += f" It has taken in only a part of its requests ({progress.taken:,}) and does not run."
+    return said
+
+
+def _how_to_retry(progress: "Progress") -> list[str]:
+    """Return how to see and run again what did not succeed."""
     if progress.state == BatchState.CANCELLED:
         return []
     return [
@@ -246,14 +327,6 @@ def _mendable(progress: "Progress") -> list[str]:
 
 def _jobs(count: int) -> str:
     return f"{count:,} job{'' if count == 1 else 's'}"
-
-
-def _speed(client: "Client", name: str) -> float | None:
-    from trivet_store.reports import backlog
-
-    store = client._connections.store
-    with store.read() as connection:
-        return backlog.recent_speed(connection, name, store.now(connection))
 
 
 def _state(progress: "Progress") -> str:

@@ -1,17 +1,18 @@
 """`trivet budgets`: how every budget stands. `trivet budget raise`: let more be spent in the window that is now."""
 
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import context
+from trivet.cli.options import usd
+from trivet.cli.tables import Column, print_line, print_table
 from trivet.times import moment
 from trivet_tasks.config.budgets import exact_usd
 from trivet_tasks.states import BudgetState
 
 if TYPE_CHECKING:
-    from trivet.admin.budget_status import BudgetStatus
+    from trivet.admin import BudgetStatus
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
 _STYLES = {BudgetState.WARNED: "yellow", BudgetState.HOLDING: "red"}
@@ -27,8 +28,6 @@ def register(app: typer.Typer) -> None:
 
 def budgets(as_json: Json = False) -> None:
     """What is spent, reserved and left of every budget, and how many jobs it holds. Windows are days and months of UTC."""
-    from trivet.cli.tables import print_line
-
     with context.admin() as admin:
         found = admin.budgets.list()
     if as_json:
@@ -49,9 +48,7 @@ def raise_(
 
     Jobs that were held go on within a second. It is written down who raised it, and when.
     """
-    from trivet.cli.tables import print_line
-
-    amount = _amount(to)
+    amount = usd("--to", to)
     with context.admin() as admin:
         raised = admin.budgets.raise_limit(name, amount)
     if as_json:
@@ -62,24 +59,8 @@ def raise_(
         )
 
 
-def _amount(given: str) -> Decimal:
-    from trivet_tasks.errors import InvalidRequest
-
-    try:
-        amount = Decimal(given.removeprefix("$").replace(",", ""))
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or amount <= 0 or amount >= 10**12 or amount != round(amount, 12):
-        raise InvalidRequest(
-            f"--to: {given!r} is not an amount of USD.", field="to", hint="Write it as in --to 25 or --to 0.50."
-        )
-    return amount
-
-
 def _print(found: "tuple[BudgetStatus, ...]") -> None:
     from rich.text import Text
-
-    from trivet.cli.tables import Column, print_line, print_table
 
     print_table(
         [

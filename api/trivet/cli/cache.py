@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from trivet.cli import context
+from trivet.cli.tables import print_facts, print_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -19,50 +20,34 @@ def register(app: typer.Typer) -> None:
 
 def stats(as_json: Json = False) -> None:
     """How much is kept, how often it served, and what that saved."""
-    import redis
-
-    from trivet.cli.tables import print_facts, print_line
-    from trivet_routing.response_cache import ResponseCache
-    from trivet_store.reports.cost_savings import answer_savings
-    from trivet_store.reports.costs import Span
-
-    with context.client() as client:
-        connections = client._connections
-        try:
-            found = ResponseCache(connections.redis, connections.settings).stats()
-        except redis.RedisError as error:
-            raise connections.unavailable(error) from None
-        with connections.store.read() as connection:
-            saved = next(iter(answer_savings(connection, [], Span())), None)
-        enabled = connections.settings.cache.enabled
+    with context.admin() as admin:
+        state = admin.cache.state()
+    found = state.stats
     if as_json:
         context.print_json(
             {
-                "enabled": enabled,
+                "enabled": state.enabled,
                 **found._asdict(),
                 "hit_rate": found.hit_rate,
-                "answered_jobs": saved.hits if saved else 0,
-                "saved_usd": saved.saved_usd if saved else "0",
+                "answered_jobs": state.answered_jobs,
+                "saved_usd": state.saved_usd,
             }
         )
         return
-    rate = "no look-up yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"
+    saved = f"{context.usd(state.saved_usd)} by {state.answered_jobs:,} jobs without a call"
     print_facts(
         [
             ("answers", f"{found.entries:,}"),
             ("size", f"{found.bytes / 1e6:,.1f} MB of {found.max_bytes / 1e6:,.1f} MB"),
             ("hits", f"{found.hits:,}"),
             ("misses", f"{found.misses:,}"),
-            ("hit rate", rate),
+            ("hit rate", "no look-up yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"),
             ("waited", f"{found.followed:,} times a job waited for an equal one"),
             ("evicted", f"{found.evicted:,} for want of room"),
-            (
-                "saved",
-                f"{context.usd(saved.saved_usd)} by {saved.hits:,} jobs without a call" if saved else "nothing yet",
-            ),
+            ("saved", saved if state.answered_jobs else "nothing yet"),
         ]
     )
-    if not enabled:
+    if not state.enabled:
         print_line("It is off: [cache] enabled = false.", style="yellow")
 
 
@@ -71,19 +56,8 @@ def clear(
     as_json: Json = False,
 ) -> None:
     """Forget what is kept; calls under way still bring their answers."""
-    import redis
-
-    from trivet.cli.tables import print_line
-    from trivet_routing.response_cache import ResponseCache
-    from trivet_tasks.requests.reading import model_id
-
-    with context.client() as client:
-        connections = client._connections
-        named = None if model is None else model_id(model, connections.settings)
-        try:
-            gone = ResponseCache(connections.redis, connections.settings).clear(named)
-        except redis.RedisError as error:
-            raise connections.unavailable(error) from None
+    with context.admin() as admin:
+        gone, named = admin.cache.clear(model)
     if as_json:
         context.print_json({"cleared": gone, "model": named})
     else:

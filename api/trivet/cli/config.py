@@ -1,27 +1,28 @@
 """`trivet config`: check, show, write and apply the configuration."""
 
-import json
 import os
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import config_apply, context
+from trivet.cli import context
+from trivet_tasks.config.environment import ignored
+from trivet_tasks.config.environment_faults import proxy_of
 from trivet_tasks.config.installation_key import FILE_NAME as KEY_FILE
 from trivet_tasks.config.installation_key import check_key, make_key_file, read_key
 from trivet_tasks.config.route_hosts import effective_host
-from trivet_tasks.config.route_settings import RouteCosts, RouteSettings
-from trivet_tasks.config.route_windows import window_at
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.secret_refs import MalformedSecret, SecretRef
 from trivet_tasks.config.settings import CONFIG_NAME, DATA_DIR, Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.urls import masked
 
+if TYPE_CHECKING:
+    from trivet.admin import Admin, Redefinition
+
 _NOT_SET = " (not set here)"
-_SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "windows")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
     group.command()(check)
     group.command()(show)
     group.command()(init)
-    config_apply.register(group)
+    group.command()(apply)
     app.add_typer(group, name="config")
 
 
@@ -39,11 +40,10 @@ def check() -> None:
 
     Exit codes: 1 when a credential is not set here, 2 when something is wrong.
     """
-    from trivet.cli.config_surroundings import database_state, print_surroundings
     from trivet_tasks.config.environment_faults import refuse
 
-    settings = context.settings()
-    state = database_state(settings)
+    with context.admin() as admin:
+        settings, state = admin.settings, _database_state(admin)
     for name, value in (
         ("configuration", settings.source),
         ("database", f"{masked(settings.store_url)}{state}"),
@@ -51,8 +51,8 @@ def check() -> None:
         ("shared state", masked(settings.redis_url)),
         ("security key", _security_key(settings)),
     ):
-        context.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
-    print_surroundings()
+        _print_fact(name, value)
+    _print_surroundings()
     context.out.print()
     if settings.routes:
         _print_routes(settings)
@@ -87,21 +87,13 @@ def _print_routes(settings: Settings) -> None:
 
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print every setting as it is in effect. Secrets are shown as references, passwords as stars."""
+    from trivet.config.effective import effective, effective_toml
+
     settings = context.settings()
-    effective = _effective(settings)
     if as_json:
-        context.print_json({"source": settings.source, **effective})
-        return
-    lines = [f"# read from {settings.source}"]
-    for table, values in _tables(effective):
-        lines += [
-            "",
-            f"[{table}]",
-            *(f"{key} = {_toml(value)}" for key, value in values.items() if key != "window_now"),
-        ]
-        if "windows" in values:
-            lines.append(f"# window now: {values.get('window_now', 'none')}")
-    context.out.print("\n".join(lines), markup=False, soft_wrap=True)
+        context.print_json({"source": settings.source, **effective(settings)})
+    else:
+        context.out.print(effective_toml(settings), markup=False, soft_wrap=True)
 
 
 def init(
@@ -132,6 +124,48 @@ def init(
         state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
         context.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
     context.out.print("Read it through, then `trivet config check` and `trivet up`.")
+
+
+def apply(
+    places: Annotated[
+        bool, typer.Option("--places", help="Also redefine where routes lead, and stop the workers with another file.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Put the figures of this file's routes in force: to roll back to an earlier version.
+
+    They count everywhere within two seconds. Where a route of this file leads elsewhere than the one that is served, it
+    stays where it is, and the workers that serve it are named: with --places these take no more of its work until they are
+    restarted with this file. Limits set by hand and routes that are not in the file stay.
+    """
+    from trivet.cli.tables import print_line
+
+    with context.admin() as admin:
+        source = admin.settings.source
+        done = admin.configuration.apply(places=places, dry_run=dry_run)
+    if as_json:
+        redefinitions = {name: one._asdict() for name, one in done.redefinitions.items()}
+        context.print_json(
+            {
+                "source": source,
+                "applied": not dry_run,
+                "changes": done.changes,
+                "places": places,
+                "redefinitions": redefinitions,
+            }
+        )
+        return
+    for name, changes in done.changes.items():
+        print_line(f"{name}: {', '.join(changes)}")
+    for name, redefinition in done.redefinitions.items():
+        print_line(_redefined(name, redefinition, places=places), style="yellow")
+    if not done.changes and not done.redefinitions:
+        print_line("Nothing differs from what is in force.")
+    elif dry_run:
+        print_line("Nothing was changed: --dry-run.")
+    elif done.changes:
+        print_line("In force within two seconds.")
 
 
 def _init_scenario(path: Path, name: str, *, force: bool) -> None:
@@ -212,55 +246,42 @@ def _key(reference: SecretRef | None) -> str:
     return str(reference)
 
 
-def _effective(settings: Settings) -> dict[str, Any]:
-    """All settings, JSON-ready and without a secret; the URLs as they are used."""
-    return {
-        "store": {**settings.store.model_dump(mode="json"), "url": masked(settings.store_url)},
-        "broker": {"url": masked(settings.broker_url)},
-        "redis": {"url": masked(settings.redis_url)},
-        "security": {"key": str(settings.security.key or "")},
-        **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
-        "routes": {name: _route(route) for name, route in settings.routes.items()},
-        **({"budgets": [budget.definition() for budget in settings.budgets]} if settings.budgets else {}),
-    }
+def _database_state(admin: "Admin") -> str:
+    """Return what to say behind the database's URL."""
+    state = admin.configuration.database_state()
+    if state is None:
+        return ""
+    if state.trouble:
+        return f" (does not answer now: {state.trouble})"
+    prepared = "statements are prepared" if state.prepares else "nothing is prepared"
+    pooled = f", through a connection pooler: {prepared}" if state.pooled else ""
+    schema = f"schema {state.schema}" if state.schema else "no schema yet: run `trivet db upgrade`"
+    return f" ({schema}{pooled})"
 
 
-def _route(route: RouteSettings) -> dict[str, Any]:
-    declared = {"costs": route.costs.model_dump(mode="json")} if route.costs != RouteCosts() else {}
-    windows = [window.model_dump(mode="json") for window in route.windows]
-    return {
-        **route.model_dump(mode="json", exclude={*_SHOWN_APART}),
-        **declared,
-        **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
-        "base_url": masked(route.base_url),
-        **({"environment": True} if route.environment else {}),
-        "api_key": "" if route.api_key is None else str(route.api_key),
-        **({} if route.admin_api_key is None else {"admin_api_key": str(route.admin_api_key)}),
-    }
+def _print_surroundings() -> None:
+    """Print the proxy and certificates in force, and the variables that are set and change nothing."""
+    proxies = [found for scheme in ("https", "http") if (found := proxy_of(scheme))]
+    for variable, value in dict.fromkeys(proxies):
+        _print_fact("proxy", f"{masked(value)} ({variable})")
+    if proxies and (direct := os.environ.get("no_proxy") or os.environ.get("NO_PROXY")):
+        _print_fact("no proxy for", direct)
+    for name in _CERTIFICATES:
+        if path := os.environ.get(name):
+            _print_fact("certificates", f"{path} ({name})")
+    if names := ignored():
+        _print_fact("ignored", f"{', '.join(names)} (docs/environment.md)")
 
 
-def _window_now(route: RouteSettings) -> str | None:
-    """The window that holds at this moment, by this machine's clock."""
-    held = window_at(route.windows, time.time())
-    return str(held) if held else None
+def _print_fact(name: str, value: str) -> None:
+    context.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
 
 
-def _tables(effective: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The tables of TOML by their names; a setting without a value is left out."""
-    for section, values in effective.items():
-        if isinstance(values, list):
-            yield from ((f"[{section}]", entry) for entry in values)
-            continue
-        nested = values if section in ("classes", "routes") else {"": values}
-        for name, table in nested.items():
-            yield f"{section}.{name}".rstrip("."), {key: value for key, value in table.items() if value is not None}
-
-
-def _toml(value: object) -> str:
-    """A value of TOML: JSON's form, but for tables."""
-    if isinstance(value, Mapping):
-        pairs = (f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items() if item is not None)
-        return "{ " + ", ".join(pairs) + " }" if value else "{}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+def _redefined(name: str, one: "Redefinition", *, places: bool) -> str:
+    workers = ", ".join(one.workers) or "none"
+    if places:
+        return f"{name}: redefined. Restart the workers that served it where it was: {workers}."
+    return (
+        f"{name}: this file has another {', '.join(one.fields)}. It stays as it is: --places redefines it, and stops the "
+        f"work of the route on: {workers}."
+    )

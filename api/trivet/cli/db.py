@@ -1,13 +1,20 @@
-"""`trivet db`: the schema of the database, and keeping house in it."""
+"""`trivet db`: the schema of the database, and deleting what is kept of old jobs."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context, db_prune
-from trivet.cli.progress import spinner
+from trivet.cli import context
+from trivet.cli.options import age_s
+from trivet.cli.progress import bar, spinner
+from trivet.cli.tables import print_error, print_facts, print_line
+from trivet.times import moment
+from trivet_tasks.errors import InvalidRequest
 
-_JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+if TYPE_CHECKING:
+    from trivet.admin import Pruning
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -15,45 +22,94 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The schema of the database, and keeping house in it.", no_args_is_help=True)
     group.command()(upgrade)
     group.command()(version)
-    group.command()(db_prune.prune)
+    group.command()(prune)
     app.add_typer(group, name="db")
 
 
-def upgrade(as_json: _JSON = False) -> None:
+def upgrade(as_json: Json = False) -> None:
     """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
-    from trivet_store.database.engine import Store
-    from trivet_store.migrations import schema_version
-
-    store = Store.of(context.settings())
-    try:
-        with spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
-            before, after = schema_version.upgrade(store)
-    finally:
-        store.close()
+    with context.admin() as admin, spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
+        done = admin.database.upgrade()
     if as_json:
-        context.print_json({"database": store.shown_url, "before": before, "after": after})
+        context.print_json(done._asdict())
     else:
         # one line whatever the width of the terminal: people grep for it
-        context.out.print(f"{store.shown_url}: {_named(before)} → {after}", markup=False, soft_wrap=True)
+        context.out.print(f"{done.database}: {_named(done.before)} → {done.after}", markup=False, soft_wrap=True)
 
 
-def version(as_json: _JSON = False) -> None:
+def version(as_json: Json = False) -> None:
     """Print the schema the database has, and the one this Trivet works with."""
-    from trivet_store.database.engine import Store
-    from trivet_store.migrations import schema_version
-
-    store = Store.of(context.settings())
-    try:
-        missing = store.path is not None and not store.path.exists()  # looking must not create it
-        now = None if missing else schema_version.version(store)
-    finally:
-        store.close()
+    with context.admin() as admin:
+        found = admin.database.version()
     if as_json:
-        context.print_json({"database": store.shown_url, "version": now, "newest": schema_version.NEWEST})
+        context.print_json(found._asdict())
         return
     context.out.print(
-        f"{store.shown_url}: {_named(now)}{_advice(now, schema_version.NEWEST)}", markup=False, soft_wrap=True
+        f"{found.database}: {_named(found.version)}{_advice(found.version, found.newest)}", markup=False, soft_wrap=True
     )
+
+
+def prune(
+    older_than: Annotated[
+        str, typer.Option(help="Delete request bodies and results of jobs that ended so long ago: 30d, 12h, 4w.")
+    ],
+    keep_results: Annotated[bool, typer.Option("--keep-results", help="Delete the request bodies only.")] = False,
+    attempts_older_than: Annotated[
+        str | None,
+        typer.Option(
+            help="Forget jobs that ended so long ago altogether: calls with their costs, keys, results; and batches, "
+            "events and the like as old. Default: never."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; delete nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete what is kept of jobs that ended long ago. Costs stay as they are, unless attempts are to go, too.
+
+    Workers go on meanwhile. It may be broken off and run again.
+    """
+    age = age_s("--older-than", older_than)
+    forget = age_s("--attempts-older-than", attempts_older_than) if attempts_older_than is not None else None
+    if forget is not None and forget < age:
+        raise InvalidRequest(
+            f"--attempts-older-than: {attempts_older_than} is shorter than --older-than {older_than}.",
+            field="attempts_older_than",
+            hint="A job's calls stay at least as long as its result.",
+        )
+    with context.admin() as admin:
+        steps = admin.database.prune(age, attempts_older_than_s=forget, keep_results=keep_results, dry_run=dry_run)
+        done = next(steps)
+        try:
+            with bar("Counting" if dry_run else "Pruning", done.extent) as advance:
+                for done in steps:
+                    rows = sum(done.rows.values())
+                    advance(done.looked_at, f"{rows:,} rows {'to go' if dry_run else 'deleted'}")
+        except KeyboardInterrupt:
+            print_error("Interrupted. What was deleted so far stays deleted: the same command goes on.")
+            _report(done, as_json=as_json, complete=False)
+            raise
+    _report(done, as_json=as_json, complete=True)
+
+
+def _report(done: "Pruning", *, as_json: bool, complete: bool) -> None:
+    if as_json:
+        context.print_json(
+            {
+                "ended_before": done.ended_before,
+                "forget_before": done.forget_before,
+                "keep_results": done.keep_results,
+                "dry_run": done.dry_run,
+                "complete": complete,
+                "pruned": done.rows,
+            }
+        )
+        return
+    verb = "Would be deleted" if done.dry_run else "Deleted"
+    print_line(f"{verb}, of jobs that ended before {moment(done.ended_before)}:")
+    print_facts([(kind, f"{done.rows[kind]:,}") for kind in done.contents])
+    if done.forget_before is not None:
+        print_line(f"{verb}, of jobs that ended before {moment(done.forget_before)} and what is as old:")
+        print_facts([(kind, f"{rows:,}") for kind, rows in done.rows.items() if kind not in done.contents])
 
 
 def _named(version: str | None) -> str:

@@ -1,20 +1,25 @@
 """`trivet job`: lists of jobs, one job's whole life, its result, its end, its next try."""
 
 from dataclasses import asdict
+from difflib import get_close_matches
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trivet.cli import context
-from trivet.times import moment
+from trivet.cli.exit_codes import FAILED, HELD_UP
+from trivet.cli.progress import telling
+from trivet.cli.tables import Column, print_error, print_facts, print_line, print_table
+from trivet.times import moment, seconds
+from trivet_tasks.errors import InvalidRequest, ResultTimeout
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose, JobState
 
 if TYPE_CHECKING:
+    from trivet.admin import Admin, AttemptRow, JobLife, JobRow, RetryRow
     from trivet.client.client import Client
     from trivet.client.job import Job
-    from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
@@ -25,7 +30,7 @@ STATES = tuple(JobState)
 
 CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
 """Name of a call, by its purpose."""
-_LOST = {Outcome.UNKNOWN.value: "nobody knows what came of it: its worker died, or what it wrote down was lost"}
+_LOST = "nobody knows what came of it: its worker died, or what it wrote down was lost"
 """What is said of a call of which no provider's words are known."""
 REASON = 100
 """Characters of a reason in a list."""
@@ -48,11 +53,10 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """The newest jobs as they stand."""
-    from trivet.cli.tables import Column, print_line, print_table
 
     _check_state(state)
-    with context.client() as client:
-        jobs = client.jobs(state=state, batch=batch, limit=limit)
+    with context.admin() as admin:
+        jobs = admin.jobs.list(state=state, batch=batch, limit=limit)
     if as_json:
         context.print_json([_as_object(job) for job in jobs])
     elif not jobs:
@@ -87,35 +91,22 @@ def show(
     """A job's whole life in order: accepted, every call with its outcome and cost, its end, and each time it ran again."""
     import orjson
 
-    from trivet.cli.tables import print_line
-    from trivet_store.jobs import bodies, following
-    from trivet_store.reports import results
-
-    with context.client() as client:
-        job = _job(client, job_id, key, tenant)
-        row = job.look()
-        store = client._connections.store
-        with store.read() as connection:
-            calls = results.attempts_of(connection, [row.id])[row.id]
-            before = results.retries_of(connection, row.id)
-            request = orjson.loads(bodies.request_body(connection, row.id) or b"null") if body else None
-            leader = following.leader_of(connection, row.id) if row.state == JobState.FOLLOWING else None
-            now = store.now(connection)
-        notes = _held_up(client, row)
+    with context.admin() as admin:
+        life = admin.jobs.life(_id(admin, job_id, key, tenant), request=body)
     if as_json:
-        more: dict[str, Any] = {"request": request} if body else {}
-        if leader:
-            more["follows"] = leader
-        told = {"attempts": [asdict(call) for call in calls], "retries": [asdict(end) for end in before]}
-        context.print_json({**_as_object(row), **told, **more})
-    else:
-        _print_life(row, calls, before, now, leader)
-        for note in notes:
-            print_line(note, style="yellow", indent=AFTER + 2)
-        if body and request is None:
-            print_line("Its request was pruned.", style="yellow")
-        elif body:
-            print("\n" + context.shown_json(orjson.dumps(request, option=orjson.OPT_INDENT_2).decode()))  # noqa: T201
+        more: dict[str, Any] = {"request": life.request} if body else {}
+        if life.leader:
+            more["follows"] = life.leader
+        told = {"attempts": [asdict(one) for one in life.attempts], "retries": [asdict(one) for one in life.retries]}
+        context.print_json({**_as_object(life.job), **told, **more})
+        return
+    _print_life(life)
+    for note in life.blocked.notes:
+        print_line(note, style="yellow", indent=AFTER + 2)
+    if body and life.request is None:
+        print_line("Its request was pruned.", style="yellow")
+    elif body:
+        print("\n" + context.shown_json(orjson.dumps(life.request, option=orjson.OPT_INDENT_2).decode()))  # noqa: T201
 
 
 @group.command()
@@ -128,16 +119,11 @@ def result(
     as_json: Json = False,
 ) -> None:
     """A job's text, route, latency and cost. Exits with 1 when it has none, or has not ended (3: held up)."""
-    from trivet.cli.exit_codes import FAILED, HELD_UP
-    from trivet.cli.holdups import job_held_up
-    from trivet.cli.submit import print_result
-    from trivet.cli.tables import print_error
-    from trivet.cli.telling import telling
-    from trivet_tasks.errors import ResultTimeout
+    from trivet.cli.results import print_result
 
     with context.client() as client:
         job = _job(client, job_id, key, tenant)
-        with telling(lambda: job_held_up(client, job)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
                 found = job.result(timeout if wait or timeout is not None else 0)
             except ResultTimeout:
@@ -149,7 +135,6 @@ def result(
 @group.command()
 def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Stop a job: at once if it waits, within about two seconds if it runs."""
-    from trivet.cli.tables import print_line
 
     with context.client() as client:
         job = _job(client, job_id, key, tenant)
@@ -170,7 +155,6 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
 @group.command()
 def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Run a job that failed or expired again: the same job, with every earlier attempt on record."""
-    from trivet.cli.tables import print_line
 
     with context.client() as client:
         job = _job(client, job_id, key, tenant)
@@ -185,19 +169,23 @@ def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Js
 
 
 def _job(client: "Client", job_id: str | None, key: str | None, tenant: str | None) -> "Job":
-    from trivet_tasks.errors import InvalidRequest
+    _check_named_once(job_id, key, tenant)
+    return client.job_by_key(key, tenant=tenant) if key is not None else client.job(job_id or "")
 
+
+def _id(admin: "Admin", job_id: str | None, key: str | None, tenant: str | None) -> str:
+    _check_named_once(job_id, key, tenant)
+    return admin.jobs.by_key(key, tenant=tenant).id if key is not None else job_id or ""
+
+
+def _check_named_once(job_id: str | None, key: str | None, tenant: str | None) -> None:
     if (job_id is None) == (key is None):
         raise InvalidRequest("Name one job: its id, or its key with --key.", field="id")
     if tenant is not None and key is None:
         raise InvalidRequest("--tenant goes with --key; an id needs none.", field="tenant")
-    return client.job_by_key(key, tenant=tenant) if key is not None else client.job(job_id or "")
 
 
 def _check_state(state: str | None) -> None:
-    from difflib import get_close_matches
-
-    from trivet_tasks.errors import InvalidRequest
 
     if state is not None and state not in STATES:
         near = get_close_matches(state, STATES, n=1)
@@ -210,10 +198,8 @@ def _as_object(job: "JobRow") -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name != "message"}
 
 
-def _print_life(
-    job: "JobRow", calls: "list[AttemptRow]", retries: "list[RetryRow]", now: float, leader: str | None
-) -> None:
-    from trivet.cli.tables import print_facts, print_line
+def _print_life(life: "JobLife") -> None:
+    job, now = life.job, life.now
 
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
@@ -225,15 +211,15 @@ def _print_life(
     print_facts([(word, value) for word, value in facts if value])
     print_line("")
     _print_step(0.0, f"accepted at {moment(job.created_at)}")
-    left = list(retries)
-    for number, call in enumerate(calls, start=1):
+    left = list(life.retries)
+    for number, call in enumerate(life.attempts, start=1):
         while left and left[0].at <= call.started_at:
             _print_retry(left.pop(0), job.created_at)
         _print_call(number, call, job.created_at, now)
     for retry in left:
         _print_retry(retry, job.created_at)
     if job.ended_at is None:
-        _print_step(now - job.created_at, _standing(job, now, leader))
+        _print_step(now - job.created_at, _standing(job, now, life.leader))
     else:
         _print_step(job.ended_at - job.created_at, _end(job))
 
@@ -247,17 +233,9 @@ def _deaths(job: "JobRow") -> str | None:
     return f"{processes} died with it in flight{alone}"
 
 
-def _held_up(client: "Client", job: "JobRow") -> tuple[str, ...]:
-    """Why no route takes a waiting job now."""
-    from trivet.admin.blocked import blocked_waiting_job
-
-    return blocked_waiting_job(client._connections, job).notes
-
-
 def _print_step(after_s: float, said: str, *details: str) -> None:
-    from trivet.cli.tables import print_line
 
-    print_line(f"{'+' + context.seconds(max(0.0, after_s)):>{AFTER}}  {said}")
+    print_line(f"{'+' + seconds(max(0.0, after_s)):>{AFTER}}  {said}")
     for detail in details:
         if detail:
             print_line(detail, style="dim", indent=AFTER + 2)
@@ -270,12 +248,12 @@ def _print_retry(retry: "RetryRow", created_at: float) -> None:
 
 def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) -> None:
     if call.outcome is None:
-        outcome = f"runs for {context.seconds(max(0.0, now - call.started_at))}"
+        outcome = f"runs for {seconds(max(0.0, now - call.started_at))}"
     else:
         status = f" ({call.status})" if call.status and call.outcome != Outcome.SUCCEEDED else ""
         outcome = f"{call.outcome}{status}"
         if call.latency_s is not None:
-            outcome += f" in {context.seconds(call.latency_s)}"
+            outcome += f" in {seconds(call.latency_s)}"
     cost = f"at most {context.usd(call.cost_usd)}" if call.estimated else context.usd(call.cost_usd)
     tokens = ""
     if call.input_tokens or call.output_tokens:
@@ -285,7 +263,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     _print_step(
         call.started_at - created_at,
         f"{CALLS[call.purpose]} {number} on {call.route}: {outcome}",
-        call.message or _LOST.get(call.outcome or "", ""),
+        call.message or (_LOST if call.outcome == Outcome.UNKNOWN else ""),
         f"{tokens}{cost}" if tokens or call.estimated else "",
         f"attempt {call.id}",
         f"request {call.request_id}" if call.request_id else "",
@@ -296,7 +274,7 @@ def _standing(job: "JobRow", now: float, leader: str | None) -> str:
     because = f": {job.last_error}" if job.last_error else ""
     match job.state:
         case JobState.DELAYED:
-            left = context.seconds(max(0.0, (job.not_before or now) - now))
+            left = seconds(max(0.0, (job.not_before or now) - now))
             return f"waits {left} more for {'its next round' if job.round else 'its time'}{because}"
         case JobState.WAITING:
             return f"waits for a route{because}"
@@ -320,7 +298,7 @@ def _ended(job: "JobRow") -> str:
     return _ended_as(job.state, job.error_outcome, job.error_message)
 
 
-def _ended_as(state: JobState, outcome: str | None, message: str | None) -> str:
+def _ended_as(state: JobState, outcome: Outcome | None, message: str | None) -> str:
     said = f"{state} ({outcome})" if outcome else state
     return f"{said}: {message}" if message else said
 

@@ -1,20 +1,23 @@
-"""The command's entry: what every sub-command shares."""
+"""Entry of the command: independent of whatever started it, with one meaning of exit codes."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
 
-from trivet.cli import inherited
 from trivet.cli.exit_codes import USAGE
 from trivet_tasks.config.environment import quieten, set_aside
 from trivet_tasks.processes.quick_start import without_collecting
+from trivet_tasks.processes.stop_signals import drop_inherited_settings
 from trivet_tasks.processes.supervised import follow_parent
+
+_ROOM = ("COLUMNS", "LINES")
 
 
 def main() -> None:
     """Run the command line. Exit codes: those of `exit_codes`, and 130 for Ctrl-C."""
-    inherited.settle()
+    _settle()
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
     set_aside()  # before any library could follow the variables
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
@@ -46,6 +49,38 @@ def run() -> int:
         print(f"trivet: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
     return 0
+
+
+def _settle() -> None:
+    """Repair the standard files, their encoding, the size of the terminal and the signals. Call it first of all.
+
+    Example: under a service manager that closes standard error, the next file to be opened would become standard error.
+    """
+    _open_standard_files()
+    _speak_utf8()
+    for name in _ROOM:
+        if os.environ.get(name) == "0":  # not known; it would be taken for no room at all
+            del os.environ[name]
+    drop_inherited_settings()
+
+
+def _open_standard_files() -> None:
+    """Open what is closed of descriptors 0, 1 and 2, to nowhere."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        opened = os.open(os.devnull, os.O_RDWR)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - a descriptor
+
+
+def _speak_utf8() -> None:
+    """Write UTF-8 to files and pipes; on a terminal what it speaks, with escapes for what it cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def _code(ended: SystemExit) -> int:

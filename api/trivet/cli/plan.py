@@ -1,39 +1,30 @@
 """`trivet plan`: what a run would cost and how long it would take, before it."""
 
+import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trivet.cli import context
-from trivet_tasks.errors import ConfigError, InvalidRequest
+from trivet.cli.options import count, share, wrong
+from trivet.cli.request_input import check_with_bar
+from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from trivet.plan.assumptions import Source
-    from trivet.plan.outlook import Obstacle, Outlook, TariffOf, Terms
-    from trivet.plan.scenarios import Scenario
-    from trivet.plan.workload import Steps, Workload
-    from trivet_tasks.config.settings import Settings
+    from trivet.plan.charges import Charge
+    from trivet.plan.planner import Plan, Planner, Work
 
-BYTES_PER_TOKEN = "3.5"
-"""As many as Trivet's estimate of input tokens counts."""
 OF_FILES = ("output_tokens", "output_share_of_max", "max_tokens", "runs_per_day", "skip_bad")
 OF_VOLUMES = ("tokens_per_day", "input_share", "tokens_per_call", "bytes_per_token")
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One scenario and what it comes to."""
-
-    scenario: "Scenario"
-    expected: "Outlook | Obstacle"
-    at_most: "Outlook | None"
-    """With answers as long as they may be; None = they are expected to be."""
+_CHARGE = re.compile(
+    r"(?:(?P<route>[^:=]+):)?(?P<name>[^:=]+)=\s*\$?(?P<usd>\d*\.?\d+)\s*/\s*"
+    r"(?P<units>\d[\d_,.]*[kmb]?)?\s*(?P<per>calls?|requests?|gb|months?)",
+    re.IGNORECASE,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +72,7 @@ def plan(
     ] = "0",
     bytes_per_token: Annotated[
         str | None,
-        typer.Option(help=f"Bytes that a token of a volume's input has in a request. Default: {BYTES_PER_TOKEN}."),
+        typer.Option(help="Bytes that a token of a volume's input has in a request. Default: 3.5."),
     ] = None,
     runs_per_day: Annotated[str | None, typer.Option(help="How often a day the file runs. Default: 1.")] = None,
     days_per_month: Annotated[str, typer.Option(help="Days of a month.")] = "30",
@@ -94,10 +85,8 @@ def plan(
 
     Nothing is sent anywhere, and no database is needed: routes, their limits and hidden costs are those of the configuration.
     """
-    from trivet.cli import quantities
-    from trivet.plan.charges import declared
-    from trivet.plan.outlook import Terms
-    from trivet.plan.scenarios import by_default, mixed
+    from trivet.cli import plan_view
+    from trivet.plan.planner import Planner
 
     given = {
         "tokens_per_day": tokens_per_day, "input_share": input_share, "tokens_per_call": tokens_per_call,
@@ -106,28 +95,69 @@ def plan(
     }  # fmt: skip
     _check_source(file, {name for name, value in given.items() if value is not None})
     settings = context.settings()
-    routes = settings.routes
-    if not routes:
-        raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
-    tariff_of, prices = _tariffs(settings)
-    terms = Terms(
-        routes,
-        tariff_of,
-        (*declared(routes), *(quantities.charge(one, routes) for one in cost or ())),
-        quantities.count("--days-per-month", days_per_month),
-        quantities.share("--cache-read-share", cache_read_share),
+    planner = Planner(settings)
+    charges = [read_charge(one, settings.routes) for one in cost or ()]
+    days = count("--days-per-month", days_per_month)
+    cached = share("--cache-read-share", cache_read_share)
+    scenarios = planner.scenarios([read_mix(one) for one in mix or ()])
+    work = _volume(planner, given) if file is None else _file(planner, file, given)
+    found = planner.plan(scenarios, work, charges=charges, days_per_month=days, cache_read_share=cached)
+    _check_possible(found, must=bool(mix))
+    if as_json:
+        context.print_json(plan_view.as_object(found))
+    else:
+        plan_view.print_plan(found)
+
+
+def read_mix(given: str) -> dict[str, Decimal]:
+    """Return the shares of routes: `bedrock-us-east-1=0.7,anthropic=0.3`.
+
+    Raises:
+        InvalidRequest: it does not read so, or names a route twice.
+    """
+    shares: dict[str, Decimal] = {}
+    for pair in given.split(","):
+        name, equals, part = (word.strip() for word in pair.partition("="))
+        if not equals or not name:
+            raise wrong(
+                "--mix", f"{pair.strip()!r} must read ROUTE=SHARE.", "As in bedrock-us-east-1=0.7,anthropic=0.3."
+            )
+        if name in shares:
+            raise wrong("--mix", f"{name} is named twice.", "")
+        shares[name] = share(f"--mix: {name}", part)
+    return shares
+
+
+def read_charge(given: str, routes: Mapping[str, object]) -> "Charge":
+    """Return a hidden cost: `[ROUTE:]NAME=USD/UNIT`, e.g. `audit logging=2/100000 calls`, `endpoint=21.90/month`, `nat=0.045/GB`.
+
+    Raises:
+        InvalidRequest: it does not read so, or names a route that is not configured.
+    """
+    from trivet.plan.charges import Charge, Per
+
+    found = _CHARGE.fullmatch(given.strip())
+    if not found:
+        raise wrong(
+            "--cost",
+            f"{given!r} must read NAME=USD/UNIT, the unit being calls, GB or month.",
+            "As in 'audit logging=2/100000 calls', 'nat=0.045/GB' or 'anthropic:gateway=21.90/month'.",
+        )
+    route = found["route"].strip() if found["route"] else None
+    if route is not None and route not in routes:
+        raise wrong("--cost", f"no route is called {route!r}.", f"Configured are {', '.join(routes)}.")
+    unit = found["per"][0].lower()
+    return Charge(
+        name=found["name"].strip(),
+        per=Per.GB_OUT if unit == "g" else Per.MONTH if unit == "m" else Per.CALL,
+        usd=Decimal(found["usd"]),
+        units=count("--cost", found["units"]) if found["units"] else Decimal(1),
+        route=route,
     )
-    scenarios = mixed([quantities.mix(one) for one in mix], routes) if mix else by_default(routes)
-    steps = _steps(settings, tariff_of)
-    workload, source = (
-        _of_volume(given, settings, steps, prices) if file is None else _of_file(file, given, settings, steps, prices)
-    )
-    planned = _planned(scenarios, workload, terms, must=bool(mix))
-    _show(planned, terms, source, as_json=as_json)
 
 
 def _check_source(file: Path | None, named: set[str]) -> None:
-    """Either a file or a volume, each with its own options."""
+    """Make sure that there is either a file or a volume, each with its own options."""
     if file is None and "tokens_per_day" not in named:
         raise InvalidRequest(
             "There is nothing to plan.",
@@ -155,116 +185,44 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _tariffs(settings: "Settings") -> "tuple[TariffOf, str]":
-    """What tokens cost today on each route, and which lists say so."""
-    from trivet_tasks.requests.eligibility import name_on_wire
+def _volume(planner: "Planner", given: Mapping[str, Any]) -> "Work":
+    from trivet.plan.planner import BYTES_PER_TOKEN
 
-    try:
-        from trivet_tasks.prices.price_book import PriceBook, Tariff
-    except ImportError:
-        raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.") from None
-
-    book, now = PriceBook(), datetime.now(UTC)
-
-    @cache
-    def tariff_of(route: str, model: str) -> Tariff:
-        of, named = settings.routes[route], name_on_wire(settings.routes[route], model)
-        return (
-            Tariff((), "it is not served") if named is None else book.tariff(of.provider, model, named, of.region, now)
-        )
-
-    return tariff_of, f"{now:%Y-%m-%d} ({book.version})"
-
-
-def _steps(settings: "Settings", tariff_of: "TariffOf") -> "Steps":
-    @cache
-    def steps(model: str) -> tuple[int, ...]:
-        found = {tier.above for route in settings.routes for tier in tariff_of(route, model).tiers}
-        return tuple(sorted(found - {-1}))
-
-    return steps
-
-
-def _of_volume(
-    given: Mapping[str, Any], settings: "Settings", steps: "Steps", prices: str
-) -> "tuple[Workload, Source]":
-    from trivet.cli.quantities import count, share
-    from trivet.plan.assumptions import Source
-    from trivet.plan.workload import volume
-    from trivet_tasks.requests.reading import model_id
-
-    model = model_id(given["model"], settings)
+    each, size = given["tokens_per_call"], given["bytes_per_token"]
     part = share("--input-share", given["input_share"])
-    each = given["tokens_per_call"]
     per_call = None if each is None else count("--tokens-per-call", each)
-    per_token = count("--bytes-per-token", given["bytes_per_token"] or BYTES_PER_TOKEN)
-    work = volume(
-        model,
+    per_token = BYTES_PER_TOKEN if size is None else count("--bytes-per-token", size)
+    return planner.volume(
+        given["model"],
         count("--tokens-per-day", given["tokens_per_day"]),
         input_share=part,
         tokens_per_call=per_call,
         bytes_per_token=per_token,
-        steps=steps(model),
     )
-    return work, Source(prices, tokens_per_call=per_call, input_share=part, bytes_per_token=per_token)
 
 
-def _of_file(
-    file: Path, given: Mapping[str, Any], settings: "Settings", steps: "Steps", prices: str
-) -> "tuple[Workload, Source]":
-    from trivet.cli.bulk import checked
-    from trivet.cli.quantities import count, share
-    from trivet.plan.assumptions import Source
-    from trivet.plan.scenarios import percent
-    from trivet.plan.workload import Tally
-
+def _file(planner: "Planner", file: Path, given: Mapping[str, Any]) -> "Work":
     expected = None if given["output_tokens"] is None else int(count("--output-tokens", given["output_tokens"]))
     of_max = given["output_share_of_max"]
     part = None if of_max is None else share("--output-share-of-max", of_max)
     runs = count("--runs-per-day", given["runs_per_day"] or "1")
     defaults = {name: given[name] for name in ("model", "max_tokens") if given[name] is not None}
-    tally = Tally(steps, expected)
-    check = checked(file, settings, defaults, now=time.time(), skip_bad=bool(given["skip_bad"]), each=tally.add)
-    said = f"{expected:,} tokens, or its max_tokens where that is less" if expected is not None else ""
-    if part is not None:
-        said = f"{percent(part)} of its max_tokens"
-    source = Source(
-        prices,
-        file=str(file),
-        requests=check.rows - check.repeated,
-        repeated=check.repeated,
-        left_out=check.bad,
-        runs=runs,
-        expected_output=said,
+    skip_bad = bool(given["skip_bad"])
+    return planner.file(
+        file,
+        lambda each: check_with_bar(file, planner.settings, defaults, now=time.time(), skip_bad=skip_bad, each=each),
+        runs_per_day=runs,
+        output_tokens=expected,
+        output_share_of_max=part,
     )
-    return tally.workload(runs, part), source
 
 
-def _planned(scenarios: "Sequence[Scenario]", workload: "Workload", terms: "Terms", *, must: bool) -> list[Planned]:
-    """Every scenario reckoned. InvalidRequest when one that a person asked for cannot be, or none can."""
-    from trivet.plan.outlook import Obstacle, Outlook, outlook
-
-    planned = []
-    for scenario in scenarios:
-        expected = outlook(scenario, workload.loads, terms)
-        if isinstance(expected, Obstacle) and must:
-            raise InvalidRequest(f"--mix: {scenario.text}: {expected.text}.", field="mix")
-        most = None if workload.at_most is None else outlook(scenario, workload.at_most, terms)
-        planned.append(Planned(scenario, expected, most if isinstance(most, Outlook) else None))
-    obstacles = [f"{one.scenario.name}: {one.expected.text}." for one in planned if isinstance(one.expected, Obstacle)]
-    if len(obstacles) == len(planned):
-        raise InvalidRequest("\n".join(["No scenario can be reckoned.", *obstacles]))
-    return planned
-
-
-def _show(planned: list[Planned], terms: "Terms", source: "Source", *, as_json: bool) -> None:
-    from trivet.cli.plan_json import as_object
-    from trivet.cli.plan_table import print_plan
-    from trivet.plan.assumptions import assumptions
-    from trivet.plan.outlook import Outlook
-
-    said = list(assumptions(source, terms, [one.expected for one in planned if isinstance(one.expected, Outlook)]))
-    if as_json:
-        context.print_json(as_object(planned, terms, said))
-    else:
-        print_plan(planned, terms, said)
+def _check_possible(found: "Plan", *, must: bool) -> None:
+    """Make sure that every scenario that a person asked for can be, or else that any can."""
+    obstacles = found.obstacles
+    if obstacles and must:
+        scenario, obstacle = obstacles[0]
+        raise InvalidRequest(f"--mix: {scenario.text}: {obstacle.text}.", field="mix")
+    if len(obstacles) == len(found.scenarios):
+        reasons = [f"{scenario.name}: {obstacle.text}." for scenario, obstacle in obstacles]
+        raise InvalidRequest("\n".join(["No scenario can be reckoned.", *reasons]))

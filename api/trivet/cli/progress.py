@@ -1,14 +1,22 @@
-"""Bars and spinners on standard error, only where it is a terminal."""
+"""Signs of life of a command that works or waits: bars and spinners on a terminal, and why nothing moves."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from trivet.cli import context
+
+if TYPE_CHECKING:
+    from trivet.admin import Admin, Blocked
+    from trivet_tasks.config.settings import Settings
 
 SHORTEST_BAR = 6
 """Characters of the bar itself on a narrow terminal; the title is cut before."""
 LONGEST_TITLE = 24
+FIRST_LOOK_S = 3.0
+"""Most of what is waited for ends sooner, and is then not looked at."""
+LOOK_EVERY_S = 2.0
 
 
 class Advance(Protocol):
@@ -20,7 +28,7 @@ class Advance(Protocol):
 
 @contextmanager
 def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterator[Advance]:
-    """A bar with count, rate and time left; where there is no terminal, nothing.
+    """Show a bar with count, rate and time left; where there is no terminal, nothing.
 
     Args:
         unit: what is counted, said with the rate: `jobs`.
@@ -95,7 +103,7 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
 
 @contextmanager
 def spinner(title: str) -> Iterator[None]:
-    """A sign of life while something takes long; where there is no terminal, nothing."""
+    """Show a sign of life while something takes long; where there is no terminal, nothing."""
     if not context.err.is_terminal:
         yield
         return
@@ -106,4 +114,78 @@ def spinner(title: str) -> Iterator[None]:
 
 
 def _nowhere(completed: int, note: str = "", *, about: int | None = None) -> None:
-    """Nobody watches."""
+    """Do nothing: nobody watches."""
+
+
+class Teller:
+    """Says on standard error, once, why the jobs that a command waits for do not move, and once that they go on.
+
+    It looks from a thread of its own, with connections of its own.
+    """
+
+    def __init__(self, settings: "Settings", look: "Callable[[Admin], Blocked]") -> None:
+        self._settings = settings
+        self._look = look
+        self._told: frozenset[tuple[str, str]] = frozenset()
+        self._held = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trivet-telling", daemon=True)
+
+    @property
+    def held(self) -> bool:
+        """Return True if something wrong held it up at the last look."""
+        return self._held
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Say nothing more."""
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        if self._done.wait(FIRST_LOOK_S):
+            return
+        from trivet.admin import Admin
+        from trivet_tasks.errors import TrivetError
+
+        with Admin(settings=self._settings) as admin:
+            while not self._done.is_set():
+                try:
+                    found = self._look(admin)
+                except TrivetError:  # the command itself meets it, and says so
+                    pass
+                else:
+                    if not self._done.is_set():
+                        self._tell(found)
+                self._done.wait(LOOK_EVERY_S)
+
+    def _tell(self, found: "Blocked") -> None:
+        from trivet.cli.tables import print_error
+
+        if found.wrong:
+            about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
+            if not about <= self._told:
+                print_error(f"Held up: {' '.join(found.notes)}", style="yellow")
+            self._told |= about
+        elif self._held:
+            print_error("It goes on.", style="yellow")
+            self._told = frozenset()
+        self._held = found.wrong
+
+
+@contextmanager
+def telling(settings: "Settings", look: "Callable[[Admin], Blocked]") -> Iterator[Teller]:
+    """Tell why nothing moves while the block waits.
+
+    Args:
+        look: reads it. Called in another thread; a TrivetError that it raises is left to the block.
+    """
+    teller = Teller(settings, look)
+    teller.start()
+    try:
+        yield teller
+    finally:
+        teller.close()

@@ -1,4 +1,4 @@
-"""Sentences about routes: why each is not simply healthy, what waits, what blocks it, what became of a drained one."""
+"""Sentences about routes: reasons for which one is not healthy, jobs that wait, what blocks them, limits set by hand."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ from trivet.cli.tables import said_lines
 from trivet.times import ago, moment
 from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
-from trivet_tasks.states import BudgetState, RouteState
+from trivet_tasks.states import RouteState
 
 LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
@@ -41,7 +41,7 @@ FORGOTTEN = (
 
 
 def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
-    """Why routes and workers are not as they should be, for a terminal of so many columns."""
+    """Return the reasons for which routes and workers are not as they should be, for a terminal of so many columns."""
     if not status.routes:
         said = ["No route is known yet: schedulers and workers make theirs known when they start."]
         said += [one.text for one in status.impairments]
@@ -64,12 +64,12 @@ def _dropped(one: Dropped, now: float) -> str:
 
 
 def summary(status: ClusterStatus, room: int | None) -> list[Text]:
-    """What waits, and what holds it up."""
+    """Return the jobs that wait, and what blocks them."""
     lines = said_lines(_waiting(status), room=room)
     for reason in status.blocked:
         lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)
     for budget in status.budgets:
-        if budget.state == BudgetState.HOLDING and budget.jobs_held:
+        if budget.holding and budget.jobs_held:
             said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
             lines += said_lines(said, "bold yellow", hang=2, room=room)
     return lines

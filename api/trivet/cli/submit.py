@@ -1,28 +1,47 @@
-"""`trivet submit`: one job in, and with `--wait` its answer out."""
+"""`trivet submit`: one job in, and with `--wait` its answer out. `trivet bulk`: the same for a file of requests."""
 
 import logging
-import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
 from trivet.cli import context
+from trivet.cli.batch import as_object, print_progress
+from trivet.cli.exit_codes import FAILED, HELD_UP
+from trivet.cli.options import span_or_moment
+from trivet.cli.progress import Advance, bar, telling
+from trivet.cli.request_input import check_with_bar, read_prompt, read_request, read_tags
+from trivet.cli.tables import print_error, print_line
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
-from trivet_tasks.requests.strict_json import read_json
-from trivet_tasks.states import JobState
 
 if TYPE_CHECKING:
-    from trivet.client.result import Result
+    from trivet.admin import Progress
+    from trivet.cli.results import ResultsFile
+    from trivet.client.batch import Batch
+    from trivet.client.client import Client
+    from trivet_tasks.jobs import JobSpec
+    from trivet_tasks.requests.jsonl import FileCheck
 
 DEFAULTS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 1024}
 """What a request has that names neither."""
+SHOW_EVERY_S = 0.5
+"""How often the progress of a batch is read while somebody watches."""
+ADVANCE_EVERY = 200
+"""Requests between two steps of the bar while they are taken in."""
+MAX_WARNINGS = 100
+"""Different warnings that are counted."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(submit)
+    app.command()(bulk)
 
 
 def submit(
@@ -55,14 +74,10 @@ def submit(
 
     Exit code 3: --timeout passed while the job was held up by something that is wrong.
     """
-    from trivet.cli.exit_codes import FAILED, HELD_UP
-    from trivet.cli.holdups import job_held_up
-    from trivet.cli.spans import span_or_moment
-    from trivet.cli.tables import print_error
-    from trivet.cli.telling import telling
+    from trivet.cli.results import print_result
 
     given = {
-        "prompt": _read_prompt(prompt),
+        "prompt": read_prompt(prompt),
         "model": model,
         "max_tokens": max_tokens,
         "system": system,
@@ -75,7 +90,7 @@ def submit(
         "residency": residency or None,
         "compliance": compliance or None,
     }
-    request = {**DEFAULTS, **(_read_request(file) if file else {}), **{k: v for k, v in given.items() if v is not None}}
+    request = {**DEFAULTS, **(read_request(file) if file else {}), **{k: v for k, v in given.items() if v is not None}}
     if not file and "prompt" not in request:
         raise InvalidRequest(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
@@ -87,7 +102,7 @@ def submit(
         if not wait and timeout is None:
             context.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
             return
-        with telling(lambda: job_held_up(client, job)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
                 result = job.result(timeout)
             except ResultTimeout as error:
@@ -97,84 +112,161 @@ def submit(
         print_result(result, as_json=as_json)
 
 
-def print_result(result: "Result", *, as_json: bool) -> None:
-    """Print the text of a result and where it came from. Exits with 1 when there is none."""
-    from trivet.cli.result_json import result_line
-    from trivet.cli.tables import print_error, print_line
+def bulk(
+    file: Annotated[Path, typer.Argument(help="A JSON Lines file: one request a line, as for `trivet submit --file`.")],
+    name: Annotated[
+        str | None, typer.Option(help="The batch's name. Default: the file's name without its ending.")
+    ] = None,
+    latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
+    model: Annotated[str | None, typer.Option(help="For the lines that name none.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="For the lines that say none.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,
+    prompt_cache: Annotated[
+        str | None,
+        typer.Option(
+            help="5m or 1h: what requests begin with in common is read from the provider's prompt cache; one warms it first.",
+            metavar="TIME",
+        ),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad lines out instead of taking nothing.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every job has ended.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the results here (and wait for them): as they come to FILE.part, FILE once all are there."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Submit a file of requests as one batch. After a break, run it again: it goes on where it was."""
+    from trivet.cli.results import ResultsFile
 
+    chosen = name or file.stem
+    given = {
+        "latency": latency,
+        "model": model,
+        "max_tokens": max_tokens,
+        "tags": read_tags(tag),
+        "prompt_cache": prompt_cache,
+    }
+    defaults = {key: value for key, value in given.items() if value is not None}
+    with context.client() as client:
+        check = check_with_bar(file, client.settings, defaults, now=client.now(), skip_bad=skip_bad)
+        for problem in check.problems:
+            print_error(f"left out: {file}, {problem}")
+        if check.bad > len(check.problems):
+            print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
+        results = ResultsFile(out) if out else None  # before any job is taken in: it may not be writable
+        with results or nullcontext():
+            batch = _take_in(client, check, chosen, defaults)
+            progress = _wait(client, batch, results) if wait or results else batch.progress()
+    _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
+    if (wait or results) and progress.succeeded < progress.total:
+        raise typer.Exit(FAILED)
+
+
+def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str, Any]) -> "Batch":
+    """Submit the file, with a bar on a terminal and each warning once."""
+    from trivet_tasks.requests.jsonl import read_file
+
+    warnings: Counter[str] = Counter()
+    try:
+        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance:
+            return client.submit_specs(
+                _quietly(read_file(check, client.settings, defaults), warnings, advance), name=name
+            )
+    except KeyboardInterrupt:
+        print_error(f"Interrupted. Nothing of {name} runs yet: the same command takes in the rest.")
+        raise
+    finally:
+        for warning, count in warnings.most_common(5):
+            print_error(f"{count:,} requests: {warning}" if count > 1 else warning)
+
+
+def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advance) -> "Iterator[JobSpec]":
+    """The same requests, their warnings counted instead of logged one by one."""
+    number = 0
+    for number, spec in enumerate(specs, start=1):
+        if number % ADVANCE_EVERY == 0:
+            advance(number)
+        if spec.warnings:
+            warnings.update(said for said in spec.warnings if said in warnings or len(warnings) < MAX_WARNINGS)
+            spec = replace(spec, warnings=())
+        yield spec
+    advance(number)
+
+
+def _wait(client: "Client", batch: "Batch", results: "ResultsFile | None") -> "Progress":
+    """Wait for the end of the batch and write its results as they come."""
+    progress = batch.progress()
+    done = threading.Event()
+    try:
+        with bar(batch.name, progress.total, progress.ended, unit="jobs") as advance:
+            watcher = threading.Thread(target=_watch, args=(batch, advance, done), name="trivet-progress", daemon=True)
+            watcher.start()
+            try:
+                with telling(client.settings, lambda admin: admin.batches.blocked(batch.name)):
+                    if results is not None:
+                        _write(batch, results)
+                    return batch.wait()
+            finally:
+                done.set()
+                watcher.join()
+    except KeyboardInterrupt:
+        again = (
+            f"the same command writes the other results to {results.path}.part"
+            if results
+            else f"trivet batch status {batch.name}"
+        )
+        print_error(f"Interrupted. The jobs of {batch.name} go on: {again}.")
+        raise
+
+
+def _write(batch: "Batch", results: "ResultsFile") -> None:
+    """Write every result, but for those that are not kept any more: a line without text would be no result."""
+    missing = 0
+    for result in batch.results():
+        if not result.pruned:
+            results.write(result)
+        elif result not in results:
+            missing += 1
+    if missing:
+        print_error(f"{missing:,} results were pruned and are not in {results.path}.")
+
+
+def _watch(batch: "Batch", advance: Advance, done: threading.Event) -> None:
+    """Move the bar until told to stop; a database that is away for a while is no reason to."""
+    from trivet_tasks.errors import StoreError
+
+    last = False
+    while not last:
+        last = done.wait(SHOW_EVERY_S)
+        try:
+            progress = batch.progress()
+        except StoreError:
+            continue
+        failed = progress.failed + progress.expired + progress.cancelled
+        advance(progress.ended, context.usd(progress.cost_usd) + (f", {failed:,} failed" if failed else ""))
+
+
+def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waited: bool, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(context.shown_json(result_line(result).decode()))
-    elif result.succeeded:
-        print(context.shown(result.text))  # noqa: T201
-        print_line(_came_from(result), style="dim")
-    elif result.pruned:
-        print_error(f"trivet: job {result.id} {_ENDED[result.status]}; its result was pruned.")
-        print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
+        problems = [{"where": problem.where, "message": problem.message} for problem in check.problems]
+        more = {
+            "requests": check.rows,
+            "left_out": check.bad,
+            "problems": problems,
+            "results": str(out) if out else None,
+        }
+        context.print_json({**as_object(progress), **more})
+        return
+    if check.repeated:
+        print_line(f"{check.repeated:,} lines repeat an earlier line's key and request: one job each with it.")
+    if waited:
+        print_progress(progress)
+        if out:
+            print_line(f"Results: {out}")
     else:
-        said = f"{result.error.outcome}: {result.error.message}" if result.error and result.error.outcome else ""
-        said = said or (result.error.message if result.error else "")
-        print_error(f"trivet: job {result.id} {_ENDED[result.status]}: {said}")
-        if result.attempts:
-            print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
-    if not result.succeeded:
-        raise typer.Exit(1)
-
-
-def read_tags(given: list[str] | None) -> dict[str, str] | None:
-    """`name=value` pairs as a request has them. InvalidRequest when one has no `=`."""
-    tags: dict[str, str] = {}
-    for pair in given or ():
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise InvalidRequest(f"--tag: {pair!r} must read name=value.", field="tags")
-        tags[name.strip()] = value.strip()
-    return tags or None
-
-
-_ENDED: dict[str, str] = {
-    JobState.SUCCEEDED: "succeeded",
-    JobState.FAILED: "failed",
-    JobState.EXPIRED: "expired",
-    JobState.CANCELLED: "was cancelled",
-}
-
-
-def _came_from(result: "Result") -> str:
-    calls = len(result.attempts)
-    parts = [
-        result.route if not result.cached else "cache",
-        result.model,
-        context.seconds(result.latency_s),
-        context.usd(result.cost_usd),
-        f"{calls} attempt{'' if calls == 1 else 's'}",
-    ]
-    if result.stop_reason not in (None, "end_turn", "stop_sequence"):
-        parts.append(f"stopped by {result.stop_reason}")
-    return " · ".join(part for part in parts if part)
-
-
-def _read_prompt(given: str | None) -> str | None:
-    if given != "-":
-        return given
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"prompt: standard input is not UTF-8 text (byte {error.start}).", field="prompt"
-        ) from None
-
-
-def _read_request(path: Path) -> dict[str, Any]:
-    try:
-        request = read_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidRequest(f"{path}: cannot be read: {error.strerror}.") from None
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{path}: {error.message}", field=error.field) from None
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(
-            f"{path}: is not JSON: {error.msg} in line {error.lineno}, column {error.colno}."
-        ) from None
-    if not isinstance(request, dict):
-        raise InvalidRequest(f"{path}: must hold one request as a JSON object.")
-    return request
+        print_line(f"{progress.name}: {progress.total:,} jobs. How they do: trivet batch status {progress.name}")

@@ -10,7 +10,7 @@ from uuid_utils import uuid7
 
 from trivet.client.batch import Batch
 from trivet.client.connections import Connections
-from trivet.client.job import Job, find_by_key
+from trivet.client.job import Job, find_by_key, find_newest
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
@@ -19,7 +19,6 @@ from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
-from trivet_tasks.states import read_job_state
 
 log = logging.getLogger("trivet")
 
@@ -129,10 +128,7 @@ class Client:
             InvalidRequest: there is no such state.
             NotFound: there is no such batch.
         """
-        wanted = None if state is None else read_job_state(state)
-        with self._connections.store.read() as connection:
-            batch_id = batches.id_of(connection, batch) if batch else None
-            return results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
+        return find_newest(self._connections, state=state, batch=batch, limit=limit)
 
     def batch(self, name: str) -> Batch:
         """The batch of this name. NotFound when there is none."""
@@ -143,6 +139,14 @@ class Client:
         """The newest batches with their progress, newest first."""
         with self._connections.store.read() as connection:
             return batches.latest(connection, limit)
+
+    def now(self) -> float:
+        """Return the database's time, in seconds since the epoch: the one that deadlines are counted by.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return self._connections.now()
 
     def close(self) -> None:
         """Close the connections. Jobs go on."""

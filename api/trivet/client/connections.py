@@ -13,8 +13,6 @@ import redis
 
 from trivet.client.waiting import Notices
 from trivet_store.database.engine import Store
-from trivet_store.fleet.registry import registered
-from trivet_store.ledger.budgets import AskedLabels
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from trivet_routing.limits import Limits
     from trivet_scheduler.dispatch import Dispatcher
     from trivet_scheduler.probing import Prober
+    from trivet_store.ledger.budgets import AskedLabels
 
 log = logging.getLogger("trivet")
 
@@ -70,12 +69,16 @@ class Connections:
         return store.clock.reckoned()
 
     @cached_property
-    def asked_labels(self) -> AskedLabels:
+    def asked_labels(self) -> "AskedLabels":
         """What budgets ask for of jobs."""
+        from trivet_store.ledger.budgets import AskedLabels  # a command that only reads needs none
+
         return AskedLabels(self.store)
 
     def known_routes(self) -> dict[str, RouteSettings]:
         """The routes of the settings, and those that schedulers and workers made known."""
+        from trivet_store.fleet.registry import registered
+
         store = self.store
         with store.read() as connection:
             known = {name: route.settings for name, route in registered(store, connection).items()}

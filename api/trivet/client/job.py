@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING
 
 from trivet.client.result import Result, to_result
+from trivet_store.jobs import batches
 from trivet_store.jobs.cancelling import cancel_job
 from trivet_store.jobs.retrying import retry_job
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
 from trivet_tasks.errors import NotFound
-from trivet_tasks.states import END_STATES
+from trivet_tasks.states import END_STATES, read_job_state
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -101,3 +102,22 @@ def find_by_key(connections: "Connections", key: str, tenant: str | None = None)
         of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
         raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
     return row
+
+
+def find_newest(
+    connections: "Connections", *, state: str | None = None, batch: str | None = None, limit: int = 100
+) -> list[JobRow]:
+    """Return the newest jobs as they stand, newest first.
+
+    Args:
+        state: only those in this state, a `JobState` or its text.
+        batch: only those of the batch of this name.
+
+    Raises:
+        InvalidRequest: there is no such state.
+        NotFound: there is no such batch.
+    """
+    wanted = None if state is None else read_job_state(state)
+    with connections.store.read() as connection:
+        batch_id = batches.id_of(connection, batch) if batch else None
+        return results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
+from trivet.admin import Span
 from trivet.costs_page.charts import Series
-from trivet_store.reports.costs import Span
 
 MOST_DAYS, MOST_WEEKS = 62, 62
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from html import escape
 
+from trivet.admin import AnswerSaving, CacheSaving, CostRow
 from trivet.costs_page.charts import usd
-from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
-from trivet_store.reports.costs import CostRow
 
 ROLES = {
     "result": ("the calls that brought the results", ""),

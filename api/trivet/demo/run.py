@@ -21,8 +21,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError
-
 from trivet.client.client import Client
 from trivet.demo.documents import BATCH, MAX_TOKENS, MODEL, prompts
 from trivet.demo.ledger import DemoResult, Reader, Reading, audit
@@ -34,7 +32,7 @@ from trivet.local.local_simulator import Simulation
 from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
-from trivet_tasks.errors import ProcessFailed, StoreUnavailable, TrivetError
+from trivet_tasks.errors import BrokerUnavailable, ProcessFailed, StoreUnavailable, TrivetError
 from trivet_tasks.latency import Lane
 from trivet_tasks.processes.stop_signals import STOP_SIGNALS, handled_stop_signals
 
@@ -139,7 +137,7 @@ def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
             control = Control(local.simulator.control)
             with contextlib.closing(Reader(local.settings)) as reader:
                 state = _Run(local, reader, control, ends, view, jobs).to_the_end()
-                ledger = audit(reader.store, control, jobs)
+                ledger = audit(reader.admin, control, jobs)
             view.finish(state)
             view.starting("Stopping all of it")
         if stopping.hastened:
@@ -221,7 +219,7 @@ class _Run:
         """Take a reading and the steps that are due by it; None when nothing can be read at the moment."""
         try:
             reading = self._reader.read()
-        except (StoreUnavailable, RedisError):
+        except (StoreUnavailable, BrokerUnavailable):
             return None
         self._watch.update(reading)
         while not self._ends.empty():

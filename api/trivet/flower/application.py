@@ -10,6 +10,7 @@ from tornado.ioloop import IOLoop
 from tornado.options import options
 from tornado.web import url
 
+from trivet.admin import Admin
 from trivet.flower.access import Access, RefusedRequest
 from trivet.flower.backlog import BacklogReader
 from trivet.flower.depths import QueueDepths
@@ -18,10 +19,7 @@ from trivet.flower.pages import BrokerPage, MetricsPage, QueueLengths, TasksPage
 from trivet.flower.proven import ProvenReader
 from trivet.flower.queues import route_names
 from trivet.flower.shown_events import ShownEvents
-from trivet_routing.limits import Limits
-from trivet_routing.response_cache import ResponseCache
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.shared_state import connect
 
 OUR_PAGES = [
     url(r"/broker", BrokerPage),
@@ -38,11 +36,10 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
     def __init__(self, settings: Settings, celery: Celery, io_loop: IOLoop, listen: Listen) -> None:
         self.trivet = settings
         self._access = Access(listen, options.url_prefix)
-        self.backlog = BacklogReader(settings)
+        self.admin = Admin(settings=settings)
+        self.backlog = BacklogReader(self.admin)
         self.depths = QueueDepths(settings, celery)
-        shared_state = connect(settings.redis_url)
-        self.response_cache = ResponseCache(shared_state, settings)
-        self.proven = ProvenReader(Limits(shared_state, settings.health))
+        self.proven = ProvenReader(self.admin)
         super().__init__(
             options=options,
             capp=celery,

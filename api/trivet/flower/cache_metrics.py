@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-import redis
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from trivet_routing.response_cache import CacheStats, ResponseCache
+from trivet.admin import Admin, CacheStats
+from trivet_tasks.errors import BrokerUnavailable
 
 _COUNTED = {
     "hits": "Look-ups that found an answer.",
@@ -23,11 +23,11 @@ _STANDING = {
 }
 
 
-def cache_metrics(cache: ResponseCache) -> bytes:
-    """The metrics of the cache as it stands; none where Redis does not answer."""
+def cache_metrics(admin: Admin) -> bytes:
+    """Return the metrics of the cache; none where Redis does not answer."""
     try:
-        stats = cache.stats()
-    except redis.RedisError:
+        stats = admin.cache.stats()
+    except BrokerUnavailable:
         return b""
     registry = CollectorRegistry()
     registry.register(_Collector(stats))

@@ -6,12 +6,9 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from trivet.admin.impairments import ImpairmentKind
-from trivet.flower.backlog import Backlog
-from trivet_store.fleet.leases import SCHEDULER, WORKER
-from trivet_store.ledger.spending import Spent
+from trivet.admin import Backlog, ImpairmentKind
 from trivet_tasks.latency import Lane, Latency
-from trivet_tasks.states import BudgetState, JobState
+from trivet_tasks.states import JobState
 
 
 def backlog_metrics(backlog: Backlog, routes: Iterable[str]) -> bytes:
@@ -45,9 +42,9 @@ class _Collector(Collector):
             "What is wrong with processes and servers and holds work up, by kind; all 0: nothing.",
             labels=["kind"],
         )
-        alive.add_metric([SCHEDULER, ""], len(self._backlog.schedulers))
+        alive.add_metric(["scheduler", ""], len(self._backlog.schedulers))
         for lane in Lane:
-            alive.add_metric([WORKER, lane], sum(lease.lane == lane for lease in self._backlog.leases))
+            alive.add_metric(["worker", lane], sum(lease.lane == lane for lease in self._backlog.leases))
         for kind in ImpairmentKind:
             wrong.add_metric([kind.value], sum(one.kind is kind and one.holds_up for one in self._backlog.impairments))
         yield from (alive, wrong)
@@ -83,9 +80,9 @@ class _Collector(Collector):
             labels=["route", "kind"],
         )
         for route in self._routes:
-            spent = self._backlog.spent.get(route, Spent())
-            usd.add_metric([route, "settled"], float(spent.settled_usd))
-            usd.add_metric([route, "estimated"], float(spent.estimated_usd))
+            spent = self._backlog.spent.get(route)
+            usd.add_metric([route, "settled"], float(spent.settled_usd) if spent else 0.0)
+            usd.add_metric([route, "estimated"], float(spent.estimated_usd) if spent else 0.0)
         return usd
 
     def _budgets(self) -> Iterator[Metric]:
@@ -108,6 +105,6 @@ class _Collector(Collector):
             usd.add_metric([one.name, "estimated"], float(one.estimated_usd))
             usd.add_metric([one.name, "reserved"], float(one.reserved_usd))
             warn.add_metric([one.name], one.warn_at)
-            holding.add_metric([one.name], float(one.state == BudgetState.HOLDING))
+            holding.add_metric([one.name], float(one.holding))
             held.add_metric([one.name], one.jobs_held)
         yield from (limit, usd, warn, holding, held)

@@ -4,13 +4,12 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import redis
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from trivet_routing.limits import Limits
-from trivet_routing.permits import RouteUse
+from trivet.admin import Admin, RouteUse
+from trivet_tasks.errors import BrokerUnavailable
 
 PATIENCE_S = 3.0
 
@@ -18,16 +17,16 @@ PATIENCE_S = 3.0
 class ProvenReader:
     """Reads the shared state in a thread, for pages that must not wait for it."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
 
     async def of(self, routes: Sequence[str]) -> Mapping[str, RouteUse]:
         """Return when each of the routes was called and answered last; nothing where the shared state does not answer."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await loop.run_in_executor(None, self._limits.uses, routes)
-        except (redis.RedisError, TimeoutError):
+                return await loop.run_in_executor(None, self._admin.routes.last_used, routes)
+        except (BrokerUnavailable, TimeoutError):
             return {}
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from trivet.flower.backlog import Backlog
-from trivet_routing.permits import RouteUse
+from trivet.admin import Backlog, RouteUse
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import queue_name
 
@@ -22,7 +21,7 @@ class QueueRow:
     """Jobs in those messages that no worker has taken up."""
     running: int = 0
     oldest_s: float | None = None
-    """How long ago the oldest of both was submitted."""
+    """Seconds since the oldest of both was submitted."""
     workers: int = 0
     """Living worker processes that take work from it now."""
     drained: bool = False

@@ -1,4 +1,4 @@
-"""Signals of a part that has nothing to lose: the first asks it to end, and bounds the time it has; the second ends it."""
+"""Stop signals of a process that has nothing to lose: the first asks it to end, and bounds its time; the second ends it."""
 
 import os
 import queue
@@ -13,7 +13,7 @@ from trivet_tasks.processes.stop_signals import handled_stop_signals
 SAME_S = 0.5
 """A signal this soon after the first is the same, sent to a whole group of processes."""
 LEAVE_S = 2.0
-"""How long it may take to end by itself: what it waits for may hang."""
+"""Seconds that it may take to end by itself: what it waits for may hang."""
 
 
 class StopInTime:

@@ -1,10 +1,10 @@
-"""`trivet worker` without a lane: every lane of `[worker] lanes`, a process each, under one supervisor."""
+"""Worker processes for several lanes under one supervisor: `trivet worker` without a lane."""
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from trivet.cli import context
 from trivet.local.child_process import Exit
 from trivet.local.processes import Supervisor
 from trivet_tasks.config.settings import Settings
@@ -18,17 +18,29 @@ _AFTER_GRACE_S = (
 _LOOK_EVERY_S = 0.2
 
 
-def run_both(routes: Sequence[str]) -> int:
-    """Run a worker process for each lane of these routes until told to stop; one that dies is started again.
+def run_lanes(settings: Settings, routes: Sequence[str], config: Path | None, say: Callable[[str], None]) -> int:
+    """Run a worker process for each of `[worker] lanes` until told to stop; one that dies is started again.
 
-    SIGHUP is for the lanes. Returns the exit code: 0 after a signal, 2 when a lane cannot work as configured. It announces
-    itself when all lanes are ready.
+    SIGHUP is for the lanes. It announces itself when all lanes are ready.
+
+    Args:
+        routes: served by each lane.
+        config: the file named with `--config`, if any.
+        say: told of a lane that ended and is started again.
+
+    Returns:
+        The exit code: 0 after a signal, 2 when a lane cannot work as configured.
     """
-    settings = context.settings()
-    with _supervisor(settings) as lanes:
+
+    def tell(ended: Exit) -> None:
+        if ended.restart_in_s is not None:  # else its own last line, on our stderr, has said it
+            say(f"trivet: the lane {ended}")
+
+    limit = settings.worker.shutdown_grace_s + _AFTER_GRACE_S
+    with Supervisor(on_exit=tell, grace_s=limit, stop_limit_s=limit, passes_hangup=True) as lanes:
         try:
             for lane in settings.worker.lanes:
-                lanes.start(lane, _command(routes, lane), stage=0, reloads=True)
+                lanes.start(lane, _command(routes, lane, config), stage=0, reloads=True)
         except KeyboardInterrupt:
             return 0
         announced = False
@@ -43,13 +55,7 @@ def run_both(routes: Sequence[str]) -> int:
     return 0 if ended is None else ended.code
 
 
-def _supervisor(settings: Settings) -> Supervisor:
-    limit = settings.worker.shutdown_grace_s + _AFTER_GRACE_S
-    return Supervisor(on_exit=_tell, grace_s=limit, stop_limit_s=limit, passes_hangup=True)
-
-
-def _command(routes: Sequence[str], lane: Lane) -> list[str]:
-    config = context.config_option()
+def _command(routes: Sequence[str], lane: Lane, config: Path | None) -> list[str]:
     named = [] if config is None else ["--config", str(config)]
     return [sys.executable, "-m", "trivet", *named, "worker", "--lane", lane, "--routes", ",".join(routes)]
 
@@ -59,8 +65,3 @@ def _ready(lanes: Supervisor, lane: Lane) -> bool:
         lanes.wait_ready(lane, 0)
         return True
     return False
-
-
-def _tell(ended: Exit) -> None:
-    if ended.restart_in_s is not None:  # else its own last line, on our stderr, has said it
-        context.err.print(f"trivet: the lane {ended}", markup=False)

@@ -1,20 +1,20 @@
-"""A plan as tables: what scenarios cost and how long they take, prices, hidden costs, and what was assumed."""
+"""A plan as tables and as JSON: what scenarios cost and how long they take, prices, hidden costs, what was assumed."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.text import Text
 
-from trivet.cli import context
 from trivet.cli.tables import Column, print_line, print_table, print_whole, room, said_lines, table_lines
 from trivet.plan.charges import Charged, Per
 from trivet.plan.exact import digits
 from trivet.plan.outlook import Obstacle, Outlook
+from trivet.times import seconds
 
 if TYPE_CHECKING:
-    from trivet.cli.plan import Planned
-    from trivet.plan.outlook import Terms
+    from trivet.plan.outlook import Part
+    from trivet.plan.planner import Plan, PlannedScenario
     from trivet.plan.timing import Bound
 
 DAY_S = 86_400
@@ -36,9 +36,13 @@ class _Field(NamedTuple):
     cells: list[str | Text]
 
 
-def print_plan(planned: "Sequence[Planned]", terms: "Terms", assumptions: Sequence[str]) -> None:
-    """Print it. Where all columns have no room, cost and time stand below one another, and hidden costs in one column."""
-    rows = [_Row(one.scenario.name, one.expected, one.at_most) for one in planned if isinstance(one.expected, Outlook)]
+def print_plan(plan: "Plan") -> None:
+    """Print a plan for a person. Where all columns have no room, cost and time stand below one another, and hidden costs in one column."""
+    rows = [
+        _Row(one.scenario.name, one.expected, one.at_most)
+        for one in plan.scenarios
+        if isinstance(one.expected, Outlook)
+    ]
     names = _Field(Column("SCENARIO", cut=True), [row.name for row in rows])
     kinds = [per for per in Per if any(one.charge.per is per for row in rows for one in row.expected.charged)]
     time = _time(rows)
@@ -51,10 +55,10 @@ def print_plan(planned: "Sequence[Planned]", terms: "Terms", assumptions: Sequen
         if number:
             print_line("")
         print_table([field.column for field in fields], _turned(fields))
-    _print_below(planned, rows, terms)
+    _print_below(plan, rows)
     print_line("")
     print_line("Assumed", style="bold")
-    for line in assumptions:
+    for line in plan.assumptions:
         _print_item(line)
 
 
@@ -125,7 +129,7 @@ def _time(rows: Sequence[_Row]) -> list[_Field]:
 def _span(bound: "Bound | None") -> Text:
     if bound is None:
         return Text("?")
-    return Text(context.seconds(float(bound.seconds)), style="yellow" if bound.seconds > DAY_S else "")
+    return Text(seconds(float(bound.seconds)), style="yellow" if bound.seconds > DAY_S else "")
 
 
 def _binding(bound: "Bound | None") -> str:
@@ -136,15 +140,15 @@ def _binding(bound: "Bound | None") -> str:
     return f"{bound.figure:,.0f} {bound.limit}{'' if bound.limit == 'calls in flight' else '/min'}"
 
 
-def _print_below(planned: "Sequence[Planned]", rows: Sequence[_Row], terms: "Terms") -> None:
-    print_line(f"USD and time for one day; MONTH is {digits(terms.days)} days.", style="dim")
+def _print_below(plan: "Plan", rows: Sequence[_Row]) -> None:
+    print_line(f"USD and time for one day; MONTH is {digits(plan.terms.days)} days.", style="dim")
     for row in rows:
         if row.expected.bound is not None and row.expected.bound.seconds > DAY_S:
             print_line(f"{row.name}: a day's work takes more than a day, so it would never be done.", style="yellow")
-    for one in planned:
+    for one in plan.scenarios:
         if isinstance(one.expected, Obstacle):
             print_line(f"{one.scenario.name}: not possible. {one.expected.text}.", style="yellow")
-    for one in planned:
+    for one in plan.scenarios:
         if len(one.scenario.shares) > 1:
             print_line(f"{one.scenario.name}: {one.scenario.text}.", style="dim")
     _print_prices(rows)
@@ -199,3 +203,80 @@ def _print_hidden(rows: Sequence[_Row]) -> None:
 def _print_item(line: str) -> None:
     for part in said_lines(Text(f"- {line}"), hang=2, room=room()):
         print_whole(part)
+
+
+def as_object(plan: "Plan") -> dict[str, Any]:
+    """Return a plan as JSON has it: amounts, tokens and calls are strings with all their digits."""
+    return {
+        "days_per_month": digits(plan.terms.days),
+        "scenarios": [_scenario(one) for one in plan.scenarios],
+        "assumptions": list(plan.assumptions),
+    }
+
+
+def _scenario(planned: "PlannedScenario") -> dict[str, Any]:
+    scenario = planned.scenario
+    named = {"name": scenario.name, "shares": {route: digits(share) for route, share in scenario.shares.items()}}
+    if isinstance(planned.expected, Obstacle):
+        return {**named, "obstacle": planned.expected.text}
+    most = None if planned.at_most is None else _outlook(planned.at_most)
+    return {**named, **_outlook(planned.expected), "at_most": most}
+
+
+def _outlook(outlook: Outlook) -> dict[str, Any]:
+    return {
+        "calls": _known(outlook.calls),
+        "input_tokens": digits(outlook.input_tokens),
+        "output_tokens": digits(outlook.output_tokens),
+        "input_usd": digits(outlook.input_usd),
+        "output_usd": digits(outlook.output_usd),
+        "hidden": [
+            {
+                "name": one.charge.name,
+                "route": one.charge.route,
+                "per": one.charge.per,
+                "usd": digits(one.charge.usd),
+                "units": digits(one.charge.units),
+                "day_usd": digits(one.day_usd),
+                "month_usd": digits(one.month_usd),
+            }
+            for one in outlook.charged
+        ],
+        "day_usd": digits(outlook.day_usd),
+        "month_usd": digits(outlook.month_usd),
+        "time": _bound(outlook.bound),
+        "parts": [_part(part) for part in outlook.parts],
+    }
+
+
+def _part(part: "Part") -> dict[str, Any]:
+    return {
+        "route": part.route,
+        "model": part.load.needs.model,
+        "prompts_above": max(0, part.load.above),
+        "calls": _known(part.calls),
+        "input_tokens": digits(part.input_tokens),
+        "output_tokens": digits(part.output_tokens),
+        "bytes_out": digits(part.bytes_out),
+        "input_usd": digits(part.input_usd),
+        "output_usd": digits(part.output_usd),
+        "usd_per_million": {
+            kind: digits(getattr(part.prices, kind) * 10**6) for kind in ("input", "output", "cache_read")
+        },
+    }
+
+
+def _bound(bound: "Bound | None") -> dict[str, Any] | None:
+    if bound is None:
+        return None
+    return {
+        "seconds": digits(bound.seconds),
+        "route": bound.route,
+        "model": bound.model,
+        "limit": bound.limit,
+        "figure": digits(bound.figure),
+    }
+
+
+def _known(calls: "Decimal | None") -> str | None:
+    return None if calls is None else digits(calls)

@@ -6,8 +6,8 @@ import time
 import pytest
 import redis.exceptions
 
-from trivet.cli import sparing_log
-from trivet.cli.sparing_log import ALIKE, ALIKE_OF_CELERY, Sparing
+from trivet_tasks.processes import log_throttle
+from trivet_tasks.processes.log_throttle import ALIKE, ALIKE_OF_CELERY, LogThrottle
 
 
 class Lines(logging.Handler):
@@ -22,7 +22,7 @@ class Lines(logging.Handler):
 @pytest.fixture
 def lines() -> Lines:
     handler = Lines()
-    handler.addFilter(Sparing())
+    handler.addFilter(LogThrottle())
     return handler
 
 
@@ -43,7 +43,7 @@ def test_lines_of_one_place_are_bounded_and_counted(lines: Lines, monkeypatch: p
         fail(job)
     log.error("something else")
     assert lines.written == [*(f"job {job} cannot be written" for job in range(ALIKE)), "something else"]
-    clock[0] = sparing_log.WINDOW_S + 1
+    clock[0] = log_throttle.WINDOW_S + 1
     fail(7)
     fail(8)
     assert lines.written[-2:] == [
@@ -73,7 +73,7 @@ def test_celery_tells_of_a_lost_broker_without_a_traceback(
 ) -> None:
     records: list[logging.LogRecord] = []
     handler = Lines()
-    handler.addFilter(Sparing())
+    handler.addFilter(LogThrottle())
     monkeypatch.setattr(handler, "emit", records.append)
     try:
         raise error

@@ -1,0 +1,226 @@
+"""Costs as a table, JSON and CSV, and what pricing again changed."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from trivet.cli import context
+from trivet.cli.tables import Column, print_line, print_table
+from trivet.times import moment
+
+if TYPE_CHECKING:
+    from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, Tally, Unpriced
+
+FIGURES = ("calls", "jobs", "input_tokens", "output_tokens", "cost_usd", "estimated_usd", "likened_usd", "unpriced")
+"""Figures of a line, by the names they have in JSON and CSV."""
+_MODELS_NAMED = 5
+
+
+def figures(row: "CostRow") -> dict[str, int | Decimal]:
+    """Return all figures of a line; amounts are USD, exact."""
+    return {name: getattr(row, name) for name in FIGURES}
+
+
+def as_object(report: "CostReport") -> dict[str, Any]:
+    """Return a report as JSON has it; amounts are USD, exact."""
+    return {
+        "since": report.span.since,
+        "until": report.span.until,
+        "by": report.by,
+        "rows": [{**dict(zip(report.by, row.group, strict=True)), **figures(row)} for row in report.rows],
+        "total": figures(report.total),
+        "unpriced": [one._asdict() for one in report.unpriced],
+        "prompt_cache": [asdict(one) for one in report.prompt_cache],
+        "response_cache": [
+            {
+                **dict(zip(report.response_cache_by, one.group, strict=True)),
+                "hits": one.hits,
+                "saved_usd": one.saved_usd,
+                "unpriced": one.unpriced,
+            }
+            for one in report.response_cache
+        ],
+    }
+
+
+def as_csv(report: "CostReport") -> str:
+    """Return a line for each group under a line of headings; amounts are whole, without signs or thousands."""
+    file = StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*report.by, *FIGURES])
+    for row in report.rows if report.by else [report.total]:
+        found = figures(row)
+        writer.writerow([*map(_text, row.group), *(_number(found[name]) for name in FIGURES)])
+    return file.getvalue()
+
+
+def show(report: "CostReport") -> None:
+    """Print a report for a person, with what is to be known about its figures."""
+    total, unpriced, savings = report.total, report.unpriced, report.prompt_cache
+    if not total.calls:
+        print_line(f"No call was made since {moment(report.span.since)}.")
+        if report.answered:
+            print_line(answered_line(report.answered), style="dim")
+        return
+    names, digits = report.by, report.decimals
+    estimated = total.estimated_usd > 0
+
+    def row(group: list[str], of: "CostRow") -> list[str]:
+        found = [
+            f"{of.calls:,}",
+            f"{of.jobs:,}",
+            f"{of.input_tokens:,}",
+            f"{of.output_tokens:,}",
+            f"${of.cost_usd:,.{digits}f}",
+        ]
+        if estimated:
+            found.append(f"${of.estimated_usd:,.{digits}f}")
+        if unpriced:
+            found.append(f"{of.unpriced:,}")
+        return [*group, *found]
+
+    print_table(
+        [
+            *(Column(name.upper(), cut=True) for name in names),
+            Column("CALLS", right=True), Column("JOBS", right=True, spare=1),
+            Column("INPUT", right=True, spare=2), Column("OUTPUT", right=True, spare=2), Column("COST", right=True),
+            *([Column("ESTIMATED", right=True)] if estimated else ()),
+            *([Column("UNPRICED", right=True)] if unpriced else ()),
+        ],
+        [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in report.rows],
+        total=row(["total", *[""] * (len(names) - 1)] if names else [], total),
+    )  # fmt: skip
+    print_line(f"Since {moment(report.span.since)}; INPUT and OUTPUT are tokens.", style="dim")
+    if estimated:
+        print_line(
+            "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
+        )
+    if total.likened_usd:
+        print_line(
+            f"Of COST ${total.likened_usd:,.{digits}f} is by likeness: no list names what was called, so its model's price "
+            "was taken.",
+            style="dim",
+        )
+    if savings:
+        print_line(savings_line(savings), style="dim")
+    if report.answered:
+        print_line(answered_line(report.answered), style="dim")
+    if unpriced:
+        print_line(unpriced_line(total.unpriced, unpriced), style="yellow")
+
+
+def savings_line(savings: "Sequence[CacheSaving]") -> str:
+    """Return what the providers' prompt caches saved, all days and models together."""
+    saved = sum((one.saved_usd - one.surcharge_usd for one in savings), Decimal(0))
+    read, written = (sum(getattr(one, name) for one in savings) for name in ("read_tokens", "written_tokens"))
+    return (
+        f"Prompt caches saved ${saved:,.4f}, against the same tokens as plain input: {read:,} were read from them, {written:,} written."
+        if saved >= 0
+        else f"Prompt caches cost ${-saved:,.4f} more than they saved: {read:,} tokens were read from them, {written:,} written."
+    )
+
+
+def answered_line(saving: "AnswerSaving") -> str:
+    """Return what the response cache saved, as a sentence."""
+    jobs = f"{saving.hits:,} job{'s' if saving.hits != 1 else ''}"
+    lacking = f" ({saving.unpriced:,} of them unpriced)" if saving.unpriced else ""
+    return f"The response cache answered {jobs} without a call and saved {context.usd(saving.saved_usd)}{lacking}."
+
+
+def unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:
+    """Return how many calls no sum includes, and of which models."""
+    named = [f"{one.model} (as {one.wire_model} on {one.provider}) {one.calls:,}" for one in found[:_MODELS_NAMED]]
+    rest = f", and {len(found) - _MODELS_NAMED:,} more" if len(found) > _MODELS_NAMED else ""
+    return f"Unpriced: no price is known for {calls:,} call{'s' if calls != 1 else ''}, and COST lacks them: {', '.join(named)}{rest}."
+
+
+def _named(by: str, group: str) -> str:
+    return group or ("in flight" if by in ("outcome", "role") else "(none)" if by.startswith("tag:") else f"no {by}")
+
+
+def _text(value: str) -> str:
+    """A spreadsheet takes what begins so for a formula, and names of batches, tenants and tags are anybody's."""
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _number(value: object) -> str:
+    return f"{value:f}" if not isinstance(value, int) else str(value)
+
+
+def report_repricing(done: "Repricing", *, as_json: bool, complete: bool) -> None:
+    """Print what pricing again came to. `complete`: it was not interrupted."""
+    total = done.total
+    groups = sorted(done.groups.items(), key=lambda item: (-abs(item[1].after_usd - item[1].before_usd), item[0]))
+    if as_json:
+        context.print_json(
+            {
+                "since": done.span.since,
+                "until": done.span.until,
+                "version": done.version,
+                "applied": done.applied,
+                "complete": complete,
+                "rows": [{"model": model, "route": route, **_tally(tally)} for (model, route), tally in groups],
+                "total": _tally(total),
+                "without_terms": done.without_terms,
+            }
+        )
+        return
+    _print_repricing(done, [(group, tally) for group, tally in groups if tally.changed], total)
+
+
+def _print_repricing(done: "Repricing", changed: "list[tuple[tuple[str, str], Tally]]", total: "Tally") -> None:
+    if changed:
+        digits = max(
+            _decimals(usd) for of in [total, *(of for _, of in changed)] for usd in (of.before_usd, of.after_usd)
+        )
+
+        def row(model: str, route: str, of: "Tally") -> list[str]:
+            return [
+                model,
+                route,
+                f"{of.calls:,}",
+                f"{of.changed:,}",
+                f"${of.before_usd:,.{digits}f}",
+                f"${of.after_usd:,.{digits}f}",
+                f"{of.after_usd - of.before_usd:+,.{digits}f}",
+            ]
+
+        print_table(
+            [
+                Column("MODEL", cut=True), Column("ROUTE", cut=True), Column("CALLS", right=True, spare=1),
+                Column("CHANGED", right=True), Column("BEFORE", right=True), Column("AFTER", right=True),
+                Column("DIFFERENCE", right=True),
+            ],
+            [row(model, route, tally) for (model, route), tally in changed],
+            total=row("total", "", total),
+        )  # fmt: skip
+    else:
+        print_line(f"{_calls(total.calls)} priced again: none costs anything else now.")
+    print_line(f"Since {moment(done.span.since)}, by {done.version}.", style="dim")
+    if total.unpriced_before > total.unpriced_after:
+        print_line(f"{_calls(total.unpriced_before - total.unpriced_after)} priced for the first time.")
+    if total.unpriced_after:
+        print_line(f"{_calls(total.unpriced_after)} without a price: `trivet costs` names the models.", style="yellow")
+    if done.without_terms:
+        print_line(
+            f"{_calls(done.without_terms)} left as before: a row from before schema 0004 does not keep what it was "
+            "priced by.",
+            style="yellow",
+        )
+    if changed:
+        print_line("Written." if done.applied else "Nothing was written: --apply writes it.")
+
+
+def _calls(count: int) -> str:
+    return f"{count:,} call{'s' if count != 1 else ''}"
+
+
+def _decimals(amount: Decimal) -> int:
+    return max(2, -int(amount.normalize().as_tuple().exponent))
+
+
+def _tally(tally: "Tally") -> dict[str, Any]:
+    return {**tally._asdict(), "difference_usd": tally.after_usd - tally.before_usd}

@@ -1,0 +1,136 @@
+"""Values of options as people type them: spans and moments, ages, counts, shares, amounts of USD."""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
+
+from trivet.times import moment
+from trivet_tasks.errors import InvalidRequest
+
+DEFAULT_SINCE = "30d"
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbg]?)")
+_TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+_SHARE = re.compile(r"(\d*\.?\d+)\s*(%?)")
+_MOST_DIGITS = 30
+
+
+class Period(NamedTuple):
+    """From one moment to before another, in seconds since the epoch."""
+
+    since: float
+    until: float
+
+
+def span_s(given: str) -> float | None:
+    """Return the seconds of a span such as `10m` or `90`; None when it is not one."""
+    found = _SPAN.fullmatch(given.strip().lower())
+    return float(found[1]) * _UNIT_S[found[2]] if found else None
+
+
+def span_or_moment(given: str | None) -> float | str | None:
+    """Return a `deadline` or `not_before` as a request has it: a span as seconds, anything else as it is."""
+    if given is None:
+        return None
+    seconds = span_s(given)
+    return given if seconds is None else seconds
+
+
+def age_s(option: str, given: str) -> float:
+    """Return the seconds of an age such as `30d`. Its unit must be named: what is deleted does not hang on a guess.
+
+    Raises:
+        InvalidRequest: it is not a span, or a number without a unit.
+    """
+    seconds = span_s(given)
+    if seconds is None or given.strip()[-1].isdigit():
+        unit = "" if seconds is None else ": days, hours?"
+        raise wrong(option, f"{given!r} is not a span of time{unit}.", "Use 30d, 12h, 90m or 4w.")
+    return seconds
+
+
+def since(given: str, now: float, *, option: str = "--since") -> float:
+    """Return the moment that `--since` means, in seconds since the epoch. A moment without a time zone is UTC.
+
+    Args:
+        now: the database's time: a span counts back from it.
+
+    Raises:
+        InvalidRequest: it is neither a span nor a moment.
+    """
+    seconds = span_s(given)
+    if seconds is not None:
+        return max(0.0, now - seconds)
+    try:
+        at = datetime.fromisoformat(given)
+    except ValueError:
+        raise wrong(option, f"{given!r} is not a time.", "Use 7d, 24h, 30m or a moment such as 2026-11-01.") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def period(given_since: str, given_until: str | None, now: float) -> Period:
+    """Return the period that `--since` and `--until` name; it ends now where no end is given.
+
+    Raises:
+        InvalidRequest: one of them is not a time, or it ends before it begins.
+    """
+    start = since(given_since, now)
+    end = now if given_until is None else since(given_until, now, option="--until")
+    if end < start:
+        raise wrong(
+            "--until",
+            f"{moment(end)} is before --since, {moment(start)}.",
+            "A span counts back from now: --since 14d --until 7d is the week before last.",
+        )
+    return Period(start, end)
+
+
+def count(option: str, given: str, *, above: int = 0) -> Decimal:
+    """Return a number such as `10M`, `2.5k`, `1_000` or `1,000`, which must be above `above`.
+
+    Raises:
+        InvalidRequest: it is not one, or not above it.
+    """
+    found = _COUNT.fullmatch(given.strip().lower().replace("_", "").replace(",", ""))
+    number = Decimal(found[1]) * _TIMES[found[2]] if found and len(given) <= _MOST_DIGITS else None
+    if number is None:
+        raise wrong(option, f"{given!r} is not a number.", "Use 2000, 2k, 10M or 1.5B.")
+    if number <= above:
+        raise wrong(option, f"must be above {above}, is {given}.")
+    return number
+
+
+def share(option: str, given: str) -> Decimal:
+    """Return a part of a whole, from 0 to 1: `0.6` or `60%`.
+
+    Raises:
+        InvalidRequest: it is not one.
+    """
+    found = _SHARE.fullmatch(given.strip())
+    part = Decimal(found[1]) / (100 if found[2] else 1) if found and len(given) <= _MOST_DIGITS else None
+    if part is None or part > 1:
+        raise wrong(option, f"{given!r} is not a share.", "Use a number from 0 to 1, or per cent: 0.6 or 60%.")
+    return part
+
+
+def usd(option: str, given: str) -> Decimal:
+    """Return an amount of USD such as `25`, `$0.50` or `1,000`.
+
+    Raises:
+        InvalidRequest: it is not one, or not above 0.
+    """
+    try:
+        amount = Decimal(given.removeprefix("$").replace(",", ""))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount <= 0 or amount >= 10**12 or amount != round(amount, 12):
+        raise wrong(option, f"{given!r} is not an amount of USD.", f"Write it as in {option} 25 or {option} 0.50.")
+    return amount
+
+
+def wrong(option: str, message: str, hint: str = "") -> InvalidRequest:
+    """Return the error about an option's value; its field is the option's name as in Python."""
+    field = option.partition(":")[0].lstrip("-").replace("-", "_")
+    return InvalidRequest(f"{option}: {message}", field=field, hint=hint)

@@ -1,0 +1,260 @@
+"""Results: printed for a person, and written as JSON Lines or Parquet."""
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import orjson
+import typer
+
+from trivet.cli import context
+from trivet.cli.exit_codes import FAILED
+from trivet.cli.tables import print_error, print_line
+from trivet.client.result import Result
+from trivet.times import seconds
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.requests.seen import Seen
+from trivet_tasks.states import JobState
+
+_BEGIN = b'{"id":"'
+"""How every line begins."""
+_ENDED: dict[str, str] = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.EXPIRED: "expired",
+    JobState.CANCELLED: "was cancelled",
+}
+
+
+def print_result(result: Result, *, as_json: bool) -> None:
+    """Print the text of a result and where it came from. Exits with 1 when there is none."""
+    if as_json:
+        sys.stdout.write(context.shown_json(result_line(result).decode()))
+    elif result.succeeded:
+        print(context.shown(result.text))  # noqa: T201
+        print_line(_came_from(result), style="dim")
+    elif result.pruned:
+        print_error(f"trivet: job {result.id} {_ENDED[result.status]}; its result was pruned.")
+        print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
+    else:
+        said = f"{result.error.outcome}: {result.error.message}" if result.error and result.error.outcome else ""
+        said = said or (result.error.message if result.error else "")
+        print_error(f"trivet: job {result.id} {_ENDED[result.status]}: {said}")
+        if result.attempts:
+            print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
+    if not result.succeeded:
+        raise typer.Exit(FAILED)
+
+
+def result_line(result: Result) -> bytes:
+    """Return a result as one line of JSON, with its line end. Amounts are strings, so that no digit is lost; `message` is as the provider sent it."""
+    value: dict[str, Any] = {
+        "id": result.id,
+        "key": result.key,
+        "status": result.status,
+        "pruned": result.pruned,
+        "error": None if result.error is None else {"outcome": result.error.outcome, "message": result.error.message},
+        "text": result.text if result.succeeded else None,
+        "stop_reason": result.stop_reason,
+        "usage": result.usage if result.succeeded else None,
+        "cost_usd": None if result.cost_usd is None else format(result.cost_usd, "f"),
+        "route": result.route,
+        "provider": result.provider,
+        "model": result.model,
+        "model_used": result.model_used,
+        "attempts": [
+            {
+                "id": attempt.id,
+                "route": attempt.route,
+                "outcome": attempt.outcome,
+                "started_at": attempt.started_at,
+                "latency_s": attempt.latency_s,
+                "cost_usd": None if attempt.cost_usd is None else format(attempt.cost_usd, "f"),
+                "estimated": attempt.estimated,
+                "request_id": attempt.request_id,
+                "model_used": attempt.model_used,
+            }
+            for attempt in result.attempts
+        ],
+        "cached": result.cached,
+        "latency_s": result.latency_s,
+        "created_at": result.created_at,
+        "ended_at": result.ended_at,
+        "tags": result.tags,
+        "message": None if result.raw is None else _one_line(result.raw),
+    }
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+@contextmanager
+def sink(out: Path | None, *, parquet: bool) -> Iterator[Callable[[Result], object]]:
+    """Open a file for results and yield the function that writes one; without a file, to standard output.
+
+    The file appears when it is whole. InvalidRequest when it cannot be written.
+    """
+    if out is None:
+        stream = sys.stdout.buffer
+        yield lambda result: stream.write(result_line(result))
+        stream.flush()
+        return
+    with whole_file(out) as file:
+        if not parquet:
+            yield lambda result: file.write(result_line(result))
+            return
+        from trivet.cli.parquet_file import parquet_file
+
+        with parquet_file(file) as table:
+            yield table.write
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a new file beside this name, as `NAME.PID.part`; when the block ends it takes the name and is on disk.
+
+    When the block is broken off, what had the name still has it, and the other is removed. A pipe or a device is written
+    to as it is.
+
+    Raises:
+        InvalidRequest: it cannot be written.
+    """
+    beside: Path | None = None
+    try:
+        if path.exists() and not path.is_file():  # not resolved: /dev/stdout may lead to a pipe, which has no path
+            with path.open("wb") as file:
+                yield file
+            return
+        target = path.resolve()
+        beside = target.with_name(f"{target.name}.{os.getpid()}.part")
+        with beside.open("wb") as file:
+            if target.exists():  # what it may be read by stays so
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InvalidRequest(f"{path}: cannot be written: {error.strerror or error}.") from None
+    finally:
+        if beside is not None:
+            with suppress(OSError):
+                beside.unlink()
+
+
+class ResultsFile:
+    """A file of results that a broken run can be gone on with: appends each result once, over any number of runs; a job that was made to run again gets a further line.
+
+    While lines are added it is called `FILE.part`; it has its name when the block ends without an error, so what has the
+    name is whole. Opening it goes on with either, and takes away a last line that was cut off. What is in it is remembered
+    in a temporary file (`trivet_tasks.requests.seen`), so it may have any length.
+
+    Raises:
+        InvalidRequest: the file cannot be written, or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = path.with_name(f"{path.name}.part")
+        self._known = Seen()
+        if path.exists() and not path.is_file():
+            raise InvalidRequest(f"{path}: is not a regular file.")
+        if path.exists() and self._part.exists():
+            raise InvalidRequest(
+                f"{path} is there, and so is {self._part.name} of a run that was broken off.",
+                hint="Remove the one that is not wanted.",
+            )
+        self._whole = path.exists()
+        beginning = path if self._whole else self._part
+        try:
+            self._file = beginning.open("r+b" if beginning.exists() else "w+b")
+        except OSError as error:
+            raise InvalidRequest(f"{path}: cannot be written: {error.strerror}.") from None
+        try:
+            self._read()
+        except BaseException:
+            self._close()
+            raise
+
+    def __enter__(self) -> "ResultsFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if error is None and not self._whole:
+                self._part.replace(self.path)
+            elif not self._whole and self._part.stat().st_size == 0:
+                self._part.unlink()
+        finally:
+            self._close()
+
+    def __contains__(self, result: Result) -> bool:
+        key, value = _end_of(result.id, result.status, result.latency_s)
+        return self._known.get(key) == value
+
+    def write(self, result: Result) -> None:
+        """Append a result, unless it is there."""
+        if result not in self:
+            if self._whole:
+                self.path.rename(self._part)
+                self._whole = False
+            self._file.write(result_line(result))
+            self._known.earlier(*_end_of(result.id, result.status, result.latency_s))
+
+    def _close(self) -> None:
+        self._known.close()
+        self._file.close()
+
+    def _read(self) -> None:
+        whole = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n") and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+                break  # cut off by a break
+            self._known.earlier(*self._end_in(line, number))
+            whole += len(line)
+        self._file.seek(whole)
+        self._file.truncate()
+
+    def _end_in(self, line: bytes, number: int) -> tuple[bytes, bytes]:
+        try:
+            result = orjson.loads(line)
+            return _end_of(result["id"], result["status"], result["latency_s"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise InvalidRequest(
+                f"{self.path}: line {number} is not a result of a job.", hint="Choose another file for the results."
+            ) from None
+
+
+def _came_from(result: Result) -> str:
+    calls = len(result.attempts)
+    parts = [
+        result.route if not result.cached else "cache",
+        result.model,
+        seconds(result.latency_s),
+        context.usd(result.cost_usd),
+        f"{calls} attempt{'' if calls == 1 else 's'}",
+    ]
+    if result.stop_reason not in (None, "end_turn", "stop_sequence"):
+        parts.append(f"stopped by {result.stop_reason}")
+    return " · ".join(part for part in parts if part)
+
+
+def _one_line(message: bytes) -> Any:
+    """The provider's answer as it came, unless a gateway has broken it into lines."""
+    return orjson.loads(message) if b"\n" in message or b"\r" in message else orjson.Fragment(message)
+
+
+def _end_of(job_id: str, status: str, latency_s: float) -> tuple[bytes, bytes]:
+    """What tells one end of a job from another, in two halves; ValueError when that is no job's id."""
+    digest = blake2b(bytes.fromhex(job_id) + f"{status} {float(latency_s)!r}".encode(), digest_size=16).digest()
+    return digest[:8], digest[8:]

@@ -1,0 +1,220 @@
+"""Planning over the routes of a configuration: prices, work of a file or a volume, and what each scenario comes to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trivet.plan.assumptions import Source, assumptions
+from trivet.plan.charges import Charge, declared
+from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
+from trivet.plan.scenarios import Scenario, by_default, mixed, percent
+from trivet.plan.workload import Tally, Workload, volume
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import ConfigError
+from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.requests.reading import model_id
+
+if TYPE_CHECKING:
+    from trivet_tasks.jobs import JobSpec
+    from trivet_tasks.prices.price_book import Tariff
+    from trivet_tasks.requests.jsonl import FileCheck
+
+BYTES_PER_TOKEN = Decimal("3.5")
+"""As many as Trivet's estimate of input tokens counts."""
+
+
+class Work(NamedTuple):
+    """A day's work, and where its figures come from."""
+
+    workload: Workload
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedScenario:
+    """One scenario and what it comes to."""
+
+    scenario: Scenario
+    expected: Outlook | Obstacle
+    at_most: Outlook | None
+    """With answers as long as they may be; None = they are expected to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every scenario of one day's work."""
+
+    scenarios: tuple[PlannedScenario, ...]
+    terms: Terms
+    assumptions: tuple[str, ...]
+    """In sentences."""
+
+    @property
+    def obstacles(self) -> tuple[tuple[Scenario, Obstacle], ...]:
+        """Return the scenarios that cannot be, each with its reason."""
+        return tuple((one.scenario, one.expected) for one in self.scenarios if isinstance(one.expected, Obstacle))
+
+
+class Planner:
+    """Plans work over the configured routes at today's list prices. Sends nothing anywhere and needs no database.
+
+        planner = Planner(load_settings())
+        work = planner.volume("claude-sonnet-5-5", Decimal(10**7), input_share=Decimal("0.6"))
+        for scenario in planner.plan(planner.scenarios(), work).scenarios:
+            print(scenario.scenario.name, scenario.expected)
+
+    Raises:
+        ConfigError: no route is configured, or no price data is installed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.routes:
+            raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
+        self.settings = settings
+        self._tariff_of, self._prices = _tariffs(settings)
+
+    def scenarios(self, mixes: Sequence[Mapping[str, Decimal]] = ()) -> list[Scenario]:
+        """Return a scenario for each mix of routes; without one each route by itself, and all of them by their weights.
+
+        Args:
+            mixes: shares by route, which sum to 1.
+
+        Raises:
+            InvalidRequest: a route is not configured, a share is not above 0, or they do not sum to 1.
+        """
+        routes = self.settings.routes
+        return mixed(mixes, routes) if mixes else by_default(routes)
+
+    def volume(
+        self,
+        model: str,
+        tokens_per_day: Decimal,
+        *,
+        input_share: Decimal,
+        tokens_per_call: Decimal | None = None,
+        bytes_per_token: Decimal = BYTES_PER_TOKEN,
+    ) -> Work:
+        """Return a day's work of so many tokens, input and output together.
+
+        Args:
+            model: by any name it has.
+            input_share: the part of them that is input, 0 to 1.
+            tokens_per_call: input and output of one call together; None: it is not known how many calls there are.
+            bytes_per_token: bytes that a token of input has in a request.
+
+        Raises:
+            InvalidRequest: the model has no known name.
+        """
+        named = model_id(model, self.settings)
+        work = volume(
+            named,
+            tokens_per_day,
+            input_share=input_share,
+            tokens_per_call=tokens_per_call,
+            bytes_per_token=bytes_per_token,
+            steps=self._steps(named),
+        )
+        return Work(
+            work,
+            Source(
+                self._prices,
+                tokens_per_call=tokens_per_call,
+                input_share=input_share,
+                bytes_per_token=bytes_per_token,
+            ),
+        )
+
+    def file(
+        self,
+        path: Path,
+        check: "Callable[[Callable[[JobSpec], None]], FileCheck]",
+        *,
+        runs_per_day: Decimal = Decimal(1),
+        output_tokens: int | None = None,
+        output_share_of_max: Decimal | None = None,
+    ) -> Work:
+        """Return a day's work of a JSON Lines file of requests.
+
+            planner.file(path, lambda each: check_file(path, planner.settings, {}, now=time.time(), each=each))
+
+        Args:
+            check: checks the file and calls its argument with every good request.
+            output_tokens: what an answer is expected to have, if its `max_tokens` allows it.
+            output_share_of_max: the same as a part of its `max_tokens`, 0 to 1.
+        """
+        tally = Tally(self._steps, output_tokens)
+        checked = check(tally.add)
+        expected = "" if output_tokens is None else f"{output_tokens:,} tokens, or its max_tokens where that is less"
+        if output_share_of_max is not None:
+            expected = f"{percent(output_share_of_max)} of its max_tokens"
+        source = Source(
+            self._prices,
+            file=str(path),
+            requests=checked.rows - checked.repeated,
+            repeated=checked.repeated,
+            left_out=checked.bad,
+            runs=runs_per_day,
+            expected_output=expected,
+        )
+        return Work(tally.workload(runs_per_day, output_share_of_max), source)
+
+    def plan(
+        self,
+        scenarios: Sequence[Scenario],
+        work: Work,
+        *,
+        charges: Sequence[Charge] = (),
+        days_per_month: Decimal = Decimal(30),
+        cache_read_share: Decimal = Decimal(0),
+    ) -> Plan:
+        """Return what each scenario comes to.
+
+        Args:
+            charges: hidden costs beside those that routes declare.
+            cache_read_share: the part of input tokens that is read from the provider's prompt cache, 0 to 1.
+
+        Raises:
+            InvalidRequest: a charge is by the call, and the number of calls is not known.
+        """
+        routes = self.settings.routes
+        terms = Terms(routes, self._tariff_of, (*declared(routes), *charges), days_per_month, cache_read_share)
+        planned = tuple(_planned(scenario, work.workload, terms) for scenario in scenarios)
+        outlooks = [one.expected for one in planned if isinstance(one.expected, Outlook)]
+        return Plan(planned, terms, tuple(assumptions(work.source, terms, outlooks)))
+
+    def _steps(self, model: str) -> tuple[int, ...]:
+        """Return the prompt lengths, in tokens, above which a model has other prices on some route."""
+        return tuple(
+            sorted(
+                {tier.above for route in self.settings.routes for tier in self._tariff_of(route, model).tiers} - {-1}
+            )
+        )
+
+
+def _planned(scenario: Scenario, workload: Workload, terms: Terms) -> PlannedScenario:
+    expected = outlook(scenario, workload.loads, terms)
+    most = None if workload.at_most is None else outlook(scenario, workload.at_most, terms)
+    return PlannedScenario(scenario, expected, most if isinstance(most, Outlook) else None)
+
+
+def _tariffs(settings: Settings) -> "tuple[Callable[[str, str], Tariff], str]":
+    """Return what tokens cost today on a route for a model, and the name of the price lists."""
+    try:
+        from trivet_tasks.prices.price_book import PriceBook, Tariff
+    except ImportError:
+        raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.") from None
+
+    book, now = PriceBook(), datetime.now(UTC)
+
+    @cache
+    def tariff_of(route: str, model: str) -> Tariff:
+        of, named = settings.routes[route], name_on_wire(settings.routes[route], model)
+        return (
+            Tariff((), "it is not served") if named is None else book.tariff(of.provider, model, named, of.region, now)
+        )
+
+    return tariff_of, f"{now:%Y-%m-%d} ({book.version})"

@@ -1,0 +1,157 @@
+"""Attempts counted by route, with the failovers between routes, and every attempt as it ended.
+
+A failover is an attempt that followed a failed attempt of the same job on another route. "Followed" is by fencing
+token, which rises with each attempt of a job. A call dropped on our side (`cancelled`) is not a failed one.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from trivet_store.schema import Usd
+from trivet_tasks.outcomes import Outcome
+
+FOREVER = float("inf")
+SETTLING_S = 5.0
+"""An attempt begun longer ago than this is seen by every reader: its row's transaction is over."""
+
+
+@dataclass(slots=True)
+class RouteAttempts:
+    """Attempts of one route. `cost_usd` is what is settled, `estimated_usd` the most the rest may cost."""
+
+    attempts: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    limited: int = 0
+    """Of the failed ones, those refused with a rate limit."""
+    left: int = 0
+    """Failovers away from this route."""
+    probes: int = 0
+    """Calls of Trivet's own to find out whether the route is back; not among `attempts`, but in what it cost."""
+    cost_usd: Decimal = Decimal(0)
+    estimated_usd: Decimal = Decimal(0)
+
+
+class AttemptFate(NamedTuple):
+    """An attempt row: whose it is, and how it ended (None: it has not)."""
+
+    id: str
+    job_id: str
+    outcome: str | None
+
+
+class JobCount(NamedTuple):
+    """Jobs on record, without Trivet's own probes."""
+
+    total: int
+    not_ended: int
+
+
+class _Group(NamedTuple):
+    """Attempts of one route that ended alike, and the route their jobs had failed on just before, if any."""
+
+    route: str
+    outcome: str | None
+    left: str | None
+    probe: bool
+    attempts: int
+    cost: Decimal | None
+    estimated: Decimal | None
+
+
+_GROUPS = text(
+    """
+    SELECT a.route, a.outcome, p.route AS "left", a.purpose = 'probe' AS probe, count(*) AS attempts,
+           sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) AS cost,
+           sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END) AS estimated
+      FROM attempts a
+      LEFT JOIN attempts p
+             ON p.job_id = a.job_id AND p.route <> a.route AND p.outcome NOT IN ('succeeded', 'cancelled')
+            AND p.take_up = (SELECT max(q.take_up) FROM attempts q WHERE q.job_id = a.job_id AND q.take_up < a.take_up)
+     WHERE a.started_at >= :since AND a.started_at < :until
+     GROUP BY a.route, a.outcome, p.route, a.purpose = 'probe'
+    """
+).columns(cost=Usd(), estimated=Usd())
+_OLDEST_RUNNING = text("SELECT min(started_at) FROM attempts WHERE outcome IS NULL")
+
+
+_ATTEMPTS = text("SELECT id, job_id, outcome FROM attempts")
+_JOBS = text(
+    """
+    SELECT count(*), count(*) - count(j.ended_at) FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE NOT f.probe
+    """
+)
+
+
+def attempt_fates(connection: Connection) -> list[AttemptFate]:
+    """Return every attempt there is, probes included."""
+    return [AttemptFate(*row) for row in connection.execute(_ATTEMPTS)]
+
+
+def job_count(connection: Connection) -> JobCount:
+    """Return how many jobs there are, and how many of them have not ended."""
+    return JobCount(*connection.execute(_JOBS).one())
+
+
+@dataclass(slots=True)
+class AttemptCounter:
+    """Counts all attempts by route; from the second time on it reads only those that may have changed since."""
+
+    _settled: list[_Group] = field(default_factory=list)
+    _settled_until: float = 0.0
+
+    def read(self, connection: Connection, now: float) -> dict[str, RouteAttempts]:
+        """Return all attempts so far, by route. `now` is the database's time, in seconds since the epoch."""
+        oldest = connection.execute(_OLDEST_RUNNING).scalar_one()
+        settled = max(self._settled_until, min(now - SETTLING_S, now if oldest is None else oldest))
+        self._settled = _merged(self._settled + _groups(connection, self._settled_until, settled))
+        self._settled_until = settled
+        return _summed(self._settled + _groups(connection, settled, FOREVER))
+
+
+def _groups(connection: Connection, since: float, until: float) -> list[_Group]:
+    # a large number: PostgreSQL and SQLite do not agree on how infinity is bound
+    bounds = {"since": since, "until": min(until, 1e18)}
+    return [_Group(*row) for row in connection.execute(_GROUPS, bounds)]
+
+
+def _merged(groups: list[_Group]) -> list[_Group]:
+    merged: dict[tuple[str, str | None, str | None, bool], _Group] = {}
+    for group in groups:
+        before = merged.get(group[:4])
+        merged[group[:4]] = group if before is None else _Group(
+            *group[:4],
+            group.attempts + before.attempts,
+            (group.cost or Decimal(0)) + (before.cost or Decimal(0)),
+            (group.estimated or Decimal(0)) + (before.estimated or Decimal(0)),
+        )  # fmt: skip
+    return list(merged.values())
+
+
+def _summed(groups: list[_Group]) -> dict[str, RouteAttempts]:
+    tallies: defaultdict[str, RouteAttempts] = defaultdict(RouteAttempts)
+    for group in groups:
+        entry = tallies[group.route]
+        if group.probe:
+            entry.cost_usd += group.cost or Decimal(0)
+            entry.probes += group.attempts
+            continue
+        entry.attempts += group.attempts
+        if group.left is not None:
+            tallies[group.left].left += group.attempts
+        if group.outcome is None:
+            entry.running += group.attempts
+            continue
+        entry.cost_usd += group.cost or Decimal(0)
+        entry.estimated_usd += group.estimated or Decimal(0)
+        if group.outcome == Outcome.SUCCEEDED:
+            entry.succeeded += group.attempts
+        else:
+            entry.failed += group.attempts
+            entry.limited += group.attempts if group.outcome == Outcome.RATE_LIMITED else 0
+    return dict(tallies)
