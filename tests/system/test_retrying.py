@@ -11,7 +11,6 @@ from tests.system.command_line import Said, commands
 
 from trivet import AsyncClient, InvalidRequest
 from trivet.testing import RunningTrivet
-from trivet_store.reports import results
 
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
@@ -120,12 +119,11 @@ def test_an_expired_job_runs_again_with_its_whole_time(system: RunningTrivet, tr
     assert trivet("batch", "retry", name, "--expired", "--json").json["retried"] == 2
     progress = batch.wait(timeout=60)
     assert (progress.expired + progress.succeeded, progress.total) == (2, 2)
-    with system.client._connections.store.read() as connection:
-        for result in batch.results(timeout=60):
-            (before,) = results.retries_of(connection, result.id)
-            row = results.jobs_by_id(connection, [result.id])[result.id]
-            assert before.state == "expired"
-            assert row.deadline_at == pytest.approx(before.at + 2.0, abs=0.01)
+    for result in batch.results(timeout=60):
+        life = system.admin.jobs.life(result.id)
+        (before,) = life.retries
+        assert before.state == "expired"
+        assert life.job.deadline_at == pytest.approx(before.at + 2.0, abs=0.01)
 
 
 def test_a_cancelled_batch_is_not_run_again(system: RunningTrivet, trivet: Callable[..., Said]) -> None:
