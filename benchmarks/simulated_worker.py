@@ -96,7 +96,7 @@ class SimulatedWorker:
         self.store = TimedStore(settings.store_url)
         self.redis = connect(settings.redis_url)
         self._fleet = Fleet(self.store, settings, self.redis)
-        self._pricing = Pricing()
+        self._pricing = Pricing(self.store.clock.reckoned)
         self._route = route
         self._slots = slots
         self._beaten = time.monotonic()

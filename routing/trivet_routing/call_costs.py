@@ -1,9 +1,8 @@
 """What a call is expected to cost on a route, by its size: for ordering routes by cost, never for the books."""
 
 import threading
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,8 +11,6 @@ from trivet_tasks.config.route_settings import RouteSettings
 if TYPE_CHECKING:
     from trivet_tasks.prices.price_book import PriceBook, TokenPrices
 
-KEPT_S = 3_600.0
-"""Prices change at most daily."""
 MOST_KEPT = 1_000
 _GB_PER_TOKEN = Decimal("3.5e-9")
 """The bytes by which a request's tokens are estimated."""
@@ -62,35 +59,42 @@ class CallCost:
 
 
 class CallCosts:
-    """Looks the prices of each (provider, region, model) up once an hour. One per process; safe between threads."""
+    """Looks the prices of each (provider, region, model) up once a day. One per process; safe between threads."""
 
     def __init__(self) -> None:
         self._book: PriceBook | None = None
         self._missing = False
-        self._kept: dict[tuple[str, str | None, str, str], tuple[float, tuple[TokenPrices, ...]]] = {}
+        self._kept: dict[tuple[str, str | None, str, str], tuple[date, tuple[TokenPrices, ...]]] = {}
         self._lock = threading.Lock()
 
-    def of(self, route: RouteSettings, model: str, wire_model: str, factor: Decimal = Decimal(1)) -> CallCost | None:
-        """What calls of a model cost on a route; None where no price is known, or no price data is installed."""
-        tiers = self._tiers(route, model, wire_model)
+    def of(
+        self, route: RouteSettings, model: str, wire_model: str, at: datetime, factor: Decimal = Decimal(1)
+    ) -> CallCost | None:
+        """Return what calls of a model cost on a route; None where no price is known, or no price data is installed.
+
+        Args:
+            at: the database's time, in UTC; prices are those of its day.
+            factor: on the provider's price.
+        """
+        tiers = self._tiers(route, model, wire_model, at)
         if not tiers:
             return None
         costs = route.costs
         return CallCost(tiers, costs.per_request_usd, costs.per_gb_out_usd * _GB_PER_TOKEN, factor)
 
-    def _tiers(self, route: RouteSettings, model: str, wire_model: str) -> tuple["TokenPrices", ...]:
+    def _tiers(self, route: RouteSettings, model: str, wire_model: str, at: datetime) -> tuple["TokenPrices", ...]:
         key = (route.provider, route.region, model, wire_model)
         with self._lock:
             kept = self._kept.get(key)
-            if kept is not None and time.monotonic() - kept[0] < KEPT_S:
+            if kept is not None and kept[0] == at.date():
                 return kept[1]
-            tiers = self._look_up(route, model, wire_model)
+            tiers = self._look_up(route, model, wire_model, at)
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
-            self._kept[key] = (time.monotonic(), tiers)
+            self._kept[key] = (at.date(), tiers)
             return tiers
 
-    def _look_up(self, route: RouteSettings, model: str, wire_model: str) -> tuple["TokenPrices", ...]:
+    def _look_up(self, route: RouteSettings, model: str, wire_model: str, at: datetime) -> tuple["TokenPrices", ...]:
         if self._missing:
             return ()
         if self._book is None:
@@ -101,4 +105,4 @@ class CallCosts:
             except ImportError:  # a producer without trivet[worker] orders by latency or priority only
                 self._missing = True
                 return ()
-        return self._book.tariff(route.provider, model, wire_model, route.region, datetime.now(UTC)).tiers
+        return self._book.tariff(route.provider, model, wire_model, route.region, at).tiers

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import redis
@@ -18,7 +19,7 @@ from trivet_store.database.engine import Store
 from trivet_store.fleet.leases import Lease, living, taking_work
 from trivet_store.fleet.registry import RegisteredRoute, registered
 from trivet_store.ledger import budgets
-from trivet_tasks.config.retirement import day_of, retired_on
+from trivet_tasks.config.retirement import retired_on
 from trivet_tasks.config.route_windows import RouteWindow, window_at
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Lane
@@ -46,7 +47,7 @@ class Known:
         """The lanes in which a living worker serves the route and takes work."""
         return frozenset(lease.lane for lease in self.leases if lease.takes(route))
 
-    def serves_elsewhere(self, route: str, origin: str, lane: Lane | None = None) -> bool:
+    def serves_elsewhere(self, route: str, origin: str, lane: Lane | None) -> bool:
         """Return whether a worker of another origin takes the route's work, of this lane if one is named."""
         return any(
             lease.origin != origin and lease.takes(route) and lane in (None, lease.lane) for lease in self.leases
@@ -128,11 +129,12 @@ class Fleet:
     def _candidate(self, route: RegisteredRoute, model: str, known: Known, gate: GateView) -> Candidate:
         named = name_on_wire(route.settings, model)
         cost: CallCost | None = None
+        now = datetime.fromtimestamp(self.now(), UTC)
         if named:
             window = known.windows.get(route.name)
             factor = window.cost_factor if window and window.cost_factor is not None else Decimal(1)
-            cost = self._costs.of(route.settings, model, named, factor)
-        retired = retired_on(model, route.settings, day_of(self.now())) if named else None
+            cost = self._costs.of(route.settings, model, named, now, factor)
+        retired = retired_on(model, route.settings, now.date()) if named else None
         return Candidate(
             route.name, model, route.settings, named, known.lanes(route.name), route.drained, gate, cost, retired
         )

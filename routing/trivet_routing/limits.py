@@ -164,7 +164,7 @@ class Limits:
         }
 
     def claim_probe(
-        self, route: str, model: str, quota: Quota, *, lost_after_s: float, at_once: bool = False, idle_s: float = 0.0
+        self, route: str, model: str, quota: Quota, *, lost_after_s: float, at_once: bool, idle_s: float
     ) -> str | None:
         """The token of the next probe, if one is due and none is under way in the whole fleet.
 

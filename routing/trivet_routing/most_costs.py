@@ -1,6 +1,7 @@
 """The most that calls may cost, as the workers write it into their rows: what budgets reserve for a job."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ class MostCosts:
         self._book: PriceBook | None = None
         self._missing = False
         self._routes: Mapping[str, RegisteredRoute] = {}
+        self._at = datetime.min
         self._kept: dict[tuple[str, str, int, int], Decimal | None] = {}
 
     @property
@@ -34,10 +36,17 @@ class MostCosts:
                 self._missing = True
         return self._book is not None
 
-    def at(self, routes: Mapping[str, RegisteredRoute]) -> None:
-        """Go by these routes from now on. What was looked up is kept while they are the same object, a second or so."""
+    def at(self, routes: Mapping[str, RegisteredRoute], now: float) -> None:
+        """Go by these routes and the prices of this day from now on.
+
+        What was looked up is kept while the routes are the same object, a second or so.
+
+        Args:
+            now: the database's time, seconds since the epoch.
+        """
         if routes is not self._routes or len(self._kept) > MOST_KEPT:
             self._routes = routes
+            self._at = datetime.fromtimestamp(now, UTC)
             self._kept = {}
 
     def of(self, route: str, model: str, input_tokens: int, max_tokens: int) -> Decimal | None:
@@ -55,4 +64,6 @@ class MostCosts:
         if known is None or wire_model is None or not self.known or self._book is None:
             return None
         settings = known.settings
-        return self._book.estimate(settings.provider, model, wire_model, settings.region, input_tokens, max_tokens)
+        return self._book.estimate(
+            settings.provider, model, wire_model, settings.region, input_tokens, max_tokens, self._at
+        )

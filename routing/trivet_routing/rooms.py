@@ -220,14 +220,18 @@ def read(connection: Connection, now: float, routes: Mapping[str, RegisteredRout
     if not rows:
         return None
     windows = [(row, window(row.settings.per, now)) for row in rows]
-    return rooms_of(windows, sums(connection, windows), routes, costs)
+    return rooms_of(windows, sums(connection, windows), routes, costs, now)
 
 
 def rooms_of(
-    windows: Sequence[tuple[BudgetRow, Window]], counted: Sums, routes: Mapping[str, RegisteredRoute], costs: MostCosts
+    windows: Sequence[tuple[BudgetRow, Window]],
+    counted: Sums,
+    routes: Mapping[str, RegisteredRoute],
+    costs: MostCosts,
+    now: float,
 ) -> Rooms:
-    """The rooms, as counted."""
-    costs.at(routes)
+    """The rooms, as counted at this moment."""
+    costs.at(routes, now)
     rooms = Rooms(
         [Purse(row, span, row.limit(span), spent) for (row, span), spent in zip(windows, counted.spent, strict=True)],
         costs.of,

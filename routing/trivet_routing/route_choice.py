@@ -128,11 +128,6 @@ class Choice:
         """True when there is no route that could ever take the job in this round or a later one."""
         return not self.routes and all(refusal.why is Why.NEVER for refusal in self.refusals)
 
-    @property
-    def untried(self) -> bool:
-        """True when there is a route, fit or not at the moment, that was not asked in this round."""
-        return bool(self.routes) or any(refusal.why in (Why.UNFIT, Why.LIMITED) for refusal in self.refusals)
-
     def reasons(self, *, without: str = "") -> str:
         """All refusals in one line: `route: reason; route: reason`; those that never fit only where no other is."""
         told = [refusal for refusal in self.refusals if refusal.why is not Why.NEVER] or self.refusals

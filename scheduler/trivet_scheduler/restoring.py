@@ -7,7 +7,6 @@ last minute start empty.
 
 import logging
 import random
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,7 +124,7 @@ class Restorer:
                     lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S
                     for key in {keys[3], keys[6]}:
                         pipeline.zadd(key, {f"{call.lease_id}:{call.id}": lost_at})
-            pipeline.set(EPOCH, f"{time.time():.0f}")
+            pipeline.set(EPOCH, seconds)
             try:
                 pipeline.execute()
             except redis.WatchError:

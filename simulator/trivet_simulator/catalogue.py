@@ -256,8 +256,6 @@ UNFINISHED = frozenset(
 )
 """Behaviours whose 200 is not a complete answer."""
 
-STREAM_ONLY = frozenset({"stream_error", "stream_without_end"})
-
 _USUAL = ("rate_limited", "unknown_400", "auth", "permission", "model_missing", "server_error", "overloaded")
 """Asked for by a bare status, these come before the rest of the table."""
 

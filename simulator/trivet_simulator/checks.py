@@ -29,17 +29,15 @@ def mapping(value: object, field: str) -> dict[str, Any]:
     return value
 
 
-def number(
-    document: Mapping[str, Any], field: str, *, low: float = 0.0, high: float = math.inf, above: bool = False
-) -> float | None:
-    """A finite number within bounds, or None when absent or null. `above` excludes the lower bound itself."""
+def number(document: Mapping[str, Any], field: str, *, high: float = math.inf, above: bool = False) -> float | None:
+    """A finite number from 0 to `high`, or None when absent or null. `above` excludes 0 itself."""
     value = document.get(field)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ControlError(field, f"must be a number, not {value!r}")
-    if value < low or value > high or (above and value == low):
-        bound = f"above {low:g}" if above else f"at least {low:g}"
+    if value < 0 or value > high or (above and value == 0):
+        bound = "above 0" if above else "at least 0"
         raise ControlError(
             field, f"must be {bound}{f' and at most {high:g}' if high < math.inf else ''}, not {value!r}"
         )

@@ -21,32 +21,54 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import orjson
 
+from trivet_simulator.calls import CallLog
 from trivet_simulator.catalogue import BEHAVIOURS, REPLIES
 from trivet_simulator.checks import ControlError, mapping
 from trivet_simulator.faults import fault_from
 from trivet_simulator.http import LAST_CHUNK, Exchange, Request, chunk, head, response
 from trivet_simulator.latency import latency_from
 from trivet_simulator.limits import rules_from as limits_from
-from trivet_simulator.ports import HOST
-from trivet_simulator.scripted import rules_from
+from trivet_simulator.ports import HOST, Port
+from trivet_simulator.provider import Provider
+from trivet_simulator.scripted import ReplyBook, rules_from
+from trivet_simulator.tokens import Credentials
 from trivet_tasks.config.local_requests import RequestGuard
-
-if TYPE_CHECKING:
-    from trivet_simulator.server import Simulator
 
 JSON = {"content-type": "application/json"}
 MAX_WAIT_S = 600.0
 
 
+class Controlled(Protocol):
+    """Simulator as the control port sees it."""
+
+    providers: dict[str, Provider]
+    ports: dict[str, Port]
+    log: CallLog
+    replies: ReplyBook
+    credentials: Credentials
+
+    def url(self, name: str) -> str:
+        """Return a provider's base URL."""
+
+    async def down(self, name: str) -> None:
+        """Close a provider's port: connections are refused, calls in flight are reset."""
+
+    async def up(self, name: str) -> None:
+        """Open a provider's port again."""
+
+    async def reset(self) -> None:
+        """Return to how it started."""
+
+
 class ControlHandler:
     """Answers the control port's requests."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Controlled) -> None:
         self._simulator = simulator
         self._guard = RequestGuard(HOST)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -134,7 +134,7 @@ class Exchange:
         self._connection.write(data)
         self._end(Outcome.PLAYED)
 
-    def play(self, script: Script, done: Callable[[Outcome], None] | None = None) -> None:
+    def play(self, script: Script, done: Callable[[Outcome], None]) -> None:
         """Play a script; `done` is called when it has ended, the client went away, or the server broke it off."""
         self._script, self._done = script, done
         self._advance()

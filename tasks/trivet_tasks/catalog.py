@@ -206,17 +206,6 @@ def near_matches(name: str, limit: int = 3) -> list[str]:
     return list(dict.fromkeys(found))[:limit]
 
 
-def models_of(provider: Provider) -> list[Model]:
-    """The models that this wire serves, newest first."""
-    match provider:
-        case "anthropic":
-            return [model for model in MODELS if model.anthropic is not None]
-        case "bedrock":
-            return [model for model in MODELS if model.bedrock is not None]
-        case "vertex":
-            return [model for model in MODELS if model.vertex is not None]
-
-
 def wire_model(
     model: str,
     provider: Provider,

@@ -56,8 +56,3 @@ class Dialect(NamedTuple):
 def default_version(provider: Provider, endpoint: Endpoint) -> str:
     """The version that a route speaks unless its settings say otherwise."""
     return _DEFAULTS[provider, endpoint]
-
-
-def default_dialect(provider: Provider) -> Dialect:
-    """What a route of this provider speaks when it is configured with nothing but its credentials."""
-    return Dialect(provider, "invoke", default_version(provider, "invoke"))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import time
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from tests.unit.test_flights import flight
 from trivet_worker.adapters.calls import MESSAGE_LIMIT, Answer, Failure
 from trivet_worker.run.pricing import Pricing
 
-PRICING = Pricing()
+PRICING = Pricing(time.time)
 USAGE = {"input_tokens": 900, "output_tokens": 70}
 JUNK: tuple[Any, ...] = (
     None, True, -1, 0, 2**31, 10**12, 10**19, 1.5, 1e300, "", "x", "\ud83d", "\ude00\x1b[31m\u202e\x00", [], {}, [None], {"error": {}},

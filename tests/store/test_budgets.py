@@ -1,6 +1,7 @@
 """Budgets as dispatchers go by them: what is reserved, held, warned of, raised and let go."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +29,7 @@ from trivet_tasks.jobs import Claimed, JobSpec
 from trivet_tasks.outcomes import Outcome
 
 COSTS = MostCosts()
-COSTS.at(STILL_ROUTES)
+COSTS.at(STILL_ROUTES, time.time())
 _most = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
 assert _most is not None
 MOST: Decimal = _most

@@ -3,23 +3,37 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
 import orjson
 import pytest
-from tests.store.world import MODEL, World
+from tests.store.world import MODEL, ROUTE, World
 from tests.system.command_line import Said
+from tests.unit.test_flights import flight
 
 from trivet import Client
+from trivet.times import moment
 from trivet_routing.limits import Limits
+from trivet_routing.most_costs import MostCosts
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.database import clock
 from trivet_store.database.engine import Store
+from trivet_store.fleet import registry
+from trivet_store.fleet.registry import RegisteredRoute
 from trivet_store.migrations.schema_version import ensure
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import LeaseSettings
+from trivet_tasks.usage import Usage
+from trivet_worker.adapters.calls import Answer
+from trivet_worker.run.pricing import Pricing
 
 HOUR_S = 3_600.0
+DAY_S = 24 * HOUR_S
+OPUS = "claude-opus-4-6"
 KEYS = ("submit", "submit_many", "bulk")
 
 
@@ -67,6 +81,40 @@ def test_deadlines_count_from_the_database_s_time_however_a_job_is_submitted(
     assert {key: before + 600 <= at <= after + 600 for key, at in deadlines.items()} == dict.fromkeys(KEYS, True)
 
 
+@pytest.mark.parametrize(("days", "cost"), [(0, "3"), (1, "1.5")])
+def test_a_call_has_the_price_of_the_database_s_day(
+    world: World, monkeypatch: pytest.MonkeyPatch, days: int, cost: str
+) -> None:
+    """Opus 4.6 lost its premium for long prompts on 2026-03-13; the machine's clock says another day."""
+    noon = datetime(2026, 3, 12, 12, tzinfo=UTC).timestamp()
+    monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _set_to(self, noon + days * DAY_S))
+    world.now()
+    settings = RouteSettings(provider="anthropic")
+    site = replace(flight(1).site, provider="anthropic", model=OPUS, wire_model=OPUS)
+    call = replace(flight(1), site=site, route=settings)
+    pricing = Pricing(world.store.clock.reckoned)
+    assert pricing.settled(call, Answer(b"{}", "end_turn", Usage(300_000), None), 0.5).cost_usd == Decimal(cost)
+    assert pricing.most(call.site, settings, 300_000, 0) == Decimal(cost)
+    reserved = MostCosts()
+    reserved.at({ROUTE: RegisteredRoute(ROUTE, settings, False)}, world.now())
+    assert reserved.of(ROUTE, OPUS, 300_000, 0) == Decimal(cost)
+
+
+@pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])
+def test_times_of_the_command_line_are_the_database_s(
+    world: World, trivet: Callable[..., Said], wall: Callable[[float], None], by_s: float
+) -> None:
+    with world.store.write() as connection:
+        registry.register(world.store, connection, {ROUTE: RouteSettings(provider="anthropic")}, by="a test")
+    world.lease()
+    wall(by_s)
+    end = world.now() + HOUR_S / 2
+    given = trivet("route", "limit", ROUTE, "--requests", "600", "--until", moment(end), "--json")
+    assert given.json["overrides"][0]["until"] == pytest.approx(end, abs=30)
+    events = trivet("routes", "events", "--since", "30m", "--json").json
+    assert [event["kind"] for event in events] == ["route override"]
+
+
 def test_a_clock_that_is_off_is_set_when_nobody_works(sqlite_world: World, wall: Callable[[float], None]) -> None:
     before = sqlite_world.now()
     wall(HOUR_S)
@@ -97,7 +145,7 @@ def test_a_clock_that_jumps_ahead_is_no_death_of_workers(
     keeper = Housekeeping(world.store, limits, lambda jobs, batches: None, LeaseSettings())
     keeper.run()
     real = clock.Clock.now
-    monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _ahead(self, real(self, connection)))
+    monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _set_to(self, real(self, connection) + HOUR_S))
     with caplog.at_level(logging.WARNING, "trivet.scheduler"):
         keeper.run()
     assert "clock jumped by +3600.0 s" in caplog.text
@@ -107,6 +155,6 @@ def test_a_clock_that_jumps_ahead_is_no_death_of_workers(
     assert (world.job(job.id).state, rescued) == ("waiting", [lease])
 
 
-def _ahead(of: clock.Clock, now: float) -> float:
-    of._ahead = now + HOUR_S - time.monotonic()
-    return now + HOUR_S
+def _set_to(of: clock.Clock, now: float) -> float:
+    of._ahead = now - time.monotonic()
+    return now

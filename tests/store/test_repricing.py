@@ -1,5 +1,6 @@
 """Pricing settled calls again: what is shown, what is written, and that all sums stay right."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -342,7 +343,7 @@ def booked(job: Taken, lease: str, model: str, usage: Usage) -> Finished:
     """A call booked as a worker books it."""
     site = replace(flight(1).site, provider="anthropic", model=model, wire_model=model)
     made = replace(flight(1), site=site, route=RouteSettings(provider="anthropic"))
-    settlement = Pricing().settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
+    settlement = Pricing(time.time).settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
     return Finished(job.id, job.take_up, lease, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
 
 

@@ -76,13 +76,6 @@ def test_the_newest_jobs_come_first(world: World) -> None:
     assert len(ended) == 1
 
 
-def test_which_have_ended(world: World) -> None:
-    lease, jobs = world.running(3)
-    world.end(lease, jobs[:1])
-    with world.store.read() as connection:
-        assert results.ended_among(connection, [*(job.id for job in jobs), "nobody"]) == {jobs[0].id}
-
-
 def test_attempts_come_in_order(world: World) -> None:
     lease, (job,) = world.running(1)
     world.finish(finished(job, lease, go_on(), cost=None))
@@ -101,5 +94,4 @@ def test_attempts_come_in_order(world: World) -> None:
 def test_nothing_asked_is_nothing_found(world: World) -> None:
     with world.store.read() as connection:
         assert results.jobs_by_id(connection, []) == {}
-        assert results.ended_among(connection, []) == set()
         assert results.attempts_of(connection, []) == {}

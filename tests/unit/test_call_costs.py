@@ -1,6 +1,7 @@
 """The order by expected cost: by a call's own size, hidden costs and discounts included, ties by latency, then weight."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.prices.price_book import TokenPrices
 
+TODAY = datetime(2026, 11, 20, tzinfo=UTC)
 BY_COST = DEFAULTS[Latency.BATCH]
 INPUT_HEAVY = Mix(20_000, 100)
 OUTPUT_HEAVY = Mix(200, 4_000)
@@ -52,7 +54,7 @@ def test_what_a_request_costs_beside_tokens_decides_for_small_calls_alone() -> N
 
 def test_data_sent_counts_by_the_bytes_of_the_input() -> None:
     settings = RouteSettings.model_validate({"provider": "anthropic", "costs": {"per_gb_out_usd": "2000"}})
-    cost = CallCosts().of(settings, "claude-sonnet-4-5", "claude-sonnet-4-5")
+    cost = CallCosts().of(settings, "claude-sonnet-4-5", "claude-sonnet-4-5", TODAY)
     assert cost is not None
     assert cost.of(Mix(1_000_000, 0)) - replace(cost, per_input_token=Decimal(0)).of(Mix(1_000_000, 0)) == Decimal(7)
 
@@ -61,7 +63,7 @@ def test_what_is_fixed_by_the_month_does_not_decide() -> None:
     fixed = RouteSettings.model_validate({"provider": "anthropic", "costs": {"per_month_usd": "9999"}})
     plain = RouteSettings.model_validate({"provider": "anthropic"})
     costs = CallCosts()
-    assert costs.of(fixed, MODEL, MODEL) == costs.of(plain, MODEL, MODEL)
+    assert costs.of(fixed, MODEL, MODEL, TODAY) == costs.of(plain, MODEL, MODEL, TODAY)
 
 
 def test_a_discount_is_on_the_provider_s_price_alone() -> None:
@@ -78,13 +80,21 @@ def test_long_prompts_have_the_price_of_their_tier() -> None:
 def test_the_price_is_the_provider_s_for_the_region() -> None:
     costs = CallCosts()
     sonnet = "claude-sonnet-4-5"
-    regional = costs.of(RouteSettings(provider="vertex", region="us-east5"), sonnet, sonnet)
-    everywhere = costs.of(RouteSettings(provider="vertex", region="global"), sonnet, sonnet)
+    regional = costs.of(RouteSettings(provider="vertex", region="us-east5"), sonnet, sonnet, TODAY)
+    everywhere = costs.of(RouteSettings(provider="vertex", region="global"), sonnet, sonnet, TODAY)
     assert regional is not None
     assert everywhere is not None
     assert everywhere.of(Mix(200_000, 0)) == Decimal("0.6"), "no tier for prompts longer than its window"
     assert everywhere.of(Mix(1_000, 1_000)) == Decimal("0.018")
     assert regional.of(Mix(1_000, 1_000)) == Decimal("0.0198")
+
+
+def test_the_price_is_that_of_the_day() -> None:
+    """Opus 4.6 lost its premium for long prompts on 2026-03-13."""
+    costs, settings, opus = CallCosts(), RouteSettings(provider="anthropic"), "claude-opus-4-6"
+    days = [datetime(2026, 3, day, 12, tzinfo=UTC) for day in (12, 13)]
+    found = [costs.of(settings, opus, opus, day) for day in days]
+    assert [cost and cost.of(Mix(300_000, 0)) for cost in found] == [Decimal(3), Decimal("1.5")]
 
 
 def test_ties_go_to_latency_and_then_to_weight() -> None:

@@ -16,6 +16,7 @@ from trivet_store.migrations.schema_version import upgrade
 from trivet_store.reports import backlog, costs, results
 from trivet_store.reports.results import AttemptRow, JobRow
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose, JobState, RouteState
 
 AT = 1_800_000_000.0
@@ -106,14 +107,28 @@ def row(state: str, message: str) -> JobRow:
     return JobRow(
         id="j", key=None, state=JobState(state), latency="realtime", model=MODEL, batch=None, created_at=AT, deadline_at=None,
         not_before=None, ended_at=AT + 3, batch_seq=None, round=0, last_outcome=None, last_error=None, tenant=None,
-        tags={}, message=None, stop_reason=None, error_outcome="overloaded", error_message=message, route=None,
+        tags={}, message=None, stop_reason=None, error_outcome=Outcome.OVERLOADED, error_message=message, route=None,
         cost_usd=None, latency_s=3.0, cached=False, probe=False, suspect=0, died_alone=0,
     )  # fmt: skip
 
 
 def call(route: str, outcome: str, message: str | None) -> AttemptRow:
     return AttemptRow(
-        "a", "j", route, outcome, AT, 0.1, None, None, message, None, None, None, False, AttemptPurpose.JOB, "bedrock"
+        "a",
+        "j",
+        route,
+        Outcome(outcome),
+        AT,
+        0.1,
+        None,
+        None,
+        message,
+        None,
+        None,
+        None,
+        False,
+        AttemptPurpose.JOB,
+        "bedrock",
     )
 
 

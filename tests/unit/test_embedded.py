@@ -65,9 +65,6 @@ def client_of(data_dir: Path) -> redis.Redis:
 
 def test_it_starts_answers_and_leaves_nothing(data_dir: Path) -> None:
     with EmbeddedValkey(data_dir) as valkey:
-        ours_while_it_runs = valkey.is_ours
-        assert ours_while_it_runs
-        assert not valkey.adopted
         assert servers_of(data_dir) == [valkey.pid]
         with client_of(data_dir) as client:
             assert client.ping()
@@ -77,7 +74,7 @@ def test_it_starts_answers_and_leaves_nothing(data_dir: Path) -> None:
         assert stat.S_IMODE(socket.stat().st_mode) == 0o700
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
-    assert not valkey.is_ours
+    assert valkey.pid is None
     assert servers_of(data_dir) == []
     assert not socket.exists()
     assert socket.parent == data_dir or not socket.parent.exists()
@@ -150,7 +147,7 @@ from trivet.local.embedded import EmbeddedValkey
 sys.stdin.readline()
 valkey = EmbeddedValkey(Path(sys.argv[1]))
 valkey.start()
-print(valkey.pid, valkey.adopted, flush=True)
+print(valkey.pid, flush=True)
 sys.stdin.readline()
 valkey.stop()
 """
@@ -181,14 +178,11 @@ def line_from(process: subprocess.Popen[str]) -> list[str]:
 def test_an_orphan_is_adopted_and_stopped(data_dir: Path) -> None:
     with starter(data_dir) as process:
         line_to(process)
-        pid, adopted = line_from(process)
-        assert adopted == "False"
+        (pid,) = line_from(process)
         process.kill()
         process.wait(DEADLINE_S)
     assert servers_of(data_dir) == [int(pid)], "it outlives its starter"
     with EmbeddedValkey(data_dir) as valkey:
-        assert valkey.is_ours
-        assert valkey.adopted
         assert valkey.pid == int(pid)
     assert servers_of(data_dir) == []
 
@@ -198,12 +192,10 @@ def test_starters_at_once_share_one_server_and_the_last_stops_it(data_dir: Path)
         starters = [stack.enter_context(starter(data_dir)) for _ in range(4)]
         for process in starters:
             line_to(process)
-        answers = [line_from(process) for process in starters]
-        assert len({pid for pid, _ in answers}) == 1
-        assert sorted(adopted for _, adopted in answers) == ["False", "True", "True", "True"]
+        ((pid,),) = {tuple(line_from(process)) for process in starters}
         for process in starters[:3]:
             process.communicate("\n", timeout=DEADLINE_S)
-            assert servers_of(data_dir) == [int(answers[0][0])], "somebody still uses it"
+            assert servers_of(data_dir) == [int(pid)], "somebody still uses it"
         starters[3].communicate("\n", timeout=DEADLINE_S)
         assert servers_of(data_dir) == []
 
@@ -211,7 +203,7 @@ def test_starters_at_once_share_one_server_and_the_last_stops_it(data_dir: Path)
 def test_a_server_whose_socket_was_removed_is_replaced_not_doubled(plain_dir: Path) -> None:
     with starter(plain_dir) as process:
         line_to(process)
-        pid, _ = line_from(process)
+        (pid,) = line_from(process)
         process.kill()
         process.wait(DEADLINE_S)
     broker_address.socket_path(plain_dir).unlink()
@@ -242,7 +234,7 @@ def test_damaged_data_is_an_error_that_says_what_to_do(plain_dir: Path) -> None:
     with pytest.raises(ProcessFailed, match=r"ended with code 1(?s:.)*appendonlydir") as caught:
         valkey.start()
     assert "Bad file format" in str(caught.value), "the server's own words"
-    assert not valkey.is_ours
+    assert valkey.pid is None
     assert servers_of(plain_dir) == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.config.environment import ignored, sdk_base_url, sdk_headers, set_aside, without_secrets
+from trivet_tasks.config.environment import ignored, sdk_base_url, set_aside, without_secrets
 from trivet_tasks.config.environment_faults import environment_faults, proxy_of
 from trivet_tasks.config.route_hosts import effective_host
 from trivet_tasks.config.route_settings import RouteSettings
@@ -70,10 +70,6 @@ def test_a_route_may_follow_its_sdks_variables(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
         monkeypatch.setenv("TRIVET_SET_ASIDE_ANTHROPIC_BASE_URL", "http://gateway.example:8080")
     assert sdk_base_url("bedrock") == os.environ.get("ANTHROPIC_BEDROCK_BASE_URL", "")
-    assert sdk_headers({"ANTHROPIC_CUSTOM_HEADERS": "X-Team: a\nbroken\nX-Env: b: c"}) == {
-        "X-Team": "a",
-        "X-Env": "b: c",
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,32 @@
 """The table of what some wires have, and what a request is found to need."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_tasks.catalog import PROVIDERS, Endpoint
+from trivet_tasks.catalog import PROVIDERS, Endpoint, Provider
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.dialects import Dialect, default_dialect, default_version
-from trivet_tasks.requests.features import TABLE, WIRES, features_of, lacks, wires_with
+from trivet_tasks.dialects import Dialect, default_version
+from trivet_tasks.requests.features import TABLE, WIRES, features_of, lacks
 from trivet_tasks.requests.reading import parse_request
 
 
 def body(*blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:
     content: Any = list(blocks) or "Hello"
     return {"max_tokens": 10, "messages": [{"role": "user", "content": content}], **fields}
+
+
+def default_dialect(provider: Provider) -> Dialect:
+    """What a route of this provider speaks when it is configured with nothing but its credentials."""
+    return Dialect(provider, "invoke", default_version(provider, "invoke"))
+
+
+def wires_with(features: Sequence[str]) -> set[str]:
+    """The providers that have all of these features as routes speak by default."""
+    return {provider for provider in PROVIDERS if not lacks(default_dialect(provider), features)}
 
 
 def image(kind: str) -> dict[str, Any]:

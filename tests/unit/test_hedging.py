@@ -330,7 +330,7 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         store, SETTINGS.routes, RouteImpairments(logging.getLogger("test")), by="w from a file", defines=False,
         lease_id=str, on_change=lambda: None,
     )  # fmt: skip
-    hedger = Hedger(SETTINGS, store, fleet, slots, Pricing(), served)
+    hedger = Hedger(SETTINGS, store, fleet, slots, Pricing(time.time), served)
     joined: list[Flight] = []
 
     class Joining:

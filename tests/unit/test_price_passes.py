@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivet_tasks.catalog import MODELS, models_of
+from trivet_tasks.catalog import MODELS
 from trivet_tasks.model_names import same_model
 from trivet_tasks.prices import price_parts, price_terms
 from trivet_tasks.prices.price_book import PriceBook, Priced
@@ -326,8 +326,10 @@ def test_a_name_of_ones_own_is_priced_by_the_answer() -> None:
 
 def test_every_model_may_answer_for_another_on_its_own_wires() -> None:
     for provider in ("anthropic", "vertex"):
-        for one in models_of(provider):
+        for one in MODELS:
             wire = getattr(one, provider)
+            if wire is None:
+                continue
             region = "global" if provider == "vertex" else None
             own = BOOK.price(provider, one.id, wire, region, NOW, Usage(1_000, 10))
             asked = "claude-opus-5-5" if one.id != "claude-opus-5-5" else "claude-sonnet-5-5"

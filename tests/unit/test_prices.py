@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivet_tasks.catalog import MANTLE_IDS, MODELS, Provider, models_of
+from trivet_tasks.catalog import MANTLE_IDS, MODELS, Provider
 from trivet_tasks.prices.price_book import PriceBook, Priced, Processing
 from trivet_tasks.prices.price_rules import RULES, RULES_VERSION
 from trivet_tasks.usage import Usage
@@ -27,10 +27,10 @@ DAYS = [datetime(*day, 12, tzinfo=UTC) for day in ((2026, 1, 10), (2026, 3, 13),
 
 # Every model on every wire that serves it, by every Bedrock profile
 WIRES: list[Wire] = [
-    *(("anthropic", m.id, m.anthropic, None) for m in models_of("anthropic") if m.anthropic),
-    *(("bedrock", m.id, f"{p}.{m.bedrock}", "us-east-1") for m in models_of("bedrock") for p in m.bedrock_profiles),
-    *(("bedrock", m.id, m.bedrock, "us-east-1") for m in models_of("bedrock") if m.bedrock),
-    *(("vertex", m.id, m.vertex, "global") for m in models_of("vertex") if m.vertex),
+    *(("anthropic", m.id, m.anthropic, None) for m in MODELS if m.anthropic),
+    *(("bedrock", m.id, f"{p}.{m.bedrock}", "us-east-1") for m in MODELS if m.bedrock for p in m.bedrock_profiles),
+    *(("bedrock", m.id, m.bedrock, "us-east-1") for m in MODELS if m.bedrock),
+    *(("vertex", m.id, m.vertex, "global") for m in MODELS if m.vertex),
 ]
 ALL_KINDS = Usage(1_000, 300, 7_000, 500, 900)
 
@@ -415,7 +415,7 @@ def test_what_no_list_knows_is_unpriced_and_says_so(provider: Provider, model: s
     assert priced.cost_usd is None
     assert priced.note
     assert priced.version == BOOK.version
-    assert BOOK.estimate(provider, model, wire_id, "us-east-1", 1000, 10) is None
+    assert BOOK.estimate(provider, model, wire_id, "us-east-1", 1000, 10, NOW) is None
 
 
 def test_an_unknown_id_is_priced_by_its_model() -> None:

@@ -1,5 +1,6 @@
 """What a call is booked at: by its usage, by an estimate, or not at all."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,11 +14,10 @@ from trivet_tasks.prices import price_parts, price_terms
 from trivet_tasks.prices.price_terms import Terms
 from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.calls import Answer, Failure
-from trivet_worker.run import pricing as pricing_module
 from trivet_worker.run.flights import Flight
 from trivet_worker.run.pricing import Pricing
 
-PRICING = Pricing()
+PRICING = Pricing(time.time)
 
 
 def call(model: str, *, region: str | None = None, provider: str = "anthropic") -> Flight:
@@ -79,19 +79,12 @@ def test_what_is_priced_by_likeness_is_booked_and_says_why() -> None:
     assert "k3j2h1" in settled.price_terms
 
 
-def test_a_call_has_the_price_of_the_day_on_which_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opus 4.6 lost its premium for long prompts on 2026-03-13; the call began half an hour before."""
-
-    class Clock:
-        time = staticmethod(lambda: datetime(2026, 3, 13, 0, 20, tzinfo=UTC).timestamp())
-        monotonic = staticmethod(lambda: 10_000.0)
-
-    monkeypatch.setattr(pricing_module, "time", Clock)
-    settled = PRICING.settled(replace(call("claude-opus-4-6"), born_at=10_000.0 - 1_800), answer(Usage(300_000)), 1)
-    assert settled.cost_usd == 3
-    assert PRICING.settled(
-        replace(call("claude-opus-4-6"), born_at=9_990.0), answer(Usage(300_000)), 1
-    ).cost_usd == Decimal("1.5")
+@pytest.mark.parametrize(("ago_s", "cost"), [(1_800, "3"), (10, "1.5")])
+def test_a_call_has_the_price_of_the_day_on_which_it_began(ago_s: float, cost: str) -> None:
+    """Opus 4.6 lost its premium for long prompts on 2026-03-13."""
+    pricing = Pricing(datetime(2026, 3, 13, 0, 20, tzinfo=UTC).timestamp)
+    begun = replace(call("claude-opus-4-6"), born_at=time.monotonic() - ago_s)
+    assert pricing.settled(begun, answer(Usage(300_000)), 1).cost_usd == Decimal(cost)
 
 
 @pytest.mark.parametrize("word", ["pri\ud800ority", "x" * 10_000, 'quo"te\x00'])

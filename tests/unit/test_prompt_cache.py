@@ -164,11 +164,14 @@ def test_least_tokens_are_those_of_the_model() -> None:
     assert {least_tokens(model.id) for model in MODELS} == {1_024, 2_048, LEAST_ELSE}
 
 
+TODAY = datetime(2026, 11, 1, tzinfo=UTC)
+
+
 @pytest.fixture(scope="module")
 def book() -> PriceBook:
     """The price list, read: that takes longer than any example may."""
     book = PriceBook()
-    book.estimate("anthropic", MODELS[0].id, MODELS[0].id, None, 1, 1)
+    book.estimate("anthropic", MODELS[0].id, MODELS[0].id, None, 1, 1, TODAY)
     return book
 
 
@@ -182,7 +185,7 @@ def book() -> PriceBook:
 def test_estimates_of_marked_calls_stay_upper_bounds(
     book: PriceBook, model: str, tokens: int, output: int, hour: bool, read: bool
 ) -> None:
-    plain = book.estimate("anthropic", model, model, None, tokens, output)
+    plain = book.estimate("anthropic", model, model, None, tokens, output, TODAY)
     mark = {"type": "ephemeral", **({"ttl": "1h"} if hour else {})}
     body = json.dumps({"system": [{"cache_control": mark}]}, separators=(",", ":")).encode()
     kind = "read" if read else "write_1h" if hour else "write_5m"
@@ -192,7 +195,7 @@ def test_estimates_of_marked_calls_stay_upper_bounds(
         cache_write_5m_tokens=tokens if kind == "write_5m" else 0,
         cache_write_1h_tokens=tokens if kind == "write_1h" else 0,
     )
-    real = book.price("anthropic", model, model, None, datetime(2026, 11, 1, tzinfo=UTC), usage).cost_usd
+    real = book.price("anthropic", model, model, None, TODAY, usage).cost_usd
     bound = Prompt(body).most(plain)
     assert (bound is None) == (real is None)
     assert bound is None or real is None or bound >= real

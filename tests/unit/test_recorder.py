@@ -1,6 +1,7 @@
 """What the recorder writes down of routes while the database is away."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -62,7 +63,7 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     client, troubles = cast("redis.Redis", world.client), Troubles(logging.getLogger("test"), "no work is taken")
     recorder = Recorder(
         store, client, fleet, Celery("test", broker="memory://", set_as_current=False),
-        Settings(), Slots(1), Holdings(), Pricing(), 0.0,
+        Settings(), Slots(1), Holdings(), Pricing(time.time), 0.0,
         Cached(store, client, ResponseCache(client, Settings()), Settings(), troubles, Drops()), troubles,
         Witness(fleet, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip

@@ -11,9 +11,10 @@ from anthropic.types.anthropic_beta_param import AnthropicBetaParam
 from tests.gates import route as candidate
 
 from trivet_routing.route_choice import Needs, choose
+from trivet_tasks.catalog import Provider
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.dialects import default_dialect
+from trivet_tasks.dialects import Dialect
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
@@ -33,6 +34,11 @@ ROUTES = {
     "bedrock-us-east-1": RouteSettings(provider="bedrock", region="us-east-1"),
     "vertex-global": RouteSettings(provider="vertex", region="global"),
 }
+
+
+def dialect(provider: Provider) -> Dialect:
+    """What a route of this provider speaks when it is configured with nothing but its credentials."""
+    return RouteSettings(provider=provider).dialect("claude-sonnet-5-5")
 
 
 def parse(settings: Settings | None = None, **fields: Any) -> JobSpec:
@@ -73,8 +79,8 @@ def clouds(**more: Any) -> Settings:
 def test_who_takes_a_beta(beta: str, bedrock: bool, vertex: bool) -> None:
     job = parse(betas=[beta])
     assert job.features == (f"beta:{beta}",)
-    assert lacks(default_dialect("anthropic"), job.features) == ()
-    taken = [lacks(default_dialect(provider), job.features) == () for provider in ("bedrock", "vertex")]
+    assert lacks(dialect("anthropic"), job.features) == ()
+    taken = [lacks(dialect(provider), job.features) == () for provider in ("bedrock", "vertex")]
     assert taken == [bedrock, vertex]
 
 
@@ -193,12 +199,8 @@ def test_fields_that_trivet_knows_are_read_as_if_they_stood_beside() -> None:
 def test_a_field_nobody_knows_goes_to_the_anthropic_api_or_where_a_route_says() -> None:
     job = parse(extra_body={"mood": "calm"})
     assert job.features == ("field:mood",)
-    assert lacks(default_dialect("anthropic"), job.features) == ()
-    assert (
-        lacks(default_dialect("bedrock"), job.features)
-        == lacks(default_dialect("vertex"), job.features)
-        == ("field:mood",)
-    )
+    assert lacks(dialect("anthropic"), job.features) == ()
+    assert lacks(dialect("bedrock"), job.features) == lacks(dialect("vertex"), job.features) == ("field:mood",)
     error = refused(clouds(), extra_body={"mood": "calm-as-a-secret"})
     assert error.field == "extra_body.mood"
     assert 'body_fields = ["mood"]' in str(error)

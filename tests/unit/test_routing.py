@@ -342,16 +342,13 @@ def test_what_is_worth_waiting_for() -> None:
         assert not choose(NEEDS, [refused], by("cost")).worth_waiting(3600)
 
 
-def test_hopeless_and_untried() -> None:
+def test_hopeless() -> None:
     never, unfit = route("a", wire_model=None), route("b", drained=True)
     tried = Needs(MODEL, Latency.BATCH, tried=("c",))
     assert choose(NEEDS, [never], by("cost")).hopeless
     assert choose(NEEDS, [], by("cost")).hopeless
     assert not choose(NEEDS, [never, unfit], by("cost")).hopeless
     assert not choose(tried, [never, route("c")], by("cost")).hopeless
-    assert not choose(tried, [never, route("c")], by("cost")).untried
-    assert choose(tried, [unfit, route("c")], by("cost")).untried
-    assert choose(NEEDS, [route("c")], by("cost")).untried
 
 
 def test_reasons_in_one_line_and_the_shortest_wait() -> None:

@@ -34,8 +34,7 @@ class ProbeResult:
     job_id: str
     route: str
     model: str
-    outcome: str
-    """By the words of the outcome table."""
+    outcome: Outcome
     status: int | None
     latency_s: float | None
     cost_usd: Decimal | None
@@ -97,7 +96,7 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
         job_id=job_id,
         route=route.name,
         model=chosen,
-        outcome=call.outcome or Outcome.UNKNOWN.value,
+        outcome=call.outcome or Outcome.UNKNOWN,
         status=call.status,
         latency_s=call.latency_s,
         cost_usd=call.cost_usd,

@@ -30,7 +30,7 @@ STATES = tuple(JobState)
 
 CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
 """Name of a call, by its purpose."""
-_LOST = {Outcome.UNKNOWN.value: "nobody knows what came of it: its worker died, or what it wrote down was lost"}
+_LOST = "nobody knows what came of it: its worker died, or what it wrote down was lost"
 """What is said of a call of which no provider's words are known."""
 REASON = 100
 """Characters of a reason in a list."""
@@ -263,7 +263,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     _print_step(
         call.started_at - created_at,
         f"{CALLS[call.purpose]} {number} on {call.route}: {outcome}",
-        call.message or _LOST.get(call.outcome or "", ""),
+        call.message or (_LOST if call.outcome == Outcome.UNKNOWN else ""),
         f"{tokens}{cost}" if tokens or call.estimated else "",
         f"attempt {call.id}",
         f"request {call.request_id}" if call.request_id else "",
@@ -298,7 +298,7 @@ def _ended(job: "JobRow") -> str:
     return _ended_as(job.state, job.error_outcome, job.error_message)
 
 
-def _ended_as(state: JobState, outcome: str | None, message: str | None) -> str:
+def _ended_as(state: JobState, outcome: Outcome | None, message: str | None) -> str:
     said = f"{state} ({outcome})" if outcome else state
     return f"{said}: {message}" if message else said
 

@@ -1,7 +1,6 @@
 """Values of options as people type them: spans and moments, ages, counts, shares, amounts of USD."""
 
 import re
-import time
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
@@ -52,15 +51,18 @@ def age_s(option: str, given: str) -> float:
     return seconds
 
 
-def since(given: str, now: float | None = None, *, option: str = "--since") -> float:
+def since(given: str, now: float, *, option: str = "--since") -> float:
     """Return the moment that `--since` means, in seconds since the epoch. A moment without a time zone is UTC.
+
+    Args:
+        now: the database's time: a span counts back from it.
 
     Raises:
         InvalidRequest: it is neither a span nor a moment.
     """
     seconds = span_s(given)
     if seconds is not None:
-        return max(0.0, (time.time() if now is None else now) - seconds)
+        return max(0.0, now - seconds)
     try:
         at = datetime.fromisoformat(given)
     except ValueError:

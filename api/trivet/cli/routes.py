@@ -144,12 +144,14 @@ def limit(
 
     given = zip(FIGURES, (requests, input_tokens, output_tokens, concurrency), strict=True)
     figures = {figure: value for figure, value in given if value is not None}
-    for_s = _for_s(until, lasting)
-    if reset and (figures or for_s is not None):
+    if until and lasting:
+        raise typer.BadParameter("give --until or --for, not both.")
+    if reset and (figures or until or lasting):
         raise typer.BadParameter("--reset takes limits back; give no others with it.")
-    if for_s is not None and not figures:
+    if (until or lasting) and not figures:
         raise typer.BadParameter("--until and --for need a limit, e.g. --requests 600.")
     with context.admin() as admin:
+        for_s = _for_s(admin, until, lasting)
         if reset:
             found = admin.routes.reset_limits(name, models=model)
         elif figures:
@@ -235,18 +237,17 @@ def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool
         print_line(idle_words(one, time.time()))
 
 
-def _for_s(until: str | None, lasting: str | None) -> float | None:
+def _for_s(admin: "Admin", until: str | None, lasting: str | None) -> float | None:
     """Return for how many seconds limits hold; None: until they are reset."""
     from trivet.cli.spans import age_s, since, span_s
     from trivet_tasks.errors import InvalidRequest
 
-    if until and lasting:
-        raise typer.BadParameter("give --until or --for, not both.")
     if lasting:
         return age_s("--for", lasting)
     if not until:
         return None
-    left_s = 0.0 if span_s(until) is not None else since(until, option="--until") - time.time()
+    now = admin.now()
+    left_s = 0.0 if span_s(until) is not None else since(until, now, option="--until") - now
     if left_s <= 0:
         raise InvalidRequest(
             f"--until: {until!r} is no moment to come.", field="until", hint="Use 2026-12-24T18:00, or --for 2h."

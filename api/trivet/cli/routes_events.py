@@ -1,6 +1,5 @@
 """`trivet routes events`: what happened to the routes, and why."""
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,8 +30,8 @@ def events(
     from trivet.cli.spans import since as moment_of
     from trivet.cli.tables import print_line, print_whole, room
 
-    start = moment_of(since, time.time())
     with context.admin() as admin:
+        start = moment_of(since, admin.now())
         found = admin.events.list(since=start, route=name, limit=limit)
     if as_json:
         context.print_json([event._asdict() for event in found])

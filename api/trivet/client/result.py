@@ -124,7 +124,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
     error = None
     if row.state != JobState.SUCCEEDED:
         said = row.error_message or (PRUNED if row.pruned else f"The job was {row.state}.")
-        error = JobError(row.error_outcome, f"{said}{_asked_before(attempts)}")
+        error = JobError(_text(row.error_outcome), f"{said}{_asked_before(attempts)}")
     return Result(
         id=row.id,
         key=row.key,
@@ -138,7 +138,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
             Attempt(
                 a.id,
                 a.route,
-                a.outcome,
+                _text(a.outcome),
                 a.started_at,
                 a.latency_s,
                 a.cost_usd,
@@ -173,3 +173,7 @@ def _asked_before(attempts: Sequence[AttemptRow]) -> str:
         del last_words[attempts[-1].route]
     said = "; ".join(f"{route}: {words}" for route, words in last_words.items())
     return f" Asked before: {said}." if said else ""
+
+
+def _text(outcome: Outcome | None) -> str | None:
+    return None if outcome is None else outcome.value

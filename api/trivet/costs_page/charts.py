@@ -32,8 +32,9 @@ class Bar(NamedTuple):
     """What it may be more at most: a paler part."""
 
 
-def fewest(series: Sequence[Series], most: int = len(COLOURS)) -> list[Series]:
+def fewest(series: Sequence[Series]) -> list[Series]:
     """The largest series, dearest first, with all that have no colour of their own put together as the last."""
+    most = len(COLOURS)
     ordered = sorted(series, key=lambda one: (-sum(one.amounts, Decimal(0)), one.name))
     if len(ordered) <= most:
         return ordered

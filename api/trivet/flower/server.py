@@ -23,7 +23,7 @@ log = logging.getLogger("trivet.flower")
 CHATTY = ("flower", "tornado", "kombu", "celery", "asyncio")
 
 
-def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[str], None] | None = None) -> None:
+def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[str], None]) -> None:
     """Serve Flower until SIGTERM, SIGINT or SIGHUP. For the main thread of a process of its own.
 
     Args:
@@ -42,10 +42,9 @@ def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[s
         loop.asyncio_loop.add_signal_handler(number, flower.stop)
     if listen.insecure and not listen.basic_auth and not flower.options.auth and not is_loopback(listen.address):
         log.warning("Flower listens on %s and asks nobody for a password: --insecure.", listen.address)
-    if on_ready is not None:
-        scheme = "https" if flower.ssl_options else "http"
-        prefix = f"/{flower.options.url_prefix.strip('/')}" if flower.options.url_prefix else ""
-        loop.add_callback(on_ready, f"{scheme}://{_host(listen.address)}:{port}{prefix}/broker")
+    scheme = "https" if flower.ssl_options else "http"
+    prefix = f"/{flower.options.url_prefix.strip('/')}" if flower.options.url_prefix else ""
+    loop.add_callback(on_ready, f"{scheme}://{_host(listen.address)}:{port}{prefix}/broker")
     flower.start()
 
 

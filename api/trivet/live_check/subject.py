@@ -48,7 +48,7 @@ class Subject:
         return self.table if group is None else f"[[routes.{self.name}.limits]] models = {list(group.models)}"
 
 
-def subject_of(name: str, route: RouteSettings, only: Sequence[str] = ()) -> Subject:
+def subject_of(name: str, route: RouteSettings, only: Sequence[str]) -> Subject:
     """The models of a route.
 
     `only`: first-party ids or aliases that the person named; else every model of the catalogue that the route has an id

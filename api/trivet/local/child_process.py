@@ -135,13 +135,13 @@ class ChildProcess:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._process.pid, signal.SIGHUP)
 
-    def request_stop(self, number: int = signal.SIGTERM) -> None:
-        """Never start it again, and send it this signal. From a signal handler use `abandon`."""
-        self.abandon(number)
+    def request_stop(self) -> None:
+        """Never start it again, and send it SIGTERM. From a signal handler use `abandon`."""
+        self.abandon(signal.SIGTERM)
         self._wake.set()
 
     def abandon(self, number: int) -> None:
-        """As `request_stop`, without waking one that waits to be started again; safe in a signal handler."""
+        """As `request_stop` with this signal, without waking one that waits to be started again; safe in a signal handler."""
         self._stopping = True
         self.send_signal(number)
 

@@ -52,18 +52,8 @@ class EmbeddedValkey:
         self._use_fd: int | None = None
 
     @property
-    def is_ours(self) -> bool:
-        """Whether this object has started or adopted a server and not yet stopped it."""
-        return self._use_fd is not None
-
-    @property
-    def adopted(self) -> bool:
-        """Whether the server was already running when we came."""
-        return self.is_ours and self._process is None
-
-    @property
     def pid(self) -> int | None:
-        """The server's process id, while it is ours."""
+        """The server's process id, while this object has started or adopted one and not yet stopped it."""
         return self._pid
 
     @property

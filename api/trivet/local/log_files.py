@@ -8,10 +8,10 @@ KEEP_BYTES = 5_000_000
 _TAIL_BYTES = 16_384
 
 
-def set_aside_large(log_path: Path, keep_bytes: int = KEEP_BYTES) -> None:
-    """Rename a log that grew beyond `keep_bytes` to the same name with `.1` behind it."""
+def set_aside_large(log_path: Path) -> None:
+    """Rename a log that grew beyond `KEEP_BYTES` to the same name with `.1` behind it."""
     with contextlib.suppress(FileNotFoundError):
-        if log_path.stat().st_size > keep_bytes:
+        if log_path.stat().st_size > KEEP_BYTES:
             log_path.replace(log_path.with_name(log_path.name + ".1"))
 
 
@@ -23,7 +23,7 @@ def size(log_path: Path) -> int:
         return 0
 
 
-def last_lines(log_path: Path, count: int, *, since: int = 0) -> list[str]:
+def last_lines(log_path: Path, count: int, *, since: int) -> list[str]:
     """The last `count` non-empty lines, without what was written before byte `since`; none if there is no such file."""
     try:
         with log_path.open("rb") as log:

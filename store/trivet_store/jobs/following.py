@@ -111,10 +111,10 @@ def follow(
     return Followed(tuple(followed), tuple(job for job in ours if job.id not in followed))
 
 
-def free_followers(connection: Connection, leaders: Sequence[str], limit: int = FREED_AT_ONCE) -> int:
-    """Followers of these jobs wait for a route again, at most so many. Those that others hold are passed over."""
+def free_followers(connection: Connection, leaders: Sequence[str]) -> int:
+    """Followers of these jobs wait for a route again, at most `FREED_AT_ONCE`. Those that others hold are passed over."""
     rows = [{"leader": leader} for leader in leaders]
-    ids = [row.id for row in query_rows(connection, _OF_LEADERS, rows, limit=limit)]
+    ids = [row.id for row in query_rows(connection, _OF_LEADERS, rows, limit=FREED_AT_ONCE)]
     _free(connection, ids)
     return len(ids)
 

@@ -136,6 +136,9 @@ _PAUSE = text(
 )
 _LINES_LIVING = text(f"{_NEEDS} WHERE f.active AND NOT f.probe")
 _LINE_OF_JOB = text(f"{_NEEDS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
+_RECENT_FLOWS = 500
+"""How many of the latest kinds of jobs count as in use."""
+_SPEED_OVER_S = 60.0
 _MODELS = text(
     """
     SELECT model FROM flows WHERE active AND NOT probe
@@ -178,16 +181,14 @@ def pause_of(connection: Connection, batch: str) -> float | None:
     return None if row.others or row.first is None else float(row.first)
 
 
-def models_in_use(connection: Connection, recent: int = 500) -> list[str]:
+def models_in_use(connection: Connection) -> list[str]:
     """The models of jobs that have not ended, and of the latest kinds of jobs that were submitted."""
-    return sorted(row.model for row in connection.execute(_MODELS, {"recent": recent}))
+    return sorted(row.model for row in connection.execute(_MODELS, {"recent": _RECENT_FLOWS}))
 
 
-def recent_speed(
-    connection: Connection, batch: str, now: float, *, within_s: float = 60, most: int = 5_000
-) -> float | None:
-    """Jobs of a batch that ended per second lately; None when hardly any did."""
-    row = connection.execute(_SPEED, {"batch": batch, "since": now - within_s, "most": most}).one()
+def recent_speed(connection: Connection, batch: str, now: float, *, most: int = 5_000) -> float | None:
+    """Jobs of a batch that ended per second within the last minute, of at most so many; None when hardly any did."""
+    row = connection.execute(_SPEED, {"batch": batch, "since": now - _SPEED_OVER_S, "most": most}).one()
     if row.jobs < 2 or now - row.first < 1:
         return None
     return float(row.jobs / (now - row.first))

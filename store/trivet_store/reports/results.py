@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, String, bindparam, text
 
 from trivet_store.jobs.ending import NOTHING, costs_of
 from trivet_store.schema import Usd
+from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose, JobState
 
 
@@ -20,7 +21,8 @@ class AttemptRow:
     id: str
     job_id: str
     route: str
-    outcome: str | None
+    outcome: Outcome | None
+    """None while the call runs."""
     started_at: float
     latency_s: float | None
     status: int | None
@@ -44,7 +46,7 @@ class RetryRow:
     at: float
     ended_at: float
     state: JobState
-    error_outcome: str | None
+    error_outcome: Outcome | None
     error_message: str | None
 
 
@@ -64,13 +66,13 @@ class JobRow:
     ended_at: float | None
     batch_seq: int | None
     round: int
-    last_outcome: str | None
+    last_outcome: Outcome | None
     last_error: str | None
     tenant: str | None
     tags: dict[str, str]
     message: bytes | None
     stop_reason: str | None
-    error_outcome: str | None
+    error_outcome: Outcome | None
     error_message: str | None
     route: str | None
     cost_usd: Decimal | None
@@ -117,9 +119,6 @@ _BATCH_PAGE_UPTO = (
 )
 _LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
 _RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
-_ENDED = text("SELECT id FROM jobs WHERE id IN :ids AND ended_at IS NOT NULL").bindparams(
-    bindparam("ids", expanding=True, type_=String())
-)
 _ATTEMPTS = (
     text(
         """
@@ -145,11 +144,6 @@ def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> J
     """Return the job of a tenant's idempotency key; without a tenant, of those that have none."""
     found = _jobs(connection, connection.execute(_BY_KEY, {"key": key, "tenant": tenant or ""}))
     return found[0] if found else None
-
-
-def ended_among(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Which of these jobs have ended."""
-    return {row.id for row in connection.execute(_ENDED, {"ids": list(ids)})}
 
 
 def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
@@ -189,16 +183,18 @@ def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[At
     """All provider calls of jobs, in order."""
     found: dict[str, list[AttemptRow]] = {job_id: [] for job_id in ids}
     for row in connection.execute(_ATTEMPTS, {"ids": list(ids)}):
-        found[row.job_id].append(
-            AttemptRow(**{**row._asdict(), "estimated": bool(row.estimated), "purpose": AttemptPurpose(row.purpose)})
-        )
+        values = row._asdict()
+        values["estimated"] = bool(row.estimated)
+        values["purpose"] = AttemptPurpose(row.purpose)
+        values["outcome"] = _outcome(row.outcome)
+        found[row.job_id].append(AttemptRow(**values))
     return found
 
 
 def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
     """How a job ended before, each time it was made to run again, in order."""
     return [
-        RetryRow(**{**row._asdict(), "state": JobState(row.state)})
+        RetryRow(row.job_id, row.at, row.ended_at, JobState(row.state), _outcome(row.error_outcome), row.error_message)
         for row in connection.execute(_RETRIES, {"id": job_id})
     ]
 
@@ -213,12 +209,18 @@ def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:
 def _job(row: Row[Any]) -> JobRow:
     values = row._asdict()
     values["state"] = JobState(row.state)
+    values["last_outcome"] = _outcome(row.last_outcome)
+    values["error_outcome"] = _outcome(row.error_outcome)
     values["tags"] = orjson.loads(row.tags) if row.tags else {}
     values["message"] = bytes(row.message) if row.message is not None else None
     values["cached"] = bool(row.cached)
     values["probe"] = bool(row.probe)
     values["pruned"] = bool(row.pruned)
     if values["pruned"]:
-        values["error_outcome"] = row.last_outcome if row.state != JobState.SUCCEEDED else None
+        values["error_outcome"] = values["last_outcome"] if row.state != JobState.SUCCEEDED else None
         values["latency_s"] = max(0.0, row.ended_at - row.created_at)
     return JobRow(**values)
+
+
+def _outcome(text: str | None) -> Outcome | None:
+    return None if text is None else Outcome(text)

@@ -3,7 +3,7 @@
 The libraries under Trivet follow some 200 variables of their own. Those that would lead prompts, keys or messages elsewhere,
 run foreign code, or write prompts to a log are set aside when a process of Trivet starts, before any of these libraries
 is imported: renamed, so that no library finds them, and `trivet config check` can name them. A route with
-`environment = true` follows its SDK's variables for base URL and headers (`sdk_base_url`).
+`environment = true` follows its SDK's variable for the base URL (`sdk_base_url`).
 
 In a process that only uses `trivet.Client` nothing is renamed: it is not ours. There the client passes explicitly what
 these variables would change (`trivet_tasks.celery_app`, `trivet_tasks.config.database_url`).
@@ -118,7 +118,6 @@ _SDK_BASE_URL = {
     "bedrock": "ANTHROPIC_BEDROCK_BASE_URL",
     "vertex": "ANTHROPIC_VERTEX_BASE_URL",
 }
-SDK_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 
 LOUD = ("anthropic", "botocore", "boto3", "urllib3", "requests", "httpx2", "httpcore2", "aiohttp", "google")
 """Loggers whose lower levels hold addresses, headers or prompts."""
@@ -154,20 +153,13 @@ def ignored(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def asked_for(name: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The value of a variable although it may have been set aside; empty when it is not set."""
-    return environment.get(name) or environment.get(ASIDE + name) or ""
+def sdk_base_url(provider: str) -> str:
+    """The base URL that the SDK's variable gives a provider, for a route with `environment = true`; empty: none.
 
-
-def sdk_base_url(provider: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The base URL that the SDK's variable gives a provider, for a route with `environment = true`; empty: none."""
-    return asked_for(_SDK_BASE_URL[provider], environment).strip()
-
-
-def sdk_headers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The headers that the SDK's variable adds, for a route with `environment = true`: lines of `Name: value`."""
-    lines = (line.partition(":") for line in asked_for(SDK_HEADERS, environment).splitlines())
-    return {name.strip(): value.strip() for name, colon, value in lines if colon and name.strip()}
+    The variable may have been set aside.
+    """
+    name = _SDK_BASE_URL[provider]
+    return (os.environ.get(name) or os.environ.get(ASIDE + name) or "").strip()
 
 
 def without_secrets(environment: Mapping[str, str], named: frozenset[str]) -> dict[str, str]:

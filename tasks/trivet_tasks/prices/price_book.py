@@ -204,11 +204,11 @@ class PriceBook:
         region: str | None,
         input_tokens: int,
         output_tokens: int,
-        at: datetime | None = None,
+        at: datetime,
     ) -> Decimal | None:
-        """What a call of this size would cost in USD, nothing cached; None = unpriced. `at` is now unless given."""
+        """Return what a call of this size would cost in USD, nothing cached; None = unpriced. See `price` for the arguments."""
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        return self.price(provider, model, wire_model, region, at or datetime.now(UTC), usage).cost_usd
+        return self.price(provider, model, wire_model, region, at, usage).cost_usd
 
     def tariff(self, provider: Provider, model: str, wire_model: str, region: str | None, at: datetime) -> Tariff:
         """What tokens cost in plain calls, for reckoning ahead. See `price` for the arguments."""

@@ -51,12 +51,6 @@ def find_listing(provider: Provider, model: str, wire_model: str, region: str | 
     return listing or f"no list has a price for {wire_model!r} ({model}) on {provider}"
 
 
-def list_of(provider: Provider, wire_model: str) -> Provider:
-    """Whose list prices a call. A first-party id at provider `bedrock` is one of Claude Platform on AWS, at Anthropic's
-    prices."""
-    return "anthropic" if provider == "bedrock" and wire_model.startswith("claude-") else provider
-
-
 def _on_anthropic(wire_model: str, model: str) -> Listing | None:
     if info := _entry("anthropic", wire_model):
         return Listing(info, bare_name(wire_model))

@@ -19,7 +19,7 @@ LEAVE_S = 2.0
 class StopInTime:
     """Calls `stop` at the first signal, from the handler."""
 
-    def __init__(self, stop: Callable[[], None], *, reloads: bool = False) -> None:
+    def __init__(self, stop: Callable[[], None], *, reloads: bool) -> None:
         """Handle nothing yet.
 
         Args:

@@ -11,12 +11,8 @@ the narrower of the two counts: a wrong guess would fail calls, and `betas` of t
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from trivet_tasks.catalog import Provider
-
-SENT_AS: Mapping[Provider, Literal["header", "body"]] = {"anthropic": "header", "bedrock": "body", "vertex": "header"}
-"""`anthropic-beta: a,b` as a header, or `"anthropic_beta": ["a", "b"]` in the body."""
 
 BATCH_ONLY = frozenset({"output-300k-2026-03-24"})
 """Betas of the Message Batches API, which online calls cannot use."""

@@ -19,8 +19,7 @@ route takes more of either by its settings `betas` and `body_fields`.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trivet_tasks.catalog import PROVIDERS, Provider
-from trivet_tasks.dialects import Dialect, default_dialect
+from trivet_tasks.dialects import Dialect
 from trivet_tasks.requests.betas import takes_beta
 from trivet_tasks.requests.request_body import BODY_FIELDS
 from trivet_tasks.requests.request_messages import content_blocks
@@ -247,9 +246,3 @@ def refused_since(name: str) -> str:
 def shown_features(features: Iterable[str]) -> str:
     """Features for a person, e.g. `web_fetch, beta context-1m-2025-08-07, body field mood`."""
     return ", ".join(name.replace(BETA, "beta ", 1).replace(FIELD, "body field ", 1) for name in features)
-
-
-def wires_with(features: Iterable[str]) -> frozenset[Provider]:
-    """The providers that have all of these features as routes speak by default; empty where none has."""
-    wanted = tuple(features)
-    return frozenset(provider for provider in PROVIDERS if not lacks(default_dialect(provider), wanted))

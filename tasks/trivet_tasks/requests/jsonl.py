@@ -29,6 +29,8 @@ MAX_LINE_BYTES = MAX_BODY_BYTES + 1024 * 1024
 TELL_EVERY = 200
 """Lines between two words about how far the check is."""
 
+_PROBLEMS_KEPT = 20
+"""Of a file; all are counted."""
 _BOM = b"\xef\xbb\xbf"
 _PIECE = 1024 * 1024
 
@@ -56,11 +58,10 @@ class FileCheck:
 def check_file(
     path: Path | str,
     settings: Settings,
-    defaults: Mapping[str, object] = {},
+    defaults: Mapping[str, object],
     *,
     skip_bad: bool = False,
     now: float,
-    max_problems: int = 20,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
     each: Callable[[JobSpec], None] | None = None,
 ) -> FileCheck:
@@ -72,7 +73,6 @@ def check_file(
     Args:
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
         now: the moment of the submit, seconds since the epoch.
-        max_problems: how many problems are kept; all are counted.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
         each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
 
@@ -90,7 +90,7 @@ def check_file(
                 tell(rows, file.tell() / max(1, status.st_size))
             if isinstance(found, Problem):
                 bad += 1
-                if len(problems) < max_problems:
+                if len(problems) < _PROBLEMS_KEPT:
                     problems.append(found)
             else:
                 rows += 1
@@ -106,7 +106,7 @@ def check_file(
     return FileCheck(path, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
 
 
-def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object] = {}) -> Iterator[JobSpec]:
+def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object]) -> Iterator[JobSpec]:
     """The valid rows of a checked file in their order, each validated again as it is read. Bad lines are left out.
 
     Use the settings and defaults of the check.

@@ -68,7 +68,7 @@ def check_block_text(text: object, field: str) -> None:
         check_text(text, field)
 
 
-def check_messages(messages: object, *, prefill: bool | None = None) -> None:
+def check_messages(messages: object, *, prefill: bool | None) -> None:
     """Check the conversation. `prefill` False: the model does not go on from a last message of the assistant.
 
     Raises:

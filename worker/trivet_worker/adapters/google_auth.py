@@ -23,10 +23,10 @@ USELESS_BEFORE_S = 30.0
 class GoogleToken:
     """An access token, kept fresh. One per process."""
 
-    def __init__(self, credentials: Any = None, project: str | None = None) -> None:
-        """Take credentials of google-auth; None: application default credentials, looked up at the first call."""
-        self._credentials = credentials
-        self._project = project
+    def __init__(self) -> None:
+        """Take application default credentials, looked up at the first call."""
+        self._credentials: Any = None
+        self._project: str | None = None
         self._flight = SingleFlight()
 
     async def current(self) -> str:
@@ -66,7 +66,7 @@ class GoogleToken:
         credentials = self._credentials
         if credentials is None:
             credentials, found = google.auth.default(scopes=[SCOPE])
-            self._project = self._project or found
+            self._project = found
         try:
             credentials.refresh(google.auth.transport.requests.Request())
         except Exception as error:

@@ -18,7 +18,6 @@ _BYTES_PER_TOKEN = 4
 """Of an answer's content as JSON, about."""
 _COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _SPLIT = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
-_NO_MESSAGE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +110,15 @@ def content_tokens(message: bytes) -> int:
         return max(1, len(message) // _BYTES_PER_TOKEN)
 
 
-def read_usage(usage: dict[str, Any], message: Mapping[str, Any] | None = None) -> Usage:
+def read_usage(usage: dict[str, Any], message: Mapping[str, Any]) -> Usage:
     """Return the tokens that a `usage` object tells.
 
     Where it lists `iterations` (compaction, advisor, fallback), the counts are the sums of its passes (`iterations.py`).
     Tokens written to the cache without a breakdown count as 5-minute ones.
 
     Args:
-        message: the message it is of, for the model that answered and for refusals; None: not known.
+        message: the message it is of, for the model that answered and for refusals.
     """
-    message = message if message is not None else _NO_MESSAGE
     counts = Counts(*_cache_and_tokens(usage))
     iterations, parts, doubt = usage.get("iterations"), None, None
     if iterations and isinstance(iterations, list):

@@ -54,8 +54,8 @@ def failure_from(
     body: object,
     provider: str,
     *,
-    secrets: Iterable[str] = (),
-    usage: Usage | None = None,
+    secrets: Iterable[str],
+    usage: Usage | None,
 ) -> Failure:
     """Classify an error: a status that is no 2xx, or an error event inside a stream.
 

@@ -43,9 +43,7 @@ MAX_THREADS = 256
 CRASHED = 1
 
 
-def run_worker(
-    settings: Settings, *, lane: Lane, routes: Sequence[str], on_ready: Callable[[], None] | None = None
-) -> int:
+def run_worker(settings: Settings, *, lane: Lane, routes: Sequence[str], on_ready: Callable[[], None]) -> int:
     """Run a worker process for the queues of these routes and this lane until it is told to stop. Returns the exit code.
 
     SIGTERM, SIGINT: no new chunk, running calls get the grace time. A second one: at once (`stopping.py`). SIGHUP: the
@@ -85,8 +83,7 @@ def run_worker(
     intake = Intake({name: settings.routes[name] for name in routes}, lane, queues, drops)
     app.conf.worker_consumer = strict_consumer(intake)
     app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
-    if on_ready:
-        signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
+    signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
     stopper.start()
     Reloader(settings, runtime.reload, log).start()

@@ -75,7 +75,7 @@ class Runtime:
         self._impairments = RouteImpairments(log)
         witness = Witness(fleet, origin, self._impairments)
         self._slots = Slots(settings.worker.slots)
-        self._pricing = Pricing()
+        self._pricing = Pricing(self._store.clock.reckoned)
         holdings = Holdings()
         self._troubles = Troubles(log, "no work is taken")
         places = {name: settings.routes[name] for name in routes}

@@ -1,7 +1,7 @@
 """Prices on calls: the most one may cost before it is made, and what it did cost after."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,20 +27,25 @@ _MOST_TEXTS = 1024
 
 
 class Pricing:
-    """A process's price book as attempt rows need it."""
+    """A process's price book as attempt rows need it.
 
-    def __init__(self) -> None:
+    Args:
+        now: the database's time, seconds since the epoch: a call has the price of the day on which it began.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._book = PriceBook()
         self._texts: dict[int, tuple[Mapping[str, str], str]] = {}
 
     def warm(self) -> None:
         """Load the price list now rather than at the first call (0.2 s)."""
-        self._book.estimate("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, 1, 1)
+        self._book.estimate("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, 1, 1, self._moment())
 
     def most(self, site: Worksite, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
         """The most a call may cost in USD, nothing cached, as far as its size is known before; None = unpriced."""
         return self._book.estimate(
-            route.provider, site.model, site.wire_model, route.region, input_tokens, output_tokens
+            route.provider, site.model, site.wire_model, route.region, input_tokens, output_tokens, self._moment()
         )
 
     def settled(self, flight: Flight, answer: Answer, latency_s: float) -> Settlement:
@@ -100,6 +105,9 @@ class Pricing:
         most = job.prompt.most(self.most(flight.site, flight.route, job.input_estimate, job.max_tokens))
         return None if most is None else min(most, MOST_USD)
 
+    def _moment(self, ago_s: float = 0.0) -> datetime:
+        return datetime.fromtimestamp(self._now() - ago_s, UTC)
+
     def _text(self, prices: Mapping[str, str]) -> str:
         """As JSON. Calls share the mappings, so each is written once; it is kept, so that its id stays its own."""
         known = self._texts.get(id(prices))
@@ -112,7 +120,7 @@ class Pricing:
     def _by_usage(self, flight: Flight, usage: Usage, settlement: Settlement) -> Settlement:
         """With the price of what the provider says was used, of the day on which the call began; None = unpriced."""
         site, region = flight.site, flight.route.region
-        began = datetime.fromtimestamp(time.time() - (time.monotonic() - flight.born_at), UTC)
+        began = self._moment(time.monotonic() - flight.born_at)
         priced = self._book.price(flight.route.provider, site.model, site.wire_model, region, began, usage)
         mixed = bool(priced.parts) and not priced.list_price
         return replace(
