@@ -114,7 +114,7 @@ class Admin:
 
     @cached_property
     def health(self) -> "Health":
-        """What is wrong with processes and servers, and what waits."""
+        """Health: impairments of processes and servers, and the backlog."""
         from trivet.admin.health import Health
 
         return Health(self._connections)

@@ -1,4 +1,4 @@
-"""How budgets stand, and which of them holds a job: for `trivet budgets`, `trivet job show`, `trivet routes` and Flower."""
+"""Status of budgets, and which of them holds a job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class BudgetStatus:
     """Less than `limit_usd` where it was raised for this window."""
     settled_usd: Decimal
     estimated_usd: Decimal
-    """At most, beside it: timeouts, and calls whose fate is not known. It counts as spent."""
+    """Maximum cost of timeouts and of calls whose fate is not known, beside it. It counts as spent."""
     reserved_usd: Decimal
-    """What calls under way and jobs in queues may cost at most."""
+    """Maximum cost of calls under way and jobs in queues."""
     left_usd: Decimal
     """Neither spent nor reserved; less than nothing where more was spent than there was."""
     share: float
@@ -52,7 +52,7 @@ class BudgetStatus:
 
 
 def statuses(store: Store, connection: Connection, costs: MostCosts) -> tuple[BudgetStatus, ...]:
-    """All budgets, by name. Counts waiting jobs where one of them holds."""
+    """Return all budgets, by name. Counts waiting jobs where one of them holds."""
     found = _rooms(store, connection, costs)
     if found is None:
         return ()

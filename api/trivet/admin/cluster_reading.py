@@ -37,7 +37,7 @@ SHORT_WAIT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
-    """What SQL remembers of health and limits."""
+    """Health and limits as the database has them."""
 
     states: Mapping[tuple[str, str], HealthRow]
     closed: Mapping[tuple[str, str], LimitRow]
@@ -54,7 +54,7 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
     known = fleet.known(fresh=True)
     with store.read() as connection:
         models = backlog.models_in_use(connection)
-        standing = tuple(backlog.by_route(connection))
+        outstanding = tuple(backlog.by_route(connection))
         waiting = tuple(backlog.by_class(connection))
         lines = backlog.lines_waiting(connection)
         budgets = statuses(store, connection, MostCosts()) if known.budgets else ()
@@ -89,7 +89,7 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
         _route(
             known, processes, lanes, name,
             [_model(known, name, model, gates.get((name, model)), noted, uses.get(name)) for model in served[name]],
-            standing, noted, spent, _proven_at(uses.get(name), now),
+            outstanding, noted, spent, _proven_at(uses.get(name), now),
         )
         for name in known.routes
     ]  # fmt: skip
@@ -99,7 +99,7 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
     drained = {name: route.drained for name, route in known.routes.items()}
     return ClusterStatus(
-        tuple(routes), standing, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
+        tuple(routes), outstanding, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
         processes.schedulers, processes.silent,
         impairments(processes, drained, lanes, now, said=said, server=trouble),
         drops,
@@ -131,7 +131,7 @@ def _route(
     lanes: Sequence[str],
     name: str,
     models: Sequence[ModelStatus],
-    standing: Sequence[RouteBacklog],
+    outstanding: Sequence[RouteBacklog],
     noted: _Noted,
     spent: Mapping[str, Spent],
     proven_at: float | None,
@@ -144,8 +144,8 @@ def _route(
         settings=route.settings,
         drained=route.drained,
         known=True,
-        queued=sum(row.dispatched for row in standing if row.route == name),
-        running=sum(row.running for row in standing if row.route == name),
+        queued=sum(row.dispatched for row in outstanding if row.route == name),
+        running=sum(row.running for row in outstanding if row.route == name),
         slots={lane: known.slots(name, lane) for lane in known.lanes(name)},
         workers=Counter(lease.lane for lease in able),
         models=tuple(models),
@@ -211,7 +211,7 @@ def _model(
 
 
 def _used_up(gate: GateView) -> str:
-    """Which of the account's limits has nothing left."""
+    """Return which of the account's limits has nothing left."""
     levels = (gate.headroom, gate.input_headroom, gate.output_headroom)
     names = ("requests", "input tokens", "output tokens")
     empty = [name for name, level in zip(names, levels, strict=True) if level < 1]

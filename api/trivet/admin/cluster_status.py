@@ -29,7 +29,7 @@ class ModelStatus:
     """`*` where no job named a model yet: the route as a whole."""
     state: RouteState
     quota: Quota
-    """What the account allows the model, or the group of models it belongs to."""
+    """Limits that the account sets the model, or the group of models it belongs to."""
     cause: str = ""
     since: float | None = None
     """None: as long as anybody remembers."""
@@ -52,18 +52,18 @@ class ModelStatus:
     failed: int = 0
     """Of them."""
     paces: Mapping[Latency, Pace] = field(default_factory=dict)
-    """How long calls took lately, by latency class."""
+    """Duration of recent calls, by latency class."""
     doubt: str = ""
-    """Why a probe is to find out whether it answers at all; empty = nothing is in doubt."""
+    """Reason for which a probe is to find out whether it answers at all; empty = nothing is in doubt."""
 
     @property
     def forgotten(self) -> bool:
-        """Whether nobody calls because the shared state lost its memory."""
+        """True if calls are paused because the shared state was emptied."""
         return self.cause == FORGOTTEN
 
     @property
     def narrowed(self) -> bool:
-        """Whether it was found to bear fewer calls at once than are configured."""
+        """True if it was found to bear fewer calls at once than are configured."""
         return self.places is not None and self.share >= 1 and self.places < self.quota.max_concurrency
 
 
@@ -85,7 +85,7 @@ class RouteStatus:
     """By lane: living worker processes that take its work."""
     models: tuple[ModelStatus, ...]
     drained_at: float | None = None
-    """When it was drained, seconds since the epoch."""
+    """Time when it was drained, seconds since the epoch."""
     drained_why: str = ""
     window: RouteWindow | None = None
     """The one that holds now, if any; `settings` have its weight and priority."""
@@ -94,14 +94,14 @@ class RouteStatus:
     overrides: tuple[Override, ...] = ()
     """Limits that were set by hand; `settings` have them."""
     version_at: float | None = None
-    """Since when the version of its figures is in force."""
+    """Time since which the version of its figures is in force, seconds since the epoch."""
     version_by: str = ""
     lacking: tuple[str, ...] = ()
     """Lanes in which no living worker takes its work, though they are to be served (`[worker] lanes`)."""
     scheduled: bool = True
     """True while a scheduler is alive that dispatches jobs to it."""
     spent: Spent = NOTHING
-    """What its calls of today (UTC) cost so far, USD."""
+    """Cost of its calls of today (UTC) so far, USD."""
 
     def state_of(self, model: ModelStatus) -> str:
         """Return the word for the state of one of its models, the operator's and the workers' side included."""
@@ -120,20 +120,20 @@ class RouteStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """Everything at one moment: what `trivet routes` shows."""
+    """A Trivet at one moment: what `trivet routes` shows."""
 
     routes: tuple[RouteStatus, ...]
-    standing: tuple[RouteBacklog, ...]
+    outstanding: tuple[RouteBacklog, ...]
     waiting: tuple[ClassBacklog, ...]
     workers: tuple[Lease, ...]
     blocked: tuple[BlockedReason, ...]
-    """Why jobs wait, where no route takes them; nothing while they move."""
+    """Reasons for which jobs wait, where no route takes them; nothing while they move."""
     now: float
     """By the database's clock, seconds since the epoch."""
     trouble: str | None
-    """Why the states are not known, if they are not."""
+    """Reason for which the states are not known, if they are not."""
     announced: tuple[Announced, ...] = ()
-    """What processes in trouble say of themselves in the shared state."""
+    """Processes that announce in the shared state that they do no work."""
     budgets: tuple[BudgetStatus, ...] = ()
     schedulers: tuple[Lease, ...] = ()
     silent: tuple[Silent, ...] = ()

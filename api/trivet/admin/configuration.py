@@ -18,7 +18,7 @@ class DatabaseState(NamedTuple):
     schema: str | None = None
     """Version of its schema; None: there is none yet, or it does not answer."""
     trouble: str = ""
-    """Why it does not answer, if so."""
+    """Reason for which it does not answer, if so."""
     pooled: bool = False
     """True if a connection pooler stands before it."""
     prepares: bool = False
@@ -26,7 +26,7 @@ class DatabaseState(NamedTuple):
 
 
 class Configuration:
-    """What the configuration of this process says, against what is in force."""
+    """The configuration of this process against what is in force."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

@@ -1,4 +1,4 @@
-"""A probe by hand: one call to one route now, and what it said."""
+"""A probe by hand: one call to one route now, and its result."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trivet_store.reports.results import AttemptRow, JobRow
 
 SETTLED_WITHIN_S = 10.0
-"""What a probe may need beside queue and call before we stop waiting for it."""
+"""Seconds that a probe may need beside queue and call before waiting for it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class ProbeResult:
     """Of the (route, model) now."""
     drained: bool
     next: str
-    """What comes next, in words."""
+    """The next step, in words."""
 
     @property
     def good(self) -> bool:
-        """Whether the provider answered."""
+        """True if the provider answered."""
         return self.outcome == Outcome.SUCCEEDED
 
 
@@ -111,7 +111,7 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
 
 
 def what_next(gate: GateView, goods: int, health: HealthSettings, *, drained: bool) -> str:
-    """What comes next for a (route, model) that stands like this, without its full stop.
+    """Return the next step of a (route, model) in this state, as a sentence without its full stop.
 
     Args:
         goods: good probes in a row so far, of a probing one.

@@ -47,7 +47,7 @@ def events(
 
 
 def event_lines(found: "Sequence[Event]", room: int | None) -> "list[Text]":
-    """One event a line with its cause beside it, or below it on a narrow terminal. Repeated pauses are one line."""
+    """Return one event a line with its cause beside it, or below it on a narrow terminal. Repeated pauses are one line."""
     from rich.text import Text
 
     from trivet.admin import folded

@@ -1,4 +1,4 @@
-"""Sentences about routes: why each is not simply healthy, what waits, what blocks it, what became of a drained one."""
+"""Sentences about routes: reasons for which one is not healthy, jobs that wait, what blocks them, limits set by hand."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ FORGOTTEN = (
 
 
 def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
-    """Why routes and workers are not as they should be, for a terminal of so many columns."""
+    """Return the reasons for which routes and workers are not as they should be, for a terminal of so many columns."""
     if not status.routes:
         said = ["No route is known yet: schedulers and workers make theirs known when they start."]
         said += [one.text for one in status.impairments]
@@ -64,7 +64,7 @@ def _dropped(one: Dropped, now: float) -> str:
 
 
 def summary(status: ClusterStatus, room: int | None) -> list[Text]:
-    """What waits, and what holds it up."""
+    """Return the jobs that wait, and what blocks them."""
     lines = said_lines(_waiting(status), room=room)
     for reason in status.blocked:
         lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)

@@ -141,7 +141,7 @@ def _errors(model: ModelStatus) -> Cell:
 
 
 def limits(model: ModelStatus) -> str:
-    """What the account allows a minute, and whom together; `~` where only the provider has told us."""
+    """Return what the account allows a minute, after the models that share it; `~` where only the provider has said it."""
     quota = model.quota
     said = _figures((quota.requests, quota.input_tokens, quota.output_tokens), model.per_minute)
     return f"{quota.group}: {said}" if said and quota.group != model.model else said
@@ -184,7 +184,7 @@ def short(figure: float | None) -> str:
 
 
 def as_object(status: ClusterStatus) -> dict[str, Any]:
-    """Everything that the table shows and more. Times are seconds, moments seconds since the epoch."""
+    """Return everything that the table shows and more. Times are seconds, moments seconds since the epoch."""
     return {
         "routes": [_route_object(status, route) for route in status.routes],
         "waiting": [{**row._asdict(), "total": row.total} for row in status.waiting],
@@ -215,7 +215,7 @@ def _route_object(status: ClusterStatus, route: RouteStatus) -> dict[str, Any]:
         "proven_at": route.proven_at,
         "queued": route.queued,
         "running": route.running,
-        "by_class": [row._asdict() for row in status.standing if row.route == route.name],
+        "by_class": [row._asdict() for row in status.outstanding if row.route == route.name],
         "priority": route.settings.priority,
         "weight": route.settings.weight,
         "window": route.window.model_dump(mode="json") if route.window else None,

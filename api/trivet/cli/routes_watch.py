@@ -44,7 +44,7 @@ class Watch:
             self._trouble = str(error)
 
     def lines(self, room: int | None) -> list[Text]:
-        """What to show: what waits and what is wrong first, then the routes."""
+        """Return the lines to show: first the jobs that wait and what is wrong, then the routes."""
         lines = said_lines(self._trouble, "bold red", room=room) if self._trouble else []
         status = self._last
         if status is None:
@@ -60,7 +60,7 @@ class Watch:
         return [*lines, *([Text()] if said else []), *said]
 
     def as_json(self) -> str:
-        """One line; `trouble` says why it is not of this moment, if it is not."""
+        """Return one line; `trouble` says why it is not of this moment, if it is not."""
         found = as_object(self._last) if self._last else {}
         return context.as_json({**found, "trouble": self._trouble or None})
 
@@ -82,7 +82,7 @@ def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool
 
 
 def _in_place(looking: Watch, interval_s: float) -> None:
-    """On the terminal's other screen, so that what stood there before comes back at the end."""
+    """Draw on the terminal's other screen, so that the earlier text comes back at the end."""
     with Live(console=context.out, screen=True, auto_refresh=False, transient=True) as live:
         for _ in _looks(looking, interval_s):
             heading = f"trivet routes  {moment(time.time())}  every {interval_s:g} s, Ctrl-C ends"

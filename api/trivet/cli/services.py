@@ -360,7 +360,7 @@ def _tell_exit(local: "LocalTrivet", ended: "Exit") -> None:
 
 
 def _tell(line: str) -> None:
-    """On stderr: what --json prints stays alone on stdout."""
+    """Print on stderr: the output of --json stays alone on stdout."""
     context.err.print(line, markup=False, soft_wrap=True)
 
 

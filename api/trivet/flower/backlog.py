@@ -12,9 +12,9 @@ from trivet_tasks.errors import StoreError
 log = logging.getLogger("trivet.flower")
 
 BATCHES = 15
-"""How many batches a page lists, those with most waiting jobs first."""
+"""Number of batches on a page, those with most waiting jobs first."""
 PATIENCE_S = 3.0
-"""How long a page waits for the database before it does without."""
+"""Seconds that a page waits for the database before it does without."""
 STALE_S = 30.0
 """Figures up to this age are shown without a word while newer ones take their time."""
 LEAST_PAUSE_S = 1.0
@@ -36,7 +36,7 @@ class BacklogReader:
 
     @property
     def last(self) -> Backlog:
-        """What was read last, without waiting."""
+        """The backlog that was read last, without waiting."""
         return self._last
 
     async def latest(self) -> Backlog:

@@ -1,4 +1,4 @@
-"""How many messages stand in the broker's queues: asked of Redis or RabbitMQ over the connection that Trivet itself uses.
+"""Number of messages in the broker's queues: asked of Redis or RabbitMQ over the connection that Trivet itself uses.
 
 Flower asks with clients of its own: they know no Sentinels with TLS, verify certificates by other settings, and need
 RabbitMQ's management plugin. Here a queue of RabbitMQ is declared passively, which any of its users may do.

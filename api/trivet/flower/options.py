@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where Flower listens and who may look. `basic_auth` are "user:password" pairs; none: everybody."""
+    """Address of Flower and the people who may look. `basic_auth` are "user:password" pairs; none: everybody."""
 
     address: str
     port: int

@@ -31,7 +31,7 @@ class _RouteQueues(BaseHandler):  # type: ignore[misc]  # Flower ships no types
     """Flower lists the queues that workers consume at this moment. Ours are there, whoever consumes them."""
 
     def get_broker(self) -> QueueDepths:
-        """Where Flower's pages ask for the depths of queues."""
+        """Return the reader of queue depths, which Flower's pages ask."""
         depths: QueueDepths = self.application.depths
         return depths
 
@@ -43,7 +43,7 @@ class _RouteQueues(BaseHandler):  # type: ignore[misc]  # Flower ships no types
 
 
 class BrokerPage(_RouteQueues):
-    """What waits in SQL, and the queues of the routes."""
+    """Page of the jobs that wait in SQL and the queues of the routes."""
 
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:

@@ -21,7 +21,7 @@ class QueueRow:
     """Jobs in those messages that no worker has taken up."""
     running: int = 0
     oldest_s: float | None = None
-    """How long ago the oldest of both was submitted."""
+    """Seconds since the oldest of both was submitted."""
     workers: int = 0
     """Living worker processes that take work from it now."""
     drained: bool = False

@@ -1,4 +1,4 @@
-"""What Flower may know of a task: our own description of its chunk, and nothing else a worker might send along.
+"""Tasks as Flower may know them: our own description of its chunk, and nothing else a worker might send along.
 
 Flower's `format_task` shapes its HTML pages only, not its API, and shows the task as it is where it raises. So what is
 not to be shown is taken out when the event comes in: then it is in no page, no API answer and no memory.

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 ALIKE = 20
 """Lines of one kind that are written within `WINDOW_S`."""
 ALIKE_OF_CELERY = 3
-"""The same for Celery, which says every few seconds that the broker is away; Trivet has said it by then."""
+"""Likewise of Celery, which says every few seconds that the broker is away; Trivet has said it by then."""
 WINDOW_S = 60.0
 MOST_KINDS = 1_000
 
@@ -37,7 +37,7 @@ class LogThrottle(logging.Filter):
         self._kinds: dict[tuple[str, int], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this line is written. Called under its handler's lock."""
+        """Return whether this line is written. Called under its handler's lock."""
         if record.exc_info and record.name.startswith("celery") and isinstance(record.exc_info[1], _LOST):
             record.exc_info = record.exc_text = None  # the line names the error; where Celery met it helps nobody
         place = (record.pathname, record.lineno)

@@ -13,7 +13,7 @@ from trivet_tasks.processes.stop_signals import handled_stop_signals
 SAME_S = 0.5
 """A signal this soon after the first is the same, sent to a whole group of processes."""
 LEAVE_S = 2.0
-"""How long it may take to end by itself: what it waits for may hang."""
+"""Seconds that it may take to end by itself: what it waits for may hang."""
 
 
 class StopInTime:
