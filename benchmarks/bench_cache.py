@@ -16,9 +16,6 @@ from pathlib import Path
 from trivet_setup import databases, migrate
 
 from trivet.testing import QUICK, running_trivet
-from trivet_routing.response_cache import ResponseCache
-from trivet_store.reports.cost_savings import answer_savings
-from trivet_store.reports.costs import Span, summed
 
 TERMS = {"model": "claude-haiku-4-5", "max_tokens": 1_000}
 SIMULATOR = ("--latency-median", "0.2", "--latency-p95", "0.5", "--seed", "1")
@@ -56,17 +53,14 @@ def _run(name: str, url: str, numbers: list[int], workers: int) -> int:
         took_s = time.monotonic() - began
         calls = len({call.attempt for call in trivet.simulator.iter_calls() if call.attempt})
         progress = batch.progress()
-        connections = trivet.client._connections
-        stats = ResponseCache(connections.redis, trivet.settings).stats()
-        with connections.store.read() as connection:
-            saved = next(iter(answer_savings(connection, [], Span())), None)
-            (total,) = summed(connection, [], Span(), probes=False)
-    amount = saved.saved_usd if saved else Decimal(0)
+        state, by_job = trivet.admin.cache.state(), trivet.admin.costs.overview().jobs
+    spent = sum((row.cost_usd for row in by_job), Decimal(0))
+    stats, recorded = state.stats, sum(row.calls for row in by_job)
     print(
         f"{name}: {len(numbers):,} requests, {len(set(numbers)):,} different; {progress.succeeded:,} succeeded with "
-        f"{calls:,} calls ({total.calls:,} in the ledger) in {took_s:.0f} s on {workers} workers; "
-        f"{saved.hits if saved else 0:,} answered from the cache, {stats.followed:,} of them after waiting for an equal one; "
-        f"spent ${total.cost_usd:.6f}, saved ${amount:.6f}; {stats.entries:,} answers in {stats.bytes / 1e6:.1f} MB"
+        f"{calls:,} calls ({recorded:,} in the ledger) in {took_s:.0f} s on {workers} workers; "
+        f"{state.answered_jobs:,} answered from the cache, {stats.followed:,} of them after waiting for an equal one; "
+        f"spent ${spent:.6f}, saved ${state.saved_usd:.6f}; {stats.entries:,} answers in {stats.bytes / 1e6:.1f} MB"
     )
     return calls
 

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 from tests.postgres import PostgresServer
 from tests.system.command_line import Said, commands
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
-from trivet_store.schema import Usd
 
 MODEL = "claude-sonnet-5-5"
 TOKENS = 600
@@ -61,11 +59,8 @@ def until(true: Callable[[], Any]) -> Any:
 
 def spent(trivet: RunningTrivet) -> Decimal:
     """By the ledger: all calls of the team, those without a known end at the most they may cost."""
-    statement = text(
-        "SELECT sum(a.cost_usd) AS cost FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE j.tags LIKE '%mail%'"
-    ).columns(cost=Usd())
-    with trivet.client._connections.store.read() as connection:
-        return connection.execute(statement).scalar() or Decimal(0)
+    rows = trivet.admin.costs.report(["tag:team"]).rows
+    return sum((row.cost_usd + row.estimated_usd for row in rows if row.group == ("mail",)), Decimal(0))
 
 
 def of(trivet: Callable[..., Said], name: str) -> dict[str, Any]:

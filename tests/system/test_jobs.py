@@ -11,7 +11,6 @@ import pytest
 
 from trivet import AsyncClient, Client, InvalidRequest, KeyConflict, NotFound, ResultTimeout
 from trivet.testing import RunningTrivet
-from trivet_store.reports import costs, results
 
 MODEL = "claude-sonnet-5-5"
 TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}
@@ -68,8 +67,7 @@ def test_the_ledger_has_one_row_per_call_and_sums_to_the_results(system: Running
     rows = [attempt for result in found for attempt in result.attempts]
     calls = system.simulator.calls()[before:]
     assert Counter(row.id for row in rows) == Counter(call.attempt for call in calls)
-    with system.client._connections.store.read() as connection:
-        [total] = [row for row in costs.summed(connection, ["batch"], costs.Span(started)) if row.group == (name,)]
+    [total] = [row for row in system.admin.costs.report(["batch"], since=started).rows if row.group == (name,)]
     assert total.cost_usd == sum((row.cost_usd or Decimal(0) for row in rows), Decimal(0))
     assert (total.calls, total.jobs, total.unpriced) == (60, 60, 0)
 
@@ -207,9 +205,7 @@ def test_a_prompt_is_in_the_database_and_nowhere_else(system: RunningTrivet) -> 
     marker = unique("SECRETPROMPT")
     job = system.client.submit(f"Keep this quiet: {marker}", latency="batch", **TERMS)
     job.result(timeout=60)
-    with system.client._connections.store.read() as connection:
-        row = results.jobs_by_id(connection, [job.id])[job.id]
-    assert marker not in repr(row)
+    assert marker not in repr(job.look())
     for log in system.local.logs_dir.glob("*.log"):
         assert marker not in log.read_text(errors="replace"), log.name
 

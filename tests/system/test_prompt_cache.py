@@ -9,8 +9,6 @@ from tests.system.command_line import commands
 
 from trivet.testing import RunningTrivet
 from trivet_simulator.calls import Call
-from trivet_store.reports.cost_savings import cache_savings
-from trivet_store.reports.costs import Span
 
 MODEL = "claude-sonnet-5"
 JOBS = 50
@@ -54,9 +52,7 @@ def test_one_call_writes_and_the_others_read(
     assert all(first.finished and call.started >= first.finished for call in calls if call is not first), "they waited"
     assert {call.provider for call in calls} == {first.provider}, "where it is warm"
 
-    store = system.client._connections.store
-    with store.read() as connection:
-        (saving,) = [one for one in cache_savings(connection, Span()) if one.model == MODEL]
+    (saving,) = [one for one in system.admin.costs.report().prompt_cache if one.model == MODEL]
     assert saving.written_tokens == first.usage["cache_creation_input_tokens"]
     assert saving.read_tokens == sum(call.usage["cache_read_input_tokens"] for call in reads if call.usage)
     assert saving.saved_usd == saving.read_tokens * Decimal("1.8") / 10**6, "0.20 instead of 2 dollars a million"

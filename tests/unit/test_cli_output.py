@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import event, text
 
-from trivet.cli import context
+from trivet.cli import output
 from trivet.cli.options import since, span_or_moment, span_s
+from trivet.cli.output import Column, print_facts, print_line, print_table
 from trivet.cli.results import ResultsFile, result_line
-from trivet.cli.tables import Column, print_facts, print_line, print_table
 from trivet.client.result import Attempt, JobError, Result
 from trivet_store.database.engine import Store
 from trivet_store.jobs import batches
@@ -38,7 +38,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, width: int | None) -> str:
     console = Console(
         file=file, width=width or 80, force_terminal=width is not None, color_system=None, highlight=False
     )
-    monkeypatch.setattr(context, "out", console)
+    monkeypatch.setattr(output, "out", console)
     print_table(COLUMNS, ROWS, total=["total", "", "1,239", ""])
     return file.getvalue()
 
@@ -47,7 +47,7 @@ def test_a_table_into_a_pipe_is_whole_however_wide(monkeypatch: pytest.MonkeyPat
     rows = [[f"{number:04}" * 30, "a reason", "5", "last"] for number in range(2)]
     file = io.StringIO()
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(context, "out", Console(file=file, width=80))
+    monkeypatch.setattr(output, "out", Console(file=file, width=80))
     print_table(COLUMNS, rows)
     lines = file.getvalue().splitlines()
     assert len(lines) == 3
@@ -73,7 +73,7 @@ def test_a_narrow_terminal_loses_the_spare_columns_first_and_then_cuts_cells(mon
 
 def test_lines_break_between_words_and_keep_their_indent(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
-    monkeypatch.setattr(context, "out", Console(file=file, width=20, force_terminal=True, color_system=None))
+    monkeypatch.setattr(output, "out", Console(file=file, width=20, force_terminal=True, color_system=None))
     print_line("")
     print_line("one two three four [five]", indent=4)
     print_facts([("job", "id"), ("state", Text("open", style="red"))])

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from trivet.cli import context
-from trivet.cli.exit_codes import EPILOG
+from trivet.cli import options
+from trivet.cli.output import EPILOG
 
 app = typer.Typer(
     name="trivet",
@@ -41,7 +41,7 @@ def root(
 ) -> None:
     """A durable queue for Claude jobs over Amazon Bedrock, Google Vertex AI and the Anthropic API."""
     del version  # its callback has ended the command
-    context.set_up(config, verbose=verbose)
+    options.set_up(config, verbose=verbose)
 
 
 # in the order of the help text

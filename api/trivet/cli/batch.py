@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import context
-from trivet.cli.exit_codes import FAILED, HELD_UP, reporting_status
+from trivet.cli import options, output
+from trivet.cli.output import (
+    FAILED,
+    HELD_UP,
+    Column,
+    print_error,
+    print_facts,
+    print_line,
+    print_table,
+    reporting_status,
+)
 from trivet.cli.progress import bar, telling
-from trivet.cli.tables import Column, print_error, print_facts, print_line, print_table
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, ConfigError, InvalidRequest, ResultTimeout
 from trivet_tasks.states import END_STATES, BatchState, JobState
@@ -51,10 +59,10 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, as_json: Json = False
 ) -> None:
     """The newest batches."""
-    with context.admin() as admin:
+    with options.admin() as admin:
         found = admin.batches.list(limit)
     if as_json:
-        context.print_json([as_object(progress) for progress in found])
+        output.print_json([as_object(progress) for progress in found])
     elif not found:
         print_line("There is no batch yet.")
     else:
@@ -67,7 +75,7 @@ def list_(
             [
                 [
                     p.name, _state(p), f"{p.total:,}", f"{p.ended:,}", f"{p.running:,}",
-                    f"{p.ended - p.succeeded:,}", context.usd(p.cost_usd), moment(p.created_at),
+                    f"{p.ended - p.succeeded:,}", output.usd(p.cost_usd), moment(p.created_at),
                 ]
                 for p in found
             ],
@@ -80,7 +88,7 @@ def status(name: Name, as_json: Json = False) -> None:
 
     Exit code 3: its jobs are held up by something that is wrong.
     """
-    with reporting_status(), context.admin() as admin:
+    with reporting_status(), options.admin() as admin:
         progress, speed, left, held = admin.batches.status(name)
     if as_json:
         more = {
@@ -91,7 +99,7 @@ def status(name: Name, as_json: Json = False) -> None:
             "held_up": held.wrong,
             "impairments": [asdict(one) for one in held.impairments],
         }
-        context.print_json({**as_object(progress), **more})
+        output.print_json({**as_object(progress), **more})
         if held.wrong:
             raise typer.Exit(HELD_UP)
         return
@@ -118,7 +126,7 @@ def results(
     from trivet.cli.results import result_line
 
     pruned = 0
-    with context.client() as client:
+    with options.client() as client:
         batch = client.batch(name)
         progress = batch.progress()
         if not now and progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
@@ -142,12 +150,12 @@ def results(
 @group.command()
 def cancel(name: Name, as_json: Json = False) -> None:
     """Stop a batch: what waits ends at once, what runs is dropped within about two seconds."""
-    with context.client() as client:
+    with options.client() as client:
         batch = client.batch(name)
         ended = batch.cancel()
         progress = batch.progress()
     if as_json:
-        context.print_json({**as_object(progress), "ended_now": ended})
+        output.print_json({**as_object(progress), "ended_now": ended})
         return
     running = f", {progress.running:,} running are being dropped" if progress.running else ""
     print_line(f"{name}: {ended:,} jobs cancelled{running}.")
@@ -165,12 +173,12 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Run again what failed, and nothing else: the same jobs, with every earlier attempt on record."""
-    with context.client() as client:
+    with options.client() as client:
         batch = client.batch(name)
         again = batch.retry(failed=failed or not expired, expired=expired)
         progress = batch.progress()
     if as_json:
-        context.print_json({**as_object(progress), "retried": again})
+        output.print_json({**as_object(progress), "retried": again})
         return
     if not again:
         which = "failed or expired" if failed and expired else "expired" if expired else "failed"
@@ -183,7 +191,7 @@ def retry(
 @group.command()
 def accept(name: Name, as_json: Json = False) -> None:
     """Run an incomplete batch as it is, without the requests that were not taken."""
-    with context.client() as client:
+    with options.client() as client:
         batch = client.batch(name)
         before = batch.progress()
         if before.state == BatchState.CANCELLED:
@@ -192,7 +200,7 @@ def accept(name: Name, as_json: Json = False) -> None:
             batch.accept()
         progress = batch.progress()
     if as_json:
-        context.print_json(as_object(progress))
+        output.print_json(as_object(progress))
     elif before.state == BatchState.OPEN:
         print_line(f"{name} is complete already; its {progress.total:,} jobs may run.")
     else:
@@ -220,7 +228,7 @@ def export(
     if chosen is Form.PARQUET:
         _check_parquet(out)
     count = pruned = 0
-    with context.client() as client:
+    with options.client() as client:
         batch = client.batch(name)
         progress = batch.progress()
         try:
@@ -270,7 +278,7 @@ def print_progress(
         count = getattr(progress, state)
         if count or state not in (JobState.EXPIRED, JobState.CANCELLED):
             facts.append((state, f"{count:,}"))
-    facts.append(("cost", context.usd(progress.cost_usd)))
+    facts.append(("cost", output.usd(progress.cost_usd)))
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {seconds(left)} left" if left else "")))
     print_facts(facts)

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context
-from trivet.cli.options import usd
-from trivet.cli.tables import Column, print_line, print_table
+from trivet.cli import options, output
+from trivet.cli.options import amount_usd
+from trivet.cli.output import Column, print_line, print_table
 from trivet.times import moment
 from trivet_tasks.config.budgets import exact_usd
 from trivet_tasks.states import BudgetState
@@ -28,10 +28,10 @@ def register(app: typer.Typer) -> None:
 
 def budgets(as_json: Json = False) -> None:
     """What is spent, reserved and left of every budget, and how many jobs it holds. Windows are days and months of UTC."""
-    with context.admin() as admin:
+    with options.admin() as admin:
         found = admin.budgets.list()
     if as_json:
-        context.print_json(found._asdict())
+        output.print_json(found._asdict())
     elif not found.budgets:
         print_line("There is no budget: [[budgets]] in the configuration of the schedulers makes one.")
     else:
@@ -48,11 +48,11 @@ def raise_(
 
     Jobs that were held go on within a second. It is written down who raised it, and when.
     """
-    amount = usd("--to", to)
-    with context.admin() as admin:
+    amount = amount_usd("--to", to)
+    with options.admin() as admin:
         raised = admin.budgets.raise_limit(name, amount)
     if as_json:
-        context.print_json(raised._asdict())
+        output.print_json(raised._asdict())
     else:
         print_line(
             f"{name}: {exact_usd(raised.limit_usd)} may be spent in {raised.window}; it was {exact_usd(raised.was_usd)}."

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from trivet.cli import context
-from trivet.cli.tables import print_facts, print_line
+from trivet.cli import options, output
+from trivet.cli.output import print_facts, print_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -20,11 +20,11 @@ def register(app: typer.Typer) -> None:
 
 def stats(as_json: Json = False) -> None:
     """How much is kept, how often it served, and what that saved."""
-    with context.admin() as admin:
+    with options.admin() as admin:
         state = admin.cache.state()
     found = state.stats
     if as_json:
-        context.print_json(
+        output.print_json(
             {
                 "enabled": state.enabled,
                 **found._asdict(),
@@ -34,7 +34,7 @@ def stats(as_json: Json = False) -> None:
             }
         )
         return
-    saved = f"{context.usd(state.saved_usd)} by {state.answered_jobs:,} jobs without a call"
+    saved = f"{output.usd(state.saved_usd)} by {state.answered_jobs:,} jobs without a call"
     print_facts(
         [
             ("answers", f"{found.entries:,}"),
@@ -56,9 +56,9 @@ def clear(
     as_json: Json = False,
 ) -> None:
     """Forget what is kept; calls under way still bring their answers."""
-    with context.admin() as admin:
+    with options.admin() as admin:
         gone, named = admin.cache.clear(model)
     if as_json:
-        context.print_json({"cleared": gone, "model": named})
+        output.print_json({"cleared": gone, "model": named})
     else:
         print_line(f"{gone:,} answer{'s' if gone != 1 else ''}{f' of {named}' if named else ''} forgotten.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.environment_faults import proxy_of
 from trivet_tasks.config.installation_key import FILE_NAME as KEY_FILE
@@ -42,7 +42,7 @@ def check() -> None:
     """
     from trivet_tasks.config.environment_faults import refuse
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         settings, state = admin.settings, _database_state(admin)
     for name, value in (
         ("configuration", settings.source),
@@ -53,27 +53,27 @@ def check() -> None:
     ):
         _print_fact(name, value)
     _print_surroundings()
-    context.out.print()
+    output.out.print()
     if settings.routes:
         _print_routes(settings)
     else:
-        context.out.print("No route is configured: `trivet config init` proposes some.")
+        output.out.print("No route is configured: `trivet config init` proposes some.")
     refuse(settings)
     check_key(settings)
     if settings.security.key is not None and not _security_key(settings).endswith(_NOT_SET):
         read_key(settings)
     missing = [name for name, route in settings.routes.items() if _key(route.api_key).endswith(_NOT_SET)]
     if missing:
-        context.err.print(f"Not set here: the credentials of {', '.join(missing)}.", markup=False, soft_wrap=True)
+        output.err.print(f"Not set here: the credentials of {', '.join(missing)}.", markup=False, soft_wrap=True)
     if _security_key(settings).endswith(_NOT_SET):
-        context.err.print("Not set here: [security] key. Workers need it.", markup=False, soft_wrap=True)
+        output.err.print("Not set here: [security] key. Workers need it.", markup=False, soft_wrap=True)
         missing.append("security")
     if missing:
         raise typer.Exit(1)
 
 
 def _print_routes(settings: Settings) -> None:
-    from trivet.cli.tables import Column, print_table
+    from trivet.cli.output import Column, print_table
 
     print_table(
         [
@@ -89,11 +89,11 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     """Print every setting as it is in effect. Secrets are shown as references, passwords as stars."""
     from trivet.config.effective import effective, effective_toml
 
-    settings = context.settings()
+    settings = options.settings()
     if as_json:
-        context.print_json({"source": settings.source, **effective(settings)})
+        output.print_json({"source": settings.source, **effective(settings)})
     else:
-        context.out.print(effective_toml(settings), markup=False, soft_wrap=True)
+        output.out.print(effective_toml(settings), markup=False, soft_wrap=True)
 
 
 def init(
@@ -118,12 +118,12 @@ def init(
 
     proposals = found_credentials(os.environ, Path.home())
     _write(path, template(proposals), force=force)
-    context.out.print(f"{path} written.", markup=False, soft_wrap=True)
+    output.out.print(f"{path} written.", markup=False, soft_wrap=True)
     _write_key(path)
     for proposal in proposals:
         state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
-        context.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
-    context.out.print("Read it through, then `trivet config check` and `trivet up`.")
+        output.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
+    output.out.print("Read it through, then `trivet config check` and `trivet up`.")
 
 
 def apply(
@@ -139,14 +139,14 @@ def apply(
     stays where it is, and the workers that serve it are named: with --places these take no more of its work until they are
     restarted with this file. Limits set by hand and routes that are not in the file stay.
     """
-    from trivet.cli.tables import print_line
+    from trivet.cli.output import print_line
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         source = admin.settings.source
         done = admin.configuration.apply(places=places, dry_run=dry_run)
     if as_json:
         redefinitions = {name: one._asdict() for name, one in done.redefinitions.items()}
-        context.print_json(
+        output.print_json(
             {
                 "source": source,
                 "applied": not dry_run,
@@ -174,17 +174,17 @@ def _init_scenario(path: Path, name: str, *, force: bool) -> None:
     scenario = scenario_file(name, os.environ, Path.home())
     proposals = scenario.routes
     _write(path, scenario.text, force=force)
-    context.out.print(f"{path} written: {name}, {scenario.title}.", markup=False, soft_wrap=True)
+    output.out.print(f"{path} written: {name}, {scenario.title}.", markup=False, soft_wrap=True)
     _write_key(path)
     for proposal in proposals:
         state = "ready" if proposal.usable else "not ready"
-        context.out.print(f"  [routes.{proposal.name}] {state}: {proposal.reason}", markup=False, soft_wrap=True)
+        output.out.print(f"  [routes.{proposal.name}] {state}: {proposal.reason}", markup=False, soft_wrap=True)
     missing = [proposal.name for proposal in proposals if not proposal.usable]
     if missing:
         then = "no job can run" if len(missing) == len(proposals) else "jobs go to the other routes"
         text = f"Still missing on this machine: credentials or settings for {', '.join(missing)}. Until they are there, {then}."
-        context.out.print(text, markup=False, soft_wrap=True)
-    context.out.print(
+        output.out.print(text, markup=False, soft_wrap=True)
+    output.out.print(
         "Read it through, then `trivet config check`, `trivet routes check --live` and `trivet up`.", soft_wrap=True
     )
 
@@ -209,7 +209,7 @@ def _write_key(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{key}: the key that signs cached answers cannot be written: {error.strerror}.") from None
     if made:
-        context.out.print(f"{key} written: the key that signs cached answers.", markup=False, soft_wrap=True)
+        output.out.print(f"{key} written: the key that signs cached answers.", markup=False, soft_wrap=True)
 
 
 def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
@@ -274,7 +274,7 @@ def _print_surroundings() -> None:
 
 
 def _print_fact(name: str, value: str) -> None:
-    context.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
+    output.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
 
 
 def _redefined(name: str, one: "Redefinition", *, places: bool) -> str:

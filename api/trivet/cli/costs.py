@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
 from trivet.cli.options import DEFAULT_SINCE, period
+from trivet.cli.output import print_error
 from trivet.cli.progress import bar
-from trivet.cli.tables import print_error
 from trivet_tasks.errors import InvalidRequest
 
 STANDARD_OUTPUT = "-"
@@ -54,7 +54,7 @@ def costs(
     from trivet.cli import costs_view
 
     names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
-    with context.admin() as admin:
+    with options.admin() as admin:
         span = period(since, until, admin.now())
         if html is not None:
             overview = admin.costs.overview(names, since=span.since, until=span.until)
@@ -67,7 +67,7 @@ def costs(
     elif csv is not None:
         _write(csv, costs_view.as_csv(report))
     elif as_json:
-        context.print_json(costs_view.as_object(report))
+        output.print_json(costs_view.as_object(report))
     else:
         costs_view.show(report)
 
@@ -87,7 +87,7 @@ def reprice(
     """
     from trivet.cli import costs_view
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         span = period(since, until, admin.now())
         steps = admin.costs.reprice(since=span.since, until=span.until, apply=apply)
         done = next(steps)

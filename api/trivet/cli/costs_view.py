@@ -7,8 +7,8 @@ from decimal import Decimal
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from trivet.cli import context
-from trivet.cli.tables import Column, print_line, print_table
+from trivet.cli import output
+from trivet.cli.output import Column, print_line, print_table
 from trivet.times import moment
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def answered_line(saving: "AnswerSaving") -> str:
     """Return what the response cache saved, as a sentence."""
     jobs = f"{saving.hits:,} job{'s' if saving.hits != 1 else ''}"
     lacking = f" ({saving.unpriced:,} of them unpriced)" if saving.unpriced else ""
-    return f"The response cache answered {jobs} without a call and saved {context.usd(saving.saved_usd)}{lacking}."
+    return f"The response cache answered {jobs} without a call and saved {output.usd(saving.saved_usd)}{lacking}."
 
 
 def unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:
@@ -155,7 +155,7 @@ def report_repricing(done: "Repricing", *, as_json: bool, complete: bool) -> Non
     total = done.total
     groups = sorted(done.groups.items(), key=lambda item: (-abs(item[1].after_usd - item[1].before_usd), item[0]))
     if as_json:
-        context.print_json(
+        output.print_json(
             {
                 "since": done.span.since,
                 "until": done.span.until,

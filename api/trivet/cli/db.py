@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
 from trivet.cli.options import age_s
+from trivet.cli.output import print_error, print_facts, print_line
 from trivet.cli.progress import bar, spinner
-from trivet.cli.tables import print_error, print_facts, print_line
 from trivet.times import moment
 from trivet_tasks.errors import InvalidRequest
 
@@ -28,23 +28,23 @@ def register(app: typer.Typer) -> None:
 
 def upgrade(as_json: Json = False) -> None:
     """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
-    with context.admin() as admin, spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
+    with options.admin() as admin, spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
         done = admin.database.upgrade()
     if as_json:
-        context.print_json(done._asdict())
+        output.print_json(done._asdict())
     else:
         # one line whatever the width of the terminal: people grep for it
-        context.out.print(f"{done.database}: {_named(done.before)} → {done.after}", markup=False, soft_wrap=True)
+        output.out.print(f"{done.database}: {_named(done.before)} → {done.after}", markup=False, soft_wrap=True)
 
 
 def version(as_json: Json = False) -> None:
     """Print the schema the database has, and the one this Trivet works with."""
-    with context.admin() as admin:
+    with options.admin() as admin:
         found = admin.database.version()
     if as_json:
-        context.print_json(found._asdict())
+        output.print_json(found._asdict())
         return
-    context.out.print(
+    output.out.print(
         f"{found.database}: {_named(found.version)}{_advice(found.version, found.newest)}", markup=False, soft_wrap=True
     )
 
@@ -76,7 +76,7 @@ def prune(
             field="attempts_older_than",
             hint="A job's calls stay at least as long as its result.",
         )
-    with context.admin() as admin:
+    with options.admin() as admin:
         steps = admin.database.prune(age, attempts_older_than_s=forget, keep_results=keep_results, dry_run=dry_run)
         done = next(steps)
         try:
@@ -93,7 +93,7 @@ def prune(
 
 def _report(done: "Pruning", *, as_json: bool, complete: bool) -> None:
     if as_json:
-        context.print_json(
+        output.print_json(
             {
                 "ended_before": done.ended_before,
                 "forget_before": done.forget_before,

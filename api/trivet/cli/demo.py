@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import output
 
 
 def register(app: typer.Typer) -> None:
@@ -31,19 +31,19 @@ def demo(
     from trivet_tasks.processes.process_titles import set_title
 
     set_title("demo")
-    console = context.err if as_json else context.out
+    console = output.err if as_json else output.out
     live = console.is_terminal and not console.is_dumb_terminal and not plain
     try:
         outcome = run_demo(jobs, workers, LiveScreen(console) if live else PlainView(console))
     except ProcessFailed as error:
-        context.err.print(f"trivet: {error}", markup=False, soft_wrap=True)
+        output.err.print(f"trivet: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
-            context.err.print("Stopped.")
+            output.err.print("Stopped.")
         raise typer.Exit(130) from None
     print_summary(console, outcome)
     if as_json:
-        context.print_json(as_object(outcome))
+        output.print_json(as_object(outcome))
     if not outcome.good:
         raise typer.Exit(1)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import context
-from trivet.cli.exit_codes import FAILED, HELD_UP
+from trivet.cli import options, output
+from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
 from trivet.cli.progress import telling
-from trivet.cli.tables import Column, print_error, print_facts, print_line, print_table
 from trivet.times import moment, seconds
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 from trivet_tasks.outcomes import Outcome
@@ -55,10 +54,10 @@ def list_(
     """The newest jobs as they stand."""
 
     _check_state(state)
-    with context.admin() as admin:
+    with options.admin() as admin:
         jobs = admin.jobs.list(state=state, batch=batch, limit=limit)
     if as_json:
-        context.print_json([_as_object(job) for job in jobs])
+        output.print_json([_as_object(job) for job in jobs])
     elif not jobs:
         print_line("There is no such job." if state or batch else "There is no job yet.")
     else:
@@ -73,7 +72,7 @@ def list_(
             [
                 [
                     job.id, job.state, job.latency, job.batch or "", job.key or "", job.model, job.route or "",
-                    context.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), *([reason] if why else ()),
+                    output.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), *([reason] if why else ()),
                 ]
                 for job, reason in zip(jobs, reasons, strict=True)
             ],
@@ -91,14 +90,14 @@ def show(
     """A job's whole life in order: accepted, every call with its outcome and cost, its end, and each time it ran again."""
     import orjson
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         life = admin.jobs.life(_id(admin, job_id, key, tenant), request=body)
     if as_json:
         more: dict[str, Any] = {"request": life.request} if body else {}
         if life.leader:
             more["follows"] = life.leader
         told = {"attempts": [asdict(one) for one in life.attempts], "retries": [asdict(one) for one in life.retries]}
-        context.print_json({**_as_object(life.job), **told, **more})
+        output.print_json({**_as_object(life.job), **told, **more})
         return
     _print_life(life)
     for note in life.blocked.notes:
@@ -106,7 +105,7 @@ def show(
     if body and life.request is None:
         print_line("Its request was pruned.", style="yellow")
     elif body:
-        print("\n" + context.shown_json(orjson.dumps(life.request, option=orjson.OPT_INDENT_2).decode()))  # noqa: T201
+        print("\n" + output.shown_json(orjson.dumps(life.request, option=orjson.OPT_INDENT_2).decode()))  # noqa: T201
 
 
 @group.command()
@@ -121,7 +120,7 @@ def result(
     """A job's text, route, latency and cost. Exits with 1 when it has none, or has not ended (3: held up)."""
     from trivet.cli.results import print_result
 
-    with context.client() as client:
+    with options.client() as client:
         job = _job(client, job_id, key, tenant)
         with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
@@ -136,12 +135,12 @@ def result(
 def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Stop a job: at once if it waits, within about two seconds if it runs."""
 
-    with context.client() as client:
+    with options.client() as client:
         job = _job(client, job_id, key, tenant)
         done = job.cancel()
         state = job.state
     if as_json:
-        context.print_json({"id": job.id, "cancelled": done, "state": state})
+        output.print_json({"id": job.id, "cancelled": done, "state": state})
     elif not done:
         print_line(f"{job.id} had ended before: {state}.")
     else:
@@ -156,12 +155,12 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
 def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Run a job that failed or expired again: the same job, with every earlier attempt on record."""
 
-    with context.client() as client:
+    with options.client() as client:
         job = _job(client, job_id, key, tenant)
         again = job.retry()
         state = job.state
     if as_json:
-        context.print_json({"id": job.id, "retried": again, "state": state})
+        output.print_json({"id": job.id, "retried": again, "state": state})
     else:
         print_line(
             f"{job.id} runs again." if again else f"{job.id} is {state}: only a job that failed or expired runs again."
@@ -204,8 +203,8 @@ def _print_life(life: "JobLife") -> None:
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
         ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
-        ("deadline", moment(job.deadline_at)), ("cost", context.usd(job.cost_usd) if job.ended_at else None),
-        ("saved", context.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
+        ("deadline", moment(job.deadline_at)), ("cost", output.usd(job.cost_usd) if job.ended_at else None),
+        ("saved", output.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("suspect", _deaths(job)),
     ]  # fmt: skip
     print_facts([(word, value) for word, value in facts if value])
@@ -254,7 +253,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
         outcome = f"{call.outcome}{status}"
         if call.latency_s is not None:
             outcome += f" in {seconds(call.latency_s)}"
-    cost = f"at most {context.usd(call.cost_usd)}" if call.estimated else context.usd(call.cost_usd)
+    cost = f"at most {output.usd(call.cost_usd)}" if call.estimated else output.usd(call.cost_usd)
     tokens = ""
     if call.input_tokens or call.output_tokens:
         tokens = f"{call.input_tokens or 0:,} tokens in, {call.output_tokens or 0:,} out, "

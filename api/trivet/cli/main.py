@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 
-from trivet.cli.exit_codes import USAGE
 from trivet_tasks.config.environment import quieten, set_aside
 from trivet_tasks.processes.quick_start import without_collecting
 from trivet_tasks.processes.stop_signals import drop_inherited_settings
@@ -16,7 +15,7 @@ _ROOM = ("COLUMNS", "LINES")
 
 
 def main() -> None:
-    """Run the command line. Exit codes: those of `exit_codes`, and 130 for Ctrl-C."""
+    """Run the command line. Exit codes: those of `output`, and 130 for Ctrl-C."""
     _settle()
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
     set_aside()  # before any library could follow the variables
@@ -42,6 +41,7 @@ def run() -> int:
         with contextlib.suppress(OSError):
             sys.stdout.close()
     except Exception as error:
+        from trivet.cli.output import USAGE
         from trivet_tasks.errors import TrivetError
 
         if not isinstance(error, TrivetError):

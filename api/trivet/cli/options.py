@@ -1,12 +1,19 @@
-"""Values of options as people type them: spans and moments, ages, counts, shares, amounts of USD."""
+"""Options: those before the sub-command, with the settings and doors they lead to; and values as people type them."""
 
+import logging
 import re
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.times import moment
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from trivet.admin import Admin
+    from trivet.client.client import Client
 
 DEFAULT_SINCE = "30d"
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
@@ -16,12 +23,46 @@ _TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SHARE = re.compile(r"(\d*\.?\d+)\s*(%?)")
 _MOST_DIGITS = 30
 
+_config: Path | None = None
+
 
 class Period(NamedTuple):
     """From one moment to before another, in seconds since the epoch."""
 
     since: float
     until: float
+
+
+def set_up(config: Path | None, *, verbose: bool) -> None:
+    """Keep the options that stand before the sub-command."""
+    global _config
+    _config = config
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+
+
+def config_option() -> Path | None:
+    """Return the file named with `--config`, if any."""
+    return _config
+
+
+def settings() -> Settings:
+    """Return the settings of this run. ConfigError when they are wrong."""
+    return load_settings(_config)
+
+
+def client() -> "Client":
+    """Return a client with the settings of this run."""
+    from trivet.client.client import Client
+
+    return Client(settings=settings())
+
+
+def admin() -> "Admin":
+    """Return an operations API with the settings of this run."""
+    from trivet.admin import Admin
+
+    return Admin(settings=settings())
 
 
 def span_s(given: str) -> float | None:
@@ -115,7 +156,7 @@ def share(option: str, given: str) -> Decimal:
     return part
 
 
-def usd(option: str, given: str) -> Decimal:
+def amount_usd(option: str, given: str) -> Decimal:
     """Return an amount of USD such as `25`, `$0.50` or `1,000`.
 
     Raises:

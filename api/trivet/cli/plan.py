@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
 from trivet.cli.options import count, share, wrong
 from trivet.cli.request_input import check_with_bar
 from trivet_tasks.errors import InvalidRequest
@@ -94,7 +94,7 @@ def plan(
         "output_share_of_max": output_share_of_max, "bytes_per_token": bytes_per_token, "runs_per_day": runs_per_day,
     }  # fmt: skip
     _check_source(file, {name for name, value in given.items() if value is not None})
-    settings = context.settings()
+    settings = options.settings()
     planner = Planner(settings)
     charges = [read_charge(one, settings.routes) for one in cost or ()]
     days = count("--days-per-month", days_per_month)
@@ -104,7 +104,7 @@ def plan(
     found = planner.plan(scenarios, work, charges=charges, days_per_month=days, cache_read_share=cached)
     _check_possible(found, must=bool(mix))
     if as_json:
-        context.print_json(plan_view.as_object(found))
+        output.print_json(plan_view.as_object(found))
     else:
         plan_view.print_plan(found)
 

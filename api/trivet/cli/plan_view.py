@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.text import Text
 
-from trivet.cli.tables import Column, print_line, print_table, print_whole, room, said_lines, table_lines
+from trivet.cli.output import Column, print_line, print_table, print_whole, room, said_lines, table_lines
 from trivet.plan.charges import Charged, Per
 from trivet.plan.exact import digits
 from trivet.plan.outlook import Obstacle, Outlook

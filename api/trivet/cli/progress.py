@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from trivet.cli import context
+from trivet.cli import output
 
 if TYPE_CHECKING:
     from trivet.admin import Admin, Blocked
@@ -33,7 +33,7 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
     Args:
         unit: what is counted, said with the rate: `jobs`.
     """
-    if not context.err.is_terminal:
+    if not output.err.is_terminal:
         yield _nowhere
         return
     from rich.progress import BarColumn, Progress, ProgressColumn, Task
@@ -87,7 +87,7 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
         Rate(table_column=Column(no_wrap=True, justify="right")),
         Left(table_column=Column(no_wrap=True, justify="right")),
         Words("note", "dim"),
-        console=context.err,
+        console=output.err,
         expand=True,
     )
     task = shown.add_task("", total=total, completed=completed, title=title, note="", about=False)
@@ -104,12 +104,12 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
 @contextmanager
 def spinner(title: str) -> Iterator[None]:
     """Show a sign of life while something takes long; where there is no terminal, nothing."""
-    if not context.err.is_terminal:
+    if not output.err.is_terminal:
         yield
         return
     from rich.markup import escape
 
-    with context.err.status(escape(title)):
+    with output.err.status(escape(title)):
         yield
 
 
@@ -163,7 +163,7 @@ class Teller:
                 self._done.wait(LOOK_EVERY_S)
 
     def _tell(self, found: "Blocked") -> None:
-        from trivet.cli.tables import print_error
+        from trivet.cli.output import print_error
 
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})

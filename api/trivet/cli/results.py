@@ -13,9 +13,8 @@ from typing import Any, BinaryIO
 import orjson
 import typer
 
-from trivet.cli import context
-from trivet.cli.exit_codes import FAILED
-from trivet.cli.tables import print_error, print_line
+from trivet.cli import output
+from trivet.cli.output import FAILED, print_error, print_line
 from trivet.client.result import Result
 from trivet.times import seconds
 from trivet_tasks.errors import InvalidRequest
@@ -35,9 +34,9 @@ _ENDED: dict[str, str] = {
 def print_result(result: Result, *, as_json: bool) -> None:
     """Print the text of a result and where it came from. Exits with 1 when there is none."""
     if as_json:
-        sys.stdout.write(context.shown_json(result_line(result).decode()))
+        sys.stdout.write(output.shown_json(result_line(result).decode()))
     elif result.succeeded:
-        print(context.shown(result.text))  # noqa: T201
+        print(output.shown(result.text))  # noqa: T201
         print_line(_came_from(result), style="dim")
     elif result.pruned:
         print_error(f"trivet: job {result.id} {_ENDED[result.status]}; its result was pruned.")
@@ -241,7 +240,7 @@ def _came_from(result: Result) -> str:
         result.route if not result.cached else "cache",
         result.model,
         seconds(result.latency_s),
-        context.usd(result.cost_usd),
+        output.usd(result.cost_usd),
         f"{calls} attempt{'' if calls == 1 else 's'}",
     ]
     if result.stop_reason not in (None, "end_turn", "stop_sequence"):

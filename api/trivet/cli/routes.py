@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context, routes_check, routes_events
-from trivet.cli.exit_codes import HELD_UP, reporting_status
+from trivet.cli import options, output, routes_check, routes_events
+from trivet.cli.output import HELD_UP, reporting_status
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_overrides import FIGURES
 
@@ -51,10 +51,10 @@ def routes(
         if as_json or watch:
             raise typer.BadParameter("options stand after the sub-command.")
         return
-    from trivet.cli import routes_view, routes_watch, tables
+    from trivet.cli import routes_view, routes_watch
     from trivet_tasks.errors import StoreUnavailable
 
-    with reporting_status(), context.admin() as admin:
+    with reporting_status(), options.admin() as admin:
         if watch:
             routes_watch.watch(admin.routes.status, interval, as_json=as_json)
             return
@@ -64,14 +64,14 @@ def routes(
             _print_announced(admin, error, as_json=as_json)
             raise
     if as_json:
-        context.print_json(routes_view.as_object(status))
+        output.print_json(routes_view.as_object(status))
     else:
-        for line in routes_view.status_lines(status, tables.room()):
-            tables.print_whole(line)
+        for line in routes_view.status_lines(status, output.room()):
+            output.print_whole(line)
         if names := ignored():
-            tables.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
+            output.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
     if status.trouble:
-        tables.print_error(f"trivet: {status.trouble}")
+        output.print_error(f"trivet: {status.trouble}")
     if status.held_up:
         raise typer.Exit(HELD_UP)
 
@@ -85,15 +85,15 @@ def drain(
 
     It stays out, over restarts too, until it is restored.
     """
+    from trivet.cli.output import print_line
     from trivet.cli.routes_remarks import drained_words
-    from trivet.cli.tables import print_line
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         drained = admin.routes.drain(name, why=why)
     if as_json:
         route, was_drained, queued, running = drained
         found = {"route": route, "drained": True, "was_drained": was_drained, "queued": queued, "running": running}
-        context.print_json(found)
+        output.print_json(found)
         return
     for words in drained_words(drained):
         print_line(words)
@@ -101,12 +101,12 @@ def drain(
 
 def restore(name: Name, as_json: Json = False) -> None:
     """Put a route back into service and forget what was held against it: failures, pauses, what was learned."""
-    from trivet.cli.tables import print_line
+    from trivet.cli.output import print_line
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         restored = admin.routes.restore(name)
     if as_json:
-        context.print_json({"route": name, "drained": False, "was_drained": restored.was_drained})
+        output.print_json({"route": name, "drained": False, "was_drained": restored.was_drained})
     else:
         print_line(f"{name} is back in service; what was held against it is forgotten.")
 
@@ -150,7 +150,7 @@ def limit(
         raise typer.BadParameter("--reset takes limits back; give no others with it.")
     if (until or lasting) and not figures:
         raise typer.BadParameter("--until and --for need a limit, e.g. --requests 600.")
-    with context.admin() as admin:
+    with options.admin() as admin:
         for_s = _for_s(admin, until, lasting)
         if reset:
             found = admin.routes.reset_limits(name, models=model)
@@ -160,10 +160,10 @@ def limit(
             found = admin.routes.limits(name, models=model)
     if as_json:
         overrides = [override._asdict() for override in found.overrides]
-        context.print_json({"route": name, "limits": found.figures, "overrides": overrides})
+        output.print_json({"route": name, "limits": found.figures, "overrides": overrides})
         return
     if reset and not found.removed:
-        context.out.print(f"Nothing was set by hand for {name}.", markup=False)
+        output.out.print(f"Nothing was set by hand for {name}.", markup=False)
     print_limits(found)
 
 
@@ -177,23 +177,23 @@ def probe(
     It counts for the route's health as a probe of the scheduler's does. Works on drained, open and healthy routes.
     Exits with 1 when it failed or could not be made.
     """
+    from trivet.cli.output import print_error
     from trivet.cli.progress import spinner
     from trivet.cli.routes_view import print_probe
-    from trivet.cli.tables import print_error
     from trivet_tasks.errors import ProbeNotMade
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         try:
             with spinner(f"probing {name}"):
                 probed = admin.routes.probe(name, model=model)
         except ProbeNotMade as error:
             if as_json:
-                context.print_json({"route": name, "made": False, "why": str(error)})
+                output.print_json({"route": name, "made": False, "why": str(error)})
             else:
                 print_error(f"trivet: {error}")
             raise typer.Exit(1) from None
     if as_json:
-        context.print_json({"made": True, "good": probed.good, **asdict(probed)})
+        output.print_json({"made": True, "good": probed.good, **asdict(probed)})
     else:
         print_probe(probed)
     if not probed.good:
@@ -206,12 +206,12 @@ def remove(name: Name, as_json: Json = False) -> None:
     Where a file still has it, a scheduler or worker that starts or reads the file makes it known again: drained, until
     `trivet route restore` or `trivet config apply`.
     """
-    from trivet.cli.tables import print_line
+    from trivet.cli.output import print_line
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         removed = admin.routes.remove(name)
     if as_json:
-        context.print_json({"route": name, "removed": True, "health_forgotten": removed.health_forgotten})
+        output.print_json({"route": name, "removed": True, "health_forgotten": removed.health_forgotten})
         return
     print_line(
         f"{name} is removed. A file that still has it brings it back drained, until `trivet route restore {name}`."
@@ -223,7 +223,7 @@ def remove(name: Name, as_json: Json = False) -> None:
 def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool) -> None:
     """Print what workers and schedulers announce in the shared state while the database does not answer."""
     from trivet.admin import idle_words
-    from trivet.cli.tables import print_line
+    from trivet.cli.output import print_line
     from trivet_tasks.errors import BrokerUnavailable
 
     try:
@@ -231,7 +231,7 @@ def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool
     except BrokerUnavailable:
         said = ()
     if as_json:
-        context.print_json({"trouble": str(error), "idle": [one._asdict() for one in said]})
+        output.print_json({"trouble": str(error), "idle": [one._asdict() for one in said]})
         return
     for one in said:
         print_line(idle_words(one, time.time()))
@@ -239,7 +239,7 @@ def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool
 
 def _for_s(admin: "Admin", until: str | None, lasting: str | None) -> float | None:
     """Return for how many seconds limits hold; None: until they are reset."""
-    from trivet.cli.spans import age_s, since, span_s
+    from trivet.cli.options import age_s, since, span_s
     from trivet_tasks.errors import InvalidRequest
 
     if lasting:

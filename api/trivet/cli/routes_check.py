@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
+from trivet.times import seconds
 
 if TYPE_CHECKING:
     from trivet.live_check.report import Finding, LimitRow, RouteReport
@@ -42,7 +43,7 @@ def check(
     routes = _wanted(names or ())
     reports = check_routes(routes, models=model or (), live=live, timeout_s=timeout)
     if as_json:
-        context.print_json({"live": live, "routes": [_as_object(report) for report in reports]})
+        output.print_json({"live": live, "routes": [_as_object(report) for report in reports]})
     else:
         _print(reports, live=live)
     if any(report.worst is Level.ERROR for report in reports):
@@ -55,7 +56,7 @@ def _wanted(names: Sequence[str]) -> "Mapping[str, RouteSettings]":
 
     from trivet_tasks.errors import ConfigError
 
-    settings = context.settings()
+    settings = options.settings()
     for name in names:
         if name not in settings.routes:
             near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
@@ -69,7 +70,7 @@ def _wanted(names: Sequence[str]) -> "Mapping[str, RouteSettings]":
 def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
     from rich.text import Text
 
-    from trivet.cli.tables import Column, print_line, print_table
+    from trivet.cli.output import Column, print_line, print_table
     from trivet.live_check.report import Level
 
     print_table(
@@ -82,7 +83,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
             [
                 report.route, report.provider, report.region, Text(report.worst, style=_STYLES[report.worst]),
                 *(f"{report.count(level) or ''}" for level in (Level.ERROR, Level.WARNING, Level.NOTE)),
-                context.seconds(report.took_s) if report.live else "",
+                seconds(report.took_s) if report.live else "",
             ]
             for report in reports
         ],
@@ -102,7 +103,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
             print_line("")
             print_line(f"For trivet.toml, in place of the limits that stand there for {report.route}:", style="bold")
             for line in report.paste.splitlines():
-                context.out.print(line, markup=False, highlight=False, soft_wrap=True)
+                output.out.print(line, markup=False, highlight=False, soft_wrap=True)
     if not live:
         print_line("")
         print_line("Nobody was asked: --live looks into the accounts.", style="dim")
@@ -110,7 +111,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
 
 def _print_findings(findings: "Sequence[Finding]") -> None:
     """The worst first, under the name of their level."""
-    from trivet.cli.tables import print_line
+    from trivet.cli.output import print_line
     from trivet.live_check.report import Level
 
     for level in reversed(Level):
@@ -129,7 +130,7 @@ def _print_findings(findings: "Sequence[Finding]") -> None:
 def _print_limits(rows: "Sequence[tuple[RouteReport, LimitRow]]") -> None:
     from rich.text import Text
 
-    from trivet.cli.tables import Column, print_table
+    from trivet.cli.output import Column, print_table
 
     print_table(
         [

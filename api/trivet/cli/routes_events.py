@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
 from trivet.times import moment
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def events(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What happened to the routes and why, the newest last: opened, probed, recovering, limited, drained, restored."""
-    from trivet.cli.spans import since as moment_of
-    from trivet.cli.tables import print_line, print_whole, room
+    from trivet.cli.options import since as moment_of
+    from trivet.cli.output import print_line, print_whole, room
 
-    with context.admin() as admin:
+    with options.admin() as admin:
         start = moment_of(since, admin.now())
         found = admin.events.list(since=start, route=name, limit=limit)
     if as_json:
-        context.print_json([event._asdict() for event in found])
+        output.print_json([event._asdict() for event in found])
         return
     about = f" to {name}" if name else ""
     if not found:
@@ -51,8 +51,8 @@ def event_lines(found: "Sequence[Event]", room: int | None) -> "list[Text]":
     from rich.text import Text
 
     from trivet.admin import folded
+    from trivet.cli.output import GAP, Cell, Column, said_lines, table_lines
     from trivet.cli.routes_view import STYLES
-    from trivet.cli.tables import GAP, Cell, Column, said_lines, table_lines
 
     entries = folded(found)
     rows: list[list[Cell]] = [

@@ -16,9 +16,8 @@ from trivet.admin import (
     RouteStatus,
     idle_words,
 )
-from trivet.cli import context
-from trivet.cli.tables import said_lines
-from trivet.times import ago, moment
+from trivet.cli.output import said_lines
+from trivet.times import ago, moment, seconds
 from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.states import RouteState
@@ -170,5 +169,5 @@ def _waiting(status: ClusterStatus) -> str:
         kinds = ((row.delayed, "for their next try"), (row.held, "held"), (row.following, "for an equal one's answer"))
         more = [f"{count:,} {word}" for count, word in kinds if count]
         parts.append(f"{row.total:,} {row.latency}" + (f" ({', '.join(more)})" if more else ""))
-    oldest = context.seconds(max(0.0, status.now - min(row.oldest_at for row in status.waiting)))
+    oldest = seconds(max(0.0, status.now - min(row.oldest_at for row in status.waiting)))
     return f"Waiting: {', '.join(parts)}; the oldest for {oldest}."

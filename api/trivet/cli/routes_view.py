@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 from rich.text import Text
 
 from trivet.admin import ClusterStatus, ModelStatus, Pace, ProbeResult, RouteLimits, RouteStatus
-from trivet.cli import context
+from trivet.cli import output
+from trivet.cli.output import Cell, Column, print_facts, print_line, print_table, table_lines
 from trivet.cli.routes_remarks import override_words, remarks, summary
-from trivet.cli.tables import Cell, Column, print_facts, print_line, print_table, table_lines
-from trivet.times import ago
+from trivet.times import ago, seconds
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_hosts import effective_host
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
@@ -110,7 +110,7 @@ def _of_the_route(status: ClusterStatus, route: RouteStatus) -> Row:
         "PROVEN": "" if route.proven_at is None else ago(status.now - route.proven_at),
         "QUEUED": f"{route.queued:,}",
         "RUNNING": f"{route.running:,}",
-        "SPENT TODAY": context.usd(route.spent.usd) if route.spent.calls else "",
+        "SPENT TODAY": output.usd(route.spent.usd) if route.spent.calls else "",
         "WORKERS": ", ".join(f"{count} {lane}" for lane, count in sorted(route.workers.items())),
         "WINDOW": str(route.window or ""),
         "HOST": effective_host(route.settings),
@@ -125,8 +125,8 @@ def _by_class(first: Row, model: ModelStatus, *, named: bool) -> list[Row]:
     rows: list[Row] = [
         {
             "CLASS": latency.value if named else "",
-            "P50": context.seconds(pace.p50_s),
-            "P95": context.seconds(pace.p95_s),
+            "P50": seconds(pace.p50_s),
+            "P95": seconds(pace.p95_s),
         }
         for latency, pace in paces
     ]  # fmt: skip
@@ -282,10 +282,10 @@ def print_probe(probed: ProbeResult) -> None:
     """Print what came of a probe, and what comes next."""
     status = f" ({probed.status})" if probed.status and not probed.good else ""
     outcome = Text(f"{probed.outcome}{status}", style="green" if probed.good else "red")
-    cost = f"at most {context.usd(probed.cost_usd)}" if probed.estimated else context.usd(probed.cost_usd)
+    cost = f"at most {output.usd(probed.cost_usd)}" if probed.estimated else output.usd(probed.cost_usd)
     facts: list[tuple[str, Cell | None]] = [
         ("probe", f"{probed.route} {probed.model}"), ("outcome", outcome), ("said", probed.message),
-        ("latency", context.seconds(probed.latency_s)), ("cost", cost), ("request", probed.request_id),
+        ("latency", seconds(probed.latency_s)), ("cost", cost), ("request", probed.request_id),
         ("attempt", probed.attempt_id), ("state", Text(probed.state, style=STYLES.get(probed.state, ""))),
     ]  # fmt: skip
     print_facts([(word, value) for word, value in facts if value])

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.text import Text
 
 from trivet.admin import ClusterStatus
-from trivet.cli import context, tables
+from trivet.cli import output
+from trivet.cli.output import said_lines
 from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table
-from trivet.cli.tables import said_lines
 from trivet.times import ago, moment
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 
@@ -62,7 +62,7 @@ class Watch:
     def as_json(self) -> str:
         """Return one line; `trouble` says why it is not of this moment, if it is not."""
         found = as_object(self._last) if self._last else {}
-        return context.as_json({**found, "trouble": self._trouble or None})
+        return output.as_json({**found, "trouble": self._trouble or None})
 
 
 def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool
             if as_json:
                 for _ in _looks(looking, interval_s):
                     print(looking.as_json(), flush=True)  # noqa: T201
-            elif context.out.is_terminal:
+            elif output.out.is_terminal:
                 _in_place(looking, interval_s)
             else:
                 _one_below_the_other(looking, interval_s)
@@ -83,10 +83,10 @@ def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool
 
 def _in_place(looking: Watch, interval_s: float) -> None:
     """Draw on the terminal's other screen, so that the earlier text comes back at the end."""
-    with Live(console=context.out, screen=True, auto_refresh=False, transient=True) as live:
+    with Live(console=output.out, screen=True, auto_refresh=False, transient=True) as live:
         for _ in _looks(looking, interval_s):
             heading = f"trivet routes  {moment(time.time())}  every {interval_s:g} s, Ctrl-C ends"
-            room, height = context.out.size
+            room, height = output.out.size
             lines = [Text(heading, style="dim"), *looking.lines(room)]
             if len(lines) > height:
                 hidden = len(lines) - height + 1
@@ -99,11 +99,11 @@ def _in_place(looking: Watch, interval_s: float) -> None:
 def _one_below_the_other(looking: Watch, interval_s: float) -> None:
     for number, _ in enumerate(_looks(looking, interval_s)):
         if number:
-            tables.print_line("")
-        tables.print_line(moment(time.time()))
-        for line in looking.lines(tables.room()):
-            tables.print_whole(line)
-        context.out.file.flush()
+            output.print_line("")
+        output.print_line(moment(time.time()))
+        for line in looking.lines(output.room()):
+            output.print_whole(line)
+        output.out.file.flush()
 
 
 def _looks(looking: Watch, interval_s: float) -> Iterator[None]:

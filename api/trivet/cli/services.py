@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.config.settings import config_path
@@ -61,7 +61,7 @@ def up(
     On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal it ends with that instead.
     """
     set_title("up")
-    settings = context.settings()
+    settings = options.settings()
     if not settings.routes and not simulate:
         raise ConfigError(
             f"{settings.source}: no route is configured, so there is nowhere to send a job.",
@@ -76,7 +76,7 @@ def up(
 
     local = LocalTrivet(
         settings,
-        config_path=config_path(context.config_option()),
+        config_path=config_path(options.config_option()),
         workers=workers,
         simulation=_simulation(replies) if simulate else None,
         flower_port=flower_port if flower else None,
@@ -123,7 +123,7 @@ def worker(
 
     On SIGHUP it reads its routes from the file again. In the foreground of a terminal it ends with that instead.
     """
-    settings = context.settings()
+    settings = options.settings()
     refuse(settings)
     _throttle_log()
     named = _served(settings, routes or ())
@@ -135,8 +135,8 @@ def worker(
     if lane == "both":
         from trivet.local.lanes import run_lanes
 
-        config = context.config_option()
-        raise SystemExit(run_lanes(settings, named, config, lambda line: context.err.print(line, markup=False)))
+        config = options.config_option()
+        raise SystemExit(run_lanes(settings, named, config, lambda line: output.err.print(line, markup=False)))
     with without_collecting():
         from trivet_worker.process.celery_worker import run_worker
 
@@ -153,7 +153,7 @@ def scheduler() -> None:
         from trivet_scheduler.service import Scheduler
 
     _throttle_log()
-    settings = context.settings()
+    settings = options.settings()
     running = Scheduler(settings)
     StopInTime(running.stop, reloads=True).start()
     Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).start()
@@ -258,7 +258,7 @@ def flower(
         if error.name is None or error.name.partition(".")[0] not in ("flower", "tornado", "prometheus_client"):
             raise
         raise ConfigError("Flower is not installed.", hint="Install it with: pip install 'trivet[ops]'") from None
-    settings = context.settings()
+    settings = options.settings()
     listen = Listen(address, port, parse_basic_auth(basic_auth), settings.flower.hosts, insecure)
     server.run_flower(settings, listen, _print_page)
     # Threads that ask a broker or a database which is away cannot be called off; the interpreter would wait for them.
@@ -307,10 +307,10 @@ def _extra_provider(text: str) -> "ProviderOptions":
 
 
 def _print_endpoints(endpoints: "Endpoints", *, as_json: bool) -> None:
-    from trivet.cli.tables import print_facts
+    from trivet.cli.output import print_facts
 
     if as_json:
-        context.print_json(endpoints)
+        output.print_json(endpoints)
         sys.stdout.flush()  # whoever started us waits for this line
         return
     rows = [*endpoints.providers.items(), ("control", endpoints.control), ("Google token", endpoints.token_url)]
@@ -361,14 +361,14 @@ def _tell_exit(local: "LocalTrivet", ended: "Exit") -> None:
 
 def _tell(line: str) -> None:
     """Print on stderr: the output of --json stays alone on stdout."""
-    context.err.print(line, markup=False, soft_wrap=True)
+    output.err.print(line, markup=False, soft_wrap=True)
 
 
 def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> None:
     flower_url = None if flower_port is None else f"http://127.0.0.1:{flower_port}"
     settings = local.settings
     if as_json:
-        context.print_json(
+        output.print_json(
             {
                 "up": True,
                 "database": masked(settings.store_url),
@@ -393,9 +393,9 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
         ("configuration", settings.source),
         ("logs", f"{local.logs_dir}"),
     ]
-    context.out.print("Trivet is up. Ctrl-C stops it.")
+    output.out.print("Trivet is up. Ctrl-C stops it.")
     for name, value in rows:
-        context.out.print(f"  {name:<14} {value}", markup=False, soft_wrap=True)
-    context.out.print(
+        output.out.print(f"  {name:<14} {value}", markup=False, soft_wrap=True)
+    output.out.print(
         f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes", markup=False, soft_wrap=True
     )

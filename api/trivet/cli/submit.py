@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import context
+from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_progress
-from trivet.cli.exit_codes import FAILED, HELD_UP
 from trivet.cli.options import span_or_moment
+from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.request_input import check_with_bar, read_prompt, read_request, read_tags
-from trivet.cli.tables import print_error, print_line
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 
 if TYPE_CHECKING:
@@ -97,10 +96,10 @@ def submit(
         )
     if not file and max_tokens is None:
         logging.getLogger("trivet").setLevel(logging.ERROR)  # no warning about a max_tokens that nobody chose
-    with context.client() as client:
+    with options.client() as client:
         job = client.submit(**request)
         if not wait and timeout is None:
-            context.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
+            output.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
             return
         with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
@@ -152,7 +151,7 @@ def bulk(
         "prompt_cache": prompt_cache,
     }
     defaults = {key: value for key, value in given.items() if value is not None}
-    with context.client() as client:
+    with options.client() as client:
         check = check_with_bar(file, client.settings, defaults, now=client.now(), skip_bad=skip_bad)
         for problem in check.problems:
             print_error(f"left out: {file}, {problem}")
@@ -248,7 +247,7 @@ def _watch(batch: "Batch", advance: Advance, done: threading.Event) -> None:
         except StoreError:
             continue
         failed = progress.failed + progress.expired + progress.cancelled
-        advance(progress.ended, context.usd(progress.cost_usd) + (f", {failed:,} failed" if failed else ""))
+        advance(progress.ended, output.usd(progress.cost_usd) + (f", {failed:,} failed" if failed else ""))
 
 
 def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waited: bool, as_json: bool) -> None:
@@ -260,7 +259,7 @@ def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waite
             "problems": problems,
             "results": str(out) if out else None,
         }
-        context.print_json({**as_object(progress), **more})
+        output.print_json({**as_object(progress), **more})
         return
     if check.repeated:
         print_line(f"{check.repeated:,} lines repeat an earlier line's key and request: one job each with it.")

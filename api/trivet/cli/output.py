@@ -1,22 +1,42 @@
-"""Tables that fit: columns that can be spared are left out of a narrow terminal, and nothing is wrapped.
+"""Output of commands: JSON, tables that fit the terminal, lines, amounts, and exit codes.
 
-Into a pipe or a file everything is written, however wide.
+Columns that can be spared are left out of a narrow terminal, and nothing is wrapped. Into a pipe or a file everything is
+written, however wide.
 """
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from decimal import Decimal
+from typing import Any, TypeAlias
 
+import typer
 from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
-from trivet.cli import context
+from trivet_tasks.foreign_text import escaped, for_terminal
+
+FAILED = 1
+"""Some jobs failed, or there is no result."""
+USAGE = 2
+"""Usage or configuration."""
+HELD_UP = 3
+"""Work is held up by something that is wrong. Limits, budgets and backoff are not: work goes on by itself."""
+EPILOG = (
+    "Exit codes: 0 done, 1 some jobs failed, 2 usage or configuration, 3 work is held up by something that is wrong."
+)
 
 GAP = 2
 """Spaces between two columns."""
 SHORTEST = 8
 """A cell is not cut below this many characters."""
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False)
 
 Cell: TypeAlias = str | Text
 
@@ -33,6 +53,33 @@ class Column:
     """Whether its cells may be cut short."""
 
 
+def as_json(value: Any) -> str:
+    """Return a JSON document on one line; dataclasses as objects, amounts as strings."""
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def shown(text: str) -> str:
+    """Return a model's text as it is to be printed: as it came, but on a terminal without what would steer it."""
+    return for_terminal(text) if sys.stdout.isatty() else text
+
+
+def shown_json(document: str) -> str:
+    """Return a JSON document as it is to be printed: on a terminal, what would steer it is escaped."""
+    return escaped(document) if sys.stdout.isatty() else document
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    print(shown_json(as_json(value)))  # noqa: T201
+
+
+def usd(amount: Decimal | None) -> str:
+    """Return an amount as people read it: cents where there are any, more digits where it is small."""
+    if amount is None:
+        return "unpriced"
+    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
+
+
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = ()) -> None:
     """Print rows under their headings; `total` stands below them."""
     for line in table_lines(columns, rows, total, room=room()):
@@ -42,7 +89,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = (), *, room: int | None
 ) -> list[Text]:
-    """The same as lines, for a terminal of so many columns; None: as wide as it is."""
+    """Return the same as lines, for a terminal of so many columns; None: as wide as it is."""
     cells = [[_text(cell) for cell in row] for row in [*rows, *([total] if total else ())]]
     widths = [
         max([cell_len(column.heading), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)
@@ -60,7 +107,7 @@ def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
     for word, value in facts:
         line = Text(word.ljust(wide), style="dim")
         line.append_text(_text(value) if isinstance(value, Text) else Text(value, style="not dim"))
-        context.out.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def print_line(line: Cell, style: str = "", indent: int = 0) -> None:
@@ -70,10 +117,10 @@ def print_line(line: Cell, style: str = "", indent: int = 0) -> None:
 
 
 def said_lines(line: Cell, style: str = "", *, indent: int = 0, hang: int = 0, room: int | None) -> list[Text]:
-    """The same as lines; further ones are indented by `hang` more."""
+    """Return the same as lines; further ones are indented by `hang` more."""
     said = _text(line)
     said.stylize_before(style)
-    parts = [said] if room is None else said.wrap(context.out, max(SHORTEST, room - indent - hang))
+    parts = [said] if room is None else said.wrap(out, max(SHORTEST, room - indent - hang))
     for part in parts:
         part.rstrip()
     return [Text(" " * (indent + (hang if number else 0))) + part for number, part in enumerate(parts)]
@@ -81,17 +128,39 @@ def said_lines(line: Cell, style: str = "", *, indent: int = 0, hang: int = 0, r
 
 def print_whole(line: Text) -> None:
     """Print a line that was made to fit."""
-    context.out.print(line, soft_wrap=True)
+    out.print(line, soft_wrap=True)
 
 
 def room() -> int | None:
-    """Columns of the terminal, or None when nobody's screen limits the output."""
-    return context.out.width if context.out.is_terminal or "COLUMNS" in os.environ else None
+    """Return the columns of the terminal; None when no screen limits the output."""
+    return out.width if out.is_terminal or "COLUMNS" in os.environ else None
 
 
 def print_error(line: str, style: str = "") -> None:
-    """The same on standard error."""
-    context.err.print(Text(line), style=style or None, soft_wrap=True)
+    """Print a line on standard error."""
+    err.print(Text(line), style=style or None, soft_wrap=True)
+
+
+@contextmanager
+def reporting_status() -> Iterator[None]:
+    """Run a command that reports status: a server that is away is what they report, with `HELD_UP`."""
+    from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+
+    try:
+        yield
+    except (BrokerUnavailable, StoreUnavailable) as error:
+        print_error(f"trivet: {error}")
+        raise typer.Exit(HELD_UP) from None
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, bytes):
+        return value.decode()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _row(
