@@ -42,8 +42,6 @@ UNLIMITED_PAGES = 4_294_967_294
 LOOK_S = 0.1
 """How often a process in a call looks whether it is to die in it."""
 
-WORKER_STEPS = (TAKEN_UP, CALLING, ANSWERED, RECORDED, UNTOLD)
-
 
 def died_path(folder: Path, step: str) -> Path:
     """Where a process that died at a step leaves its id."""

@@ -11,6 +11,7 @@ import orjson
 from tests.fed_wire import framed, response, stream_type
 from tests.unit.test_flights import flight
 
+from trivet_tasks.usage import Usage
 from trivet_worker.adapters.calls import MESSAGE_LIMIT, Answer, Failure
 from trivet_worker.run.pricing import Pricing
 
@@ -174,10 +175,19 @@ def check(result: Answer | Failure, fed: Fed) -> None:
         assert result.retry_after_s is None or 0 <= result.retry_after_s <= 3_600
         settled = PRICING.failed(flight(1), result, 1.0, called=True)
     assert result.request_id is None or (result.request_id.isprintable() and len(result.request_id) <= 200)
-    if result.usage is not None and result.usage.prompt_tokens + result.usage.output_tokens:
+    if (
+        result.usage is not None
+        and result.usage.prompt_tokens + result.usage.output_tokens
+        and not _is_refused(result.usage)
+    ):
         assert settled.cost_usd != Decimal(0)
     if fed.used:
         assert isinstance(result, Answer), result
         assert result.usage is not None
     if isinstance(result, Answer):
         assert settled.cost_usd is None or settled.cost_usd > 0 or result.usage is not None
+
+
+def _is_refused(usage: Usage) -> bool:
+    """Return whether the call, or a pass of it, was refused before any output, which most providers do not bill."""
+    return usage.refused is not None or any(part.refused is not None for part in usage.parts)

@@ -47,12 +47,6 @@ class PgBouncer:
         """What it has written."""
         return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
 
-    def lead_to(self, port: int) -> None:
-        """Lead to another server: started anew."""
-        self.kill()
-        self._write(port, 20)
-        self.start()
-
     def start(self) -> None:
         """Start it and wait until it listens."""
         with (self._folder / "log").open("ab") as log:

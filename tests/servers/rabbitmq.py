@@ -1,6 +1,5 @@
 """Debian's `rabbitmq-server` for tests: a node of its own, on loopback, with its own epmd, home and data."""
 
-import os
 import shutil
 import socket
 from pathlib import Path
@@ -65,7 +64,6 @@ class RabbitServer:
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
-        self._env = env
         self._place = place
         (place / "epmd").mkdir()
         self._epmd_port = epmd_port
@@ -76,11 +74,6 @@ class RabbitServer:
     def url(self) -> str:
         """Its URL with user and password, without parameters."""
         return f"{'amqp' if self.tls is None else 'amqps'}://guest:guest@127.0.0.1:{self.port}//"
-
-    @property
-    def ctl(self) -> tuple[list[str], dict[str, str]]:
-        """Command and environment of `rabbitmqctl` for this node."""
-        return ["/usr/lib/rabbitmq/bin/rabbitmqctl"], {**os.environ, **self._env}
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""

@@ -6,8 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MAY = {
     "api/trivet/cli/batch.py": "shows how long ago",
-    "api/trivet/cli/config.py": "shows which window holds, without a database",
+    "api/trivet/config/effective.py": "shows which window holds, without a database",
     "api/trivet/cli/plan.py": "plans without a database",
+    "api/trivet/plan/planner.py": "plans without a database",
     "api/trivet/cli/routes.py": "shows how long ago",
     "api/trivet/cli/routes_watch.py": "shows the time",
     "api/trivet/flower/proven.py": "tells Prometheus, which has the machines' clocks",
