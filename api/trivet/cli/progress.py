@@ -1,8 +1,9 @@
 """Signs of life of a command that works or waits: bars and spinners on a terminal, and why nothing moves."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from trivet.cli import output
@@ -17,6 +18,8 @@ LONGEST_TITLE = 24
 FIRST_LOOK_S = 3.0
 """Most of what is waited for ends sooner, and is then not looked at."""
 LOOK_EVERY_S = 2.0
+OPEN_S = 1.0
+"""Seconds before the first look from which its modules are loaded and its connections made."""
 
 
 class Advance(Protocol):
@@ -146,13 +149,18 @@ class Teller:
         self._thread.join()
 
     def _run(self) -> None:
-        if self._done.wait(FIRST_LOOK_S):
+        first_look_at = time.monotonic() + FIRST_LOOK_S
+        if self._done.wait(FIRST_LOOK_S - OPEN_S):
             return
         from trivet.admin import Admin
         from trivet_tasks.errors import TrivetError
 
         with Admin(settings=self._settings) as admin:
-            while not self._done.is_set():
+            with suppress(TrivetError):
+                _ = admin.batches, admin.jobs, admin.now()
+            pause_s = first_look_at - time.monotonic()
+            while not self._done.wait(max(0.0, pause_s)):
+                pause_s = LOOK_EVERY_S
                 try:
                     found = self._look(admin)
                 except TrivetError:  # the command itself meets it, and says so
@@ -160,7 +168,6 @@ class Teller:
                 else:
                     if not self._done.is_set():
                         self._tell(found)
-                self._done.wait(LOOK_EVERY_S)
 
     def _tell(self, found: "Blocked") -> None:
         from trivet.cli.output import print_error

@@ -22,7 +22,7 @@ from trivet_tasks.requests.seen import Seen
 from trivet_tasks.states import JobState
 
 _BEGIN = b'{"id":"'
-"""How every line begins."""
+"""Beginning of every line."""
 _ENDED: dict[str, str] = {
     JobState.SUCCEEDED: "succeeded",
     JobState.FAILED: "failed",
@@ -52,7 +52,10 @@ def print_result(result: Result, *, as_json: bool) -> None:
 
 
 def result_line(result: Result) -> bytes:
-    """Return a result as one line of JSON, with its line end. Amounts are strings, so that no digit is lost; `message` is as the provider sent it."""
+    """Return a result as one line of JSON, with its line end.
+
+    Amounts are strings, so that no digit is lost; `message` is as the provider sent it.
+    """
     value: dict[str, Any] = {
         "id": result.id,
         "key": result.key,
@@ -148,11 +151,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 class ResultsFile:
-    """A file of results that a broken run can be gone on with: appends each result once, over any number of runs; a job that was made to run again gets a further line.
+    """A file of results that an interrupted run can be continued with.
 
-    While lines are added it is called `FILE.part`; it has its name when the block ends without an error, so what has the
-    name is whole. Opening it goes on with either, and takes away a last line that was cut off. What is in it is remembered
-    in a temporary file (`trivet_tasks.requests.seen`), so it may have any length.
+    Each result is appended once, over any number of runs; a job that ran again gets a further line. While lines are added
+    the file is called `FILE.part`; it takes its name when the block ends without an error, so `FILE` appears only when it
+    is complete. Opening it continues with either, and removes a last line that was cut off. Its contents are remembered in a
+    temporary file (`trivet_tasks.requests.seen`), so it may have any length.
 
     Raises:
         InvalidRequest: the file cannot be written, or holds something else.
@@ -249,11 +253,11 @@ def _came_from(result: Result) -> str:
 
 
 def _one_line(message: bytes) -> Any:
-    """The provider's answer as it came, unless a gateway has broken it into lines."""
+    """Return the provider's answer as it came, unless a gateway has broken it into lines."""
     return orjson.loads(message) if b"\n" in message or b"\r" in message else orjson.Fragment(message)
 
 
 def _end_of(job_id: str, status: str, latency_s: float) -> tuple[bytes, bytes]:
-    """What tells one end of a job from another, in two halves; ValueError when that is no job's id."""
+    """Return a digest of one end of a job, in two halves; ValueError when that is no job's id."""
     digest = blake2b(bytes.fromhex(job_id) + f"{status} {float(latency_s)!r}".encode(), digest_size=16).digest()
     return digest[:8], digest[8:]

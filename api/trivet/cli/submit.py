@@ -185,7 +185,7 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
 
 
 def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advance) -> "Iterator[JobSpec]":
-    """The same requests, their warnings counted instead of logged one by one."""
+    """Pass the requests on; count their warnings instead of logging them one by one."""
     number = 0
     for number, spec in enumerate(specs, start=1):
         if number % ADVANCE_EVERY == 0:
