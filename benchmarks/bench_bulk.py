@@ -118,7 +118,7 @@ def fill(store: Store, name: str, jobs: int, message_bytes: int) -> None:
                 insert(schema.attempts),
                 [
                     {
-                        "id": uuid7().hex, "job_id": ids[n], "take_up": 1, "round": 0, "lease_id": "l",
+                        "id": uuid7().hex, "job_id": ids[n], "claim": 1, "round": 0, "lease_id": "l",
                         "route": "anthropic", "provider": "anthropic", "model": MODEL, "wire_model": MODEL,
                         "latency": "batch", "started_at": 1.8e9 + n, "latency_s": 2.0, "outcome": "succeeded",
                         "request_id": f"req_{n}", "cost_usd": Decimal("0.000123456789"), "estimated": False,

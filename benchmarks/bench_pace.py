@@ -29,8 +29,8 @@ from setups import Wire
 from trivet_setup import databases, migrate
 
 from trivet_simulator import SimulatorProcess
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
 from trivet_tasks.config.settings import load_settings
 
 if TYPE_CHECKING:

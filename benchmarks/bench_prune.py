@@ -2,7 +2,7 @@
 
     python benchmarks/bench_prune.py [--jobs N] [--body-bytes N]
 
-Four threads commit what workers commit, a heartbeat or a take-up of one row, as fast as they can, first alone and then
+Four threads commit what workers commit, a heartbeat or a claim of one row, as fast as they can, first alone and then
 while everything is pruned: bodies and results, then the jobs with their calls. Each commit is timed from asking for the
 transaction to the end of the commit. PostgreSQL runs with fsync on.
 """
@@ -32,7 +32,7 @@ from trivet_store.retention import pruning
 from trivet_store.retention.pruning import Terms
 
 WRITERS = 4
-ALONE_S = 30.0
+ISOLATED_S = 30.0
 
 
 def fill(store: Store, jobs: int, body_bytes: int) -> None:
@@ -75,7 +75,7 @@ def fill(store: Store, jobs: int, body_bytes: int) -> None:
                 insert(schema.attempts),
                 [
                     {
-                        "id": uuid7().hex, "job_id": id, "take_up": 1, "round": 0, "lease_id": "l", "route": "r",
+                        "id": uuid7().hex, "job_id": id, "claim": 1, "round": 0, "lease_id": "l", "route": "r",
                         "provider": "p", "model": "m", "wire_model": "w", "latency": "batch", "started_at": 1.0,
                         "outcome": "succeeded", "estimated": False,
                     }
@@ -122,7 +122,7 @@ def measure(name: str, url: str, jobs: int, body_bytes: int) -> None:
 
     soon = time.time() + 60
     for title, work in (
-        ("alone", lambda: time.sleep(ALONE_S)),
+        ("isolated", lambda: time.sleep(ISOLATED_S)),
         ("prune", lambda: run(Terms(soon))),
         ("forget", lambda: run(Terms(soon, forget_before=soon))),
     ):

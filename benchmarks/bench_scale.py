@@ -37,14 +37,14 @@ from trivet_setup import TrivetSetup, databases, migrate, write_config
 
 import trivet_scheduler.dispatch as dispatch_module
 from trivet.local.embedded import EmbeddedValkey
-from trivet_routing.fleet import Fleet
 from trivet_routing.limits import EPOCH
+from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.restoring import Restorer
 from trivet_simulator import SimulatorProcess
+from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import leases, registry
-from trivet_store.jobs.leaving import lay_down
+from trivet_store.jobs.lease_release import release
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.messages import Chunk, queue_name
@@ -68,10 +68,10 @@ class Claims:
     def __init__(self, settings: Settings) -> None:
         self.store = TimedStore(settings.store_url)
         self._redis = connect(settings.redis_url)
-        self._fleet = Fleet(self.store, settings, self._redis)
-        self._restorer = Restorer(self.store, self._redis, self._fleet, settings)
+        self._directory = RouteDirectory(self.store, settings, self._redis)
+        self._restorer = Restorer(self.store, self._redis, self._directory, settings)
         self._app = make_app(settings)
-        self._dispatcher = Dispatcher(self.store, self._fleet, self._app, settings)
+        self._dispatcher = Dispatcher(self.store, self._directory, self._app, settings)
         self._worker = SimulatedWorker(settings, ROUTE, SLOTS)
         self._chunks: list[Chunk] = []
         self._publishing = mock.patch.object(dispatch_module, "publish", self._publish)
@@ -81,7 +81,7 @@ class Claims:
             registry.register(self.store, connection, self._worker.settings.routes)
         self._worker.open()
         self._restorer.run()
-        self._fleet.known(fresh=True)
+        self._directory.known(fresh=True)
         self._publishing.start()
         return self
 
@@ -98,7 +98,7 @@ class Claims:
         self._redis.delete(*{queue_name(chunk.route, chunk.latency) for chunk in self._chunks})
 
     def measure(self, passes: int) -> dict[str, Any]:
-        """So many passes; milliseconds of a whole pass, of its transaction, of take-up and finish, and jobs a pass."""
+        """So many passes; milliseconds of a whole pass, of its transaction, of claim and finish, and jobs a pass."""
         whole: list[float] = []
         jobs = 0
         self._step()
@@ -162,7 +162,7 @@ def broker_and_config(wire: Wire, url: str) -> Iterator[Path]:
             yield config
 
 
-def fleet(
+def directory(
     wire: Wire, url: str, postgres: PostgresServer | None, workers: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A real scheduler and so many simulated workers; jobs a second, and CPU a job by part, in ms."""
@@ -228,7 +228,7 @@ def crowd(settings: Settings, claims: Claims, count: int, passes: int) -> dict[s
     found = claims.measure(passes)
     with store.write() as connection:
         for lease_id in ids:
-            lay_down(store, connection, lease_id)
+            release(store, connection, lease_id)
     beats = shown(store.held["heartbeat"])
     store.close()
     return {
@@ -266,7 +266,7 @@ def of_database(
                 f"claim of {at_size['jobs_a_pass']:.0f} p50 {at_size['transaction_ms']['p50']:.1f} ms"
             )
     for workers in arguments.workers:
-        found["fleet"].append(fleet(wire, url, postgres, workers, arguments))
+        found["fleet"].append(directory(wire, url, postgres, workers, arguments))
         say(f"{name}, {workers} simulated workers: {found['fleet'][-1]['jobs_per_s']:.0f} jobs a second")
     return found
 
@@ -297,7 +297,7 @@ def backlog_table(found: dict[str, Any]) -> Table:
 def fleet_table(found: dict[str, Any]) -> Table:
     """By database and number of simulated workers."""
     made = Table(title="A simulated fleet: ms of CPU a job", title_justify="left")
-    for title in ("database", "workers", "jobs/s", "in the workers", "scheduler", "broker", "database", "take-up p50 ms", "finish p50 ms", "waits for the lock p95 ms"):  # fmt: skip
+    for title in ("database", "workers", "jobs/s", "in the workers", "scheduler", "broker", "database", "claim p50 ms", "finish p50 ms", "waits for the lock p95 ms"):  # fmt: skip
         made.add_column(title, justify="right")
     for name, of in found.items():
         for row in of["fleet"]:

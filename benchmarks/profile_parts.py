@@ -112,7 +112,7 @@ def show(title: str, path: Path, by_thread: Mapping[str, float], top: int) -> No
 
 
 def groups(setup: TrivetSetup) -> dict[str, float]:
-    """How many jobs a take-up and a commit of results carried, on average over all jobs so far."""
+    """How many jobs a claim and a commit of results carried, on average over all jobs so far."""
     store = Store(setup.settings.store_url)
     try:
         with store.read() as connection:
@@ -120,7 +120,7 @@ def groups(setup: TrivetSetup) -> dict[str, float]:
             ended = connection.execute(text("SELECT count(*), count(DISTINCT ended_at) FROM jobs")).one()
     finally:
         store.close()
-    return {"jobs a take-up": taken[0] / taken[1], "jobs a commit": ended[0] / ended[1]}
+    return {"jobs a claim": taken[0] / taken[1], "jobs a commit": ended[0] / ended[1]}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""A worker without its calls: permits, take-up, results and costs as the real one writes them, for a fleet on paper.
+"""A worker without its calls: permits, claim, results and costs as the real one writes them, for a fleet on paper.
 
     python simulated_worker.py CONFIG ROUTE [PACE]      takes chunks from the route's queue until stdin ends
 
@@ -29,13 +29,13 @@ from orders import serve
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.permits import Quota, Spent, Verdict, Want
+from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.route_directory import RouteDirectory
+from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
-from trivet_store.fleet import leases
+from trivet_store.jobs.claiming import CallTarget, claim
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.leaving import lay_down
-from trivet_store.jobs.taking import Worksite, take_up
+from trivet_store.jobs.lease_release import release
 from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import Latency
@@ -95,7 +95,7 @@ class SimulatedWorker:
         self.settings = settings
         self.store = TimedStore(settings.store_url)
         self.redis = connect(settings.redis_url)
-        self._fleet = Fleet(self.store, settings, self.redis)
+        self._directory = RouteDirectory(self.store, settings, self.redis)
         self._pricing = Pricing(self.store.clock.reckoned)
         self._route = route
         self._slots = slots
@@ -121,7 +121,7 @@ class SimulatedWorker:
     def close(self) -> None:
         """Give the lease back."""
         with self.store.write() as connection:
-            lay_down(self.store, connection, self.lease_id)
+            release(self.store, connection, self.lease_id)
         self.store.close()
 
     def beat(self) -> None:
@@ -147,29 +147,33 @@ class SimulatedWorker:
         wire_model = name_on_wire(route, chunk.model)
         assert wire_model is not None
         quota = Quota.of(route, chunk.model)
-        site = Worksite(self.lease_id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
-        wants = [Want(f"{self.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens) for job in chunk.jobs]
-        grant = self._fleet.limits.take(chunk.route, chunk.model, quota, wants, 15.0, chunk.probe)
-        jobs, wants = chunk.jobs[: grant.granted], wants[: grant.granted]
+        target = CallTarget(self.lease_id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
+        permits = [
+            PermitRequest(f"{self.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens) for job in chunk.jobs
+        ]
+        grant = self._directory.limits.take(chunk.route, chunk.model, quota, permits, 15.0, chunk.probe)
+        jobs, permits = chunk.jobs[: grant.granted], permits[: grant.granted]
         if not jobs:
             return 0
-        estimates = [self._pricing.most(site, route, job.input_estimate, job.max_tokens) for job in jobs]
-        ids = [want.permit_id.rpartition(":")[2] for want in wants]
+        estimates = [self._pricing.most(target, route, job.input_estimate, job.max_tokens) for job in jobs]
+        ids = [permit.permit_id.rpartition(":")[2] for permit in permits]
         self.store.purpose = "take-up"
         with self.store.write() as connection:
-            taken = take_up(
+            taken = claim(
                 connection,
-                site,
+                target,
                 jobs,
                 now=self.store.now(connection),
                 attempt_ids=ids,
                 estimates=estimates,
             ).taken
-        spent = [Spent(want, 120, MAX_TOKENS, Verdict.GOOD, generation=grant.generation, took_s=0.2) for want in wants]
-        self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, quota, spent)
+        spent = [
+            PermitRelease(permit, 120, MAX_TOKENS, HealthSignal.GOOD, generation=grant.generation, took_s=0.2)
+            for permit in permits
+        ]
+        self._directory.limits.release(chunk.route, chunk.model, chunk.latency, quota, spent)
         finished = [
-            Finished(job.id, job.take_up, self.lease_id, _settlement(job.attempt_id), _END, chunk.route)
-            for job in taken
+            Finished(job.id, job.claim, self.lease_id, _settlement(job.attempt_id), _END, chunk.route) for job in taken
         ]
         self.store.purpose = "finish"
         with self.store.write() as connection:

@@ -11,7 +11,7 @@ from trivet_simulator.eventstream import chunk_event
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.secret_refs import SecretRef
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.calls import Answer, Caller, Failure
+from trivet_worker.adapters.protocol import Answer, Caller, Failure
 
 KEY_VARIABLE = "TRIVET_TEST_KEY"
 WIRES = ("anthropic", "bedrock", "vertex")

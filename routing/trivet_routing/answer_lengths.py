@@ -16,7 +16,7 @@ LATEST_CALLS = 2_000
 WITHIN_S = 3_600.0
 ENOUGH_CALLS = 20
 """Fewer answers than these say little."""
-MOST_KEPT = 1_000
+MAX_KEPT = 1_000
 
 
 class AnswerLengths:
@@ -50,8 +50,8 @@ class AnswerLengths:
                 for number, figure in enumerate((row.calls, row.used, row.allowed)):
                     sums[kind][number] += figure
         kinds = {kind: used / allowed for kind, (calls, used, allowed) in sums.items() if calls >= ENOUGH_CALLS}
-        self._flows = {**self._flows, **flows} if len(self._flows) < MOST_KEPT else flows
-        self._kinds = {**self._kinds, **kinds} if len(self._kinds) < MOST_KEPT else kinds
+        self._flows = {**self._flows, **flows} if len(self._flows) < MAX_KEPT else flows
+        self._kinds = {**self._kinds, **kinds} if len(self._kinds) < MAX_KEPT else kinds
 
     def share(self, model: str, latency: Latency, flow_id: int | None = None) -> float:
         """The part of `max_tokens` that answers of a flow use; else of the model and class, of the model, the usual."""

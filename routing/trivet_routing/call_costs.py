@@ -11,7 +11,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 if TYPE_CHECKING:
     from trivet_tasks.prices.price_book import PriceBook, TokenPrices
 
-MOST_KEPT = 1_000
+MAX_KEPT = 1_000
 _GB_PER_TOKEN = Decimal("3.5e-9")
 """The bytes by which a request's tokens are estimated."""
 
@@ -89,7 +89,7 @@ class CallCosts:
             if kept is not None and kept[0] == at.date():
                 return kept[1]
             tiers = self._look_up(route, model, wire_model, at)
-            if len(self._kept) >= MOST_KEPT:
+            if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = (at.date(), tiers)
             return tiers

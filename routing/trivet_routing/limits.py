@@ -1,6 +1,6 @@
 """Permits: leave to make one call now, counted over all workers together, in Redis; and the health of the routes.
 
-The gate of a (route, model) holds its health, a second one, of model `*`, that of the whole route; the meter of a model
+The breaker of a (route, model) holds its health, a second one, of model `*`, that of the whole route; the rate limiter of a model
 or of a group of models holds what the account allows. Every step is one script (`lua/`): all or nothing, on the server's
 clock. When Redis does not answer nobody calls, and when it lost its memory nobody calls until it was put back.
 """
@@ -14,8 +14,19 @@ import redis
 from redis.commands.core import Script
 from uuid_utils import uuid7
 
-from trivet_routing.gate_view import view_from
-from trivet_routing.permits import Change, Denial, GateView, Grant, Health, Quota, RouteUse, Spent, Verdict, Want
+from trivet_routing.breaker_view import view_from
+from trivet_routing.permits import (
+    BreakerView,
+    Change,
+    Denial,
+    Health,
+    HealthSignal,
+    PermitGrant,
+    PermitRelease,
+    PermitRequest,
+    Quota,
+    RouteUse,
+)
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.foreign_text import clean
@@ -33,13 +44,13 @@ STEP_CALLS = 5
 JITTER = 0.2
 LONGEST_CAUSE = 300
 LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
-"""Of a meter: what the provider said, or was found to bear."""
+"""Of a rate limiter: what the provider said, or was found to bear."""
 EPOCH = f"{PREFIX}epoch"
-UNWELL = f"{PREFIX}unwell"
+UNHEALTHY = f"{PREFIX}unwell"
 
 
 class Limits:
-    """The gates and meters of all routes. One per process; safe to share between threads.
+    """The breakers and rate limiters of all routes. One per process; safe to share between threads.
 
     Args:
         origin: names the worker whose calls are settled here as a witness against routes (`trivet_worker.process.origin`);
@@ -51,28 +62,30 @@ class Limits:
         self._health = health
         self._origin = origin
         self._take = _script(client, "take")
-        self._settle = _script(client, "settle")
+        self._settle = _script(client, "release")
         self._view = _script(client, "view")
         self._claim_probe = _script(client, "claim_probe")
 
     def take(
-        self, route: str, model: str, quota: Quota, wants: Sequence[Want], timeout_s: float, probe: str = ""
-    ) -> Grant:
+        self, route: str, model: str, quota: Quota, permits: Sequence[PermitRequest], timeout_s: float, probe: str = ""
+    ) -> PermitGrant:
         """Permits for as many of the calls as fit now, in their order. One round trip.
 
         Args:
-            probe: the token of the probe that the one call is; no other may pass an open gate.
+            probe: the token of the probe that the one call is; no other may pass an open breaker.
         """
         arguments: list[str | int | float] = [*_figures(quota), timeout_s + PERMIT_GRACE_S, probe]
-        for want in wants:
-            arguments += [want.permit_id, want.input_tokens, round(want.output_tokens * quota.output_factor)]
+        for permit in permits:
+            arguments += [permit.permit_id, permit.input_tokens, round(permit.output_tokens * quota.output_factor)]
         answer = cast("list[Any]", self._take(keys=keys_of(route, model, quota.group), args=arguments))
         granted, wait_ms, reason, generation = answer
         denial = Denial(reason.decode()) if reason else None
-        return Grant(int(granted), int(wait_ms) / 1000, denial, generation.decode())
+        return PermitGrant(int(granted), int(wait_ms) / 1000, denial, generation.decode())
 
-    def settle(self, route: str, model: str, latency: Latency, quota: Quota, spent: Sequence[Spent]) -> list[Change]:
-        """Give permits back and tell gates and meter what came of the calls, all of one class. One round trip.
+    def release(
+        self, route: str, model: str, latency: Latency, quota: Quota, spent: Sequence[PermitRelease]
+    ) -> list[Change]:
+        """Give permits back and tell breakers and rate limiter what came of the calls, all of one class. One round trip.
 
         What was reserved and not used flows back into the buckets.
         """
@@ -86,11 +99,11 @@ class Limits:
         ]
         for call in spent:
             arguments += [
-                call.want.permit_id,
-                call.want.input_tokens - call.used_input,
-                round((call.want.output_tokens - call.used_output) * quota.output_factor),
-                call.verdict.value,
-                f"{call.lasted_s:.4f}" if call.verdict is Verdict.GOOD else call.pause_s,
+                call.permit.permit_id,
+                call.permit.input_tokens - call.used_input,
+                round((call.permit.output_tokens - call.used_output) * quota.output_factor),
+                call.signal.value,
+                f"{call.lasted_s:.4f}" if call.signal is HealthSignal.GOOD else call.pause_s,
                 f"{call.took_s:.4f}",
                 int(call.stated is not None),
                 call.generation,
@@ -105,7 +118,7 @@ class Limits:
             for level, state, cause, seconds, share in zip(*(flat[part::5] for part in range(5)), strict=True)
         ]
 
-    def view(self, wanted: Sequence[tuple[str, str, Quota]]) -> dict[tuple[str, str], GateView]:
+    def view(self, wanted: Sequence[tuple[str, str, Quota]]) -> dict[tuple[str, str], BreakerView]:
         """How the given (route, model) stand now. One round trip for all."""
         if not wanted:
             return {}
@@ -127,9 +140,9 @@ class Limits:
             pipeline.evalsha(self._view.sha, len(keys), *keys, *_figures(quota), self._health.window_s)
         return pipeline.execute()
 
-    def unwell(self) -> list[tuple[str, str]]:
+    def unhealthy(self) -> list[tuple[str, str]]:
         """The (route, model) that are not healthy; model `*` for a whole route."""
-        names = [cast("bytes", key).decode().removeprefix(f"{PREFIX}gate:") for key in self._redis.smembers(UNWELL)]
+        names = [cast("bytes", key).decode().removeprefix(f"{PREFIX}gate:") for key in self._redis.smembers(UNHEALTHY)]
         return sorted(cast("tuple[str, str]", tuple(name.split(":", 1))) for name in names)
 
     def health(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Health]:
@@ -187,7 +200,7 @@ class Limits:
                 self._redis.zrem(key, *dead)
 
     def forget(self, route: str) -> None:
-        """Make every gate of a route healthy again and lift what its provider said of limits, by hand."""
+        """Make every breaker of a route healthy again and lift what its provider said of limits, by hand."""
         seconds, micros = self._redis.time()
         for key in self._redis.scan_iter(match=f"{PREFIX}samples:{route}:*"):
             self._redis.delete(key)
@@ -197,7 +210,7 @@ class Limits:
                 pipeline.delete(key)
                 # a generation that no call under way has: their late words must not undo it
                 pipeline.hset(key, "gen", str(seconds * 1000 + micros // 1000))
-                pipeline.srem(UNWELL, key)
+                pipeline.srem(UNHEALTHY, key)
                 pipeline.execute()
         for key in self._redis.scan_iter(match=f"{PREFIX}meter:{route}:*"):
             # what was used of the limits stays used
@@ -230,7 +243,7 @@ def keys_of(route: str, model: str, group: str) -> list[str]:
         f"{PREFIX}meter:{route}:{group}",
         f"{PREFIX}calls:{route}:{group}",
         EPOCH,
-        UNWELL,
+        UNHEALTHY,
         f"{PREFIX}calls:{route}:{model}",
     ]
 
@@ -241,7 +254,7 @@ def _breaker_state(word: bytes | None) -> RouteState:
     return known or RouteState.HEALTHY
 
 
-def _viewed(route: str, model: str, quota: Quota, answer: Any) -> GateView:
+def _viewed(route: str, model: str, quota: Quota, answer: Any) -> BreakerView:
     try:
         return view_from(answer, quota)
     except (ValueError, TypeError, KeyError):
@@ -261,7 +274,7 @@ def _figures(quota: Quota) -> list[str | int | float]:
     return [quota.requests, quota.input_tokens, quota.output_tokens, BURST_S, quota.max_concurrency]
 
 
-def _stated(spent: Sequence[Spent]) -> list[str | int | float]:
+def _stated(spent: Sequence[PermitRelease]) -> list[str | int | float]:
     """The latest word of the provider on its limits: three limits, then what is left of each; '' = not said."""
     said = next((call.stated for call in reversed(spent) if call.stated), None)
     if said is None:

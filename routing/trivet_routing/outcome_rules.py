@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from trivet_routing.permits import Verdict
+from trivet_routing.permits import HealthSignal
 from trivet_tasks.outcomes import Outcome, Scope
 
 
 class OutcomeRules(NamedTuple):
     """What follows from one outcome, whatever the job and the route."""
 
-    verdict: Verdict
+    signal: HealthSignal
     """What it says of the health of the route."""
     final: bool = False
     """No other call of the job could say anything else."""
@@ -22,30 +22,30 @@ class OutcomeRules(NamedTuple):
 
 
 RULES: dict[Outcome, OutcomeRules] = {
-    Outcome.SUCCEEDED: OutcomeRules(Verdict.GOOD, final=True),
-    Outcome.RATE_LIMITED: OutcomeRules(Verdict.LIMITED, tried=False),  # its gate keeps it closed long enough
-    Outcome.OVERLOADED: OutcomeRules(Verdict.FAILED, of_route=True),
-    Outcome.SERVER_ERROR: OutcomeRules(Verdict.FAILED),
-    Outcome.TIMEOUT: OutcomeRules(Verdict.FAILED, may_be_billed=True),
-    Outcome.CONNECTION: OutcomeRules(Verdict.FAILED, of_route=True),
-    Outcome.INCOMPLETE: OutcomeRules(Verdict.FAILED, may_be_billed=True),
-    Outcome.UNUSABLE: OutcomeRules(Verdict.UNUSABLE_MODEL),
-    Outcome.PROXY_ERROR: OutcomeRules(Verdict.DOUBTED),
-    Outcome.INVALID: OutcomeRules(Verdict.NEUTRAL, final=True),
-    Outcome.DOUBTFUL: OutcomeRules(Verdict.NEUTRAL),
-    Outcome.CANCELLED: OutcomeRules(Verdict.NEUTRAL, tried=False, may_be_billed=True),
-    Outcome.UNKNOWN: OutcomeRules(Verdict.NEUTRAL, may_be_billed=True),
+    Outcome.SUCCEEDED: OutcomeRules(HealthSignal.GOOD, final=True),
+    Outcome.RATE_LIMITED: OutcomeRules(HealthSignal.LIMITED, tried=False),  # its breaker keeps it closed long enough
+    Outcome.OVERLOADED: OutcomeRules(HealthSignal.FAILED, of_route=True),
+    Outcome.SERVER_ERROR: OutcomeRules(HealthSignal.FAILED),
+    Outcome.TIMEOUT: OutcomeRules(HealthSignal.FAILED, may_be_billed=True),
+    Outcome.CONNECTION: OutcomeRules(HealthSignal.FAILED, of_route=True),
+    Outcome.INCOMPLETE: OutcomeRules(HealthSignal.FAILED, may_be_billed=True),
+    Outcome.UNUSABLE: OutcomeRules(HealthSignal.UNUSABLE_MODEL),
+    Outcome.PROXY_ERROR: OutcomeRules(HealthSignal.DOUBTED),
+    Outcome.INVALID: OutcomeRules(HealthSignal.NEUTRAL, final=True),
+    Outcome.AMBIGUOUS: OutcomeRules(HealthSignal.NEUTRAL),
+    Outcome.CANCELLED: OutcomeRules(HealthSignal.NEUTRAL, tried=False, may_be_billed=True),
+    Outcome.UNKNOWN: OutcomeRules(HealthSignal.NEUTRAL, may_be_billed=True),
 }
 
-_UNUSABLE: dict[Scope | None, Verdict] = {
-    Scope.ROUTE: Verdict.UNUSABLE_ROUTE,
-    Scope.MODEL: Verdict.UNUSABLE_MODEL,
-    Scope.FEATURE: Verdict.NEUTRAL,
+_UNUSABLE: dict[Scope | None, HealthSignal] = {
+    Scope.ROUTE: HealthSignal.UNUSABLE_ROUTE,
+    Scope.MODEL: HealthSignal.UNUSABLE_MODEL,
+    Scope.FEATURE: HealthSignal.NEUTRAL,
 }
 
 
-def verdict_of(outcome: Outcome, scope: Scope | None = None) -> Verdict:
+def signal_of(outcome: Outcome, scope: Scope | None = None) -> HealthSignal:
     """Return what an outcome means for the health of its route. `scope` is how far an `unusable` reaches."""
     if outcome is Outcome.UNUSABLE and scope is not None:
         return _UNUSABLE[scope]
-    return RULES[outcome].verdict
+    return RULES[outcome].signal

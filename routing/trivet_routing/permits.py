@@ -38,7 +38,7 @@ class Quota:
         )
 
 
-class Want(NamedTuple):
+class PermitRequest(NamedTuple):
     """A call that asks for a permit: what it may use, in tokens."""
 
     permit_id: str
@@ -46,7 +46,7 @@ class Want(NamedTuple):
     output_tokens: int
 
 
-class Grant(NamedTuple):
+class PermitGrant(NamedTuple):
     """The answer: the first `granted` of the calls may go; the next may fit after `wait_s`."""
 
     granted: int
@@ -54,7 +54,7 @@ class Grant(NamedTuple):
     reason: "Denial | None"
     """None where all of them may go."""
     generation: str
-    """Of the gates at this moment: what comes of the calls counts for their health only while it lasts. It also says in
+    """Of the breakers at this moment: what comes of the calls counts for their health only while it lasts. It also says in
     which second the limits counted the calls."""
 
 
@@ -75,7 +75,7 @@ class Denial(StrEnum):
     """The shared state lost its memory."""
 
 
-class Verdict(StrEnum):
+class HealthSignal(StrEnum):
     """What a call's outcome means for its route."""
 
     GOOD = "good"
@@ -109,13 +109,13 @@ class Stated(NamedTuple):
     remaining: int | None = None
 
 
-class Spent(NamedTuple):
+class PermitRelease(NamedTuple):
     """A permit that is given back, and what its call said of the route."""
 
-    want: Want
+    permit: PermitRequest
     used_input: int
     used_output: int
-    verdict: Verdict
+    signal: HealthSignal
     cause: str = ""
     generation: str = ""
     pause_s: float = 0.0
@@ -131,7 +131,7 @@ class Spent(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A gate or a meter that changed. `model` is `*` for the whole route, the group's name where limits are meant."""
+    """A breaker or a rate limiter that changed. `model` is `*` for the whole route, the group's name where limits are meant."""
 
     route: str
     model: str
@@ -144,7 +144,7 @@ class Change(NamedTuple):
 
 
 class Health(NamedTuple):
-    """A gate's health by itself, whatever the limits say."""
+    """A breaker's health by itself, whatever the limits say."""
 
     state: RouteState
     """One of `BREAKER_STATES`."""
@@ -174,7 +174,7 @@ class Pace(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class GateView:
+class BreakerView:
     """A (route, model) as it stood a moment ago."""
 
     state: RouteState
@@ -208,7 +208,7 @@ class GateView:
     proven_s: float = math.inf
     """Seconds since the newest call that it answered was begun; infinite where none is known."""
     generation: str = "0.0"
-    """Of its gates, as permits carry it: changes whenever a gate opens, recovers or closes."""
+    """Of its breakers, as permits carry it: changes whenever a breaker opens, recovers or closes."""
 
     @property
     def shut(self) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
-from trivet_routing.permits import GateView
+from trivet_routing.permits import BreakerView
 
 ROUTES_THAT_AGREE = 2
 _LONGEST_MESSAGE = 200
@@ -23,7 +23,7 @@ class ProxyError(NamedTuple):
     at: float
     """When the first of them came, in seconds since the epoch, on the database's clock."""
     generation: str
-    """Of the route's gates then: after a change the pages say nothing of the job any more."""
+    """Of the route's breakers then: after a change the pages say nothing of the job any more."""
     times: int
     confirmed: bool
     """A later page came after the route had answered others."""
@@ -47,38 +47,38 @@ def with_another(
     *,
     now: float,
     generation: str,
-    gates: Mapping[str, GateView] | None,
+    breakers: Mapping[str, BreakerView] | None,
 ) -> tuple[ProxyError, ...]:
     """Those pages that still count, with the one that has just come from `route`.
 
     Args:
         now: the database's time.
-        generation: of the route's gates when the call was begun.
-        gates: the routes as they stand for the job's model; None where that cannot be read.
+        generation: of the route's breakers when the call was begun.
+        breakers: the routes as they stand for the job's model; None where that cannot be read.
     """
     others = [
         error
         for error in errors
-        if error.route != route and (gates is None or _generation(gates, error.route) == error.generation)
+        if error.route != route and (breakers is None or _generation(breakers, error.route) == error.generation)
     ]
     before = next((error for error in errors if error.route == route and error.generation == generation), None)
     if before is None:
         return (*others, ProxyError(route, now, generation, 1, False, message[:_LONGEST_MESSAGE]))
-    proven = gates is not None and _is_proven(before, gates, now)
+    proven = breakers is not None and _is_proven(before, breakers, now)
     return (*others, before._replace(times=before.times + 1, confirmed=before.confirmed or proven))
 
 
-def worth_asking_again(errors: Sequence[ProxyError], gates: Mapping[str, GateView], now: float) -> frozenset[str]:
+def worth_asking_again(errors: Sequence[ProxyError], breakers: Mapping[str, BreakerView], now: float) -> frozenset[str]:
     """Return the routes that answered others since the job met a page there: a second page would tell whose fault it is."""
-    return frozenset(error.route for error in errors if not error.confirmed and _is_proven(error, gates, now))
+    return frozenset(error.route for error in errors if not error.confirmed and _is_proven(error, breakers, now))
 
 
-def _is_proven(error: ProxyError, gates: Mapping[str, GateView], now: float) -> bool:
-    return error.route in gates and gates[error.route].proven_s < now - error.at
+def _is_proven(error: ProxyError, breakers: Mapping[str, BreakerView], now: float) -> bool:
+    return error.route in breakers and breakers[error.route].proven_s < now - error.at
 
 
-def _generation(gates: Mapping[str, GateView], route: str) -> str | None:
-    return gates[route].generation if route in gates else None
+def _generation(breakers: Mapping[str, BreakerView], route: str) -> str | None:
+    return breakers[route].generation if route in breakers else None
 
 
 def at_fault(errors: Sequence[ProxyError]) -> str | None:

@@ -41,7 +41,7 @@ class LookUp(NamedTuple):
     over: str = ""
 
 
-class Follow(NamedTuple):
+class Coalesce(NamedTuple):
     """Another job is getting the answer."""
 
     leader: str
@@ -61,7 +61,7 @@ class Landed(NamedTuple):
 class LookedUp(NamedTuple):
     """The outcome of a look-up."""
 
-    found: list[Kept | Follow | None]
+    found: list[Kept | Coalesce | None]
     """For each job, in order: an answer, whom to wait for, or None: it calls, and others wait for it."""
     rejected: int
     """Entries that were removed, because they were not signed here for their key."""
@@ -123,7 +123,7 @@ class ResponseCache:
                 found[at] = one
         return LookedUp([None if isinstance(one, Unusable) else one for one in found], len(foreign))
 
-    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[Kept | Follow | Unusable | None]:
+    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[Kept | Coalesce | Unusable | None]:
         life_s = self._settings.of_class(latency).budget_s + (0 if latency is Latency.REALTIME else LEAD_GRACE_S)
         keys = [COUNTERS]
         arguments: list[str | int] = [list(Latency).index(latency), int(life_s * 1_000)]
@@ -133,14 +133,14 @@ class ResponseCache:
         answers = cast("list[list[bytes]]", self._look_up(keys=keys, args=arguments))
         return [self._found(one.key, kind, value) for one, (kind, value) in zip(asked, answers, strict=True)]
 
-    def _found(self, key: str, kind: bytes, value: bytes) -> Kept | Follow | Unusable | None:
+    def _found(self, key: str, kind: bytes, value: bytes) -> Kept | Coalesce | Unusable | None:
         match kind:
             case b"hit":
                 return self._sealed.open(key, value)
             case b"foreign":
                 return Unusable.FOREIGN
             case b"follow" if _JOB.fullmatch(value):
-                return Follow(value.decode())
+                return Coalesce(value.decode())
             case _:
                 return None
 
@@ -149,12 +149,12 @@ class ResponseCache:
         assert self._seal is not None, "it was made to look after the cache alone"
         return self._seal
 
-    def keep(self, latency: Latency, landed: Sequence[Landed]) -> None:
+    def keep(self, latency: Latency, finished_calls: Sequence[Landed]) -> None:
         """Keep the answers of jobs of one class, and let go of the leads of all."""
         life_s = self._settings.of_class(latency).cache_ttl_s
         keys = [COUNTERS, EXPIRIES, SIZES]
         arguments: list[str | int | bytes] = [self.terms.max_bytes, ANSWERS]
-        for one in landed:
+        for one in finished_calls:
             keys += [ANSWERS + one.key, LEADS + one.key]
             lives_s = min(life_s, NEVER_KEPT_S) if one.never else life_s
             answer = b"" if one.answer is None else self._sealed.seal(one.key, one.answer, lives_s)

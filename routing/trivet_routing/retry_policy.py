@@ -13,11 +13,11 @@ from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.states import JobState
 
 LOCAL_MOST_S = 10.0
-"""The most seconds between two tries of a job that only a worker in trouble takes."""
+"""The most seconds between two tries of a job that only a worker in impairment takes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobRound:
     """Where a job stood when its call failed."""
 
     round: int
@@ -30,7 +30,7 @@ class Standing:
     proxy_errors: tuple[ProxyError, ...] = ()
     """The pages of proxies that it met, this call's included."""
     claims: int = 1
-    """Times that a worker took it up, this one included."""
+    """Times that a worker claimed it, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +47,25 @@ class Failed:
     """The worker that made the call is at fault, or may be: nothing is held against job and route."""
 
     @property
-    def doubtful(self) -> bool:
+    def ambiguous(self) -> bool:
         """Whether another provider is to be asked before anything is said of the request."""
-        return self.outcome is Outcome.DOUBTFUL or self.scope is Scope.FEATURE
+        return self.outcome is Outcome.AMBIGUOUS or self.scope is Scope.FEATURE
 
 
-def tried_after(standing: Standing, failed: Failed) -> tuple[str, ...]:
+def tried_after(job_round: JobRound, failed: Failed) -> tuple[str, ...]:
     """Return the routes not to be asked again in this round."""
     if failed.local or not RULES[failed.outcome].tried:
-        return standing.tried
-    return (*standing.tried, failed.route)
+        return job_round.tried
+    return (*job_round.tried, failed.route)
 
 
-def doubted_after(standing: Standing, failed: Failed) -> str | None:
+def doubted_after(job_round: JobRound, failed: Failed) -> str | None:
     """The provider whose word is to be checked with another's."""
-    return failed.provider if failed.doubtful else standing.doubted_by
+    return failed.provider if failed.ambiguous else job_round.doubted_by
 
 
 def next_step(
-    standing: Standing,
+    job_round: JobRound,
     failed: Failed,
     choice: Choice,
     terms: ClassSettings,
@@ -87,63 +87,63 @@ def next_step(
     error = f"{failed.route}: {failed.outcome}: {failed.message}"
     if failed.outcome is Outcome.INVALID:
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
-    if failed.outcome is Outcome.PROXY_ERROR and (why := at_fault(standing.proxy_errors)):
+    if failed.outcome is Outcome.PROXY_ERROR and (why := at_fault(job_round.proxy_errors)):
         return End(JobState.FAILED, outcome=Outcome.PROXY_ERROR, error=why)
-    if standing.deadline_at is not None and now >= standing.deadline_at:
+    if job_round.deadline_at is not None and now >= job_round.deadline_at:
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    doubted_by, pages = doubted_after(standing, failed), text_of(standing.proxy_errors)
+    doubted_by, pages = doubted_after(job_round, failed), text_of(job_round.proxy_errors)
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
-        return Wait(None, standing.round, ",".join(standing.tried), standing.spent_s, doubted_by, None, None, pages)
+        return Wait(None, job_round.round, ",".join(job_round.tried), job_round.spent_s, doubted_by, None, None, pages)
     # a provider that was asked in this round and answered nothing has not agreed
-    if failed.doubtful and (standing.doubted_by not in (None, failed.provider) or choice.hopeless):
+    if failed.ambiguous and (job_round.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
-    tried = ",".join(tried_after(standing, failed))
-    in_time = standing.spent_s < terms.budget_s
+    tried = ",".join(tried_after(job_round, failed))
+    in_time = job_round.spent_s < terms.budget_s
     best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
         until = now + taken_within_s
-        return GoOn(best.name, until, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
+        return GoOn(best.name, until, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
     if failed.local:
-        not_before = now + _local_pause_s(terms, standing.claims)
-        return Wait(not_before, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
-    if in_time and (choice.routes or _may_wait(standing, failed, choice, terms)):
-        return Wait(None, standing.round, tried, standing.spent_s, doubted_by, failed.outcome, error, pages)
-    if terms.max_rounds > 1 and _undecided(standing, failed):
-        not_before = now + _look_again_s(terms, standing)
-        return Wait(not_before, standing.round, "", 0.0, doubted_by, failed.outcome, error, pages)
-    if standing.round + 1 >= terms.max_rounds:
-        said = f"{_rounds(standing.round + 1)}. {_last_word(error, failed, choice)}"
+        not_before = now + _local_pause_s(terms, job_round.claims)
+        return Wait(not_before, job_round.round, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
+    if in_time and (choice.routes or _may_wait(job_round, failed, choice, terms)):
+        return Wait(None, job_round.round, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
+    if terms.max_rounds > 1 and _undecided(job_round, failed):
+        not_before = now + _look_again_s(terms, job_round)
+        return Wait(not_before, job_round.round, "", 0.0, doubted_by, failed.outcome, error, pages)
+    if job_round.round + 1 >= terms.max_rounds:
+        said = f"{_rounds(job_round.round + 1)}. {_last_word(error, failed, choice)}"
         return End(JobState.FAILED, outcome=failed.outcome, error=said)
-    not_before = now + backoff_s(terms, standing.round)
-    return Wait(not_before, standing.round + 1, "", 0.0, doubted_by, failed.outcome, error, pages)
+    not_before = now + backoff_s(terms, job_round.round)
+    return Wait(not_before, job_round.round + 1, "", 0.0, doubted_by, failed.outcome, error, pages)
 
 
-def _may_wait(standing: Standing, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
+def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
     """Whether the job waits, in this round, for a route that is limited; else the round is over."""
     if failed.outcome is not Outcome.RATE_LIMITED:
         # no longer than it would back off: after that those that failed may be asked again
-        return choice.worth_waiting(longest_backoff_s(terms, standing.round))
+        return choice.worth_waiting(longest_backoff_s(terms, job_round.round))
     # where nobody has failed, being told to wait, however long, burns no round; realtime has but one: it fails
-    return not standing.tried and (terms.max_rounds > 1 or choice.worth_waiting(longest_backoff_s(terms, 0)))
+    return not job_round.tried and (terms.max_rounds > 1 or choice.worth_waiting(longest_backoff_s(terms, 0)))
 
 
 def _local_pause_s(terms: ClassSettings, claims: int) -> float:
-    """Seconds that a job waits which nobody but a worker in trouble took: exponential, so that it runs in no tight loop."""
+    """Seconds that a job waits which nobody but a worker in impairment took: exponential, so that it runs in no tight loop."""
     return min(terms.backoff_max_s, LOCAL_MOST_S, 0.1 * 2.0 ** min(claims - 1, 30)) * random.uniform(0.5, 1.0)
 
 
-def _undecided(standing: Standing, failed: Failed) -> bool:
+def _undecided(job_round: JobRound, failed: Failed) -> bool:
     """Whether it is still open if the job or the proxy before the route is at fault: then no round is over."""
     return failed.outcome is Outcome.PROXY_ERROR and not any(
-        page.confirmed for page in standing.proxy_errors if page.route == failed.route
+        page.confirmed for page in job_round.proxy_errors if page.route == failed.route
     )
 
 
-def _look_again_s(terms: ClassSettings, standing: Standing) -> float:
+def _look_again_s(terms: ClassSettings, job_round: JobRound) -> float:
     """Seconds until a job that met proxies' pages is tried again: a quarter to a half at first, then exponential."""
-    times = max((page.times for page in standing.proxy_errors), default=1)
+    times = max((page.times for page in job_round.proxy_errors), default=1)
     return min(terms.backoff_max_s, 0.5 * 2.0 ** min(times - 1, 30)) * random.uniform(0.5, 1.0)
 
 

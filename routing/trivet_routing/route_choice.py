@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from trivet_routing.call_costs import TYPICAL, CallCost, Mix
-from trivet_routing.permits import GateView
+from trivet_routing.permits import BreakerView
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.requests import eligibility
@@ -33,7 +33,7 @@ SHORT_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Requirements:
     """What a job asks of a route, and where it has been in this round."""
 
     model: str
@@ -63,7 +63,7 @@ class Candidate:
     lanes: frozenset[str]
     """The lanes in which a living worker serves it."""
     drained: bool
-    gate: GateView
+    breaker: BreakerView
     cost: CallCost | None
     """What calls of the model are expected to cost here; None = no price known."""
     retired: date | None = None
@@ -110,11 +110,11 @@ class Choice:
         A recovering route gets its share of the jobs it would be the best for, and those that nobody else could take.
         """
         able = [(r, level) for r, level in zip(self.routes, self.levels, strict=True) if has_room(r)]
-        whole = any(route.gate.share >= 1 for route in self.routes)
+        whole = any(route.breaker.share >= 1 for route in self.routes)
         while able:
             level = able[0][1]
             best = min((route for route, of in able if of == level), key=load)
-            if best.gate.share >= 1 or not whole or random.random() < best.gate.share:
+            if best.breaker.share >= 1 or not whole or random.random() < best.breaker.share:
                 return best
             able = [(route, of) for route, of in able if route is not best]
         return None
@@ -139,7 +139,7 @@ class Choice:
         return min(waits) if waits else None
 
 
-def choose(needs: Needs, candidates: Iterable[Candidate], terms: ClassSettings) -> Choice:
+def choose(requirements: Requirements, candidates: Iterable[Candidate], terms: ClassSettings) -> Choice:
     """Sort the candidates into those that would take the job now, in the order of its class, and those that would not.
 
     A route whose calls of the class took longer than the class allows comes behind those that are quick enough.
@@ -148,101 +148,103 @@ def choose(needs: Needs, candidates: Iterable[Candidate], terms: ClassSettings) 
     able: list[Candidate] = []
     refusals: list[Refusal] = []
     for candidate in candidates:
-        refusal = _refusal(needs, candidate, patience_s)
+        refusal = _refusal(requirements, candidate, patience_s)
         if refusal is None:
             able.append(candidate)
         else:
             refusals.append(refusal)
-    level = _levels(able, needs, terms)
+    level = _levels(able, requirements, terms)
     able.sort(key=lambda r: (level[r.name], load_of(r), r.settings.priority))
     return Choice(tuple(able), tuple(level[route.name] for route in able), tuple(refusals))
 
 
 def load_of(route: Candidate) -> float:
     """How laden a route is with calls in flight, against others of its kind."""
-    return route.gate.in_flight / route.settings.weight
+    return route.breaker.in_flight / route.settings.weight
 
 
-def is_slow(gate: GateView, latency: Latency, budget_s: float) -> bool:
+def is_slow(breaker: BreakerView, latency: Latency, budget_s: float) -> bool:
     """Whether the route's calls of the class took longer lately than the class has."""
-    pace = gate.paces.get(latency)
+    pace = breaker.paces.get(latency)
     return pace is not None and pace.calls >= SLOW_CALLS and pace.age_s <= SLOW_FOR_S and pace.p95_s >= budget_s
 
 
-def misfit(needs: Needs, route: RouteSettings, wire_model: str | None) -> str:
+def misfit(requirements: Requirements, route: RouteSettings, wire_model: str | None) -> str:
     """Why a route, as it is configured, never takes such a job; empty = it fits.
 
     Args:
         wire_model: what the route's wire calls the model; None = it does not serve it.
     """
-    return eligibility.misfit(route, wire_model, needs.model, needs.residency, needs.compliance, needs.features)
+    return eligibility.misfit(
+        route, wire_model, requirements.model, requirements.residency, requirements.compliance, requirements.features
+    )
 
 
-def _refusal(needs: Needs, route: Candidate, patience_s: float) -> Refusal | None:
+def _refusal(requirements: Requirements, route: Candidate, patience_s: float) -> Refusal | None:
     """The first reason why the route does not take the job now, the lasting ones first."""
-    if unfit := misfit(needs, route.settings, route.wire_model):
+    if unfit := misfit(requirements, route.settings, route.wire_model):
         return Refusal(route.name, Why.NEVER, unfit)
     if route.retired:
-        return Refusal(route.name, Why.NEVER, f"{needs.model} was retired there on {route.retired.isoformat()}")
-    if needs.doubted_by == route.settings.provider:
+        return Refusal(route.name, Why.NEVER, f"{requirements.model} was retired there on {route.retired.isoformat()}")
+    if requirements.doubted_by == route.settings.provider:
         return Refusal(route.name, Why.NEVER, "its provider refused the request")
-    if route.name in needs.tried:
+    if route.name in requirements.tried:
         return Refusal(route.name, Why.TRIED, "asked in this round")
     if route.drained:
         return Refusal(route.name, Why.UNFIT, "drained by an operator")
-    if needs.latency.lane not in route.lanes:
-        return Refusal(route.name, Why.UNFIT, f"no {needs.latency.lane} worker serves it")
-    gate = route.gate
-    if gate.shut or gate.wait_s > (0.0 if gate.state == RouteState.LIMITED else patience_s):
-        again = "next probe" if gate.shut else "next headroom"
-        cause = f" ({gate.cause})" if gate.cause and gate.state != RouteState.RECOVERING else ""
-        state = gate.state if gate.shut else RouteState.LIMITED
-        text = f"{state}{cause}, {again} in {gate.wait_s:.1f} s"
-        return Refusal(route.name, Why.UNFIT if gate.shut else Why.LIMITED, text, gate.wait_s)
-    if gate.in_flight >= gate.places:
-        return Refusal(route.name, Why.LIMITED, f"all {gate.places} calls it may have are in flight")
+    if requirements.latency.lane not in route.lanes:
+        return Refusal(route.name, Why.UNFIT, f"no {requirements.latency.lane} worker serves it")
+    breaker = route.breaker
+    if breaker.shut or breaker.wait_s > (0.0 if breaker.state == RouteState.LIMITED else patience_s):
+        again = "next probe" if breaker.shut else "next headroom"
+        cause = f" ({breaker.cause})" if breaker.cause and breaker.state != RouteState.RECOVERING else ""
+        state = breaker.state if breaker.shut else RouteState.LIMITED
+        text = f"{state}{cause}, {again} in {breaker.wait_s:.1f} s"
+        return Refusal(route.name, Why.UNFIT if breaker.shut else Why.LIMITED, text, breaker.wait_s)
+    if breaker.in_flight >= breaker.places:
+        return Refusal(route.name, Why.LIMITED, f"all {breaker.places} calls it may have are in flight")
     return None
 
 
-def _levels(routes: list[Candidate], needs: Needs, terms: ClassSettings) -> dict[str, int]:
+def _levels(routes: list[Candidate], requirements: Requirements, terms: ClassSettings) -> dict[str, int]:
     """How good each route is by the order of the class, 0 the best; equal ones share the work by weight and load."""
-    levels = _ordered(routes, needs, terms)
+    levels = _ordered(routes, requirements, terms)
     for route in routes:
-        if is_slow(route.gate, needs.latency, terms.budget_s):
+        if is_slow(route.breaker, requirements.latency, terms.budget_s):
             levels[route.name] += DEGRADED_LEVEL
-        elif route.name == needs.warm_route:
+        elif route.name == requirements.warm_route:
             levels[route.name] = WARM_LEVEL
     return levels
 
 
-def _ordered(routes: list[Candidate], needs: Needs, terms: ClassSettings) -> dict[str, int]:
+def _ordered(routes: list[Candidate], requirements: Requirements, terms: ClassSettings) -> dict[str, int]:
     match terms.order:
         case "weight":
             return {route.name: 0 for route in routes}
         case "priority":
             return {route.name: route.settings.priority for route in routes}
         case "latency":
-            quickest = sorted(routes, key=lambda r: _expected_latency_s(r, needs.latency))
+            quickest = sorted(routes, key=lambda r: _expected_latency_s(r, requirements.latency))
             return {route.name: place for place, route in enumerate(quickest)}
         case "cost":
-            return _by_cost(routes, needs)
+            return _by_cost(routes, requirements)
 
 
 def _expected_latency_s(route: Candidate, latency: Latency) -> float:
-    pace = route.gate.pace(latency)
+    pace = route.breaker.pace(latency)
     usual = UNKNOWN_LATENCY_S if pace is None else pace.p50_s
-    return usual * (1 + route.gate.in_flight / route.gate.places) + route.gate.wait_s
+    return usual * (1 + route.breaker.in_flight / route.breaker.places) + route.breaker.wait_s
 
 
-def _by_cost(routes: list[Candidate], needs: Needs) -> dict[str, int]:
+def _by_cost(routes: list[Candidate], requirements: Requirements) -> dict[str, int]:
     """By expected cost, those that cost the same by latency; routes without a price come last."""
-    costs = {route.name: None if route.cost is None else route.cost.of(needs.mix) for route in routes}
+    costs = {route.name: None if route.cost is None else route.cost.of(requirements.mix) for route in routes}
     cheapest = min((cost for cost in costs.values() if cost is not None), default=None)
     step = {name: _cost_steps(cost, cheapest) for name, cost in costs.items()}
     quickest: dict[tuple[bool, int], float] = {}
     # a route of which nothing is known yet counts among the quickest: else nothing would ever be known of it
-    known = [route for route in routes if route.gate.pace(needs.latency) is not None]
-    expected = {route.name: _expected_latency_s(route, needs.latency) for route in known}
+    known = [route for route in routes if route.breaker.pace(requirements.latency) is not None]
+    expected = {route.name: _expected_latency_s(route, requirements.latency) for route in known}
     for name, seconds in expected.items():
         quickest[step[name]] = min(seconds, quickest.get(step[name], seconds))
     grade = {

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from trivet_routing.fleet import Known
 from trivet_routing.route_choice import UNKNOWN_LATENCY_S, Candidate
-from trivet_store.jobs.dispatching import AtRoute, Head
+from trivet_routing.route_directory import RouteSnapshot
+from trivet_store.jobs.dispatching import Head, Outstanding
 from trivet_tasks.latency import Lane
 
 RESERVE_S = 1.0
@@ -32,15 +32,15 @@ class Credits:
 
     def __init__(
         self,
-        known: Known,
+        known: RouteSnapshot,
         candidates: Iterable[Iterable[Candidate]],
-        standing: Sequence[AtRoute],
+        outstanding: Sequence[Outstanding],
         factor: float,
-        alone_processes: int,
+        isolated_processes: int,
     ) -> None:
-        queued: dict[tuple[str, str], list[AtRoute]] = defaultdict(list)
+        queued: dict[tuple[str, str], list[Outstanding]] = defaultdict(list)
         at_route: dict[tuple[str, str], int] = defaultdict(int)
-        for row in standing:
+        for row in outstanding:
             queued[row.route, row.model].append(row)
             at_route[row.route, row.latency.lane] += row.jobs
         self._room: dict[tuple[str, str], _Room] = {}
@@ -48,20 +48,20 @@ class Credits:
         for of_model in candidates:
             for route in of_model:
                 self._room[route.name, route.model] = _room(route, queued[route.name, route.model], factor)
-                seen = min((pace.p50_s for pace in route.gate.paces.values()), default=UNKNOWN_LATENCY_S)
+                seen = min((pace.p50_s for pace in route.breaker.paces.values()), default=UNKNOWN_LATENCY_S)
                 latency[route.name] = min(seen, latency.get(route.name, seen))
         self._route: dict[tuple[str, str], int] = {}
         self._lane: dict[str, int] = {}
-        self._alone: dict[str, int] = {}
+        self._isolation: dict[str, int] = {}
         for lane in Lane:
             for name, registered in known.routes.items():
                 places = min(registered.settings.max_concurrency, known.slots(name, lane))
                 room = _with_reserve(places, latency.get(name, UNKNOWN_LATENCY_S), factor)
                 self._route[name, lane] = room - at_route[name, lane]
             # routes share workers: together they must not be sent more than those can take
-            workers = [lease for lease in known.leases if lease.lane == lane and not lease.trouble]
-            self._alone[lane] = alone_processes * len(workers) - sum(
-                r.alone for r in standing if r.latency.lane == lane
+            workers = [lease for lease in known.leases if lease.lane == lane and not lease.impairment]
+            self._isolation[lane] = isolated_processes * len(workers) - sum(
+                r.isolated for r in outstanding if r.latency.lane == lane
             )
             places = sum(lease.slots for lease in workers)
             room = _with_reserve(places, min(latency.values(), default=UNKNOWN_LATENCY_S), factor)
@@ -75,23 +75,23 @@ class Credits:
             for lane in Lane
         )
 
-    def room_for(self, lane: Lane, model: str, *, alone: bool) -> Callable[[Candidate], bool]:
+    def room_for(self, lane: Lane, model: str, *, isolated: bool) -> Callable[[Candidate], bool]:
         """A question to ask of routes: may it be sent one more such job?"""
-        return lambda route: self.left(route.name, lane, model, alone=alone)
+        return lambda route: self.left(route.name, lane, model, isolated=isolated)
 
-    def left(self, route: str, lane: Lane, model: str, *, alone: bool) -> bool:
+    def left(self, route: str, lane: Lane, model: str, *, isolated: bool) -> bool:
         """Whether the route may be sent one more job; one that runs alone needs a process of its own, too."""
         room = self._room.get((route, model))
         if room is None or self._lane[lane] <= 0 or self._route.get((route, lane), 0) <= 0:
             return False
-        if alone and self._alone[lane] <= 0:
+        if isolated and self._isolation[lane] <= 0:
             return False
         # a job larger than what is left may go while there is some: the permit decides, this only keeps queues short
         return room.jobs >= 1 and room.input_tokens > 0 and room.output_tokens > 0
 
-    def take(self, route: str, lane: Lane, model: str, head: Head, *, alone: bool) -> None:
+    def take(self, route: str, lane: Lane, model: str, head: Head, *, isolated: bool) -> None:
         """Send the route one more job."""
-        self._alone[lane] -= alone
+        self._isolation[lane] -= isolated
         self._lane[lane] -= 1
         self._route[route, lane] -= 1
         room = self._room[route, model]
@@ -100,18 +100,18 @@ class Credits:
         room.output_tokens -= head.max_tokens
 
 
-def _room(route: Candidate, standing: Sequence[AtRoute], factor: float) -> _Room:
-    gate = route.gate
-    queued = sum(row.queued for row in standing)
-    refill = [0.0 if math.isinf(rate) else rate * RESERVE_S for rate in gate.rates]
+def _room(route: Candidate, outstanding: Sequence[Outstanding], factor: float) -> _Room:
+    breaker = route.breaker
+    queued = sum(row.queued for row in outstanding)
+    refill = [0.0 if math.isinf(rate) else rate * RESERVE_S for rate in breaker.rates]
     # at least one, or a limit of fewer than one a second would never be asked
-    jobs = max(gate.headroom + refill[0], 1.0) - queued
-    if gate.places < route.settings.max_concurrency:
-        jobs = min(jobs, math.ceil(gate.places * factor) - sum(row.jobs for row in standing))
+    jobs = max(breaker.headroom + refill[0], 1.0) - queued
+    if breaker.places < route.settings.max_concurrency:
+        jobs = min(jobs, math.ceil(breaker.places * factor) - sum(row.jobs for row in outstanding))
     return _Room(
         jobs,
-        gate.input_headroom + refill[1] - sum(row.input_tokens for row in standing),
-        gate.output_headroom + refill[2] - sum(row.output_tokens for row in standing),
+        breaker.input_headroom + refill[1] - sum(row.input_tokens for row in outstanding),
+        breaker.output_headroom + refill[2] - sum(row.output_tokens for row in outstanding),
     )
 
 

@@ -13,22 +13,22 @@ from typing import TypeAlias
 from celery import Celery
 from sqlalchemy import Connection
 
-from trivet_routing import rooms
+from trivet_routing import budget_headroom
+from trivet_routing.budget_headroom import BudgetHeadroom
 from trivet_routing.call_costs import TYPICAL, Mix
-from trivet_routing.fleet import Fleet
-from trivet_routing.most_costs import MostCosts
+from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.retry_policy import longest_backoff_s
-from trivet_routing.rooms import Rooms
-from trivet_routing.route_choice import Candidate, Choice, Needs, choose, load_of
-from trivet_scheduler.budget_watch import note_states, tell
+from trivet_routing.route_choice import Candidate, Choice, Requirements, choose, load_of
+from trivet_routing.route_directory import RouteDirectory
+from trivet_scheduler.budget_monitor import note_states, tell
 from trivet_scheduler.credit import Credits
+from trivet_store.cluster import registry
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.fleet import registry
 from trivet_store.jobs import dispatching
-from trivet_store.jobs.dispatching import AtRoute, Flow, Head
+from trivet_store.jobs.dispatching import Flow, Head, Outstanding
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.jobs import Claimed, JobSpec
+from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import publish
@@ -72,15 +72,15 @@ class _Assignment:
         flows: dict[int, Flow],
         routes: dict[str, list[Candidate]],
         credits: Credits,
-        standing: Sequence[AtRoute],
+        outstanding: Sequence[Outstanding],
         wanted: int,
-        rooms: Rooms | None,
+        budget_headroom: BudgetHeadroom | None,
         thorough: bool,
     ) -> None:
         self.flows = flows
         self.routes = routes
         self.credits = credits
-        self.rooms = rooms
+        self.budget_headroom = budget_headroom
         """What budgets have room for; None: there are none."""
         self.thorough = thorough
         """Whether cheaper jobs are looked for behind those that budgets have no room for."""
@@ -97,7 +97,7 @@ class _Assignment:
         self.refused: dict[_Kind, int] = {}
         """Jobs that budgets have no room for, by kind and size."""
         self.at_route: dict[str, int] = defaultdict(int)
-        for row in standing:
+        for row in outstanding:
             self.at_route[row.route] += row.jobs
 
     def load(self, route: Candidate) -> float:
@@ -108,12 +108,12 @@ class _Assignment:
 class Dispatcher:
     """Claims waiting jobs for routes that have room. One per process; use it from one thread."""
 
-    def __init__(self, store: Store, fleet: Fleet, app: Celery, settings: Settings) -> None:
+    def __init__(self, store: Store, directory: RouteDirectory, app: Celery, settings: Settings) -> None:
         self._store = store
-        self._fleet = fleet
+        self._directory = directory
         self._app = app
         self._settings = settings
-        self._costs = MostCosts()
+        self._costs = MaximumCosts()
         self._told = False
         """Whether it was said that nobody here can price a job."""
         self._held = False
@@ -127,41 +127,41 @@ class Dispatcher:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
         """
         with self._store.read() as connection:
-            flows = dispatching.flows_with_waiting(connection, self._fleet.now())
-            standing = dispatching.outstanding(connection) if flows else []
+            flows = dispatching.flows_with_waiting(connection, self._directory.now())
+            outstanding = dispatching.outstanding(connection) if flows else []
             drained = registry.drained(connection)
             if flows:
-                self._fleet.notice_workers(connection)
-            budgets = self._rooms(connection) if flows and self._held else None
+                self._directory.notice_workers(connection)
+            budgets = self._headroom(connection) if flows and self._held else None
         thorough = time.monotonic() >= self._thorough_at
         if budgets is not None:
             flows = self._unheld(flows, budgets, thorough=thorough)
         if not flows:
             return Round(0, more=False)
         if any(self._by_cost(flow) for flow in flows):
-            self._fleet.lengths.refresh()
+            self._directory.lengths.refresh()
         # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
         routes = {
             # a drain counts from this pass on; what the fleet remembers of it may be a second old
             model: [replace(route, drained=route.name in drained) for route in candidates]
-            for model, candidates in self._fleet.candidates_of({flow.model for flow in flows}).items()
+            for model, candidates in self._directory.candidates_of({flow.model for flow in flows}).items()
         }
-        if self._credits(routes, standing).total <= 0:
+        if self._credits(routes, outstanding).total <= 0:
             return Round(0, more=False)
         with self._store.write() as connection:
             dispatching.lock(self._store, connection)
             if registry.drained(connection) != drained:
                 return Round(0, more=True)  # an operator changed it this moment
-            standing = dispatching.outstanding(connection)
-            credits = self._credits(routes, standing)
+            outstanding = dispatching.outstanding(connection)
+            credits = self._credits(routes, outstanding)
             wanted = min(BULK_ROWS, credits.total)
             if wanted <= 0:
                 return Round(0, more=False)
-            budgets = self._rooms(connection)  # again: they are counted and taken under one lock
+            budgets = self._headroom(connection)  # again: they are counted and taken under one lock
             if budgets is not None:
                 flows = self._unheld(flows, budgets, thorough=thorough)
             assignment = _Assignment(
-                {flow.id: flow for flow in flows}, routes, credits, standing, wanted, budgets, thorough
+                {flow.id: flow for flow in flows}, routes, credits, outstanding, wanted, budgets, thorough
             )
             heads = self._heads(connection, flows, credits, wanted)
             self._assign(assignment, heads)
@@ -187,7 +187,7 @@ class Dispatcher:
         best = choice.best(load_of)
         if best is None:
             return None
-        return DirectDispatch(best.name, self._fleet.now() + self._settings.taken_within_s(Latency.REALTIME))
+        return DirectDispatch(best.name, self._directory.now() + self._settings.taken_within_s(Latency.REALTIME))
 
     def held_by_budget(self, connection: Connection, spec: JobSpec, labels: str, direct: DirectDispatch) -> str | None:
         """Why a realtime job may not go this instant, if a budget has no room for it; the room is held until the commit.
@@ -195,11 +195,11 @@ class Dispatcher:
         Args:
             labels: of the job, as its flow has them.
         """
-        known = self._fleet.known()
+        known = self._directory.known()
         if not known.budgets:
             return None
         dispatching.lock(self._store, connection)
-        budgets = self._rooms(connection)
+        budgets = self._headroom(connection)
         if budgets is None:
             return None
         if not self._costs.known:
@@ -207,47 +207,47 @@ class Dispatcher:
             return waits if budgets.counting(None, labels) else None
         flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels)
         head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
-        purse = budgets.holding(flow, direct.route, head)
-        return None if purse is None else purse.used_up()
+        balance = budgets.holding(flow, direct.route, head)
+        return None if balance is None else balance.used_up()
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
-        route = self._fleet.known().routes[direct.route]
-        claimed = Claimed(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
+        route = self._directory.known().routes[direct.route]
+        claimed = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
         chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
         publish(self._app, [chunk])
 
     def choice_for(self, spec: JobSpec) -> Choice:
         """The routes for a new job as everything stands now. RedisError when the shared state does not answer."""
-        share = self._fleet.lengths.share(spec.model, spec.latency)
+        share = self._directory.lengths.share(spec.model, spec.latency)
         mix = Mix.of(spec.input_estimate, spec.max_tokens, share)
-        needs = Needs(spec.model, spec.latency, spec.residency, spec.compliance, spec.features, mix=mix)
-        return choose(needs, self._fleet.candidates(spec.model), self._settings.of_class(spec.latency))
+        requirements = Requirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features, mix=mix)
+        return choose(requirements, self._directory.candidates(spec.model), self._settings.of_class(spec.latency))
 
     def close(self) -> None:
         """Close the connections to the broker."""
         self._app.close()
 
-    def _credits(self, routes: dict[str, list[Candidate]], standing: Sequence[AtRoute]) -> Credits:
+    def _credits(self, routes: dict[str, list[Candidate]], outstanding: Sequence[Outstanding]) -> Credits:
         return Credits(
-            self._fleet.known(),
+            self._directory.known(),
             routes.values(),
-            standing,
+            outstanding,
             self._settings.dispatch.credit_factor,
-            self._settings.worker.alone_processes,
+            self._settings.worker.isolated_processes,
         )
 
-    def _unheld(self, flows: list[Flow], budgets: Rooms, *, thorough: bool) -> list[Flow]:
+    def _unheld(self, flows: list[Flow], budgets: BudgetHeadroom, *, thorough: bool) -> list[Flow]:
         left = [flow for flow in flows if not budgets.exhausted(flow, thorough=thorough)]
         self._held = len(left) < len(flows)
         return left
 
-    def _rooms(self, connection: Connection) -> Rooms | None:
+    def _headroom(self, connection: Connection) -> BudgetHeadroom | None:
         """What budgets have room for; None, at no cost, where there are none."""
-        known = self._fleet.known()
+        known = self._directory.known()
         if not known.budgets:
             return None
-        found = rooms.read(connection, self._store.now(connection), known.routes, self._costs)
+        found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._costs)
         if found is not None and not self._costs.known:
             if not self._told:
                 log.error("no price list is installed (trivet[worker] has it): jobs that budgets count are left alone")
@@ -257,8 +257,8 @@ class Dispatcher:
 
     def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
         """The jobs next in line over all flows that some route has room for, the urgent ones first."""
-        known = self._fleet.known().routes
-        able = [f for f in flows if any(credits.left(r, f.latency.lane, f.model, alone=f.alone) for r in known)]
+        known = self._directory.known().routes
+        able = [f for f in flows if any(credits.left(r, f.latency.lane, f.model, isolated=f.isolated) for r in known)]
         able_ids = {flow.id for flow in able}
         each = max(10, min(wanted, 2 * wanted // max(1, len(able))))
         merged = dispatching.heads(connection, [flow.id for flow in able], each)
@@ -290,7 +290,7 @@ class Dispatcher:
             flow = to.flows[head.flow_id]
             if flow.cold and to.warming[flow.id] >= self._warm_at_once(flow):
                 continue
-            sized = to.rooms is not None or flow.id in by_cost
+            sized = to.budget_headroom is not None or flow.id in by_cost
             size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if sized else (0, 0)
             key = (head.flow_id, head.tried, head.doubted_by, *size)
             if to.refused.get(key, 0) >= HELD_HEADS:
@@ -302,8 +302,8 @@ class Dispatcher:
                 to.blocked = True
                 continue
             lane, model = flow.latency.lane, flow.model
-            has_room = to.credits.room_for(lane, model, alone=flow.alone)
-            asked = None if to.rooms is None else to.rooms.ask(flow, head)
+            has_room = to.credits.room_for(lane, model, isolated=flow.isolated)
+            asked = None if to.budget_headroom is None else to.budget_headroom.ask(flow, head)
             route = choice.best(to.load, has_room=has_room if asked is None else asked.also(has_room))
             if route is None:
                 refused = asked is not None and asked.passed_over()
@@ -311,27 +311,27 @@ class Dispatcher:
                     to.refused[key] = to.refused.get(key, 0) + 1
                 to.blocked = to.blocked or bool(head.tried or head.doubted_by) or (refused and to.thorough)
                 continue
-            if to.rooms is not None:
-                to.rooms.take(flow, route.name, head)
-            to.credits.take(route.name, lane, model, head, alone=flow.alone)
+            if to.budget_headroom is not None:
+                to.budget_headroom.take(flow, route.name, head)
+            to.credits.take(route.name, lane, model, head, isolated=flow.isolated)
             to.at_route[route.name] += 1
             if flow.cold:
                 to.warming[flow.id] += 1
                 to.warmers.setdefault(flow.id, head.id)
-            to.plan[route.name, flow.latency, model, flow.alone].append(head)
+            to.plan[route.name, flow.latency, model, flow.isolated].append(head)
             to.wanted -= 1
 
     def _choice(self, flow: Flow, head: Head, candidates: list[Candidate]) -> Choice:
         terms = self._settings.of_class(flow.latency)
         mix = TYPICAL
         if terms.order == "cost":
-            share = self._fleet.lengths.share(flow.model, flow.latency, flow.id)
+            share = self._directory.lengths.share(flow.model, flow.latency, flow.id)
             mix = Mix.of(head.input_estimate, head.max_tokens, share)
-        choice = choose(_needs(flow, head, mix), candidates, terms)
+        choice = choose(_requirements(flow, head, mix), candidates, terms)
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
             # what this round has left fell ill while the job waited; better the routes it was at than none
-            return choose(_needs(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
+            return choose(_requirements(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
         return choice
 
     def _warm_at_once(self, flow: Flow) -> int:
@@ -356,29 +356,30 @@ class Dispatcher:
             to.plan[key] = [head for head in heads if head.id not in late]
 
     def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
-        known = self._fleet.known()
+        known = self._directory.known()
         now = self._store.now(connection)
         chunks: list[Chunk] = []
-        for (route, latency, model, alone), heads in plan.items():
+        for (route, latency, model, isolated), heads in plan.items():
             if not heads:
                 continue
-            until = now + self._settings.taken_within_s(latency, alone=alone)
+            until = now + self._settings.taken_within_s(latency, isolated=isolated)
             claimed = {
                 job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }
             in_order = [claimed[head.id] for head in heads if head.id in claimed]
             provider = known.routes[route].settings.provider
-            size = 1 if alone else self._settings.of_class(latency).chunk_jobs
+            size = 1 if isolated else self._settings.of_class(latency).chunk_jobs
             chunks += [
-                Chunk(route, provider, latency, model, tuple(part), alone=alone) for part in _parts(in_order, size)
+                Chunk(route, provider, latency, model, tuple(part), isolated=isolated)
+                for part in _parts(in_order, size)
             ]
         if any(plan.values()):
             dispatching.advance_clock(connection, max(head.rank for heads in plan.values() for head in heads))
         return chunks
 
 
-def _needs(flow: Flow, head: Head, mix: Mix) -> Needs:
-    return Needs(
+def _requirements(flow: Flow, head: Head, mix: Mix) -> Requirements:
+    return Requirements(
         flow.model,
         flow.latency,
         flow.residency,
@@ -391,5 +392,5 @@ def _needs(flow: Flow, head: Head, mix: Mix) -> Needs:
     )
 
 
-def _parts(jobs: Sequence[Claimed], size: int) -> Iterable[Sequence[Claimed]]:
+def _parts(jobs: Sequence[DispatchedJob], size: int) -> Iterable[Sequence[DispatchedJob]]:
     return (jobs[at : at + size] for at in range(0, len(jobs), size))

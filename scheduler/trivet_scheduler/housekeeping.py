@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from trivet_routing.limits import Limits
 from trivet_store.database.engine import BULK_ROWS, SLOW_S, Store
-from trivet_store.jobs import batches, dispatching, following, rescuing
+from trivet_store.jobs import batches, coalescing, dispatching, rescuing
 from trivet_tasks.config.settings import LeaseSettings
 
 log = logging.getLogger("trivet.scheduler")
@@ -67,8 +67,8 @@ class Housekeeping:
             self._in_groups(rescuing.recall_untaken)
         if due.drained:
             self._in_groups(rescuing.empty_drained)
-        if due.following:
-            self._in_groups(following.look_after)
+        if due.coalesced:
+            self._in_groups(coalescing.look_after)
         if due.dead and time.monotonic() >= max(self._rescue_from, self._answered_for_long()):
             self._rescue()
         if due.late:

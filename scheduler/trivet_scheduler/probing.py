@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 import redis
 from celery import Celery
 
-from trivet_routing.fleet import Fleet
 from trivet_routing.permits import Quota
+from trivet_routing.route_directory import RouteDirectory
+from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.fleet.registry import RegisteredRoute
 from trivet_store.jobs.probing import insert_probe
 from trivet_store.reports import backlog
 from trivet_tasks.catalog import MODELS
@@ -55,9 +55,9 @@ def _others_go_on(route: str, model: str) -> Iterator[None]:
 class Prober:
     """Sends the probes that are due."""
 
-    def __init__(self, store: Store, fleet: Fleet, app: Celery, settings: Settings) -> None:
+    def __init__(self, store: Store, directory: RouteDirectory, app: Celery, settings: Settings) -> None:
         self._store = store
-        self._fleet = fleet
+        self._directory = directory
         self._app = app
         self._settings = settings
         self._idle_look_at = 0.0
@@ -69,26 +69,26 @@ class Prober:
         Raises:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: a claimed probe counts as lost after its time.
         """
-        unwell = self._fleet.limits.unwell()
-        self._probe_unwell(unwell)
+        unhealthy = self._directory.limits.unhealthy()
+        self._probe_unhealthy(unhealthy)
         if time.monotonic() >= self._idle_look_at:
-            self._probe_idle(unwell)
+            self._probe_idle(unhealthy)
 
-    def _probe_unwell(self, unwell: Sequence[tuple[str, str]]) -> None:
-        known = self._fleet.known().routes if unwell else {}
-        for name, model in unwell:
+    def _probe_unhealthy(self, unhealthy: Sequence[tuple[str, str]]) -> None:
+        known = self._directory.known().routes if unhealthy else {}
+        for name, model in unhealthy:
             route = known.get(name)
             if route is None or route.drained:
                 continue
             with _others_go_on(name, model):
-                self.probe(route, self._model_for(route, unwell) if model == WHOLE_ROUTE else model)
+                self.probe(route, self._model_for(route, unhealthy) if model == WHOLE_ROUTE else model)
 
-    def _probe_idle(self, unwell: Sequence[tuple[str, str]]) -> None:
+    def _probe_idle(self, unhealthy: Sequence[tuple[str, str]]) -> None:
         """Probe the routes that nothing is known against and that were not called for their `idle_probe_s`."""
         after_s = {
             name: idle_s
-            for name, route in self._fleet.known().routes.items()
-            if not route.drained and (name, WHOLE_ROUTE) not in unwell and (idle_s := self._idle_probe_s(route))
+            for name, route in self._directory.known().routes.items()
+            if not route.drained and (name, WHOLE_ROUTE) not in unhealthy and (idle_s := self._idle_probe_s(route))
         }
         shortest_s = min(after_s.values(), default=_IDLE_LOOK_S[1] / _IDLE_LOOK_SHARE)
         self._idle_look_at = time.monotonic() + min(
@@ -96,12 +96,12 @@ class Prober:
         )
         if not after_s:
             return
-        routes, uses = self._fleet.known().routes, self._fleet.limits.uses(list(after_s))
+        routes, uses = self._directory.known().routes, self._directory.limits.uses(list(after_s))
         for name, idle_s in after_s.items():
             since_s = uses[name].idle_s
             if since_s is None or since_s >= idle_s:
                 with _others_go_on(name, WHOLE_ROUTE):
-                    self.probe(routes[name], self._model_for(routes[name], unwell), idle_s=idle_s)
+                    self.probe(routes[name], self._model_for(routes[name], unhealthy), idle_s=idle_s)
 
     def _idle_probe_s(self, route: RegisteredRoute) -> float:
         own = route.settings.idle_probe_s
@@ -119,7 +119,7 @@ class Prober:
         if model is None or latency is None or name_on_wire(route.settings, model) is None:
             return None
         taken_within_s = self._settings.dispatch.taken_within_s
-        token = self._fleet.limits.claim_probe(
+        token = self._directory.limits.claim_probe(
             route.name,
             model,
             Quota.of(route.settings, model),
@@ -142,18 +142,18 @@ class Prober:
         """A model to probe a whole route with: one in use that the route serves, else any it serves."""
         return self._model_for(route, ())
 
-    def _model_for(self, route: RegisteredRoute, unwell: Sequence[tuple[str, str]]) -> str | None:
+    def _model_for(self, route: RegisteredRoute, unhealthy: Sequence[tuple[str, str]]) -> str | None:
         with self._store.read() as connection:
             in_use = backlog.models_in_use(connection)
-        today = day_of(self._fleet.now())
+        today = day_of(self._directory.now())
         served: list[str] = [
             model
             for model in [*in_use, *(model.id for model in MODELS)]
             if name_on_wire(route.settings, model) and not retired_on(model, route.settings, today)
         ]
-        # one whose own gate is open, too, may have to wait much longer
-        return next((model for model in served if (route.name, model) not in unwell), served[0] if served else None)
+        # one whose own breaker is open, too, may have to wait much longer
+        return next((model for model in served if (route.name, model) not in unhealthy), served[0] if served else None)
 
     def _class_for(self, route: str) -> Latency | None:
-        lanes = self._fleet.known().lanes(route)
+        lanes = self._directory.known().lanes(route)
         return next((latency for latency in (Latency.BATCH, Latency.REALTIME) if latency.lane in lanes), None)

@@ -12,11 +12,11 @@ from typing import Any
 
 import redis
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, UNWELL, keys_of
+from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, UNHEALTHY, keys_of
 from trivet_routing.permits import Quota
+from trivet_routing.route_directory import RouteDirectory
+from trivet_store.cluster import health
 from trivet_store.database.engine import Store
-from trivet_store.fleet import health
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.call_time import longest_call_s
@@ -34,10 +34,10 @@ LATELY_S = 60.0
 class Restorer:
     """Puts the shared state back when its epoch is missing; one process at a time."""
 
-    def __init__(self, store: Store, client: redis.Redis, fleet: Fleet, settings: Settings) -> None:
+    def __init__(self, store: Store, client: redis.Redis, directory: RouteDirectory, settings: Settings) -> None:
         self._store = store
         self._redis = client
-        self._fleet = fleet
+        self._directory = directory
         self._settings = settings
         self._wrong: set[tuple[str, str]] = set()
 
@@ -65,40 +65,40 @@ class Restorer:
         with self._store.read() as connection:
             written = {(row.route, row.model): row.state for row in health.noted(connection)}
         pairs = {pair for pair, state in written.items() if state != RouteState.HEALTHY} | set(
-            self._fleet.limits.unwell()
+            self._directory.limits.unhealthy()
         )
-        gates = self._fleet.limits.health(sorted(pairs))
-        wrong = {pair for pair in pairs if gates[pair].state != written.get(pair, RouteState.HEALTHY)}
+        breakers = self._directory.limits.health(sorted(pairs))
+        wrong = {pair for pair in pairs if breakers[pair].state != written.get(pair, RouteState.HEALTHY)}
         twice, self._wrong = wrong & self._wrong, wrong
         if not twice or not self._redis.exists(EPOCH):
             return
         with self._store.write() as connection:
             now = self._store.now(connection)
             for route, model in sorted(twice):
-                gate = gates[route, model]
-                health.note(connection, route, model, gate.state, gate.cause, now, gate.wait_s, gate.share)
+                breaker = breakers[route, model]
+                health.note(connection, route, model, breaker.state, breaker.cause, now, breaker.wait_s, breaker.share)
         log.warning("the health of %d routes or models was written down anew", len(twice))
 
     def _put_back(self) -> bool:
         with self._store.read() as connection:
             sql_now = self._store.now(connection)
-            unwell = [row for row in health.noted(connection) if row.state != RouteState.HEALTHY]
+            unhealthy = [row for row in health.noted(connection) if row.state != RouteState.HEALTHY]
             closed = health.closed(connection, sql_now)
             calls = health.under_way(connection)
             used = health.used_lately(connection, sql_now - LATELY_S)
-        routes = self._fleet.known(fresh=True).routes
+        routes = self._directory.known(fresh=True).routes
         seconds, micros = self._redis.time()
         now = seconds + micros / 1e6
         with self._redis.pipeline(transaction=True) as pipeline:
-            meters = [_meter(pause.route, pause.models) for pause in closed]
-            pipeline.watch(EPOCH, *meters)  # type: ignore[no-untyped-call]
+            limiters = [_limiter(pause.route, pause.models) for pause in closed]
+            pipeline.watch(EPOCH, *limiters)  # type: ignore[no-untyped-call]
             if pipeline.exists(EPOCH):
                 return False  # reading took longer than the lock lasts, and another has done it
             # calls that came back meanwhile may have been told to wait still longer
-            told = [float(pipeline.hget(meter, "closed_until") or 0) for meter in meters]
+            told = [float(pipeline.hget(limiter, "closed_until") or 0) for limiter in limiters]
             pipeline.multi()
-            for row in unwell:
-                gate = keys_of(row.route, row.model, row.model)[0]
+            for row in unhealthy:
+                breaker = keys_of(row.route, row.model, row.model)[0]
                 retry_at = now + random.uniform(0, self._settings.health.probe_interval_s)
                 # a generation that no call under way has
                 fields: Mapping[Any, Any] = {
@@ -108,15 +108,15 @@ class Restorer:
                     "gen": seconds,
                     "retry_at": retry_at,
                 }
-                pipeline.hset(gate, mapping=fields)
-                pipeline.sadd(UNWELL, gate)
+                pipeline.hset(breaker, mapping=fields)
+                pipeline.sadd(UNHEALTHY, breaker)
             for route, model in used:
                 if route in routes:
-                    meter = _meter(route, Quota.of(routes[route].settings, model).group)
-                    pipeline.hset(meter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
-            for pause, meter, told_until in zip(closed, meters, told, strict=True):
+                    limiter = _limiter(route, Quota.of(routes[route].settings, model).group)
+                    pipeline.hset(limiter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
+            for pause, limiter, told_until in zip(closed, limiters, told, strict=True):
                 until = max(now + pause.closed_until - sql_now, told_until)
-                pipeline.hset(meter, mapping={"closed_until": until, "cause": pause.cause, "at": until})
+                pipeline.hset(limiter, mapping={"closed_until": until, "cause": pause.cause, "at": until})
             for call in calls:
                 if call.route in routes:
                     group = Quota.of(routes[call.route].settings, call.model).group
@@ -129,15 +129,15 @@ class Restorer:
                 pipeline.execute()
             except redis.WatchError:
                 return False
-        if not (unwell or closed or calls or used):
+        if not (unhealthy or closed or calls or used):
             log.info("limits and health begin empty")
             return True
         log.warning(
             "the shared state had lost its memory: %d routes or models out of service, %d pauses and %d calls put back",
-            len(unwell), len(closed), len(calls),
+            len(unhealthy), len(closed), len(calls),
         )  # fmt: skip
         return True
 
 
-def _meter(route: str, group: str) -> str:
+def _limiter(route: str, group: str) -> str:
     return keys_of(route, group, group)[2]

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import orjson
 import redis
 
-from trivet_routing.fleet import Fleet
+from trivet_routing.liveness.dependency_monitor import DependencyMonitor
 from trivet_routing.liveness.heartbeat import Heartbeat, Holder
+from trivet_routing.liveness.process_impairments import BROKER, DATABASE, FAULT, SHARED_STATE, ProcessImpairments
 from trivet_routing.liveness.pulses import Pulse, Pulses
-from trivet_routing.liveness.troubles import BROKER, DATABASE, FAULT, SHARED_STATE, Troubles
-from trivet_routing.liveness.watch import Watch
-from trivet_routing.most_costs import MostCosts
-from trivet_scheduler.budget_watch import BudgetWatch
+from trivet_routing.maximum_costs import MaximumCosts
+from trivet_routing.route_directory import RouteDirectory
+from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.probing import Prober
 from trivet_scheduler.restoring import Restorer
+from trivet_store.cluster import registry, route_overrides
+from trivet_store.cluster.leases import SCHEDULER
+from trivet_store.cluster.registry import Kind
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry, route_overrides
-from trivet_store.fleet.leases import SCHEDULER
-from trivet_store.fleet.registry import Kind
 from trivet_store.ledger import budgets
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.celery_app import make_app
@@ -67,25 +67,28 @@ class Scheduler:
         self._settings = settings
         self._store = Store.of(settings)
         self._redis = connect(settings.redis_url)
-        self._fleet = Fleet(self._store, settings, self._redis)
+        self._directory = RouteDirectory(self._store, settings, self._redis)
         self._app = make_app(settings)
-        self._dispatcher = Dispatcher(self._store, self._fleet, self._app, settings)
-        self._restorer = Restorer(self._store, self._redis, self._fleet, settings)
-        self._prober = Prober(self._store, self._fleet, self._app, settings)
+        self._dispatcher = Dispatcher(self._store, self._directory, self._app, settings)
+        self._restorer = Restorer(self._store, self._redis, self._directory, settings)
+        self._prober = Prober(self._store, self._directory, self._app, settings)
         self._pulse = Pulse("Its dispatching", settings.dispatch.interval_s + STALLED_S, needs_broker=True)
         self._housekeeping = Housekeeping(
-            self._store, self._fleet.limits, self._tell_finished, settings.leases, self._pulse.beat
+            self._store, self._directory.limits, self._tell_finished, settings.leases, self._pulse.beat
         )
-        self._budgets = BudgetWatch(self._store, self._fleet)
+        self._budgets = BudgetMonitor(self._store, self._directory)
         self._due = _Due()
-        self._troubles = Troubles(log, "no jobs are dispatched")
+        self._process_impairments = ProcessImpairments(log, "no jobs are dispatched")
         self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
-        self._heartbeat = Heartbeat(self._store, settings.leases, Holder(name, SCHEDULER), self._troubles)
+        self._heartbeat = Heartbeat(self._store, settings.leases, Holder(name, SCHEDULER), self._process_impairments)
         self._pulses = Pulses(
-            self._troubles, self._pulse, on_change=self._heartbeat.beat_soon, waited_s=lambda: self._store.waited_s
+            self._process_impairments,
+            self._pulse,
+            on_change=self._heartbeat.beat_soon,
+            waited_s=lambda: self._store.waited_s,
         )
-        self._watch = Watch(
-            self._store, settings, self._troubles, process=name, part=SCHEDULER, look_also=self._pulses.look
+        self._watch = DependencyMonitor(
+            self._store, settings, self._process_impairments, process=name, part=SCHEDULER, look_also=self._pulses.look
         )
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -94,7 +97,7 @@ class Scheduler:
         """Make the routes known, then dispatch and keep house until stopped.
 
         Raises:
-            SchemaMismatch, ConfigError, StoreUnavailable: at the start only. Later troubles are logged and waited out.
+            SchemaMismatch, ConfigError, StoreUnavailable: at the start only. Later impairments are logged and waited out.
         """
         refuse_cluster(self._settings)
         ensure(self._store)
@@ -123,7 +126,7 @@ class Scheduler:
         Raises:
             ConfigError, StoreUnavailable: nothing was changed.
         """
-        if settings.budgets and not MostCosts().known:
+        if settings.budgets and not MaximumCosts().known:
             raise ConfigError(
                 f"{settings.source}: [[budgets]] need the price list, which is not installed.",
                 hint="pip install 'trivet[worker]' has it.",
@@ -173,7 +176,7 @@ class Scheduler:
             self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": jobs, "batches": batches}))
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Wait troubles out: say once that there is one, and once that it is over."""
+        """Wait impairments out: say once that there is one, and once that it is over."""
         try:
             work()
         except StoreUnavailable as error:
@@ -188,10 +191,10 @@ class Scheduler:
             self._wait_out(FAULT, f"a fault of Trivet's own: {place_of(error)}")
         else:
             for kind in (DATABASE, BROKER, SHARED_STATE, FAULT):
-                self._troubles.over(kind, "pass")
+                self._process_impairments.over(kind, "pass")
 
     def _wait_out(self, kind: str, why: str) -> None:
-        self._troubles.note(kind, "pass", why)
+        self._process_impairments.note(kind, "pass", why)
         self._stopping.wait(TROUBLE_PAUSE_S)
 
     def _listen(self) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Row, bindparam, text
 
+from trivet_store.database.batched_scan import READ_ROWS, of_ids, turn
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.database.walking import READ_ROWS, of_ids, turn
 from trivet_store.jobs.ending import book_again, costs_of
 from trivet_store.ledger import spending
 from trivet_store.reports.costs import Span

@@ -32,7 +32,7 @@ PICO = 10**12
 """SQLite has no decimals: there an amount is a whole number of 1e-12 USD, so that sums stay exact."""
 
 
-_MOST_PICO = 2**63 - 1
+_MAX_PICO = 2**63 - 1
 _SPLIT = 10**6
 
 
@@ -52,7 +52,7 @@ class Usd(TypeDecorator[Decimal]):
         """Decimal to what the database keeps."""
         if value is None or dialect.name == "postgresql":
             return value
-        return max(-_MOST_PICO, min(_MOST_PICO, int((value * PICO).to_integral_value())))
+        return max(-_MAX_PICO, min(_MAX_PICO, int((value * PICO).to_integral_value())))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
         """What the database keeps to Decimal."""
@@ -136,7 +136,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("held", Boolean, nullable=False),  # its batch is not complete yet, or was cancelled; or these are probes
     Column("active", Boolean, nullable=False),  # it may have jobs that have not ended
     Column("probe", Boolean, nullable=False, server_default=text("false")),  # its jobs are Trivet's own probes
-    Column("alone", Boolean, nullable=False, server_default=text("false")),  # each runs in a process of its own
+    Column("isolated", Boolean, nullable=False, server_default=text("false")),  # each runs in a process of its own
     # digest of what its requests begin with; the job whose call warms the provider's cache for the others, and for how long
     Column("prefix", String(32)),
     Column("warmer", String(32)),
@@ -163,7 +163,7 @@ jobs = Table(
     Column("ended_at", Double),
     Column("input_estimate", Integer, nullable=False),  # tokens
     Column("max_tokens", Integer, nullable=False),
-    Column("take_up", Integer, nullable=False, server_default=text("0")),  # the fencing token, with lease_id
+    Column("claim", Integer, nullable=False, server_default=text("0")),  # the fencing token, with lease_id
     Column("lease_id", String(32)),
     Column("route", String(100)),
     Column("dispatched_until", Double),
@@ -174,8 +174,8 @@ jobs = Table(
     Column("proxy_errors", Text, nullable=False, server_default=text("''")),  # JSON: pages that came instead of answers
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     # worker processes that died with it in flight, beside others or alone
-    Column("suspect", Integer, nullable=False, server_default=text("0")),
-    Column("died_alone", Integer, nullable=False, server_default=text("0")),  # those that ran nothing else
+    Column("crashes", Integer, nullable=False, server_default=text("0")),
+    Column("isolated_crashes", Integer, nullable=False, server_default=text("0")),  # those that ran nothing else
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     Column("batch_seq", Integer),  # the how manieth end within its batch, in order of commit
     Column("tenant", String(200)),
@@ -199,15 +199,15 @@ Index("ix_jobs_delayed", jobs.c.not_before, sqlite_where=_delayed, postgresql_wh
 Index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, sqlite_where=_outstanding, postgresql_where=_outstanding)
 Index("ix_jobs_batch", jobs.c.batch_id, jobs.c.batch_seq, sqlite_where=_in_batch, postgresql_where=_in_batch)
 
-followers = Table(  # jobs that are `following`: whose answer each waits for, and until when without another look
-    "followers",
+coalesced_jobs = Table(  # jobs that are `coalesced`: whose answer each waits for, and until when without another look
+    "coalesced_jobs",
     metadata,
     Column("job_id", String(32), primary_key=True),
     Column("leader", String(32), nullable=False),
     Column("until", Double, nullable=False),
 )
-Index("ix_followers_leader", followers.c.leader)
-Index("ix_followers_until", followers.c.until)
+Index("ix_coalesced_jobs_leader", coalesced_jobs.c.leader)
+Index("ix_coalesced_jobs_until", coalesced_jobs.c.until)
 
 job_requests = Table(
     "job_requests",
@@ -261,7 +261,7 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     metadata,
     Column("id", String(32), primary_key=True),  # travels as x-trivet-attempt
     Column("job_id", String(32), nullable=False),
-    Column("take_up", Integer, nullable=False),
+    Column("claim", Integer, nullable=False),
     Column("round", Integer, nullable=False),
     Column("lease_id", String(32), nullable=False),
     Column("route", String(100), nullable=False),
@@ -335,7 +335,7 @@ leases = Table(  # one row per living worker or scheduler process
     Column("routes", Text, nullable=False),  # JSON list; empty for a scheduler
     Column("slots", Integer, nullable=False),
     Column("in_flight", Integer, nullable=False),
-    Column("trouble", Text),  # why it takes no work, if it does not
+    Column("impairment", Text),  # why it takes no work, if it does not
     Column(
         "impaired", Text, nullable=False, server_default=text("'{}'")
     ),  # JSON: route to kind to why none of it is taken

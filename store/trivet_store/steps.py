@@ -95,12 +95,12 @@ class Finished:
     """A call that is over and what follows for its job; nothing does where another call of it decides."""
 
     job_id: str
-    take_up: int
+    claim: int
     lease_id: str
     settlement: Settlement
     next: Next | None
     route: str | None = None
-    """Where the call went; None: where the job was dispatched to. A rival's call went elsewhere."""
+    """Where the call went; None: where the job was dispatched to. A hedge's call went elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Written:
     ended_jobs: tuple[str, ...]
     ended_batches: tuple[int, ...]
     gone_on: tuple[Finished, ...]
-    """Those whose next message is to be sent now, under take-up `take_up + 1`."""
+    """Those whose next message is to be sent now, under claim `claim + 1`."""
     refused: tuple[str, ...]
     """Jobs whose token no longer held: their result was not written, their cost was."""
     crowded: bool = False

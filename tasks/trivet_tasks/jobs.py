@@ -53,11 +53,11 @@ class JobSpec:
     """What a person should know, though the request is taken."""
 
 
-class Claimed(NamedTuple):
+class DispatchedJob(NamedTuple):
     """A job as a message carries it: the id, its fencing token, and what its permit needs."""
 
     id: str
-    take_up: int
+    claim: int
     input_estimate: int
     max_tokens: int
     cache_key: str | None = None

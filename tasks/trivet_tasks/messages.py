@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivet_tasks.errors import TrivetError
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
-MOST_JOBS = 1_000
+MAX_JOBS = 1_000
 """Jobs of one message; the setting `chunk_jobs` allows half as many."""
 MODEL_CHARS = 120
-_MOST_INT = 2**31 - 1
+_MAX_INT = 2**31 - 1
 _ROUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _DIGITS = re.compile(r"[0-9a-f]{32}")
 _TOKEN = re.compile(r"[0-9A-Za-z]{0,64}")
@@ -34,15 +34,15 @@ class Chunk:
     provider: str
     latency: Latency
     model: str
-    jobs: tuple[Claimed, ...]
+    jobs: tuple[DispatchedJob, ...]
     probe: str = ""
-    """The token with which the one job, a probe, may pass an open gate."""
-    alone: bool = False
+    """The token with which the one job, a probe, may pass an open breaker."""
+    isolated: bool = False
     """The job was in flight when a worker process died: it runs in a process of its own."""
 
     def to_args(self) -> list[Any]:
         """The Celery arguments."""
-        return [self.route, self.latency.value, self.model, [list(job) for job in self.jobs], self.probe, self.alone]
+        return [self.route, self.latency.value, self.model, [list(job) for job in self.jobs], self.probe, self.isolated]
 
     @classmethod
     def from_args(cls, provider: str, args: Sequence[Any]) -> "Chunk":
@@ -53,14 +53,14 @@ class Chunk:
         """
         if len(args) != 6:
             raise MalformedMessage(f"It has {len(args)} arguments; there are 6.")
-        route, latency, model, jobs, probe, alone = args
+        route, latency, model, jobs, probe, isolated = args
         checked = (
             ("route", _is_text(route, _ROUTE)),
             ("class", isinstance(latency, str) and latency in _CLASSES),
             ("model", isinstance(model, str) and 1 <= len(model) <= MODEL_CHARS and model.isprintable()),
-            ("jobs", isinstance(jobs, list) and 1 <= len(jobs) <= MOST_JOBS),
+            ("jobs", isinstance(jobs, list) and 1 <= len(jobs) <= MAX_JOBS),
             ("probe token", _is_text(probe, _TOKEN)),
-            ("mark of a job that runs alone", isinstance(alone, bool)),
+            ("mark of a job that runs alone", isinstance(isolated, bool)),
         )
         for name, good in checked:
             if not good:
@@ -68,32 +68,32 @@ class Chunk:
         claimed = tuple(_claimed(job) for job in jobs)
         if len({job.id for job in claimed}) < len(claimed):
             raise MalformedMessage("It names a job twice.")
-        if (probe or alone) and len(claimed) > 1:
+        if (probe or isolated) and len(claimed) > 1:
             raise MalformedMessage("It names several jobs, where a probe or a job that runs alone has its own message.")
-        return cls(route, provider, Latency(latency), model, claimed, probe, alone)
+        return cls(route, provider, Latency(latency), model, claimed, probe, isolated)
 
     def __str__(self) -> str:
-        what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", alone" if self.alone else "")
+        what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", alone" if self.isolated else "")
         return f"(route={self.route}, class={self.latency}, model={self.model}, {what})"
 
 
 _CLASSES = frozenset(latency.value for latency in Latency)
 
 
-def _claimed(fields: Any) -> Claimed:
+def _claimed(fields: Any) -> DispatchedJob:
     if not isinstance(fields, list) or len(fields) != 5:
         raise MalformedMessage("One of its jobs is not a list of 5.")
-    job_id, take_up, input_estimate, max_tokens, cache_key = fields
+    job_id, claim, input_estimate, max_tokens, cache_key = fields
     good = (
         _is_text(job_id, _DIGITS)
-        and _is_count(take_up)
+        and _is_count(claim)
         and _is_count(input_estimate)
         and _is_count(max_tokens)
         and (cache_key is None or _is_text(cache_key, _DIGITS))
     )
     if not good:
         raise MalformedMessage("One of its jobs has a field that cannot be one.")
-    return Claimed(job_id, take_up, input_estimate, max_tokens, cache_key)
+    return DispatchedJob(job_id, claim, input_estimate, max_tokens, cache_key)
 
 
 def _is_text(value: Any, pattern: re.Pattern[str]) -> bool:
@@ -101,7 +101,7 @@ def _is_text(value: Any, pattern: re.Pattern[str]) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MOST_INT  # True is an int, too
+    return type(value) is int and 0 <= value <= _MAX_INT  # True is an int, too
 
 
 def queue_name(route: str, latency: Latency) -> str:

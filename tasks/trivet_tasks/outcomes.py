@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     """A proxy, firewall or gateway on the way answered instead of the API: it says nothing certain of key or request."""
     INVALID = "invalid"
     """The request's own fault; no route would take it."""
-    DOUBTFUL = "doubtful"
+    AMBIGUOUS = "ambiguous"
     """A 400 whose reason is not known: one other provider is asked."""
     CANCELLED = "cancelled"
     """The call was dropped on our side: the job was cancelled or the worker shut down."""

@@ -41,7 +41,7 @@ def publish(app: Celery, chunks: Iterable[Chunk]) -> None:
     """Send chunks to their queues: pipelined with Redis, confirmed as a group by RabbitMQ.
 
     They have no expiry of Celery's: it reckons by the worker's wall clock, and one that is ahead would throw all of them
-    away. A stale one is dropped at the take-up, by its tokens.
+    away. A stale one is dropped at the claim, by its tokens.
 
     Raises:
         BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.

@@ -15,7 +15,7 @@ class JobState(StrEnum):
     """For a route that has room."""
     DELAYED = "delayed"
     """Until its `not_before`: its start, or the end of a backoff."""
-    FOLLOWING = "following"
+    COALESCED = "coalesced"
     """For the answer to an equal request that is being made."""
     DISPATCHED = "dispatched"
     """In the queue of a route."""
@@ -44,7 +44,7 @@ END_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, J
 """The four ways a job can end. Once in one of them a job never leaves it, other than by `batch retry`."""
 OUTSTANDING_STATES = frozenset({JobState.DISPATCHED, JobState.RUNNING})
 """Those in which a route has the job."""
-BACKLOG_STATES = frozenset({JobState.WAITING, JobState.DELAYED, JobState.FOLLOWING})
+BACKLOG_STATES = frozenset({JobState.WAITING, JobState.DELAYED, JobState.COALESCED})
 """Those in which no route has the job yet."""
 
 

@@ -15,7 +15,7 @@ from trivet_simulator.calls import Call
 
 END_STATES = ("succeeded", "failed", "expired", "cancelled")
 RECORD_S = 3.0
-"""From the end of a call to its commit, or from a take-up to its call, on a machine that is busy."""
+"""From the end of a call to its commit, or from a claim to its call, on a machine that is busy."""
 TOLD_S = 1.0
 """From a refusal to the moment when every worker is kept from calling: until then calls may be on their way."""
 SHOWN = 5
@@ -33,8 +33,8 @@ class JobRow:
     latency: str
     probe: bool
     """Trivet's own question whether a route is back; its failure is an answer."""
-    suspect: int
-    died_alone: int
+    crashes: int
+    isolated_crashes: int
     results: int
     answered: bool
     cached: bool
@@ -100,7 +100,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Findings:
-    """The verdict."""
+    """The health signal."""
 
     faults: tuple[str, ...]
     jobs: int
@@ -115,7 +115,7 @@ class Findings:
     """Rows of calls whose fate nobody knows."""
     uncalled: int
     """Of them, those whose call never came to the provider."""
-    suspects: int
+    quarantine: int
     cached: int
     """Jobs without a call of their own."""
     faults_met: int
@@ -168,7 +168,7 @@ def audit(evidence: Evidence) -> Findings:
         job_calls=sum(row.id in call_of for row in rows if row.purpose != "probe"),
         unknown=len(unknown),
         uncalled=sum(row.id not in call_of for row in unknown),
-        suspects=sum(job.suspect > 0 for job in jobs),
+        quarantine=sum(job.crashes > 0 for job in jobs),
         cached=sum(job.cached for job in jobs),
         faults_met=sum(call.fault is not None for call in calls),
         hedges=sum(row.purpose == "hedge" for row in rows),
@@ -196,7 +196,7 @@ def _jobs(evidence: Evidence) -> Iterator[str]:
             yield f"a job did not end once: {job}"
         elif job.state == "succeeded" and not (job.answered and (job.cached or job.id in good)):
             yield f"a job succeeded without an answer or a good call: {job}"
-        elif job.died_alone:
+        elif job.isolated_crashes:
             yield f"a job was taken for poison: {job}"
         elif job.state != "succeeded" and job.latency != "realtime" and not job.probe:
             yield f"a job that could wait did not succeed: {job}"
@@ -261,7 +261,7 @@ def _unknown(evidence: Evidence, unknown: Sequence[Row], call_of: Mapping[str | 
 
 
 def _in_flight(row: Row, call: Call | None, begun: float, ended: float) -> bool:
-    """Whether an attempt was between its take-up and its record at some moment of a time."""
+    """Whether an attempt was between its claim and its record at some moment of a time."""
     if call is None:
         return begun - RECORD_S <= row.started_at <= ended + RECORD_S
     over = call.finished if call.finished is not None else ended

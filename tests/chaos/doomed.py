@@ -20,7 +20,7 @@ from typing import Any
 from trivet_tasks.processes.supervised import follow_parent
 
 TAKEN_UP = "taken-up"
-"""Worker: the take-up is committed, no call has begun."""
+"""Worker: the claim is committed, no call has begun."""
 CALLING = "calling"
 """Worker: the call is under way; whoever arms it sees to it that the provider has it."""
 ANSWERED = "answered"
@@ -97,28 +97,28 @@ def after(owner: Any, name: str, doom: Callable[[], None]) -> None:
 def doom_worker(doom: Doom) -> None:
     """The steps of a worker process."""
     from trivet_worker.run import recorder
-    from trivet_worker.run.flights import Flight, Flights
+    from trivet_worker.run.calls import Call, Calls
 
-    def launch(flights: Flights, found: Sequence[Flight]) -> None:
+    def launch(calls: Calls, found: Sequence[Call]) -> None:
         if found:
             doom.here(TAKEN_UP)
 
-    before(Flights, "launch", launch)
-    real_call = Flights._call
+    before(Calls, "launch", launch)
+    real_call = Calls._call
 
     async def die_calling() -> None:
         while True:
             doom.here(CALLING)
             await asyncio.sleep(LOOK_S)
 
-    async def call(flights: Flights, flight: Flight) -> Any:
+    async def call(calls: Calls, call: Call) -> Any:
         dying = asyncio.create_task(die_calling())
         try:
-            return await real_call(flights, flight)
+            return await real_call(calls, call)
         finally:
             dying.cancel()
 
-    setattr(Flights, "_call", call)  # noqa: B010 - mypy knows methods
+    setattr(Calls, "_call", call)  # noqa: B010 - mypy knows methods
     after(recorder, "finish", lambda: doom.here(ANSWERED))
     before(recorder, "publish", lambda *_: doom.here(RECORDED))
 

@@ -13,7 +13,7 @@ from trivet_store.database.engine import Store
 
 _JOBS = text(
     """
-    SELECT j.id, j.batch_id, j.batch_seq, j.state, f.latency, f.probe, j.suspect, j.died_alone, r.error_message AS error,
+    SELECT j.id, j.batch_id, j.batch_seq, j.state, f.latency, f.probe, j.crashes, j.isolated_crashes, r.error_message AS error,
            CASE WHEN r.job_id IS NULL THEN 0 ELSE 1 END AS results,
            CASE WHEN r.message IS NULL THEN 0 ELSE 1 END AS answered, coalesce(r.cached, false) AS cached, r.cost_usd
       FROM jobs j JOIN flows f ON f.id = j.flow_id LEFT JOIN job_results r ON r.job_id = j.id

@@ -60,10 +60,10 @@ FAULTS = (
 )
 """What every provider does, with `--faults`; of refusals and cut answers the bill has the tokens, of the rest nothing is billed."""
 QUICK_S, QUICK_P95_S = 0.3, 0.7
-"""How long a call takes there, so that a rival has time to answer within the budget of realtime."""
+"""How long a call takes there, so that a hedge has time to answer within the budget of realtime."""
 QUICK_JOBS = 6
-RIVAL_QUICK_S, RIVAL_SLOW_S = 0.1, 1.5
-"""The slow one is longer than any route is used to, and leaves its rival time within the budget of realtime."""
+HEDGE_QUICK_S, HEDGE_SLOW_S = 0.1, 1.5
+"""The slow one is longer than any route is used to, and leaves its hedge time within the budget of realtime."""
 JOB_S = 30.0
 HEDGED: dict[str, dict[str, float]] = {"classes.realtime": {"hedge_share": 0.5}}
 PACE_S = 0.4
@@ -72,7 +72,7 @@ LIMIT_S = 600.0
 KINDS = ("bulk", "realtime", "scheduler", "producer")
 HEAD = (
     "| round | database | jobs | ended | succeeded | calls | unknown | never called | killed: bulk, realtime, scheduler, producer "
-    "| late results refused | suspects | faults met | hedges | cached | seconds | audit |\n"
+    "| late results refused | quarantined jobs | faults met | hedges | cached | seconds | audit |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
@@ -102,7 +102,7 @@ class Round:
             found.uncalled,
             ", ".join(str(self.kills[kind]) for kind in KINDS),
             self.refused,
-            found.suspects,
+            found.quarantine,
             found.faults_met,
             found.hedges,
             found.cached,
@@ -184,14 +184,14 @@ def _storm(chaos: Chaos, number: int, database: str, seed: int, args: argparse.N
     accepted = accepted_path(config, plan.name).read_text(encoding="ascii").split()
     submitted = plan.total
     if args.faults:
-        rivals = meet_rivals(chaos)
-        accepted += rivals
-        submitted += len(rivals)
+        hedges = meet_hedges(chaos)
+        accepted += hedges
+        submitted += len(hedges)
     return Round(number, database, submitted, chaos.settle(accepted), storm.kills, chaos.refused(), seconds)
 
 
-def meet_rivals(chaos: Chaos) -> list[str]:
-    """Realtime jobs, some quick ones and a slow one by turns, until a call has got a rival. Their ids.
+def meet_hedges(chaos: Chaos) -> list[str]:
+    """Realtime jobs, some quick ones and a slow one by turns, until a call has got a hedge. Their ids.
 
     How many of a storm's few realtime calls are slow for their route is luck, and whether the route is known by then.
     """
@@ -211,11 +211,11 @@ def meet_rivals(chaos: Chaos) -> list[str]:
 
     def met() -> bool:
         for _ in range(QUICK_JOBS):
-            answered(RIVAL_QUICK_S)
-        answered(RIVAL_SLOW_S)
+            answered(HEDGE_QUICK_S)
+        answered(HEDGE_SLOW_S)
         return any(row.purpose == "hedge" for row in chaos.evidence().rows)
 
-    chaos.wait_for(met, "a call with a rival")
+    chaos.wait_for(met, "a call with a hedge")
     return ids
 
 

@@ -111,7 +111,7 @@ def test_it_stops_taking_work_says_so_once_and_goes_on(
     running: Outages, outage: Callable[[Outages, Worker], contextlib.AbstractContextManager[None]]
 ) -> None:
     system, name = running, outage.__name__
-    # before any work is begun: a worker that is killed over it leaves suspects to those that come after
+    # before any work is begun: a worker that is killed over it leaves quarantined jobs to those that come after
     if outage is absent_database and system.postgres is None:
         pytest.skip("SQLite has no server")
     if outage is full_disk and system.postgres is not None:
@@ -126,7 +126,7 @@ def test_it_stops_taking_work_says_so_once_and_goes_on(
             if outage in DATABASE:
                 until(lambda: announced(system, worker), "the worker to announce it")
             assert kind in said(system)
-            begun = len(system.trivet.simulator.calls(running=True))  # what was just being taken up has begun by now
+            begun = len(system.trivet.simulator.calls(running=True))  # what was just being claimed has begun by now
             assert kind in said(system)
             assert len(system.trivet.simulator.calls(running=True)) == begun
         results = list(batch.results(timeout=90))
@@ -144,7 +144,7 @@ def no_work(worker: Worker) -> bool:
 
 
 def announced(system: Outages, worker: Worker) -> bool:
-    from trivet_routing.liveness.troubles import announced as read
+    from trivet_routing.liveness.process_impairments import announced as read
     from trivet_tasks.shared_state import connect
 
     with contextlib.closing(connect(system.trivet.settings.redis_url)) as client:

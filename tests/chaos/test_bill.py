@@ -1,4 +1,4 @@
-"""The ledger against the providers' bill, while providers fail, calls get rivals, requests repeat and processes die."""
+"""The ledger against the providers' bill, while providers fail, calls get hedges, requests repeat and processes die."""
 
 from argparse import Namespace
 

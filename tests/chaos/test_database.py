@@ -50,7 +50,7 @@ def test_sqlite_without_room_keeps_what_is_done_and_goes_on(chaos: Chaos) -> Non
     before = chaos.simulator.counts()["completed"]
     chaos.wait_for(lambda: chaos.simulator.counts()["completed"] > before + JOBS / 10, "some calls")
     with chaos.full_disk():
-        # a call whose take-up is written begins, however long its process is kept waiting for a core
+        # a call whose claim is written begins, however long its process is kept waiting for a core
         chaos.wait_for(lambda: _nothing_moves(chaos), "the end of all calls under way")
         done = int(chaos.simulator.counts()["completed"])
         threading.Event().wait(1.0)

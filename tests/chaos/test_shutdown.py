@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tests.chaos.outages import SECTIONS, TERMS, Outages, Worker, outages, until
 
-from trivet_routing.fleet import FRESH_S
+from trivet_routing.route_directory import FRESH_S
 
 JOBS = 50
 GRACE_S = SECTIONS["worker"]["shutdown_grace_s"]
@@ -57,7 +57,7 @@ def finished_elsewhere(system: Outages, name: str, before: str) -> None:
 
 def put_down(system: Outages, name: str) -> bool:
     """Whether all its jobs wait, and nothing is held against them."""
-    found = {(job.state, job.round, job.suspect, job.tried, job.lease_id) for job in system.jobs(name)}
+    found = {(job.state, job.round, job.crashes, job.tried, job.lease_id) for job in system.jobs(name)}
     return found == {("waiting", 0, 0, "", None)}
 
 

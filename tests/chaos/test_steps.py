@@ -39,10 +39,10 @@ def test_a_worker_dies_at_a_step_of_its_work(chaos: Chaos, step: str) -> None:
     assert findings.good, findings
     unknown, called = of_the_dead(chaos.evidence(accepted))
     if step == doomed.TAKEN_UP:
-        assert unknown > called, "at least a chunk was taken up and not called"
+        assert unknown > called, "at least a chunk was claimed and not called"
     elif step != doomed.UNTOLD:
         assert called > 0, "at least one call's fate is not known"
-    assert findings.suspects == unknown, "whoever was in flight is suspect, and nobody else"
+    assert findings.quarantine == unknown, "whoever was in flight is quarantined, and nobody else"
 
 
 def test_a_worker_dies_between_the_record_of_a_failure_and_the_next_message(chaos: Chaos) -> None:
@@ -64,7 +64,7 @@ def test_a_scheduler_dies_between_its_claim_and_the_message(chaos: Chaos) -> Non
     chaos.wait_died(doomed.CLAIMED)
     findings = chaos.settle(accepted)
     assert findings.good, findings
-    assert findings.unknown == findings.suspects == 0, "no call was under way"
+    assert findings.unknown == findings.quarantine == 0, "no call was under way"
     assert findings.job_calls == JOBS, "every job took one call"
 
 

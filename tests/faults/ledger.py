@@ -116,7 +116,7 @@ def audit(rows: Sequence[Row], calls: Sequence[Call], unreached: Iterable[str]) 
         assert by_id[call.attempt].route == call.provider
     for row in rows:
         assert row.outcome is not None, f"never settled: {row}"
-        if row.id not in seen and row.latency_s != 0:  # 0: taken up when no time was left to call
+        if row.id not in seen and row.latency_s != 0:  # 0: claimed when no time was left to call
             assert row.route in unreached, f"a row without a call: {row}"
     for call in calls:
         if call.complete and not call.client_gone:

@@ -44,7 +44,7 @@ def test_a_refusal_is_a_result(legs: Legs, stream: bool) -> None:
 def test_a_400_nobody_knows_is_asked_of_one_other_provider(legs: Legs) -> None:
     legs.fault_all("unknown_400")
     result = legs.run()
-    legs.expect(result, (legs.first, "doubtful", Cost.FREE), (legs.second, "doubtful", Cost.FREE), status="failed")
+    legs.expect(result, (legs.first, "ambiguous", Cost.FREE), (legs.second, "ambiguous", Cost.FREE), status="failed")
     assert result.error is not None
     assert result.error.outcome == "invalid"
 
@@ -52,7 +52,7 @@ def test_a_400_nobody_knows_is_asked_of_one_other_provider(legs: Legs) -> None:
 def test_a_route_that_alone_refuses_job_after_job_becomes_unusable_by_its_probe(legs: Legs) -> None:
     legs.fault(legs.first, "unknown_400")
     for _ in range(4):
-        legs.expect(legs.run(), (legs.first, "doubtful", Cost.FREE), (legs.second, "succeeded", Cost.BILLED))
+        legs.expect(legs.run(), (legs.first, "ambiguous", Cost.FREE), (legs.second, "succeeded", Cost.BILLED))
     legs.load(10, lambda: any("open" in kind for _, kind, _ in legs.events(legs.first)), limit_s=30)
     legs.expect(legs.run(), (legs.second, "succeeded", Cost.BILLED))
 
@@ -61,6 +61,6 @@ def test_what_some_requests_have_in_common_closes_a_route_for_no_other(legs: Leg
     legs.fault(legs.first, "unknown_400", contains="PECULIAR")
     for _ in range(7):
         result = legs.run("Something PECULIAR.")
-        legs.expect(result, (legs.first, "doubtful", Cost.FREE), (legs.second, "succeeded", Cost.BILLED))
+        legs.expect(result, (legs.first, "ambiguous", Cost.FREE), (legs.second, "succeeded", Cost.BILLED))
     legs.expect(legs.run(), (legs.first, "succeeded", Cost.BILLED))
     assert not any("open" in kind for _, kind, _ in legs.events(legs.first))

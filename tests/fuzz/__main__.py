@@ -16,7 +16,7 @@ import time
 from tests.fed_wire import BODY, KEY_VARIABLE, MODELS, WIRES, caller_of, fed_wire
 from tests.fuzz.answers import check, fed
 
-MOST_GROWTH_MB = 400
+MAX_GROWTH_MB = 400
 
 
 def _memory_mb() -> float:
@@ -43,8 +43,8 @@ async def run(seconds: float, seed: int) -> int:
             except Exception as error:
                 print(f"seed {number}, {wire}, streams={streams}: {error!r}\n{answer.reply!r}", file=sys.stderr)  # noqa: T201
                 return 1
-            if _memory_mb() > before + MOST_GROWTH_MB:
-                print(f"seed {number}: memory grew by over {MOST_GROWTH_MB} MB", file=sys.stderr)  # noqa: T201
+            if _memory_mb() > before + MAX_GROWTH_MB:
+                print(f"seed {number}: memory grew by over {MAX_GROWTH_MB} MB", file=sys.stderr)  # noqa: T201
                 return 1
             if time.monotonic() > min(until, told + 30):
                 told = time.monotonic()

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import orjson
 from tests.fed_wire import framed, response, stream_type
-from tests.unit.test_flights import flight
+from tests.unit.test_calls import call
 
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.calls import MESSAGE_LIMIT, Answer, Failure
+from trivet_worker.adapters.protocol import MESSAGE_LIMIT, Answer, Failure
 from trivet_worker.run.pricing import Pricing
 
 PRICING = Pricing(time.time)
@@ -167,13 +167,13 @@ def check(result: Answer | Failure, fed: Fed) -> None:
         assert isinstance(document["content"], list)
         assert result.stop_reason
         assert result.stop_reason.isprintable()
-        settled = PRICING.settled(flight(1), result, 1.0)
+        settled = PRICING.settled(call(1), result, 1.0)
     else:
         assert not result.own_fault, result
         assert result.message.isprintable()
         assert len(result.message) <= MESSAGE_LIMIT
         assert result.retry_after_s is None or 0 <= result.retry_after_s <= 3_600
-        settled = PRICING.failed(flight(1), result, 1.0, called=True)
+        settled = PRICING.failed(call(1), result, 1.0, called=True)
     assert result.request_id is None or (result.request_id.isprintable() and len(result.request_id) <= 200)
     if (
         result.usage is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 from trivet.flower.depths import QueueDepths
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import publish
@@ -35,7 +35,10 @@ def go_through(door: str, settings: Settings) -> None:
     app = make_app(settings)
     try:
         if door == "celery":
-            publish(app, [Chunk("quiet", "anthropic", Latency.BATCH, "claude-sonnet-5-5", (Claimed("id", 1, 10, 30),))])
+            publish(
+                app,
+                [Chunk("quiet", "anthropic", Latency.BATCH, "claude-sonnet-5-5", (DispatchedJob("id", 1, 10, 30),))],
+            )
         else:
             (depth,) = asyncio.run(QueueDepths(settings, app).queues(["quiet.batch"]))
             assert depth["messages"] >= 0

@@ -15,7 +15,7 @@ from tests.servers.running import UNHURRIED, log_of, requests
 from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import QUEUE_ARGUMENTS, publish
@@ -157,4 +157,4 @@ def _settings(folder: Path, url: str):  # type: ignore[no-untyped-def]
 
 
 def _chunk() -> Chunk:
-    return Chunk("quiet", "anthropic", Latency.BATCH, "claude-sonnet-5-5", (Claimed("id", 1, 10, 30),))
+    return Chunk("quiet", "anthropic", Latency.BATCH, "claude-sonnet-5-5", (DispatchedJob("id", 1, 10, 30),))

@@ -1,4 +1,4 @@
-"""A Redis that answers and yet refuses: each refusal by its name, shown where troubles are shown, over by itself."""
+"""A Redis that answers and yet refuses: each refusal by its name, shown where impairments are shown, over by itself."""
 
 import shutil
 from collections.abc import Callable

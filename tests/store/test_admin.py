@@ -9,11 +9,11 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, SUCCESS, WAIT, World, finished, go_on, spec, specs
 
 from trivet.admin import Admin, RouteAttempts
-from trivet_store.database import walking
+from trivet_store.database import batched_scan
 from trivet_store.steps import End
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import price_terms
 from trivet_tasks.states import BatchState, JobState
@@ -70,7 +70,7 @@ def test_jobs_are_listed_by_state_and_batch(world: World, admin: Admin) -> None:
     world.batch("contracts", *specs(2))
     lease = world.lease()
     world.end(lease, world.take(lease, world.dispatch(1)), FAILURE)
-    world.add(spec("alone"))
+    world.add(spec("isolated"))
     assert len(admin.jobs.list()) == 3
     assert len(admin.jobs.list(limit=2)) == 2
     (failed,) = admin.jobs.list(state=JobState.FAILED, batch="contracts")
@@ -117,7 +117,7 @@ def test_attempts_are_counted_by_route_with_their_failovers(world: World, admin:
     assert admin.attempts.by_route()[ROUTE] == RouteAttempts(attempts=2, running=1, failed=1, limited=1)
     world.end(lease, [second])
     (passed_on,) = written.gone_on
-    message = Claimed(passed_on.job_id, passed_on.take_up + 1, 5, 100)
+    message = DispatchedJob(passed_on.job_id, passed_on.claim + 1, 5, 100)
     world.end(lease, world.take(lease, [message]))
     by_route = admin.attempts.by_route()
     assert (by_route[ROUTE].left, by_route[ROUTE].running, by_route[OTHER_ROUTE].succeeded) == (1, 0, 1)
@@ -168,7 +168,7 @@ def test_pricing_again_yields_its_progress_from_the_start(world: World, admin: A
 def test_pruning_yields_its_progress_and_ends_with_every_row(
     world: World, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "LEAST_PAUSE_S", 0.0)
+    monkeypatch.setattr(batched_scan, "LEAST_PAUSE_S", 0.0)
     world.add(*specs(3))
     lease = world.lease()
     world.end(lease, world.take(lease, world.dispatch()))

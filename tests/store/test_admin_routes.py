@@ -7,7 +7,7 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 
 from trivet.admin import Admin, DrainedRoute, Event, FoldedEvent, RemovedRoute, folded
-from trivet_store.fleet import registry
+from trivet_store.cluster import registry
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound
@@ -64,8 +64,8 @@ def test_nothing_is_restored_while_the_shared_state_is_away(admin: Admin) -> Non
 def test_the_status_says_that_the_shared_state_is_away(admin: Admin, routes: World) -> None:
     routes.add(*specs(3))
     status = admin.routes.status()
-    assert status.trouble is not None
-    assert "127.0.0.1:1" in status.trouble
+    assert status.impairment is not None
+    assert "127.0.0.1:1" in status.impairment
     assert status.held_up
     assert [row.total for row in status.waiting] == [3]
     assert {model.state for route in status.routes for model in route.models} == {"unknown"}
@@ -186,7 +186,7 @@ def test_the_state_of_a_database_is_read_without_a_change(admin: Admin, routes: 
         assert state is None
     else:
         assert state is not None
-        assert (bool(state.schema), state.trouble, state.pooled) == (True, "", False)
+        assert (bool(state.schema), state.impairment, state.pooled) == (True, "", False)
 
 
 def test_health_names_what_is_wrong_and_the_backlog_what_waits(admin: Admin, routes: World) -> None:

@@ -5,13 +5,13 @@ from typing import cast
 
 import pytest
 from celery import Celery
-from tests.gates import route
-from tests.store.standing import Standing
+from tests.breakers import route
+from tests.store.outstanding import JobRound
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
 from trivet_routing.answer_lengths import ENOUGH_CALLS, AnswerLengths
 from trivet_routing.call_costs import CallCost
-from trivet_routing.fleet import Fleet
+from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import JobSpec
@@ -50,10 +50,10 @@ def test_calls_that_brought_no_answer_and_probes_say_nothing(world: World) -> No
         world.sql("UPDATE attempts SET outcome = 'succeeded', purpose = 'job'")
 
 
-def two_prices(world: World) -> Standing:
+def two_prices(world: World) -> JobRound:
     """A route that is cheap for input and one that is cheap for output."""
     costs = {ROUTE: (1, 20), OTHER_ROUTE: (3, 5)}
-    return Standing(
+    return JobRound(
         world.store,
         [
             route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))
@@ -71,7 +71,9 @@ def test_jobs_of_one_flow_go_where_their_own_size_is_cheapest(world: World) -> N
     world.add(*[job for pair in zip(long, short, strict=True) for job in pair])
     assert world.value("SELECT count(DISTINCT flow_id) FROM jobs") == 1
     app = Celery("test", broker="memory://", set_as_current=False)
-    assert Dispatcher(world.store, cast("Fleet", two_prices(world)), app, Settings()).run_once().dispatched == 10
+    assert (
+        Dispatcher(world.store, cast("RouteDirectory", two_prices(world)), app, Settings()).run_once().dispatched == 10
+    )
     app.close()
     found = world.sql("SELECT route, max_tokens, count(*) AS n FROM jobs GROUP BY route, max_tokens")
     assert {(row.route, row.max_tokens): row.n for row in found} == {(ROUTE, 200): 5, (OTHER_ROUTE, 4_000): 5}
@@ -85,6 +87,8 @@ def test_what_answers_really_use_decides(world: World) -> None:
     world.add(*specs(3))
     world.sql("UPDATE jobs SET input_estimate = 1000, max_tokens = 1000 WHERE state = 'waiting'")
     app = Celery("test", broker="memory://", set_as_current=False)
-    assert Dispatcher(world.store, cast("Fleet", two_prices(world)), app, Settings()).run_once().dispatched == 3
+    assert (
+        Dispatcher(world.store, cast("RouteDirectory", two_prices(world)), app, Settings()).run_once().dispatched == 3
+    )
     app.close()
     assert {row.route for row in world.sql("SELECT route FROM jobs WHERE state = 'dispatched'")} == {ROUTE}

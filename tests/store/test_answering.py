@@ -10,7 +10,7 @@ from trivet_store.ledger.savings import HOUR_S
 from trivet_store.reports import results
 from trivet_store.reports.cost_savings import AnswerSaving, answer_savings
 from trivet_store.reports.costs import Span, summed
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.states import JobState
 
@@ -20,12 +20,12 @@ SAVED = "0.000000000123"
 ALWAYS = Span()
 
 
-def answered(*jobs: Claimed, cost: str | None = SAVED) -> list[Answered]:
+def answered(*jobs: DispatchedJob, cost: str | None = SAVED) -> list[Answered]:
     usd = None if cost is None else Decimal(cost)
-    return [Answered(job.id, job.take_up, KEY, MESSAGE, "end_turn", "anthropic", usd) for job in jobs]
+    return [Answered(job.id, job.claim, KEY, MESSAGE, "end_turn", "anthropic", usd) for job in jobs]
 
 
-def serve(world: World, *jobs: Claimed, cost: str | None = SAVED, latency: str = "batch") -> Served:
+def serve(world: World, *jobs: DispatchedJob, cost: str | None = SAVED, latency: str = "batch") -> Served:
     with world.store.write() as connection:
         return end_answered(
             world.store, connection, answered(*jobs, cost=cost), route=ROUTE, latency=latency, model=MODEL
@@ -66,7 +66,7 @@ def test_an_earlier_call_of_the_job_stays_in_its_cost(world: World) -> None:
 def test_only_under_the_token_of_the_message_and_only_once(world: World) -> None:
     world.add(spec(cache_key=KEY), spec("other", cache_key=KEY))
     one, two = world.dispatch(2)
-    assert serve(world, one._replace(take_up=0), Claimed("nobody", 1, 1, 1)) == Served((), (), crowded=False)
+    assert serve(world, one._replace(claim=0), DispatchedJob("nobody", 1, 1, 1)) == Served((), (), crowded=False)
     assert serve(world, one).jobs == (one.id,)
     assert serve(world, one).jobs == ()
     world.take(world.lease(), [two])
@@ -92,13 +92,13 @@ def test_one_that_is_late_expires_and_one_that_was_cancelled_ends_so(world: Worl
 
 def test_what_was_saved_is_summed_exactly_and_outlives_the_jobs(world: World) -> None:
     world.batch("b", *[spec(f"{n}", cache_key=KEY) for n in range(3)])
-    world.add(spec("alone", cache_key=KEY, latency=Latency.ASYNC))
+    world.add(spec("isolated", cache_key=KEY, latency=Latency.ASYNC))
     jobs = world.dispatch(4)
     of_batch = [job for job in jobs if world.job(job.id).batch_id]
-    (alone,) = (job for job in jobs if job not in of_batch)
+    (isolated,) = (job for job in jobs if job not in of_batch)
     serve(world, *of_batch[:2])
     serve(world, of_batch[2], cost=None)
-    serve(world, alone, cost="1.5", latency="async")
+    serve(world, isolated, cost="1.5", latency="async")
     assert saved(world) == [AnswerSaving((), 4, Decimal("1.5") + 2 * Decimal(SAVED), 1)]
     assert saved(world, "batch") == [
         AnswerSaving(("",), 1, Decimal("1.5"), 0),

@@ -25,7 +25,7 @@ from trivet.client.client import Client
 from trivet_store.jobs import batches
 from trivet_store.reports import results
 from trivet_store.steps import End
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 
@@ -85,7 +85,7 @@ def ended_in_all_ways(world: World) -> None:
     world.end(lease, jobs[2:3], End(JobState.FAILED, outcome=Outcome.INVALID, error="too long: 'x'"))
     world.end(lease, jobs[3:4], End(JobState.EXPIRED, outcome=Outcome.TIMEOUT, error="too late"))
     world.end(lease, jobs[4:5], go_on())
-    again = [Claimed(jobs[4].id, jobs[4].take_up + 1, 1, 100)]
+    again = [DispatchedJob(jobs[4].id, jobs[4].claim + 1, 1, 100)]
     world.end(lease, world.take(lease, again, route=OTHER_ROUTE), good, cost="1234567.000000000001")
     world.end(lease, jobs[5:], End(JobState.SUCCEEDED, message=b'{"content":[]}'))
     with world.store.write() as connection:
@@ -325,11 +325,11 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
 HELD = """
 import os, sys
 from trivet_tasks.requests import jsonl
-gate, *sys.argv[1:] = sys.argv[1:]
+breaker, *sys.argv[1:] = sys.argv[1:]
 check_file, read_file = jsonl.check_file, jsonl.read_file
 
 def wait():
-    os.read(int(gate), 1)
+    os.read(int(breaker), 1)
 
 def held_check(*given, tell, **more):
     told = []
@@ -358,13 +358,13 @@ def test_bulk_says_rate_and_time_left_on_a_terminal_and_nothing_elsewhere(config
     words = ["--config", str(config), "bulk", str(file)]
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
-    gate, opener = os.pipe()
-    command = [sys.executable, "-c", HELD, str(gate), *words]
+    breaker, opener = os.pipe()
+    command = [sys.executable, "-c", HELD, str(breaker), *words]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment, pass_fds=[gate]
+        command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment, pass_fds=[breaker]
     ) as process:
         os.close(theirs)
-        os.close(gate)
+        os.close(breaker)
         shown = ""
         for word in ("Checking", "Submitting"):
 

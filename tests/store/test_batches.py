@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
 
-from trivet_store.fleet import leases
+from trivet_store.cluster import leases
 from trivet_store.jobs import batches, cancelling, dispatching
 from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import BatchRef

@@ -18,7 +18,7 @@ from tests.store.test_budgets import MOST, Budgeted, alike, budget
 from tests.store.world import WAIT, World, finished
 
 from trivet_store.database.engine import Store
-from trivet_store.jobs.taking import Taken
+from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.ledger import budgets
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.outcomes import Outcome
@@ -44,7 +44,7 @@ class Spending(RuleBasedStateMachine):
         self.app = Celery("test", broker="memory://", set_as_current=False)
         self.budgeted = Budgeted(self.world, self.app, 100)
         self.budgeted.register(budget("whole", jobs=whole), budget("search", jobs=search, tag="team=search"))
-        self.calls: list[tuple[str, Taken]] = []
+        self.calls: list[tuple[str, ClaimedJob]] = []
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -86,7 +86,7 @@ class Spending(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["whole", "search"]), more=st.integers(1, 3))
     def raise_one(self, name: str, more: int) -> None:
-        limit = self.budgeted.purse(name).limit
+        limit = self.budgeted.balance(name).limit
         with self.world.store.write() as connection:
             budgets.raise_limit(self.world.store, connection, name, limit + more * MOST, "me")
 
@@ -105,9 +105,9 @@ class Spending(RuleBasedStateMachine):
             )
             queued = self.world.value(f"SELECT count(*) FROM jobs j WHERE state = 'dispatched'{of}")
             committed = Decimal(calls[0].cost).scaleb(-12) + queued * MOST
-            purse = self.budgeted.purse(name)
-            assert committed <= purse.limit, name
-            assert committed == purse.spent.usd + purse.reserved, name
+            balance = self.budgeted.balance(name)
+            assert committed <= balance.limit, name
+            assert committed == balance.spent.usd + balance.reserved, name
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,22 +13,22 @@ from celery import Celery
 from tests.store.test_dispatching import STILL_ROUTES, StillFleet
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 
-from trivet_routing import rooms
-from trivet_routing.fleet import Fleet, Known
-from trivet_routing.most_costs import MostCosts
-from trivet_scheduler.budget_watch import BudgetWatch
+from trivet_routing import budget_headroom
+from trivet_routing.maximum_costs import MaximumCosts
+from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
+from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.enqueue import DirectDispatch
-from trivet_store.jobs.taking import Taken
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import AskedLabels
 from trivet_tasks.config.budgets import BudgetSettings, exact_usd
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.jobs import Claimed, JobSpec
+from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.outcomes import Outcome
 
-COSTS = MostCosts()
+COSTS = MaximumCosts()
 COSTS.at(STILL_ROUTES, time.time())
 _most = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
 assert _most is not None
@@ -39,9 +39,9 @@ DAY_S = 86_400
 class BudgetedFleet(StillFleet):
     """Two routes with room, and budgets to look at."""
 
-    def known(self) -> Known:
+    def known(self) -> RouteSnapshot:
         known = super().known()
-        return Known(known.routes, known.leases, known.read_at, budgets=True)
+        return RouteSnapshot(known.routes, known.leases, known.read_at, budgets=True)
 
 
 def alike(count: int, **terms: Any) -> list[JobSpec]:
@@ -59,9 +59,9 @@ class Budgeted:
 
     def __init__(self, world: World, app: Celery, places: int) -> None:
         self.world = world
-        fleet = cast("Fleet", BudgetedFleet(world.store, places))
-        self.dispatcher = Dispatcher(world.store, fleet, app, Settings())
-        self._fleet = fleet
+        directory = cast("RouteDirectory", BudgetedFleet(world.store, places))
+        self.dispatcher = Dispatcher(world.store, directory, app, Settings())
+        self._directory = directory
         self.lease = world.lease()
 
     def register(self, *given: BudgetSettings) -> list[str]:
@@ -81,28 +81,30 @@ class Budgeted:
         return count
 
     def watch(self) -> None:
-        BudgetWatch(self.world.store, self._fleet).run()
+        BudgetMonitor(self.world.store, self._directory).run()
 
-    def take(self) -> list[Taken]:
+    def take(self) -> list[ClaimedJob]:
         """Everything in the queues of both routes."""
         taken = []
         for route in (ROUTE, OTHER_ROUTE):
             rows = self.world.sql("SELECT * FROM jobs WHERE state = 'dispatched' AND route = :route", route=route)
-            claimed = [Claimed(row.id, row.take_up, row.input_estimate, row.max_tokens) for row in rows]
+            claimed = [DispatchedJob(row.id, row.claim, row.input_estimate, row.max_tokens) for row in rows]
             if claimed:
                 taken += self.world.take(self.lease, claimed, route=route, estimate=MOST)
         return taken
 
-    def end(self, jobs: list[Taken], each: float = 1.0) -> None:
+    def end(self, jobs: list[ClaimedJob], each: float = 1.0) -> None:
         """They cost so much of the most that they may cost."""
         if jobs:
             self.world.finish(*(finished(job, self.lease, cost=str(MOST * Decimal(str(each)))) for job in jobs))
 
-    def purse(self, name: str = "all") -> rooms.Purse:
+    def balance(self, name: str = "all") -> budget_headroom.Balance:
         with self.world.store.read() as connection:
-            found = rooms.read(connection, self.world.store.now(connection), self._fleet.known().routes, COSTS)
+            found = budget_headroom.read(
+                connection, self.world.store.now(connection), self._directory.known().routes, COSTS
+            )
         assert found is not None
-        return next(purse for purse in found.purses if purse.name == name)
+        return next(balance for balance in found.balances if balance.name == name)
 
     def events(self) -> list[str]:
         return [row.kind for row in self.world.sql("SELECT kind FROM events ORDER BY id")]
@@ -125,15 +127,15 @@ def test_what_is_on_its_way_is_reserved_and_what_is_settled_makes_room(budgeted:
     budgeted.register(budget(jobs=10))
     budgeted.add(*alike(10), *alike(10))
     assert budgeted.dispatched() == 10
-    assert budgeted.purse().reserved == 10 * MOST
+    assert budgeted.balance().reserved == 10 * MOST
     jobs = budgeted.take()
     assert budgeted.dispatched() == 0, "they are being called now: that is reserved as much"
-    assert budgeted.purse().reserved == 10 * MOST
+    assert budgeted.balance().reserved == 10 * MOST
     budgeted.end(jobs, each=0.5)
-    assert budgeted.purse().room == 5 * MOST
+    assert budgeted.balance().room == 5 * MOST
     assert budgeted.dispatched() == 5
     budgeted.end(budgeted.take(), each=0.5)
-    assert (budgeted.dispatched(), budgeted.purse().spent.usd) == (2, Decimal("7.5") * MOST)
+    assert (budgeted.dispatched(), budgeted.balance().spent.usd) == (2, Decimal("7.5") * MOST)
 
 
 def test_a_budget_is_never_overdrawn_and_goes_on_when_raised(budgeted: Budgeted) -> None:
@@ -142,7 +144,7 @@ def test_a_budget_is_never_overdrawn_and_goes_on_when_raised(budgeted: Budgeted)
     assert budgeted.dispatched() == 7
     budgeted.end(budgeted.take())
     assert budgeted.dispatched() == 0
-    assert budgeted.purse().spent.usd == 7 * MOST
+    assert budgeted.balance().spent.usd == 7 * MOST
     with budgeted.world.store.write() as connection:
         budgets.raise_limit(budgeted.world.store, connection, "all", 9 * MOST, "me")
     assert budgeted.dispatched() == 2
@@ -186,9 +188,9 @@ def test_a_tag_is_compared_as_it_is(budgeted: Budgeted, tag: str) -> None:
         spec("document 4"),
     )
     assert budgeted.dispatched() == 5
-    assert budgeted.purse().reserved == 2 * MOST
+    assert budgeted.balance().reserved == 2 * MOST
     budgeted.end(budgeted.take())
-    assert budgeted.purse().spent.usd == 2 * MOST
+    assert budgeted.balance().spent.usd == 2 * MOST
 
 
 def test_a_batch_has_its_budget_in_all_and_a_tenant_his(budgeted: Budgeted) -> None:
@@ -199,8 +201,8 @@ def test_a_batch_has_its_budget_in_all_and_a_tenant_his(budgeted: Budgeted) -> N
     budgeted.add(*alike(5, tenant="acme"))
     assert budgeted.dispatched() == 3 + 5 + 2
     budgeted.end(budgeted.take())
-    assert (budgeted.purse("b").spent.usd, budgeted.purse("t").spent.usd) == (3 * MOST, 2 * MOST)
-    assert budgeted.purse("b").window.key == "total"
+    assert (budgeted.balance("b").spent.usd, budgeted.balance("t").spent.usd) == (3 * MOST, 2 * MOST)
+    assert budgeted.balance("b").window.key == "total"
 
 
 def test_a_route_that_is_used_up_is_left_for_another(budgeted: Budgeted) -> None:
@@ -216,7 +218,7 @@ def test_a_small_job_passes_one_that_is_too_dear(budgeted: Budgeted) -> None:
     budgeted.add(spec("x" * 100_000), *alike(3))
     assert budgeted.dispatched() == 2
     budgeted.watch()
-    assert budgeted.purse().row.state == "holding", "it holds the dear one"
+    assert budgeted.balance().row.state == "holding", "it holds the dear one"
 
 
 def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
@@ -224,7 +226,7 @@ def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
     budgeted.add(*[spec("x" * 100_000)] * 20)
     assert budgeted.dispatched() == 0
     budgeted.watch()
-    assert budgeted.purse().row.needs_usd is not None
+    assert budgeted.balance().row.needs_usd is not None
     budgeted.add(*alike(2))
     budgeted.world.sql("UPDATE jobs SET rank = 0 WHERE input_estimate < 100")
     assert budgeted.dispatched() == 0, "nobody looks at held jobs in every pass"
@@ -240,7 +242,7 @@ def test_the_next_day_has_a_budget_of_its_own(budgeted: Budgeted) -> None:
     jobs = budgeted.take()
     budgeted.world.sql("UPDATE attempts SET started_at = started_at - :day", day=DAY_S)
     budgeted.end(jobs)
-    assert budgeted.purse().spent.usd == 0
+    assert budgeted.balance().spent.usd == 0
     assert budgeted.dispatched() == 2
 
 
@@ -251,7 +253,7 @@ def test_what_may_have_been_spent_counts_as_spent(budgeted: Budgeted) -> None:
     budgeted.take()
     budgeted.world.let_die(budgeted.lease)
     budgeted.world.rescue()
-    assert (budgeted.purse().spent.estimated_usd, budgeted.purse().reserved) == (2 * MOST, Decimal(0))
+    assert (budgeted.balance().spent.estimated_usd, budgeted.balance().reserved) == (2 * MOST, Decimal(0))
     assert budgeted.dispatched() == 0
 
 
@@ -263,7 +265,7 @@ def test_a_failover_is_reserved_where_it_goes(budgeted: Budgeted) -> None:
     (job,) = budgeted.take()
     world = budgeted.world
     world.finish(finished(job, budgeted.lease, go_on(), outcome=Outcome.TIMEOUT, cost=str(MOST), estimated=True))
-    assert (budgeted.purse().spent.usd, budgeted.purse().reserved) == (MOST, MOST)
+    assert (budgeted.balance().spent.usd, budgeted.balance().reserved) == (MOST, MOST)
     assert budgeted.dispatched() == 0
 
 
@@ -272,7 +274,7 @@ def test_a_call_without_a_price_is_let_through_and_counted(budgeted: Budgeted) -
     budgeted.add(*alike(3, model="nobody-knows-it"))
     assert budgeted.dispatched() == 3
     budgeted.world.finish(*(finished(job, budgeted.lease, cost=None) for job in budgeted.take()))
-    assert (budgeted.purse().spent.usd, budgeted.purse().spent.unpriced) == (Decimal(0), 3)
+    assert (budgeted.balance().spent.usd, budgeted.balance().spent.unpriced) == (Decimal(0), 3)
 
 
 def test_states_are_told_once(budgeted: Budgeted, caplog: pytest.LogCaptureFixture) -> None:
@@ -289,7 +291,7 @@ def test_states_are_told_once(budgeted: Budgeted, caplog: pytest.LogCaptureFixtu
             budgeted.world.finish(*(finished(job, budgeted.lease, WAIT, cost="0") for job in taken[jobs:]))
         for _ in range(3):
             budgeted.watch()
-        return budgeted.purse().row.state
+        return budgeted.balance().row.state
 
     assert step(4) == "ok"
     assert step(1) == "warned"
@@ -300,7 +302,7 @@ def test_states_are_told_once(budgeted: Budgeted, caplog: pytest.LogCaptureFixtu
     with budgeted.world.store.write() as connection:
         budgets.raise_limit(budgeted.world.store, connection, "all", 100 * MOST, "me@here")
     budgeted.watch()
-    assert budgeted.purse().row.state == "ok"
+    assert budgeted.balance().row.state == "ok"
     kinds = ["budget set", "budget warned", "budget holding", "budget raised", "budget released"]
     assert budgeted.events() == kinds
     ours = [record for record in caplog.records if record.name == "trivet.budgets"]
@@ -320,11 +322,11 @@ def test_a_raise_is_for_one_window_and_outlives_a_restart(budgeted: Budgeted) ->
         with pytest.raises(NotFound, match="No budget is called 'al'"):
             budgets.raise_limit(world.store, connection, "al", MOST, "me")
     assert budgeted.register(budget(jobs=1)) == [], "nothing changed"
-    assert budgeted.purse().limit == 5 * MOST
+    assert budgeted.balance().limit == 5 * MOST
     world.sql("UPDATE budgets SET raised_window = '2020-01-01'")
-    assert budgeted.purse().limit == MOST
+    assert budgeted.balance().limit == MOST
     assert len(budgeted.register(budget(jobs=3))) == 1
-    assert budgeted.purse().limit == 3 * MOST
+    assert budgeted.balance().limit == 3 * MOST
     assert budgeted.register() == ["all: removed"]
     budgeted.add(*alike(9))
     assert budgeted.dispatched() == 9
@@ -364,7 +366,7 @@ def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
     app = Celery("test", broker="memory://", set_as_current=False)
     world.add(*alike(20))
     with statements(world.store) as seen:
-        Dispatcher(world.store, cast("Fleet", StillFleet(world.store, 100)), app, Settings()).run_once()
+        Dispatcher(world.store, cast("RouteDirectory", StillFleet(world.store, 100)), app, Settings()).run_once()
     app.close()
     assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]
 
@@ -394,7 +396,7 @@ def test_jobs_that_may_write_to_a_cache_are_reserved_at_the_price_of_writing(bud
     budgeted.register(budget(jobs=10))
     budgeted.add(*[replace(one, line=str(number)) for number, one in enumerate(alike(10))])
     assert budgeted.dispatched() == 5
-    assert budgeted.purse().reserved == 10 * MOST
+    assert budgeted.balance().reserved == 10 * MOST
 
 
 def test_what_budgets_of_all_read_does_not_grow_with_batches(budgeted: Budgeted) -> None:
@@ -406,4 +408,4 @@ def test_what_budgets_of_all_read_does_not_grow_with_batches(budgeted: Budgeted)
     rows = budgeted.world.sql("SELECT batch_id, sum(calls) AS calls, count(*) AS n FROM spend GROUP BY batch_id")
     assert {row.batch_id: row.calls for row in rows} == {None: 6, 1: 2, 2: 2, 3: 2}
     assert {row.n for row in rows} == {2}, "a row for each route"
-    assert budgeted.purse().spent.usd == 6 * MOST
+    assert budgeted.balance().spent.usd == 6 * MOST

@@ -13,7 +13,7 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, SUCCESS, WAIT, World, finished, specs
 from tests.system.command_line import Said
 
-from trivet_store.jobs.taking import Taken
+from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.steps import Finished, Settlement
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import price_terms
@@ -23,13 +23,13 @@ LISTED = {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "
 FIRST_DAY, SECOND_DAY = 1_795_391_999.0, 1_795_392_000.0  # 2026-11-22 and 2026-11-23, UTC
 
 
-def cached(job: Taken, lease: str, cost: str | None) -> Finished:
+def cached(job: ClaimedJob, lease: str, cost: str | None) -> Finished:
     settlement = Settlement(
         job.attempt_id, Outcome.SUCCEEDED, 0.5, usage=Usage(10, 5, 1_000_000), price_version="v", estimated=False,
         cost_usd=None if cost is None else Decimal(cost), list_price=orjson.dumps(LISTED).decode(), multipliers="{}",
         price_terms=price_terms.written(None, Usage()),
     )  # fmt: skip
-    return Finished(job.id, job.take_up, lease, settlement, SUCCESS)
+    return Finished(job.id, job.claim, lease, settlement, SUCCESS)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_the_table_names_what_is_unpriced(trivet: Callable[..., Said], ledger: W
     assert f"no price is known for 1 call, and COST lacks them: {MODEL} (as wire.{MODEL} on bedrock) 1." in said.out
     assert "likeness" not in said.out
     ledger.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "alike"))
-    assert "Of COST $4.1235 is by likeness" in " ".join(trivet("costs", *ALWAYS).out.split())
+    assert "Of COST $4.1235 is approximately" in " ".join(trivet("costs", *ALWAYS).out.split())
 
 
 def test_json_has_every_digit_the_span_and_the_models_without_a_price(

@@ -7,7 +7,7 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World
 from tests.system.command_line import Said
 
-from trivet_store.fleet import leases, registry
+from trivet_store.cluster import leases, registry
 from trivet_tasks.config.route_settings import RouteSettings
 
 

@@ -13,22 +13,22 @@ import orjson
 import pytest
 from tests.store.world import MODEL, ROUTE, World
 from tests.system.command_line import Said
-from tests.unit.test_flights import flight
+from tests.unit.test_calls import call
 
 from trivet import Client
 from trivet.times import moment
 from trivet_routing.limits import Limits
-from trivet_routing.most_costs import MostCosts
+from trivet_routing.maximum_costs import MaximumCosts
 from trivet_scheduler.housekeeping import Housekeeping
+from trivet_store.cluster import registry
+from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database import clock
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
-from trivet_store.fleet.registry import RegisteredRoute
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import LeaseSettings
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.calls import Answer
+from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 
 HOUR_S = 3_600.0
@@ -90,12 +90,12 @@ def test_a_call_has_the_price_of_the_database_s_day(
     monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _set_to(self, noon + days * DAY_S))
     world.now()
     settings = RouteSettings(provider="anthropic")
-    site = replace(flight(1).site, provider="anthropic", model=OPUS, wire_model=OPUS)
-    call = replace(flight(1), site=site, route=settings)
+    target = replace(call(1).target, provider="anthropic", model=OPUS, wire_model=OPUS)
+    priced = replace(call(1), target=target, route=settings)
     pricing = Pricing(world.store.clock.reckoned)
-    assert pricing.settled(call, Answer(b"{}", "end_turn", Usage(300_000), None), 0.5).cost_usd == Decimal(cost)
-    assert pricing.most(call.site, settings, 300_000, 0) == Decimal(cost)
-    reserved = MostCosts()
+    assert pricing.settled(priced, Answer(b"{}", "end_turn", Usage(300_000), None), 0.5).cost_usd == Decimal(cost)
+    assert pricing.most(priced.target, settings, 300_000, 0) == Decimal(cost)
+    reserved = MaximumCosts()
     reserved.at({ROUTE: RegisteredRoute(ROUTE, settings, False)}, world.now())
     assert reserved.of(ROUTE, OPUS, 300_000, 0) == Decimal(cost)
 

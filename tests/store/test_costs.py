@@ -7,7 +7,7 @@ import orjson
 import pytest
 from tests.store.world import ESTIMATE, MODEL, OTHER_ROUTE, ROUTE, SUCCESS, WAIT, World, finished, spec, specs
 
-from trivet_store.jobs.taking import Worksite, add_attempt
+from trivet_store.jobs.claiming import CallTarget, add_attempt
 from trivet_store.ledger import spending
 from trivet_store.reports import cost_savings, costs
 from trivet_store.reports.cost_groups import GROUPINGS
@@ -143,7 +143,7 @@ def test_what_no_list_knows_is_counted_and_named(world: World) -> None:
     with world.store.read() as connection:
         assert costs.unpriced(connection, Span()) == [("bedrock", MODEL, f"wire.{MODEL}", 2)]
         assert costs.unpriced(connection, Span(until=1.0)) == []
-    world.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "by likeness"))
+    world.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "approximately"))
     assert [row.likened_usd for row in _summed(world)] == [Decimal("0.5")]
     world.sql("UPDATE attempts SET price_terms = :plain", plain=price_terms.written('{"note":', Usage()))
     assert [row.likened_usd for row in _summed(world)] == [Decimal(0)]
@@ -160,15 +160,15 @@ def test_the_role_tells_the_result_from_what_failover_cost(world: World) -> None
     world.end(lease, [again], cost="1")
     world.finish(finished(slept, late, cost="2"))
 
-    # a realtime call and its rival that both came to an end: the rival was first
+    # a realtime call and its hedge that both came to an end: the hedge was first
     world.add(spec("raced", latency=Latency.REALTIME))
     (first,) = world.take(lease, world.dispatch())
-    site = Worksite(lease, OTHER_ROUTE, "vertex", MODEL, MODEL, "realtime")
+    target = CallTarget(lease, OTHER_ROUTE, "vertex", MODEL, MODEL, "realtime")
     with world.store.write() as connection:
-        assert add_attempt(connection, site, first, "r" * 32, now=1000, estimate=None, purpose=AttemptPurpose.HEDGE)
+        assert add_attempt(connection, target, first, "r" * 32, now=1000, estimate=None, purpose=AttemptPurpose.HEDGE)
     world.sql("UPDATE attempts SET latency = 'realtime' WHERE job_id = :id", id=first.id)
-    rival = first._replace(attempt_id="r" * 32)
-    world.finish(replace(finished(rival, lease, cost="4"), route=OTHER_ROUTE))
+    hedge = first._replace(attempt_id="r" * 32)
+    world.finish(replace(finished(hedge, lease, cost="4"), route=OTHER_ROUTE))
     world.finish(replace(finished(first, lease, cost="8"), next=None))
 
     world.add(spec("failed"), spec("lost"), spec("runs"))
@@ -211,7 +211,7 @@ def test_what_prompt_caches_saved_is_exact(world: World) -> None:
             list_price=listed,
             multipliers=factors,
         )
-        world.finish(Finished(job.id, job.take_up, lease, settlement, SUCCESS))
+        world.finish(Finished(job.id, job.claim, lease, settlement, SUCCESS))
     world.sql("UPDATE attempts SET started_at = 1795391999")
     with world.store.read() as connection:
         (saving,) = cost_savings.cache_savings(connection, Span())

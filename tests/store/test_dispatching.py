@@ -7,7 +7,7 @@ from typing import cast
 
 from celery import Celery
 from sqlalchemy import Connection, text
-from tests.gates import route
+from tests.breakers import route
 from tests.store.world import (
     MODEL,
     OTHER_ROUTE,
@@ -22,20 +22,20 @@ from tests.store.world import (
 )
 
 from trivet_routing.answer_lengths import AnswerLengths
-from trivet_routing.fleet import Fleet, Known
 from trivet_routing.route_choice import Candidate
+from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import Dispatcher
+from trivet_store.cluster import health, leases
+from trivet_store.cluster.leases import Lease
+from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.fleet import health, leases
-from trivet_store.fleet.leases import Lease
-from trivet_store.fleet.registry import RegisteredRoute
 from trivet_store.jobs import batches, dispatching, rescuing
-from trivet_store.jobs.dispatching import AtRoute
+from trivet_store.jobs.dispatching import Outstanding
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger.used_output import used_output
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
 
@@ -49,9 +49,9 @@ def test_jobs_are_claimed_in_the_order_of_their_ranks(world: World) -> None:
 def test_a_claimed_job_carries_what_its_permit_needs(world: World) -> None:
     (accepted,) = world.add(spec("hello"))
     before = world.now()
-    assert world.dispatch(within_s=15) == [Claimed(accepted.id, 1, len("hello"), 100)]
+    assert world.dispatch(within_s=15) == [DispatchedJob(accepted.id, 1, len("hello"), 100)]
     job = world.job(accepted.id)
-    assert (job.state, job.route, job.take_up) == ("dispatched", ROUTE, 1)
+    assert (job.state, job.route, job.claim) == ("dispatched", ROUTE, 1)
     assert before + 14 < job.dispatched_until < before + 15 + 30
 
 
@@ -59,7 +59,7 @@ def test_each_claim_raises_the_number(world: World) -> None:
     world.add(spec())
     for number in (1, 2, 3):
         (claimed,) = world.dispatch()
-        assert claimed.take_up == number
+        assert claimed.claim == number
         world.give_back([claimed])
 
 
@@ -69,12 +69,12 @@ def test_a_job_no_longer_waiting_is_passed_over(world: World) -> None:
     with world.store.write() as connection:
         marked = dispatching.mark_dispatched(connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
     assert [job.id for job in marked] == [two.id]
-    assert (world.job(one.id).route, world.job(one.id).take_up) == (ROUTE, 1)
+    assert (world.job(one.id).route, world.job(one.id).claim) == (ROUTE, 1)
 
 
 def test_two_dispatchers_never_claim_one_job_twice(world: World) -> None:
     accepted = world.add(*specs(150))
-    claimed: list[Claimed] = []
+    claimed: list[DispatchedJob] = []
 
     def claim_all() -> None:
         while got := world.dispatch(7):
@@ -82,7 +82,7 @@ def test_two_dispatchers_never_claim_one_job_twice(world: World) -> None:
 
     together(claim_all, claim_all, claim_all)
     assert sorted(job.id for job in claimed) == sorted(entry.id for entry in accepted)
-    assert {job.take_up for job in claimed} == {1}
+    assert {job.claim for job in claimed} == {1}
 
 
 def test_a_claim_passes_over_rows_that_another_holds(postgres_world: World) -> None:
@@ -118,7 +118,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
     world = postgres_world
     world.add(*specs(3))
 
-    def count() -> list[AtRoute]:
+    def count() -> list[Outstanding]:
         with world.store.write() as connection:
             dispatching.lock(world.store, connection)
             return dispatching.outstanding(connection)
@@ -146,9 +146,9 @@ def test_what_stands_at_each_route_is_dispatched_and_running_jobs(world: World) 
         found = dispatching.outstanding(connection)
     assert sorted(found) == sorted(
         [
-            AtRoute(ROUTE, Latency.BATCH, MODEL, jobs=4, queued=1, input_tokens=10, output_tokens=100),
-            AtRoute(OTHER_ROUTE, Latency.BATCH, MODEL, jobs=4, queued=4, input_tokens=40, output_tokens=400),
-            AtRoute("vertex", Latency.REALTIME, MODEL, jobs=1, queued=1, input_tokens=7, output_tokens=100),
+            Outstanding(ROUTE, Latency.BATCH, MODEL, jobs=4, queued=1, input_tokens=10, output_tokens=100),
+            Outstanding(OTHER_ROUTE, Latency.BATCH, MODEL, jobs=4, queued=4, input_tokens=40, output_tokens=400),
+            Outstanding("vertex", Latency.REALTIME, MODEL, jobs=1, queued=1, input_tokens=7, output_tokens=100),
         ]
     )
 
@@ -273,7 +273,7 @@ def _fill(world: World, count: int) -> None:
         )
         connection.execute(
             text(
-                "INSERT INTO attempts (id, job_id, take_up, round, lease_id, route, provider, model, wire_model, latency,"
+                "INSERT INTO attempts (id, job_id, claim, round, lease_id, route, provider, model, wire_model, latency,"
                 " started_at, outcome, estimated)"
                 " VALUES (:id, :job, 1, 0, :lease, 'r', 'p', 'm', 'w', 'batch', :at, 'succeeded', false)"
             ),
@@ -371,8 +371,8 @@ class StillFleet:
     def notice_workers(self, connection: Connection) -> None:
         """Nothing changes."""
 
-    def known(self) -> Known:
-        return Known(self._routes, (self._lease,), 0.0)
+    def known(self) -> RouteSnapshot:
+        return RouteSnapshot(self._routes, (self._lease,), 0.0)
 
     def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
         return {
@@ -383,7 +383,7 @@ class StillFleet:
 @contextmanager
 def dispatcher(world: World, places: int = 10) -> Iterator[Dispatcher]:
     app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("Fleet", StillFleet(world.store, places)), app, Settings())
+    yield Dispatcher(world.store, cast("RouteDirectory", StillFleet(world.store, places)), app, Settings())
     app.close()
 
 
@@ -421,5 +421,5 @@ def test_many_schedulers_send_no_more_than_there_is_room_for(world: World) -> No
     together(run, run, run)
     assert sum(counts) == 15
     assert world.states() == {"dispatched": 15, "waiting": 85}
-    standing = world.sql("SELECT route, count(*) AS n FROM jobs WHERE state = 'dispatched' GROUP BY route")
-    assert sorted(row.n for row in standing) == [7, 8], "shared between equal routes"
+    outstanding = world.sql("SELECT route, count(*) AS n FROM jobs WHERE state = 'dispatched' GROUP BY route")
+    assert sorted(row.n for row in outstanding) == [7, 8], "shared between equal routes"

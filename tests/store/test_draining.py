@@ -8,9 +8,9 @@ from tests.store.world import OTHER_ROUTE, ROUTE, InThread, World, specs, togeth
 
 from trivet_routing.limits import Limits
 from trivet_scheduler.housekeeping import Housekeeping
+from trivet_store.cluster import registry
 from trivet_store.database.engine import BULK_ROWS
-from trivet_store.fleet import registry
-from trivet_store.jobs.taking import Token, give_back
+from trivet_store.jobs.claiming import Token, give_back
 from trivet_tasks.config.settings import LeaseSettings
 
 
@@ -126,7 +126,7 @@ def test_a_job_being_taken_up_is_left_to_its_worker(postgres_world: World) -> No
     held, other = world.dispatch()
     _drain(world)
     with world.store.write() as connection:
-        give_back(connection, ROUTE, [Token(held.id, held.take_up)])
+        give_back(connection, ROUTE, [Token(held.id, held.claim)])
         emptying = InThread(world.empty_drained)
         until_blocked(world, emptying)
         assert emptying.result() == 1, "it passes over what another holds"

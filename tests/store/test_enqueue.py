@@ -9,7 +9,7 @@ from tests.store.world import MODEL, ROUTE, InThread, World, spec, specs, togeth
 from trivet_store.jobs.enqueue import Accepted, DirectDispatch
 from trivet_store.reports import results
 from trivet_tasks.errors import KeyConflict
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
 
@@ -23,7 +23,7 @@ def test_a_job_is_written_whole(world: World) -> None:
     (accepted,) = world.add(spec("hello", key="k1", **terms))
     job = world.job(accepted.id)
     assert not accepted.existed
-    assert (job.state, job.take_up, job.route, job.key, job.tenant) == ("waiting", 0, None, "k1", "acme")
+    assert (job.state, job.claim, job.route, job.key, job.tenant) == ("waiting", 0, None, "k1", "acme")
     assert json.loads(job.tags) == {"team": "legal"}
     assert job.deadline_at == pytest.approx(terms["deadline_at"], abs=0.001)
     assert abs(job.created_at - world.now()) < 30
@@ -214,12 +214,12 @@ def test_realtime_is_dispatched_in_the_same_breath(world: World) -> None:
     until = world.now() + 15
     (accepted,) = world.add(spec(latency=Latency.REALTIME), direct=DirectDispatch(ROUTE, until))
     job = world.job(accepted.id)
-    assert accepted.take_up == 1
-    assert (job.state, job.route, job.take_up) == ("dispatched", ROUTE, 1)
+    assert accepted.claim == 1
+    assert (job.state, job.route, job.claim) == ("dispatched", ROUTE, 1)
     assert job.dispatched_until == pytest.approx(until, abs=0.001)
     assert world.dispatch() == [], "nobody else claims it"
     lease = world.lease(lane="realtime")
-    (taken,) = world.take(lease, [Claimed(accepted.id, 1, 1, 1)])
+    (taken,) = world.take(lease, [DispatchedJob(accepted.id, 1, 1, 1)])
     assert taken.id == accepted.id
 
 
@@ -227,8 +227,8 @@ def test_realtime_under_a_known_key_is_not_sent_again(world: World) -> None:
     direct = DirectDispatch(ROUTE, world.now() + 15)
     (first,) = world.add(spec(latency=Latency.REALTIME, key="k"), direct=direct)
     (again,) = world.add(spec(latency=Latency.REALTIME, key="k"), direct=direct)
-    assert again == Accepted(first.id, existed=True, take_up=0)
-    assert world.job(first.id).take_up == 1
+    assert again == Accepted(first.id, existed=True, claim=0)
+    assert world.job(first.id).claim == 1
 
 
 def test_a_delayed_job_is_not_claimed(world: World) -> None:
@@ -244,7 +244,7 @@ def test_a_delayed_job_is_not_dispatched_directly(world: World) -> None:
     direct = DirectDispatch(ROUTE, world.now() + 15)
     (accepted,) = world.add(spec(latency=Latency.REALTIME, not_before=world.now() + 60), direct=direct)
     job = world.job(accepted.id)
-    assert (accepted.take_up, job.take_up, job.state, job.route) == (0, 0, "delayed", None)
+    assert (accepted.claim, job.claim, job.state, job.route) == (0, 0, "delayed", None)
 
 
 def test_a_batch_is_held_until_it_is_open(world: World) -> None:

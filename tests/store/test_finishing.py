@@ -19,7 +19,7 @@ from tests.store.world import (
     until_blocked,
 )
 
-from trivet_store.fleet import health
+from trivet_store.cluster import health
 from trivet_store.jobs import batches, cancelling
 from trivet_store.jobs.finishing import finish
 from trivet_store.reports import costs
@@ -71,20 +71,20 @@ def test_going_on_is_dispatched_under_the_next_number(world: World) -> None:
     written = world.end(lease, [job], go_on())
     assert [f.job_id for f in written.gone_on] == [job.id]
     row = world.job(job.id)
-    assert (row.state, row.route, row.take_up, row.lease_id) == ("dispatched", OTHER_ROUTE, 2, None)
+    assert (row.state, row.route, row.claim, row.lease_id) == ("dispatched", OTHER_ROUTE, 2, None)
     assert (row.tried, row.round_spent_s, row.last_outcome) == (ROUTE, 1.5, "overloaded")
     assert world.value("SELECT count(*) FROM job_results") == 0
     assert _attempts(world, job.id)[0].message == "busy"
 
 
 def test_the_next_worker_goes_on_where_the_last_one_was(world: World) -> None:
-    from trivet_tasks.jobs import Claimed
+    from trivet_tasks.jobs import DispatchedJob
 
     lease, (job,) = world.running(1)
     world.end(lease, [job], go_on())
     other = world.lease(worker="worker-2")
-    (again,) = world.take(other, [Claimed(job.id, 2, 1, 1)], route=OTHER_ROUTE)
-    assert (again.take_up, again.tried, again.round_spent_s) == (2, ROUTE, 1.5)
+    (again,) = world.take(other, [DispatchedJob(job.id, 2, 1, 1)], route=OTHER_ROUTE)
+    assert (again.claim, again.tried, again.round_spent_s) == (2, ROUTE, 1.5)
     assert again.attempt_id != job.attempt_id
     world.end(other, [again])
     assert [a.outcome for a in _attempts(world, job.id)] == ["overloaded", "succeeded"]
@@ -147,7 +147,7 @@ def test_a_token_that_does_not_hold_changes_nothing(sqlite_world: World, how: st
     if how == "another lease":
         lease = world.lease(worker="worker-2")
     elif how == "another number":
-        mine = job._replace(take_up=2)
+        mine = job._replace(claim=2)
     elif how == "ended":
         world.end(lease, [job])
     else:
@@ -226,11 +226,11 @@ def test_ten_thousand_small_costs_are_no_float(world: World) -> None:
 
 
 def test_a_job_costs_what_all_its_settled_attempts_cost(world: World) -> None:
-    from trivet_tasks.jobs import Claimed
+    from trivet_tasks.jobs import DispatchedJob
 
     lease, (job,) = world.running(1)
     world.finish(finished(job, lease, go_on(), cost="0.002"))
-    (again,) = world.take(lease, [Claimed(job.id, 2, 1, 1)], route=OTHER_ROUTE)
+    (again,) = world.take(lease, [DispatchedJob(job.id, 2, 1, 1)], route=OTHER_ROUTE)
     world.finish(finished(again, lease, WAIT, outcome=Outcome.TIMEOUT, cost="0.9", estimated=True))
     third = world.take(lease, world.dispatch())
     world.end(lease, third, cost="0.003")
@@ -298,7 +298,7 @@ def test_numbers_within_a_batch_are_gapless_whoever_finishes(world: World) -> No
 
 def test_a_group_may_end_jobs_of_several_batches(world: World) -> None:
     one, two = world.batch("one", *specs(2)), world.batch("two", *specs(2))
-    world.add(spec("alone"))
+    world.add(spec("isolated"))
     lease = world.lease()
     jobs = world.take(lease, world.dispatch())
     written = world.end(lease, jobs)

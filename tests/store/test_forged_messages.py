@@ -7,8 +7,8 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec
 
 from trivet_store.jobs.answering import Answered, Served, end_answered
-from trivet_store.jobs.taking import MISFIT_AGAIN_S, Worksite
-from trivet_tasks.jobs import Claimed
+from trivet_store.jobs.claiming import MISFIT_AGAIN_S, CallTarget
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
 KEY, OTHER_KEY = "c" * 32, "d" * 32
@@ -18,7 +18,7 @@ LIES: dict[str, dict[str, Any]] = {
     "model": {"model": OTHER_MODEL},
     "class": {"latency": "async"},
     "probe": {"probe": True},
-    "alone": {"alone": True},
+    "isolated": {"isolated": True},
 }
 LIES_OF_A_JOB: dict[str, dict[str, Any]] = {
     "fewer input tokens": {"input_estimate": 0},
@@ -28,59 +28,59 @@ LIES_OF_A_JOB: dict[str, dict[str, Any]] = {
 }
 
 
-def site(world: World, **lies: Any) -> Worksite:
-    return replace(Worksite(world.lease(), ROUTE, "bedrock", MODEL, f"wire.{MODEL}", "batch"), **lies)
+def target(world: World, **lies: Any) -> CallTarget:
+    return replace(CallTarget(world.lease(), ROUTE, "bedrock", MODEL, f"wire.{MODEL}", "batch"), **lies)
 
 
-def dispatched(world: World, **terms: Any) -> Claimed:
+def dispatched(world: World, **terms: Any) -> DispatchedJob:
     world.add(spec(cache_key=KEY, **terms))
     (job,) = world.dispatch()
     return job
 
 
-def unchanged(world: World, job: Claimed) -> None:
+def unchanged(world: World, job: DispatchedJob) -> None:
     row = world.job(job.id)
-    assert (row.state, row.route, row.take_up, row.attempts, row.lease_id) == ("dispatched", ROUTE, 1, 0, None)
+    assert (row.state, row.route, row.claim, row.attempts, row.lease_id) == ("dispatched", ROUTE, 1, 0, None)
     assert world.value("SELECT count(*) FROM attempts") == 0
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_message_of_another_route_model_class_or_kind_takes_nothing(world: World, lie: str) -> None:
     job = dispatched(world)
-    outcome = world.take_up(site(world, **LIES[lie]), [job])
+    outcome = world.claim(target(world, **LIES[lie]), [job])
     assert (outcome.taken, outcome.forged, outcome.misfits) == ([], (job.id,), ())
     unchanged(world, job)
-    assert [one.id for one in world.take_up(site(world), [job]).taken] == [job.id], "the true one is served"
+    assert [one.id for one in world.claim(target(world), [job]).taken] == [job.id], "the true one is served"
 
 
 @pytest.mark.parametrize("lie", LIES_OF_A_JOB)
 def test_a_message_with_other_figures_of_a_job_takes_nothing(world: World, lie: str) -> None:
     job = dispatched(world)
-    assert world.take_up(site(world), [job._replace(**LIES_OF_A_JOB[lie])]).forged == (job.id,)
+    assert world.claim(target(world), [job._replace(**LIES_OF_A_JOB[lie])]).forged == (job.id,)
     unchanged(world, job)
 
 
 def test_a_probe_is_taken_up_as_a_probe_alone(world: World) -> None:
     probe = world.probe()
-    assert world.take_up(site(world), [probe]).forged == (probe.id,)
-    (taken,) = world.take_up(site(world, probe=True), [probe]).taken
+    assert world.claim(target(world), [probe]).forged == (probe.id,)
+    (taken,) = world.claim(target(world, probe=True), [probe]).taken
     assert taken.probe
 
 
 def test_the_others_of_a_message_are_taken_up(world: World) -> None:
     world.add(spec("one"), spec("two"), spec("three"))
     one, two, three = world.dispatch()
-    outcome = world.take_up(site(world), [one, two._replace(max_tokens=1), three._replace(take_up=7)])
+    outcome = world.claim(target(world), [one, two._replace(max_tokens=1), three._replace(claim=7)])
     assert [job.id for job in outcome.taken] == [one.id]
     assert outcome.forged == (two.id,), "a stale token is nobody's lie"
 
 
 def test_a_forged_message_gives_nothing_back(world: World) -> None:
-    from trivet_store.jobs.taking import Token, give_back
+    from trivet_store.jobs.claiming import Token, give_back
 
     job = dispatched(world)
     with world.store.write() as connection:
-        give_back(connection, OTHER_ROUTE, [Token(job.id, job.take_up)], "no")
+        give_back(connection, OTHER_ROUTE, [Token(job.id, job.claim)], "no")
     unchanged(world, job)
 
 
@@ -89,16 +89,16 @@ def test_what_this_workers_own_file_does_not_allow_is_sent_elsewhere_and_then_wa
         assert (compliance, features) == (("hipaa",), ("files",))
         return "lacks residency eu" if "eu" in residency else ""
 
-    needs: dict[str, Any] = {"residency": ("eu",), "compliance": ("hipaa",), "features": ("files",)}
-    job = dispatched(world, **needs)
-    outcome = world.take_up(site(world), [job], unfit=unfit)
+    requirements: dict[str, Any] = {"residency": ("eu",), "compliance": ("hipaa",), "features": ("files",)}
+    job = dispatched(world, **requirements)
+    outcome = world.claim(target(world), [job], unfit=unfit)
     assert (outcome.taken, outcome.forged, [one.id for one in outcome.misfits]) == ([], (), [job.id])
     row = world.job(job.id)
     assert (row.state, row.route, row.tried, row.attempts, row.lease_id) == ("waiting", None, ROUTE, 0, None)
     assert row.last_error == f"{ROUTE}: the configuration of its worker does not allow this job: it lacks residency eu"
     (again,) = world.dispatch()
     before = world.now()
-    assert world.take_up(site(world), [again], unfit=unfit).misfits
+    assert world.claim(target(world), [again], unfit=unfit).misfits
     row = world.job(job.id)
     assert (row.state, row.tried, row.attempts) == ("delayed", ROUTE, 0), "not at once for ever"
     assert before + MISFIT_AGAIN_S - 1 < row.not_before <= world.now() + MISFIT_AGAIN_S
@@ -108,15 +108,15 @@ def test_what_this_workers_own_file_does_not_allow_is_sent_elsewhere_and_then_wa
 def test_jobs_that_are_allowed_are_taken_up_beside_others(world: World) -> None:
     world.add(spec("here"), spec("elsewhere", residency=("eu",)))
     jobs = world.dispatch()
-    outcome = world.take_up(site(world), jobs, unfit=lambda residency, *_: "no" if residency else "")
+    outcome = world.claim(target(world), jobs, unfit=lambda residency, *_: "no" if residency else "")
     assert [len(outcome.taken), len(outcome.misfits)] == [1, 1]
     assert world.states() == {"running": 1, "waiting": 1}
     assert world.value("SELECT count(*) FROM attempts") == 1
 
 
-def serve(world: World, job: Claimed, **lies: Any) -> Served:
+def serve(world: World, job: DispatchedJob, **lies: Any) -> Served:
     terms = {"route": ROUTE, "latency": "batch", "model": MODEL, **lies}
-    answer = Answered(job.id, job.take_up, job.cache_key or "", b"{}", "end_turn", "anthropic", None)
+    answer = Answered(job.id, job.claim, job.cache_key or "", b"{}", "end_turn", "anthropic", None)
     with world.store.write() as connection:
         return end_answered(world.store, connection, [answer], **terms)
 
@@ -144,7 +144,7 @@ def test_a_probe_is_never_answered_from_the_cache(world: World) -> None:
 def test_an_answer_of_one_tenant_ends_no_job_of_another(world: World) -> None:
     job = dispatched(world, tenant="a")
     for tenant, ends in (("b", False), ("a", True)):
-        answer = Answered(job.id, job.take_up, KEY, b"{}", "end_turn", "anthropic", None, tenant)
+        answer = Answered(job.id, job.claim, KEY, b"{}", "end_turn", "anthropic", None, tenant)
         with world.store.write() as connection:
             served = end_answered(world.store, connection, [answer], route=ROUTE, latency="batch", model=MODEL)
         assert (served.jobs, served.missed) == (((job.id,), ()) if ends else ((), (job.id,)))

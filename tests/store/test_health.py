@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Row
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 
-from trivet_store.fleet import health
-from trivet_store.fleet.health import CallRow, HealthRow
+from trivet_store.cluster import health
+from trivet_store.cluster.health import CallRow, HealthRow
 from trivet_tasks.config.route_settings import LimitGroup
 from trivet_tasks.states import RouteState
 

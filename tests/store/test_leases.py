@@ -2,17 +2,17 @@
 
 from tests.store.world import OTHER_ROUTE, ROUTE, World, finished, specs
 
-from trivet_routing.fleet import Known
-from trivet_store.fleet import leases
-from trivet_store.fleet.leases import Renewal
+from trivet_routing.route_directory import RouteSnapshot
+from trivet_store.cluster import leases
+from trivet_store.cluster.leases import Renewal
 from trivet_store.jobs import cancelling
-from trivet_store.jobs.leaving import lay_down
-from trivet_worker.adapters.calls import LocalCause
+from trivet_store.jobs.lease_release import release
+from trivet_worker.adapters.protocol import LocalCause
 
 
-def _renew(world: World, lease_id: str, in_flight: int = 3, trouble: str | None = None) -> Renewal:
+def _renew(world: World, lease_id: str, in_flight: int = 3, impairment: str | None = None) -> Renewal:
     with world.store.write() as connection:
-        return leases.renew(world.store, connection, lease_id, in_flight, trouble, 15.0)
+        return leases.renew(world.store, connection, lease_id, in_flight, impairment, 15.0)
 
 
 def _living(world: World) -> list[leases.Lease]:
@@ -22,7 +22,7 @@ def _living(world: World) -> list[leases.Lease]:
 
 def _close(world: World, lease_id: str) -> None:
     with world.store.write() as connection:
-        lay_down(world.store, connection, lease_id)
+        release(world.store, connection, lease_id)
 
 
 def test_a_living_worker_says_what_it_serves(world: World) -> None:
@@ -31,7 +31,7 @@ def test_a_living_worker_says_what_it_serves(world: World) -> None:
     assert found[:7] == (lease, "w1", "realtime", (ROUTE,), 16, 0, None)
     assert _renew(world, lease, 7, "the database is slow") == Renewal(held=True)
     (found,) = _living(world)
-    assert (found.in_flight, found.trouble) == (7, "the database is slow")
+    assert (found.in_flight, found.impairment) == (7, "the database is slow")
 
 
 def test_a_worker_takes_no_work_of_an_impaired_route(world: World) -> None:
@@ -44,7 +44,7 @@ def test_a_worker_takes_no_work_of_an_impaired_route(world: World) -> None:
     (found,) = _living(world)
     assert found.impaired == {ROUTE: "No key here."}
     assert [found.takes(route) for route in (ROUTE, OTHER_ROUTE, "another")] == [False, True, False]
-    known = Known({}, (found,), 0.0)
+    known = RouteSnapshot({}, (found,), 0.0)
     assert (known.lanes(ROUTE), known.slots(ROUTE, "bulk")) == (frozenset(), 0)
     assert (known.lanes(OTHER_ROUTE), known.slots(OTHER_ROUTE, "bulk")) == (frozenset(["bulk"]), 16)
     assert _renew(world, lease).held
@@ -105,7 +105,7 @@ def test_what_a_leaving_worker_still_holds_waits_again_and_is_no_suspect(world: 
     assert world.rescue() == {}
     assert world.states() == {"succeeded": 1, "cancelled": 1, "waiting": 1}
     left = world.job(jobs[2].id)
-    assert (left.suspect, left.round, left.lease_id, left.route) == (0, 0, None, None)
+    assert (left.crashes, left.round, left.lease_id, left.route) == (0, 0, None, None)
     assert [row.outcome for row in world.sql("SELECT outcome FROM attempts ORDER BY outcome")] == [
         "succeeded",
         "unknown",

@@ -2,9 +2,9 @@
 
 from tests.store.world import World
 
-from trivet_store.fleet import leases, lost
-from trivet_store.fleet.leases import SCHEDULER
-from trivet_store.jobs import leaving
+from trivet_store.cluster import leases, lost
+from trivet_store.cluster.leases import SCHEDULER
+from trivet_store.jobs import lease_release
 
 TTL_S = 15.0
 
@@ -101,9 +101,9 @@ def test_it_is_forgotten_when_it_is_back_or_after_a_time(world: World) -> None:
 def test_an_orderly_end_is_not_silence(world: World) -> None:
     lease = world.lease(worker="one")
     with world.store.write() as connection:
-        leaving.lay_down(world.store, connection, lease)
-    alone = world.lease(worker="alone", lane=leases.ALONE)
-    world.let_die(alone)
+        lease_release.release(world.store, connection, lease)
+    isolated = world.lease(worker="isolated", lane=leases.ISOLATED)
+    world.let_die(isolated)
     world.rescue()
     assert silent(world) == []
     assert world.value("SELECT count(*) FROM lost_processes") == 0

@@ -17,18 +17,18 @@ from tests.orphans import orphans
 from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, World, finished, go_on, spec
 
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
-from trivet_store.jobs import batches, cancelling, following, retrying, suspects
+from trivet_store.jobs import batches, cancelling, coalescing, quarantine, retrying
 from trivet_store.jobs.answering import Answered, end_answered
+from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.enqueue import BatchRef
-from trivet_store.jobs.leaving import lay_down
+from trivet_store.jobs.lease_release import release
 from trivet_store.jobs.retrying import RETRIABLE
-from trivet_store.jobs.taking import Taken
 from trivet_store.migrations.schema_version import upgrade
 from trivet_store.steps import End, Next, Wait
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import END_STATES, JobState
@@ -100,7 +100,7 @@ class Life(RuleBasedStateMachine):
         return multiple(*claimed)
 
     @rule(target=messages, lost=st.booleans())
-    def probe(self, lost: bool) -> Claimed:
+    def probe(self, lost: bool) -> DispatchedJob:
         claimed = self.world.probe(within_s=-1 if lost else 60)
         self.probes.add(claimed.id)
         return claimed
@@ -110,30 +110,30 @@ class Life(RuleBasedStateMachine):
         return self.world.lease()
 
     @rule(target=calls, message=st.lists(messages, min_size=1, max_size=4), worker=workers)
-    def take(self, message: list[Claimed], worker: str) -> object:
+    def take(self, message: list[DispatchedJob], worker: str) -> object:
         """Also under stale and doubled tokens: a message stays in its bundle."""
         once = {claimed.id: claimed for claimed in message}
         # the database answers in the order of ids, whose random part must not decide what is drawn next
         taken = sorted(self.world.take(worker, list(once.values())), key=lambda job: list(once).index(job.id))
         for job in taken:
-            assert job.take_up == self.world.job(job.id).take_up
+            assert job.claim == self.world.job(job.id).claim
         return multiple(*[(worker, job) for job in taken])
 
     @rule(message=messages, leader=messages)
-    def follow(self, message: Claimed, leader: Claimed) -> None:
+    def follow(self, message: DispatchedJob, leader: DispatchedJob) -> None:
         """Also under stale tokens, and whoever leads. A probe has no equals."""
         if {message.id, leader.id} & self.probes or message.id == leader.id:
             return
         before, of_leader = self.world.job(message.id), self.world.job(leader.id)
         with self.world.store.write() as connection:
-            wanted = [following.Follower(message.id, message.take_up, leader.id)]
-            followed = following.follow(self.world.store, connection, wanted)
-        ours = (before.state, before.take_up) == ("dispatched", message.take_up)
+            wanted = [coalescing.CoalescedJob(message.id, message.claim, leader.id)]
+            followed = coalescing.follow(self.world.store, connection, wanted)
+        ours = (before.state, before.claim) == ("dispatched", message.claim)
         leads = of_leader.state in ("dispatched", "running")
-        assert bool(followed.following) is (ours and leads)
+        assert bool(followed.coalesced) is (ours and leads)
         assert bool(followed.leaderless) is (ours and not leads)
-        assert (self.world.job(message.id).state == "following") is (
-            bool(followed.following) or before.state == "following"
+        assert (self.world.job(message.id).state == "coalesced") is (
+            bool(followed.coalesced) or before.state == "coalesced"
         )
 
     @rule(target=messages, count=st.integers(1, 3), where=st.sampled_from([None, 0, 1]), ends=st.booleans())
@@ -146,45 +146,45 @@ class Life(RuleBasedStateMachine):
             return multiple(*claimed)
         others = [job for job in claimed if job.id != first.id]
         with self.world.store.write() as connection:
-            wanted = [following.Follower(job.id, job.take_up, first.id) for job in others]
-            followed = following.follow(self.world.store, connection, wanted)
-            assert len(followed.following) == len(others)
+            wanted = [coalescing.CoalescedJob(job.id, job.claim, first.id) for job in others]
+            followed = coalescing.follow(self.world.store, connection, wanted)
+            assert len(followed.coalesced) == len(others)
             if ends:
                 cancelling.cancel_job(self.world.store, connection, first.id)
         return multiple(*claimed)
 
     @rule(message=messages, late=st.booleans())
-    def answer(self, message: Claimed, late: bool) -> None:
+    def answer(self, message: DispatchedJob, late: bool) -> None:
         """From the cache, also late and doubled."""
         if message.id in self.probes:
             return
         before = self.world.job(message.id)
-        take_up, key = message.take_up - late, before.cache_key or "c" * 32
+        claim, key = message.claim - late, before.cache_key or "c" * 32
         as_it_is = (before.route, before.cache_key) == (ROUTE, key)
         with self.world.store.write() as connection:
-            group = [Answered(message.id, take_up, key, b"{}", "end_turn", ROUTE, Decimal("0.01"))]
+            group = [Answered(message.id, claim, key, b"{}", "end_turn", ROUTE, Decimal("0.01"))]
             served = end_answered(self.world.store, connection, group, route=ROUTE, latency="batch", model=MODEL)
-        ours = (before.state, before.take_up) == ("dispatched", take_up) and before.deadline_at is None
+        ours = (before.state, before.claim) == ("dispatched", claim) and before.deadline_at is None
         assert bool(served.jobs) is (ours and as_it_is)
         assert bool(served.forged) is (ours and not as_it_is)
 
     @rule(overdue=st.booleans())
-    def look_after_followers(self, overdue: bool) -> None:
+    def look_after_coalesced(self, overdue: bool) -> None:
         if overdue:
-            self.world.sql("UPDATE followers SET until = 1")
+            self.world.sql("UPDATE coalesced_jobs SET until = 1")
         with self.world.store.write() as connection:
-            following.look_after(self.world.store, connection)
+            coalescing.look_after(self.world.store, connection)
 
     @rule(message=messages)
-    def give_back(self, message: Claimed) -> None:
+    def give_back(self, message: DispatchedJob) -> None:
         self.world.give_back([message])
 
     @rule(call=calls, step=st.sampled_from(sorted(STEPS)), cost=st.sampled_from([None, "0.1", "0.000000000001"]))
-    def finish(self, call: tuple[str, Taken], step: str, cost: str | None) -> None:
+    def finish(self, call: tuple[str, ClaimedJob], step: str, cost: str | None) -> None:
         """Also late and doubled: a call stays in its bundle."""
         worker, job = call
         before = self.world.job(job.id)
-        held = (before.state, before.lease_id, before.take_up) == ("running", worker, job.take_up)
+        held = (before.state, before.lease_id, before.claim) == ("running", worker, job.claim)
         written = self.world.finish(finished(job, worker, STEPS[step], cost=cost))
         assert bool(written.refused) is not held
         if not held:
@@ -197,14 +197,14 @@ class Life(RuleBasedStateMachine):
     @rule(worker=consumes(workers))
     def stop_worker(self, worker: str) -> None:
         with self.world.store.write() as connection:
-            lay_down(self.world.store, connection, worker)
+            release(self.world.store, connection, worker)
 
-    @rule(call=calls, stuck=st.booleans())
-    def die_alone(self, call: tuple[str, Taken], stuck: bool) -> None:
+    @rule(call=calls, hung=st.booleans())
+    def die_isolated(self, call: tuple[str, ClaimedJob], hung: bool) -> None:
         """Also late and doubled."""
         _, job = call
         with self.world.store.write() as connection:
-            suspects.strike(self.world.store, connection, job.id, job.take_up, stuck=stuck)
+            quarantine.strike(self.world.store, connection, job.id, job.claim, hung=hung)
 
     @rule()
     def rescue(self) -> None:
@@ -331,8 +331,8 @@ class Life(RuleBasedStateMachine):
                 assert job.ended_at is not None
             else:
                 assert job.ended_at is None
-            assert job.take_up >= self.numbers[job.id], "the fencing number never falls"
-            self.numbers[job.id] = job.take_up
+            assert job.claim >= self.numbers[job.id], "the fencing number never falls"
+            self.numbers[job.id] = job.claim
             assert (job.lease_id is not None) == (job.state == "running"), "held while it runs, and only then"
         ended = {job.id for job in jobs if job.state in END_STATES}
         results = [row.job_id for row in self.world.sql("SELECT job_id FROM job_results")]
@@ -341,7 +341,7 @@ class Life(RuleBasedStateMachine):
         assert {job.lease_id for job in jobs if job.lease_id} <= leases_, "whoever holds a job can be rescued from"
         assert len({job.key for job in jobs if job.key}) == sum(1 for job in jobs if job.key)
         self._attempts_are_right({job.id: job for job in jobs})
-        self._followers_are_right({job.id: job for job in jobs})
+        self._coalesced_are_right({job.id: job for job in jobs})
         for batch in self.world.sql("SELECT * FROM batches"):
             mine = [job for job in jobs if job.batch_id == batch.id]
             assert batch.total == len(mine)
@@ -375,16 +375,16 @@ class Life(RuleBasedStateMachine):
         assert batch.seq == batch.ended + sum(self.retried.get(job.id, 0) for job in mine)
         assert sorted(given) == list(range(1, batch.seq + 1)), "gapless"
 
-    def _followers_are_right(self, jobs: dict[str, Row[Any]]) -> None:
-        leader_of = {row.job_id: row.leader for row in self.world.sql("SELECT job_id, leader FROM followers")}
+    def _coalesced_are_right(self, jobs: dict[str, Row[Any]]) -> None:
+        leader_of = {row.job_id: row.leader for row in self.world.sql("SELECT job_id, leader FROM coalesced_jobs")}
         for job in jobs.values():
-            if job.state != "following":
+            if job.state != "coalesced":
                 continue
             assert job.id in leader_of, "whoever waits is looked at in time"
             leader = jobs[leader_of[job.id]]
             assert leader.state not in END_STATES or leader.cache_key is None, "whose leader ended waits no more"
             seen = {job.id}
-            while leader.state == "following":
+            while leader.state == "coalesced":
                 assert leader.id not in seen, "nobody waits for itself"
                 seen.add(leader.id)
                 leader = jobs[leader_of[leader.id]]
@@ -393,14 +393,14 @@ class Life(RuleBasedStateMachine):
 
     def _attempts_are_right(self, jobs: dict[str, object]) -> None:
         attempts = self.world.sql("SELECT * FROM attempts")
-        per_token = {(attempt.job_id, attempt.take_up) for attempt in attempts}
-        assert len(per_token) == len(attempts), "one call for one take-up"
+        per_token = {(attempt.job_id, attempt.claim) for attempt in attempts}
+        assert len(per_token) == len(attempts), "one call for one claim"
         for attempt in attempts:
             assert attempt.purpose == ("probe" if attempt.job_id in self.probes else "job")
             job = jobs[attempt.job_id]
-            assert attempt.take_up <= job.take_up  # type: ignore[attr-defined]
+            assert attempt.claim <= job.claim  # type: ignore[attr-defined]
             open_ = attempt.outcome is None
-            running = (job.state, job.take_up) == ("running", attempt.take_up)  # type: ignore[attr-defined]
+            running = (job.state, job.claim) == ("running", attempt.claim)  # type: ignore[attr-defined]
             assert not running or open_, "a call is settled with its job"
 
 

@@ -14,7 +14,7 @@ from trivet_store.database import many_rows
 from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, execute_rows
 from trivet_store.database.planner import plan_freely
-from trivet_store.jobs import dispatching, ending, enqueue, finishing, taking
+from trivet_store.jobs import claiming, dispatching, ending, enqueue, finishing
 
 _ADD = RowsStatement(
     schema.batches,
@@ -86,9 +86,9 @@ def test_no_rows_are_no_statement(world: World) -> None:
 
 
 _OF_A_JOBS_WAY = {
-    "take": (taking._TAKE, "jobs_pkey"),
-    "requests": (taking._REQUESTS, "job_requests_pkey"),
-    "give back": (taking._GIVE_BACK, "jobs_pkey"),
+    "take": (claiming._TAKE, "jobs_pkey"),
+    "requests": (claiming._REQUESTS, "job_requests_pkey"),
+    "give back": (claiming._GIVE_BACK, "jobs_pkey"),
     "fence": (finishing._FENCE, "jobs_pkey"),
     "settle": (finishing._SETTLE, "attempts_pkey"),
     "go on": (finishing._GO_ON, "jobs_pkey"),
@@ -111,7 +111,7 @@ def test_a_plan_made_on_empty_tables_finds_rows_by_their_ids_when_these_have_gro
         rows = many_rows._of_json(statement, connection.dialect, "$1")
         locking = many_rows._LOCK.sub(r"\1", statement.sql)
         query = re.sub(r"(?<!:):(lease_id|route|model|latency|why)\b", "'x'", locking.replace("{rows}", rows))
-        query = re.sub(r"(?<!:):(probe|alone)\b", "false", query)
+        query = re.sub(r"(?<!:):(probe|isolated)\b", "false", query)
         connection.exec_driver_sql("PREPARE one (text) AS " + re.sub(r"(?<!:):(now|until)\b", "1.5", query))
         plan = "\n".join(connection.exec_driver_sql("EXPLAIN EXECUTE one ('[]')").scalars())
         assert f"Index Scan using {index}" in plan or f"Index Only Scan using {index}" in plan, plan

@@ -104,7 +104,7 @@ class Writers:
                 id=job_id,
             )
             self._world.sql("UPDATE flows SET active = true WHERE id = 1")
-            self._world.sql("UPDATE jobs SET state = 'dispatched', take_up = take_up + 1 WHERE id = :id", id=job_id)
+            self._world.sql("UPDATE jobs SET state = 'dispatched', claim = claim + 1 WHERE id = :id", id=job_id)
             self._commits[number] += 1
 
     def wait_for(self, more: int) -> None:

@@ -10,7 +10,7 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, go_on, spec, spe
 from trivet_store.jobs import dispatching
 from trivet_store.jobs.probing import INPUT_ESTIMATE
 from trivet_store.steps import End
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
@@ -26,9 +26,9 @@ def _waiting_flows(world: World) -> Sequence[dispatching.Flow]:
 def test_a_probe_is_a_tiny_job_dispatched_to_its_route(world: World) -> None:
     before = world.now()
     claimed = world.probe(within_s=15)
-    assert claimed == Claimed(claimed.id, 1, INPUT_ESTIMATE, 1)
+    assert claimed == DispatchedJob(claimed.id, 1, INPUT_ESTIMATE, 1)
     job = world.job(claimed.id)
-    assert (job.state, job.route, job.take_up, job.max_tokens, job.batch_id) == ("dispatched", ROUTE, 1, 1, None)
+    assert (job.state, job.route, job.claim, job.max_tokens, job.batch_id) == ("dispatched", ROUTE, 1, 1, None)
     assert job.deadline_at == job.dispatched_until
     assert before + 14 < job.deadline_at < world.now() + 16
     body = bytes(world.value("SELECT body FROM job_requests WHERE job_id = :id", id=claimed.id))

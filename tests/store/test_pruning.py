@@ -12,10 +12,10 @@ from sqlalchemy import text
 from tests.orphans import orphans
 from tests.store.world import SUCCESS, InThread, World, finished, go_on, spec, specs, statements, together
 
-from trivet_store.database import walking
+from trivet_store.cluster import health
+from trivet_store.database import batched_scan
+from trivet_store.database.batched_scan import Candidate
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
-from trivet_store.database.walking import Candidate
-from trivet_store.fleet import health
 from trivet_store.jobs import dispatching
 from trivet_store.jobs.retrying import retry_job
 from trivet_store.reports import costs, results
@@ -23,7 +23,7 @@ from trivet_store.reports.cost_groups import GROUPINGS
 from trivet_store.retention import pruning
 from trivet_store.retention.pruning import Terms
 from trivet_store.steps import End
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState, RouteState
@@ -35,7 +35,7 @@ TABLES = ("jobs", "job_requests", "job_results", "attempts", "flows", "batches",
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walking, "LEAST_PAUSE_S", 0.0)
+    monkeypatch.setattr(batched_scan, "LEAST_PAUSE_S", 0.0)
 
 
 def soon(world: World) -> float:
@@ -260,11 +260,11 @@ def test_transactions_are_small_in_rows_and_bytes(world: World) -> None:
 
 def test_groups_hold_a_turns_worth() -> None:
     big = BULK_BYTES // 2 + 1
-    found = list(walking.groups([Candidate(n, 1, big) for n in range(3)]))
+    found = list(batched_scan.groups([Candidate(n, 1, big) for n in range(3)]))
     assert found == [[0], [1], [2]]
-    assert list(walking.groups([Candidate(1, 10 * BULK_ROWS), Candidate(2, 1)])) == [[1], [2]]
-    assert list(walking.groups([Candidate(1, 1, 5), Candidate(2, 1, 5)])) == [[1, 2]]
-    assert list(walking.groups([])) == []
+    assert list(batched_scan.groups([Candidate(1, 10 * BULK_ROWS), Candidate(2, 1)])) == [[1], [2]]
+    assert list(batched_scan.groups([Candidate(1, 1, 5), Candidate(2, 1, 5)])) == [[1, 2]]
+    assert list(batched_scan.groups([])) == []
 
 
 def test_a_broken_run_leaves_nothing_half_and_the_next_goes_on(world: World) -> None:
@@ -315,7 +315,7 @@ def test_a_job_whose_row_is_held_is_left_to_the_next_run(postgres_world: World) 
 
 def test_a_job_that_began_again_since_it_was_read_keeps_its_body(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     (job_id,) = ended(world, 1)
-    real = walking.groups
+    real = batched_scan.groups
 
     def meanwhile(candidates: list[Candidate]) -> Iterator[list[object]]:
         world.sql("UPDATE jobs SET state = 'waiting', ended_at = NULL WHERE id = :id", id=job_id)
@@ -344,7 +344,7 @@ def test_a_job_with_many_calls_is_forgotten_with_all_of_them(world: World) -> No
     for _ in range(2):
         world.finish(finished(job, lease, go_on()))
         row = world.job(job.id)
-        (job,) = world.take(lease, [Claimed(row.id, row.take_up, 5, 100)])
+        (job,) = world.take(lease, [DispatchedJob(row.id, row.claim, 5, 100)])
     world.end(lease, [job])
     pruned = prune(world, Terms(soon(world), forget_before=soon(world)))
     assert (pruned["jobs"], pruned["attempts"]) == (1, 3)

@@ -6,8 +6,8 @@ import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
 from trivet_routing.permits import Quota
-from trivet_store.fleet import health, leases, registry, route_overrides
-from trivet_store.fleet.registry import Kind
+from trivet_store.cluster import health, leases, registry, route_overrides
+from trivet_store.cluster.registry import Kind
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import NotFound
 from trivet_tasks.states import RouteState

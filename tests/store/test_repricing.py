@@ -13,11 +13,11 @@ from sqlalchemy import text
 from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 from tests.system.command_line import Said
-from tests.unit.test_flights import flight
+from tests.unit.test_calls import call
 
 from trivet_store import repricing
+from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.retrying import retry_job
-from trivet_store.jobs.taking import Taken
 from trivet_store.reports.cost_savings import cache_savings
 from trivet_store.reports.costs import Span, summed
 from trivet_store.repricing import Extent, Tally
@@ -32,7 +32,7 @@ from trivet_tasks.prices import price_terms
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import JobState
 from trivet_tasks.usage import Usage, UsagePart
-from trivet_worker.adapters.calls import Answer
+from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 
 BOOK = PriceBook()
@@ -43,7 +43,7 @@ RIGHT = Decimal("0.00007")
 
 
 def settled(
-    job: Taken,
+    job: ClaimedJob,
     lease: str,
     cost: str | None,
     then: Next = SUCCESS,
@@ -56,13 +56,13 @@ def settled(
         job.attempt_id, outcome, 0.5, usage=Usage(10, 5), cost_usd=None if cost is None else Decimal(cost), list_price="{}",
         multipliers="{}", price_version="old", price_terms=terms,
     )  # fmt: skip
-    return Finished(job.id, job.take_up, lease, settlement, then)
+    return Finished(job.id, job.claim, lease, settlement, then)
 
 
-def call(world: World, lease: str, count: int, **site: Any) -> list[Taken]:
-    """Jobs taken up on the Anthropic API, or where it is said."""
+def calls_of(world: World, lease: str, count: int, **target: Any) -> list[ClaimedJob]:
+    """Jobs claimed on the Anthropic API, or where it is said."""
     jobs = world.take(lease, world.dispatch(count))
-    as_called = {"provider": "anthropic", "wire_model": MODEL, "at": world.now(), **site}
+    as_called = {"provider": "anthropic", "wire_model": MODEL, "at": world.now(), **target}
     for job in jobs:
         world.sql(
             "UPDATE attempts SET provider = :provider, wire_model = :wire_model, started_at = :at WHERE id = :id",
@@ -109,7 +109,7 @@ def check_sums(world: World, *, results: bool = True) -> Decimal:
 def test_nothing_is_written_unless_told_and_then_every_sum_is(world: World) -> None:
     world.batch("contracts", *specs(4))
     lease = world.lease()
-    jobs = call(world, lease, 4)
+    jobs = calls_of(world, lease, 4)
     world.finish(
         settled(jobs[0], lease, "0.5"),
         settled(jobs[1], lease, None),
@@ -134,7 +134,7 @@ def test_nothing_is_written_unless_told_and_then_every_sum_is(world: World) -> N
 def test_a_price_that_is_no_longer_known_makes_the_job_unpriced_not_free(world: World) -> None:
     world.batch("contracts", *specs(2))
     lease = world.lease()
-    jobs = call(world, lease, 1, wire_model="claude-next-9") + call(world, lease, 1)
+    jobs = calls_of(world, lease, 1, wire_model="claude-next-9") + calls_of(world, lease, 1)
     world.sql("UPDATE attempts SET model = 'claude-next-9' WHERE wire_model = 'claude-next-9'")
     world.finish(*(settled(job, lease, "0.5") for job in jobs))
     assert reprice(world, apply=True) == (2, 2, Decimal(1), RIGHT, 0, 1)
@@ -146,7 +146,7 @@ def test_a_price_that_is_no_longer_known_makes_the_job_unpriced_not_free(world: 
 def test_estimates_and_rows_that_do_not_keep_their_terms_stay_as_they_are(world: World) -> None:
     lease = world.lease()
     world.add(*specs(4))
-    jobs = call(world, lease, 4)
+    jobs = calls_of(world, lease, 4)
     world.finish(
         finished(jobs[0], lease, WAIT, outcome=Outcome.TIMEOUT, cost="0.3", estimated=True),
         settled(jobs[1], lease, "0.5", terms=None),
@@ -182,7 +182,7 @@ def test_a_row_keeps_all_that_its_price_hangs_on(
     """Opus 4.6 had a price of its own for long prompts on that day."""
     lease = world.lease()
     world.add(*specs(1))
-    (job,) = call(world, lease, 1, provider=provider, wire_model=wire_model, at=OPUS_DAY)
+    (job,) = calls_of(world, lease, 1, provider=provider, wire_model=wire_model, at=OPUS_DAY)
     world.sql("UPDATE attempts SET model = :model", model=model)
     priced = BOOK.price(provider, model, wire_model, region, datetime.fromtimestamp(OPUS_DAY, UTC), usage)
     plain = BOOK.price(
@@ -194,7 +194,7 @@ def test_a_row_keeps_all_that_its_price_hangs_on(
         multipliers=orjson.dumps(dict(priced.multipliers)).decode(), price_version="as it was",
         price_terms=price_terms.written(region, usage, priced.note),
     )  # fmt: skip
-    world.finish(Finished(job.id, job.take_up, lease, settlement, SUCCESS))
+    world.finish(Finished(job.id, job.claim, lease, settlement, SUCCESS))
     assert priced.cost_usd != plain.cost_usd or "priority" in priced.note
     assert reprice(world, apply=True) == (1, 0, priced.cost_usd, priced.cost_usd, 0, 0)
     assert [row.price_version for row in attempts(world)] == ["as it was"], "what is the same is not written"
@@ -203,7 +203,7 @@ def test_a_row_keeps_all_that_its_price_hangs_on(
 def test_the_sum_of_a_batch_is_right_also_where_results_were_pruned(world: World) -> None:
     world.batch("contracts", *specs(3))
     lease = world.lease()
-    jobs = call(world, lease, 3)
+    jobs = calls_of(world, lease, 3)
     world.finish(
         settled(jobs[0], lease, "0.5"), settled(jobs[1], lease, "0.5", FAILED), settled(jobs[2], lease, "0.5", FAILED)
     )
@@ -216,14 +216,14 @@ def test_the_sum_of_a_batch_is_right_also_where_results_were_pruned(world: World
 def test_a_job_that_was_made_to_run_again_ends_with_the_new_sums(world: World) -> None:
     world.batch("contracts", *specs(1))
     lease = world.lease()
-    (job,) = call(world, lease, 1)
+    (job,) = calls_of(world, lease, 1)
     world.finish(settled(job, lease, "0.5", FAILED))
     with world.store.write() as connection:
         assert retry_job(world.store, connection, job.id, classes=DEFAULTS)
     assert world.progress("contracts").cost_usd == 0
     reprice(world, apply=True)
     assert world.progress("contracts").cost_usd == 0, "it has not ended"
-    (again,) = call(world, lease, 1)
+    (again,) = calls_of(world, lease, 1)
     world.finish(settled(again, lease, "1"))
     assert check_sums(world) == 1 + RIGHT
 
@@ -235,7 +235,7 @@ def test_a_run_that_is_broken_off_leaves_right_sums_and_is_gone_on_with(
     monkeypatch.setattr(repricing, "BULK_ROWS", 3)
     world.batch("contracts", *specs(10))
     lease = world.lease()
-    world.finish(*(settled(job, lease, "0.5") for job in call(world, lease, 10)))
+    world.finish(*(settled(job, lease, "0.5") for job in calls_of(world, lease, 10)))
     run = repricing.reprice(world.store, BOOK, Span(), apply=True)
     assert sum(tally.changed for tally in next(run).values()) == 4
     run.close()  # type: ignore[attr-defined]
@@ -248,7 +248,7 @@ def test_two_runs_and_a_worker_at_once_leave_right_sums(world: World, monkeypatc
     monkeypatch.setattr(repricing, "BULK_ROWS", 5)
     world.batch("contracts", *specs(60))
     lease = world.lease()
-    jobs = call(world, lease, 60)
+    jobs = calls_of(world, lease, 60)
     world.finish(*(settled(job, lease, "0.5") for job in jobs[:40]))
 
     def work() -> None:
@@ -266,7 +266,7 @@ def test_the_command_shows_the_difference_exactly_and_writes_it_when_told(
 ) -> None:
     lease = world.lease()
     world.add(*specs(4))
-    jobs = call(world, lease, 4)
+    jobs = calls_of(world, lease, 4)
     world.finish(
         settled(jobs[0], lease, "0.500000000001"),
         settled(jobs[1], lease, None),
@@ -297,7 +297,7 @@ def test_the_command_shows_the_difference_exactly_and_writes_it_when_told(
 def test_a_machine_with_an_older_list_writes_nothing(world: World, trivet: Callable[..., Said]) -> None:
     lease = world.lease()
     world.add(*specs(1))
-    [job] = call(world, lease, 1)
+    [job] = calls_of(world, lease, 1)
     world.finish(settled(job, lease, "0.5"))
     newer = "genai-prices 999.1 + rules 2026-01"
     world.sql("UPDATE attempts SET price_version = :newer", newer=newer)
@@ -339,12 +339,12 @@ CACHED = Usage(
 )
 
 
-def booked(job: Taken, lease: str, model: str, usage: Usage) -> Finished:
+def booked(job: ClaimedJob, lease: str, model: str, usage: Usage) -> Finished:
     """A call booked as a worker books it."""
-    site = replace(flight(1).site, provider="anthropic", model=model, wire_model=model)
-    made = replace(flight(1), site=site, route=RouteSettings(provider="anthropic"))
+    target = replace(call(1).target, provider="anthropic", model=model, wire_model=model)
+    made = replace(call(1), target=target, route=RouteSettings(provider="anthropic"))
     settlement = Pricing(time.time).settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
-    return Finished(job.id, job.take_up, lease, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
+    return Finished(job.id, job.claim, lease, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_what_really_ran_is_priced_again_to_the_same(
 ) -> None:
     lease = world.lease()
     world.add(*specs(1))
-    (job,) = call(world, lease, 1, wire_model=asked)
+    (job,) = calls_of(world, lease, 1, wire_model=asked)
     world.sql("UPDATE attempts SET model = :model", model=asked)
     world.finish(booked(job, lease, asked, usage))
     before = attempts(world)
@@ -382,7 +382,7 @@ def test_what_really_ran_is_priced_again_to_the_same(
 def test_what_a_cache_saved_is_told_by_the_models_of_the_passes(world: World) -> None:
     lease = world.lease()
     world.add(*specs(1))
-    (job,) = call(world, lease, 1, wire_model="claude-sonnet-4-6")
+    (job,) = calls_of(world, lease, 1, wire_model="claude-sonnet-4-6")
     world.sql("UPDATE attempts SET model = 'claude-sonnet-4-6'")
     world.finish(booked(job, lease, "claude-sonnet-4-6", CACHED))
     with world.store.read() as connection:

@@ -48,7 +48,7 @@ def test_a_chunk_that_nobody_took_is_dispatched_again(world: World) -> None:
     row = world.job(untaken.id)
     assert (row.route, row.dispatched_until) == (None, None)
     (again,) = world.dispatch()
-    assert (again.id, again.take_up) == (untaken.id, 2)
+    assert (again.id, again.claim) == (untaken.id, 2)
 
 
 def test_a_running_job_is_not_recalled(world: World) -> None:
@@ -65,10 +65,10 @@ def test_jobs_of_a_dead_worker_wait_again(world: World) -> None:
     assert world.rescue() == {lease: 3}
     for job in jobs:
         row = world.job(job.id)
-        assert (row.state, row.lease_id, row.route, row.suspect, row.take_up) == ("waiting", None, None, 1, 1)
+        assert (row.state, row.lease_id, row.route, row.crashes, row.claim) == ("waiting", None, None, 1, 1)
     assert world.value("SELECT count(*) FROM leases") == 0
     assert world.rescue() == {}
-    assert {job.take_up for job in world.dispatch()} == {2}
+    assert {job.claim for job in world.dispatch()} == {2}
 
 
 def test_calls_of_a_dead_worker_are_unknown_and_keep_their_estimate(world: World) -> None:
@@ -111,7 +111,7 @@ def test_many_rescuers_rescue_each_job_once(world: World) -> None:
     together(world.rescue, world.rescue, world.rescue)
     world.rescue()
     assert world.states() == {"waiting": 50}
-    assert world.value("SELECT max(suspect) FROM jobs") == 1
+    assert world.value("SELECT max(crashes) FROM jobs") == 1
     assert world.value("SELECT count(*) FROM leases") == 0
 
 

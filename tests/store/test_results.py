@@ -6,7 +6,7 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, go_on,
 
 from trivet_store.reports import results
 from trivet_store.steps import End
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
@@ -79,7 +79,7 @@ def test_the_newest_jobs_come_first(world: World) -> None:
 def test_attempts_come_in_order(world: World) -> None:
     lease, (job,) = world.running(1)
     world.finish(finished(job, lease, go_on(), cost=None))
-    (again,) = world.take(lease, [Claimed(job.id, 2, 1, 1)], route=OTHER_ROUTE)
+    (again,) = world.take(lease, [DispatchedJob(job.id, 2, 1, 1)], route=OTHER_ROUTE)
     failed = End(JobState.FAILED, outcome=Outcome.INVALID, error="no")
     world.finish(finished(again, lease, failed, outcome=Outcome.INVALID))
     with world.store.read() as connection:

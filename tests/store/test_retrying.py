@@ -8,9 +8,9 @@ import pytest
 from tests.store.world import ROUTE, SUCCESS, InThread, World, finished, go_on, spec, specs, together, until_blocked
 
 from trivet_store.jobs import batches, retrying
+from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.dispatching import empty_flows, retire_if_empty
 from trivet_store.jobs.enqueue import BatchRef
-from trivet_store.jobs.taking import Taken
 from trivet_store.reports import results
 from trivet_store.steps import End
 from trivet_tasks.errors import InvalidRequest
@@ -47,7 +47,9 @@ def retry_job(world: World, job_id: str) -> bool | None:
         return retrying.retry_job(world.store, connection, job_id, classes=DEFAULTS)
 
 
-def filled(world: World, fail: int, succeed: int = 0, **terms: Any) -> tuple[BatchRef, str, list[Taken], list[Taken]]:
+def filled(
+    world: World, fail: int, succeed: int = 0, **terms: Any
+) -> tuple[BatchRef, str, list[ClaimedJob], list[ClaimedJob]]:
     """A batch of which so many failed and then so many succeeded, at 0.01 each."""
     batch = world.batch("contracts", *specs(fail + succeed, **terms))
     lease = world.lease()
@@ -69,9 +71,9 @@ def test_only_what_failed_runs_again_with_its_id_its_key_and_its_attempts(world:
     for job in jobs[:2]:
         now, was = world.job(job.id), before[job.id]
         assert (now.state, now.ended_at, now.batch_seq, now.key) == ("waiting", None, None, was.key)
-        assert (now.round, now.round_spent_s, now.tried, now.doubted_by, now.died_alone) == (0, 0, "", None, 0)
+        assert (now.round, now.round_spent_s, now.tried, now.doubted_by, now.isolated_crashes) == (0, 0, "", None, 0)
         assert (now.route, now.lease_id, now.last_error, now.attempts) == (None, None, None, 1)
-        assert now.take_up == was.take_up, "the fencing number never falls"
+        assert now.claim == was.claim, "the fencing number never falls"
         assert now.created_at == was.created_at
     for job in jobs[2:]:
         assert world.job(job.id) == before[job.id], "what succeeded or runs is left alone"
@@ -217,7 +219,7 @@ def test_a_result_of_before_is_refused(world: World) -> None:
     assert retry_job(world, job.id) is True
     assert world.end(lease, [job]).refused == (job.id,)
     (claimed,) = world.dispatch()
-    assert world.take(lease, [claimed._replace(take_up=job.take_up)]) == [], "nor is it taken up under the old token"
+    assert world.take(lease, [claimed._replace(claim=job.claim)]) == [], "nor is it claimed under the old token"
     (again,) = world.take(lease, [claimed])
     assert world.end(lease, [job]).refused == (job.id,)
     assert world.end(lease, [again]).ended_jobs == (job.id,)
@@ -240,13 +242,13 @@ def test_one_job_runs_again_when_it_failed_or_expired_and_not_otherwise(world: W
 
 def test_a_cancel_that_came_too_late_does_not_stop_the_next_try(world: World) -> None:
     lease, (job,) = world.running(1)
-    world.sql("UPDATE jobs SET cancel_requested = true, suspect = 2, died_alone = 3 WHERE id = :id", id=job.id)
+    world.sql("UPDATE jobs SET cancel_requested = true, crashes = 2, isolated_crashes = 3 WHERE id = :id", id=job.id)
     world.sql("UPDATE jobs SET cancel_requested = false WHERE id = :id", id=job.id)
     world.end(lease, [job], FAILURE)
     world.sql("UPDATE jobs SET cancel_requested = true WHERE id = :id", id=job.id)
     assert retry_job(world, job.id)
     row = world.job(job.id)
-    assert (bool(row.cancel_requested), row.suspect, row.died_alone) == (False, 2, 0)
+    assert (bool(row.cancel_requested), row.crashes, row.isolated_crashes) == (False, 2, 0)
     world.finish(finished(world.take(lease, world.dispatch())[0], lease, go_on(ROUTE)))
     assert world.job(job.id).state == "dispatched"
 

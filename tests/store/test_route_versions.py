@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tests.store.world import ROUTE, World
 
 from trivet.cli.routes_remarks import override_words
+from trivet_store.cluster import registry, route_overrides
+from trivet_store.cluster.registry import Kind, RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry, route_overrides
-from trivet_store.fleet.registry import Kind, RegisteredRoute
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_overrides import overridden, target_of
 from trivet_tasks.config.route_settings import RouteSettings

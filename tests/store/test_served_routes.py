@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
-from trivet_store.fleet import leases, registry, route_overrides
+from trivet_store.cluster import leases, registry, route_overrides
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_worker.run.route_impairments import RouteImpairments

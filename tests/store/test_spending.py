@@ -18,13 +18,13 @@ from tests.store.world import (
     until_blocked,
 )
 
-from trivet_store.fleet.leases import put_back
-from trivet_store.jobs import suspects
+from trivet_store.cluster.leases import put_back
+from trivet_store.jobs import quarantine
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.leaving import lay_down
+from trivet_store.jobs.lease_release import release
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import DAY_S, KEPT_DAYS, Spent
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.outcomes import Outcome
 
 
@@ -49,7 +49,7 @@ def test_failover_counts_each_call_at_its_route(world: World) -> None:
     lease, (job,) = world.running()
     world.finish(finished(job, lease, go_on(), outcome=Outcome.TIMEOUT, cost="0.25", estimated=True))
     gone_on = world.job(job.id)
-    claimed = Claimed(job.id, gone_on.take_up, gone_on.input_estimate, gone_on.max_tokens)
+    claimed = DispatchedJob(job.id, gone_on.claim, gone_on.input_estimate, gone_on.max_tokens)
     (again,) = world.take(lease, [claimed], route=OTHER_ROUTE)
     world.end(lease, [again], cost="0.5")
     assert today(world) == {ROUTE: Spent(Decimal(0), Decimal("0.25"), 1, 0), OTHER_ROUTE: settled("0.5")}
@@ -83,13 +83,13 @@ def test_a_dead_worker_s_calls_are_estimates_until_a_late_result_comes(world: Wo
 def test_a_worker_that_leaves_and_one_that_dies_alone_are_counted(world: World) -> None:
     lease, (one,) = world.running()
     with world.store.write() as connection:
-        lay_down(world.store, connection, lease)
+        release(world.store, connection, lease)
     assert today(world) == {ROUTE: Spent(Decimal(0), Decimal("0.25"), 1, 0)}
     lease = world.lease()
     (again,) = world.take(lease, world.dispatch())
     assert again.id == one.id
     with world.store.write() as connection:
-        suspects.strike(world.store, connection, again.id, again.take_up)
+        quarantine.strike(world.store, connection, again.id, again.claim)
     assert today(world) == {ROUTE: Spent(Decimal(0), Decimal("0.50"), 2, 0)}
     assert world.value("SELECT count(*) FROM attempts WHERE outcome IS NULL") == 0
 
@@ -126,7 +126,7 @@ def test_a_rescue_beside_a_late_result_is_counted_once(postgres_world: World) ->
     lease, (job,) = world.running()
     world.sql("UPDATE jobs SET state = 'waiting', lease_id = NULL, route = NULL WHERE id = :id", id=job.id)
     with world.store.write() as connection:
-        lay_down(world.store, connection, lease)
+        release(world.store, connection, lease)
         late = InThread(lambda: world.end(lease, [job], SUCCESS, cost="0.01"))
         until_blocked(world, late)
         assert not late.over

@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import cast
 
 from celery import Celery
-from tests.gates import gate, route
-from tests.store.standing import Standing
+from tests.breakers import breaker, route
+from tests.store.outstanding import JobRound
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
-from trivet_routing.fleet import Fleet
+from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_store.jobs import batches, retrying
 from trivet_store.jobs.answering import Answered, end_answered
-from trivet_store.jobs.following import Follower, follow
+from trivet_store.jobs.coalescing import CoalescedJob, follow
 from trivet_store.steps import End, Wait
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.jobs import Claimed, JobSpec
+from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
@@ -26,12 +26,12 @@ LINE, ANOTHER = "a" * 32, "b" * 32
 KEY = "c" * 32
 
 
-def two_routes(world: World, shut: tuple[str, ...]) -> Standing:
+def two_routes(world: World, shut: tuple[str, ...]) -> JobRound:
     """The second is the dearer one."""
-    return Standing(
+    return JobRound(
         world.store,
         [
-            route(name, cost=cost, at=gate(state="open", wait_s=9) if name in shut else gate())
+            route(name, cost=cost, at=breaker(state="open", wait_s=9) if name in shut else breaker())
             for name, cost in ((ROUTE, "1"), (OTHER_ROUTE, "2"))
         ],
     )
@@ -40,7 +40,7 @@ def two_routes(world: World, shut: tuple[str, ...]) -> Standing:
 @contextmanager
 def dispatcher(world: World, *shut: str) -> Iterator[Dispatcher]:
     app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("Fleet", two_routes(world, shut)), app, Settings())
+    yield Dispatcher(world.store, cast("RouteDirectory", two_routes(world, shut)), app, Settings())
     app.close()
 
 
@@ -54,11 +54,11 @@ def alike(count: int, line: str | None = LINE) -> list[JobSpec]:
     return [replace(spec(f"document {line} {number}", cache_key=KEY), line=line) for number in range(count)]
 
 
-def dispatched(world: World) -> list[Claimed]:
+def dispatched(world: World) -> list[DispatchedJob]:
     rows = world.sql(
-        "SELECT id, take_up, input_estimate, max_tokens, cache_key FROM jobs WHERE state = 'dispatched' ORDER BY id"
+        "SELECT id, claim, input_estimate, max_tokens, cache_key FROM jobs WHERE state = 'dispatched' ORDER BY id"
     )
-    return [Claimed(row.id, row.take_up, row.input_estimate, row.max_tokens, row.cache_key) for row in rows]
+    return [DispatchedJob(row.id, row.claim, row.input_estimate, row.max_tokens, row.cache_key) for row in rows]
 
 
 def test_the_first_goes_alone_and_the_others_follow_to_its_route(world: World) -> None:
@@ -115,7 +115,7 @@ def test_one_that_was_answered_without_a_call_has_warmed_nothing(world: World) -
     dispatch(world)
     (job,) = dispatched(world)
     with world.store.write() as connection:
-        answered = Answered(job.id, job.take_up, KEY, b"{}", "end_turn", ROUTE, None)
+        answered = Answered(job.id, job.claim, KEY, b"{}", "end_turn", ROUTE, None)
         served = end_answered(world.store, connection, [answered], route=ROUTE, latency="batch", model=MODEL)
         assert served.jobs == (job.id,)
     assert [dispatch(world), dispatch(world)] == [size, 0]
@@ -131,7 +131,7 @@ def test_one_that_follows_an_equal_job_warms_nothing_meanwhile(world: World) -> 
     dispatch(world)
     job = next(one for one in dispatched(world) if one.id != leader.id)
     with world.store.write() as connection:
-        assert follow(world.store, connection, [Follower(job.id, job.take_up, leader.id)]).following == (job.id,)
+        assert follow(world.store, connection, [CoalescedJob(job.id, job.claim, leader.id)]).coalesced == (job.id,)
     assert [dispatch(world), dispatch(world)] == [1, 0], "the next one goes first"
 
 
@@ -139,7 +139,7 @@ def test_the_wait_has_an_end(world: World) -> None:
     world.batch("b", *alike(4))
     assert [dispatch(world), dispatch(world)] == [1, 0]
     until = world.value("SELECT warming_until FROM flows")
-    assert 25 < until - world.now() <= 30, "what a worker has to take it up and the time of one call"
+    assert 25 < until - world.now() <= 30, "what a worker has to claim it and the time of one call"
     world.sql("UPDATE flows SET warming_until = 1")
     assert dispatch(world) == 3
 

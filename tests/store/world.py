@@ -11,17 +11,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, event, text
 from uuid_utils import uuid7
 
+from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.fleet import leases, registry
 from trivet_store.jobs import batches, dispatching, rescuing
+from trivet_store.jobs.claiming import CallTarget, ClaimedJob, ClaimResult, Token, Unfit, claim, give_back
 from trivet_store.jobs.dispatching import Head
 from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
 from trivet_store.jobs.finishing import finish
 from trivet_store.jobs.probing import insert_probe
-from trivet_store.jobs.taking import Taken, TakeUp, Token, Unfit, Worksite, give_back, take_up
 from trivet_store.steps import End, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.jobs import Claimed, JobSpec
+from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
@@ -35,7 +35,7 @@ ESTIMATE = Decimal("0.25")
 SUCCESS = End(JobState.SUCCEEDED, message=b'{"content":[]}', stop_reason="end_turn")
 WAIT = Wait(None, 0, "", 0.0, None, None, None)
 _OF_MESSAGE = """
-    SELECT j.route, f.model, f.latency, f.probe, f.alone, j.input_estimate, j.max_tokens, j.cache_key
+    SELECT j.route, f.model, f.latency, f.probe, f.isolated, j.input_estimate, j.max_tokens, j.cache_key
       FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE j.id = :id
 """
 
@@ -119,7 +119,7 @@ class World:
         found = dispatching.heads(connection, flows, limit)
         return sorted(found, key=lambda head: head.rank)[:limit]
 
-    def dispatch(self, limit: int = 100, route: str = ROUTE, *, within_s: float = 15.0) -> list[Claimed]:
+    def dispatch(self, limit: int = 100, route: str = ROUTE, *, within_s: float = 15.0) -> list[DispatchedJob]:
         """Claim the next in line, in order."""
         with self.store.write() as connection:
             dispatching.lock(self.store, connection)
@@ -155,7 +155,7 @@ class World:
 
     def probe(
         self, *, route: str = ROUTE, model: str = MODEL, latency: Latency = Latency.BATCH, within_s: float = 15.0
-    ) -> Claimed:
+    ) -> DispatchedJob:
         with self.store.write() as connection:
             return insert_probe(
                 self.store, connection, route=route, model=model, latency=latency, taken_within_s=within_s
@@ -196,45 +196,50 @@ class World:
         self.sql("UPDATE leases SET expires_at = 1 WHERE id = :id", id=lease_id)
 
     def take(
-        self, lease_id: str, claimed: Sequence[Claimed], *, route: str = ROUTE, estimate: Decimal | None = ESTIMATE
-    ) -> list[Taken]:
+        self,
+        lease_id: str,
+        claimed: Sequence[DispatchedJob],
+        *,
+        route: str = ROUTE,
+        estimate: Decimal | None = ESTIMATE,
+    ) -> list[ClaimedJob]:
         """Take up jobs as the scheduler's messages name them: one message of jobs that are alike. Tokens are the given ones.
 
         Args:
             route: of jobs that the database does not know.
         """
-        sites: dict[Worksite, list[Claimed]] = {}
+        sites: dict[CallTarget, list[DispatchedJob]] = {}
         for job in claimed:
             found = self.sql(_OF_MESSAGE, id=job.id)
             unknown = route, MODEL, "batch", False, False, *job[2:]
-            of, model, latency, probe, alone, *figures = tuple(found[0]) if found else unknown
+            of, model, latency, probe, isolated, *figures = tuple(found[0]) if found else unknown
             of = of or route  # it waits: the message is an old one
             provider = of.partition("-")[0]
-            site = Worksite(lease_id, of, provider, model, f"wire.{model}", latency, bool(probe), bool(alone))
-            sites.setdefault(site, []).append(Claimed(job.id, job.take_up, *figures))
-        return [job for site, jobs in sites.items() for job in self.take_up(site, jobs, estimate=estimate).taken]
+            target = CallTarget(lease_id, of, provider, model, f"wire.{model}", latency, bool(probe), bool(isolated))
+            sites.setdefault(target, []).append(DispatchedJob(job.id, job.claim, *figures))
+        return [job for target, jobs in sites.items() for job in self.claim(target, jobs, estimate=estimate).taken]
 
-    def take_up(
+    def claim(
         self,
-        site: Worksite,
-        claimed: Sequence[Claimed],
+        target: CallTarget,
+        claimed: Sequence[DispatchedJob],
         *,
         estimate: Decimal | None = ESTIMATE,
         unfit: Unfit = lambda *_: "",
-    ) -> TakeUp:
+    ) -> ClaimResult:
         with self.store.write() as connection:
             now = self.store.now(connection)
             ids = [uuid7().hex for _ in claimed]
             estimates = [estimate] * len(claimed)
-            return take_up(connection, site, claimed, now=now, attempt_ids=ids, estimates=estimates, unfit=unfit)
+            return claim(connection, target, claimed, now=now, attempt_ids=ids, estimates=estimates, unfit=unfit)
 
-    def give_back(self, claimed: Sequence[Claimed]) -> None:
+    def give_back(self, claimed: Sequence[DispatchedJob]) -> None:
         (route,) = {job.route for job in map(self.job, (one.id for one in claimed)) if job.route} or {ROUTE}
         with self.store.write() as connection:
-            give_back(connection, route, [Token(job.id, job.take_up) for job in claimed])
+            give_back(connection, route, [Token(job.id, job.claim) for job in claimed])
 
-    def running(self, count: int = 1, **how: Any) -> tuple[str, list[Taken]]:
-        """That many new jobs, taken up by a new worker."""
+    def running(self, count: int = 1, **how: Any) -> tuple[str, list[ClaimedJob]]:
+        """That many new jobs, claimed by a new worker."""
         lease_id = self.lease()
         self.add(*specs(count, **how))
         return lease_id, self.take(lease_id, self.dispatch(count))
@@ -243,12 +248,14 @@ class World:
         with self.store.write() as connection:
             return finish(self.store, connection, group)
 
-    def end(self, lease_id: str, jobs: Sequence[Taken], then: Next = SUCCESS, *, cost: str | None = "0.01") -> Written:
+    def end(
+        self, lease_id: str, jobs: Sequence[ClaimedJob], then: Next = SUCCESS, *, cost: str | None = "0.01"
+    ) -> Written:
         return self.finish(*(finished(job, lease_id, then, cost=cost) for job in jobs))
 
 
 def finished(
-    job: Taken,
+    job: ClaimedJob,
     lease_id: str,
     then: Next = SUCCESS,
     *,
@@ -270,7 +277,7 @@ def finished(
         cost_usd=Decimal(cost) if cost is not None else None,
         estimated=estimated,
     )
-    return Finished(job.id, job.take_up, lease_id, settlement, then)
+    return Finished(job.id, job.claim, lease_id, settlement, then)
 
 
 def together(*works: Callable[[], object]) -> None:

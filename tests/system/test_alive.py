@@ -201,7 +201,7 @@ def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: Ru
                 found.update(process.cmdline()[:1])  # the title, before what it does not fill
         return found
 
-    until(lambda: "trivet worker all bulk (isolated)" in titles(), "the suspect to run by itself")
+    until(lambda: "trivet worker all bulk (isolated)" in titles(), "the quarantined to run by itself")
     alive.simulator.reset()
     job.cancel()
     until(lambda: healthy(trivet), "everything to be well again")

@@ -15,8 +15,8 @@ import pytest
 from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import load_settings
 

@@ -10,8 +10,8 @@ from tests.system.command_line import Said, commands
 
 from trivet.client.client import Client
 from trivet.testing import RunningTrivet
+from trivet_store.database.batched_scan import Step
 from trivet_store.database.engine import Store
-from trivet_store.database.walking import Step
 from trivet_store.retention import pruning
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}

@@ -81,7 +81,7 @@ def test_a_400_nobody_knows_is_checked_with_one_other_provider(system: RunningTr
         system.simulator.fault(provider, "unknown_400")
     result = system.client.submit("Odd", latency="batch", **TERMS).result(timeout=60)
     assert result.status == "failed"
-    assert [attempt.outcome for attempt in result.attempts] == ["doubtful", "doubtful"]
+    assert [attempt.outcome for attempt in result.attempts] == ["ambiguous", "ambiguous"]
     first, second = result.attempts
     assert first.route != second.route
 

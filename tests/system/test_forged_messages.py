@@ -31,7 +31,7 @@ from trivet_store.database.engine import Store
 from trivet_store.jobs import dropped
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.publishing import publish
@@ -127,14 +127,14 @@ def stopped(system: RunningTrivet, shared: redis.Redis) -> Iterator[None]:
         signal_all(signal.SIGCONT)
 
 
-def dispatched(system: RunningTrivet, ids: Collection[str]) -> dict[str, tuple[str, Claimed]]:
+def dispatched(system: RunningTrivet, ids: Collection[str]) -> dict[str, tuple[str, DispatchedJob]]:
     """The jobs once all are dispatched: where to, and what a message says of each."""
-    found: dict[str, tuple[str, Claimed]] = {}
+    found: dict[str, tuple[str, DispatchedJob]] = {}
 
     def all_are() -> bool:
         for row in rows(system, "SELECT * FROM jobs WHERE state = 'dispatched'"):
             if row.id in ids:
-                claimed = Claimed(row.id, row.take_up, row.input_estimate, row.max_tokens, row.cache_key)
+                claimed = DispatchedJob(row.id, row.claim, row.input_estimate, row.max_tokens, row.cache_key)
                 found[row.id] = (row.route, claimed)
         return len(found) == len(ids)
 
@@ -171,7 +171,7 @@ def test_messages_that_lie_about_true_jobs_run_nothing(system: RunningTrivet, sh
     before, calls_before = drops(system), len(system.simulator.calls())
     answered = system.client.submit(f"answered {time.time_ns()}", residency=["us"], **TERMS)
     assert answered.result(timeout=DEADLINE_S).status == "succeeded"
-    kinds = ("route", "model", "provider", "class", "probe", "alone", "figures", "answer", "residency")
+    kinds = ("route", "model", "provider", "class", "probe", "isolated", "figures", "answer", "residency")
     with stopped(system, shared):
         jobs = {
             kind: system.client.submit(
@@ -195,7 +195,7 @@ def test_messages_that_lie_about_true_jobs_run_nothing(system: RunningTrivet, sh
             lie("provider", provider="anthropic"),
             lie("class", latency=Latency.ASYNC),
             lie("probe", probe="0192f0c1"),
-            lie("alone", alone=True),
+            lie("isolated", isolated=True),
             lie("figures", jobs=(less,)),
             lie("answer", jobs=(found[jobs["answer"].id][1]._replace(cache_key=cache_key(system, answered)),)),
             lie("residency"),
@@ -209,7 +209,7 @@ def test_messages_that_lie_about_true_jobs_run_nothing(system: RunningTrivet, sh
         made = [(attempt.route, attempt.outcome) for attempt in result.attempts]
         assert made == [(EU if kind == "residency" else US, "succeeded")], kind
     ids = {job.id for job in jobs.values()}
-    assert not [row for row in rows(system, "SELECT job_id FROM attempts WHERE take_up < 2") if row.job_id in ids]
+    assert not [row for row in rows(system, "SELECT job_id FROM attempts WHERE claim < 2") if row.job_id in ids]
     assert len(system.simulator.calls()) == calls_before + len(jobs) + 1
     # a process for what is said to run alone may start after the job went out again: then its message is an old one
     until(lambda: (drops(system) - before)["forged", US] >= len(kinds) - 2, "the lies are counted")

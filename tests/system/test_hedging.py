@@ -1,4 +1,4 @@
-"""A rival for slow realtime calls, through the whole system: it saves the answer's time, and both calls are in the books."""
+"""A hedge for slow realtime calls, through the whole system: it saves the answer's time, and both calls are in the books."""
 
 import time
 from collections import Counter
@@ -22,7 +22,7 @@ SLOW_S = 2.0
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def hedging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
-    """A Trivet that may give every fifth realtime call a rival."""
+    """A Trivet that may give every fifth realtime call a hedge."""
     url = ""
     if request.param == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres_server")
@@ -91,7 +91,7 @@ def test_rivals_are_at_most_the_set_share_of_the_calls(hedging: RunningTrivet) -
         hedging.client.submit(f"Slow {number}", **TERMS).result(timeout=RESULT_S)
     after = _by_purpose(hedging)
     assert after["job"] - before["job"] >= slow
-    assert 0 < after["hedge"] - before["hedge"] < slow, "each of them was slow, at first; not each got a rival"
+    assert 0 < after["hedge"] - before["hedge"] < slow, "each of them was slow, at first; not each got a hedge"
     assert after["hedge"] <= SHARE * after["job"]
 
 

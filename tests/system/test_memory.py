@@ -5,7 +5,7 @@ import time
 from sqlalchemy import text
 
 from trivet.testing import RunningTrivet
-from trivet_store.fleet import health
+from trivet_store.cluster import health
 from trivet_tasks.shared_state import connect
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}

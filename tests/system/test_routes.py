@@ -10,8 +10,8 @@ from sqlalchemy import text
 from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
+from trivet_store.cluster import health, registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import health, registry
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.states import END_STATES
@@ -86,7 +86,7 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
         ({"prompt": f"drain {number}"} for number in range(900)), name=unique("drain"), **TERMS
     )
 
-    def standing() -> tuple[str, int]:
+    def outstanding() -> tuple[str, int]:
         with store.read() as connection:
             rows = connection.execute(
                 text(
@@ -96,8 +96,8 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
             ).all()
         return (str(rows[0].route), int(rows[0].queued)) if rows else ("", 0)
 
-    until(lambda: standing()[1] > 5, "no queue filled up")
-    route = standing()[0]
+    until(lambda: outstanding()[1] > 5, "no queue filled up")
+    route = outstanding()[0]
     said = trivet("route", "drain", route, "--why", "a test", "--json").json
     assert (said["route"], said["drained"], said["was_drained"]) == (route, True, False)
     assert said["queued"] + said["running"] > 0
@@ -185,7 +185,7 @@ def test_a_probe_that_cannot_be_made_says_why(trivet: Callable[..., Said], syste
     connections = system.client._connections
 
     def second_is_refused() -> bool:
-        route = connections.fleet.known(fresh=True).routes["bedrock-us-east-1"]
+        route = connections.directory.known(fresh=True).routes["bedrock-us-east-1"]
         connections.prober.probe(route, MODEL, at_once=True)  # it hangs for a second, this one or the fleet's own
         return "is under way already" in trivet("route", "probe", "bedrock-us-east-1", "--model", MODEL).err
 

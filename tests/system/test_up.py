@@ -182,7 +182,7 @@ def test_a_second_ctrl_c_ends_it_now_and_nobody_is_suspected(folder: Path, monke
             assert up.interrupt() < STOP_S
             assert alive(processes) == []
             with client._connections.store.read() as connection:
-                left = connection.exec_driver_sql("SELECT DISTINCT state, suspect FROM jobs").all()
+                left = connection.exec_driver_sql("SELECT DISTINCT state, crashes FROM jobs").all()
         assert [tuple(row) for row in left] == [("waiting", 0)]
 
 
@@ -314,11 +314,11 @@ def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, mon
         with Client() as client:
 
             def limits() -> dict[str, int]:
-                known = client._connections.fleet.known(fresh=True).routes
+                known = client._connections.directory.known(fresh=True).routes
                 return {name: route.settings.max_concurrency for name, route in known.items()}
 
             def impaired() -> set[str]:
-                leases = client._connections.fleet.known(fresh=True).leases
+                leases = client._connections.directory.known(fresh=True).leases
                 return {route for lease in leases for route in lease.impaired}
 
             change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 17")
@@ -330,8 +330,8 @@ def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, mon
                 until(lambda: said(name, "is wrong, so nothing changes: "), f"{name} to refuse the file")  # noqa: B023
             assert limits()["anthropic"] == 17
             change("[routes.anthropic]", '[routes.anthropic]\nresidency = ["us"]\nmax_concurrency = 17')
-            needs = "has another residency: it counts once this worker is restarted"
-            until(lambda: said("worker-1-bulk", needs), "workers to ask for a restart")
+            requirements = "has another residency: it counts once this worker is restarted"
+            until(lambda: said("worker-1-bulk", requirements), "workers to ask for a restart")
             assert impaired() == set()
             change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 19")
             until(lambda: impaired() == set() and limits()["anthropic"] == 19, "the old place again")

@@ -1,10 +1,10 @@
-"""What tests of permits and gates share: one Valkey a session, and a clock that only the test moves."""
+"""What tests of permits and breakers share: one Valkey a session, and a clock that only the test moves."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.gates_world import ClockedRedis, World
+from tests.unit.breakers_world import ClockedRedis, World
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_tasks.config.broker_address import redis_url

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from trivet_tasks.outcomes import Outcome, Scope
 
 LIMITED, BUSY, BROKEN, LATE = Outcome.RATE_LIMITED, Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT
-INVALID, DOUBTFUL, PAGE = Outcome.INVALID, Outcome.DOUBTFUL, Outcome.PROXY_ERROR
+INVALID, AMBIGUOUS, PAGE = Outcome.INVALID, Outcome.AMBIGUOUS, Outcome.PROXY_ERROR
 ROUTE, MODEL, FEATURE = Scope.ROUTE, Scope.MODEL, Scope.FEATURE
 
 
@@ -85,7 +85,7 @@ ERROR_BODIES: tuple[ErrorBody, ...] = (
     anthropic(400, "invalid_request_error", "", ROUTE, code="cmek_key_disabled"),
     # -- Anthropic: model, beta, version ------------------------------------------------------------------------------
     anthropic(404, "not_found_error", "model: claude-nine", MODEL),
-    anthropic(404, "not_found_error", "The requested resource could not be found.", DOUBTFUL),
+    anthropic(404, "not_found_error", "The requested resource could not be found.", AMBIGUOUS),
     bad("model: claude-2 is not available", MODEL),
     bad("Unexpected value(s) `made-up-2026-01-01` for the `anthropic-beta` header.", FEATURE),
     bad("anthropic-version: 2020-01-01 is not a valid version", MODEL),
@@ -148,22 +148,22 @@ ERROR_BODIES: tuple[ErrorBody, ...] = (
     bad("output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false"),
     bad("metadata.user_id: String should have at most 256 characters"),
     # -- Anthropic: what another wire may take ------------------------------------------------------------------------
-    bad("shiny: Extra inputs are not permitted", DOUBTFUL),
-    bad("tools.0: Input tag 'web_search_20990101' found using 'type' does not match any of the expected tags", DOUBTFUL),
-    bad("This model does not support the effort parameter.", DOUBTFUL),
-    bad("something nobody has read before", DOUBTFUL),
+    bad("shiny: Extra inputs are not permitted", AMBIGUOUS),
+    bad("tools.0: Input tag 'web_search_20990101' found using 'type' does not match any of the expected tags", AMBIGUOUS),
+    bad("This model does not support the effort parameter.", AMBIGUOUS),
+    bad("something nobody has read before", AMBIGUOUS),
     # -- what a request names, and what some models lack, is nobody's account and closes no model --------------------
-    bad('"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".', DOUBTFUL),
-    bad('output_config.effort: "xhigh" is not supported for this model.', DOUBTFUL),
-    bad("Fast mode is not available for this model", DOUBTFUL),
-    bad("web_search tool is not supported in this region", DOUBTFUL),
-    bad("This model is not supported with fast mode", DOUBTFUL),
-    bad("The code execution tool requires data retention to be enabled for your organization", DOUBTFUL),
-    bad("Files API is not enabled for this workspace", DOUBTFUL),
-    bad("mcp_servers.0: MCP server 'x' answered 401: invalid authentication credentials", DOUBTFUL),
-    bad("container: the container token has expired", DOUBTFUL),
-    bad("tools.0: tool 'set_spending_limit' has reached its billing limit", DOUBTFUL),
-    bad_aws("Your account is not authorized to use citations", DOUBTFUL),
+    bad('"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".', AMBIGUOUS),
+    bad('output_config.effort: "xhigh" is not supported for this model.', AMBIGUOUS),
+    bad("Fast mode is not available for this model", AMBIGUOUS),
+    bad("web_search tool is not supported in this region", AMBIGUOUS),
+    bad("This model is not supported with fast mode", AMBIGUOUS),
+    bad("The code execution tool requires data retention to be enabled for your organization", AMBIGUOUS),
+    bad("Files API is not enabled for this workspace", AMBIGUOUS),
+    bad("mcp_servers.0: MCP server 'x' answered 401: invalid authentication credentials", AMBIGUOUS),
+    bad("container: the container token has expired", AMBIGUOUS),
+    bad("tools.0: tool 'set_spending_limit' has reached its billing limit", AMBIGUOUS),
+    bad_aws("Your account is not authorized to use citations", AMBIGUOUS),
     anthropic(404, "not_found_error", "Could not find file file_011", INVALID),
     anthropic(404, "not_found_error", "File with id file_011 in workspace wrkspc_2 not found", INVALID),
     anthropic(429, "rate_limit_error", "Too fast; see the monthly usage limit page", LIMITED),
@@ -212,11 +212,11 @@ ERROR_BODIES: tuple[ErrorBody, ...] = (
     bad_aws("Malformed input request: #: required key [max_tokens] not found, please reformat your input and try again."),
     bad_aws("Malformed input request: #/max_tokens: 0 is not greater or equal to 1, please reformat your input and try again."),
     bad_aws("Malformed input request: #/messages: expected minimum item count: 1, found: 0, please reformat your input."),
-    bad_aws("Malformed input request: extraneous key [shiny] is not permitted, please reformat your input and try again.", DOUBTFUL),
+    bad_aws("Malformed input request: extraneous key [shiny] is not permitted, please reformat your input and try again.", AMBIGUOUS),
     bad_aws("messages.0.content.0.document: The PDF specified was password protected."),
     bad_aws("The model returned the following errors: messages: at least one message is required"),
     bad_aws("The model returned the following errors: tools.0.name: String should match pattern '^[a-z]{1,64}$'"),
-    bad_aws("Something of Bedrock's own.", DOUBTFUL),
+    bad_aws("Something of Bedrock's own.", AMBIGUOUS),
     # -- Vertex: account, limits --------------------------------------------------------------------------------------
     google(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", ROUTE),
     google(403, "PERMISSION_DENIED", "Request had insufficient authentication scopes.", ROUTE),
@@ -247,7 +247,7 @@ ERROR_BODIES: tuple[ErrorBody, ...] = (
     anthropic(400, "invalid_request_error", "Output blocked by content filtering policy", INVALID, on="vertex"),
     anthropic(400, "invalid_request_error", "anthropic_version: Input should be 'vertex-2023-10-16'", MODEL, on="vertex"),
     anthropic(529, "overloaded_error", "Overloaded", BUSY, on="vertex"),
-    google(400, "INVALID_ARGUMENT", "Request contains an invalid argument.", DOUBTFUL),
+    google(400, "INVALID_ARGUMENT", "Request contains an invalid argument.", AMBIGUOUS),
     # -- what no API said ---------------------------------------------------------------------------------------------
     page("anthropic", 403, "<html><title>Blocked</title>Your request was blocked by the security policy.</html>", PAGE),
     page("anthropic", 413, "<html><center><h1>413 Request Entity Too Large</h1></center>nginx</html>", PAGE),

@@ -8,7 +8,7 @@ import orjson
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.calls import Caller
+from trivet_worker.adapters.protocol import Caller
 
 
 class Listener:

@@ -27,9 +27,9 @@ from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.aws_auth import SigV4, process_credentials
-from trivet_worker.adapters.calls import Answer, Caller, Failure
 from trivet_worker.adapters.google_auth import RENEW_BEFORE_S, USELESS_BEFORE_S, process_token
 from trivet_worker.adapters.messages import Broken, Whole, read_message
+from trivet_worker.adapters.protocol import Answer, Caller, Failure
 from trivet_worker.adapters.single_flight import SingleFlight
 
 WIRES = ("anthropic", "bedrock", "vertex")
@@ -74,7 +74,7 @@ FAULTS: dict[str, dict[str, Outcome | tuple[Outcome, bool]]] = {
     "content_policy": dict.fromkeys(WIRES, O.INVALID),
     "request_too_large": dict.fromkeys(WIRES, O.INVALID),
     "unprocessable": dict.fromkeys(WIRES, O.INVALID),
-    "unknown_400": dict.fromkeys(WIRES, O.DOUBTFUL),
+    "unknown_400": dict.fromkeys(WIRES, O.AMBIGUOUS),
     "reset": dict.fromkeys(WIRES, O.CONNECTION),
     "cut": dict.fromkeys(WIRES, O.INCOMPLETE),
     "garbled": dict.fromkeys(WIRES, O.INCOMPLETE),
@@ -524,10 +524,10 @@ def test_later_calls_go_out_as_the_sdk_s_own(
     later = listened(settings, each).requests
     for number, body in enumerate(bodies):
 
-        async def alone(caller: Caller, body: Any = body, number: int = number) -> None:
+        async def isolated(caller: Caller, body: Any = body, number: int = number) -> None:
             await caller.call(body, MODELS[wire], f"attempt-{number}", 30)
 
-        [(path, headers, sent)] = listened(settings, alone).requests  # a first call: the SDK's own
+        [(path, headers, sent)] = listened(settings, isolated).requests  # a first call: the SDK's own
         assert later[number][0] == path
         assert orjson.loads(later[number][2]) == orjson.loads(sent)
         of_this_request = {"host", "content-length"} | (
@@ -695,16 +695,16 @@ def test_an_unreachable_token_server_is_a_connection_failure_of_no_route(
 
 def test_a_caller_that_is_cancelled_leaves_the_shared_work_running() -> None:
     async def run() -> None:
-        gate, runs, flight = asyncio.Event(), [], SingleFlight()
+        breaker, runs, call = asyncio.Event(), [], SingleFlight()
 
         async def work() -> None:
             runs.append(1)
-            await gate.wait()
+            await breaker.wait()
 
-        first, second = (asyncio.ensure_future(flight.run(work)) for _ in range(2))
+        first, second = (asyncio.ensure_future(call.run(work)) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
-        gate.set()
+        breaker.set()
         await second
         assert first.cancelled()
         assert len(runs) == 1
@@ -714,17 +714,17 @@ def test_a_caller_that_is_cancelled_leaves_the_shared_work_running() -> None:
 
 def test_shared_work_that_fails_tells_all_and_is_tried_again() -> None:
     async def run() -> None:
-        flight, runs = SingleFlight(), []
+        call, runs = SingleFlight(), []
 
         async def work() -> None:
             runs.append(1)
             await asyncio.sleep(0)
             raise OSError("not now")
 
-        results = await asyncio.gather(flight.run(work), flight.run(work), return_exceptions=True)
+        results = await asyncio.gather(call.run(work), call.run(work), return_exceptions=True)
         assert [type(result) for result in results] == [OSError, OSError]
         with pytest.raises(OSError, match="not now"):
-            await flight.run(work)
+            await call.run(work)
         assert len(runs) == 2
 
     asyncio.run(run())

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.unit.listening import listened
 
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_worker.adapters.calls import Answer, Caller, CallPurpose
+from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose
 
 BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-4-6"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from trivet_tasks.config.settings import CacheSettings, Settings
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.requests.reading import parse_request
@@ -71,6 +71,6 @@ def test_there_is_none_where_it_is_off() -> None:
 
 
 def test_it_travels_with_the_job() -> None:
-    jobs = (Claimed("a" * 32, 1, 10, 100, "c" * 32), Claimed("b" * 32, 7, 20, 200))
+    jobs = (DispatchedJob("a" * 32, 1, 10, 100, "c" * 32), DispatchedJob("b" * 32, 7, 20, 200))
     chunk = Chunk("r", "bedrock", Latency.BATCH, "m", jobs)
     assert Chunk.from_args("bedrock", chunk.to_args()) == chunk

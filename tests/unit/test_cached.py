@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import redis
 from tests.store.world import MODEL, ROUTE, World, spec
-from tests.unit.gates_world import ClockedRedis
+from tests.unit.breakers_world import ClockedRedis
 
 from trivet_routing.answer_seal import AnswerSeal, Kept
-from trivet_routing.liveness.troubles import Troubles
+from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ANSWERS, Landed, LookedUp, LookUp, ResponseCache
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_worker.run.cached import Cached
@@ -47,10 +47,10 @@ def cache(client: redis.Redis) -> ResponseCache:
     return ResponseCache(client, Settings(), AnswerSeal(b"k" * 64, time.time))
 
 
-def serve(world: World, client: redis.Redis, cache: ResponseCache, drops: Drops, *jobs: Claimed) -> list[str]:
+def serve(world: World, client: redis.Redis, cache: ResponseCache, drops: Drops, *jobs: DispatchedJob) -> list[str]:
     """Return the ids of the jobs that are called for."""
-    troubles = Troubles(logging.getLogger("test"), "no work is taken")
-    cached = Cached(world.store, client, cache, Settings(), troubles, drops)
+    process_impairments = ProcessImpairments(logging.getLogger("test"), "no work is taken")
+    cached = Cached(world.store, client, cache, Settings(), process_impairments, drops)
     return [job.id for job in cached.serve(Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, jobs))]
 
 
@@ -88,8 +88,8 @@ def test_a_cache_that_fails_says_so_once_a_minute(
         def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
             raise redis.ResponseError("ERR something")
 
-    troubles = Troubles(logging.getLogger("test"), "no work is taken")
-    cached = Cached(world.store, client, Broken(client, Settings()), Settings(), troubles, Drops())
+    process_impairments = ProcessImpairments(logging.getLogger("test"), "no work is taken")
+    cached = Cached(world.store, client, Broken(client, Settings()), Settings(), process_impairments, Drops())
     world.add(spec(cache_key=KEY))
     chunk = Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, tuple(world.dispatch()))
     for _ in range(5):

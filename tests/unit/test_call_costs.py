@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gates import MODEL, gate, pace, route
+from tests.breakers import MODEL, breaker, pace, route
 
 from trivet_routing.answer_lengths import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
 from trivet_routing.call_costs import CallCost, CallCosts, Mix
-from trivet_routing.route_choice import Candidate, Needs, choose, load_of
+from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
 from trivet_store.database.engine import Store
 from trivet_store.ledger.used_output import UsedOutput
 from trivet_tasks.config.route_settings import RouteSettings
@@ -34,7 +34,7 @@ def price(incoming: str, outgoing: str, **hidden: Decimal) -> CallCost:
 
 
 def order(mix: Mix, *routes: Candidate) -> list[str]:
-    return [one.name for one in choose(Needs(MODEL, Latency.BATCH, mix=mix), routes, BY_COST).routes]
+    return [one.name for one in choose(Requirements(MODEL, Latency.BATCH, mix=mix), routes, BY_COST).routes]
 
 
 def test_flows_of_different_mixes_choose_different_routes() -> None:
@@ -99,7 +99,7 @@ def test_the_price_is_that_of_the_day() -> None:
 
 def test_ties_go_to_latency_and_then_to_weight() -> None:
     def at(p50_s: float, in_flight: int = 0) -> Any:
-        return gate(paces={Latency.BATCH: pace(p50_s)}, in_flight=in_flight)
+        return breaker(paces={Latency.BATCH: pace(p50_s)}, in_flight=in_flight)
 
     slow, quick = route("slow", cost="1.00", at=at(2)), route("quick", cost="1.015", at=at(1))
     assert order(INPUT_HEAVY, slow, quick) == ["quick", "slow"], "1.5 % dearer is no dearer"
@@ -108,7 +108,7 @@ def test_ties_go_to_latency_and_then_to_weight() -> None:
     unknown = route("unknown", cost="1")
     assert order(INPUT_HEAVY, slow, unknown, quick)[2] == "slow", "what nothing is known of is tried"
     heavy = route("heavy", cost="1.00", at=at(1.2, 6), weight=3)
-    choice = choose(Needs(MODEL, Latency.BATCH), [route("light", cost="1", at=at(1.0, 3)), heavy], BY_COST)
+    choice = choose(Requirements(MODEL, Latency.BATCH), [route("light", cost="1", at=at(1.0, 3)), heavy], BY_COST)
     assert choice.levels == (0, 0)
     best = choice.best(load_of)
     assert best is not None
@@ -116,8 +116,8 @@ def test_ties_go_to_latency_and_then_to_weight() -> None:
 
 
 def test_the_least_laden_of_equally_quick_routes_is_the_quicker() -> None:
-    full = gate(paces={Latency.BATCH: pace(1)}, in_flight=150)
-    idle = gate(paces={Latency.BATCH: pace(1.2)}, in_flight=0)
+    full = breaker(paces={Latency.BATCH: pace(1)}, in_flight=150)
+    idle = breaker(paces={Latency.BATCH: pace(1.2)}, in_flight=0)
     assert order(INPUT_HEAVY, route("full", at=full, weight=1000), route("idle", at=idle)) == ["idle", "full"]
 
 

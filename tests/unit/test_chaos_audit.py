@@ -71,7 +71,7 @@ BREAKAGES: dict[str, Callable[[Evidence], Evidence]] = {
     "without an answer": lambda e: replace(e, jobs=[replace(JOB, answered=False)]),
     "or a good call": lambda e: replace(e, rows=[LOST], calls=[]),
     "did not succeed": lambda e: replace(e, jobs=[replace(JOB, state="failed")]),
-    "taken for poison": lambda e: replace(e, jobs=[replace(JOB, died_alone=1)]),
+    "taken for poison": lambda e: replace(e, jobs=[replace(JOB, isolated_crashes=1)]),
     "counts other jobs": lambda e: replace(e, batches=[replace(BATCH, ended=2)]),
     "end once each": lambda e: replace(e, jobs=[replace(JOB, batch_seq=2)]),
     "other successes": lambda e: replace(e, batches=[replace(BATCH, succeeded=0)]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rich.text import Text
-from tests.gates import MODEL, gate, pace, recovering, route
+from tests.breakers import MODEL, breaker, pace, recovering, route
 
 from trivet.admin.blocked_reason import BlockedKind, BlockedReason, blocked_reason_of, merged
 from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
@@ -15,10 +15,10 @@ from trivet.admin.route_probe import what_next
 from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table, short
 from trivet.times import ago
-from trivet_routing.gate_view import FORGOTTEN
-from trivet_routing.permits import GateView, Quota
-from trivet_routing.route_choice import Candidate, Needs, choose
-from trivet_store.fleet.leases import Lease
+from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.permits import BreakerView, Quota
+from trivet_routing.route_choice import Candidate, Requirements, choose
+from trivet_store.cluster.leases import Lease
 from trivet_store.jobs.dropped import Drop, Dropped
 from trivet_store.reports.backlog import ClassBacklog
 from trivet_tasks.config.route_settings import RouteSettings
@@ -182,7 +182,9 @@ def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
         status("unheard", known=False),
         workers=(lease, keyless),
         impairments=(
-            Impairment(ImpairmentKind.TROUBLE, lease.worker, f"worker {lease.worker} takes no work: {lease.trouble}"),
+            Impairment(
+                ImpairmentKind.TROUBLE, lease.worker, f"worker {lease.worker} takes no work: {lease.impairment}"
+            ),
         ),
     )
     assert plain(remarks(found, None)) == [
@@ -220,7 +222,7 @@ def test_what_waits_and_what_holds_it_up() -> None:
     assert plain(summary(picture(), None)) == ["No job waits."]
 
 
-NEEDS = Needs(MODEL, Latency.BATCH)
+NEEDS = Requirements(MODEL, Latency.BATCH)
 
 
 def held(*candidates: Candidate) -> BlockedReason | None:
@@ -229,9 +231,9 @@ def held(*candidates: Candidate) -> BlockedReason | None:
 
 
 def test_jobs_are_throttled_only_when_every_route_that_could_take_them_is_limited() -> None:
-    near = route("vertex-us-east5", at=gate(state="limited", cause="rate_limited: x", wait_s=11.2))
-    far = route("anthropic", at=gate(state="limited", cause="rate_limited: x", wait_s=60))
-    shut = route("bedrock", at=gate(state="open", cause="overloaded: x", wait_s=3))
+    near = route("vertex-us-east5", at=breaker(state="limited", cause="rate_limited: x", wait_s=11.2))
+    far = route("anthropic", at=breaker(state="limited", cause="rate_limited: x", wait_s=60))
+    shut = route("bedrock", at=breaker(state="open", cause="overloaded: x", wait_s=3))
     other = route("other", wire_model=None)
     found = held(far, near, shut, other)
     assert found is not None
@@ -241,22 +243,22 @@ def test_jobs_are_throttled_only_when_every_route_that_could_take_them_is_limite
 
 
 def test_jobs_that_wait_for_a_moment_or_a_place_are_not_held_up() -> None:
-    assert held(route("a", at=gate(wait_s=0.4, headroom=0))) is None
-    assert held(route("a", at=gate(in_flight=200))) is None
+    assert held(route("a", at=breaker(wait_s=0.4, headroom=0))) is None
+    assert held(route("a", at=breaker(in_flight=200))) is None
 
 
 @pytest.mark.parametrize(
     ("candidates", "kind", "text"),
     [
-        ([route("a", at=gate(state="open", cause="x", wait_s=7.5)), route("b", drained=True)], BlockedKind.UNHEALTHY,
+        ([route("a", at=breaker(state="open", cause="x", wait_s=7.5)), route("b", drained=True)], BlockedKind.UNHEALTHY,
          "No route is healthy, next probe in 8 s on a"),
-        ([route("a", at=gate(state="probing", cause="x", wait_s=0.001))], BlockedKind.UNHEALTHY,
+        ([route("a", at=breaker(state="probing", cause="x", wait_s=0.001))], BlockedKind.UNHEALTHY,
          "No route is healthy, next probe now on a"),
         ([route("a", drained=True), route("b", lanes=("realtime",)), route("c", wire_model=None)], BlockedKind.OUT,
          "No route takes these jobs now (a: drained by an operator; b: no bulk worker serves it)"),
         ([route("c", wire_model=None)], BlockedKind.UNFIT, f"No route can ever take these jobs (c: does not serve {MODEL})"),
         ([], BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start"),
-        ([route("a", at=gate(state="limited", cause=FORGOTTEN, wait_s=1.0))], BlockedKind.FORGOTTEN,
+        ([route("a", at=breaker(state="limited", cause=FORGOTTEN, wait_s=1.0))], BlockedKind.FORGOTTEN,
          "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back"),
     ],
 )  # fmt: skip
@@ -284,21 +286,21 @@ def test_one_sentence_of_a_kind_is_said_the_one_that_ends_first() -> None:
 @pytest.mark.parametrize(
     ("at", "goods", "words"),
     [
-        (gate(state="open", wait_s=11.2), 0, "3 good probes in a row, the next in 12 s, then 10% of its work"),
-        (gate(state="probing", wait_s=2.9), 1, "2 more good probes, the next in 3 s, then 10% of its work"),
-        (gate(state="probing", wait_s=0.001), 2, "1 more good probe, the next now, then 10% of its work"),
+        (breaker(state="open", wait_s=11.2), 0, "3 good probes in a row, the next in 12 s, then 10% of its work"),
+        (breaker(state="probing", wait_s=2.9), 1, "2 more good probes, the next in 3 s, then 10% of its work"),
+        (breaker(state="probing", wait_s=0.001), 2, "1 more good probe, the next now, then 10% of its work"),
         (recovering(0.25), 0, "it gets 25% of its work, 50% after 20 s and 5 good calls at each share"),
-        (gate(state="limited", cause="rate_limited: x.", wait_s=3), 0, "it is limited (rate_limited: x), next headroom in 3 s"),
-        (gate(), 0, "it gets all of its work"),
+        (breaker(state="limited", cause="rate_limited: x.", wait_s=3), 0, "it is limited (rate_limited: x), next headroom in 3 s"),
+        (breaker(), 0, "it gets all of its work"),
     ],
 )  # fmt: skip
-def test_what_comes_after_a_probe(at: GateView, goods: int, words: str) -> None:
+def test_what_comes_after_a_probe(at: BreakerView, goods: int, words: str) -> None:
     assert what_next(at, goods, HealthSettings(), drained=False) == words
 
 
 def test_a_drained_route_gets_nothing_by_itself() -> None:
-    assert "by hand alone" in what_next(gate(state="open", wait_s=3), 0, HealthSettings(), drained=True)
-    assert "stays drained" in what_next(gate(), 0, HealthSettings(), drained=True)
+    assert "by hand alone" in what_next(breaker(state="open", wait_s=3), 0, HealthSettings(), drained=True)
+    assert "stays drained" in what_next(breaker(), 0, HealthSettings(), drained=True)
 
 
 def test_json_has_every_figure() -> None:

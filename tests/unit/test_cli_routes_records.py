@@ -8,9 +8,9 @@ from sqlalchemy import text
 
 from trivet.cli.routes_events import event_lines
 from trivet.client.result import to_result
+from trivet_store.cluster import health
+from trivet_store.cluster.health import Event
 from trivet_store.database.engine import Store
-from trivet_store.fleet import health
-from trivet_store.fleet.health import Event
 from trivet_store.jobs.probing import insert_probe
 from trivet_store.migrations.schema_version import upgrade
 from trivet_store.reports import backlog, costs, results
@@ -80,7 +80,7 @@ def test_a_probe_is_nobodys_job_and_its_cost_is_known(store: Store) -> None:
         probe = insert_probe(store, connection, route="a", model=MODEL, latency=Latency.BATCH, taken_within_s=15)
         connection.execute(
             text(
-                "INSERT INTO attempts (id, job_id, take_up, round, lease_id, route, provider, model, wire_model, latency,"
+                "INSERT INTO attempts (id, job_id, claim, round, lease_id, route, provider, model, wire_model, latency,"
                 " started_at, outcome, cost_usd, estimated, purpose)"
                 " VALUES ('at', :job, 1, 0, 'l', 'a', 'anthropic', :model, 'w', 'batch', 5, 'succeeded', 28000000, false, 'probe')"
             ),
@@ -108,7 +108,7 @@ def row(state: str, message: str) -> JobRow:
         id="j", key=None, state=JobState(state), latency="realtime", model=MODEL, batch=None, created_at=AT, deadline_at=None,
         not_before=None, ended_at=AT + 3, batch_seq=None, round=0, last_outcome=None, last_error=None, tenant=None,
         tags={}, message=None, stop_reason=None, error_outcome=Outcome.OVERLOADED, error_message=message, route=None,
-        cost_usd=None, latency_s=3.0, cached=False, probe=False, suspect=0, died_alone=0,
+        cost_usd=None, latency_s=3.0, cached=False, probe=False, crashes=0, isolated_crashes=0,
     )  # fmt: skip
 
 
@@ -145,6 +145,6 @@ def test_a_failed_job_names_every_route_it_was_at() -> None:
         "No route answered. Last word: c: overloaded: busy Asked before: a: server_error; b: overloaded: xxx"
     )
     assert found.error.message.endswith("y ….")
-    alone = to_result(row("failed", "Last word: c: overloaded: busy"), calls[-1:])
-    assert alone.error is not None
-    assert alone.error.message == "Last word: c: overloaded: busy"
+    isolated = to_result(row("failed", "Last word: c: overloaded: busy"), calls[-1:])
+    assert isolated.error is not None
+    assert isolated.error.message == "Last word: c: overloaded: busy"

@@ -1,4 +1,4 @@
-"""`trivet routes --watch`: in place on a terminal, clean at the end; troubles are shown, not raised."""
+"""`trivet routes --watch`: in place on a terminal, clean at the end; impairments are shown, not raised."""
 
 import fcntl
 import json
@@ -16,9 +16,9 @@ import pytest
 from tests.unit.test_cli_routes import BUSY
 
 from trivet.admin import ClusterStatus
-from trivet.cli.routes_watch import Watch
+from trivet.cli.routes_watch import DependencyMonitor
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
@@ -41,7 +41,7 @@ def test_a_database_that_goes_away_is_shown_above_what_was_last_known() -> None:
             raise answer
         return answer
 
-    watch = Watch(read)
+    watch = DependencyMonitor(read)
     watch.look()
     assert [line.plain for line in watch.lines(80)] == ["The database is away."]
     assert json.loads(watch.as_json())["trouble"] == "The database is away."
@@ -62,7 +62,7 @@ def test_what_will_not_mend_itself_ends_the_watch() -> None:
         raise SchemaMismatch("The schema is older.")
 
     with pytest.raises(SchemaMismatch):
-        Watch(read).look()
+        DependencyMonitor(read).look()
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_on_a_terminal_it_draws_in_place_and_leaves_nothing_behind(config: Path)
     assert seen.index(IN) < seen.index(b"every 0.1 s")
     assert b"\x1b[2J" not in seen, "clearing the screen for every picture flickers"
     assert seen.rstrip().endswith(OUT)
-    assert b"127.0.0.1:1" in seen, "the trouble is shown in place"
+    assert b"127.0.0.1:1" in seen, "the impairment is shown in place"
     assert b"Traceback" not in seen
 
 

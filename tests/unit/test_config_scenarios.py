@@ -13,8 +13,8 @@ import pytest
 
 from trivet.config.scenario_file import NAMES, scenario_file
 from trivet_routing.call_costs import TYPICAL, CallCosts
-from trivet_routing.permits import GateView
-from trivet_routing.route_choice import Candidate, Needs, Why, choose
+from trivet_routing.permits import BreakerView
+from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
@@ -39,7 +39,7 @@ ORDERS = {
 }
 """By class, the order in which it asks the routes."""
 MAIN_MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5", "claude-sonnet-5", "claude-haiku-4-5")
-FREE = GateView(
+FREE = BreakerView(
     state=RouteState.HEALTHY, cause="", wait_s=0.0, in_flight=0, places=200, headroom=math.inf, input_headroom=math.inf,
     output_headroom=math.inf, rates=(math.inf, math.inf, math.inf), calls=0, failed=0, share=1.0, since=None, paces={},
 )  # fmt: skip
@@ -84,8 +84,8 @@ def candidates(settings: Settings, model: str, *, down: tuple[str, ...] = ()) ->
 
 def chosen(settings: Settings, latency: Latency, *, residency: tuple[str, ...] = (), **where: Any) -> list[str]:
     """The routes that would take a Sonnet job, the best first."""
-    needs = Needs(MAIN_MODELS[0], latency, residency)
-    choice = choose(needs, candidates(settings, needs.model, **where), settings.of_class(latency))
+    requirements = Requirements(MAIN_MODELS[0], latency, residency)
+    choice = choose(requirements, candidates(settings, requirements.model, **where), settings.of_class(latency))
     return [route.name for route in choice.routes]
 
 
@@ -207,7 +207,7 @@ def test_multi_cloud_shares_work_and_leaves_the_night_to_the_cheapest(tmp_path: 
     settings = settings_of("multi-cloud", tmp_path)
     for latency in (Latency.BATCH, Latency.ASYNC):
         choice = choose(
-            Needs(MAIN_MODELS[0], latency), candidates(settings, MAIN_MODELS[0]), settings.of_class(latency)
+            Requirements(MAIN_MODELS[0], latency), candidates(settings, MAIN_MODELS[0]), settings.of_class(latency)
         )
         assert choice.levels == (0, 0, 0)
         assert {route.settings.weight for route in choice.routes} == {1.0}
@@ -236,7 +236,7 @@ def test_a_job_with_residency_never_goes_elsewhere(
         assert chosen(settings, latency, residency=(residency,), down=tuple(stays)) == []
         for model in MAIN_MODELS:
             choice = choose(
-                Needs(model, latency, (residency,)),
+                Requirements(model, latency, (residency,)),
                 candidates(settings, model, down=tuple(stays)),
                 settings.of_class(latency),
             )

@@ -1,4 +1,4 @@
-"""What a call's end means for the gate, what becomes of the jobs of a wave that fails, and where dispatch sends them next."""
+"""What a call's end means for the breaker, what becomes of the jobs of a wave that fails, and where dispatch sends them next."""
 
 import logging
 import math
@@ -13,22 +13,22 @@ import pytest
 import redis
 from celery import Celery
 from sqlalchemy import Connection
-from tests.gates import MODEL, gate, route
+from tests.breakers import MODEL, breaker, route
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
-from tests.unit.test_flights import flight
+from tests.unit.test_calls import call
 
 from trivet_routing.answer_lengths import AnswerLengths
-from trivet_routing.fleet import Fleet, Known
-from trivet_routing.liveness.troubles import Troubles
-from trivet_routing.permits import GateView, Verdict
+from trivet_routing.liveness.process_impairments import ProcessImpairments
+from trivet_routing.permits import BreakerView, HealthSignal
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
+from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
+from trivet_store.cluster.leases import Lease
+from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.fleet.leases import Lease
-from trivet_store.fleet.registry import RegisteredRoute
-from trivet_store.jobs.taking import Taken
+from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.migrations.schema_version import upgrade
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
@@ -37,14 +37,14 @@ from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.states import JobState
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.calls import Answer, Failure, LocalCause
+from trivet_worker.adapters.protocol import Answer, Failure, LocalCause
+from trivet_worker.run.calls import Call, CallResult, Race
 from trivet_worker.run.decisions import Decisions, spent_of
-from trivet_worker.run.flights import Flight, Landing, Race
 from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.witness import Witness
 
 SETTINGS = Settings()
-TROUBLES = Troubles(logging.getLogger("test"), "no work is taken")
+TROUBLES = ProcessImpairments(logging.getLogger("test"), "no work is taken")
 TERMS = DEFAULTS[Latency.BATCH]
 HERE, ELSEWHERE, FAR = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
@@ -69,9 +69,9 @@ class Routes:
     def notice_workers(self, _connection: Connection) -> None:
         """They stay."""
 
-    def known(self) -> Known:
+    def known(self) -> RouteSnapshot:
         routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self.candidates}
-        return Known(routes, (Lease("lease", "w", "bulk", tuple(routes), PLACES, 0, None, 0.0),), 0.0)
+        return RouteSnapshot(routes, (Lease("lease", "w", "bulk", tuple(routes), PLACES, 0, None, 0.0),), 0.0)
 
     def now(self) -> float:
         return time.time()
@@ -83,10 +83,10 @@ def decisions(*candidates: Candidate) -> Decisions:
 
 def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -> Decisions:
     """Decisions of a worker that is the only one, as the leases of `Routes` have it, unless it has another origin."""
-    fleet, impairments = cast("Fleet", routes), RouteImpairments(logging.getLogger("test"))
+    directory, impairments = cast("RouteDirectory", routes), RouteImpairments(logging.getLogger("test"))
     if impaired:
         impairments.begin(HERE, "network", "It gets no call out.")
-    return Decisions(fleet, SETTINGS, TROUBLES, Witness(fleet, origin, impairments))
+    return Decisions(directory, SETTINGS, TROUBLES, Witness(directory, origin, impairments))
 
 
 def here(**terms: Any) -> Candidate:
@@ -94,17 +94,17 @@ def here(**terms: Any) -> Candidate:
     return route(HERE, provider="anthropic", **terms)
 
 
-def limited(wait_s: float) -> GateView:
-    return gate(state="limited", cause="429", wait_s=wait_s)
+def limited(wait_s: float) -> BreakerView:
+    return breaker(state="limited", cause="429", wait_s=wait_s)
 
 
-def landing(result: Answer | Failure = BUSY, number: int = 1, *, decides: bool = True, **job: Any) -> Landing:
-    one = flight(number)
-    return Landing(replace(one, job=one.job._replace(**job)), result, 0.1, decides=decides)
+def call_result(result: Answer | Failure = BUSY, number: int = 1, *, decides: bool = True, **job: Any) -> CallResult:
+    one = call(number)
+    return CallResult(replace(one, job=one.job._replace(**job)), result, 0.1, decides=decides)
 
 
-def wave(count: int, **job: Any) -> list[Landing]:
-    return [landing(BUSY, number, **job) for number in range(count)]
+def wave(count: int, **job: Any) -> list[CallResult]:
+    return [call_result(BUSY, number, **job) for number in range(count)]
 
 
 def routes_of(steps: Sequence[Next | None]) -> Counter[str]:
@@ -125,7 +125,7 @@ def test_a_wave_is_spread_by_weight() -> None:
 
 
 def test_what_is_under_way_at_a_route_counts() -> None:
-    laden = route(ELSEWHERE, at=gate(in_flight=6))
+    laden = route(ELSEWHERE, at=breaker(in_flight=6))
     steps = decisions(here(), laden, route(FAR, provider="vertex")).next_steps(wave(10))
     assert routes_of(steps) == {ELSEWHERE: 2, FAR: 8}
 
@@ -133,21 +133,21 @@ def test_what_is_under_way_at_a_route_counts() -> None:
 @pytest.mark.parametrize(
     ("standing", "room"),
     [
-        (gate(places=10, in_flight=7), 3),
-        (gate(headroom=2.0, rates=(3.0, math.inf, math.inf)), 5),
-        (gate(places=10, in_flight=8, headroom=2.0, rates=(3.0, math.inf, math.inf)), 2),
-        (gate(headroom=0.2, rates=(0.1, math.inf, math.inf)), 1),
+        (breaker(places=10, in_flight=7), 3),
+        (breaker(headroom=2.0, rates=(3.0, math.inf, math.inf)), 5),
+        (breaker(places=10, in_flight=8, headroom=2.0, rates=(3.0, math.inf, math.inf)), 2),
+        (breaker(headroom=0.2, rates=(0.1, math.inf, math.inf)), 1),
     ],
 )
-def test_the_best_route_is_sent_no_more_than_it_has_room_for(standing: GateView, room: int) -> None:
+def test_the_best_route_is_sent_no_more_than_it_has_room_for(outstanding: BreakerView, room: int) -> None:
     """The others go to the next best at once."""
-    best, next_best = route(ELSEWHERE, cost="1", at=standing), route(FAR, provider="vertex", cost="9")
+    best, next_best = route(ELSEWHERE, cost="1", at=outstanding), route(FAR, provider="vertex", cost="9")
     steps = decisions(here(), best, next_best).next_steps(wave(12))
     assert routes_of(steps) == {ELSEWHERE: room, FAR: 12 - room}
 
 
 def test_those_that_no_route_has_room_for_wait_in_the_same_round() -> None:
-    steps = decisions(here(), route(ELSEWHERE, at=gate(places=10, in_flight=8))).next_steps(wave(5, round=3))
+    steps = decisions(here(), route(ELSEWHERE, at=breaker(places=10, in_flight=8))).next_steps(wave(5, round=3))
     assert routes_of(steps) == {ELSEWHERE: 2, "Wait": 3}
     waiting = steps[-1]
     assert isinstance(waiting, Wait)
@@ -156,16 +156,16 @@ def test_those_that_no_route_has_room_for_wait_in_the_same_round() -> None:
 
 def test_answers_and_calls_that_decide_nothing_take_no_room() -> None:
     group = [
-        landing(ANSWER, 1), landing(BUSY, 2, decides=False), landing(BUSY, 3), landing(ANSWER, 4), landing(BUSY, 5),
+        call_result(ANSWER, 1), call_result(BUSY, 2, decides=False), call_result(BUSY, 3), call_result(ANSWER, 4), call_result(BUSY, 5),
     ]  # fmt: skip
-    steps = decisions(here(), route(ELSEWHERE, at=gate(places=2))).next_steps(group)
+    steps = decisions(here(), route(ELSEWHERE, at=breaker(places=2))).next_steps(group)
     assert [type(step) for step in steps] == [End, type(None), GoOn, End, GoOn]
     assert routes_of([steps[2], steps[4]]) == {ELSEWHERE: 2}
     assert steps[0] == End(JobState.SUCCEEDED, message=b"{}", stop_reason="end_turn")
 
 
 def test_each_group_looks_anew() -> None:
-    deciding = decisions(here(), route(ELSEWHERE, at=gate(places=1)))
+    deciding = decisions(here(), route(ELSEWHERE, at=breaker(places=1)))
     for _ in range(2):
         assert routes_of(deciding.next_steps(wave(2))) == {ELSEWHERE: 1, "Wait": 1}
 
@@ -173,17 +173,17 @@ def test_each_group_looks_anew() -> None:
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
     routes = Routes(here(), route(ELSEWHERE))
     routes.answers = False
-    (step,) = deciding_over(routes).next_steps([landing(round=2, tried="a", round_spent_s=1.0)])
+    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried="a", round_spent_s=1.0)])
     assert isinstance(step, Wait)
     assert (step.not_before, step.round, step.tried) == (None, 2, f"a,{HERE}")
 
 
-# both calls of a job that had a rival
+# both calls of a job that had a hedge
 
 
 def test_where_both_calls_failed_neither_route_is_asked_again_in_the_round() -> None:
-    last = landing(tried=FAR)
-    last = replace(last, flight=replace(last.flight, race=Race(failed=[ELSEWHERE], decided=True)))
+    last = call_result(tried=FAR)
+    last = replace(last, call=replace(last.call, race=Race(failed=[ELSEWHERE], decided=True)))
     third = "bedrock-us-west-2"
     candidates = [here(), route(ELSEWHERE), route(FAR, provider="vertex"), route(third)]
     (step,) = decisions(*candidates).next_steps([last])
@@ -194,8 +194,8 @@ def test_where_both_calls_failed_neither_route_is_asked_again_in_the_round() -> 
 # what a call says of its route
 
 
-def asked(max_tokens: int, timeout_s: float, *, full_time: bool = True, **job: Any) -> Flight:
-    one = flight(1)
+def asked(max_tokens: int, timeout_s: float, *, full_time: bool = True, **job: Any) -> Call:
+    one = call(1)
     return replace(one, job=one.job._replace(max_tokens=max_tokens, **job), timeout_s=timeout_s, full_time=full_time)
 
 
@@ -209,60 +209,62 @@ def tokens_in(seconds: float) -> int:
 @pytest.mark.parametrize(
     ("of_answer_s", "timeout_s", "verdict"),
     [
-        (12.0, 8.0, Verdict.SHORT),  # the class allows 15 s, but this call had less
-        (7.0, 8.0, Verdict.FAILED),
-        (14.0, 15.0, Verdict.FAILED),
-        (20.0, 15.0, Verdict.SHORT),
+        (12.0, 8.0, HealthSignal.SHORT),  # the class allows 15 s, but this call had less
+        (7.0, 8.0, HealthSignal.FAILED),
+        (14.0, 15.0, HealthSignal.FAILED),
+        (20.0, 15.0, HealthSignal.SHORT),
     ],
 )
 def test_a_timeout_is_held_against_the_route_only_where_the_answer_could_have_come_in_the_calls_own_time(
-    of_answer_s: float, timeout_s: float, verdict: Verdict
+    of_answer_s: float, timeout_s: float, signal: HealthSignal
 ) -> None:
     assert TERMS.attempt_timeout_s == 15
-    spent = spent_of(Landing(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
-    assert spent.verdict is verdict
-    assert spent.took_s == (TERMS.budget_s if verdict is Verdict.FAILED else 0.0), "a short one is no sample"
-    assert (spent.used_input, spent.used_output) == (spent.want.input_tokens, spent.want.output_tokens)
+    spent = spent_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
+    assert spent.signal is signal
+    assert spent.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
+    assert (spent.used_input, spent.used_output) == (spent.permit.input_tokens, spent.permit.output_tokens)
 
 
 def test_a_call_that_was_cut_short_by_the_deadline_says_nothing_of_its_route() -> None:
-    spent = spent_of(Landing(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
-    assert (spent.verdict, spent.took_s) == (Verdict.NEUTRAL, 0.0)
+    spent = spent_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
+    assert (spent.signal, spent.took_s) == (HealthSignal.NEUTRAL, 0.0)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.DOUBTFUL])
+@pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.AMBIGUOUS])
 def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(outcome: Outcome) -> None:
     refused = Failure(outcome, "400")
-    assert spent_of(Landing(asked(1, 5.0, probe=True), refused, 0.1), SETTINGS).verdict is Verdict.UNUSABLE_MODEL
-    assert spent_of(Landing(asked(1, 5.0), refused, 0.1), SETTINGS).verdict is Verdict.NEUTRAL
+    assert spent_of(CallResult(asked(1, 5.0, probe=True), refused, 0.1), SETTINGS).signal is HealthSignal.UNUSABLE_MODEL
+    assert spent_of(CallResult(asked(1, 5.0), refused, 0.1), SETTINGS).signal is HealthSignal.NEUTRAL
 
 
 @pytest.mark.parametrize(
     ("result", "verdict"),
     [
-        (ANSWER, Verdict.GOOD),
-        (LATE, Verdict.FAILED),
-        (BUSY, Verdict.FAILED),
-        (Failure(Outcome.CANCELLED, "dropped"), Verdict.NEUTRAL),
-        (Failure(Outcome.RATE_LIMITED, "429"), Verdict.LIMITED),
-        (Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE), Verdict.UNUSABLE_ROUTE),
+        (ANSWER, HealthSignal.GOOD),
+        (LATE, HealthSignal.FAILED),
+        (BUSY, HealthSignal.FAILED),
+        (Failure(Outcome.CANCELLED, "dropped"), HealthSignal.NEUTRAL),
+        (Failure(Outcome.RATE_LIMITED, "429"), HealthSignal.LIMITED),
+        (Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE), HealthSignal.UNUSABLE_ROUTE),
     ],
 )
-def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, verdict: Verdict) -> None:
-    spent = spent_of(Landing(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
-    assert (spent.verdict, spent.took_s) == (verdict, 0.0)
+def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, signal: HealthSignal) -> None:
+    spent = spent_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
+    assert (spent.signal, spent.took_s) == (signal, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.OVERLOADED, Outcome.INVALID, Outcome.TIMEOUT])
 def test_a_probe_is_never_tried_elsewhere(outcome: Outcome) -> None:
-    (step,) = decisions(here(), route(ELSEWHERE)).next_steps([landing(Failure(outcome, "no"), probe=True)])
+    (step,) = decisions(here(), route(ELSEWHERE)).next_steps([call_result(Failure(outcome, "no"), probe=True)])
     assert step == End(JobState.FAILED, outcome=outcome, error=f"{HERE}: {outcome}: no")
 
 
 def test_a_rival_that_came_too_late_gives_its_permit_back_unused() -> None:
-    late = Landing(flight(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False)
+    late = CallResult(
+        call(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False
+    )
     spent = spent_of(late, SETTINGS)
-    assert (spent.verdict, spent.used_input, spent.used_output) == (Verdict.UNUSED, 0, 0)
+    assert (spent.signal, spent.used_input, spent.used_output) == (HealthSignal.UNUSED, 0, 0)
 
 
 # and where dispatch sends them next
@@ -280,17 +282,17 @@ class Place:
         """One pass of a scheduler."""
         routes = Routes(*candidates)
         routes.lengths = AnswerLengths(self.sql.store)
-        return Dispatcher(self.sql.store, cast("Fleet", routes), self._app, SETTINGS).run_once().dispatched
+        return Dispatcher(self.sql.store, cast("RouteDirectory", routes), self._app, SETTINGS).run_once().dispatched
 
-    def fail(self, job: Taken, *candidates: Candidate) -> Next:
+    def fail(self, job: ClaimedJob, *candidates: Candidate) -> Next:
         """The job's call on the first route fails."""
-        one = flight(1)
-        (step,) = decisions(*candidates).next_steps([Landing(replace(one, job=job), BUSY, 0.1)])
+        one = call(1)
+        (step,) = decisions(*candidates).next_steps([CallResult(replace(one, job=job), BUSY, 0.1)])
         assert step is not None
         self.sql.end(self._lease, [job], step)
         return step
 
-    def running(self) -> Taken:
+    def running(self) -> ClaimedJob:
         self.sql.add(spec())
         (job,) = self.sql.take(self._lease, self.sql.dispatch(1, HERE), route=HERE)
         return job
@@ -345,8 +347,8 @@ def test_a_job_whose_other_route_is_limited_for_a_moment_waits_for_that(place: P
     assert place.at(ELSEWHERE) == {job.id}
 
 
-@pytest.mark.parametrize("now", [limited(LONG), gate(state="open", cause="down", wait_s=9.0)])
-def test_a_job_that_waits_for_a_route_that_fell_ill_meanwhile_goes_where_it_was(place: Place, now: GateView) -> None:
+@pytest.mark.parametrize("now", [limited(LONG), breaker(state="open", cause="down", wait_s=9.0)])
+def test_a_job_that_waits_for_a_route_that_fell_ill_meanwhile_goes_where_it_was(place: Place, now: BreakerView) -> None:
     job = place.running()
     place.fail(job, here(), route(ELSEWHERE, at=limited(SOON)))
     assert place.dispatch(here(), route(ELSEWHERE, at=now)) == 1
@@ -370,7 +372,7 @@ def test_jobs_that_wait_for_a_route_with_little_room_do_not_starve_those_behind_
     """The other route takes one more at a time; the first, where they were, is idle."""
     place.waiting_after(3 * PLACES, HERE)
     behind = {job.id for job in place.sql.add(*specs(5))}
-    place.dispatch(here(), route(ELSEWHERE, at=gate(headroom=1.0, rates=(0.0, math.inf, math.inf))))
+    place.dispatch(here(), route(ELSEWHERE, at=breaker(headroom=1.0, rates=(0.0, math.inf, math.inf))))
     assert len(place.at(ELSEWHERE)) == 1
     assert place.at(HERE) == behind
 
@@ -391,19 +393,19 @@ def test_each_job_behind_the_blocked_ones_is_given_out_once(place: Place) -> Non
     candidates = here(), route(ELSEWHERE, at=limited(SOON))
     assert place.dispatch(*candidates) == len(behind)
     assert place.at(HERE) == behind
-    assert {place.sql.job(job_id).take_up for job_id in behind} == {1}
+    assert {place.sql.job(job_id).claim for job_id in behind} == {1}
 
 
 def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
     failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
-    spent = spent_of(Landing(flight(1), failure, 1.0), SETTINGS)
-    assert spent.verdict is Verdict.NEUTRAL
-    assert spent.used_output == flight(1).want.output_tokens
+    spent = spent_of(CallResult(call(1), failure, 1.0), SETTINGS)
+    assert spent.signal is HealthSignal.NEUTRAL
+    assert spent.used_output == call(1).permit.output_tokens
 
 
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
-    spent = spent_of(Landing(flight(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
-    assert (spent.verdict, spent.used_input) == (Verdict.GOOD, flight(1).job.input_estimate)
+    spent = spent_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
+    assert (spent.signal, spent.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
 
 
 # what is one worker's own fault
@@ -418,15 +420,15 @@ OWN = [CUT_OFF, KEYLESS, KEY_REFUSED]
 @pytest.mark.parametrize("failure", OWN)
 def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_nothing(failure: Failure) -> None:
     deciding = deciding_over(Routes(here(), route(ELSEWHERE)), "bad")
-    (step,) = deciding.next_steps([landing(failure, tried=FAR, round=2, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, tried=FAR, round=2, round_spent_s=1.5)])
     assert isinstance(step, GoOn)
     assert (step.route, step.tried, step.spent_s) == (ELSEWHERE, FAR, 1.5)
 
 
 @pytest.mark.parametrize("failure", OWN)
 def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(failure: Failure) -> None:
-    deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=gate(state="open", wait_s=9.0))), "bad")
-    (step,) = deciding.next_steps([landing(failure, round=TERMS.max_rounds - 1, round_spent_s=1.5)])
+    deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))), "bad")
+    (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, round_spent_s=1.5)])
     assert isinstance(step, Wait)
     assert (step.round, step.tried, step.spent_s) == (TERMS.max_rounds - 1, "", 1.5)
     assert step.not_before, "it runs in no tight loop"
@@ -437,25 +439,25 @@ def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(
 def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
     """So the order of the class holds: the other route is dearer."""
     deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
-    (step,) = deciding.next_steps([landing(failure, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, round_spent_s=1.5)])
     assert isinstance(step, GoOn)
     assert (step.route, step.tried, step.spent_s) == (HERE, "", 1.5)
     deciding = deciding_over(Routes(here()), impaired=True)
-    (step,) = deciding.next_steps([landing(KEYLESS)])
+    (step,) = deciding.next_steps([call_result(KEYLESS)])
     assert isinstance(step, Wait), "there is no other worker"
 
 
 @pytest.mark.parametrize("failure", [CUT_OFF, KEY_REFUSED])
 def test_of_the_only_worker_it_is_a_failure_as_any_other(failure: Failure) -> None:
-    (step,) = decisions(here()).next_steps([landing(failure, round=TERMS.max_rounds - 1)])
+    (step,) = decisions(here()).next_steps([call_result(failure, round=TERMS.max_rounds - 1)])
     assert isinstance(step, End)
-    (step,) = decisions(here(), route(ELSEWHERE)).next_steps([landing(failure)])
+    (step,) = decisions(here(), route(ELSEWHERE)).next_steps([call_result(failure)])
     assert isinstance(step, GoOn)
     assert (step.tried, step.spent_s) == (HERE, 0.1)
 
 
 def test_its_deadline_ends_a_job_whoever_is_at_fault() -> None:
     deciding = deciding_over(Routes(here()), "bad")
-    (step,) = deciding.next_steps([landing(CUT_OFF, deadline_at=1.0)])
+    (step,) = deciding.next_steps([call_result(CUT_OFF, deadline_at=1.0)])
     assert isinstance(step, End)
     assert step.state is JobState.EXPIRED

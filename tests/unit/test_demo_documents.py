@@ -5,12 +5,12 @@ from importlib import metadata
 from itertools import islice
 
 import pytest
-from tests.gates import gate
+from tests.breakers import breaker
 
 from trivet.admin import AttemptFate, Progress, RouteAttempts
 from trivet.demo.documents import MAX_CHARS, MIN_CHARS, QUESTIONS, Piece, cut, pieces, prompt, prompts
 from trivet.demo.ledger import Reading, RouteReading, doubled, mismatches
-from trivet.demo.watch import Journal, Watch
+from trivet.demo.watch import DependencyMonitor, Journal
 from trivet_simulator import Call
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.states import BatchState
@@ -105,10 +105,11 @@ def test_a_call_without_a_row_a_row_called_twice_and_an_unheard_success_are_name
     assert said[2].startswith("1 attempts are written down as succeeded")
 
 
-def _reading(at: float, gates: dict[str, tuple[str, float]], *, waiting: int = 5) -> Reading:
+def _reading(at: float, breakers: dict[str, tuple[str, float]], *, waiting: int = 5) -> Reading:
     progress = Progress("demo", BatchState.OPEN, 0.0, 10, waiting, 0, 10 - waiting, 0, 0, 0, Decimal(0), 10, None)
     routes = {
-        name: RouteReading(gate(state=state, wait_s=wait_s), RouteAttempts()) for name, (state, wait_s) in gates.items()
+        name: RouteReading(breaker(state=state, wait_s=wait_s), RouteAttempts())
+        for name, (state, wait_s) in breakers.items()
     }
     return Reading(at, progress, routes)
 
@@ -134,17 +135,17 @@ SHUT = {"a": ("limited", 3.0), "b": ("open", 0.0)}
     ],
 )
 def test_throttled_is_the_time_in_which_no_route_could_take_a_waiting_job(
-    gates: dict[str, tuple[str, float]], waiting: int, expected_s: float
+    breakers: dict[str, tuple[str, float]], waiting: int, expected_s: float
 ) -> None:
-    watch = Watch(Journal(), 0.0)
-    watch.update(_reading(0.0, gates, waiting=waiting))
+    watch = DependencyMonitor(Journal(), 0.0)
+    watch.update(_reading(0.0, breakers, waiting=waiting))
     watch.update(_reading(1.0, {"a": ("healthy", 0.0)}))
     assert watch.throttled_s == pytest.approx(expected_s)
 
 
 def test_a_route_that_is_limited_again_and_again_is_one_line_and_says_once_that_it_is_well() -> None:
     journal = Journal()
-    watch = Watch(journal, 0.0)
+    watch = DependencyMonitor(journal, 0.0)
     for at, state in ((0.0, "healthy"), (1.0, "limited"), (2.0, "healthy"), (2.5, "limited"), (3.0, "healthy")):
         watch.update(_reading(at, {"a": (state, 0.0)}))
     assert len(journal.lines) == 1

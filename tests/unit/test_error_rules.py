@@ -10,9 +10,9 @@ from tests.unit.error_bodies import ERROR_BODIES, ErrorBody
 
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.adapters import headers
-from trivet_worker.adapters.calls import LimitReading, LimitWindow
 from trivet_worker.adapters.error_rules import RULES, UNKNOWN, ProviderError, classify
-from trivet_worker.adapters.refusals import read_error
+from trivet_worker.adapters.protocol import LimitReading, LimitWindow
+from trivet_worker.adapters.provider_errors import read_error
 
 ERROR = "invalid_request_error"
 

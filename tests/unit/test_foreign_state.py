@@ -2,16 +2,16 @@
 
 import pytest
 import redis
-from tests.unit.gates_world import MODEL, ROUTE, World, quota
+from tests.unit.breakers_world import MODEL, ROUTE, World, quota
 
 from trivet_tasks.server_errors import explain
 
 QUOTA = quota()
 
 
-def gate_key(world: World) -> bytes:
+def breaker_key(world: World) -> bytes:
     """The hash of the breaker of the one model."""
-    world.open(world.gate())
+    world.open(world.breaker())
     (key,) = [
         key
         for key in world.client.keys("*")
@@ -22,13 +22,13 @@ def gate_key(world: World) -> bytes:
 
 
 def test_words_are_shown_without_escape_sequences(world: World) -> None:
-    world.client.hset(gate_key(world), "cause", "down\x1b[2J\x1b]0;mine\x07 for\ngood")
+    world.client.hset(breaker_key(world), "cause", "down\x1b[2J\x1b]0;mine\x07 for\ngood")
     (view,) = world.limits.view([(ROUTE, MODEL, QUOTA)]).values()
     assert view.cause == "down for good"
 
 
 def test_what_is_no_figure_is_named_with_a_way_out(world: World) -> None:
-    key = gate_key(world)
+    key = breaker_key(world)
     world.client.hset(key, "since", "yesterday")
     with pytest.raises(redis.RedisError) as refused:
         world.limits.view([(ROUTE, MODEL, QUOTA)])

@@ -1,4 +1,4 @@
-"""Two calls of one job: whichever decides, it is exactly one; and a rival is had only where all that it needs is there."""
+"""Two calls of one job: whichever decides, it is exactly one; and a second is had only where all that it needs is there."""
 
 import asyncio
 import logging
@@ -13,14 +13,14 @@ from typing import Any, cast
 import pytest
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec
-from tests.unit.gates_world import MODEL, World
-from tests.unit.test_flights import ROUTE, flight
+from tests.unit.breakers_world import MODEL, World
+from tests.unit.test_calls import ROUTE, call
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.permits import Quota, Verdict
+from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.route_directory import RouteDirectory
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
-from trivet_store.jobs.taking import Worksite
+from trivet_store.jobs.claiming import CallTarget
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -28,13 +28,13 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.calls import Answer, Credentials, Failure
-from trivet_worker.run import flights as flights_module
+from trivet_worker.adapters.protocol import Answer, Credentials, Failure
+from trivet_worker.run import calls as flights_module
 from trivet_worker.run import hedging as hedging_module
+from trivet_worker.run.calls import Call, CallResult, Calls
 from trivet_worker.run.deadlines import LEAST_S
 from trivet_worker.run.decisions import spent_of
-from trivet_worker.run.flights import Flight, Flights, Landing
-from trivet_worker.run.hedging import MOST_SAVED, Hedger
+from trivet_worker.run.hedging import MAX_SAVED, Hedger
 from trivet_worker.run.pricing import Pricing
 from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.served_routes import ServedRoutes
@@ -92,52 +92,52 @@ class Air:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.script = Script()
         monkeypatch.setattr(flights_module, "build_caller", lambda route: self.script)
-        self._landings: queue.SimpleQueue[Landing] = queue.SimpleQueue()
-        self.slow: queue.SimpleQueue[Flight] = queue.SimpleQueue()
-        self.flights = Flights({FIRST: ROUTE, SECOND: ROUTE}, self._landings.put, self.slow.put)
-        self.flights.start()
+        self._results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
+        self.slow: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self.calls = Calls({FIRST: ROUTE, SECOND: ROUTE}, self._results.put, self.slow.put)
+        self.calls.start()
 
-    def launch(self, one: Flight) -> Flight:
-        self.flights.launch([one])
+    def launch(self, one: Call) -> Call:
+        self.calls.launch([one])
         assert self.script.begun.get(timeout=WAIT_S) == one.job.attempt_id
         return one
 
-    def pair(self, number: int = 1) -> tuple[Flight, Flight]:
-        """A job's first call `attemptN`, and its rival `rivalN`, both under way."""
-        first = self.launch(flight(number))
-        second = rival(first)
-        self.flights.join(second)
+    def pair(self, number: int = 1) -> tuple[Call, Call]:
+        """A job's first call `attemptN`, and its second `rivalN`, both under way."""
+        first = self.launch(call(number))
+        second = second_call(first)
+        self.calls.join(second)
         assert self.script.begun.get(timeout=WAIT_S) == second.job.attempt_id
         return first, second
 
-    def landed(self) -> Landing:
-        return self._landings.get(timeout=WAIT_S)
+    def finished_calls(self) -> CallResult:
+        return self._results.get(timeout=WAIT_S)
 
     def all_landed(self) -> bool:
         """Whether nothing else has landed, after a whole turn of the loop."""
-        turned: Future[None] = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.flights._loop)
+        turned: Future[None] = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.calls._loop)
         turned.result(WAIT_S)
-        return self._landings.empty()
+        return self._results.empty()
 
 
-def rival(first: Flight) -> Flight:
-    attempt = first.job.attempt_id.replace("attempt", "rival")
-    job, site = first.job._replace(attempt_id=attempt), replace(first.site, route=SECOND, provider="bedrock")
-    return replace(first, job=job, site=site, want=first.want._replace(permit_id=attempt))
+def second_call(first: Call) -> Call:
+    attempt = first.job.attempt_id.replace("attempt", "second")
+    job, target = first.job._replace(attempt_id=attempt), replace(first.target, route=SECOND, provider="bedrock")
+    return replace(first, job=job, target=target, permit=first.permit._replace(permit_id=attempt))
 
 
 @pytest.fixture
 def air(monkeypatch: pytest.MonkeyPatch) -> Iterator[Air]:
     air = Air(monkeypatch)
     yield air
-    air.flights.cancel_all()
-    air.flights.close()
+    air.calls.cancel_all()
+    air.calls.close()
 
 
-def said(landing: Landing) -> tuple[str, Outcome, bool]:
+def said(result: CallResult) -> tuple[str, Outcome, bool]:
     """Which call landed, with what, and whether it decides."""
-    outcome = landing.result.outcome if isinstance(landing.result, Failure) else Outcome.SUCCEEDED
-    return landing.flight.job.attempt_id, outcome, landing.decides
+    outcome = result.response.outcome if isinstance(result.response, Failure) else Outcome.SUCCEEDED
+    return result.call.job.attempt_id, outcome, result.decides
 
 
 @pytest.mark.parametrize(("winner", "loser"), [("attempt1", "rival1"), ("rival1", "attempt1")])
@@ -148,8 +148,8 @@ def test_the_first_final_word_decides_and_the_other_call_is_dropped(
     """An answer, or that the request is at fault: no other route would say anything else."""
     first, _ = air.pair()
     air.script.end(**{winner: word})
-    assert said(air.landed()) == (winner, outcome, True)
-    assert said(air.landed()) == (loser, Outcome.CANCELLED, False)
+    assert said(air.finished_calls()) == (winner, outcome, True)
+    assert said(air.finished_calls()) == (loser, Outcome.CANCELLED, False)
     assert air.script.dropped.get(timeout=WAIT_S) == loser
     assert first.race.decided
     assert first.race.failed == []
@@ -160,10 +160,10 @@ def test_the_first_final_word_decides_and_the_other_call_is_dropped(
 def test_a_failure_decides_nothing_while_the_other_call_is_under_way(air: Air, early: str, late: str) -> None:
     first, _ = air.pair()
     air.script.end(**{early: BUSY})
-    assert said(air.landed()) == (early, Outcome.OVERLOADED, False)
+    assert said(air.finished_calls()) == (early, Outcome.OVERLOADED, False)
     assert not first.race.decided
     air.script.end(**{late: ANSWER})
-    assert said(air.landed()) == (late, Outcome.SUCCEEDED, True)
+    assert said(air.finished_calls()) == (late, Outcome.SUCCEEDED, True)
     assert air.script.dropped.empty()
 
 
@@ -173,11 +173,11 @@ def test_when_both_fail_the_last_decides_and_knows_where_the_other_was(
 ) -> None:
     air.pair()
     air.script.end(**{early: BUSY})
-    assert said(air.landed()) == (early, Outcome.OVERLOADED, False)
+    assert said(air.finished_calls()) == (early, Outcome.OVERLOADED, False)
     air.script.end(**{late: BUSY})
-    last = air.landed()
+    last = air.finished_calls()
     assert said(last) == (late, Outcome.OVERLOADED, True)
-    assert last.flight.race.failed == [where]
+    assert last.call.race.failed == [where]
     assert air.all_landed()
 
 
@@ -185,21 +185,21 @@ def test_when_both_fail_the_last_decides_and_knows_where_the_other_was(
 def test_of_two_that_come_back_in_one_moment_one_decides(air: Air, words: tuple[Answer | Failure, ...]) -> None:
     air.pair()
     air.script.end(attempt1=words[0], rival1=words[1])
-    landings = [air.landed(), air.landed()]
-    assert sorted(one.flight.job.attempt_id for one in landings) == ["attempt1", "rival1"]
-    (deciding,) = [one for one in landings if one.decides]
+    results = [air.finished_calls(), air.finished_calls()]
+    assert sorted(one.call.job.attempt_id for one in results) == ["attempt1", "rival1"]
+    (deciding,) = [one for one in results if one.decides]
     if ANSWER in words and BAD not in words:
-        assert deciding.result is ANSWER
+        assert deciding.response is ANSWER
     assert air.all_landed()
 
 
 @pytest.mark.parametrize("word", [ANSWER, BUSY, BAD])
 def test_a_rival_that_comes_after_the_decision_makes_no_call(air: Air, word: Answer | Failure) -> None:
-    first = air.launch(flight(1))
+    first = air.launch(call(1))
     air.script.end(attempt1=word)
-    assert air.landed().decides
-    air.flights.join(rival(first))
-    late = air.landed()
+    assert air.finished_calls().decides
+    air.calls.join(second_call(first))
+    late = air.finished_calls()
     assert said(late) == ("rival1", Outcome.CANCELLED, False)
     assert not late.called
     assert air.script.begun.empty()
@@ -209,50 +209,50 @@ def test_a_rival_that_comes_after_the_decision_makes_no_call(air: Air, word: Ans
 def test_a_job_that_is_cancelled_loses_both_calls_and_one_of_them_decides(air: Air) -> None:
     first, _ = air.pair()
     air.pair(2)
-    air.flights.cancel([first.job.id])
-    landings = [air.landed(), air.landed()]
-    assert [said(one)[1] for one in landings] == [Outcome.CANCELLED] * 2
-    assert {one.flight.job.id for one in landings} == {first.job.id}
-    assert [one.decides for one in landings] == [False, True]
-    assert all(one.called for one in landings)
+    air.calls.cancel([first.job.id])
+    results = [air.finished_calls(), air.finished_calls()]
+    assert [said(one)[1] for one in results] == [Outcome.CANCELLED] * 2
+    assert {one.call.job.id for one in results} == {first.job.id}
+    assert [one.decides for one in results] == [False, True]
+    assert all(one.called for one in results)
     assert air.all_landed(), "the other job's calls go on"
 
 
 def test_a_worker_that_stops_drops_all_calls_and_one_of_each_job_decides(air: Air) -> None:
     air.pair(1)
     air.pair(2)
-    air.launch(flight(3))
-    air.flights.cancel_all()
-    landings = [air.landed() for _ in range(5)]
-    assert {said(one)[1] for one in landings} == {Outcome.CANCELLED}
-    assert sorted(one.flight.job.id for one in landings if one.decides) == ["job1", "job2", "job3"]
+    air.launch(call(3))
+    air.calls.cancel_all()
+    results = [air.finished_calls() for _ in range(5)]
+    assert {said(one)[1] for one in results} == {Outcome.CANCELLED}
+    assert sorted(one.call.job.id for one in results if one.decides) == ["job1", "job2", "job3"]
     assert air.all_landed()
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.RATE_LIMITED])
 def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air: Air, outcome: Outcome) -> None:
-    """As for a call that has no rival: a route that is limited, or whose call we dropped, has not failed."""
+    """As for a call that has no second: a route that is limited, or whose call we dropped, has not failed."""
     first, _ = air.pair()
     air.script.end(attempt1=Failure(outcome, "not now"))
-    assert said(air.landed()) == ("attempt1", outcome, False)
+    assert said(air.finished_calls()) == ("attempt1", outcome, False)
     air.script.end(rival1=BUSY)
-    assert said(air.landed()) == ("rival1", Outcome.OVERLOADED, True)
+    assert said(air.finished_calls()) == ("rival1", Outcome.OVERLOADED, True)
     assert first.race.failed == []
 
 
 def test_a_slow_call_is_told_of_while_it_is_under_way(air: Air) -> None:
-    slow = air.launch(replace(flight(1), hedge_after_s=0.0))
+    slow = air.launch(replace(call(1), hedge_after_s=0.0))
     assert air.slow.get(timeout=WAIT_S) is slow
-    over = air.launch(flight(2))
+    over = air.launch(call(2))
     air.script.end(attempt2=ANSWER)
-    air.landed()
+    air.finished_calls()
     for one in (over, slow):  # as their timers do
-        air.flights._loop.call_soon_threadsafe(air.flights._slow, one)
+        air.calls._loop.call_soon_threadsafe(air.calls._slow, one)
     assert air.slow.get(timeout=WAIT_S) is slow
     assert air.slow.empty()
 
 
-# who gets a rival
+# who gets a second
 
 TERMS = DEFAULTS[Latency.REALTIME].model_copy(update={"budget_s": 60.0, "hedge_share": 0.5, "order": "priority"})
 SETTINGS = Settings(
@@ -286,20 +286,20 @@ class Hedge:
     world: World
     slots: Slots
     hedger: Hedger
-    joined: list[Flight]
+    joined: list[Call]
 
-    def slow(self, *, ago_s: float = 0.0, tried: str = "") -> Flight:
+    def slow(self, *, ago_s: float = 0.0, tried: str = "") -> Call:
         """A call of a new job that is under way, so long ago begun."""
         self.sql.add(spec(f"document {len(self.joined)} {ago_s}", latency=Latency.REALTIME))
         lease = self.sql.lease(lane="realtime", routes=list(SETTINGS.routes))
         self.sql.sql("UPDATE leases SET expires_at = 4e9")
         (job,) = self.sql.take(lease, self.sql.dispatch(1, FIRST), route=FIRST)
-        site = Worksite(lease, FIRST, "anthropic", MODEL, MODEL, "realtime")
+        target = CallTarget(lease, FIRST, "anthropic", MODEL, MODEL, "realtime")
         first = replace(
-            flight(1), job=job._replace(tried=tried), site=site, route=SETTINGS.routes[FIRST], timeout_s=60.0,
+            call(1), job=job._replace(tried=tried), target=target, route=SETTINGS.routes[FIRST], timeout_s=60.0,
             born_at=time.monotonic() - ago_s,
         )  # fmt: skip
-        first.countdown.add(1)
+        first.wait_group.add(1)
         return first
 
     def hedges(self) -> list[Any]:
@@ -311,7 +311,7 @@ class Hedge:
         return sum(view.in_flight for view in self.world.limits.view(wanted).values())
 
     def assert_none(self) -> None:
-        """No rival, and nothing of what was taken for it is still held."""
+        """No second, and nothing of what was taken for it is still held."""
         assert self.joined == []
         assert (self.hedges(), self.slots.in_use, self.in_flight()) == ([], 0, 0)
 
@@ -323,21 +323,21 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     upgrade(store)
     with store.write() as connection:
         registry.register(store, connection, SETTINGS.routes)
-    fleet = Fleet(store, SETTINGS, world.client)
-    fleet.limits = world.limits
+    directory = RouteDirectory(store, SETTINGS, world.client)
+    directory.limits = world.limits
     slots = Slots(4)
     served = ServedRoutes(
         store, SETTINGS.routes, RouteImpairments(logging.getLogger("test")), by="w from a file", defines=False,
         lease_id=str, on_change=lambda: None,
     )  # fmt: skip
-    hedger = Hedger(SETTINGS, store, fleet, slots, Pricing(time.time), served)
-    joined: list[Flight] = []
+    hedger = Hedger(SETTINGS, store, directory, slots, Pricing(time.time), served)
+    joined: list[Call] = []
 
     class Joining:
-        def join(self, rival: Flight) -> None:
-            joined.append(rival)
+        def join(self, second: Call) -> None:
+            joined.append(second)
 
-    hedger.attach(cast("Flights", Joining()))
+    hedger.attach(cast("Calls", Joining()))
     yield Hedge(StoreWorld(store), world, slots, hedger, joined)
     hedger.close()
     store.close()
@@ -347,41 +347,43 @@ def test_a_rival_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
     first = hedge.slow(ago_s=20)
     hedge.hedger.counted(2)
     hedge.hedger.ask(first)
-    (rival,) = hedge.joined
+    (second,) = hedge.joined
     (row,) = hedge.hedges()
-    assert (row.id, row.job_id, row.route, row.provider) == (rival.job.attempt_id, first.job.id, SECOND, "bedrock")
+    assert (row.id, row.job_id, row.route, row.provider) == (second.job.attempt_id, first.job.id, SECOND, "bedrock")
     assert (row.outcome, bool(row.estimated), row.cost_usd > 0) == (None, True, True)
-    assert rival.job.attempt_id != first.job.attempt_id
-    assert rival.want.permit_id == f"{first.site.lease_id}:{row.id}"
-    assert (rival.site.route, rival.route) == (SECOND, SETTINGS.routes[SECOND])
+    assert second.job.attempt_id != first.job.attempt_id
+    assert second.permit.permit_id == f"{first.target.lease_id}:{row.id}"
+    assert (second.target.route, second.route) == (SECOND, SETTINGS.routes[SECOND])
     assert (hedge.slots.in_use, hedge.in_flight()) == (1, 1)
-    assert rival.race is first.race
-    assert rival.countdown is first.countdown
-    assert first.countdown._left == 2
-    assert rival.hedge_after_s is None, "one rival is enough"
-    assert 0 < rival.timeout_s <= 40, "it ends when the first call does"
-    back = Landing(rival, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
-    hedge.world.limits.settle(SECOND, MODEL, Latency.REALTIME, rival.quota, [spent_of(back, SETTINGS)])
-    assert hedge.in_flight() == 0, "what its landing gives back is the permit it took"
+    assert second.race is first.race
+    assert second.wait_group is first.wait_group
+    assert first.wait_group._left == 2
+    assert second.hedge_after_s is None, "one second is enough"
+    assert 0 < second.timeout_s <= 40, "it ends when the first call does"
+    back = CallResult(second, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
+    hedge.world.limits.release(SECOND, MODEL, Latency.REALTIME, second.quota, [spent_of(back, SETTINGS)])
+    assert hedge.in_flight() == 0, "what its result gives back is the permit it took"
 
 
-@pytest.mark.parametrize(("ago_s", "full", "verdict"), [(0, True, Verdict.FAILED), (50, False, Verdict.NEUTRAL)])
+@pytest.mark.parametrize(
+    ("ago_s", "full", "verdict"), [(0, True, HealthSignal.FAILED), (50, False, HealthSignal.NEUTRAL)]
+)
 def test_a_rival_that_had_little_time_says_nothing_of_its_route(
-    hedge: Hedge, ago_s: float, full: bool, verdict: Verdict
+    hedge: Hedge, ago_s: float, full: bool, signal: HealthSignal
 ) -> None:
     hedge.hedger.counted(2)
     hedge.hedger.ask(hedge.slow(ago_s=ago_s))
-    (rival,) = hedge.joined
-    assert rival.full_time is full
-    late = Landing(rival, Failure(Outcome.TIMEOUT, "no answer"), rival.timeout_s)
+    (second,) = hedge.joined
+    assert second.full_time is full
+    late = CallResult(second, Failure(Outcome.TIMEOUT, "no answer"), second.timeout_s)
     spent = spent_of(late, SETTINGS)
-    assert (spent.verdict, spent.took_s) == (verdict, 60.0 if full else 0.0)
+    assert (spent.signal, spent.took_s) == (signal, 60.0 if full else 0.0)
 
 
 def test_a_rival_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
     hedge.hedger.counted(2)
     hedge.hedger.ask(hedge.slow(tried=SECOND))
-    assert [rival.site.route for rival in hedge.joined] == [THIRD]
+    assert [second.target.route for second in hedge.joined] == [THIRD]
 
 
 def test_rivals_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
@@ -396,10 +398,10 @@ def test_rivals_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
 
 def test_quiet_times_do_not_save_up_a_rival_for_every_call_of_a_bad_one(hedge: Hedge) -> None:
     hedge.hedger.counted(1_000_000)
-    for _ in range(int(MOST_SAVED) + 3):
+    for _ in range(int(MAX_SAVED) + 3):
         hedge.hedger.ask(hedge.slow())
         hedge.slots.give(hedge.slots.in_use)  # else the process, not the share, says no
-    assert len(hedge.joined) == MOST_SAVED
+    assert len(hedge.joined) == MAX_SAVED
 
 
 def test_before_any_call_was_counted_there_is_no_rival(hedge: Hedge) -> None:
@@ -407,23 +409,23 @@ def test_before_any_call_was_counted_there_is_no_rival(hedge: Hedge) -> None:
     hedge.assert_none()
 
 
-def _drain_the_others(hedge: Hedge, _: Flight) -> None:
+def _drain_the_others(hedge: Hedge, _: Call) -> None:
     with hedge.sql.store.write() as connection:
         for name in (SECOND, THIRD):
             registry.set_drained(connection, name, True)
 
 
-def _lose_the_job(hedge: Hedge, first: Flight) -> None:
-    hedge.sql.sql("UPDATE jobs SET take_up = take_up + 1 WHERE id = :id", id=first.job.id)
+def _lose_the_job(hedge: Hedge, first: Call) -> None:
+    hedge.sql.sql("UPDATE jobs SET claim = claim + 1 WHERE id = :id", id=first.job.id)
 
 
-def _lose_the_memory(hedge: Hedge, _: Flight) -> None:
+def _lose_the_memory(hedge: Hedge, _: Call) -> None:
     hedge.world.lose_memory()
 
 
 @pytest.mark.parametrize("spoil", [_drain_the_others, _lose_the_job, _lose_the_memory])
 def test_a_rival_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
-    hedge: Hedge, spoil: Callable[[Hedge, Flight], None]
+    hedge: Hedge, spoil: Callable[[Hedge, Call], None]
 ) -> None:
     hedge.hedger.counted(2)
     first = hedge.slow()
@@ -434,7 +436,7 @@ def test_a_rival_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
         for name in (SECOND, THIRD):
             registry.set_drained(connection, name, False)
     hedge.world.start_anew()
-    hedge.hedger._fleet.known(fresh=True)
+    hedge.hedger._directory.known(fresh=True)
     hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 1
 
@@ -465,5 +467,5 @@ def test_whatever_goes_wrong_the_first_call_goes_on_and_nothing_is_held(
     hedge.hedger.ask(first)
     hedge.assert_none()
     assert not first.race.decided
-    assert "no rival for a slow call" in caplog.text
+    assert "no second for a slow call" in caplog.text
     assert "prompt" not in caplog.text

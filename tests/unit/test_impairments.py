@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from trivet.admin.impairments import Impairment, ImpairmentKind, Processes, impairments
-from trivet_routing.liveness.troubles import IS_STOPPING, Announced
-from trivet_store.fleet.leases import SCHEDULER, Lease
-from trivet_store.fleet.lost import Silent
+from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
+from trivet_store.cluster.leases import SCHEDULER, Lease
+from trivet_store.cluster.lost import Silent
 
 NOW = 1_800_000_000.0
 BOTH = ("realtime", "bulk")
@@ -36,7 +36,7 @@ def kinds(all_of: Sequence[Impairment]) -> list[tuple[str, str]]:
 
 def test_nothing_is_wrong_with_a_scheduler_and_a_worker_for_each_lane() -> None:
     assert found() == []
-    assert found([*WORKERS, worker(trouble=IS_STOPPING)]) == []
+    assert found([*WORKERS, worker(impairment=IS_STOPPING)]) == []
 
 
 def test_no_scheduler_is_wrong_whoever_else_lives() -> None:
@@ -84,7 +84,7 @@ def test_a_silent_process_whose_work_others_do_is_only_a_remark() -> None:
 
 def test_what_processes_say_of_themselves_is_told_once_from_either_source() -> None:
     full = "The database is full."
-    troubled = [worker("realtime"), worker(trouble=full)]
+    troubled = [worker("realtime"), worker(impairment=full)]
     said = [Announced("w.bulk", "worker", full, NOW - 40), Announced("s", "scheduler", full, NOW - 5)]
     assert [one.text for one in found(troubled, said=said)] == [
         f"scheduler s dispatches nothing for 5 s: {full}",

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.gates import MODEL
+from tests.breakers import MODEL
 
 from trivet_store.jobs.dropped import Drop
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.messages import Chunk
 from trivet_worker.process.intake import Intake
@@ -19,7 +19,9 @@ from trivet_worker.run.drops import Drops
 ROUTE = "bedrock-us-east-1"
 QUEUE = f"{ROUTE}.batch"
 TASK_ID = "0d9ff3d7-a1f5-4a1d-9a2a-0a7d3f3c5f5f"
-CHUNK = Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, (Claimed("a" * 32, 1, 10, 100), Claimed("b" * 32, 1, 10, 100)))
+CHUNK = Chunk(
+    ROUTE, "bedrock", Latency.BATCH, MODEL, (DispatchedJob("a" * 32, 1, 10, 100), DispatchedJob("b" * 32, 1, 10, 100))
+)
 SERVED = {ROUTE: RouteSettings(provider="bedrock")}
 
 

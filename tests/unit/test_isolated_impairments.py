@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trivet.local.embedded import EmbeddedValkey
-from trivet_store.fleet.leases import ALONE
+from trivet_store.cluster.leases import ISOLATED
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.broker_address import redis_url
 from trivet_tasks.config.settings import Settings
@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
         )
 
 
-@pytest.mark.parametrize(("lane", "takes"), [("bulk", False), (ALONE, True)])
+@pytest.mark.parametrize(("lane", "takes"), [("bulk", False), (ISOLATED, True)])
 def test_missing_credentials_stop_a_worker_and_no_process_of_its_own(
     settings: Settings, lane: str, takes: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

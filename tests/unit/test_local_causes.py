@@ -18,8 +18,8 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
 from trivet_worker.adapters import build_caller, connections
 from trivet_worker.adapters.aws_auth import process_credentials
-from trivet_worker.adapters.calls import Answer, Caller, Credentials, Failure, LocalCause
 from trivet_worker.adapters.google_auth import process_token
+from trivet_worker.adapters.protocol import Answer, Caller, Credentials, Failure, LocalCause
 
 BODY = b'{"max_tokens": 10, "messages": [{"role": "user", "content": "Hello."}]}'
 MODEL = "claude-haiku-4-5"

@@ -7,20 +7,20 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from tests.unit.test_flights import flight
+from tests.unit.test_calls import call
 
-from trivet_routing.fleet import Fleet, Known
-from trivet_routing.permits import Change, Verdict
-from trivet_store.fleet.leases import Lease
+from trivet_routing.permits import Change, HealthSignal
+from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_store.cluster.leases import Lease
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings, Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.states import RouteState
-from trivet_worker.adapters.calls import Answer, Credentials, Failure, LocalCause
+from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run import local_faults as module
+from trivet_worker.run.calls import CallResult
 from trivet_worker.run.decisions import spent_of
-from trivet_worker.run.flights import Landing
 from trivet_worker.run.local_faults import LocalFaults
 from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.witness import Witness
@@ -52,10 +52,10 @@ class Workers:
         )
         self.answers = True
 
-    def known(self) -> Known:
+    def known(self) -> RouteSnapshot:
         if not self.answers:
             raise StoreUnavailable("the database does not answer")
-        return Known({}, self.leases, 0.0)
+        return RouteSnapshot({}, self.leases, 0.0)
 
 
 class Looks:
@@ -81,7 +81,7 @@ class Worker:
     def __init__(self, workers: Workers, routes: Mapping[str, RouteSettings] = ROUTES) -> None:
         self.looks = Looks()
         self.impairments = RouteImpairments(logging.getLogger("test"))
-        self.witness = Witness(cast("Fleet", workers), HERE, self.impairments)
+        self.witness = Witness(cast("RouteDirectory", workers), HERE, self.impairments)
         self.changes: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self.faults = LocalFaults(
             routes, self.looks, self.impairments, self.witness, HEALTH,
@@ -91,7 +91,7 @@ class Worker:
     def ends(self, *results: Answer | Failure, route: str = "anthropic", opened: bool = False, **job: Any) -> None:
         """Calls on a route came back with these results, one group."""
         changes = [Change(route, "*", RouteState.OPEN, "down", 15, 0)] if opened else []
-        self.faults.observe([landing(result, route, **job) for result in results], changes)
+        self.faults.observe([call_result(result, route, **job) for result in results], changes)
 
     def wait_for(self, fits: Callable[[dict[str, str]], bool]) -> dict[str, str]:
         """Wait until its impairments are as said."""
@@ -100,15 +100,15 @@ class Worker:
         return current
 
 
-def landing(result: Answer | Failure, route: str = "anthropic", **job: Any) -> Landing:
-    one = flight(1)
+def call_result(result: Answer | Failure, route: str = "anthropic", **job: Any) -> CallResult:
+    one = call(1)
     begun = replace(
         one,
         job=one.job._replace(**job),
-        site=replace(one.site, route=route),
+        target=replace(one.target, route=route),
         born_at=cast(Any, module).time.monotonic(),
     )
-    return Landing(begun, result, 0.1)
+    return CallResult(begun, result, 0.1)
 
 
 @pytest.fixture
@@ -164,41 +164,41 @@ def looking(worker: Worker, at_once: None) -> Iterator[Worker]:
 @pytest.mark.parametrize(
     ("result", "verdict", "by_itself"),
     [
-        (NO_KEY, Verdict.UNUSED, Verdict.UNUSED),
-        (REFUSED, Verdict.LOCAL_REFUSED, Verdict.UNUSABLE_ROUTE),
-        (UNREACHED, Verdict.LOCAL_FAILED, Verdict.FAILED),
-        (BUSY, Verdict.FAILED, Verdict.FAILED),
-        (ANSWER, Verdict.GOOD, Verdict.GOOD),
+        (NO_KEY, HealthSignal.UNUSED, HealthSignal.UNUSED),
+        (REFUSED, HealthSignal.LOCAL_REFUSED, HealthSignal.UNUSABLE_ROUTE),
+        (UNREACHED, HealthSignal.LOCAL_FAILED, HealthSignal.FAILED),
+        (BUSY, HealthSignal.FAILED, HealthSignal.FAILED),
+        (ANSWER, HealthSignal.GOOD, HealthSignal.GOOD),
     ],
 )
 def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
-    result: Answer | Failure, verdict: Verdict, by_itself: Verdict
+    result: Answer | Failure, signal: HealthSignal, by_itself: HealthSignal
 ) -> None:
     crowd = (HERE, ELSEWHERE), (ELSEWHERE,), (HERE, HERE, "third")
     for origins in crowd:
-        assert verdict_with(Workers(*origins), result) is verdict
-    assert verdict_with(Workers(HERE, ELSEWHERE, lane="realtime"), result) is verdict, "a breaker is of all lanes"
-    alone = Workers(HERE, HERE), Workers()
+        assert signal_with(Workers(*origins), result) is signal
+    assert signal_with(Workers(HERE, ELSEWHERE, lane="realtime"), result) is signal, "a breaker is of all lanes"
+    isolated = Workers(HERE, HERE), Workers()
     away = Workers(HERE, ELSEWHERE, impaired={"anthropic": "No key."})
-    for workers in (*alone, away):
-        assert verdict_with(workers, result) is by_itself
+    for workers in (*isolated, away):
+        assert signal_with(workers, result) is by_itself
     unknown = Workers(HERE, ELSEWHERE)
     unknown.answers = False
-    assert verdict_with(unknown, result) is by_itself
+    assert signal_with(unknown, result) is by_itself
 
 
-def verdict_with(workers: Workers, result: Answer | Failure) -> Verdict:
-    one = landing(result)
-    local = Witness(cast("Fleet", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
-    return spent_of(one, Settings(), local=local).verdict
+def signal_with(workers: Workers, result: Answer | Failure) -> HealthSignal:
+    one = call_result(result)
+    local = Witness(cast("RouteDirectory", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
+    return spent_of(one, Settings(), local=local).signal
 
 
 def test_a_job_goes_back_to_its_route_only_where_another_worker_of_its_lane_takes_it() -> None:
     impairments = RouteImpairments(logging.getLogger("test"))
     impairments.begin("anthropic", "key", "Refused.")
     for lane, hands_over in (("bulk", True), ("realtime", False)):
-        witness = Witness(cast("Fleet", Workers(HERE, ELSEWHERE, lane=lane)), HERE, impairments)
-        assert witness.hands_over(landing(REFUSED)) is hands_over
+        witness = Witness(cast("RouteDirectory", Workers(HERE, ELSEWHERE, lane=lane)), HERE, impairments)
+        assert witness.hands_over(call_result(REFUSED)) is hands_over
 
 
 # the way out
@@ -238,7 +238,7 @@ def test_few_such_calls_among_many_that_are_answered_are_not(worker: Worker) -> 
 
 @pytest.mark.parametrize("result", [UNREACHED, REFUSED])
 def test_an_answer_to_a_call_that_was_under_way_ends_nothing(worker: Worker, result: Failure) -> None:
-    early = landing(ANSWER)
+    early = call_result(ANSWER)
     worker.ends(*[result] * 3)
     worker.faults.observe([early], [])
     assert worker.impairments.of("anthropic")

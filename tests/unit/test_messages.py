@@ -5,13 +5,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gates import MODEL
+from tests.breakers import MODEL
 
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import MOST_JOBS, Chunk, MalformedMessage
+from trivet_tasks.messages import MAX_JOBS, Chunk, MalformedMessage
 
-JOBS = (Claimed("a" * 32, 1, 10, 100), Claimed("b" * 32, 7, 20, 200))
+JOBS = (DispatchedJob("a" * 32, 1, 10, 100), DispatchedJob("b" * 32, 7, 20, 200))
 CHUNK = Chunk("bedrock-us-east-1", "bedrock", Latency.BATCH, MODEL, JOBS)
 PROBE = Chunk("bedrock-us-east-1", "bedrock", Latency.BATCH, MODEL, JOBS[:1], probe="0192f0c1token")
 
@@ -55,7 +55,7 @@ def with_jobs(*jobs: object) -> list[object]:
         with_jobs(),
         [*GOOD[:3], {"a": 1}, *GOOD[4:]],
         [*GOOD[:3], "jobs", *GOOD[4:]],
-        with_jobs(*([f"{n:032x}", 1, 1, 1, None] for n in range(MOST_JOBS + 1))),
+        with_jobs(*([f"{n:032x}", 1, 1, 1, None] for n in range(MAX_JOBS + 1))),
         with_jobs("a" * 32),
         with_jobs(ONE[:4]),
         with_jobs([*ONE, 1]),

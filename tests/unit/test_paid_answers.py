@@ -28,8 +28,8 @@ from tests.fuzz.answers import check, fed
 
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.calls import Answer, Failure
-from trivet_worker.adapters.headers import MOST_WAIT_S
+from trivet_worker.adapters.headers import MAX_WAIT_S
+from trivet_worker.adapters.protocol import Answer, Failure
 
 Event = dict[str, Any]
 START: Event = {
@@ -195,7 +195,7 @@ def test_what_an_unusable_stream_used_is_booked(wire: str) -> None:
 @pytest.mark.parametrize("kept", [1, 2, 3, 4])
 def test_a_cut_stream_is_no_result_and_nobody_knows_what_it_cost(wire: str, kept: int) -> None:
     failure = failed(streamed(wire, [START, *TEXT][:kept]))
-    assert (failure.outcome, failure.usage, failure.ambiguous) == (Outcome.INCOMPLETE, None, True)
+    assert (failure.outcome, failure.usage, failure.may_be_billed) == (Outcome.INCOMPLETE, None, True)
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -209,7 +209,7 @@ def test_a_google_error_object_in_a_stream_is_an_error_like_any(
 ) -> None:
     error = {"error": {"code": code, "message": "not now", "status": status}}
     failure = failed(streamed(wire, [START, [error] if listed else error]))
-    assert (failure.outcome, failure.message, failure.usage, failure.ambiguous) == (
+    assert (failure.outcome, failure.message, failure.usage, failure.may_be_billed) == (
         outcome,
         "not now",
         Usage(9, 1, model="m"),
@@ -223,7 +223,7 @@ def test_a_google_quota_error_in_a_vertex_stream_is_a_rate_limit() -> None:
     error = {"error": {"code": 429, "message": "Quota exceeded", "status": "RESOURCE_EXHAUSTED",
                        "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]}}  # fmt: skip
     failure = failed(streamed("vertex", [error]))
-    assert (failure.outcome, failure.retry_after_s, failure.ambiguous) == (Outcome.RATE_LIMITED, 7.0, False)
+    assert (failure.outcome, failure.retry_after_s, failure.may_be_billed) == (Outcome.RATE_LIMITED, 7.0, False)
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -309,14 +309,14 @@ def test_the_connection_of_a_call_that_is_aborted_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-@pytest.mark.parametrize(("told", "wait_s"), [("4294967", MOST_WAIT_S), ("1e300", MOST_WAIT_S), ("3600", 3600), ("13262", MOST_WAIT_S),
-                                              ("inf", None), ("nan", None), ("-5", 0), ("Fri, 31 Dec 9999 23:59:59 GMT", MOST_WAIT_S)])  # fmt: skip
+@pytest.mark.parametrize(("told", "wait_s"), [("4294967", MAX_WAIT_S), ("1e300", MAX_WAIT_S), ("3600", 3600), ("13262", MAX_WAIT_S),
+                                              ("inf", None), ("nan", None), ("-5", 0), ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_WAIT_S)])  # fmt: skip
 def test_no_wait_is_longer_than_an_hour(wire: str, told: str, wait_s: float | None) -> None:
     body = json.dumps({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}).encode()
     failure = failed(answered_with(wire, response(body, 429, retry_after=told), streams=False))
     assert (failure.outcome, failure.retry_after_s) == (Outcome.RATE_LIMITED, wait_s)
     assert failure.message.startswith("slow down")
-    assert ("retry-after capped: 3,600 s" in failure.message) == (wait_s == MOST_WAIT_S and told != "3600")
+    assert ("retry-after capped: 3,600 s" in failure.message) == (wait_s == MAX_WAIT_S and told != "3600")
 
 
 @pytest.mark.parametrize("wire", WIRES)

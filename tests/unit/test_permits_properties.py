@@ -5,10 +5,10 @@ from typing import TypeAlias
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.gates_world import TIMEOUT_S, ClockedRedis, Gate, Held, World, quota
+from tests.unit.breakers_world import TIMEOUT_S, Breaker, ClockedRedis, Held, World, quota
 
 from trivet_routing.limits import PERMIT_GRACE_S
-from trivet_routing.permits import Quota, Verdict
+from trivet_routing.permits import HealthSignal, Quota
 
 MINUTE_S = 60.0
 GROUP = "claude-*+other"
@@ -73,42 +73,42 @@ def test_no_rolling_minute_gets_more_than_its_limits(valkey: ClockedRedis, steps
     """Requests and tokens, small calls and large; those that used less than was reserved, and those never made."""
     world = World(valkey)
     models = MODELS if limits.group else MODELS[:1]
-    workers = [world.gate(models[number % len(models)], limits) for number in range(4)]
+    workers = [world.breaker(models[number % len(models)], limits) for number in range(4)]
     account = Account(limits)
     for what, number, count, one, other in steps:
-        gate = workers[number]
+        breaker = workers[number]
         sizes = (
             int(one * (limits.input_tokens or 100)),
             int(other * (limits.output_tokens or 100) / limits.output_factor),
         )
         match what:
             case "take" | "await":
-                ask(world, account, gate, count, sizes, patient=what == "await")
+                ask(world, account, breaker, count, sizes, patient=what == "await")
             case "rush":
                 for _ in range(count):
-                    ask(world, account, gate, 20, sizes, patient=False)
+                    ask(world, account, breaker, 20, sizes, patient=False)
                     account.check(world.now)
-                    give_back(account, gate, "good", 20, 1.0)
+                    give_back(account, breaker, "good", 20, 1.0)
                     world.pass_time(1)
             case "time":
                 world.pass_time(count + one)
             case _:
-                give_back(account, gate, what, count, one)
+                give_back(account, breaker, what, count, one)
         account.check(world.now)
-        view = gate.view()
+        view = breaker.view()
         assert view.wait_s >= 0
         assert min(view.headroom, view.input_headroom, view.output_headroom) >= 0
         assert 0 <= view.in_flight <= view.places <= limits.max_concurrency
 
 
-def ask(world: World, account: Account, gate: Gate, count: int, sizes: tuple[int, int], *, patient: bool) -> None:
+def ask(world: World, account: Account, breaker: Breaker, count: int, sizes: tuple[int, int], *, patient: bool) -> None:
     """Take what fits; who waits as long as he is told gets his permit."""
     for _ in range(5):
-        before = len(gate.held)
-        grant = gate.take(count, *sizes)
+        before = len(breaker.held)
+        grant = breaker.take(count, *sizes)
         assert 0 <= grant.granted <= count
-        for held in gate.held[before:]:
-            uses = 1, held.want.input_tokens, round(held.want.output_tokens * account.limits.output_factor)
+        for held in breaker.held[before:]:
+            uses = 1, held.permit.input_tokens, round(held.permit.output_tokens * account.limits.output_factor)
             account.calls.append(Call(world.now, uses, held))
         if grant.granted or not patient or grant.reason == "concurrency":
             assert grant.granted or grant.wait_s > 0
@@ -118,20 +118,20 @@ def ask(world: World, account: Account, gate: Gate, count: int, sizes: tuple[int
     raise AssertionError("he waited as he was told, and waits still")
 
 
-def give_back(account: Account, gate: Gate, what: str, count: int, share: float) -> None:
-    held = gate.held[:count]
+def give_back(account: Account, breaker: Breaker, what: str, count: int, share: float) -> None:
+    held = breaker.held[:count]
     if not held:
         return
     calls = [call for call in account.calls if call.held in held]
     if what == "unused":
         account.calls = [call for call in account.calls if call not in calls]
-        gate.settle(Verdict.UNUSED, count=count)
+        breaker.settle(HealthSignal.UNUSED, count=count)
         return
     part = share if what == "less" else 1.0
     for call in calls:
         call.over = True
-        want = call.held.want
-        used = int(part * want.input_tokens), int(part * want.output_tokens)
+        permit = call.held.permit
+        used = int(part * permit.input_tokens), int(part * permit.output_tokens)
         call.uses = 1, used[0], round(used[1] * account.limits.output_factor)
-        gate.settle_these([call.held], used=used)
-    gate.held = gate.held[count:]
+        breaker.settle_these([call.held], used=used)
+    breaker.held = breaker.held[count:]

@@ -12,7 +12,7 @@ from trivet.plan.exact import divided, spread
 from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
 from trivet.plan.scenarios import Scenario, by_default, mixed
 from trivet.plan.workload import Load, Tally, Workload, volume
-from trivet_routing.route_choice import Needs
+from trivet_routing.route_choice import Requirements
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
@@ -194,15 +194,15 @@ def test_what_a_route_cannot_take_goes_to_the_others_of_the_mix() -> None:
     }
     assert by_route == {"us": 700_000, "dearer": 700_000, "any": 600_000}
     assert found.detours == (f"1 call of {MODEL}: any lacks residency us",)
-    alone = outlook(whole("any"), tally.workload(D(1)).loads, terms(routes))
-    assert alone == Obstacle(f"1 call of {MODEL}: any lacks residency us")
+    isolated = outlook(whole("any"), tally.workload(D(1)).loads, terms(routes))
+    assert isolated == Obstacle(f"1 call of {MODEL}: any lacks residency us")
 
 
 def test_a_model_without_a_price_or_a_route_is_never_free() -> None:
     work = day()
     found = outlook(whole("unpriced"), work.loads, terms({"unpriced": route()}))
     assert found == Obstacle(f"no price is known for {MODEL} on unpriced: no list has one")
-    mythos = (Load(Needs("claude-mythos-5-1", Latency.BATCH), -1, D(1), D(1), D(1), D(1)),)
+    mythos = (Load(Requirements("claude-mythos-5-1", Latency.BATCH), -1, D(1), D(1), D(1), D(1)),)
     found = outlook(whole("r"), mythos, terms({"r": route("vertex")}))
     assert found == Obstacle("1 call of claude-mythos-5-1: r does not serve claude-mythos-5-1")
 
@@ -285,7 +285,7 @@ def test_routes_work_side_by_side_and_the_slowest_binds() -> None:
 
 def test_models_that_share_a_limit_add_up_and_others_do_not() -> None:
     models = ("claude-haiku-5-5", "claude-haiku-4-5")
-    loads = [Load(Needs(model, Latency.BATCH), -1, D(1_000), D(10), D(10), D(10)) for model in models]
+    loads = [Load(Requirements(model, Latency.BATCH), -1, D(1_000), D(10), D(10), D(10)) for model in models]
     group = {"models": ["claude-haiku-*"], "requests_per_minute": 100}
     for limited, seconds in ((route(limits=[group]), 1_200), (route(requests_per_minute=100), 600)):
         found = outlook(whole("r"), loads, terms({"r": limited}))
@@ -298,7 +298,7 @@ def test_without_the_calls_or_a_rate_only_what_is_known_can_bind() -> None:
     found = reckoned(whole("r"), day(per_call=None), terms({"r": route(requests_per_minute=1)})).bound
     assert found is not None
     assert found.limit == "calls in flight"
-    stranger = (Load(Needs("our-own", Latency.BATCH), -1, D(5), D(1), D(1), D(1)),)
+    stranger = (Load(Requirements("our-own", Latency.BATCH), -1, D(5), D(1), D(1), D(1)),)
     unlimited = outlook(whole("r"), stranger, terms({"r": route(models={"our-own": "arn"})}))
     assert isinstance(unlimited, Outlook)
     assert unlimited.bound is None

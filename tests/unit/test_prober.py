@@ -9,14 +9,14 @@ import pytest
 from celery import Celery
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec
-from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Gate, Held, World, states
+from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, Held, World, states
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.permits import Quota, RouteUse, Verdict, Want
+from trivet_routing.permits import HealthSignal, PermitRequest, Quota, RouteUse
+from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler import probing as probing_module
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
 from trivet_store.jobs.probing import insert_probe
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
@@ -59,9 +59,9 @@ class Place:
 
     def prober(self) -> Prober:
         """That of another scheduler each time, which knows everything as it is now."""
-        fleet = Fleet(self.store, SETTINGS, self.world.client)
-        fleet.limits = self.world.limits
-        return Prober(self.store, fleet, self.app, SETTINGS)
+        directory = RouteDirectory(self.store, SETTINGS, self.world.client)
+        directory.limits = self.world.limits
+        return Prober(self.store, directory, self.app, SETTINGS)
 
     def run(self) -> list[tuple[str, str]]:
         """What a pass of a scheduler probes: (route, model)."""
@@ -87,16 +87,16 @@ class Place:
                 provider = message.headers["task"].removeprefix(task_name(""))
                 found.append(Chunk.from_args(provider, message.payload[0]))
 
-    def gate(self, model: str = MODEL, route: str = ROUTE) -> Gate:
-        return Gate(self.world.client, self.world.limits, model, Quota.of(SETTINGS.routes[route], model), route)
+    def breaker(self, model: str = MODEL, route: str = ROUTE) -> Breaker:
+        return Breaker(self.world.client, self.world.limits, model, Quota.of(SETTINGS.routes[route], model), route)
 
     def open(self, route: str = ROUTE, *models: str) -> None:
         for model in models or (MODEL,):
-            self.world.open(self.gate(model, route))
+            self.world.open(self.breaker(model, route))
 
     def open_whole(self, route: str = ROUTE) -> None:
-        self.gate("claude-opus-4-6", route).call(Verdict.UNUSABLE_ROUTE)
-        assert (route, WHOLE_ROUTE) in self.world.limits.unwell()
+        self.breaker("claude-opus-4-6", route).call(HealthSignal.UNUSABLE_ROUTE)
+        assert (route, WHOLE_ROUTE) in self.world.limits.unhealthy()
 
     def until_due(self) -> None:
         self.world.pass_time(HEALTH.probe_interval_s)
@@ -114,7 +114,7 @@ def place(world: World, tmp_path: Path) -> Iterator[Place]:
 
 def test_while_all_is_well_nothing_is_probed(place: Place) -> None:
     place.serve(ROUTE)
-    place.gate().call(Verdict.FAILED)
+    place.breaker().call(HealthSignal.FAILED)
     place.until_due()
     assert place.run() == []
 
@@ -131,9 +131,9 @@ def test_a_gate_that_is_due_gets_one_probe_from_the_whole_fleet(place: Place) ->
     assert [job.id for job in message.jobs] == [job_id]
     assert (message.route, message.provider, message.model, message.latency) == (ROUTE, "bedrock", MODEL, Latency.BATCH)
     assert place.sql.job(job_id).state == "dispatched"
-    gate = place.gate()
-    assert gate.take(probe="another").granted == 0
-    assert gate.take(probe=message.probe).granted == 1, "the token of the message passes the open gate"
+    breaker = place.breaker()
+    assert breaker.take(probe="another").granted == 0
+    assert breaker.take(probe=message.probe).granted == 1, "the token of the message passes the open breaker"
     place.until_due()
     assert place.run() == [], "as long as its call may take"
 
@@ -148,8 +148,8 @@ def test_a_probe_that_was_never_heard_of_again_is_made_anew(place: Place) -> Non
     place.world.pass_time(1.1)
     assert place.run() == [(ROUTE, MODEL)]
     first, second = place.messages(ROUTE)
-    assert place.gate().take(probe=first.probe).granted == 0
-    assert place.gate().take(probe=second.probe).granted == 1
+    assert place.breaker().take(probe=first.probe).granted == 0
+    assert place.breaker().take(probe=second.probe).granted == 1
 
 
 def _drained(place: Place) -> None:
@@ -173,19 +173,19 @@ def _gone_from_the_configuration(place: Place) -> None:
 
 def _told_to_wait(place: Place) -> None:
     """By a call from before it was opened, which comes back only now."""
-    late = Held(Want("from before", 0, 0), "")
-    changes = place.gate().settle_these([late], Verdict.LIMITED, pause_s=10 * HEALTH.probe_interval_s)
+    late = Held(PermitRequest("from before", 0, 0), "")
+    changes = place.breaker().settle_these([late], HealthSignal.LIMITED, pause_s=10 * HEALTH.probe_interval_s)
     assert states(changes) == [(MODEL, "limited")]
 
 
 @pytest.mark.parametrize(
     "trouble", [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration, _told_to_wait]
 )
-def test_a_route_that_nobody_may_call_is_passed_over_and_the_others_are_not(place: Place, trouble: Any) -> None:
+def test_a_route_that_nobody_may_call_is_passed_over_and_the_others_are_not(place: Place, impairment: Any) -> None:
     place.serve(ROUTE, OTHER_ROUTE)
     place.open(ROUTE)
     place.open(OTHER_ROUTE)
-    trouble(place)
+    impairment(place)
     place.until_due()
     assert place.run() == [(OTHER_ROUTE, MODEL)]
     assert place.messages(ROUTE) == []
@@ -271,15 +271,15 @@ def test_a_route_without_a_call_is_probed_once_by_the_whole_fleet(place: Place) 
     in_use(place, MODEL)
     place.world.pass_time(IDLE_S - 1)
     assert place.run() == []
-    place.gate(route=OTHER_ROUTE).call()
+    place.breaker(route=OTHER_ROUTE).call()
     place.world.pass_time(1)
     assert place.run() == [(ROUTE, MODEL)], "the other was called a second ago"
     assert place.run() == [], "another scheduler finds that it is under way"
     (message,) = place.messages(ROUTE)
-    gate = place.gate()
-    assert gate.take(probe=message.probe).granted == 1
+    breaker = place.breaker()
+    assert breaker.take(probe=message.probe).granted == 1
     assert place.run() == []
-    gate.settle(lasted_s=0)
+    breaker.settle(lasted_s=0)
     assert place.world.limits.uses([ROUTE]) == {ROUTE: RouteUse(0, 0)}
     assert place.run() == []
     place.world.pass_time(IDLE_S - 1)
@@ -290,13 +290,13 @@ def test_a_route_without_a_call_is_probed_once_by_the_whole_fleet(place: Place) 
 
 def test_a_call_under_way_or_that_ended_keeps_a_route_from_being_idle(place: Place) -> None:
     noticed(place, ROUTE)
-    gate = place.gate()
-    for outcome in (Verdict.GOOD, Verdict.NEUTRAL):
+    breaker = place.breaker()
+    for outcome in (HealthSignal.GOOD, HealthSignal.NEUTRAL):
         place.world.pass_time(IDLE_S - 1)
-        assert gate.take().granted == 1
+        assert breaker.take().granted == 1
         place.world.pass_time(IDLE_S - 1)
         assert place.run() == []
-        gate.settle(outcome, lasted_s=IDLE_S - 1)
+        breaker.settle(outcome, lasted_s=IDLE_S - 1)
     place.world.pass_time(IDLE_S - 1)
     assert place.run() == []
     place.world.pass_time(1)
@@ -307,10 +307,10 @@ def test_a_revoked_key_opens_the_route_at_its_first_idle_probe(place: Place) -> 
     noticed(place, ROUTE)
     place.world.pass_time(IDLE_S)
     ((_, model),) = place.run()
-    gate = place.gate(model)
-    assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
-    assert states(gate.settle(Verdict.UNUSABLE_ROUTE)) == [(WHOLE_ROUTE, "open")]
-    assert place.gate(MODEL).take().granted == 0
+    breaker = place.breaker(model)
+    assert breaker.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+    assert states(breaker.settle(HealthSignal.UNUSABLE_ROUTE)) == [(WHOLE_ROUTE, "open")]
+    assert place.breaker(MODEL).take().granted == 0
 
 
 def test_a_key_that_one_worker_finds_refused_is_tried_by_another_at_once(place: Place) -> None:
@@ -319,9 +319,9 @@ def test_a_key_that_one_worker_finds_refused_is_tried_by_another_at_once(place: 
     place.world.pass_time(IDLE_S)
     for origin, changed in (("here", []), ("elsewhere", [(WHOLE_ROUTE, "open")])):
         assert place.run() == [(ROUTE, MODEL)]
-        gate = place.world.gate_of(origin)
-        assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
-        assert states(gate.settle(Verdict.LOCAL_REFUSED, cause="unusable: refused")) == changed
+        breaker = place.world.breaker_of(origin)
+        assert breaker.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+        assert states(breaker.settle(HealthSignal.LOCAL_REFUSED, cause="unusable: refused")) == changed
 
 
 def test_an_idle_probe_that_fails_is_followed_by_others_until_the_route_is_open(place: Place) -> None:
@@ -331,11 +331,11 @@ def test_an_idle_probe_that_fails_is_followed_by_others_until_the_route_is_open(
     for _ in range(HEALTH.open_after_failures):
         ((_, model),) = place.run()
         probed += 1
-        gate = place.gate(model)
-        assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
-        changes = gate.settle(Verdict.FAILED, cause="connection: refused", job=f"probe {probed}")
+        breaker = place.breaker(model)
+        assert breaker.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+        changes = breaker.settle(HealthSignal.FAILED, cause="connection: refused", job=f"probe {probed}")
         if not changes:
-            assert gate.view().doubt == "connection: refused"
+            assert breaker.view().doubt == "connection: refused"
             place.until_due()
             place.world.pass_time(HEALTH.probe_interval_s * 0.2)  # the jitter
     assert states(changes) == [(model, "open")]
@@ -345,26 +345,26 @@ def test_an_idle_probe_that_fails_is_followed_by_others_until_the_route_is_open(
 def test_an_idle_probe_that_fails_once_is_followed_by_one_that_clears_it(place: Place) -> None:
     noticed(place, ROUTE)
     place.world.pass_time(IDLE_S)
-    for verdict in (Verdict.FAILED, Verdict.GOOD):
+    for signal in (HealthSignal.FAILED, HealthSignal.GOOD):
         ((_, model),) = place.run()
-        gate = place.gate(model)
-        assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
-        gate.settle(verdict)
-    assert (gate.view().doubt, gate.state) == ("", "healthy")
+        breaker = place.breaker(model)
+        assert breaker.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+        breaker.settle(signal)
+    assert (breaker.view().doubt, breaker.state) == ("", "healthy")
     place.world.pass_time(3 * HEALTH.probe_interval_s)
     assert place.run() == []
 
 
-@pytest.mark.parametrize("verdict", [Verdict.UNUSED, Verdict.NEUTRAL, None])
-def test_an_idle_probe_that_says_nothing_of_the_route_is_made_anew(place: Place, verdict: Verdict | None) -> None:
+@pytest.mark.parametrize("verdict", [HealthSignal.UNUSED, HealthSignal.NEUTRAL, None])
+def test_an_idle_probe_that_says_nothing_of_the_route_is_made_anew(place: Place, signal: HealthSignal | None) -> None:
     """None: its worker died."""
     noticed(place, ROUTE)
     place.world.pass_time(IDLE_S)
     ((_, model),) = place.run()
-    gate = place.gate(model)
-    assert gate.take(probe=place.messages(ROUTE)[0].probe).granted == 1
-    if verdict is not None:
-        gate.settle(verdict)
+    breaker = place.breaker(model)
+    assert breaker.take(probe=place.messages(ROUTE)[0].probe).granted == 1
+    if signal is not None:
+        breaker.settle(signal)
         place.world.pass_time(HEALTH.probe_interval_s)
     else:
         place.world.pass_time(IDLE_S / 2)
@@ -385,9 +385,9 @@ def test_an_idle_probe_that_was_lost_is_made_anew(place: Place) -> None:
     "trouble",
     [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration],
 )
-def test_an_idle_route_that_nobody_may_call_is_not_probed(place: Place, trouble: Any) -> None:
+def test_an_idle_route_that_nobody_may_call_is_not_probed(place: Place, impairment: Any) -> None:
     noticed(place, ROUTE)
-    trouble(place)
+    impairment(place)
     place.world.pass_time(2 * IDLE_S)
     assert [route for route, _ in place.run()] in ([], [OTHER_ROUTE])
     assert place.messages(ROUTE) == []
@@ -396,7 +396,7 @@ def test_an_idle_route_that_nobody_may_call_is_not_probed(place: Place, trouble:
 def test_a_limited_route_is_left_alone_while_it_is_told_to_wait(place: Place) -> None:
     noticed(place, ROUTE)
     in_use(place, MODEL)
-    place.gate().call(Verdict.LIMITED, pause_s=IDLE_S + 10)
+    place.breaker().call(HealthSignal.LIMITED, pause_s=IDLE_S + 10)
     place.world.pass_time(IDLE_S + 1)
     assert place.run() == []
     place.world.pass_time(10)
@@ -416,7 +416,7 @@ def test_a_route_has_an_interval_of_its_own_or_is_never_probed(place: Place) -> 
 
 
 def test_what_the_shared_state_forgot_is_unproven_again(place: Place) -> None:
-    place.gate().call(lasted_s=5)
+    place.breaker().call(lasted_s=5)
     assert place.world.limits.uses([ROUTE, OTHER_ROUTE]) == {ROUTE: RouteUse(0, 5), OTHER_ROUTE: RouteUse()}
     place.world.lose_memory()
     assert place.world.limits.uses([ROUTE]) == {ROUTE: RouteUse()}
@@ -438,7 +438,7 @@ def test_a_whole_route_is_probed_with_a_model_in_use_whose_gate_is_well(place: P
     place.until_due()
     assert place.run() == [(ROUTE, NEIGHBOUR)], "one probe: that of the model waits until this one is back"
     (message,) = place.messages(ROUTE)
-    assert place.gate(NEIGHBOUR).take(probe=message.probe).granted == 1
+    assert place.breaker(NEIGHBOUR).take(probe=message.probe).granted == 1
 
 
 def test_it_need_not_be_in_use_if_all_of_those_are_unwell(place: Place) -> None:
@@ -450,7 +450,7 @@ def test_it_need_not_be_in_use_if_all_of_those_are_unwell(place: Place) -> None:
     ((route, model),) = place.run()
     assert route == ROUTE
     assert model not in (MODEL, NEIGHBOUR)
-    assert place.gate(model).claim() is None, "the whole route's probe is under way"
+    assert place.breaker(model).claim() is None, "the whole route's probe is under way"
 
 
 def test_a_model_that_the_route_does_not_serve_is_no_use_for_it(place: Place) -> None:
@@ -469,17 +469,17 @@ def test_good_probes_with_that_model_bring_the_whole_route_back(place: Place) ->
         place.until_due()
         assert place.run() == [(ROUTE, NEIGHBOUR)]
         (message,) = place.messages(ROUTE)
-        gate = place.gate(NEIGHBOUR)
-        assert gate.take(probe=message.probe).granted == 1
-        gate.settle()
-    assert place.gate(MODEL).state == "recovering"
-    assert place.gate(MODEL).take().granted == 1
+        breaker = place.breaker(NEIGHBOUR)
+        assert breaker.take(probe=message.probe).granted == 1
+        breaker.settle()
+    assert place.breaker(MODEL).state == "recovering"
+    assert place.breaker(MODEL).take().granted == 1
 
 
 def test_a_person_may_have_a_probe_now(place: Place) -> None:
     place.serve(ROUTE)
     prober = place.prober()
-    route = prober._fleet.known().routes[ROUTE]
+    route = prober._directory.known().routes[ROUTE]
     job_id = prober.probe(route, MODEL, at_once=True)
     assert job_id in place.jobs()
     place.open()

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_store.jobs.taking import Prompt
+from trivet_store.jobs.claiming import Prompt
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.prices.price_book import PriceBook
-from trivet_tasks.requests.prompt_cache import LEAST_ELSE, MOST_LINES, Sharing, least_tokens, marked
+from trivet_tasks.requests.prompt_cache import LEAST_ELSE, MAX_LINES, Sharing, least_tokens, marked
 from trivet_tasks.requests.reading import parse_request
 from trivet_tasks.usage import Usage
 
@@ -120,8 +120,8 @@ def test_a_document_that_one_request_has_is_not_written_to_the_cache() -> None:
     done = Sharing().marked(group)
     assert [marks(spec) for spec in done] == [[("system", 0, {"type": "ephemeral"})]] * 3
     assert len({spec.line for spec in done}) == 1
-    alone = [parsed(messages=blocks(f"{number} {OTHER}", "a question")) for number in range(3)]
-    assert Sharing().marked(alone) == alone
+    isolated = [parsed(messages=blocks(f"{number} {OTHER}", "a question")) for number in range(3)]
+    assert Sharing().marked(isolated) == isolated
 
 
 def test_what_an_earlier_group_had_is_shared() -> None:
@@ -151,10 +151,10 @@ def test_realtime_is_marked_and_never_waits() -> None:
 
 
 def test_lines_are_few() -> None:
-    group = [parsed(system=f"{number} {LONG}") for number in range(MOST_LINES + 5) for _ in range(2)]
+    group = [parsed(system=f"{number} {LONG}") for number in range(MAX_LINES + 5) for _ in range(2)]
     done = Sharing().marked(group)
     assert all(marks(spec) for spec in done)
-    assert len({spec.line for spec in done} - {None}) == MOST_LINES
+    assert len({spec.line for spec in done} - {None}) == MAX_LINES
 
 
 def test_least_tokens_are_those_of_the_model() -> None:

@@ -4,24 +4,24 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.gates import gate
+from tests.breakers import breaker
 
-from trivet_routing.permits import GateView
+from trivet_routing.permits import BreakerView
 from trivet_routing.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another, worth_asking_again
 
 HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
-NEVER = gate(proven_s=math.inf)
-JUST_NOW = gate(proven_s=0.1)
+NEVER = breaker(proven_s=math.inf)
+JUST_NOW = breaker(proven_s=0.1)
 
 
 def met(
-    errors: tuple[ProxyError, ...], route: str, now: float, at: GateView | None, generation: str = "0.0"
+    errors: tuple[ProxyError, ...], route: str, now: float, at: BreakerView | None, generation: str = "0.0"
 ) -> tuple[ProxyError, ...]:
-    gates = None if at is None else {HERE: at, ELSEWHERE: at}
-    return with_another(errors, route, f"HTTP 403 of {route}", now=now, generation=generation, gates=gates)
+    breakers = None if at is None else {HERE: at, ELSEWHERE: at}
+    return with_another(errors, route, f"HTTP 403 of {route}", now=now, generation=generation, breakers=breakers)
 
 
-def story(*steps: tuple[str, GateView | None]) -> tuple[ProxyError, ...]:
+def story(*steps: tuple[str, BreakerView | None]) -> tuple[ProxyError, ...]:
     """Pages a second apart."""
     errors: tuple[ProxyError, ...] = ()
     for second, (route, at) in enumerate(steps):
@@ -53,7 +53,7 @@ def test_until_then_nobody_knows(errors: tuple[ProxyError, ...]) -> None:
 
 
 def test_an_answer_to_a_call_begun_before_the_page_proves_nothing() -> None:
-    before = gate(proven_s=30.0)
+    before = breaker(proven_s=30.0)
     assert at_fault(story(*[(HERE, before), (ELSEWHERE, before)] * 3)) is None
 
 
@@ -66,10 +66,10 @@ def test_what_came_before_the_gates_changed_says_nothing_any_more() -> None:
 
 def test_a_route_that_answered_others_since_is_worth_asking_again() -> None:
     errors = story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW))
-    gates = {HERE: JUST_NOW, ELSEWHERE: NEVER}
-    assert worth_asking_again(errors, gates, 5.0) == {HERE}
+    breakers = {HERE: JUST_NOW, ELSEWHERE: NEVER}
+    assert worth_asking_again(errors, breakers, 5.0) == {HERE}
     confirmed = met(errors, HERE, 5.0, JUST_NOW)
-    assert worth_asking_again(confirmed, gates, 9.0) == frozenset(), "once"
+    assert worth_asking_again(confirmed, breakers, 9.0) == frozenset(), "once"
 
 
 def test_pages_are_kept_as_they_were() -> None:

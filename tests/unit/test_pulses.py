@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from trivet_routing.liveness import pulses
+from trivet_routing.liveness.process_impairments import BROKER, STALLED, STOPPING, ProcessImpairments
 from trivet_routing.liveness.pulses import Pulse, Pulses
-from trivet_routing.liveness.troubles import BROKER, STALLED, STOPPING, Troubles
 
 
 class Clock:
@@ -33,16 +33,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def troubles() -> Troubles:
-    return Troubles(logging.getLogger("trivet.test"), "no work is taken")
+def process_impairments() -> ProcessImpairments:
+    return ProcessImpairments(logging.getLogger("trivet.test"), "no work is taken")
 
 
-def test_a_loop_that_does_not_beat_is_a_trouble_until_it_does(clock: Clock, troubles: Troubles) -> None:
+def test_a_loop_that_does_not_beat_is_a_trouble_until_it_does(
+    clock: Clock, process_impairments: ProcessImpairments
+) -> None:
     def text() -> str | None:
-        return troubles.text
+        return process_impairments.text
 
     pulse, changes = Pulse("Its consumer", 3.0), list[str | None]()
-    watched = Pulses(troubles, pulse, on_change=lambda: changes.append(text()))
+    watched = Pulses(process_impairments, pulse, on_change=lambda: changes.append(text()))
     clock.go_on(watched, 60)
     assert text() is None, "it was not started"
     watched.start()
@@ -56,46 +58,52 @@ def test_a_loop_that_does_not_beat_is_a_trouble_until_it_does(clock: Clock, trou
     assert [change is None for change in changes] == [False, True]
 
 
-def test_a_process_that_was_stopped_itself_gives_its_loops_time(clock: Clock, troubles: Troubles) -> None:
+def test_a_process_that_was_stopped_itself_gives_its_loops_time(
+    clock: Clock, process_impairments: ProcessImpairments
+) -> None:
     pulse = Pulse("Its consumer", 3.0)
-    watched = Pulses(troubles, pulse)
+    watched = Pulses(process_impairments, pulse)
     watched.start()
     clock.now += 600
     watched.look()
-    assert troubles.text is None
+    assert process_impairments.text is None
     clock.go_on(watched, 1)
-    assert troubles.seen(STALLED, "Its consumer")
+    assert process_impairments.seen(STALLED, "Its consumer")
 
 
-def test_a_loop_that_waits_for_a_transaction_is_not_stalled_by_itself(clock: Clock, troubles: Troubles) -> None:
+def test_a_loop_that_waits_for_a_transaction_is_not_stalled_by_itself(
+    clock: Clock, process_impairments: ProcessImpairments
+) -> None:
     waited_s = 0.0
-    watched = Pulses(troubles, Pulse("Its dispatching", 3.0), waited_s=lambda: waited_s)
+    watched = Pulses(process_impairments, Pulse("Its dispatching", 3.0), waited_s=lambda: waited_s)
     watched.start()
     waited_s = pulses.WAITING_S + 1
     clock.go_on(watched, 60)
-    assert troubles.text is None
+    assert process_impairments.text is None
     waited_s = 0.0
     clock.go_on(watched, 3)
-    assert troubles.text is None
+    assert process_impairments.text is None
     clock.go_on(watched, 2)
-    assert troubles.seen(STALLED, "Its dispatching")
+    assert process_impairments.seen(STALLED, "Its dispatching")
 
 
 @pytest.mark.parametrize("needs_broker", [True, False])
-def test_who_waits_for_the_broker_is_not_blamed(clock: Clock, troubles: Troubles, needs_broker: bool) -> None:
-    watched = Pulses(troubles, Pulse("Its consumer", 3.0, needs_broker=needs_broker))
+def test_who_waits_for_the_broker_is_not_blamed(
+    clock: Clock, process_impairments: ProcessImpairments, needs_broker: bool
+) -> None:
+    watched = Pulses(process_impairments, Pulse("Its consumer", 3.0, needs_broker=needs_broker))
     watched.start()
-    troubles.note(BROKER, "watch", "The broker is away.")
+    process_impairments.note(BROKER, "watch", "The broker is away.")
     clock.go_on(watched, 60)
-    assert troubles.seen(STALLED, "Its consumer") is not needs_broker
-    troubles.over(BROKER, "watch")
+    assert process_impairments.seen(STALLED, "Its consumer") is not needs_broker
+    process_impairments.over(BROKER, "watch")
     clock.go_on(watched, pulses.RECONNECT_S + 3 + 2)
-    assert troubles.seen(STALLED, "Its consumer"), "the broker has been back for long"
+    assert process_impairments.seen(STALLED, "Its consumer"), "the broker has been back for long"
 
 
-def test_a_process_that_ends_is_let_end(clock: Clock, troubles: Troubles) -> None:
-    watched = Pulses(troubles, Pulse("Its consumer", 3.0))
+def test_a_process_that_ends_is_let_end(clock: Clock, process_impairments: ProcessImpairments) -> None:
+    watched = Pulses(process_impairments, Pulse("Its consumer", 3.0))
     watched.start()
-    troubles.note(STOPPING, "signal", "It is stopping.")
+    process_impairments.note(STOPPING, "signal", "It is stopping.")
     clock.go_on(watched, 60)
-    assert not troubles.seen(STALLED, "Its consumer")
+    assert not process_impairments.seen(STALLED, "Its consumer")

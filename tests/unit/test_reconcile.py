@@ -4,32 +4,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Gate, World
+from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World
 from tests.unit.test_restoring import SETTINGS, Place
 
 from trivet_routing.limits import Limits
-from trivet_routing.permits import Quota, Verdict
+from trivet_routing.permits import HealthSignal, Quota
 from trivet_scheduler.restoring import Restorer
+from trivet_store.cluster import health
+from trivet_store.cluster.health import Event, HealthRow
 from trivet_store.database.engine import Store
-from trivet_store.fleet import health
-from trivet_store.fleet.health import Event, HealthRow
 from trivet_store.migrations.schema_version import upgrade
 
 
 class Books:
-    """The gates on the server's own clock, and what is written of them."""
+    """The breakers on the server's own clock, and what is written of them."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self._limits = Limits(place.world.client, HEALTH)
 
-    def gate(self, model: str = MODEL) -> Gate:
+    def breaker(self, model: str = MODEL) -> Breaker:
         quota = Quota.of(SETTINGS.routes[ROUTE], model)
-        return Gate(self.place.world.client, self._limits, model, quota)
+        return Breaker(self.place.world.client, self._limits, model, quota)
 
     def open(self, model: str = MODEL) -> None:
         """And nobody writes it down."""
-        (change,) = self.gate(model).calls(HEALTH.open_after_failures, Verdict.FAILED)
+        (change,) = self.breaker(model).calls(HEALTH.open_after_failures, HealthSignal.FAILED)
         assert change.state == "open"
 
     def restore(self) -> None:
@@ -137,16 +137,16 @@ def test_two_looks_with_a_right_one_between_are_not_two(books: Books) -> None:
 
 def test_what_is_written_is_what_the_second_look_saw(books: Books) -> None:
     """A recovering one with its share, which events tell."""
-    gate = books.gate()
-    gate.call(Verdict.UNUSABLE_ROUTE)
+    breaker = books.breaker()
+    breaker.call(HealthSignal.UNUSABLE_ROUTE)
     restorer = books.restorer()
     restorer.reconcile()
     for _ in range(HEALTH.close_after_successes):
-        token = gate.claim(at_once=True)
+        token = breaker.claim(at_once=True)
         assert token
-        assert gate.take(probe=token).granted == 1
-        gate.settle()
-    assert gate.state == "recovering"
+        assert breaker.take(probe=token).granted == 1
+        breaker.settle()
+    assert breaker.state == "recovering"
     restorer.reconcile()
     assert books.rows()[WHOLE_ROUTE].state == "recovering"
     (event,) = books.events()
@@ -154,7 +154,7 @@ def test_what_is_written_is_what_the_second_look_saw(books: Books) -> None:
 
 
 def test_while_the_memory_is_gone_nothing_is_concluded_from_it(books: Books) -> None:
-    """Every gate would look healthy then."""
+    """Every breaker would look healthy then."""
     books.note("open", "down")
     books.note("open", "no credit", WHOLE_ROUTE)
     books.place.world.lose_memory()
@@ -167,7 +167,7 @@ def test_while_the_memory_is_gone_nothing_is_concluded_from_it(books: Books) -> 
     for _ in range(3):
         restorer.reconcile()
     assert (books.rows(), books.events()) == before, "all is as it was written"
-    assert books.gate().state == "open"
+    assert books.breaker().state == "open"
 
 
 def test_one_that_was_recovering_before_the_memory_was_lost_is_written_as_the_open_one_it_is_now(books: Books) -> None:

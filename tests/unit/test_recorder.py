@@ -11,21 +11,21 @@ from typing import cast
 import redis
 from celery import Celery
 from sqlalchemy import Connection
-from tests.unit.gates_world import MODEL, ROUTE, World
-from tests.unit.test_settling import LIMITED, Routes, land
+from tests.unit.breakers_world import MODEL, ROUTE, World
+from tests.unit.test_permit_release import LIMITED, Routes, land
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.liveness.troubles import Troubles
+from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ResponseCache
+from trivet_routing.route_directory import RouteDirectory
+from trivet_store.cluster import health
 from trivet_store.database.engine import Store
-from trivet_store.fleet import health
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_worker.run.cached import Cached
+from trivet_worker.run.calls import WaitGroup
 from trivet_worker.run.drops import Drops
-from trivet_worker.run.flights import Countdown
-from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.in_progress import InProgress
 from trivet_worker.run.pricing import Pricing
 from trivet_worker.run.recorder import Recorder
 from trivet_worker.run.route_impairments import RouteImpairments
@@ -59,20 +59,23 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     store.away = False
     ensure(store)
     store.away = True
-    fleet = cast("Fleet", RoutesUnseen(world.limits))
-    client, troubles = cast("redis.Redis", world.client), Troubles(logging.getLogger("test"), "no work is taken")
+    directory = cast("RouteDirectory", RoutesUnseen(world.limits))
+    client, process_impairments = (
+        cast("redis.Redis", world.client),
+        ProcessImpairments(logging.getLogger("test"), "no work is taken"),
+    )
     recorder = Recorder(
-        store, client, fleet, Celery("test", broker="memory://", set_as_current=False),
-        Settings(), Slots(1), Holdings(), Pricing(time.time), 0.0,
-        Cached(store, client, ResponseCache(client, Settings()), Settings(), troubles, Drops()), troubles,
-        Witness(fleet, "", RouteImpairments(logging.getLogger("test"))),
+        store, client, directory, Celery("test", broker="memory://", set_as_current=False),
+        Settings(), Slots(1), InProgress(), Pricing(time.time), 0.0,
+        Cached(store, client, ResponseCache(client, Settings()), Settings(), process_impairments, Drops()), process_impairments,
+        Witness(directory, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip
-    (landing,) = land(world.gate(), LIMITED)
-    countdown = Countdown()
-    countdown.add(1)
+    (result,) = land(world.breaker(), LIMITED)
+    wait_group = WaitGroup()
+    wait_group.add(1)
     recorder.start()
-    recorder.put(replace(landing, flight=replace(landing.flight, countdown=countdown)))
-    countdown.wait()
+    recorder.put(replace(result, call=replace(result.call, wait_group=wait_group)))
+    wait_group.wait()
     recorder.close()
     with store.read() as connection:
         (pause,) = health.closed(connection, store.now(connection))

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 from anthropic.types.anthropic_beta_param import AnthropicBetaParam
-from tests.gates import route as candidate
+from tests.breakers import route as candidate
 
-from trivet_routing.route_choice import Needs, choose
+from trivet_routing.route_choice import Requirements, choose
 from trivet_tasks.catalog import Provider
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -23,8 +23,8 @@ from trivet_tasks.requests.features import lacks
 from trivet_tasks.requests.reading import parse_request
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.aws_auth import process_credentials
-from trivet_worker.adapters.calls import Caller
 from trivet_worker.adapters.google_auth import process_token
+from trivet_worker.adapters.protocol import Caller
 
 NOW = 1_764_460_800.0  # 2025-11-30
 EDITING, NEW = "context-management-2025-06-27", "new-beta-2026-11-01"
@@ -93,13 +93,13 @@ def test_the_api_itself_takes_every_beta_of_the_sdk() -> None:
 
 
 def test_a_route_is_chosen_by_the_betas() -> None:
-    needs = Needs("claude-sonnet-5-5", Latency.BATCH, features=parse(betas=[EDITING, NEW]).features)
+    requirements = Requirements("claude-sonnet-5-5", Latency.BATCH, features=parse(betas=[EDITING, NEW]).features)
     listed = [
         candidate("a", provider="anthropic"),
         candidate("b", provider="bedrock"),
         candidate("c", provider="bedrock", betas=(NEW,)),
     ]
-    choice = choose(needs, listed, Settings().of_class(Latency.BATCH))
+    choice = choose(requirements, listed, Settings().of_class(Latency.BATCH))
     assert {route.name for route in choice.routes} == {"a", "c"}
     [refusal] = choice.refusals
     assert refusal.text == f"its wire has no beta {NEW}"

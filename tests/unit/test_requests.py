@@ -620,7 +620,7 @@ trees = st.recursive(
 FIELDS = sorted(OWN_FIELDS | BODY_FIELDS.keys() | REFUSED_FIELDS.keys())
 
 
-def verdict(value: Any) -> None:
+def signal(value: Any) -> None:
     error: InvalidRequest | None = None
     try:
         job = parse(value)
@@ -642,18 +642,18 @@ def verdict(value: Any) -> None:
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.just(SECRET) | st.text(max_size=5), trees, max_size=4))
 def test_no_other_exception_and_no_prompt_in_it(fields: dict[str, Any]) -> None:
-    verdict(request(**fields))
-    verdict(fields)
+    signal(request(**fields))
+    signal(fields)
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(trees)
 def test_no_content_breaks_it(tree: Any) -> None:
-    verdict(message(tree))
-    verdict(message([tree]))
-    verdict(request(messages=tree))
-    verdict(request(system=[tree], tools=[tree]))
-    verdict(tree)
+    signal(message(tree))
+    signal(message([tree]))
+    signal(request(messages=tree))
+    signal(request(system=[tree], tools=[tree]))
+    signal(tree)
 
 
 class _Number(Enum):
@@ -679,7 +679,7 @@ def test_what_is_read_together_is_read_as_each_alone(field: str, values: list[An
         except InvalidRequest as error:
             return str(error)
 
-    alone = [said(RequestReader(SETTINGS), value) for value in values]
+    isolated = [said(RequestReader(SETTINGS), value) for value in values]
     for first, second in permutations(range(len(values)), 2):
         reader = RequestReader(SETTINGS)
-        assert [said(reader, values[first]), said(reader, values[second])] == [alone[first], alone[second]]
+        assert [said(reader, values[first]), said(reader, values[second])] == [isolated[first], isolated[second]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.unit.gates_world import ClockedRedis
+from tests.unit.breakers_world import ClockedRedis
 
 from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.response_cache import (
@@ -17,7 +17,7 @@ from trivet_routing.response_cache import (
     LEADS,
     OVERHEAD_BYTES,
     SIZES,
-    Follow,
+    Coalesce,
     Landed,
     LookUp,
     ResponseCache,
@@ -60,8 +60,8 @@ def keep(
 
 
 def test_one_leads_the_others_wait_and_the_answer_serves_all(cache: ResponseCache) -> None:
-    assert ask(cache, "a", "b", "c") == [None, Follow("a"), Follow("a")]
-    assert ask(cache, "d") == [Follow("a")]
+    assert ask(cache, "a", "b", "c") == [None, Coalesce("a"), Coalesce("a")]
+    assert ask(cache, "d") == [Coalesce("a")]
     assert ask(cache, "x", key="other") == [None]
     keep(cache, "k", "a")
     assert ask(cache, "b", "c") == [ANSWER, ANSWER]
@@ -73,31 +73,31 @@ def test_one_leads_the_others_wait_and_the_answer_serves_all(cache: ResponseCach
 
 def test_a_leader_that_asks_again_leads_still_and_counts_once(cache: ResponseCache) -> None:
     assert ask(cache, "a", "a") == [None, None]
-    assert ask(cache, "b") == [Follow("a")]
+    assert ask(cache, "b") == [Coalesce("a")]
     assert cache.stats().misses == 1
 
 
 def test_when_the_leader_brings_nothing_the_next_leads(cache: ResponseCache) -> None:
     ask(cache, "a")
     keep(cache, "k", "a", None)
-    assert ask(cache, "b", "c") == [None, Follow("b")]
+    assert ask(cache, "b", "c") == [None, Coalesce("b")]
     keep(cache, "k", "a", None)  # told late, by who leads no more
-    assert ask(cache, "d") == [Follow("b")]
+    assert ask(cache, "d") == [Coalesce("b")]
 
 
 def test_the_lead_of_one_that_ended_is_taken_over_once(cache: ResponseCache) -> None:
     ask(cache, "a")
     assert ask(cache, "b", over="a") == [None]
-    assert ask(cache, "c", over="a") == [Follow("b")]
+    assert ask(cache, "c", over="a") == [Coalesce("b")]
 
 
 def test_nobody_waits_for_a_job_that_has_more_time(cache: ResponseCache) -> None:
     assert ask(cache, "slow", latency=Latency.DEFERRED) == [None]
     assert ask(cache, "bulk") == [None]
-    assert ask(cache, "slower", latency=Latency.DEFERRED) == [Follow("bulk")]
+    assert ask(cache, "slower", latency=Latency.DEFERRED) == [Coalesce("bulk")]
     assert ask(cache, "now", latency=Latency.REALTIME) == [None]
-    assert ask(cache, "also now", latency=Latency.REALTIME) == [Follow("now")]
-    assert ask(cache, "bulk too") == [Follow("now")]
+    assert ask(cache, "also now", latency=Latency.REALTIME) == [Coalesce("now")]
+    assert ask(cache, "bulk too") == [Coalesce("now")]
 
 
 def test_where_no_answer_can_be_kept_nobody_waits(cache: ResponseCache) -> None:
@@ -127,8 +127,8 @@ def test_what_expired_is_not_counted_any_more(client: redis.Redis) -> None:
     assert short.stats().entries == 0
     assert ask(short, "b") == [None]
     keep(ResponseCache(client, Settings(), SEAL), "other", "x")
-    alone = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
-    assert (short.stats().entries, short.stats().bytes) == (1, alone)
+    isolated = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
+    assert (short.stats().entries, short.stats().bytes) == (1, isolated)
 
 
 def test_it_stays_within_its_bound_and_those_that_expire_first_leave_first(client: redis.Redis) -> None:
@@ -178,7 +178,7 @@ def test_an_entry_of_somebody_else_serves_nobody_and_is_removed(
     assert isinstance(kept, bytes)
     client.set(f"{ANSWERS}k", junk(kept)[number])
     outcome = cache.look_up(BATCH, [LookUp("k", "b"), LookUp("k", "c"), LookUp("other", "d")])
-    assert outcome.found == [None, Follow("b"), None], "as where there is none: one calls, the others wait"
+    assert outcome.found == [None, Coalesce("b"), None], "as where there is none: one calls, the others wait"
     assert outcome.rejected == 1
     assert not client.exists(f"{ANSWERS}k")
     assert cache.stats().entries == 0
@@ -191,7 +191,7 @@ def test_a_key_of_another_type_costs_the_others_nothing(cache: ResponseCache, cl
     client.lpush(f"{ANSWERS}k", "no text")
     client.lpush(f"{LEADS}third", "no text")
     asked = [LookUp("k", "b"), LookUp("other", "c"), LookUp("third", "d"), LookUp("third", "e")]
-    assert cache.look_up(BATCH, asked) == ([None, ANSWER, None, Follow("d")], 1)
+    assert cache.look_up(BATCH, asked) == ([None, ANSWER, None, Coalesce("d")], 1)
     assert not client.exists(f"{ANSWERS}k")
     keep(cache, "k", "b")
     assert ask(cache, "c") == [ANSWER]
@@ -221,7 +221,7 @@ def test_an_answer_whose_time_is_over_serves_nobody_however_long_redis_keeps_it(
     now += 86_399
     assert ask(cache, "b") == [ANSWER]
     now += 2
-    assert cache.look_up(BATCH, [LookUp("k", "b"), LookUp("k", "c")]) == ([None, Follow("b")], 0), "no forgery"
+    assert cache.look_up(BATCH, [LookUp("k", "b"), LookUp("k", "c")]) == ([None, Coalesce("b")], 0), "no forgery"
 
 
 def test_counters_of_somebody_else_are_no_traceback(cache: ResponseCache, client: redis.Redis) -> None:

@@ -7,15 +7,26 @@ from typing import Any
 
 import pytest
 from tests.store.world import World as StoreWorld
-from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, ClockedRedis, Gate, Held, World, quota
+from tests.unit.breakers_world import (
+    HEALTH,
+    MODEL,
+    NEIGHBOUR,
+    ROUTE,
+    WHOLE_ROUTE,
+    Breaker,
+    ClockedRedis,
+    Held,
+    World,
+    quota,
+)
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.gate_view import FORGOTTEN
+from trivet_routing.breaker_view import FORGOTTEN
 from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, Limits
-from trivet_routing.permits import Quota, Verdict, Want
+from trivet_routing.permits import HealthSignal, PermitRequest, Quota
+from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.restoring import LOCK, Restorer
+from trivet_store.cluster import health, registry
 from trivet_store.database.engine import Store
-from trivet_store.fleet import health, registry
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -50,12 +61,12 @@ class Place:
         with store.write() as connection:
             registry.register(store, connection, SETTINGS.routes)
 
-    def gate(self, model: str = MODEL) -> Gate:
-        return self.world.gate(model, Quota.of(SETTINGS.routes[ROUTE], model))
+    def breaker(self, model: str = MODEL) -> Breaker:
+        return self.world.breaker(model, Quota.of(SETTINGS.routes[ROUTE], model))
 
     def restorer(self, client: ClockedRedis | None = None) -> Restorer:
         client = client or self.world.client
-        return Restorer(self.store, client, Fleet(self.store, SETTINGS, client), SETTINGS)
+        return Restorer(self.store, client, RouteDirectory(self.store, SETTINGS, client), SETTINGS)
 
     def note(self, model: str, state: str, cause: str, seconds: float = 0.0, *, ago_s: float = 0.0) -> None:
         """As the recorder writes down what a settlement changed."""
@@ -77,24 +88,24 @@ def near(seconds: float) -> Any:
 
 
 def test_while_the_memory_is_gone_nobody_calls(place: Place) -> None:
-    gate = place.gate()
+    breaker = place.breaker()
     place.world.lose_memory()
-    refused = gate.take()
+    refused = breaker.take()
     assert (refused.granted, refused.reason) == (0, "forgotten")
     assert 0 < refused.wait_s <= 1
-    view = gate.view()
+    view = breaker.view()
     assert (view.state, view.cause) == ("limited", FORGOTTEN)
     assert view.wait_s > 0
     assert view.headroom == view.input_headroom == view.output_headroom == 0
-    assert gate.claim(at_once=True) is None, "nor does anybody probe"
+    assert breaker.claim(at_once=True) is None, "nor does anybody probe"
 
 
 def test_a_first_start_begins_empty(place: Place) -> None:
     place.world.lose_memory()
     assert place.restorer().run()
     assert place.world.client.exists(EPOCH)
-    assert place.gate().view().state == "healthy"
-    assert place.gate().take(20).granted == 10
+    assert place.breaker().view().state == "healthy"
+    assert place.breaker().take(20).granted == 10
 
 
 def test_nothing_is_done_where_nothing_was_lost(place: Place) -> None:
@@ -110,37 +121,43 @@ def test_what_was_out_of_service_is_so_again_and_probed_soon(place: Place) -> No
     place.note("claude-opus-5", "healthy", "it held its last share")
     place.world.lose_memory()
     place.restorer().run()
-    gate, neighbour = place.gate(), place.gate(NEIGHBOUR)
-    view = gate.view()
+    breaker, neighbour = place.breaker(), place.breaker(NEIGHBOUR)
+    view = breaker.view()
     assert (view.state, view.cause) == ("open", "server_error: down")
     assert view.since is not None
     assert 0 < view.wait_s <= HEALTH.probe_interval_s, "however long the last pause was"
-    assert gate.take().reason == "open"
+    assert breaker.take().reason == "open"
     assert neighbour.view().state == "open", "its share was not reached for the asking: from the beginning"
-    assert place.gate("claude-opus-5").take().granted == 1
-    assert gate.limits.unwell() == [(ROUTE, NEIGHBOUR), (ROUTE, MODEL)]
+    assert place.breaker("claude-opus-5").take().granted == 1
+    assert breaker.limits.unhealthy() == [(ROUTE, NEIGHBOUR), (ROUTE, MODEL)]
     place.world.pass_time(HEALTH.probe_interval_s)
-    place.world.recover(gate)
+    place.world.recover(breaker)
 
 
 def test_a_whole_route_is_out_of_service_again(place: Place) -> None:
     place.note(WHOLE_ROUTE, "open", "unusable: no credit")
     place.world.lose_memory()
     place.restorer().run()
-    assert place.gate().take().reason == "open"
-    assert place.gate(NEIGHBOUR).view().cause == "unusable: no credit"
-    assert place.gate().limits.unwell() == [(ROUTE, WHOLE_ROUTE)]
+    assert place.breaker().take().reason == "open"
+    assert place.breaker(NEIGHBOUR).view().cause == "unusable: no credit"
+    assert place.breaker().limits.unhealthy() == [(ROUTE, WHOLE_ROUTE)]
 
 
 def test_late_words_of_calls_from_before_the_loss_change_no_restored_gate(place: Place) -> None:
-    gate = place.gate()
-    gate.take(10)
+    breaker = place.breaker()
+    breaker.take(10)
     place.note(MODEL, "open", "down")
     place.world.lose_memory()
     place.restorer().run()
-    for verdict in (Verdict.GOOD, Verdict.FAILED, Verdict.UNUSABLE_MODEL, Verdict.CONTRADICTED, Verdict.UNUSED):
-        assert gate.settle(verdict) == []
-    assert gate.view().cause == "down"
+    for signal in (
+        HealthSignal.GOOD,
+        HealthSignal.FAILED,
+        HealthSignal.UNUSABLE_MODEL,
+        HealthSignal.CONTRADICTED,
+        HealthSignal.UNUSED,
+    ):
+        assert breaker.settle(signal) == []
+    assert breaker.view().cause == "down"
 
 
 def test_pauses_that_are_not_over_are_kept(place: Place) -> None:
@@ -150,63 +167,63 @@ def test_pauses_that_are_not_over_are_kept(place: Place) -> None:
     place.sql.running(1)
     place.world.lose_memory()
     place.restorer().run()
-    refused = place.gate().take()
+    refused = place.breaker().take()
     assert (refused.granted, refused.reason) == (0, "limited")
     assert refused.wait_s == near(100)
-    assert place.gate().view().cause == "rate_limited: slow down"
-    assert place.gate("claude-haiku-5").take().wait_s == place.gate("claude-opus-5").take().wait_s == near(7_200)
-    assert place.gate("claude-opus-4").take().granted == 1
-    assert place.gate().bucket("r") == 0, "and the bucket is empty then"
+    assert place.breaker().view().cause == "rate_limited: slow down"
+    assert place.breaker("claude-haiku-5").take().wait_s == place.breaker("claude-opus-5").take().wait_s == near(7_200)
+    assert place.breaker("claude-opus-4").take().granted == 1
+    assert place.breaker().bucket("r") == 0, "and the bucket is empty then"
     place.world.pass_time(101)
-    assert place.gate().take().granted == 1
+    assert place.breaker().take().granted == 1
 
 
 def test_a_pause_that_was_told_meanwhile_is_not_shortened(place: Place) -> None:
     """A call came back after the loss and before anything was put back; its word is not in SQL yet."""
-    gate = place.gate()
-    gate.take()
+    breaker = place.breaker()
+    breaker.take()
     place.note(MODEL, "limited", "rate_limited: a while", 30)
     place.world.lose_memory()
-    gate.settle(Verdict.LIMITED, pause_s=500)
+    breaker.settle(HealthSignal.LIMITED, pause_s=500)
     place.restorer().run()
-    assert gate.take().wait_s == 500
+    assert breaker.take().wait_s == 500
 
 
 def test_calls_under_way_hold_their_places_until_they_come_back(place: Place) -> None:
-    gate = place.gate()
+    breaker = place.breaker()
     lease, jobs = place.sql.running(4)
     dead, _ = place.sql.running(3)
     place.sql.let_die(dead)
     place.sql.rescue()
     place.world.lose_memory()
     place.restorer().run()
-    assert gate.view().in_flight == 4
+    assert breaker.view().in_flight == 4
     place.world.pass_time(3)
-    assert gate.take(9).granted == 6
-    gate.settle(count=6)
-    back = [Want(f"{lease}:{job.attempt_id}", 10, 5) for job in jobs]
-    for number, want in enumerate(back, 1):
-        gate.settle_these([Held(want, "7.7.1799999999")])
-        assert gate.view().in_flight == 4 - number, "each gives its own back"
+    assert breaker.take(9).granted == 6
+    breaker.settle(count=6)
+    back = [PermitRequest(f"{lease}:{job.attempt_id}", 10, 5) for job in jobs]
+    for number, permit in enumerate(back, 1):
+        breaker.settle_these([Held(permit, "7.7.1799999999")])
+        assert breaker.view().in_flight == 4 - number, "each gives its own back"
 
 
 def test_calls_under_way_that_never_come_back_are_written_off(place: Place) -> None:
     place.sql.running(10)
     place.world.lose_memory()
     place.restorer().run()
-    gate = place.gate()
+    breaker = place.breaker()
     place.world.pass_time(15.0)  # the time of a batch job's call
-    assert gate.take().reason == "concurrency"
+    assert breaker.take().reason == "concurrency"
     place.world.pass_time(PERMIT_GRACE_S + 1)
-    assert gate.take(20).granted == 10
+    assert breaker.take(20).granted == 10
 
 
 def test_permits_of_a_dead_worker_can_be_given_back_after_a_loss(place: Place) -> None:
     lease, _ = place.sql.running(4)
     place.world.lose_memory()
     place.restorer().run()
-    place.gate().limits.release_all(lease)
-    assert place.gate().view().in_flight == 0
+    place.breaker().limits.release_all(lease)
+    assert place.breaker().view().in_flight == 0
 
 
 def test_calls_of_a_group_hold_places_of_the_group(place: Place) -> None:
@@ -214,16 +231,16 @@ def test_calls_of_a_group_hold_places_of_the_group(place: Place) -> None:
     place.sql.sql("UPDATE attempts SET model = 'claude-haiku-5'")
     place.world.lose_memory()
     place.restorer().run()
-    assert place.gate("claude-opus-5").view().in_flight == 4
+    assert place.breaker("claude-opus-5").view().in_flight == 4
     place.world.pass_time(3)
-    assert place.gate("claude-opus-5").take(9).granted == 1
+    assert place.breaker("claude-opus-5").take(9).granted == 1
 
 
 def test_what_was_used_in_the_last_minute_begins_empty(place: Place) -> None:
     place.sql.running(1)
     place.world.lose_memory()
     place.restorer().run()
-    used, unused = place.gate(), place.gate(NEIGHBOUR)
+    used, unused = place.breaker(), place.breaker(NEIGHBOUR)
     assert used.take().reason in ("requests", "input_tokens")
     assert unused.take(2).granted == 2
     place.world.pass_time(0.5)
@@ -235,24 +252,24 @@ def test_what_was_used_longer_ago_begins_full(place: Place) -> None:
     place.sql.sql("UPDATE attempts SET started_at = started_at - 61")
     place.world.lose_memory()
     place.restorer().run()
-    assert place.gate().take(20).granted == 9
+    assert place.breaker().take(20).granted == 9
 
 
 def test_calls_that_came_back_after_the_loss_make_no_room_that_is_not_there(place: Place) -> None:
     """What they had reserved was forgotten with the rest; giving it back twice would be too much."""
-    gate = place.gate()
-    gate.take(1, 30_000)
+    breaker = place.breaker()
+    breaker.take(1, 30_000)
     place.sql.running(1)
     place.world.lose_memory()
     place.restorer().run()
-    gate.settle(used=(0, 0))
-    assert gate.view().input_headroom <= 1_000, "a burst"
+    breaker.settle(used=(0, 0))
+    assert breaker.view().input_headroom <= 1_000, "a burst"
     place.world.pass_time(3)
     granted = 0
     for _ in range(600):
-        granted += gate.take(10, 500).granted
-        if gate.held:
-            gate.settle(count=len(gate.held))
+        granted += breaker.take(10, 500).granted
+        if breaker.held:
+            breaker.settle(count=len(breaker.held))
         place.world.pass_time(0.1)
     assert granted * 500 <= 60_000
 
@@ -283,12 +300,12 @@ def test_two_at_once_put_back_once(place: Place) -> None:
         for thread in threads:
             thread.join(30)
         assert sorted(done) == [False, False, False, True]
-        assert place.gate().state == "open"
+        assert place.breaker().state == "open"
         assert not place.world.client.exists(LOCK)
 
 
 def test_one_that_was_slower_than_the_lock_lasts_undoes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another has put everything back meanwhile, and the gate was probed and is well."""
+    """Another has put everything back meanwhile, and the breaker was probed and is well."""
     place.note(MODEL, "open", "down")
     place.world.lose_memory()
     slow = place.restorer()
@@ -298,12 +315,12 @@ def test_one_that_was_slower_than_the_lock_lasts_undoes_nothing(place: Place, mo
         monkeypatch.setattr(health, "used_lately", reads)
         place.world.client.delete(LOCK)
         assert place.restorer().run()
-        place.gate().limits.forget(ROUTE)
+        place.breaker().limits.forget(ROUTE)
         return reads(connection, since)
 
     monkeypatch.setattr(health, "used_lately", meanwhile)
     assert not slow.run()
-    assert place.gate().state == "healthy"
+    assert place.breaker().state == "healthy"
 
 
 def test_a_database_that_does_not_answer_leaves_everything_shut(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +333,7 @@ def test_a_database_that_does_not_answer_leaves_everything_shut(place: Place, mo
     monkeypatch.setattr(health, "noted", fails)
     with pytest.raises(RuntimeError):
         restorer.run()
-    assert place.gate().take().reason == "forgotten"
+    assert place.breaker().take().reason == "forgotten"
     monkeypatch.undo()
     assert restorer.run(), "the lock is free again"
 
@@ -325,4 +342,4 @@ def test_the_scripts_come_back_by_themselves(place: Place) -> None:
     """A new server does not know them."""
     place.world.client.script_flush()
     assert Limits(place.world.client, HEALTH).view([(ROUTE, MODEL, quota())])
-    assert place.gate().take().granted == 1
+    assert place.breaker().take().granted == 1

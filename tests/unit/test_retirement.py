@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from anthropic._data import DEPRECATED_MODELS
-from tests.gates import route as candidate
+from tests.breakers import route as candidate
 
-from trivet_routing.route_choice import Needs, choose
+from trivet_routing.route_choice import Requirements, choose
 from trivet_tasks.catalog import MODELS, RETIRED, Retirement, known, wire_model
 from trivet_tasks.config.retirement import retired_on
 from trivet_tasks.config.route_settings import RouteSettings
@@ -102,12 +102,12 @@ def test_a_name_that_is_gone_says_so(name: str, newer: str) -> None:
 
 def test_no_job_goes_to_a_route_that_has_lost_its_model() -> None:
     gone = replace(candidate("direct", provider="anthropic", model=SONNET), retired=date(2026, 11, 30))
-    needs = Needs(SONNET, Latency.BATCH)
+    requirements = Requirements(SONNET, Latency.BATCH)
     terms = Settings().of_class(Latency.BATCH)
-    choice = choose(needs, [gone, candidate("aws", model=SONNET)], terms)
+    choice = choose(requirements, [gone, candidate("aws", model=SONNET)], terms)
     assert [route.name for route in choice.routes] == ["aws"]
     assert [refusal.text for refusal in choice.refusals] == ["claude-sonnet-4-5 was retired there on 2026-11-30"]
-    assert choose(needs, [gone], terms).hopeless
+    assert choose(requirements, [gone], terms).hopeless
 
 
 @pytest.mark.parametrize(

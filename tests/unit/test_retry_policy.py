@@ -3,20 +3,20 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gates import MODEL, gate, route
+from tests.breakers import MODEL, breaker, route
 
-from trivet_routing.outcome_rules import RULES, verdict_of
-from trivet_routing.permits import Verdict
+from trivet_routing.outcome_rules import RULES, signal_of
+from trivet_routing.permits import HealthSignal
 from trivet_routing.retry_policy import (
     LOCAL_MOST_S,
     Failed,
-    Standing,
+    JobRound,
     backoff_s,
     doubted_after,
     next_step,
     tried_after,
 )
-from trivet_routing.route_choice import Candidate, Choice, Needs, Refusal, Why, choose
+from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.outcomes import Outcome, Scope
@@ -24,7 +24,7 @@ from trivet_tasks.states import JobState
 
 NOW = 1_000_000.0
 TERMS = DEFAULTS[Latency.BATCH]
-FRESH = Standing(round=0, spent_s=1.0, tried=(), doubted_by=None, deadline_at=None)
+FRESH = JobRound(round=0, spent_s=1.0, tried=(), doubted_by=None, deadline_at=None)
 
 NOBODY = Choice((), (), ())
 OPEN = Choice((), (), (Refusal("b", Why.UNFIT, "open", 5.0),))
@@ -41,17 +41,17 @@ def able(*names: str) -> Choice:
 def step(
     outcome: Outcome,
     choice: Choice,
-    standing: Standing = FRESH,
+    job_round: JobRound = FRESH,
     *,
     terms: ClassSettings = TERMS,
     provider: str = "bedrock",
 ) -> Next:
     failed = Failed("a", provider, outcome, "the provider's words")
-    return next_step(standing, failed, choice, terms, now=NOW, taken_within_s=15)
+    return next_step(job_round, failed, choice, terms, now=NOW, taken_within_s=15)
 
 
-def at(**terms: object) -> Standing:
-    return Standing(**{"round": 0, "spent_s": 1.0, "tried": (), "doubted_by": None, "deadline_at": None, **terms})  # type: ignore[arg-type]
+def at(**terms: object) -> JobRound:
+    return JobRound(**{"round": 0, "spent_s": 1.0, "tried": (), "doubted_by": None, "deadline_at": None, **terms})  # type: ignore[arg-type]
 
 
 COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.INCOMPLETE]
@@ -60,25 +60,25 @@ COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CO
 @pytest.mark.parametrize(
     ("outcome", "verdict"),
     [
-        (Outcome.SUCCEEDED, Verdict.GOOD),
-        (Outcome.RATE_LIMITED, Verdict.LIMITED),
-        *((outcome, Verdict.FAILED) for outcome in COUNTED),
-        (Outcome.UNUSABLE, Verdict.UNUSABLE_MODEL),
-        (Outcome.PROXY_ERROR, Verdict.DOUBTED),
-        (Outcome.INVALID, Verdict.NEUTRAL),
-        (Outcome.DOUBTFUL, Verdict.NEUTRAL),
-        (Outcome.CANCELLED, Verdict.NEUTRAL),
-        (Outcome.UNKNOWN, Verdict.NEUTRAL),
+        (Outcome.SUCCEEDED, HealthSignal.GOOD),
+        (Outcome.RATE_LIMITED, HealthSignal.LIMITED),
+        *((outcome, HealthSignal.FAILED) for outcome in COUNTED),
+        (Outcome.UNUSABLE, HealthSignal.UNUSABLE_MODEL),
+        (Outcome.PROXY_ERROR, HealthSignal.DOUBTED),
+        (Outcome.INVALID, HealthSignal.NEUTRAL),
+        (Outcome.AMBIGUOUS, HealthSignal.NEUTRAL),
+        (Outcome.CANCELLED, HealthSignal.NEUTRAL),
+        (Outcome.UNKNOWN, HealthSignal.NEUTRAL),
     ],
 )
-def test_what_an_outcome_says_of_its_route(outcome: Outcome, verdict: Verdict) -> None:
-    assert verdict_of(outcome) is verdict
+def test_what_an_outcome_says_of_its_route(outcome: Outcome, signal: HealthSignal) -> None:
+    assert signal_of(outcome) is signal
     for scope, reach in (
-        (Scope.ROUTE, Verdict.UNUSABLE_ROUTE),
-        (Scope.MODEL, verdict),
-        (Scope.FEATURE, Verdict.NEUTRAL),
+        (Scope.ROUTE, HealthSignal.UNUSABLE_ROUTE),
+        (Scope.MODEL, signal),
+        (Scope.FEATURE, HealthSignal.NEUTRAL),
     ):
-        assert verdict_of(outcome, scope) is (reach if outcome is Outcome.UNUSABLE else verdict)
+        assert signal_of(outcome, scope) is (reach if outcome is Outcome.UNUSABLE else signal)
 
 
 def test_every_outcome_has_its_rules() -> None:
@@ -89,13 +89,13 @@ def test_every_outcome_has_its_rules() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE, Outcome.RATE_LIMITED, Outcome.DOUBTFUL])
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE, Outcome.RATE_LIMITED, Outcome.AMBIGUOUS])
 def test_the_next_route_at_once(outcome: Outcome) -> None:
     got = step(outcome, able("b", "c"))
     assert isinstance(got, GoOn)
     assert (got.route, got.until, got.spent_s, got.outcome) == ("b", NOW + 15, 1.0, outcome)
     assert got.tried == ("" if outcome is Outcome.RATE_LIMITED else "a")
-    assert got.doubted_by == ("bedrock" if outcome is Outcome.DOUBTFUL else None)
+    assert got.doubted_by == ("bedrock" if outcome is Outcome.AMBIGUOUS else None)
     assert got.error == f"a: {outcome}: the provider's words"
 
 
@@ -131,7 +131,7 @@ def test_a_job_that_failed_once_does_not_wait_for_ever_for_one_that_is_limited_a
 
 def test_a_provider_that_failed_in_this_round_has_not_agreed_to_a_doubt() -> None:
     tried = Choice((), (), (Refusal("b", Why.TRIED, "asked in this round"), Refusal("c", Why.NEVER, "its provider")))
-    got = step(Outcome.DOUBTFUL, tried, at(tried=("b",)))
+    got = step(Outcome.AMBIGUOUS, tried, at(tried=("b",)))
     assert isinstance(got, Wait)
     assert (got.round, got.doubted_by) == (1, "bedrock")
 
@@ -159,14 +159,14 @@ def test_after_the_last_round_it_has_failed_with_its_last_word(outcome: Outcome)
 
 def test_the_last_error_names_the_other_routes_and_why_none_took_it() -> None:
     others = [
-        route("a", at=gate(state="limited", cause="429", wait_s=900)),
-        route("b", at=gate(state="open", cause="timeout: 504", wait_s=7.2)),
+        route("a", at=breaker(state="limited", cause="429", wait_s=900)),
+        route("b", at=breaker(state="open", cause="timeout: 504", wait_s=7.2)),
         route("c"),
         route("d", wire_model=None),
         route("e", drained=True),
-        route("f", at=gate(state="limited", cause="429: slow down", wait_s=70)),
+        route("f", at=breaker(state="limited", cause="429: slow down", wait_s=70)),
     ]
-    choice = choose(Needs(MODEL, Latency.BATCH, tried=("c", "a")), others, TERMS)
+    choice = choose(Requirements(MODEL, Latency.BATCH, tried=("c", "a")), others, TERMS)
     got = step(Outcome.TIMEOUT, choice, at(round=TERMS.max_rounds - 1, tried=("c",)))
     assert isinstance(got, End)
     assert got.error == (
@@ -178,8 +178,8 @@ def test_the_last_error_names_the_other_routes_and_why_none_took_it() -> None:
 
 def test_realtime_that_is_limited_everywhere_says_when_there_is_headroom_again() -> None:
     terms = DEFAULTS[Latency.REALTIME]
-    closed = [route(name, at=gate(state="limited", cause="429", wait_s=30)) for name in ("a", "b")]
-    choice = choose(Needs(MODEL, Latency.REALTIME), closed, terms)
+    closed = [route(name, at=breaker(state="limited", cause="429", wait_s=30)) for name in ("a", "b")]
+    choice = choose(Requirements(MODEL, Latency.REALTIME), closed, terms)
     got = step(Outcome.RATE_LIMITED, choice, terms=terms)
     assert isinstance(got, End)
     assert got.error == (
@@ -209,23 +209,23 @@ def test_a_bad_request_fails_at_once() -> None:
 
 
 def test_a_doubtful_answer_asks_another_provider_and_two_that_agree_settle_it() -> None:
-    first = step(Outcome.DOUBTFUL, able("b"))
+    first = step(Outcome.AMBIGUOUS, able("b"))
     assert isinstance(first, GoOn)
-    second = step(Outcome.DOUBTFUL, able("c"), at(tried=("z",), doubted_by="anthropic"))
+    second = step(Outcome.AMBIGUOUS, able("c"), at(tried=("z",), doubted_by="anthropic"))
     assert isinstance(second, End)
     assert (second.state, second.outcome) == (JobState.FAILED, Outcome.INVALID)
 
 
 @pytest.mark.parametrize("choice", [NOBODY, HOPELESS])
 def test_a_doubtful_answer_stands_where_nobody_else_can_be_asked(choice: Choice) -> None:
-    got = step(Outcome.DOUBTFUL, choice)
+    got = step(Outcome.AMBIGUOUS, choice)
     assert isinstance(got, End)
     assert (got.state, got.outcome) == (JobState.FAILED, Outcome.INVALID)
 
 
 @pytest.mark.parametrize("choice", [OPEN, LIMITED, LIMITED_LONG])
 def test_a_doubtful_answer_waits_for_another_provider(choice: Choice) -> None:
-    got = step(Outcome.DOUBTFUL, choice)
+    got = step(Outcome.AMBIGUOUS, choice)
     assert isinstance(got, Wait)
     assert got.doubted_by == "bedrock"
 
@@ -237,7 +237,7 @@ def test_doubt_is_kept_while_others_fail_otherwise() -> None:
 
 
 def test_one_provider_doubting_twice_is_one_word() -> None:
-    got = step(Outcome.DOUBTFUL, able("c"), at(doubted_by="bedrock"))
+    got = step(Outcome.AMBIGUOUS, able("c"), at(doubted_by="bedrock"))
     assert isinstance(got, GoOn)
 
 
@@ -248,7 +248,7 @@ def test_a_call_dropped_on_our_side_was_none(choice: Choice) -> None:
 
 
 @pytest.mark.parametrize("choice", [able("b"), NOBODY, LIMITED, OPEN])
-@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.RATE_LIMITED, Outcome.CANCELLED, Outcome.DOUBTFUL])
+@pytest.mark.parametrize("outcome", [*COUNTED, Outcome.RATE_LIMITED, Outcome.CANCELLED, Outcome.AMBIGUOUS])
 def test_nothing_begins_after_the_deadline(choice: Choice, outcome: Outcome) -> None:
     got = step(outcome, choice, at(deadline_at=NOW))
     assert isinstance(got, End)
@@ -286,7 +286,7 @@ def test_helpers_of_the_next_choice() -> None:
         again = outcome in (Outcome.RATE_LIMITED, Outcome.CANCELLED)
         assert tried_after(at(tried=("z",)), failed) == (("z",) if again else ("z", "a"))
         assert doubted_after(at(doubted_by="vertex"), failed) == (
-            "bedrock" if outcome is Outcome.DOUBTFUL else "vertex"
+            "bedrock" if outcome is Outcome.AMBIGUOUS else "vertex"
         )
 
 
@@ -325,18 +325,18 @@ def test_however_calls_fail(
 ) -> None:
     """Rounds never exceed their number, nothing goes on after the deadline, only rounds that were spent count."""
     terms = DEFAULTS[latency]
-    now, standing = 0.0, at(spent_s=0.0, deadline_at=deadline)
+    now, job_round = 0.0, at(spent_s=0.0, deadline_at=deadline)
     for outcome, provider, choice, took in calls:
         now += took
         counted = 0.0 if outcome is Outcome.RATE_LIMITED else took
-        standing = at(
-            round=standing.round,
-            spent_s=standing.spent_s + counted,
-            tried=standing.tried,
-            doubted_by=standing.doubted_by,
+        job_round = at(
+            round=job_round.round,
+            spent_s=job_round.spent_s + counted,
+            tried=job_round.tried,
+            doubted_by=job_round.doubted_by,
             deadline_at=deadline,
         )
-        got = next_step(standing, Failed("a", provider, outcome, "x"), choice, terms, now=now, taken_within_s=15)
+        got = next_step(job_round, Failed("a", provider, outcome, "x"), choice, terms, now=now, taken_within_s=15)
         if deadline is not None and now >= deadline:
             assert isinstance(got, End)
         if outcome in (Outcome.INVALID,):
@@ -349,23 +349,23 @@ def test_however_calls_fail(
                     assert deadline is not None
                 return
             case GoOn():
-                assert standing.spent_s < terms.budget_s
-                assert got.route not in standing.tried or got.route == "b"
-                standing = at(
-                    round=standing.round,
+                assert job_round.spent_s < terms.budget_s
+                assert got.route not in job_round.tried or got.route == "b"
+                job_round = at(
+                    round=job_round.round,
                     spent_s=got.spent_s,
                     tried=tuple(filter(None, got.tried.split(","))),
                     doubted_by=got.doubted_by,
                 )
             case Wait():
-                assert got.round in (standing.round, standing.round + 1)
+                assert got.round in (job_round.round, job_round.round + 1)
                 assert got.round < terms.max_rounds
-                assert got.not_before is not None or got.round == standing.round
+                assert got.not_before is not None or got.round == job_round.round
                 if outcome is not Outcome.PROXY_ERROR:  # after which a job may wait without its round being over
-                    assert (got.not_before is None) == (got.round == standing.round)
-                if got.round > standing.round:
+                    assert (got.not_before is None) == (got.round == job_round.round)
+                if got.round > job_round.round:
                     assert (got.tried, got.spent_s) == ("", 0.0)
-                standing = at(
+                job_round = at(
                     round=got.round,
                     spent_s=got.spent_s,
                     tried=tuple(filter(None, got.tried.split(","))),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gates import MODEL, gate, pace, recovering, route
+from tests.breakers import MODEL, breaker, pace, recovering, route
 
 from trivet_routing.permits import Pace
 from trivet_routing.route_choice import (
@@ -17,16 +17,16 @@ from trivet_routing.route_choice import (
     SLOW_FOR_S,
     Candidate,
     Choice,
-    Needs,
     Refusal,
+    Requirements,
     Why,
     choose,
     load_of,
 )
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency, Order
 
-NEEDS = Needs(MODEL, Latency.BATCH)
-REALTIME = Needs(MODEL, Latency.REALTIME)
+NEEDS = Requirements(MODEL, Latency.BATCH)
+REALTIME = Requirements(MODEL, Latency.REALTIME)
 
 
 def by(order: Order, latency: Latency = Latency.BATCH) -> ClassSettings:
@@ -38,8 +38,8 @@ def names(choice: Choice) -> list[str]:
     return [candidate.name for candidate in choice.routes]
 
 
-def refusal(needs: Needs, candidate: Candidate) -> Refusal:
-    choice = choose(needs, [candidate], by("priority"))
+def refusal(requirements: Requirements, candidate: Candidate) -> Refusal:
+    choice = choose(requirements, [candidate], by("priority"))
     assert choice.routes == ()
     (found,) = choice.refusals
     assert found.route == candidate.name
@@ -50,52 +50,52 @@ def refusal(needs: Needs, candidate: Candidate) -> Refusal:
     ("needs", "candidate", "why", "text"),
     [
         (NEEDS, route("r", wire_model=None), Why.NEVER, f"does not serve {MODEL}"),
-        (Needs(MODEL, Latency.BATCH, residency=("eu", "us")), route("r", residency=["us"]), Why.NEVER, "lacks residency eu"),
-        (Needs(MODEL, Latency.BATCH, residency=("eu",)), route("r"), Why.NEVER, "lacks residency eu"),
-        (Needs(MODEL, Latency.BATCH, compliance=("hipaa", "c5")), route("r"), Why.NEVER, "lacks compliance c5, hipaa"),
-        (Needs(MODEL, Latency.BATCH, features=("files",)), route("r"), Why.NEVER, "its wire has no files"),
-        (Needs(MODEL, Latency.BATCH, features=("unheard_of",)), route("r", provider="anthropic"), Why.NEVER, "its wire has no unheard_of"),
-        (Needs(MODEL, Latency.BATCH, doubted_by="bedrock"), route("r"), Why.NEVER, "its provider refused the request"),
-        (Needs(MODEL, Latency.BATCH, tried=("q", "r")), route("r"), Why.TRIED, "asked in this round"),
+        (Requirements(MODEL, Latency.BATCH, residency=("eu", "us")), route("r", residency=["us"]), Why.NEVER, "lacks residency eu"),
+        (Requirements(MODEL, Latency.BATCH, residency=("eu",)), route("r"), Why.NEVER, "lacks residency eu"),
+        (Requirements(MODEL, Latency.BATCH, compliance=("hipaa", "c5")), route("r"), Why.NEVER, "lacks compliance c5, hipaa"),
+        (Requirements(MODEL, Latency.BATCH, features=("files",)), route("r"), Why.NEVER, "its wire has no files"),
+        (Requirements(MODEL, Latency.BATCH, features=("unheard_of",)), route("r", provider="anthropic"), Why.NEVER, "its wire has no unheard_of"),
+        (Requirements(MODEL, Latency.BATCH, doubted_by="bedrock"), route("r"), Why.NEVER, "its provider refused the request"),
+        (Requirements(MODEL, Latency.BATCH, tried=("q", "r")), route("r"), Why.TRIED, "asked in this round"),
         (NEEDS, route("r", drained=True), Why.UNFIT, "drained by an operator"),
         (NEEDS, route("r", lanes=("realtime",)), Why.UNFIT, "no bulk worker serves it"),
-        (NEEDS, route("r", at=gate(state="open", cause="timeout: x", wait_s=7.2)), Why.UNFIT, "open (timeout: x), next probe in 7.2 s"),
-        (NEEDS, route("r", at=gate(state="probing", wait_s=3)), Why.UNFIT, "probing, next probe in 3.0 s"),
-        (NEEDS, route("r", at=gate(state="limited", cause="429", wait_s=12)), Why.LIMITED, "limited (429), next headroom in 12.0 s"),
-        (NEEDS, route("r", at=gate(state="open", cause="529")), Why.UNFIT, "open (529), next probe in 0.0 s"),
-        (NEEDS, route("r", at=gate(wait_s=0.4)), Why.LIMITED, "limited, next headroom in 0.4 s"),
+        (NEEDS, route("r", at=breaker(state="open", cause="timeout: x", wait_s=7.2)), Why.UNFIT, "open (timeout: x), next probe in 7.2 s"),
+        (NEEDS, route("r", at=breaker(state="probing", wait_s=3)), Why.UNFIT, "probing, next probe in 3.0 s"),
+        (NEEDS, route("r", at=breaker(state="limited", cause="429", wait_s=12)), Why.LIMITED, "limited (429), next headroom in 12.0 s"),
+        (NEEDS, route("r", at=breaker(state="open", cause="529")), Why.UNFIT, "open (529), next probe in 0.0 s"),
+        (NEEDS, route("r", at=breaker(wait_s=0.4)), Why.LIMITED, "limited, next headroom in 0.4 s"),
         (NEEDS, route("r", at=recovering(0.5, wait_s=0.4)), Why.LIMITED, "limited, next headroom in 0.4 s"),
-        (NEEDS, route("r", at=gate(in_flight=5, places=5)), Why.LIMITED, "all 5 calls it may have are in flight"),
-        (NEEDS, route("r", at=gate(in_flight=3, places=2), max_concurrency=9), Why.LIMITED, "all 2 calls it may have are in flight"),
+        (NEEDS, route("r", at=breaker(in_flight=5, places=5)), Why.LIMITED, "all 5 calls it may have are in flight"),
+        (NEEDS, route("r", at=breaker(in_flight=3, places=2), max_concurrency=9), Why.LIMITED, "all 2 calls it may have are in flight"),
     ],
 )  # fmt: skip
-def test_each_reason_to_refuse(needs: Needs, candidate: Candidate, why: Why, text: str) -> None:
-    found = refusal(needs, candidate)
+def test_each_reason_to_refuse(requirements: Requirements, candidate: Candidate, why: Why, text: str) -> None:
+    found = refusal(requirements, candidate)
     assert (found.why, found.text) == (why, text)
-    assert found.wait_s == candidate.gate.wait_s * (why in (Why.UNFIT, Why.LIMITED))
+    assert found.wait_s == candidate.breaker.wait_s * (why in (Why.UNFIT, Why.LIMITED))
 
 
 @pytest.mark.parametrize(
     ("needs", "candidate"),
     [
         (NEEDS, route("r")),
-        (Needs(MODEL, Latency.REALTIME), route("r", lanes=("realtime",))),
-        (Needs(MODEL, Latency.BATCH, residency=("us",), compliance=("soc2",)), route("r", residency=["eu", "us"], compliance=["hipaa", "soc2"])),
-        (Needs(MODEL, Latency.BATCH, features=("files", "service_tier")), route("r", provider="anthropic")),
-        (Needs(MODEL, Latency.BATCH, features=("web_search",)), route("r", provider="vertex")),
-        (Needs(MODEL, Latency.BATCH, doubted_by="anthropic", tried=("q",)), route("r")),
+        (Requirements(MODEL, Latency.REALTIME), route("r", lanes=("realtime",))),
+        (Requirements(MODEL, Latency.BATCH, residency=("us",), compliance=("soc2",)), route("r", residency=["eu", "us"], compliance=["hipaa", "soc2"])),
+        (Requirements(MODEL, Latency.BATCH, features=("files", "service_tier")), route("r", provider="anthropic")),
+        (Requirements(MODEL, Latency.BATCH, features=("web_search",)), route("r", provider="vertex")),
+        (Requirements(MODEL, Latency.BATCH, doubted_by="anthropic", tried=("q",)), route("r")),
         (NEEDS, route("r", at=recovering(0.1))),
-        (NEEDS, route("r", at=gate(in_flight=4, places=5))),
+        (NEEDS, route("r", at=breaker(in_flight=4, places=5))),
     ],
 )  # fmt: skip
-def test_whoever_fits_takes_it(needs: Needs, candidate: Candidate) -> None:
-    choice = choose(needs, [candidate], by("priority"))
+def test_whoever_fits_takes_it(requirements: Requirements, candidate: Candidate) -> None:
+    choice = choose(requirements, [candidate], by("priority"))
     assert (names(choice), choice.refusals, choice.levels) == (["r"], (), (1,))
 
 
 def test_lasting_reasons_are_told_first() -> None:
-    needs = Needs(MODEL, Latency.BATCH, residency=("eu",), tried=("r",))
-    assert refusal(needs, route("r", drained=True, at=gate(wait_s=5))).why is Why.NEVER
+    requirements = Requirements(MODEL, Latency.BATCH, residency=("eu",), tried=("r",))
+    assert refusal(requirements, route("r", drained=True, at=breaker(wait_s=5))).why is Why.NEVER
 
 
 def test_priority_goes_by_number() -> None:
@@ -105,7 +105,7 @@ def test_priority_goes_by_number() -> None:
 
 
 def busy(name: str, in_flight: int, **terms: Any) -> Candidate:
-    return route(name, at=gate(in_flight=in_flight), **terms)
+    return route(name, at=breaker(in_flight=in_flight), **terms)
 
 
 def test_equal_priority_shares_by_load_and_weight() -> None:
@@ -117,7 +117,7 @@ def test_weight_makes_all_equal_and_shares_by_it() -> None:
     routes = [busy("a", 1, priority=9), busy("b", 2, priority=1), busy("c", 5, weight=10, priority=5)]
     choice = choose(NEEDS, routes, by("weight"))
     assert (names(choice), choice.levels) == (["c", "a", "b"], (0, 0, 0))
-    idle = [replace(candidate, gate=gate()) for candidate in routes]
+    idle = [replace(candidate, breaker=breaker()) for candidate in routes]
     assert names(choose(NEEDS, idle, by("weight"))) == ["b", "c", "a"], "all idle: by priority"
 
 
@@ -141,7 +141,7 @@ def test_cost_without_any_price_shares_by_load() -> None:
 
 
 def test_a_cheaper_route_that_is_refused_does_not_set_the_price() -> None:
-    routes = [route("closed", cost="0.1", at=gate(wait_s=5)), route("a", cost="1.0"), route("b", cost="1.01")]
+    routes = [route("closed", cost="0.1", at=breaker(wait_s=5)), route("a", cost="1.0"), route("b", cost="1.01")]
     assert choose(NEEDS, routes, by("cost")).levels == (0, 0)
 
 
@@ -149,7 +149,7 @@ def test_a_cheaper_route_that_is_refused_does_not_set_the_price() -> None:
 
 
 def paced(name: str, p50_s: float, latency: Latency = Latency.REALTIME, **terms: Any) -> Candidate:
-    return route(name, at=gate(paces={latency: pace(p50_s)}, **terms))
+    return route(name, at=breaker(paces={latency: pace(p50_s)}, **terms))
 
 
 def test_latency_goes_by_speed_and_load() -> None:
@@ -164,7 +164,7 @@ def test_latency_goes_by_speed_and_load() -> None:
 
 
 def test_speed_is_that_of_the_class_or_the_quickest_known() -> None:
-    both = route("both", at=gate(paces={Latency.REALTIME: pace(0.9), Latency.DEFERRED: pace(0.1)}))
+    both = route("both", at=breaker(paces={Latency.REALTIME: pace(0.9), Latency.DEFERRED: pace(0.1)}))
     other = paced("other class", 0.7, Latency.DEFERRED)
     assert names(choose(REALTIME, [both, other], by("latency", Latency.REALTIME))) == ["other class", "both"]
 
@@ -181,7 +181,7 @@ def test_a_short_wait_counts_as_latency_where_latency_decides() -> None:
 
 @pytest.mark.parametrize("order", ["cost", "priority", "weight"])
 def test_elsewhere_nobody_waits_for_a_permit(order: Order) -> None:
-    choice = choose(NEEDS, [route("a", at=gate(wait_s=0.001))], by(order))
+    choice = choose(NEEDS, [route("a", at=breaker(wait_s=0.001))], by(order))
     assert (choice.routes, [r.why for r in choice.refusals]) == ((), [Why.LIMITED])
     assert choice.best(load_of) is None
 
@@ -189,7 +189,7 @@ def test_elsewhere_nobody_waits_for_a_permit(order: Order) -> None:
 @pytest.mark.parametrize("order", ["latency", "cost", "priority", "weight"])
 @pytest.mark.parametrize("wait_s", [0.001, 0.1, 3.0])
 def test_a_route_whose_provider_said_wait_is_never_chosen(order: Order, wait_s: float) -> None:
-    at = gate(state="limited", cause="429", wait_s=wait_s)
+    at = breaker(state="limited", cause="429", wait_s=wait_s)
     choice = choose(REALTIME, [route("a", at=at)], by(order, Latency.REALTIME))
     assert (choice.best(load_of), [r.why for r in choice.refusals]) == (None, [Why.LIMITED])
 
@@ -199,7 +199,7 @@ def test_a_route_whose_provider_said_wait_is_never_chosen(order: Order, wait_s: 
 @pytest.mark.parametrize("wait_s", [0.0, 0.001, 60.0])
 def test_an_open_route_is_never_chosen_whatever_its_wait(order: Order, state: str, wait_s: float) -> None:
     """Only a probe may call it, also when its time has come."""
-    choice = choose(REALTIME, [route("a", at=gate(state=state, wait_s=wait_s))], by(order, Latency.REALTIME))
+    choice = choose(REALTIME, [route("a", at=breaker(state=state, wait_s=wait_s))], by(order, Latency.REALTIME))
     assert (choice.best(load_of), [r.why for r in choice.refusals]) == (None, [Why.UNFIT])
     assert not choice.worth_waiting(3600)
 
@@ -223,26 +223,26 @@ BUDGET_S = DEFAULTS[Latency.BATCH].budget_s
 @pytest.mark.parametrize("order", ["latency", "cost", "priority", "weight"])
 def test_a_route_too_slow_for_the_class_comes_last(seen: Pace, last: bool, order: Order) -> None:
     """However cheap, near, strong or usually quick it is."""
-    at = gate(paces={Latency.BATCH: seen})
+    at = breaker(paces={Latency.BATCH: seen})
     routes = [
         route("slow", cost="0.1", priority=1, weight=9, at=at),
-        route("b", cost="1", priority=2, at=gate(in_flight=1, paces={Latency.BATCH: pace(5, 6)})),
-        route("c", cost="2", priority=3, at=gate(in_flight=2, paces={Latency.BATCH: pace(6, 7)})),
+        route("b", cost="1", priority=2, at=breaker(in_flight=1, paces={Latency.BATCH: pace(5, 6)})),
+        route("c", cost="2", priority=3, at=breaker(in_flight=2, paces={Latency.BATCH: pace(6, 7)})),
     ]
     assert names(choose(NEEDS, routes, by(order))) == (["b", "c", "slow"] if last else ["slow", "b", "c"])
 
 
 def test_a_slow_route_is_slow_for_its_class_only() -> None:
-    at = gate(paces={Latency.REALTIME: pace(2, 4), Latency.BATCH: pace(2, 4)})
+    at = breaker(paces={Latency.REALTIME: pace(2, 4), Latency.BATCH: pace(2, 4)})
     routes = [route("slow", cost="0.1", at=at), route("b")]
     assert names(choose(REALTIME, routes, by("cost", Latency.REALTIME))) == ["b", "slow"]
     assert names(choose(NEEDS, routes, by("cost"))) == ["slow", "b"]
-    unseen = gate(paces={Latency.DEFERRED: pace(40, 400)})
+    unseen = breaker(paces={Latency.DEFERRED: pace(40, 400)})
     assert names(choose(NEEDS, [route("slow", cost="0.1", at=unseen), route("b")], by("cost"))) == ["slow", "b"]
 
 
 def test_a_slow_route_takes_work_when_there_is_no_other() -> None:
-    at = gate(paces={Latency.BATCH: pace(20, 40)})
+    at = breaker(paces={Latency.BATCH: pace(20, 40)})
     choice = choose(NEEDS, [route("slow", at=at), route("b", drained=True)], by("cost"))
     assert names(choice) == ["slow"]
     assert choice.best(load_of) is not None
@@ -294,9 +294,9 @@ def test_each_of_two_recovering_routes_gets_its_own_share() -> None:
 
 @pytest.mark.usefixtures("seeded")
 def test_a_recovering_route_gets_all_where_no_whole_one_would_take_it() -> None:
-    refused = [route("b", drained=True), route("c", at=gate(state="open", wait_s=9)), route("d", wire_model=None)]
-    alone = choose(NEEDS, [route("a", at=recovering(0.1)), *refused], by("cost"))
-    assert drawn(alone) == {"a": DRAWS}
+    refused = [route("b", drained=True), route("c", at=breaker(state="open", wait_s=9)), route("d", wire_model=None)]
+    isolated = choose(NEEDS, [route("a", at=recovering(0.1)), *refused], by("cost"))
+    assert drawn(isolated) == {"a": DRAWS}
     two = choose(NEEDS, [route("a", at=recovering(0.1)), route("b", cost="2", at=recovering(0.1))], by("cost"))
     assert drawn(two) == {"a": DRAWS}, "the best of them"
 
@@ -333,18 +333,22 @@ def test_a_whole_route_is_not_drawn_for(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_worth_waiting_for() -> None:
-    limited = choose(NEEDS, [route("a", at=gate(state="limited", wait_s=20))], by("cost"))
+    limited = choose(NEEDS, [route("a", at=breaker(state="limited", wait_s=20))], by("cost"))
     assert limited.worth_waiting(20)
     assert not limited.worth_waiting(19)
-    full = choose(NEEDS, [route("a", at=gate(in_flight=1, places=1))], by("cost"))
+    full = choose(NEEDS, [route("a", at=breaker(in_flight=1, places=1))], by("cost"))
     assert full.worth_waiting(0)
-    for refused in (route("a", drained=True), route("a", at=gate(state="open", wait_s=1)), route("a", wire_model=None)):
+    for refused in (
+        route("a", drained=True),
+        route("a", at=breaker(state="open", wait_s=1)),
+        route("a", wire_model=None),
+    ):
         assert not choose(NEEDS, [refused], by("cost")).worth_waiting(3600)
 
 
 def test_hopeless() -> None:
     never, unfit = route("a", wire_model=None), route("b", drained=True)
-    tried = Needs(MODEL, Latency.BATCH, tried=("c",))
+    tried = Requirements(MODEL, Latency.BATCH, tried=("c",))
     assert choose(NEEDS, [never], by("cost")).hopeless
     assert choose(NEEDS, [], by("cost")).hopeless
     assert not choose(NEEDS, [never, unfit], by("cost")).hopeless
@@ -352,7 +356,11 @@ def test_hopeless() -> None:
 
 
 def test_reasons_in_one_line_and_the_shortest_wait() -> None:
-    routes = [route("a", drained=True), route("b", at=gate(state="limited", wait_s=12)), route("c", at=gate(wait_s=3))]
+    routes = [
+        route("a", drained=True),
+        route("b", at=breaker(state="limited", wait_s=12)),
+        route("c", at=breaker(wait_s=3)),
+    ]
     choice = choose(NEEDS, routes, by("cost"))
     a, b, c = (
         "a: drained by an operator",
@@ -372,7 +380,7 @@ def test_reasons_in_one_line_and_the_shortest_wait() -> None:
 )
 def test_nothing_goes_where_it_may_not(wanted: set[str], places: list[set[str]], order: Order) -> None:
     routes = [route(f"r{n}", residency=sorted(has)) for n, has in enumerate(places)]
-    choice = choose(Needs(MODEL, Latency.BATCH, residency=tuple(wanted)), routes, by(order))
+    choice = choose(Requirements(MODEL, Latency.BATCH, residency=tuple(wanted)), routes, by(order))
     allowed = {f"r{n}" for n, has in enumerate(places) if wanted <= has}
     assert set(names(choice)) == allowed
     assert {r.route for r in choice.refusals} == {candidate.name for candidate in routes} - allowed

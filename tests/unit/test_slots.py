@@ -70,8 +70,8 @@ def test_many_threads_never_have_more_than_there_are() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=40))
 def test_what_is_taken_and_what_is_free_make_the_whole(steps: list[tuple[bool, int]]) -> None:
     slots, held = Slots(10), 0
-    for taking, count in steps:
-        if taking:
+    for claiming, count in steps:
+        if claiming:
             got = slots.take(count, 0)
             assert got == min(count, 10 - held)
             held += got

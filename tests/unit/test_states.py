@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import String
 
-from trivet_routing.permits import Denial, Verdict
+from trivet_routing.permits import Denial, HealthSignal
 from trivet_store import schema
 from trivet_store.jobs.batches import Progress
 from trivet_store.jobs.dropped import Drop
@@ -109,13 +109,13 @@ def test_reports_count_each_state_of_a_job_that_has_not_ended() -> None:
 
 
 def test_the_scripts_put_breakers_into_their_states_and_no_others() -> None:
-    assert words(r"become\(level, '(\w+)'", "settle") == BREAKER_STATES
-    assert words(r"change\(\w+, '(\w+)'", "settle") == BREAKER_STATES | {RouteState.LIMITED}
+    assert words(r"become\(level, '(\w+)'", "release") == BREAKER_STATES
+    assert words(r"change\(\w+, '(\w+)'", "release") == BREAKER_STATES | {RouteState.LIMITED}
 
 
 def test_the_scripts_know_no_other_states() -> None:
     compared = words(
-        r"\b(?:state|gate\[1\]|before\[1\]|'state'\)) == '(\w+)'", "common", "settle", "take", "claim_probe", "view"
+        r"\b(?:state|breaker\[1\]|before\[1\]|'state'\)) == '(\w+)'", "common", "release", "take", "claim_probe", "view"
     )
     assert compared == BREAKER_STATES
     assert words(r"state, cause[, \w]* = '(\w+)'", "view") | SHUT_STATES == BREAKER_STATES | {RouteState.LIMITED}
@@ -128,8 +128,8 @@ def test_the_scripts_name_each_reason_for_which_there_is_no_permit() -> None:
 
 
 def test_the_scripts_know_each_verdict_and_class() -> None:
-    assert words(r"verdict == '(\w+)'", "settle") - {"unconfirmed"} == set(Verdict)
-    (classes,) = re.findall(r"ipairs\(\{ ('realtime'[^}]*)\}", lua("settle"))
+    assert words(r"signal == '(\w+)'", "release") - {"unconfirmed"} == set(HealthSignal)
+    (classes,) = re.findall(r"ipairs\(\{ ('realtime'[^}]*)\}", lua("release"))
     assert re.findall(r"'(\w+)'", classes) == list(Latency)
 
 

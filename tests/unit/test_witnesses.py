@@ -6,32 +6,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.utils import str_if_bytes
-from tests.unit.gates_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, ClockedRedis, Gate, World, states
+from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, ClockedRedis, World, states
 
-from trivet_routing.permits import Verdict
+from trivet_routing.permits import HealthSignal
 from trivet_tasks.shared_state import PREFIX
 
 ROW = HEALTH.open_after_failures
-FAILED, REFUSED = Verdict.LOCAL_FAILED, Verdict.LOCAL_REFUSED
+FAILED, REFUSED = HealthSignal.LOCAL_FAILED, HealthSignal.LOCAL_REFUSED
 KINDS = {FAILED: "unreached", REFUSED: "refused"}
-Workers = Callable[[str], Gate]
+Workers = Callable[[str], Breaker]
 
 
 @pytest.fixture
 def worker(world: World) -> Workers:
-    """The gate as a worker of that name uses it."""
-    return world.gate_of
+    """The breaker as a worker of that name uses it."""
+    return world.breaker_of
 
 
 @pytest.mark.parametrize("verdict", [FAILED, REFUSED])
-def test_one_worker_alone_closes_nothing_however_often(world: World, worker: Workers, verdict: Verdict) -> None:
+def test_one_worker_alone_closes_nothing_however_often(world: World, worker: Workers, signal: HealthSignal) -> None:
     bad = worker("bad")
     for _ in range(50):
-        assert bad.call(verdict) == []
+        assert bad.call(signal) == []
         world.pass_time(0.5)
     view = bad.view()
     assert (view.state, view.calls, view.failed) == ("healthy", 0, 0)
-    assert world.limits.unwell() == []
+    assert world.limits.unhealthy() == []
 
 
 def test_failures_count_from_the_second_worker_on(worker: Workers) -> None:
@@ -70,8 +70,8 @@ def test_two_refused_keys_close_nothing_while_another_workers_key_is_good(world:
 
 def test_a_word_on_one_model_is_confirmed_on_another(world: World) -> None:
     """Network and key are the route's, not the model's."""
-    world.gate_of("a", NEIGHBOUR).call(FAILED)
-    assert states(world.gate_of("b").calls(ROW, FAILED)) == [(MODEL, "open")]
+    world.breaker_of("a", NEIGHBOUR).call(FAILED)
+    assert states(world.breaker_of("b").calls(ROW, FAILED)) == [(MODEL, "open")]
 
 
 def test_the_two_kinds_do_not_confirm_each_other(worker: Workers) -> None:
@@ -82,12 +82,12 @@ def test_the_two_kinds_do_not_confirm_each_other(worker: Workers) -> None:
 
 @pytest.mark.parametrize("verdict", [FAILED, REFUSED])
 def test_a_call_that_began_since_and_was_answered_refutes_all_who_failed_before(
-    world: World, worker: Workers, verdict: Verdict
+    world: World, worker: Workers, signal: HealthSignal
 ) -> None:
-    worker("a").call(verdict)
+    worker("a").call(signal)
     world.pass_time(1.0)
     worker("good").call(lasted_s=0.5)
-    assert worker("b").calls(ROW, verdict) == []
+    assert worker("b").calls(ROW, signal) == []
     assert worker("b").state == "healthy"
 
 
@@ -119,13 +119,13 @@ def test_what_is_told_twice_is_no_second_word(worker: Workers) -> None:
 
 @pytest.mark.parametrize("verdict", [FAILED, REFUSED])
 def test_a_probe_that_failed_by_its_workers_own_fault_is_followed_by_another_soon(
-    world: World, worker: Workers, verdict: Verdict
+    world: World, worker: Workers, signal: HealthSignal
 ) -> None:
     bad, good = worker("bad"), worker("good")
     world.open(good)
     world.probing(good)
     world.pass_time(HEALTH.probe_interval_s / 5)
-    assert bad.probe(verdict) == [], "it does not break the row of good ones"
+    assert bad.probe(signal) == [], "it does not break the row of good ones"
     assert bad.claim() is None
     world.pass_time(HEALTH.probe_interval_s / 5)
     good.probe()
@@ -145,7 +145,7 @@ def test_probes_of_a_route_that_nobody_reaches_confirm_each_other(world: World, 
 
 
 def test_what_is_kept_is_bounded(world: World) -> None:
-    workers = [world.gate_of(f"worker-{number}") for number in range(100)]
+    workers = [world.breaker_of(f"worker-{number}") for number in range(100)]
     for one in workers:
         one.take()
     for one in workers:
@@ -157,36 +157,37 @@ def test_what_is_kept_is_bounded(world: World) -> None:
 
 ORIGINS = ("a", "b", "c")
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(ORIGINS), st.sampled_from([Verdict.GOOD, FAILED, REFUSED]), st.floats(0, 12)), max_size=40
+    st.tuples(st.sampled_from(ORIGINS), st.sampled_from([HealthSignal.GOOD, FAILED, REFUSED]), st.floats(0, 12)),
+    max_size=40,
 )
 
 
 @given(EVENTS)
 @settings(max_examples=120, deadline=None, derandomize=True)
 def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_trouble(
-    valkey: ClockedRedis, events: list[tuple[str, Verdict, float]]
+    valkey: ClockedRedis, events: list[tuple[str, HealthSignal, float]]
 ) -> None:
     """Compared with the rule as it is said: each worker's latest word, as long as it is fresh and not refuted."""
     world = World(valkey, HEALTH.model_copy(update={"min_calls": 1_000}))  # the row decides, not the share
-    gates = {origin: world.gate_of(origin) for origin in ORIGINS}
-    said: dict[Verdict, dict[str, float]] = {FAILED: {}, REFUSED: {}}
+    breakers = {origin: world.breaker_of(origin) for origin in ORIGINS}
+    said: dict[HealthSignal, dict[str, float]] = {FAILED: {}, REFUSED: {}}
     row, proven_at = 0, float("-inf")
-    for origin, verdict, pause_s in events:
-        changes = gates[origin].call(verdict)
-        if verdict is Verdict.GOOD:  # it began just now: nobody else's trouble is the route's
+    for origin, signal, pause_s in events:
+        changes = breakers[origin].call(signal)
+        if signal is HealthSignal.GOOD:  # it began just now: nobody else's impairment is the route's
             said = {FAILED: {}, REFUSED: {}}
             row, proven_at = 0, world.now
             assert changes == []
         else:
-            fresh = {name for name, at in said[verdict].items() if world.now - at < HEALTH.window_s} - {origin}
-            said[verdict][origin] = world.now
-            if verdict is FAILED and fresh:
+            fresh = {name for name, at in said[signal].items() if world.now - at < HEALTH.window_s} - {origin}
+            said[signal][origin] = world.now
+            if signal is FAILED and fresh:
                 row += 1
-            revoked = verdict is REFUSED and fresh and world.now - proven_at >= HEALTH.window_s
+            revoked = signal is REFUSED and fresh and world.now - proven_at >= HEALTH.window_s
             if revoked or row == ROW:
-                name = WHOLE_ROUTE if verdict is REFUSED else MODEL
+                name = WHOLE_ROUTE if signal is REFUSED else MODEL
                 assert states(changes) == [(name, "open")]
                 return
             assert changes == []
         world.pass_time(pause_s)
-    assert all(gate.state == "healthy" for gate in gates.values())
+    assert all(breaker.state == "healthy" for breaker in breakers.values())

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from trivet.admin.route_limits import RouteLimits
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, Routes
-    from trivet_routing.liveness.troubles import Announced
-    from trivet_routing.permits import GateView, Pace, RouteUse
+    from trivet_routing.liveness.process_impairments import Announced
+    from trivet_routing.permits import BreakerView, Pace, RouteUse
     from trivet_routing.response_cache import CacheStats
-    from trivet_store.fleet.health import Event
-    from trivet_store.fleet.leases import Lease
-    from trivet_store.fleet.registry import Applied, Redefinition
+    from trivet_store.cluster.health import Event
+    from trivet_store.cluster.leases import Lease
+    from trivet_store.cluster.registry import Applied, Redefinition
     from trivet_store.jobs.batches import Progress
     from trivet_store.jobs.dropped import Drop, Dropped
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
@@ -115,16 +115,16 @@ _MODULES = {
         "RestoredRoute",
         "Routes",
     ),
-    "trivet_routing.liveness.troubles": ("Announced",),
+    "trivet_routing.liveness.process_impairments": ("Announced",),
     "trivet_routing.permits": (
-        "GateView",
+        "BreakerView",
         "Pace",
         "RouteUse",
     ),
     "trivet_routing.response_cache": ("CacheStats",),
-    "trivet_store.fleet.health": ("Event",),
-    "trivet_store.fleet.leases": ("Lease",),
-    "trivet_store.fleet.registry": (
+    "trivet_store.cluster.health": ("Event",),
+    "trivet_store.cluster.leases": ("Lease",),
+    "trivet_store.cluster.registry": (
         "Applied",
         "Redefinition",
     ),
@@ -173,6 +173,7 @@ __all__ = [
     "Blocked",
     "BlockedKind",
     "BlockedReason",
+    "BreakerView",
     "BudgetList",
     "BudgetStatus",
     "Budgets",
@@ -196,7 +197,6 @@ __all__ = [
     "Event",
     "Events",
     "FoldedEvent",
-    "GateView",
     "Health",
     "Impairment",
     "ImpairmentKind",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from trivet.admin.budget_status import BudgetStatus, statuses
 from trivet.admin.impairments import Impairment, read_impairments
-from trivet_store.fleet.leases import Lease, living, schedulers
-from trivet_store.fleet.registry import registered
+from trivet_store.cluster.leases import Lease, living, schedulers
+from trivet_store.cluster.registry import registered
 from trivet_store.ledger.spending import Spent
 from trivet_store.ledger.spending import by_route as spent_by_route
 from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog, by_batch, by_class, by_route
@@ -15,12 +15,12 @@ from trivet_tasks.latency import Latency
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
-    from trivet_routing.most_costs import MostCosts
+    from trivet_routing.maximum_costs import MaximumCosts
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The backlog as it was read last. `trouble` says why it is not current; the figures are then those of `read_at`."""
+    """The backlog as it was read last. `impairment` says why it is not current; the figures are then those of `read_at`."""
 
     classes: tuple[ClassBacklog, ...] = ()
     batches: tuple[BatchBacklog, ...] = ()
@@ -36,7 +36,7 @@ class Backlog:
     budgets: tuple[BudgetStatus, ...] = ()
     read_at: float | None = None
     """The database's clock when it was read, seconds since the epoch; None: never."""
-    trouble: str = ""
+    impairment: str = ""
 
     @property
     def waiting(self) -> int:
@@ -63,7 +63,7 @@ class Backlog:
         return None if at is None or self.read_at is None else max(0.0, self.read_at - at)
 
 
-def read_backlog(connections: "Connections", costs: "MostCosts", batches: int) -> Backlog:
+def read_backlog(connections: "Connections", costs: "MaximumCosts", batches: int) -> Backlog:
     """Read the backlog: SQL over living jobs, and two round trips to the shared state for its impairments."""
     store = connections.store
     wrong = read_impairments(store, connections.settings, connections.redis)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from trivet_routing.gate_view import FORGOTTEN
-from trivet_routing.route_choice import Candidate, Choice, Needs, Refusal, Why, choose
+from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
 from trivet_store.reports.backlog import Line
 from trivet_tasks.latency import Latency
 from trivet_tasks.shared_state import check_writable
@@ -67,34 +67,36 @@ def blocked_reasons(connections: "Connections", lines: Iterable[Line]) -> list[B
     lines = list(lines)
     if lines:
         check_writable(connections.redis)  # one without memory answers, and yet nothing moves
-    candidates = connections.fleet.candidates_of({line.model for line in lines}) if lines else {}
+    candidates = connections.directory.candidates_of({line.model for line in lines}) if lines else {}
     found = []
     for line in lines:
         latency = Latency(line.latency)
-        needs = Needs(line.model, latency, line.residency, line.compliance, line.features)
-        choice = choose(needs, candidates[line.model], connections.settings.of_class(latency))
-        reason = blocked_reason_of(needs, choice, candidates[line.model])
+        requirements = Requirements(line.model, latency, line.residency, line.compliance, line.features)
+        choice = choose(requirements, candidates[line.model], connections.settings.of_class(latency))
+        reason = blocked_reason_of(requirements, choice, candidates[line.model])
         if reason is not None:
             found.append(reason)
     return merged(found)
 
 
-def blocked_reason_of(needs: Needs, choice: Choice, candidates: Sequence[Candidate]) -> BlockedReason | None:
+def blocked_reason_of(
+    requirements: Requirements, choice: Choice, candidates: Sequence[Candidate]
+) -> BlockedReason | None:
     """Return what blocks jobs with these needs; None when a route takes them, or will within a moment."""
     if choice.routes:
         return None
     reasons = tuple(f"{refusal.route}: {refusal.text}" for refusal in choice.refusals)
-    gate_of = {candidate.name: candidate.gate for candidate in candidates}
+    breaker_of = {candidate.name: candidate.breaker for candidate in candidates}
 
     def held(kind: BlockedKind, text: str, wait_s: float = 0.0) -> BlockedReason:
-        return BlockedReason(kind, text, (f"{needs.latency} {needs.model}",), reasons, wait_s)
+        return BlockedReason(kind, text, (f"{requirements.latency} {requirements.model}",), reasons, wait_s)
 
     if not candidates:
         return held(BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start")
     if choice.hopeless:
         return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
     limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
-    if any(gate_of[refusal.route].cause == FORGOTTEN for refusal in limited):
+    if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
         return held(BlockedKind.FORGOTTEN, "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back")  # fmt: skip
     if limited:
         soonest = min(limited, key=lambda refusal: refusal.wait_s)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from trivet_routing import rooms
-from trivet_routing.most_costs import MostCosts
-from trivet_routing.rooms import Purse, Rooms
+from trivet_routing import budget_headroom
+from trivet_routing.budget_headroom import Balance, BudgetHeadroom
+from trivet_routing.maximum_costs import MaximumCosts
+from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
-from trivet_store.fleet.registry import RegisteredRoute, registered
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budget_sums
 from trivet_store.reports.next_jobs import next_of_batch, waiting_job
@@ -51,18 +51,18 @@ class BudgetStatus:
         return self.state == BudgetState.HOLDING
 
 
-def statuses(store: Store, connection: Connection, costs: MostCosts) -> tuple[BudgetStatus, ...]:
+def statuses(store: Store, connection: Connection, costs: MaximumCosts) -> tuple[BudgetStatus, ...]:
     """Return all budgets, by name. Counts waiting jobs where one of them holds."""
-    found = _rooms(store, connection, costs)
+    found = _headroom(store, connection, costs)
     if found is None:
         return ()
-    holding = {purse.name for purse in found.purses if purse.state().state == BudgetState.HOLDING}
+    holding = {balance.name for balance in found.balances if balance.state().state == BudgetState.HOLDING}
     held = dict.fromkeys(holding, 0)
     for jobs in budget_sums.waiting(connection) if holding else ():
-        for purse in found.counting(jobs.batch_id, jobs.labels):
-            if purse.name in holding:
-                held[purse.name] += jobs.jobs
-    return tuple(_status(purse, held.get(purse.name, 0)) for purse in found.purses)
+        for balance in found.counting(jobs.batch_id, jobs.labels):
+            if balance.name in holding:
+                held[balance.name] += jobs.jobs
+    return tuple(_status(balance, held.get(balance.name, 0)) for balance in found.balances)
 
 
 def holding_job(store: Store, connection: Connection, job_id: str) -> str | None:
@@ -76,40 +76,40 @@ def holding_batch(store: Store, connection: Connection, name: str) -> str | None
 
 
 def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]) -> str | None:
-    found = _rooms(store, connection, MostCosts())
+    found = _headroom(store, connection, MaximumCosts())
     job = read() if found is not None else None
     if found is None or job is None:
         return None
     flow, head = job
-    purses = [found.holding(flow, route, head) for route in registered(store, connection)]
-    if not purses or not all(purses):
+    balances = [found.holding(flow, route, head) for route in registered(store, connection)]
+    if not balances or not all(balances):
         return None
-    said = purses[0].used_up() if purses[0] else ""
+    said = balances[0].used_up() if balances[0] else ""
     return f"{said[0].upper()}{said[1:]}."
 
 
-def _rooms(store: Store, connection: Connection, costs: MostCosts) -> Rooms | None:
+def _headroom(store: Store, connection: Connection, costs: MaximumCosts) -> BudgetHeadroom | None:
     routes: dict[str, RegisteredRoute] = registered(store, connection)
-    return rooms.read(connection, store.now(connection), routes, costs)
+    return budget_headroom.read(connection, store.now(connection), routes, costs)
 
 
-def _status(purse: Purse, held: int) -> BudgetStatus:
-    settings = purse.row.settings
+def _status(balance: Balance, held: int) -> BudgetStatus:
+    settings = balance.row.settings
     return BudgetStatus(
-        purse.name,
+        balance.name,
         settings.scope,
         settings.per.value,
-        purse.window.key,
-        purse.window.ends_at,
-        purse.limit,
+        balance.window.key,
+        balance.window.ends_at,
+        balance.limit,
         settings.usd,
-        purse.spent.settled_usd,
-        purse.spent.estimated_usd,
-        purse.reserved,
-        purse.room,
-        round(purse.share, 6),
+        balance.spent.settled_usd,
+        balance.spent.estimated_usd,
+        balance.reserved,
+        balance.room,
+        round(balance.share, 6),
         settings.warn_at,
-        purse.state().state,
+        balance.state().state,
         held,
-        purse.spent.unpriced,
+        balance.spent.unpriced,
     )

@@ -6,11 +6,11 @@ from typing import NamedTuple
 from trivet.admin.budget_status import BudgetStatus, statuses
 from trivet.admin.operator import current_operator
 from trivet.client.connections import Connections
-from trivet_routing.most_costs import MostCosts
+from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.ledger.budgets import raise_limit
 from trivet_tasks.errors import InvalidRequest
 
-_MOST_USD = 10**12
+_MAX_USD = 10**12
 _DIGITS = 12
 
 
@@ -47,7 +47,7 @@ class Budgets:
         """
         store = self._connections.store
         with store.read() as connection:
-            return BudgetList(statuses(store, connection, MostCosts()), store.now(connection))
+            return BudgetList(statuses(store, connection, MaximumCosts()), store.now(connection))
 
     def raise_limit(self, name: str, usd: Decimal, *, by: str | None = None) -> RaisedBudget:
         """Let more be spent in the window that is now; the next has the configured amount again.
@@ -64,7 +64,7 @@ class Budgets:
             NotFound: there is no such budget.
             InvalidRequest: the amount is no amount of USD, or less than the configured one.
         """
-        if not usd.is_finite() or usd <= 0 or usd >= _MOST_USD or usd != round(usd, _DIGITS):
+        if not usd.is_finite() or usd <= 0 or usd >= _MAX_USD or usd != round(usd, _DIGITS):
             raise InvalidRequest(f"usd: {usd} is not an amount of USD.", field="usd")
         store = self._connections.store
         with store.write() as connection:

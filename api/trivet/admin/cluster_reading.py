@@ -12,12 +12,12 @@ from trivet.admin.blocked_reason import BlockedReason, blocked_reasons
 from trivet.admin.budget_status import statuses
 from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
-from trivet_routing.fleet import Fleet, Known
-from trivet_routing.liveness.troubles import Announced, announced
-from trivet_routing.most_costs import MostCosts
-from trivet_routing.permits import GateView, Quota, RouteUse
-from trivet_store.fleet import health
-from trivet_store.fleet.health import Event, HealthRow, LimitRow
+from trivet_routing.liveness.process_impairments import Announced, announced
+from trivet_routing.maximum_costs import MaximumCosts
+from trivet_routing.permits import BreakerView, Quota, RouteUse
+from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_store.cluster import health
+from trivet_store.cluster.health import Event, HealthRow, LimitRow
 from trivet_store.jobs import dropped
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
@@ -48,16 +48,16 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
     """Read it all: a few SQL queries over living jobs, and five round trips to the shared state.
 
     Raises:
-        StoreUnavailable, SchemaMismatch. When the shared state does not answer, `trouble` says so.
+        StoreUnavailable, SchemaMismatch. When the shared state does not answer, `impairment` says so.
     """
-    store, fleet = connections.store, connections.fleet
-    known = fleet.known(fresh=True)
+    store, directory = connections.store, connections.directory
+    known = directory.known(fresh=True)
     with store.read() as connection:
         models = backlog.models_in_use(connection)
         outstanding = tuple(backlog.by_route(connection))
         waiting = tuple(backlog.by_class(connection))
         lines = backlog.lines_waiting(connection)
-        budgets = statuses(store, connection, MostCosts()) if known.budgets else ()
+        budgets = statuses(store, connection, MaximumCosts()) if known.budgets else ()
         spent = spending.by_route(connection, store.now(connection))
         processes = read_processes(store, connection, connections.settings.leases.ttl_s)
         now = store.now(connection)
@@ -67,28 +67,28 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
             {(row.route, row.models): row for row in health.closed(connection, now)},
             health.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
-    gates: dict[tuple[str, str], GateView] = {}
+    breakers: dict[tuple[str, str], BreakerView] = {}
     uses: dict[str, RouteUse] = {}
     held: tuple[BlockedReason, ...] = ()
-    trouble = None
+    impairment = None
     served = _served(known, models, ())
     said: list[Announced] = []
     try:
         said = announced(connections.redis)
         check_writable(connections.redis)
-        served = _served(known, models, fleet.limits.unwell())
-        gates = _view(fleet, known, served)
-        uses = fleet.limits.uses(list(known.routes))
+        served = _served(known, models, directory.limits.unhealthy())
+        breakers = _view(directory, known, served)
+        uses = directory.limits.uses(list(known.routes))
         held = tuple(blocked_reasons(connections, lines))
     except redis.RedisError as error:
-        trouble = str(connections.unavailable(error))
+        impairment = str(connections.unavailable(error))
     if full := full_disk(store):
-        trouble = f"{full} {trouble}" if trouble else full
+        impairment = f"{full} {impairment}" if impairment else full
     lanes = connections.settings.worker.lanes
     routes = [
         _route(
             known, processes, lanes, name,
-            [_model(known, name, model, gates.get((name, model)), noted, uses.get(name)) for model in served[name]],
+            [_model(known, name, model, breakers.get((name, model)), noted, uses.get(name)) for model in served[name]],
             outstanding, noted, spent, _proven_at(uses.get(name), now),
         )
         for name in known.routes
@@ -99,19 +99,19 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
             routes.append(RouteStatus(name, settings, False, False, 0, 0, {}, {}, (nothing,)))
     drained = {name: route.drained for name, route in known.routes.items()}
     return ClusterStatus(
-        tuple(routes), outstanding, waiting, processes.workers, held, now, trouble, tuple(said), budgets,
+        tuple(routes), outstanding, waiting, processes.workers, held, now, impairment, tuple(said), budgets,
         processes.schedulers, processes.silent,
-        impairments(processes, drained, lanes, now, said=said, server=trouble),
+        impairments(processes, drained, lanes, now, said=said, server=impairment),
         drops,
     )  # fmt: skip
 
 
-def _served(known: Known, in_use: Sequence[str], unwell: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+def _served(known: RouteSnapshot, in_use: Sequence[str], unhealthy: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """By route the models to show: those that jobs name, and those that are not healthy."""
     return {
         name: [
             model
-            for model in sorted({*in_use, *(model for at, model in unwell if at == name)} - {WHOLE_ROUTE})
+            for model in sorted({*in_use, *(model for at, model in unhealthy if at == name)} - {WHOLE_ROUTE})
             if name_on_wire(route.settings, model)
         ]
         or [WHOLE_ROUTE]
@@ -119,14 +119,16 @@ def _served(known: Known, in_use: Sequence[str], unwell: Sequence[tuple[str, str
     }
 
 
-def _view(fleet: Fleet, known: Known, served: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], GateView]:
-    return fleet.limits.view(
+def _view(
+    directory: RouteDirectory, known: RouteSnapshot, served: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, str], BreakerView]:
+    return directory.limits.view(
         [(name, model, Quota.of(known.routes[name].settings, model)) for name, models in served.items() for model in models]
     )  # fmt: skip
 
 
 def _route(
-    known: Known,
+    known: RouteSnapshot,
     processes: Processes,
     lanes: Sequence[str],
     name: str,
@@ -167,10 +169,10 @@ def _proven_at(use: RouteUse | None, now: float) -> float | None:
 
 
 def _model(
-    known: Known, route: str, model: str, gate: GateView | None, noted: _Noted, use: RouteUse | None
+    known: RouteSnapshot, route: str, model: str, breaker: BreakerView | None, noted: _Noted, use: RouteUse | None
 ) -> ModelStatus:
     quota = Quota.of(known.routes[route].settings, model)
-    if gate is None:
+    if breaker is None:
         row = noted.states.get((route, WHOLE_ROUTE))
         if row is None or row.state == RouteState.HEALTHY:
             row = noted.states.get((route, model))
@@ -179,13 +181,13 @@ def _model(
         return ModelStatus(
             model, RouteState.UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since
         )
-    state, cause, since = gate.state, gate.cause, gate.since
+    state, cause, since = breaker.state, breaker.cause, breaker.since
     if state == RouteState.HEALTHY:
         cause = ""
         if use is None or use.proven_s is None:
             state, since = RouteState.UNPROVEN, None
-        if gate.wait_s >= SHORT_WAIT_S:
-            state, cause, since = RouteState.LIMITED, f"it used up {_used_up(gate)}", None
+        if breaker.wait_s >= SHORT_WAIT_S:
+            state, cause, since = RouteState.LIMITED, f"it used up {_used_up(breaker)}", None
     elif state == RouteState.LIMITED:
         closed = noted.closed.get((route, quota.group))
         since = closed.since if closed else None
@@ -195,24 +197,24 @@ def _model(
         quota,
         cause,
         since,
-        gate.wait_s,
-        gate.share,
-        gate.in_flight,
-        gate.places,
-        _finite(gate.headroom),
-        _finite(gate.input_headroom),
-        _finite(gate.output_headroom),
-        (_finite(60 * gate.rates[0]), _finite(60 * gate.rates[1]), _finite(60 * gate.rates[2])),
-        gate.calls,
-        gate.failed,
-        gate.paces,
-        gate.doubt,
+        breaker.wait_s,
+        breaker.share,
+        breaker.in_flight,
+        breaker.places,
+        _finite(breaker.headroom),
+        _finite(breaker.input_headroom),
+        _finite(breaker.output_headroom),
+        (_finite(60 * breaker.rates[0]), _finite(60 * breaker.rates[1]), _finite(60 * breaker.rates[2])),
+        breaker.calls,
+        breaker.failed,
+        breaker.paces,
+        breaker.doubt,
     )
 
 
-def _used_up(gate: GateView) -> str:
+def _used_up(breaker: BreakerView) -> str:
     """Return which of the account's limits has nothing left."""
-    levels = (gate.headroom, gate.input_headroom, gate.output_headroom)
+    levels = (breaker.headroom, breaker.input_headroom, breaker.output_headroom)
     names = ("requests", "input tokens", "output tokens")
     empty = [name for name, level in zip(names, levels, strict=True) if level < 1]
     return f"its limit of {' and '.join(empty) or 'calls'}"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from trivet.admin.blocked_reason import BlockedReason
 from trivet.admin.budget_status import BudgetStatus
 from trivet.admin.impairments import Impairment, Processes
-from trivet_routing.gate_view import FORGOTTEN
-from trivet_routing.liveness.troubles import IS_STOPPING, Announced
+from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota
-from trivet_store.fleet.leases import Lease
-from trivet_store.fleet.lost import Silent
+from trivet_store.cluster.leases import Lease
+from trivet_store.cluster.lost import Silent
 from trivet_store.jobs.dropped import Dropped
 from trivet_store.ledger.spending import NOTHING, Spent
 from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
@@ -77,7 +77,7 @@ class RouteStatus:
     known: bool
     """False: the configuration names it, but no scheduler or worker has made it known yet."""
     queued: int
-    """Jobs dispatched to it and not taken up yet."""
+    """Jobs dispatched to it and not claimed yet."""
     running: int
     slots: Mapping[str, int]
     """By lane: calls that its living workers can have in flight together. A lane without workers is missing."""
@@ -130,7 +130,7 @@ class ClusterStatus:
     """Reasons for which jobs wait, where no route takes them; nothing while they move."""
     now: float
     """By the database's clock, seconds since the epoch."""
-    trouble: str | None
+    impairment: str | None
     """Reason for which the states are not known, if they are not."""
     announced: tuple[Announced, ...] = ()
     """Processes that announce in the shared state that they do no work."""
@@ -151,7 +151,7 @@ class ClusterStatus:
     @property
     def stopping(self) -> tuple[Announced, ...]:
         """Processes that were asked to end: nothing is wrong with them."""
-        return tuple(one for one in self.idle if one.trouble == IS_STOPPING)
+        return tuple(one for one in self.idle if one.impairment == IS_STOPPING)
 
     @property
     def held_up(self) -> bool:
@@ -164,6 +164,6 @@ class ClusterStatus:
         return tuple(
             (lease.worker, route, reason)
             for lease in self.workers
-            if not lease.trouble
+            if not lease.impairment
             for route, reason in sorted(lease.impaired.items())
         )

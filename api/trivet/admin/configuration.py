@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from trivet.admin.operator import current_operator
 from trivet.client.connections import Connections
+from trivet_store.cluster import registry
+from trivet_store.cluster.registry import Applied
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
-from trivet_store.fleet.registry import Applied
 from trivet_store.migrations import schema_version
 from trivet_tasks.errors import StoreUnavailable
 
@@ -17,7 +17,7 @@ class DatabaseState(NamedTuple):
 
     schema: str | None = None
     """Version of its schema; None: there is none yet, or it does not answer."""
-    trouble: str = ""
+    impairment: str = ""
     """Reason for which it does not answer, if so."""
     pooled: bool = False
     """True if a connection pooler stands before it."""
@@ -72,6 +72,6 @@ class Configuration:
                 schema_version.check_encoding(store)
                 version = schema_version.version(store)
             except StoreUnavailable as error:
-                return DatabaseState(trouble=error.message.partition(": ")[2] or error.message)
+                return DatabaseState(impairment=error.message.partition(": ")[2] or error.message)
             pooled = store.pooled
         return DatabaseState(version or None, "", pooled, pooled and bool(settings.store.prepared_statements))

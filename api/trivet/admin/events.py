@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from trivet.admin.known_route import known_route
 from trivet.client.connections import Connections
-from trivet_store.fleet import health
-from trivet_store.fleet.health import Event
+from trivet_store.cluster import health
+from trivet_store.cluster.health import Event
 
 _LIMITED = "route limited"
 

@@ -7,9 +7,9 @@ import redis
 from trivet.admin.backlog import Backlog, read_backlog
 from trivet.admin.impairments import Impairment, read_impairments
 from trivet.client.connections import Connections
-from trivet_routing.liveness.troubles import Announced, announced
-from trivet_routing.most_costs import MostCosts
-from trivet_store.fleet import health
+from trivet_routing.liveness.process_impairments import Announced, announced
+from trivet_routing.maximum_costs import MaximumCosts
+from trivet_store.cluster import health
 
 BATCHES = 15
 """Batches in a backlog, those with most waiting jobs first."""
@@ -40,7 +40,7 @@ class Health:
         It needs no database: it tells which processes noticed that the database is away.
 
             for one in admin.health.announced():
-                print(one.process, one.trouble)
+                print(one.process, one.impairment)
 
         Raises:
             BrokerUnavailable: the shared state does not answer.
@@ -85,5 +85,5 @@ class Health:
         return read_backlog(self._connections, self._costs, batches)
 
     @cached_property
-    def _costs(self) -> MostCosts:
-        return MostCosts()
+    def _costs(self) -> MaximumCosts:
+        return MaximumCosts()

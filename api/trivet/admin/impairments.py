@@ -11,11 +11,11 @@ from enum import StrEnum
 import redis
 
 from trivet.times import ago
-from trivet_routing.liveness.troubles import IS_STOPPING, Announced, announced
+from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced, announced
+from trivet_store.cluster import leases, lost, registry
+from trivet_store.cluster.leases import SCHEDULER, Lease
+from trivet_store.cluster.lost import Silent
 from trivet_store.database.engine import Connection, Store
-from trivet_store.fleet import leases, lost, registry
-from trivet_store.fleet.leases import SCHEDULER, Lease
-from trivet_store.fleet.lost import Silent
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Lane
 from trivet_tasks.shared_state import check_writable, unavailable_text
@@ -76,9 +76,9 @@ class Processes:
     def idle(self, said: Iterable[Announced] = ()) -> tuple[Announced, ...]:
         """Return the living processes that do not work, by name: as their leases say, and as they announce it."""
         by_lease = {
-            lease.worker: Announced(lease.worker, lease.part, lease.trouble, None)
+            lease.worker: Announced(lease.worker, lease.part, lease.impairment, None)
             for lease in (*self.workers, *self.schedulers)
-            if lease.trouble
+            if lease.impairment
         }
         found = by_lease | {one.process: one for one in said}
         return tuple(found[process] for process in sorted(found))
@@ -153,7 +153,7 @@ def impairments(
     found += [
         Impairment(ImpairmentKind.TROUBLE, one.process, idle_words(one, now), lane_of.get(one.process, ""))
         for one in processes.idle(said)
-        if one.trouble != IS_STOPPING
+        if one.impairment != IS_STOPPING
     ]
     return tuple(found)
 
@@ -181,7 +181,7 @@ def idle_words(one: Announced, now: float) -> str:
     """Return the sentence that a process does no work, with its reason."""
     since = "" if one.since is None else f" for {ago(now - one.since)}"
     what = "dispatches nothing" if one.part == SCHEDULER else "takes no work"
-    return f"{one.part} {one.process} {what}{since}: {one.trouble}"
+    return f"{one.part} {one.process} {what}{since}: {one.impairment}"
 
 
 def _no_worker_of(lane: str) -> Impairment:
@@ -197,7 +197,7 @@ def _no_worker_of(lane: str) -> Impairment:
 def _unserved(route: str, workers: Iterable[Lease]) -> Impairment | None:
     """Return that no worker takes a route's work; None where one does, or where each gives its own reason."""
     serving = [lease for lease in workers if route in lease.routes]
-    if any(lease.trouble or lease.takes(route) for lease in serving):
+    if any(lease.impairment or lease.takes(route) for lease in serving):
         return None
     if reasons := dict.fromkeys(lease.impaired[route] for lease in serving):
         text = f"No worker takes work of {route}: {' '.join(reasons)}"

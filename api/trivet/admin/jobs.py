@@ -7,7 +7,7 @@ import orjson
 from trivet.admin.blocked import Blocked, blocked_job, blocked_waiting_job
 from trivet.client.connections import Connections
 from trivet.client.job import find_by_id, find_by_key, find_newest
-from trivet_store.jobs import bodies, following
+from trivet_store.jobs import bodies, coalescing
 from trivet_store.reports import results
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 from trivet_tasks.states import JobState
@@ -22,7 +22,7 @@ class JobLife(NamedTuple):
     retries: tuple[RetryRow, ...]
     """How it ended each time before it was made to run again, in order."""
     leader: str | None
-    """The id of the job with an equal request whose answer it waits for; None unless it is `following`."""
+    """The id of the job with an equal request whose answer it waits for; None unless it is `coalesced`."""
     blocked: Blocked
     """Why no route takes it now, while it waits."""
     request: dict[str, Any] | None
@@ -43,7 +43,7 @@ class Jobs:
             failed = admin.jobs.list(state="failed", batch="contracts")
 
         Args:
-            state: only jobs in this state: `waiting`, `delayed`, `following`, `dispatched`, `running`, `succeeded`,
+            state: only jobs in this state: `waiting`, `delayed`, `coalesced`, `dispatched`, `running`, `succeeded`,
                 `failed`, `expired` or `cancelled`.
             batch: only jobs of the batch of this name.
             limit: jobs at most.
@@ -86,7 +86,7 @@ class Jobs:
             attempts = results.attempts_of(connection, [job.id])[job.id]
             retries = results.retries_of(connection, job.id)
             body = bodies.request_body(connection, job.id) if request else None
-            leader = following.leader_of(connection, job.id) if job.state == JobState.FOLLOWING else None
+            leader = coalescing.leader_of(connection, job.id) if job.state == JobState.COALESCED else None
             now = store.now(connection)
         blocked = blocked_waiting_job(self._connections, job)
         read = None if body is None else orjson.loads(body)

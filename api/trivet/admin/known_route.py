@@ -3,8 +3,8 @@
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from trivet_store.fleet import registry
-from trivet_store.fleet.registry import RegisteredRoute
+from trivet_store.cluster import registry
+from trivet_store.cluster.registry import RegisteredRoute
 from trivet_tasks.errors import NotFound
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from trivet_store.fleet.registry import RegisteredRoute
+from trivet_store.cluster.registry import RegisteredRoute
 from trivet_tasks.config.route_overrides import FIGURES, Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.errors import InvalidRequest
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trivet.client.connections import Connections
 
 _MOST = 2_000_000_000
-_MOST_CALLS = 100_000
+_MAX_CALLS = 100_000
 
 
 class RouteLimits(NamedTuple):
@@ -48,7 +48,7 @@ def checked_figures(figures: Mapping[str, int]) -> Mapping[str, int]:
     for name, value in figures.items():
         if name not in FIGURES:
             raise InvalidRequest(f"figures: {name!r} is no limit.", field="figures", hint=f"Use {', '.join(FIGURES)}.")
-        most = _MOST_CALLS if name == "max_concurrency" else _MOST
+        most = _MAX_CALLS if name == "max_concurrency" else _MOST
         if not 1 <= value <= most:
             raise InvalidRequest(f"figures: {name} is {value}; it is 1 to {most:,}.", field="figures")
     return {name: figures[name] for name in FIGURES if name in figures}

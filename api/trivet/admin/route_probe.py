@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from trivet_routing.gate_view import FORGOTTEN
+from trivet_routing.breaker_view import FORGOTTEN
 from trivet_routing.limits import STEP_CALLS, keys_of
-from trivet_routing.permits import GateView, Quota
+from trivet_routing.permits import BreakerView, Quota
 from trivet_store.jobs.cancelling import cancel_job
 from trivet_store.reports import results
 from trivet_tasks.config.settings import HealthSettings
@@ -20,7 +20,7 @@ from trivet_tasks.states import END_STATES, SHUT_STATES, JobState, RouteState
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
-    from trivet_store.fleet.registry import RegisteredRoute
+    from trivet_store.cluster.registry import RegisteredRoute
     from trivet_store.reports.results import AttemptRow, JobRow
 
 SETTLED_WITHIN_S = 10.0
@@ -82,7 +82,7 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
             field="model",
             hint="The route's `models` table names what its wire calls a model.",
         )
-    if not connections.fleet.known(fresh=True).lanes(route.name):
+    if not connections.directory.known(fresh=True).lanes(route.name):
         raise ProbeNotMade(f"No living worker serves {route.name}.", hint="A probe is made by a worker; start one.")
     _check_open_to_calls(connections, route, chosen)
     job_id = prober.probe(route, chosen, at_once=True)
@@ -91,7 +91,7 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
     row, call = _await(connections, job_id)
     if call is None:
         raise ProbeNotMade(_unmade(connections, route, chosen, row))
-    gate = _gate(connections, route, chosen)
+    breaker = _breaker(connections, route, chosen)
     return ProbeResult(
         job_id=job_id,
         route=route.name,
@@ -104,33 +104,33 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
         message=call.message,
         request_id=call.request_id,
         attempt_id=call.id,
-        state=gate.state,
+        state=breaker.state,
         drained=route.drained,
-        next=what_next(gate, _goods(connections, route, chosen), connections.settings.health, drained=route.drained),
+        next=what_next(breaker, _goods(connections, route, chosen), connections.settings.health, drained=route.drained),
     )
 
 
-def what_next(gate: GateView, goods: int, health: HealthSettings, *, drained: bool) -> str:
+def what_next(breaker: BreakerView, goods: int, health: HealthSettings, *, drained: bool) -> str:
     """Return the next step of a (route, model) in this state, as a sentence without its full stop.
 
     Args:
         goods: good probes in a row so far, of a probing one.
     """
-    if drained and gate.shut:
+    if drained and breaker.shut:
         return "nothing: a drained route is probed by hand alone"
-    when = f"the next in {math.ceil(gate.wait_s)} s" if gate.wait_s >= 1 else "the next now"
-    match gate.state:
+    when = f"the next in {math.ceil(breaker.wait_s)} s" if breaker.wait_s >= 1 else "the next now"
+    match breaker.state:
         case RouteState.OPEN:
             return f"{_good_probes(health.close_after_successes, '')}, {when}, then {health.recovery_shares[0]:.0%} of its work"
         case RouteState.PROBING:
             left = max(1, health.close_after_successes - goods)
             return f"{_good_probes(left, 'more ')}, {when}, then {health.recovery_shares[0]:.0%} of its work"
         case RouteState.RECOVERING:
-            further = next((share for share in health.recovery_shares if share > gate.share + 1e-9), 1.0)
+            further = next((share for share in health.recovery_shares if share > breaker.share + 1e-9), 1.0)
             held = f"after {health.recovery_step_s:g} s and {STEP_CALLS} good calls at each share"
-            return f"it gets {gate.share:.0%} of its work, {further:.0%} {held}"
+            return f"it gets {breaker.share:.0%} of its work, {further:.0%} {held}"
         case RouteState.LIMITED:
-            return f"it is limited ({gate.cause.rstrip('.')}), next headroom in {math.ceil(gate.wait_s)} s"
+            return f"it is limited ({breaker.cause.rstrip('.')}), next headroom in {math.ceil(breaker.wait_s)} s"
         case _:
             return "it stays drained until it is restored" if drained else "it gets all of its work"
 
@@ -141,26 +141,26 @@ def _good_probes(count: int, more: str) -> str:
 
 def _check_open_to_calls(connections: "Connections", route: "RegisteredRoute", model: str) -> None:
     """No call is made inside a pause that the provider asked for, not even by hand."""
-    gate = _gate(connections, route, model)
-    if gate.cause == FORGOTTEN:
+    breaker = _breaker(connections, route, model)
+    if breaker.cause == FORGOTTEN:
         raise ProbeNotMade(f"No call is made now: {FORGOTTEN}.", hint="A scheduler does that; does one run?")
-    if gate.state == RouteState.LIMITED and gate.wait_s > connections.settings.dispatch.permit_patience_s:
+    if breaker.state == RouteState.LIMITED and breaker.wait_s > connections.settings.dispatch.permit_patience_s:
         raise ProbeNotMade(
-            f"{route.name} is limited for {math.ceil(gate.wait_s)} s more: {gate.cause.rstrip('.')}.",
+            f"{route.name} is limited for {math.ceil(breaker.wait_s)} s more: {breaker.cause.rstrip('.')}.",
             hint="No call is made before, not even a probe.",
         )
 
 
-def _gate(connections: "Connections", route: "RegisteredRoute", model: str) -> GateView:
-    view = connections.fleet.limits.view([(route.name, model, Quota.of(route.settings, model))])
+def _breaker(connections: "Connections", route: "RegisteredRoute", model: str) -> BreakerView:
+    view = connections.directory.limits.view([(route.name, model, Quota.of(route.settings, model))])
     return view[route.name, model]
 
 
 def _goods(connections: "Connections", route: "RegisteredRoute", model: str) -> int:
     """Good probes in a row of what is shut: the model, the whole route, or the one of them with fewer."""
     pipeline = connections.redis.pipeline(transaction=False)
-    for gate in keys_of(route.name, model, model)[:2]:
-        pipeline.hmget(gate, "state", "goods")
+    for breaker in keys_of(route.name, model, model)[:2]:
+        pipeline.hmget(breaker, "state", "goods")
     return min(
         (int(goods or 0) for state, goods in pipeline.execute() if state and state.decode() in SHUT_STATES), default=0
     )
@@ -192,8 +192,8 @@ def _await(connections: "Connections", job_id: str) -> "tuple[JobRow, AttemptRow
 
 def _unmade(connections: "Connections", route: "RegisteredRoute", model: str, row: "JobRow") -> str:
     if row.state == JobState.WAITING:
-        gate = _gate(connections, route, model)
-        why = f": {gate.state}, {gate.cause.rstrip('.')}" if gate.cause else ""
+        breaker = _breaker(connections, route, model)
+        why = f": {breaker.state}, {breaker.cause.rstrip('.')}" if breaker.cause else ""
         return f"{route.name} had no room for a call{why}. No call was made."
     if row.state == JobState.EXPIRED:
         within = connections.settings.dispatch.taken_within_s

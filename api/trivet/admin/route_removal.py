@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from trivet_store.fleet import registry
-from trivet_store.fleet.leases import living
+from trivet_store.cluster import registry
+from trivet_store.cluster.leases import living
 from trivet_store.reports import backlog
 from trivet_store.reports.backlog import Line
 from trivet_tasks.config.route_settings import RouteSettings

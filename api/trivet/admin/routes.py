@@ -13,8 +13,8 @@ from trivet.admin.route_limits import RouteLimits, checked_figures, limits_of
 from trivet.admin.route_probe import ProbeResult, probe_now
 from trivet.admin.route_removal import check_removable
 from trivet.client.connections import Connections
-from trivet_routing.permits import GateView, RouteUse
-from trivet_store.fleet import health, registry, route_overrides
+from trivet_routing.permits import BreakerView, RouteUse
+from trivet_store.cluster import health, registry, route_overrides
 from trivet_store.reports import backlog
 from trivet_tasks.config.route_overrides import target_of
 from trivet_tasks.errors import InvalidRequest
@@ -59,17 +59,17 @@ class Routes:
             for route in admin.routes.status().routes:
                 print(route.name, [model.state for model in route.models])
 
-        Where the shared state does not answer, `trouble` says so, and the states are those last noted in the database.
+        Where the shared state does not answer, `impairment` says so, and the states are those last noted in the database.
 
         Raises:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return read_cluster(self._connections)
 
-    def gates(self, model: str) -> Mapping[str, GateView]:
+    def breakers(self, model: str) -> Mapping[str, BreakerView]:
         """Return for each route how its circuit breaker and limits stand for one model. Cheaper than `status`.
 
-            [name for name, gate in admin.routes.gates("claude-haiku-4-5").items() if gate.shut]
+            [name for name, breaker in admin.routes.breakers("claude-haiku-4-5").items() if breaker.shut]
 
         Args:
             model: by its first-party id.
@@ -79,7 +79,7 @@ class Routes:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         try:
-            return {route.name: route.gate for route in self._connections.fleet.candidates(model)}
+            return {route.name: route.breaker for route in self._connections.directory.candidates(model)}
         except redis.RedisError as error:
             raise self._connections.unavailable(error) from None
 

@@ -251,8 +251,8 @@ def _database_state(admin: "Admin") -> str:
     state = admin.configuration.database_state()
     if state is None:
         return ""
-    if state.trouble:
-        return f" (does not answer now: {state.trouble})"
+    if state.impairment:
+        return f" (does not answer now: {state.impairment})"
     prepared = "statements are prepared" if state.prepares else "nothing is prepared"
     pooled = f", through a connection pooler: {prepared}" if state.pooled else ""
     schema = f"schema {state.schema}" if state.schema else "no schema yet: run `trivet db upgrade`"

@@ -100,7 +100,7 @@ def show(report: "CostReport") -> None:
         )
     if total.likened_usd:
         print_line(
-            f"Of COST ${total.likened_usd:,.{digits}f} is by likeness: no list names what was called, so its model's price "
+            f"Of COST ${total.likened_usd:,.{digits}f} is approximately: no list names what was called, so its model's price "
             "was taken.",
             style="dim",
         )

@@ -205,7 +205,7 @@ def _print_life(life: "JobLife") -> None:
         ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
         ("deadline", moment(job.deadline_at)), ("cost", output.usd(job.cost_usd) if job.ended_at else None),
         ("saved", output.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
-        ("suspect", _deaths(job)),
+        ("crashes", _deaths(job)),
     ]  # fmt: skip
     print_facts([(word, value) for word, value in facts if value])
     print_line("")
@@ -225,11 +225,11 @@ def _print_life(life: "JobLife") -> None:
 
 def _deaths(job: "JobRow") -> str | None:
     """Which worker processes died with the job in flight."""
-    if not job.suspect:
+    if not job.crashes:
         return None
-    processes = "1 worker process" if job.suspect == 1 else f"{job.suspect} worker processes"
-    alone = f", {job.died_alone} of them running nothing else" if job.died_alone else ""
-    return f"{processes} died with it in flight{alone}"
+    processes = "1 worker process" if job.crashes == 1 else f"{job.crashes} worker processes"
+    isolated = f", {job.isolated_crashes} of them running nothing else" if job.isolated_crashes else ""
+    return f"{processes} died with it in flight{isolated}"
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:
@@ -277,7 +277,7 @@ def _standing(job: "JobRow", now: float, leader: str | None) -> str:
             return f"waits {left} more for {'its next round' if job.round else 'its time'}{because}"
         case JobState.WAITING:
             return f"waits for a route{because}"
-        case JobState.FOLLOWING:
+        case JobState.COALESCED:
             return f"waits for the answer to an equal request: job {leader or '(ended)'}"
         case JobState.DISPATCHED:
             return f"stands in the queue of {job.route}"

@@ -21,7 +21,7 @@ _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbg]?)")
 _TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SHARE = re.compile(r"(\d*\.?\d+)\s*(%?)")
-_MOST_DIGITS = 30
+_MAX_DIGITS = 30
 
 _config: Path | None = None
 
@@ -135,7 +135,7 @@ def count(option: str, given: str, *, above: int = 0) -> Decimal:
         InvalidRequest: it is not one, or not above it.
     """
     found = _COUNT.fullmatch(given.strip().lower().replace("_", "").replace(",", ""))
-    number = Decimal(found[1]) * _TIMES[found[2]] if found and len(given) <= _MOST_DIGITS else None
+    number = Decimal(found[1]) * _TIMES[found[2]] if found and len(given) <= _MAX_DIGITS else None
     if number is None:
         raise wrong(option, f"{given!r} is not a number.", "Use 2000, 2k, 10M or 1.5B.")
     if number <= above:
@@ -150,7 +150,7 @@ def share(option: str, given: str) -> Decimal:
         InvalidRequest: it is not one.
     """
     found = _SHARE.fullmatch(given.strip())
-    part = Decimal(found[1]) / (100 if found[2] else 1) if found and len(given) <= _MOST_DIGITS else None
+    part = Decimal(found[1]) / (100 if found[2] else 1) if found and len(given) <= _MAX_DIGITS else None
     if part is None or part > 1:
         raise wrong(option, f"{given!r} is not a share.", "Use a number from 0 to 1, or per cent: 0.6 or 60%.")
     return part

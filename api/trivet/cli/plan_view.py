@@ -157,7 +157,7 @@ def _print_below(plan: "Plan", rows: Sequence[_Row]) -> None:
 
 def _print_prices(rows: Sequence[_Row]) -> None:
     prices = {
-        (part.route, part.load.needs.model, part.prices.above): part.prices
+        (part.route, part.load.requirements.model, part.prices.above): part.prices
         for row in rows
         for part in row.expected.parts
     }
@@ -252,7 +252,7 @@ def _outlook(outlook: Outlook) -> dict[str, Any]:
 def _part(part: "Part") -> dict[str, Any]:
     return {
         "route": part.route,
-        "model": part.load.needs.model,
+        "model": part.load.requirements.model,
         "prompts_above": max(0, part.load.above),
         "calls": _known(part.calls),
         "input_tokens": digits(part.input_tokens),

@@ -70,8 +70,8 @@ def routes(
             output.print_whole(line)
         if names := ignored():
             output.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
-    if status.trouble:
-        output.print_error(f"trivet: {status.trouble}")
+    if status.impairment:
+        output.print_error(f"trivet: {status.impairment}")
     if status.held_up:
         raise typer.Exit(HELD_UP)
 

@@ -166,7 +166,7 @@ def _waiting(status: ClusterStatus) -> str:
         return "No job waits."
     parts = []
     for row in status.waiting:
-        kinds = ((row.delayed, "for their next try"), (row.held, "held"), (row.following, "for an equal one's answer"))
+        kinds = ((row.delayed, "for their next try"), (row.held, "held"), (row.coalesced, "for an equal one's answer"))
         more = [f"{count:,} {word}" for count, word in kinds if count]
         parts.append(f"{row.total:,} {row.latency}" + (f" ({', '.join(more)})" if more else ""))
     oldest = seconds(max(0.0, status.now - min(row.oldest_at for row in status.waiting)))

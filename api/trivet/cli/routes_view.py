@@ -196,7 +196,7 @@ def as_object(status: ClusterStatus) -> dict[str, Any]:
         "ignored": list(ignored()),
         "idle": [one._asdict() for one in status.idle],
         "now": status.now,
-        "trouble": status.trouble,
+        "trouble": status.impairment,
         "budgets": list(status.budgets),
         "dropped": [one._asdict() for one in status.dropped],
     }

@@ -21,7 +21,7 @@ from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 SHORTEST_SLEEP_S = 0.05
 
 
-class Watch:
+class DependencyMonitor:
     """Looks again and again, and keeps the last status for as long as the database is away.
 
     Args:
@@ -39,7 +39,7 @@ class Watch:
         try:
             self._last = self._read()
             self._seen_at = time.monotonic()
-            self._trouble = self._last.trouble or ""
+            self._trouble = self._last.impairment or ""
         except (StoreUnavailable, BrokerUnavailable) as error:
             self._trouble = str(error)
 
@@ -50,7 +50,7 @@ class Watch:
         if status is None:
             return lines
         age_s = time.monotonic() - self._seen_at
-        if self._trouble and not status.trouble:
+        if self._trouble and not status.impairment:
             lines += said_lines(f"What follows was so {ago(age_s)} ago.", "red", room=room)
             status = replace(status, now=status.now + age_s)
         lines += [*summary(status, room), Text()]
@@ -60,14 +60,14 @@ class Watch:
         return [*lines, *([Text()] if said else []), *said]
 
     def as_json(self) -> str:
-        """Return one line; `trouble` says why it is not of this moment, if it is not."""
+        """Return one line; `impairment` says why it is not of this moment, if it is not."""
         found = as_object(self._last) if self._last else {}
         return output.as_json({**found, "trouble": self._trouble or None})
 
 
 def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool) -> None:
     """Look every `interval_s` seconds until Ctrl-C or SIGTERM."""
-    looking = Watch(read)
+    looking = DependencyMonitor(read)
     try:
         with _ended_by_sigterm():
             if as_json:
@@ -81,7 +81,7 @@ def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool
         return  # that is how it ends
 
 
-def _in_place(looking: Watch, interval_s: float) -> None:
+def _in_place(looking: DependencyMonitor, interval_s: float) -> None:
     """Draw on the terminal's other screen, so that the earlier text comes back at the end."""
     with Live(console=output.out, screen=True, auto_refresh=False, transient=True) as live:
         for _ in _looks(looking, interval_s):
@@ -96,7 +96,7 @@ def _in_place(looking: Watch, interval_s: float) -> None:
             live.update(Group(*lines), refresh=True)
 
 
-def _one_below_the_other(looking: Watch, interval_s: float) -> None:
+def _one_below_the_other(looking: DependencyMonitor, interval_s: float) -> None:
     for number, _ in enumerate(_looks(looking, interval_s)):
         if number:
             output.print_line("")
@@ -106,7 +106,7 @@ def _one_below_the_other(looking: Watch, interval_s: float) -> None:
         output.out.file.flush()
 
 
-def _looks(looking: Watch, interval_s: float) -> Iterator[None]:
+def _looks(looking: DependencyMonitor, interval_s: float) -> Iterator[None]:
     while True:
         began = time.monotonic()
         looking.look()

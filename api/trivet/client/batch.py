@@ -115,7 +115,7 @@ class Batch:
             InvalidRequest: the batch was cancelled.
         """
         wanted = {JobState.FAILED: failed, JobState.EXPIRED: expired}
-        states = {state for state, want in wanted.items() if want}
+        states = {state for state, permit in wanted.items() if permit}
         store, classes = self._connections.store, self._connections.settings.classes
         with store.read() as connection:
             upto = retrying.begin_retry(connection, self._id)

@@ -23,8 +23,8 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, u
 if TYPE_CHECKING:
     from celery import Celery
 
-    from trivet_routing.fleet import Fleet
     from trivet_routing.limits import Limits
+    from trivet_routing.route_directory import RouteDirectory
     from trivet_scheduler.dispatch import Dispatcher
     from trivet_scheduler.probing import Prober
     from trivet_store.ledger.budgets import AskedLabels
@@ -77,7 +77,7 @@ class Connections:
 
     def known_routes(self) -> dict[str, RouteSettings]:
         """The routes of the settings, and those that schedulers and workers made known."""
-        from trivet_store.fleet.registry import registered
+        from trivet_store.cluster.registry import registered
 
         store = self.store
         with store.read() as connection:
@@ -97,11 +97,11 @@ class Connections:
         return Limits(self.redis, self.settings.health)
 
     @cached_property
-    def fleet(self) -> "Fleet":
+    def directory(self) -> "RouteDirectory":
         """The routes as they stand."""
-        from trivet_routing.fleet import Fleet
+        from trivet_routing.route_directory import RouteDirectory
 
-        return Fleet(self.store, self.settings, self.redis)
+        return RouteDirectory(self.store, self.settings, self.redis)
 
     @cached_property
     def celery(self) -> "Celery":
@@ -115,14 +115,14 @@ class Connections:
         """For realtime jobs, which their producer dispatches itself."""
         from trivet_scheduler.dispatch import Dispatcher
 
-        return Dispatcher(self.store, self.fleet, self.celery, self.settings)
+        return Dispatcher(self.store, self.directory, self.celery, self.settings)
 
     @cached_property
     def prober(self) -> "Prober":
         """For a probe that a person asks for."""
         from trivet_scheduler.probing import Prober
 
-        return Prober(self.store, self.fleet, self.celery, self.settings)
+        return Prober(self.store, self.directory, self.celery, self.settings)
 
     def unavailable(self, error: Exception) -> BrokerUnavailable:
         """The error to raise when the shared state is needed and does not answer."""

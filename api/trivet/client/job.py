@@ -31,7 +31,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """`waiting`, `delayed`, `following`, `dispatched`, `running`, or how it ended."""
+        """`waiting`, `delayed`, `coalesced`, `dispatched`, `running`, or how it ended."""
         return self.look().state.value
 
     def result(self, timeout: float | None = None) -> Result:

@@ -68,7 +68,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
             waits_because=reasons,
             labels=labels,
         )
-    if direct is not None and accepted.take_up:
+    if direct is not None and accepted.claim:
         try:
             connections.dispatcher.send_direct(spec, accepted.id, direct)
         except BrokerUnavailable as error:  # it is accepted by now: a scheduler finds it, or it expires

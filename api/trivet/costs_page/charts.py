@@ -11,7 +11,7 @@ COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a
 OTHER = "other"
 _WIDTH, _HEIGHT = 960, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 24, 14, 30
-_MOST_LABELS = 12
+_MAX_LABELS = 12
 
 
 class Series(NamedTuple):
@@ -57,7 +57,7 @@ def stacked(title: str, columns: Sequence[str], series: Sequence[Series]) -> str
         y = _TOP + down * (1 - float(tick / top))
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">${tick:,.{digits}f}</text>')
-    every = math.ceil(len(columns) / _MOST_LABELS)
+    every = math.ceil(len(columns) / _MAX_LABELS)
     for at, column in enumerate(columns):
         middle = _LEFT + pitch * (at + 0.5)
         if at % every == 0:

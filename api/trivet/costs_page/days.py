@@ -9,7 +9,7 @@ from typing import NamedTuple
 from trivet.admin import Span
 from trivet.costs_page.charts import Series
 
-MOST_DAYS, MOST_WEEKS = 62, 62
+MAX_DAYS, MAX_WEEKS = 62, 62
 
 
 class Amount(NamedTuple):
@@ -38,7 +38,7 @@ def plot(amounts: Iterable[Amount], span: Span) -> Plot:
         date.fromisoformat(max(amount.day for amount in found)), datetime.fromtimestamp(span.until - 1e-6, UTC).date()
     )
     days = [first + timedelta(number) for number in range((last - first).days + 1)]
-    unit = "day" if len(days) <= MOST_DAYS else "week" if len(days) <= 7 * MOST_WEEKS else "month"
+    unit = "day" if len(days) <= MAX_DAYS else "week" if len(days) <= 7 * MAX_WEEKS else "month"
     columns = list(dict.fromkeys(_column(day, unit) for day in days))
     sums: dict[str, dict[str, Decimal]] = defaultdict(lambda: dict.fromkeys(columns, Decimal(0)))
     for amount in found:

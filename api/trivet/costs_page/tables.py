@@ -10,7 +10,7 @@ from trivet.costs_page.charts import usd
 ROLES = {
     "result": ("the calls that brought the results", ""),
     "failed": ("calls that failed", "overloaded, cut, timed out; most cost nothing, a timeout at most its estimate"),
-    "hedge": ("rivals of slow calls that were not first", "[classes.realtime] hedge_share"),
+    "hedge": ("hedges of slow calls that were not first", "[classes.realtime] hedge_share"),
     "late": ("answers nobody waited for any more", "of workers that were taken for dead, of jobs cancelled meanwhile"),
     "lost": ("calls dropped, or lost with their worker", "losers of hedging, stops, crashes: at most the estimate"),
     "probe": ("probes of routes out of service", "one token of output each"),

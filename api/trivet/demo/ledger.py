@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from trivet.admin import Admin, AttemptFate, GateView, Progress, RouteAttempts
+from trivet.admin import Admin, AttemptFate, BreakerView, Progress, RouteAttempts
 from trivet.demo.documents import BATCH, MODEL
 from trivet_simulator import Call, Control
 from trivet_tasks.config.settings import Settings
@@ -17,14 +17,14 @@ from trivet_tasks.outcomes import Outcome
 class RouteReading:
     """A route as it stands."""
 
-    gate: GateView
+    breaker: BreakerView
     tally: RouteAttempts
 
     def next_permit_s(self) -> float:
         """Seconds until it could take the next call; a route that is open has no room, its probes are not any."""
-        if self.gate.shut:
+        if self.breaker.shut:
             return float("inf")
-        return self.gate.wait_s
+        return self.breaker.wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,12 @@ class Reader:
 
     def read(self) -> Reading:
         """Return the state now. StoreUnavailable or BrokerUnavailable when that cannot be read."""
-        gates = self.admin.routes.gates(MODEL)
+        breakers = self.admin.routes.breakers(MODEL)
         progress = self.admin.batches.progress(BATCH)
         attempts = self.admin.attempts.by_route()
-        routes = {name: RouteReading(gate, attempts.get(name, RouteAttempts())) for name, gate in gates.items()}
+        routes = {
+            name: RouteReading(breaker, attempts.get(name, RouteAttempts())) for name, breaker in breakers.items()
+        }
         return Reading(time.monotonic(), progress, routes)
 
     def close(self) -> None:

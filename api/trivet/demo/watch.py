@@ -1,6 +1,6 @@
 """Following the demo: in what condition each route is and since when, how long jobs were throttled, how fast it goes.
 
-A route that is limited is so until it has taken calls for a while: between two refusals its gate opens for a moment.
+A route that is limited is so until it has taken calls for a while: between two refusals its breaker opens for a moment.
 """
 
 from collections import deque
@@ -26,7 +26,7 @@ _CAUSES: dict[str, str] = {
     Outcome.INCOMPLETE: "answers are cut",
     Outcome.UNUSABLE: "the account is refused",
 }
-"""What a gate's cause begins with, in words."""
+"""What a breaker's cause begins with, in words."""
 
 SETTLED_S = 1.0
 """Age in seconds at which a line of the journal is printed for good: by then the jobs it moved are counted."""
@@ -93,7 +93,7 @@ class _Spell:
     seen: float
 
 
-class Watch:
+class DependencyMonitor:
     """Takes the readings in their order and keeps what a person wants to know of them."""
 
     def __init__(self, journal: Journal, began: float) -> None:
@@ -130,7 +130,7 @@ class Watch:
 
     def _follow(self, name: str, route: RouteReading, now: float) -> None:
         before = self.conditions.get(name)
-        seen: str = RouteState.OPEN if route.gate.shut else route.gate.state
+        seen: str = RouteState.OPEN if route.breaker.shut else route.breaker.state
         if before is None:
             before = self.conditions[name] = Condition(RouteState.HEALTHY, self._began, now)
         if seen == RouteState.HEALTHY and before.word == RouteState.LIMITED and now - before.seen < CALM_S:
@@ -149,7 +149,7 @@ class Watch:
             ended = before.seen if before.word == RouteState.LIMITED else now
             self._journal.add(at_s, "trivet", f"{name} healthy again after {ended - before.since:.1f} s")
             return Condition(word, now, now)
-        outcome, _, said = route.gate.cause.partition(":")
+        outcome, _, said = route.breaker.cause.partition(":")
         text = f"{name} {word}: {_CAUSES.get(outcome, said.strip()[:60] or outcome)}"
         left = self._before.routes[name].tally.left if self._before and name in self._before.routes else 0
         return Condition(word, now, now, left, self._journal.add(at_s, "trivet", text))
@@ -184,5 +184,5 @@ class State:
     jobs: int
     submitted: int
     reading: Reading | None
-    watch: Watch
+    watch: DependencyMonitor
     journal: Journal

@@ -40,14 +40,14 @@ class BacklogReader:
         return self._last
 
     async def latest(self) -> Backlog:
-        """The backlog, at most a few seconds old. Never raises: where the database is away, `trouble` says so."""
+        """The backlog, at most a few seconds old. Never raises: where the database is away, `impairment` says so."""
         if self._reading is None and time.monotonic() >= self._next_at:
             self._reading = asyncio.create_task(self._refresh())
         reading = self._reading
         if reading is not None:
             await asyncio.wait({reading}, timeout=PATIENCE_S)
             if not reading.done() and time.monotonic() - self._read_until > STALE_S:
-                return replace(self._last, trouble=f"The database has not answered for {PATIENCE_S:g} s.")
+                return replace(self._last, impairment=f"The database has not answered for {PATIENCE_S:g} s.")
         return self._last
 
     def close(self) -> None:
@@ -67,9 +67,9 @@ class BacklogReader:
         try:
             return self._admin.health.backlog(batches=BATCHES)
         except StoreError as error:
-            return replace(self._last, trouble=str(error))
+            return replace(self._last, impairment=str(error))
         except Exception as error:  # a page without figures is better than none
             log.exception("the backlog cannot be read")
             return replace(
-                self._last, trouble=f"The backlog cannot be read ({type(error).__name__}); see Flower's log."
+                self._last, impairment=f"The backlog cannot be read ({type(error).__name__}); see Flower's log."
             )

@@ -24,7 +24,7 @@ class _Collector(Collector):
         self._routes = routes
 
     def collect(self) -> Iterator[Metric]:
-        current = not self._backlog.trouble
+        current = not self._backlog.impairment
         yield GaugeMetricFamily(
             "trivet_backlog_current", "Whether the database answered when it was asked last.", value=float(current)
         )
@@ -57,7 +57,7 @@ class _Collector(Collector):
         rows = {row.latency: row for row in self._backlog.classes}
         for latency in Latency:
             row = rows.get(latency.value)
-            for state in (JobState.WAITING.value, JobState.DELAYED.value, "held", JobState.FOLLOWING.value):
+            for state in (JobState.WAITING.value, JobState.DELAYED.value, "held", JobState.COALESCED.value):
                 jobs.add_metric([latency.value, state], getattr(row, state) if row else 0)
             age.add_metric([latency.value], self._backlog.age_s(row.oldest_at) or 0.0 if row else 0.0)
         yield jobs

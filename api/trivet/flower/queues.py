@@ -18,7 +18,7 @@ class QueueRow:
     route: str = ""
     latency: str = ""
     dispatched: int = 0
-    """Jobs in those messages that no worker has taken up."""
+    """Jobs in those messages that no worker has claimed."""
     running: int = 0
     oldest_s: float | None = None
     """Seconds since the oldest of both was submitted."""

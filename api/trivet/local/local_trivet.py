@@ -41,7 +41,7 @@ log = logging.getLogger("trivet")
 
 PROGRAM = (sys.executable, "-m", "trivet")
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
-_AFTER_GRACE_S = 3.0  # for a worker to write down its last results and go: killed, its jobs would be suspect
+_AFTER_GRACE_S = 3.0  # for a worker to write down its last results and go: killed, its jobs would be quarantined
 _AFTER_WORKERS_S = 1.0  # for the others, who have nothing to lose; with the default grace all is over within 10 s
 
 
@@ -176,7 +176,7 @@ class LocalTrivet:
         with contextlib.ExitStack() as started:
             self.data_dir.mkdir(mode=0o700, exist_ok=True)  # prompts are in it
             self.logs_dir.mkdir(mode=0o700, exist_ok=True)
-            started.enter_context(_alone(self.data_dir))
+            started.enter_context(_isolation(self.data_dir))
             started.enter_context(self.supervisor)  # from here on a signal is an exception
             if self._simulation is not None:
                 self._start_simulator(self._simulation)
@@ -227,7 +227,7 @@ class LocalTrivet:
 
 
 @contextlib.contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
+def _isolation(data_dir: Path) -> Iterator[None]:
     """Hold the folder's lock. ProcessFailed when another process holds it."""
     path = data_dir / "local.lock"
     holder = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

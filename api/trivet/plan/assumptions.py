@@ -11,7 +11,7 @@ from trivet.plan.scenarios import percent
 from trivet_tasks.catalog import known
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 
-MOST_DETOURS = 4
+MAX_DETOURS = 4
 """How many are told."""
 
 
@@ -52,7 +52,7 @@ def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> It
         f"List prices of {source.prices}, without taxes or a discount of yours, for calls made one by one: not those of "
         "the providers' own batch interfaces."
     )
-    pairs = {(part.route, part.load.needs.model) for outlook in outlooks for part in outlook.parts}
+    pairs = {(part.route, part.load.requirements.model) for outlook in outlooks for part in outlook.parts}
     for route, model in sorted(pairs):
         if note := terms.tariff_of(route, model).note:
             yield f"The price of {model} on {route} is an estimate: {note}."
@@ -66,10 +66,10 @@ def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> It
     yield from _of_time(terms, pairs)
     detours = sorted({why for outlook in outlooks for why in outlook.detours})
     if detours:
-        more = f" · and {len(detours) - MOST_DETOURS:,} more" if len(detours) > MOST_DETOURS else ""
+        more = f" · and {len(detours) - MAX_DETOURS:,} more" if len(detours) > MAX_DETOURS else ""
         yield (
             "What a route of a mix cannot take goes to its other routes, in the proportions of their shares: "
-            f"{' · '.join(detours[:MOST_DETOURS])}{more}."
+            f"{' · '.join(detours[:MAX_DETOURS])}{more}."
         )
 
 

@@ -107,24 +107,26 @@ def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook 
 def _unfit(load: Load, scenario: Scenario, terms: Terms) -> dict[str, str]:
     """The routes of the scenario that cannot take the load, each with its reason."""
     routes = ((name, terms.routes[name]) for name in scenario.shares)
-    reasons = {name: misfit(load.needs, route, name_on_wire(route, load.needs.model)) for name, route in routes}
+    reasons = {
+        name: misfit(load.requirements, route, name_on_wire(route, load.requirements.model)) for name, route in routes
+    }
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _shared_out(load: Load, able: dict[str, Decimal], terms: Terms) -> list[Part] | Obstacle:
     parts = []
     for name, share in spread(able).items():
-        tariff = terms.tariff_of(name, load.needs.model)
+        tariff = terms.tariff_of(name, load.requirements.model)
         if not tariff.tiers:
-            return Obstacle(f"no price is known for {load.needs.model} on {name}: {tariff.note}")
+            return Obstacle(f"no price is known for {load.requirements.model} on {name}: {tariff.note}")
         parts.append(_part(name, load, share, _tier(tariff.tiers, load.above), terms.cache_read_share))
     return parts
 
 
 def _told(load: Load) -> str:
     if load.calls is None:
-        return load.needs.model
-    return f"{load.calls:,.0f} call{'' if load.calls == 1 else 's'} of {load.needs.model}"
+        return load.requirements.model
+    return f"{load.calls:,.0f} call{'' if load.calls == 1 else 's'} of {load.requirements.model}"
 
 
 def _tier(tiers: Iterable[TokenPrices], above: int) -> TokenPrices:
@@ -159,7 +161,7 @@ def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Te
     output_usd = sum((part.output_usd for part in parts), _NONE)
     fresh = 1 - terms.cache_read_share
     demands = [
-        Demand(part.route, part.load.needs.model, part.calls, part.input_tokens * fresh, part.output_tokens)
+        Demand(part.route, part.load.requirements.model, part.calls, part.input_tokens * fresh, part.output_tokens)
         for part in parts
     ]
     return Outlook(

@@ -38,7 +38,7 @@ class Bound(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Meter:
+class _Limiter:
     quota: Quota
     calls: Decimal | None = Decimal(0)
     input_tokens: Decimal = Decimal(0)
@@ -53,39 +53,41 @@ def binding(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> B
     Models that share limits add up; others have their route's figures each for itself.
     """
     with exact():
-        bounds = [bound for (route, _), meter in _meters(demands, routes).items() for bound in _bounds(route, meter)]
+        bounds = [
+            bound for (route, _), limiter in _limiters(demands, routes).items() for bound in _bounds(route, limiter)
+        ]
         return max(bounds, key=lambda bound: bound.seconds, default=None)
 
 
-def _meters(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> dict[tuple[str, str], _Meter]:
-    meters: dict[tuple[str, str], _Meter] = {}
+def _limiters(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> dict[tuple[str, str], _Limiter]:
+    limiters: dict[tuple[str, str], _Limiter] = {}
     for demand in demands:
         quota = Quota.of(routes[demand.route], demand.model)
-        meter = meters.setdefault((demand.route, quota.group), _Meter(quota))
-        meter.calls = None if demand.calls is None or meter.calls is None else meter.calls + demand.calls
-        meter.input_tokens += demand.input_tokens
-        meter.output_tokens += demand.output_tokens
+        limiter = limiters.setdefault((demand.route, quota.group), _Limiter(quota))
+        limiter.calls = None if demand.calls is None or limiter.calls is None else limiter.calls + demand.calls
+        limiter.input_tokens += demand.input_tokens
+        limiter.output_tokens += demand.output_tokens
         model = known(demand.model)
         if model is not None:
-            meter.in_flight_s += divided(demand.output_tokens, Decimal(model.output_tokens_per_s))
-    return meters
+            limiter.in_flight_s += divided(demand.output_tokens, Decimal(model.output_tokens_per_s))
+    return limiters
 
 
-def _bounds(route: str, meter: _Meter) -> Iterable[Bound]:
-    quota = meter.quota
-    burned = meter.output_tokens * Decimal(str(quota.output_factor))
+def _bounds(route: str, limiter: _Limiter) -> Iterable[Bound]:
+    quota = limiter.quota
+    burned = limiter.output_tokens * Decimal(str(quota.output_factor))
     for limit, wanted, a_minute in (
-        ("requests", meter.calls, quota.requests),
-        ("input tokens", meter.input_tokens, quota.input_tokens),
+        ("requests", limiter.calls, quota.requests),
+        ("input tokens", limiter.input_tokens, quota.input_tokens),
         ("output tokens", burned, quota.output_tokens),
     ):
         if a_minute and wanted:
             figure = Decimal(str(a_minute))
             yield Bound(divided(wanted * MINUTE, figure), route, quota.group, limit, figure)
-    if meter.in_flight_s:
+    if limiter.in_flight_s:
         places = Decimal(quota.max_concurrency)
-        yield Bound(divided(meter.in_flight_s, places), route, quota.group, "calls in flight", places)
-        if meter.calls:
+        yield Bound(divided(limiter.in_flight_s, places), route, quota.group, "calls in flight", places)
+        if limiter.calls:
             yield Bound(
-                divided(meter.in_flight_s, max(meter.calls, Decimal(1))), route, quota.group, "one call", Decimal(1)
+                divided(limiter.in_flight_s, max(limiter.calls, Decimal(1))), route, quota.group, "one call", Decimal(1)
             )

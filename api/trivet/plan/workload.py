@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from trivet.plan.exact import divided, exact
-from trivet_routing.route_choice import Needs
+from trivet_routing.route_choice import Requirements
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 
@@ -15,7 +15,7 @@ from trivet_tasks.latency import Latency
 class Load:
     """The calls of a day that the same routes may take and that are priced alike."""
 
-    needs: Needs
+    requirements: Requirements
     above: int
     """Their prompts are longer than this; of the lengths at which some route's price changes, the largest such one."""
     calls: Decimal | None
@@ -57,7 +57,7 @@ def volume(
         calls = None if tokens_per_call is None else divided(tokens, tokens_per_call)
         prompt = Decimal(0) if tokens_per_call is None else tokens_per_call * input_share
         load = Load(
-            Needs(model, Latency.BATCH),
+            Requirements(model, Latency.BATCH),
             _above(prompt, steps),
             calls,
             incoming,
@@ -83,13 +83,13 @@ class Tally:
         """`output_tokens`: what one answer is expected to have, where its `max_tokens` allows that; None: `max_tokens`."""
         self._steps = steps
         self._expected = output_tokens
-        self._sums: dict[tuple[Needs, int], _Sums] = {}
+        self._sums: dict[tuple[Requirements, int], _Sums] = {}
 
     def add(self, job: JobSpec) -> None:
         """Count one request."""
-        needs = Needs(job.model, Latency.BATCH, job.residency, job.compliance, job.features)
+        requirements = Requirements(job.model, Latency.BATCH, job.residency, job.compliance, job.features)
         above = _above(job.input_estimate, self._steps(job.model))
-        sums = self._sums.setdefault((needs, above), _Sums())
+        sums = self._sums.setdefault((requirements, above), _Sums())
         sums.calls += 1
         sums.input_tokens += job.input_estimate
         sums.most += job.max_tokens
@@ -100,9 +100,14 @@ class Tally:
         """All that was counted, `runs` times a day; `share_of_max`: the part of `max_tokens` that answers are to have."""
         with exact():
             most, expected = [], []
-            for (needs, above), sums in self._sums.items():
+            for (requirements, above), sums in self._sums.items():
                 load = Load(
-                    needs, above, sums.calls * runs, sums.input_tokens * runs, sums.most * runs, sums.bytes_out * runs
+                    requirements,
+                    above,
+                    sums.calls * runs,
+                    sums.input_tokens * runs,
+                    sums.most * runs,
+                    sums.bytes_out * runs,
                 )
                 output = sums.expected * runs if share_of_max is None else sums.most * runs * share_of_max
                 most.append(load)

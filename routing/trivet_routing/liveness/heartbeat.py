@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_routing.liveness.troubles import DATABASE, Troubles
+from trivet_routing.liveness.process_impairments import DATABASE, ProcessImpairments
+from trivet_store.cluster import leases, lost
 from trivet_store.database.engine import Store
-from trivet_store.fleet import leases, lost
-from trivet_store.jobs import leaving
+from trivet_store.jobs import lease_release
 from trivet_tasks.config.settings import LeaseSettings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
@@ -51,7 +51,7 @@ class Heartbeat:
         store: Store,
         settings: LeaseSettings,
         holder: Holder,
-        troubles: Troubles,
+        process_impairments: ProcessImpairments,
         *,
         in_flight: Callable[[], int] = lambda: 0,
         impaired: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
@@ -61,7 +61,7 @@ class Heartbeat:
         self._store = store
         self._settings = settings
         self._holder = holder
-        self._troubles = troubles
+        self._process_impairments = process_impairments
         self._in_flight = in_flight
         self._impaired = impaired
         self._write_also = write_also
@@ -94,7 +94,7 @@ class Heartbeat:
             return 0
         with self._renewing, self._store.write() as connection:
             self._write_also(connection)
-            return leaving.lay_down(self._store, connection, self.id)
+            return lease_release.release(self._store, connection, self.id)
 
     def _open(self) -> None:
         lease_id = uuid7().hex
@@ -124,9 +124,9 @@ class Heartbeat:
                 return
             try:
                 self._beat()
-                self._troubles.over(DATABASE, "lease")
+                self._process_impairments.over(DATABASE, "lease")
             except StoreUnavailable as error:
-                self._troubles.note(DATABASE, "lease", str(error))
+                self._process_impairments.note(DATABASE, "lease", str(error))
             except Exception as error:  # without heartbeats every job here would run twice
                 log.error("a heartbeat failed by a fault of Trivet's own: %s", place_of(error))
 
@@ -141,7 +141,7 @@ class Heartbeat:
                     connection,
                     self.id,
                     self._in_flight(),
-                    self._troubles.text,
+                    self._process_impairments.text,
                     self._settings.ttl_s,
                     self._impaired(),
                 )

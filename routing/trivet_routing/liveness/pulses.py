@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from trivet_routing.liveness.troubles import BROKER, SHARED_STATE, STALLED, STOPPING, Troubles
+from trivet_routing.liveness.process_impairments import BROKER, SHARED_STATE, STALLED, STOPPING, ProcessImpairments
 
 START_S = 5.0
 """Seconds a loop may take until it goes round for the first time."""
@@ -49,7 +49,7 @@ class Pulse:
 
 
 class Pulses:
-    """The loops of one process. `look` once a second; a loop that stalls is a trouble until it beats again.
+    """The loops of one process. `look` once a second; a loop that stalls is a impairment until it beats again.
 
     Args:
         on_change: called when one stalls or goes on, e.g. to tell others at once.
@@ -59,13 +59,13 @@ class Pulses:
 
     def __init__(
         self,
-        troubles: Troubles,
+        process_impairments: ProcessImpairments,
         *pulses: Pulse,
         on_change: Callable[[], None] = lambda: None,
         waited_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._waited_s = waited_s
-        self._troubles = troubles
+        self._process_impairments = process_impairments
         self._pulses = pulses
         self._on_change = on_change
         self._started = threading.Event()
@@ -84,9 +84,11 @@ class Pulses:
             return
         paused = time.monotonic() - self._looked_at > PAUSED_S
         self._looked_at = time.monotonic()
-        if paused or self._troubles.seen(STOPPING, "signal"):
+        if paused or self._process_impairments.seen(STOPPING, "signal"):
             return
-        away = self._troubles.of(BROKER) is not None or self._troubles.of(SHARED_STATE) is not None
+        away = (
+            self._process_impairments.of(BROKER) is not None or self._process_impairments.of(SHARED_STATE) is not None
+        )
         for pulse in self._pulses:
             if away and pulse.needs_broker:
                 pulse.excuse(RECONNECT_S)
@@ -96,11 +98,11 @@ class Pulses:
 
     def _judge(self, pulse: Pulse) -> None:
         silent_s = pulse.silent_s
-        stalled, known = silent_s > pulse.patience_s, self._troubles.seen(STALLED, pulse.what)
+        stalled, known = silent_s > pulse.patience_s, self._process_impairments.seen(STALLED, pulse.what)
         if stalled:
             why = f"{pulse.what} has not moved for {silent_s:.0f} s. If this stays, restart the process."
-            self._troubles.note(STALLED, pulse.what, why)
+            self._process_impairments.note(STALLED, pulse.what, why)
         elif known:
-            self._troubles.over(STALLED, pulse.what)
+            self._process_impairments.over(STALLED, pulse.what)
         if stalled != known:
             self._on_change()

@@ -17,26 +17,26 @@ if idle > 0 then
     end
     if now - tonumber(called[1]) < idle or number(called[2], 0) > now then return 0 end
     for level = 1, 2 do -- what is not well is probed for that, and at its own pace
-        local gate = redis.call('HMGET', KEYS[level], 'state', 'asked', 'probe', 'until')
-        if gate[1] or gate[2] or (gate[3] and number(gate[4], 0) > now) then return 0 end
+        local breaker = redis.call('HMGET', KEYS[level], 'state', 'asked', 'probe', 'until')
+        if breaker[1] or breaker[2] or (breaker[3] and number(breaker[4], 0) > now) then return 0 end
     end
     redis.call('HSET', KEYS[2], 'probe', ARGV[1], 'until', text(now + tonumber(ARGV[3])), 'idle_at', text(now + interval))
     return 1
 end
 for level = 1, 2 do
-    local gate = redis.call('HMGET', KEYS[level], 'state', 'retry_at', 'probe', 'until', 'evidence', 'asked')
-    if gate[3] and number(gate[4], 0) > now then return 0 end
-    if gate[1] == 'open' or gate[1] == 'probing' or gate[6] then
-        if not force and number(gate[2], 0) > now then return 0 end
+    local breaker = redis.call('HMGET', KEYS[level], 'state', 'retry_at', 'probe', 'until', 'evidence', 'asked')
+    if breaker[3] and number(breaker[4], 0) > now then return 0 end
+    if breaker[1] == 'open' or breaker[1] == 'probing' or breaker[6] then
+        if not force and number(breaker[2], 0) > now then return 0 end
         needed = true
-    elseif gate[1] == 'recovering' and number(gate[5], 0) + interval < now then
+    elseif breaker[1] == 'recovering' and number(breaker[5], 0) + interval < now then
         needed = true -- nobody uses it just now, and it would never get well
     end
 end
 if not (needed or force) then return 0 end
 for level = 1, 2 do
-    local gate = redis.call('HMGET', KEYS[level], 'state', 'asked')
-    if gate[1] or gate[2] then
+    local breaker = redis.call('HMGET', KEYS[level], 'state', 'asked')
+    if breaker[1] or breaker[2] then
         redis.call('HSET', KEYS[level], 'probe', ARGV[1], 'until', text(now + tonumber(ARGV[3])),
             'retry_at', text(now + interval), 'evidence', text(now))
     end

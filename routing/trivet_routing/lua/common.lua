@@ -1,6 +1,6 @@
 -- What the scripts share; put in front of each of them.
 --
--- KEYS[1]  gate of the (route, model): a hash, its health
+-- KEYS[1]  breaker of the (route, model): a hash, its health
 --            state         open, probing or recovering; missing = healthy
 --            cause, since  why, and from when on
 --            gen           rises with every change; the outcome of a call counts only under the one it was begun in
@@ -8,7 +8,7 @@
 --                          of proxies in a row, of different jobs; short: calls in a row that ran out of a time too short
 --                          for them; opened: times in a row that it was unusable
 --            row, blamed   number of this row; the jobs that failed lately: job@when@row, by semicolon
---            asked         why a probe is to find out whether a gate that works does answer; proven_at: when the newest
+--            asked         why a probe is to find out whether a breaker that works does answer; proven_at: when the newest
 --                          call that was answered had begun
 --            retry_at      open, probing: when the next probe is due
 --            probe         the probe under way: the scheduler's token, then its permit; until: when it counts as lost
@@ -18,13 +18,13 @@
 --            w0 .. w6      "slot:calls:failed" of the last sixths of the window
 --            p50:C p95:C n:C seen:C   seconds of the class's last calls, of how many, and when the last was; anew: only
 --                          calls since then are counted
--- KEYS[2]  gate of the whole route: the same fields; proven_at counts calls of every model, and the route has besides
+-- KEYS[2]  breaker of the whole route: the same fields; proven_at counts calls of every model, and the route has besides
 --            called_at     when the last call began or ended; of a probe for being idle, when it said something of the
 --                          route. idle_at: not before then is it probed for being idle. While such a probe is under way,
 --                          `probe` and `until` are there without a state
 --            unreached, refused   workers that alone say that they get no call to the provider, or that it refuses their
 --                          key: origin@since@last, by semicolon
--- KEYS[3]  meter of the account's limits, of one model or of a group of them: a hash
+-- KEYS[3]  limiter of the account's limits, of one model or of a group of them: a hash
 --            r i o at      level of requests, input tokens and output tokens, and when they were reckoned
 --            lr li lo      limits a minute as the provider states them
 --            saving        until then smaller calls get half, so that a large one finds room in the minute
@@ -33,9 +33,9 @@
 --            ur ui uo      the sums over all slots
 --            closed_until, limited, cause   limited by the provider until then; times in a row; noted_until: as SQL has it
 --            window, threshold   calls in flight that the provider was found to bear; missing = not found yet
--- KEYS[4]  calls in flight under the meter: a sorted set of permit ids by the time at which they count as lost
+-- KEYS[4]  calls in flight under the limiter: a sorted set of permit ids by the time at which they count as lost
 -- KEYS[5]  epoch: missing = the shared state lost its memory
--- KEYS[6]  unwell: the set of gates that are not healthy
+-- KEYS[6]  unwell: the set of breakers that are not healthy
 -- KEYS[7]  calls in flight of the model alone; the same key as KEYS[4] where it shares its limits with no other
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
@@ -44,11 +44,11 @@ local function text(value) return string.format('%.6f', value) end
 local function number(value, otherwise) return tonumber(value or '') or otherwise end
 
 -- The buckets as they stand now. `limits`: configured ones a minute, 0 = none.
-local function read_meter(limits, burst)
+local function read_limiter(limits, burst)
     local stored = redis.call('HMGET', KEYS[3], 'r', 'i', 'o', 'at', 'lr', 'li', 'lo', 'saving')
     local at = math.max(now, number(stored[4], now)) -- ahead of now while the provider keeps it closed
     local passed = math.max(0, now - number(stored[4], now))
-    local meter = { at = at, limit = {}, rate = {}, full = {}, have = {} }
+    local limiter = { at = at, limit = {}, rate = {}, full = {}, have = {} }
     for k = 1, 3 do
         local limit, learned = limits[k], number(stored[4 + k], 0)
         if learned > 0 and (limit == 0 or learned < limit) then limit = learned end
@@ -57,15 +57,15 @@ local function read_meter(limits, burst)
         -- a rolling minute sees the refill of a minute and one burst: together they are the limit
         local rate = math.max((limit - full) / 60, limit / 62)
         if number(stored[8], 0) > now then rate = rate / 2 end
-        meter.limit[k], meter.rate[k], meter.full[k] = limit, rate, full
-        meter.have[k] = math.min(full, number(stored[k], full) + passed * rate)
+        limiter.limit[k], limiter.rate[k], limiter.full[k] = limit, rate, full
+        limiter.have[k] = math.min(full, number(stored[k], full) + passed * rate)
     end
-    return meter
+    return limiter
 end
 
-local function write_meter(meter)
-    redis.call('HSET', KEYS[3], 'at', text(meter.at), 'r', text(meter.have[1]), 'i', text(meter.have[2]),
-        'o', text(meter.have[3]))
+local function write_limiter(limiter)
+    redis.call('HSET', KEYS[3], 'at', text(limiter.at), 'r', text(limiter.have[1]), 'i', text(limiter.have[2]),
+        'o', text(limiter.have[3]))
 end
 
 -- The last minute, second by second: what a limit really says. The buckets spread calls evenly; beside a call larger than
@@ -127,11 +127,11 @@ end
 -- Seconds until a call may go by limit k, 0 = now; and whether only the minute is too full for it. One larger than a
 -- burst need not wait until the bucket is full, which smaller ones would never let happen: it goes as they do when there
 -- is something in it, and leaves a debt.
-local function wait_for(meter, minute, k, need)
-    if meter.limit[k] == 0 then return 0, false end
-    local missing = math.min(need, 1, meter.full[k]) - meter.have[k]
-    local wait = missing > 1e-6 and missing / meter.rate[k] or 0
-    local beyond = minute.used[k] + need - meter.limit[k]
+local function wait_for(limiter, minute, k, need)
+    if limiter.limit[k] == 0 then return 0, false end
+    local missing = math.min(need, 1, limiter.full[k]) - limiter.have[k]
+    local wait = missing > 1e-6 and missing / limiter.rate[k] or 0
+    local beyond = minute.used[k] + need - limiter.limit[k]
     if beyond <= 1e-6 or minute.used[k] <= 0 then return wait, false end -- one larger than the limit itself goes alone
     return math.max(wait, until_free(minute, k, math.min(beyond, minute.used[k]))), wait == 0
 end
@@ -143,10 +143,10 @@ local function places(most)
     local all = math.min(most, math.max(1, math.floor(window)))
     local mine = all
     for level = 1, 2 do
-        local gate = redis.call('HMGET', KEYS[level], 'state', 'share', 'ramp')
-        if gate[1] == 'recovering' then
+        local breaker = redis.call('HMGET', KEYS[level], 'state', 'share', 'ramp')
+        if breaker[1] == 'recovering' then
             -- never at once: one, then two more for every good answer, up to the share
-            mine = math.min(mine, math.max(1, math.floor(most * number(gate[2], 1))), 1 + 2 * number(gate[3], 0))
+            mine = math.min(mine, math.max(1, math.floor(most * number(breaker[2], 1))), 1 + 2 * number(breaker[3], 0))
         end
     end
     return all, mine

@@ -3,7 +3,7 @@
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute (0 = no limit)  4 seconds of burst
 --          5 most calls in flight  6 seconds a permit lives  7 token of the probe that this is, or nothing
 --          8.. permit id, input tokens, output tokens; repeated
--- Returns  { granted, milliseconds until the next may fit, reason, generation: of both gates, and the second of the meter }
+-- Returns  { granted, milliseconds until the next may fit, reason, generation: of both breakers, and the second of the limiter }
 local SAVING_S = 5 -- longer than a job that got no permit takes to come back
 local wanted = (#ARGV - 7) / 3
 local token = ARGV[7]
@@ -17,11 +17,11 @@ if redis.call('EXISTS', KEYS[5]) == 0 then
 end
 local generation = {}
 for level = 1, 2 do
-    local gate = redis.call('HMGET', KEYS[level], 'state', 'retry_at', 'probe', 'gen')
-    generation[level] = gate[4] or '0'
-    if gate[1] == 'open' or gate[1] == 'probing' then
-        if token == '' or gate[3] ~= token then
-            return refuse(math.max(number(gate[2], 0) - now, 0.5), gate[1])
+    local breaker = redis.call('HMGET', KEYS[level], 'state', 'retry_at', 'probe', 'gen')
+    generation[level] = breaker[4] or '0'
+    if breaker[1] == 'open' or breaker[1] == 'probing' then
+        if token == '' or breaker[3] ~= token then
+            return refuse(math.max(number(breaker[2], 0) - now, 0.5), breaker[1])
         end
         wanted = 1
     end
@@ -41,7 +41,7 @@ if free <= 0 then
 end
 
 local why = { 'requests', 'input_tokens', 'output_tokens' }
-local meter = read_meter({ tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) }, tonumber(ARGV[4]))
+local limiter = read_limiter({ tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) }, tonumber(ARGV[4]))
 local minute = read_minute()
 local granted, wait, reason = 0, 0, ''
 for n = 1, math.min(wanted, free) do
@@ -49,8 +49,8 @@ for n = 1, math.min(wanted, free) do
     local need = { 1, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]) }
     local fits = true
     for k = 1, 3 do
-        local seconds, crowded = wait_for(meter, minute, k, need[k])
-        if crowded and need[k] > meter.full[k] and need[k] <= meter.limit[k] / 2 then
+        local seconds, crowded = wait_for(limiter, minute, k, need[k])
+        if crowded and need[k] > limiter.full[k] and need[k] <= limiter.limit[k] / 2 then
             redis.call('HSET', KEYS[3], 'saving', text(now + SAVING_S))
         end
         if seconds > 0 then
@@ -61,14 +61,14 @@ for n = 1, math.min(wanted, free) do
     if not fits then break end
     for k = 1, 3 do
         -- what nothing limits runs up no debt, or a limit set later would begin with it
-        if meter.rate[k] > 0 then meter.have[k] = meter.have[k] - need[k] end
+        if limiter.rate[k] > 0 then limiter.have[k] = limiter.have[k] - need[k] end
     end
     count(minute, minute.second, need)
     redis.call('ZADD', KEYS[4], now + tonumber(ARGV[6]), ARGV[base])
     redis.call('ZADD', KEYS[7], now + tonumber(ARGV[6]), ARGV[base])
     granted = granted + 1
 end
-write_meter(meter)
+write_limiter(limiter)
 if granted > 0 then
     local whole = redis.call('HMGET', KEYS[2], 'probe', 'state')
     local idle = token ~= '' and whole[1] == token and not whole[2]

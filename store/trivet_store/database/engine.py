@@ -32,7 +32,7 @@ SLOW_S = 2.0
 """A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
 PAUSE_S = (0.0003, 0.0015)
 """Between two looks whether SQLite's write lock is free: from, to."""
-STANDING_BACK_S = (0.003, 0.008)
+PAUSE_S = (0.003, 0.008)
 """The same for those who let others come first."""
 BULK_ROWS = 200
 """Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these). A batch
@@ -73,7 +73,7 @@ class Store:
         self._postgres: Postgres | None = None
         self._engine = self._open(pool_size, max_overflow, prepared_statements)
         self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
-        self._writing = self._engine.execution_options(trivet_pause=STANDING_BACK_S) if stands_back else self._urgent
+        self._writing = self._engine.execution_options(trivet_pause=PAUSE_S) if stands_back else self._urgent
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
         """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""

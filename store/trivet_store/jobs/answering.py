@@ -16,8 +16,8 @@ from trivet_tasks.states import JobState
 _HELD = RowsStatement(
     schema.jobs,
     """
-    SELECT j.id, j.take_up, j.state, j.batch_id, j.created_at, j.deadline_at, j.cancel_requested, j.route, j.cache_key, j.tenant,
-           f.latency, f.model, f.probe, f.alone
+    SELECT j.id, j.claim, j.state, j.batch_id, j.created_at, j.deadline_at, j.cancel_requested, j.route, j.cache_key, j.tenant,
+           f.latency, f.model, f.probe, f.isolated
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.id IN (SELECT r.id FROM {rows}) ORDER BY j.id {FOR UPDATE OF j}
     """,
@@ -28,10 +28,10 @@ _CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelle
 
 
 class Answered(NamedTuple):
-    """A dispatched job, the take-up and the cache key its message names, and the answer there is under that key."""
+    """A dispatched job, the claim and the cache key its message names, and the answer there is under that key."""
 
     id: str
-    take_up: int
+    claim: int
     cache_key: str
     message: bytes
     """The provider's, JSON."""
@@ -45,7 +45,7 @@ class Answered(NamedTuple):
 
     def __repr__(self) -> str:
         """Without the answer."""
-        return f"Answered({self.id}, {self.take_up}, {len(self.message)} bytes)"
+        return f"Answered({self.id}, {self.claim}, {len(self.message)} bytes)"
 
 
 class Served(NamedTuple):
@@ -80,11 +80,11 @@ def end_answered(
     missed: list[str] = []
     for job in group:
         row = held.get(job.id)
-        if row is None or (row.take_up, row.state) != (job.take_up, JobState.DISPATCHED):
+        if row is None or (row.claim, row.state) != (job.claim, JobState.DISPATCHED):
             continue
         if row.deadline_at is not None and row.deadline_at <= now:
             continue
-        known = row.route, row.latency, row.model, row.cache_key, bool(row.probe), bool(row.alone)
+        known = row.route, row.latency, row.model, row.cache_key, bool(row.probe), bool(row.isolated)
         if known != (route, latency, model, job.cache_key, False, False):
             forged.append(job.id)
             continue

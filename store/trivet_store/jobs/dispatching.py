@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, TextClause, bindparam, text
 from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, query_rows
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.states import BACKLOG_STATES, OUTSTANDING_STATES, JobState
 
@@ -29,7 +29,7 @@ class Flow(NamedTuple):
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
     features: tuple[str, ...]
-    alone: bool = False
+    isolated: bool = False
     """Each of its jobs runs in a process of its own."""
     batch_id: int | None = None
     labels: str = "{}"
@@ -58,7 +58,7 @@ class Head(NamedTuple):
     max_tokens: int
 
 
-class AtRoute(NamedTuple):
+class Outstanding(NamedTuple):
     """The jobs of one class and model that stand at a route, dispatched or running."""
 
     route: str
@@ -66,17 +66,17 @@ class AtRoute(NamedTuple):
     model: str
     jobs: int
     queued: int
-    """Of them, not taken up yet: they have no permit."""
+    """Of them, not claimed yet: they have no permit."""
     input_tokens: int
     """What the queued ones will ask for."""
     output_tokens: int
-    alone: int = 0
+    isolated: int = 0
     """Of all, those that run each in a process of its own."""
 
 
 _FLOWS = text(
     """
-    SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.alone, f.batch_id, f.labels,
+    SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.isolated, f.batch_id, f.labels,
            f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
            w.attempts AS warmer_calls
       FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
@@ -98,7 +98,7 @@ _OUTSTANDING = text(
            sum(CASE WHEN j.state = 'dispatched' THEN 1 ELSE 0 END) AS queued,
            sum(CASE WHEN j.state = 'dispatched' THEN j.input_estimate ELSE 0 END) AS input_tokens,
            sum(CASE WHEN j.state = 'dispatched' THEN j.max_tokens ELSE 0 END) AS output_tokens,
-           sum(CASE WHEN f.alone THEN 1 ELSE 0 END) AS alone
+           sum(CASE WHEN f.isolated THEN 1 ELSE 0 END) AS isolated
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.state IN ('dispatched', 'running') AND j.route IS NOT NULL
      GROUP BY j.route, f.latency, f.model
@@ -123,9 +123,9 @@ _MARK = RowsStatement(
         SELECT id FROM jobs
          WHERE id IN (SELECT r.id FROM {rows}) AND state || '' = 'waiting' {FOR UPDATE SKIP LOCKED}
     )
-    UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, take_up = take_up + 1
+    UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, claim = claim + 1
      WHERE id IN (SELECT id FROM free)
-    RETURNING id, take_up, input_estimate, max_tokens, cache_key
+    RETURNING id, claim, input_estimate, max_tokens, cache_key
     """,
 )
 _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
@@ -154,7 +154,7 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
             tuple(orjson.loads(row.residency)),
             tuple(orjson.loads(row.compliance)),
             tuple(orjson.loads(row.features)),
-            bool(row.alone),
+            bool(row.isolated),
             row.batch_id,
             row.labels,
             row.prefix is not None,
@@ -198,9 +198,9 @@ def lock(store: Store, connection: Connection) -> None:
         connection.execute(_LOCK, {"lock": DISPATCH_LOCK})
 
 
-def outstanding(connection: Connection) -> list[AtRoute]:
+def outstanding(connection: Connection) -> list[Outstanding]:
     """What stands at each route, by class and model."""
-    return [AtRoute(route, Latency(latency), *rest) for route, latency, *rest in connection.execute(_OUTSTANDING)]
+    return [Outstanding(route, Latency(latency), *rest) for route, latency, *rest in connection.execute(_OUTSTANDING)]
 
 
 def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[Head]:
@@ -240,10 +240,10 @@ def urgent(connection: Connection, before: float, limit: int, without: Collectio
     return [Head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
 
 
-def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[Claimed]:
+def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[DispatchedJob]:
     """Claim jobs for a route; each gets a new fencing token. Jobs that do not wait any more are passed over."""
     rows = [{"id": job_id} for job_id in ids]
-    return [Claimed(*row) for row in query_rows(connection, _MARK, rows, route=route, until=until)]
+    return [DispatchedJob(*row) for row in query_rows(connection, _MARK, rows, route=route, until=until)]
 
 
 def advance_clock(connection: Connection, rank: float) -> None:

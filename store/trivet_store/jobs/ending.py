@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from trivet_store import schema
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_store.jobs.following import FREED_AT_ONCE, free_followers
+from trivet_store.jobs.coalescing import FREED_AT_ONCE, free_coalesced
 from trivet_store.ledger.savings import note_hits
 from trivet_store.schema import Usd
 from trivet_store.steps import Ended
@@ -95,7 +95,7 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Endi
         return Ending(())
     leaders = [e.job_id for e in ended if e.led]
     # first: of rows that others hold none is waited for, and what they hold may wait for what is held below
-    freed = free_followers(connection, leaders) if leaders else 0
+    freed = free_coalesced(connection, leaders) if leaders else 0
     costs = costs_of(connection, [e.job_id for e in ended])
     sequence, names = _count(connection, ended, costs)
     note_hits(connection, ended, names, now)

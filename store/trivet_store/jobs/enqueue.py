@@ -30,7 +30,7 @@ class Accepted(NamedTuple):
 
     id: str
     existed: bool
-    take_up: int = 0
+    claim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ _INSERT_JOBS = RowsStatement(
     schema.jobs,
     """
     INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
-                      input_estimate, max_tokens, take_up, route, dispatched_until, tenant, last_error, tags, cache_key)
+                      input_estimate, max_tokens, claim, route, dispatched_until, tenant, last_error, tags, cache_key)
     SELECT r.id, r.batch_id, r.flow_id, r.key, r.fingerprint, r.state, r.rank, r.created_at, r.not_before, r.deadline_at,
-           r.input_estimate, r.max_tokens, r.take_up, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags,
+           r.input_estimate, r.max_tokens, r.claim, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags,
            r.cache_key
       FROM {rows}
      WHERE true
@@ -75,7 +75,7 @@ _INSERT_JOBS = RowsStatement(
 )
 _Key: TypeAlias = tuple[str, str | None]
 """A key and the tenant that it belongs to: the same word is another's own."""
-_UNSENT = {"take_up": 0, "route": None, "dispatched_until": None}
+_UNSENT = {"claim": 0, "route": None, "dispatched_until": None}
 _MEND = "Use another key, or send the same request."
 _INSERT_REQUESTS = RowsStatement(
     schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
@@ -119,15 +119,15 @@ def insert(
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
     ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
-    needs = [_needs(spec, labels) for spec in specs]
-    flows = _flows(connection, needs, batch)
+    requirements = [_requirements(spec, labels) for spec in specs]
+    flows = _flows(connection, requirements, batch)
     # what the columns of all rows, but for few, have in common
     common: dict[str, Any] = {
         "batch_id": batch.id if batch else None,
         "created_at": now,
         "not_before": None,
         "state": (JobState.DISPATCHED if direct else JobState.WAITING).value,
-        "take_up": 1 if direct else 0,
+        "claim": 1 if direct else 0,
         "route": direct.route if direct else None,
         "dispatched_until": direct.until if direct else None,
         "last_error": waits_because,
@@ -152,7 +152,7 @@ def insert(
         row = {
             **common,
             "id": job_id,
-            "flow_id": flows[needs[index]],
+            "flow_id": flows[requirements[index]],
             "key": spec.key,
             "fingerprint": spec.fingerprint,
             "rank": rank,
@@ -168,7 +168,7 @@ def insert(
             row["tags"] = orjson.dumps(dict(spec.tags)).decode()
         if spec.not_before is not None and spec.not_before > now:
             row |= {"not_before": spec.not_before, "state": JobState.DELAYED.value, **_UNSENT}
-        accepted.append(Accepted(job_id, existed=False, take_up=row["take_up"]))
+        accepted.append(Accepted(job_id, existed=False, claim=row["claim"]))
         rows.append(row)
     if rows:
         prepared()
@@ -224,35 +224,37 @@ def _flows(connection: Connection, jobs: Sequence[_Needs], batch: BatchRef | Non
     if batch:
         lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
     batch_id = batch.id if batch else None
-    by_signature = {_signature(needs, batch_id): needs for needs in set(jobs)}
+    by_signature = {_signature(requirements, batch_id): requirements for requirements in set(jobs)}
     return {
-        needs: connection.execute(
+        requirements: connection.execute(
             _OPEN_FLOW,
             {
-                **_columns(needs),
-                "prefix": needs[3],
-                "labels": needs[4],
+                **_columns(requirements),
+                "prefix": requirements[3],
+                "labels": requirements[4],
                 "batch_id": batch_id,
                 "signature": signature,
                 "held": batch is not None,
             },
         ).scalar_one()
-        for signature, needs in sorted(by_signature.items())
+        for signature, requirements in sorted(by_signature.items())
     }
 
 
-def _needs(spec: JobSpec, asked: Labels) -> _Needs:
-    needs = (spec.residency, spec.compliance, spec.features)
-    return spec.latency, spec.model, needs, spec.line, labels_of(spec, asked)
+def _requirements(spec: JobSpec, asked: Labels) -> _Needs:
+    requirements = (spec.residency, spec.compliance, spec.features)
+    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked)
 
 
-def _signature(needs: _Needs, batch_id: int | None) -> str:
-    prefix, labels = needs[3], needs[4]
-    return blake2b(orjson.dumps([batch_id, *_columns(needs).values(), prefix, labels]), digest_size=16).hexdigest()
+def _signature(requirements: _Needs, batch_id: int | None) -> str:
+    prefix, labels = requirements[3], requirements[4]
+    return blake2b(
+        orjson.dumps([batch_id, *_columns(requirements).values(), prefix, labels]), digest_size=16
+    ).hexdigest()
 
 
-def _columns(needs: _Needs) -> dict[str, str]:
-    latency, model, (residency, compliance, features), _, _ = needs
+def _columns(requirements: _Needs) -> dict[str, str]:
+    latency, model, (residency, compliance, features), _, _ = requirements
     return {
         "latency": latency.value,
         "model": model,

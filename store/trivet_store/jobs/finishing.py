@@ -18,7 +18,7 @@ from trivet_tasks.usage import Usage
 _FENCE = RowsStatement(
     schema.jobs,
     """
-    SELECT id, take_up, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key FROM jobs
+    SELECT id, claim, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key FROM jobs
      WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}
     """,
 )
@@ -26,7 +26,7 @@ _GO_ON = RowsStatement(
     schema.jobs,
     """
     UPDATE jobs SET state = 'dispatched', lease_id = NULL, route = r.route, dispatched_until = r.dispatched_until,
-                    take_up = jobs.take_up + 1, tried = r.tried, round_spent_s = r.round_spent_s,
+                    claim = jobs.claim + 1, tried = r.tried, round_spent_s = r.round_spent_s,
                     doubted_by = r.doubted_by, proxy_errors = r.proxy_errors,
                     last_outcome = r.last_outcome, last_error = r.last_error
       FROM {rows}
@@ -88,8 +88,8 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
         if finished.next is None:
             continue
         row = current.get(finished.job_id)
-        if row is None or (row.take_up, row.lease_id, row.state) != (
-            finished.take_up,
+        if row is None or (row.claim, row.lease_id, row.state) != (
+            finished.claim,
             finished.lease_id,
             JobState.RUNNING,
         ):

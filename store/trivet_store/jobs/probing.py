@@ -1,7 +1,7 @@
 """Probes: tiny jobs of Trivet's own, each for one route. They wait for nobody and are never tried elsewhere.
 
 A probe is a job like any other, so that it is fenced, settled and priced like any other. Its flow is held: no dispatcher
-looks at it, and one that was not taken up in time expires.
+looks at it, and one that was not claimed in time expires.
 """
 
 from hashlib import blake2b
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from uuid_utils import uuid7
 
 from trivet_store.database.engine import Store
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
 PROBE_REQUEST = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
@@ -29,7 +29,7 @@ _OPEN_FLOW = text(
 _INSERT = text(
     """
     INSERT INTO jobs (id, flow_id, fingerprint, state, rank, created_at, deadline_at, input_estimate, max_tokens,
-                      take_up, route, dispatched_until)
+                      claim, route, dispatched_until)
     VALUES (:id, :flow_id, '', 'dispatched', 0, :now, :deadline, :input_estimate, 1, 1, :route, :until)
     """
 )
@@ -38,12 +38,12 @@ _REQUEST = text("INSERT INTO job_requests (job_id, body) VALUES (:id, :body)")
 
 def insert_probe(
     store: Store, connection: Connection, *, route: str, model: str, latency: Latency, taken_within_s: float
-) -> Claimed:
+) -> DispatchedJob:
     """Insert a probe as dispatched to its route; the caller sends the message.
 
     Args:
         latency: decides the queue and so the kind of worker.
-        taken_within_s: a probe that no worker took up within this time is given up.
+        taken_within_s: a probe that no worker claimed within this time is given up.
     """
     now = store.now(connection)
     signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
@@ -64,4 +64,4 @@ def insert_probe(
         },
     )
     connection.execute(_REQUEST, {"id": job_id, "body": orjson.dumps(PROBE_REQUEST)})
-    return Claimed(job_id, 1, INPUT_ESTIMATE, 1)
+    return DispatchedJob(job_id, 1, INPUT_ESTIMATE, 1)

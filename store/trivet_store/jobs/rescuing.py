@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, String, bindparam, text
 
+from trivet_store.cluster import lost
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.fleet import lost
-from trivet_store.jobs import suspects
+from trivet_store.jobs import quarantine
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.ledger import spending
 from trivet_store.steps import End, Ended
@@ -76,7 +76,7 @@ class Due(NamedTuple):
     """Jobs of cancelled batches that have not ended."""
     drained: bool
     """Jobs in the queues of routes that an operator took out of service."""
-    following: bool
+    coalesced: bool
     """Jobs that have waited long for the answer to an equal request."""
 
 
@@ -94,7 +94,7 @@ _DUE = text(
            EXISTS (SELECT 1 FROM routes r WHERE r.drained
                       AND EXISTS (SELECT 1 FROM jobs j WHERE j.route = r.name AND j.state IN ('dispatched', 'running')
                                                          AND j.state = 'dispatched')) AS drained,
-           EXISTS (SELECT 1 FROM followers WHERE until <= :now) AS following
+           EXISTS (SELECT 1 FROM coalesced_jobs WHERE until <= :now) AS coalesced
     """
 )
 
@@ -115,7 +115,7 @@ def wake_delayed(store: Store, connection: Connection, limit: int = 5 * BULK_ROW
 
 
 def recall_untaken(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
-    """Jobs dispatched and not taken up in time go back to waiting; their old messages are stale from then on."""
+    """Jobs dispatched and not claimed in time go back to waiting; their old messages are stale from then on."""
     outstanding = "state IN ('dispatched', 'running')"  # the condition of the partial index, word for word
     condition = f"{outstanding} AND state = 'dispatched' AND dispatched_until < :now ORDER BY dispatched_until"
     ids = _pick(store, connection, condition, store.now(connection), limit)
@@ -151,23 +151,24 @@ def hold_dead(store: Store, connection: Connection, but: Collection[str]) -> str
 def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
     """Jobs of a process whose lease ran out go back to waiting; the fate of their calls is unknown.
 
-    They are suspects from now on: each runs in a process of its own. Those that somebody asked to cancel end here. The
+    They are quarantined jobs from now on: each runs in a process of its own. Those that somebody asked to cancel end here. The
     lease is dropped once no job runs under it any more. One lease a transaction: rows are locked in `locking`'s order.
     """
     now = store.now(connection)
     held = {"lease_id": lease_id, "limit": BULK_ROWS}
-    alone = {
-        row.id: suspects.flow_alone(store, connection, row.id) for row in connection.execute(_HELD_FLOWS, held).all()
+    isolated = {
+        row.id: quarantine.isolated_flow(store, connection, row.id)
+        for row in connection.execute(_HELD_FLOWS, held).all()
     }
     statement = text(
         f"""
-        SELECT id, flow_id, batch_id, created_at, route, cancel_requested, suspect FROM jobs
+        SELECT id, flow_id, batch_id, created_at, route, cancel_requested, crashes FROM jobs
          WHERE {_HELD} LIMIT :limit{store.skip_locked}
         """
     )
-    rows = [row for row in connection.execute(statement, held) if row.flow_id in alone]
-    suspects.put_aside(
-        connection, [(row.id, alone[row.flow_id], row.suspect) for row in rows if not row.cancel_requested], now
+    rows = [row for row in connection.execute(statement, held) if row.flow_id in isolated]
+    quarantine.put_aside(
+        connection, [(row.id, isolated[row.flow_id], row.crashes) for row in rows if not row.cancel_requested], now
     )
     cancelled = [
         Ended(row.id, row.batch_id, row.created_at, End(JobState.CANCELLED), row.route)

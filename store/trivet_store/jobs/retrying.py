@@ -59,7 +59,7 @@ _AGAIN = text(
     """
     UPDATE jobs SET state = 'waiting', rank = :rank, not_before = NULL, deadline_at = :deadline_at, ended_at = NULL,
                     batch_seq = NULL, lease_id = NULL, route = NULL, dispatched_until = NULL, round = 0,
-                    round_spent_s = 0, tried = '', doubted_by = NULL, proxy_errors = '', died_alone = 0,
+                    round_spent_s = 0, tried = '', doubted_by = NULL, proxy_errors = '', isolated_crashes = 0,
                     cancel_requested = false, last_outcome = NULL, last_error = NULL
      WHERE id = :id
     """

@@ -72,7 +72,7 @@ _GROUPS = text(
       FROM attempts a
       LEFT JOIN attempts p
              ON p.job_id = a.job_id AND p.route <> a.route AND p.outcome NOT IN ('succeeded', 'cancelled')
-            AND p.take_up = (SELECT max(q.take_up) FROM attempts q WHERE q.job_id = a.job_id AND q.take_up < a.take_up)
+            AND p.claim = (SELECT max(q.claim) FROM attempts q WHERE q.job_id = a.job_id AND q.claim < a.claim)
      WHERE a.started_at >= :since AND a.started_at < :until
      GROUP BY a.route, a.outcome, p.route, a.purpose = 'probe'
     """

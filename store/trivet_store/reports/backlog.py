@@ -24,13 +24,13 @@ class ClassBacklog(NamedTuple):
     """Belong to a batch that is not complete yet or was cancelled: nothing dispatches them."""
     oldest_at: float
     """When the oldest of them was submitted."""
-    following: int = 0
+    coalesced: int = 0
     """Wait for the answer to an equal request that another job is getting."""
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.waiting + self.delayed + self.held + self.following
+        return self.waiting + self.delayed + self.held + self.coalesced
 
 
 class BatchBacklog(NamedTuple):
@@ -41,12 +41,12 @@ class BatchBacklog(NamedTuple):
     delayed: int
     held: int
     oldest_at: float
-    following: int = 0
+    coalesced: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.waiting + self.delayed + self.held + self.following
+        return self.waiting + self.delayed + self.held + self.coalesced
 
 
 class RouteBacklog(NamedTuple):
@@ -55,7 +55,7 @@ class RouteBacklog(NamedTuple):
     route: str
     latency: str
     dispatched: int
-    """In the route's queue, not taken up yet."""
+    """In the route's queue, not claimed yet."""
     running: int
     """Taken up by a worker."""
     oldest_at: float
@@ -67,9 +67,9 @@ _WAITING = """
        coalesce(sum(CASE WHEN j.state = 'delayed' AND NOT f.held THEN 1 ELSE 0 END), 0) AS delayed,
        coalesce(sum(CASE WHEN f.held THEN 1 ELSE 0 END), 0) AS held,
        min(j.created_at) AS oldest_at,
-       coalesce(sum(CASE WHEN j.state = 'following' AND NOT f.held THEN 1 ELSE 0 END), 0) AS following
+       coalesce(sum(CASE WHEN j.state = 'coalesced' AND NOT f.held THEN 1 ELSE 0 END), 0) AS coalesced
   FROM flows f
-  JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed', 'following')
+  JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed', 'coalesced')
 """
 _BY_CLASS = text(f"SELECT f.latency, {_WAITING} WHERE f.active AND NOT f.probe GROUP BY f.latency ORDER BY f.latency")
 _BY_BATCH = text(
@@ -130,7 +130,7 @@ _PAUSE = text(
     SELECT min(j.not_before) AS first, sum(CASE WHEN j.state = 'delayed' THEN 0 ELSE 1 END) AS others
       FROM batches b JOIN flows f ON f.batch_id = b.id AND f.active
       JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL
-       AND j.state IN ('waiting', 'delayed', 'following', 'dispatched', 'running')
+       AND j.state IN ('waiting', 'delayed', 'coalesced', 'dispatched', 'running')
      WHERE b.name = :batch
     """
 )
@@ -196,6 +196,6 @@ def recent_speed(connection: Connection, batch: str, now: float, *, most: int = 
 
 def _lines(connection: Connection, statement: TextClause, parameters: dict[str, str]) -> list[Line]:
     return [
-        Line(latency, model, *(tuple(orjson.loads(names)) for names in needs))
-        for latency, model, *needs in connection.execute(statement, parameters)
+        Line(latency, model, *(tuple(orjson.loads(names)) for names in requirements))
+        for latency, model, *requirements in connection.execute(statement, parameters)
     ]

@@ -10,11 +10,11 @@ from trivet_tasks.errors import InvalidRequest
 TAG = "tag:"
 """Before the name of a tag: `tag:team` groups by what the jobs have under `team`."""
 
-# Of a job that succeeded the result is that of its last take-up; rivals of a realtime call share it, so their routes tell.
+# Of a job that succeeded the result is that of its last claim; hedges of a realtime call share it, so their routes tell.
 _ROLE = """
     CASE WHEN a.purpose = 'probe' THEN 'probe'
          WHEN a.outcome IS NULL THEN NULL
-         WHEN a.outcome = 'succeeded' AND j.state = 'succeeded' AND a.take_up = j.take_up
+         WHEN a.outcome = 'succeeded' AND j.state = 'succeeded' AND a.claim = j.claim
               AND (a.latency <> 'realtime' OR j.attempts = 1 OR NOT EXISTS
                    (SELECT 1 FROM job_results r WHERE r.job_id = a.job_id AND r.route <> a.route)) THEN 'result'
          WHEN a.purpose = 'hedge' THEN 'hedge'

@@ -35,7 +35,7 @@ class CostRow:
     estimated_usd: Decimal
     """An upper bound on calls in flight and calls whose fate is not known: timeouts and crashes."""
     likened_usd: Decimal
-    """The part of `cost_usd` that was priced by likeness: no list names what was called, its model's price was taken."""
+    """The part of `cost_usd` that was priced approximately: no list names what was called, its model's price was taken."""
     unpriced: int
     """Calls for which no price is known; the sums lack them."""
 

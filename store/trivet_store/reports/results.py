@@ -80,9 +80,9 @@ class JobRow:
     cached: bool
     probe: bool
     """It is one of Trivet's own probes, not anybody's job."""
-    suspect: int
+    crashes: int
     """Worker processes that died with it in flight."""
-    died_alone: int
+    isolated_crashes: int
     """Those of them that ran nothing else, since it was submitted or last made to run again."""
     saved_usd: Decimal | None = None
     """Of a cached one: what the call that made its answer had cost; None where that has no price, or it was pruned."""
@@ -95,7 +95,7 @@ _JOB = """
            j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
            r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
            r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, r.saved_usd, f.probe,
-           j.suspect, j.died_alone,
+           j.crashes, j.isolated_crashes,
            j.ended_at IS NOT NULL AND r.job_id IS NULL AS pruned
       FROM jobs j
       JOIN flows f ON f.id = j.flow_id

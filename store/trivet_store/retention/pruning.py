@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
+from trivet_store.database.batched_scan import Candidate, Step, delete, groups, job_id_at, of_ids, pages, turn
 from trivet_store.database.engine import Store
-from trivet_store.database.walking import Candidate, Step, delete, groups, job_id_at, of_ids, pages, turn
-from trivet_store.retention.forgetting import forget
+from trivet_store.retention.deletion import forget
 
 KINDS = ("bodies", "results", "attempts", "retries", "jobs", "flows", "batches", "events", "shares")
 """What is counted: rows of these tables; a body is that of a request."""

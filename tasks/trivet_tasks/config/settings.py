@@ -116,7 +116,7 @@ class WorkerSettings(_Section):
     """Calls in flight in one process at most."""
     shutdown_grace_s: float = Field(default=5, ge=0, le=3_600)
     """How long running calls may go on after SIGTERM."""
-    alone_processes: int = Field(default=4, ge=1, le=100)
+    isolated_processes: int = Field(default=4, ge=1, le=100)
     """Processes that one worker starts, when need be, for jobs that were in flight when a worker died: one job in each."""
     bulk_nice: int = Field(default=5, ge=0, le=19)
     """How far processes of the bulk lane stand back (nice) for those of realtime, schedulers and databases on a full machine."""
@@ -128,7 +128,7 @@ class DispatchSettings(_Section):
     interval_s: float = Field(default=0.25, gt=0, le=60)
     """How long a scheduler sleeps at most when nothing wakes it."""
     taken_within_s: float = Field(default=15, gt=0, le=600)
-    """A chunk that no worker took up within this time is dispatched again."""
+    """A chunk that no worker claimed within this time is dispatched again."""
     credit_factor: float = Field(default=1.5, ge=1, le=10)
     """How many jobs may stand at a route, as a multiple of what its workers can have in flight."""
     permit_patience_s: float = Field(default=1, gt=0, le=60)
@@ -168,7 +168,7 @@ class SecuritySettings(_Section):
     """Workers sign cached answers with it. Empty: one in `.trivet/`, where Redis is on this machine (`installation_key.py`)."""
 
 
-START_ALONE_S = 45.0
+START_ISOLATED_S = 45.0
 """What starting a process for a job that runs alone may take on a busy machine; a second or two on an idle one."""
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Names of routes become names of queues and keys, and stand in lists."""
@@ -263,12 +263,12 @@ class Settings(BaseSettings):
         url = with_absolute_files(self.broker.url, self._base)
         return url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
 
-    def taken_within_s(self, latency: Latency, *, alone: bool = False) -> float:
-        """Seconds that a worker has to take up a dispatched job; of realtime, so few that another still can.
+    def taken_within_s(self, latency: Latency, *, isolated: bool = False) -> float:
+        """Seconds that a worker has to claim a dispatched job; of realtime, so few that another still can.
 
         A worker may have to start a process first for a job that runs alone.
         """
-        whole = self.dispatch.taken_within_s + (START_ALONE_S if alone else 0.0)
+        whole = self.dispatch.taken_within_s + (START_ISOLATED_S if isolated else 0.0)
         return min(whole, self.classes[latency].budget_s / 4) if latency is Latency.REALTIME else whole
 
     def of_class(self, latency: Latency) -> ClassSettings:

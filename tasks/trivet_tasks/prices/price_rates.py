@@ -97,7 +97,7 @@ def rates_of(listing: Listing, provider: Provider, day: date, *, batch: bool, fa
             factor = _EXACT.multiply(factor, rule.factor)
             multipliers[case] = str(rule.factor)
             if rule.estimated:
-                notes.append(f"{case} is priced by likeness")
+                notes.append(f"{case} is priced approximately")
         elif case != "regional":  # which older models were never charged
             notes.append(f"no price is known for {case}, priced without")
     starts = {tier.start for key in _TOKEN_KEYS for tier in getattr(getattr(listed, key), "tiers", ())}

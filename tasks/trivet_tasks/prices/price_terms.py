@@ -7,7 +7,7 @@ from typing import NamedTuple
 from trivet_tasks.usage import Usage
 
 NOTED = '{"note":'
-"""How the text begins of a call that is unpriced, or priced by likeness rather than by a price of its own: it says why."""
+"""How the text begins of a call that is unpriced, or priced approximately rather than by a price of its own: it says why."""
 
 _CHARS = 60
 _USUAL = frozenset({"standard", "default", "global", "not_available"})
@@ -31,7 +31,7 @@ def written(region: str | None, usage: Usage, note: str = "") -> str:
     """The terms as text for the row: JSON, with what is usual left out.
 
     Args:
-        note: why there is no price, or why it is one by likeness.
+        note: why there is no price, or why it is one approximately.
     """
     terms = Terms(
         region,

@@ -13,7 +13,7 @@ ALIKE = 20
 ALIKE_OF_CELERY = 3
 """Likewise of Celery, which says every few seconds that the broker is away; Trivet has said it by then."""
 WINDOW_S = 60.0
-MOST_KINDS = 1_000
+MAX_KINDS = 1_000
 
 _LOST = (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OperationalError, AMQPError)
 """A broker that went away."""
@@ -43,7 +43,7 @@ class LogThrottle(logging.Filter):
         place = (record.pathname, record.lineno)
         kind = self._kinds.get(place)
         if kind is None:
-            if len(self._kinds) >= MOST_KINDS:
+            if len(self._kinds) >= MAX_KINDS:
                 self._kinds.clear()
             kind = self._kinds[place] = _Kind(time.monotonic())
         most = ALIKE_OF_CELERY if record.name.startswith("celery") else ALIKE

@@ -22,7 +22,7 @@ from pathlib import Path
 READY_FILE_VARIABLE = "TRIVET_READY_FILE"
 PARENT_FD_VARIABLE = "TRIVET_PARENT_FD"
 
-_following = False
+_coalescing = False
 
 
 def announce_ready() -> None:
@@ -38,10 +38,10 @@ def follow_parent(grace_s: float = 5.0) -> bool:
 
     Call it first thing in the process, before slow imports. Returns whether there is a parent to follow.
     """
-    global _following
+    global _coalescing
     named = os.environ.pop(PARENT_FD_VARIABLE, "")  # not for the children of this process: their number means nothing
-    if _following or not named.isdecimal():
-        return _following
+    if _coalescing or not named.isdecimal():
+        return _coalescing
     fd = int(named)
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -50,7 +50,7 @@ def follow_parent(grace_s: float = 5.0) -> bool:
         return False
     os.set_inheritable(fd, False)
     threading.Thread(target=_end_with_parent, args=(fd, grace_s), name="follow-parent", daemon=True).start()
-    _following = True
+    _coalescing = True
     return True
 
 

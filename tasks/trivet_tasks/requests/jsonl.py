@@ -1,7 +1,7 @@
 """A JSON Lines file of requests, one a line: checked whole first, then read a second time, row by row.
 
 Both passes hold one line at a time; digests of the keys seen so far are in a temporary file (`seen.py`). They reach the
-same verdict on each line: times count from the moment of the check, and a file that changed in between is an error.
+same health signal on each line: times count from the moment of the check, and a file that changed in between is an error.
 """
 
 import os

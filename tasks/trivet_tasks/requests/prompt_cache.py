@@ -37,9 +37,9 @@ LEAST_ELSE = 4_096
 on the side of doing nothing."""
 BYTES_PER_TOKEN = 4
 """Rather too many, so that a prefix taken for long enough is."""
-MOST_LINES = 50
+MAX_LINES = 50
 """Prefixes of one batch whose requests wait for the first of them: each stands in a line of its own, and claims go through all lines."""
-MOST_SEEN = 10_000
+MAX_SEEN = 10_000
 DEAREST_WRITE = 2
 """What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
 _NO_WRITE, _SHORT_WRITE, _LONG_WRITE = Decimal(1), Decimal("1.25"), Decimal(DEAREST_WRITE)
@@ -117,7 +117,7 @@ class Sharing:
             return list(group)
         counts = Counter(prefix.digest for spec in group for prefix in spec.prefixes)
         made = [self._one(spec, counts) for spec in group]
-        if len(self._seen) + len(counts) > MOST_SEEN:
+        if len(self._seen) + len(counts) > MAX_SEEN:
             self._seen.clear()
         self._seen.update(counts)
         return made
@@ -127,7 +127,7 @@ class Sharing:
         prefix = next(shared, None)
         if prefix is None:
             return spec
-        if len(self._lines) < MOST_LINES and spec.latency is not Latency.REALTIME:
+        if len(self._lines) < MAX_LINES and spec.latency is not Latency.REALTIME:
             self._lines.add(prefix.digest)
         return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
 

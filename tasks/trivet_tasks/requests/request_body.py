@@ -41,7 +41,7 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")  # what the API says in its 400
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
-MOST_OUTPUT = 1_000_000
+MAX_OUTPUT = 1_000_000
 """The bound of `max_tokens` for a model that only a route knows: no model has a larger context window."""
 BATCH_OUTPUT = 300_000
 """The longest answer of a native batch (beta output-300k-2026-03-24)."""
@@ -50,7 +50,7 @@ _BATCH_ONLY = f"answers of up to {BATCH_OUTPUT:,} tokens exist in native batches
 
 def check_max_tokens(value: object, largest: int | None) -> int:
     """The number of `max_tokens`; `largest` is what the model can write, None where that is not known."""
-    most = largest or MOST_OUTPUT
+    most = largest or MAX_OUTPUT
     allowed = f"a whole number from 1 to {most:,}"
     if value is None:
         raise wrong("max_tokens", f"is missing; give how many tokens the answer may have, {allowed}.")

@@ -1,7 +1,7 @@
 """The callers of the three providers, over the `anthropic` SDK."""
 
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_worker.adapters.calls import Caller
+from trivet_worker.adapters.protocol import Caller
 
 
 def build_caller(route: RouteSettings) -> Caller:

@@ -13,12 +13,12 @@ import orjson
 
 from trivet_tasks.foreign_text import paired
 
-MOST_DEPTH = 200
+MAX_DEPTH = 200
 """Levels of nesting kept as structure; what is deeper is kept as the text it came as."""
 _MARGIN = 16
 """Levels that others put around an answer: a line of a results file, a page."""
-MOST_VALUES = 4_000_000
-"""Values that one document may hold: parsed, each takes up to 100 bytes."""
+MAX_VALUES = 4_000_000
+"""Values that one document may hold: parsed, each claims to 100 bytes."""
 _SMALL = 4_000_000
 _SMALL_INT = 18
 """Digits that always fit into 64 bits."""
@@ -45,13 +45,13 @@ def read(raw: bytes) -> tuple[Any, bool]:
     Raises:
         NotJson
     """
-    if len(raw) > _SMALL and raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MOST_VALUES:
-        raise NotJson(f"it holds more than {MOST_VALUES:,} values")
+    if len(raw) > _SMALL and raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
+        raise NotJson(f"it holds more than {MAX_VALUES:,} values")
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         return _mended(raw, error), True
-    if raw.count(b"[") + raw.count(b"{") > MOST_DEPTH and not _is_shallow(document):
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and not _is_shallow(document):
         return _mended(raw, None), True
     return document, False
 
@@ -70,7 +70,7 @@ def _mended(raw: bytes, error: orjson.JSONDecodeError | None) -> Any:
     except UnicodeDecodeError:
         text = raw.decode("utf-8", "replace")
     text = text.removeprefix("\ufeff")
-    if text.count("[") + text.count("{") > MOST_DEPTH:
+    if text.count("[") + text.count("{") > MAX_DEPTH:
         text = _flattened(text)
     try:
         return json.loads(text, strict=False, parse_int=_int, parse_constant=_no_number)
@@ -79,7 +79,7 @@ def _mended(raw: bytes, error: orjson.JSONDecodeError | None) -> Any:
 
 
 def _is_shallow(document: object) -> bool:
-    for _ in range(254 - MOST_DEPTH - _MARGIN):
+    for _ in range(254 - MAX_DEPTH - _MARGIN):
         document = [document]
     try:
         orjson.dumps(document)
@@ -96,10 +96,10 @@ def _flattened(text: str) -> str:
         sign = token[0]
         if sign in ("[", "{"):
             depth += 1
-            if depth == MOST_DEPTH + 1:
+            if depth == MAX_DEPTH + 1:
                 deep_from = token.start()
         elif sign in ("]", "}"):
-            if depth == MOST_DEPTH + 1:
+            if depth == MAX_DEPTH + 1:
                 kept += text[copied:deep_from], json.dumps(text[deep_from : token.end()])
                 copied = token.end()
             depth -= 1

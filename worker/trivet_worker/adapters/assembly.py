@@ -17,7 +17,7 @@ from trivet_tasks.usage import Usage
 from trivet_worker.adapters.answer_json import NotJson, loads
 from trivet_worker.adapters.messages import usage_of
 
-MOST_BLOCKS = 10_000
+MAX_BLOCKS = 10_000
 """Content blocks that one message may have."""
 UNPARSED = "INVALID_JSON"
 """Key under which the vendor has tool input sent back that is no JSON (platform.claude.com, "Fine-grained tool streaming")."""
@@ -182,8 +182,8 @@ class Assembly:
         value = event.get("content_block")
         if not isinstance(value, dict):
             return self.spoil("a content block of the stream is none")
-        if len(self._blocks) >= MOST_BLOCKS:
-            return self.spoil(f"the stream has more than {MOST_BLOCKS:,} content blocks")
+        if len(self._blocks) >= MAX_BLOCKS:
+            return self.spoil(f"the stream has more than {MAX_BLOCKS:,} content blocks")
         index = _index(event, self._last + 1)
         self._add(_Block(index, dict(value)))
         return None

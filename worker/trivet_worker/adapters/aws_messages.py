@@ -11,8 +11,8 @@ import httpx2
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.aws_access import SIGNED_BY_US, AwsAccess
-from trivet_worker.adapters.calls import CallPurpose
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
+from trivet_worker.adapters.protocol import CallPurpose
 from trivet_worker.adapters.wire import Body, Posted, messages_request
 
 Client = anthropic.AsyncAnthropicBedrockMantle | anthropic.AsyncAnthropicAWS

@@ -13,9 +13,9 @@ import httpx2
 from trivet_worker.adapters.network import NETWORK_ERRORS
 from trivet_worker.adapters.stream_events import TooLarge
 
-MOST_ANSWER_BYTES = 64 * 2**20
+MAX_ANSWER_BYTES = 64 * 2**20
 """The largest answer that is read, decoded. 300,000 tokens have 2 MB."""
-MOST_ERROR_BYTES = 2**20
+MAX_ERROR_BYTES = 2**20
 """The largest body of an error that is read, decoded."""
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
@@ -35,7 +35,7 @@ async def refuse(response: httpx2.Response) -> None:
     if response.is_success:
         return
     try:
-        body = await read(response, MOST_ERROR_BYTES, response.headers.get("content-encoding", ""))
+        body = await read(response, MAX_ERROR_BYTES, response.headers.get("content-encoding", ""))
     except (TooLarge, *NETWORK_ERRORS):  # the status is an answer all the same
         body = b""
     finally:

@@ -3,7 +3,7 @@
 The first call of a route, model and key is made with the client's own `post`, cast to the bare HTTP response: that has the
 SDK's authentication, URL rewriting and headers, sends a body with any keys as it is (the signature of `messages.create`
 knows fewer than the API), and spares the pydantic model that `create` builds and nobody would read. The calls after it
-are sent as that one was (`stencil.py`); the body is parsed once, with orjson. CPU a call, 64 at a time, aiohttp
+are sent as that one was (`request template.py`); the body is parsed once, with orjson. CPU a call, 64 at a time, aiohttp
 (`benchmarks/call_layers.py`, one run on a slow machine): `create` 2.3 ms, `post` 1.5, this 0.86; on Bedrock, signed, `create`
 3.6 and this 1.45.
 
@@ -30,7 +30,10 @@ from trivet_tasks.usage import Usage
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
-from trivet_worker.adapters.calls import (
+from trivet_worker.adapters.connections import Contact, build_http_client, noting, timeout_within
+from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
+from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, trouble_from
+from trivet_worker.adapters.protocol import (
     MESSAGE_LIMIT,
     NO_PURPOSE,
     Answer,
@@ -39,17 +42,14 @@ from trivet_worker.adapters.calls import (
     Failure,
     LocalCause,
 )
-from trivet_worker.adapters.connections import Contact, build_http_client, noting, timeout_within
-from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
-from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, trouble_from
-from trivet_worker.adapters.refusals import body_of, failure_from
-from trivet_worker.adapters.stencil import ATTEMPT_HEADER, Stencil
+from trivet_worker.adapters.provider_errors import body_of, failure_from
+from trivet_worker.adapters.request_template import ATTEMPT_HEADER, RequestTemplate
 from trivet_worker.adapters.stream_events import TooLarge
 from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
 
 log = logging.getLogger("trivet.adapters")
 
-_MOST_STENCILS = 64
+_MAX_STENCILS = 64
 """Kept for a route: models times keys, some of which are gone."""
 
 
@@ -96,7 +96,7 @@ class _Progress:
             scope=scope,
             limits=wire_headers.limits(self.headers) if self.provider == "anthropic" else None,
             usage=usage or (self.assembly.final_usage if self.assembly else None),
-            ambiguous=self.assembly is not None and self.assembly.began,
+            may_be_billed=self.assembly is not None and self.assembly.began,
             own_fault=own_fault,
             local_cause=local_cause,
         )
@@ -117,7 +117,7 @@ class SdkCaller:
     def __init__(self, wire: Wire, *, stream: bool) -> None:
         self._wire = wire
         self._stream = stream
-        self._stencils: dict[tuple[str, str, tuple[tuple[str, str], ...]], Stencil] = {}
+        self._templates: dict[tuple[str, str, tuple[tuple[str, str], ...]], RequestTemplate] = {}
         self._refused: tuple[str, ...] | None = None
         """The wire's `secrets` when the provider refused them."""
 
@@ -244,7 +244,7 @@ class SdkCaller:
         encoding = progress.headers.get("content-encoding", "")
         kind = progress.headers.get("content-type", "")
         if not self._stream or kind.startswith("application/json"):
-            body = await bodies.read(response, bodies.MOST_ANSWER_BYTES, encoding)
+            body = await bodies.read(response, bodies.MAX_ANSWER_BYTES, encoding)
             await response.aclose()
             return read_message(body)
         progress.assembly = Assembly()
@@ -303,14 +303,14 @@ class SdkCaller:
         if identity is None:
             return await self._post_by_sdk(posted, attempt_id, sockets)
         key = (identity, posted.model, posted.headers)
-        stencil = self._stencils.get(key)
-        if stencil is None:
+        template = self._templates.get(key)
+        if template is None:
             response = await self._post_by_sdk(posted, attempt_id, sockets)
-            if len(self._stencils) >= _MOST_STENCILS:
-                self._stencils.clear()
-            self._stencils[key] = Stencil.of(posted, response.request, signed=self._wire.signed)
+            if len(self._templates) >= _MAX_STENCILS:
+                self._templates.clear()
+            self._templates[key] = RequestTemplate.of(posted, response.request, signed=self._wire.signed)
             return response
-        request = stencil.cut(posted, attempt_id, sockets)
+        request = template.cut(posted, attempt_id, sockets)
         del posted
         return await self._wire.http.send(request, stream=True, follow_redirects=False)
 
@@ -334,7 +334,7 @@ class SdkCaller:
         provider, secrets = self._wire.provider, self._wire.secrets()
         failure = failure_from(status, headers, body, provider, secrets=secrets, usage=progress.usage)
         if progress.assembly is not None and progress.assembly.began:
-            failure = replace(failure, ambiguous=True)
+            failure = replace(failure, may_be_billed=True)
         if failure.scope is Scope.ROUTE:
             self._refused = secrets
             self._wire.refused()

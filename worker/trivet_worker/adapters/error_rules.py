@@ -1,7 +1,7 @@
 """The rules that classify a provider's error: an outcome and, of what is not to be had, how far that reaches.
 
 Read the table from the top: the first rule that fits wins. A rule fits when everything it names is so. What the wires say is
-brought into one shape (`ProviderError`) by `trivet_worker.adapters.refusals`; what the network does is classified by
+brought into one shape (`ProviderError`) by `trivet_worker.adapters.provider_errors`; what the network does is classified by
 `trivet_worker.adapters.network`.
 
 - A refusal closes what it proves. Only an error body of an API speaks for an account; a page of a proxy, a firewall or a
@@ -257,7 +257,7 @@ RULES: tuple[Rule, ...] = (
         says_not=words.NAMES_A_MODEL,
     ),
     Rule(
-        Outcome.DOUBTFUL,
+        Outcome.AMBIGUOUS,
         "something not found",
         statuses=_http(404),
         types=_set("not_found_error"),
@@ -277,7 +277,7 @@ RULES: tuple[Rule, ...] = (
         statuses=_http(500, 502, 504, 424, 409, 425, 499),
     ),
     # -- a 400 nobody knows ------------------------------------------------------------------------------------------
-    Rule(Outcome.DOUBTFUL, "another 400", statuses=_http(400)),
+    Rule(Outcome.AMBIGUOUS, "another 400", statuses=_http(400)),
 )
 
 UNKNOWN = Rule(Outcome.SERVER_ERROR, "unknown")

@@ -5,9 +5,9 @@ import anthropic
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import ConfigError
-from trivet_worker.adapters.calls import CallPurpose
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.protocol import CallPurpose
 from trivet_worker.adapters.wire import Body, NotReady, Posted, messages_request
 
 

@@ -8,16 +8,16 @@ from email.utils import parsedate_to_datetime
 import httpx2
 
 from trivet_tasks.foreign_text import clean
-from trivet_worker.adapters.calls import LimitReading, LimitWindow
+from trivet_worker.adapters.protocol import LimitReading, LimitWindow
 
 Headers = Mapping[str, str]
 """Lower-case names."""
 
 _REQUEST_IDS = ("request-id", "x-amzn-requestid", "x-goog-request-id", "x-request-id")
 _LIMITS = "anthropic-ratelimit-"
-MOST_WAIT_S = 3_600.0
+MAX_WAIT_S = 3_600.0
 """No provider is left alone for longer on its word: a minute limit is over by then, and what lasts longer is asked again."""
-_MOST_COUNT = 10**12
+_MAX_COUNT = 10**12
 """No limit of an account is higher."""
 _ID = 200
 """Characters kept of a request id."""
@@ -57,7 +57,7 @@ def retry_after_s(headers: Headers) -> float | None:
 
 def capped(seconds: float | None) -> float | None:
     """At most `MOST_WAIT_S` of what a provider wants."""
-    return None if seconds is None else min(seconds, MOST_WAIT_S)
+    return None if seconds is None else min(seconds, MAX_WAIT_S)
 
 
 def limits(headers: Headers) -> LimitReading | None:
@@ -126,4 +126,4 @@ def _number(text: str | None) -> float | None:
 
 def _whole(text: str | None) -> int | None:
     number = _number(text)
-    return None if number is None else int(min(number, _MOST_COUNT))
+    return None if number is None else int(min(number, _MAX_COUNT))

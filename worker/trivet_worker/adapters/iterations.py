@@ -19,7 +19,7 @@ from trivet_tasks.usage import CATEGORY_UNKNOWN, CATEGORY_UNNAMED, UsagePart
 
 LARGEST_COUNT = 2**31 - 1
 """Tokens; what says more is not a count. The database's integers end here, too."""
-MOST_PARTS = 256
+MAX_PARTS = 256
 """Passes read of one call. Server tools make about ten, then the provider pauses the turn."""
 
 _OUTSIDE_TOTALS = frozenset({"compaction", "advisor_message"})
@@ -48,7 +48,7 @@ def read_parts(
         totals: the counts above the entries.
         message: the whole answer: its model, content and stop reason; empty where it is not known.
     """
-    if len(iterations) > MOST_PARTS:
+    if len(iterations) > MAX_PARTS:
         return None
     long_writes = totals.written_1h  # entries may leave out for how long they wrote; the totals tell
     answered = word_of(message.get("model"))

@@ -9,7 +9,7 @@ from trivet_tasks.usage import Usage
 from trivet_worker.adapters.answer_json import NotJson, dumps, loads, read
 from trivet_worker.adapters.iterations import UNREADABLE, Counts, kept_parts, read_parts, refusal_of, sum_of, word_of
 
-MOST_TOKENS = 2**31 - 1
+MAX_TOKENS = 2**31 - 1
 """A larger count is no count: no call uses so much, and no column of the ledger holds it."""
 _WORD = 60
 """Characters kept of a service tier and its like."""
@@ -98,7 +98,7 @@ def usage_of(document: object) -> Usage | None:
     if not _are_counts(usage.get("server_tool_use"), ("web_search_requests",)):
         return None
     found = read_usage(usage, document)
-    return found if max(found.prompt_tokens, found.output_tokens) <= MOST_TOKENS else None
+    return found if max(found.prompt_tokens, found.output_tokens) <= MAX_TOKENS else None
 
 
 def content_tokens(message: bytes) -> int:
@@ -161,7 +161,7 @@ def _cache_and_tokens(usage: dict[str, Any]) -> tuple[int, int, int, int, int]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
 
 
 def _are_counts(counts: object, names: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ import httpx2
 
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.outcomes import Outcome, Scope
-from trivet_worker.adapters.calls import MESSAGE_LIMIT
+from trivet_worker.adapters.protocol import MESSAGE_LIMIT
 
 NETWORK_ERRORS = (
     anthropic.APIConnectionError,

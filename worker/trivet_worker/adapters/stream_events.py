@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import orjson
 from botocore.eventstream import EventStreamHeaderParser, ParserError
 
-MOST_EVENT_BYTES = 16 * 2**20
+MAX_EVENT_BYTES = 16 * 2**20
 """The largest event that is read. An answer of 300,000 tokens has 2 MB."""
 AWS_TYPE = "application/vnd.amazon.eventstream"
 
@@ -76,8 +76,8 @@ class ServerSentEvents:
             if not ends or self._line:
                 self._line.append(line)
                 self._line_bytes += len(line)
-                if self._line_bytes > MOST_EVENT_BYTES:
-                    raise TooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES // 2**20} MB")
+                if self._line_bytes > MAX_EVENT_BYTES:
+                    raise TooLarge(f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB")
                 if not ends:
                     break
                 line = b"".join(self._line)
@@ -101,8 +101,8 @@ class ServerSentEvents:
         if field == b"data":
             self._data.append(value)
             self._data_bytes += len(value) + 1
-            if self._data_bytes > MOST_EVENT_BYTES:
-                raise TooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES // 2**20} MB")
+            if self._data_bytes > MAX_EVENT_BYTES:
+                raise TooLarge(f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB")
         elif field == b"event":
             self._name = value[:100].decode("utf-8", "replace")
 
@@ -126,8 +126,8 @@ class AwsEvents:
                 length, headers, checksum = _PRELUDE.unpack_from(self._bytes, at)
                 if zlib.crc32(self._bytes[at : at + 8]) != checksum:
                     raise BrokenFraming("a frame of the stream has a wrong checksum")
-                if length > MOST_EVENT_BYTES:
-                    raise TooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES // 2**20} MB")
+                if length > MAX_EVENT_BYTES:
+                    raise TooLarge(f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB")
                 if length < _PRELUDE.size + headers + _CHECKSUM_BYTES:
                     raise BrokenFraming("a frame of the stream is shorter than its headers")
                 if len(self._bytes) - at < length:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 
 from trivet_worker.adapters import bodies
-from trivet_worker.adapters.answer_json import MOST_VALUES, NotJson, loads
+from trivet_worker.adapters.answer_json import MAX_VALUES, NotJson, loads
 from trivet_worker.adapters.assembly import Assembly
 from trivet_worker.adapters.messages import is_error
 from trivet_worker.adapters.stream_events import (
@@ -24,7 +24,7 @@ from trivet_worker.adapters.stream_events import (
 
 _DRAIN_S = 1.0
 """After a stream's last event: so long for the end of the body, without which the connection cannot be used again."""
-_MOST_VALUES = 2 * MOST_VALUES
+_MAX_VALUES = 2 * MAX_VALUES
 """Values in all events of a stream: most are gone once they are read."""
 _DONE = b"[DONE]"
 """The last event of other vendors' streams, which gateways add."""
@@ -54,11 +54,11 @@ async def assemble(response: httpx2.Response, reader: EventReader, assembly: Ass
         httpx2.HTTPError: and what else the network raises. What `assembly` has by then may be whole.
     """
     values = 0
-    async with contextlib.aclosing(bodies.pieces(response, bodies.MOST_ANSWER_BYTES, encoding)) as pieces:
+    async with contextlib.aclosing(bodies.pieces(response, bodies.MAX_ANSWER_BYTES, encoding)) as pieces:
         async for event in _events(pieces, reader, assembly):
             values += event.data.count(b",") + event.data.count(b"[") + event.data.count(b"{")
-            if values > _MOST_VALUES:
-                raise TooLarge(f"the stream holds more than {_MOST_VALUES:,} values")
+            if values > _MAX_VALUES:
+                raise TooLarge(f"the stream holds more than {_MAX_VALUES:,} values")
             _take(event, assembly)
             if assembly.ended:
                 break
@@ -87,7 +87,7 @@ def _take(event: StreamEvent, assembly: Assembly) -> None:
         document = loads(event.data)
     except NotJson:
         if event.name == "error":
-            raise Failed(event.data[: bodies.MOST_ERROR_BYTES].decode("utf-8", "replace")) from None
+            raise Failed(event.data[: bodies.MAX_ERROR_BYTES].decode("utf-8", "replace")) from None
         return assembly.spoil("an event of the stream is garbled")
     if event.name == "error" or is_error(document):
         raise Failed(document)

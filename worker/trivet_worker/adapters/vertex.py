@@ -9,10 +9,10 @@ import google.auth.exceptions
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import ConfigError
-from trivet_worker.adapters.calls import CallPurpose
 from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.google_auth import process_token
 from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.protocol import CallPurpose
 from trivet_worker.adapters.wire import VERSION, Body, NotReady, Posted, beta_header
 
 _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")

@@ -9,7 +9,7 @@ import httpx2
 
 from trivet_tasks.catalog import Provider
 from trivet_tasks.requests.betas import wire_betas
-from trivet_worker.adapters.calls import CallPurpose
+from trivet_worker.adapters.protocol import CallPurpose
 
 Body = Mapping[str, Any]
 """A request of the Messages API, parsed."""

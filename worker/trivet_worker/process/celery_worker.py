@@ -24,9 +24,9 @@ from trivet_tasks.processes.hangup import Reloader
 from trivet_tasks.processes.process_titles import served, set_title
 from trivet_tasks.processes.quick_start import without_collecting
 from trivet_tasks.publishing import queue_of
-from trivet_worker.process.alone_process import run_alone
 from trivet_worker.process.consumer_steps import consuming
 from trivet_worker.process.intake import Intake, strict_consumer
+from trivet_worker.process.isolated_process import run_isolated
 from trivet_worker.process.memory import collect_seldom, share_one_heap
 from trivet_worker.process.origin import origin_of
 from trivet_worker.process.remote_control import InspectionOnly
@@ -67,9 +67,9 @@ def run_worker(settings: Settings, *, lane: Lane, routes: Sequence[str], on_read
     of_routes = served(routes, len(settings.routes))
     set_title("worker", of_routes, lane, "(fork server)")  # what is forked now keeps it
     forks = ForkServer(
-        [sys.executable, "-m", "trivet_worker.process.alone_process", settings.source, lane, origin, *routes]
+        [sys.executable, "-m", "trivet_worker.process.isolated_process", settings.source, lane, origin, *routes]
     )
-    forks.fork(partial(run_alone, settings, lane, origin, routes))
+    forks.fork(partial(run_isolated, settings, lane, origin, routes))
     set_title("worker", of_routes, lane)
     app = make_app(settings)
     name = worker_name(lane, routes, len(settings.routes))

@@ -2,7 +2,7 @@
 
 Whoever may write to the broker may write anything. A message is read strictly and its headers are written anew from what was
 understood, so that no callback, time, name or compression of the sender's is acted on. Whether it is true the database
-says (`trivet_store.jobs.taking`).
+says (`trivet_store.jobs.claiming`).
 """
 
 import re
@@ -20,7 +20,7 @@ from trivet_tasks.latency import Lane
 from trivet_tasks.messages import Chunk, MalformedMessage, task_name
 from trivet_worker.run.drops import Drops
 
-MOST_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 """A message's body is a tenth of it at most."""
 _PROVIDER_OF = {task_name(provider): provider for provider in PROVIDERS}
 _TASK_ID = re.compile(r"[0-9a-f-]{32,36}")
@@ -105,7 +105,7 @@ def read_message(message: Any) -> Chunk:
 
 
 def _args(body: object) -> list[Any]:
-    if not isinstance(body, str | bytes) or len(body) > MOST_BYTES:
+    if not isinstance(body, str | bytes) or len(body) > MAX_BYTES:
         raise MalformedMessage("It has no body, or one that is too large.")
     try:
         parts = orjson.loads(body)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from celery import Celery
 
 from trivet_routing.answer_seal import AnswerSeal
-from trivet_routing.fleet import Fleet
+from trivet_routing.liveness.dependency_monitor import DependencyMonitor
+from trivet_routing.liveness.process_impairments import IS_STOPPING, STALLED, STOPPING, ProcessImpairments
 from trivet_routing.liveness.pulses import Pulse, Pulses
-from trivet_routing.liveness.troubles import IS_STOPPING, STALLED, STOPPING, Troubles
-from trivet_routing.liveness.watch import Watch
 from trivet_routing.response_cache import ResponseCache
+from trivet_routing.route_directory import RouteDirectory
+from trivet_store.cluster.leases import ISOLATED, WORKER
 from trivet_store.database.engine import Store
-from trivet_store.fleet.leases import ALONE, WORKER
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.config.settings import Settings
@@ -20,14 +20,14 @@ from trivet_tasks.latency import Lane
 from trivet_tasks.messages import Chunk
 from trivet_tasks.shared_state import connect, refuse_cluster
 from trivet_worker.process.origin import origin_of
-from trivet_worker.run.alone import Alone
 from trivet_worker.run.cached import Cached
+from trivet_worker.run.calls import STALLED_S, Calls
 from trivet_worker.run.chunk_run import ChunkRunner
 from trivet_worker.run.drops import Drops
-from trivet_worker.run.flights import STALLED_S, Flights
 from trivet_worker.run.fork_server import ForkServer
 from trivet_worker.run.hedging import Hedger
-from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.in_progress import InProgress
+from trivet_worker.run.isolation import Isolation
 from trivet_worker.run.lease_keeper import LeaseKeeper
 from trivet_worker.run.local_faults import LocalFaults
 from trivet_worker.run.pricing import Pricing
@@ -39,7 +39,7 @@ from trivet_worker.run.witness import Witness
 
 log = logging.getLogger("trivet.worker")
 
-GATHER_S = {Lane.REALTIME: 0.0, Lane.BULK: 0.01, ALONE: 0.0}
+GATHER_S = {Lane.REALTIME: 0.0, Lane.BULK: 0.01, ISOLATED: 0.0}
 """How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
 
 
@@ -61,8 +61,8 @@ class Runtime:
         """Nothing is started, and no connection made.
 
         Args:
-            origin: of the worker for which this process runs a suspect; this process's own when not given.
-            forks: forks the processes in which suspects run; None in such a process.
+            origin: of the worker for which this process runs a quarantined; this process's own when not given.
+            forks: forks the processes in which quarantined jobs run; None in such a process.
 
         Raises:
             ConfigError: the key that signs cached answers is needed, and not there.
@@ -71,35 +71,37 @@ class Runtime:
         self._store = Store.of(settings, stands_back=lane == Lane.BULK)
         client = connect(settings.redis_url)
         origin = origin or origin_of(settings)
-        fleet = Fleet(self._store, settings, client, origin=origin)
+        directory = RouteDirectory(self._store, settings, client, origin=origin)
         self._impairments = RouteImpairments(log)
-        witness = Witness(fleet, origin, self._impairments)
+        witness = Witness(directory, origin, self._impairments)
         self._slots = Slots(settings.worker.slots)
         self._pricing = Pricing(self._store.clock.reckoned)
-        holdings = Holdings()
-        self._troubles = Troubles(log, "no work is taken")
+        in_progress = InProgress()
+        self._process_impairments = ProcessImpairments(log, "no work is taken")
         places = {name: settings.routes[name] for name in routes}
         self._served = ServedRoutes(
             self._store,
             places,
             self._impairments,
             by=f"worker {worker} from {settings.source}",
-            defines=lane != ALONE,
+            defines=lane != ISOLATED,
             lease_id=lambda: self._lease.id,
             on_change=lambda: self._lease.beat_soon(),
         )
         seal = AnswerSeal(read_key(settings), self._store.clock.reckoned) if settings.cache.enabled else None
-        cached = Cached(self._store, client, ResponseCache(client, settings, seal), settings, self._troubles, drops)
-        self._hedger = Hedger(settings, self._store, fleet, self._slots, self._pricing, self._served)
-        self._flights = Flights(places, lambda landing: self._recorder.put(landing), self._hedger.ask)
+        cached = Cached(
+            self._store, client, ResponseCache(client, settings, seal), settings, self._process_impairments, drops
+        )
+        self._hedger = Hedger(settings, self._store, directory, self._slots, self._pricing, self._served)
+        self._calls = Calls(places, lambda result: self._recorder.put(result), self._hedger.ask)
         # a process for jobs that run alone steers nothing: what it found wrong would stay unknown to its worker, which
         # would send it the same job again
         self._local_faults = (
             None
-            if lane == ALONE
+            if lane == ISOLATED
             else LocalFaults(
                 places,
-                self._flights,
+                self._calls,
                 self._impairments,
                 witness,
                 settings.health,
@@ -107,11 +109,11 @@ class Runtime:
             )
         )
         self._recorder = Recorder(
-            self._store, client, fleet, app, settings, self._slots, holdings, self._pricing, GATHER_S[lane],
-            cached, self._troubles, witness,
+            self._store, client, directory, app, settings, self._slots, in_progress, self._pricing, GATHER_S[lane],
+            cached, self._process_impairments, witness,
             (lambda _group, _changes: None) if self._local_faults is None else self._local_faults.observe,
         )  # fmt: skip
-        self._hedger.attach(self._flights)
+        self._hedger.attach(self._calls)
         self._lease = LeaseKeeper(
             self._store,
             settings.leases,
@@ -119,39 +121,39 @@ class Runtime:
             lane=lane,
             routes=routes,
             slots=settings.worker.slots,
-            holdings=holdings,
+            in_progress=in_progress,
             in_flight=lambda: self._slots.in_use,
-            troubles=self._troubles,
+            process_impairments=self._process_impairments,
             impairments=self._impairments,
             drops=drops,
             origin=origin,
-            on_cancel=self._flights.cancel,
+            on_cancel=self._calls.cancel,
         )
         self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
         """Beats each time the consumer has gone round."""
-        pulses = [self._flights.pulse, *([] if forks is None else [self.consumer_pulse])]
-        self._pulses = Pulses(self._troubles, *pulses, on_change=self._lease.beat_soon)
-        self._watch = Watch(
-            self._store, settings, self._troubles, process=worker, part=WORKER, look_also=self._pulses.look
+        pulses = [self._calls.pulse, *([] if forks is None else [self.consumer_pulse])]
+        self._pulses = Pulses(self._process_impairments, *pulses, on_change=self._lease.beat_soon)
+        self._watch = DependencyMonitor(
+            self._store, settings, self._process_impairments, process=worker, part=WORKER, look_also=self._pulses.look
         )
         self._forks = forks
-        self._alone = None if forks is None else Alone(settings, self._store, fleet.limits, forks)
+        self._isolation = None if forks is None else Isolation(settings, self._store, directory.limits, forks)
         self._chunks = ChunkRunner(
             settings,
             self._store,
             client,
-            fleet,
+            directory,
             self._served,
             self._slots,
-            holdings,
+            in_progress,
             self._pricing,
-            self._flights,
+            self._calls,
             self._recorder,
             self._lease,
             self._hedger,
-            self._alone,
+            self._isolation,
             cached,
-            self._troubles,
+            self._process_impairments,
             self._impairments,
             drops,
         )
@@ -167,7 +169,7 @@ class Runtime:
         ensure(self._store)
         self._served.register()
         self._pricing.warm()
-        self._flights.start()
+        self._calls.start()
         if self._local_faults is not None:
             self._local_faults.start()
         self._recorder.start()
@@ -179,12 +181,12 @@ class Runtime:
     @property
     def takes_work(self) -> bool:
         """Whether a message may be taken now."""
-        return self._troubles.text is None
+        return self._process_impairments.text is None
 
     def consumer_moves(self) -> None:
         """Note that Celery's event loop goes round: whatever held it up before is over."""
         self.consumer_pulse.beat()
-        self._troubles.over(STALLED, self.consumer_pulse.what)
+        self._process_impairments.over(STALLED, self.consumer_pulse.what)
 
     def takes_route(self, route: str) -> bool:
         """Return whether a message of the route may be taken now."""
@@ -217,19 +219,19 @@ class Runtime:
     def begin_stop(self) -> None:
         """Take nothing new from now on, and say so. Calls under way go on."""
         self._chunks.stopping.set()
-        if self._alone is not None:
-            self._alone.begin_stop()
-        self._troubles.note(STOPPING, "signal", IS_STOPPING)
+        if self._isolation is not None:
+            self._isolation.begin_stop()
+        self._process_impairments.note(STOPPING, "signal", IS_STOPPING)
         self._lease.beat_soon()
 
     def drop_calls(self) -> None:
         """Drop the calls under way; their jobs wait again, their costs are booked as estimates."""
-        self._flights.cancel_all()
-        if self._alone is not None:
-            self._alone.drop_calls()
+        self._calls.cancel_all()
+        if self._isolation is not None:
+            self._isolation.drop_calls()
 
     def wait_for_forks(self, within_s: float) -> None:
-        """After `close`: wait until the server that forks suspects' processes is gone."""
+        """After `close`: wait until the server that forks quarantined jobs' processes is gone."""
         if self._forks is not None:
             self._forks.wait(within_s)
 

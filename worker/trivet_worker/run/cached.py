@@ -10,24 +10,24 @@ import redis
 from sqlalchemy.exc import DBAPIError
 
 from trivet_routing.answer_seal import Kept
-from trivet_routing.liveness.troubles import SHARED_STATE, WATCH, Troubles
-from trivet_routing.response_cache import Follow, Landed, LookUp, ResponseCache
+from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
+from trivet_routing.response_cache import Coalesce, Landed, LookUp, ResponseCache
 from trivet_store.database.engine import BULK_BYTES, Store
 from trivet_store.jobs.answering import Answered, Served, end_answered
+from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, follow, free_coalesced
 from trivet_store.jobs.dropped import Drop
-from trivet_store.jobs.following import FREED_AT_ONCE, LOOK_AGAIN_S, Follower, follow, free_followers
 from trivet_store.steps import End, Finished
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, is_away
 from trivet_tasks.states import JobState
-from trivet_worker.adapters.calls import Answer
+from trivet_worker.adapters.protocol import Answer
+from trivet_worker.run.calls import CallResult
 from trivet_worker.run.drops import SAID_EVERY_S, Drops
-from trivet_worker.run.flights import Landing
 
 log = logging.getLogger("trivet.worker")
 
@@ -39,9 +39,9 @@ REALTIME_LOOK_AGAIN_S = 1.0
 
 
 class _Found(NamedTuple):
-    to_call: list[Claimed]
+    to_call: list[DispatchedJob]
     answered: list[Answered]
-    following: list[Follower]
+    coalesced: list[CoalescedJob]
 
 
 class Cached:
@@ -53,18 +53,18 @@ class Cached:
         client: redis.Redis,
         cache: ResponseCache,
         settings: Settings,
-        troubles: Troubles,
+        process_impairments: ProcessImpairments,
         drops: Drops,
     ) -> None:
         self._store = store
         self._redis = client
         self._cache = cache
         self._settings = settings
-        self._troubles = troubles
+        self._process_impairments = process_impairments
         self._drops = drops
         self._said_at = -SAID_EVERY_S
 
-    def serve(self, chunk: Chunk) -> Sequence[Claimed]:
+    def serve(self, chunk: Chunk) -> Sequence[DispatchedJob]:
         """End the jobs of a chunk for which there is an answer, let wait those for which one is on its way.
 
         Returns:
@@ -73,7 +73,7 @@ class Cached:
         Raises:
             StoreUnavailable: what was not written is dispatched again in time.
         """
-        if chunk.probe or chunk.alone or not self._keeps(chunk.latency):
+        if chunk.probe or chunk.isolated or not self._keeps(chunk.latency):
             return chunk.jobs
         asking = {job.id: job for job in chunk.jobs if job.cache_key}
         if not asking:
@@ -88,31 +88,31 @@ class Cached:
                 break
             to_call.update(job.id for job in found.to_call)
             to_call.update(job.id for job in self._end_safely(chunk, found.answered))
-            leaderless = self._follow(chunk, found.following)
+            leaderless = self._follow(chunk, found.coalesced)
             looks = [LookUp(asking[job.id].cache_key or "", job.id, over=job.leader) for job in leaderless]
         to_call.update(look.job_id for look in looks)
         return [job for job in chunk.jobs if job.id in to_call]
 
-    def keep(self, group: Sequence[Landing], finished: Sequence[Finished]) -> None:
+    def keep(self, group: Sequence[CallResult], finished: Sequence[Finished]) -> None:
         """Keep the answers of a group of calls, before it is committed; who waits for those that brought none may call."""
-        landed: dict[Latency, list[Landed]] = {}
-        for landing, end in zip(group, finished, strict=True):
-            key = landing.flight.job.cache_key
-            if key is not None and landing.decides and isinstance(end.next, End):
-                latency = Latency(landing.flight.site.latency)
-                landed.setdefault(latency, []).append(self._landed(key, landing, end, end.next))
-        if self._troubles.seen(SHARED_STATE, WATCH):
+        finished_calls: dict[Latency, list[Landed]] = {}
+        for result, end in zip(group, finished, strict=True):
+            key = result.call.job.cache_key
+            if key is not None and result.decides and isinstance(end.next, End):
+                latency = Latency(result.call.target.latency)
+                finished_calls.setdefault(latency, []).append(self._landed(key, result, end, end.next))
+        if self._process_impairments.seen(SHARED_STATE, WATCH):
             return
-        for latency, of_class in landed.items():
+        for latency, of_class in finished_calls.items():
             if self._keeps(latency):
                 self._keep(latency, of_class)
 
     def free_rest(self, leaders: Sequence[str]) -> None:
-        """Free the followers of jobs that ended, where they are more than one transaction frees."""
+        """Free the coalesced jobs of jobs that ended, where they are more than one transaction frees."""
         try:
             while True:
                 with self._store.write() as connection:
-                    freed = free_followers(connection, leaders)
+                    freed = free_coalesced(connection, leaders)
                 self._tell(WORK_CHANNEL, b"")
                 if freed < FREED_AT_ONCE:
                     return
@@ -122,9 +122,9 @@ class Cached:
     def _keeps(self, latency: Latency) -> bool:
         return self._settings.cache.enabled and self._settings.of_class(latency).cache_ttl_s > 0
 
-    def _look_up(self, chunk: Chunk, asking: dict[str, Claimed], looks: Sequence[LookUp]) -> _Found | None:
+    def _look_up(self, chunk: Chunk, asking: dict[str, DispatchedJob], looks: Sequence[LookUp]) -> _Found | None:
         """None where the cache does not answer."""
-        if self._troubles.seen(SHARED_STATE, WATCH):
+        if self._process_impairments.seen(SHARED_STATE, WATCH):
             return None
         try:
             said = self._cache.look_up(chunk.latency, looks)
@@ -139,9 +139,9 @@ class Cached:
             job = asking[look.job_id]
             match of:
                 case Kept():
-                    found.answered.append(Answered(job.id, job.take_up, look.key, *of))
-                case Follow(leader=leader):
-                    found.following.append(Follower(job.id, job.take_up, leader))
+                    found.answered.append(Answered(job.id, job.claim, look.key, *of))
+                case Coalesce(leader=leader):
+                    found.coalesced.append(CoalescedJob(job.id, job.claim, leader))
                 case None:
                     found.to_call.append(job)
         return found
@@ -161,7 +161,7 @@ class Cached:
             self._notify(served)
         return missed
 
-    def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[Claimed]:
+    def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[DispatchedJob]:
         """Returns those whose answer is not for them, or that the database refuses: they are called for."""
         try:
             missed = set(self._end(chunk, answered))
@@ -176,38 +176,38 @@ class Cached:
         if served.crowded:
             self.free_rest(served.jobs)
 
-    def _follow(self, chunk: Chunk, wanted: Sequence[Follower]) -> Sequence[Follower]:
+    def _follow(self, chunk: Chunk, wanted: Sequence[CoalescedJob]) -> Sequence[CoalescedJob]:
         """Returns those whose leader has ended already."""
         if not wanted:
             return ()
         look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
         with self._store.write() as connection:
             followed = follow(self._store, connection, wanted, look_again_s)
-        if followed.following:
+        if followed.coalesced:
             self._tell(WORK_CHANNEL, b"")  # they stand at no route any more: there is room for others
         return followed.leaderless
 
-    def _landed(self, key: str, landing: Landing, finished: Finished, end: End) -> Landed:
-        job, model = landing.flight.job, landing.flight.site.model
-        result = landing.result
-        if end.state is not JobState.SUCCEEDED or not isinstance(result, Answer):
+    def _landed(self, key: str, result: CallResult, finished: Finished, end: End) -> Landed:
+        job, model = result.call.job, result.call.target.model
+        response = result.response
+        if end.state is not JobState.SUCCEEDED or not isinstance(response, Answer):
             # the request's own fault is so for all who ask the same
             return Landed(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
-        if result.stop_reason not in WHOLE or len(result.message) > self._settings.cache.max_answer_bytes:
+        if response.stop_reason not in WHOLE or len(response.message) > self._settings.cache.max_answer_bytes:
             return Landed(key, job.id, model, None, never=True)
         cost = None if finished.settlement.estimated else finished.settlement.cost_usd
         tenant = None if self._settings.cache.shared else job.tenant
-        answer = Kept(result.message, result.stop_reason, landing.flight.site.route, cost, tenant)
+        answer = Kept(response.message, response.stop_reason, result.call.target.route, cost, tenant)
         return Landed(key, job.id, model, answer)
 
-    def _keep(self, latency: Latency, landed: Sequence[Landed]) -> None:
+    def _keep(self, latency: Latency, finished_calls: Sequence[Landed]) -> None:
         try:
-            self._cache.keep(latency, landed)
+            self._cache.keep(latency, finished_calls)
         except redis.RedisError as error:
             self._without(error)
 
     def _tell(self, channel: str, notice: bytes) -> None:
-        if self._troubles.seen(SHARED_STATE, WATCH):
+        if self._process_impairments.seen(SHARED_STATE, WATCH):
             return
         try:
             self._redis.publish(channel, notice)

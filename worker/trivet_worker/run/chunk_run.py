@@ -1,4 +1,4 @@
-"""Running one chunk: places in the process, permits, the fenced take-up, the calls; what finds no room goes back."""
+"""Running one chunk: places in the process, permits, the fenced claim, the calls; what finds no room goes back."""
 
 import logging
 import threading
@@ -10,30 +10,30 @@ from functools import partial
 import redis
 from uuid_utils import uuid7
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.liveness.troubles import DATABASE, SHARED_STATE, Troubles
-from trivet_routing.permits import Denial, Grant, Quota, Spent, Verdict, Want
-from trivet_routing.route_choice import SLOW_CALLS, Candidate, Needs, choose
+from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, ProcessImpairments
+from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRelease, PermitRequest, Quota
+from trivet_routing.route_choice import SLOW_CALLS, Candidate, Requirements, choose
+from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
+from trivet_store.jobs.claiming import CallTarget, ClaimedJob, ClaimResult, Token, claim, give_back
 from trivet_store.jobs.dropped import Drop
-from trivet_store.jobs.taking import Taken, TakeUp, Token, Worksite, give_back, take_up
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 from trivet_tasks.shared_state import WORK_CHANNEL, unavailable_text
-from trivet_worker.adapters.calls import Failure
-from trivet_worker.run.alone import Alone
+from trivet_worker.adapters.protocol import Failure
 from trivet_worker.run.cached import Cached
+from trivet_worker.run.calls import Call, CallResult, Calls, WaitGroup
 from trivet_worker.run.deadlines import FALLBACK_RESERVE_S, LEAST_S, attempt_timeout_s, fallback_reserve_s, is_full_time
 from trivet_worker.run.drops import Drops
-from trivet_worker.run.flights import Countdown, Flight, Flights, Landing
 from trivet_worker.run.hedging import Hedger
-from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.in_progress import InProgress
+from trivet_worker.run.isolation import Isolation
 from trivet_worker.run.lease_keeper import LeaseKeeper
 from trivet_worker.run.pricing import Pricing
 from trivet_worker.run.recorder import Recorder
@@ -65,10 +65,10 @@ class _Wave:
     """Jobs of a chunk that start together, and what they have in common."""
 
     chunk: Chunk
-    site: Worksite
+    target: CallTarget
     route: RouteSettings
     quota: Quota
-    countdown: Countdown
+    wait_group: WaitGroup
 
 
 class ChunkRunner:
@@ -79,36 +79,36 @@ class ChunkRunner:
         settings: Settings,
         store: Store,
         client: redis.Redis,
-        fleet: Fleet,
+        directory: RouteDirectory,
         served: ServedRoutes,
         slots: Slots,
-        holdings: Holdings,
+        in_progress: InProgress,
         pricing: Pricing,
-        flights: Flights,
+        calls: Calls,
         recorder: Recorder,
         lease: LeaseKeeper,
         hedger: Hedger,
-        alone: Alone | None,
+        isolated: Isolation | None,
         cached: Cached,
-        troubles: Troubles,
+        process_impairments: ProcessImpairments,
         impairments: RouteImpairments,
         drops: Drops,
     ) -> None:
         self._settings = settings
         self._store = store
         self._redis = client
-        self._fleet = fleet
+        self._directory = directory
         self._served = served
         self._slots = slots
-        self._flights = flights
+        self._calls = calls
         self._recorder = recorder
         self._lease = lease
         self._hedger = hedger
-        self._alone = alone
+        self._isolation = isolated
         self._cached = cached
-        self._holdings = holdings
+        self._in_progress = in_progress
         self._pricing = pricing
-        self._troubles = troubles
+        self._process_impairments = process_impairments
         self._impairments = impairments
         self._drops = drops
         self._running = 0
@@ -137,8 +137,8 @@ class ChunkRunner:
         if impairment := self._impairments.of(chunk.route):
             self._give_back(chunk, chunk.jobs, impairment)
             return 0
-        if chunk.alone and self._alone is not None:
-            if self._alone.run(chunk):
+        if chunk.isolated and self._isolation is not None:
+            if self._isolation.run(chunk):
                 return len(chunk.jobs)
             self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
             return 0
@@ -147,7 +147,7 @@ class ChunkRunner:
         if wire_model is None:
             self._give_back(chunk, chunk.jobs, f"it does not serve {chunk.model} here")
             return 0
-        site = Worksite(
+        target = CallTarget(
             self._lease.id,
             chunk.route,
             route.provider,
@@ -155,10 +155,10 @@ class ChunkRunner:
             wire_model,
             chunk.latency.value,
             bool(chunk.probe),
-            chunk.alone,
+            chunk.isolated,
         )
-        wave = _Wave(chunk, site, route, Quota.of(route, chunk.model), Countdown())
-        pending: Sequence[Claimed] = ()
+        wave = _Wave(chunk, target, route, Quota.of(route, chunk.model), WaitGroup())
+        pending: Sequence[DispatchedJob] = ()
         to_call = 0
         why = ""
         try:
@@ -170,50 +170,53 @@ class ChunkRunner:
                 if why:
                     break
         except StoreUnavailable as error:
-            # what was not taken up is dispatched again when its time is over
-            self._troubles.note(DATABASE, "take-up", str(error), AGAIN_S)
+            # what was not claimed is dispatched again when its time is over
+            self._process_impairments.note(DATABASE, "take-up", str(error), AGAIN_S)
             pending = ()
         if pending:
             self._give_back(chunk, pending, why)
             self._give_up_probe(wave)
-        wave.countdown.wait()
+        wave.wait_group.wait()
         return to_call - len(pending)
 
-    def _start_some(self, wave: _Wave, pending: Sequence[Claimed]) -> tuple[int, str]:
+    def _start_some(self, wave: _Wave, pending: Sequence[DispatchedJob]) -> tuple[int, str]:
         """Start as many jobs as there is room for, waiting a little for it. Returns (how many, why no more)."""
         patience_s = self._settings.dispatch.permit_patience_s
         if self.stopping.is_set():
             return 0, "the worker is stopping"
-        if trouble := self._troubles.text or self._impairments.of(wave.chunk.route):
-            return 0, trouble
+        if impairment := self._process_impairments.text or self._impairments.of(wave.chunk.route):
+            return 0, impairment
         places = self._slots.take(len(pending), patience_s)
         if places == 0:
             return 0, "no free place"
         # named after lease and attempt: those of a dead process can be told, and SQL knows those that are in use
-        wants = [
-            Want(f"{wave.site.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens) for job in pending[:places]
+        permits = [
+            PermitRequest(f"{wave.target.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens)
+            for job in pending[:places]
         ]
         until = time.monotonic() + patience_s
         terms = self._settings.of_class(wave.chunk.latency)
         timeout_s = terms.attempt_timeout_s or terms.budget_s
         while True:
             try:
-                grant = self._fleet.limits.take(
-                    wave.chunk.route, wave.chunk.model, wave.quota, wants, timeout_s, wave.chunk.probe
+                grant = self._directory.limits.take(
+                    wave.chunk.route, wave.chunk.model, wave.quota, permits, timeout_s, wave.chunk.probe
                 )
             except redis.RedisError as error:
                 self._slots.give(places)
-                self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
+                self._process_impairments.note(
+                    SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S
+                )
                 return 0, "the shared state does not answer"
             if grant.granted or not self._waits(wave, grant, until):
                 break
         self._slots.give(places - grant.granted)
         if grant.granted == 0:
             return 0, _REFUSED[grant.reason] if grant.reason else ""
-        self._launch(wave, pending[: grant.granted], wants[: grant.granted], grant)
+        self._launch(wave, pending[: grant.granted], permits[: grant.granted], grant)
         return grant.granted, ""
 
-    def _waits(self, wave: _Wave, grant: Grant, until: float) -> bool:
+    def _waits(self, wave: _Wave, grant: PermitGrant, until: float) -> bool:
         """Wait for what there was no room for; False when there is no time for that."""
         if grant.reason != Denial.CONCURRENCY or wave.chunk.latency is not Latency.REALTIME:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
@@ -229,24 +232,28 @@ class ChunkRunner:
         with self._counting:
             self._hurrying += change
 
-    def _launch(self, wave: _Wave, jobs: Sequence[Claimed], wants: Sequence[Want], grant: Grant) -> None:
+    def _launch(
+        self, wave: _Wave, jobs: Sequence[DispatchedJob], permits: Sequence[PermitRequest], grant: PermitGrant
+    ) -> None:
         """Take jobs up in SQL and make their calls. Places and permits of those not taken are given back."""
-        want_of = {job.id: want for job, want in zip(jobs, wants, strict=True)}
-        taken: list[Taken] = []
+        permit_of = {job.id: permit for job, permit in zip(jobs, permits, strict=True)}
+        taken: list[ClaimedJob] = []
         try:
-            estimates = [self._pricing.most(wave.site, wave.route, job.input_estimate, job.max_tokens) for job in jobs]
+            estimates = [
+                self._pricing.most(wave.target, wave.route, job.input_estimate, job.max_tokens) for job in jobs
+            ]
             routes = self._routes_now(wave)
             with self._store.write() as connection:
                 now = self._store.now(connection)
-                ids = [attempt_of(want) for want in wants]
-                found = take_up(
+                ids = [attempt_of(permit) for permit in permits]
+                found = claim(
                     connection,
-                    wave.site,
+                    wave.target,
                     jobs,
                     now=now,
                     attempt_ids=ids,
                     estimates=estimates,
-                    unfit=partial(misfit, wave.route, wave.site.wire_model, wave.site.model),
+                    unfit=partial(misfit, wave.route, wave.target.wire_model, wave.target.model),
                 )
             # only now: of a commit that failed nothing was taken, and what one took whose answer was lost, the lease
             # keeper finds
@@ -254,36 +261,36 @@ class ChunkRunner:
             self._count_dropped(wave.chunk, found)
         finally:
             held = {job.id for job in taken}
-            self._return_unused(wave, [want for job_id, want in want_of.items() if job_id not in held], grant)
-        self._holdings.add(held)
-        wave.countdown.add(len(taken))
+            self._return_unused(wave, [permit for job_id, permit in permit_of.items() if job_id not in held], grant)
+        self._in_progress.add(held)
+        wave.wait_group.add(len(taken))
         terms = self._settings.of_class(wave.chunk.latency)
         hedge_after_s = self._hedge_after_s(wave, routes)
-        flights: list[Flight] = []
+        calls: list[Call] = []
         for job in taken:
             timeout_s = self._timeout_s(wave, job, now, routes)
-            flight = Flight(
+            call = Call(
                 job,
-                wave.site,
+                wave.target,
                 wave.route,
                 wave.quota,
-                want_of[job.id],
+                permit_of[job.id],
                 grant.generation,
                 timeout_s,
                 job.probe or is_full_time(timeout_s, terms),
-                wave.countdown,
+                wave.wait_group,
                 None if job.probe else hedge_after_s,
             )
             if timeout_s >= LEAST_S:
-                flights.append(flight)
+                calls.append(call)
             else:
                 failure = Failure(Outcome.TIMEOUT, "no time was left for a call")
-                self._recorder.put(Landing(flight, failure, 0.0, called=False))
-        self._flights.launch(flights)
+                self._recorder.put(CallResult(call, failure, 0.0, called=False))
+        self._calls.launch(calls)
         if hedge_after_s is not None:
-            self._hedger.counted(len(flights))
+            self._hedger.counted(len(calls))
 
-    def _count_dropped(self, chunk: Chunk, found: TakeUp) -> None:
+    def _count_dropped(self, chunk: Chunk, found: ClaimResult) -> None:
         if found.forged:
             why = f"a message says of job {found.forged[0]} what the database does not"
             self._drops.note(Drop.FORGED, chunk.route, why, len(found.forged))
@@ -296,21 +303,21 @@ class ChunkRunner:
         if wave.chunk.latency is not Latency.REALTIME or wave.chunk.probe:
             return []
         try:
-            return self._fleet.candidates(wave.chunk.model)
+            return self._directory.candidates(wave.chunk.model)
         except redis.RedisError:
             return None
 
-    def _timeout_s(self, wave: _Wave, job: Taken, now: float, routes: Sequence[Candidate] | None) -> float:
+    def _timeout_s(self, wave: _Wave, job: ClaimedJob, now: float, routes: Sequence[Candidate] | None) -> float:
         if job.probe:
             return self._settings.health.probe_timeout_s
         terms = self._settings.of_class(wave.chunk.latency)
         reserve_s = FALLBACK_RESERVE_S
         if routes is not None:
             tried = (*job.tried.split(","), wave.chunk.route)
-            needs = Needs(
+            requirements = Requirements(
                 wave.chunk.model, wave.chunk.latency, job.residency, job.compliance, job.features, tried, job.doubted_by
             )
-            reserve_s = fallback_reserve_s(choose(needs, routes, terms).routes) if routes else 0.0
+            reserve_s = fallback_reserve_s(choose(requirements, routes, terms).routes) if routes else 0.0
         return attempt_timeout_s(
             wave.chunk.latency,
             terms,
@@ -321,50 +328,54 @@ class ChunkRunner:
         )
 
     def _hedge_after_s(self, wave: _Wave, routes: Sequence[Candidate] | None) -> float | None:
-        """What is slow for this route; None where a call gets no rival."""
+        """What is slow for this route; None where a call gets no hedge."""
         if not self._settings.of_class(wave.chunk.latency).hedge_share:
             return None
-        own = next((r.gate.paces.get(Latency.REALTIME) for r in routes or () if r.name == wave.chunk.route), None)
+        own = next((r.breaker.paces.get(Latency.REALTIME) for r in routes or () if r.name == wave.chunk.route), None)
         return own.p95_s if own is not None and own.calls >= SLOW_CALLS else None
 
-    def _return_unused(self, wave: _Wave, wants: Sequence[Want], grant: Grant) -> None:
-        if not wants:
+    def _return_unused(self, wave: _Wave, permits: Sequence[PermitRequest], grant: PermitGrant) -> None:
+        if not permits:
             return
-        self._slots.give(len(wants))
-        spent = [Spent(want, 0, 0, Verdict.UNUSED, generation=grant.generation) for want in wants]
+        self._slots.give(len(permits))
+        spent = [PermitRelease(permit, 0, 0, HealthSignal.UNUSED, generation=grant.generation) for permit in permits]
         chunk = wave.chunk
         try:
-            self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
+            self._directory.limits.release(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
         except redis.RedisError as error:
-            self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
+            self._process_impairments.note(
+                SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S
+            )
 
     def _give_up_probe(self, wave: _Wave) -> None:
         """A probe that got no permit: let another be made, rather than wait until this one counts as lost."""
         chunk = wave.chunk
         if not chunk.probe:
             return
-        spent = [Spent(Want(chunk.probe, 0, 0), 0, 0, Verdict.UNUSED)]
+        spent = [PermitRelease(PermitRequest(chunk.probe, 0, 0), 0, 0, HealthSignal.UNUSED)]
         try:
-            self._fleet.limits.settle(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
+            self._directory.limits.release(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
         except redis.RedisError as error:
             log.error("the probe of %s counts as lost only after its time: %s", chunk.route, error)
 
-    def _give_back(self, chunk: Chunk, jobs: Sequence[Claimed], why: str) -> None:
+    def _give_back(self, chunk: Chunk, jobs: Sequence[DispatchedJob], why: str) -> None:
         log.debug("%d jobs go back to waiting: %s", len(jobs), why)
-        if self._troubles.of(DATABASE):
+        if self._process_impairments.of(DATABASE):
             return  # they are dispatched again when their time is over
         try:
             with self._store.write() as connection:
-                tokens = [Token(job.id, job.take_up) for job in jobs]
+                tokens = [Token(job.id, job.claim) for job in jobs]
                 give_back(connection, chunk.route, tokens, f"{chunk.route}: {why}")
-            if not self._troubles.of(SHARED_STATE):
+            if not self._process_impairments.of(SHARED_STATE):
                 self._redis.publish(WORK_CHANNEL, b"")
         except StoreUnavailable as error:
-            self._troubles.note(DATABASE, "take-up", str(error), AGAIN_S)
+            self._process_impairments.note(DATABASE, "take-up", str(error), AGAIN_S)
         except redis.RedisError as error:
-            self._troubles.note(SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S)
+            self._process_impairments.note(
+                SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S
+            )
 
 
-def attempt_of(want: Want) -> str:
+def attempt_of(permit: PermitRequest) -> str:
     """The id of the attempt that a permit is for."""
-    return want.permit_id.rpartition(":")[2]
+    return permit.permit_id.rpartition(":")[2]

@@ -16,7 +16,7 @@ machine."""
 
 def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
     """What the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
-    paces = [route.gate.pace(Latency.REALTIME) for route in fallbacks]
+    paces = [route.breaker.pace(Latency.REALTIME) for route in fallbacks]
     return min((HANDOVER_S + pace.p95_s if pace else FALLBACK_RESERVE_S for pace in paces), default=0.0)
 
 

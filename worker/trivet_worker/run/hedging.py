@@ -1,6 +1,6 @@
-"""Hedging: a realtime call that is slower than its route usually is gets a rival on a second route; the first answer wins.
+"""Hedging: a realtime call that is slower than its route usually is gets a hedge on a second route; the first answer wins.
 
-The rival is an attempt of its own, with a permit, a row and a price; the loser is dropped and its cost, which nobody
+The hedge is an attempt of its own, with a permit, a row and a price; the loser is dropped and its cost, which nobody
 knows exactly, is written down as an estimate.
 """
 
@@ -13,11 +13,11 @@ from dataclasses import replace
 import redis
 from uuid_utils import uuid7
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.permits import Quota, Spent, Verdict, Want
-from trivet_routing.route_choice import Candidate, Needs, choose, load_of
+from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
+from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
-from trivet_store.jobs.taking import Worksite, add_attempt
+from trivet_store.jobs.claiming import CallTarget, add_attempt
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
@@ -25,8 +25,8 @@ from trivet_tasks.faults import place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 from trivet_tasks.states import AttemptPurpose
+from trivet_worker.run.calls import Call, Calls
 from trivet_worker.run.deadlines import LEAST_S, is_full_time
-from trivet_worker.run.flights import Flight, Flights
 from trivet_worker.run.pricing import Pricing
 from trivet_worker.run.served_routes import ServedRoutes
 from trivet_worker.run.slots import Slots
@@ -34,150 +34,152 @@ from trivet_worker.run.slots import Slots
 log = logging.getLogger("trivet.worker")
 
 THREADS = 4
-MOST_SAVED = 10.0
-"""Rivals that quiet times save up at most: when a route turns slow, every call would want one."""
+MAX_SAVED = 10.0
+"""Hedges that quiet times save up at most: when a route turns slow, every call would want one."""
 
 
 class Hedger:
-    """Starts rivals, at most the set share of the class's calls. One per worker process."""
+    """Starts hedges, at most the set share of the class's calls. One per worker process."""
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
-        fleet: Fleet,
+        directory: RouteDirectory,
         slots: Slots,
         pricing: Pricing,
         served: ServedRoutes,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._fleet = fleet
+        self._directory = directory
         self._slots = slots
         self._pricing = pricing
         self._served = served
-        self._flights: Flights | None = None
+        self._calls: Calls | None = None
         self._credit = 0.0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="trivet-hedge")
 
-    def attach(self, flights: Flights) -> None:
-        """Where rivals are launched."""
-        self._flights = flights
+    def attach(self, calls: Calls) -> None:
+        """Where hedges are launched."""
+        self._calls = calls
 
     def counted(self, calls: int) -> None:
-        """So many first calls were made; each earns its share of a rival."""
+        """So many first calls were made; each earns its share of a hedge."""
         share = self._settings.of_class(Latency.REALTIME).hedge_share
         with self._lock:
-            self._credit = min(MOST_SAVED, self._credit + share * calls)
+            self._credit = min(MAX_SAVED, self._credit + share * calls)
 
-    def ask(self, flight: Flight) -> None:
-        """The call is slow: give it a rival, if one may be had. Returns at once; called from the event loop."""
+    def ask(self, call: Call) -> None:
+        """The call is slow: give it a hedge, if one may be had. Returns at once; called from the event loop."""
         with self._lock:
             if self._credit < 1:
                 return
             self._credit -= 1
-        self._threads.submit(self._hedge_safely, flight, time.monotonic())
+        self._threads.submit(self._hedge_safely, call, time.monotonic())
 
     def close(self) -> None:
-        """No more rivals."""
+        """No more hedges."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _hedge_safely(self, flight: Flight, asked: float) -> None:
+    def _hedge_safely(self, call: Call, asked: float) -> None:
         launched = False
         try:
-            launched = self._hedge(flight, asked)
+            launched = self._hedge(call, asked)
         except (redis.RedisError, StoreUnavailable) as error:
-            log.error("no rival for a slow call: %s", error)
+            log.error("no hedge for a slow call: %s", error)
         except Exception as error:  # the first call goes on all the same
-            log.error("no rival for a slow call, by a fault of Trivet's own: %s", place_of(error))
+            log.error("no hedge for a slow call, by a fault of Trivet's own: %s", place_of(error))
         if not launched:
             with self._lock:
                 self._credit += 1
 
-    def _hedge(self, flight: Flight, asked: float) -> bool:
-        route = self._second(flight)
+    def _hedge(self, call: Call, asked: float) -> bool:
+        route = self._second(call)
         if route is None:
             return False
         settings = self._served.now(route.name)
         wire_model = name_on_wire(settings, route.model)
-        job = flight.job
+        job = call.job
         unfit = misfit(settings, wire_model, route.model, job.residency, job.compliance, job.features)
         if wire_model is None or unfit or self._slots.take(1, 0) == 0:
             return False
-        site = Worksite(
-            flight.site.lease_id,
+        target = CallTarget(
+            call.target.lease_id,
             route.name,
             settings.provider,
-            flight.site.model,
+            call.target.model,
             wire_model,
-            flight.site.latency,
+            call.target.latency,
         )
-        quota = Quota.of(settings, site.model)
+        quota = Quota.of(settings, target.model)
         attempt_id = uuid7().hex
-        want = Want(f"{site.lease_id}:{attempt_id}", flight.job.input_estimate, flight.job.max_tokens)
-        left_s = flight.ends_at - time.monotonic()
+        permit = PermitRequest(f"{target.lease_id}:{attempt_id}", call.job.input_estimate, call.job.max_tokens)
+        left_s = call.ends_at - time.monotonic()
         launched = False
         generation = ""
         try:
             if left_s < LEAST_S:
                 return False
-            grant = self._fleet.limits.take(route.name, site.model, quota, [want], left_s)
+            grant = self._directory.limits.take(route.name, target.model, quota, [permit], left_s)
             generation = grant.generation
             if not grant.granted:
                 return False
             try:
-                launched = self._write(flight, site, settings, attempt_id)
+                launched = self._write(call, target, settings, attempt_id)
             finally:
                 if not launched:
-                    unused = Spent(want, 0, 0, Verdict.UNUSED, generation=generation)
-                    self._fleet.limits.settle(route.name, site.model, Latency(site.latency), quota, [unused])
+                    unused = PermitRelease(permit, 0, 0, HealthSignal.UNUSED, generation=generation)
+                    self._directory.limits.release(route.name, target.model, Latency(target.latency), quota, [unused])
         finally:
             if not launched:
                 self._slots.give(1)
         if not launched:
             return False  # the job is not ours any more
-        rival = replace(
-            flight,
-            job=flight.job._replace(attempt_id=attempt_id),
-            site=site,
+        hedge = replace(
+            call,
+            job=call.job._replace(attempt_id=attempt_id),
+            target=target,
             route=settings,
             quota=quota,
-            want=want,
+            permit=permit,
             generation=generation,
             timeout_s=left_s,
-            full_time=is_full_time(left_s, self._settings.of_class(Latency(site.latency))),
+            full_time=is_full_time(left_s, self._settings.of_class(Latency(target.latency))),
             hedge_after_s=None,
         )
-        assert self._flights is not None
-        flight.countdown.add(1)
-        self._flights.join(rival)
+        assert self._calls is not None
+        call.wait_group.add(1)
+        self._calls.join(hedge)
         log.info(
             "a call on %s is slow: asked %s too, %.0f ms later",
-            flight.site.route,
+            call.target.route,
             route.name,
             1e3 * (time.monotonic() - asked),
         )
         return True
 
-    def _write(self, flight: Flight, site: Worksite, route: RouteSettings, attempt_id: str) -> bool:
+    def _write(self, call: Call, target: CallTarget, route: RouteSettings, attempt_id: str) -> bool:
         # `add_attempt` raises it where the request is marked for a cache
-        estimate = self._pricing.most(site, route, flight.job.input_estimate, flight.job.max_tokens)
+        estimate = self._pricing.most(target, route, call.job.input_estimate, call.job.max_tokens)
         with self._store.write() as connection:
             return add_attempt(
                 connection,
-                site,
-                flight.job,
+                target,
+                call.job,
                 attempt_id,
                 now=self._store.now(connection),
                 estimate=estimate,
                 purpose=AttemptPurpose.HEDGE,
             )
 
-    def _second(self, flight: Flight) -> Candidate | None:
-        job, site = flight.job, flight.site
-        latency = Latency(site.latency)
-        tried = (*job.tried.split(","), site.route)
-        needs = Needs(site.model, latency, job.residency, job.compliance, job.features, tried, job.doubted_by)
-        here = [route for route in self._fleet.candidates(site.model) if self._served.takes(route.name)]
-        return choose(needs, here, self._settings.of_class(latency)).best(load_of)
+    def _second(self, call: Call) -> Candidate | None:
+        job, target = call.job, call.target
+        latency = Latency(target.latency)
+        tried = (*job.tried.split(","), target.route)
+        requirements = Requirements(
+            target.model, latency, job.residency, job.compliance, job.features, tried, job.doubted_by
+        )
+        here = [route for route in self._directory.candidates(target.model) if self._served.takes(route.name)]
+        return choose(requirements, here, self._settings.of_class(latency)).best(load_of)

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from trivet_routing.liveness.heartbeat import Heartbeat, Holder
-from trivet_routing.liveness.troubles import Troubles
+from trivet_routing.liveness.process_impairments import ProcessImpairments
+from trivet_store.cluster import leases
+from trivet_store.cluster.leases import Renewal
 from trivet_store.database.engine import Store
-from trivet_store.fleet import leases
-from trivet_store.fleet.leases import Renewal
 from trivet_store.jobs import dropped
 from trivet_tasks.config.settings import LeaseSettings
 from trivet_worker.run.drops import Drops
-from trivet_worker.run.holdings import Holdings
+from trivet_worker.run.in_progress import InProgress
 from trivet_worker.run.route_impairments import RouteImpairments
 
 log = logging.getLogger("trivet.lease")
 
 STRAY_S = 5.0
-"""How long a job may run by SQL alone: between a take-up's commit and its answer lie milliseconds."""
+"""How long a job may run by SQL alone: between a claim's commit and its answer lie milliseconds."""
 
 
 class LeaseKeeper:
@@ -35,16 +35,16 @@ class LeaseKeeper:
         lane: str,
         routes: Sequence[str],
         slots: int,
-        holdings: Holdings,
+        in_progress: InProgress,
         in_flight: Callable[[], int],
-        troubles: Troubles,
+        process_impairments: ProcessImpairments,
         impairments: RouteImpairments,
         drops: Drops,
         origin: str,
         on_cancel: Callable[[Sequence[str]], None],
     ) -> None:
         self._store = store
-        self._holdings = holdings
+        self._in_progress = in_progress
         self._strays: dict[str, float] = {}
         self._drops = drops
         self._on_cancel = on_cancel
@@ -52,7 +52,7 @@ class LeaseKeeper:
             store,
             settings,
             Holder(worker, leases.WORKER, lane, routes, slots, origin),
-            troubles,
+            process_impairments,
             in_flight=in_flight,
             impaired=impairments.by_kind,
             write_also=self._write_drops,
@@ -95,7 +95,7 @@ class LeaseKeeper:
 
     def _return_strays(self, running: Sequence[str]) -> None:
         """Put back jobs that run under this lease by SQL, and of which this process knows nothing."""
-        unknown = self._holdings.without(running)
+        unknown = self._in_progress.without(running)
         now = time.monotonic()
         self._strays = {job_id: self._strays.get(job_id, now) for job_id in unknown}
         stray = [job_id for job_id, since in self._strays.items() if now - since > STRAY_S]

@@ -21,8 +21,8 @@ from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.config.way_out import DIRECTLY, way_out
 from trivet_tasks.faults import place_of
 from trivet_tasks.states import RouteState
-from trivet_worker.adapters.calls import Answer, Credentials, Failure, LocalCause
-from trivet_worker.run.flights import Landing
+from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
+from trivet_worker.run.calls import CallResult
 from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.witness import Witness
 
@@ -34,12 +34,12 @@ CREDENTIALS_EVERY_S = 3.0
 WAY_OUT_FIRST_S = 1.0
 WAY_OUT_MOST_S = 15.0
 """Pauses before a test of the way out: the first, and the longest."""
-MOST_IN_A_ROW = 5
+MAX_IN_A_ROW = 5
 """Calls in a row that must not get out, where `[health] open_after_failures` is no less."""
 UNREACHED_SHARE = 0.25
 """The same as a share of the calls since the first of them, within `[health] window_s`, of at least `min_calls`. Calls on
 connections that were kept succeed where no other can be made."""
-_MOST_CALLS = 500
+_MAX_CALLS = 500
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class _Route:
     settings: RouteSettings
     row: int = 0
     """Calls in a row that did not get as far as the provider."""
-    recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_MOST_CALLS))
+    recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_MAX_CALLS))
     """Calls since the first that did not: when they ended, and whether they did not. Empty while there is none."""
     impaired_at: float = 0.0
     """Start of the last impairment: calls that were under way then say nothing of it."""
@@ -137,21 +137,21 @@ class LocalFaults:
                     retry.due_at = None if retry.due_at is None else 0.0
         self._soon.set()
 
-    def observe(self, group: Sequence[Landing], changes: Iterable[Change]) -> None:
+    def observe(self, group: Sequence[CallResult], changes: Iterable[Change]) -> None:
         """Draw the consequences of finished calls. Nothing is asked here.
 
         Args:
-            changes: of the gates, by these calls: where a breaker opened, the fault is the route's.
+            changes: of the breakers, by these calls: where a breaker opened, the fault is the route's.
         """
-        if not any(isinstance(one.result, Failure) for one in group) and not self._doubted:
+        if not any(isinstance(one.response, Failure) for one in group) and not self._doubted:
             return
         opened = {change.route for change in changes if change.state == RouteState.OPEN}
         with self._lock:
             before = self._impairments.current()
-            for landing in group:
-                name = landing.flight.site.route
+            for result in group:
+                name = result.call.target.route
                 if name in self._routes:
-                    self._heed(name, landing, opened)
+                    self._heed(name, result, opened)
             for name in opened & self._routes.keys():
                 self._acquit(name)
         self._tell(before)
@@ -163,13 +163,13 @@ class LocalFaults:
             route.row or route.recent or route.way_out.times or route.key.times for route in self._routes.values()
         )
 
-    def _heed(self, name: str, landing: Landing, opened: set[str]) -> None:
+    def _heed(self, name: str, result: CallResult, opened: set[str]) -> None:
         route = self._routes[name]
-        match landing.result:
+        match result.response:
             case Answer():
                 self._count(route, unreached=False)
                 route.row = 0
-                if landing.flight.born_at >= route.impaired_at:
+                if result.call.born_at >= route.impaired_at:
                     self._acquit(name)
                     route.way_out.times = route.key.times = 0
             case Failure(local_cause=LocalCause.NO_CREDENTIALS, message=words):
@@ -177,14 +177,14 @@ class LocalFaults:
             case Failure(local_cause=LocalCause.KEY_REFUSED, message=words):
                 self._count(route, unreached=False)
                 route.row = 0
-                if name not in opened and self._witness.local(landing):
+                if name not in opened and self._witness.local(result):
                     self._begin_refused(name, words)
             case Failure(local_cause=LocalCause.UNREACHED, message=words):
                 self._count(route, unreached=True)
                 route.row += 1
                 route.words = words
-                enough = self._often_unreached(route) or landing.flight.job.probe
-                if enough and name not in opened and self._witness.local(landing):
+                enough = self._often_unreached(route) or result.call.job.probe
+                if enough and name not in opened and self._witness.local(result):
                     self._begin_unreached(name)
             case Failure(status=int()):
                 self._count(route, unreached=False)
@@ -199,7 +199,7 @@ class LocalFaults:
 
     def _often_unreached(self, route: _Route) -> bool:
         """Return whether so many calls did not get as far as the provider that more would not, either."""
-        if route.row >= min(self._health.open_after_failures, MOST_IN_A_ROW):
+        if route.row >= min(self._health.open_after_failures, MAX_IN_A_ROW):
             return True
         failed = sum(unreached for _, unreached in route.recent)
         return len(route.recent) >= self._health.min_calls and failed > UNREACHED_SHARE * len(route.recent)

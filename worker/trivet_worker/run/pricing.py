@@ -9,21 +9,21 @@ from decimal import Decimal
 import orjson
 
 from trivet_routing.outcome_rules import RULES
-from trivet_store.jobs.taking import Worksite
+from trivet_store.jobs.claiming import CallTarget
 from trivet_store.steps import Settlement
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import price_parts, price_terms
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.calls import Answer, Failure
 from trivet_worker.adapters.messages import content_tokens
-from trivet_worker.run.flights import Flight
+from trivet_worker.adapters.protocol import Answer, Failure
+from trivet_worker.run.calls import Call
 
-MOST_USD = Decimal(10_000)
+MAX_USD = Decimal(10_000)
 """A single call that would cost more used no such thing: its usage is not believed."""
 
-_MOST_TEXTS = 1024
+_MAX_TEXTS = 1024
 
 
 class Pricing:
@@ -42,34 +42,34 @@ class Pricing:
         """Load the price list now rather than at the first call (0.2 s)."""
         self._book.estimate("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, 1, 1, self._moment())
 
-    def most(self, site: Worksite, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
+    def most(self, target: CallTarget, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
         """The most a call may cost in USD, nothing cached, as far as its size is known before; None = unpriced."""
         return self._book.estimate(
-            route.provider, site.model, site.wire_model, route.region, input_tokens, output_tokens, self._moment()
+            route.provider, target.model, target.wire_model, route.region, input_tokens, output_tokens, self._moment()
         )
 
-    def settled(self, flight: Flight, answer: Answer, latency_s: float) -> Settlement:
+    def settled(self, call: Call, answer: Answer, latency_s: float) -> Settlement:
         """What a good call cost; where its usage is not known, about."""
         settlement = Settlement(
-            attempt_id=flight.job.attempt_id,
+            attempt_id=call.job.attempt_id,
             outcome=Outcome.SUCCEEDED,
             latency_s=latency_s,
             status=200,
             request_id=answer.request_id,
         )
         if answer.usage is not None:
-            settled = self._by_usage(flight, answer.usage, settlement)
+            settled = self._by_usage(call, answer.usage, settlement)
             if _is_believable(settled):
                 return settled
-        settled = self._by_usage(flight, likely_usage(flight, answer), settlement)
+        settled = self._by_usage(call, likely_usage(call, answer), settlement)
         if _is_believable(settled):
             return replace(settled, estimated=True)
-        return replace(settlement, cost_usd=MOST_USD, estimated=True, price_version=self._book.version)
+        return replace(settlement, cost_usd=MAX_USD, estimated=True, price_version=self._book.version)
 
-    def failed(self, flight: Flight, failure: Failure, latency_s: float, *, called: bool) -> Settlement:
+    def failed(self, call: Call, failure: Failure, latency_s: float, *, called: bool) -> Settlement:
         """What a failed call cost: nothing, what its usage says, or, where its fate is not known, at most the estimate."""
         settlement = Settlement(
-            attempt_id=flight.job.attempt_id,
+            attempt_id=call.job.attempt_id,
             outcome=failure.outcome,
             latency_s=latency_s,
             status=failure.status,
@@ -79,31 +79,31 @@ class Pricing:
             price_version=self._book.version,
         )
         if failure.usage is not None:
-            settled = self._by_usage(flight, failure.usage, settlement)
+            settled = self._by_usage(call, failure.usage, settlement)
             if _is_believable(settled):
                 return settled
-        nobody_knows = RULES[failure.outcome].may_be_billed or failure.ambiguous or failure.own_fault
+        nobody_knows = RULES[failure.outcome].may_be_billed or failure.may_be_billed or failure.own_fault
         if called and (nobody_knows or failure.usage is not None):
-            return replace(settlement, cost_usd=self.most_of(flight), estimated=True)
+            return replace(settlement, cost_usd=self.most_of(call), estimated=True)
         return settlement
 
-    def unread(self, flight: Flight, result: Answer | Failure, latency_s: float) -> Settlement:
+    def unread(self, call: Call, result: Answer | Failure, latency_s: float) -> Settlement:
         """What to book of a call whose settlement failed by a fault of Trivet's own: the most it may have cost."""
         return Settlement(
-            attempt_id=flight.job.attempt_id,
+            attempt_id=call.job.attempt_id,
             outcome=result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED,
             latency_s=latency_s,
             status=result.status if isinstance(result, Failure) else 200,
             message=result.message if isinstance(result, Failure) else None,
-            cost_usd=self.most_of(flight),
+            cost_usd=self.most_of(call),
             estimated=True,
         )
 
-    def most_of(self, flight: Flight) -> Decimal | None:
+    def most_of(self, call: Call) -> Decimal | None:
         """The most this call may cost in USD."""
-        job = flight.job
-        most = job.prompt.most(self.most(flight.site, flight.route, job.input_estimate, job.max_tokens))
-        return None if most is None else min(most, MOST_USD)
+        job = call.job
+        most = job.prompt.most(self.most(call.target, call.route, job.input_estimate, job.max_tokens))
+        return None if most is None else min(most, MAX_USD)
 
     def _moment(self, ago_s: float = 0.0) -> datetime:
         return datetime.fromtimestamp(self._now() - ago_s, UTC)
@@ -112,16 +112,16 @@ class Pricing:
         """As JSON. Calls share the mappings, so each is written once; it is kept, so that its id stays its own."""
         known = self._texts.get(id(prices))
         if known is None:
-            if len(self._texts) >= _MOST_TEXTS:
+            if len(self._texts) >= _MAX_TEXTS:
                 self._texts.clear()
             known = self._texts[id(prices)] = prices, orjson.dumps(dict(prices)).decode()
         return known[1]
 
-    def _by_usage(self, flight: Flight, usage: Usage, settlement: Settlement) -> Settlement:
+    def _by_usage(self, call: Call, usage: Usage, settlement: Settlement) -> Settlement:
         """With the price of what the provider says was used, of the day on which the call began; None = unpriced."""
-        site, region = flight.site, flight.route.region
-        began = self._moment(time.monotonic() - flight.born_at)
-        priced = self._book.price(flight.route.provider, site.model, site.wire_model, region, began, usage)
+        target, region = call.target, call.route.region
+        began = self._moment(time.monotonic() - call.born_at)
+        priced = self._book.price(call.route.provider, target.model, target.wire_model, region, began, usage)
         mixed = bool(priced.parts) and not priced.list_price
         return replace(
             settlement,
@@ -136,11 +136,11 @@ class Pricing:
         )
 
 
-def likely_usage(flight: Flight, answer: Answer) -> Usage:
+def likely_usage(call: Call, answer: Answer) -> Usage:
     """About what a call used that does not say so: the estimate of its prompt, and what its answer's size makes likely."""
-    job = flight.job
+    job = call.job
     return Usage(job.input_estimate, min(job.max_tokens, content_tokens(answer.message)))
 
 
 def _is_believable(settlement: Settlement) -> bool:
-    return settlement.cost_usd is None or settlement.cost_usd <= MOST_USD
+    return settlement.cost_usd is None or settlement.cost_usd <= MAX_USD

@@ -1,6 +1,6 @@
 """Writing down what came of calls: one thread per process, groups of finished calls, one transaction each.
 
-For each group: the permits go back and the gates learn (Redis), what follows for the failed is decided, results,
+For each group: the permits go back and the breakers learn (Redis), what follows for the failed is decided, results,
 attempts and costs are committed together (SQL), then the next messages and the notices go out. Until a group is
 committed its places in the worker stay taken, so what waits here is bounded by the worker's slots.
 """
@@ -18,30 +18,30 @@ import redis
 from celery import Celery
 from sqlalchemy.exc import DBAPIError
 
-from trivet_routing.fleet import Fleet
-from trivet_routing.liveness.troubles import DATABASE, SHARED_STATE, WATCH, Troubles
+from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.permits import Change
+from trivet_routing.route_directory import RouteDirectory
+from trivet_store.cluster import health
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
-from trivet_store.fleet import health
 from trivet_store.jobs.finishing import finish
 from trivet_store.steps import End, Finished, GoOn, Settlement, Wait, Written
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 from trivet_tasks.faults import place_of
-from trivet_tasks.jobs import Claimed
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.publishing import publish
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, unavailable_text
 from trivet_tasks.states import JobState
-from trivet_worker.adapters.calls import Answer, Failure
+from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.cached import Cached
+from trivet_worker.run.calls import CallResult
 from trivet_worker.run.decisions import Decisions
-from trivet_worker.run.flights import Landing
-from trivet_worker.run.holdings import Holdings
-from trivet_worker.run.pricing import MOST_USD, Pricing
-from trivet_worker.run.settling import Settling
+from trivet_worker.run.in_progress import InProgress
+from trivet_worker.run.permit_release import PermitReleaser
+from trivet_worker.run.pricing import MAX_USD, Pricing
 from trivet_worker.run.slots import Slots
 from trivet_worker.run.witness import Witness
 
@@ -49,59 +49,59 @@ log = logging.getLogger("trivet.recorder")
 
 RETRY_S = 1.0
 """Seconds between two tries to reach a database or a shared state that does not answer."""
-MOST_UNNOTED = 1_000
+MAX_UNNOTED = 1_000
 """Changes of routes kept while the database is away, the newest."""
 
 
 class Recorder:
-    """Takes landings from the event loop and writes them down in groups."""
+    """Takes results from the event loop and writes them down in groups."""
 
     def __init__(
         self,
         store: Store,
         client: redis.Redis,
-        fleet: Fleet,
+        directory: RouteDirectory,
         app: Celery,
         settings: Settings,
         slots: Slots,
-        holdings: Holdings,
+        in_progress: InProgress,
         pricing: Pricing,
         gather_s: float,
         cached: Cached,
-        troubles: Troubles,
+        process_impairments: ProcessImpairments,
         witness: Witness,
-        on_settled: Callable[[Sequence[Landing], Sequence[Change]], None] = lambda *_: None,
+        on_settled: Callable[[Sequence[CallResult], Sequence[Change]], None] = lambda *_: None,
     ) -> None:
         """Nothing is started.
 
         Args:
-            on_settled: told, before anything is decided, of every group and of what its calls changed of the gates.
+            on_settled: told, before anything is decided, of every group and of what its calls changed of the breakers.
         """
         self._store = store
         self._redis = client
-        self._fleet = fleet
+        self._directory = directory
         self._app = app
         self._settings = settings
         self._slots = slots
-        self._holdings = holdings
-        self._decisions = Decisions(fleet, settings, troubles, witness)
-        self._settling = Settling(fleet, settings, troubles, witness)
+        self._in_progress = in_progress
+        self._decisions = Decisions(directory, settings, process_impairments, witness)
+        self._permit_releaser = PermitReleaser(directory, settings, process_impairments, witness)
         self._on_settled = on_settled
         self._cached = cached
-        self._troubles = troubles
+        self._process_impairments = process_impairments
         self._unnoted: list[Change] = []
         self._gather_s = gather_s
         self._pricing = pricing
-        self._landed: queue.SimpleQueue[Landing | None] = queue.SimpleQueue()
+        self._landed: queue.SimpleQueue[CallResult | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, landing: Landing) -> None:
+    def put(self, result: CallResult) -> None:
         """Hand over a finished call. Returns at once."""
-        self._landed.put(landing)
+        self._landed.put(result)
 
     def close(self, within_s: float = 30.0) -> None:
         """Write what is left and end the thread."""
@@ -112,31 +112,31 @@ class Recorder:
         going = True
         while going:
             group, going = self._gather()
-            if group or self._settling.waits or self._unnoted:
+            if group or self._permit_releaser.waits or self._unnoted:
                 self._record_safely(group)
 
-    def _gather(self) -> tuple[list[Landing], bool]:
-        """Wait for one landing, then take what comes within the gathering time, up to a transaction's worth.
+    def _gather(self) -> tuple[list[CallResult], bool]:
+        """Wait for one result, then take what comes within the gathering time, up to a transaction's worth.
 
         Nothing comes back while something is to be told again.
         """
-        group: list[Landing] = []
+        group: list[CallResult] = []
         size = 0
-        until = time.monotonic() + RETRY_S if self._settling.waits or self._unnoted else None
+        until = time.monotonic() + RETRY_S if self._permit_releaser.waits or self._unnoted else None
         while len(group) < BULK_ROWS and size < BULK_BYTES:
             try:
-                landing = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+                result = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
-            if landing is None:
+            if result is None:
                 return group, False
             if not group:
                 until = time.monotonic() + self._gather_s
-            group.append(landing)
-            size += len(landing.result.message)
+            group.append(result)
+            size += len(result.response.message)
         return group, True
 
-    def _record_safely(self, group: list[Landing]) -> None:
+    def _record_safely(self, group: list[CallResult]) -> None:
         """Whatever goes wrong, the thread lives on and the chunks go on; the lease keeper puts such jobs back."""
         try:
             self._record(group)
@@ -144,12 +144,12 @@ class Recorder:
             log.error("%d finished calls could not be recorded: %s", len(group), place_of(error))
         finally:
             self._slots.give(len(group))
-            for landing in group:
-                landing.flight.countdown.down()
+            for result in group:
+                result.call.wait_group.down()
 
-    def _record(self, group: list[Landing]) -> None:
+    def _record(self, group: list[CallResult]) -> None:
         try:
-            changes = self._settling.settle(group)
+            changes = self._permit_releaser.settle(group)
             self._on_settled(group, changes)
             self._unnoted += changes
             self._note()
@@ -161,37 +161,37 @@ class Recorder:
             written = self._commit(finished)
             self._note()
         finally:
-            # before the next attempts are sent: this process may take one up at once, and holds it anew from then on
-            self._holdings.discard(landing.flight.job.id for landing in group if landing.decides)
+            # before the next attempts are sent: this process may claim one at once, and holds it anew from then on
+            self._in_progress.discard(result.call.job.id for result in group if result.decides)
         self._send_on(group, written)
         self._notify(written, any(isinstance(f.next, Wait) for f in finished))
         if written.crowded:
             self._cached.free_rest(written.ended_jobs)
 
-    def _finished(self, group: Sequence[Landing]) -> list[Finished]:
+    def _finished(self, group: Sequence[CallResult]) -> list[Finished]:
         return [
             Finished(
-                landing.flight.job.id,
-                landing.flight.job.take_up,
-                landing.flight.site.lease_id,
-                self._settlement(landing),
+                result.call.job.id,
+                result.call.job.claim,
+                result.call.target.lease_id,
+                self._settlement(result),
                 step,
-                landing.flight.site.route,
+                result.call.target.route,
             )
-            for landing, step in zip(group, self._decisions.next_steps(group), strict=True)
+            for result, step in zip(group, self._decisions.next_steps(group), strict=True)
         ]
 
-    def _settlement(self, landing: Landing) -> Settlement:
-        flight, result = landing.flight, landing.result
+    def _settlement(self, result: CallResult) -> Settlement:
+        call, response = result.call, result.response
         try:
-            match result:
+            match response:
                 case Answer() as answer:
-                    return self._pricing.settled(flight, answer, landing.latency_s)
+                    return self._pricing.settled(call, answer, result.latency_s)
                 case Failure() as failure:
-                    return self._pricing.failed(flight, failure, landing.latency_s, called=landing.called)
+                    return self._pricing.failed(call, failure, result.latency_s, called=result.called)
         except Exception as error:  # the call was made, and its answer is good or bad as before
-            log.error("the call %s could not be priced: %s", flight.job.attempt_id, place_of(error))
-            return self._pricing.unread(flight, result, landing.latency_s)
+            log.error("the call %s could not be priced: %s", call.job.attempt_id, place_of(error))
+            return self._pricing.unread(call, response, result.latency_s)
 
     def _note(self) -> None:
         """Write down what changed of the routes, by itself: no refused result takes it along.
@@ -207,10 +207,10 @@ class Recorder:
                 for one in self._unnoted:
                     health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
         except StoreUnavailable as error:
-            self._troubles.note(
+            self._process_impairments.note(
                 DATABASE, "recorder", str(error), 3 * RETRY_S
             )  # over with the next group that is written
-            del self._unnoted[:-MOST_UNNOTED]
+            del self._unnoted[:-MAX_UNNOTED]
             return
         except DBAPIError as error:
             log.error("%d changes of routes were refused by the database: %s", len(self._unnoted), _kind(error))
@@ -252,41 +252,41 @@ class Recorder:
                 with self._store.write() as connection:
                     written = finish(self._store, connection, finished)
             except StoreUnavailable as error:
-                self._troubles.note(DATABASE, "recorder", str(error), 3 * RETRY_S)
+                self._process_impairments.note(DATABASE, "recorder", str(error), 3 * RETRY_S)
                 time.sleep(RETRY_S)
             else:
-                self._troubles.over(DATABASE, "recorder")
+                self._process_impairments.over(DATABASE, "recorder")
                 return written
 
-    def _send_on(self, group: Sequence[Landing], written: Written) -> None:
+    def _send_on(self, group: Sequence[CallResult], written: Written) -> None:
         """Send the next attempts to their routes, failed jobs of a chunk together."""
         if not written.gone_on:
             return
-        flights = {landing.flight.job.id: landing.flight for landing in group if landing.decides}
-        jobs: dict[tuple[str, Latency, str], list[Claimed]] = defaultdict(list)
+        calls = {result.call.job.id: result.call for result in group if result.decides}
+        jobs: dict[tuple[str, Latency, str], list[DispatchedJob]] = defaultdict(list)
         chunks: list[Chunk] = []
         for finished in written.gone_on:
             assert isinstance(finished.next, GoOn)
-            flight = flights[finished.job_id]
-            job = flight.job
-            claimed = Claimed(job.id, finished.take_up + 1, job.input_estimate, job.max_tokens, job.cache_key)
-            route, latency, model = finished.next.route, Latency(flight.site.latency), flight.site.model
-            if flight.job.alone:
-                chunks.append(Chunk(route, self._fleet.provider(route), latency, model, (claimed,), alone=True))
+            call = calls[finished.job_id]
+            job = call.job
+            claimed = DispatchedJob(job.id, finished.claim + 1, job.input_estimate, job.max_tokens, job.cache_key)
+            route, latency, model = finished.next.route, Latency(call.target.latency), call.target.model
+            if call.job.isolated:
+                chunks.append(Chunk(route, self._directory.provider(route), latency, model, (claimed,), isolated=True))
             else:
                 jobs[route, latency, model].append(claimed)
         chunks += [
-            Chunk(route, self._fleet.provider(route), latency, model, tuple(claimed))
+            Chunk(route, self._directory.provider(route), latency, model, tuple(claimed))
             for (route, latency, model), claimed in jobs.items()
         ]
         try:
             publish(self._app, chunks)
         except BrokerUnavailable as error:
-            if not self._troubles.of(SHARED_STATE):  # else it is said already
+            if not self._process_impairments.of(SHARED_STATE):  # else it is said already
                 log.error("%d jobs wait to be dispatched again: %s", len(written.gone_on), error)
 
     def _notify(self, written: Written, waiting: bool) -> None:
-        if self._troubles.seen(SHARED_STATE, WATCH):
+        if self._process_impairments.seen(SHARED_STATE, WATCH):
             return  # those who wait look by themselves
         try:
             if written.ended_jobs:
@@ -296,14 +296,14 @@ class Recorder:
                 self._redis.publish(WORK_CHANNEL, b"")
         except redis.RedisError as error:
             why = unavailable_text(self._settings.redis_url, error)
-            self._troubles.note(SHARED_STATE, "notices", why, RETRY_S)
+            self._process_impairments.note(SHARED_STATE, "notices", why, RETRY_S)
 
 
 def _without_figures(settlement: Settlement) -> Settlement:
     """What came of a call and its cost, now an estimate; nothing else that the provider said."""
     cost = settlement.cost_usd
     if cost is not None:
-        cost = min(cost, MOST_USD)
+        cost = min(cost, MAX_USD)
     return replace(
         settlement,
         request_id=None,

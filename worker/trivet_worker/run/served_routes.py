@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from trivet_store.cluster import registry
+from trivet_store.cluster.leases import ELSEWHERE
+from trivet_store.cluster.registry import Finding, Kind, RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.fleet import registry
-from trivet_store.fleet.leases import ELSEWHERE
-from trivet_store.fleet.registry import Finding, Kind, RegisteredRoute
 from trivet_tasks.config.route_fields import OWN, PLACE
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -61,7 +61,7 @@ class ServedRoutes:
 
         Args:
             by: this process and the file it read, for events.
-            defines: whether this process registers its routes; one that runs a worker's suspects only follows.
+            defines: whether this process registers its routes; one that runs a worker's quarantined jobs only follows.
             lease_id: of this process, once it has one.
             on_change: called when a route became impaired, or is no more.
         """

@@ -1,10 +1,10 @@
 """This worker as a witness against routes: which failures are its own until another worker has the same."""
 
-from trivet_routing.fleet import Fleet
+from trivet_routing.route_directory import RouteDirectory
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Lane, Latency
-from trivet_worker.adapters.calls import Failure, LocalCause
-from trivet_worker.run.flights import Landing
+from trivet_worker.adapters.protocol import Failure, LocalCause
+from trivet_worker.run.calls import CallResult
 from trivet_worker.run.route_impairments import RouteImpairments
 
 
@@ -16,32 +16,32 @@ class Witness:
         impairments: of this process.
     """
 
-    def __init__(self, fleet: Fleet, origin: str, impairments: RouteImpairments) -> None:
-        self._fleet = fleet
+    def __init__(self, directory: RouteDirectory, origin: str, impairments: RouteImpairments) -> None:
+        self._directory = directory
         self._origin = origin
         self._impairments = impairments
 
-    def local(self, landing: Landing) -> bool:
+    def local(self, result: CallResult) -> bool:
         """Return whether a call failed for a reason that is this worker's own, as far as it can tell.
 
-        A refused key or a network that lets nothing through is the route's trouble where no worker elsewhere serves it,
+        A refused key or a network that lets nothing through is the route's impairment where no worker elsewhere serves it,
         in any lane: a breaker is of all lanes.
         """
-        if not isinstance(landing.result, Failure) or landing.result.local_cause is None:
+        if not isinstance(result.response, Failure) or result.response.local_cause is None:
             return False
-        if landing.result.local_cause is LocalCause.NO_CREDENTIALS:
+        if result.response.local_cause is LocalCause.NO_CREDENTIALS:
             return True
-        return self._is_served_elsewhere(landing.flight.site.route)
+        return self._is_served_elsewhere(result.call.target.route)
 
-    def hands_over(self, landing: Landing) -> bool:
+    def hands_over(self, result: CallResult) -> bool:
         """Return whether a job that this worker could not serve may go back to the same route: others take it there."""
-        site = landing.flight.site
-        lane = Latency(site.latency).lane
-        return self._impairments.of(site.route) is not None and self._is_served_elsewhere(site.route, lane)
+        target = result.call.target
+        lane = Latency(target.latency).lane
+        return self._impairments.of(target.route) is not None and self._is_served_elsewhere(target.route, lane)
 
     def _is_served_elsewhere(self, route: str, lane: Lane | None = None) -> bool:
         try:
-            known = self._fleet.known()
+            known = self._directory.known()
         except StoreUnavailable:
             return False
         return known.serves_elsewhere(route, self._origin, lane)

@@ -54,7 +54,7 @@ def _create_jobs() -> None:
         sa.Column("held", sa.Boolean(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("probe", sa.Boolean(), nullable=False, server_default=sa.text("false")),
-        sa.Column("alone", sa.Boolean(), nullable=False, server_default=sa.text("false")),
+        sa.Column("isolated", sa.Boolean(), nullable=False, server_default=sa.text("false")),
         sa.Column("prefix", sa.String(32)),
         sa.Column("warmer", sa.String(32)),
         sa.Column("warming_until", sa.Double()),
@@ -77,7 +77,7 @@ def _create_jobs() -> None:
         sa.Column("ended_at", sa.Double()),
         sa.Column("input_estimate", sa.Integer(), nullable=False),
         sa.Column("max_tokens", sa.Integer(), nullable=False),
-        sa.Column("take_up", sa.Integer(), nullable=False, server_default=sa.text("0")),
+        sa.Column("claim", sa.Integer(), nullable=False, server_default=sa.text("0")),
         sa.Column("lease_id", sa.String(32)),
         sa.Column("route", sa.String(100)),
         sa.Column("dispatched_until", sa.Double()),
@@ -87,8 +87,8 @@ def _create_jobs() -> None:
         sa.Column("doubted_by", sa.String(100)),
         sa.Column("proxy_errors", sa.Text(), nullable=False, server_default=sa.text("''")),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default=sa.text("0")),
-        sa.Column("suspect", sa.Integer(), nullable=False, server_default=sa.text("0")),
-        sa.Column("died_alone", sa.Integer(), nullable=False, server_default=sa.text("0")),
+        sa.Column("crashes", sa.Integer(), nullable=False, server_default=sa.text("0")),
+        sa.Column("isolated_crashes", sa.Integer(), nullable=False, server_default=sa.text("0")),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False, server_default=sa.text("false")),
         sa.Column("batch_seq", sa.Integer()),
         sa.Column("tenant", sa.String(200)),
@@ -106,13 +106,13 @@ def _create_jobs() -> None:
     )
     _create_partial_index("ix_jobs_outstanding", "jobs", ["route", "state"], "state IN ('dispatched', 'running')")
     op.create_table(
-        "followers",
+        "coalesced_jobs",
         sa.Column("job_id", sa.String(32), primary_key=True),
         sa.Column("leader", sa.String(32), nullable=False),
         sa.Column("until", sa.Double(), nullable=False),
     )
-    op.create_index("ix_followers_leader", "followers", ["leader"])
-    op.create_index("ix_followers_until", "followers", ["until"])
+    op.create_index("ix_coalesced_jobs_leader", "coalesced_jobs", ["leader"])
+    op.create_index("ix_coalesced_jobs_until", "coalesced_jobs", ["until"])
     op.create_table(
         "job_requests",
         sa.Column("job_id", sa.String(32), primary_key=True),
@@ -169,7 +169,7 @@ def _create_ledger() -> None:
         "attempts",
         sa.Column("id", sa.String(32), primary_key=True),
         sa.Column("job_id", sa.String(32), nullable=False),
-        sa.Column("take_up", sa.Integer(), nullable=False),
+        sa.Column("claim", sa.Integer(), nullable=False),
         sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("lease_id", sa.String(32), nullable=False),
         sa.Column("route", sa.String(100), nullable=False),
@@ -249,7 +249,7 @@ def _create_fleet() -> None:
         sa.Column("routes", sa.Text(), nullable=False),
         sa.Column("slots", sa.Integer(), nullable=False),
         sa.Column("in_flight", sa.Integer(), nullable=False),
-        sa.Column("trouble", sa.Text()),
+        sa.Column("impairment", sa.Text()),
         sa.Column("impaired", sa.Text(), nullable=False, server_default=sa.text("'{}'")),
         sa.Column("origin", sa.Text(), nullable=False, server_default=sa.text("''")),
         sa.Column("started_at", sa.Double(), nullable=False),

@@ -1,0 +1,140 @@
+"""What is known of all routes at this moment: registered ones, living workers, breakers. Read often, so kept briefly."""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import redis
+from sqlalchemy import Connection
+
+from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.call_costs import CallCost, CallCosts
+from trivet_routing.limits import Limits
+from trivet_routing.permits import BreakerView, Quota
+from trivet_routing.route_choice import Candidate
+from trivet_store.cluster.leases import Lease, living, taking_work
+from trivet_store.cluster.registry import RegisteredRoute, registered
+from trivet_store.database.engine import Store
+from trivet_store.ledger import budgets
+from trivet_tasks.config.retirement import retired_on
+from trivet_tasks.config.route_windows import RouteWindow, window_at
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.latency import Lane
+from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.shared_state import connect
+
+FRESH_S = 1.0
+"""How old the SQL part may be. A drain or a new worker is seen by everybody within this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSnapshot:
+    """The SQL part: routes and the workers that serve them."""
+
+    routes: dict[str, RegisteredRoute]
+    """With the weight and the priority of the hour."""
+    leases: tuple[Lease, ...]
+    read_at: float
+    windows: Mapping[str, RouteWindow] = field(default_factory=dict)
+    """Those that hold now, by route."""
+    budgets: bool = False
+    """Whether there is any budget."""
+
+    def lanes(self, route: str) -> frozenset[str]:
+        """The lanes in which a living worker serves the route and takes work."""
+        return frozenset(lease.lane for lease in self.leases if lease.takes(route))
+
+    def serves_elsewhere(self, route: str, origin: str, lane: Lane | None) -> bool:
+        """Return whether a worker of another origin takes the route's work, of this lane if one is named."""
+        return any(
+            lease.origin != origin and lease.takes(route) and lane in (None, lease.lane) for lease in self.leases
+        )
+
+    def slots(self, route: str, lane: str) -> int:
+        """Calls that the route's living workers of a lane can have in flight together."""
+        return sum(lease.slots for lease in self.leases if lease.lane == lane and lease.takes(route))
+
+
+class RouteDirectory:
+    """The routes as they stand. One per process; safe to share between threads."""
+
+    def __init__(
+        self, store: Store, settings: Settings, client: redis.Redis | None = None, *, origin: str = ""
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            origin: of the worker that makes calls here (`trivet_worker.process.origin`); empty elsewhere.
+        """
+        self._store = store
+        self.limits = Limits(client or connect(settings.redis_url), settings.health, origin)
+        self.lengths = AnswerLengths(store)
+        self._costs = CallCosts()
+        self._known: RouteSnapshot | None = None
+        self._lock = threading.Lock()
+
+    def known(self, *, fresh: bool = False) -> RouteSnapshot:
+        """Routes and workers, at most `FRESH_S` old."""
+        with self._lock:
+            if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
+                with self._store.read() as connection:
+                    routes, leases = registered(self._store, connection), tuple(living(self._store, connection))
+                    budgeted, now = budgets.exist(connection), self._store.now(connection)
+                windows = {
+                    name: window for name, route in routes.items() if (window := window_at(route.settings.windows, now))
+                }
+                for name, window in windows.items():
+                    routes[name] = routes[name]._replace(settings=routes[name].settings.within(window))
+                self._known = RouteSnapshot(routes, leases, time.monotonic(), windows, budgeted)
+            return self._known
+
+    def notice_workers(self, connection: Connection) -> None:
+        """Forget what is known if a worker has come, gone or stopped taking work, of a route or at all, since it was read."""
+        claiming = taking_work(self._store, connection)
+        with self._lock:
+            known = self._known
+            if known is None:
+                return
+            before = {lease.id: frozenset(lease.impaired) for lease in known.leases if not lease.impairment}
+            if claiming != before:
+                self._known = None
+
+    def now(self) -> float:
+        """The database's time, without asking it."""
+        return self._store.clock.reckoned()
+
+    def provider(self, route: str) -> str:
+        """The provider of a route that was seen before, however long ago: a provider never changes."""
+        known = self._known or self.known()
+        return known.routes[route].settings.provider
+
+    def candidates(self, model: str) -> list[Candidate]:
+        """Every route as it stands for a model. RedisError when the shared state does not answer."""
+        return self.candidates_of({model})[model]
+
+    def candidates_of(self, models: Iterable[str]) -> dict[str, list[Candidate]]:
+        """Every route as it stands for each of several models. One round trip to Redis for all."""
+        known, models = self.known(), sorted(set(models))
+        breakers = self.limits.view(
+            [(name, model, Quota.of(route.settings, model)) for name, route in known.routes.items() for model in models]
+        )
+        return {
+            model: [self._candidate(route, model, known, breakers[name, model]) for name, route in known.routes.items()]
+            for model in models
+        }
+
+    def _candidate(self, route: RegisteredRoute, model: str, known: RouteSnapshot, breaker: BreakerView) -> Candidate:
+        named = name_on_wire(route.settings, model)
+        cost: CallCost | None = None
+        now = datetime.fromtimestamp(self.now(), UTC)
+        if named:
+            window = known.windows.get(route.name)
+            factor = window.cost_factor if window and window.cost_factor is not None else Decimal(1)
+            cost = self._costs.of(route.settings, model, named, now, factor)
+        retired = retired_on(model, route.settings, now.date()) if named else None
+        return Candidate(
+            route.name, model, route.settings, named, known.lanes(route.name), route.drained, breaker, cost, retired
+        )

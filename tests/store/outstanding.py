@@ -1,0 +1,34 @@
+"""A fleet whose routes stand as a test says, with room for all, and stay so."""
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.route_choice import Candidate
+from trivet_routing.route_directory import RouteSnapshot
+from trivet_store.cluster.leases import Lease
+from trivet_store.cluster.registry import RegisteredRoute
+from trivet_store.database.engine import Store
+
+
+class JobRound:
+    """What a dispatcher asks of `Fleet`."""
+
+    def __init__(self, store: Store, routes: Sequence[Candidate]) -> None:
+        self.lengths = AnswerLengths(store)
+        self._routes = list(routes)
+
+    def now(self) -> float:
+        return time.time()
+
+    def notice_workers(self, _connection: Connection) -> None:
+        """They stay."""
+
+    def known(self) -> RouteSnapshot:
+        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self._routes}
+        return RouteSnapshot(routes, (Lease("lease", "w", "bulk", tuple(routes), 100, 0, None, 0.0),), 0.0)
+
+    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
+        return dict.fromkeys(models, self._routes)

@@ -1,0 +1,295 @@
+"""Jobs that wait for the answer to an equal request: under whose token, until when, and what ends the wait."""
+
+from typing import Any
+
+import pytest
+from tests.store.world import SUCCESS, WAIT, InThread, World, finished, spec, statements, until_blocked
+
+from trivet_store.jobs import batches, cancelling, retrying
+from trivet_store.jobs.claiming import ClaimedJob
+from trivet_store.jobs.coalescing import (
+    FREED_AT_ONCE,
+    Coalesced,
+    CoalescedJob,
+    follow,
+    free_coalesced,
+    leader_of,
+    look_after,
+)
+from trivet_store.jobs.finishing import finish
+from trivet_store.jobs.lease_release import release
+from trivet_store.reports import backlog
+from trivet_store.steps import End, Next, Wait
+from trivet_tasks.jobs import DispatchedJob, JobSpec
+from trivet_tasks.latency import DEFAULTS
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.states import JobState
+
+KEY = "c" * 32
+
+
+def equal(count: int, **terms: Any) -> list[JobSpec]:
+    return [spec("the same", cache_key=KEY, **terms) for _ in range(count)]
+
+
+def coalesce(world: World, jobs: list[DispatchedJob], leader: str, *, look_again_s: float = 10) -> Coalesced:
+    with world.store.write() as connection:
+        wanted = [CoalescedJob(job.id, job.claim, leader) for job in jobs]
+        return follow(world.store, connection, wanted, look_again_s)
+
+
+def led(world: World, coalesced_jobs: int = 2, **terms: Any) -> tuple[str, ClaimedJob, list[str]]:
+    """A leader that runs, and its coalesced jobs: (lease, leader, ids of the others)."""
+    world.add(*equal(1 + coalesced_jobs, **terms))
+    leader, *others = world.dispatch(1 + coalesced_jobs)
+    lease = world.lease()
+    (running,) = world.take(lease, [leader])
+    assert running.cache_key == KEY
+    followed = coalesce(world, others, leader.id)
+    assert (set(followed.coalesced), followed.leaderless) == ({job.id for job in others}, ())
+    return lease, running, [job.id for job in others]
+
+
+def look(world: World) -> int:
+    with world.store.write() as connection:
+        return look_after(world.store, connection)
+
+
+def states(world: World, ids: list[str]) -> set[str]:
+    return {world.job(job_id).state for job_id in ids}
+
+
+def noted(world: World) -> int:
+    return int(world.value("SELECT count(*) FROM coalesced_jobs"))
+
+
+def test_a_follower_stands_at_no_route_and_is_not_dispatched(world: World) -> None:
+    _, leader, ids = led(world)
+    for job_id in ids:
+        job = world.job(job_id)
+        assert (job.state, job.route, job.dispatched_until, job.lease_id, job.claim) == (
+            "coalesced",
+            None,
+            None,
+            None,
+            1,
+        )
+        with world.store.read() as connection:
+            assert leader_of(connection, job_id) == leader.id
+    assert world.dispatch() == []
+    with world.store.read() as connection:
+        (row,) = backlog.by_class(connection)
+    assert (row.waiting, row.delayed, row.held, row.coalesced, row.total) == (0, 0, 0, 2, 2)
+
+
+@pytest.mark.parametrize("end", [SUCCESS, End(JobState.FAILED, outcome=Outcome.INVALID, error="no")])
+def test_when_the_leader_ends_they_wait_for_a_route_again_in_their_place(world: World, end: Next) -> None:
+    lease, leader, ids = led(world)
+    ranks = [world.job(job_id).rank for job_id in ids]
+    world.end(lease, [leader], end)
+    assert states(world, ids) == {"waiting"}
+    assert noted(world) == 0
+    assert [world.job(job_id).rank for job_id in ids] == ranks
+    assert {(job.id, job.claim) for job in world.dispatch()} == {(job_id, 2) for job_id in ids}
+
+
+def test_nobody_begins_to_follow_one_that_is_not_under_way(world: World) -> None:
+    """It backs off, or waits for its budget: who could go on by itself need not."""
+    lease, leader, _ = led(world)
+    later = Wait(world.now() + 100, 1, "", 0.0, None, Outcome.OVERLOADED, "busy")
+    world.finish(finished(leader, lease, later, outcome=Outcome.OVERLOADED))
+    other, *_ = world.add(spec("equal"))
+    claimed = next(job for job in world.dispatch() if job.id == other.id)
+    wanted = CoalescedJob(claimed.id, claimed.claim, leader.id)
+    with world.store.write() as connection:
+        assert follow(world.store, connection, [wanted]).leaderless == (wanted,)
+
+
+def test_as_long_as_the_leader_tries_on_they_wait(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.end(lease, [leader], WAIT)
+    assert states(world, ids) == {"coalesced"}
+
+
+def test_a_leader_that_is_cancelled_or_expires_frees_them(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.end(lease, [leader], WAIT)
+    with world.store.write() as connection:
+        assert cancelling.cancel_job(world.store, connection, leader.id)
+    assert states(world, ids) == {"waiting"}
+    next_leader, *others = world.dispatch()
+    coalesce(world, others, next_leader.id)
+    world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=next_leader.id)
+    assert world.expire()[0] == [next_leader.id]
+    assert states(world, [job.id for job in others]) == {"waiting"}
+
+
+def test_a_leader_that_was_asked_to_stop_frees_them_when_its_worker_leaves(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.sql("UPDATE jobs SET cancel_requested = true WHERE id = :id", id=leader.id)
+    with world.store.write() as connection:
+        release(world.store, connection, lease)
+    assert world.job(leader.id).state == "cancelled"
+    assert states(world, ids) == {"waiting"}
+
+
+def test_when_the_leaders_worker_dies_they_are_looked_at_in_time(world: World) -> None:
+    lease, leader, ids = led(world)
+    world.let_die(lease)
+    assert world.rescue() == {lease: 1}
+    assert world.job(leader.id).state == "waiting"
+    assert states(world, ids) == {"coalesced"}
+    assert not world.due().coalesced
+    world.sql("UPDATE coalesced_jobs SET until = 1")
+    assert world.due().coalesced
+    assert look(world) == len(ids)
+    assert states(world, ids) == {"waiting"}, "one of them may lead now"
+    assert noted(world) == 0
+
+
+def test_a_look_at_a_leader_under_way_lengthens_the_wait(world: World) -> None:
+    _, _, ids = led(world)
+    world.sql("UPDATE coalesced_jobs SET until = 1")
+    assert look(world) == len(ids)
+    assert states(world, ids) == {"coalesced"}
+    assert not world.due().coalesced
+
+
+def test_a_wake_up_that_was_lost_is_made_good(world: World) -> None:
+    """The leader was ended by a process that knows nothing of coalesced jobs."""
+    _, leader, ids = led(world)
+    world.sql("UPDATE jobs SET state = 'succeeded', ended_at = 5 WHERE id = :id", id=leader.id)
+    world.sql("UPDATE coalesced_jobs SET until = 1")
+    assert look(world) == len(ids)
+    assert states(world, ids) == {"waiting"}
+
+
+def test_nobody_follows_under_a_stale_token_or_who_has_ended(world: World) -> None:
+    world.add(*equal(3))
+    leader, other, third = world.dispatch(3)
+    stale = other._replace(claim=0)
+    assert coalesce(world, [stale, DispatchedJob("nobody", 1, 1, 1)], leader.id) == Coalesced((), ())
+    assert world.job(other.id).state == "dispatched"
+    with world.store.write() as connection:
+        cancelling.cancel_job(world.store, connection, leader.id)
+    gone = coalesce(world, [other], leader.id)
+    assert [job.id for job in gone.leaderless] == [other.id]
+    assert [job.id for job in coalesce(world, [third], "nobody").leaderless] == [third.id]
+    assert states(world, [other.id, third.id]) == {"dispatched"}
+    # twice is once
+    assert coalesce(world, [third], other.id).coalesced == (third.id,)
+    assert coalesce(world, [third], other.id) == Coalesced((), ())
+
+
+def test_nobody_follows_a_follower(world: World) -> None:
+    """Else two could wait for each other."""
+    world.add(*equal(3))
+    one, two, three = world.dispatch(3)
+    assert coalesce(world, [two], one.id).coalesced == (two.id,)
+    assert [job.id for job in coalesce(world, [one], two.id).leaderless] == [one.id]
+    with world.store.write() as connection:
+        crossed = follow(
+            world.store, connection, [CoalescedJob(one.id, 1, three.id), CoalescedJob(three.id, 1, one.id)]
+        )
+    assert (len(crossed.coalesced), len(crossed.leaderless)) == (1, 1)
+
+
+def test_a_follower_can_be_cancelled_expire_and_run_again(world: World) -> None:
+    lease, leader, ids = led(world, coalesced_jobs=3)
+    with world.store.write() as connection:
+        assert cancelling.cancel_job(world.store, connection, ids[0])
+    world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=ids[1])
+    assert world.expire()[0] == [ids[1]]
+    assert [world.job(job_id).state for job_id in ids] == ["cancelled", "expired", "coalesced"]
+    with world.store.write() as connection:
+        assert retrying.retry_job(world.store, connection, ids[1], classes=DEFAULTS)
+    world.end(lease, [leader])
+    assert [world.job(job_id).state for job_id in ids] == ["cancelled", "waiting", "waiting"]
+    world.sql("UPDATE coalesced_jobs SET until = 1")
+    assert look(world) == noted(world) + 2, "what is noted of those that ended goes"
+    assert noted(world) == 0
+
+
+def test_a_batch_that_is_cancelled_takes_its_followers_along(world: World) -> None:
+    batch = world.batch("b", *equal(3))
+    leader, *others = world.dispatch(3)
+    lease = world.lease()
+    world.take(lease, [leader])
+    coalesce(world, others, leader.id)
+    with world.store.write() as connection:
+        batches.begin_cancel(connection, batch.id)
+        assert set(batches.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
+    assert world.progress("b").cancelled == 2
+
+
+def test_thousands_of_followers_are_freed_a_part_at_a_time(world: World) -> None:
+    count = 2 * FREED_AT_ONCE + 50
+    for _ in range(count // 50 + 1):
+        world.add(*equal(50))
+    leader, *others = world.dispatch(count + 1)
+    for at in range(0, count, 200):
+        coalesce(world, others[at : at + 200], leader.id)
+    lease = world.lease()
+    world.sql("UPDATE jobs SET dispatched_until = 4e9 WHERE id = :id", id=leader.id)
+    written = world.end(lease, world.take(lease, [leader]))
+    assert written.crowded
+    assert world.value("SELECT count(*) FROM jobs WHERE state = 'coalesced'") == count - FREED_AT_ONCE
+    freed: list[int] = []
+    while not freed or freed[-1]:
+        with world.store.write() as connection:
+            freed.append(free_coalesced(connection, [leader.id]))
+    assert freed == [FREED_AT_ONCE, 50, 0]
+    assert noted(world) == 0
+
+
+def test_jobs_without_a_key_cost_no_look_for_followers(world: World) -> None:
+    lease, (job,) = world.running()
+    with statements(world.store) as seen:
+        assert not world.end(lease, [job]).crowded
+    assert not [statement for statement, _ in seen if "coalesced_jobs" in statement]
+
+
+def test_what_is_noted_of_a_pruned_job_goes(world: World) -> None:
+    _, _, ids = led(world)
+    world.sql("UPDATE coalesced_jobs SET job_id = 'pruned', until = 1 WHERE job_id = :id", id=ids[0])
+    assert look(world) == 1
+    assert noted(world) == 1
+
+
+def test_whoever_follows_while_the_leader_ends_is_not_forgotten(postgres_world: World) -> None:
+    """Two transactions at a time: the one that lets follow comes second, and sees the leader's end."""
+    world = postgres_world
+    world.add(*equal(2))
+    leader, other = world.dispatch(2)
+    lease = world.lease()
+    (running,) = world.take(lease, [leader])
+    with world.store.write() as connection:
+        finish(world.store, connection, [finished(running, lease)])
+        late = InThread(lambda: coalesce(world, [other], leader.id))
+        until_blocked(world, late)
+    assert [job.id for job in late.result().leaderless] == [other.id]
+    assert world.job(other.id).state == "dispatched"
+
+
+def test_a_leader_that_ends_while_somebody_follows_frees_that_one(postgres_world: World) -> None:
+    world = postgres_world
+    world.add(*equal(2))
+    leader, other = world.dispatch(2)
+    lease = world.lease()
+    (running,) = world.take(lease, [leader])
+    with world.store.write() as connection:
+        follow(world.store, connection, [CoalescedJob(other.id, other.claim, leader.id)])
+        late = InThread(lambda: world.end(lease, [running]))
+        until_blocked(world, late)
+    late.result()
+    assert world.job(other.id).state == "waiting"
+
+
+def test_a_follower_that_somebody_holds_is_passed_over(postgres_world: World) -> None:
+    world = postgres_world
+    lease, leader, ids = led(world)
+    with world.store.write() as connection:
+        cancelling.cancel_job(world.store, connection, ids[0])
+        other = InThread(lambda: world.end(lease, [leader]))
+        other.result()
+    assert [world.job(job_id).state for job_id in ids] == ["cancelled", "waiting"]

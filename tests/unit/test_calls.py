@@ -1,0 +1,122 @@
+"""Calls on the event loop: each one launched lands exactly once, whatever happens to it."""
+
+import queue
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import cast
+
+import pytest
+from tests.breakers import MODEL
+
+from trivet_routing.permits import PermitRequest, Quota
+from trivet_store.jobs.claiming import CallTarget, ClaimedJob, Prompt
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.outcomes import Outcome
+from trivet_worker.adapters.protocol import Answer, Credentials, Failure
+from trivet_worker.run import calls as module
+from trivet_worker.run.calls import Call, CallResult, Calls, WaitGroup
+
+ROUTE = RouteSettings(provider="anthropic")
+LAND_S = 60
+
+
+class OwnFault:
+    """A caller that breaks; a real one never should, so the SDK cannot show this."""
+
+    async def call(
+        self, body: object, model: str, attempt_id: str, timeout_s: float, purpose: object
+    ) -> Answer | Failure:
+        raise KeyError("the prompt stands in this text")
+
+    async def credentials(self) -> Credentials:
+        return Credentials()
+
+    async def reach(self, timeout_s: float) -> str:
+        return ""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def call(number: int) -> Call:
+    job = ClaimedJob(
+        id=f"job{number}", claim=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
+        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, crashes=0, tenant=None, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
+        residency=(), compliance=(), features=(), probe=False,
+    )  # fmt: skip
+    target = CallTarget("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")
+    return Call(
+        job, target, ROUTE, Quota.of(ROUTE, MODEL), PermitRequest(f"p{number}", 1, 1), "1", 5.0, full_time=True,
+        wait_group=WaitGroup(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def finished_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Calls, "queue.SimpleQueue[CallResult]"]]:
+    monkeypatch.setattr(module, "build_caller", lambda route: OwnFault())
+    results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
+    calls = Calls({"anthropic": ROUTE}, results.put)
+    calls.start()
+    yield calls, results
+    calls.close()
+
+
+def test_a_fault_in_one_routes_credentials_stops_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(OwnFault):
+        async def credentials(self) -> Credentials:
+            raise ValueError("a secret stands in this text")
+
+        async def reach(self, timeout_s: float) -> str:
+            raise ValueError("a secret stands in this text")
+
+    callers = iter([Broken(), OwnFault()])
+    monkeypatch.setattr(module, "build_caller", lambda route: next(callers))
+    calls = Calls({"broken": ROUTE, "well": ROUTE}, lambda result: None)
+    calls.start()
+    found, reached = calls.credentials(), calls.reach(["broken", "well"])
+    calls.close()
+    assert found["well"] == Credentials()
+    assert "ValueError" in found["broken"].missing
+    assert "secret" not in found["broken"].missing
+    assert (reached["well"], "ValueError" in reached["broken"]) == ("", True)
+
+
+def test_a_call_cancelled_before_its_first_step_lands(
+    finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"],
+) -> None:
+    calls, results = finished_calls
+    group = [call(number) for number in range(5)]
+
+    def at_once() -> None:  # launched and cancelled in one turn of the loop
+        calls._launch(group)
+        calls._cancel({one.job.id for one in group})
+
+    calls._loop.call_soon_threadsafe(at_once)
+    found = [results.get(timeout=LAND_S) for _ in group]
+    assert {cast(Failure, result.response).outcome for result in found} == {Outcome.CANCELLED}
+    assert {result.call.job.id for result in found} == {one.job.id for one in group}
+
+
+def test_a_fault_of_ours_lands_and_quotes_nothing(
+    finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"], caplog: pytest.LogCaptureFixture
+) -> None:
+    calls, results = finished_calls
+    calls.launch([call(1)])
+    result = results.get(timeout=LAND_S)
+    assert isinstance(result.response, Failure)
+    assert "KeyError" in result.response.message
+    assert "prompt" not in result.response.message
+    assert "prompt" not in caplog.text
+
+
+def test_a_prompt_is_kept_only_where_a_rival_may_want_it(
+    finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"],
+) -> None:
+    calls, results = finished_calls
+    isolated, hedged = call(1), replace(call(2), hedge_after_s=1.0)
+    calls.launch([isolated, hedged])
+    for _ in range(2):
+        results.get(timeout=LAND_S)
+    assert (isolated.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
+    assert isolated.job.prompt.most(Decimal(1)) == 1

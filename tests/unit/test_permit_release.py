@@ -1,0 +1,327 @@
+"""What the breakers are told of finished calls: all of it, once, whatever becomes of the shared state meanwhile."""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Breaker, World, quota, states
+from tests.unit.test_calls import call
+
+from trivet.local.embedded import EmbeddedValkey
+from trivet_routing.limits import EPOCH, Limits
+from trivet_routing.liveness.process_impairments import ProcessImpairments
+from trivet_routing.permits import Change
+from trivet_routing.proxy_errors import text_of, with_another
+from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_store.cluster.registry import RegisteredRoute
+from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.shared_state import PREFIX, connect
+from trivet_tasks.usage import Usage
+from trivet_worker.adapters.protocol import Answer, Failure
+from trivet_worker.run.calls import CallResult
+from trivet_worker.run.permit_release import PermitReleaser
+from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.witness import Witness
+
+OTHER_ROUTE = "vertex-us-east5"
+SETTINGS = Settings(health=HEALTH)
+ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
+DOWN = Failure(Outcome.SERVER_ERROR, "down")
+LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
+NUMBERS = itertools.count(1)
+UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
+
+
+class Routes:
+    """The fleet as settling sees it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.answers = True
+
+    def known(self) -> RouteSnapshot:
+        if not self.answers:
+            raise StoreUnavailable("the database does not answer")
+        routes = {ROUTE: RouteSettings(provider="bedrock"), OTHER_ROUTE: RouteSettings(provider="vertex")}
+        return RouteSnapshot({name: RegisteredRoute(name, one, False) for name, one in routes.items()}, (), 0.0)
+
+
+def settling(routes: Routes) -> PermitReleaser:
+    directory = cast("RouteDirectory", routes)
+    return PermitReleaser(
+        directory,
+        SETTINGS,
+        ProcessImpairments(logging.getLogger("test"), "no work is taken"),
+        Witness(directory, "", RouteImpairments(logging.getLogger("test"))),
+    )
+
+
+def waits(telling: PermitReleaser) -> bool:
+    return telling.waits
+
+
+def land(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **job: Any) -> list[CallResult]:
+    """Calls that took a permit of the breaker each, and came back with these results."""
+    call_results = []
+    for result in results:
+        assert breaker.take().granted == 1
+        held = breaker.held.pop()
+        one = call(next(NUMBERS))
+        target = replace(one.target, route=breaker.route, model=breaker.model)
+        call_results.append(
+            CallResult(
+                replace(
+                    one, job=one.job._replace(**job), target=target, quota=breaker.quota, permit=held.permit,
+                    generation=held.generation,
+                ),
+                result,
+                took_s,
+            )
+        )  # fmt: skip
+    return call_results
+
+
+class Server:
+    """A shared state that can be stopped, and a client as every process has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._valkey = EmbeddedValkey(folder)
+        self._valkey.start()
+        self.client = connect(redis_url(folder))
+        self.client.set(EPOCH, "1")
+        self.limits = Limits(self.client, HEALTH)
+
+    def breaker(self, model: str = MODEL) -> Breaker:
+        return Breaker(self.client, self.limits, model, replace(quota(), group=model))
+
+    def stop(self) -> None:
+        self._valkey.stop()
+
+    def start(self) -> None:
+        self._valkey.start()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / ".trivet")
+    yield server
+    server.client.close()
+    server.stop()
+
+
+def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(server: Server) -> None:
+    breaker, telling = server.breaker(), settling(Routes(server.limits))
+    group = land(breaker, DOWN, DOWN, DOWN)
+    server.stop()
+    assert telling.settle(group) == []
+    assert waits(telling)
+    assert telling.settle([]) == []
+    assert waits(telling), "nothing is thrown away while it is gone"
+    server.start()
+    assert breaker.in_flight() == 3
+    assert states(telling.settle([])) == [(MODEL, "open")]
+    assert not waits(telling)
+    assert (breaker.in_flight(), breaker.state) == (0, "open")
+    assert telling.settle([]) == []
+
+
+def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Server) -> None:
+    breaker, neighbour, telling = server.breaker(), server.breaker(NEIGHBOUR), settling(Routes(server.limits))
+    early, late = land(breaker, DOWN, DOWN), land(breaker, ANSWER)
+    others = land(neighbour, ANSWER, DOWN)
+    server.stop()
+    telling.settle(early)
+    telling.settle(others)
+    server.start()
+    assert telling.settle(late) == []
+    assert not waits(telling)
+    assert (breaker.in_flight(), neighbour.in_flight()) == (0, 0)
+    assert (breaker.view().calls, breaker.view().failed) == (3, 2)
+    assert (neighbour.view().calls, neighbour.view().failed) == (2, 1)
+    assert telling.settle(land(breaker, DOWN)) == [], (
+        "the good one came after the two bad ones: three in a row it is not"
+    )
+    assert breaker.state == "healthy"
+
+
+def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    broken, breaker, telling = server.breaker(NEIGHBOUR), server.breaker(), settling(Routes(server.limits))
+    group = [*land(broken, DOWN), *land(breaker, DOWN, DOWN, DOWN)]
+    limiter = f"{PREFIX}meter:{ROUTE}:{NEIGHBOUR}"
+    server.client.rename(limiter, "kept")
+    server.client.set(limiter, "no hash")
+    with pytest.raises(redis.ResponseError):
+        broken.view()
+    assert states(telling.settle(group)) == [(MODEL, "open")]
+    assert not waits(telling)
+    assert breaker.in_flight() == 0
+    assert f"1 permits of {ROUTE} expire by themselves" in caplog.text
+    server.client.rename("kept", limiter)
+    telling.settle([])
+    assert broken.in_flight() == 1, "it is not told again"
+
+
+class AnswersLost:
+    """The shared state hears every word, and each first answer is lost on its way back."""
+
+    def __init__(self, world: World) -> None:
+        self._client = world.client
+        self.settle_well = world.limits.release
+        self._lost = False
+        self.after: list[dict[bytes, dict[Any, Any]]] = []
+
+    def settle(self, *asked: Any) -> list[Change]:
+        changes = self.settle_well(*asked)
+        self.after.append(self.state())
+        self._lost = not self._lost
+        if self._lost:
+            raise redis.ConnectionError("reset")
+        return changes
+
+    def state(self) -> dict[bytes, dict[Any, Any]]:
+        keys = sorted(self._client.scan_iter(match=f"{PREFIX}gate:*"))
+        keys += sorted(self._client.scan_iter(match=f"{PREFIX}meter:*"))
+        return {key: self._client.hgetall(key) for key in keys}
+
+
+@pytest.fixture
+def lossy(world: World, monkeypatch: pytest.MonkeyPatch) -> AnswersLost:
+    lossy = AnswersLost(world)
+    monkeypatch.setattr(world.limits, "release", lossy.settle)
+    return lossy
+
+
+def told_twice(telling: PermitReleaser, group: Sequence[CallResult]) -> list[Change]:
+    assert telling.settle(group) == []
+    assert waits(telling)
+    changes = telling.settle([])
+    assert not waits(telling)
+    return changes
+
+
+@pytest.mark.parametrize(
+    "results",
+    [(DOWN, DOWN), (ANSWER,), (ANSWER, DOWN), (LIMITED,), (UNUSABLE,), (DOWN, DOWN, DOWN), (LIMITED, LIMITED)],
+)
+def test_nothing_told_twice_changes_anything_again(
+    world: World, lossy: AnswersLost, results: tuple[Answer | Failure, ...]
+) -> None:
+    breaker = world.breaker(limits=quota(requests=600, tokens_in=60_000))
+    group = land(breaker, *results)
+    before = lossy.state()
+    told_twice(settling(Routes(world.limits)), group)
+    first, second = lossy.after
+    assert before != first
+    assert first == second
+    assert breaker.in_flight() == 0
+
+
+def test_two_failures_told_twice_are_two(world: World, lossy: AnswersLost) -> None:
+    breaker, telling = world.breaker(), settling(Routes(world.limits))
+    told_twice(telling, land(breaker, DOWN, DOWN))
+    view = breaker.view()
+    assert (view.state, view.calls, view.failed) == ("healthy", 2, 2)
+    told_twice(telling, land(breaker, DOWN))
+    assert breaker.state == "open"
+
+
+def test_good_probes_told_twice_count_once_each(
+    world: World, monkeypatch: pytest.MonkeyPatch, lossy: AnswersLost
+) -> None:
+    breaker, telling = world.breaker(), settling(Routes(world.limits))
+    monkeypatch.setattr(world.limits, "release", lossy.settle_well)
+    world.open(breaker)
+    monkeypatch.setattr(world.limits, "release", lossy.settle)
+    found = []
+    for _ in range(HEALTH.close_after_successes):
+        world.pass_time(HEALTH.probe_interval_s)
+        token = breaker.claim()
+        assert token
+        assert breaker.take(probe=token).granted == 1
+        held = breaker.held.pop()
+        one = replace(call(1), quota=breaker.quota, permit=held.permit, generation=held.generation)
+        probe = replace(one, job=one.job._replace(probe=True), target=replace(one.target, route=ROUTE))
+        told_twice(telling, [CallResult(probe, ANSWER, 0.1)])
+        found.append(breaker.state)
+    assert found == ["probing", "probing", "recovering"]
+
+
+def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
+    """Its call may have been anybody's impairment; and the place it had is another's now."""
+    breaker, telling = world.breaker(), settling(Routes(world.limits))
+    group = land(breaker, DOWN, DOWN, DOWN)
+    world.limits.release_all("lease")
+    assert telling.settle(group) == []
+    view = breaker.view()
+    assert (view.state, view.calls, view.failed) == ("healthy", 0, 0)
+
+
+# what one provider refused and another served
+
+
+def served_elsewhere(world: World, result: Answer | Failure) -> list[CallResult]:
+    """A call of a job that the first route refused for a reason nobody knew, and the other was asked."""
+    elsewhere = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
+    return land(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
+
+
+def test_a_route_that_refuses_what_others_serve_time_and_again_is_for_a_probe_to_judge(world: World) -> None:
+    telling, breaker = settling(Routes(world.limits)), world.breaker()
+    for _ in range(4):
+        assert telling.settle(served_elsewhere(world, ANSWER)) == []
+    assert breaker.view().doubt == ""
+    assert telling.settle(served_elsewhere(world, ANSWER)) == []
+    assert "refused what anthropic served" in breaker.view().doubt, "as the site of the call says"
+    assert (breaker.state, breaker.claim() is not None) == ("healthy", True)
+
+
+# pages of proxies
+
+
+PAGE = Failure(Outcome.PROXY_ERROR, "HTTP 403")
+
+
+def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) -> None:
+    telling, first = settling(Routes(world.limits)), world.breaker()
+    second = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
+    met = with_another((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
+    assert telling.settle(land(first, PAGE)) == []
+    assert first.claim() is None, "one page says nothing"
+    assert telling.settle(land(second, PAGE, proxy_errors=text_of(met))) == []
+    assert first.claim()
+    assert second.claim()
+
+
+def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:
+    telling = settling(Routes(world.limits))
+    busy = Failure(Outcome.AMBIGUOUS, "what?")
+    for _ in range(10):
+        assert telling.settle(served_elsewhere(world, busy)) == []
+    assert world.breaker().state == "healthy"
+
+
+def test_without_the_database_the_permit_goes_back_all_the_same(world: World) -> None:
+    routes = Routes(world.limits)
+    routes.answers = False
+    telling = settling(routes)
+    for _ in range(6):
+        assert telling.settle(served_elsewhere(world, ANSWER)) == []
+    assert not waits(telling)
+    assert world.client.zcard(f"{PREFIX}calls:{OTHER_ROUTE}:{MODEL}") == 0
+    assert world.breaker().state == "healthy"
+
+
+def test_how_long_a_call_took_counts_once(world: World, lossy: AnswersLost) -> None:
+    breaker = world.breaker()
+    told_twice(settling(Routes(world.limits)), land(breaker, ANSWER, took_s=0.5))
+    (pace,) = breaker.view().paces.values()
+    assert (pace.p50_s, pace.calls) == (0.5, 1)

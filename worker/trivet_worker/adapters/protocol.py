@@ -1,0 +1,143 @@
+"""One provider call as values: what a route's caller takes, and the two things that come back from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.usage import Usage
+
+MESSAGE_LIMIT = 500
+"""The provider's words are cut to this many characters."""
+
+
+class LocalCause(StrEnum):
+    """Reason of a failure that may be this worker's alone: other workers may have no impairment with the route."""
+
+    NO_CREDENTIALS = "credentials"
+    """There is no key here, or it cannot be read: nothing was sent."""
+    KEY_REFUSED = "key"
+    """The provider did not accept the key that this worker has."""
+    UNREACHED = "network"
+    """Name lookup, connecting, TLS or the proxy failed: the provider saw nothing of the call."""
+
+
+class Credentials(NamedTuple):
+    """State of a route's key or credentials on this machine."""
+
+    missing: str = ""
+    """Reason why no call can be made; empty where one can."""
+    renewed: bool = False
+    """They differ from those that the provider refused last."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitWindow:
+    """One of an account's limits as the provider reported it. None: it did not say."""
+
+    limit: int | None
+    remaining: int | None
+    reset_s: float | None
+    """Seconds from now until the limit is whole again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReading:
+    """What Anthropic's `anthropic-ratelimit-*` headers said. None: no such headers for that limit."""
+
+    requests: LimitWindow | None = None
+    input_tokens: LimitWindow | None = None
+    output_tokens: LimitWindow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole message, whatever its stop reason."""
+
+    message: bytes
+    """The message as JSON, as the provider sent it; of a streamed route, put together from its events."""
+    stop_reason: str
+    usage: Usage | None
+    """None where the provider did not say what it used, or said what cannot be: the cost is estimated then."""
+    request_id: str | None
+    limits: LimitReading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that brought no message."""
+
+    outcome: Outcome
+    message: str
+    """The provider's words, or ours where it said none; at most 500 characters, never a prompt or a key."""
+    status: int | None = None
+    request_id: str | None = None
+    retry_after_s: float | None = None
+    """Seconds from now during which the provider does not want to be asked again. None: it did not say."""
+    scope: Scope | None = None
+    """Of `unusable`: how far it reaches."""
+    limits: LimitReading | None = None
+    usage: Usage | None = None
+    """What a failed call used all the same, where the provider still said so."""
+    may_be_billed: bool = False
+    """The provider has done work and did not say how much: the cost is estimated. Timeouts and cut answers always are so."""
+    from_api: bool = True
+    """False for a page of something on the way: what it says may be about this one request."""
+    own_fault: bool = False
+    """Trivet's own fault, after the call was made: it says nothing of the route."""
+    local_cause: LocalCause | None = None
+    """Set where the reason may be this worker's alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallPurpose:
+    """What a call is made for. Nothing of a request or of its tags stands in it."""
+
+    model: str = ""
+    """The model's first-party id: the version of the API may depend on it."""
+    job_id: str = ""
+    """Empty of a call that is made for no job."""
+    batch_id: int | None = None
+
+
+NO_PURPOSE = CallPurpose()
+"""Of a call by hand: the route's own version of the API, no job."""
+
+
+class Caller(Protocol):
+    """Makes the calls of one route. Lives in one event loop; any number of calls at a time."""
+
+    async def call(
+        self,
+        body: bytes | Mapping[str, Any],
+        model: str,
+        attempt_id: str,
+        timeout_s: float,
+        purpose: CallPurpose = NO_PURPOSE,
+    ) -> Answer | Failure:
+        """Make one call, once, without retries.
+
+        Args:
+            body: the Messages API request as JSON or as parsed, without Trivet's own keys and without `model`.
+            model: the model's id on this wire.
+            attempt_id: sent as the header `x-trivet-attempt`.
+            timeout_s: seconds for everything: credentials, connect, headers, body.
+            purpose: the model by its first-party id, job and batch.
+
+        Raises:
+            asyncio.CancelledError: the call was cancelled from outside; its connection is closed.
+        """
+        ...
+
+    async def credentials(self) -> Credentials:
+        """Make the client and fetch the credentials, so that no call waits for that. Raises nothing for missing ones."""
+        ...
+
+    async def reach(self, timeout_s: float) -> str:
+        """Ask the endpoint for an answer of any kind, without a key and free of charge. Return why there is none, or ''."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections. The caller cannot be used afterwards."""
+        ...

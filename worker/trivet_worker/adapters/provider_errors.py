@@ -1,0 +1,183 @@
+"""From a provider's error to a `Failure`: the three forms of error bodies brought into one shape and classified.
+
+- Anthropic: `{"type": "error", "error": {"type", "message", "details": {"error_code"}}}`
+- AWS: header `x-amzn-errortype: Name:http://…` and `{"message": "…"}`
+- Google: `{"error": {"code", "message", "status", "details"}}`, or the same in a list
+
+Any wire may carry any of them: Vertex and Bedrock's Messages endpoints pass Anthropic's through. What has none of these
+forms was not said by an API.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import httpx2
+
+from trivet_tasks.foreign_text import clean
+from trivet_tasks.usage import Usage
+from trivet_worker.adapters import headers as wire_headers
+from trivet_worker.adapters.answer_json import NotJson, loads
+from trivet_worker.adapters.error_rules import ProviderError, classify
+from trivet_worker.adapters.protocol import MESSAGE_LIMIT, Failure, LocalCause
+
+_BLAMES_THE_REQUEST = frozenset({"invalid_request_error", "validationexception", "invalid_argument"})
+_GOOGLE_STATUSES = frozenset(
+    [
+        "cancelled",
+        "unknown",
+        "invalid_argument",
+        "deadline_exceeded",
+        "not_found",
+        "already_exists",
+        "permission_denied",
+        "unauthenticated",
+        "resource_exhausted",
+        "failed_precondition",
+        "aborted",
+        "out_of_range",
+        "unimplemented",
+        "internal",
+        "unavailable",
+        "data_loss",
+    ]
+)
+"""google.rpc.Code."""
+_NOT_OF_BEDROCK = frozenset({"forbiddenexception", "wafexception", "requestblocked"})
+"""Names under which AWS' own gateways and firewalls refuse before Bedrock is asked."""
+_DELAY = re.compile(r"^(\d+(?:\.\d+)?)s$")
+
+
+def failure_from(
+    status: int,
+    headers: httpx2.Headers,
+    body: object,
+    provider: str,
+    *,
+    secrets: Iterable[str],
+    usage: Usage | None,
+) -> Failure:
+    """Classify an error: a status that is no 2xx, or an error event inside a stream.
+
+    Args:
+        body: parsed JSON, or text where it was none.
+        provider: `anthropic`, `bedrock` or `vertex`.
+        secrets: struck out of the provider's words, should they hold one.
+        usage: what the call used before it failed, where known.
+    """
+    said = wire_headers.plain(headers)
+    error = read_error(status, said, body, provider)
+    words = _safe(error.message, secrets)
+    rule = classify(error)
+    request_id = wire_headers.request_id(said)
+    if request_id is None and isinstance(body, dict):
+        request_id = clean(_text(body.get("request_id")), 200) or None
+    asked = wire_headers.retry_after_s(said)
+    asked = _google_delay(body) if asked is None else asked
+    wait = wire_headers.capped(asked)
+    return Failure(
+        outcome=rule.outcome,
+        message=_message(words or _unreadable(error, said), asked, wait),
+        status=error.status if not error.in_stream else status,
+        request_id=request_id,
+        retry_after_s=wait,
+        scope=rule.scope,
+        from_api=error.from_api,
+        limits=wire_headers.limits(said) if provider == "anthropic" else None,
+        usage=usage,
+        local_cause=LocalCause.KEY_REFUSED if rule.of_key else None,
+    )
+
+
+def body_of(text: str) -> object:
+    """An error's body as the SDK gives it: parsed JSON, or the text where it is none."""
+    stripped = text.strip()
+    try:
+        return loads(stripped.encode())
+    except NotJson:
+        return stripped
+
+
+def read_error(status: int, headers: wire_headers.Headers, body: object, provider: str) -> ProviderError:
+    """Return an error in the form that is the same for all wires. `body` is parsed JSON, or text where it was none."""
+    document = body[0] if isinstance(body, list) and body else body
+    if not isinstance(document, dict):
+        document = {}
+    error = document.get("error")
+    if not isinstance(error, dict):
+        error = document
+    details = error.get("details")
+    by_aws = headers.get("x-amzn-errortype") or _text(document.get("__type"))
+    kind = _bare(by_aws or _kind(error))
+    if provider == "vertex" and error.get("code") == 429:  # some gateways wrap it in a 5xx
+        kind = "resource_exhausted"
+    message = _text(error.get("message")) or _text(error.get("Message"))
+    from_google = kind in _GOOGLE_STATUSES and isinstance(error.get("code"), int)
+    in_stream = status < 300
+    if in_stream and from_google and 400 <= error["code"] < 600:
+        status, in_stream = error["code"], False  # the event is the answer that would have come before the stream
+    return ProviderError(
+        provider=provider,
+        status=400 if in_stream and kind in _BLAMES_THE_REQUEST else status,
+        type=kind,
+        code=_text(details.get("error_code")) if isinstance(details, dict) else "",
+        message=message,
+        in_stream=in_stream,
+        from_api=(
+            in_stream
+            or (bool(by_aws) and kind not in _NOT_OF_BEDROCK)
+            or from_google
+            or (document.get("type") == "error" and (kind.endswith("_error") or kind == "request_too_large"))
+            # a gateway that lost AWS' header; what it says of an account is for a probe to find out
+            or (provider == "bedrock" and status == 400 and document.keys() <= {"message", "Message"} and bool(message))
+        ),
+    )
+
+
+def _unreadable(error: ProviderError, headers: wire_headers.Headers) -> str:
+    """What came instead of an error body, never its text: a page may quote the request."""
+    form = headers.get("content-type", "").partition(";")[0].strip()[:60] or "no content type"
+    who = "not the API: " if error.status < 500 and not error.from_api else ""
+    return f"{who}HTTP {error.status} without a readable error body ({form})"
+
+
+def _kind(error: dict[str, Any]) -> str:
+    """`status` is Google's, `type` is Anthropic's; a bare `{"type": "error"}` around them names nothing."""
+    return _text(error.get("status")) or _text(error.get("type"))
+
+
+def _bare(name: str) -> str:
+    """`com.amazon.coral#ThrottlingException:http://…` is `throttlingexception`."""
+    return clean(name.split(":", 1)[0].rsplit("#", 1)[-1], 100).lower()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _safe(said: str, secrets: Iterable[str]) -> str:
+    # The first paragraph only: AWS adds the string that should have been signed, with the session token in it.
+    words = said.strip().split("\n\n", 1)[0]
+    for secret in secrets:
+        words = words.replace(secret, "[secret]")
+    return clean(words, 4 * MESSAGE_LIMIT)
+
+
+def _message(words: str, asked: float | None, wait: float | None) -> str:
+    """The words, cut; and where the provider asked for a longer wait than it gets, that."""
+    if asked is None or wait is None or asked <= wait:
+        return words[:MESSAGE_LIMIT]
+    note = f" (retry-after capped: {wait:,.0f} s instead of {asked:,.0f} s)"[:120]
+    return words[: MESSAGE_LIMIT - len(note)] + note
+
+
+def _google_delay(body: object) -> float | None:
+    """`google.rpc.RetryInfo` among the details of a Google error, in seconds."""
+    document = body[0] if isinstance(body, list) and body else body
+    error = document.get("error") if isinstance(document, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else ():
+        delay = _DELAY.match(_text(detail.get("retryDelay"))) if isinstance(detail, dict) else None
+        if delay:
+            return float(delay[1])
+    return None

@@ -1,0 +1,280 @@
+"""Calls under way: started in groups from Celery's threads, run on the process's one event loop."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+from trivet_routing.liveness.pulses import Pulse
+from trivet_routing.outcome_rules import RULES
+from trivet_routing.permits import PermitRequest, Quota
+from trivet_store.jobs.claiming import CallTarget, ClaimedJob
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.faults import place_of
+from trivet_tasks.outcomes import Outcome
+from trivet_worker.adapters import build_caller
+from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose, Credentials, Failure
+
+log = logging.getLogger("trivet.worker")
+
+CREDENTIALS_S = 10.0
+"""Seconds that a look at credentials may take; calls fetch them anew if that was not enough."""
+REACH_S = 10.0
+"""Seconds an endpoint may take to answer the test of the way out."""
+STALLED_S = 3.0
+"""A loop that has not gone round for so many seconds is stalled: what it runs never takes so long at a stretch."""
+_BEAT_EVERY_S = 0.5
+
+
+class WaitGroup:
+    """Lets a chunk's thread wait until all its jobs are written down."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._changed = threading.Condition()
+
+    def add(self, count: int) -> None:
+        """So many more to wait for."""
+        with self._changed:
+            self._left += count
+
+    def down(self) -> None:
+        """One is written."""
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Until none is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left == 0)
+
+
+@dataclass(slots=True)
+class Race:
+    """The calls of one job that are under way together. Touched on the event loop only."""
+
+    under_way: int = 0
+    decided: bool = False
+    failed: list[str] = field(default_factory=list)
+    """Routes whose call failed while another was still under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to be made: the job, where, under which permit, and for how long at most."""
+
+    job: ClaimedJob
+    target: CallTarget
+    route: RouteSettings
+    quota: Quota
+    permit: PermitRequest
+    generation: str
+    """Of the route's breakers when the permit was given."""
+    timeout_s: float
+    full_time: bool
+    """False where deadline or budget cut the call so short that running out of time says nothing of the route."""
+    wait_group: WaitGroup
+    hedge_after_s: float | None = None
+    """A call that takes longer than this is slow for its route; None: no hedge is wanted."""
+    race: Race = field(default_factory=Race)
+    born_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def ends_at(self) -> float:
+        """When the guard around the call fires, on the monotonic clock, about."""
+        return self.born_at + self.timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """A call that is over."""
+
+    call: Call
+    response: Answer | Failure
+    latency_s: float
+    called: bool = True
+    """False where no time was left to make the call."""
+    decides: bool = True
+    """False where another call of the same job decided, or may still decide, what becomes of it."""
+
+
+class Calls:
+    """The event loop of a worker process and the calls on it."""
+
+    def __init__(
+        self,
+        routes: Mapping[str, RouteSettings],
+        on_result: Callable[[CallResult], None],
+        on_slow: Callable[[Call], None] = lambda _: None,
+    ) -> None:
+        self._on_result = on_result
+        self._on_slow = on_slow
+        self._routes = routes
+        self._callers: dict[str, Caller] = {}
+        self._under_way: dict[str, tuple[str, asyncio.Task[Answer | Failure]]] = {}
+        self.pulse = Pulse("Its loop of calls", STALLED_S)
+        self._loop = _new_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-calls", daemon=True)
+
+    def start(self) -> None:
+        """Start the loop's thread, and build every route's caller, so that no call waits for that (over a second)."""
+        self._thread.start()
+        self._loop.call_soon_threadsafe(self._beat)
+        asyncio.run_coroutine_threadsafe(self._build_callers(), self._loop).result()
+
+    def credentials(self) -> dict[str, Credentials]:
+        """Return the state of each route's credentials; those that it takes too long to look at are left out."""
+        return asyncio.run_coroutine_threadsafe(self._credentials(), self._loop).result()
+
+    def reach(self, routes: Sequence[str]) -> dict[str, str]:
+        """Return why the endpoints of these routes give no answer of any kind; empty texts where they do."""
+        return asyncio.run_coroutine_threadsafe(self._reach(routes), self._loop).result()
+
+    def launch(self, calls: Sequence[Call]) -> None:
+        """Make these calls. Returns at once; each ends in one result."""
+        self._loop.call_soon_threadsafe(self._launch, calls)
+
+    def join(self, hedge: Call) -> None:
+        """Make a second call for a job whose first is still under way. It, too, ends in one result."""
+        self._loop.call_soon_threadsafe(self._join, hedge)
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Drop the calls of these jobs."""
+        self._loop.call_soon_threadsafe(self._cancel, frozenset(job_ids))
+
+    def cancel_all(self) -> None:
+        """Drop every call under way."""
+        self._loop.call_soon_threadsafe(lambda: self._cancel({job_id for job_id, _ in self._under_way.values()}))
+
+    def close(self) -> None:
+        """Close the connections and end the loop. No call may be under way."""
+        closing = asyncio.run_coroutine_threadsafe(self._close_callers(), self._loop)
+        _quietly(closing)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+
+    def _beat(self) -> None:
+        self.pulse.beat()
+        self._loop.call_later(_BEAT_EVERY_S, self._beat)
+
+    def _launch(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call.race.under_way += 1
+            if call.hedge_after_s is not None and call.hedge_after_s < call.timeout_s:
+                self._loop.call_later(call.hedge_after_s, self._slow, call)
+            task = self._loop.create_task(self._call(call))
+            self._under_way[call.job.attempt_id] = (call.job.id, task)
+            # a callback, because a task cancelled before its first step runs none of its own code
+            task.add_done_callback(partial(self._finish, call, time.perf_counter()))
+
+    def _slow(self, call: Call) -> None:
+        if call.job.attempt_id in self._under_way:
+            self._on_slow(call)
+
+    def _join(self, hedge: Call) -> None:
+        if hedge.race.decided:
+            failure = Failure(Outcome.CANCELLED, "another call had answered")
+            self._on_result(CallResult(hedge, failure, 0.0, called=False, decides=False))
+        else:
+            self._launch([hedge])
+
+    def _cancel(self, job_ids: Container[str]) -> None:
+        for job_id, task in list(self._under_way.values()):
+            if job_id in job_ids:
+                task.cancel()
+
+    def _finish(self, call: Call, started: float, task: "asyncio.Task[Answer | Failure]") -> None:
+        self._under_way.pop(call.job.attempt_id, None)
+        result = _result_of(task, call.job.attempt_id)
+        decides = self._decide(call, result)
+        self._on_result(CallResult(call, result, time.perf_counter() - started, decides=decides))
+
+    def _decide(self, call: Call, result: Answer | Failure) -> bool:
+        """Whether this call decides what becomes of its job: the first final word does, or the last failure."""
+        race = call.race
+        race.under_way -= 1
+        if race.decided:
+            return False
+        rules = RULES[result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED]
+        race.decided = rules.final or race.under_way == 0
+        if race.decided and race.under_way:
+            self._cancel([call.job.id])
+        elif not race.decided and rules.tried and not _is_local(result):
+            race.failed.append(call.target.route)
+        return race.decided
+
+    async def _call(self, call: Call) -> Answer | Failure:
+        job, caller = call.job, self._callers[call.target.route]
+        purpose = CallPurpose(call.target.model, job.id, job.batch_id)
+        answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.timeout_s, purpose)
+        if call.hedge_after_s is None:  # no hedge will want it
+            job.prompt.let_go()
+        return await answer
+
+    async def _build_callers(self) -> None:
+        self._callers = {name: build_caller(route) for name, route in self._routes.items()}
+
+    async def _credentials(self) -> dict[str, Credentials]:
+        found: dict[str, Credentials] = {}
+
+        async def look(name: str, caller: Caller) -> None:
+            try:
+                found[name] = await caller.credentials()
+            except Exception as error:  # of one route: the others are looked at all the same
+                found[name] = Credentials(missing=f"the look at them failed: {place_of(error)}")
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CREDENTIALS_S):
+                await asyncio.gather(*(look(name, caller) for name, caller in self._callers.items()))
+        return found
+
+    async def _reach(self, routes: Sequence[str]) -> dict[str, str]:
+        async def reach(caller: Caller) -> str:
+            try:
+                return await caller.reach(REACH_S)
+            except Exception as error:
+                return f"the test failed: {place_of(error)}"
+
+        found = await asyncio.gather(*(reach(self._callers[route]) for route in routes))
+        return dict(zip(routes, found, strict=True))
+
+    async def _close_callers(self) -> None:
+        for caller in self._callers.values():
+            await caller.close()
+
+
+def _result_of(task: "asyncio.Task[Answer | Failure]", attempt_id: str) -> Answer | Failure:
+    if task.cancelled():
+        return Failure(Outcome.CANCELLED, "dropped on our side")
+    error = task.exception()
+    if error is None:
+        return task.result()
+    place = place_of(error)
+    log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place)
+    return Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}", own_fault=True)
+
+
+def _is_local(result: Answer | Failure) -> bool:
+    """Return whether the reason may be this worker's alone."""
+    return isinstance(result, Failure) and result.local_cause is not None
+
+
+def _quietly(closing: "Future[None]") -> None:
+    try:
+        closing.result(timeout=5)
+    except Exception as error:
+        log.warning("closing the connections failed: %s", type(error).__name__)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

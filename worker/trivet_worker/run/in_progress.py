@@ -1,0 +1,31 @@
+"""The jobs that this process knows it holds: from their claim until they are written down."""
+
+import threading
+from collections.abc import Iterable
+
+
+class InProgress:
+    """A set of job ids, safe to share between threads.
+
+    The lease keeper compares it with what SQL says runs under the lease; a job that only SQL knows of (a commit whose
+    answer was lost, a fault of ours) is put back to waiting.
+    """
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(self, ids: Iterable[str]) -> None:
+        """These are held."""
+        with self._lock:
+            self._ids.update(ids)
+
+    def discard(self, ids: Iterable[str]) -> None:
+        """These are not any more."""
+        with self._lock:
+            self._ids.difference_update(ids)
+
+    def without(self, ids: Iterable[str]) -> set[str]:
+        """Those of `ids` that are not held."""
+        with self._lock:
+            return set(ids) - self._ids

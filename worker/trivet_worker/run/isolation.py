@@ -1,0 +1,259 @@
+"""Quarantined jobs: each is handed to a child process that runs nothing else at that time, and dies for itself.
+
+The child (`alone_process.py`) takes the job up under a lease of its own, calls, and writes down what came of it, as any
+worker does. Here it is only started, fed and watched: when it dies over a job, that is counted against the job.
+"""
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from enum import Enum, auto
+
+import orjson
+import redis
+
+from trivet_routing.limits import Limits
+from trivet_store.database.engine import Store
+from trivet_store.jobs import quarantine
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.messages import Chunk
+from trivet_tasks.requests.call_time import longest_call_s
+from trivet_worker.run.fork_server import ForkedProcess, ForkServer, NoServer
+
+log = logging.getLogger("trivet.worker")
+
+IDLE_S = 30.0
+"""How long a child without work is kept."""
+HUNG_AFTER_S = 60.0
+"""How long after its call's time a child that says nothing is looked into, and again."""
+MAX_LOOKS = 10
+"""So often a child that keeps its lease and says nothing is left to itself."""
+LAST_WORDS_S = 5.0
+"""What a child without work may take to go."""
+
+
+class Isolation:
+    """The child processes of one worker, started when need be. Threads share them; each holds one at a time."""
+
+    def __init__(self, settings: Settings, store: Store, limits: Limits, forks: ForkServer) -> None:
+        self._settings = settings
+        self._store = store
+        self._limits = limits
+        self._forks = forks
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+        self._starting = 0
+        self._changed = threading.Condition()
+        self._stopping = False
+
+    def run(self, chunk: Chunk) -> bool:
+        """Run the chunk's one job in a process of its own, to its record. False when none is free within a second."""
+        child = self._take(self._settings.dispatch.permit_patience_s)
+        if child is None:
+            return False
+        try:
+            if not child.tell(chunk):
+                return False  # it had gone before: the job was never begun
+            word = self._word_of(child, chunk)
+            if word is not _Word.ANSWERED:
+                child.kill()
+                self._died(child, chunk, hung=word is _Word.NONE)
+        finally:
+            self._give(child)
+        return True
+
+    def begin_stop(self) -> None:
+        """Let every child finish its call within the grace time, and go."""
+        with self._changed:
+            self._stopping = True
+            children = [*self._idle, *self._busy]
+        for child in children:
+            child.hang_up()
+
+    def drop_calls(self) -> None:
+        """The grace time is over: let every child drop its call, write that down, and go."""
+        with self._changed:
+            children = [*self._idle, *self._busy]
+        for child in children:
+            child.hurry()
+
+    def _take(self, timeout_s: float) -> "_Child | None":
+        with self._changed:
+            while not self._stopping:
+                self._idle = [child for child in self._idle if child.alive]
+                if self._idle:
+                    child = self._idle.pop()
+                    child.rest.cancel()
+                    self._busy.add(child)
+                    return child
+                if len(self._busy) + self._starting < self._settings.worker.isolated_processes:
+                    self._starting += 1
+                    break
+                if not self._changed.wait(timeout_s):
+                    return None
+            else:
+                return None
+        return self._start()
+
+    def _start(self) -> "_Child | None":
+        """Fork one, for which there is a place. Not under the lock: it may take seconds, and a worker must stop in time."""
+        child = None
+        try:
+            child = _Child(self._forks.start())
+        except NoServer as error:
+            log.error("no process for a job that runs alone: %s", error)
+        with self._changed:
+            self._starting -= 1
+            if child is not None and not self._stopping:
+                self._busy.add(child)
+                return child
+            self._changed.notify()
+        if child is not None:
+            child.hang_up()
+        return None
+
+    def _give(self, child: "_Child") -> None:
+        with self._changed:
+            self._busy.discard(child)
+            if child.alive and not self._stopping:
+                self._idle.append(child)
+                child.rest = threading.Timer(IDLE_S, self._let_go, [child])
+                child.rest.daemon = True
+                child.rest.start()
+            self._changed.notify()
+
+    def _let_go(self, child: "_Child") -> None:
+        """End a child that has had nothing to do for a while."""
+        with self._changed:
+            if child not in self._idle or child.rest is not threading.current_thread():
+                return
+            self._idle.remove(child)
+        child.hang_up()
+        child.end(LAST_WORDS_S)
+
+    def _word_of(self, child: "_Child", chunk: Chunk) -> "_Word":
+        """Wait for the child's word. One that is stuck, and whose job was taken from it, is given up."""
+        patience_s = longest_call_s(chunk.latency, self._settings) + HUNG_AFTER_S
+        looks = 0
+        while not child.done.wait(patience_s):
+            patience_s = HUNG_AFTER_S
+            try:
+                with self._store.read() as connection:
+                    runs = quarantine.runs(connection, chunk.jobs[0].id, chunk.jobs[0].claim)
+            except StoreUnavailable:
+                continue  # it may only be waiting for the database, as we do
+            looks += 1
+            if not runs or looks > MAX_LOOKS:
+                log.error("a process that ran a job alone is stuck; it is ended")
+                return _Word.NONE
+        return _Word.ANSWERED if child.answered else _Word.DIED
+
+    def _died(self, child: "_Child", chunk: Chunk, *, hung: bool) -> None:
+        if self._stopping:  # it was told to go; what it may have left is rescued when its lease runs out
+            return
+        job = chunk.jobs[0]
+        try:
+            with self._store.write() as connection:
+                struck = quarantine.strike(self._store, connection, job.id, job.claim, hung=hung)
+        except StoreUnavailable as error:
+            log.error("job %s: its process died (%s), which could not be written down: %s", job.id, child.how, error)
+            return
+        if struck is None:  # it had been written down, or was not even claimed
+            log.warning("a process for jobs that run alone ended by itself (%s)", child.how)
+            return
+        lease_id, deaths = struck
+        log.error(
+            "job %s: the process that ran it and nothing else died (%s), %d of %d times",
+            job.id, child.how, deaths, quarantine.ISOLATED_CRASHES,
+        )  # fmt: skip
+        if lease_id is None:
+            return
+        try:
+            self._limits.release_all(lease_id)
+        except redis.RedisError as error:
+            log.error("permits of a dead process expire by themselves: %s", error)
+
+
+class _Word(Enum):
+    """What came of a job that a child was told to run."""
+
+    ANSWERED = auto()
+    DIED = auto()
+    NONE = auto()
+
+
+class _Child:
+    """One child process: chunks go in as lines, a line comes back for each."""
+
+    def __init__(self, process: ForkedProcess) -> None:
+        self._process = process
+        self.done = threading.Event()
+        """Set when the job that was told is over, or the process is."""
+        self.answered = False
+        self.rest = threading.Timer(0, lambda: None)
+        """Ends it when it has had nothing to do for a while."""
+        self._over = threading.Event()
+        self._reaped = threading.Event()
+        self._how = ""
+        self._lock = threading.Lock()
+        threading.Thread(target=self._read, name="trivet-alone", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return not self._over.is_set()
+
+    @property
+    def how(self) -> str:
+        """How it ended, for a person; it has, or does now."""
+        self._reaped.wait(LAST_WORDS_S)
+        return self._how or "nobody knows how"
+
+    def tell(self, chunk: Chunk) -> bool:
+        """Hand it a chunk. False when it is gone, and has read nothing of it."""
+        self.done.clear()
+        self.answered = False
+        line = orjson.dumps([chunk.provider, *chunk.to_args()]) + b"\n"
+        try:
+            with self._lock:
+                self._process.connection.sendall(line)
+        except OSError:
+            return False
+        return True
+
+    def hang_up(self) -> None:
+        """No more chunks: it ends once its call is over."""
+        try:
+            with self._lock:
+                self._process.connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def hurry(self) -> None:
+        """Let it drop its call, if it has not gone by now."""
+        if self.alive:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, if it has not."""
+        if self.alive:
+            self._process.send_signal(signal.SIGKILL)
+            self._over.wait(LAST_WORDS_S)
+
+    def end(self, within_s: float) -> None:
+        """Wait for its end, and enforce it."""
+        if not self._over.wait(within_s):
+            self.kill()
+
+    def _read(self) -> None:
+        with self._process.connection as connection, contextlib.suppress(OSError):
+            while connection.recv(1):
+                self.answered = True
+                self.done.set()
+        self._over.set()
+        self.done.set()
+        self._how = self._process.ended()
+        self._reaped.set()

@@ -1,0 +1,142 @@
+"""Giving permits back, and telling the breakers what came of the calls."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import redis
+
+from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
+from trivet_routing.permits import Change, HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.proxy_errors import proxy_errors_of
+from trivet_routing.route_directory import RouteDirectory
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.faults import place_of
+from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.shared_state import is_away, unavailable_text
+from trivet_tasks.states import RouteState
+from trivet_worker.adapters.protocol import Answer, Failure
+from trivet_worker.run.calls import CallResult
+from trivet_worker.run.decisions import spent_of
+from trivet_worker.run.witness import Witness
+
+log = logging.getLogger("trivet.recorder")
+
+
+class PermitReleaser:
+    """Tells the shared state what came of finished calls. What it could not hear is told again later.
+
+    Used by one thread. What waits is bounded by the process's places: while anything does, no work is taken.
+    """
+
+    def __init__(
+        self, directory: RouteDirectory, settings: Settings, process_impairments: ProcessImpairments, witness: Witness
+    ) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._process_impairments = process_impairments
+        self._witness = witness
+        self._untold: list[_Told] = []
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is still to be told."""
+        return bool(self._untold)
+
+    def settle(self, group: Sequence[CallResult]) -> list[Change]:
+        """Give the permits of these calls back, with what waited; one round trip per (route, model, class).
+
+        Returns what changed. Raises nothing: what cannot be told waits. While the shared state is known to be away nobody
+        asks it: a server that hangs would hold up the writing down for seconds.
+        """
+        self._untold += self._told(group)
+        changes: list[Change] = []
+        if self._process_impairments.seen(SHARED_STATE, WATCH):
+            return changes
+        try:
+            while self._untold:
+                changes += self._tell(self._untold[0])
+                self._untold.pop(0)
+            self._process_impairments.over(SHARED_STATE, "settling")
+        except redis.RedisError as error:
+            why = unavailable_text(self._settings.redis_url, error)
+            self._process_impairments.note(SHARED_STATE, "settling", why)
+        for change in changes:
+            level = logging.ERROR if change.state == RouteState.OPEN else logging.WARNING
+            log.log(level, "%s %s is %s: %s", change.route, change.model, change.state, change.cause)
+        return changes
+
+    def _tell(self, told: "_Told") -> list[Change]:
+        try:
+            return self._directory.limits.release(told.route, told.model, told.latency, told.quota, told.spent)
+        except redis.RedisError as error:
+            if is_away(error):
+                raise
+            log.error("%d permits of %s expire by themselves: %s", len(told.spent), told.route, error)
+            return []
+        except Exception as error:  # it would be refused again, and all that comes after it would wait
+            log.error("%d permits of %s expire by themselves: %s", len(told.spent), told.route, place_of(error))
+            return []
+
+    def _told(self, group: Sequence[CallResult]) -> list["_Told"]:
+        by_breaker: dict[tuple[str, str, Latency], list[CallResult]] = defaultdict(list)
+        for result in group:
+            target = result.call.target
+            by_breaker[target.route, target.model, Latency(target.latency)].append(result)
+        told = [
+            _Told(route, model, latency, of[0].call.quota, [self._spent(result) for result in of])
+            for (route, model, latency), of in by_breaker.items()
+        ]
+        doubted = [one for one in group if one.call.job.doubted_by and isinstance(one.response, Answer)]
+        told += [found for result in doubted if (found := self._contradicted(result))]
+        pages = [one for one in group if one.call.job.proxy_errors and _met_a_page(one)]
+        return [*told, *(check for result in pages for check in self._checks(result))]
+
+    def _spent(self, result: CallResult) -> PermitRelease:
+        return spent_of(result, self._settings, local=self._witness.local(result))
+
+    def _checks(self, result: CallResult) -> Iterator["_Told"]:
+        """For the breakers of the other routes where the job met a proxy's page, too: job or routes, a probe shall say."""
+        job, target = result.call.job, result.call.target
+        try:
+            known = self._directory.known().routes
+        except StoreUnavailable:
+            return
+        for page in proxy_errors_of(job.proxy_errors):
+            if page.route != target.route and not page.confirmed and page.route in known:
+                quota = Quota.of(known[page.route].settings, target.model)
+                cause = f"{Outcome.PROXY_ERROR}: {page.message}"
+                spent = [PermitRelease(PermitRequest("", 0, 0), 0, 0, HealthSignal.CHECK, cause, job=job.id)]
+                yield _Told(page.route, target.model, Latency(target.latency), quota, spent)
+
+    def _contradicted(self, result: CallResult) -> "_Told | None":
+        """For the breaker of a route that refused, for a reason nobody knew, what another provider has now served."""
+        job, target = result.call.job, result.call.target
+        try:
+            known = self._directory.known().routes
+        except StoreUnavailable:
+            return None
+        refused = [
+            name for name in job.tried.split(",") if name in known and known[name].settings.provider == job.doubted_by
+        ]
+        if not refused:
+            return None
+        quota = Quota.of(known[refused[-1]].settings, target.model)
+        cause = f"unusable: it refused what {target.provider} served, time and again"
+        spent = [PermitRelease(PermitRequest("", 0, 0), 0, 0, HealthSignal.CONTRADICTED, cause)]
+        return _Told(refused[-1], target.model, Latency(target.latency), quota, spent)
+
+
+def _met_a_page(result: CallResult) -> bool:
+    return isinstance(result.response, Failure) and result.response.outcome is Outcome.PROXY_ERROR
+
+
+class _Told(NamedTuple):
+    route: str
+    model: str
+    latency: Latency
+    quota: Quota
+    spent: list[PermitRelease]
