@@ -114,7 +114,7 @@ class Claims:
             "jobs_a_pass": jobs / passes,
             "pass_ms": shown(whole),
             "transaction_ms": shown(self.store.held["claim"]),
-            "take_up_ms": shown(held["take-up"]),
+            "claim_ms": shown(held["claim"]),
             "finish_ms": shown(held["finish"]),
         }
 
@@ -162,7 +162,7 @@ def broker_and_config(wire: Wire, url: str) -> Iterator[Path]:
             yield config
 
 
-def directory(
+def simulated_fleet(
     wire: Wire, url: str, postgres: PostgresServer | None, workers: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A real scheduler and so many simulated workers; jobs a second, and CPU a job by part, in ms."""
@@ -266,7 +266,7 @@ def of_database(
                 f"claim of {at_size['jobs_a_pass']:.0f} p50 {at_size['transaction_ms']['p50']:.1f} ms"
             )
     for workers in arguments.workers:
-        found["fleet"].append(directory(wire, url, postgres, workers, arguments))
+        found["fleet"].append(simulated_fleet(wire, url, postgres, workers, arguments))
         say(f"{name}, {workers} simulated workers: {found['fleet'][-1]['jobs_per_s']:.0f} jobs a second")
     return found
 
@@ -307,7 +307,7 @@ def fleet_table(found: dict[str, Any]) -> Table:
                 str(row["workers"]),
                 f"{row['jobs_per_s']:.0f}",
                 *(f"{cpu.get(part, 0.0):.3f}" for part in ("workers", "scheduler", "broker", "database")),
-                *(f"{first['held'].get(what, {}).get('p50', 0.0):.1f}" for what in ("take-up", "finish")),
+                *(f"{first['held'].get(what, {}).get('p50', 0.0):.1f}" for what in ("claim", "finish")),
                 f"{first['waited'].get('finish', {}).get('p95', 0.0):.1f}",
             )
     return made

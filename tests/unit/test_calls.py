@@ -110,13 +110,13 @@ def test_a_fault_of_ours_lands_and_quotes_nothing(
     assert "prompt" not in caplog.text
 
 
-def test_a_prompt_is_kept_only_where_a_rival_may_want_it(
+def test_a_prompt_is_kept_only_where_a_hedge_may_want_it(
     finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"],
 ) -> None:
     calls, results = finished_calls
-    isolated, hedged = call(1), replace(call(2), hedge_after_s=1.0)
-    calls.launch([isolated, hedged])
+    single, hedged = call(1), replace(call(2), hedge_after_s=1.0)
+    calls.launch([single, hedged])
     for _ in range(2):
         results.get(timeout=LAND_S)
-    assert (isolated.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
-    assert isolated.job.prompt.most(Decimal(1)) == 1
+    assert (single.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
+    assert single.job.prompt.most(Decimal(1)) == 1

@@ -44,7 +44,7 @@ from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.witness import Witness
 
 SETTINGS = Settings()
-TROUBLES = ProcessImpairments(logging.getLogger("test"), "no work is taken")
+PROCESS_IMPAIRMENTS = ProcessImpairments(logging.getLogger("test"), "no work is taken")
 TERMS = DEFAULTS[Latency.BATCH]
 HERE, ELSEWHERE, FAR = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
@@ -86,7 +86,7 @@ def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -
     directory, impairments = cast("RouteDirectory", routes), RouteImpairments(logging.getLogger("test"))
     if impaired:
         impairments.begin(HERE, "network", "It gets no call out.")
-    return Decisions(directory, SETTINGS, TROUBLES, Witness(directory, origin, impairments))
+    return Decisions(directory, SETTINGS, PROCESS_IMPAIRMENTS, Witness(directory, origin, impairments))
 
 
 def here(**terms: Any) -> Candidate:
@@ -131,7 +131,7 @@ def test_what_is_under_way_at_a_route_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "room"),
+    ("outstanding", "room"),
     [
         (breaker(places=10, in_flight=7), 3),
         (breaker(headroom=2.0, rates=(3.0, math.inf, math.inf)), 5),
@@ -207,7 +207,7 @@ def tokens_in(seconds: float) -> int:
 
 
 @pytest.mark.parametrize(
-    ("of_answer_s", "timeout_s", "verdict"),
+    ("of_answer_s", "timeout_s", "signal"),
     [
         (12.0, 8.0, HealthSignal.SHORT),  # the class allows 15 s, but this call had less
         (7.0, 8.0, HealthSignal.FAILED),
@@ -238,7 +238,7 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
 
 
 @pytest.mark.parametrize(
-    ("result", "verdict"),
+    ("result", "signal"),
     [
         (ANSWER, HealthSignal.GOOD),
         (LATE, HealthSignal.FAILED),

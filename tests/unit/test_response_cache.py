@@ -127,8 +127,8 @@ def test_what_expired_is_not_counted_any_more(client: redis.Redis) -> None:
     assert short.stats().entries == 0
     assert ask(short, "b") == [None]
     keep(ResponseCache(client, Settings(), SEAL), "other", "x")
-    isolated = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
-    assert (short.stats().entries, short.stats().bytes) == (1, isolated)
+    one_entry = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
+    assert (short.stats().entries, short.stats().bytes) == (1, one_entry)
 
 
 def test_it_stays_within_its_bound_and_those_that_expire_first_leave_first(client: redis.Redis) -> None:
