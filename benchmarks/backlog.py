@@ -23,7 +23,7 @@ BATCHES = 10
 """The backlog is of so many batches, each a flow of its own."""
 
 _RECALL = text("UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL WHERE state = 'dispatched'")
-"""What a Trivet that was stopped left in its queues; a scheduler would find it after 15 seconds."""
+"""Messages that a stopped Trivet left in its queues; a scheduler would find them after 15 seconds."""
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id IS NOT NULL")
 
 

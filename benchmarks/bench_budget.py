@@ -35,7 +35,7 @@ class Reading(NamedTuple):
     spent: Decimal
     """Calls that are over, those without a known end at the most they may cost."""
     in_flight: Decimal
-    """What calls under way may cost at most."""
+    """Maximum cost of the calls under way."""
     calls: int
 
 

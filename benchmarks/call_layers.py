@@ -1,4 +1,4 @@
-"""What each layer between a job's body and the wire costs a call, in microseconds of CPU, in turn and repeated.
+"""Cost of each layer between a job's body and the wire, in microseconds of CPU a call, in turn and repeated.
 
     python benchmarks/call_layers.py [--calls 2000] [--rounds 3] [--asyncio]
 

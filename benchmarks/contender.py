@@ -1,4 +1,4 @@
-"""What a contender of the failover benchmark is, what it gets, and what it tells. Each has a simulator of its own."""
+"""A contender of the failover benchmark: its input, and what it reports. Each has a simulator of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Load:
 
     @property
     def count(self) -> int:
-        """How many jobs."""
+        """Number of jobs."""
         return round(self.rate * self.seconds)
 
 

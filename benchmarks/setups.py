@@ -32,7 +32,7 @@ FINISH_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """Where a set-up's calls go."""
+    """Destination of a set-up's calls."""
 
     name: str
     simulator: SimulatorProcess

@@ -60,27 +60,27 @@ class Chunk:
             ("model", isinstance(model, str) and 1 <= len(model) <= MODEL_CHARS and model.isprintable()),
             ("jobs", isinstance(jobs, list) and 1 <= len(jobs) <= MAX_JOBS),
             ("probe token", _is_text(probe, _TOKEN)),
-            ("mark of a job that runs alone", isinstance(isolated, bool)),
+            ("mark of an isolated job", isinstance(isolated, bool)),
         )
         for name, good in checked:
             if not good:
                 raise MalformedMessage(f"Its {name} cannot be one.")
-        claimed = tuple(_claimed(job) for job in jobs)
-        if len({job.id for job in claimed}) < len(claimed):
+        dispatched = tuple(_dispatched(job) for job in jobs)
+        if len({job.id for job in dispatched}) < len(dispatched):
             raise MalformedMessage("It names a job twice.")
-        if (probe or isolated) and len(claimed) > 1:
-            raise MalformedMessage("It names several jobs, where a probe or a job that runs alone has its own message.")
-        return cls(route, provider, Latency(latency), model, claimed, probe, isolated)
+        if (probe or isolated) and len(dispatched) > 1:
+            raise MalformedMessage("It names several jobs, where a probe or an isolated job has its own message.")
+        return cls(route, provider, Latency(latency), model, dispatched, probe, isolated)
 
     def __str__(self) -> str:
-        what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", alone" if self.isolated else "")
+        what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", isolated" if self.isolated else "")
         return f"(route={self.route}, class={self.latency}, model={self.model}, {what})"
 
 
 _CLASSES = frozenset(latency.value for latency in Latency)
 
 
-def _claimed(fields: Any) -> DispatchedJob:
+def _dispatched(fields: Any) -> DispatchedJob:
     if not isinstance(fields, list) or len(fields) != 5:
         raise MalformedMessage("One of its jobs is not a list of 5.")
     job_id, claim, input_estimate, max_tokens, cache_key = fields

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What came of one provider call."""
+    """Outcome of one provider call."""
 
     SUCCEEDED = "succeeded"
     """A whole message, whatever its stop reason."""
@@ -35,15 +35,15 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     """The call was dropped on our side: the job was cancelled or the worker shut down."""
     UNKNOWN = "unknown"
-    """Nobody knows: the worker died between the call and its record."""
+    """The worker died between the call and its record: the outcome is not known."""
 
 
 class Scope(StrEnum):
-    """How far an `unusable` reaches."""
+    """Reach of an `unusable`."""
 
     ROUTE = "route"
     """The account, the project or the key: every model of the route."""
     MODEL = "model"
     """One model."""
     FEATURE = "feature"
-    """What this request asked for beside its model."""
+    """Parts of this request beside its model."""

@@ -15,7 +15,7 @@ from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.urls import masked
 
 CONFIRM_S = 5.0
-"""How long RabbitMQ may take to confirm what was sent."""
+"""Time that RabbitMQ may take to confirm a publish."""
 ACQUIRE_S = 10.0
 
 QUEUE_ARGUMENTS: Final = {"x-message-ttl": 900_000, "x-expires": 86_400_000}
@@ -136,7 +136,7 @@ class _Confirms:
 
     @property
     def missing(self) -> int:
-        """How many messages are not answered."""
+        """Return the number of messages without an answer."""
         return self._sent - self._answered - len(self._single)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:

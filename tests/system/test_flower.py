@@ -46,7 +46,7 @@ Found = TypeVar("Found")
 
 
 def until(find: Callable[[], Found], accepted: Callable[[Found], object], what: str) -> Found:
-    """What `find` gives as soon as it is accepted."""
+    """Return the value of `find` as soon as it is accepted."""
     deadline = time.monotonic() + DEADLINE_S
     while not accepted(found := find()):
         assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
@@ -272,7 +272,7 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
 
         # a worker that has a lease and takes nothing: what is dispatched to it stays in the queues, to be looked at
         running.parts.signal("bulk", signal.SIGSTOP)
-        batch = running.client.submit_many(requests(120), name="stuck", latency="async")
+        batch = running.client.submit_many(requests(120), name="paused", latency="async")
         page = until(
             running.broker_page,
             lambda page: number(page, "trivet-dispatched") > 0,
@@ -281,7 +281,7 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
         assert any(int(row[1]) and int(row[2]) for row in rows(page) if row and row[0] in QUEUES)
         queued = everything_in(running.redis)
         running.parts.signal("bulk", signal.SIGCONT)
-        job_ids = [job.id for job in running.client.jobs(batch="stuck", limit=120)]
+        job_ids = [job.id for job in running.client.jobs(batch="paused", limit=120)]
         assert any(job.encode() in queued for job in job_ids), "the messages were not looked into"
 
         ended += [result.status for result in batch.results(timeout=DEADLINE_S)]

@@ -35,7 +35,7 @@ class Up:
 
     @property
     def errors(self) -> str:
-        """What it wrote to stderr so far."""
+        """Return what it wrote to stderr so far."""
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
     def everything(self) -> list[psutil.Process]:

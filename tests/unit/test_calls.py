@@ -1,4 +1,4 @@
-"""Calls on the event loop: each one launched lands exactly once, whatever happens to it."""
+"""Calls on the event loop: each one launched ends exactly once, whatever happens to it."""
 
 import queue
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def test_a_fault_in_one_routes_credentials_stops_no_look_at_the_others(monkeypat
     assert (reached["well"], "ValueError" in reached["broken"]) == ("", True)
 
 
-def test_a_call_cancelled_before_its_first_step_lands(
+def test_a_call_cancelled_before_its_first_step_ends(
     finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"],
 ) -> None:
     calls, results = finished_calls
@@ -98,7 +98,7 @@ def test_a_call_cancelled_before_its_first_step_lands(
     assert {result.call.job.id for result in found} == {one.job.id for one in group}
 
 
-def test_a_fault_of_ours_lands_and_quotes_nothing(
+def test_a_fault_of_ours_ends_the_call_and_quotes_nothing(
     finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"], caplog: pytest.LogCaptureFixture
 ) -> None:
     calls, results = finished_calls

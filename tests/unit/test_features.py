@@ -20,7 +20,7 @@ def body(*blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def default_dialect(provider: Provider) -> Dialect:
-    """What a route of this provider speaks when it is configured with nothing but its credentials."""
+    """Return the dialect of a route of this provider that is configured with nothing but its credentials."""
     return Dialect(provider, "invoke", default_version(provider, "invoke"))
 
 

@@ -1,4 +1,4 @@
-"""What is said to be wrong with the processes of a Trivet, and whose jobs that concerns."""
+"""Faults reported of the processes of a Trivet, and the jobs that they concern."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a rate limiter learns from the provider: pauses it asks for, calls it bears at once, the limits it states."""
+"""Lessons that a rate limiter takes from the provider: pauses it asks for, calls it bears at once, the limits it states."""
 
 from itertools import pairwise
 

@@ -28,7 +28,7 @@ HAIKU_QUOTA = "Anthropic Claude Haiku 4.5"
 
 @dataclass
 class Account:
-    """What the fake accounts have and say."""
+    """Contents and answers of the fake accounts."""
 
     refuse: dict[str, tuple[int, Any]] = field(default_factory=dict)
     """By a part of the path (or of X-Amz-Target): the status and body to answer with instead."""
@@ -50,7 +50,7 @@ class Account:
     model_infos: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further keys of what the Anthropic API lists, by model."""
     rate_limits: list[dict[str, Any]] = field(default_factory=list)
-    """What its Admin API lists."""
+    """Entries that its Admin API lists."""
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     """Headers of a message's answer, by model."""
     page_size: int = 2

@@ -44,7 +44,7 @@ TOLD_S = 30
 
 
 class Workers:
-    """The leases of the fleet; one of them may be elsewhere."""
+    """Leases of the workers; one of them may be elsewhere."""
 
     def __init__(self, *origins: str, lane: str = "bulk", impaired: Mapping[str, str] | None = None) -> None:
         self.leases = tuple(
@@ -59,7 +59,7 @@ class Workers:
 
 
 class Looks:
-    """What a look at routes and credentials finds."""
+    """Result of a look at routes and credentials."""
 
     def __init__(self) -> None:
         self.states: dict[str, Credentials] = {}

@@ -1,4 +1,4 @@
-"""What the breakers are told of finished calls: all of it, once, whatever becomes of the shared state meanwhile."""
+"""Reports of finished calls to the breakers: each once, whatever becomes of the shared state meanwhile."""
 
 import itertools
 import logging
@@ -42,7 +42,7 @@ UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
 
 
 class Routes:
-    """The fleet as settling sees it."""
+    """The route directory as the release of permits sees it."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

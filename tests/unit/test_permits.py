@@ -170,7 +170,7 @@ def test_a_call_larger_than_the_whole_limit_goes_alone(world: World) -> None:
 
 
 def test_small_calls_do_not_starve_a_large_one(world: World) -> None:
-    """Whoever asks first, and the small ones ask for more than there is."""
+    """The first to ask is served first, and the small ones ask for more than there is."""
     draw = random.Random(1)
     breaker = world.breaker(limits=quota(tokens_in=6_000))
     sizes: list[int] = []
@@ -445,7 +445,7 @@ def test_what_nobody_asked_for_is_not_granted(world: World) -> None:
     assert world.breaker().take([]) == PermitGrant(0, 0.05, Denial.CONCURRENCY, world.breaker().take().generation)
 
 
-def test_many_gates_are_seen_at_once(world: World) -> None:
+def test_many_breakers_are_seen_at_once(world: World) -> None:
     breaker = world.breaker()
     world.open(breaker)
     seen = breaker.limits.view(

@@ -1,4 +1,4 @@
-"""What really ran: passes of other models, models that answered for others, refusals. Read from answers, then priced."""
+"""Passes of other models, models that answered for others, refusals: read from answers, then priced."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

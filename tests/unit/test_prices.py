@@ -61,7 +61,7 @@ def by_genai_prices(
 
 
 def is_listed(wire: Wire) -> bool:
-    """Whether genai-prices has this very id."""
+    """Return whether genai-prices has this very id."""
     try:
         by_genai_prices(wire[0], wire[2], NOW, Usage(), {})
     except LookupError:

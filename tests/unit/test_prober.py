@@ -64,7 +64,7 @@ class Place:
         return Prober(self.store, directory, self.app, SETTINGS)
 
     def run(self) -> list[tuple[str, str]]:
-        """What a pass of a scheduler probes: (route, model)."""
+        """Run a pass of a scheduler; return what it probes: (route, model)."""
         before = set(self.jobs())
         self.prober().run()
         jobs = self.jobs()
@@ -119,7 +119,7 @@ def test_while_all_is_well_nothing_is_probed(place: Place) -> None:
     assert place.run() == []
 
 
-def test_a_gate_that_is_due_gets_one_probe_from_the_whole_fleet(place: Place) -> None:
+def test_a_breaker_that_is_due_gets_one_probe_from_the_whole_fleet(place: Place) -> None:
     place.serve(ROUTE)
     place.open()
     assert place.run() == [], "it is not due yet"
@@ -430,7 +430,7 @@ def in_use(place: Place, *models: str) -> None:
         place.sql.add(spec(f"for {model}", model=model))
 
 
-def test_a_whole_route_is_probed_with_a_model_in_use_whose_gate_is_well(place: Place) -> None:
+def test_a_whole_route_is_probed_with_a_model_in_use_whose_breaker_is_healthy(place: Place) -> None:
     place.serve(ROUTE)
     in_use(place, MODEL, NEIGHBOUR)
     place.open(ROUTE, MODEL)

@@ -38,7 +38,7 @@ def blocks(*texts: str) -> list[dict[str, Any]]:
 
 
 def marks(spec: JobSpec) -> list[Any]:
-    """What carries a mark, and the mark."""
+    """Return each part that carries a mark, and the mark."""
     body = json.loads(spec.body)
     parts = {"tools": body.get("tools"), "system": body.get("system")}
     parts |= {f"message {n}": message["content"] for n, message in enumerate(body["messages"])}

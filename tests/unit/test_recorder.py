@@ -1,4 +1,4 @@
-"""What the recorder writes down of routes while the database is away."""
+"""The recorder's notes of routes while the database is away."""
 
 import logging
 import time

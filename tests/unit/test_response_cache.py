@@ -164,7 +164,7 @@ def test_an_answer_without_a_price_is_kept_without_one(cache: ResponseCache) -> 
 
 
 def junk(entry: bytes) -> list[bytes]:
-    """What an attacker may put in the place of an entry."""
+    """Values that an attacker may put in the place of an entry."""
     forged = AnswerSeal(b"another installation's key, as long", time.time).seal("k", ANSWER, 60)
     return [b"x", b"\xff" * 200, entry[:-1], entry[1:], entry.replace(b"end_turn", b"max_tokens"), forged, forged[65:]]
 

@@ -164,7 +164,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 @settings(max_examples=120, deadline=None, derandomize=True)
-def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_trouble(
+def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_failure(
     valkey: ClockedRedis, events: list[tuple[str, HealthSignal, float]]
 ) -> None:
     """Compared with the rule as it is said: each worker's latest word, as long as it is fresh and not refuted."""

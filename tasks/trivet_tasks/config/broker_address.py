@@ -1,4 +1,4 @@
-"""Where the embedded broker listens: one Unix socket, found by everybody from the data directory alone.
+"""Address of the embedded broker: one Unix socket, derived by everybody from the data directory alone.
 
 Whoever starts the broker (`trivet.local.embedded`) and whoever only looks for it (clients, workers, Flower) work the address
 out by the same rule, so nothing has to be written down or passed on, and none of them needs the broker's package.

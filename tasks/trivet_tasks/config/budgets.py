@@ -22,7 +22,7 @@ TENANT = "tenant"
 
 
 class Per(StrEnum):
-    """How long a budget lasts."""
+    """Period of a budget."""
 
     DAY = "day"
     MONTH = "month"
@@ -38,7 +38,7 @@ class Window(NamedTuple):
     first_day: int
     """Days since 1970-01-01, UTC."""
     ends_at: float | None
-    """When the next begins, seconds since the epoch; None: never."""
+    """Start of the next window, seconds since the epoch; None: never."""
 
 
 def window(per: Per, now: float) -> Window:
@@ -63,7 +63,7 @@ class BudgetSettings(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
     usd: Annotated[Decimal, Field(gt=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")]
-    """What may be spent in one window."""
+    """Limit on the spending in one window."""
     per: Per
     tag: str = Field(default="", max_length=401)
     """NAME=VALUE: jobs with this tag."""
@@ -89,7 +89,7 @@ class BudgetSettings(BaseModel):
 
     @property
     def scope(self) -> str:
-        """What it counts, for a person."""
+        """Return a description of what the budget counts."""
         for key in ("tag", "batch", "tenant", "route"):
             if value := getattr(self, key):
                 return f"{key} {value}"
@@ -104,7 +104,7 @@ class BudgetSettings(BaseModel):
         return (TENANT, self.tenant) if self.tenant else None
 
     def counts(self, batch: bool, labels: dict[str, str]) -> bool:
-        """Whether a job is in its scope, routes aside.
+        """Return whether a job is in its scope, routes aside.
 
         Args:
             batch: whether the job is of the batch that the budget names.
@@ -121,11 +121,11 @@ class BudgetSettings(BaseModel):
 
 
 Labels: TypeAlias = frozenset[tuple[str, str]]
-"""What budgets ask for of jobs: (`tenant`, NAME), (`tag:NAME`, VALUE)."""
+"""Facts of jobs that budgets select by: (`tenant`, NAME), (`tag:NAME`, VALUE)."""
 
 
 def labels_asked(budgets: Iterable[BudgetSettings]) -> Labels:
-    """What these budgets ask for."""
+    """Return the facts that these budgets select by."""
     return frozenset(label for budget in budgets if (label := budget.label))
 
 

@@ -1,4 +1,4 @@
-"""What the environment may change: `TRIVET_*`, proxies, certificates and credentials, and nothing else.
+"""Variables that the environment may set: `TRIVET_*`, proxies, certificates and credentials, and nothing else.
 
 The libraries under Trivet follow some 200 variables of their own. Those that would lead prompts, keys or messages elsewhere,
 run foreign code, or write prompts to a log are set aside when a process of Trivet starts, before any of these libraries

@@ -1,4 +1,4 @@
-"""What is wrong with this machine's environment, found at the start rather than by the first call: one sentence each."""
+"""Faults of this machine's environment, found at the start rather than by the first call: one sentence each."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ _CHAINS = {
     "bedrock": ("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "vertex": (),
 }
-"""Where the providers' own chains look for a secret, for routes without `api_key`."""
+"""Places where the providers' own chains look for a secret, for routes without `api_key`."""
 _NEEDED = "→…é"
 
 

@@ -81,7 +81,7 @@ class RouteWindow(BaseModel):
         return _span(self.hours)
 
     def holds(self, at: float) -> bool:
-        """Whether a moment, in seconds since the epoch, is within it."""
+        """Return whether a moment, in seconds since the epoch, is within it."""
         local = datetime.fromtimestamp(at, UTC).astimezone(_zone(self.time_zone))
         minute = 60 * local.hour + local.minute
         begin, end = self.span

@@ -34,7 +34,7 @@ class _Section(BaseModel):
 
 
 class StoreSettings(_Section):
-    """Where the SQL database is. Empty: SQLite in `.trivet/` beside the configuration."""
+    """Address of the SQL database. Empty: SQLite in `.trivet/` beside the configuration."""
 
     url: str = Field(default="", repr=False)  # may hold a password
     pool_size: int = Field(default=8, ge=1, le=1_000)
@@ -42,17 +42,17 @@ class StoreSettings(_Section):
     max_overflow: int = Field(default=8, ge=0, le=1_000)
     """Connections beyond these in a moment of need; they are closed again."""
     prepared_statements: bool | None = None
-    """Whether PostgreSQL prepares what is asked often. None: unless a connection pooler is in between."""
+    """True if PostgreSQL prepares frequent statements. None: unless a connection pooler is in between."""
 
 
 class BrokerSettings(_Section):
-    """Where the Celery broker is. Empty: the Valkey that `trivet up` starts on this machine."""
+    """Address of the Celery broker. Empty: the Valkey that `trivet up` starts on this machine."""
 
     url: str = Field(default="", repr=False)  # may hold a password
 
 
 class RedisSettings(_Section):
-    """Where the shared state (limits, health, notices) is. Empty: the broker, when that is Redis."""
+    """Address of the shared state (limits, health, notices). Empty: the broker, when that is Redis."""
 
     url: str = Field(default="", repr=False)  # may hold a password
 
@@ -64,7 +64,7 @@ def _climbing(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class HealthSettings(_Section):
-    """When a (route, model) is taken out of service and how it comes back. Times are seconds."""
+    """Rules that take a (route, model) out of service and bring it back. Times are seconds."""
 
     open_after_failures: int = Field(default=3, ge=1, le=1_000)
     """In a row."""
@@ -81,15 +81,15 @@ class HealthSettings(_Section):
     recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
     """The part of its work that a recovering route gets, step by step; at 1.0 it is healthy."""
     recovery_step_s: float = Field(default=20, gt=0, le=3_600)
-    """How long each share is held at least, with five good calls or more."""
+    """Minimum time for which each share is held, with five good calls or more."""
     unusable_probe_max_s: float = Field(default=3_600, gt=0)
     """The longest pause between two probes of a route whose account refuses us."""
     limited_backoff_s: float = Field(default=2, gt=0, le=3_600)
-    """How long a limited route rests first when the provider does not say; doubles up to a minute."""
+    """First pause of a limited route when the provider does not name one; doubles up to a minute."""
 
     @property
     def probe_timeout_s(self) -> float:
-        """How long the call of a probe may take."""
+        """Maximum time of a probe's call."""
         return min(15.0, max(1.0, self.probe_interval_s))
 
 
@@ -107,7 +107,7 @@ def _different(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
 
 
 class WorkerSettings(_Section):
-    """What one worker process takes on."""
+    """Limits on the work of one worker process."""
 
     lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = tuple(Lane)
     """The lanes that workers serve: those of `trivet worker` and `trivet up`, and those whose absence is reported."""
@@ -115,22 +115,22 @@ class WorkerSettings(_Section):
     slots: int = Field(default=256, ge=1, le=10_000)
     """Calls in flight in one process at most."""
     shutdown_grace_s: float = Field(default=5, ge=0, le=3_600)
-    """How long running calls may go on after SIGTERM."""
+    """Time for which running calls may go on after SIGTERM."""
     isolated_processes: int = Field(default=4, ge=1, le=100)
     """Processes that one worker starts, when need be, for jobs that were in flight when a worker died: one job in each."""
     bulk_nice: int = Field(default=5, ge=0, le=19)
-    """How far processes of the bulk lane stand back (nice) for those of realtime, schedulers and databases on a full machine."""
+    """Niceness of the bulk lane's processes: they yield to realtime, schedulers and databases on a full machine."""
 
 
 class DispatchSettings(_Section):
-    """How waiting jobs get to the queues. Times are seconds."""
+    """Dispatch of waiting jobs to the queues. Times are seconds."""
 
     interval_s: float = Field(default=0.25, gt=0, le=60)
-    """How long a scheduler sleeps at most when nothing wakes it."""
+    """Maximum sleep of a scheduler that nothing wakes."""
     taken_within_s: float = Field(default=15, gt=0, le=600)
     """A chunk that no worker claimed within this time is dispatched again."""
     credit_factor: float = Field(default=1.5, ge=1, le=10)
-    """How many jobs may stand at a route, as a multiple of what its workers can have in flight."""
+    """Maximum number of jobs dispatched to a route, as a multiple of what its workers can have in flight."""
     permit_patience_s: float = Field(default=1, gt=0, le=60)
     """A job that got no permit within this time goes back to waiting."""
 
@@ -141,7 +141,7 @@ class CacheSettings(_Section):
     enabled: bool = True
     """False: every request is called for. A request may say so for itself: `cache`."""
     max_bytes: int = Field(default=256 * 1024**2, ge=1_000_000)
-    """What all answers together may take in Redis; those that would expire first leave first."""
+    """Maximum size of all answers together in Redis; those that would expire first leave first."""
     max_answer_bytes: int = Field(default=1024**2, ge=1_000)
     """A larger answer is not kept."""
     shared: bool = False
@@ -169,7 +169,7 @@ class SecuritySettings(_Section):
 
 
 START_ISOLATED_S = 45.0
-"""What starting a process for a job that runs alone may take on a busy machine; a second or two on an idle one."""
+"""Time to start a process for an isolated job on a busy machine; a second or two on an idle one."""
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Names of routes become names of queues and keys, and stand in lists."""
 
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
 
     @property
     def source(self) -> str:
-        """Where these settings came from, for a person."""
+        """Source of these settings, for a person."""
         return self._source
 
     def read_again(self) -> "Settings":
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
     def taken_within_s(self, latency: Latency, *, isolated: bool = False) -> float:
         """Seconds that a worker has to claim a dispatched job; of realtime, so few that another still can.
 
-        A worker may have to start a process first for a job that runs alone.
+        A worker may have to start a process first for an isolated job.
         """
         whole = self.dispatch.taken_within_s + (START_ISOLATED_S if isolated else 0.0)
         return min(whole, self.classes[latency].budget_s / 4) if latency is Latency.REALTIME else whole

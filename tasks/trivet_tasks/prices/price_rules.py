@@ -1,4 +1,4 @@
-"""What genai-prices leaves out of its lists: our own small, dated table. Data only; `prices` applies it.
+"""Prices that genai-prices leaves out of its lists: our own small, dated table. Data only; `prices` applies it.
 
 A rule holds only where the list has no figure of its own for the case, so nothing is counted twice the day the list
 learns it. All factors apply to tokens, never to web searches. Change a line here and `RULES_VERSION` with it:
@@ -33,7 +33,7 @@ class Rule:
     from_version: tuple[int, int] = (0, 0)
     """The first version of the models it holds for; a name without a version is taken to be newer."""
     estimated: bool = False
-    """True where no price page was seen, only a likeness."""
+    """True where the price is approximate: no price page was seen."""
 
 
 _PRICING = "https://platform.claude.com/docs/en/about-claude/pricing"

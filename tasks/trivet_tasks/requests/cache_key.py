@@ -1,4 +1,4 @@
-"""Which requests one answer may serve."""
+"""Key of the requests that one answer may serve."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -12,7 +12,7 @@ from trivet_tasks.latency import Latency
 def cache_terms(
     settings: Settings, latency: Latency, residency: Sequence[str], compliance: Sequence[str], tenant: str | None
 ) -> bytes | None:
-    """What requests must have in common beside their words; None where their class keeps no answers.
+    """Return what requests must have in common beside their words; None where their class keeps no answers.
 
     A tenant's answers serve nobody else unless the configuration says that all tenants share them. Where the answer may be made is in it: one made elsewhere must not serve a job that is bound to a place. The version of the
     API is not: a body that two versions take means the same in both, and the body is in the fingerprint.

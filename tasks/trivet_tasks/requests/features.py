@@ -1,4 +1,4 @@
-"""What some wires have and others do not: the one table of it, and what a request needs of it.
+"""Features that some wires have and others do not: the one table of them, and those that a request needs.
 
 A route that speaks a dialect (`trivet_tasks.dialects`) without a feature of a job is not eligible for that job. The source of a row is, unless it says
 otherwise, the availability table in `anthropics/skills` (skills/claude-api/shared/platform-availability.md, 2026),
@@ -106,7 +106,7 @@ TABLE: tuple[Feature, ...] = (
 """Every feature. Of several tool beginnings that fit, the longest counts."""
 
 BETA, FIELD = "beta:", "field:"
-"""How the name of a feature begins that is a beta, or a field of the body that Trivet does not know."""
+"""Prefix of the name of a feature that is a beta, or a field of the body that Trivet does not know."""
 
 _FIELDS = BODY_FIELDS.keys() | {"anthropic_beta", "extra_headers"}
 """Fields of a body as it is stored that are judged by the table, or go to every wire."""
@@ -172,7 +172,7 @@ def _of_tool(tool: Mapping[str, object]) -> Iterable[str]:
 
 
 def _of_turn(message: Mapping[str, object]) -> Iterable[str]:
-    """What depends on whose message it is."""
+    """Yield the features that depend on whose message it is."""
     role, content = message.get("role"), message.get("content")
     if not isinstance(content, list | tuple):
         return
@@ -226,7 +226,7 @@ VERSIONED = frozenset(feature.name for feature in TABLE if feature.before)
 
 
 def field_of(name: str, body: Mapping[str, object]) -> str:
-    """Where a checked body asks for a feature of `VERSIONED`: a field of its row, or the block, `messages[1].content[0]`."""
+    """Return where a checked body asks for a feature of `VERSIONED`: a field or block, `messages[1].content[0]`."""
     for field in _BY_NAME[name].fields:
         if body.get(field) is not None:
             return field

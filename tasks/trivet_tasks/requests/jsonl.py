@@ -37,17 +37,17 @@ _PIECE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What the check of a whole file found; `read_file` goes on from it."""
+    """Result of the check of a whole file; `read_file` goes on from it."""
 
     path: Path
     rows: int
-    """How many requests can be taken."""
+    """Number of requests that can be accepted."""
     bad: int
-    """How many lines cannot."""
+    """Number of lines that cannot."""
     problems: tuple[Problem, ...]
     """The first of them, as many as were asked for; `where` is `line 731`."""
     repeated: int
-    """How many rows repeat the key and the request of an earlier row: they come to one job with it."""
+    """Number of rows that repeat the key and the request of an earlier row: both become one job."""
     checked_at: float
     """Seconds since the epoch: the moment from which `deadline` and `not_before` count."""
     size: int

@@ -141,7 +141,7 @@ def model_id(name: str, settings: Settings) -> str:
 
 
 class _Terms(NamedTuple):
-    """What most requests that are submitted together have in common."""
+    """Terms that most requests submitted together have in common."""
 
     model_id: str
     model: Model | None
@@ -154,7 +154,7 @@ class _Terms(NamedTuple):
     cache_terms: bytes | None
     prompt_cache: str | None
     warnings: tuple[str, ...]
-    """What to warn of in every request with these terms."""
+    """Warnings for every request with these terms."""
 
 
 _TERMS = ("model", "latency", "max_tokens", "tenant", "residency", "compliance", "cache", "prompt_cache")
@@ -176,7 +176,7 @@ class RequestReader:
         self._fitting: set[tuple[str, tuple[str, ...]]] = set()
         """Models and features that some route takes."""
         self._spoken: set[tuple[object, ...]] = set()
-        """What some route's version of the API takes: model, residency, compliance and features."""
+        """Combinations that some route's version of the API takes: model, residency, compliance and features."""
         self._of_defaults: _Terms | None = None
 
     def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:

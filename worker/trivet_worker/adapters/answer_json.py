@@ -18,7 +18,7 @@ MAX_DEPTH = 200
 _MARGIN = 16
 """Levels that others put around an answer: a line of a results file, a page."""
 MAX_VALUES = 4_000_000
-"""Values that one document may hold: parsed, each claims to 100 bytes."""
+"""Values that one document may hold: parsed, each takes up to 100 bytes."""
 _SMALL = 4_000_000
 _SMALL_INT = 18
 """Digits that always fit into 64 bits."""
@@ -89,7 +89,7 @@ def _is_shallow(document: object) -> bool:
 
 
 def _flattened(text: str) -> str:
-    """The text with each value below `MOST_DEPTH` levels replaced by its own text, as a JSON string."""
+    """The text with each value below `MAX_DEPTH` levels replaced by its own text, as a JSON string."""
     kept: list[str] = []
     depth, copied, deep_from = 0, 0, 0
     for token in _TOKENS.finditer(text):

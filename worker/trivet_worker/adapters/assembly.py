@@ -99,24 +99,24 @@ class Assembly:
 
     @property
     def began(self) -> bool:
-        """Whether anything of a message has come: the provider has done work."""
+        """Return whether anything of a message has come: the provider has done work."""
         return self._message is not None or bool(self._blocks)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of the message can be missing: it has a stop reason, and all that was begun is ended."""
+        """Return whether nothing of the message can be missing: it has a stop reason, and all that was begun is ended."""
         stopped = self._message is not None and bool(self._message.get("stop_reason"))
         return self.ended or (stopped and not self._fault and not any(block.open for block in self._blocks))
 
     @property
     def usage(self) -> Usage | None:
-        """What the call used as far as the provider said; the output so far, once it has begun."""
+        """Return the call's usage as far as the provider stated it; the output so far, once it has begun."""
         content = [block.value if not (block.grown or block.input) else {"type": "grown"} for block in self._blocks]
         return usage_of({**(self._message or {}), "content": content, "usage": self._usage})
 
     @property
     def final_usage(self) -> Usage | None:
-        """What the call used in all, once the provider has said how long the answer is."""
+        """Return the call's whole usage, once the provider has stated the answer's length."""
         return self.usage if self._counted else None
 
     def message(self) -> dict[str, Any]:

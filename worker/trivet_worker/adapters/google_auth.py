@@ -27,15 +27,15 @@ class GoogleToken:
         """Take application default credentials, looked up at the first call."""
         self._credentials: Any = None
         self._project: str | None = None
-        self._call = SingleFlight()
+        self._renewal = SingleFlight()
 
     async def current(self) -> str:
         """A token that is good now. What google-auth raises when there is none to be had."""
         left = self._left_s()
         if left < USELESS_BEFORE_S:
-            await self._call.run(self._renew)
+            await self._renewal.run(self._renew)
         elif left < RENEW_BEFORE_S:
-            self._call.start(self._renew)
+            self._renewal.start(self._renew)
         return str(self._credentials.token)
 
     @property

@@ -1,4 +1,4 @@
-"""What the headers of an answer say: request id, when to come back, Anthropic's limits."""
+"""Reading of an answer's headers: request id, when to come back, Anthropic's limits."""
 
 import math
 from collections.abc import Mapping
@@ -56,12 +56,12 @@ def retry_after_s(headers: Headers) -> float | None:
 
 
 def capped(seconds: float | None) -> float | None:
-    """At most `MOST_WAIT_S` of what a provider wants."""
+    """At most `MAX_WAIT_S` of what a provider wants."""
     return None if seconds is None else min(seconds, MAX_WAIT_S)
 
 
 def limits(headers: Headers) -> LimitReading | None:
-    """What `anthropic-ratelimit-*` say; None where there are none."""
+    """Read the `anthropic-ratelimit-*` headers; None where there are none."""
     requests, input_tokens, output_tokens = (
         _window(headers, f"{_LIMITS}{kind}-") for kind in ("requests", "input-tokens", "output-tokens")
     )

@@ -119,7 +119,7 @@ class _Hops(NamedTuple):
     """Changes from a model that declined to the next one, within one call."""
 
     any: bool
-    """Whether there was one."""
+    """True if there was one."""
     declined: tuple[tuple[str, str], ...]
     """The models that declined, and the category; one that is not told is left out."""
 
@@ -146,7 +146,7 @@ def _is_hop(block: object) -> bool:
 
 
 def _is_output(block: object) -> bool:
-    """Whether the model generated this block. One that marks a change of models is not generated; nor is empty text."""
+    """Return whether the model generated this block. A mark of a change of models is not; nor is empty text."""
     if not isinstance(block, dict) or _is_hop(block):
         return False
     return block.get("type") != "text" or bool(block.get("text"))

@@ -75,7 +75,7 @@ def judge(document: object, body: bytes | None = None) -> Whole | Broken:
 
 
 def is_error(document: object) -> bool:
-    """Whether a document is an error: of the Messages API, or Google's, which has no type and may stand in a list."""
+    """Return whether a document is an error: of the Messages API, or Google's, which has no type and may stand in a list."""
     if isinstance(document, list):
         return len(document) > 0 and isinstance(document[0], dict) and isinstance(document[0].get("error"), dict)
     if not isinstance(document, dict):
@@ -85,7 +85,7 @@ def is_error(document: object) -> bool:
 
 
 def usage_of(document: object) -> Usage | None:
-    """What a message, or what came of one, says it used; None where it does not, or where a count of it cannot be."""
+    """Return the usage stated by a message, or by a part of one; None where it has none, or a count that cannot be."""
     if not isinstance(document, dict):
         return None
     usage = document.get("usage")
@@ -165,7 +165,7 @@ def _is_count(value: object) -> bool:
 
 
 def _are_counts(counts: object, names: tuple[str, ...]) -> bool:
-    """Whether each of these is a count, or is not said."""
+    """Return whether each of these is a count, or is not said."""
     return not isinstance(counts, dict) or all(counts.get(name) is None or _is_count(counts[name]) for name in names)
 
 

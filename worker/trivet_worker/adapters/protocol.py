@@ -13,7 +13,7 @@ MESSAGE_LIMIT = 500
 
 
 class LocalCause(StrEnum):
-    """Reason of a failure that may be this worker's alone: other workers may have no impairment with the route."""
+    """Reason of a failure that may concern this worker alone: others may reach the route."""
 
     NO_CREDENTIALS = "credentials"
     """There is no key here, or it cannot be read: nothing was sent."""
@@ -44,7 +44,7 @@ class LimitWindow:
 
 @dataclass(frozen=True, slots=True)
 class LimitReading:
-    """What Anthropic's `anthropic-ratelimit-*` headers said. None: no such headers for that limit."""
+    """Values of Anthropic's `anthropic-ratelimit-*` headers. None: no such headers for that limit."""
 
     requests: LimitWindow | None = None
     input_tokens: LimitWindow | None = None
@@ -79,7 +79,7 @@ class Failure:
     """Of `unusable`: how far it reaches."""
     limits: LimitReading | None = None
     usage: Usage | None = None
-    """What a failed call used all the same, where the provider still said so."""
+    """Usage of a failed call, where the provider still stated it."""
     may_be_billed: bool = False
     """The provider has done work and did not say how much: the cost is estimated. Timeouts and cut answers always are so."""
     from_api: bool = True
@@ -92,7 +92,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class CallPurpose:
-    """What a call is made for. Nothing of a request or of its tags stands in it."""
+    """Purpose of a call. It holds nothing of a request or of its tags."""
 
     model: str = ""
     """The model's first-party id: the version of the API may depend on it."""

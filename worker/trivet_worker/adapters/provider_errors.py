@@ -135,7 +135,7 @@ def read_error(status: int, headers: wire_headers.Headers, body: object, provide
 
 
 def _unreadable(error: ProviderError, headers: wire_headers.Headers) -> str:
-    """What came instead of an error body, never its text: a page may quote the request."""
+    """Describe what came instead of an error body, never its text: a page may quote the request."""
     form = headers.get("content-type", "").partition(";")[0].strip()[:60] or "no content type"
     who = "not the API: " if error.status < 500 and not error.from_api else ""
     return f"{who}HTTP {error.status} without a readable error body ({form})"

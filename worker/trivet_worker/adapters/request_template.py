@@ -1,4 +1,4 @@
-"""What the SDK makes of a request for its wire, taken from one it has sent, to send others like it.
+"""Template of the SDK's request for its wire, taken from one it has sent, to send others like it.
 
 The SDK works out URL, headers and body of every call anew: 0.7 ms of the 1.5 ms of CPU that a call through its `post` costs
 (`benchmarks/call_layers.py`). For a route, a model and a key all of that comes out the same but for the body and

@@ -55,7 +55,7 @@ def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[st
     try:
         runtime.start()
     except TrivetError as error:  # its worker hears it by our end, and says what it is about
-        log.error("a process for a job that runs alone cannot start: %s", error)
+        log.error("a process for an isolated job cannot start: %s", error)
         return 1
     chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, chunks), daemon=True).start()

@@ -40,7 +40,7 @@ from trivet_worker.run.witness import Witness
 log = logging.getLogger("trivet.worker")
 
 GATHER_S = {Lane.REALTIME: 0.0, Lane.BULK: 0.01, ISOLATED: 0.0}
-"""How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
+"""Time for which the recorder waits for more calls to finish before it commits, by lane, in seconds."""
 
 
 class Runtime:
@@ -61,7 +61,7 @@ class Runtime:
         """Nothing is started, and no connection made.
 
         Args:
-            origin: of the worker for which this process runs a quarantined; this process's own when not given.
+            origin: of the worker for which this process runs a quarantined job; this process's own when not given.
             forks: forks the processes in which quarantined jobs run; None in such a process.
 
         Raises:
@@ -94,7 +94,7 @@ class Runtime:
         )
         self._hedger = Hedger(settings, self._store, directory, self._slots, self._pricing, self._served)
         self._calls = Calls(places, lambda result: self._recorder.put(result), self._hedger.ask)
-        # a process for jobs that run alone steers nothing: what it found wrong would stay unknown to its worker, which
+        # a process for isolated jobs steers nothing: what it found wrong would stay unknown to its worker, which
         # would send it the same job again
         self._local_faults = (
             None
@@ -180,7 +180,7 @@ class Runtime:
 
     @property
     def takes_work(self) -> bool:
-        """Whether a message may be taken now."""
+        """Return whether a message may be taken now."""
         return self._process_impairments.text is None
 
     def consumer_moves(self) -> None:
@@ -194,7 +194,7 @@ class Runtime:
 
     @property
     def idle(self) -> bool:
-        """Whether everything that was taken is written down or back in waiting."""
+        """Return whether everything that was taken is written down or back in waiting."""
         return self._chunks.running == 0 and self._slots.in_use == 0
 
     @property

@@ -26,19 +26,19 @@ log = logging.getLogger("trivet.worker")
 SAME_S = 0.5
 """A signal this soon after the first is the same: some send one to every process of a group, and so do we."""
 WRITE_S = 1.2
-"""How long the writing down of dropped calls may take."""
+"""Maximum time to record dropped calls."""
 WRITE_NOW_S = 0.4
 """The same after a second signal."""
 PUT_BACK_S = 0.8
-"""How long taking the lease back may take."""
+"""Maximum time to release the lease."""
 PUT_BACK_NOW_S = 0.3
 """The same after a second signal."""
 FORKS_S = 0.5
-"""How long the fork server may take to end: it is told, and only has to be let run."""
+"""Maximum time for the fork server to end: it is told, and only has to be let run."""
 FORKS_NOW_S = 0.1
 """The same after a second signal."""
 CELERY_S = 0.3
-"""How long Celery may take to say goodbye once nothing is in hand."""
+"""Maximum time for Celery to say goodbye once nothing is in hand."""
 _BY_ITSELF = 0.0
 """In the queue of moments at which somebody asked: nobody did, Celery has ended."""
 _LOOK_S = 0.02

@@ -34,7 +34,7 @@ log = logging.getLogger("trivet.worker")
 WHOLE = frozenset({"end_turn", "stop_sequence"})
 """Stop reasons of answers that serve equal requests: whole ones that ask for nothing to be done."""
 LOOKS = 3
-"""How often a job asks anew because its leader had just ended; then it calls."""
+"""Maximum number of times that a job asks anew because its leader had just ended; then it calls."""
 REALTIME_LOOK_AGAIN_S = 1.0
 
 

@@ -39,7 +39,7 @@ class WaitGroup:
         self._changed = threading.Condition()
 
     def add(self, count: int) -> None:
-        """So many more to wait for."""
+        """Add this many to wait for."""
         with self._changed:
             self._left += count
 
@@ -87,7 +87,7 @@ class Call:
 
     @property
     def ends_at(self) -> float:
-        """When the guard around the call fires, on the monotonic clock, about."""
+        """Time at which the guard around the call fires, on the monotonic clock, about."""
         return self.born_at + self.timeout_s
 
 
@@ -196,7 +196,7 @@ class Calls:
         self._on_result(CallResult(call, result, time.perf_counter() - started, decides=decides))
 
     def _decide(self, call: Call, result: Answer | Failure) -> bool:
-        """Whether this call decides what becomes of its job: the first final word does, or the last failure."""
+        """Return whether this call decides what becomes of its job: the first final word does, or the last failure."""
         race = call.race
         race.under_way -= 1
         if race.decided:

@@ -1,4 +1,4 @@
-"""Running one chunk: places in the process, permits, the fenced claim, the calls; what finds no room goes back."""
+"""Run of one chunk: slots, permits, the fenced claim, the calls; jobs without a slot or permit go back."""
 
 import logging
 import threading
@@ -44,9 +44,9 @@ from trivet_worker.run.slots import Slots
 log = logging.getLogger("trivet.worker")
 
 AGAIN_S = 3.0
-"""How long no work is taken after a chunk has met a database or shared state that failed it."""
+"""Pause in taking work after a chunk has met a database or shared state that failed it."""
 URGENT_S = 0.005
-"""How soon a realtime call looks again for a place among the calls in flight, alone: before those of batches do."""
+"""Interval at which a realtime call looks for a free slot, alone: before calls of batches do."""
 _REFUSED = {
     Denial.LIMITED: "limited by its provider",
     Denial.OPEN: "open, only a probe may call",
@@ -140,7 +140,7 @@ class ChunkRunner:
         if chunk.isolated and self._isolation is not None:
             if self._isolation.run(chunk):
                 return len(chunk.jobs)
-            self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
+            self._give_back(chunk, chunk.jobs, "no process is free to run it isolated")
             return 0
         route = self._served.now(chunk.route)
         wire_model = name_on_wire(route, chunk.model)
@@ -171,7 +171,7 @@ class ChunkRunner:
                     break
         except StoreUnavailable as error:
             # what was not claimed is dispatched again when its time is over
-            self._process_impairments.note(DATABASE, "take-up", str(error), AGAIN_S)
+            self._process_impairments.note(DATABASE, "claim", str(error), AGAIN_S)
             pending = ()
         if pending:
             self._give_back(chunk, pending, why)
@@ -328,7 +328,7 @@ class ChunkRunner:
         )
 
     def _hedge_after_s(self, wave: _Wave, routes: Sequence[Candidate] | None) -> float | None:
-        """What is slow for this route; None where a call gets no hedge."""
+        """Return the time after which a call is slow for this route; None where a call gets no hedge."""
         if not self._settings.of_class(wave.chunk.latency).hedge_share:
             return None
         own = next((r.breaker.paces.get(Latency.REALTIME) for r in routes or () if r.name == wave.chunk.route), None)
@@ -369,7 +369,7 @@ class ChunkRunner:
             if not self._process_impairments.of(SHARED_STATE):
                 self._redis.publish(WORK_CHANNEL, b"")
         except StoreUnavailable as error:
-            self._process_impairments.note(DATABASE, "take-up", str(error), AGAIN_S)
+            self._process_impairments.note(DATABASE, "claim", str(error), AGAIN_S)
         except redis.RedisError as error:
             self._process_impairments.note(
                 SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S

@@ -1,4 +1,4 @@
-"""How long one call may take."""
+"""Time limit of one call."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from trivet_tasks.latency import ClassSettings, Latency
 LEAST_S = 0.05
 """A call with less time than this is not worth its cost: it ends before its provider can answer, or has it at all."""
 FALLBACK_RESERVE_S = 1.0
-"""What realtime keeps back for one fallback while nothing is known of its speed."""
+"""Time that realtime keeps back for one fallback while nothing is known of its speed."""
 HANDOVER_S = 0.5
-"""What it takes to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
+"""Time to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
 machine."""
 
 
 def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
-    """What the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
+    """Return the time that the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
     paces = [route.breaker.pace(Latency.REALTIME) for route in fallbacks]
     return min((HANDOVER_S + pace.p95_s if pace else FALLBACK_RESERVE_S for pace in paces), default=0.0)
 
@@ -45,5 +45,5 @@ def attempt_timeout_s(
 
 
 def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
-    """Whether a call had at least half of what its class gives one: only then running out of time says something."""
+    """Return whether a call had at least half of what its class gives one: only then running out of time says something."""
     return timeout_s >= (terms.attempt_timeout_s or terms.budget_s / 2) / 2

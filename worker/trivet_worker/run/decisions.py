@@ -1,4 +1,4 @@
-"""What a finished call means: for its route's breaker, and for what becomes of its job."""
+"""Meaning of a finished call: the health signal for its route, and the next state of its job."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from trivet_worker.run.witness import Witness
 _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
 BRIEFLY_S = 1.0
-"""How long it counts that they could not be."""
+"""Time for which it counts that they could not be read."""
 
 
 _LOCAL_SIGNALS = {
@@ -42,7 +42,7 @@ _LOCAL_SIGNALS = {
 
 
 def spent_of(result: CallResult, settings: Settings, *, local: bool = False) -> PermitRelease:
-    """What a call used of its permit, and what it said of the route.
+    """Return a call's use of its permit, and its health signal for the route.
 
     A call that ran out of time counts, where speed is compared, as one that took its class's whole budget.
 
@@ -108,7 +108,7 @@ def _is_of_route(failure: Failure) -> bool:
 
 
 def _of_probe(signal: HealthSignal, outcome: Outcome) -> HealthSignal:
-    """What a probe's failure means: a route that refuses the plainest request serves nobody."""
+    """Return the meaning of a probe's failure: a route that refuses the plainest request serves nobody."""
     if signal is HealthSignal.DOUBTED:
         return HealthSignal.UNREACHABLE
     if signal is HealthSignal.NEUTRAL and outcome is not Outcome.CANCELLED:
@@ -117,7 +117,7 @@ def _of_probe(signal: HealthSignal, outcome: Outcome) -> HealthSignal:
 
 
 def _asked_too_much(call: Call) -> bool:
-    """Whether `max_tokens` could hardly come within the time that this call had."""
+    """Return whether `max_tokens` could hardly come within the time that this call had."""
     model = known(call.target.model)
     return model is not None and needed_s(model, call.job.max_tokens) > call.timeout_s
 
@@ -247,7 +247,7 @@ class Decisions:
 
 
 def _room(route: Candidate) -> float:
-    """How many more calls a route can take at once, at least one."""
+    """Return how many more calls a route can take at once, at least one."""
     return max(
         1.0, min(route.breaker.places - route.breaker.in_flight, route.breaker.headroom + route.breaker.rates[0])
     )

@@ -32,12 +32,12 @@ _WORD = struct.Struct("<iq")
 """To the server: 0, 0 with a socket (fork), or a process's id and a signal. From it: an id and _BORN, or how it ended."""
 _BORN = 1 << 32
 _ANSWER_S = 30.0
-"""How long a fork may take on a machine that swaps."""
+"""Maximum time of a fork on a machine that swaps."""
 _GONE = -1
 _LAST_WORD_S = 1.0
 _LOOK_S = 0.005
 Child = Callable[[socket.socket], int]
-"""What a child does with its end of the socket; returns its exit code."""
+"""Work of a child with its end of the socket; returns its exit code."""
 
 
 class NoServer(Exception):
@@ -114,7 +114,7 @@ class ForkServer:
         return None
 
     def end_of(self, pid: int) -> int | None:
-        """How a child ended, as `Popen.returncode` says it; None when nobody can say. Ask once, when its socket ended."""
+        """Return a child's end, as `Popen.returncode` gives it; None: not known. Ask once, when its socket ended."""
         try:
             return self._ends[pid].get(timeout=_LAST_WORD_S)
         except (queue.Empty, KeyError):
@@ -171,7 +171,7 @@ class ForkedProcess:
                 os.kill(self.pid, number)
 
     def ended(self) -> str:
-        """How it ended, for a person. Ask once, when its socket has ended."""
+        """Describe its end, for a person. Ask once, when its socket has ended."""
         code = self._server.end_of(self.pid)
         if code is None:
             return "nobody knows how"

@@ -1,4 +1,4 @@
-"""Hedging: a realtime call that is slower than its route usually is gets a hedge on a second route; the first answer wins.
+"""Hedging: a realtime call that is slower than usual for its route gets a second call on another; the first answer wins.
 
 The hedge is an attempt of its own, with a permit, a row and a price; the loser is dropped and its cost, which nobody
 knows exactly, is written down as an estimate.
@@ -62,11 +62,11 @@ class Hedger:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="trivet-hedge")
 
     def attach(self, calls: Calls) -> None:
-        """Where hedges are launched."""
+        """Set where hedges are launched."""
         self._calls = calls
 
     def counted(self, calls: int) -> None:
-        """So many first calls were made; each earns its share of a hedge."""
+        """Count first calls; each earns its share of a hedge."""
         share = self._settings.of_class(Latency.REALTIME).hedge_share
         with self._lock:
             self._credit = min(MAX_SAVED, self._credit + share * calls)

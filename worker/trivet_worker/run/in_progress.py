@@ -1,4 +1,4 @@
-"""The jobs that this process knows it holds: from their claim until they are written down."""
+"""Jobs in progress in this process: from their claim until they are recorded."""
 
 import threading
 from collections.abc import Iterable

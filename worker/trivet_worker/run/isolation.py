@@ -26,13 +26,13 @@ from trivet_worker.run.fork_server import ForkedProcess, ForkServer, NoServer
 log = logging.getLogger("trivet.worker")
 
 IDLE_S = 30.0
-"""How long a child without work is kept."""
+"""Time for which a child without work is kept."""
 HUNG_AFTER_S = 60.0
-"""How long after its call's time a child that says nothing is looked into, and again."""
+"""Interval, after its call's time, at which a silent child is checked."""
 MAX_LOOKS = 10
 """So often a child that keeps its lease and says nothing is left to itself."""
 LAST_WORDS_S = 5.0
-"""What a child without work may take to go."""
+"""Maximum time for a child without work to end."""
 
 
 class Isolation:
@@ -104,7 +104,7 @@ class Isolation:
         try:
             child = _Child(self._forks.start())
         except NoServer as error:
-            log.error("no process for a job that runs alone: %s", error)
+            log.error("no process for an isolated job: %s", error)
         with self._changed:
             self._starting -= 1
             if child is not None and not self._stopping:
@@ -135,7 +135,7 @@ class Isolation:
         child.end(LAST_WORDS_S)
 
     def _word_of(self, child: "_Child", chunk: Chunk) -> "_Word":
-        """Wait for the child's word. One that is stuck, and whose job was taken from it, is given up."""
+        """Wait for the child's word. One that hangs, and whose job was taken from it, is given up."""
         patience_s = longest_call_s(chunk.latency, self._settings) + HUNG_AFTER_S
         looks = 0
         while not child.done.wait(patience_s):
@@ -147,7 +147,7 @@ class Isolation:
                 continue  # it may only be waiting for the database, as we do
             looks += 1
             if not runs or looks > MAX_LOOKS:
-                log.error("a process that ran a job alone is stuck; it is ended")
+                log.error("a process that ran an isolated job hangs; it is ended")
                 return _Word.NONE
         return _Word.ANSWERED if child.answered else _Word.DIED
 
@@ -162,7 +162,7 @@ class Isolation:
             log.error("job %s: its process died (%s), which could not be written down: %s", job.id, child.how, error)
             return
         if struck is None:  # it had been written down, or was not even claimed
-            log.warning("a process for jobs that run alone ended by itself (%s)", child.how)
+            log.warning("a process for isolated jobs ended by itself (%s)", child.how)
             return
         lease_id, deaths = struck
         log.error(
@@ -178,7 +178,7 @@ class Isolation:
 
 
 class _Word(Enum):
-    """What came of a job that a child was told to run."""
+    """Result of a job that a child was told to run."""
 
     ANSWERED = auto()
     DIED = auto()
@@ -199,16 +199,16 @@ class _Child:
         self._reaped = threading.Event()
         self._how = ""
         self._lock = threading.Lock()
-        threading.Thread(target=self._read, name="trivet-alone", daemon=True).start()
+        threading.Thread(target=self._read, name="trivet-isolated", daemon=True).start()
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs."""
         return not self._over.is_set()
 
     @property
     def how(self) -> str:
-        """How it ended, for a person; it has, or does now."""
+        """Describe its end, for a person; it has ended, or does now."""
         self._reaped.wait(LAST_WORDS_S)
         return self._how or "nobody knows how"
 

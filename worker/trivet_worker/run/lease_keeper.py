@@ -20,7 +20,7 @@ from trivet_worker.run.route_impairments import RouteImpairments
 log = logging.getLogger("trivet.lease")
 
 STRAY_S = 5.0
-"""How long a job may run by SQL alone: between a claim's commit and its answer lie milliseconds."""
+"""Time for which a job may run by SQL alone: between a claim's commit and its answer lie milliseconds."""
 
 
 class LeaseKeeper:

@@ -77,7 +77,7 @@ class _Route:
 
 
 class Looks(Protocol):
-    """Look at the routes from this machine; `Flights` does."""
+    """Look at the routes from this machine; `Calls` does."""
 
     def credentials(self) -> dict[str, Credentials]:
         """Return the state of each route's credentials."""

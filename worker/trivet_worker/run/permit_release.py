@@ -43,7 +43,7 @@ class PermitReleaser:
 
     @property
     def waits(self) -> bool:
-        """Whether something is still to be told."""
+        """Return whether something is still to be told."""
         return bool(self._untold)
 
     def settle(self, group: Sequence[CallResult]) -> list[Change]:

@@ -49,7 +49,7 @@ class Pricing:
         )
 
     def settled(self, call: Call, answer: Answer, latency_s: float) -> Settlement:
-        """What a good call cost; where its usage is not known, about."""
+        """Return the cost of a good call; an estimate where its usage is not known."""
         settlement = Settlement(
             attempt_id=call.job.attempt_id,
             outcome=Outcome.SUCCEEDED,
@@ -67,7 +67,7 @@ class Pricing:
         return replace(settlement, cost_usd=MAX_USD, estimated=True, price_version=self._book.version)
 
     def failed(self, call: Call, failure: Failure, latency_s: float, *, called: bool) -> Settlement:
-        """What a failed call cost: nothing, what its usage says, or, where its fate is not known, at most the estimate."""
+        """Return a failed call's cost: nothing, that of its usage, or, where its fate is not known, at most the estimate."""
         settlement = Settlement(
             attempt_id=call.job.attempt_id,
             outcome=failure.outcome,
@@ -88,7 +88,7 @@ class Pricing:
         return settlement
 
     def unread(self, call: Call, result: Answer | Failure, latency_s: float) -> Settlement:
-        """What to book of a call whose settlement failed by a fault of Trivet's own: the most it may have cost."""
+        """Return what to book for a call whose settlement failed by a fault of Trivet's own: its maximum cost."""
         return Settlement(
             attempt_id=call.job.attempt_id,
             outcome=result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED,

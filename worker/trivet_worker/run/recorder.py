@@ -92,7 +92,7 @@ class Recorder:
         self._unnoted: list[Change] = []
         self._gather_s = gather_s
         self._pricing = pricing
-        self._landed: queue.SimpleQueue[CallResult | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[CallResult | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
 
     def start(self) -> None:
@@ -101,11 +101,11 @@ class Recorder:
 
     def put(self, result: CallResult) -> None:
         """Hand over a finished call. Returns at once."""
-        self._landed.put(result)
+        self._results.put(result)
 
     def close(self, within_s: float = 30.0) -> None:
         """Write what is left and end the thread."""
-        self._landed.put(None)
+        self._results.put(None)
         self._thread.join(timeout=within_s)
 
     def _run(self) -> None:
@@ -125,7 +125,7 @@ class Recorder:
         until = time.monotonic() + RETRY_S if self._permit_releaser.waits or self._unnoted else None
         while len(group) < BULK_ROWS and size < BULK_BYTES:
             try:
-                result = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+                result = self._results.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
             if result is None:
@@ -137,7 +137,7 @@ class Recorder:
         return group, True
 
     def _record_safely(self, group: list[CallResult]) -> None:
-        """Whatever goes wrong, the thread lives on and the chunks go on; the lease keeper puts such jobs back."""
+        """Keep the thread and the chunks going whatever goes wrong; the lease keeper puts such jobs back."""
         try:
             self._record(group)
         except Exception as error:
@@ -222,12 +222,12 @@ class Recorder:
             written = self._write(finished)
         except DBAPIError as error:
             log.error("a group of %d was refused by the database (%s); writing one by one", len(finished), _kind(error))
-            written = _joined([self._write_alone(one) for one in finished])
+            written = _joined([self._write_one(one) for one in finished])
         if written.refused:
             log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
         return written
 
-    def _write_alone(self, finished: Finished) -> Written:
+    def _write_one(self, finished: Finished) -> Written:
         try:
             return self._write([finished])
         except DBAPIError as error:
@@ -300,7 +300,7 @@ class Recorder:
 
 
 def _without_figures(settlement: Settlement) -> Settlement:
-    """What came of a call and its cost, now an estimate; nothing else that the provider said."""
+    """Return the call's outcome and its cost, now an estimate; nothing else that the provider said."""
     cost = settlement.cost_usd
     if cost is not None:
         cost = min(cost, MAX_USD)
