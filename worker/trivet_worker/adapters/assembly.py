@@ -32,7 +32,7 @@ _NOT_OF_THE_DELTA = frozenset({"type", "role", "content", "usage", "delta"})
 
 
 class BrokenStream(Exception):
-    """The events do not make a message. Its text is for a person."""
+    """The events do not form a message. The text is for a person."""
 
 
 @dataclass(slots=True)
@@ -120,10 +120,10 @@ class Assembly:
         return self.usage if self._counted else None
 
     def message(self) -> dict[str, Any]:
-        """The message. Its usage is left out where the stream did not say, in the end, how long the answer is.
+        """Return the message. Its usage is left out where the stream did not state the answer's final length.
 
         Raises:
-            BrokenStream: there is none, and why.
+            BrokenStream: the events form no message; says why.
         """
         if self._fault:
             raise BrokenStream(self._fault)
@@ -143,11 +143,11 @@ class Assembly:
         return self._message
 
     def spoil(self, reason: str) -> None:
-        """Note why no message can come of this. The events after it still say what the call used."""
+        """Note why no message can result. Later events still state the usage of the call."""
         self._fault = self._fault or reason
 
     def take(self, event: object) -> None:
-        """Add one event. Kinds that nobody knows carry nothing of the message and are passed over."""
+        """Add one event. Unknown kinds carry nothing of the message and are skipped."""
         if not isinstance(event, dict):
             return self.spoil("an event of the stream makes no sense")
         kind = event.get("type")
@@ -228,7 +228,7 @@ class Assembly:
         return None
 
     def _count(self, usage: object) -> None:
-        """Cumulative totals; what does not apply is left out, and then an earlier event's figure holds."""
+        """Cumulative totals; where a figure is left out, that of an earlier event holds."""
         if isinstance(usage, dict):
             self._usage.update((name, value) for name, value in usage.items() if value is not None)
 

@@ -59,7 +59,7 @@ class AwsAccess:
         return SigV4(self._credentials, self.region, _SERVICES[self._route.endpoint])
 
     async def key(self) -> str:
-        """The key to give to the SDK now, once there is one or credentials to sign with. NotReady where there is none."""
+        """Return the key for the SDK, once there is one or credentials to sign with. NotReady where there is none."""
         if self._credentials is None:
             try:
                 return self._key.current() if self._key else self._of_environment or ""

@@ -34,7 +34,7 @@ class AwsCredentials:
         self._renewal = SingleFlight()
 
     async def ready(self) -> None:
-        """See to it that `frozen` holds good credentials. NoAwsCredentials, or what botocore raises, when it cannot."""
+        """Make `frozen` hold good credentials. Raises NoAwsCredentials, or an error of botocore, when it cannot."""
         if self._frozen is None or time.monotonic() >= self._ask_after:
             await self._renewal.run(lambda: asyncio.to_thread(self._ask))
 
@@ -44,7 +44,7 @@ class AwsCredentials:
         return self._frozen
 
     def forget(self) -> None:
-        """AWS refused these: build the chain anew before the next call."""
+        """Build the chain anew before the next call: AWS refused these."""
         self._frozen = self._session = None
 
     def _ask(self) -> None:

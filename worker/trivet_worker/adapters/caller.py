@@ -226,7 +226,7 @@ class SdkCaller:
         return progress.failure(Outcome.INCOMPLETE, message.reason, usage=message.usage)
 
     async def _ready(self) -> None:
-        """Have credentials. NotReady, transient where the network is what fails, whatever a chain raises for it."""
+        """Get credentials. Raises NotReady, transient where the network fails, whatever the chain raises for it."""
         try:
             await self._wire.ready()
         except NotReady:
@@ -269,7 +269,7 @@ class SdkCaller:
         )
 
     def _late(self, timeout_s: float, progress: _Progress) -> Answer | Failure:
-        """The guard fired. A message that had come whole by then is an answer."""
+        """Result after the guard fired. A message that was complete by then is an answer."""
         if progress.assembly is not None and progress.is_whole:
             with contextlib.suppress(BrokenStream):
                 message = judge(progress.assembly.message())

@@ -95,7 +95,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _words(chain: tuple[BaseException, ...]) -> str:
-    """The outermost exception that says anything: it names the host. The SDK's own only say "Connection error."."""
+    """Return the text of the outermost exception that has one: it names the host. The SDK's only say "Connection error."."""
     for error in chain:
         if not isinstance(error, anthropic.AnthropicError) and (text := _TLS_CONTEXT.sub("", str(error))):
             return clean(f"{type(error).__name__}: {text}", MESSAGE_LIMIT - 60)

@@ -88,7 +88,7 @@ class Wire(Protocol):
         ...
 
     async def ready(self) -> None:
-        """See to it that the client has a good key or credentials. NotReady when it cannot have."""
+        """Give the client a good key or credentials. Raises NotReady when there are none."""
         ...
 
     def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
@@ -110,7 +110,7 @@ class Wire(Protocol):
         ...
 
     def refused(self) -> None:
-        """The provider did not take the credentials: look for new ones before the next call."""
+        """Look for new credentials before the next call: the provider refused these."""
         ...
 
     def secrets(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The child process in which quarantined jobs run, one at a time. Forked by the worker's fork server, never started by hand.
 
-Reads a chunk a line from its socket; answers each with a line once it is written down. At the end of its input (it was
-told so, or its worker is gone) it finishes its call within the grace time and goes.
+Reads a chunk a line from its socket; answers each with a line once it is recorded. At the end of its input (it was
+told so, or its worker is gone) it finishes its call within the grace time and exits.
 
     python -m trivet_worker.process.isolated_process CONFIGURATION LANE ORIGIN ROUTE [ROUTE …]
 

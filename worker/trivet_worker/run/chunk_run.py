@@ -62,7 +62,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class _Wave:
-    """Jobs of a chunk that start together, and what they have in common."""
+    """Jobs of a chunk that start together, and their common terms."""
 
     chunk: Chunk
     target: CallTarget
@@ -118,11 +118,11 @@ class ChunkRunner:
 
     @property
     def running(self) -> int:
-        """Chunks in hand: their jobs are neither all written down nor all back in waiting."""
+        """Chunks in hand: some of their jobs are neither recorded nor back in waiting."""
         return self._running
 
     def run(self, chunk: Chunk) -> int:
-        """Run the chunk until each of its jobs is written down or back in waiting. Returns the number of calls made."""
+        """Run the chunk until each of its jobs is recorded or back in waiting. Returns the number of calls made."""
         self._count(1)
         try:
             return self._run(chunk)
@@ -180,7 +180,7 @@ class ChunkRunner:
         return to_call - len(pending)
 
     def _start_some(self, wave: _Wave, pending: Sequence[DispatchedJob]) -> tuple[int, str]:
-        """Start as many jobs as there is room for, waiting a little for it. Returns (how many, why no more)."""
+        """Start as many jobs as slots and permits allow, after a short wait for them. Returns (how many, why no more)."""
         patience_s = self._settings.dispatch.permit_patience_s
         if self.stopping.is_set():
             return 0, "the worker is stopping"
@@ -189,7 +189,7 @@ class ChunkRunner:
         places = self._slots.take(len(pending), patience_s)
         if places == 0:
             return 0, "no free place"
-        # named after lease and attempt: those of a dead process can be told, and SQL knows those that are in use
+        # named after lease and attempt: permits of a dead process are recognisable, and SQL knows those in use
         permits = [
             PermitRequest(f"{wave.target.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens)
             for job in pending[:places]
@@ -217,7 +217,7 @@ class ChunkRunner:
         return grant.granted, ""
 
     def _waits(self, wave: _Wave, grant: PermitGrant, until: float) -> bool:
-        """Wait for what there was no room for; False when there is no time for that."""
+        """Wait for slots or permits for the rest; False when there is no time for that."""
         if grant.reason != Denial.CONCURRENCY or wave.chunk.latency is not Latency.REALTIME:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
         self._hurry(1)
@@ -235,7 +235,7 @@ class ChunkRunner:
     def _launch(
         self, wave: _Wave, jobs: Sequence[DispatchedJob], permits: Sequence[PermitRequest], grant: PermitGrant
     ) -> None:
-        """Take jobs up in SQL and make their calls. Places and permits of those not taken are given back."""
+        """Claim jobs in SQL and make their calls. Slots and permits of jobs that were not claimed are given back."""
         permit_of = {job.id: permit for job, permit in zip(jobs, permits, strict=True)}
         taken: list[ClaimedJob] = []
         try:
@@ -299,7 +299,7 @@ class ChunkRunner:
             self._drops.note(Drop.MISFIT, chunk.route, f"job {job.id} goes back: {job.reason}", len(found.misfits))
 
     def _routes_now(self, wave: _Wave) -> list[Candidate] | None:
-        """For a realtime call, how the routes stand that could take its job if it fails; None when that is not known."""
+        """Return the routes that could take a realtime job if its call fails; None when they are not known."""
         if wave.chunk.latency is not Latency.REALTIME or wave.chunk.probe:
             return []
         try:
@@ -348,7 +348,7 @@ class ChunkRunner:
             )
 
     def _give_up_probe(self, wave: _Wave) -> None:
-        """A probe that got no permit: let another be made, rather than wait until this one counts as lost."""
+        """Let another probe be made in place of one without a permit, rather than wait until this one counts as lost."""
         chunk = wave.chunk
         if not chunk.probe:
             return
@@ -377,5 +377,5 @@ class ChunkRunner:
 
 
 def attempt_of(permit: PermitRequest) -> str:
-    """The id of the attempt that a permit is for."""
+    """Return the id of the attempt that a permit is for."""
     return permit.permit_id.rpartition(":")[2]

@@ -86,7 +86,7 @@ def spent_of(result: CallResult, settings: Settings, *, local: bool = False) -> 
             elif signal is HealthSignal.DOUBTED and call.job.proxy_errors:
                 signal = HealthSignal.CHECK
             budget_s = settings.of_class(Latency(call.target.latency)).budget_s
-            # nobody knows what a call without an answer used: it is taken to have used it all
+            # the usage of a call without an answer is not known: it counts as all of its permit
             all_used = RULES[outcome].may_be_billed or failure.own_fault
             return PermitRelease(
                 permit,
@@ -103,7 +103,7 @@ def spent_of(result: CallResult, settings: Settings, *, local: bool = False) -> 
 
 
 def _is_of_route(failure: Failure) -> bool:
-    """Return whether no request can have brought it about: then every failure counts, also the same job's."""
+    """Return whether no request can have caused it: then every failure counts, also of the same job."""
     return failure.from_api and RULES[failure.outcome].of_route
 
 
@@ -123,7 +123,7 @@ def _asked_too_much(call: Call) -> bool:
 
 
 def _too_short(call: Call, settings: Settings) -> str | None:
-    """Why the call could hardly be answered in its time, if so."""
+    """Return why the call could hardly be answered in its time, or empty."""
     target = call.target
     return too_short_text(known(target.model), Latency(target.latency), call.job.max_tokens, settings)
 
@@ -139,7 +139,7 @@ def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | Non
 
 
 class Decisions:
-    """Decides what becomes of jobs, a group of finished calls at a time."""
+    """Decides the next states of jobs, a group of finished calls at a time."""
 
     def __init__(
         self, directory: RouteDirectory, settings: Settings, process_impairments: ProcessImpairments, witness: Witness
@@ -150,7 +150,7 @@ class Decisions:
         self._witness = witness
 
     def next_steps(self, group: Sequence[CallResult]) -> list[Next | None]:
-        """For each call, in order, what becomes of its job; None where another call of it decides.
+        """Return for each call, in order, the next state of its job; None where another call decides.
 
         The routes are read once for all.
         """
@@ -197,7 +197,7 @@ class Decisions:
             )
         latency = Latency(target.latency)
         terms = self._settings.of_class(latency)
-        # the budget bounds the work on a job; being told to wait is no work, nor is what another worker would have done
+        # the budget bounds the work on a job: not a wait that a provider asks for, nor a failure of this worker alone
         local = self._witness.local(result)
         idle = local or failure.outcome is Outcome.RATE_LIMITED
         spent_s = job.round_spent_s + (0.0 if idle else result.latency_s)
