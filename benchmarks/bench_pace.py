@@ -2,9 +2,10 @@
 
     make bench-pace [PACE="--seconds 120 --database SQLite"]
 
-A real scheduler, its dispatches timed from `BEGIN` to the commit's answer, and simulated workers, which do everything but the
-call (`simulated_worker.py`), each held to its share of the pace. After a warm-up the memory of each process (resident and its own: shared buffers are not counted) is read
-every few seconds; what counts is the median of its last quarter over that of its first.
+A real scheduler, its dispatches timed from `BEGIN` to the commit's answer, and simulated workers, which do everything
+but the call (`simulated_worker.py`), each held to its share of the pace. After a warm-up the memory of each process
+(resident and its own: shared buffers are not counted) is read every few seconds; what counts is the median of its last
+quarter over that of its first.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ For each database a backlog is put in, and measured at 10,000, 100,000 and 1,000
 - cost: a whole Trivet with one worker works on the backlog over the simulator; CPU a job and memory of each process
 
 Then a fleet: one scheduler and more and more simulated workers, which do everything but the call, against one broker and
-one database; and dispatch while hundreds of leases are alive. What each part costs a job says where a machine ends.
+one database; and dispatch while hundreds of leases are alive. The cost of each part shows which one fills the machine.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 ROUTE = "anthropic"
 SLOTS = 64
-"""Of a simulated worker: a pass dispatches one and a half times as many."""
+"""Slots of a simulated worker: a pass dispatches one and a half times as many."""
 WARM = 500
 GOAL = 1.2
 """Cost at the longest backlog, as a multiple of that at the shortest."""
@@ -92,7 +92,7 @@ class Dispatching:
         self.store.close()
 
     def _publish(self, app: Any, chunks: Any) -> None:
-        """As ever; and remember them, because nobody listens."""
+        """Publish as usual, and keep the chunks, because no worker listens."""
         self._chunks = list(chunks)
         publish(app, self._chunks)
         self._redis.delete(*{queue_name(chunk.route, chunk.latency) for chunk in self._chunks})
@@ -204,7 +204,7 @@ def simulated_fleet(
 
 
 def wait_for_permits(settings: Settings) -> None:
-    """Until the scheduler has put back the limits of a new Valkey: before that nobody may call."""
+    """Wait until the scheduler has restored the limits of a new Valkey: before that no call is allowed."""
     shared = connect(settings.redis_url)
     until = time.monotonic() + READY_S
     while not shared.exists(EPOCH):
@@ -224,7 +224,7 @@ def crowd(settings: Settings, dispatching: Dispatching, count: int, passes: int)
     for lease_id in ids[:200]:
         with store.write() as connection:
             leases.renew(store, connection, lease_id, 0, None, 600.0)
-    time.sleep(1.1)  # what a fleet remembers of the leases is a second old at most
+    time.sleep(1.1)  # the directory's leases are a second old at most
     found = dispatching.measure(passes)
     with store.write() as connection:
         for lease_id in ids:

@@ -2,8 +2,8 @@
 
     python benchmarks/call_layers.py [--calls 2000] [--rounds 3] [--asyncio]
 
-Everything on one event loop of one process, 64 calls at a time over a simulator that answers after 20 ms; each layer reads the
-whole answer and parses it once (`create`: into the SDK's model). The last line is what aiohttp itself costs.
+Everything on one event loop of one process, 64 calls at a time over a simulator that answers after 20 ms; each layer
+reads the whole answer and parses it once (`create`: into the SDK's model). The last line is what aiohttp itself costs.
 """
 
 from __future__ import annotations

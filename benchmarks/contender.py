@@ -33,7 +33,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that a contender did. `calls` are those it counted itself."""
+    """Record of a contender. `calls` are those it counted itself."""
 
     jobs: Sequence[JobRecord]
     calls: Sequence[CallRecord]
@@ -42,7 +42,7 @@ class Record:
 
 
 class Contender(Protocol):
-    """Somebody who runs jobs over three legs. A context manager: inside, it is ready."""
+    """A runner of jobs over three legs. A context manager: inside, it is ready."""
 
     name: str
 

@@ -155,7 +155,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One of issue 5's, and what this run says of it."""
+    """A goal, and this run's result for it."""
 
     what: str
     wanted: str

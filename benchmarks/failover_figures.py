@@ -30,7 +30,7 @@ class CallRecord:
     at: float
     leg: str
     probe: bool = False
-    """It was made to see whether the leg is back, for no job."""
+    """True for a probe: it was made to see whether the leg is back, for no job."""
 
 
 @dataclass(frozen=True, slots=True)

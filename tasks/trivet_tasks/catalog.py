@@ -1,4 +1,4 @@
-"""The Claude models Trivet knows: what each wire calls them, and what they can do.
+"""Claude models that Trivet knows: their names on each wire, and their abilities.
 
 One row per model, under its first-party id. Light to import: no SDK, no price data. Sources (November 2026):
 - first-party ids and retirement dates of the Anthropic API: `anthropic` 2.12 (`types/model.py`, `DEPRECATED_MODELS`),

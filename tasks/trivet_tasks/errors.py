@@ -102,7 +102,7 @@ class ProcessFailed(TrivetError):
 
 
 class ProbeNotMade(TrivetError):
-    """A probe that a person asked for was not made, or nobody knows what came of it."""
+    """A probe that a person asked for was not made, or its result is not known."""
 
 
 class ResultTimeout(TrivetError, TimeoutError):

@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit for a column, a log, a terminal and a page.
+"""Text of others, made fit for a column, a log, a terminal and a page.
 
 `clean` is for a provider's words about a call (errors, ids, stop reasons): used once, where they come in.
 `for_terminal` is for a model's text, which is stored as it came.

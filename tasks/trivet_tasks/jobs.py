@@ -46,9 +46,9 @@ class JobSpec:
     prefixes: tuple[Prefix, ...] = ()
     """Prefixes that may be marked, the longest first."""
     line: str | None = None
-    """Of those who share this prefix one goes first, and warms the cache for the others."""
+    """Key of the jobs with this prefix: one of them goes first, and warms the cache for the others."""
     cache_key: str | None = None
-    """Equal for requests of which one's answer may serve the other (`trivet_tasks.requests.cache_key`). None: it is called for."""
+    """Equal for requests that one answer may serve (`trivet_tasks.requests.cache_key`). None: the job gets its own call."""
     warnings: tuple[str, ...] = ()
     """Warnings for a person, though the request is accepted."""
 
@@ -61,4 +61,4 @@ class DispatchedJob(NamedTuple):
     input_estimate: int
     max_tokens: int
     cache_key: str | None = None
-    """A digest; None: the job is called for without a look at earlier answers."""
+    """Digest; None: the job gets a call without a look at earlier answers."""

@@ -1,7 +1,7 @@
 """The messages between schedulers and workers: one message carries one chunk of jobs to one route.
 
-A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job. Whoever may write to the broker may
-write one, so it is read strictly, and what it says is compared with the database before anything is done.
+A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job. Any client of the broker can
+write one, so it is read strictly, and compared with the database before anything is done.
 """
 
 import re
@@ -14,7 +14,7 @@ from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
 MAX_JOBS = 1_000
-"""Jobs of one message; the setting `chunk_jobs` allows half as many."""
+"""Maximum number of jobs in one message; the setting `chunk_jobs` allows half as many."""
 MODEL_CHARS = 120
 _MAX_INT = 2**31 - 1
 _ROUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"[0-9A-Za-z]{0,64}")
 
 
 class MalformedMessage(TrivetError):
-    """A message is not one of Trivet's. Its text names the part that is wrong, and quotes nothing of it."""
+    """A message is not one of Trivet's. The text names the part that is wrong, and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Chunk:
     model: str
     jobs: tuple[DispatchedJob, ...]
     probe: str = ""
-    """The token with which the one job, a probe, may pass an open breaker."""
+    """Token with which the one job, a probe, may pass an open circuit breaker."""
     isolated: bool = False
-    """The job was in flight when a worker process died: it runs in a process of its own."""
+    """True if the job is quarantined: it was in flight when a worker process died, and runs in a process of its own."""
 
     def to_args(self) -> list[Any]:
         """The Celery arguments."""

@@ -1,4 +1,4 @@
-"""Sending chunks to the queues of their routes, over Redis or RabbitMQ."""
+"""Publishing of chunks to the queues of their routes, over Redis or RabbitMQ."""
 
 import time
 from collections.abc import Iterable
@@ -40,8 +40,8 @@ def queue_of(app: Celery, route: str, latency: Latency) -> Queue:
 def publish(app: Celery, chunks: Iterable[Chunk]) -> None:
     """Send chunks to their queues: pipelined with Redis, confirmed as a group by RabbitMQ.
 
-    They have no expiry of Celery's: it reckons by the worker's wall clock, and one that is ahead would throw all of them
-    away. A stale one is dropped at the claim, by its tokens.
+    They have no expiry of Celery's, which uses the worker's wall clock: one that is ahead would throw all of them away.
+    Stale messages are dropped at the claim, by their tokens.
 
     Raises:
         BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.

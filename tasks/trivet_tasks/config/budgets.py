@@ -1,4 +1,4 @@
-"""Budgets: how much may be spent on what, in a day, in a month or in all, and the windows in which that is counted.
+"""Budgets: limits on spending in a day, in a month or in all, and the windows in which spending is counted.
 
 Windows turn at midnight UTC; a call belongs to the day on which it began.
 """
@@ -18,7 +18,7 @@ from trivet_tasks.jobs import JobSpec
 DAY_S = 86_400
 NAME_CHARS = 100
 TENANT = "tenant"
-"""The label that says whom the work is done for; that of a tag is `tag:NAME`."""
+"""Label of the tenant that the work is done for; that of a tag is `tag:NAME`."""
 
 
 class Per(StrEnum):
@@ -97,7 +97,7 @@ class BudgetSettings(BaseModel):
 
     @property
     def label(self) -> tuple[str, str] | None:
-        """The label of jobs that it asks for, if it asks for one: `("tag:team", "search")`."""
+        """Label that selects its jobs, if any: `("tag:team", "search")`."""
         if self.tag:
             name, _, value = self.tag.partition("=")
             return f"tag:{name}", value
@@ -130,7 +130,7 @@ def labels_asked(budgets: Iterable[BudgetSettings]) -> Labels:
 
 
 def labels_of(spec: JobSpec, asked: Labels) -> str:
-    """Of a job what budgets ask for, as JSON, equal for equal ones. What none asks for would only be more kinds of jobs."""
+    """Return the facts of a job that budgets select by, as JSON. Equal facts give equal text; other facts are left out."""
     if not asked:
         return "{}"
     labels = {f"tag:{name}": value for name, value in spec.tags.items() if (f"tag:{name}", value) in asked}

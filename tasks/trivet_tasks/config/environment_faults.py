@@ -26,13 +26,13 @@ _NEEDED = "→…é"
 
 
 def refuse(settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise ConfigError when the environment cannot be worked in; every fault is a line of its own."""
+    """Raise ConfigError when the environment has faults; each is a line of its own."""
     if faults := tuple(environment_faults(settings, environment)):
         raise ConfigError("\n".join(faults))
 
 
 def environment_faults(settings: Settings, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """Every fault, a sentence each that names the variable and says what to do."""
+    """Return every fault, each a sentence that names the variable and says what to do."""
     for name in PROXIES:
         if fault := _proxy_fault(environment.get(name, "")):
             yield f"the variable {name} {fault}."

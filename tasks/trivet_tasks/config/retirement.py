@@ -1,6 +1,6 @@
 """Retirement of models by their providers: the routes it closes, and the warnings before and after.
 
-A route whose `models` setting names the model is exempt: who names an id by hand knows what the account still has.
+A route whose `models` setting names the model is exempt: an operator who names an id knows what the account still has.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The settings of one route: where it leads, what it may be used for, and what the account behind it allows."""
+"""Settings of one route: its address, its permitted use, and the limits of its account."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,7 +19,7 @@ NAME_CHARS = 100
 
 
 WHOLE_ROUTE = "*"
-"""The model of what is kept or said of a whole route."""
+"""Model name that stands for a whole route."""
 
 
 class LimitGroup(BaseModel):
@@ -182,7 +182,7 @@ class RouteSettings(BaseModel):
         return None
 
     def place(self) -> dict[str, Any]:
-        """Return what decides where a prompt goes and what may go there, JSON-ready, without what is as by default.
+        """Return the settings that decide where a prompt goes and what may go there, JSON-ready, without defaults.
 
         Two that are equal are the same place, in whatever order their lists were written.
         """
@@ -190,17 +190,17 @@ class RouteSettings(BaseModel):
         return {name: sorted(set(value)) if name in UNORDERED else value for name, value in place.items()}
 
     def operational(self) -> dict[str, Any]:
-        """Return what may change while the route is served, JSON-ready, without what is as by default."""
+        """Return the settings that may change while the route is served, JSON-ready, without defaults."""
         return self.model_dump(mode="json", include={*OPERATIONAL}, exclude_defaults=True)
 
     @property
     def place_digest(self) -> str:
-        """Tells places apart. A field that a later Trivet adds changes it only where it is set."""
+        """Digest of the place. A field that a later Trivet adds changes it only where it is set."""
         return digest_of(self.place())
 
     @property
     def operational_digest(self) -> str:
-        """Tells versions of the operational figures apart, as `place_digest` does places."""
+        """Digest of the operational figures, as `place_digest` is of the place."""
         return digest_of(self.operational())
 
     def with_figures_of(self, other: "RouteSettings") -> "RouteSettings":

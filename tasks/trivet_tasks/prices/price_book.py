@@ -1,6 +1,6 @@
 """Price of one provider call, exact to the last digit: genai-prices' lists, with our `price_rules` on top.
 
-No float is met on the way. Prices become whole numbers of 10^-12 USD a token when they are first looked up, and a
+No float is used. Prices become whole numbers of 10^-12 USD a token when they are first looked up, and a
 call is then a few products of integers. The smallest unit met is 10^-11 USD (a 5-minute cache write of Haiku 5.5, in
 batch and at the regional price, is 0.00000006875 USD a token), so 12 decimals hold every cost exactly. A finer price
 in a list to come would bring more decimals, never a rounded cost.

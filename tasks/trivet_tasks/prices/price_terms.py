@@ -31,7 +31,7 @@ def written(region: str | None, usage: Usage, note: str = "") -> str:
     """The terms as text for the row: JSON, with what is usual left out.
 
     Args:
-        note: why there is no price, or why it is one approximately.
+        note: why there is no price, or why it is approximate.
     """
     terms = Terms(
         region,

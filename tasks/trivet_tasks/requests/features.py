@@ -1,19 +1,19 @@
 """Features that some wires have and others do not: the one table of them, and those that a request needs.
 
-A route that speaks a dialect (`trivet_tasks.dialects`) without a feature of a job is not eligible for that job. The source of a row is, unless it says
-otherwise, the availability table in `anthropics/skills` (skills/claude-api/shared/platform-availability.md, 2026),
-Anthropic's own list for its API, Claude Platform on AWS, Bedrock and Vertex; of versions of the API,
-platform.claude.com/docs/en/api/migration-2026-10-21. `verified` is False where a cloud is left out only because nothing
-says that it has the feature.
+A route that speaks a dialect (`trivet_tasks.dialects`) without a feature of a job is not eligible for that job. The
+source of a row is, unless it says otherwise, the availability table in `anthropics/skills`
+(skills/claude-api/shared/platform-availability.md, 2026), Anthropic's own list for its API, Claude Platform on AWS,
+Bedrock and Vertex; of versions of the API, platform.claude.com/docs/en/api/migration-2026-10-21. `verified` is False
+where a cloud is left out only because nothing says that it has the feature.
 
 All wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
 structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
 (`context_management`, a beta), bash, text editor, memory and single computer-use tools, and messages of role system
 within the conversation (platform.claude.com, mid-conversation-system-messages; AWS' guide has a page of its own on them).
 
-Two kinds of features have no row: `beta:NAME`, a beta that the request names (`trivet_tasks.requests.betas` says who takes it), and
-`field:NAME`, a field of the body that Trivet does not know (`extra_body`), which only the Anthropic API is taken to have. A
-route takes more of either by its settings `betas` and `body_fields`.
+Two kinds of features have no row: `beta:NAME`, a beta that the request names (`trivet_tasks.requests.betas` says who
+takes it), and `field:NAME`, a field of the body that Trivet does not know (`extra_body`), which only the Anthropic API
+is taken to have. A route takes more of either by its settings `betas` and `body_fields`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ and `bedrock-mantle` for one of them; `platform` for Claude Platform on AWS (`Di
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One thing a request may need of a wire, and how to tell that it does."""
+    """A feature that a request may need of a wire, and the signs of that need."""
 
     name: str
     wires: frozenset[str]

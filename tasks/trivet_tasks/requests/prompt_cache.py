@@ -1,4 +1,4 @@
-"""Marking what requests have in common, so that the provider reads it from its prompt cache: `prompt_cache`.
+"""Marks on common prefixes of requests, so that the provider reads them from its prompt cache: `prompt_cache`.
 
 The prefix of a request is what stands before its own part: tools, system, and of the first message all blocks but the
 last. It is marked with `cache_control` at its end, as long as at least two requests of a batch have it; where they
@@ -38,7 +38,7 @@ on the side of doing nothing."""
 BYTES_PER_TOKEN = 4
 """Rather too many, so that a prefix taken for long enough is."""
 MAX_LINES = 50
-"""Prefixes of one batch whose requests wait for the first of them: each has a line of its own, and dispatch goes through all lines."""
+"""Prefixes of one batch whose requests wait for the first of them: each has a line of its own, and dispatch visits all lines."""
 MAX_SEEN = 10_000
 DEAREST_WRITE = 2
 """Price of a cache write for an hour, as a multiple of plain input (platform.claude.com, pricing)."""
@@ -105,7 +105,7 @@ def marked(spec: JobSpec, prefix: Prefix) -> JobSpec:
 
 
 class Sharing:
-    """Finds what the requests of one batch have in common while they stream in. It remembers digests, no text."""
+    """Finds common prefixes of one batch's requests while they stream in. It remembers digests, no text."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""From what a person submits to a validated job.
+"""Reading of a submitted request into a validated job.
 
 A request is the Messages API body (`trivet_tasks.requests.request_body` has its fields) plus Trivet's own fields:
 
@@ -163,7 +163,7 @@ _PLAIN = frozenset({str, int, bool, Latency, type(None)})
 
 
 class RequestReader:
-    """Reads requests that are submitted together. What they have in common is checked once, not for each of them."""
+    """Reads requests that are submitted together. Their common terms are checked once, not for each of them."""
 
     def __init__(
         self, settings: Settings, defaults: Mapping[str, object] = {}, routes: KnownRoutes | None = None

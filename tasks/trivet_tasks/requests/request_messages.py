@@ -1,4 +1,4 @@
-"""The conversation of a request: what its messages and content blocks must look like, and how errors speak of values.
+"""Rules of a request's conversation: the form of its messages and content blocks, and of values in errors.
 
 What is refused here the API would refuse too, as of its version 2026-10-21
 (platform.claude.com/docs/en/api/migration-2026-10-21). No error made here or in the modules built on this one holds a
