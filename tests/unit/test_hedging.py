@@ -110,7 +110,7 @@ class Air:
         assert self.script.begun.get(timeout=WAIT_S) == second.job.attempt_id
         return first, second
 
-    def finished_calls(self) -> CallResult:
+    def next_result(self) -> CallResult:
         return self._results.get(timeout=WAIT_S)
 
     def all_landed(self) -> bool:
@@ -148,8 +148,8 @@ def test_the_first_final_word_decides_and_the_other_call_is_dropped(
     """An answer, or that the request is at fault: no other route would say anything else."""
     first, _ = air.pair()
     air.script.end(**{winner: word})
-    assert said(air.finished_calls()) == (winner, outcome, True)
-    assert said(air.finished_calls()) == (loser, Outcome.CANCELLED, False)
+    assert said(air.next_result()) == (winner, outcome, True)
+    assert said(air.next_result()) == (loser, Outcome.CANCELLED, False)
     assert air.script.dropped.get(timeout=WAIT_S) == loser
     assert first.race.decided
     assert first.race.failed == []
@@ -160,10 +160,10 @@ def test_the_first_final_word_decides_and_the_other_call_is_dropped(
 def test_a_failure_decides_nothing_while_the_other_call_is_under_way(air: Air, early: str, late: str) -> None:
     first, _ = air.pair()
     air.script.end(**{early: BUSY})
-    assert said(air.finished_calls()) == (early, Outcome.OVERLOADED, False)
+    assert said(air.next_result()) == (early, Outcome.OVERLOADED, False)
     assert not first.race.decided
     air.script.end(**{late: ANSWER})
-    assert said(air.finished_calls()) == (late, Outcome.SUCCEEDED, True)
+    assert said(air.next_result()) == (late, Outcome.SUCCEEDED, True)
     assert air.script.dropped.empty()
 
 
@@ -173,9 +173,9 @@ def test_when_both_fail_the_last_decides_and_knows_where_the_other_was(
 ) -> None:
     air.pair()
     air.script.end(**{early: BUSY})
-    assert said(air.finished_calls()) == (early, Outcome.OVERLOADED, False)
+    assert said(air.next_result()) == (early, Outcome.OVERLOADED, False)
     air.script.end(**{late: BUSY})
-    last = air.finished_calls()
+    last = air.next_result()
     assert said(last) == (late, Outcome.OVERLOADED, True)
     assert last.call.race.failed == [where]
     assert air.all_landed()
@@ -185,7 +185,7 @@ def test_when_both_fail_the_last_decides_and_knows_where_the_other_was(
 def test_of_two_that_come_back_in_one_moment_one_decides(air: Air, words: tuple[Answer | Failure, ...]) -> None:
     air.pair()
     air.script.end(attempt1=words[0], hedge1=words[1])
-    results = [air.finished_calls(), air.finished_calls()]
+    results = [air.next_result(), air.next_result()]
     assert sorted(one.call.job.attempt_id for one in results) == ["attempt1", "hedge1"]
     (deciding,) = [one for one in results if one.decides]
     if ANSWER in words and BAD not in words:
@@ -197,9 +197,9 @@ def test_of_two_that_come_back_in_one_moment_one_decides(air: Air, words: tuple[
 def test_a_hedge_that_comes_after_the_decision_makes_no_call(air: Air, word: Answer | Failure) -> None:
     first = air.launch(call(1))
     air.script.end(attempt1=word)
-    assert air.finished_calls().decides
+    assert air.next_result().decides
     air.calls.join(second_call(first))
-    late = air.finished_calls()
+    late = air.next_result()
     assert said(late) == ("hedge1", Outcome.CANCELLED, False)
     assert not late.called
     assert air.script.begun.empty()
@@ -210,7 +210,7 @@ def test_a_job_that_is_cancelled_loses_both_calls_and_one_of_them_decides(air: A
     first, _ = air.pair()
     air.pair(2)
     air.calls.cancel([first.job.id])
-    results = [air.finished_calls(), air.finished_calls()]
+    results = [air.next_result(), air.next_result()]
     assert [said(one)[1] for one in results] == [Outcome.CANCELLED] * 2
     assert {one.call.job.id for one in results} == {first.job.id}
     assert [one.decides for one in results] == [False, True]
@@ -223,7 +223,7 @@ def test_a_worker_that_stops_drops_all_calls_and_one_of_each_job_decides(air: Ai
     air.pair(2)
     air.launch(call(3))
     air.calls.cancel_all()
-    results = [air.finished_calls() for _ in range(5)]
+    results = [air.next_result() for _ in range(5)]
     assert {said(one)[1] for one in results} == {Outcome.CANCELLED}
     assert sorted(one.call.job.id for one in results if one.decides) == ["job1", "job2", "job3"]
     assert air.all_landed()
@@ -234,9 +234,9 @@ def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air:
     """As for a call that has no second: a route that is limited, or whose call we dropped, has not failed."""
     first, _ = air.pair()
     air.script.end(attempt1=Failure(outcome, "not now"))
-    assert said(air.finished_calls()) == ("attempt1", outcome, False)
+    assert said(air.next_result()) == ("attempt1", outcome, False)
     air.script.end(hedge1=BUSY)
-    assert said(air.finished_calls()) == ("hedge1", Outcome.OVERLOADED, True)
+    assert said(air.next_result()) == ("hedge1", Outcome.OVERLOADED, True)
     assert first.race.failed == []
 
 
@@ -245,7 +245,7 @@ def test_a_slow_call_is_told_of_while_it_is_under_way(air: Air) -> None:
     assert air.slow.get(timeout=WAIT_S) is slow
     over = air.launch(call(2))
     air.script.end(attempt2=ANSWER)
-    air.finished_calls()
+    air.next_result()
     for one in (over, slow):  # as their timers do
         air.calls._loop.call_soon_threadsafe(air.calls._slow, one)
     assert air.slow.get(timeout=WAIT_S) is slow

@@ -174,7 +174,7 @@ def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_failu
     row, proven_at = 0, float("-inf")
     for origin, signal, pause_s in events:
         changes = breakers[origin].call(signal)
-        if signal is HealthSignal.GOOD:  # it began just now: nobody else's impairment is the route's
+        if signal is HealthSignal.GOOD:  # it began just now: nobody else's failure is the route's
             said = {FAILED: {}, REFUSED: {}}
             row, proven_at = 0, world.now
             assert changes == []

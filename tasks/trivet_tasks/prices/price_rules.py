@@ -101,9 +101,9 @@ RULES: tuple[Rule, ...] = (
         "taken to be as for Opus 4.6; removed 2026-07-24, its price page was not seen", _CHECKED,
         models=("claude-opus-4-7",), estimated=True,
     ),
-    Rule("fast", "anthropic", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximately", _CHECKED,
+    Rule("fast", "anthropic", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate", _CHECKED,
          estimated=True),
-    Rule("fast", "vertex", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximately", _CHECKED,
+    Rule("fast", "vertex", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate", _CHECKED,
          estimated=True),
 )  # fmt: skip
 
