@@ -66,7 +66,7 @@ def test_a_success_between_starts_the_count_anew(breaker: Breaker) -> None:
     assert breaker.state == "healthy"
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.NEUTRAL, HealthSignal.UNUSED, HealthSignal.LIMITED])
+@pytest.mark.parametrize("signal", [HealthSignal.NEUTRAL, HealthSignal.UNUSED, HealthSignal.LIMITED])
 def test_what_is_not_the_routes_fault_neither_counts_nor_breaks_a_row(
     breaker: Breaker, world: World, signal: HealthSignal
 ) -> None:
@@ -177,7 +177,7 @@ def test_one_models_trouble_leaves_its_neighbours_alone(breaker: Breaker, world:
 # generations
 
 
-@pytest.mark.parametrize("verdict", list(HealthSignal))
+@pytest.mark.parametrize("signal", list(HealthSignal))
 @pytest.mark.parametrize("state", ["open", "probing", "recovering", "healthy"])
 def test_late_words_of_calls_from_before_change_nothing(
     breaker: Breaker, world: World, signal: HealthSignal, state: str
@@ -212,7 +212,7 @@ def test_late_words_of_calls_from_before_change_nothing(
         assert (breaker.view().calls, breaker.view().failed) == (seen.calls, seen.failed)
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, HealthSignal.NEUTRAL])
+@pytest.mark.parametrize("signal", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, HealthSignal.NEUTRAL])
 def test_late_words_leave_a_probe_under_way_alone(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     before = world.breaker()
     before.take()
@@ -517,7 +517,7 @@ def test_a_recovering_model_finds_its_places_beside_a_busy_neighbour(world: Worl
 # what refuses us
 
 
-@pytest.mark.parametrize("verdict", UNUSABLE)
+@pytest.mark.parametrize("signal", UNUSABLE)
 def test_probes_of_what_refuses_us_back_off_to_the_longest_pause(
     breaker: Breaker, world: World, signal: HealthSignal
 ) -> None:
@@ -655,7 +655,7 @@ def test_a_good_answer_between_breaks_the_row(breaker: Breaker) -> None:
 # one job's failures, and pages of proxies
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.FAILED, HealthSignal.SHORT, HealthSignal.DOUBTED])
+@pytest.mark.parametrize("signal", [HealthSignal.FAILED, HealthSignal.SHORT, HealthSignal.DOUBTED])
 def test_one_jobs_failures_close_nothing_however_often(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     for _ in range(3 * HEALTH.min_calls):
         assert breaker.call(signal, job="poison") == []
@@ -797,7 +797,7 @@ def test_other_routes_are_not_forgotten(breaker: Breaker, world: World) -> None:
     assert breaker.limits.unhealthy() == [(other.route, MODEL)]
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.FAILED, *UNUSABLE])
+@pytest.mark.parametrize("signal", [HealthSignal.FAILED, *UNUSABLE])
 def test_late_words_do_not_undo_what_was_forgotten(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     before = world.breaker()
     before.take(5)
@@ -807,7 +807,7 @@ def test_late_words_do_not_undo_what_was_forgotten(breaker: Breaker, world: Worl
     assert breaker.state == "healthy"
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, *UNUSABLE])
+@pytest.mark.parametrize("signal", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, *UNUSABLE])
 def test_forgotten_while_a_probe_is_under_way(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     world.open(breaker)
     world.pass_time(INTERVAL_S)

@@ -131,7 +131,7 @@ def test_what_is_under_way_at_a_route_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "room"),
+    ("outstanding", "room"),
     [
         (breaker(places=10, in_flight=7), 3),
         (breaker(headroom=2.0, rates=(3.0, math.inf, math.inf)), 5),
@@ -207,7 +207,7 @@ def tokens_in(seconds: float) -> int:
 
 
 @pytest.mark.parametrize(
-    ("of_answer_s", "timeout_s", "verdict"),
+    ("of_answer_s", "timeout_s", "signal"),
     [
         (12.0, 8.0, HealthSignal.SHORT),  # the class allows 15 s, but this call had less
         (7.0, 8.0, HealthSignal.FAILED),
@@ -238,7 +238,7 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
 
 
 @pytest.mark.parametrize(
-    ("result", "verdict"),
+    ("result", "signal"),
     [
         (ANSWER, HealthSignal.GOOD),
         (LATE, HealthSignal.FAILED),

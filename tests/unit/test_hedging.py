@@ -366,7 +366,7 @@ def test_a_rival_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
 
 
 @pytest.mark.parametrize(
-    ("ago_s", "full", "verdict"), [(0, True, HealthSignal.FAILED), (50, False, HealthSignal.NEUTRAL)]
+    ("ago_s", "full", "signal"), [(0, True, HealthSignal.FAILED), (50, False, HealthSignal.NEUTRAL)]
 )
 def test_a_rival_that_had_little_time_says_nothing_of_its_route(
     hedge: Hedge, ago_s: float, full: bool, signal: HealthSignal

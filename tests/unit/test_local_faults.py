@@ -162,7 +162,7 @@ def looking(worker: Worker, at_once: None) -> Iterator[Worker]:
 
 
 @pytest.mark.parametrize(
-    ("result", "verdict", "by_itself"),
+    ("result", "signal", "by_itself"),
     [
         (NO_KEY, HealthSignal.UNUSED, HealthSignal.UNUSED),
         (REFUSED, HealthSignal.LOCAL_REFUSED, HealthSignal.UNUSABLE_ROUTE),

@@ -179,7 +179,7 @@ def _told_to_wait(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble", [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration, _told_to_wait]
+    "impairment", [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration, _told_to_wait]
 )
 def test_a_route_that_nobody_may_call_is_passed_over_and_the_others_are_not(place: Place, impairment: Any) -> None:
     place.serve(ROUTE, OTHER_ROUTE)
@@ -355,7 +355,7 @@ def test_an_idle_probe_that_fails_once_is_followed_by_one_that_clears_it(place: 
     assert place.run() == []
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.UNUSED, HealthSignal.NEUTRAL, None])
+@pytest.mark.parametrize("signal", [HealthSignal.UNUSED, HealthSignal.NEUTRAL, None])
 def test_an_idle_probe_that_says_nothing_of_the_route_is_made_anew(place: Place, signal: HealthSignal | None) -> None:
     """None: its worker died."""
     noticed(place, ROUTE)
@@ -382,7 +382,7 @@ def test_an_idle_probe_that_was_lost_is_made_anew(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "impairment",
     [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration],
 )
 def test_an_idle_route_that_nobody_may_call_is_not_probed(place: Place, impairment: Any) -> None:

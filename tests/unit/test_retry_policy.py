@@ -58,7 +58,7 @@ COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CO
 
 
 @pytest.mark.parametrize(
-    ("outcome", "verdict"),
+    ("outcome", "signal"),
     [
         (Outcome.SUCCEEDED, HealthSignal.GOOD),
         (Outcome.RATE_LIMITED, HealthSignal.LIMITED),

@@ -47,7 +47,7 @@ def refusal(requirements: Requirements, candidate: Candidate) -> Refusal:
 
 
 @pytest.mark.parametrize(
-    ("needs", "candidate", "why", "text"),
+    ("requirements", "candidate", "why", "text"),
     [
         (NEEDS, route("r", wire_model=None), Why.NEVER, f"does not serve {MODEL}"),
         (Requirements(MODEL, Latency.BATCH, residency=("eu", "us")), route("r", residency=["us"]), Why.NEVER, "lacks residency eu"),
@@ -76,7 +76,7 @@ def test_each_reason_to_refuse(requirements: Requirements, candidate: Candidate,
 
 
 @pytest.mark.parametrize(
-    ("needs", "candidate"),
+    ("requirements", "candidate"),
     [
         (NEEDS, route("r")),
         (Requirements(MODEL, Latency.REALTIME), route("r", lanes=("realtime",))),

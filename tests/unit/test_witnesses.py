@@ -23,7 +23,7 @@ def worker(world: World) -> Workers:
     return world.breaker_of
 
 
-@pytest.mark.parametrize("verdict", [FAILED, REFUSED])
+@pytest.mark.parametrize("signal", [FAILED, REFUSED])
 def test_one_worker_alone_closes_nothing_however_often(world: World, worker: Workers, signal: HealthSignal) -> None:
     bad = worker("bad")
     for _ in range(50):
@@ -80,7 +80,7 @@ def test_the_two_kinds_do_not_confirm_each_other(worker: Workers) -> None:
     assert worker("a").state == "healthy"
 
 
-@pytest.mark.parametrize("verdict", [FAILED, REFUSED])
+@pytest.mark.parametrize("signal", [FAILED, REFUSED])
 def test_a_call_that_began_since_and_was_answered_refutes_all_who_failed_before(
     world: World, worker: Workers, signal: HealthSignal
 ) -> None:
@@ -117,7 +117,7 @@ def test_what_is_told_twice_is_no_second_word(worker: Workers) -> None:
     assert worker("b").calls(ROW - 1, FAILED) == []
 
 
-@pytest.mark.parametrize("verdict", [FAILED, REFUSED])
+@pytest.mark.parametrize("signal", [FAILED, REFUSED])
 def test_a_probe_that_failed_by_its_workers_own_fault_is_followed_by_another_soon(
     world: World, worker: Workers, signal: HealthSignal
 ) -> None:
