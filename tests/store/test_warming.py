@@ -7,7 +7,7 @@ from typing import cast
 
 from celery import Celery
 from tests.breakers import breaker, route
-from tests.store.outstanding import JobRound
+from tests.store.fixed_routes import FixedRoutes
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
 from trivet_routing.route_directory import RouteDirectory
@@ -26,9 +26,9 @@ LINE, ANOTHER = "a" * 32, "b" * 32
 KEY = "c" * 32
 
 
-def two_routes(world: World, shut: tuple[str, ...]) -> JobRound:
+def two_routes(world: World, shut: tuple[str, ...]) -> FixedRoutes:
     """The second is the dearer one."""
-    return JobRound(
+    return FixedRoutes(
         world.store,
         [
             route(name, cost=cost, at=breaker(state="open", wait_s=9) if name in shut else breaker())

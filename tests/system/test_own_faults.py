@@ -29,7 +29,7 @@ REFUSAL = b'{"type": "error", "error": {"type": "authentication_error", "message
 NUMBERS = itertools.count(1)
 
 
-class Cluster:
+class Fleet:
     """A running Trivet, workers that are added to it, and what there is to see of them."""
 
     def __init__(self, system: RunningTrivet, store: Store) -> None:
@@ -113,11 +113,11 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(system: RunningTrivet) -> Iterator[Cluster]:
+def fleet(system: RunningTrivet) -> Iterator[Fleet]:
     with contextlib.closing(Store(system.settings.store_url)) as store:
-        cluster = Cluster(system, store)
-        yield cluster
-        cluster.close()
+        fleet = Fleet(system, store)
+        yield fleet
+        fleet.close()
 
 
 @pytest.fixture
@@ -163,20 +163,20 @@ def answering(port: int, status: int, body: bytes) -> Iterator[int]:
 
 
 def test_a_worker_with_a_dead_proxy_harms_only_itself(
-    cluster: Cluster, dead_port: int, trivet: Callable[..., Said]
+    fleet: Fleet, dead_port: int, trivet: Callable[..., Said]
 ) -> None:
-    cluster.add()
-    bad = cluster.add_behind(dead_port)
-    cluster.run(JOBS)
-    assert cluster.breakers_opened() == 0
-    assert cluster.outcomes()["succeeded"] == JOBS
+    fleet.add()
+    bad = fleet.add_behind(dead_port)
+    fleet.run(JOBS)
+    assert fleet.breakers_opened() == 0
+    assert fleet.outcomes()["succeeded"] == JOBS
 
     def met_all() -> bool:
-        cluster.run(60)
-        return cluster.impaired(bad).keys() == ROUTES
+        fleet.run(60)
+        return fleet.impaired(bad).keys() == ROUTES
 
-    cluster.wait_for(met_all, "it did not meet each of its routes")
-    said = cluster.impaired(bad)
+    fleet.wait_for(met_all, "it did not meet each of its routes")
+    said = fleet.impaired(bad)
     assert said.keys() == ROUTES
     way = f"through the proxy http://127.0.0.1:{dead_port} (HTTP_PROXY)"
     expected = f"It reaches none of its routes, though other workers may; its calls go out {way}"
@@ -184,58 +184,58 @@ def test_a_worker_with_a_dead_proxy_harms_only_itself(
     shown = trivet("routes").out
     assert way in " ".join(shown.split())
     assert "s3cret" not in shown
-    failed = cluster.outcomes()["connection"]
-    cluster.run(60)
-    assert cluster.outcomes()["connection"] == failed, "it takes nothing more"
-    assert cluster.breakers_opened() == 0
+    failed = fleet.outcomes()["connection"]
+    fleet.run(60)
+    assert fleet.outcomes()["connection"] == failed, "it takes nothing more"
+    assert fleet.breakers_opened() == 0
 
 
-def test_it_goes_on_by_itself_when_its_proxy_answers(cluster: Cluster, dead_port: int) -> None:
-    bad = cluster.add_behind(dead_port)
+def test_it_goes_on_by_itself_when_its_proxy_answers(fleet: Fleet, dead_port: int) -> None:
+    bad = fleet.add_behind(dead_port)
 
     def met() -> bool:
-        cluster.run(30)
-        return bool(cluster.impaired(bad))
+        fleet.run(30)
+        return bool(fleet.impaired(bad))
 
-    cluster.wait_for(met, "it met no route")
+    fleet.wait_for(met, "it met no route")
     with answering(dead_port, 404, b"{}"):
-        cluster.wait_for(lambda: not cluster.impaired(bad), "it does not go on")
+        fleet.wait_for(lambda: not fleet.impaired(bad), "it does not go on")
 
 
-def test_a_worker_whose_key_is_refused_harms_only_itself(cluster: Cluster) -> None:
+def test_a_worker_whose_key_is_refused_harms_only_itself(fleet: Fleet) -> None:
     with answering(0, 401, REFUSAL) as port:
-        bad = cluster.add_behind(port)
+        bad = fleet.add_behind(port)
 
         found: dict[str, str] = {}
 
         def met() -> bool:
-            cluster.run(30)
-            found.update(cluster.impaired(bad))
+            fleet.run(30)
+            found.update(fleet.impaired(bad))
             return bool(found)
 
-        cluster.wait_for(met, "it met no route")
+        fleet.wait_for(met, "it met no route")
         (route, said), *_ = found.items()
         assert route in ROUTES
         assert "Its key was refused (invalid x-api-key), while other workers serve the route: check file:" in said
-        assert cluster.breakers_opened() == 0
+        assert fleet.breakers_opened() == 0
 
 
-def test_a_worker_without_a_secret_harms_only_itself(cluster: Cluster, trivet: Callable[..., Said]) -> None:
-    own = Path(cluster.system.settings.source).with_name("keyless.toml")
-    lines = Path(cluster.system.settings.source).read_text(encoding="utf-8").splitlines()
+def test_a_worker_without_a_secret_harms_only_itself(fleet: Fleet, trivet: Callable[..., Said]) -> None:
+    own = Path(fleet.system.settings.source).with_name("keyless.toml")
+    lines = Path(fleet.system.settings.source).read_text(encoding="utf-8").splitlines()
     at = lines.index("[routes.anthropic]")
     key = next(number for number in range(at, len(lines)) if lines[number].startswith("api_key"))
     lines[key] = 'api_key = "env:EMPTY_KEY"'
     own.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    keyless = cluster.add({CONFIG_VARIABLE: str(own), "EMPTY_KEY": ""})
-    cluster.wait_for(lambda: bool(cluster.impaired(keyless)), "it does not say so")
-    said = cluster.impaired(keyless)
+    keyless = fleet.add({CONFIG_VARIABLE: str(own), "EMPTY_KEY": ""})
+    fleet.wait_for(lambda: bool(fleet.impaired(keyless)), "it does not say so")
+    said = fleet.impaired(keyless)
     assert said.keys() == {"anthropic"}, "it serves the others"
     assert "the environment variable EMPTY_KEY is empty or not set" in said["anthropic"]
     assert "Set it, and restart the worker." in said["anthropic"]
-    cluster.run(JOBS)
-    assert cluster.outcomes() == {"succeeded": JOBS}, "no call was spent to find out"
-    assert cluster.breakers_opened() == 0
+    fleet.run(JOBS)
+    assert fleet.outcomes() == {"succeeded": JOBS}, "no call was spent to find out"
+    assert fleet.breakers_opened() == 0
     assert "takes no work of anthropic: No credentials on this machine" in " ".join(trivet("routes").out.split())
 
 
@@ -249,10 +249,10 @@ def test_a_lone_worker_without_a_secret_says_so_and_its_jobs_wait_for_it(
         contextlib.closing(Store(system.settings.store_url)) as store,
         commands(system.settings.source, monkeypatch, capsys) as trivet,
     ):
-        cluster = Cluster(system, store)
+        fleet = Fleet(system, store)
         bulk = "worker-1-bulk"
-        cluster.wait_for(lambda: bool(cluster.impaired(bulk)), "it does not say so")
-        assert f"the file {key} cannot be read" in cluster.impaired(bulk)["anthropic"]
+        fleet.wait_for(lambda: bool(fleet.impaired(bulk)), "it does not say so")
+        assert f"the file {key} cannot be read" in fleet.impaired(bulk)["anthropic"]
         job = system.client.submit("Wait.", model=MODEL, max_tokens=20, latency="batch", compliance=["only"])
         shown = " ".join(trivet("routes").out.split())
         assert "anthropic: no living worker serves it" in shown
@@ -262,4 +262,4 @@ def test_a_lone_worker_without_a_secret_says_so_and_its_jobs_wait_for_it(
         result = job.result(timeout=WITHIN_S)
         assert result.status == "succeeded"
         assert [attempt.outcome for attempt in result.attempts] == ["succeeded"]
-        assert cluster.breakers_opened() == 0
+        assert fleet.breakers_opened() == 0

@@ -16,7 +16,7 @@ import pytest
 from tests.unit.test_cli_routes import BUSY
 
 from trivet.admin import ClusterStatus
-from trivet.cli.routes_watch import DependencyMonitor
+from trivet.cli.routes_watch import RouteWatch
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
@@ -41,7 +41,7 @@ def test_a_database_that_goes_away_is_shown_above_what_was_last_known() -> None:
             raise answer
         return answer
 
-    watch = DependencyMonitor(read)
+    watch = RouteWatch(read)
     watch.look()
     assert [line.plain for line in watch.lines(80)] == ["The database is away."]
     assert json.loads(watch.as_json())["trouble"] == "The database is away."
@@ -62,7 +62,7 @@ def test_what_will_not_mend_itself_ends_the_watch() -> None:
         raise SchemaMismatch("The schema is older.")
 
     with pytest.raises(SchemaMismatch):
-        DependencyMonitor(read).look()
+        RouteWatch(read).look()
 
 
 @pytest.fixture

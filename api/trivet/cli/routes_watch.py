@@ -21,7 +21,7 @@ from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 SHORTEST_SLEEP_S = 0.05
 
 
-class DependencyMonitor:
+class RouteWatch:
     """Looks again and again, and keeps the last status for as long as the database is away.
 
     Args:
@@ -67,7 +67,7 @@ class DependencyMonitor:
 
 def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool) -> None:
     """Look every `interval_s` seconds until Ctrl-C or SIGTERM."""
-    looking = DependencyMonitor(read)
+    looking = RouteWatch(read)
     try:
         with _ended_by_sigterm():
             if as_json:
@@ -81,7 +81,7 @@ def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool
         return  # that is how it ends
 
 
-def _in_place(looking: DependencyMonitor, interval_s: float) -> None:
+def _in_place(looking: RouteWatch, interval_s: float) -> None:
     """Draw on the terminal's other screen, so that the earlier text comes back at the end."""
     with Live(console=output.out, screen=True, auto_refresh=False, transient=True) as live:
         for _ in _looks(looking, interval_s):
@@ -96,7 +96,7 @@ def _in_place(looking: DependencyMonitor, interval_s: float) -> None:
             live.update(Group(*lines), refresh=True)
 
 
-def _one_below_the_other(looking: DependencyMonitor, interval_s: float) -> None:
+def _one_below_the_other(looking: RouteWatch, interval_s: float) -> None:
     for number, _ in enumerate(_looks(looking, interval_s)):
         if number:
             output.print_line("")
@@ -106,7 +106,7 @@ def _one_below_the_other(looking: DependencyMonitor, interval_s: float) -> None:
         output.out.file.flush()
 
 
-def _looks(looking: DependencyMonitor, interval_s: float) -> Iterator[None]:
+def _looks(looking: RouteWatch, interval_s: float) -> Iterator[None]:
     while True:
         began = time.monotonic()
         looking.look()

@@ -13,8 +13,8 @@ from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
 
 
-class JobRound:
-    """What a dispatcher asks of `Fleet`."""
+class FixedRoutes:
+    """What a dispatcher asks of `RouteDirectory`."""
 
     def __init__(self, store: Store, routes: Sequence[Candidate]) -> None:
         self.lengths = AnswerLengths(store)
