@@ -179,7 +179,7 @@ def _told_to_wait(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "impairment", [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration, _told_to_wait]
+    "impairment", [_drained, _without_worker, _with_an_impaired_worker, _gone_from_the_configuration, _told_to_wait]
 )
 def test_a_route_that_nobody_may_call_is_passed_over_and_the_others_are_not(place: Place, impairment: Any) -> None:
     place.serve(ROUTE, OTHER_ROUTE)
@@ -383,7 +383,7 @@ def test_an_idle_probe_that_was_lost_is_made_anew(place: Place) -> None:
 
 @pytest.mark.parametrize(
     "impairment",
-    [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration],
+    [_drained, _without_worker, _with_an_impaired_worker, _gone_from_the_configuration],
 )
 def test_an_idle_route_that_nobody_may_call_is_not_probed(place: Place, impairment: Any) -> None:
     noticed(place, ROUTE)
