@@ -157,7 +157,7 @@ def test_a_page_of_nothing_says_so(trivet: Callable[..., Said], world: World) ->
         (["--since", "1d", "--until", "2d"], "is before --since"),
         (["--csv", "/nowhere/at/all.csv"], "/nowhere/at/all.csv cannot be written"),
         (["--csv", "-", "--json"], "do not go together"),
-        (["--json", "reprice"], "options stand after the sub-command"),
+        (["--json", "reprice"], "options come after the sub-command"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(

@@ -202,7 +202,7 @@ def test_after_a_flush_it_is_said_once_that_nobody_calls() -> None:
     lost = model(state="limited", cause=FORGOTTEN, wait_s=1.0, since=None)
     said = plain(remarks(picture(status("a", lost), status("b", lost)), None))
     assert len(said) == 1
-    assert said[0].startswith("Nobody calls now: the shared state lost its memory")
+    assert said[0].startswith("Calls are paused: the shared state is new or was emptied")
 
 
 def test_what_was_last_known_is_said_while_the_shared_state_is_away() -> None:
