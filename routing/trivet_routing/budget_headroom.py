@@ -55,7 +55,7 @@ class Balance:
         return self.limit - self.spent.usd
 
     @property
-    def room(self) -> Decimal:
+    def headroom(self) -> Decimal:
         """What is neither spent nor reserved."""
         return self.left - self.reserved
 
@@ -74,11 +74,11 @@ class Balance:
     def state(self) -> State:
         """How it stands: it holds while what is left is less than the cheapest job that waits for it may cost."""
         row = self.row
-        requirements = self.shortfall
-        if requirements is None and row.state == BudgetState.HOLDING and row.state_window == self.window.key:
-            requirements = row.needs_usd
-        if self.left <= 0 or (requirements is not None and self.left < requirements):
-            return State(BudgetState.HOLDING, self.window.key, requirements)
+        needed = self.shortfall
+        if needed is None and row.state == BudgetState.HOLDING and row.state_window == self.window.key:
+            needed = row.needs_usd
+        if self.left <= 0 or (needed is not None and self.left < needed):
+            return State(BudgetState.HOLDING, self.window.key, needed)
         return State(BudgetState.WARNED if self.share >= row.settings.warn_at else BudgetState.OK, self.window.key)
 
     def used_up(self) -> str:
@@ -128,7 +128,7 @@ class BudgetHeadroom:
             thorough: look also at jobs of which the cheapest, as last seen, was too dear: a cheaper one may have come.
         """
         balances = self._scope(flow.batch_id, flow.labels).everywhere
-        return any(balance.room <= (0 if thorough else balance.wanting) for balance in balances)
+        return any(balance.headroom <= (0 if thorough else balance.wanting) for balance in balances)
 
     def ask(self, flow: Flow, head: Head) -> "Asked":
         """A question to ask of routes about one job."""
@@ -138,7 +138,7 @@ class BudgetHeadroom:
         """The budget that has no room for a job on a route; None when all have."""
         most = self.most(flow, route, head)
         return next(
-            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.room < most), None
+            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.headroom < most), None
         )
 
     def take(self, flow: Flow, route: str, head: Head) -> None:

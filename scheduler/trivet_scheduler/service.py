@@ -45,7 +45,7 @@ HOUSEKEEPING_S = 0.5
 """Seconds between two looks for what is due, untaken, dead or late."""
 RECONCILE_S = 5.0
 """Seconds between two comparisons of what is written of the routes' health with what is so."""
-TROUBLE_PAUSE_S = 1.0
+IMPAIRED_PAUSE_S = 1.0
 STALLED_S = 5.0
 """A pass that has not moved for so long, beside its pause and the database's time, hangs: it beats after every step, and
 within the long ones after every transaction."""
@@ -187,7 +187,7 @@ class Scheduler:
         except redis.RedisError as error:
             self._wait_out(SHARED_STATE, unavailable_text(self._settings.redis_url, error))
         except Exception as error:  # the fleet needs its scheduler more than a clean death
-            self._due.housekeeping = time.monotonic() + 3 * TROUBLE_PAUSE_S  # whatever it is, jobs are dispatched
+            self._due.housekeeping = time.monotonic() + 3 * IMPAIRED_PAUSE_S  # whatever it is, jobs are dispatched
             self._wait_out(FAULT, f"a fault of Trivet's own: {place_of(error)}")
         else:
             for kind in (DATABASE, BROKER, SHARED_STATE, FAULT):
@@ -195,7 +195,7 @@ class Scheduler:
 
     def _wait_out(self, kind: str, why: str) -> None:
         self._process_impairments.note(kind, "pass", why)
-        self._stopping.wait(TROUBLE_PAUSE_S)
+        self._stopping.wait(IMPAIRED_PAUSE_S)
 
     def _listen(self) -> None:
         """Wake the loop when jobs come in or room comes free. Losing a notice costs one interval at most."""
@@ -207,4 +207,4 @@ class Scheduler:
                         if subscription.get_message(timeout=1.0):
                             self._wake.set()
             except redis.RedisError:
-                self._stopping.wait(TROUBLE_PAUSE_S)
+                self._stopping.wait(IMPAIRED_PAUSE_S)

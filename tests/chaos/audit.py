@@ -100,7 +100,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Findings:
-    """The health signal."""
+    """The result of an audit."""
 
     faults: tuple[str, ...]
     jobs: int
@@ -115,7 +115,7 @@ class Findings:
     """Rows of calls whose fate nobody knows."""
     uncalled: int
     """Of them, those whose call never came to the provider."""
-    quarantine: int
+    quarantined: int
     cached: int
     """Jobs without a call of their own."""
     faults_met: int
@@ -168,7 +168,7 @@ def audit(evidence: Evidence) -> Findings:
         job_calls=sum(row.id in call_of for row in rows if row.purpose != "probe"),
         unknown=len(unknown),
         uncalled=sum(row.id not in call_of for row in unknown),
-        quarantine=sum(job.crashes > 0 for job in jobs),
+        quarantined=sum(job.crashes > 0 for job in jobs),
         cached=sum(job.cached for job in jobs),
         faults_met=sum(call.fault is not None for call in calls),
         hedges=sum(row.purpose == "hedge" for row in rows),

@@ -19,7 +19,7 @@ from typing import Any
 
 from trivet_tasks.processes.supervised import follow_parent
 
-TAKEN_UP = "taken-up"
+CLAIMED = "claimed"
 """Worker: the claim is committed, no call has begun."""
 CALLING = "calling"
 """Worker: the call is under way; whoever arms it sees to it that the provider has it."""
@@ -101,7 +101,7 @@ def doom_worker(doom: Doom) -> None:
 
     def launch(calls: Calls, found: Sequence[Call]) -> None:
         if found:
-            doom.here(TAKEN_UP)
+            doom.here(CLAIMED)
 
     before(Calls, "launch", launch)
     real_call = Calls._call

@@ -161,7 +161,7 @@ class Said:
     @property
     def idle(self) -> dict[str, str]:
         """Why processes do not work, by part: `worker` or `scheduler`."""
-        return {one["part"]: one["trouble"] for one in self.found["idle"]}
+        return {one["part"]: one["impairment"] for one in self.found["idle"]}
 
 
 @dataclass(frozen=True)

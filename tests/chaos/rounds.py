@@ -102,7 +102,7 @@ class Round:
             found.uncalled,
             ", ".join(str(self.kills[kind]) for kind in KINDS),
             self.refused,
-            found.quarantine,
+            found.quarantined,
             found.faults_met,
             found.hedges,
             found.cached,

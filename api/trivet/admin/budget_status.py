@@ -106,7 +106,7 @@ def _status(balance: Balance, held: int) -> BudgetStatus:
         balance.spent.settled_usd,
         balance.spent.estimated_usd,
         balance.reserved,
-        balance.room,
+        balance.headroom,
         round(balance.share, 6),
         settings.warn_at,
         balance.state().state,

@@ -93,7 +93,7 @@ class _Spell:
     seen: float
 
 
-class DependencyMonitor:
+class ConditionMonitor:
     """Takes the readings in their order and keeps what a person wants to know of them."""
 
     def __init__(self, journal: Journal, began: float) -> None:
@@ -184,5 +184,5 @@ class State:
     jobs: int
     submitted: int
     reading: Reading | None
-    watch: DependencyMonitor
+    watch: ConditionMonitor
     journal: Journal

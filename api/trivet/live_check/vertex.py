@@ -55,11 +55,11 @@ def read_vertex(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
             Level.ERROR, "No project.", f"{subject.table} project", "Set project, or GOOGLE_CLOUD_PROJECT."
         )
         return Reading(findings=(finding,))
-    states, trouble = _models(subject, credentials, project, timeout_s, mask)
-    if trouble is not None and trouble.level is Level.ERROR:
-        return Reading(f"Google project {project}", findings=(trouble,))
+    states, failure = _models(subject, credentials, project, timeout_s, mask)
+    if failure is not None and failure.level is Level.ERROR:
+        return Reading(f"Google project {project}", findings=(failure,))
     quotas, findings = _quotas(subject, credentials, project, timeout_s, mask)
-    found = (*((trouble,) if trouble else ()), *findings)
+    found = (*((failure,) if failure else ()), *findings)
     listed = _listed(credentials, _host(region_of(subject)), timeout_s)
     return Reading(f"Google project {project}", states, quotas, found, listed)
 
@@ -127,10 +127,10 @@ def _models(
             _state, garden=garden, tokens=tokens, path=path, location=location, timeout_s=timeout_s, mask=mask
         )
         answers = dict(zip(subject.wire, pool.map(look, subject.wire.values()), strict=True))
-    troubles = [answer for answer in answers.values() if isinstance(answer, Finding)]
+    failed = [answer for answer in answers.values() if isinstance(answer, Finding)]
     states = {model: answer for model, answer in answers.items() if isinstance(answer, ModelState)}
-    if troubles and len(troubles) == len(answers):
-        return {}, troubles[0]
+    if failed and len(failed) == len(answers):
+        return {}, failed[0]
     for model, answer in answers.items():
         if isinstance(answer, Finding):
             states[model] = ModelState(Presence.UNKNOWN, answer.what, answer.action)

@@ -176,7 +176,7 @@ class LocalTrivet:
         with contextlib.ExitStack() as started:
             self.data_dir.mkdir(mode=0o700, exist_ok=True)  # prompts are in it
             self.logs_dir.mkdir(mode=0o700, exist_ok=True)
-            started.enter_context(_isolation(self.data_dir))
+            started.enter_context(_folder_lock(self.data_dir))
             started.enter_context(self.supervisor)  # from here on a signal is an exception
             if self._simulation is not None:
                 self._start_simulator(self._simulation)
@@ -227,7 +227,7 @@ class LocalTrivet:
 
 
 @contextlib.contextmanager
-def _isolation(data_dir: Path) -> Iterator[None]:
+def _folder_lock(data_dir: Path) -> Iterator[None]:
     """Hold the folder's lock. ProcessFailed when another process holds it."""
     path = data_dir / "local.lock"
     holder = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

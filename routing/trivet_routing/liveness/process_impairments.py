@@ -1,6 +1,6 @@
 """What keeps a worker or scheduler process from working: said in the log once, announced where `trivet routes` looks.
 
-A impairment has a kind (`DATABASE`, `SHARED_STATE`, …) and may be seen from several places of a process at once;
+An impairment has a kind (`DATABASE`, `SHARED_STATE`, …) and may be seen from several places of a process at once;
 it is over when none of them sees it any more. It is announced in Redis under a key with a time to live, because the
 database may be what is missing; a worker's lease says it in SQL, because Redis may be.
 """
@@ -31,7 +31,7 @@ WATCH = "watch"
 
 ANNOUNCED_S = 10
 """How long an announcement lives that nobody repeats, in seconds."""
-_KEY = PREFIX + "trouble:"
+_KEY = PREFIX + "impairment:"
 _NAME_CHARS = 250
 _WORDS_CHARS = 2_000
 
@@ -69,7 +69,7 @@ class ProcessImpairments:
         self._lock = threading.Lock()
 
     def note(self, kind: str, place: str, why: str, for_s: float | None = None) -> None:
-        """There is a impairment, as seen from a place. Logged when it is the first of its kind.
+        """There is an impairment, as seen from a place. Logged when it is the first of its kind.
 
         Args:
             for_s: it counts as over after so many seconds; None: until `over` is called.
@@ -135,7 +135,7 @@ class ProcessImpairments:
 
 def announce(client: redis.Redis, process: str, part: str, impairment: str, since: float) -> None:
     """Say in Redis that a process does not work. To be repeated within `ANNOUNCED_S`. RedisError when it fails."""
-    client.set(_KEY + process, orjson.dumps({"part": part, "trouble": impairment, "since": since}), ex=ANNOUNCED_S)
+    client.set(_KEY + process, orjson.dumps({"part": part, "impairment": impairment, "since": since}), ex=ANNOUNCED_S)
 
 
 def withdraw(client: redis.Redis, process: str) -> None:
@@ -158,7 +158,7 @@ def _announced(key: bytes | str, value: bytes | str) -> Announced | None:
     try:
         fields = orjson.loads(value)
         name = key if isinstance(key, str) else key.decode()
-        part, impairment, since = fields["part"], fields["trouble"], fields["since"]
+        part, impairment, since = fields["part"], fields["impairment"], fields["since"]
     except (ValueError, TypeError, KeyError):
         return None
     if part not in (WORKER, SCHEDULER) or not isinstance(impairment, str) or not isinstance(since, float | int | None):

@@ -32,8 +32,8 @@ SLOW_S = 2.0
 """A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
 PAUSE_S = (0.0003, 0.0015)
 """Between two looks whether SQLite's write lock is free: from, to."""
-PAUSE_S = (0.003, 0.008)
-"""The same for those who let others come first."""
+YIELDING_PAUSE_S = (0.003, 0.008)
+"""The same for a store that lets others write first."""
 BULK_ROWS = 200
 """Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these). A batch
 is filled in larger ones (`trivet.client.submitting`), whose rows have become cheaper since."""
@@ -51,7 +51,7 @@ class Store:
         self,
         url: str,
         *,
-        stands_back: bool = False,
+        yields: bool = False,
         pool_size: int = POOL_SIZE,
         max_overflow: int = POOL_SIZE,
         prepared_statements: bool | None = None,
@@ -60,7 +60,7 @@ class Store:
 
         Args:
             url: as `Settings.store_url` has it.
-            stands_back: whoever else waits for SQLite's write lock comes first.
+            yields: let others that wait for SQLite's write lock go first.
             pool_size: connections kept open.
             max_overflow: connections beyond these, for a moment.
             prepared_statements: of PostgreSQL; None: unless a connection pooler is in between.
@@ -73,24 +73,24 @@ class Store:
         self._postgres: Postgres | None = None
         self._engine = self._open(pool_size, max_overflow, prepared_statements)
         self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
-        self._writing = self._engine.execution_options(trivet_pause=PAUSE_S) if stands_back else self._urgent
+        self._writing = self._engine.execution_options(trivet_pause=YIELDING_PAUSE_S) if yields else self._urgent
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
         """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
         _stores.add(self)
 
     @classmethod
-    def of(cls, settings: Settings, *, stands_back: bool = False) -> Self:
+    def of(cls, settings: Settings, *, yields: bool = False) -> Self:
         """The database of these settings."""
         pool = settings.store.model_dump(include={"pool_size", "max_overflow", "prepared_statements"})
-        return cls(settings.store_url, stands_back=stands_back, **pool)
+        return cls(settings.store_url, yields=yields, **pool)
 
     @contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[Connection]:
         """A transaction that may write. Committed when the block ends, rolled back when it raises.
 
         Args:
-            urgent: do not stand back.
+            urgent: do not let others go first.
         """
         with self._translated(), (self._urgent if urgent else self._writing).begin() as connection:
             yield connection
