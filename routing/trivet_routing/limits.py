@@ -35,16 +35,16 @@ from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.states import BREAKER_STATES, RouteState
 
 BURST_S = 1.0
-"""How many seconds of a minute's limit may be spent at once. The refill is lower by as much, so that a rolling minute at
+"""Seconds of a minute's limit that may be spent at once. The refill is lower by as much, so that a rolling minute at
 the provider is never overrun; so this is what is given away of the limits, and how evenly calls are spread."""
 PERMIT_GRACE_S = 30.0
-"""How long after its call's timeout a permit that never came back is written off."""
+"""Seconds after its call's timeout at which a permit that was not released is written off."""
 STEP_CALLS = 5
 """Good calls that a recovering route needs at each share."""
 JITTER = 0.2
 LONGEST_CAUSE = 300
 LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
-"""Of a rate limiter: what the provider said, or was found to bear."""
+"""Fields of a rate limiter that the provider stated, or that were learned from its answers."""
 EPOCH = f"{PREFIX}epoch"
 UNHEALTHY = f"{PREFIX}unhealthy"
 
@@ -119,7 +119,7 @@ class Limits:
         ]
 
     def view(self, wanted: Sequence[tuple[str, str, Quota]]) -> dict[tuple[str, str], BreakerView]:
-        """How the given (route, model) stand now. One round trip for all."""
+        """Return the current state of the given (route, model) pairs. One round trip for all."""
         if not wanted:
             return {}
         try:

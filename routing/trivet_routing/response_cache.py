@@ -26,9 +26,9 @@ SIZES = f"{PREFIX}cache:sizes"
 OVERHEAD_BYTES = 350
 """Bytes Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
 LEAD_GRACE_S = 30.0
-"""How much longer than its class's budget a job leads that is not heard of again; of realtime, no longer."""
+"""Seconds beyond its class's budget for which a silent job stays the leader; for realtime none."""
 NEVER_KEPT_S = 600.0
-"""How long everybody calls for a request whose answer could not be kept, instead of waiting for one another."""
+"""Seconds for which every job calls for itself after an answer that could not be kept."""
 _CLEARED_AT_ONCE = 500
 _DIGITS = 18
 
@@ -48,7 +48,7 @@ class Coalesce(NamedTuple):
 
 
 class CachedResult(NamedTuple):
-    """What came of a job's request: an answer to keep, or none, so that others need not wait for it any more."""
+    """The result of a job's request: an answer to keep, or none, so that other jobs stop waiting for it."""
 
     key: str
     job_id: str
@@ -170,7 +170,7 @@ class ResponseCache:
         self._keep(keys=keys, args=arguments)
 
     def stats(self) -> CacheStats:
-        """How it stands."""
+        """Return the cache's counters and its size."""
         seconds, micros = self._redis.time()
         now = seconds * 1_000 + micros // 1_000
         counted_now = cast("dict[bytes, bytes]", self._redis.hgetall(COUNTERS))

@@ -38,7 +38,7 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, r
 log = logging.getLogger("trivet.scheduler")
 
 GATHER_S = 0.01
-"""How long to wait after a wake for more to come: one pass for a burst of notices."""
+"""Seconds to wait for more notices after a wake-up: one pass for a burst of them."""
 APART_S = 0.05
 """Seconds between two passes under load, so that the room that came free makes chunks worth sending."""
 HOUSEKEEPING_S = 0.5
@@ -53,7 +53,7 @@ within the long ones after every transaction."""
 
 @dataclass(slots=True)
 class _Due:
-    """When the next of each is due, on the monotonic clock."""
+    """The time at which each periodic task is due next, on the monotonic clock."""
 
     housekeeping: float = 0.0
     dispatch: float = 0.0

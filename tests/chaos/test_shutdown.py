@@ -15,7 +15,7 @@ GRACE_S = SECTIONS["worker"]["shutdown_grace_s"]
 NEVER_S = 100.0
 """A call that takes this long is still running when the test looks."""
 LATE_S = 10.0
-"""What a machine with much else to do may add to any time here."""
+"""Seconds that a busy machine may add to any time here."""
 GRACE = "TRIVET_WORKER__SHUTDOWN_GRACE_S"
 
 
@@ -56,7 +56,7 @@ def finished_elsewhere(system: Outages, name: str, before: str) -> None:
 
 
 def put_down(system: Outages, name: str) -> bool:
-    """Whether all its jobs wait, and nothing is held against them."""
+    """Return whether all its jobs wait and nothing is held against them."""
     found = {(job.state, job.round, job.crashes, job.tried, job.lease_id) for job in system.jobs(name)}
     return found == {("waiting", 0, 0, "", None)}
 

@@ -16,7 +16,7 @@ LARGE = max(GROUP_ROWS.values()) + 30
 
 
 def of_the_dead(found: Evidence) -> tuple[int, int]:
-    """How many rows the dead process left as unknown, and how many of them had a call."""
+    """Return the number of rows the dead process left as unknown, and how many of them had a call."""
     dead = {death.pid for death in found.deaths}
     unknown = [
         row.id for row in found.rows if found.pid_of_lease.get(row.lease_id) in dead and row.outcome == "unknown"

@@ -247,7 +247,7 @@ class _Stopping:
         self._local = local
         self._groups: set[int] = set()
         self.hastened = False
-        """Whether a signal came while the parts were being stopped."""
+        """True if a signal came while the parts were being stopped."""
 
     def __enter__(self) -> None:
         return None

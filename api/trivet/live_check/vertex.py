@@ -1,4 +1,4 @@
-"""What a Google project has on Vertex AI: Claude models in Model Garden, whether the project sees them, quotas. Read only.
+"""Reads a Google project on Vertex AI: Claude models in Model Garden, the project's access to them, quotas. Read only.
 
 Models: google-cloud-aiplatform over REST. `ModelGardenService.GetPublisherModel` says whether Google serves the model at
 the region's endpoint; it does not know projects. `LlmUtilityService.CountTokens` on the project's own path to the model
@@ -174,7 +174,7 @@ def _state(
 
 
 def _in_garden(garden: Any, wire: str, timeout_s: float) -> bool:
-    """Whether Model Garden knows the model: with its version, else without."""
+    """Return whether Model Garden knows the model: with its version, else without."""
     from google.api_core import exceptions
 
     for name in dict.fromkeys((wire, wire.partition("@")[0])):

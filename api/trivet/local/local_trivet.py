@@ -93,7 +93,7 @@ class LocalTrivet:
         self.config_path = config_path.absolute() if config_path is not None else None
         """The configuration that the parts read."""
         self.simulator: Endpoints | None = None
-        """Where the simulator serves, once inside."""
+        """The simulator's endpoints, once inside."""
         self.supervisor = Supervisor(
             on_exit=on_exit,
             restarts=restarts,
@@ -114,7 +114,7 @@ class LocalTrivet:
 
     @property
     def logs_dir(self) -> Path:
-        """Where the parts write their logs."""
+        """The folder of the parts' logs."""
         return self.data_dir / "logs"
 
     def log_path(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What keeps a worker or scheduler process from working: said in the log once, announced where `trivet routes` looks.
+"""Impairments that keep a worker or scheduler from working: logged once, announced where `trivet routes` looks.
 
 An impairment has a kind (`DATABASE`, `SHARED_STATE`, …) and may be seen from several places of a process at once;
 it is over when none of them sees it any more. It is announced in Redis under a key with a time to live, because the
@@ -30,7 +30,7 @@ WATCH = "watch"
 """The place that asks once a second (`trivet_routing.liveness.dependency_monitor`)."""
 
 ANNOUNCED_S = 10
-"""How long an announcement lives that nobody repeats, in seconds."""
+"""Seconds that an announcement lives unless it is repeated."""
 _KEY = PREFIX + "impairment:"
 _NAME_CHARS = 250
 _WORDS_CHARS = 2_000
@@ -95,18 +95,18 @@ class ProcessImpairments:
             self._log.info("going on: the impairment with %s is over, after %.0f s", kind, time.time() - seen.since)
 
     def seen(self, kind: str, place: str) -> bool:
-        """Whether it is seen from this place."""
+        """Return whether it is seen from this place."""
         with self._lock:
             return place in self._seen.get(kind, {})
 
     def of(self, kind: str) -> str | None:
-        """Why this kind of impairment is there; None when it is not."""
+        """Return the reason of this kind of impairment; None when there is none."""
         with self._lock:
             return next((seen.why for seen in self._seen.get(kind, {}).values()), None)
 
     @property
     def text(self) -> str | None:
-        """Why no work is taken, all kinds of it; None when work is taken."""
+        """All reasons why no work is taken; None when work is taken."""
         if not self._seen:
             return None
         with self._lock:
@@ -115,7 +115,7 @@ class ProcessImpairments:
 
     @property
     def since(self) -> float:
-        """When the oldest began, seconds since the epoch."""
+        """Start of the oldest impairment, seconds since the epoch."""
         with self._lock:
             return min((one.since for seen in self._seen.values() for one in seen.values()), default=time.time())
 

@@ -76,7 +76,7 @@ class Store:
         self._writing = self._engine.execution_options(trivet_pause=YIELDING_PAUSE_S) if yields else self._urgent
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
-        """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
+        """End of the last transaction that took longer than `SLOW_S`, on the monotonic clock."""
         _stores.add(self)
 
     @classmethod
@@ -103,13 +103,13 @@ class Store:
 
     @property
     def waited_s(self) -> float:
-        """How long the oldest transaction under way has taken so far, in seconds; 0 when there is none."""
+        """Seconds that the oldest transaction under way has taken so far; 0 when there is none."""
         begun = list(self._begun.values())
         return time.monotonic() - min(begun) if begun else 0.0
 
     @property
     def pooled(self) -> bool:
-        """Whether a connection pooler was seen between us and PostgreSQL, by a connection that was opened."""
+        """True if an open connection showed a connection pooler in front of PostgreSQL."""
         return self._postgres is not None and self._postgres.pooled
 
     @property
@@ -123,12 +123,12 @@ class Store:
 
     @property
     def skip_locked(self) -> str:
-        """What ends a SELECT of rows to be changed: on PostgreSQL a lock that passes over rows others hold."""
+        """The end of a SELECT of rows to be changed: on PostgreSQL a lock that skips rows others hold."""
         return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
 
     @property
     def for_update(self) -> str:
-        """What ends a SELECT of rows to be changed, waiting for whoever holds them."""
+        """The end of a SELECT of rows to be changed that waits for the locks of others."""
         return "" if self.sqlite else " FOR UPDATE"
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class Store:
                 self.slow_at = now
 
     def _passes(self, error: Exception) -> bool:
-        """Whether it is the database that cannot now, rather than a statement or a value that is wrong."""
+        """Return whether the database cannot answer now, rather than a statement or a value being wrong."""
         if not isinstance(error, DBAPIError) or error.connection_invalidated:
             return True
         if self.sqlite:

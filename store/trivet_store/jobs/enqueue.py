@@ -21,8 +21,8 @@ from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.states import JobState
 
 _FlowTerms: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
-"""What jobs of one flow have in common: class, model, residency, compliance, features; a prefix, where one warms it for all;
-and labels."""
+"""Terms that the jobs of a flow share: class, model, residency, compliance, features; a prefix, where one job warms it
+for all; and labels."""
 
 
 class Accepted(NamedTuple):
