@@ -1,8 +1,8 @@
 """Budget headroom, job by job: the limit, less what was spent, less what is reserved.
 
-Reserved is what calls under way and jobs in queues may cost at most. A dispatcher reads it under the lock under which
-it claims jobs, and takes from it what each job that it claims may cost; so no number of schedulers and workers spends
-more than a budget has, but for what jobs that are on their way do beyond one call: fail over, or get a hedge.
+The maximum cost of calls under way and jobs in queues is reserved. A dispatcher reads the headroom under the lock under
+which it dispatches jobs, and subtracts the maximum cost of each; so any number of schedulers and workers spends no more
+than a budget has, except for further calls of jobs that are under way: failovers and hedges.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from trivet_tasks.states import BudgetState
 
 NOTHING = Decimal(0)
 PICO = Decimal("1e-12")
-"""The least there is of money."""
+"""The smallest amount of money."""
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Balance:
 
     @property
     def wanting(self) -> Decimal:
-        """Room up to which no job that was seen fits."""
+        """Headroom up to which none of the jobs seen fits."""
         row = self.row
         held = row.state == BudgetState.HOLDING and row.state_window == self.window.key and row.needs_usd is not None
         return row.needs_usd - PICO if held and row.needs_usd is not None else NOTHING
@@ -96,7 +96,7 @@ _PER = {"day": "today (UTC)", "month": "this month (UTC)", "total": "in all"}
 
 
 class _Scope(NamedTuple):
-    """The budgets that count a job: wherever it goes, and on one route only."""
+    """The budgets that count a job: on all routes, and on one route only."""
 
     everywhere: tuple[Balance, ...]
     at: Mapping[str, tuple[Balance, ...]]
@@ -106,18 +106,18 @@ class BudgetHeadroom:
     """The headroom of all budgets at one moment, reduced as jobs are taken from it."""
 
     def __init__(self, balances: Sequence[Balance], most: Callable[[str, str, int, int], Decimal | None]) -> None:
-        """`most`: what a call of (route, model, input tokens, output tokens) may cost; None = unpriced."""
+        """`most` returns the maximum cost of a call of (route, model, input tokens, output tokens); None = unpriced."""
         self.balances = tuple(balances)
         self._most = most
         self._scopes: dict[tuple[int | None, str], _Scope] = {}
 
     def reserve(self, jobs: InFlight, each: Decimal) -> None:
-        """Count what is on its way."""
+        """Reserve the cost of jobs under way."""
         for balance in self._counting(jobs.batch_id, jobs.labels, jobs.route):
             balance.reserved += each
 
     def close(self) -> None:
-        """Leave no room in any: nobody here can say what a job may cost."""
+        """Leave no headroom in any budget, because no price list is installed here."""
         for balance in self.balances:
             balance.reserved = Decimal("Infinity")
 
@@ -125,24 +125,24 @@ class BudgetHeadroom:
         """Return whether a budget has no headroom for the jobs of a flow, on whatever route.
 
         Args:
-            thorough: look also at jobs of which the cheapest, as last seen, was too dear: a cheaper one may have come.
+            thorough: also look at flows whose cheapest job, as last seen, was too dear: a cheaper one may have come.
         """
         balances = self._scope(flow.batch_id, flow.labels).everywhere
         return any(balance.headroom <= (0 if thorough else balance.wanting) for balance in balances)
 
     def ask(self, flow: Flow, head: Head) -> "Asked":
-        """A question to ask of routes about one job."""
+        """Return a filter of routes by the budgets of one job."""
         return Asked(self, flow, head)
 
     def holding(self, flow: Flow, route: str, head: Head) -> Balance | None:
-        """The budget that has no room for a job on a route; None when all have."""
+        """Return the budget without headroom for a job on a route; None when all have some."""
         most = self.most(flow, route, head)
         return next(
             (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.headroom < most), None
         )
 
     def take(self, flow: Flow, route: str, head: Head) -> None:
-        """Reserve what a job may cost on a route."""
+        """Reserve the maximum cost of a job on a route."""
         most = self.most(flow, route, head)
         if most:
             for balance in self._counting(flow.batch_id, flow.labels, route):
@@ -154,7 +154,7 @@ class BudgetHeadroom:
         return most * DEAREST_WRITE if flow.marked else most
 
     def counting(self, batch_id: int | None, labels: str) -> tuple[Balance, ...]:
-        """The budgets that count such a job, on whatever route."""
+        """Return the budgets that count such a job, on whatever route."""
         scope = self._scope(batch_id, labels)
         return (*scope.everywhere, *(balance for balances in scope.at.values() for balance in balances))
 
@@ -181,7 +181,7 @@ class BudgetHeadroom:
 
 
 class Asked:
-    """One job, and which budgets had no room for it on which route."""
+    """A filter of routes for one job; it notes the budgets without headroom for it."""
 
     def __init__(self, budget_headroom: BudgetHeadroom, flow: Flow, head: Head) -> None:
         self._headroom = budget_headroom
@@ -190,7 +190,7 @@ class Asked:
         self._refused: list[tuple[Balance, Decimal]] = []
 
     def also(self, has_room: Callable[[Candidate], bool]) -> Callable[[Candidate], bool]:
-        """The question that is asked anyway, and whether every budget has room for the job on the route."""
+        """Return the given filter, narrowed to routes on which every budget has headroom for the job."""
         return lambda route: has_room(route) and self._fits(route)
 
     def _fits(self, route: Candidate) -> bool:
@@ -201,10 +201,10 @@ class Asked:
         return False
 
     def passed_over(self) -> bool:
-        """No route took the job: note which budgets hold it for good, not only until what is reserved is settled.
+        """Note, after no route took the job, the budgets that hold it even once all reserved calls are settled.
 
         Returns:
-            Whether it was for a budget.
+            Whether a budget was the reason.
         """
         for balance, most in self._refused:
             if balance.left < most and (balance.shortfall is None or most < balance.shortfall):
@@ -215,10 +215,10 @@ class Asked:
 def read(
     connection: Connection, now: float, routes: Mapping[str, RegisteredRoute], costs: MaximumCosts
 ) -> BudgetHeadroom | None:
-    """The rooms at this moment; None when there is no budget.
+    """Return the headroom at this moment; None when there is no budget.
 
     Args:
-        routes: those known, for the prices of what stands in their queues.
+        routes: the known routes, for the prices of the jobs in their queues.
     """
     rows = budgets.registered(connection)
     if not rows:
@@ -234,7 +234,7 @@ def headroom_of(
     costs: MaximumCosts,
     now: float,
 ) -> BudgetHeadroom:
-    """The rooms, as counted at this moment."""
+    """Return the headroom by sums counted at one moment."""
     costs.at(routes, now)
     budget_headroom = BudgetHeadroom(
         [Balance(row, span, row.limit(span), spent) for (row, span), spent in zip(windows, counted.spent, strict=True)],
@@ -249,5 +249,5 @@ def headroom_of(
 
 
 def moment(at: float) -> str:
-    """A time as people read it."""
+    """Return a time as people read it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MAX_KEPT = 1_000
 _GB_PER_TOKEN = Decimal("3.5e-9")
-"""The bytes by which a request's tokens are estimated."""
+"""Bytes per token by which a request's tokens are estimated."""
 
 
 class Mix(NamedTuple):
@@ -36,19 +36,19 @@ TYPICAL = Mix(10_000, 5_000)
 class CallCost:
     """The expected cost of a call as a function of its size. Amounts are USD.
 
-    Without what is fixed by the month: that is spent whichever route is taken.
+    Charges fixed by the month are left out: they are spent whichever route is taken.
     """
 
     tiers: tuple["TokenPrices", ...]
-    """Longest prompts first, the last for all that are shorter."""
+    """Prices by length of prompt, the longest first, the last for all shorter ones."""
     per_call: Decimal = Decimal(0)
     per_input_token: Decimal = Decimal(0)
-    """Beside the provider's price: what sending its bytes costs."""
+    """Cost of sending its bytes, beside the provider's price."""
     factor: Decimal = Decimal(1)
-    """On the provider's price alone: the discount of an off-peak window."""
+    """Factor on the provider's price alone: the discount of an off-peak window."""
 
     def of(self, mix: Mix) -> Decimal:
-        """The expected cost of a call of this size."""
+        """Return the expected cost of a call of this size."""
         tier = self.tiers[-1]
         for longer in self.tiers:
             if mix.input_tokens > longer.above:
@@ -70,7 +70,7 @@ class CallCosts:
     def of(
         self, route: RouteSettings, model: str, wire_model: str, at: datetime, factor: Decimal = Decimal(1)
     ) -> CallCost | None:
-        """Return what calls of a model cost on a route; None where no price is known, or no price data is installed.
+        """Return the cost of calls of a model on a route; None where no price is known, or no price data is installed.
 
         Args:
             at: the database's time, in UTC; prices are those of its day.

@@ -25,7 +25,7 @@ class Quota:
 
     @classmethod
     def of(cls, route: RouteSettings, model: str) -> "Quota":
-        """The figures that hold for a model on a route."""
+        """Return the figures that hold for a model on a route."""
         group = route.group_of(model)
         figures = group or route
         return cls(
@@ -39,7 +39,7 @@ class Quota:
 
 
 class PermitRequest(NamedTuple):
-    """A call that asks for a permit: what it may use, in tokens."""
+    """A call that asks for a permit, with the maximum number of tokens it may use."""
 
     permit_id: str
     input_tokens: int
@@ -68,7 +68,7 @@ class Denial(StrEnum):
     CONCURRENCY = "concurrency"
     """All the calls that the route may have are in flight."""
     REQUESTS = "requests"
-    """The minute's are used up; the next two likewise."""
+    """The minute's requests are used up; the next two likewise."""
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
     FORGOTTEN = "forgotten"
@@ -92,7 +92,7 @@ class HealthSignal(StrEnum):
     UNREACHABLE = "unreachable"
     """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
     LOCAL_FAILED = "local_failed"
-    """It did not get as far as the provider: it counts as failed once another worker's calls fail so, too."""
+    """It did not reach the provider: it counts as failed once another worker's calls fail so, too."""
     LOCAL_REFUSED = "local_refused"
     """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
     SHORT = "short"
@@ -103,14 +103,14 @@ class HealthSignal(StrEnum):
 
 
 class Stated(NamedTuple):
-    """One of an account's limits as its provider states it: a minute's, and what is left of it. None: not said."""
+    """One of an account's limits as its provider states it: per minute, and the rest of it. None: not stated."""
 
     limit: int | None = None
     remaining: int | None = None
 
 
 class PermitRelease(NamedTuple):
-    """A permit that is given back, and what its call said of the route."""
+    """A permit to be released, with the health signal of its call."""
 
     permit: PermitRequest
     used_input: int
@@ -125,7 +125,7 @@ class PermitRelease(NamedTuple):
     stated: tuple[Stated, Stated, Stated] | None = None
     """The provider's own limits: requests, input tokens, output tokens."""
     job: str = ""
-    """The job it was made for: its failures count once in a row. Empty: a job of its own."""
+    """The job it was made for: repeated failures of one job count once in a row. Empty: a job of its own."""
     lasted_s: float = 0.0
     """Seconds since the call began: a good one proves that the route answered since then."""
 
@@ -144,7 +144,7 @@ class Change(NamedTuple):
 
 
 class Health(NamedTuple):
-    """A breaker's health by itself, whatever the limits say."""
+    """A breaker's health, regardless of the limits."""
 
     state: RouteState
     """One of `BREAKER_STATES`."""
@@ -175,7 +175,7 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BreakerView:
-    """A (route, model) as it stood a moment ago."""
+    """The state of a (route, model) a moment ago."""
 
     state: RouteState
     """One of `BREAKER_STATES`, or `limited`."""
@@ -184,7 +184,7 @@ class BreakerView:
     """Until the next call may be made; 0 = now."""
     in_flight: int
     places: int
-    """Calls that may be in flight: the configured ones, or fewer while it recovers or was found to bear no more."""
+    """Maximum calls in flight: the configured number, or fewer while it recovers or was found to bear no more."""
     headroom: float
     """Calls that the minute limits allow now, a burst at most; infinite where nothing limits."""
     input_headroom: float
@@ -192,7 +192,7 @@ class BreakerView:
     output_headroom: float
     """Output tokens, likewise, as the job counts them (the route's factor is taken out)."""
     rates: tuple[float, float, float]
-    """Requests, input tokens and output tokens that come free a second; infinite where nothing limits."""
+    """Requests, input tokens and output tokens that become free per second; infinite where nothing limits."""
     calls: int
     """Calls within the window of the failed share."""
     failed: int
@@ -216,7 +216,7 @@ class BreakerView:
         return self.state in SHUT_STATES
 
     def pace(self, latency: Latency) -> Pace | None:
-        """The class's own, or the quickest known of the others; None where nothing is known."""
+        """Return the pace of the class, or the quickest known of the others; None where nothing is known."""
         if latency in self.paces:
             return self.paces[latency]
         return min(self.paces.values(), default=None)

@@ -1,4 +1,4 @@
-"""Telling a job that a proxy refuses from a proxy that refuses everything. Pure functions.
+"""Distinguishes a job that a proxy refuses from a proxy that refuses everything. Pure functions.
 
 A page that came instead of an answer says nothing certain: neither of the route's key nor of the job. A job is at fault
 where two routes refused it so, each twice, and between these two pages each route answered another call or a probe. Until
@@ -36,7 +36,7 @@ def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
 
 
 def text_of(errors: Sequence[ProxyError]) -> str:
-    """As JSON for the job's row; empty = none."""
+    """Return the pages as JSON for the job's row; empty = none."""
     return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
 
 
@@ -49,12 +49,12 @@ def with_another(
     generation: str,
     breakers: Mapping[str, BreakerView] | None,
 ) -> tuple[ProxyError, ...]:
-    """Those pages that still count, with the one that has just come from `route`.
+    """Return the pages that still count, with the one that has just come from `route`.
 
     Args:
         now: the database's time.
         generation: of the route's breakers when the call was begun.
-        breakers: the routes as they stand for the job's model; None where that cannot be read.
+        breakers: the routes' breakers for the job's model; None where they cannot be read.
     """
     others = [
         error

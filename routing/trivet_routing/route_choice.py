@@ -1,4 +1,4 @@
-"""Choosing a route: who may take the job at all, who can take it now, and in what order. Pure functions."""
+"""Choice of route: routes that may take the job at all, those that can take it now, and their order. Pure functions."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ DEGRADED_LEVEL = 10_000_000
 SLOW_CALLS = 5
 """Number of calls of a class that must be known before a route counts as too slow for it."""
 SLOW_FOR_S = 60.0
-"""So long after the last of them it is tried again."""
+"""Seconds after the last of them at which it is tried again."""
 SHORT_WAIT_S = 0.5
 """A permit that comes free within this time is worth waiting for where latency decides; the wait counts as latency."""
 
@@ -43,7 +43,7 @@ class Requirements:
     features: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
     doubted_by: str | None = None
-    """The provider that answered with a 400 nobody knows: another one is to be asked."""
+    """The provider that answered with an unknown 400 (ambiguous): another one is to be asked."""
     mix: Mix = TYPICAL
     """Expected usage of its call; it counts where cost decides."""
     warm_route: str | None = None
@@ -52,7 +52,7 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A route as it stands for one model."""
+    """The state of a route for one model."""
 
     name: str
     model: str
@@ -78,14 +78,14 @@ class Why(StrEnum):
     TRIED = "tried"
     """It was asked in this round."""
     UNFIT = "unfit"
-    """Nobody can say when it takes calls again: open, drained, without a worker."""
+    """It is not known when it takes calls again: open, drained, without a worker."""
     LIMITED = "limited"
-    """It has no room now, and will have some by itself."""
+    """It is at its limits now, and will have headroom by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A route that does not take the job now, and why, for a person."""
+    """A route that does not take the job now, with the reason for a person."""
 
     route: str
     why: Why
@@ -99,15 +99,15 @@ class Choice:
 
     routes: tuple[Candidate, ...]
     levels: tuple[int, ...]
-    """For each of `routes`, how good it is by the order of the class; equal ones share the work by load."""
+    """The rank of each of `routes` by the order of the class; equal ones share the work by load."""
     refusals: tuple[Refusal, ...]
 
     def best(
         self, load: Callable[[Candidate], float], *, has_room: Callable[[Candidate], bool] = lambda _: True
     ) -> Candidate | None:
-        """The route for one job: the best that has room, of equally good ones the least laden.
+        """Return the route for one job: the best that can take one more, of equally good ones the least laden.
 
-        A recovering route gets its share of the jobs it would be the best for, and those that nobody else could take.
+        A recovering route gets its share of the jobs it would be the best for, and those that no other could take.
         """
         able = [(r, level) for r, level in zip(self.routes, self.levels, strict=True) if has_room(r)]
         whole = any(route.breaker.share >= 1 for route in self.routes)
@@ -120,7 +120,7 @@ class Choice:
         return None
 
     def worth_waiting(self, at_most_s: float) -> bool:
-        """True when a route that was not asked yet will have room within this time."""
+        """Return whether a route that was not asked yet will have headroom within this time."""
         return any(refusal.why is Why.LIMITED and refusal.wait_s <= at_most_s for refusal in self.refusals)
 
     @property
@@ -129,12 +129,12 @@ class Choice:
         return not self.routes and all(refusal.why is Why.NEVER for refusal in self.refusals)
 
     def reasons(self, *, without: str = "") -> str:
-        """All refusals in one line: `route: reason; route: reason`; those that never fit only where no other is."""
+        """Return all refusals in one line, `route: reason; route: reason`; unfit routes only if there is no other."""
         told = [refusal for refusal in self.refusals if refusal.why is not Why.NEVER] or self.refusals
         return "; ".join(f"{r.route}: {r.text}" for r in told if r.route and r.route != without)
 
     def wait_s(self) -> tuple[float, str] | None:
-        """The shortest known wait and the route it is for; None when no route is said to open by itself."""
+        """Return the shortest known wait and its route; None when no route is known to open by itself."""
         waits = [(refusal.wait_s, refusal.route) for refusal in self.refusals if refusal.wait_s > 0]
         return min(waits) if waits else None
 
@@ -173,7 +173,7 @@ def misfit(requirements: Requirements, route: RouteSettings, wire_model: str | N
     """Return why a route, as it is configured, never takes such a job; empty = it fits.
 
     Args:
-        wire_model: what the route's wire calls the model; None = it does not serve it.
+        wire_model: the model's name on the route's wire; None = it does not serve it.
     """
     return eligibility.misfit(
         route, wire_model, requirements.model, requirements.residency, requirements.compliance, requirements.features
@@ -181,7 +181,7 @@ def misfit(requirements: Requirements, route: RouteSettings, wire_model: str | N
 
 
 def _refusal(requirements: Requirements, route: Candidate, patience_s: float) -> Refusal | None:
-    """The first reason why the route does not take the job now, the lasting ones first."""
+    """Return the first reason why the route does not take the job now, the lasting ones first."""
     if unfit := misfit(requirements, route.settings, route.wire_model):
         return Refusal(route.name, Why.NEVER, unfit)
     if route.retired:
@@ -237,12 +237,12 @@ def _expected_latency_s(route: Candidate, latency: Latency) -> float:
 
 
 def _by_cost(routes: list[Candidate], requirements: Requirements) -> dict[str, int]:
-    """By expected cost, those that cost the same by latency; routes without a price come last."""
+    """Rank by expected cost, those that cost the same by latency; routes without a price come last."""
     costs = {route.name: None if route.cost is None else route.cost.of(requirements.mix) for route in routes}
     cheapest = min((cost for cost in costs.values() if cost is not None), default=None)
     step = {name: _cost_steps(cost, cheapest) for name, cost in costs.items()}
     quickest: dict[tuple[bool, int], float] = {}
-    # a route of which nothing is known yet counts among the quickest: else nothing would ever be known of it
+    # a route without calls counts among the quickest: else it would never get any
     known = [route for route in routes if route.breaker.pace(requirements.latency) is not None]
     expected = {route.name: _expected_latency_s(route, requirements.latency) for route in known}
     for name, seconds in expected.items():

@@ -1,8 +1,8 @@
 """Pricing settled calls again, from what their rows keep, at today's lists and rules.
 
-Calls are read in the order in which they began, a page at a time, and what is priced otherwise now is written in short
-transactions: the rows of the calls, the costs of their jobs and the sums of their batches together. Each stands by
-itself, so a run may be broken off anywhere and begun again, and two may go on at once, beside running workers.
+Calls are read in the order in which they began, a page at a time, and changed prices are written in short transactions:
+the rows of the calls, the costs of their jobs and the sums of their batches together. Each is complete by itself, so a
+run may be interrupted and repeated at any time, and two may run at once, beside running workers.
 """
 
 from collections import defaultdict
@@ -27,11 +27,11 @@ from trivet_tasks.usage import Usage
 
 
 class Tally(NamedTuple):
-    """Calls priced again, and what they cost before and after; what is unpriced counts as nothing. Amounts are USD."""
+    """Calls priced again, with their costs before and after; unpriced calls count as nothing. Amounts are USD."""
 
     calls: int = 0
     changed: int = 0
-    """Those that cost something else now."""
+    """The calls whose cost changes."""
     before_usd: Decimal = Decimal(0)
     after_usd: Decimal = Decimal(0)
     unpriced_before: int = 0
@@ -49,9 +49,9 @@ class Extent(NamedTuple):
     """The extent of a run."""
 
     calls: int
-    """Settled calls whose rows keep what they were priced by."""
+    """Settled calls whose rows keep the terms of their price."""
     without_terms: int
-    """Settled calls with tokens whose rows do not. They are left as they are."""
+    """Settled calls with tokens whose rows do not keep them. They are left unchanged."""
 
 
 class _New(NamedTuple):
@@ -115,7 +115,7 @@ def extent(store: Store, span: Span) -> Extent:
 
 
 def priced_by_newer(store: Store, book: PriceBook, span: Span) -> list[str]:
-    """The versions of lists and rules, newer than the book's, by which calls of the span were priced."""
+    """Return versions of lists and rules newer than the book's, by which calls of the span were priced."""
     with store.read() as connection:
         found = connection.execute(_VERSIONS, span._asdict()).scalars().all()
     return sorted(version for version in found if is_newer(version, book.version))
@@ -124,8 +124,8 @@ def priced_by_newer(store: Store, book: PriceBook, span: Span) -> list[str]:
 def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -> Iterator[Tallies]:
     """Price the settled calls of a span again, page by page; write what differs only if told to apply it.
 
-    A call keeps the price of its own day, as today's lists and rules have it. Yields what each page came to: what was
-    yielded is written.
+    A call keeps the price of its own day, as today's lists and rules have it. Yields the result of each page once it is
+    written.
 
     Raises:
         StoreUnavailable: the database does not answer. What was done until then stays done.

@@ -177,7 +177,7 @@ jobs = Table(
     Column("crashes", Integer, nullable=False, server_default=text("0")),
     Column("isolated_crashes", Integer, nullable=False, server_default=text("0")),  # those that ran nothing else
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
-    Column("batch_seq", Integer),  # the how manieth end within its batch, in order of commit
+    Column("batch_seq", Integer),  # its sequence number among the ends of its batch, in order of commit
     Column("tenant", String(200)),
     Column("tags", Text),  # JSON object
     Column("last_outcome", String(16)),

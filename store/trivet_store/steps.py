@@ -127,4 +127,4 @@ class Written:
     refused: tuple[str, ...]
     """Jobs whose token no longer held: their result was not written, their cost was."""
     crowded: bool = False
-    """More jobs may follow those that ended than one transaction frees."""
+    """More coalesced jobs may wait for those that ended than one transaction frees."""

@@ -291,7 +291,7 @@ def _job_costs(evidence: Evidence, settled: Sequence[Row]) -> Iterator[str]:
 
 
 def _billed(row: Row, call: Call | None) -> Decimal:
-    """Return the provider's bill for a call: that of a whole answer, nothing for an error or a refusal before any output."""
+    """Return the provider's bill for a call: a whole answer costs, an error or a refusal before any output does not."""
     if call is None or call.usage is None or not call.complete or call.fault == "refusal":
         return Decimal(0)
     return price(row.model, call.usage["input_tokens"], call.usage["output_tokens"])

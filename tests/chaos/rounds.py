@@ -58,7 +58,7 @@ FAULTS = (
     {"kind": "max_tokens", "share": 0.01},
     {"kind": "latency", "share": 0.05, "factor": 4},
 )
-"""Faults of every provider with `--faults`. The bill has the tokens of refusals and cut answers, nothing for the rest."""
+"""Faults of every provider with `--faults`. Refusals and cut answers are billed by their tokens, the rest is free."""
 QUICK_S, QUICK_P95_S = 0.3, 0.7
 """Durations of a call there, so that a hedge has time to answer within the budget of realtime."""
 QUICK_JOBS = 6

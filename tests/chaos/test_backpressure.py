@@ -1,4 +1,4 @@
-"""Dependencies that are full, slow or gone: no work is taken, finished work is kept, it is reported, and work resumes."""
+"""Dependencies that are full, slow or gone: no work is taken, finished work is kept, and work resumes by itself."""
 
 import contextlib
 import sqlite3

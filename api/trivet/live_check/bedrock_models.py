@@ -127,7 +127,7 @@ def _life(summary: Mapping[str, Any]) -> ModelState:
 
 
 def _access(wire: str, state: ModelState, bedrock: "BaseClient", found: Found) -> ModelState:
-    """Return whether the account may use a model that is there. AWS makes the agreement at the first call where it may."""
+    """Return whether the account may use a model that is there. Where it can, AWS agrees at the first call."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     base = _base(wire, found) if wire in found.profiles else str(found.foundation[wire]["modelId"])

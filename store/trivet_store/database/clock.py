@@ -1,7 +1,7 @@
 """The time that all processes of one Trivet agree on, in seconds since the epoch.
 
 On PostgreSQL it is the server's. SQLite has no server, but all who share its file share a machine: there it is the time
-since the machine's boot, which no process can have set, plus an offset that stands in the database. So a wall clock that
+since the machine's boot, which no process can have set, plus an offset that the database holds. So a wall clock that
 jumps, of the machine or of one process, moves no lease and no back-off. The offset is set anew when a process starts while
 no worker lives and the two have grown apart, and at the first start after a boot.
 """
@@ -34,13 +34,13 @@ class Clock:
         self._ahead: float | None = None
 
     def now(self, connection: Connection) -> float:
-        """The time, by one small query."""
+        """Return the time, by one small query."""
         now = self._sqlite_now(connection) if self._sqlite else self._postgres_now(connection)
         self._ahead = now - time.monotonic()
         return now
 
     def reckoned(self) -> float:
-        """The time as `now` told it last, gone on by this process's own clock: no query. The wall clock's before that."""
+        """Return the last time from `now`, advanced by this process's clock, without a query; else the wall clock."""
         return time.time() if self._ahead is None else time.monotonic() + self._ahead
 
     @property
@@ -77,7 +77,7 @@ def set_anew(connection: Connection) -> None:
 
 @lru_cache(maxsize=1)
 def _boot() -> str | None:
-    """Which boot of the machine this is; None where that cannot be told (not Linux): the wall clock is used then."""
+    """Return the id of the machine's boot; None where it is not known (not Linux): the wall clock is used then."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return None
     try:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_S = 30
 POOL_SIZE = 8
 SLOW_S = 2.0
-"""A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
+"""A transaction that takes longer waits for a database that hangs: renewals of leases may wait, too."""
 PAUSE_S = (0.0003, 0.0015)
-"""Between two looks whether SQLite's write lock is free: from, to."""
+"""Seconds between two attempts to get SQLite's write lock: from, to."""
 YIELDING_PAUSE_S = (0.003, 0.008)
 """The same for a store that lets others write first."""
 BULK_ROWS = 200
@@ -63,7 +63,7 @@ class Store:
             yields: let others that wait for SQLite's write lock go first.
             pool_size: connections kept open.
             max_overflow: connections beyond these, for a moment.
-            prepared_statements: of PostgreSQL; None: unless a connection pooler is in between.
+            prepared_statements: whether PostgreSQL prepares statements; None: unless a connection pooler is in between.
         """
         self.url = url
         self.shown_url = masked(url)
@@ -136,7 +136,7 @@ class Store:
         self._engine.dispose()
 
     def forget_after_fork(self) -> None:
-        """In the child: the parent's connections are left alone."""
+        """Leave the parent's connections alone, in the child after a fork."""
         self._engine.dispose(close=False)
         self._begun = {}
 
@@ -172,7 +172,7 @@ class Store:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Say in our words that the database is not there; leave programming errors as they are."""
+        """Translate outages of the database into StoreUnavailable; leave programming errors as they are."""
         token = object()
         self._begun[token] = time.monotonic()
         try:
@@ -220,7 +220,7 @@ os.register_at_fork(after_in_child=_forget_all)  # once: it cannot be taken back
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # the driver must not begin transactions behind our back: `_begin_sqlite` does
+    # the driver must not begin transactions by itself: `_begin_sqlite` does
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -242,8 +242,8 @@ def _begin_sqlite(connection: Connection) -> None:
 def _begin_writing(connection: Connection, pause_s: tuple[float, float]) -> None:
     """Wait for SQLite's write lock by asking about every millisecond, or less often to let others have it first.
 
-    SQLite's own waiting backs off to 100 ms between two tries, while whoever has just let go of the lock takes it again
-    within one: a heartbeat starved for 15 s behind busy writers.
+    SQLite's own waiting backs off to 100 ms between two tries, while a writer that has just released the lock takes
+    it again within one: a heartbeat starved for 15 s behind busy writers.
     """
     driver = connection.connection.cursor()
     until = time.monotonic() + BUSY_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""The engine of a PostgreSQL database: its pool, its connections, and what becomes of those that went bad.
+"""The engine of a PostgreSQL database: its pool, its connections, and the treatment of broken ones.
 
 A connection pooler (PgBouncer in transaction mode, and its likes) gives each transaction another server connection.
 Whatever a session keeps is then lost, or somebody else's: prepared statements and settings made by SET. Nothing else
@@ -30,7 +30,7 @@ READ_ONLY_S = 1.0
 
 
 class Postgres:
-    """The engine, and what was found of the server."""
+    """The engine, and the properties found of the server."""
 
     def __init__(self, url: str, *, pool_size: int, max_overflow: int, prepared_statements: bool | None) -> None:
         """Take a URL as `trivet_tasks.config.database_url` makes it; nothing is connected yet.
@@ -96,8 +96,8 @@ def _greeting(connection: Any) -> tuple[bool, bool]:
 def _look(connection: Any, record: Any, _proxy: object) -> None:
     """Look whether a pooled connection is good before it is used: one short question, as a ping would be.
 
-    One whose server takes no writes any more is dropped with all others: whoever only reads would not notice, and go on
-    reading what a demoted primary knew.
+    A connection to a server that became read-only is dropped with all others: else readers would not notice, and go on
+    reading the old state of a demoted primary.
     """
     info = record.info
     if info.pop(_NEW, False):

@@ -82,11 +82,11 @@ class Ending(NamedTuple):
     batches: tuple[int, ...]
     """Those they belong to."""
     crowded: bool = False
-    """More jobs may follow them than one transaction frees: the rest is freed by who looks, or in time."""
+    """More coalesced jobs may wait for them than one transaction frees: the rest is freed later."""
 
 
 def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Ending:
-    """End jobs whose rows the caller holds. Those that waited for the answer of one wait for a route again.
+    """End jobs whose rows the caller has locked. Jobs coalesced with them go back to waiting.
 
     Within a batch each gets the next number; the batch row's lock makes the numbers gapless in the order of commits,
     so a reader that remembers the last number misses nothing.
@@ -94,7 +94,7 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Endi
     if not ended:
         return Ending(())
     leaders = [e.job_id for e in ended if e.led]
-    # first: of rows that others hold none is waited for, and what they hold may wait for what is held below
+    # first: locked rows are skipped here, and their holders may wait for the rows that are locked below
     freed = free_coalesced(connection, leaders) if leaders else 0
     costs = costs_of(connection, [e.job_id for e in ended])
     sequence, names = _count(connection, ended, costs)

@@ -1,4 +1,4 @@
-"""Jobs in: one transaction writes a group of jobs with their requests, ranks and flows."""
+"""Enqueueing: one transaction writes a group of jobs with their requests, ranks and flows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ for all; and labels."""
 
 
 class Accepted(NamedTuple):
-    """A job that is in the table now. `existed`: it was there before, under the same key."""
+    """An accepted job. `existed`: it was there before, under the same key."""
 
     id: str
     existed: bool
@@ -43,7 +43,7 @@ class BatchRef:
 
 @dataclass(frozen=True, slots=True)
 class DirectDispatch:
-    """Insert the job as dispatched to this route already: the short way of realtime."""
+    """The route to which a realtime job is dispatched in the transaction that inserts it."""
 
     route: str
     until: float
@@ -99,11 +99,11 @@ def insert(
     """Insert a group of jobs, in order; a job whose key its tenant used already is not inserted again.
 
     Args:
-        specs: few enough that nobody waits long for the lock.
+        specs: few enough that others do not wait long for the lock.
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
-        direct: dispatch them in the same breath (realtime).
-        waits_because: what to say of them if they expire before anything else can be said.
-        labels: what budgets ask for of jobs (`budgets.AskedLabels`).
+        direct: dispatch them in the same transaction (realtime).
+        waits_because: the error of a job that expires before it has another one.
+        labels: the labels that budgets ask for (`budgets.AskedLabels`).
         first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
         prepared: called when from here on nearly all is the database's work.
 
@@ -115,13 +115,13 @@ def insert(
     """
     now = store.now(connection)
     known = _known_keys(connection, [spec.key for spec in specs if spec.key])
-    # who does not stand in line takes no place in it
+    # a job that is dispatched directly takes no place in line
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
     ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
     terms = [_flow_terms(spec, labels) for spec in specs]
     flows = _flows(connection, terms, batch)
-    # what the columns of all rows, but for few, have in common
+    # the columns that nearly all rows have in common
     common: dict[str, Any] = {
         "batch_id": batch.id if batch else None,
         "created_at": now,
@@ -220,7 +220,7 @@ def _of_request(spec: JobSpec, index: int, first: int | None) -> str:
 
 
 def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef | None) -> dict[_FlowTerms, int]:
-    """The flows of the jobs, made active, by what they need; their rows are locked in one order everywhere."""
+    """Return the ids of the jobs' flows, made active, by terms; their rows are locked in one order everywhere."""
     if batch:
         lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
     batch_id = batch.id if batch else None
@@ -269,7 +269,7 @@ def _drop_lost_races(
     accepted: list[Accepted],
     first: int | None,
 ) -> tuple[list[dict[str, Any]], list[Accepted]]:
-    """Another process may have committed the same key since we looked: its job is the one."""
+    """Drop jobs whose key another process has committed since we looked: its job counts."""
     keys = [str(row["key"]) for row in rows if row["key"]]
     if not keys:
         return rows, accepted

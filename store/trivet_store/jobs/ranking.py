@@ -26,7 +26,7 @@ def places(
     jobs: Sequence[tuple[Latency, str | None, str | None]],
     classes: Mapping[Latency, ClassSettings],
 ) -> list[float]:
-    """The rank of each of these jobs, in order, behind those of the same owner.
+    """Return the rank of each of these jobs, in order, behind those of the same owner.
 
     The owners' rows stay locked until the commit, in one order everywhere; they come before flows, jobs and batches.
 

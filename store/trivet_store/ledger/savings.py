@@ -22,7 +22,7 @@ _ADD = text(
 
 
 def note_hits(connection: Connection, ended: Sequence[Ended], names: Mapping[int, str], now: float) -> None:
-    """Count those of the jobs that were answered from the cache.
+    """Count the jobs that were answered from the cache.
 
     Args:
         names: of their batches.

@@ -16,7 +16,7 @@ class UsedOutput(NamedTuple):
     allowed: int
 
 
-# the newest calls by the index on their start, whatever became of them: an outage must not make this a long walk
+# the newest calls by the index on their start, whatever their outcome: an outage must not make this a long scan
 _LATEST = text(
     """
     SELECT j.flow_id, latest.model, latest.latency, count(*) AS calls, sum(latest.output_tokens) AS used,

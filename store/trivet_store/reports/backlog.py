@@ -17,7 +17,7 @@ class ClassBacklog(NamedTuple):
 
     latency: str
     waiting: int
-    """Could be dispatched now, if a route had room."""
+    """Could be dispatched now, if a route took them."""
     delayed: int
     """Wait for a time of their own: a backoff, or `not_before`."""
     held: int
@@ -50,14 +50,14 @@ class BatchBacklog(NamedTuple):
 
 
 class RouteBacklog(NamedTuple):
-    """The jobs of one latency class that stand at a route."""
+    """The outstanding jobs of one latency class at a route."""
 
     route: str
     latency: str
     dispatched: int
     """In the route's queue, not claimed yet."""
     running: int
-    """Taken up by a worker."""
+    """Claimed by a worker."""
     oldest_at: float
     """Submission time of the oldest of them, seconds since the epoch."""
 
@@ -92,22 +92,22 @@ _BY_ROUTE = text(
 
 
 def by_class(connection: Connection) -> list[ClassBacklog]:
-    """The jobs that wait, by latency class; classes without any are left out."""
+    """Return the jobs that wait, by latency class; classes without any are left out."""
     return [ClassBacklog(*row) for row in connection.execute(_BY_CLASS)]
 
 
 def by_batch(connection: Connection, limit: int) -> list[BatchBacklog]:
-    """The jobs that wait, by batch, the batches with most of them first."""
+    """Return the jobs that wait, by batch, the batches with most of them first."""
     return [BatchBacklog(*row) for row in connection.execute(_BY_BATCH, {"limit": limit})]
 
 
 def by_route(connection: Connection) -> list[RouteBacklog]:
-    """The jobs that stand at each route, by class; routes without any are left out."""
+    """Return the outstanding jobs of each route, by class; routes without any are left out."""
     return [RouteBacklog(*row) for row in connection.execute(_BY_ROUTE)]
 
 
 class Line(NamedTuple):
-    """Living jobs that need the same of a route."""
+    """Living jobs with the same requirements."""
 
     latency: str
     model: str
@@ -182,12 +182,12 @@ def pause_of(connection: Connection, batch: str) -> float | None:
 
 
 def models_in_use(connection: Connection) -> list[str]:
-    """The models of jobs that have not ended, and of the latest kinds of jobs that were submitted."""
+    """Return the models of jobs that have not ended, and of the latest kinds of jobs that were submitted."""
     return sorted(row.model for row in connection.execute(_MODELS, {"recent": _RECENT_FLOWS}))
 
 
 def recent_speed(connection: Connection, batch: str, now: float, *, most: int = 5_000) -> float | None:
-    """Jobs of a batch that ended per second within the last minute, of at most so many; None when hardly any did."""
+    """Return a batch's ended jobs per second within the last minute, of at most `most`; None when hardly any ended."""
     row = connection.execute(_SPEED, {"batch": batch, "since": now - _SPEED_OVER_S, "most": most}).one()
     if row.jobs < 2 or now - row.first < 1:
         return None

@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 from trivet_tasks.errors import InvalidRequest
 
 TAG = "tag:"
-"""Before the name of a tag: `tag:team` groups by what the jobs have under `team`."""
+"""Prefix of a tag's name: `tag:team` groups by the jobs' values of `team`."""
 
-# Of a job that succeeded the result is that of its last claim; hedges of a realtime call share it, so their routes tell.
+# the result of a succeeded job is that of its last claim; a realtime call and its hedge share it: the route tells
 _ROLE = """
     CASE WHEN a.purpose = 'probe' THEN 'probe'
          WHEN a.outcome IS NULL THEN NULL

@@ -74,7 +74,7 @@ def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> lis
 
 
 def cache_savings(connection: Connection, span: Span) -> list[CacheSaving]:
-    """The savings of a span, by day and model. Calls without a price are left out.
+    """Return the savings of a span, by day and model. Calls without a price are left out.
 
     The sums over calls are the database's: rows of equal prices are one group, so few come back however many there are.
     """

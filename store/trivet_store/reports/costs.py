@@ -50,7 +50,7 @@ class Unpriced(NamedTuple):
 
 
 def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True) -> list[CostRow]:
-    """Costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
+    """Return the costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
 
     Args:
         by: names of `GROUPINGS`, or `tag:NAME`; a call without such a thing is in the group with an empty text.
