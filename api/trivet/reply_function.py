@@ -86,7 +86,7 @@ class ReplyFunction:
         threading.Thread(target=self._server.serve_forever, name="trivet-replies", daemon=True).start()
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the simulator is told about one call."""
+        """Return the reply to the simulator for one call."""
         from trivet_store.jobs.probing import PROBE_REQUEST
 
         request = ModelRequest(asked["request"])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Reasons for which jobs do not move; empty where they do."""
+    """Reasons why jobs do not move; empty where they do."""
 
     notes: tuple[str, ...] = ()
     """Sentences."""
@@ -108,6 +108,6 @@ def _blocked(
 
 
 def _sentences(wrong: Sequence[Impairment]) -> tuple[str, ...]:
-    """Return the impairments in sentences; of processes that have the same impairment one stands for all."""
+    """Return the impairments in sentences; one for all processes that have the same impairment."""
     of_each = {one.text.partition(": ")[2] if one.kind == "trouble" else one.text: one.text for one in wrong}
     return tuple(text if text.endswith(".") or ": trivet " in text else f"{text}." for text in of_each.values())

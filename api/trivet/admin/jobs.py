@@ -38,7 +38,7 @@ class Jobs:
         self._connections = connections
 
     def list(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> tuple[JobRow, ...]:
-        """Return the newest jobs as they stand, newest first.
+        """Return the newest jobs with their present state, newest first.
 
             failed = admin.jobs.list(state="failed", batch="contracts")
 

@@ -1,6 +1,6 @@
-"""Which credentials of the three providers are there, and where, for `trivet config init`.
+"""Finds credentials of the three providers for `trivet config init`.
 
-Only whether a credential is there is looked at, and where; its value is never read. A file of credentials is not opened.
+Only their presence and place are looked at; their values are never read. A file of credentials is not opened.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Found:
     reason: str
     """A sentence for a person on what was found, or what is missing."""
     settings: Mapping[str, str]
-    """The keys of a route that say so: references and the project, never a secret."""
+    """Keys of a route for these credentials: references and the project, never a secret."""
 
 
 def find_credentials(provider: Provider, environment: Mapping[str, str], home: Path) -> Found:

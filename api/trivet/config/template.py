@@ -29,7 +29,7 @@ class Proposal:
 
 
 def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Proposal, ...]:
-    """A proposal for each provider, by what the environment and the home directory hold."""
+    """Return a proposal for each provider, by the credentials in the environment and the home directory."""
     aws = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
     google = environment.get("CLOUD_ML_REGION") or "us-east5"
     return (
@@ -40,7 +40,7 @@ def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Propo
 
 
 def template(proposals: Sequence[Proposal]) -> str:
-    """The text of the file."""
+    """Return the text of the file."""
     return "\n".join([INTRODUCTION, PLACES, ROUTE_KEYS, *map(_route, proposals), _CLASSES, PROCESSES])
 
 

@@ -15,13 +15,13 @@ from trivet_tasks.outcomes import Outcome
 
 @dataclass(frozen=True, slots=True)
 class RouteReading:
-    """A route as it stands."""
+    """The state of a route."""
 
     breaker: BreakerView
     tally: RouteAttempts
 
     def next_permit_s(self) -> float:
-        """Seconds until it could take the next call; a route that is open has no room, its probes are not any."""
+        """Seconds until it could take the next call; infinite while it is open (probes do not count)."""
         if self.breaker.shut:
             return float("inf")
         return self.breaker.wait_s
@@ -56,7 +56,7 @@ class Reading:
 
 
 class Reader:
-    """Takes readings of the demo's batch. Its own connections: nothing of it is in the way of the work."""
+    """Takes readings of the demo's batch over connections of its own, so that it does not disturb the work."""
 
     def __init__(self, settings: Settings) -> None:
         self.admin = Admin(settings=settings)
@@ -116,12 +116,12 @@ class Ledger:
 
     @property
     def estimated_usd(self) -> Decimal:
-        """The most that calls whose fate is not known may cost on top."""
+        """Maximum additional cost of calls with an unknown outcome."""
         return sum((route.estimated_usd for route in self.routes.values()), Decimal(0))
 
     @property
     def good(self) -> bool:
-        """Every job succeeded, and the books are right."""
+        """True if every job succeeded and the ledger is right."""
         return self.succeeded == self.jobs and not (self.lost or self.doubled or self.mismatches)
 
 

@@ -39,7 +39,7 @@ from trivet_tasks.processes.stop_signals import STOP_SIGNALS, handled_stop_signa
 READ_EVERY_S = 0.2
 READY_S = 60.0
 STALLED_S = 60.0
-"""A run in which no job ends for so long is given up."""
+"""Seconds without an ended job after which a run is given up."""
 FULL_STOP_S = 3.0
 """Seconds for which no route at all takes calls."""
 
@@ -63,7 +63,7 @@ _SLOWEST, _FASTEST = 0.25, 4.0
 
 
 class Step(NamedTuple):
-    """One turn of the story: at which share of ended jobs, what a person is told, what is done."""
+    """One step of the story: the share of ended jobs at which it begins, the text for a person, and the action."""
 
     at: float
     text: str

@@ -29,13 +29,13 @@ class View(Protocol):
     """Something that shows states."""
 
     def starting(self, what: str) -> None:
-        """Say what is being started or stopped, before and after there is anything to show."""
+        """Report the process being started or stopped, before and after there is a state to show."""
 
     def show(self, state: State) -> None:
-        """Show how it stands; called a few times a second."""
+        """Show the state; called a few times a second."""
 
     def finish(self, state: State | None) -> None:
-        """Nothing more will be shown; leave behind what is worth keeping. None: it was broken off."""
+        """End the display; leave the final state on the terminal. None: the run was interrupted."""
 
 
 class PlainView:
@@ -50,7 +50,7 @@ class PlainView:
         self._print(what)
 
     def show(self, state: State) -> None:
-        """The new lines of the journal, and the state when it is time for it again."""
+        """Print the new lines of the journal, and the state when it is time for it again."""
         self._journal(state, state.elapsed_s)
         if state.reading is not None and state.elapsed_s >= self._next_s and state.journal.all_printed:
             self._next_s = state.elapsed_s + EVERY_S

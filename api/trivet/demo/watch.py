@@ -1,4 +1,4 @@
-"""Following the demo: in what condition each route is and since when, how long jobs were throttled, how fast it goes.
+"""Monitor of the demo: the condition of each route and its start, the time jobs were throttled, and the speed.
 
 A route that is limited is so until it has taken calls for a while: between two refusals its breaker opens for a moment.
 """
@@ -94,7 +94,7 @@ class _Spell:
 
 
 class ConditionMonitor:
-    """Takes the readings in their order and keeps what a person wants to know of them."""
+    """Takes the readings in their order and keeps the facts that a person wants to see."""
 
     def __init__(self, journal: Journal, began: float) -> None:
         self.conditions: dict[str, Condition] = {}

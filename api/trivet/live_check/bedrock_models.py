@@ -1,4 +1,4 @@
-"""Models and inference profiles of Bedrock: what of a route's ids is there, and whether the account may use it."""
+"""Models and inference profiles of Bedrock: the presence of a route's ids, and the account's access to them."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Found:
 
 
 def read_models(subject: Subject, bedrock: "BaseClient", found: Found, mask: Mask) -> dict[str, ModelState]:
-    """Models and profiles, then for each of the route's ids what stands there. Raises when AWS does not answer."""
+    """Return models and profiles, then the state of each of the route's ids. Raises when AWS does not answer."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

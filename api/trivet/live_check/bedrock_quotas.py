@@ -96,7 +96,7 @@ def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) 
     Args:
         listed: the entries of `ListServiceQuotas` (`QuotaName`, `Value`), of an account's own first; of two entries for
             the same thing the first counts.
-        paths: by first-party id the way its calls go.
+        paths: the path of each model's calls, by first-party id.
     """
     found: dict[tuple[str, Kind], Quota] = {}
     unread: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Sets what an account has against what is configured. Knows no provider."""
+"""Compares an account with the configuration. Knows no provider."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from trivet.live_check.report import ABSENT, Finding, Kind, Level, LimitRow, Mod
 from trivet.live_check.subject import Subject
 
 FAR_BELOW = 0.5
-"""A figure under this part of the quota leaves room unused."""
+"""A figure under this part of the quota leaves capacity unused."""
 MINUTES_A_DAY = 1440
 _ORDER = tuple(Kind)
 

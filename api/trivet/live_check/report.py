@@ -1,4 +1,4 @@
-"""The values of a check: what was found out about a route, and how it looks to a person."""
+"""The values of a check: findings about a route, and their form for a person."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class SettledBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found out."""
+    """One finding."""
 
     level: Level
     what: str
@@ -135,7 +135,7 @@ class LimitRow:
 
 @dataclass(frozen=True, slots=True)
 class RouteReport:
-    """All that was found out about one route."""
+    """All findings about one route."""
 
     route: str
     provider: str

@@ -61,7 +61,7 @@ def charged(charge: Charge, calls: Iterable[Decimal | None], bytes_out: Decimal,
     """Return the amount of a charge for a day's calls and bytes, and for a month of so many days.
 
     Raises:
-        InvalidRequest: it is by the call, and nobody knows how many calls there are.
+        InvalidRequest: it is by the call, and the number of calls is not known.
     """
     with exact():
         if charge.per is Per.MONTH:

@@ -1,4 +1,4 @@
-"""Decimals without a rounding that nobody asked for."""
+"""Decimals without unintended rounding."""
 
 from contextlib import AbstractContextManager
 from decimal import Context, Decimal, localcontext

@@ -1,4 +1,4 @@
-"""The arithmetic of a plan: what a day and a month of work would cost over given routes."""
+"""The arithmetic of a plan: the cost of a day's and a month's work over given routes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Outlook:
     bound: Bound | None
     """The limit that binds, and how long a day's work takes; None = no limit is known."""
     detours: tuple[str, ...] = ()
-    """Calls that not all routes of the scenario take, and why; the other routes have them."""
+    """Calls that some routes of the scenario cannot take, with the reasons; the other routes take them."""
 
 
 @dataclass(frozen=True, slots=True)

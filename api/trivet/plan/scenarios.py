@@ -1,4 +1,4 @@
-"""Which routes the work is to take, and in what shares."""
+"""Scenarios: the routes that the work is to take, and their shares."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class Scenario:
 
 
 def percent(share: Decimal) -> str:
-    """A share as people read it, with at most two decimals."""
+    """Return a share as people read it, with at most two decimals."""
     return f"{digits((share * 100).quantize(Decimal('0.01')))} %"
 
 
 def by_default(routes: Mapping[str, RouteSettings]) -> list[Scenario]:
-    """Each route by itself and, where there are several, all of them by their weights."""
+    """Return each route by itself and, where there are several, all of them by their weights."""
     single = [Scenario(name, {name: Decimal(1)}) for name in routes]
     if len(routes) < 2:
         return single
@@ -40,7 +40,7 @@ def by_default(routes: Mapping[str, RouteSettings]) -> list[Scenario]:
 
 
 def mixed(given: Sequence[Mapping[str, Decimal]], routes: Mapping[str, RouteSettings]) -> list[Scenario]:
-    """One scenario for each mix that a person gave.
+    """Return one scenario for each mix that a person gave.
 
     Raises:
         InvalidRequest: a route is not configured, a share is not above 0, or they do not sum to 1.

@@ -25,7 +25,7 @@ class Demand(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The limit that takes longest to get through, and how long that is."""
+    """The limit that takes longest, with its duration."""
 
     seconds: Decimal
     route: str

@@ -1,5 +1,5 @@
--- For each job: the answer to its request, whose answer it may wait for, that it is to call, or that somebody else's value of
--- another type than ours is in the way.
+-- Returns for each job: the answer to its request, the leader whose answer it may wait for, that it is to call, or that a
+-- foreign value of another type than ours is in the way.
 --
 -- KEYS: counters; then for each job the keys of its answer and of its lead
 -- ARGV: urgency of the class, 0 the most; ms that a lead lives; then for each job its id and a leader that is known to be
@@ -32,7 +32,7 @@ for at = 3, #ARGV, 2 do
     if lead == 'x' then
       misses = misses + 1
       found[#found + 1] = {'call', ''}
-    -- nobody waits for a job that has more time than itself
+    -- no job waits for a leader that has more time than itself
     elseif lead and leader ~= job and leader ~= over and string.sub(lead, 1, 1) <= urgency then
       coalesced = coalesced + 1
       found[#found + 1] = {'coalesce', leader}
