@@ -75,9 +75,9 @@ class ReplyFunction:
 
     function: Callable[[ModelRequest], Reply]
     requests: list[ModelRequest] = field(default_factory=list)
-    """What it was asked, in order. Probes of routes are not among them."""
+    """Requests it was asked, in order. Probes of routes are not among them."""
     errors: list[Exception] = field(default_factory=list)
-    """What it raised."""
+    """Exceptions it raised."""
 
     def __post_init__(self) -> None:
         secret = f"/{token_urlsafe(16)}"

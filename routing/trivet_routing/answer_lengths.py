@@ -1,4 +1,4 @@
-"""How much of its `max_tokens` an answer is expected to use: as the latest ones of its kind did."""
+"""Expected share of `max_tokens` that an answer uses, learned from the latest answers of its kind."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from trivet_store.ledger.used_output import UsedOutput, used_output
 from trivet_tasks.latency import Latency
 
 USUAL_SHARE = 0.5
-"""Where no answer of a kind is known."""
+"""Share assumed while no answer of a kind is known."""
 FRESH_S = 10.0
 LATEST_CALLS = 2_000
 WITHIN_S = 3_600.0

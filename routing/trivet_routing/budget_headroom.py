@@ -1,4 +1,4 @@
-"""What budgets have room for now, job by job: the limit, less what was spent, less what is reserved.
+"""Budget headroom, job by job: the limit, less what was spent, less what is reserved.
 
 Reserved is what calls under way and jobs in queues may cost at most. A dispatcher reads it under the lock under which
 it claims jobs, and takes from it what each job that it claims may cost; so no number of schedulers and workers spends
@@ -40,9 +40,9 @@ class Balance:
     limit: Decimal
     spent: Spent
     reserved: Decimal = NOTHING
-    """What calls under way and jobs in queues may cost at most."""
+    """Maximum cost of the calls under way and the jobs in queues."""
     shortfall: Decimal | None = None
-    """What the cheapest job may cost that was passed over though nothing stood in its way but what was spent."""
+    """Maximum cost of the cheapest job that was passed over only because of the money already spent."""
 
     @property
     def name(self) -> str:
@@ -51,12 +51,12 @@ class Balance:
 
     @property
     def left(self) -> Decimal:
-        """What is not spent."""
+        """The part of the limit that is not spent."""
         return self.limit - self.spent.usd
 
     @property
-    def room(self) -> Decimal:
-        """What is neither spent nor reserved."""
+    def headroom(self) -> Decimal:
+        """The part of the limit that is neither spent nor reserved."""
         return self.left - self.reserved
 
     @property
@@ -68,21 +68,21 @@ class Balance:
 
     @property
     def share(self) -> float:
-        """Of the limit, what is spent."""
+        """The part of the limit that is spent, from 0 to 1."""
         return float(self.spent.usd / self.limit)
 
     def state(self) -> State:
-        """How it stands: it holds while what is left is less than the cheapest job that waits for it may cost."""
+        """Return the budget's state: it holds while less is left than the cheapest waiting job may cost."""
         row = self.row
-        requirements = self.shortfall
-        if requirements is None and row.state == BudgetState.HOLDING and row.state_window == self.window.key:
-            requirements = row.needs_usd
-        if self.left <= 0 or (requirements is not None and self.left < requirements):
-            return State(BudgetState.HOLDING, self.window.key, requirements)
+        needed = self.shortfall
+        if needed is None and row.state == BudgetState.HOLDING and row.state_window == self.window.key:
+            needed = row.needs_usd
+        if self.left <= 0 or (needed is not None and self.left < needed):
+            return State(BudgetState.HOLDING, self.window.key, needed)
         return State(BudgetState.WARNED if self.share >= row.settings.warn_at else BudgetState.OK, self.window.key)
 
     def used_up(self) -> str:
-        """Why it holds jobs, for a person; without a full stop."""
+        """Return the reason why it holds jobs, for a person, without a full stop."""
         until = "" if self.window.ends_at is None else f" until {moment(self.window.ends_at)}, or"
         spent = f"{exact_usd(self.spent.usd)} of {exact_usd(self.limit)} are spent {_PER[self.row.settings.per]}"
         reserved = f" and {exact_usd(self.reserved)} reserved by jobs on their way" if self.reserved else ""
@@ -103,7 +103,7 @@ class _Scope(NamedTuple):
 
 
 class BudgetHeadroom:
-    """What all budgets have room for, at one moment and then as jobs are taken from it."""
+    """The headroom of all budgets at one moment, reduced as jobs are taken from it."""
 
     def __init__(self, balances: Sequence[Balance], most: Callable[[str, str, int, int], Decimal | None]) -> None:
         """`most`: what a call of (route, model, input tokens, output tokens) may cost; None = unpriced."""
@@ -122,13 +122,13 @@ class BudgetHeadroom:
             balance.reserved = Decimal("Infinity")
 
     def exhausted(self, flow: Flow, *, thorough: bool) -> bool:
-        """Whether a budget has no room for the jobs of a flow, wherever they went.
+        """Return whether a budget has no headroom for the jobs of a flow, on whatever route.
 
         Args:
             thorough: look also at jobs of which the cheapest, as last seen, was too dear: a cheaper one may have come.
         """
         balances = self._scope(flow.batch_id, flow.labels).everywhere
-        return any(balance.room <= (0 if thorough else balance.wanting) for balance in balances)
+        return any(balance.headroom <= (0 if thorough else balance.wanting) for balance in balances)
 
     def ask(self, flow: Flow, head: Head) -> "Asked":
         """A question to ask of routes about one job."""
@@ -138,7 +138,7 @@ class BudgetHeadroom:
         """The budget that has no room for a job on a route; None when all have."""
         most = self.most(flow, route, head)
         return next(
-            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.room < most), None
+            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.headroom < most), None
         )
 
     def take(self, flow: Flow, route: str, head: Head) -> None:
@@ -149,7 +149,7 @@ class BudgetHeadroom:
                 balance.reserved += most
 
     def most(self, flow: Flow, route: str, head: Head) -> Decimal:
-        """What a job may cost on a route; 0 where no price is known."""
+        """Return the maximum cost of a job on a route; 0 where no price is known."""
         most = self._most(route, flow.model, head.input_estimate, head.max_tokens) or NOTHING
         return most * DEAREST_WRITE if flow.marked else most
 

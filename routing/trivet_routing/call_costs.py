@@ -1,4 +1,4 @@
-"""What a call is expected to cost on a route, by its size: for ordering routes by cost, never for the books."""
+"""Expected cost of a call on a route, by its size: for ordering routes by cost, never for the ledger."""
 
 import threading
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ _GB_PER_TOKEN = Decimal("3.5e-9")
 
 
 class Mix(NamedTuple):
-    """What a call is expected to use, in tokens."""
+    """Expected usage of a call, in tokens."""
 
     input_tokens: int
     output_tokens: int
 
     @classmethod
     def of(cls, input_estimate: int, max_tokens: int, used_share: float) -> "Mix":
-        """Of a job, where answers have this share of their `max_tokens`."""
+        """Return the mix of a job whose answers use this share of their `max_tokens`."""
         return cls(input_estimate, max(1, round(max_tokens * used_share)))
 
 
 TYPICAL = Mix(10_000, 5_000)
-"""Where a job's own size does not matter or is not known."""
+"""Used where a job's own size does not matter or is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """How the expected cost of a call grows with its size. Amounts are USD.
+    """The expected cost of a call as a function of its size. Amounts are USD.
 
     Without what is fixed by the month: that is spent whichever route is taken.
     """

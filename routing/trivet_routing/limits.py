@@ -35,18 +35,18 @@ from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.states import BREAKER_STATES, RouteState
 
 BURST_S = 1.0
-"""How many seconds of a minute's limit may be spent at once. The refill is lower by as much, so that a rolling minute at
+"""Seconds of a minute's limit that may be spent at once. The refill is lower by as much, so that a rolling minute at
 the provider is never overrun; so this is what is given away of the limits, and how evenly calls are spread."""
 PERMIT_GRACE_S = 30.0
-"""How long after its call's timeout a permit that never came back is written off."""
+"""Seconds after its call's timeout at which a permit that was not released is written off."""
 STEP_CALLS = 5
 """Good calls that a recovering route needs at each share."""
 JITTER = 0.2
 LONGEST_CAUSE = 300
 LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
-"""Of a rate limiter: what the provider said, or was found to bear."""
+"""Fields of a rate limiter that the provider stated, or that were learned from its answers."""
 EPOCH = f"{PREFIX}epoch"
-UNHEALTHY = f"{PREFIX}unwell"
+UNHEALTHY = f"{PREFIX}unhealthy"
 
 
 class Limits:
@@ -62,7 +62,7 @@ class Limits:
         self._health = health
         self._origin = origin
         self._take = _script(client, "take")
-        self._settle = _script(client, "release")
+        self._release = _script(client, "release")
         self._view = _script(client, "view")
         self._claim_probe = _script(client, "claim_probe")
 
@@ -111,7 +111,7 @@ class Limits:
                 clean(call.cause, LONGEST_CAUSE) or "",
             ]
         keys = [*keys_of(route, model, quota.group), f"{PREFIX}samples:{route}:{model}:{latency}"]
-        flat = [part.decode() for part in cast("list[bytes]", self._settle(keys=keys, args=arguments))]
+        flat = [part.decode() for part in cast("list[bytes]", self._release(keys=keys, args=arguments))]
         names = {"1": model, "2": WHOLE_ROUTE, "3": quota.group}
         return [
             Change(route, names[level], RouteState(state), cause, float(seconds), float(share))
@@ -119,7 +119,7 @@ class Limits:
         ]
 
     def view(self, wanted: Sequence[tuple[str, str, Quota]]) -> dict[tuple[str, str], BreakerView]:
-        """How the given (route, model) stand now. One round trip for all."""
+        """Return the current state of the given (route, model) pairs. One round trip for all."""
         if not wanted:
             return {}
         try:
@@ -142,7 +142,9 @@ class Limits:
 
     def unhealthy(self) -> list[tuple[str, str]]:
         """The (route, model) that are not healthy; model `*` for a whole route."""
-        names = [cast("bytes", key).decode().removeprefix(f"{PREFIX}gate:") for key in self._redis.smembers(UNHEALTHY)]
+        names = [
+            cast("bytes", key).decode().removeprefix(f"{PREFIX}breaker:") for key in self._redis.smembers(UNHEALTHY)
+        ]
         return sorted(cast("tuple[str, str]", tuple(name.split(":", 1))) for name in names)
 
     def health(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Health]:
@@ -150,7 +152,7 @@ class Limits:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.time()
         for route, model in pairs:
-            pipeline.hmget(f"{PREFIX}gate:{route}:{model}", "state", "cause", "retry_at", "share")
+            pipeline.hmget(f"{PREFIX}breaker:{route}:{model}", "state", "cause", "retry_at", "share")
         (seconds, micros), *found = pipeline.execute()
         health = {}
         for pair, (state, cause, retry_at, share) in zip(pairs, found, strict=True):
@@ -167,7 +169,7 @@ class Limits:
         """Return when each of the routes was called and answered last. Two round trips for all."""
         pipeline = self._redis.pipeline(transaction=False)
         for route in routes:
-            pipeline.hmget(f"{PREFIX}gate:{route}:{WHOLE_ROUTE}", "called_at", "proven_at")
+            pipeline.hmget(f"{PREFIX}breaker:{route}:{WHOLE_ROUTE}", "called_at", "proven_at")
         found = pipeline.execute()
         seconds, micros = self._redis.time()
         now = seconds + micros / 1e6
@@ -204,8 +206,8 @@ class Limits:
         seconds, micros = self._redis.time()
         for key in self._redis.scan_iter(match=f"{PREFIX}samples:{route}:*"):
             self._redis.delete(key)
-        whole_route = f"{PREFIX}gate:{route}:{WHOLE_ROUTE}".encode()
-        for key in {whole_route, *self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*")}:
+        whole_route = f"{PREFIX}breaker:{route}:{WHOLE_ROUTE}".encode()
+        for key in {whole_route, *self._redis.scan_iter(match=f"{PREFIX}breaker:{route}:*")}:
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.delete(key)
                 # a generation that no call under way has: their late words must not undo it
@@ -238,8 +240,8 @@ class Limits:
 def keys_of(route: str, model: str, group: str) -> list[str]:
     """The keys of a (route, model), in the order of `lua/common.lua`."""
     return [
-        f"{PREFIX}gate:{route}:{model}",
-        f"{PREFIX}gate:{route}:{WHOLE_ROUTE}",
+        f"{PREFIX}breaker:{route}:{model}",
+        f"{PREFIX}breaker:{route}:{WHOLE_ROUTE}",
         f"{PREFIX}meter:{route}:{group}",
         f"{PREFIX}calls:{route}:{group}",
         EPOCH,

@@ -26,7 +26,7 @@ class MaximumCosts:
 
     @property
     def known(self) -> bool:
-        """Whether a price list is installed (`trivet[worker]`)."""
+        """True if a price list is installed (`trivet[worker]`)."""
         if self._book is None and not self._missing:
             try:
                 from trivet_tasks.prices.price_book import PriceBook

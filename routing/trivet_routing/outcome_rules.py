@@ -7,10 +7,10 @@ from trivet_tasks.outcomes import Outcome, Scope
 
 
 class OutcomeRules(NamedTuple):
-    """What follows from one outcome, whatever the job and the route."""
+    """The consequences of one outcome, whatever the job and the route."""
 
     signal: HealthSignal
-    """What it says of the health of the route."""
+    """The health signal for its route."""
     final: bool = False
     """No other call of the job could say anything else."""
     tried: bool = True

@@ -1,4 +1,4 @@
-"""What is asked of the limits and what they answer: values, no behaviour."""
+"""Requests to the limits and their answers: values, no behaviour."""
 
 import math
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from trivet_tasks.states import SHUT_STATES, RouteState
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What a route's account allows one model, or a group of models together. Figures are a minute's, 0 = no limit."""
+    """Limits of a route's account for a model or a group of models together. Figures are per minute, 0 = no limit."""
 
     group: str
-    """Whose limits these are: the model's own id, or the name of its group."""
+    """The owner of these limits: the model's own id, or the name of its group."""
     requests: float
     input_tokens: float
     output_tokens: float
     output_factor: float
-    """How many tokens of quota one output token burns."""
+    """Tokens of quota that one output token uses."""
     max_concurrency: int
 
     @classmethod
@@ -54,7 +54,7 @@ class PermitGrant(NamedTuple):
     reason: "Denial | None"
     """None where all of them may go."""
     generation: str
-    """Of the breakers at this moment: what comes of the calls counts for their health only while it lasts. It also says in
+    """Generation of the breakers at this moment: health signals of the calls count only while it lasts. It also says in
     which second the limits counted the calls."""
 
 
@@ -76,7 +76,7 @@ class Denial(StrEnum):
 
 
 class HealthSignal(StrEnum):
-    """What a call's outcome means for its route."""
+    """The meaning of a call's outcome for its route."""
 
     GOOD = "good"
     FAILED = "failed"
@@ -119,9 +119,9 @@ class PermitRelease(NamedTuple):
     cause: str = ""
     generation: str = ""
     pause_s: float = 0.0
-    """Of a limited call: how long it was told to wait; 0 = not told."""
+    """Seconds that a limited call was told to wait; 0 = not told."""
     took_s: float = 0.0
-    """How long the call took, as far as that says something of the route; 0 = it says nothing."""
+    """Seconds that the call took, where that says something of the route; else 0."""
     stated: tuple[Stated, Stated, Stated] | None = None
     """The provider's own limits: requests, input tokens, output tokens."""
     job: str = ""
@@ -140,7 +140,7 @@ class Change(NamedTuple):
     seconds: float
     """Until the next try."""
     share: float
-    """Of its work that a recovering one gets."""
+    """The share of its work that a recovering route gets."""
 
 
 class Health(NamedTuple):
@@ -164,7 +164,7 @@ class RouteUse(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How fast the calls of one latency class came back lately, in seconds."""
+    """Recent durations of the calls of one latency class, in seconds."""
 
     p50_s: float
     p95_s: float
@@ -196,23 +196,23 @@ class BreakerView:
     calls: int
     """Calls within the window of the failed share."""
     failed: int
-    """Of them."""
+    """The failed ones among these calls."""
     share: float
-    """Of its work that it gets; 1 unless it recovers."""
+    """The share of its work that it gets; 1 unless it recovers."""
     since: float | None
-    """When the state began, on the clock of the shared state."""
+    """Start of the state, on the clock of the shared state."""
     paces: dict[Latency, Pace]
     """By latency class, where anything is known."""
     doubt: str = ""
-    """Why a probe is to find out whether it answers at all; empty = nothing is in doubt."""
+    """The reason for asking a probe whether it still answers; empty = there is none."""
     proven_s: float = math.inf
     """Seconds since the newest call that it answered was begun; infinite where none is known."""
     generation: str = "0.0"
-    """Of its breakers, as permits carry it: changes whenever a breaker opens, recovers or closes."""
+    """Generation of its breakers, as permits carry it: changes whenever a breaker opens, recovers or closes."""
 
     @property
     def shut(self) -> bool:
-        """Whether only a probe may call."""
+        """True if only a probe may call."""
         return self.state in SHUT_STATES
 
     def pace(self, latency: Latency) -> Pace | None:

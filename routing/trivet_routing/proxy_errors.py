@@ -21,9 +21,9 @@ class ProxyError(NamedTuple):
 
     route: str
     at: float
-    """When the first of them came, in seconds since the epoch, on the database's clock."""
+    """Time of the first page, in seconds since the epoch, on the database's clock."""
     generation: str
-    """Of the route's breakers then: after a change the pages say nothing of the job any more."""
+    """Generation of the route's breakers at that time: once it changes, the pages say nothing about the job."""
     times: int
     confirmed: bool
     """A later page came after the route had answered others."""
@@ -82,7 +82,7 @@ def _generation(breakers: Mapping[str, BreakerView], route: str) -> str | None:
 
 
 def at_fault(errors: Sequence[ProxyError]) -> str | None:
-    """Why the job itself is what the proxies refuse, with the reasons of the routes; None = that is not known."""
+    """Return why the proxies refuse the job itself, with the reasons of the routes; None = that is not known."""
     confirmed = [error for error in errors if error.confirmed]
     if len(confirmed) < ROUTES_THAT_AGREE:
         return None

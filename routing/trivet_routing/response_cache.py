@@ -26,9 +26,9 @@ SIZES = f"{PREFIX}cache:sizes"
 OVERHEAD_BYTES = 350
 """Bytes Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
 LEAD_GRACE_S = 30.0
-"""How much longer than its class's budget a job leads that is not heard of again; of realtime, no longer."""
+"""Seconds beyond its class's budget for which a silent job stays the leader; for realtime none."""
 NEVER_KEPT_S = 600.0
-"""How long everybody calls for a request whose answer could not be kept, instead of waiting for one another."""
+"""Seconds for which every job calls for itself after an answer that could not be kept."""
 _CLEARED_AT_ONCE = 500
 _DIGITS = 18
 
@@ -47,8 +47,8 @@ class Coalesce(NamedTuple):
     leader: str
 
 
-class Landed(NamedTuple):
-    """What came of a job's request: an answer to keep, or none, so that others need not wait for it any more."""
+class CachedResult(NamedTuple):
+    """The result of a job's request: an answer to keep, or none, so that other jobs stop waiting for it."""
 
     key: str
     job_id: str
@@ -78,7 +78,7 @@ class CacheStats(NamedTuple):
     max_bytes: int
     hits: int
     misses: int
-    followed: int
+    coalesced: int
     """Jobs that waited for an equal one; each of them is a hit, too, once that has its answer."""
     stored: int
     evicted: int
@@ -139,7 +139,7 @@ class ResponseCache:
                 return self._sealed.open(key, value)
             case b"foreign":
                 return Unusable.FOREIGN
-            case b"follow" if _JOB.fullmatch(value):
+            case b"coalesce" if _JOB.fullmatch(value):
                 return Coalesce(value.decode())
             case _:
                 return None
@@ -149,12 +149,12 @@ class ResponseCache:
         assert self._seal is not None, "it was made to look after the cache alone"
         return self._seal
 
-    def keep(self, latency: Latency, finished_calls: Sequence[Landed]) -> None:
+    def keep(self, latency: Latency, results: Sequence[CachedResult]) -> None:
         """Keep the answers of jobs of one class, and let go of the leads of all."""
         life_s = self._settings.of_class(latency).cache_ttl_s
         keys = [COUNTERS, EXPIRIES, SIZES]
         arguments: list[str | int | bytes] = [self.terms.max_bytes, ANSWERS]
-        for one in finished_calls:
+        for one in results:
             keys += [ANSWERS + one.key, LEADS + one.key]
             lives_s = min(life_s, NEVER_KEPT_S) if one.never else life_s
             answer = b"" if one.answer is None else self._sealed.seal(one.key, one.answer, lives_s)
@@ -170,12 +170,12 @@ class ResponseCache:
         self._keep(keys=keys, args=arguments)
 
     def stats(self) -> CacheStats:
-        """How it stands."""
+        """Return the cache's counters and its size."""
         seconds, micros = self._redis.time()
         now = seconds * 1_000 + micros // 1_000
         counted_now = cast("dict[bytes, bytes]", self._redis.hgetall(COUNTERS))
         counters = {name.decode(errors="replace"): _count(count) for name, count in counted_now.items()}
-        counted = (counters.get(name, 0) for name in ("hits", "misses", "followed", "stored", "evicted"))
+        counted = (counters.get(name, 0) for name in ("hits", "misses", "coalesced", "stored", "evicted"))
         entries = self._redis.zcount(EXPIRIES, now, "+inf")
         return CacheStats(int(entries), counters.get("bytes", 0) if entries else 0, self.terms.max_bytes, *counted)
 

@@ -18,7 +18,7 @@ LOCAL_MOST_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class JobRound:
-    """Where a job stood when its call failed."""
+    """The state of a job's round when its call failed."""
 
     round: int
     spent_s: float
@@ -42,13 +42,13 @@ class Failed:
     outcome: Outcome
     message: str
     scope: Scope | None = None
-    """Of `unusable`: how far it reaches."""
+    """Reach of an `unusable` outcome."""
     local: bool = False
     """The worker that made the call is at fault, or may be: nothing is held against job and route."""
 
     @property
     def ambiguous(self) -> bool:
-        """Whether another provider is to be asked before anything is said of the request."""
+        """True if another provider must be asked before the request is called invalid."""
         return self.outcome is Outcome.AMBIGUOUS or self.scope is Scope.FEATURE
 
 
@@ -75,7 +75,7 @@ def next_step(
     load: Callable[[Candidate], float] = load_of,
     has_room: Callable[[Candidate], bool] = lambda _: True,
 ) -> Next:
-    """What becomes of a job whose call failed.
+    """Decide what happens to a job whose call failed.
 
     Args:
         choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a failure that
@@ -121,7 +121,7 @@ def next_step(
 
 
 def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
-    """Whether the job waits, in this round, for a route that is limited; else the round is over."""
+    """Return whether the job waits, in this round, for a route that is limited; else the round is over."""
     if failed.outcome is not Outcome.RATE_LIMITED:
         # no longer than it would back off: after that those that failed may be asked again
         return choice.worth_waiting(longest_backoff_s(terms, job_round.round))
@@ -135,7 +135,7 @@ def _local_pause_s(terms: ClassSettings, claims: int) -> float:
 
 
 def _undecided(job_round: JobRound, failed: Failed) -> bool:
-    """Whether it is still open if the job or the proxy before the route is at fault: then no round is over."""
+    """Return whether it is not yet known if the job or the route's proxy is at fault: then the round goes on."""
     return failed.outcome is Outcome.PROXY_ERROR and not any(
         page.confirmed for page in job_round.proxy_errors if page.route == failed.route
     )

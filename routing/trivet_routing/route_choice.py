@@ -15,7 +15,7 @@ from trivet_tasks.requests import eligibility
 from trivet_tasks.states import RouteState
 
 UNKNOWN_LATENCY_S = 1.0
-"""What a route without a good call yet is taken to need."""
+"""Latency assumed for a route without a good call yet."""
 SAME_COST = Decimal("0.02")
 """Expected costs within this share of each other count as equal."""
 SAME_LATENCY = 0.25
@@ -25,7 +25,7 @@ WARM_LEVEL = -1
 DEGRADED_LEVEL = 10_000_000
 """Behind every route that is quick enough for the class."""
 SLOW_CALLS = 5
-"""How many calls of a class must be known before the route can be called too slow for it."""
+"""Number of calls of a class that must be known before a route counts as too slow for it."""
 SLOW_FOR_S = 60.0
 """So long after the last of them it is tried again."""
 SHORT_WAIT_S = 0.5
@@ -34,7 +34,7 @@ SHORT_WAIT_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a job asks of a route, and where it has been in this round."""
+    """The requirements of a job on a route, and the routes it has tried in this round."""
 
     model: str
     latency: Latency
@@ -45,9 +45,9 @@ class Requirements:
     doubted_by: str | None = None
     """The provider that answered with a 400 nobody knows: another one is to be asked."""
     mix: Mix = TYPICAL
-    """What its call is expected to use; it counts where cost decides."""
+    """Expected usage of its call; it counts where cost decides."""
     warm_route: str | None = None
-    """Where what its request begins with is in the provider's cache: that route leads."""
+    """The route whose provider has the beginning of the request in its cache: it is preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +59,19 @@ class Candidate:
     """The model by its first-party id."""
     settings: RouteSettings
     wire_model: str | None
-    """What the route's wire calls it; None = it does not serve it."""
+    """The model's name on the route's wire; None = the route does not serve it."""
     lanes: frozenset[str]
     """The lanes in which a living worker serves it."""
     drained: bool
     breaker: BreakerView
     cost: CallCost | None
-    """What calls of the model are expected to cost here; None = no price known."""
+    """Expected cost of calls of the model here; None = no price known."""
     retired: date | None = None
     """The day on which the route's provider stopped serving the model."""
 
 
 class Why(StrEnum):
-    """Why a route does not take a job now."""
+    """A reason why a route does not take a job now."""
 
     NEVER = "never"
     """It does not fit the job: waiting will not help."""
@@ -159,18 +159,18 @@ def choose(requirements: Requirements, candidates: Iterable[Candidate], terms: C
 
 
 def load_of(route: Candidate) -> float:
-    """How laden a route is with calls in flight, against others of its kind."""
+    """Return the load of a route: its calls in flight, relative to its weight."""
     return route.breaker.in_flight / route.settings.weight
 
 
 def is_slow(breaker: BreakerView, latency: Latency, budget_s: float) -> bool:
-    """Whether the route's calls of the class took longer lately than the class has."""
+    """Return whether the route's recent calls of the class took longer than the class allows."""
     pace = breaker.paces.get(latency)
     return pace is not None and pace.calls >= SLOW_CALLS and pace.age_s <= SLOW_FOR_S and pace.p95_s >= budget_s
 
 
 def misfit(requirements: Requirements, route: RouteSettings, wire_model: str | None) -> str:
-    """Why a route, as it is configured, never takes such a job; empty = it fits.
+    """Return why a route, as it is configured, never takes such a job; empty = it fits.
 
     Args:
         wire_model: what the route's wire calls the model; None = it does not serve it.
@@ -207,7 +207,7 @@ def _refusal(requirements: Requirements, route: Candidate, patience_s: float) ->
 
 
 def _levels(routes: list[Candidate], requirements: Requirements, terms: ClassSettings) -> dict[str, int]:
-    """How good each route is by the order of the class, 0 the best; equal ones share the work by weight and load."""
+    """Rank the routes by the order of the class, 0 the best; equal ones share the work by weight and load."""
     levels = _ordered(routes, requirements, terms)
     for route in routes:
         if is_slow(route.breaker, requirements.latency, terms.budget_s):
@@ -256,7 +256,7 @@ def _by_cost(routes: list[Candidate], requirements: Requirements) -> dict[str, i
 
 
 def _cost_steps(cost: Decimal | None, cheapest: Decimal | None) -> tuple[bool, int]:
-    """Whether it has no price, and how many steps dearer than the cheapest it is."""
+    """Return whether it has no price, and by how many steps it is dearer than the cheapest."""
     if cost is None or cheapest is None:
         return True, 0
     if cheapest == 0:

@@ -1,4 +1,4 @@
-"""What is known of all routes at this moment: registered ones, living workers, breakers. Read often, so kept briefly."""
+"""The current state of all routes: registered ones, living workers, breakers. Read often, so cached briefly."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import connect
 
 FRESH_S = 1.0
-"""How old the SQL part may be. A drain or a new worker is seen by everybody within this time."""
+"""Maximum age of the SQL part in seconds: a drain or a new worker is seen by all processes within this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class RouteSnapshot:
     windows: Mapping[str, RouteWindow] = field(default_factory=dict)
     """Those that hold now, by route."""
     budgets: bool = False
-    """Whether there is any budget."""
+    """True if there is any budget."""
 
     def lanes(self, route: str) -> frozenset[str]:
         """The lanes in which a living worker serves the route and takes work."""

@@ -86,8 +86,8 @@ def _change(balance: Balance, to: State) -> tuple[str, int, str]:
         f"{exact_usd(balance.spent.usd)} of {exact_usd(balance.limit)} ({balance.share:.0%}) are spent in {to.window}"
     )
     if to.state == BudgetState.HOLDING and (before != BudgetState.HOLDING or turned):
-        requirements = f", and the next job may cost {exact_usd(to.needs_usd)}" if to.needs_usd else ""
-        return "budget holding", logging.WARNING, f"{name} holds its jobs ({row.settings.scope}): {spent}{requirements}"
+        next_job = f", and the next job may cost {exact_usd(to.needs_usd)}" if to.needs_usd else ""
+        return "budget holding", logging.WARNING, f"{name} holds its jobs ({row.settings.scope}): {spent}{next_job}"
     if to.state == BudgetState.WARNED and (before == BudgetState.OK or turned):
         return "budget warned", logging.WARNING, f"{name} ({row.settings.scope}): {spent}"
     if before == BudgetState.HOLDING and to.state != BudgetState.HOLDING:

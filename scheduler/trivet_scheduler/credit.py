@@ -15,12 +15,12 @@ from trivet_store.jobs.dispatching import Head, Outstanding
 from trivet_tasks.latency import Lane
 
 RESERVE_S = 1.0
-"""How many seconds of a route's work may stand in its queues."""
+"""Seconds of a route's work that may be in its queues."""
 
 
 @dataclass(slots=True)
 class _Room:
-    """What a route's limits allow one model now, less what is queued for it already; infinite where nothing limits."""
+    """Free capacity of a route for a model: its limits less what is queued; infinite where nothing limits."""
 
     jobs: float
     input_tokens: float
@@ -80,7 +80,7 @@ class Credits:
         return lambda route: self.left(route.name, lane, model, isolated=isolated)
 
     def left(self, route: str, lane: Lane, model: str, *, isolated: bool) -> bool:
-        """Whether the route may be sent one more job; one that runs alone needs a process of its own, too."""
+        """Return whether the route may be sent one more job; an isolated one needs a process of its own, too."""
         room = self._room.get((route, model))
         if room is None or self._lane[lane] <= 0 or self._route.get((route, lane), 0) <= 0:
             return False

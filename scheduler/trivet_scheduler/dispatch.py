@@ -38,15 +38,15 @@ log = logging.getLogger("trivet.dispatch")
 URGENT_SHARE = 0.2
 """The part of a claim that jobs near their deadline may take ahead of their rank."""
 URGENT_WITHIN_S = 300.0
-"""How near a deadline must be for that."""
+"""A deadline within this many seconds is near."""
 LOOK_FURTHER = 8
-"""How many times as many jobs are looked at when those at the head of a line have no route."""
+"""Factor by which more jobs are looked at when those at the head of a line have no route."""
 LOOKS_FOR_URGENT = 3
-"""How often jobs near their deadline are looked for anew, without the flows that may not go."""
+"""Maximum number of searches for jobs near their deadline in one pass, each without the flows that may not go."""
 THOROUGH_S = 1.0
 """Seconds between two looks at jobs whose budget has less left than the cheapest of them may cost."""
 HELD_HEADS = 5
-"""So many jobs alike that a budget has no room for end the look at them: a cheaper one may stand behind a dear one."""
+"""Stop after this many similar jobs without budget headroom; a cheaper one may come behind a dear one."""
 
 
 _Kind: TypeAlias = tuple[int, str, str | None, int, int]
@@ -57,7 +57,7 @@ Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one pass did."""
+    """The result of one pass."""
 
     dispatched: int
     more: bool
@@ -65,7 +65,7 @@ class Round:
 
 
 class _Assignment:
-    """What a pass has given to whom so far."""
+    """The jobs that a pass has assigned to routes so far."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class _Assignment:
         self.routes = routes
         self.credits = credits
         self.budget_headroom = budget_headroom
-        """What budgets have room for; None: there are none."""
+        """The headroom of the budgets; None: there are no budgets."""
         self.thorough = thorough
-        """Whether cheaper jobs are looked for behind those that budgets have no room for."""
+        """True if cheaper jobs are looked for behind those without budget headroom."""
         self.wanted = wanted
         """Jobs that may be given out still."""
         self.blocked = False
-        """Whether jobs were passed over that no route takes at the moment."""
+        """True if jobs were passed over because no route takes them at the moment."""
         self.plan: Plan = defaultdict(list)
         self.choices: dict[_Kind, Choice] = {}
         self.warmers: dict[int, str] = {}
@@ -115,9 +115,9 @@ class Dispatcher:
         self._settings = settings
         self._costs = MaximumCosts()
         self._told = False
-        """Whether it was said that nobody here can price a job."""
+        """True once it was logged that no price list is installed here."""
         self._held = False
-        """Whether budgets held whole flows in the last pass."""
+        """True if budgets held whole flows in the last pass."""
         self._thorough_at = 0.0
 
     def run_once(self) -> Round:
@@ -183,14 +183,14 @@ class Dispatcher:
         return Round(count, more=count > 0 and len(heads) > count)
 
     def direct(self, choice: Choice) -> DirectDispatch | None:
-        """Where a realtime job may go this instant, or None when it has to wait for a scheduler."""
+        """Return the route to which a realtime job may go at once, or None when it has to wait for a scheduler."""
         best = choice.best(load_of)
         if best is None:
             return None
         return DirectDispatch(best.name, self._directory.now() + self._settings.taken_within_s(Latency.REALTIME))
 
     def held_by_budget(self, connection: Connection, spec: JobSpec, labels: str, direct: DirectDispatch) -> str | None:
-        """Why a realtime job may not go this instant, if a budget has no room for it; the room is held until the commit.
+        """Return why a budget without headroom holds a realtime job, or None; the headroom is held until the commit.
 
         Args:
             labels: of the job, as its flow has them.
@@ -243,7 +243,7 @@ class Dispatcher:
         return left
 
     def _headroom(self, connection: Connection) -> BudgetHeadroom | None:
-        """What budgets have room for; None, at no cost, where there are none."""
+        """Return the headroom of the budgets; None, at no cost, where there are none."""
         known = self._directory.known()
         if not known.budgets:
             return None
@@ -335,7 +335,7 @@ class Dispatcher:
         return choice
 
     def _warm_at_once(self, flow: Flow) -> int:
-        """How many jobs may go while a cache is cold."""
+        """Return the number of jobs that may go while a cache is cold."""
         return self._settings.of_class(flow.latency).chunk_jobs if flow.answered else 1
 
     def _by_cost(self, flow: Flow) -> bool:

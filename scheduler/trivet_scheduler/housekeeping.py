@@ -19,9 +19,9 @@ BATCHES_AT_ONCE = 20
 JUMP_S = 2.0
 """By how much the database's clock may leave ours behind between two looks; more is a jump."""
 HEARTBEATS = 3
-"""How many heartbeats' time leases get to be renewed once a database that hung answers again."""
+"""Heartbeats for which leases may be renewed once a database that hung answers again."""
 RENEWED_WITHIN_S = 1.0
-"""How long after it answers again every worker has tried to renew its lease."""
+"""Seconds after it answers again by which every worker has tried to renew its lease."""
 
 
 class Housekeeping:
@@ -79,7 +79,7 @@ class Housekeeping:
             self._retire_flows()
 
     def _answered_for_long(self) -> float:
-        """When leases have had time to be renewed by a database that hung and answers again."""
+        """Return the time by which leases could be renewed after the database hung, on the monotonic clock."""
         return self._store.slow_at + HEARTBEATS * self._leases.heartbeat_s
 
     def _look_at_clock(self) -> None:

@@ -32,11 +32,11 @@ from trivet_tasks.requests.eligibility import name_on_wire
 log = logging.getLogger("trivet.scheduler")
 
 SETTLED_WITHIN_S = 2.0
-"""What a probe may need beside its call: to be written down."""
+"""Seconds allowed to a probe beside its call, for recording it."""
 
 
 _IDLE_LOOK_SHARE = 0.05
-"""Of the shortest `idle_probe_s`: the time between two looks for idle routes,"""
+"""The time between two looks for idle routes, as a share of the shortest `idle_probe_s`,"""
 _IDLE_LOOK_S = (0.5, 5.0)
 """in seconds at least and at most."""
 

@@ -38,14 +38,14 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, r
 log = logging.getLogger("trivet.scheduler")
 
 GATHER_S = 0.01
-"""How long to wait after a wake for more to come: one pass for a burst of notices."""
+"""Seconds to wait for more notices after a wake-up: one pass for a burst of them."""
 APART_S = 0.05
 """Seconds between two passes under load, so that the room that came free makes chunks worth sending."""
 HOUSEKEEPING_S = 0.5
 """Seconds between two looks for what is due, untaken, dead or late."""
 RECONCILE_S = 5.0
 """Seconds between two comparisons of what is written of the routes' health with what is so."""
-TROUBLE_PAUSE_S = 1.0
+IMPAIRED_PAUSE_S = 1.0
 STALLED_S = 5.0
 """A pass that has not moved for so long, beside its pause and the database's time, hangs: it beats after every step, and
 within the long ones after every transaction."""
@@ -53,7 +53,7 @@ within the long ones after every transaction."""
 
 @dataclass(slots=True)
 class _Due:
-    """When the next of each is due, on the monotonic clock."""
+    """The time at which each periodic task is due next, on the monotonic clock."""
 
     housekeeping: float = 0.0
     dispatch: float = 0.0
@@ -187,7 +187,7 @@ class Scheduler:
         except redis.RedisError as error:
             self._wait_out(SHARED_STATE, unavailable_text(self._settings.redis_url, error))
         except Exception as error:  # the fleet needs its scheduler more than a clean death
-            self._due.housekeeping = time.monotonic() + 3 * TROUBLE_PAUSE_S  # whatever it is, jobs are dispatched
+            self._due.housekeeping = time.monotonic() + 3 * IMPAIRED_PAUSE_S  # whatever it is, jobs are dispatched
             self._wait_out(FAULT, f"a fault of Trivet's own: {place_of(error)}")
         else:
             for kind in (DATABASE, BROKER, SHARED_STATE, FAULT):
@@ -195,7 +195,7 @@ class Scheduler:
 
     def _wait_out(self, kind: str, why: str) -> None:
         self._process_impairments.note(kind, "pass", why)
-        self._stopping.wait(TROUBLE_PAUSE_S)
+        self._stopping.wait(IMPAIRED_PAUSE_S)
 
     def _listen(self) -> None:
         """Wake the loop when jobs come in or room comes free. Losing a notice costs one interval at most."""
@@ -207,4 +207,4 @@ class Scheduler:
                         if subscription.get_message(timeout=1.0):
                             self._wake.set()
             except redis.RedisError:
-                self._stopping.wait(TROUBLE_PAUSE_S)
+                self._stopping.wait(IMPAIRED_PAUSE_S)

@@ -46,7 +46,7 @@ Tallies = Mapping[tuple[str, str], Tally]
 
 
 class Extent(NamedTuple):
-    """What there is to do."""
+    """The extent of a run."""
 
     calls: int
     """Settled calls whose rows keep what they were priced by."""
@@ -55,7 +55,7 @@ class Extent(NamedTuple):
 
 
 class _New(NamedTuple):
-    """What is to be written of one call."""
+    """The new values of one call."""
 
     id: str
     job_id: str
@@ -69,7 +69,7 @@ class _New(NamedTuple):
 
     @property
     def by(self) -> tuple[str | None, ...]:
-        """What it is priced by, without the version."""
+        """The values it is priced by, without the version."""
         return self.list_price, self.multipliers, self.price_terms, self.price_parts, self.model_used
 
 
@@ -109,7 +109,7 @@ _WRITE = text(
 
 
 def extent(store: Store, span: Span) -> Extent:
-    """How many calls a run will price."""
+    """Return the number of calls that a run will price."""
     with store.read() as connection:
         return Extent(*connection.execute(_EXTENT, span._asdict()).one())
 

@@ -1,4 +1,4 @@
-"""Why the jobs of a batch, or one job, do not move: for `trivet batch status`, `trivet job show` and commands that wait."""
+"""Reasons why the jobs of a batch, or one job, do not move: for `trivet batch status`, `job show` and commands that wait."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ class BudgetStatus:
     left_usd: Decimal
     """Neither spent nor reserved; less than nothing where more was spent than there was."""
     share: float
-    """Of the limit, what is spent."""
+    """The part of the limit that is spent."""
     warn_at: float
     state: BudgetState
     jobs_held: int
@@ -106,7 +106,7 @@ def _status(balance: Balance, held: int) -> BudgetStatus:
         balance.spent.settled_usd,
         balance.spent.estimated_usd,
         balance.reserved,
-        balance.room,
+        balance.headroom,
         round(balance.share, 6),
         settings.warn_at,
         balance.state().state,

@@ -16,7 +16,7 @@ class CacheState(NamedTuple):
     """The response cache at one moment."""
 
     enabled: bool
-    """Whether the settings of this process have it on."""
+    """True if the settings of this process have it on."""
     stats: CacheStats
     answered_jobs: int
     """Jobs that were answered without a call, since the installation began."""

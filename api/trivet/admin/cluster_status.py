@@ -36,7 +36,7 @@ class ModelStatus:
     wait_s: float = 0.0
     """Until the next call may be made; 0 = now."""
     share: float = 1.0
-    """Of its work that it gets; below 1 while it recovers."""
+    """The share of its work that it gets; below 1 while it recovers."""
     in_flight: int = 0
     """Calls under way."""
     places: int | None = None
@@ -50,7 +50,7 @@ class ModelStatus:
     calls: int = 0
     """Made within the last seconds (`health.window_s`)."""
     failed: int = 0
-    """Of them."""
+    """The failed ones among these calls."""
     paces: Mapping[Latency, Pace] = field(default_factory=dict)
     """Duration of recent calls, by latency class."""
     doubt: str = ""

@@ -70,9 +70,9 @@ class Repricing(NamedTuple):
 
     span: Span
     version: str
-    """Of the price lists and rules."""
+    """Version of the price lists and rules."""
     applied: bool
-    """Whether new costs are written."""
+    """True if new costs are written."""
     calls: int
     """Settled calls to price in all."""
     without_terms: int

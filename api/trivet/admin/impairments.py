@@ -21,7 +21,7 @@ from trivet_tasks.latency import Lane
 from trivet_tasks.shared_state import check_writable, unavailable_text
 
 FULL_BYTES = 1_000_000
-"""With less room than this on its disk a SQLite database can hardly be written."""
+"""A SQLite database can hardly be written with fewer free bytes than this on its disk."""
 
 
 class ImpairmentKind(StrEnum):

@@ -45,7 +45,7 @@ class ProbeResult:
     request_id: str | None
     attempt_id: str
     state: RouteState
-    """Of the (route, model) now."""
+    """The state of the (route, model) now."""
     drained: bool
     next: str
     """The next step, in words."""

@@ -115,7 +115,7 @@ class Batch:
             InvalidRequest: the batch was cancelled.
         """
         wanted = {JobState.FAILED: failed, JobState.EXPIRED: expired}
-        states = {state for state, permit in wanted.items() if permit}
+        states = {state for state, included in wanted.items() if included}
         store, classes = self._connections.store, self._connections.settings.classes
         with store.read() as connection:
             upto = retrying.begin_retry(connection, self._id)

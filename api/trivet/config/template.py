@@ -1,4 +1,4 @@
-"""What `trivet config init` writes: a commented configuration with routes for the credentials that were found.
+"""The file of `trivet config init`: a commented configuration with routes for the credentials that were found.
 
 The parts that every written configuration shares are here too; `scenario_file` adds them to those of `--scenario`.
 """
@@ -21,9 +21,9 @@ class Proposal:
 
     name: str
     usable: bool
-    """Whether what it needs was found; else it is written commented out, but for a scenario's."""
+    """True if its credentials were found; else the route is written commented out, except in a scenario."""
     reason: str
-    """What was found, or what is missing, for a person."""
+    """A sentence for a person on what was found, or what is missing."""
     settings: Mapping[str, object]
     """Its keys, without limits."""
 
@@ -79,7 +79,7 @@ INTRODUCTION = """\
 # The configuration of Trivet. Lines that are commented out show the defaults, or what may be set.
 # Variables win over it, e.g. TRIVET_STORE__URL. Relative paths count from this file. `trivet config check` reads it.
 """
-"""How the file is read."""
+"""Head of the file: how it is read."""
 
 PLACES = """\
 [store]

@@ -29,7 +29,7 @@ class Bar(NamedTuple):
     shown: str
     note: str = ""
     more: Decimal = Decimal(0)
-    """What it may be more at most: a paler part."""
+    """Maximum additional amount: drawn paler."""
 
 
 def fewest(series: Sequence[Series]) -> list[Series]:

@@ -77,12 +77,12 @@ class Reader:
 
 
 _PAID_AGAIN_WITH_REASON = frozenset({Outcome.TIMEOUT, Outcome.UNKNOWN, Outcome.CANCELLED})
-"""What an earlier attempt must have ended as for a second answer to be right: nobody on our side saw the first."""
+"""Outcomes of an earlier attempt that justify a second answer: nobody on our side saw the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What became of the demo's jobs and calls. Counts are jobs, or calls where they say so."""
+    """The demo's jobs and calls, as recorded. Counts are jobs, or calls where they say so."""
 
     jobs: int
     """Accepted."""
@@ -97,7 +97,7 @@ class Ledger:
     """In the simulator's log."""
     routes: Mapping[str, RouteAttempts]
     mismatches: tuple[str, ...]
-    """Where the simulator's log and the attempts differ, in words; none if the books are right."""
+    """Differences between the simulator's log and the attempts, in words; none if the ledger is right."""
 
     @property
     def attempts(self) -> int:
@@ -111,7 +111,7 @@ class Ledger:
 
     @property
     def cost_usd(self) -> Decimal:
-        """Of all settled calls."""
+        """Cost of all settled calls."""
         return sum((route.cost_usd for route in self.routes.values()), Decimal(0))
 
     @property
@@ -179,7 +179,7 @@ def mismatches(calls: Sequence[Call], attempts: Sequence[AttemptFate]) -> Iterab
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """How the demo went. `seconds` is from the first submit to the end of the last job, `throttled_s` as in `Watch`."""
+    """The result of the demo. `seconds`: from first submit to last end; `throttled_s`: see `ConditionMonitor`."""
 
     ledger: Ledger
     seconds: float

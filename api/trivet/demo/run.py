@@ -25,7 +25,7 @@ from trivet.client.client import Client
 from trivet.demo.documents import BATCH, MAX_TOKENS, MODEL, prompts
 from trivet.demo.ledger import DemoResult, Reader, Reading, audit
 from trivet.demo.screen import View
-from trivet.demo.watch import DependencyMonitor, Journal, State
+from trivet.demo.watch import ConditionMonitor, Journal, State
 from trivet.local.child_process import Exit
 from trivet.local.environment import without_settings
 from trivet.local.local_simulator import Simulation
@@ -173,7 +173,7 @@ class _Run:
         self._submitted = 0
         self._shown_at = 0.0
         self._began = time.monotonic()
-        self._watch = DependencyMonitor(self._journal, self._began)
+        self._watch = ConditionMonitor(self._journal, self._began)
 
     def to_the_end(self) -> State:
         """Submit everything, then follow it until every job has ended or nothing moves any more."""
@@ -247,7 +247,7 @@ class _Stopping:
         self._local = local
         self._groups: set[int] = set()
         self.hastened = False
-        """Whether a signal came while the parts were being stopped."""
+        """True if a signal came while the parts were being stopped."""
 
     def __enter__(self) -> None:
         return None

@@ -39,7 +39,7 @@ class View(Protocol):
 
 
 class PlainView:
-    """What happened as it happens, and a line on how it stands every few seconds."""
+    """Prints each event as it happens, and a line of status every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -57,7 +57,7 @@ class PlainView:
             self._print(_status(state))
 
     def finish(self, state: State | None) -> None:
-        """What was not printed yet."""
+        """Print the lines that were not printed yet."""
         if state is not None:
             self._journal(state, float("inf"))
 
@@ -213,7 +213,7 @@ def _journal(lines: list[Line]) -> RenderableType:
 
 
 def as_object(result: DemoResult) -> dict[str, Any]:
-    """What `--json` prints. Amounts are decimals as strings, times are seconds."""
+    """Return the object that `--json` prints. Amounts are decimals as strings, times are seconds."""
     ledger = result.ledger
     return {
         "jobs": ledger.jobs,

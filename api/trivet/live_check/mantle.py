@@ -1,4 +1,4 @@
-"""What can be asked of bedrock-mantle: nothing. It has no list of models, and its quotas are not those of Bedrock's runtime."""
+"""Reads nothing of bedrock-mantle: it has no list of models, and its quotas are not those of Bedrock's runtime."""
 
 from trivet.live_check.masking import Mask
 from trivet.live_check.report import Finding, Level, Reading

@@ -53,7 +53,7 @@ class Mask:
         return for_terminal(masked(_LIKE_A_KEY.sub("[secret]", text)))
 
     def words(self, error: object) -> str:
-        """What an exception says: its first paragraph on one line, masked, then cut. AWS puts the signed text after it."""
+        """Return an exception's first paragraph on one line, masked, then cut. AWS puts the signed text after it."""
         said = self.text(str(error).strip().split("\n\n", 1)[0], shortest=1)
         said = clean(" ".join(said.split()), 4 * WORDS_LIMIT) or type(error).__name__
         return said if len(said) <= WORDS_LIMIT else f"{said[: WORDS_LIMIT - 1]}…"

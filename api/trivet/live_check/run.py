@@ -18,7 +18,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 
 Reader = Callable[[Subject, float, Mask], Reading]
 TIMEOUT_S = 20.0
-"""How long one account may take, all its calls together."""
+"""Maximum seconds for one account, all its calls together."""
 _NEEDS: dict[Provider, tuple[str, str]] = {
     "anthropic": ("anthropic", "trivet[worker]"),
     "bedrock": ("boto3", "trivet[worker]"),
@@ -128,7 +128,7 @@ class _Check:
 
 
 def _reader(subject: Subject) -> Reader:
-    """What reads an account of this kind, with its SDK loaded."""
+    """Return the reader of an account of this kind, with its SDK loaded."""
     if subject.route.endpoint == "mantle":
         from trivet.live_check.mantle import read_mantle
 

@@ -93,7 +93,7 @@ class LocalTrivet:
         self.config_path = config_path.absolute() if config_path is not None else None
         """The configuration that the parts read."""
         self.simulator: Endpoints | None = None
-        """Where the simulator serves, once inside."""
+        """The simulator's endpoints, once inside."""
         self.supervisor = Supervisor(
             on_exit=on_exit,
             restarts=restarts,
@@ -114,7 +114,7 @@ class LocalTrivet:
 
     @property
     def logs_dir(self) -> Path:
-        """Where the parts write their logs."""
+        """The folder of the parts' logs."""
         return self.data_dir / "logs"
 
     def log_path(self, name: str) -> Path:
@@ -176,7 +176,7 @@ class LocalTrivet:
         with contextlib.ExitStack() as started:
             self.data_dir.mkdir(mode=0o700, exist_ok=True)  # prompts are in it
             self.logs_dir.mkdir(mode=0o700, exist_ok=True)
-            started.enter_context(_isolation(self.data_dir))
+            started.enter_context(_folder_lock(self.data_dir))
             started.enter_context(self.supervisor)  # from here on a signal is an exception
             if self._simulation is not None:
                 self._start_simulator(self._simulation)
@@ -227,7 +227,7 @@ class LocalTrivet:
 
 
 @contextlib.contextmanager
-def _isolation(data_dir: Path) -> Iterator[None]:
+def _folder_lock(data_dir: Path) -> Iterator[None]:
     """Hold the folder's lock. ProcessFailed when another process holds it."""
     path = data_dir / "local.lock"
     holder = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

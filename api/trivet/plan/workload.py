@@ -1,4 +1,4 @@
-"""What is to be done in a day: from a file of requests, or from a volume of tokens."""
+"""The work of a day: from a file of requests, or from a volume of tokens."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is to be done in a day."""
+    """The work of a day."""
 
     loads: tuple[Load, ...]
     at_most: tuple[Load, ...] | None = None

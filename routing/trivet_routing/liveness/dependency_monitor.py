@@ -27,7 +27,7 @@ log = logging.getLogger("trivet")
 
 LOOK_EVERY_S = 1.0
 HUNG_S = 5.0
-"""A transaction that takes longer is a impairment: nothing here needs a tenth of it."""
+"""A transaction that takes longer is an impairment: nothing here needs a tenth of it."""
 
 
 class DependencyMonitor:

@@ -49,7 +49,7 @@ class Pulse:
 
 
 class Pulses:
-    """The loops of one process. `look` once a second; a loop that stalls is a impairment until it beats again.
+    """The loops of one process. `look` once a second; a loop that stalls is an impairment until it beats again.
 
     Args:
         on_change: called when one stalls or goes on, e.g. to tell others at once.

@@ -15,7 +15,7 @@ local function get(key)
   if type(value) == 'table' then return nil, true end
   return value, false
 end
-local hits, misses, followed = 0, 0, 0
+local hits, misses, coalesced = 0, 0, 0
 
 for at = 3, #ARGV, 2 do
   local job, over = ARGV[at], ARGV[at + 1]
@@ -34,8 +34,8 @@ for at = 3, #ARGV, 2 do
       found[#found + 1] = {'call', ''}
     -- nobody waits for a job that has more time than itself
     elseif lead and leader ~= job and leader ~= over and string.sub(lead, 1, 1) <= urgency then
-      followed = followed + 1
-      found[#found + 1] = {'follow', leader}
+      coalesced = coalesced + 1
+      found[#found + 1] = {'coalesce', leader}
     else
       if leader ~= job then misses = misses + 1 end
       redis.call('SET', lead_key, urgency .. job, 'PX', life)
@@ -44,7 +44,7 @@ for at = 3, #ARGV, 2 do
   end
 end
 
-for name, count in pairs({hits = hits, misses = misses, followed = followed}) do
+for name, count in pairs({hits = hits, misses = misses, coalesced = coalesced}) do
   if count > 0 and type(redis.pcall('HINCRBY', KEYS[1], name, count)) == 'table' then
     redis.call('DEL', KEYS[1])
   end

@@ -35,7 +35,7 @@
 --            window, threshold   calls in flight that the provider was found to bear; missing = not found yet
 -- KEYS[4]  calls in flight under the limiter: a sorted set of permit ids by the time at which they count as lost
 -- KEYS[5]  epoch: missing = the shared state lost its memory
--- KEYS[6]  unwell: the set of breakers that are not healthy
+-- KEYS[6]  unhealthy: the set of breakers that are not healthy
 -- KEYS[7]  calls in flight of the model alone; the same key as KEYS[4] where it shares its limits with no other
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6

@@ -165,7 +165,7 @@ local function confirmed(kind)
     return #others > 0
 end
 
--- A call of this worker that began then was answered: whoever failed before has trouble of its own.
+-- A call of this worker that began then was answered: an earlier failure is the caller's own.
 local function refute(began)
     for kind, found in pairs(witnesses) do
         local left = {}

@@ -19,11 +19,11 @@ class HealthRow(NamedTuple):
     cause: str
     since: float
     closed_until: float | None
-    """Of an open one: when the next probe is due."""
+    """Time of the next probe of an open breaker."""
 
 
 class LimitRow(NamedTuple):
-    """How long a provider told us to wait. `models` is a model or the name of a group of models."""
+    """A pause that a provider asked for. `models` is a model or the name of a group of models."""
 
     route: str
     models: str
@@ -173,5 +173,5 @@ def events(connection: Connection, *, since: float, route: str | None = None, li
 
 
 def last_drains(connection: Connection) -> dict[str, Event]:
-    """When and why each route was drained last; some were restored since."""
+    """Return each route's last drain: when and why. Some were restored since."""
     return {str(row.route): Event(*row) for row in connection.execute(_LAST_DRAINS)}

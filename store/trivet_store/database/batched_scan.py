@@ -25,7 +25,7 @@ class Step(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """What may be deleted with one id: about so many rows, and bytes of bodies or answers."""
+    """An id whose rows may be deleted, with the approximate number of rows and of bytes of bodies or answers."""
 
     id: Any
     rows: int
@@ -33,7 +33,7 @@ class Candidate(NamedTuple):
 
 
 def job_id_at(moment: float) -> str:
-    """What a job's id begins with that is submitted at this moment (seconds since the epoch): all before it are less."""
+    """Return the prefix of the ids of jobs submitted at this moment (seconds since the epoch): earlier ids are less."""
     return f"{max(0, int(moment * 1000)):012x}"
 
 

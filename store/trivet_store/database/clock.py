@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 APART_S = 1.0
-"""How far wall clock and Trivet's clock may be apart before the latter is set anew."""
+"""Maximum difference in seconds between the wall clock and Trivet's clock before the latter is set anew."""
 
 _POSTGRES_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 _OFFSET = text('SELECT "offset" FROM boot_clock WHERE boot = :boot')
@@ -45,7 +45,7 @@ class Clock:
 
     @property
     def ahead(self) -> float | None:
-        """What the clock is ahead of this process's monotonic clock; it changes only when one of them jumps."""
+        """Seconds that the clock is ahead of this process's monotonic clock; changes only when one of them jumps."""
         return self._ahead
 
     def _postgres_now(self, connection: Connection) -> float:
@@ -58,7 +58,7 @@ class Clock:
 
 
 def is_off(connection: Connection) -> bool:
-    """Whether SQLite's clock was not set since the boot, or is apart from the wall clock while nobody works."""
+    """Return whether SQLite's clock was not set since the boot, or differs from the wall clock while nobody works."""
     boot = _boot()
     if boot is None:
         return False

@@ -32,8 +32,8 @@ SLOW_S = 2.0
 """A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
 PAUSE_S = (0.0003, 0.0015)
 """Between two looks whether SQLite's write lock is free: from, to."""
-PAUSE_S = (0.003, 0.008)
-"""The same for those who let others come first."""
+YIELDING_PAUSE_S = (0.003, 0.008)
+"""The same for a store that lets others write first."""
 BULK_ROWS = 200
 """Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these). A batch
 is filled in larger ones (`trivet.client.submitting`), whose rows have become cheaper since."""
@@ -51,7 +51,7 @@ class Store:
         self,
         url: str,
         *,
-        stands_back: bool = False,
+        yields: bool = False,
         pool_size: int = POOL_SIZE,
         max_overflow: int = POOL_SIZE,
         prepared_statements: bool | None = None,
@@ -60,7 +60,7 @@ class Store:
 
         Args:
             url: as `Settings.store_url` has it.
-            stands_back: whoever else waits for SQLite's write lock comes first.
+            yields: let others that wait for SQLite's write lock go first.
             pool_size: connections kept open.
             max_overflow: connections beyond these, for a moment.
             prepared_statements: of PostgreSQL; None: unless a connection pooler is in between.
@@ -73,24 +73,24 @@ class Store:
         self._postgres: Postgres | None = None
         self._engine = self._open(pool_size, max_overflow, prepared_statements)
         self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
-        self._writing = self._engine.execution_options(trivet_pause=PAUSE_S) if stands_back else self._urgent
+        self._writing = self._engine.execution_options(trivet_pause=YIELDING_PAUSE_S) if yields else self._urgent
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
-        """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
+        """End of the last transaction that took longer than `SLOW_S`, on the monotonic clock."""
         _stores.add(self)
 
     @classmethod
-    def of(cls, settings: Settings, *, stands_back: bool = False) -> Self:
+    def of(cls, settings: Settings, *, yields: bool = False) -> Self:
         """The database of these settings."""
         pool = settings.store.model_dump(include={"pool_size", "max_overflow", "prepared_statements"})
-        return cls(settings.store_url, stands_back=stands_back, **pool)
+        return cls(settings.store_url, yields=yields, **pool)
 
     @contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[Connection]:
         """A transaction that may write. Committed when the block ends, rolled back when it raises.
 
         Args:
-            urgent: do not stand back.
+            urgent: do not let others go first.
         """
         with self._translated(), (self._urgent if urgent else self._writing).begin() as connection:
             yield connection
@@ -103,13 +103,13 @@ class Store:
 
     @property
     def waited_s(self) -> float:
-        """How long the oldest transaction under way has taken so far, in seconds; 0 when there is none."""
+        """Seconds that the oldest transaction under way has taken so far; 0 when there is none."""
         begun = list(self._begun.values())
         return time.monotonic() - min(begun) if begun else 0.0
 
     @property
     def pooled(self) -> bool:
-        """Whether a connection pooler was seen between us and PostgreSQL, by a connection that was opened."""
+        """True if an open connection showed a connection pooler in front of PostgreSQL."""
         return self._postgres is not None and self._postgres.pooled
 
     @property
@@ -123,12 +123,12 @@ class Store:
 
     @property
     def skip_locked(self) -> str:
-        """What ends a SELECT of rows to be changed: on PostgreSQL a lock that passes over rows others hold."""
+        """The end of a SELECT of rows to be changed: on PostgreSQL a lock that skips rows others hold."""
         return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
 
     @property
     def for_update(self) -> str:
-        """What ends a SELECT of rows to be changed, waiting for whoever holds them."""
+        """The end of a SELECT of rows to be changed that waits for the locks of others."""
         return "" if self.sqlite else " FOR UPDATE"
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class Store:
                 self.slow_at = now
 
     def _passes(self, error: Exception) -> bool:
-        """Whether it is the database that cannot now, rather than a statement or a value that is wrong."""
+        """Return whether the database cannot answer now, rather than a statement or a value being wrong."""
         if not isinstance(error, DBAPIError) or error.connection_invalidated:
             return True
         if self.sqlite:

@@ -100,7 +100,7 @@ def _as_json(statement: RowsStatement, rows: Sequence[Mapping[str, Any]]) -> str
 
 
 def _as_text(value: object) -> str:
-    """What JSON has no word for: a decimal, and the bytes of a JSON document."""
+    """Return a value that JSON has no type for as text: a decimal, or the bytes of a JSON document."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

@@ -25,7 +25,7 @@ _HINTS = {
     "several hosts in the URL with target_session_attrs=read-write find it.",
     "53100": "Its disk is full.",
     "53300": "It takes no more connections: raise max_connections, or lower [store] pool_size and max_overflow.",
-    "42501": "PermitGrant the rights to this role.",
+    "42501": "Grant the rights to this role.",
     "42P01": "Run `trivet db upgrade`, or point [store] url at the database that has the schema.",
     "42703": "Run `trivet db upgrade`, or point [store] url at the database that has the schema.",
 }

@@ -26,7 +26,7 @@ _POOLED, _READ_ONLY, _OPENED, _NEW = "trivet_pooled", "trivet_read_only", "trive
 """Keys of what is known of a connection: whether a pooler is in between, whether the server took no writes when it was
 opened, when that was (monotonic clock), and whether nobody has used it yet."""
 READ_ONLY_S = 1.0
-"""How long a connection to a server that takes no writes is kept for reading: another may have become the primary."""
+"""Seconds that a connection to a read-only server is kept for reading: another server may have become the primary."""
 
 
 class Postgres:
@@ -39,7 +39,7 @@ class Postgres:
             prepared_statements: None: unless a pooler is seen. The URL's prepare_threshold wins.
         """
         self.pooled = False
-        """Whether a connection pooler was seen by the last connection that was opened."""
+        """True if the last connection that was opened showed a connection pooler."""
         address, prepare = prepare_in(url)
         self._prepared = (prepare.threshold is not None) if prepare else prepared_statements
         arguments = connect_arguments(address)
@@ -85,7 +85,7 @@ class Postgres:
 
 
 def _greeting(connection: Any) -> tuple[bool, bool]:
-    """Whether another process than the one that greeted us answers (a pooler gives out keys of its own); read-only."""
+    """Return (pooled: another process answers than at the start, as a pooler gives its own keys; read-only)."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid(), current_setting('transaction_read_only')")
         served_by, read_only = cursor.fetchone()

@@ -37,9 +37,9 @@ class Answered(NamedTuple):
     """The provider's, JSON."""
     stop_reason: str
     route: str
-    """Where the call was made that brought it."""
+    """The route of the call that brought the answer."""
     cost_usd: Decimal | None
-    """What that call cost; None where it has no price."""
+    """Cost of that call; None where it has no price."""
     tenant: str | None = None
     """Tenant whose jobs it may serve; None: those of all."""
 
@@ -49,7 +49,7 @@ class Answered(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What was done of a group. Jobs that are not their messages' any more are left alone."""
+    """The result for a group. Jobs that no longer belong to their messages are left alone."""
 
     jobs: tuple[str, ...]
     batches: tuple[int, ...]

@@ -19,7 +19,7 @@ from trivet_tasks.states import BatchState, JobState
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is. All counts are jobs; `cost_usd` is that of the ended ones."""
+    """Progress of a batch. All counts are jobs; `cost_usd` is that of the ended ones."""
 
     name: str
     state: BatchState
@@ -132,7 +132,7 @@ def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
 
 
 def progress(connection: Connection, name: str) -> Progress:
-    """How far the batch is, from its counters.
+    """Return the progress of a batch, from its counters.
 
     Raises:
         NotFound: there is no batch of this name.

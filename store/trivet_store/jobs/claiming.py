@@ -74,12 +74,12 @@ class ClaimedJob(NamedTuple):
     probe: bool
     isolated: bool = False
     cache_key: str | None = None
-    """What its answer may be kept under."""
+    """The key under which its answer may be cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallTarget:
-    """Where the jobs are being worked: what every attempt row of a chunk has in common."""
+    """The target of the calls of a chunk: the columns that all its attempt rows have in common."""
 
     lease_id: str
     route: str

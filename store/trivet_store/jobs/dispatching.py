@@ -1,4 +1,4 @@
-"""What a dispatcher reads and writes: active flows, what stands at each route, the heads of the line, the claim."""
+"""Statements of a dispatcher: active flows, jobs outstanding at each route, the heads of the line, the claim."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -41,7 +41,7 @@ class Flow(NamedTuple):
     cold: bool = False
     """None of its jobs is under way to do so, or has done it: one may go."""
     warm_route: str | None = None
-    """Where the cache is warm."""
+    """The route whose provider's cache is warm."""
     answered: bool = False
     """The last one was answered without a call, as the others may be: a chunk of them may go, so that these need not go one by one."""
 
@@ -66,12 +66,12 @@ class Outstanding(NamedTuple):
     model: str
     jobs: int
     queued: int
-    """Of them, not claimed yet: they have no permit."""
+    """The ones not claimed yet: they have no permit."""
     input_tokens: int
-    """What the queued ones will ask for."""
+    """Input tokens that the queued ones will ask for."""
     output_tokens: int
     isolated: int = 0
-    """Of all, those that run each in a process of its own."""
+    """The ones that run each in a process of its own."""
 
 
 _FLOWS = text(
@@ -199,7 +199,7 @@ def lock(store: Store, connection: Connection) -> None:
 
 
 def outstanding(connection: Connection) -> list[Outstanding]:
-    """What stands at each route, by class and model."""
+    """Return the outstanding jobs of each route, by class and model."""
     return [Outstanding(route, Latency(latency), *rest) for route, latency, *rest in connection.execute(_OUTSTANDING)]
 
 

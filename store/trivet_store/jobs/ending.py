@@ -60,16 +60,16 @@ _COUNT = text(
 
 
 class Cost(NamedTuple):
-    """What the settled calls of a job cost, USD."""
+    """Cost of the settled calls of a job, USD."""
 
     known: Decimal
     """The sum of those with a price: what its batch counts."""
     unpriced: bool
-    """Whether there is one without."""
+    """True if a call has no price."""
 
     @property
     def whole(self) -> Decimal | None:
-        """What the job says of itself; None where that would leave a call out."""
+        """The cost that the job reports; None where that would leave a call out."""
         return None if self.unpriced else self.known
 
 
@@ -77,7 +77,7 @@ NOTHING = Cost(Decimal(0), False)
 
 
 class Ending(NamedTuple):
-    """What ending jobs touched beside them."""
+    """Other rows that ending jobs changed."""
 
     batches: tuple[int, ...]
     """Those they belong to."""
@@ -157,7 +157,7 @@ def book_again(connection: Connection, batch_of: Mapping[str, int | None], befor
 
 
 def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
-    """What the calls of jobs cost. Jobs without calls are left out."""
+    """Return the costs of the calls of jobs. Jobs without calls are left out."""
     if not ids:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""What became of calls and of jobs, written for a whole group in one transaction: attempts, jobs, results, counters."""
+"""Records the results of calls and jobs for a whole group in one transaction: attempts, jobs, results, counters."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -18,7 +18,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import BACKLOG_STATES, JobState
 
 ISOLATED_CRASHES = 3
-"""So many processes that died running a job and nothing else end it."""
+"""Number of isolated crashes that end a job."""
 PATIENT_AFTER = 3
 """A job that was in flight in so many deaths waits ever longer: it may take its whole machine with it."""
 LONGEST_WAIT_S = 900.0
@@ -70,7 +70,7 @@ def put_aside(connection: Connection, jobs: Sequence[tuple[str, int, int]], now:
 
 
 def runs(connection: Connection, job_id: str, claim: int) -> bool:
-    """Whether the job is still to be worked, or is being worked, under this token."""
+    """Return whether the job is still to be worked, or is being worked, under this claim."""
     return connection.execute(_RUNS, {"id": job_id, "claim": claim}).one_or_none() is not None
 
 

@@ -1,4 +1,4 @@
-"""Where a job stands in the one order that all waiting jobs share.
+"""The rank of a job in the one order that all waiting jobs share.
 
 Start-time fair queueing over tenants, or batches where there is no tenant, each with the weight of its class: a job
 starts when its owner's last one finished, but never in the past.

@@ -100,7 +100,7 @@ _DUE = text(
 
 
 def due(store: Store, connection: Connection) -> Due:
-    """What there is to do, by one read: nobody's lock is taken to find out that there is nothing."""
+    """Return what there is to do, in one read and without locks."""
     return Due(*(bool(value) for value in connection.execute(_DUE, {"now": store.now(connection)}).one()))
 
 
@@ -134,7 +134,7 @@ def empty_drained(store: Store, connection: Connection, limit: int = BULK_ROWS) 
 
 
 class Rescued(NamedTuple):
-    """What was done of one dead lease."""
+    """The result of rescuing one dead lease."""
 
     jobs: int
     dropped: bool
@@ -219,7 +219,7 @@ def expire_late(store: Store, connection: Connection, limit: int = BULK_ROWS) ->
 
 
 def expiry_text(after_s: float, last_error: str | None) -> str:
-    """What is said of a job whose deadline passed."""
+    """Return the error message of a job whose deadline passed."""
     said = f" Last word: {last_error}" if last_error else " No route could take it in time."
     return f"The deadline passed {after_s:.1f} s after submit.{said}"
 

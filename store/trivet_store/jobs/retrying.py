@@ -19,7 +19,7 @@ RETRIABLE = frozenset({JobState.FAILED, JobState.EXPIRED})
 
 
 class Group(NamedTuple):
-    """What one transaction did. `last` is the number within the batch from which the next one goes on."""
+    """The result of one transaction. `last` is the number within the batch after which the next one goes on."""
 
     ids: tuple[str, ...]
     last: int

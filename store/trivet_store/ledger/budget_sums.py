@@ -1,4 +1,4 @@
-"""What budgets count, by one statement and so at one moment: what was spent, and what calls and messages may cost yet.
+"""Sums that budgets count, in one statement and so at one moment: spent, and still possible for calls and messages.
 
 A job that goes from a queue to a call, or whose call is settled, is in one of the three at any moment and never in none.
 """
@@ -80,7 +80,7 @@ _WAITING = text(
 
 
 def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) -> Sums:
-    """What these budgets, in these windows, count now."""
+    """Return what these budgets, in these windows, count now."""
     parts: list[str] = []
     parameters: dict[str, Any] = {}
     total = partial(usd_sum, connection.dialect)

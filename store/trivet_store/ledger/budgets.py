@@ -17,7 +17,7 @@ from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.states import BudgetState
 
 FRESH_S = 1.0
-"""How old the labels may be that a producer goes by."""
+"""Maximum age in seconds of the labels that a producer uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class BudgetRow:
     """The day on which that was made: what was spent before is another's of the same id."""
 
     def limit(self, of: Window) -> Decimal:
-        """What may be spent in a window."""
+        """Return the maximum that may be spent in a window."""
         return self.settings.usd if self.raised_usd is None or self.raised_window != of.key else self.raised_usd
 
 
 class State(NamedTuple):
-    """How a budget is found to stand."""
+    """The state of a budget."""
 
     state: BudgetState
     window: str
@@ -106,7 +106,7 @@ def register(store: Store, connection: Connection, budgets: Sequence[BudgetSetti
 
 
 def exist(connection: Connection) -> bool:
-    """Whether there is any budget at all."""
+    """Return whether there is any budget at all."""
     return connection.execute(_ANY).one_or_none() is not None
 
 
@@ -184,7 +184,7 @@ def _settings(definition: str) -> BudgetSettings:
 
 
 class AskedLabels:
-    """What budgets ask for of jobs, read at most once a second. Safe to share between threads."""
+    """Labels of jobs that budgets ask for, read at most once a second. Safe to share between threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

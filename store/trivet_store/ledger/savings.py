@@ -1,4 +1,4 @@
-"""What answers from the cache saved, counted by the hour: the sums stay when the jobs are pruned."""
+"""Savings by answers from the cache, counted by the hour: the sums stay when the jobs are pruned."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""What was spent, as counters beside the ledger: by day, route and labels, and once more by day, route and batch.
+"""Counters of spending beside the ledger: by day, route and labels, and once more by day, route and batch.
 
 So what a budget on all, a tag or a route has to read does not grow with the number of batches. They are kept in the transactions that settle calls or price them again, and so equal the sums over `attempts` at every
 moment, to the last digit: a call counts from the moment it has an outcome, on the day (UTC) on which it began. Rows of
@@ -32,19 +32,19 @@ NO_LABELS = "{}"
 
 
 class Place(NamedTuple):
-    """What a call is counted under."""
+    """The key under which a call is counted."""
 
     day: int
     """Days since 1970-01-01, UTC."""
     route: str
     batch_id: int | None
-    """Of a batch's own row; None: all calls of the day on the route with these labels, whatever their batch."""
+    """The batch of the row; None: all calls of the day on the route with these labels, whatever their batch."""
     labels: str
     """JSON: what budgets ask for of the job (`budgets`); of a batch's own row none."""
 
 
 class Spent(NamedTuple):
-    """What calls cost, in USD, and how many they are."""
+    """Cost of calls in USD, and their number."""
 
     settled_usd: Decimal = Decimal(0)
     estimated_usd: Decimal = Decimal(0)
@@ -63,7 +63,7 @@ class Spent(NamedTuple):
         )
 
     def minus(self, other: "Spent") -> "Spent":
-        """What is left without the other."""
+        """Return this less the other."""
         return self.plus(Spent(-other.settled_usd, -other.estimated_usd, -other.calls, -other.unpriced))
 
     @property
@@ -119,7 +119,7 @@ def calls(connection: Connection, ids: Sequence[str]) -> dict[str, Call]:
 
 
 def spent_by(cost_usd: Decimal | None, *, estimated: bool) -> Spent:
-    """How a call with this cost counts; None = unpriced."""
+    """Return the counters of one call with this cost; None = unpriced."""
     if cost_usd is None:
         return Spent(calls=1, unpriced=1)
     return Spent(estimated_usd=cost_usd, calls=1) if estimated else Spent(settled_usd=cost_usd, calls=1)
@@ -171,7 +171,7 @@ def book_lost(connection: Connection, ids: Sequence[str]) -> None:
 
 
 def by_route(connection: Connection, now: float) -> dict[str, Spent]:
-    """What the calls of today (UTC) cost so far, by route; routes without any are left out."""
+    """Return the cost of the calls of today (UTC) so far, by route; routes without any are left out."""
     statement = text(
         f"""
         SELECT route, {usd_sum(connection.dialect, "settled_usd")} AS settled,

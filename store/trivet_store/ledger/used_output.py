@@ -1,4 +1,4 @@
-"""How long answers really were lately, against what was allowed them."""
+"""Recent lengths of answers, relative to their `max_tokens`."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ _LATEST = text(
 
 
 def used_output(connection: Connection, since: float, most: int) -> list[UsedOutput]:
-    """Of the newest calls, so many at most, those that brought an answer, by flow."""
+    """Return the output used by the answered ones among the newest calls, at most `most` of them, by flow."""
     return [
         UsedOutput(flow_id, model, latency, calls, int(used), int(allowed))
         for flow_id, model, latency, calls, used, allowed in connection.execute(_LATEST, {"since": since, "most": most})

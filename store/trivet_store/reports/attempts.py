@@ -28,7 +28,7 @@ class RouteAttempts:
     succeeded: int = 0
     failed: int = 0
     limited: int = 0
-    """Of the failed ones, those refused with a rate limit."""
+    """The failed ones that were refused with a rate limit."""
     left: int = 0
     """Failovers away from this route."""
     probes: int = 0

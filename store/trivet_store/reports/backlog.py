@@ -1,4 +1,4 @@
-"""What waits and what is under way, for people who watch: by class, by batch, by route. Ended jobs are never read.
+"""The backlog for people who watch: jobs by class, by batch, by route. Ended jobs are never read.
 
 Trivet's own probes are nobody's jobs and are not counted.
 
@@ -23,7 +23,7 @@ class ClassBacklog(NamedTuple):
     held: int
     """Belong to a batch that is not complete yet or was cancelled: nothing dispatches them."""
     oldest_at: float
-    """When the oldest of them was submitted."""
+    """Submission time of the oldest of them."""
     coalesced: int = 0
     """Wait for the answer to an equal request that another job is getting."""
 
@@ -59,7 +59,7 @@ class RouteBacklog(NamedTuple):
     running: int
     """Taken up by a worker."""
     oldest_at: float
-    """When the oldest of them was submitted, seconds since the epoch."""
+    """Submission time of the oldest of them, seconds since the epoch."""
 
 
 _WAITING = """
@@ -137,7 +137,7 @@ _PAUSE = text(
 _LINES_LIVING = text(f"{_NEEDS} WHERE f.active AND NOT f.probe")
 _LINE_OF_JOB = text(f"{_NEEDS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
 _RECENT_FLOWS = 500
-"""How many of the latest kinds of jobs count as in use."""
+"""Number of the latest kinds of jobs that count as in use."""
 _SPEED_OVER_S = 60.0
 _MODELS = text(
     """
@@ -156,12 +156,12 @@ _SPEED = text(
 
 
 def lines_of(connection: Connection, batch: str) -> list[Line]:
-    """What the living jobs of a batch need of a route."""
+    """Return what the living jobs of a batch require of a route."""
     return _lines(connection, _LINES, {"batch": batch})
 
 
 def lines_waiting(connection: Connection) -> list[Line]:
-    """What the jobs that could be dispatched now, if a route had room, need of one."""
+    """Return what the jobs that only wait for a route require of it."""
     return _lines(connection, _LINES_WAITING, {})
 
 
@@ -171,12 +171,12 @@ def lines_living(connection: Connection) -> list[Line]:
 
 
 def line_of_job(connection: Connection, job_id: str) -> list[Line]:
-    """What one job needs of a route; none when there is no such job."""
+    """Return what one job requires of a route; none when there is no such job."""
     return _lines(connection, _LINE_OF_JOB, {"id": job_id})
 
 
 def pause_of(connection: Connection, batch: str) -> float | None:
-    """When the first living job of a batch is due, if all of them wait for a time of their own; else None."""
+    """Return the due time of a batch's first living job, if all of them wait for a time of their own; else None."""
     row = connection.execute(_PAUSE, {"batch": batch}).one()
     return None if row.others or row.first is None else float(row.first)
 

@@ -1,4 +1,4 @@
-"""What costs may be grouped by, as columns of the report's query."""
+"""The groups of a cost report, as columns of its query."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ GROUPINGS = {
     "purpose": "a.purpose",
     "role": _ROLE,
 }
-"""What `trivet costs --by` may name beside tags, and the column it means."""
+"""Groups of `trivet costs --by` beside tags, with their columns."""
 
 
 class Grouping(NamedTuple):

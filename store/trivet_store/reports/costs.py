@@ -1,4 +1,4 @@
-"""What calls cost, summed exactly."""
+"""Costs of calls, summed exactly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
 
 
 def unpriced(connection: Connection, span: Span) -> list[Unpriced]:
-    """What was called for which no price is known, most calls first."""
+    """Return the calls for which no price is known, most calls first."""
     statement = text(
         """
         SELECT provider, model, wire_model, count(*) AS calls FROM attempts

@@ -40,7 +40,7 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class RetryRow:
-    """How a job had ended before it was made to run again, at `at`. Times are seconds since the epoch."""
+    """The end of a job before it was made to run again at `at`. Times are seconds since the epoch."""
 
     job_id: str
     at: float
@@ -85,7 +85,7 @@ class JobRow:
     isolated_crashes: int
     """Those of them that ran nothing else, since it was submitted or last made to run again."""
     saved_usd: Decimal | None = None
-    """Of a cached one: what the call that made its answer had cost; None where that has no price, or it was pruned."""
+    """Cost of the call that made a cached answer; None where that has no price, or was pruned."""
     pruned: bool = False
     """It has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
 
@@ -192,7 +192,7 @@ def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[At
 
 
 def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
-    """How a job ended before, each time it was made to run again, in order."""
+    """Return the earlier ends of a job that was made to run again, in order."""
     return [
         RetryRow(row.job_id, row.at, row.ended_at, JobState(row.state), _outcome(row.error_outcome), row.error_message)
         for row in connection.execute(_RETRIES, {"id": job_id})

@@ -20,12 +20,12 @@ from trivet_store.database.engine import Store
 from trivet_store.retention.deletion import forget
 
 KINDS = ("bodies", "results", "attempts", "retries", "jobs", "flows", "batches", "events", "shares")
-"""What is counted: rows of these tables; a body is that of a request."""
+"""Kinds of counts: rows of these tables; a body is that of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What may go. Times are seconds since the epoch."""
+    """The rows that may be deleted. Times are seconds since the epoch."""
 
     ended_before: float
     """Bodies and results of jobs that ended before this."""
@@ -36,7 +36,7 @@ class Terms:
 
 
 class _Content(NamedTuple):
-    """What is kept of a job in a table of its own."""
+    """Content of a job that has a table of its own."""
 
     kind: str
     table: str
@@ -48,7 +48,7 @@ _RESULTS = _Content("results", "job_results", "message")
 
 
 def extent(store: Store, terms: Terms) -> int:
-    """How many rows a run will look at."""
+    """Return the number of rows that a run will look at."""
     tables = [(content.table, "job_id", terms.ended_before) for content in _contents(terms)]
     if terms.forget_before is not None:
         tables.append(("jobs", "id", terms.forget_before))

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from trivet_routing.answer_seal import Kept
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.response_cache import Coalesce, Landed, LookUp, ResponseCache
+from trivet_routing.response_cache import CachedResult, Coalesce, LookUp, ResponseCache
 from trivet_store.database.engine import BULK_BYTES, Store
 from trivet_store.jobs.answering import Answered, Served, end_answered
-from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, follow, free_coalesced
+from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
 from trivet_store.jobs.dropped import Drop
 from trivet_store.steps import End, Finished
 from trivet_tasks.config.settings import Settings
@@ -95,15 +95,15 @@ class Cached:
 
     def keep(self, group: Sequence[CallResult], finished: Sequence[Finished]) -> None:
         """Keep the answers of a group of calls, before it is committed; who waits for those that brought none may call."""
-        finished_calls: dict[Latency, list[Landed]] = {}
+        results: dict[Latency, list[CachedResult]] = {}
         for result, end in zip(group, finished, strict=True):
             key = result.call.job.cache_key
             if key is not None and result.decides and isinstance(end.next, End):
                 latency = Latency(result.call.target.latency)
-                finished_calls.setdefault(latency, []).append(self._landed(key, result, end, end.next))
+                results.setdefault(latency, []).append(self._cached_result(key, result, end, end.next))
         if self._process_impairments.seen(SHARED_STATE, WATCH):
             return
-        for latency, of_class in finished_calls.items():
+        for latency, of_class in results.items():
             if self._keeps(latency):
                 self._keep(latency, of_class)
 
@@ -182,27 +182,27 @@ class Cached:
             return ()
         look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
         with self._store.write() as connection:
-            followed = follow(self._store, connection, wanted, look_again_s)
-        if followed.coalesced:
+            coalesced = coalesce(self._store, connection, wanted, look_again_s)
+        if coalesced.coalesced:
             self._tell(WORK_CHANNEL, b"")  # they stand at no route any more: there is room for others
-        return followed.leaderless
+        return coalesced.leaderless
 
-    def _landed(self, key: str, result: CallResult, finished: Finished, end: End) -> Landed:
+    def _cached_result(self, key: str, result: CallResult, finished: Finished, end: End) -> CachedResult:
         job, model = result.call.job, result.call.target.model
         response = result.response
         if end.state is not JobState.SUCCEEDED or not isinstance(response, Answer):
             # the request's own fault is so for all who ask the same
-            return Landed(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
+            return CachedResult(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
         if response.stop_reason not in WHOLE or len(response.message) > self._settings.cache.max_answer_bytes:
-            return Landed(key, job.id, model, None, never=True)
+            return CachedResult(key, job.id, model, None, never=True)
         cost = None if finished.settlement.estimated else finished.settlement.cost_usd
         tenant = None if self._settings.cache.shared else job.tenant
         answer = Kept(response.message, response.stop_reason, result.call.target.route, cost, tenant)
-        return Landed(key, job.id, model, answer)
+        return CachedResult(key, job.id, model, answer)
 
-    def _keep(self, latency: Latency, finished_calls: Sequence[Landed]) -> None:
+    def _keep(self, latency: Latency, results: Sequence[CachedResult]) -> None:
         try:
-            self._cache.keep(latency, finished_calls)
+            self._cache.keep(latency, results)
         except redis.RedisError as error:
             self._without(error)
 
