@@ -68,7 +68,7 @@ def test_the_table_names_what_is_unpriced(trivet: Callable[..., Said], ledger: W
     assert f"no price is known for 1 call, and COST lacks them: {MODEL} (as wire.{MODEL} on bedrock) 1." in said.out
     assert "approximate" not in said.out
     ledger.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "alike"))
-    assert "Of COST $4.1235 is approximately" in " ".join(trivet("costs", *ALWAYS).out.split())
+    assert "Of COST $4.1235 is approximate:" in " ".join(trivet("costs", *ALWAYS).out.split())
 
 
 def test_json_has_every_digit_the_span_and_the_models_without_a_price(
@@ -157,7 +157,7 @@ def test_a_page_of_nothing_says_so(trivet: Callable[..., Said], world: World) ->
         (["--since", "1d", "--until", "2d"], "is before --since"),
         (["--csv", "/nowhere/at/all.csv"], "/nowhere/at/all.csv cannot be written"),
         (["--csv", "-", "--json"], "do not go together"),
-        (["--json", "reprice"], "options stand after the sub-command"),
+        (["--json", "reprice"], "options come after the sub-command"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(

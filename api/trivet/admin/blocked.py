@@ -8,7 +8,7 @@ import redis
 
 from trivet.admin.blocked_reason import blocked_reasons
 from trivet.admin.budget_status import holding_batch, holding_job
-from trivet.admin.impairments import Impairment, read_impairments
+from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairments
 from trivet.times import seconds
 from trivet_store.reports import backlog
 from trivet_tasks.latency import Latency
@@ -109,5 +109,5 @@ def _blocked(
 
 def _sentences(wrong: Sequence[Impairment]) -> tuple[str, ...]:
     """Return the impairments in sentences; one for all processes that have the same impairment."""
-    of_each = {one.text.partition(": ")[2] if one.kind == "trouble" else one.text: one.text for one in wrong}
+    of_each = {one.text.partition(": ")[2] if one.kind == ImpairmentKind.IDLE else one.text: one.text for one in wrong}
     return tuple(text if text.endswith(".") or ": trivet " in text else f"{text}." for text in of_each.values())

@@ -31,7 +31,7 @@ class BlockedKind(StrEnum):
     UNFIT = "unfit"
     """No route will ever take them."""
     FORGOTTEN = "forgotten"
-    """The shared state lost its memory and is being restored."""
+    """The shared state is new or was emptied, and is being rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def blocked_reason_of(
         return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
     limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
     if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
-        return held(BlockedKind.FORGOTTEN, "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back")  # fmt: skip
+        return held(BlockedKind.FORGOTTEN, "Calls are paused: the shared state is new or was emptied, and a scheduler is rebuilding limits and health")  # fmt: skip
     if limited:
         soonest = min(limited, key=lambda refusal: refusal.wait_s)
         if soonest.wait_s < PASSING_S:

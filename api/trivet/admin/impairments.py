@@ -35,7 +35,7 @@ class ImpairmentKind(StrEnum):
     """No worker takes work of a route that is in service."""
     SILENT = "silent"
     """A process is stopped, dead or cut off."""
-    TROUBLE = "trouble"
+    IDLE = "idle"
     """A living process does not work."""
     SERVER = "server"
     """The shared state does not answer, or the database's disk is full."""
@@ -151,7 +151,7 @@ def impairments(
     found += [_silent(one, now) for one in processes.silent]
     lane_of = {lease.worker: lease.lane for lease in processes.workers}
     found += [
-        Impairment(ImpairmentKind.TROUBLE, one.process, idle_words(one, now), lane_of.get(one.process, ""))
+        Impairment(ImpairmentKind.IDLE, one.process, idle_words(one, now), lane_of.get(one.process, ""))
         for one in processes.idle(said)
         if one.impairment != IS_STOPPING
     ]

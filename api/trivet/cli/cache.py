@@ -1,4 +1,4 @@
-"""`trivet cache`: how the response cache stands, and forgetting what it keeps."""
+"""`trivet cache`: figures of the response cache, and clearing it."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stats(as_json: Json = False) -> None:
-    """How much is kept, how often it served, and what that saved."""
+    """Size, hits and savings of the response cache."""
     with options.admin() as admin:
         state = admin.cache.state()
     found = state.stats
@@ -55,7 +55,7 @@ def clear(
     model: Annotated[str | None, typer.Option(help="Only answers of this model, by any name it has.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Forget what is kept; calls under way still bring their answers."""
+    """Delete the cached answers; calls under way still store theirs."""
     with options.admin() as admin:
         gone, named = admin.cache.clear(model)
     if as_json:
