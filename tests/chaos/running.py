@@ -59,7 +59,7 @@ SHORT: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "leases": {"ttl_s": TTL_S, "heartbeat_s": 0.5},
         "dispatch": {"interval_s": 0.1, "taken_within_s": 4},
-        "worker": {"slots": SLOTS, "shutdown_grace_s": 1, "alone_processes": 1},
+        "worker": {"slots": SLOTS, "shutdown_grace_s": 1, "isolated_processes": 1},
         "health": {"probe_interval_s": 1, "recovery_step_s": 1},
         "classes.batch": {"chunk_jobs": 8},
     }

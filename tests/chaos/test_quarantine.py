@@ -21,7 +21,7 @@ DEADLINE_S = 120.0
 pytestmark = pytest.mark.timeout(400)
 SECTIONS: Mapping[str, Mapping[str, Any]] = {
     **QUICK,
-    "worker": {**QUICK["worker"], "alone_processes": 1},
+    "worker": {**QUICK["worker"], "isolated_processes": 1},
     "leases": {"ttl_s": 2.0, "heartbeat_s": 0.3},
     "classes.batch": {"budget_s": 12, "attempt_timeout_s": 6, "backoff_max_s": 1},
 }

@@ -1,4 +1,4 @@
-"""Who is alive, with real processes: stopped, ended and stalled ones are reported wherever somebody looks, with exit code 3."""
+"""Liveness with real processes: stopped, ended and stalled ones are reported wherever somebody looks, with exit code 3."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ def healthy(trivet: Run) -> bool:
 
 
 def wrong(trivet: Run) -> dict[str, str]:
-    """What is wrong, by kind, where the exit code says so."""
+    """Return what is wrong, by kind, where the exit code says so."""
     said = trivet("routes", "--json")
     found = {one["kind"]: one["text"] for one in said.json["impairments"]}
     assert (said.code == 3) == bool(found or said.json["held_up"])
@@ -201,7 +201,7 @@ def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: Ru
                 found.update(process.cmdline()[:1])  # the title, before what it does not fill
         return found
 
-    until(lambda: "trivet worker all bulk (isolated)" in titles(), "the quarantined to run by itself")
+    until(lambda: "trivet worker all bulk (isolated)" in titles(), "the quarantined job to run isolated")
     alive.simulator.reset()
     job.cancel()
     until(lambda: healthy(trivet), "everything to be well again")

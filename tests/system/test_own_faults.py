@@ -29,7 +29,7 @@ REFUSAL = b'{"type": "error", "error": {"type": "authentication_error", "message
 NUMBERS = itertools.count(1)
 
 
-class RouteDirectory:
+class Fleet:
     """A running Trivet, workers that are added to it, and what there is to see of them."""
 
     def __init__(self, system: RunningTrivet, store: Store) -> None:
@@ -83,7 +83,7 @@ class RouteDirectory:
         assert rounds == 0
 
     def outcomes(self) -> Counter[str]:
-        """What came of the calls for jobs since the test began."""
+        """Return the outcomes of calls for jobs since the test began."""
         with self.store.read() as connection:
             rows = connection.execute(
                 text("SELECT outcome FROM attempts WHERE id > :before AND purpose = 'job'"),
@@ -92,7 +92,7 @@ class RouteDirectory:
             return Counter(str(row.outcome) for row in rows)
 
     def breakers_opened(self) -> int:
-        """How often a route was taken out of service since the test began."""
+        """Count how often a route was taken out of service since the test began."""
         return self._value(
             "SELECT count(*) FROM events WHERE kind LIKE '%open%' AND id > :before", before=self._event_before
         )
@@ -113,11 +113,11 @@ class RouteDirectory:
 
 
 @pytest.fixture
-def directory(system: RunningTrivet) -> Iterator[RouteDirectory]:
+def fleet(system: RunningTrivet) -> Iterator[Fleet]:
     with contextlib.closing(Store(system.settings.store_url)) as store:
-        directory = RouteDirectory(system, store)
-        yield directory
-        directory.close()
+        fleet = Fleet(system, store)
+        yield fleet
+        fleet.close()
 
 
 @pytest.fixture
@@ -163,20 +163,20 @@ def answering(port: int, status: int, body: bytes) -> Iterator[int]:
 
 
 def test_a_worker_with_a_dead_proxy_harms_only_itself(
-    directory: RouteDirectory, dead_port: int, trivet: Callable[..., Said]
+    fleet: Fleet, dead_port: int, trivet: Callable[..., Said]
 ) -> None:
-    directory.add()
-    bad = directory.add_behind(dead_port)
-    directory.run(JOBS)
-    assert directory.breakers_opened() == 0
-    assert directory.outcomes()["succeeded"] == JOBS
+    fleet.add()
+    bad = fleet.add_behind(dead_port)
+    fleet.run(JOBS)
+    assert fleet.breakers_opened() == 0
+    assert fleet.outcomes()["succeeded"] == JOBS
 
     def met_all() -> bool:
-        directory.run(60)
-        return directory.impaired(bad).keys() == ROUTES
+        fleet.run(60)
+        return fleet.impaired(bad).keys() == ROUTES
 
-    directory.wait_for(met_all, "it did not meet each of its routes")
-    said = directory.impaired(bad)
+    fleet.wait_for(met_all, "it did not meet each of its routes")
+    said = fleet.impaired(bad)
     assert said.keys() == ROUTES
     way = f"through the proxy http://127.0.0.1:{dead_port} (HTTP_PROXY)"
     expected = f"It reaches none of its routes, though other workers may; its calls go out {way}"
@@ -184,58 +184,58 @@ def test_a_worker_with_a_dead_proxy_harms_only_itself(
     shown = trivet("routes").out
     assert way in " ".join(shown.split())
     assert "s3cret" not in shown
-    failed = directory.outcomes()["connection"]
-    directory.run(60)
-    assert directory.outcomes()["connection"] == failed, "it takes nothing more"
-    assert directory.breakers_opened() == 0
+    failed = fleet.outcomes()["connection"]
+    fleet.run(60)
+    assert fleet.outcomes()["connection"] == failed, "it takes nothing more"
+    assert fleet.breakers_opened() == 0
 
 
-def test_it_goes_on_by_itself_when_its_proxy_answers(directory: RouteDirectory, dead_port: int) -> None:
-    bad = directory.add_behind(dead_port)
+def test_it_goes_on_by_itself_when_its_proxy_answers(fleet: Fleet, dead_port: int) -> None:
+    bad = fleet.add_behind(dead_port)
 
     def met() -> bool:
-        directory.run(30)
-        return bool(directory.impaired(bad))
+        fleet.run(30)
+        return bool(fleet.impaired(bad))
 
-    directory.wait_for(met, "it met no route")
+    fleet.wait_for(met, "it met no route")
     with answering(dead_port, 404, b"{}"):
-        directory.wait_for(lambda: not directory.impaired(bad), "it does not go on")
+        fleet.wait_for(lambda: not fleet.impaired(bad), "it does not go on")
 
 
-def test_a_worker_whose_key_is_refused_harms_only_itself(directory: RouteDirectory) -> None:
+def test_a_worker_whose_key_is_refused_harms_only_itself(fleet: Fleet) -> None:
     with answering(0, 401, REFUSAL) as port:
-        bad = directory.add_behind(port)
+        bad = fleet.add_behind(port)
 
         found: dict[str, str] = {}
 
         def met() -> bool:
-            directory.run(30)
-            found.update(directory.impaired(bad))
+            fleet.run(30)
+            found.update(fleet.impaired(bad))
             return bool(found)
 
-        directory.wait_for(met, "it met no route")
+        fleet.wait_for(met, "it met no route")
         (route, said), *_ = found.items()
         assert route in ROUTES
         assert "Its key was refused (invalid x-api-key), while other workers serve the route: check file:" in said
-        assert directory.breakers_opened() == 0
+        assert fleet.breakers_opened() == 0
 
 
-def test_a_worker_without_a_secret_harms_only_itself(directory: RouteDirectory, trivet: Callable[..., Said]) -> None:
-    own = Path(directory.system.settings.source).with_name("keyless.toml")
-    lines = Path(directory.system.settings.source).read_text(encoding="utf-8").splitlines()
+def test_a_worker_without_a_secret_harms_only_itself(fleet: Fleet, trivet: Callable[..., Said]) -> None:
+    own = Path(fleet.system.settings.source).with_name("keyless.toml")
+    lines = Path(fleet.system.settings.source).read_text(encoding="utf-8").splitlines()
     at = lines.index("[routes.anthropic]")
     key = next(number for number in range(at, len(lines)) if lines[number].startswith("api_key"))
     lines[key] = 'api_key = "env:EMPTY_KEY"'
     own.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    keyless = directory.add({CONFIG_VARIABLE: str(own), "EMPTY_KEY": ""})
-    directory.wait_for(lambda: bool(directory.impaired(keyless)), "it does not say so")
-    said = directory.impaired(keyless)
+    keyless = fleet.add({CONFIG_VARIABLE: str(own), "EMPTY_KEY": ""})
+    fleet.wait_for(lambda: bool(fleet.impaired(keyless)), "it does not say so")
+    said = fleet.impaired(keyless)
     assert said.keys() == {"anthropic"}, "it serves the others"
     assert "the environment variable EMPTY_KEY is empty or not set" in said["anthropic"]
     assert "Set it, and restart the worker." in said["anthropic"]
-    directory.run(JOBS)
-    assert directory.outcomes() == {"succeeded": JOBS}, "no call was spent to find out"
-    assert directory.breakers_opened() == 0
+    fleet.run(JOBS)
+    assert fleet.outcomes() == {"succeeded": JOBS}, "no call was spent to find out"
+    assert fleet.breakers_opened() == 0
     assert "takes no work of anthropic: No credentials on this machine" in " ".join(trivet("routes").out.split())
 
 
@@ -249,10 +249,10 @@ def test_a_lone_worker_without_a_secret_says_so_and_its_jobs_wait_for_it(
         contextlib.closing(Store(system.settings.store_url)) as store,
         commands(system.settings.source, monkeypatch, capsys) as trivet,
     ):
-        directory = RouteDirectory(system, store)
+        fleet = Fleet(system, store)
         bulk = "worker-1-bulk"
-        directory.wait_for(lambda: bool(directory.impaired(bulk)), "it does not say so")
-        assert f"the file {key} cannot be read" in directory.impaired(bulk)["anthropic"]
+        fleet.wait_for(lambda: bool(fleet.impaired(bulk)), "it does not say so")
+        assert f"the file {key} cannot be read" in fleet.impaired(bulk)["anthropic"]
         job = system.client.submit("Wait.", model=MODEL, max_tokens=20, latency="batch", compliance=["only"])
         shown = " ".join(trivet("routes").out.split())
         assert "anthropic: no living worker serves it" in shown
@@ -262,4 +262,4 @@ def test_a_lone_worker_without_a_secret_says_so_and_its_jobs_wait_for_it(
         result = job.result(timeout=WITHIN_S)
         assert result.status == "succeeded"
         assert [attempt.outcome for attempt in result.attempts] == ["succeeded"]
-        assert directory.breakers_opened() == 0
+        assert fleet.breakers_opened() == 0

@@ -40,7 +40,7 @@ TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "batch"}
 
 
 @dataclass
-class RouteDirectory:
+class Fleet:
     """Two schedulers and four workers over the simulator."""
 
     local: LocalTrivet
@@ -98,9 +98,7 @@ def until(true: Callable[[], object], what: str) -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def directory(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[RouteDirectory]:
+def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """Two schedulers and four workers, and a broker, on either database."""
     for name in os.environ:
         if name.startswith("TRIVET_"):
@@ -134,7 +132,7 @@ def directory(
         settings: Settings = local.settings
         store = started.enter_context(contextlib.closing(Store(settings.store_url)))
         client = started.enter_context(Client(settings=settings))
-        yield RouteDirectory(local, Control(local.simulator.control), client, store, exits, local.config_path)
+        yield Fleet(local, Control(local.simulator.control), client, store, exits, local.config_path)
     if request.param == "postgres":
         server.drop_database("rolling")
 
@@ -170,55 +168,53 @@ class Load:
                     self.ended[result.status] = self.ended.get(result.status, 0) + 1
 
 
-def test_a_rolling_change_of_limits_fails_no_job_and_holds_within_two_seconds(
-    directory: RouteDirectory, tmp_path: Path
-) -> None:
-    old = Path(shutil.copyfile(directory.config, directory.config.with_name("old.toml")))
-    with Load(directory.client) as load:
+def test_a_rolling_change_of_limits_fails_no_job_and_holds_within_two_seconds(fleet: Fleet, tmp_path: Path) -> None:
+    old = Path(shutil.copyfile(fleet.config, fleet.config.with_name("old.toml")))
+    with Load(fleet.client) as load:
         for provider in ROUTES:
-            directory.simulator.wait_for_calls(100, DEADLINE_S, provider=provider)
-        assert min(directory.most_at_once(0).values()) > FEW, "the old limit is used"
-        directory.write(f"max_concurrency = {MANY}", f"max_concurrency = {FEW}")
-        directory.restart(SCHEDULERS[0])
-        changed_at = max(route.version_at or 0 for route in directory.routes().values())
+            fleet.simulator.wait_for_calls(100, DEADLINE_S, provider=provider)
+        assert min(fleet.most_at_once(0).values()) > FEW, "the old limit is used"
+        fleet.write(f"max_concurrency = {MANY}", f"max_concurrency = {FEW}")
+        fleet.restart(SCHEDULERS[0])
+        changed_at = max(route.version_at or 0 for route in fleet.routes().values())
         for name in (WORKERS[0], SCHEDULERS[1], *WORKERS[1:]):
-            directory.restart(name)
-        directory.restart(WORKERS[0], old)  # a pod that comes up with the file of yesterday
+            fleet.restart(name)
+        fleet.restart(WORKERS[0], old)  # a pod that comes up with the file of yesterday
         until(lambda: time.time() > changed_at + HOLDS_WITHIN_S + 4, "some calls under the new limit")
-        at_once = directory.most_at_once(changed_at + HOLDS_WITHIN_S + 2 * LATENCY_S)
+        at_once = fleet.most_at_once(changed_at + HOLDS_WITHIN_S + 2 * LATENCY_S)
         until(lambda: load.ended.get("succeeded", 0) > 100, "jobs to end")
     assert set(load.ended) == {"succeeded"}, "no job fails"
     assert max(at_once.values()) == FEW
-    assert directory.exits == [], "no process ended by itself, with 2 or otherwise"
-    assert {route.settings.max_concurrency for route in directory.routes().values()} == {FEW}
-    changes = directory.events("route changed")
+    assert fleet.exits == [], "no process ended by itself, with 2 or otherwise"
+    assert {route.settings.max_concurrency for route in fleet.routes().values()} == {FEW}
+    changes = fleet.events("route changed")
     assert sorted(line.split(" ")[0] for line in changes) == sorted(ROUTES.values()), "each was changed once"
     assert all(f"max_concurrency {MANY} -> {FEW}; by scheduler." in line for line in changes)
-    said = directory.local.log_path(WORKERS[0]).read_text(encoding="utf-8")
+    said = fleet.local.log_path(WORKERS[0]).read_text(encoding="utf-8")
     assert f"has an older version of its figures, which changes nothing (max_concurrency {FEW} -> {MANY})" in said
 
 
 @pytest.mark.parametrize("fleet", ["sqlite"], indirect=True)
-def test_a_worker_of_another_place_serves_a_route_once_its_file_is_applied(directory: RouteDirectory) -> None:
-    new = Path(shutil.copyfile(directory.config, directory.config.with_name("new.toml")))
+def test_a_worker_of_another_place_serves_a_route_once_its_file_is_applied(fleet: Fleet) -> None:
+    new = Path(shutil.copyfile(fleet.config, fleet.config.with_name("new.toml")))
     text = new.read_text(encoding="utf-8")
     new.write_text(text.replace("[routes.anthropic]", '[routes.anthropic]\nresidency = ["us"]'), encoding="utf-8")
 
     def impaired() -> dict[str, str]:
-        with directory.store.read() as connection:
+        with fleet.store.read() as connection:
             return {
                 lease.worker: lease.impaired["anthropic"]
-                for lease in leases.living(directory.store, connection)
+                for lease in leases.living(fleet.store, connection)
                 if "anthropic" in lease.impaired
             }
 
-    directory.restart(WORKERS[0], new)
-    pids = {name: directory.local.supervisor.pid(name) for name in WORKERS}
+    fleet.restart(WORKERS[0], new)
+    pids = {name: fleet.local.supervisor.pid(name) for name in WORKERS}
     until(lambda: len(impaired()) == 1, "the worker with the new file to take no work of the route")
     ((worker, reason),) = impaired().items()
     assert f".{pids[WORKERS[0]]}@" in worker
     assert f"from {new} has another residency than the workers that serve the route now." in reason
-    with Load(directory.client) as load:
+    with Load(fleet.client) as load:
         until(lambda: load.ended.get("succeeded", 0) > 60, "jobs to end on the other workers and routes")
         applied = subprocess.run(
             [sys.executable, "-m", "trivet", "--config", str(new), "config", "apply", "--places", "--json"],
@@ -226,8 +222,8 @@ def test_a_worker_of_another_place_serves_a_route_once_its_file_is_applied(direc
         )  # fmt: skip
         assert json.loads(applied.stdout)["changes"] == {"anthropic": ["residency as in this file"]}
         until(lambda: worker not in impaired() and len(impaired()) == 3, "the others to take no more work of the route")
-        asked = directory.client.submit("Where am I?", **{**TERMS, "residency": ["us"]})
+        asked = fleet.client.submit("Where am I?", **{**TERMS, "residency": ["us"]})
         assert asked.result(timeout=DEADLINE_S).route == "anthropic"
     assert set(load.ended) == {"succeeded"}
-    assert directory.exits == []
-    assert {name: directory.local.supervisor.pid(name) for name in WORKERS} == pids
+    assert fleet.exits == []
+    assert {name: fleet.local.supervisor.pid(name) for name in WORKERS} == pids

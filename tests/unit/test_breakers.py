@@ -66,7 +66,7 @@ def test_a_success_between_starts_the_count_anew(breaker: Breaker) -> None:
     assert breaker.state == "healthy"
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.NEUTRAL, HealthSignal.UNUSED, HealthSignal.LIMITED])
+@pytest.mark.parametrize("signal", [HealthSignal.NEUTRAL, HealthSignal.UNUSED, HealthSignal.LIMITED])
 def test_what_is_not_the_routes_fault_neither_counts_nor_breaks_a_row(
     breaker: Breaker, world: World, signal: HealthSignal
 ) -> None:
@@ -166,7 +166,7 @@ def test_what_is_told_twice_counts_once(breaker: Breaker) -> None:
     assert breaker.settle_these(held, HealthSignal.FAILED) == [], "four failures would have opened it"
 
 
-def test_one_models_trouble_leaves_its_neighbours_alone(breaker: Breaker, world: World) -> None:
+def test_one_models_failure_leaves_its_neighbours_alone(breaker: Breaker, world: World) -> None:
     neighbour = world.breaker(NEIGHBOUR)
     neighbour.calls(2, HealthSignal.FAILED)
     world.open(breaker)
@@ -178,7 +178,7 @@ def test_one_models_trouble_leaves_its_neighbours_alone(breaker: Breaker, world:
 # generations
 
 
-@pytest.mark.parametrize("verdict", list(HealthSignal))
+@pytest.mark.parametrize("signal", list(HealthSignal))
 @pytest.mark.parametrize("state", ["open", "probing", "recovering", "healthy"])
 def test_late_words_of_calls_from_before_change_nothing(
     breaker: Breaker, world: World, signal: HealthSignal, state: str
@@ -213,7 +213,7 @@ def test_late_words_of_calls_from_before_change_nothing(
         assert (breaker.view().calls, breaker.view().failed) == (seen.calls, seen.failed)
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, HealthSignal.NEUTRAL])
+@pytest.mark.parametrize("signal", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, HealthSignal.NEUTRAL])
 def test_late_words_leave_a_probe_under_way_alone(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     before = world.breaker()
     before.take()
@@ -230,7 +230,7 @@ def test_late_words_leave_a_probe_under_way_alone(breaker: Breaker, world: World
 # probes
 
 
-def test_only_a_probe_passes_an_open_gate_and_only_when_it_is_due(breaker: Breaker, world: World) -> None:
+def test_only_a_probe_passes_an_open_breaker_and_only_when_it_is_due(breaker: Breaker, world: World) -> None:
     world.open(breaker)
     world.pass_time(INTERVAL_S - 0.1)
     assert breaker.claim() is None
@@ -518,7 +518,7 @@ def test_a_recovering_model_finds_its_places_beside_a_busy_neighbour(world: Worl
 # what refuses us
 
 
-@pytest.mark.parametrize("verdict", UNUSABLE)
+@pytest.mark.parametrize("signal", UNUSABLE)
 def test_probes_of_what_refuses_us_back_off_to_the_longest_pause(
     breaker: Breaker, world: World, signal: HealthSignal
 ) -> None:
@@ -656,7 +656,7 @@ def test_a_good_answer_between_breaks_the_row(breaker: Breaker) -> None:
 # one job's failures, and pages of proxies
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.FAILED, HealthSignal.SHORT, HealthSignal.DOUBTED])
+@pytest.mark.parametrize("signal", [HealthSignal.FAILED, HealthSignal.SHORT, HealthSignal.DOUBTED])
 def test_one_jobs_failures_close_nothing_however_often(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     for _ in range(3 * HEALTH.min_calls):
         assert breaker.call(signal, job="poison") == []
@@ -699,7 +699,7 @@ def test_pages_to_several_jobs_in_a_row_are_for_a_probe_to_judge(breaker: Breake
     assert breaker.claim() is None
 
 
-def test_good_probes_of_a_gate_in_doubt_do_not_make_it_recover(breaker: Breaker, world: World) -> None:
+def test_good_probes_of_a_breaker_in_doubt_do_not_make_it_recover(breaker: Breaker, world: World) -> None:
     for number in range(2 * HEALTH.close_after_successes):
         doubt(breaker, *(f"{number}-{job}" for job in "abc"))
         token = breaker.claim()
@@ -798,7 +798,7 @@ def test_other_routes_are_not_forgotten(breaker: Breaker, world: World) -> None:
     assert breaker.limits.unhealthy() == [(other.route, MODEL)]
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.FAILED, *UNUSABLE])
+@pytest.mark.parametrize("signal", [HealthSignal.FAILED, *UNUSABLE])
 def test_late_words_do_not_undo_what_was_forgotten(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     before = world.breaker()
     before.take(5)
@@ -808,7 +808,7 @@ def test_late_words_do_not_undo_what_was_forgotten(breaker: Breaker, world: Worl
     assert breaker.state == "healthy"
 
 
-@pytest.mark.parametrize("verdict", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, *UNUSABLE])
+@pytest.mark.parametrize("signal", [HealthSignal.GOOD, HealthSignal.FAILED, HealthSignal.UNUSED, *UNUSABLE])
 def test_forgotten_while_a_probe_is_under_way(breaker: Breaker, world: World, signal: HealthSignal) -> None:
     world.open(breaker)
     world.pass_time(INTERVAL_S)

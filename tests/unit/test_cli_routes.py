@@ -1,4 +1,4 @@
-"""What `trivet routes` draws and says: tables that fit, why each route is as it is, what holds jobs up."""
+"""Output of `trivet routes`: tables that fit, the reason for each route's state, what keeps jobs waiting."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -173,7 +173,7 @@ def test_a_drained_route_says_since_when_why_and_what_still_stands_there() -> No
     assert "drained  10 min" in table[1]
 
 
-def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
+def test_routes_without_workers_and_impaired_workers_are_named() -> None:
     lease = Lease("l", "worker-1@host", "bulk", ("r",), 64, 0, "the database does not answer", NOW)
     keyless = Lease("k", "worker-2@host", "bulk", ("half", "r"), 64, 0, None, NOW, {"half": "No key is set here."})
     found = picture(

@@ -118,7 +118,7 @@ SHUT = {"a": ("limited", 3.0), "b": ("open", 0.0)}
 
 
 @pytest.mark.parametrize(
-    ("gates", "waiting", "expected_s"),
+    ("breakers", "waiting", "expected_s"),
     [
         (SHUT, 5, 1.0),
         (SHUT, 0, 0.0),

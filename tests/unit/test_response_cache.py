@@ -127,8 +127,8 @@ def test_what_expired_is_not_counted_any_more(client: redis.Redis) -> None:
     assert short.stats().entries == 0
     assert ask(short, "b") == [None]
     keep(ResponseCache(client, Settings(), SEAL), "other", "x")
-    isolated = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
-    assert (short.stats().entries, short.stats().bytes) == (1, isolated)
+    one_entry = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
+    assert (short.stats().entries, short.stats().bytes) == (1, one_entry)
 
 
 def test_it_stays_within_its_bound_and_those_that_expire_first_leave_first(client: redis.Redis) -> None:
@@ -164,7 +164,7 @@ def test_an_answer_without_a_price_is_kept_without_one(cache: ResponseCache) -> 
 
 
 def junk(entry: bytes) -> list[bytes]:
-    """What an attacker may put in the place of an entry."""
+    """Values that an attacker may put in the place of an entry."""
     forged = AnswerSeal(b"another installation's key, as long", time.time).seal("k", ANSWER, 60)
     return [b"x", b"\xff" * 200, entry[:-1], entry[1:], entry.replace(b"end_turn", b"max_tokens"), forged, forged[65:]]
 

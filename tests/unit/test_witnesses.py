@@ -23,7 +23,7 @@ def worker(world: World) -> Workers:
     return world.breaker_of
 
 
-@pytest.mark.parametrize("verdict", [FAILED, REFUSED])
+@pytest.mark.parametrize("signal", [FAILED, REFUSED])
 def test_one_worker_alone_closes_nothing_however_often(world: World, worker: Workers, signal: HealthSignal) -> None:
     bad = worker("bad")
     for _ in range(50):
@@ -80,7 +80,7 @@ def test_the_two_kinds_do_not_confirm_each_other(worker: Workers) -> None:
     assert worker("a").state == "healthy"
 
 
-@pytest.mark.parametrize("verdict", [FAILED, REFUSED])
+@pytest.mark.parametrize("signal", [FAILED, REFUSED])
 def test_a_call_that_began_since_and_was_answered_refutes_all_who_failed_before(
     world: World, worker: Workers, signal: HealthSignal
 ) -> None:
@@ -117,7 +117,7 @@ def test_what_is_told_twice_is_no_second_word(worker: Workers) -> None:
     assert worker("b").calls(ROW - 1, FAILED) == []
 
 
-@pytest.mark.parametrize("verdict", [FAILED, REFUSED])
+@pytest.mark.parametrize("signal", [FAILED, REFUSED])
 def test_a_probe_that_failed_by_its_workers_own_fault_is_followed_by_another_soon(
     world: World, worker: Workers, signal: HealthSignal
 ) -> None:
@@ -164,7 +164,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 @settings(max_examples=120, deadline=None, derandomize=True)
-def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_trouble(
+def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_failure(
     valkey: ClockedRedis, events: list[tuple[str, HealthSignal, float]]
 ) -> None:
     """Compared with the rule as it is said: each worker's latest word, as long as it is fresh and not refuted."""
@@ -174,7 +174,7 @@ def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_troub
     row, proven_at = 0, float("-inf")
     for origin, signal, pause_s in events:
         changes = breakers[origin].call(signal)
-        if signal is HealthSignal.GOOD:  # it began just now: nobody else's impairment is the route's
+        if signal is HealthSignal.GOOD:  # it began just now: nobody else's failure is the route's
             said = {FAILED: {}, REFUSED: {}}
             row, proven_at = 0, world.now
             assert changes == []
