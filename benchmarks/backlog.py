@@ -18,12 +18,12 @@ from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.requests.reading import parse_request
 
 GROUP = 2_000
-"""Jobs of one transaction: nobody waits for the lock."""
+"""Jobs of one transaction, few enough that no other process waits long for the lock."""
 BATCHES = 10
-"""The backlog is of so many batches, each a flow of its own."""
+"""Number of batches in the backlog, each a flow of its own."""
 
 _RECALL = text("UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL WHERE state = 'dispatched'")
-"""What a Trivet that was stopped left in its queues; a scheduler would find it after 15 seconds."""
+"""Messages that a stopped Trivet left in its queues; a scheduler would find them after 15 seconds."""
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id IS NOT NULL")
 
 

@@ -25,7 +25,7 @@ MAX_TOKENS = 999
 """At 10 USD a million: with the few tokens of the prompt, a cent."""
 WORKERS = 4
 STILL_S = 5.0
-"""Nothing may have happened for so long before a budget is said to hold for good."""
+"""Seconds without a change after which a budget counts as holding for good."""
 GIVE_UP_S = 1_800.0
 
 
@@ -33,9 +33,9 @@ class Reading(NamedTuple):
     """The ledger at one moment."""
 
     spent: Decimal
-    """Calls that are over, those without a known end at the most they may cost."""
+    """Cost of finished calls; those without a known end count with their maximum cost."""
     in_flight: Decimal
-    """What calls under way may cost at most."""
+    """Maximum cost of the calls under way."""
     calls: int
 
 
@@ -56,7 +56,7 @@ def read(store: Store) -> Reading:
 
 
 def measure(trivet: RunningTrivet, jobs: int, limit: Decimal) -> None:
-    """Run it and print what came of it."""
+    """Run it and print the result."""
     store = trivet.client._connections.store
     began = time.monotonic()
     batch = trivet.client.submit_many(

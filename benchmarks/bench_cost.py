@@ -1,4 +1,4 @@
-"""What a job costs: the bare SDK loop, Trivet, hand-made Celery, LiteLLM and taskiq over one simulator, in turn and repeated.
+"""Cost of a job: the bare SDK loop, Trivet, hand-made Celery, LiteLLM and taskiq over one simulator, in turn and repeated.
 
     make bench [BENCH="--quick"]
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 WIRES = ("anthropic", "bedrock", "vertex")
 THREADS, GREENLETS, PROCESSES = 100, 100, 16
 HOLD_S = 12.0
-"""How long the simulator keeps the large calls in flight."""
+"""Time for which the simulator keeps the large calls in flight."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from trivet_simulator import Control
 
 SETUPS = ("as-it-comes", "cooldown", "cooldown+retries", "ordered+retries")
 DISTURBED_S = 0.25
-"""Jobs that are submitted later than this say that the contender waited for a core, and its figures with it."""
+"""Maximum delay of a submit: with more the contender waited for a core, and its figures are void."""
 LEAD_S = 1.0
 """Between the last contender being ready and the first job."""
 ROWS: tuple[tuple[str, str, str], ...] = (

@@ -1,4 +1,4 @@
-"""How much of three routes' limits four workers use, and how often they overrun them.
+"""Share of three routes' limits that four workers use, and how often they overrun them.
 
     make bench-limits [JOBS=10000] [LIMITS="--part requests"]
 
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a part."""
+    """Result of a part."""
 
     part: Part
     submitted: int

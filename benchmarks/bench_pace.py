@@ -1,10 +1,11 @@
-"""Claims and memory at a steady pace: 1,000 jobs a second end while 100,000 others wait.
+"""Dispatch and memory at a steady pace: 1,000 jobs a second end while 100,000 others wait.
 
     make bench-pace [PACE="--seconds 120 --database SQLite"]
 
-A real scheduler, its claims timed from `BEGIN` to the commit's answer, and simulated workers, which do everything but the
-call (`simulated_worker.py`), each held to its share of the pace. After a warm-up the memory of each process (resident and its own: shared buffers are not counted) is read
-every few seconds; what counts is the median of its last quarter over that of its first.
+A real scheduler, its dispatches timed from `BEGIN` to the commit's answer, and simulated workers, which do everything
+but the call (`simulated_worker.py`), each held to its share of the pace. After a warm-up the memory of each process
+(resident and its own: shared buffers are not counted) is read every few seconds; what counts is the median of its last
+quarter over that of its first.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from trivet_tasks.config.settings import load_settings
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
-CLAIM_MS = 20.0
+DISPATCH_MS = 20.0
 GROWTH = 1.05
-"""The goals: of a claim at p95, and of a process's memory."""
+"""The goals: of a dispatch at p95, and of a process's memory."""
 LOOK_S = 3.0
 
 
@@ -84,13 +85,13 @@ def at_pace(
         reports = [worker.ask("report") for worker in workers]
         took = time.monotonic() - start
         jobs += sum(report["jobs"] for report in reports)
-        claims = scheduler.ask("report")
+        dispatches = scheduler.ask("report")
         cpu = {part: (cpu_seconds(pids) - before[part]) / took for part, pids in roots.items()}
         left_waiting = backlog.waiting(store)
     return {
         "jobs_per_s": jobs / took,
         "waiting": left_waiting,
-        "claim_ms": claims["claim"],
+        "dispatch_ms": dispatches["dispatch"],
         "worker": reports[0]["held"],
         "cores": cpu,
         "memory_mb": memory,
@@ -106,14 +107,14 @@ def growth(of: list[float]) -> float:
 def table(found: dict[str, Any]) -> Table:
     """A line for each process."""
     made = Table(title="At a steady pace", title_justify="left")
-    for title in ("database", "jobs/s", "waiting at the end", "claim p50, p95 ms", "process", "cores", "MB, first and last", "growth"):  # fmt: skip
+    for title in ("database", "jobs/s", "waiting at the end", "dispatch p50, p95 ms", "process", "cores", "MB, first and last", "growth"):  # fmt: skip
         made.add_column(title, justify="right" if title != "database" else "left")
     for name, of in found.items():
         head = [
             name,
             f"{of['jobs_per_s']:.0f}",
             f"{of['waiting']:,}",
-            f"{of['claim_ms']['p50']:.1f}, {of['claim_ms']['p95']:.1f}",
+            f"{of['dispatch_ms']['p50']:.1f}, {of['dispatch_ms']['p95']:.1f}",
         ]
         for part, memory in of["memory_mb"].items():
             made.add_row(
@@ -154,11 +155,14 @@ def main() -> int:
     for name, of in found.items():
         most = max(growth(memory) for memory in of["memory_mb"].values())
         good = (
-            good and of["claim_ms"]["p95"] <= CLAIM_MS and most <= GROWTH and of["jobs_per_s"] >= arguments.pace * 0.95
+            good
+            and of["dispatch_ms"]["p95"] <= DISPATCH_MS
+            and most <= GROWTH
+            and of["jobs_per_s"] >= arguments.pace * 0.95
         )
         console.print(
-            f"{name}: {of['jobs_per_s']:.0f} jobs a second of {arguments.pace:g}; claims {of['claim_ms']['p95']:.1f} ms at "
-            f"p95, goal {CLAIM_MS:g}; memory grew {most:.3f} times at most, goal {GROWTH}"
+            f"{name}: {of['jobs_per_s']:.0f} jobs a second of {arguments.pace:g}; dispatches {of['dispatch_ms']['p95']:.1f} ms at "
+            f"p95, goal {DISPATCH_MS:g}; memory grew {most:.3f} times at most, goal {GROWTH}"
         )
     path = save("pace", {"machine": machine(), "options": vars(arguments), **found})
     console.print(f"[dim]{time.monotonic() - begun:.0f} s; {path}[/]")

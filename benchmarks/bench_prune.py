@@ -1,4 +1,4 @@
-"""How long a commit waits beside `trivet db prune`: 100,000 jobs on SQLite and on PostgreSQL.
+"""Time that a commit waits beside `trivet db prune`: 100,000 jobs on SQLite and on PostgreSQL.
 
     python benchmarks/bench_prune.py [--jobs N] [--body-bytes N]
 

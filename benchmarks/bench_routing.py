@@ -63,7 +63,7 @@ _CALLS = text(
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one order came to. Amounts are USD, times seconds."""
+    """Figures of one order. Amounts are USD, times seconds."""
 
     order: str
     jobs: int

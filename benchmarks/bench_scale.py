@@ -1,14 +1,14 @@
-"""What a job and a claim cost with many jobs waiting, and where one machine ends.
+"""Cost of a job and of a dispatch with many jobs waiting, and the load at which one machine is full.
 
     make bench-scale [SCALE="--quick"]
 
 For each database a backlog is put in, and measured at 10,000, 100,000 and 1,000,000 waiting jobs:
 
-- claims: the scheduler's own dispatcher, pass by pass, its transaction timed; a simulated worker ends what was claimed
+- dispatch: the scheduler's own dispatcher, pass by pass, its transaction timed; a simulated worker ends what was dispatched
 - cost: a whole Trivet with one worker works on the backlog over the simulator; CPU a job and memory of each process
 
 Then a fleet: one scheduler and more and more simulated workers, which do everything but the call, against one broker and
-one database; and the claim while hundreds of leases are alive. What each part costs a job says where a machine ends.
+one database; and dispatch while hundreds of leases are alive. The cost of each part shows which one fills the machine.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ if TYPE_CHECKING:
 
 ROUTE = "anthropic"
 SLOTS = 64
-"""Of a simulated worker: a pass claims one and a half times as many."""
+"""Slots of a simulated worker: a pass dispatches one and a half times as many."""
 WARM = 500
 GOAL = 1.2
 """Cost at the longest backlog, as a multiple of that at the shortest."""
 
 
-class Claims:
-    """The scheduler's dispatcher in this process, and a simulated worker that ends what it claims."""
+class Dispatching:
+    """The scheduler's dispatcher in this process, and a simulated worker that ends what it dispatches."""
 
     def __init__(self, settings: Settings) -> None:
         self.store = TimedStore(settings.store_url)
@@ -76,7 +76,7 @@ class Claims:
         self._chunks: list[Chunk] = []
         self._publishing = mock.patch.object(dispatch_module, "publish", self._publish)
 
-    def __enter__(self) -> Claims:
+    def __enter__(self) -> Dispatching:
         with self.store.write() as connection:
             registry.register(self.store, connection, self._worker.settings.routes)
         self._worker.open()
@@ -92,13 +92,13 @@ class Claims:
         self.store.close()
 
     def _publish(self, app: Any, chunks: Any) -> None:
-        """As ever; and remember them, because nobody listens."""
+        """Publish as usual, and keep the chunks, because no worker listens."""
         self._chunks = list(chunks)
         publish(app, self._chunks)
         self._redis.delete(*{queue_name(chunk.route, chunk.latency) for chunk in self._chunks})
 
     def measure(self, passes: int) -> dict[str, Any]:
-        """So many passes; milliseconds of a whole pass, of its transaction, of claim and finish, and jobs a pass."""
+        """Run this many passes; return milliseconds of a pass, its transaction, claim and finish, and jobs a pass."""
         whole: list[float] = []
         jobs = 0
         self._step()
@@ -108,20 +108,20 @@ class Claims:
             took, count = self._step()
             whole.append(took)
             jobs += count
-        assert jobs, "nothing was claimed"
+        assert jobs, "nothing was dispatched"
         held = self._worker.store.held
         return {
             "jobs_a_pass": jobs / passes,
             "pass_ms": shown(whole),
-            "transaction_ms": shown(self.store.held["claim"]),
-            "take_up_ms": shown(held["take-up"]),
+            "transaction_ms": shown(self.store.held["dispatch"]),
+            "claim_ms": shown(held["claim"]),
             "finish_ms": shown(held["finish"]),
         }
 
     def _step(self) -> tuple[float, int]:
         self._worker.beat()
         self._chunks = []
-        self.store.purpose = "claim"
+        self.store.purpose = "dispatch"
         start = time.perf_counter()
         done = self._dispatcher.run_once()
         took = time.perf_counter() - start
@@ -162,7 +162,7 @@ def broker_and_config(wire: Wire, url: str) -> Iterator[Path]:
             yield config
 
 
-def directory(
+def simulated_fleet(
     wire: Wire, url: str, postgres: PostgresServer | None, workers: int, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A real scheduler and so many simulated workers; jobs a second, and CPU a job by part, in ms."""
@@ -204,7 +204,7 @@ def directory(
 
 
 def wait_for_permits(settings: Settings) -> None:
-    """Until the scheduler has put back the limits of a new Valkey: before that nobody may call."""
+    """Wait until the scheduler has restored the limits of a new Valkey: before that no call is allowed."""
     shared = connect(settings.redis_url)
     until = time.monotonic() + READY_S
     while not shared.exists(EPOCH):
@@ -213,8 +213,8 @@ def wait_for_permits(settings: Settings) -> None:
     shared.close()
 
 
-def crowd(settings: Settings, claims: Claims, count: int, passes: int) -> dict[str, Any]:
-    """The claim, and a heartbeat, while so many further leases are alive."""
+def crowd(settings: Settings, dispatching: Dispatching, count: int, passes: int) -> dict[str, Any]:
+    """A dispatch, and a heartbeat, while so many further leases are alive."""
     store = TimedStore(settings.store_url)
     ids = [f"{number:032x}" for number in range(count)]
     with store.write() as connection:
@@ -224,8 +224,8 @@ def crowd(settings: Settings, claims: Claims, count: int, passes: int) -> dict[s
     for lease_id in ids[:200]:
         with store.write() as connection:
             leases.renew(store, connection, lease_id, 0, None, 600.0)
-    time.sleep(1.1)  # what a fleet remembers of the leases is a second old at most
-    found = claims.measure(passes)
+    time.sleep(1.1)  # the directory's leases are a second old at most
+    found = dispatching.measure(passes)
     with store.write() as connection:
         for lease_id in ids:
             release(store, connection, lease_id)
@@ -252,21 +252,21 @@ def of_database(
             added = backlog.fill(store, settings, size)
             seconds = time.monotonic() - start
             say(f"{name}: {added} jobs put in, {added / seconds:.0f} a second")
-            with Claims(settings) as claims:
-                at_size = claims.measure(arguments.passes)
+            with Dispatching(settings) as dispatching:
+                at_size = dispatching.measure(arguments.passes)
                 for count in arguments.leases if size == arguments.sizes[0] else ():
                     backlog.fill(store, settings, size)
-                    found["crowd"].append(crowd(settings, claims, count, arguments.passes))
+                    found["crowd"].append(crowd(settings, dispatching, count, arguments.passes))
             backlog.fill(store, settings, size)
             at_size |= cost_at(url, postgres, wire, arguments.jobs)
             at_size["inserted_per_s"] = added / seconds
             found["backlog"][str(size)] = at_size
             say(
                 f"{name}, {size} waiting: {at_size['whole_ms']:.2f} ms a job, "
-                f"claim of {at_size['jobs_a_pass']:.0f} p50 {at_size['transaction_ms']['p50']:.1f} ms"
+                f"dispatch of {at_size['jobs_a_pass']:.0f} p50 {at_size['transaction_ms']['p50']:.1f} ms"
             )
     for workers in arguments.workers:
-        found["fleet"].append(directory(wire, url, postgres, workers, arguments))
+        found["fleet"].append(simulated_fleet(wire, url, postgres, workers, arguments))
         say(f"{name}, {workers} simulated workers: {found['fleet'][-1]['jobs_per_s']:.0f} jobs a second")
     return found
 
@@ -307,7 +307,7 @@ def fleet_table(found: dict[str, Any]) -> Table:
                 str(row["workers"]),
                 f"{row['jobs_per_s']:.0f}",
                 *(f"{cpu.get(part, 0.0):.3f}" for part in ("workers", "scheduler", "broker", "database")),
-                *(f"{first['held'].get(what, {}).get('p50', 0.0):.1f}" for what in ("take-up", "finish")),
+                *(f"{first['held'].get(what, {}).get('p50', 0.0):.1f}" for what in ("claim", "finish")),
                 f"{first['waited'].get('finish', {}).get('p95', 0.0):.1f}",
             )
     return made

@@ -1,4 +1,4 @@
-"""How many requests a second the simulator serves on one core.
+"""Requests a second that the simulator serves on one core.
 
     python benchmarks/bench_simulator.py [--requests N] [--connections N] [--wire anthropic|bedrock|vertex]
 

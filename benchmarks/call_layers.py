@@ -1,9 +1,9 @@
-"""What each layer between a job's body and the wire costs a call, in microseconds of CPU, in turn and repeated.
+"""Cost of each layer between a job's body and the wire, in microseconds of CPU a call, in turn and repeated.
 
     python benchmarks/call_layers.py [--calls 2000] [--rounds 3] [--asyncio]
 
-Everything on one event loop of one process, 64 calls at a time over a simulator that answers after 20 ms; each layer reads the
-whole answer and parses it once (`create`: into the SDK's model). The last line is what aiohttp itself costs.
+Everything on one event loop of one process, 64 calls at a time over a simulator that answers after 20 ms; each layer
+reads the whole answer and parses it once (`create`: into the SDK's model). The last line is what aiohttp itself costs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a contender of the failover benchmark is, what it gets, and what it tells. Each has a simulator of its own."""
+"""A contender of the failover benchmark: its input, and what it reports. Each has a simulator of its own."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Load:
 
     @property
     def count(self) -> int:
-        """How many jobs."""
+        """Number of jobs."""
         return round(self.rate * self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that a contender did. `calls` are those it counted itself."""
+    """Record of a contender. `calls` are those it counted itself."""
 
     jobs: Sequence[JobRecord]
     calls: Sequence[CallRecord]
@@ -42,7 +42,7 @@ class Record:
 
 
 class Contender(Protocol):
-    """Somebody who runs jobs over three legs. A context manager: inside, it is ready."""
+    """A runner of jobs over three legs. A context manager: inside, it is ready."""
 
     name: str
 

@@ -138,7 +138,7 @@ class Realtime:
 
     @property
     def added(self) -> tuple[float, float]:
-        """What a job takes more than a direct call, at p50 and p99."""
+        """Time that a job takes beyond a direct call, at p50 and p99."""
         took, direct = percentiles(self.took), percentiles(self.direct)
         return took["p50"] - direct["p50"], took["p99"] - direct["p99"]
 
@@ -155,7 +155,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One of issue 5's, and what this run says of it."""
+    """A goal, and this run's result for it."""
 
     what: str
     wanted: str

@@ -1,4 +1,4 @@
-"""What is read from a failover run: records of jobs and calls in, the figures of the table out. Pure functions."""
+"""Figures of a failover run: records of jobs and calls in, the figures of the table out. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class JobRecord:
     """None: there was no answer when the run was over."""
     ok: bool
     leg: str | None
-    """Which leg answered."""
+    """The leg that answered."""
     error: str | None
 
 
@@ -30,7 +30,7 @@ class CallRecord:
     at: float
     leg: str
     probe: bool = False
-    """It was made to see whether the leg is back, for no job."""
+    """True for a probe: it was made to see whether the leg is back, for no job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Figures:
     longest_s: float
     """The longest job of the whole run."""
     late_s: float
-    """How late jobs were submitted, 95th percentile: the contender, or another program, had the core."""
+    """Delay of submits, 95th percentile: the contender, or another program, had the core."""
 
 
 def figures(

@@ -1,4 +1,4 @@
-"""What is read from a run under limits: the simulator's call log in, shares of the limits out. Pure functions."""
+"""Figures of a run under limits: the simulator's call log in, shares of the limits out. Pure functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Phase:
         return (self.end - self.start) / MINUTE_S
 
     def has(self, call: Call) -> bool:
-        """Whether the call began in it."""
+        """Return whether the call began in it."""
         return self.start <= call.started < self.end
 
 

@@ -91,7 +91,7 @@ class LiteLlmContender:
         self._process.stdin.flush()
 
     def collect(self) -> Record:
-        """What the child prints at the end."""
+        """Return the report that the child prints at the end."""
         found = self._line(self._load.seconds + self._load.patience_s + 60)
         jobs = [JobRecord(**job) for job in found["jobs"]]
         return Record(jobs, [CallRecord(call["at"], call["leg"]) for call in found["calls"]], frozenset())

@@ -17,7 +17,7 @@ WIRE_MODELS = {
     "bedrock": "anthropic.claude-haiku-4-5-20251001-v1:0",
     "vertex": "claude-haiku-4-5@20251001",
 }
-"""What each wire calls the model."""
+"""Name of the model on each wire."""
 
 
 def prompt(number: int, characters: int = 400) -> str:

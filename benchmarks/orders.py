@@ -1,4 +1,4 @@
-"""How the benchmark of cost talks to its children: an order a line in, an answer a line out. Standard library only."""
+"""Protocol of the cost benchmark and its children: one order a line in, one answer a line out. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the providers do while the contenders run: the outages of the failover benchmark, and how they are played."""
+"""Outages of the failover benchmark: what the providers do while the contenders run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Outage:
     down_s: float
     up_s: float
     end_s: float
-    """When the last job is submitted."""
+    """Time of the last submit."""
 
     @property
     def logged(self) -> bool:
-        """Whether the simulator sees the calls made meanwhile; at a closed port it cannot."""
+        """Return whether the simulator sees the calls made meanwhile; at a closed port it cannot."""
         return self.kind != PORT_CLOSED
 
 
@@ -55,7 +55,7 @@ def outages(down_s: float, lasts_s: float, after_s: float, limited_s: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When an outage really began and ended for one contender, in seconds since the epoch."""
+    """Actual begin and end of an outage for one contender, in seconds since the epoch."""
 
     down: float
     up: float

@@ -36,19 +36,19 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def peak_mb(roots: Iterable[int]) -> float:
-    """What the trees had resident at the peak of each process, in MB; pages that forked processes share count once."""
+    """Resident memory of the trees at the peak of each process, in MB; pages that forked processes share count once."""
     return (
         sum(_status_kb(pid, "VmHWM") - _status_kb(pid, "VmRSS") + _proportional_kb(pid) for pid in tree(roots)) / 1000
     )
 
 
 def now_mb(roots: Iterable[int]) -> float:
-    """What is resident now, likewise."""
+    """Resident memory now, likewise."""
     return sum(_proportional_kb(pid) for pid in tree(roots)) / 1000
 
 
 def own_mb(roots: Iterable[int]) -> float:
-    """What is resident now and no other process's: no shared buffers, no mapped files."""
+    """Resident memory that no other process shares: no shared buffers, no mapped files."""
     return sum(_status_kb(pid, "RssAnon") for pid in tree(roots)) / 1000
 
 

@@ -1,4 +1,4 @@
-"""Where a bulk worker and the scheduler spend their CPU, in microseconds a job by function.
+"""CPU profile of a bulk worker and the scheduler, in microseconds a job by function.
 
     python benchmarks/profile_parts.py [--database sqlite|postgres] [--wire anthropic] [--jobs 6000] [--lines]
 
@@ -112,7 +112,7 @@ def show(title: str, path: Path, by_thread: Mapping[str, float], top: int) -> No
 
 
 def groups(setup: TrivetSetup) -> dict[str, float]:
-    """How many jobs a claim and a commit of results carried, on average over all jobs so far."""
+    """Return the jobs that a claim and a commit of results carried, on average over all jobs so far."""
     store = Store(setup.settings.store_url)
     try:
         with store.read() as connection:

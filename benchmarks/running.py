@@ -1,4 +1,4 @@
-"""What every benchmark of a whole Trivet needs: one that runs over the simulator, what it ran on, where results go."""
+"""Common parts of benchmarks of a whole Trivet: one over the simulator, the machine's facts, the results' files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def running(
 
 
 def machine(**versions: str) -> dict[str, Any]:
-    """What the figures were measured on, and with which versions."""
+    """Machine and versions that the figures were measured on."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),

@@ -1,4 +1,4 @@
-"""The ways of getting calls made that the benchmark of cost compares. Each is started anew for each of its turns."""
+"""Set-ups that the benchmark of cost compares. Each is started anew for each of its turns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FINISH_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """Where a set-up's calls go."""
+    """Destination of a set-up's calls."""
 
     name: str
     simulator: SimulatorProcess
@@ -49,7 +49,7 @@ class Wire:
 
 
 class Setup(Protocol):
-    """Somebody who makes calls. A context manager: inside, it is ready."""
+    """A set-up that makes calls. A context manager: inside, it is ready."""
 
     def __enter__(self) -> Setup:
         """Start."""
@@ -160,7 +160,7 @@ class Queued:
         return {"worker": [self._worker.pid], "producer": [self._child.pid], "broker": [self._valkey.pid]}
 
     def hand_over(self, jobs: int) -> float:
-        """Hand jobs over, whoever does them; the seconds it took."""
+        """Hand jobs over; return the seconds it took."""
         return float(self._child.ask("send", jobs=jobs)["seconds"])
 
     def run(self, jobs: int) -> float:

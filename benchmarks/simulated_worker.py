@@ -157,7 +157,7 @@ class SimulatedWorker:
             return 0
         estimates = [self._pricing.most(target, route, job.input_estimate, job.max_tokens) for job in jobs]
         ids = [permit.permit_id.rpartition(":")[2] for permit in permits]
-        self.store.purpose = "take-up"
+        self.store.purpose = "claim"
         with self.store.write() as connection:
             taken = claim(
                 connection,

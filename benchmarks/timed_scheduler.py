@@ -33,12 +33,12 @@ def main() -> None:
             stores.append(self)
 
     mock.patch.object(service_module, "Store", ReportedStore).start()
-    claim, run_once = Dispatcher._claim, Dispatcher.run_once
+    dispatch, run_once = Dispatcher._claim, Dispatcher.run_once
 
-    def claimed(self: Dispatcher, connection: Connection, plan: Any) -> Any:
+    def timed_dispatch(self: Dispatcher, connection: Connection, plan: Any) -> Any:
         if plan:
-            stores[0].purpose = "claim"  # of the transaction under way
-        return claim(self, connection, plan)
+            stores[0].purpose = "dispatch"  # of the transaction under way
+        return dispatch(self, connection, plan)
 
     def passed(self: Dispatcher) -> Any:
         try:
@@ -46,7 +46,7 @@ def main() -> None:
         finally:
             stores[0].purpose = "other"
 
-    Dispatcher._claim = claimed  # type: ignore[method-assign]
+    Dispatcher._claim = timed_dispatch  # type: ignore[method-assign]
     Dispatcher.run_once = passed  # type: ignore[method-assign]
     scheduler = Scheduler(load_settings(Path(sys.argv[1])))
     ready = threading.Event()

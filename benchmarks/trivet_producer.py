@@ -16,7 +16,7 @@ from trivet import Client
 
 
 class Producer:
-    """What it can be told to do."""
+    """Orders of the producer."""
 
     def __init__(self, config: Path, direct_url: str) -> None:
         self._client = Client(config)
@@ -39,7 +39,7 @@ class Producer:
         return {"succeeded": progress.succeeded, "ended": progress.ended, "cost_usd": str(progress.cost_usd)}
 
     def progress(self) -> dict[str, Any]:
-        """How many jobs of that batch have ended."""
+        """Return the number of jobs of that batch that have ended."""
         return {"ended": self._client.batch(self._batch).progress().ended}
 
     def trickle(self, jobs: int, every_s: float) -> dict[str, Any]:

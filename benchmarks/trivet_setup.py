@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
 AWS = {"AWS_ACCESS_KEY_ID": "simulated", "AWS_SECRET_ACCESS_KEY": "simulated", "AWS_REGION": "us-east-1"}
-"""What Bedrock's calls are signed with, the bare loop's as Trivet's. Set before anything is started."""
+"""Credentials that sign Bedrock's calls, the bare loop's as Trivet's. Set before anything is started."""
 _ROUTES: Mapping[str, Mapping[str, Any]] = {
     "anthropic": {"provider": "anthropic"},
     "bedrock": {"provider": "bedrock", "region": "us-east-1"},

@@ -44,7 +44,7 @@ def recovering(share: float, **terms: Any) -> BreakerView:
 
 
 def pace(p50_s: float, p95_s: float | None = None, *, calls: int = 100, age_s: float = 1.0) -> Pace:
-    """How fast calls came back; the slow ones twice as slow as the usual where nothing else is said."""
+    """Return a pace; slow calls take twice as long as usual ones where nothing else is given."""
     return Pace(p50_s, 2 * p50_s if p95_s is None else p95_s, calls, age_s)
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: the same surroundings on every machine, and a PostgreSQL server for those that ask for one."""
+"""Fixtures of all tests: the same surroundings on every machine, and a PostgreSQL server for those that ask for one."""
 
 from tests import surroundings
 

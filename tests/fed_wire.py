@@ -32,7 +32,7 @@ def response(body: bytes, status: int = 200, /, **headers: str) -> bytes:
 
 
 def stream_type(wire: str) -> str:
-    """What a stream of this wire says it is."""
+    """Return the content type of a stream of this wire."""
     return "application/vnd.amazon.eventstream" if wire == "bedrock" else "text/event-stream"
 
 
@@ -105,7 +105,7 @@ def caller_of(fed: FedWire, wire: str, *, streams: bool) -> Caller:
 
 
 def answered_with(wire: str, reply: bytes | Iterable[bytes], *, streams: bool, calls: int = 1) -> Answer | Failure:
-    """What a call comes to that is answered so; of several calls, the last: later ones are sent without the SDK."""
+    """Return the result of a call with this answer; of several calls, the last: later ones are sent without the SDK."""
 
     async def run() -> Answer | Failure:
         async with fed_wire() as fed:

@@ -90,12 +90,12 @@ class PostgresServer:
 
     @property
     def folder(self) -> Path:
-        """Where its data, log and socket are."""
+        """Folder of its data, log and socket."""
         return self._dir
 
     @property
     def log(self) -> str:
-        """What the server has written."""
+        """Return the server's log."""
         path = self._dir / "log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
@@ -236,7 +236,7 @@ class PostgresServer:
         )
 
     def _answers(self, deadline: float) -> bool:
-        """Whether it took a connection in time; False as soon as it has ended."""
+        """Return whether it took a connection in time; False as soon as it has ended."""
         while self.pid is not None and time.monotonic() < deadline:
             with contextlib.suppress(psycopg.OperationalError), self._connect():
                 return True

@@ -60,7 +60,7 @@ async def call(client: Any, wire: str, number: int) -> str:
 
 
 async def many(client: Any, wire: str, jobs: int, in_flight: int) -> None:
-    """So many calls, so many at a time."""
+    """Make this many calls, so many at a time."""
     numbers: Iterator[int] = iter(range(jobs))
 
     async def one_line() -> None:

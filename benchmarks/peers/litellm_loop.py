@@ -21,7 +21,7 @@ from orders import serve
 
 
 async def many(router: litellm.Router, jobs: int, in_flight: int) -> None:
-    """So many calls, so many at a time."""
+    """Make this many calls, so many at a time."""
     numbers = iter(range(jobs))
 
     async def one_line() -> None:

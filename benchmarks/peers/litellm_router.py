@@ -82,7 +82,7 @@ def service_account(token_url: str) -> str:
 
 
 def params_of(wire: str, url: str, token_url: str) -> dict[str, Any]:
-    """How LiteLLM reaches one wire of the simulator."""
+    """LiteLLM's settings for one wire of the simulator."""
     match wire:
         case "anthropic":
             return {"model": "anthropic/claude-haiku-4-5", "api_base": url, "api_key": "simulated-key"}

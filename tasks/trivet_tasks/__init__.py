@@ -1,1 +1,1 @@
-"""Ground floor: what a job is, its requests, settings, prices and messages."""
+"""Foundation: jobs, their states, requests, settings, prices and messages."""

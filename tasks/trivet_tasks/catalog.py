@@ -1,4 +1,4 @@
-"""The Claude models Trivet knows: what each wire calls them, and what they can do.
+"""Claude models that Trivet knows: their names on each wire, and their abilities.
 
 One row per model, under its first-party id. Light to import: no SDK, no price data. Sources (November 2026):
 - first-party ids and retirement dates of the Anthropic API: `anthropic` 2.12 (`types/model.py`, `DEPRECATED_MODELS`),
@@ -28,12 +28,12 @@ PROVIDERS: tuple[Provider, ...] = ("anthropic", "bedrock", "vertex")
 """The three kinds of wire."""
 
 Endpoint: TypeAlias = Literal["invoke", "messages", "mantle", "platform"]
-"""Where a Bedrock route calls: InvokeModel, the Messages API of bedrock-runtime or of bedrock-mantle, or Claude Platform
+"""Endpoint of a Bedrock route: InvokeModel, the Messages API of bedrock-runtime or of bedrock-mantle, or Claude Platform
 on AWS. The other providers have one endpoint, and `invoke` stands for it."""
 
 
 class Retirement(NamedTuple):
-    """When a provider stops serving a model."""
+    """End of a provider's service for a model."""
 
     day: date
     """UTC. Calls are made up to and including this day."""
@@ -48,7 +48,7 @@ class Model:
     id: str
     """The name used in jobs, routes, prices and tables."""
     anthropic: str | None
-    """What `api.anthropic.com` is asked for: the dated snapshot where the model has one."""
+    """Id sent to `api.anthropic.com`: the dated snapshot where the model has one."""
     bedrock: str | None
     """The base id, without the prefix of an inference profile."""
     bedrock_profiles: tuple[str, ...]
@@ -60,7 +60,7 @@ class Model:
     output_tokens_per_s: int
     """Rough usual rate of one stream, an estimate: for warnings only, never for limits or prices."""
     prefill: bool | None
-    """Whether a last message of the assistant is continued; None = not known."""
+    """True if a last message of the assistant is continued; None: not known."""
     aliases: tuple[str, ...] = ()
     """Other first-party ids of the same model. `claude-…-latest` is known without being listed."""
     retires: Mapping[Provider, Retirement] = field(default_factory=dict)
@@ -172,7 +172,7 @@ _ON_MANTLE = frozenset(
     model.id for model in MODELS if model.context_window == _M1 and not re.search(r"-4-[0-6]$", model.id)
 ) | {"claude-haiku-4-5"}
 MANTLE_IDS = frozenset(f"anthropic.{model}" for model in _ON_MANTLE)
-"""What bedrock-mantle calls its models."""
+"""Names of the models on bedrock-mantle."""
 
 # The geography whose profile keeps a call from this AWS region inside it. The first that fits counts.
 # London, Zurich, Canada, the Gulf, Israel, Africa, Mexico and South America have no profile of their own.

@@ -1,4 +1,4 @@
-"""The Celery application, set up so that SQL does the remembering and Celery the carrying."""
+"""The Celery application: SQL stores everything, Celery only delivers messages."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from trivet_tasks.config.settings import Settings
 
 MAX_CONNECTIONS = 512
 HEARTBEAT_S = 20
-"""RabbitMQ and a worker drop a connection on which the other was silent for two of these."""
+"""Heartbeat interval: RabbitMQ and a worker drop a connection on which the other was silent for two of these."""
 TRANSIENT = 1
-"""AMQP's delivery mode: the message is not written to disk. What is lost with the broker is dispatched again."""
+"""AMQP's delivery mode: messages are not written to disk. Jobs of lost messages are dispatched again."""
 
 
 class _Loader(AppLoader):  # type: ignore[misc] # Celery has no types
-    """Takes no configuration from a module that CELERY_CONFIG_MODULE names: another application's, mostly."""
+    """Loader that ignores CELERY_CONFIG_MODULE, which mostly names another application's module."""
 
     def read_configuration(self, env: str = "") -> dict[str, Any]:
         del env

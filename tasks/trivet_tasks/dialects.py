@@ -1,4 +1,4 @@
-"""What a route speaks: the provider's wire, the endpoint on it, and the version of the API.
+"""Dialect of a route: the provider's wire, the endpoint on it, and the version of the API.
 
 Sources (November 2026): AWS, "Inference using Anthropic Messages API" (InvokeModel: `bedrock-2023-05-31` in the body;
 Messages endpoints: header `anthropic-version: 2023-06-01`); Google, "Use Claude models" (`vertex-2023-10-16` in the
@@ -25,7 +25,7 @@ _DEFAULTS: dict[tuple[Provider, Endpoint], str] = {
 
 
 class Dialect(NamedTuple):
-    """What a call of a route is written in."""
+    """Format of a route's calls."""
 
     provider: Provider
     endpoint: Endpoint
@@ -33,7 +33,7 @@ class Dialect(NamedTuple):
 
     @property
     def answers_as(self) -> Provider:
-        """Whose API it is: Anthropic operates Claude Platform on AWS itself."""
+        """Operator of the API: Anthropic operates Claude Platform on AWS itself."""
         return "anthropic" if self.endpoint == "platform" else self.provider
 
     @property

@@ -24,7 +24,7 @@ class TrivetError(Exception):
     """The root of all of these."""
 
     hint: str = ""
-    """What to do about it, one sentence, or nothing."""
+    """Advice on what to do about it, one sentence, or nothing."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -102,7 +102,7 @@ class ProcessFailed(TrivetError):
 
 
 class ProbeNotMade(TrivetError):
-    """A probe that a person asked for was not made, or nobody knows what came of it."""
+    """A probe that a person asked for was not made, or its result is not known."""
 
 
 class ResultTimeout(TrivetError, TimeoutError):

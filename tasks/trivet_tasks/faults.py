@@ -1,10 +1,10 @@
-"""Saying where a fault of Trivet's own happened, without the exception's text, which may quote a request."""
+"""Location of a fault of Trivet's own, without the exception's text, which may quote a request."""
 
 import traceback
 
 
 def place_of(error: BaseException) -> str:
-    """Kind and place: `KeyError at recorder.py:120`."""
+    """Return kind and place: `KeyError at recorder.py:120`."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "trivet" in frame.filename] or frames
     if not ours:

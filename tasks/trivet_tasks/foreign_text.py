@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit for a column, a log, a terminal and a page.
+"""Text of others, made fit for a column, a log, a terminal and a page.
 
 `clean` is for a provider's words about a call (errors, ids, stop reasons): used once, where they come in.
 `for_terminal` is for a model's text, which is stored as it came.
@@ -21,7 +21,7 @@ _OTHER_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 """Marks that change the order in which text is shown, and the byte-order mark."""
 _STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-"""What JSON leaves as it is, of controls and bidi marks."""
+"""Controls and bidi marks that JSON leaves as they are."""
 _UNSEEN = re.compile("[\u00ad\u180e\u200b-\u200d\u2060-\u2064\u206a-\u206f\ufff9-\ufffb\U000e0000-\U000e007f]")
 """Characters of no width. Scripts and emoji need some of them; a provider's words do not."""
 

@@ -8,12 +8,12 @@ from trivet_tasks.latency import Latency
 
 
 class Prefix(NamedTuple):
-    """What a request begins with and others may begin with, too (`trivet_tasks.requests.prompt_cache`)."""
+    """Prefix of a request that others may share (`trivet_tasks.requests.prompt_cache`)."""
 
     digest: str
     """Equal for equal prefixes of equal models."""
     in_message: bool
-    """Whether it ends within the first message; else with the system prompt, or the tools."""
+    """True if it ends within the first message; else with the system prompt, or the tools."""
 
 
 # nobody changes one; were it frozen, making it would take 3 us more, of 50 that a job takes in all
@@ -39,18 +39,18 @@ class JobSpec:
     """Sorted and each once, as the two below."""
     compliance: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
-    """What the request needs of a wire beyond plain messages, by the names of `trivet_tasks.requests.features`."""
+    """Features that the request needs of a wire beyond plain messages, by the names of `trivet_tasks.requests.features`."""
     cache: bool = True
     prompt_cache: str | None = None
-    """How long the provider's prompt cache is to keep what is marked: `5m` or `1h`."""
+    """Time for which the provider's prompt cache keeps the marked parts: `5m` or `1h`."""
     prefixes: tuple[Prefix, ...] = ()
-    """What may be marked, the longest first."""
+    """Prefixes that may be marked, the longest first."""
     line: str | None = None
-    """Of those who share this prefix one goes first, and warms the cache for the others."""
+    """Key of the jobs with this prefix: one of them goes first, and warms the cache for the others."""
     cache_key: str | None = None
-    """Equal for requests of which one's answer may serve the other (`trivet_tasks.requests.cache_key`). None: it is called for."""
+    """Equal for requests that one answer may serve (`trivet_tasks.requests.cache_key`). None: the job gets its own call."""
     warnings: tuple[str, ...] = ()
-    """What a person should know, though the request is taken."""
+    """Warnings for a person, though the request is accepted."""
 
 
 class DispatchedJob(NamedTuple):
@@ -61,4 +61,4 @@ class DispatchedJob(NamedTuple):
     input_estimate: int
     max_tokens: int
     cache_key: str | None = None
-    """A digest; None: the job is called for without a look at earlier answers."""
+    """Digest; None: the job gets a call without a look at earlier answers."""

@@ -14,7 +14,7 @@ class Lane(StrEnum):
 
 
 class Latency(StrEnum):
-    """How long a job may take, and so how it is routed, retried and cached."""
+    """Urgency of a job: decides how long it may take, and how it is routed, retried and cached."""
 
     REALTIME = "realtime"
     BATCH = "batch"
@@ -31,28 +31,28 @@ Order = Literal["latency", "cost", "priority", "weight"]
 
 
 class ClassSettings(BaseModel):
-    """What a latency class promises and allows. All times are seconds."""
+    """Promises and limits of a latency class. All times are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget_s: float = Field(gt=0, le=86_400)
-    """The hard ceiling on serving a job once a round has begun; for realtime counted from submit."""
+    """Latency budget: maximum time of a round of a job; for realtime it counts from submit."""
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
-    """The wall clock of one call. None: what is left of the budget, less a reserve for one fallback."""
+    """Time limit of one call. None: the rest of the budget, less a reserve for one fallback."""
     max_rounds: int = Field(ge=1, le=100)
     backoff_base_s: float = Field(gt=0, le=3_600)
     backoff_max_s: float = Field(gt=0, le=86_400)
     deadline_s: float | None = Field(default=None, gt=0, le=31_536_000)
-    """How long after submit a result is worthless. None: never."""
+    """Time from submit after which a result is worthless. None: never."""
     order: Order
     share: float = Field(gt=0, le=1_000)
-    """The part of the capacity that waiting jobs of this class get against the others, as a weight."""
+    """Weight of this class when waiting jobs share the capacity."""
     chunk_jobs: int = Field(ge=1, le=500)
-    """How many jobs one message carries at most."""
+    """Maximum number of jobs in one message."""
     cache_ttl_s: float = Field(default=0, ge=0, le=31_536_000)
-    """How long an answer serves equal requests. 0: those of this class are never answered from the cache."""
+    """Time for which an answer serves equal requests. 0: answers of this class are never served from the cache."""
     hedge_share: float = Field(default=0, ge=0, le=1)
-    """Realtime: the part of the calls that may be asked of a second route too, when the first is slower than usual."""
+    """Realtime: maximum share of the calls that get a hedge on a second route, when the first is slower than usual."""
 
 
 DEFAULTS: dict[Latency, ClassSettings] = {

@@ -1,7 +1,7 @@
 """The messages between schedulers and workers: one message carries one chunk of jobs to one route.
 
-A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job. Whoever may write to the broker may
-write one, so it is read strictly, and what it says is compared with the database before anything is done.
+A message is a hint: ids and fencing tokens, never a prompt. Losing it loses no job. Any client of the broker can
+write one, so it is read strictly, and compared with the database before anything is done.
 """
 
 import re
@@ -14,7 +14,7 @@ from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
 MAX_JOBS = 1_000
-"""Jobs of one message; the setting `chunk_jobs` allows half as many."""
+"""Maximum number of jobs in one message; the setting `chunk_jobs` allows half as many."""
 MODEL_CHARS = 120
 _MAX_INT = 2**31 - 1
 _ROUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"[0-9A-Za-z]{0,64}")
 
 
 class MalformedMessage(TrivetError):
-    """A message is not one of Trivet's. Its text names the part that is wrong, and quotes nothing of it."""
+    """A message is not one of Trivet's. The text names the part that is wrong, and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Chunk:
     model: str
     jobs: tuple[DispatchedJob, ...]
     probe: str = ""
-    """The token with which the one job, a probe, may pass an open breaker."""
+    """Token with which the one job, a probe, may pass an open circuit breaker."""
     isolated: bool = False
-    """The job was in flight when a worker process died: it runs in a process of its own."""
+    """True if the job is quarantined: it was in flight when a worker process died, and runs in a process of its own."""
 
     def to_args(self) -> list[Any]:
         """The Celery arguments."""
@@ -60,27 +60,27 @@ class Chunk:
             ("model", isinstance(model, str) and 1 <= len(model) <= MODEL_CHARS and model.isprintable()),
             ("jobs", isinstance(jobs, list) and 1 <= len(jobs) <= MAX_JOBS),
             ("probe token", _is_text(probe, _TOKEN)),
-            ("mark of a job that runs alone", isinstance(isolated, bool)),
+            ("mark of an isolated job", isinstance(isolated, bool)),
         )
         for name, good in checked:
             if not good:
                 raise MalformedMessage(f"Its {name} cannot be one.")
-        claimed = tuple(_claimed(job) for job in jobs)
-        if len({job.id for job in claimed}) < len(claimed):
+        dispatched = tuple(_dispatched(job) for job in jobs)
+        if len({job.id for job in dispatched}) < len(dispatched):
             raise MalformedMessage("It names a job twice.")
-        if (probe or isolated) and len(claimed) > 1:
-            raise MalformedMessage("It names several jobs, where a probe or a job that runs alone has its own message.")
-        return cls(route, provider, Latency(latency), model, claimed, probe, isolated)
+        if (probe or isolated) and len(dispatched) > 1:
+            raise MalformedMessage("It names several jobs, where a probe or an isolated job has its own message.")
+        return cls(route, provider, Latency(latency), model, dispatched, probe, isolated)
 
     def __str__(self) -> str:
-        what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", alone" if self.isolated else "")
+        what = "probe" if self.probe else f"jobs={len(self.jobs)}" + (", isolated" if self.isolated else "")
         return f"(route={self.route}, class={self.latency}, model={self.model}, {what})"
 
 
 _CLASSES = frozenset(latency.value for latency in Latency)
 
 
-def _claimed(fields: Any) -> DispatchedJob:
+def _dispatched(fields: Any) -> DispatchedJob:
     if not isinstance(fields, list) or len(fields) != 5:
         raise MalformedMessage("One of its jobs is not a list of 5.")
     job_id, claim, input_estimate, max_tokens, cache_key = fields

@@ -26,7 +26,7 @@ def bare_name(reference: str) -> str:
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two names mean the same model: `claude-4-opus`, `claude-opus-4-0` and `claude-opus-4@20250514` do."""
+    """Return whether two names mean the same model: `claude-4-opus`, `claude-opus-4-0` and `claude-opus-4@20250514` do."""
     return one == other or _identity(one) == _identity(other)
 
 

@@ -1,4 +1,4 @@
-"""Sending chunks to the queues of their routes, over Redis or RabbitMQ."""
+"""Publishing of chunks to the queues of their routes, over Redis or RabbitMQ."""
 
 import time
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.urls import masked
 
 CONFIRM_S = 5.0
-"""How long RabbitMQ may take to confirm what was sent."""
+"""Time that RabbitMQ may take to confirm a publish."""
 ACQUIRE_S = 10.0
 
 QUEUE_ARGUMENTS: Final = {"x-message-ttl": 900_000, "x-expires": 86_400_000}
@@ -40,8 +40,8 @@ def queue_of(app: Celery, route: str, latency: Latency) -> Queue:
 def publish(app: Celery, chunks: Iterable[Chunk]) -> None:
     """Send chunks to their queues: pipelined with Redis, confirmed as a group by RabbitMQ.
 
-    They have no expiry of Celery's: it reckons by the worker's wall clock, and one that is ahead would throw all of them
-    away. A stale one is dropped at the claim, by its tokens.
+    They have no expiry of Celery's, which uses the worker's wall clock: one that is ahead would throw all of them away.
+    Stale messages are dropped at the claim, by their tokens.
 
     Raises:
         BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.
@@ -136,7 +136,7 @@ class _Confirms:
 
     @property
     def missing(self) -> int:
-        """How many messages are not answered."""
+        """Return the number of messages without an answer."""
         return self._sent - self._answered - len(self._single)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:

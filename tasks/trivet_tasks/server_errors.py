@@ -34,7 +34,7 @@ _REDIS: tuple[tuple[str, type[Exception] | None, str], ...] = (
     ("max number of clients", None, "has as many clients as its maxclients allows. Raise maxclients; work goes on by itself."),
     ("", exceptions.AuthenticationError, f"refuses the user or the password. {_PASSWORD}"),
 )  # fmt: skip
-"""How the server's error begins, what redis-py makes of it, and what is said. The first that fits counts."""
+"""Start of the server's error, redis-py's exception for it, and the message shown. The first that fits counts."""
 
 
 def explain(error: BaseException) -> str:
@@ -48,12 +48,12 @@ def explain(error: BaseException) -> str:
 
 
 def is_refusal(error: redis.RedisError) -> bool:
-    """Whether the server refuses such commands for a reason of its own, and not for what is wrong with ours."""
+    """Return whether the server refuses such commands for a reason of its own, and not for what is wrong with ours."""
     return _known(error) is not None
 
 
 def says_what_to_do(error: BaseException) -> bool:
-    """Whether `explain` knows this error, and says what to do about it."""
+    """Return whether `explain` knows this error, and says what to do about it."""
     return _tls_problem(error) is not None or (isinstance(error, redis.RedisError) and is_refusal(error))
 
 

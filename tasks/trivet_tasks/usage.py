@@ -27,7 +27,7 @@ class UsagePart:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the provider says a call used. All counts are tokens unless named otherwise.
+    """Usage of a call as its provider states it. All counts are tokens unless named otherwise.
 
     `input_tokens` excludes what was read from or written to the prompt cache, as in the Messages API.
     """

@@ -1,4 +1,4 @@
-"""What the cost ledger says of calls, beside what the provider says: rows of `attempts`, and how they must be priced."""
+"""The cost ledger's view of calls, beside the provider's: rows of `attempts`, and how they must be priced."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ USD = {HAIKU: (Decimal("0.000001"), Decimal("0.000005")), SONNET: (Decimal("0.00
 
 
 class Cost(Enum):
-    """How a call must stand in the ledger."""
+    """Expected row of a call in the ledger."""
 
     FREE = "free"
     """The provider refused it, or it never came there: nothing, and that is certain."""
@@ -61,7 +61,7 @@ class Row:
 
 
 def price(model: str, input_tokens: int, output_tokens: int) -> Decimal:
-    """What so many tokens cost by the list."""
+    """Return the list price of so many tokens."""
     per_input, per_output = USD[model]
     return input_tokens * per_input + output_tokens * per_output
 

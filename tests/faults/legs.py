@@ -18,7 +18,7 @@ from trivet_simulator.calls import Call
 from trivet_store import schema
 
 RESULT_S = 30.0
-"""How long a test waits for what must come soon; a machine may be busy."""
+"""Time that a test waits for what must come soon; a machine may be busy."""
 CLOCK_S = 0.02
 """By how much two clocks of this machine may be read differently."""
 MAX_TOKENS = 40
@@ -29,7 +29,7 @@ Expected = tuple[str, str, Cost]
 
 
 class Legs:
-    """What a test works with. Faults, calls and rows are those of its own routes only."""
+    """Tools of a test. Faults, calls and rows are those of its own routes only."""
 
     def __init__(self, system: System, names: Names) -> None:
         self.system = system
@@ -142,7 +142,7 @@ class Legs:
         return "\n".join(f"{a.route} {a.outcome} {a.latency_s} s: {a.message}" for a in result.attempts)
 
     def events(self, route: str) -> list[tuple[float, str, str]]:
-        """What was noted of a route for its operator: when, what kind, which words."""
+        """Return what was noted of a route for its operator: time, kind and text."""
         e = schema.events
         with self.system.store.read() as connection:
             query = select(e.c.at, e.c.kind, e.c.text).where(e.c.route == route).order_by(e.c.id)
@@ -168,7 +168,7 @@ class Legs:
 
 
 def outcomes(results: Sequence[Result]) -> Counter[str | None]:
-    """How the attempts of some jobs ended."""
+    """Return the outcomes of the attempts of some jobs."""
     return Counter(attempt.outcome for result in results for attempt in result.attempts)
 
 

@@ -18,7 +18,7 @@ PLACES: Mapping[str, Mapping[str, Any]] = {
     "bedrock": {"region": "us-east-1"},
     "vertex": {"region": "global", "project": "simulated"},
 }
-"""What a route of each wire needs; all at the same price."""
+"""Settings of a route of each wire; all at the same price."""
 
 PROBE_S = 0.5
 LIMITED_S = 0.5
@@ -42,13 +42,13 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What a test asks of its routes."""
+    """Requirements of a test on its routes."""
 
     first: str = "anthropic"
     """The wire whose route is asked first; the others follow in the order of `WIRES`."""
     stream: bool = False
     legs: int = 2
-    """How many routes."""
+    """Number of routes."""
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def test_a_port_that_refuses_connections(legs: Legs) -> None:
     assert legs.calls(legs.first) == []
 
 
-def test_a_models_trouble_leaves_its_neighbours_alone(legs: Legs) -> None:
+def test_a_models_failure_leaves_its_neighbours_alone(legs: Legs) -> None:
     legs.fault(legs.first, "server_error", model="*haiku*")
     for _ in range(3):
         legs.expect(legs.run(), (legs.first, "server_error", Cost.FREE), (legs.second, "succeeded", Cost.BILLED))

@@ -1,4 +1,4 @@
-"""What something on the way answers instead of the API: it fails one call, and only a probe judges the route by it."""
+"""Pages that something on the way answers instead of the API: each fails one call; only a probe judges the route by it."""
 
 import pytest
 from tests.faults.ledger import SONNET, Cost

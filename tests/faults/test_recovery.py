@@ -99,7 +99,7 @@ def test_a_route_that_hung_comes_back_when_it_answers_again(legs: Legs) -> None:
 
 
 def _opened_at(calls: list[Call]) -> float | None:
-    """When a route must open: its third failure is known."""
+    """Return the time when a route must open: its third failure is known."""
     failed = sorted(call.finished for call in calls if call.status == 503 and call.finished is not None)
     return failed[2] if len(failed) >= 3 else None
 
@@ -112,7 +112,7 @@ def _after_opening(legs: Legs) -> list[Call]:
 
 
 def _steps(legs: Legs) -> list[float]:
-    """When the route got its shares, as the operator reads it: one event a step."""
+    """Return the times when the route got its shares, as the operator reads them: one event a step."""
     return [at for at, kind, _ in legs.events(legs.first) if "recovering" in kind]
 
 

@@ -6,7 +6,7 @@ from tests.faults.legs import CLOCK_S, RESULT_S, Legs
 from tests.faults.pool import ATTEMPT_S
 
 BUSY_S = 2.0
-"""What a busy machine may add."""
+"""Time that a busy machine may add."""
 SILENT = [
     ("hang", {}, False, Cost.ESTIMATED),
     ("hang", {}, True, Cost.ESTIMATED),

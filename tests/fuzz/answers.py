@@ -160,7 +160,7 @@ def fed(wire: str, rng: random.Random, *, streams: bool) -> Fed:
 
 
 def check(result: Answer | Failure, fed: Fed) -> None:
-    """What must hold of the result of any answer."""
+    """Check the rules that hold for the result of any answer."""
     if isinstance(result, Answer):
         document = orjson.loads(result.message)
         orjson.dumps(document)

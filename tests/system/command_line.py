@@ -19,7 +19,7 @@ class Capture(Protocol):
 
 
 class Said(NamedTuple):
-    """What a command said, and the code it ended with."""
+    """Output of a command, and the code it ended with."""
 
     code: int
     out: str

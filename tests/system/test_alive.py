@@ -1,4 +1,4 @@
-"""Who is alive, with real processes: stopped, ended and stalled ones are reported wherever somebody looks, with exit code 3."""
+"""Liveness with real processes: stopped, ended and stalled ones are reported wherever somebody looks, with exit code 3."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ def healthy(trivet: Run) -> bool:
 
 
 def wrong(trivet: Run) -> dict[str, str]:
-    """What is wrong, by kind, where the exit code says so."""
+    """Return what is wrong, by kind, where the exit code says so."""
     said = trivet("routes", "--json")
     found = {one["kind"]: one["text"] for one in said.json["impairments"]}
     assert (said.code == 3) == bool(found or said.json["held_up"])
@@ -167,8 +167,8 @@ def test_a_consumer_that_stands_still_takes_its_worker_out_of_service(
     try:
         until(lambda: ready.exists() or worker.poll() is not None, "the worker to be ready")
         assert worker.poll() is None, log.read_text(encoding="utf-8")
-        assert until(lambda: "trouble" in wrong(trivet), "the stall to be reported") < 5 + 0.5 + BUSY_S
-        said = wrong(trivet)["trouble"]
+        assert until(lambda: "idle" in wrong(trivet), "the stall to be reported") < 5 + 0.5 + BUSY_S
+        said = wrong(trivet)["idle"]
         assert f".{worker.pid}@" in said
         assert "takes no work" in said
         assert "Its Celery consumer has not moved for " in said
@@ -201,7 +201,7 @@ def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: Ru
                 found.update(process.cmdline()[:1])  # the title, before what it does not fill
         return found
 
-    until(lambda: "trivet worker all bulk (isolated)" in titles(), "the quarantined to run by itself")
+    until(lambda: "trivet worker all bulk (isolated)" in titles(), "the quarantined job to run isolated")
     alive.simulator.reset()
     job.cancel()
     until(lambda: healthy(trivet), "everything to be well again")

@@ -282,7 +282,7 @@ def test_a_batch_can_be_cancelled_and_says_why_nothing_runs(
 ) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.fault(provider, "auth")
-    file = write_requests(tmp_path / f"{unique('stuck')}.jsonl", 30)
+    file = write_requests(tmp_path / f"{unique('waiting')}.jsonl", 30)
     name = file.stem
     assert trivet("bulk", str(file), *TERMS).code == 0
     until(lambda: trivet("batch", "status", name, "--json").json["note"] is not None)

@@ -28,14 +28,14 @@ LINE_S = 200.0
 """These two only end a test that hangs, on a machine however slow."""
 GONE_S = 60.0
 IN_THE_BACKGROUND = (signal.SIGINT, signal.SIGQUIT)
-"""What a shell script lets its background jobs ignore."""
+"""Signals that a shell script lets its background jobs ignore."""
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.xdist_group("demo")]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the demo makes its temporary folder."""
+    """Return the folder in which the demo makes its temporary folder."""
     made = tmp_path / "t"
     made.mkdir()
     return made

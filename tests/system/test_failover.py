@@ -1,4 +1,4 @@
-"""What happens when providers fail, through the whole system. (The full fault suite is tests/faults, a later issue.)"""
+"""Failing providers, through the whole system. (The full fault suite is tests/faults.)"""
 
 import time
 from collections import Counter

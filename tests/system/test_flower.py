@@ -46,7 +46,7 @@ Found = TypeVar("Found")
 
 
 def until(find: Callable[[], Found], accepted: Callable[[Found], object], what: str) -> Found:
-    """What `find` gives as soon as it is accepted."""
+    """Return the value of `find` as soon as it is accepted."""
     deadline = time.monotonic() + DEADLINE_S
     while not accepted(found := find()):
         assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
@@ -272,17 +272,17 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
 
         # a worker that has a lease and takes nothing: what is dispatched to it stays in the queues, to be looked at
         running.parts.signal("bulk", signal.SIGSTOP)
-        batch = running.client.submit_many(requests(120), name="stuck", latency="async")
+        batch = running.client.submit_many(requests(120), name="paused", latency="async")
         page = until(
             running.broker_page,
             lambda page: number(page, "trivet-dispatched") > 0,
             "dispatched jobs",
         )
         assert any(int(row[1]) and int(row[2]) for row in rows(page) if row and row[0] in QUEUES)
-        outstanding = everything_in(running.redis)
+        queued = everything_in(running.redis)
         running.parts.signal("bulk", signal.SIGCONT)
-        job_ids = [job.id for job in running.client.jobs(batch="stuck", limit=120)]
-        assert any(job.encode() in outstanding for job in job_ids), "the messages were not looked into"
+        job_ids = [job.id for job in running.client.jobs(batch="paused", limit=120)]
+        assert any(job.encode() in queued for job in job_ids), "the messages were not looked into"
 
         ended += [result.status for result in batch.results(timeout=DEADLINE_S)]
         assert ended == ["succeeded"] * 420
@@ -315,7 +315,7 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
     assert "jobs=" in shown_pages[2].body
     kept = running.client.job(job_ids[0])
     assert MARKER in stored_request(running, kept.id), "the marker is not in the prompts"
-    for where in [*(page.body.encode() for page in shown_pages), *sent, outstanding, everything_in(running.redis)]:
+    for where in [*(page.body.encode() for page in shown_pages), *sent, queued, everything_in(running.redis)]:
         assert MARKER.encode() not in where
 
 
@@ -344,7 +344,7 @@ def test_queues_stay_on_the_page_when_their_workers_are_gone(running: Running) -
 
 
 @pytest.fixture
-def isolated(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start_flower(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts `trivet flower` on a configuration, its output in pipes; ends it by its id."""
     started: list[subprocess.Popen[str]] = []
 
@@ -375,9 +375,9 @@ provider = "anthropic"
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_with_database_and_broker_away_the_page_says_so_and_flower_still_stops(
-    isolated: Callable[..., subprocess.Popen[str]], number: signal.Signals
+    start_flower: Callable[..., subprocess.Popen[str]], number: signal.Signals
 ) -> None:
-    flower = isolated(NOWHERE, "--port", "0")
+    flower = start_flower(NOWHERE, "--port", "0")
     assert flower.stdout is not None
     said = flower.stdout.readline()
     page = get(said.removeprefix("Flower is at ").strip(), user=None)
@@ -396,10 +396,10 @@ def test_with_database_and_broker_away_the_page_says_so_and_flower_still_stops(
     assert "pa55word" not in errors
 
 
-def test_a_port_that_is_taken_is_said_plainly(isolated: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_port_that_is_taken_is_said_plainly(start_flower: Callable[..., subprocess.Popen[str]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        flower = isolated("", "--port", str(port))
+        flower = start_flower("", "--port", str(port))
         _, errors = flower.communicate(timeout=DEADLINE_S)
     assert flower.returncode == 2
     assert errors.strip() == (
@@ -420,9 +420,9 @@ def test_a_port_that_is_taken_is_said_plainly(isolated: Callable[..., subprocess
     ],
 )
 def test_wrong_options_are_said_plainly(
-    isolated: Callable[..., subprocess.Popen[str]], options: list[str], message: str
+    start_flower: Callable[..., subprocess.Popen[str]], options: list[str], message: str
 ) -> None:
-    flower = isolated("", *options)
+    flower = start_flower("", *options)
     _, errors = flower.communicate(timeout=DEADLINE_S)
     assert flower.returncode == 2
     assert message in errors
@@ -432,9 +432,9 @@ def test_wrong_options_are_said_plainly(
 
 @pytest.mark.parametrize("options", [["--insecure"], ["--basic-auth", f"ops:{PASSWORD}"]])
 def test_other_machines_are_served_with_a_password_or_where_that_is_said_to_be_right(
-    isolated: Callable[..., subprocess.Popen[str]], options: list[str]
+    start_flower: Callable[..., subprocess.Popen[str]], options: list[str]
 ) -> None:
-    flower = isolated(NOWHERE, "--address", "0.0.0.0", "--port", "0", *options)
+    flower = start_flower(NOWHERE, "--address", "0.0.0.0", "--port", "0", *options)
     assert flower.stdout is not None
     page = flower.stdout.readline().removeprefix("Flower is at ").strip()
     port = re.findall(r":(\d+)/", page)[0]

@@ -211,7 +211,7 @@ def test_messages_that_lie_about_true_jobs_run_nothing(system: RunningTrivet, sh
     ids = {job.id for job in jobs.values()}
     assert not [row for row in rows(system, "SELECT job_id FROM attempts WHERE claim < 2") if row.job_id in ids]
     assert len(system.simulator.calls()) == calls_before + len(jobs) + 1
-    # a process for what is said to run alone may start after the job went out again: then its message is an old one
+    # a process for a job marked isolated may start after the job went out again: then its message is an old one
     until(lambda: (drops(system) - before)["forged", US] >= len(kinds) - 2, "the lies are counted")
     until(lambda: (drops(system) - before)["forged", "anthropic"] == 1, "so is that of another route")
     assert system.local.supervisor.pid(BULK) == pid

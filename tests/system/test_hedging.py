@@ -39,7 +39,7 @@ def hedging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running
 
 
-def test_a_slow_call_gets_a_rival_and_the_first_answer_wins(hedging: RunningTrivet) -> None:
+def test_a_slow_call_gets_a_hedge_and_the_first_answer_wins(hedging: RunningTrivet) -> None:
     for number in range(12):  # the route must be known before a call can be called slow
         assert hedging.client.submit(f"Known {number}", **TERMS).result(timeout=RESULT_S).route == "anthropic"
     hedging.simulator.fault("anthropic", "held")
@@ -65,7 +65,7 @@ def _settled(trivet: RunningTrivet, job_id: str) -> dict[str, AttemptRow]:
         time.sleep(0.02)
 
 
-def test_when_the_rival_fails_the_first_call_still_counts(hedging: RunningTrivet) -> None:
+def test_when_the_hedge_fails_the_first_call_still_counts(hedging: RunningTrivet) -> None:
     hedging.reset()
     for number in range(12):
         hedging.client.submit(f"Known again {number}", **TERMS).result(timeout=RESULT_S)
@@ -80,7 +80,7 @@ def test_when_the_rival_fails_the_first_call_still_counts(hedging: RunningTrivet
     assert (found["job"].outcome, found["hedge"].outcome) == ("succeeded", "server_error")
 
 
-def test_rivals_are_at_most_the_set_share_of_the_calls(hedging: RunningTrivet) -> None:
+def test_hedges_are_at_most_the_set_share_of_the_calls(hedging: RunningTrivet) -> None:
     hedging.reset()
     for number in range(6):
         hedging.client.submit(f"Quick {number}", **TERMS).result(timeout=RESULT_S)

@@ -1,4 +1,4 @@
-"""What is known of the routes survives the shared state losing everything."""
+"""Knowledge of the routes survives the shared state losing everything."""
 
 import time
 

@@ -83,7 +83,7 @@ class Fleet:
         assert rounds == 0
 
     def outcomes(self) -> Counter[str]:
-        """What came of the calls for jobs since the test began."""
+        """Return the outcomes of calls for jobs since the test began."""
         with self.store.read() as connection:
             rows = connection.execute(
                 text("SELECT outcome FROM attempts WHERE id > :before AND purpose = 'job'"),
@@ -92,7 +92,7 @@ class Fleet:
             return Counter(str(row.outcome) for row in rows)
 
     def breakers_opened(self) -> int:
-        """How often a route was taken out of service since the test began."""
+        """Count how often a route was taken out of service since the test began."""
         return self._value(
             "SELECT count(*) FROM events WHERE kind LIKE '%open%' AND id > :before", before=self._event_before
         )

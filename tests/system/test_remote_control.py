@@ -38,7 +38,7 @@ def control(system: RunningTrivet) -> Iterator[Any]:
 
 
 def answers(ask: Callable[[], dict[str, Any] | None], count: int = 2) -> dict[str, Any]:
-    """What each of so many workers answered."""
+    """Return the answers of so many workers."""
     ends = time.monotonic() + DEADLINE_S
     while len(found := ask() or {}) < count:
         assert time.monotonic() < ends, f"only {sorted(found)} answered"

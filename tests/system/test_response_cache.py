@@ -144,7 +144,7 @@ def test_when_the_leaders_worker_is_killed_one_more_call_is_made_and_nothing_is_
     prompt = unique("Killed")
     before = len(system.simulator.calls(running=True))
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(12)]
-    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 11}, "they do not follow one")
+    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 11}, "they were not coalesced")
     (leader,) = (job for job in jobs if job.state == "running")
     ((worker,),) = rows(
         system, "SELECT l.worker FROM jobs j JOIN leases l ON l.id = j.lease_id WHERE j.id = :id", id=leader.id
@@ -169,7 +169,7 @@ def test_a_leader_that_is_cancelled_leaves_the_lead_to_another(system: RunningTr
         system.simulator.fault(provider, "held")
     prompt = unique("Cancelled")
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(4)]
-    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "they do not follow one")
+    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "they were not coalesced")
     (leader,) = (job for job in jobs if job.state == "running")
     leader.cancel()
     assert leader.result(timeout=DEADLINE_S).status == "cancelled"

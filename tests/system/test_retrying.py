@@ -1,4 +1,4 @@
-"""What failed runs again, a life is told in order, cancels take effect at once and book what they cost."""
+"""Failed jobs run again, a life is told in order, cancels take effect at once and book what they cost."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ PROVIDERS = ("anthropic", "bedrock", "vertex")
 TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 CANCELLED_WITHIN_S = 2.0
 BUSY_S = 6.0
-"""What a test grants beyond that, because the machine has other work."""
+"""Time that a test grants beyond that, because the machine has other work."""
 
 
 def unique(name: str) -> str:

@@ -35,7 +35,7 @@ class Up:
 
     @property
     def errors(self) -> str:
-        """What it wrote to stderr so far."""
+        """Return what it wrote to stderr so far."""
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
     def everything(self) -> list[psutil.Process]:
@@ -162,7 +162,7 @@ def test_it_stops_in_time_while_calls_hang_and_the_jobs_survive(folder: Path, mo
             assert progress.succeeded + progress.failed + progress.expired == 0
 
 
-def test_a_second_ctrl_c_ends_it_now_and_nobody_is_suspected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_ends_it_now_and_nobody_is_quarantined(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIVET_WORKER__SHUTDOWN_GRACE_S", "300")
     with running(folder, "--workers", "1") as up:
         monkeypatch.chdir(folder)
@@ -330,8 +330,8 @@ def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, mon
                 until(lambda: said(name, "is wrong, so nothing changes: "), f"{name} to refuse the file")  # noqa: B023
             assert limits()["anthropic"] == 17
             change("[routes.anthropic]", '[routes.anthropic]\nresidency = ["us"]\nmax_concurrency = 17')
-            requirements = "has another residency: it counts once this worker is restarted"
-            until(lambda: said("worker-1-bulk", requirements), "workers to ask for a restart")
+            asked = "has another residency: it counts once this worker is restarted"
+            until(lambda: said("worker-1-bulk", asked), "workers to ask for a restart")
             assert impaired() == set()
             change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 19")
             until(lambda: impaired() == set() and limits()["anthropic"] == 19, "the old place again")

@@ -46,7 +46,7 @@ class ClockedRedis(redis.Redis):
 def limits_on_test_clock(client: redis.Redis, health: HealthSettings = HEALTH, origin: str = "") -> Limits:
     """The breakers with the scripts as they are, but for where they read the time."""
     limits = Limits(client, health, origin)
-    for name in ("_take", "_settle", "_view", "_claim_probe"):
+    for name in ("_take", "_release", "_view", "_claim_probe"):
         text = getattr(limits, name).script
         assert text.count(_READS_THE_CLOCK) == 1
         told = text.replace(_READS_THE_CLOCK, f"redis.call('HMGET', '{_CLOCK}', 'seconds', 'micros')")
@@ -166,7 +166,7 @@ class Breaker:
         return int(self.client.zcard(f"{PREFIX}calls:{self.route}:{self.quota.group}"))
 
     def is_held(self, held: Held) -> bool:
-        """Whether the shared state knows the permit still."""
+        """Return whether the shared state knows the permit still."""
         return self.client.zscore(f"{PREFIX}calls:{self.route}:{self.quota.group}", held.permit.permit_id) is not None
 
     def bucket(self, name: str) -> float:
@@ -248,7 +248,7 @@ def _figures(of: Quota) -> tuple[float, float, float, float, int]:
 
 
 def states(changes: Iterable[Change]) -> list[tuple[str, str]]:
-    """What changed, in short: (model, state)."""
+    """Summarise the changes: (model, state)."""
     return [(change.model, change.state) for change in changes]
 
 

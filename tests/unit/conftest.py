@@ -1,4 +1,4 @@
-"""What tests of permits and breakers share: one Valkey a session, and a clock that only the test moves."""
+"""Fixtures of the tests of permits and breakers: one Valkey a session, and a clock that only the test moves."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -524,10 +524,10 @@ def test_later_calls_go_out_as_the_sdk_s_own(
     later = listened(settings, each).requests
     for number, body in enumerate(bodies):
 
-        async def isolated(caller: Caller, body: Any = body, number: int = number) -> None:
+        async def by_itself(caller: Caller, body: Any = body, number: int = number) -> None:
             await caller.call(body, MODELS[wire], f"attempt-{number}", 30)
 
-        [(path, headers, sent)] = listened(settings, isolated).requests  # a first call: the SDK's own
+        [(path, headers, sent)] = listened(settings, by_itself).requests  # a first call: the SDK's own
         assert later[number][0] == path
         assert orjson.loads(later[number][2]) == orjson.loads(sent)
         of_this_request = {"host", "content-length"} | (
@@ -695,16 +695,16 @@ def test_an_unreachable_token_server_is_a_connection_failure_of_no_route(
 
 def test_a_caller_that_is_cancelled_leaves_the_shared_work_running() -> None:
     async def run() -> None:
-        breaker, runs, call = asyncio.Event(), [], SingleFlight()
+        release, runs, shared = asyncio.Event(), [], SingleFlight()
 
         async def work() -> None:
             runs.append(1)
-            await breaker.wait()
+            await release.wait()
 
-        first, second = (asyncio.ensure_future(call.run(work)) for _ in range(2))
+        first, second = (asyncio.ensure_future(shared.run(work)) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
-        breaker.set()
+        release.set()
         await second
         assert first.cancelled()
         assert len(runs) == 1
@@ -714,17 +714,17 @@ def test_a_caller_that_is_cancelled_leaves_the_shared_work_running() -> None:
 
 def test_shared_work_that_fails_tells_all_and_is_tried_again() -> None:
     async def run() -> None:
-        call, runs = SingleFlight(), []
+        shared, runs = SingleFlight(), []
 
         async def work() -> None:
             runs.append(1)
             await asyncio.sleep(0)
             raise OSError("not now")
 
-        results = await asyncio.gather(call.run(work), call.run(work), return_exceptions=True)
+        results = await asyncio.gather(shared.run(work), shared.run(work), return_exceptions=True)
         assert [type(result) for result in results] == [OSError, OSError]
         with pytest.raises(OSError, match="not now"):
-            await call.run(work)
+            await shared.run(work)
         assert len(runs) == 2
 
     asyncio.run(run())

@@ -27,7 +27,7 @@ def settings(provider: str, **more: Any) -> dict[str, Any]:
 def versions_of(
     route: dict[str, Any], models: tuple[str, ...], body: Mapping[str, Any] = BODY
 ) -> list[tuple[Any, Any]]:
-    """What each of these calls of one caller named, in the header and in the body."""
+    """Return the versions that calls of one caller named, in the header and in the body."""
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate(models):

@@ -68,7 +68,7 @@ def settings(endpoint: str, *, key: bool = True, **more: Any) -> dict[str, Any]:
 
 
 def sent_by(route: dict[str, Any], *calls: tuple[Any, CallPurpose]) -> list[tuple[str, dict[str, str], bytes]]:
-    """What these calls of one caller sent; the first through the SDK, the others as it was sent."""
+    """Return what these calls of one caller sent; the first through the SDK, the others as it was sent."""
 
     async def each(caller: Caller) -> None:
         for number, (body, purpose) in enumerate(calls):

@@ -137,7 +137,8 @@ def test_windows_of_any_width(valkey: ClockedRedis, no_jitter: None, window_s: f
     breaker.call()
     assert breaker.view().calls == 1
     assert (
-        len([name for name in valkey.hkeys(f"trivet:gate:{ROUTE}:{MODEL}") if str_if_bytes(name).startswith("w")]) <= 7
+        len([name for name in valkey.hkeys(f"trivet:breaker:{ROUTE}:{MODEL}") if str_if_bytes(name).startswith("w")])
+        <= 7
     )
 
 
@@ -165,7 +166,7 @@ def test_what_is_told_twice_counts_once(breaker: Breaker) -> None:
     assert breaker.settle_these(held, HealthSignal.FAILED) == [], "four failures would have opened it"
 
 
-def test_one_models_trouble_leaves_its_neighbours_alone(breaker: Breaker, world: World) -> None:
+def test_one_models_failure_leaves_its_neighbours_alone(breaker: Breaker, world: World) -> None:
     neighbour = world.breaker(NEIGHBOUR)
     neighbour.calls(2, HealthSignal.FAILED)
     world.open(breaker)
@@ -229,7 +230,7 @@ def test_late_words_leave_a_probe_under_way_alone(breaker: Breaker, world: World
 # probes
 
 
-def test_only_a_probe_passes_an_open_gate_and_only_when_it_is_due(breaker: Breaker, world: World) -> None:
+def test_only_a_probe_passes_an_open_breaker_and_only_when_it_is_due(breaker: Breaker, world: World) -> None:
     world.open(breaker)
     world.pass_time(INTERVAL_S - 0.1)
     assert breaker.claim() is None
@@ -698,7 +699,7 @@ def test_pages_to_several_jobs_in_a_row_are_for_a_probe_to_judge(breaker: Breake
     assert breaker.claim() is None
 
 
-def test_good_probes_of_a_gate_in_doubt_do_not_make_it_recover(breaker: Breaker, world: World) -> None:
+def test_good_probes_of_a_breaker_in_doubt_do_not_make_it_recover(breaker: Breaker, world: World) -> None:
     for number in range(2 * HEALTH.close_after_successes):
         doubt(breaker, *(f"{number}-{job}" for job in "abc"))
         token = breaker.claim()

@@ -1,4 +1,4 @@
-"""Whatever comes of calls and probes, of two models of one route in any order: what must hold of breakers holds."""
+"""Invariants of breakers, under calls and probes of two models of one route in any order."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -203,17 +203,17 @@ class Breakers(RuleBasedStateMachine):
 
     def asked(self, name: str) -> bool:
         """Whether a breaker that works is in doubt."""
-        return bool(self.world.client.hexists(f"{PREFIX}gate:{ROUTE}:{name}", "asked"))
+        return bool(self.world.client.hexists(f"{PREFIX}breaker:{ROUTE}:{name}", "asked"))
 
     def guards_same(self, one: str, other: str) -> bool:
-        """Whether probes of the two are probes of one breaker."""
+        """Return whether probes of the two are probes of one breaker."""
         return one == other or self.said[WHOLE_ROUTE] != "healthy"
 
     def give_back(self, breaker: Breaker, held: list[Held], signal: HealthSignal, pause_s: float = 0.0) -> None:
-        """What came of the calls; only a word of a call of this generation may have moved anything."""
+        """Compare the breaker before and after; only a result of a call of this generation may have moved anything."""
         known = {held.permit.permit_id for held in held if breaker.is_held(held)}
         for level, name in enumerate((breaker.model, WHOLE_ROUTE)):
-            generation = str_if_bytes(self.world.client.hget(f"{PREFIX}gate:{ROUTE}:{name}", "gen") or b"0")
+            generation = str_if_bytes(self.world.client.hget(f"{PREFIX}breaker:{ROUTE}:{name}", "gen") or b"0")
             if signal is HealthSignal.GOOD:
                 self.goods[name] += sum(
                     one.generation.split(".")[level] == generation and one.permit.permit_id in known for one in held
@@ -248,7 +248,7 @@ class Breakers(RuleBasedStateMachine):
     def every_change_was_told(self) -> None:
         """SQL learns of changes alone: it must be able to tell how everything stands."""
         for name, said in self.said.items():
-            breaker = self.world.client.hgetall(f"{PREFIX}gate:{ROUTE}:{name}")
+            breaker = self.world.client.hgetall(f"{PREFIX}breaker:{ROUTE}:{name}")
             assert str_if_bytes(breaker.get(b"state", b"healthy")) == said
             if said == "recovering":
                 assert float(breaker[b"share"]) == self.shares[name]
@@ -274,7 +274,7 @@ class Breakers(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("group", ["", "claude-*"])
-def test_gates_hold_what_they_promise(valkey: ClockedRedis, no_jitter: None, group: str) -> None:
+def test_breakers_hold_what_they_promise(valkey: ClockedRedis, no_jitter: None, group: str) -> None:
     class OfThisGroup(Breakers):
         def __init__(self) -> None:
             super().__init__(valkey, group)
@@ -287,7 +287,7 @@ def test_gates_hold_what_they_promise(valkey: ClockedRedis, no_jitter: None, gro
 
 OF_THE_ROUTE = {Outcome.RATE_LIMITED, Outcome.UNUSABLE, Outcome.OVERLOADED, Outcome.CONNECTION}
 PRIVATE = [outcome for outcome in Outcome if outcome not in (Outcome.SUCCEEDED, *OF_THE_ROUTE)]
-"""What one request may bring about again and again where it was sent."""
+"""Result that one request may bring about again and again where it was sent."""
 
 
 @given(

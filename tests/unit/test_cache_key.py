@@ -1,4 +1,4 @@
-"""Which requests share an answer, and which must not."""
+"""Requests that share an answer, and requests that must not."""
 
 from typing import Any
 

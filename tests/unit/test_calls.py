@@ -1,4 +1,4 @@
-"""Calls on the event loop: each one launched lands exactly once, whatever happens to it."""
+"""Calls on the event loop: each one launched ends exactly once, whatever happens to it."""
 
 import queue
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from trivet_worker.run import calls as module
 from trivet_worker.run.calls import Call, CallResult, Calls, WaitGroup
 
 ROUTE = RouteSettings(provider="anthropic")
-LAND_S = 60
+ENDS_WITHIN_S = 60
 
 
 class OwnFault:
@@ -53,7 +53,7 @@ def call(number: int) -> Call:
 
 
 @pytest.fixture
-def finished_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Calls, "queue.SimpleQueue[CallResult]"]]:
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Calls, "queue.SimpleQueue[CallResult]"]]:
     monkeypatch.setattr(module, "build_caller", lambda route: OwnFault())
     results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
     calls = Calls({"anthropic": ROUTE}, results.put)
@@ -82,10 +82,10 @@ def test_a_fault_in_one_routes_credentials_stops_no_look_at_the_others(monkeypat
     assert (reached["well"], "ValueError" in reached["broken"]) == ("", True)
 
 
-def test_a_call_cancelled_before_its_first_step_lands(
-    finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"],
+def test_a_call_cancelled_before_its_first_step_ends(
+    running: tuple[Calls, "queue.SimpleQueue[CallResult]"],
 ) -> None:
-    calls, results = finished_calls
+    calls, results = running
     group = [call(number) for number in range(5)]
 
     def at_once() -> None:  # launched and cancelled in one turn of the loop
@@ -93,30 +93,30 @@ def test_a_call_cancelled_before_its_first_step_lands(
         calls._cancel({one.job.id for one in group})
 
     calls._loop.call_soon_threadsafe(at_once)
-    found = [results.get(timeout=LAND_S) for _ in group]
+    found = [results.get(timeout=ENDS_WITHIN_S) for _ in group]
     assert {cast(Failure, result.response).outcome for result in found} == {Outcome.CANCELLED}
     assert {result.call.job.id for result in found} == {one.job.id for one in group}
 
 
-def test_a_fault_of_ours_lands_and_quotes_nothing(
-    finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"], caplog: pytest.LogCaptureFixture
+def test_a_fault_of_ours_ends_the_call_and_quotes_nothing(
+    running: tuple[Calls, "queue.SimpleQueue[CallResult]"], caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls, results = finished_calls
+    calls, results = running
     calls.launch([call(1)])
-    result = results.get(timeout=LAND_S)
+    result = results.get(timeout=ENDS_WITHIN_S)
     assert isinstance(result.response, Failure)
     assert "KeyError" in result.response.message
     assert "prompt" not in result.response.message
     assert "prompt" not in caplog.text
 
 
-def test_a_prompt_is_kept_only_where_a_rival_may_want_it(
-    finished_calls: tuple[Calls, "queue.SimpleQueue[CallResult]"],
+def test_a_prompt_is_kept_only_where_a_hedge_may_want_it(
+    running: tuple[Calls, "queue.SimpleQueue[CallResult]"],
 ) -> None:
-    calls, results = finished_calls
-    isolated, hedged = call(1), replace(call(2), hedge_after_s=1.0)
-    calls.launch([isolated, hedged])
+    calls, results = running
+    single, hedged = call(1), replace(call(2), hedge_after_s=1.0)
+    calls.launch([single, hedged])
     for _ in range(2):
-        results.get(timeout=LAND_S)
-    assert (isolated.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
-    assert isolated.job.prompt.most(Decimal(1)) == 1
+        results.get(timeout=ENDS_WITHIN_S)
+    assert (single.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
+    assert single.job.prompt.most(Decimal(1)) == 1

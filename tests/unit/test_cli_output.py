@@ -1,4 +1,4 @@
-"""What the commands print and read without a running system: tables, times, results files, the backlog's queries."""
+"""Output and input of the commands without a running system: tables, times, results files, the backlog's queries."""
 
 import io
 import json

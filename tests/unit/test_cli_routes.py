@@ -1,4 +1,4 @@
-"""What `trivet routes` draws and says: tables that fit, why each route is as it is, what holds jobs up."""
+"""Output of `trivet routes`: tables that fit, the reason for each route's state, what keeps jobs waiting."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -173,7 +173,7 @@ def test_a_drained_route_says_since_when_why_and_what_still_stands_there() -> No
     assert "drained  10 min" in table[1]
 
 
-def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
+def test_routes_without_workers_and_impaired_workers_are_named() -> None:
     lease = Lease("l", "worker-1@host", "bulk", ("r",), 64, 0, "the database does not answer", NOW)
     keyless = Lease("k", "worker-2@host", "bulk", ("half", "r"), 64, 0, None, NOW, {"half": "No key is set here."})
     found = picture(
@@ -182,9 +182,7 @@ def test_routes_without_workers_and_workers_in_trouble_are_named() -> None:
         status("unheard", known=False),
         workers=(lease, keyless),
         impairments=(
-            Impairment(
-                ImpairmentKind.TROUBLE, lease.worker, f"worker {lease.worker} takes no work: {lease.impairment}"
-            ),
+            Impairment(ImpairmentKind.IDLE, lease.worker, f"worker {lease.worker} takes no work: {lease.impairment}"),
         ),
     )
     assert plain(remarks(found, None)) == [
@@ -259,7 +257,7 @@ def test_jobs_that_wait_for_a_moment_or_a_place_are_not_held_up() -> None:
         ([route("c", wire_model=None)], BlockedKind.UNFIT, f"No route can ever take these jobs (c: does not serve {MODEL})"),
         ([], BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start"),
         ([route("a", at=breaker(state="limited", cause=FORGOTTEN, wait_s=1.0))], BlockedKind.FORGOTTEN,
-         "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back"),
+         "Calls are paused: the shared state is new or was emptied, and a scheduler is rebuilding limits and health"),
     ],
 )  # fmt: skip
 def test_why_jobs_wait_otherwise(candidates: list[Candidate], kind: BlockedKind, text: str) -> None:

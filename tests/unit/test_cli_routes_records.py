@@ -145,6 +145,6 @@ def test_a_failed_job_names_every_route_it_was_at() -> None:
         "No route answered. Last word: c: overloaded: busy Asked before: a: server_error; b: overloaded: xxx"
     )
     assert found.error.message.endswith("y ….")
-    isolated = to_result(row("failed", "Last word: c: overloaded: busy"), calls[-1:])
-    assert isolated.error is not None
-    assert isolated.error.message == "Last word: c: overloaded: busy"
+    only = to_result(row("failed", "Last word: c: overloaded: busy"), calls[-1:])
+    assert only.error is not None
+    assert only.error.message == "Last word: c: overloaded: busy"

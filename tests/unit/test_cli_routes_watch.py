@@ -57,7 +57,7 @@ def test_a_database_that_goes_away_is_shown_above_what_was_last_known() -> None:
     assert any("bedrock-us-east-1" in line for line in shown)
 
 
-def test_what_will_not_mend_itself_ends_the_watch() -> None:
+def test_a_lasting_error_ends_the_watch() -> None:
     def read() -> ClusterStatus:
         raise SchemaMismatch("The schema is older.")
 

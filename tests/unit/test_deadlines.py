@@ -1,4 +1,4 @@
-"""How long one call may take."""
+"""Time limit of one call."""
 
 import pytest
 from hypothesis import given

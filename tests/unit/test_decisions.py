@@ -1,4 +1,4 @@
-"""What a call's end means for the breaker, what becomes of the jobs of a wave that fails, and where dispatch sends them next."""
+"""Meaning of a call's end for the breaker and the jobs of a failing wave, and where dispatch sends them next."""
 
 import logging
 import math
@@ -44,7 +44,7 @@ from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.witness import Witness
 
 SETTINGS = Settings()
-TROUBLES = ProcessImpairments(logging.getLogger("test"), "no work is taken")
+PROCESS_IMPAIRMENTS = ProcessImpairments(logging.getLogger("test"), "no work is taken")
 TERMS = DEFAULTS[Latency.BATCH]
 HERE, ELSEWHERE, FAR = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
@@ -86,11 +86,11 @@ def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -
     directory, impairments = cast("RouteDirectory", routes), RouteImpairments(logging.getLogger("test"))
     if impaired:
         impairments.begin(HERE, "network", "It gets no call out.")
-    return Decisions(directory, SETTINGS, TROUBLES, Witness(directory, origin, impairments))
+    return Decisions(directory, SETTINGS, PROCESS_IMPAIRMENTS, Witness(directory, origin, impairments))
 
 
 def here(**terms: Any) -> Candidate:
-    """Where the calls of these tests go first."""
+    """Return the target to which the calls of these tests go first."""
     return route(HERE, provider="anthropic", **terms)
 
 
@@ -139,14 +139,14 @@ def test_what_is_under_way_at_a_route_counts() -> None:
         (breaker(headroom=0.2, rates=(0.1, math.inf, math.inf)), 1),
     ],
 )
-def test_the_best_route_is_sent_no_more_than_it_has_room_for(outstanding: BreakerView, room: int) -> None:
+def test_the_best_route_is_sent_no_more_than_it_can_take(outstanding: BreakerView, room: int) -> None:
     """The others go to the next best at once."""
     best, next_best = route(ELSEWHERE, cost="1", at=outstanding), route(FAR, provider="vertex", cost="9")
     steps = decisions(here(), best, next_best).next_steps(wave(12))
     assert routes_of(steps) == {ELSEWHERE: room, FAR: 12 - room}
 
 
-def test_those_that_no_route_has_room_for_wait_in_the_same_round() -> None:
+def test_those_that_no_route_can_take_wait_in_the_same_round() -> None:
     steps = decisions(here(), route(ELSEWHERE, at=breaker(places=10, in_flight=8))).next_steps(wave(5, round=3))
     assert routes_of(steps) == {ELSEWHERE: 2, "Wait": 3}
     waiting = steps[-1]
@@ -154,7 +154,7 @@ def test_those_that_no_route_has_room_for_wait_in_the_same_round() -> None:
     assert (waiting.not_before, waiting.round, waiting.tried) == (None, 3, HERE)
 
 
-def test_answers_and_calls_that_decide_nothing_take_no_room() -> None:
+def test_answers_and_calls_that_decide_nothing_take_no_capacity() -> None:
     group = [
         call_result(ANSWER, 1), call_result(BUSY, 2, decides=False), call_result(BUSY, 3), call_result(ANSWER, 4), call_result(BUSY, 5),
     ]  # fmt: skip
@@ -200,7 +200,7 @@ def asked(max_tokens: int, timeout_s: float, *, full_time: bool = True, **job: A
 
 
 def tokens_in(seconds: float) -> int:
-    """What the model's usual rate brings in this time."""
+    """Return the tokens that the model's usual rate brings in this time."""
     model = catalogued(MODEL)
     assert model is not None
     return int(seconds * model.output_tokens_per_s)
@@ -259,7 +259,7 @@ def test_a_probe_is_never_tried_elsewhere(outcome: Outcome) -> None:
     assert step == End(JobState.FAILED, outcome=outcome, error=f"{HERE}: {outcome}: no")
 
 
-def test_a_rival_that_came_too_late_gives_its_permit_back_unused() -> None:
+def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
     late = CallResult(
         call(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False
     )
@@ -368,7 +368,7 @@ def test_jobs_that_wait_for_a_route_of_their_own_do_not_starve_those_behind_them
     assert place.at(ELSEWHERE) <= blocked, "they have lost nothing but time"
 
 
-def test_jobs_that_wait_for_a_route_with_little_room_do_not_starve_those_behind_them(place: Place) -> None:
+def test_jobs_that_wait_for_a_route_with_little_capacity_do_not_starve_those_behind_them(place: Place) -> None:
     """The other route takes one more at a time; the first, where they were, is idle."""
     place.waiting_after(3 * PLACES, HERE)
     behind = {job.id for job in place.sql.add(*specs(5))}
@@ -377,7 +377,7 @@ def test_jobs_that_wait_for_a_route_with_little_room_do_not_starve_those_behind_
     assert place.at(HERE) == behind
 
 
-def test_looking_further_gives_out_no_more_than_there_is_room_for(place: Place) -> None:
+def test_looking_further_gives_out_no_more_than_there_is_capacity_for(place: Place) -> None:
     room = PLACES + PLACES // 2
     place.waiting_after(2 * room, HERE)
     behind = [job.id for job in place.sql.add(*specs(4 * room))]

@@ -1,4 +1,4 @@
-"""What only some versions of the API take: accepted where a route for the job speaks one, refused by name where none does."""
+"""Features of some versions of the API: accepted where a route for the job speaks one, refused by name where none does."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the environment may change, and what is said of a broken one."""
+"""Variables that the environment may set, and the errors of a broken one."""
 
 import os
 import sys

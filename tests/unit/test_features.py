@@ -20,7 +20,7 @@ def body(*blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def default_dialect(provider: Provider) -> Dialect:
-    """What a route of this provider speaks when it is configured with nothing but its credentials."""
+    """Return the dialect of a route of this provider that is configured with nothing but its credentials."""
     return Dialect(provider, "invoke", default_version(provider, "invoke"))
 
 
@@ -74,8 +74,8 @@ def test_plain_work_runs_everywhere() -> None:
         (body(cache_control={"type": "ephemeral"}), "automatic_caching", {"anthropic", "vertex"}),
     ],
 )
-def test_each_feature_is_found(requirements: dict[str, Any], feature: str, wires: set[str]) -> None:
-    assert features_of(requirements) == (feature,)
+def test_each_feature_is_found(asked: dict[str, Any], feature: str, wires: set[str]) -> None:
+    assert features_of(asked) == (feature,)
     assert wires_with([feature]) == wires
 
 
@@ -100,9 +100,9 @@ OLD, NEW = "2023-06-01", "2026-10-21"
     ],
 )
 def test_what_a_version_of_the_api_refuses_goes_only_where_an_older_one_is_spoken(
-    requirements: dict[str, Any], feature: str
+    asked: dict[str, Any], feature: str
 ) -> None:
-    assert features_of(requirements) == (feature,)
+    assert features_of(asked) == (feature,)
     for provider in PROVIDERS:
         for version, taken in ((OLD, True), (NEW, False), (f"{provider}-{OLD}", True), (f"{provider}-{NEW}", False)):
             assert (lacks(Dialect(provider, "invoke", version), [feature]) == ()) is taken, (provider, version)

@@ -1,4 +1,4 @@
-"""What somebody else wrote into limits and circuit breakers: it is named, steers no terminal, and can be removed."""
+"""Foreign values in limits and circuit breakers: they are named, steer no terminal, and can be removed."""
 
 import pytest
 import redis

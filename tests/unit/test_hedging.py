@@ -29,7 +29,7 @@ from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure
-from trivet_worker.run import calls as flights_module
+from trivet_worker.run import calls as calls_module
 from trivet_worker.run import hedging as hedging_module
 from trivet_worker.run.calls import Call, CallResult, Calls
 from trivet_worker.run.deadlines import LEAST_S
@@ -87,11 +87,11 @@ class Script:
 
 
 class Air:
-    """The calls under way, and what has landed."""
+    """The calls under way, and what has ended."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.script = Script()
-        monkeypatch.setattr(flights_module, "build_caller", lambda route: self.script)
+        monkeypatch.setattr(calls_module, "build_caller", lambda route: self.script)
         self._results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
         self.slow: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self.calls = Calls({FIRST: ROUTE, SECOND: ROUTE}, self._results.put, self.slow.put)
@@ -103,18 +103,18 @@ class Air:
         return one
 
     def pair(self, number: int = 1) -> tuple[Call, Call]:
-        """A job's first call `attemptN`, and its second `rivalN`, both under way."""
+        """A job's first call `attemptN`, and its second `hedgeN`, both under way."""
         first = self.launch(call(number))
         second = second_call(first)
         self.calls.join(second)
         assert self.script.begun.get(timeout=WAIT_S) == second.job.attempt_id
         return first, second
 
-    def finished_calls(self) -> CallResult:
+    def next_result(self) -> CallResult:
         return self._results.get(timeout=WAIT_S)
 
     def all_landed(self) -> bool:
-        """Whether nothing else has landed, after a whole turn of the loop."""
+        """Return whether nothing else has ended, after a whole turn of the loop."""
         turned: Future[None] = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.calls._loop)
         turned.result(WAIT_S)
         return self._results.empty()
@@ -135,12 +135,12 @@ def air(monkeypatch: pytest.MonkeyPatch) -> Iterator[Air]:
 
 
 def said(result: CallResult) -> tuple[str, Outcome, bool]:
-    """Which call landed, with what, and whether it decides."""
+    """Return which call ended, with what, and whether it decides."""
     outcome = result.response.outcome if isinstance(result.response, Failure) else Outcome.SUCCEEDED
     return result.call.job.attempt_id, outcome, result.decides
 
 
-@pytest.mark.parametrize(("winner", "loser"), [("attempt1", "rival1"), ("rival1", "attempt1")])
+@pytest.mark.parametrize(("winner", "loser"), [("attempt1", "hedge1"), ("hedge1", "attempt1")])
 @pytest.mark.parametrize(("word", "outcome"), [(ANSWER, Outcome.SUCCEEDED), (BAD, Outcome.INVALID)])
 def test_the_first_final_word_decides_and_the_other_call_is_dropped(
     air: Air, winner: str, loser: str, word: Answer | Failure, outcome: Outcome
@@ -148,34 +148,34 @@ def test_the_first_final_word_decides_and_the_other_call_is_dropped(
     """An answer, or that the request is at fault: no other route would say anything else."""
     first, _ = air.pair()
     air.script.end(**{winner: word})
-    assert said(air.finished_calls()) == (winner, outcome, True)
-    assert said(air.finished_calls()) == (loser, Outcome.CANCELLED, False)
+    assert said(air.next_result()) == (winner, outcome, True)
+    assert said(air.next_result()) == (loser, Outcome.CANCELLED, False)
     assert air.script.dropped.get(timeout=WAIT_S) == loser
     assert first.race.decided
     assert first.race.failed == []
     assert air.all_landed()
 
 
-@pytest.mark.parametrize(("early", "late"), [("attempt1", "rival1"), ("rival1", "attempt1")])
+@pytest.mark.parametrize(("early", "late"), [("attempt1", "hedge1"), ("hedge1", "attempt1")])
 def test_a_failure_decides_nothing_while_the_other_call_is_under_way(air: Air, early: str, late: str) -> None:
     first, _ = air.pair()
     air.script.end(**{early: BUSY})
-    assert said(air.finished_calls()) == (early, Outcome.OVERLOADED, False)
+    assert said(air.next_result()) == (early, Outcome.OVERLOADED, False)
     assert not first.race.decided
     air.script.end(**{late: ANSWER})
-    assert said(air.finished_calls()) == (late, Outcome.SUCCEEDED, True)
+    assert said(air.next_result()) == (late, Outcome.SUCCEEDED, True)
     assert air.script.dropped.empty()
 
 
-@pytest.mark.parametrize(("early", "late", "where"), [("attempt1", "rival1", FIRST), ("rival1", "attempt1", SECOND)])
+@pytest.mark.parametrize(("early", "late", "where"), [("attempt1", "hedge1", FIRST), ("hedge1", "attempt1", SECOND)])
 def test_when_both_fail_the_last_decides_and_knows_where_the_other_was(
     air: Air, early: str, late: str, where: str
 ) -> None:
     air.pair()
     air.script.end(**{early: BUSY})
-    assert said(air.finished_calls()) == (early, Outcome.OVERLOADED, False)
+    assert said(air.next_result()) == (early, Outcome.OVERLOADED, False)
     air.script.end(**{late: BUSY})
-    last = air.finished_calls()
+    last = air.next_result()
     assert said(last) == (late, Outcome.OVERLOADED, True)
     assert last.call.race.failed == [where]
     assert air.all_landed()
@@ -184,9 +184,9 @@ def test_when_both_fail_the_last_decides_and_knows_where_the_other_was(
 @pytest.mark.parametrize("words", [(ANSWER, ANSWER), (ANSWER, BUSY), (BUSY, ANSWER), (BUSY, BUSY), (BAD, ANSWER)])
 def test_of_two_that_come_back_in_one_moment_one_decides(air: Air, words: tuple[Answer | Failure, ...]) -> None:
     air.pair()
-    air.script.end(attempt1=words[0], rival1=words[1])
-    results = [air.finished_calls(), air.finished_calls()]
-    assert sorted(one.call.job.attempt_id for one in results) == ["attempt1", "rival1"]
+    air.script.end(attempt1=words[0], hedge1=words[1])
+    results = [air.next_result(), air.next_result()]
+    assert sorted(one.call.job.attempt_id for one in results) == ["attempt1", "hedge1"]
     (deciding,) = [one for one in results if one.decides]
     if ANSWER in words and BAD not in words:
         assert deciding.response is ANSWER
@@ -194,13 +194,13 @@ def test_of_two_that_come_back_in_one_moment_one_decides(air: Air, words: tuple[
 
 
 @pytest.mark.parametrize("word", [ANSWER, BUSY, BAD])
-def test_a_rival_that_comes_after_the_decision_makes_no_call(air: Air, word: Answer | Failure) -> None:
+def test_a_hedge_that_comes_after_the_decision_makes_no_call(air: Air, word: Answer | Failure) -> None:
     first = air.launch(call(1))
     air.script.end(attempt1=word)
-    assert air.finished_calls().decides
+    assert air.next_result().decides
     air.calls.join(second_call(first))
-    late = air.finished_calls()
-    assert said(late) == ("rival1", Outcome.CANCELLED, False)
+    late = air.next_result()
+    assert said(late) == ("hedge1", Outcome.CANCELLED, False)
     assert not late.called
     assert air.script.begun.empty()
     assert air.all_landed()
@@ -210,7 +210,7 @@ def test_a_job_that_is_cancelled_loses_both_calls_and_one_of_them_decides(air: A
     first, _ = air.pair()
     air.pair(2)
     air.calls.cancel([first.job.id])
-    results = [air.finished_calls(), air.finished_calls()]
+    results = [air.next_result(), air.next_result()]
     assert [said(one)[1] for one in results] == [Outcome.CANCELLED] * 2
     assert {one.call.job.id for one in results} == {first.job.id}
     assert [one.decides for one in results] == [False, True]
@@ -223,7 +223,7 @@ def test_a_worker_that_stops_drops_all_calls_and_one_of_each_job_decides(air: Ai
     air.pair(2)
     air.launch(call(3))
     air.calls.cancel_all()
-    results = [air.finished_calls() for _ in range(5)]
+    results = [air.next_result() for _ in range(5)]
     assert {said(one)[1] for one in results} == {Outcome.CANCELLED}
     assert sorted(one.call.job.id for one in results if one.decides) == ["job1", "job2", "job3"]
     assert air.all_landed()
@@ -234,9 +234,9 @@ def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air:
     """As for a call that has no second: a route that is limited, or whose call we dropped, has not failed."""
     first, _ = air.pair()
     air.script.end(attempt1=Failure(outcome, "not now"))
-    assert said(air.finished_calls()) == ("attempt1", outcome, False)
-    air.script.end(rival1=BUSY)
-    assert said(air.finished_calls()) == ("rival1", Outcome.OVERLOADED, True)
+    assert said(air.next_result()) == ("attempt1", outcome, False)
+    air.script.end(hedge1=BUSY)
+    assert said(air.next_result()) == ("hedge1", Outcome.OVERLOADED, True)
     assert first.race.failed == []
 
 
@@ -245,7 +245,7 @@ def test_a_slow_call_is_told_of_while_it_is_under_way(air: Air) -> None:
     assert air.slow.get(timeout=WAIT_S) is slow
     over = air.launch(call(2))
     air.script.end(attempt2=ANSWER)
-    air.finished_calls()
+    air.next_result()
     for one in (over, slow):  # as their timers do
         air.calls._loop.call_soon_threadsafe(air.calls._slow, one)
     assert air.slow.get(timeout=WAIT_S) is slow
@@ -343,7 +343,7 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     store.close()
 
 
-def test_a_rival_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:
+def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:
     first = hedge.slow(ago_s=20)
     hedge.hedger.counted(2)
     hedge.hedger.ask(first)
@@ -368,7 +368,7 @@ def test_a_rival_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
 @pytest.mark.parametrize(
     ("ago_s", "full", "signal"), [(0, True, HealthSignal.FAILED), (50, False, HealthSignal.NEUTRAL)]
 )
-def test_a_rival_that_had_little_time_says_nothing_of_its_route(
+def test_a_hedge_that_had_little_time_says_nothing_of_its_route(
     hedge: Hedge, ago_s: float, full: bool, signal: HealthSignal
 ) -> None:
     hedge.hedger.counted(2)
@@ -380,13 +380,13 @@ def test_a_rival_that_had_little_time_says_nothing_of_its_route(
     assert (spent.signal, spent.took_s) == (signal, 60.0 if full else 0.0)
 
 
-def test_a_rival_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
+def test_a_hedge_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
     hedge.hedger.counted(2)
     hedge.hedger.ask(hedge.slow(tried=SECOND))
     assert [second.target.route for second in hedge.joined] == [THIRD]
 
 
-def test_rivals_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
+def test_hedges_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
     hedge.hedger.counted(5)
     for _ in range(4):
         hedge.hedger.ask(hedge.slow())
@@ -396,7 +396,7 @@ def test_rivals_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
     assert len(hedge.joined) == 3
 
 
-def test_quiet_times_do_not_save_up_a_rival_for_every_call_of_a_bad_one(hedge: Hedge) -> None:
+def test_quiet_times_do_not_save_up_a_hedge_for_every_call_of_a_bad_one(hedge: Hedge) -> None:
     hedge.hedger.counted(1_000_000)
     for _ in range(int(MAX_SAVED) + 3):
         hedge.hedger.ask(hedge.slow())
@@ -404,7 +404,7 @@ def test_quiet_times_do_not_save_up_a_rival_for_every_call_of_a_bad_one(hedge: H
     assert len(hedge.joined) == MAX_SAVED
 
 
-def test_before_any_call_was_counted_there_is_no_rival(hedge: Hedge) -> None:
+def test_before_any_call_was_counted_there_is_no_hedge(hedge: Hedge) -> None:
     hedge.hedger.ask(hedge.slow())
     hedge.assert_none()
 
@@ -424,7 +424,7 @@ def _lose_the_memory(hedge: Hedge, _: Call) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_drain_the_others, _lose_the_job, _lose_the_memory])
-def test_a_rival_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
+def test_a_hedge_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
     hedge: Hedge, spoil: Callable[[Hedge, Call], None]
 ) -> None:
     hedge.hedger.counted(2)
@@ -441,14 +441,14 @@ def test_a_rival_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
     assert len(hedge.joined) == 1
 
 
-def test_no_rival_without_a_free_place(hedge: Hedge) -> None:
+def test_no_hedge_without_a_free_slot(hedge: Hedge) -> None:
     hedge.hedger.counted(2)
     hedge.slots.take(4, 0)
     hedge.hedger.ask(hedge.slow())
     assert (hedge.joined, hedge.hedges(), hedge.in_flight(), hedge.slots.in_use) == ([], [], 0, 4)
 
 
-def test_no_rival_in_the_last_moment(hedge: Hedge) -> None:
+def test_no_hedge_in_the_last_moment(hedge: Hedge) -> None:
     hedge.hedger.counted(2)
     hedge.hedger.ask(hedge.slow(ago_s=60 - LEAST_S))
     hedge.assert_none()

@@ -1,4 +1,4 @@
-"""What is said to be wrong with the processes of a Trivet, and whose jobs that concerns."""
+"""Faults reported of the processes of a Trivet, and the jobs that they concern."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -84,12 +84,12 @@ def test_a_silent_process_whose_work_others_do_is_only_a_remark() -> None:
 
 def test_what_processes_say_of_themselves_is_told_once_from_either_source() -> None:
     full = "The database is full."
-    troubled = [worker("realtime"), worker(impairment=full)]
+    impaired = [worker("realtime"), worker(impairment=full)]
     said = [Announced("w.bulk", "worker", full, NOW - 40), Announced("s", "scheduler", full, NOW - 5)]
-    assert [one.text for one in found(troubled, said=said)] == [
+    assert [one.text for one in found(impaired, said=said)] == [
         f"scheduler s dispatches nothing for 5 s: {full}",
         f"worker w.bulk takes no work for 40 s: {full}",
     ]
-    (one,) = found(troubled)
+    (one,) = found(impaired)
     assert (one.text, one.lane) == (f"worker w.bulk takes no work: {full}", "bulk")
     assert kinds(found(server="Redis is away.")) == [("server", "")]

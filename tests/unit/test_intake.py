@@ -1,4 +1,4 @@
-"""What a worker takes of the messages that reach it, and what it makes of their headers."""
+"""Messages that a worker accepts, and what it makes of their headers."""
 
 import json
 import logging

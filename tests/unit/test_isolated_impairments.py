@@ -1,4 +1,4 @@
-"""A process for jobs that run alone takes what its worker sends it, whatever it finds wrong: only the worker steers."""
+"""A process for isolated jobs takes what its worker sends it, whatever it finds wrong: only the worker steers."""
 
 import logging
 from collections.abc import Iterator

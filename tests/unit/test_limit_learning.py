@@ -1,4 +1,4 @@
-"""What a rate limiter learns from the provider: pauses it asks for, calls it bears at once, the limits it states."""
+"""Lessons that a rate limiter takes from the provider: pauses it asks for, calls it bears at once, the limits it states."""
 
 from itertools import pairwise
 
@@ -93,7 +93,7 @@ def test_being_limited_is_no_failure(breaker: Breaker, world: World) -> None:
 
 def test_a_pause_is_the_groups_health_the_models(world: World) -> None:
     shared = quota(group="claude-*+other")
-    breaker, neighbour, isolated = (
+    breaker, neighbour, apart = (
         world.breaker(limits=shared),
         world.breaker(NEIGHBOUR, shared),
         world.breaker("claude-opus-5"),
@@ -101,7 +101,7 @@ def test_a_pause_is_the_groups_health_the_models(world: World) -> None:
     (change,) = breaker.call(HealthSignal.LIMITED, pause_s=9)
     assert (change.model, change.state) == ("claude-*+other", "limited")
     assert neighbour.take().reason == "limited"
-    assert isolated.take().granted == 1
+    assert apart.take().granted == 1
     world.pass_time(9)
     world.open(breaker)
     assert neighbour.take().granted == 1

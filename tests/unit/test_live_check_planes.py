@@ -28,7 +28,7 @@ HAIKU_QUOTA = "Anthropic Claude Haiku 4.5"
 
 @dataclass
 class Account:
-    """What the fake accounts have and say."""
+    """Contents and answers of the fake accounts."""
 
     refuse: dict[str, tuple[int, Any]] = field(default_factory=dict)
     """By a part of the path (or of X-Amz-Target): the status and body to answer with instead."""
@@ -50,7 +50,7 @@ class Account:
     model_infos: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further keys of what the Anthropic API lists, by model."""
     rate_limits: list[dict[str, Any]] = field(default_factory=list)
-    """What its Admin API lists."""
+    """Entries that its Admin API lists."""
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     """Headers of a message's answer, by model."""
     page_size: int = 2
@@ -189,8 +189,8 @@ def _route(of: Account, path: str, query: dict[str, str], target: str, body: dic
         listed = of.quotas if target.endswith("ListServiceQuotas") else of.default_quotas
         arn = f"arn:aws:servicequotas:us-east-1:{of.quota_account}:bedrock/L-1"
         entries = [{"QuotaName": name, "Value": value, "QuotaArn": arn} for name, value in listed.items()]
-        shown, coalesced = _page(of, entries, body.get("NextToken"))
-        return 200, {"Quotas": shown, **({"NextToken": coalesced} if coalesced else {})}
+        shown, next_page = _page(of, entries, body.get("NextToken"))
+        return 200, {"Quotas": shown, **({"NextToken": next_page} if next_page else {})}
     if path == "/token":
         return 200, {"access_token": "ya29.of-the-fake", "expires_in": 3600, "token_type": "Bearer"}
     if path == "/foundation-models":
@@ -198,8 +198,8 @@ def _route(of: Account, path: str, query: dict[str, str], target: str, body: dic
     if path == "/inference-profiles":
         system = query.get("type") == "SYSTEM_DEFINED"
         found = [_profile(n, arns) for n, arns in of.profiles.items() if system is not n.startswith("my-")]
-        shown, coalesced = _page(of, found, query.get("nextToken"))
-        return 200, {"inferenceProfileSummaries": shown, **({"nextToken": coalesced} if coalesced else {})}
+        shown, next_page = _page(of, found, query.get("nextToken"))
+        return 200, {"inferenceProfileSummaries": shown, **({"nextToken": next_page} if next_page else {})}
     if path.startswith("/foundation-model-availability/"):
         model = path.rpartition("/")[2]
         usual = {"authorizationStatus": "AUTHORIZED", "entitlementAvailability": "AVAILABLE"}
@@ -214,8 +214,8 @@ def _route(of: Account, path: str, query: dict[str, str], target: str, body: dic
             return _google(400, "The model does not count tokens this way.")
         return _google(404, f"Publisher Model {name} was not found or your project does not have access to it.")
     if path.endswith("/quotaInfos"):
-        shown, coalesced = _page(of, of.google_quotas, query.get("pageToken"))
-        return 200, {"quotaInfos": shown, **({"nextPageToken": coalesced} if coalesced else {})}
+        shown, next_page = _page(of, of.google_quotas, query.get("pageToken"))
+        return 200, {"quotaInfos": shown, **({"nextPageToken": next_page} if next_page else {})}
     if path == "/v1/models":
         data = [
             {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z",
@@ -224,12 +224,12 @@ def _route(of: Account, path: str, query: dict[str, str], target: str, body: dic
         ]  # fmt: skip
         return 200, {"data": data, "has_more": False, "first_id": None, "last_id": None}
     if path == "/v1/organizations/rate_limits":
-        shown, coalesced = _page(of, of.rate_limits, query.get("page"))
-        return 200, {"data": shown, "next_page": coalesced or None}
+        shown, next_page = _page(of, of.rate_limits, query.get("page"))
+        return 200, {"data": shown, "next_page": next_page or None}
     if path == "/v1beta1/publishers/anthropic/models":
-        shown, coalesced = _page(of, sorted(of.garden), query.get("pageToken"))
+        shown, next_page = _page(of, sorted(of.garden), query.get("pageToken"))
         models = [{"name": f"publishers/anthropic/models/{name}"} for name in shown]
-        return 200, {"publisherModels": models, **({"nextPageToken": coalesced} if coalesced else {})}
+        return 200, {"publisherModels": models, **({"nextPageToken": next_page} if next_page else {})}
     if path == "/v1/messages":
         message = {
             "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "stop_reason": "max_tokens",

@@ -266,7 +266,7 @@ def aws_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -
 
 
 def without_credentials(settings: RouteSettings) -> str:
-    """What a look and a call say of credentials that are not there."""
+    """Return what a look and a call report of missing credentials."""
     found: Credentials = ask(settings, lambda caller: caller.credentials())
     failure = call(settings)
     assert (failure.outcome, failure.local_cause) == (Outcome.UNUSABLE, LocalCause.NO_CREDENTIALS)

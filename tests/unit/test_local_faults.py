@@ -44,7 +44,7 @@ TOLD_S = 30
 
 
 class Workers:
-    """The leases of the fleet; one of them may be elsewhere."""
+    """Leases of the workers; one of them may be elsewhere."""
 
     def __init__(self, *origins: str, lane: str = "bulk", impaired: Mapping[str, str] | None = None) -> None:
         self.leases = tuple(
@@ -59,7 +59,7 @@ class Workers:
 
 
 class Looks:
-    """What a look at routes and credentials finds."""
+    """Result of a look at routes and credentials."""
 
     def __init__(self) -> None:
         self.states: dict[str, Credentials] = {}
@@ -178,9 +178,9 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
     for origins in crowd:
         assert signal_with(Workers(*origins), result) is signal
     assert signal_with(Workers(HERE, ELSEWHERE, lane="realtime"), result) is signal, "a breaker is of all lanes"
-    isolated = Workers(HERE, HERE), Workers()
+    alone = Workers(HERE, HERE), Workers()
     away = Workers(HERE, ELSEWHERE, impaired={"anthropic": "No key."})
-    for workers in (*isolated, away):
+    for workers in (*alone, away):
         assert signal_with(workers, result) is by_itself
     unknown = Workers(HERE, ELSEWHERE)
     unknown.answers = False

@@ -1,4 +1,4 @@
-"""What an installed Trivet says of itself."""
+"""Metadata of an installed Trivet."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the breakers are told of finished calls: all of it, once, whatever becomes of the shared state meanwhile."""
+"""Reports of finished calls to the breakers: each once, whatever becomes of the shared state meanwhile."""
 
 import itertools
 import logging
@@ -42,7 +42,7 @@ UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
 
 
 class Routes:
-    """The fleet as settling sees it."""
+    """The route directory as the release of permits sees it."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -69,7 +69,7 @@ def waits(telling: PermitReleaser) -> bool:
     return telling.waits
 
 
-def land(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **job: Any) -> list[CallResult]:
+def finished(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **job: Any) -> list[CallResult]:
     """Calls that took a permit of the breaker each, and came back with these results."""
     call_results = []
     for result in results:
@@ -120,7 +120,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(server: Server) -> None:
     breaker, telling = server.breaker(), settling(Routes(server.limits))
-    group = land(breaker, DOWN, DOWN, DOWN)
+    group = finished(breaker, DOWN, DOWN, DOWN)
     server.stop()
     assert telling.settle(group) == []
     assert waits(telling)
@@ -136,8 +136,8 @@ def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(s
 
 def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Server) -> None:
     breaker, neighbour, telling = server.breaker(), server.breaker(NEIGHBOUR), settling(Routes(server.limits))
-    early, late = land(breaker, DOWN, DOWN), land(breaker, ANSWER)
-    others = land(neighbour, ANSWER, DOWN)
+    early, late = finished(breaker, DOWN, DOWN), finished(breaker, ANSWER)
+    others = finished(neighbour, ANSWER, DOWN)
     server.stop()
     telling.settle(early)
     telling.settle(others)
@@ -147,7 +147,7 @@ def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Serve
     assert (breaker.in_flight(), neighbour.in_flight()) == (0, 0)
     assert (breaker.view().calls, breaker.view().failed) == (3, 2)
     assert (neighbour.view().calls, neighbour.view().failed) == (2, 1)
-    assert telling.settle(land(breaker, DOWN)) == [], (
+    assert telling.settle(finished(breaker, DOWN)) == [], (
         "the good one came after the two bad ones: three in a row it is not"
     )
     assert breaker.state == "healthy"
@@ -155,7 +155,7 @@ def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Serve
 
 def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     broken, breaker, telling = server.breaker(NEIGHBOUR), server.breaker(), settling(Routes(server.limits))
-    group = [*land(broken, DOWN), *land(breaker, DOWN, DOWN, DOWN)]
+    group = [*finished(broken, DOWN), *finished(breaker, DOWN, DOWN, DOWN)]
     limiter = f"{PREFIX}meter:{ROUTE}:{NEIGHBOUR}"
     server.client.rename(limiter, "kept")
     server.client.set(limiter, "no hash")
@@ -188,7 +188,7 @@ class AnswersLost:
         return changes
 
     def state(self) -> dict[bytes, dict[Any, Any]]:
-        keys = sorted(self._client.scan_iter(match=f"{PREFIX}gate:*"))
+        keys = sorted(self._client.scan_iter(match=f"{PREFIX}breaker:*"))
         keys += sorted(self._client.scan_iter(match=f"{PREFIX}meter:*"))
         return {key: self._client.hgetall(key) for key in keys}
 
@@ -216,7 +216,7 @@ def test_nothing_told_twice_changes_anything_again(
     world: World, lossy: AnswersLost, results: tuple[Answer | Failure, ...]
 ) -> None:
     breaker = world.breaker(limits=quota(requests=600, tokens_in=60_000))
-    group = land(breaker, *results)
+    group = finished(breaker, *results)
     before = lossy.state()
     told_twice(settling(Routes(world.limits)), group)
     first, second = lossy.after
@@ -227,10 +227,10 @@ def test_nothing_told_twice_changes_anything_again(
 
 def test_two_failures_told_twice_are_two(world: World, lossy: AnswersLost) -> None:
     breaker, telling = world.breaker(), settling(Routes(world.limits))
-    told_twice(telling, land(breaker, DOWN, DOWN))
+    told_twice(telling, finished(breaker, DOWN, DOWN))
     view = breaker.view()
     assert (view.state, view.calls, view.failed) == ("healthy", 2, 2)
-    told_twice(telling, land(breaker, DOWN))
+    told_twice(telling, finished(breaker, DOWN))
     assert breaker.state == "open"
 
 
@@ -256,9 +256,9 @@ def test_good_probes_told_twice_count_once_each(
 
 
 def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
-    """Its call may have been anybody's impairment; and the place it had is another's now."""
+    """Its call may have been anybody's fault; and the place it had is another's now."""
     breaker, telling = world.breaker(), settling(Routes(world.limits))
-    group = land(breaker, DOWN, DOWN, DOWN)
+    group = finished(breaker, DOWN, DOWN, DOWN)
     world.limits.release_all("lease")
     assert telling.settle(group) == []
     view = breaker.view()
@@ -271,7 +271,7 @@ def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
 def served_elsewhere(world: World, result: Answer | Failure) -> list[CallResult]:
     """A call of a job that the first route refused for a reason nobody knew, and the other was asked."""
     elsewhere = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
-    return land(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
+    return finished(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
 
 
 def test_a_route_that_refuses_what_others_serve_time_and_again_is_for_a_probe_to_judge(world: World) -> None:
@@ -294,9 +294,9 @@ def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) ->
     telling, first = settling(Routes(world.limits)), world.breaker()
     second = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
     met = with_another((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
-    assert telling.settle(land(first, PAGE)) == []
+    assert telling.settle(finished(first, PAGE)) == []
     assert first.claim() is None, "one page says nothing"
-    assert telling.settle(land(second, PAGE, proxy_errors=text_of(met))) == []
+    assert telling.settle(finished(second, PAGE, proxy_errors=text_of(met))) == []
     assert first.claim()
     assert second.claim()
 
@@ -322,6 +322,6 @@ def test_without_the_database_the_permit_goes_back_all_the_same(world: World) ->
 
 def test_how_long_a_call_took_counts_once(world: World, lossy: AnswersLost) -> None:
     breaker = world.breaker()
-    told_twice(settling(Routes(world.limits)), land(breaker, ANSWER, took_s=0.5))
+    told_twice(settling(Routes(world.limits)), finished(breaker, ANSWER, took_s=0.5))
     (pace,) = breaker.view().paces.values()
     assert (pace.p50_s, pace.calls) == (0.5, 1)

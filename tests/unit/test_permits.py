@@ -170,7 +170,7 @@ def test_a_call_larger_than_the_whole_limit_goes_alone(world: World) -> None:
 
 
 def test_small_calls_do_not_starve_a_large_one(world: World) -> None:
-    """Whoever asks first, and the small ones ask for more than there is."""
+    """The first to ask is served first, and the small ones ask for more than there is."""
     draw = random.Random(1)
     breaker = world.breaker(limits=quota(tokens_in=6_000))
     sizes: list[int] = []
@@ -416,17 +416,17 @@ def test_each_model_has_the_routes_figures_for_itself(world: World) -> None:
 
 
 def test_a_group_of_models_shares_its_figures(world: World) -> None:
-    one, other, isolated = (
+    one, other, apart = (
         world.breaker(model, Quota.of(ROUTE_WITH_GROUP, model)) for model in ("claude-haiku-5", "claude-opus-5", MODEL)
     )
     assert one.quota == other.quota
     assert one.quota.group == "claude-haiku-*+claude-opus-5"
-    assert isolated.quota == Quota(MODEL, 50, 0, 0, 1, 9)
+    assert apart.quota == Quota(MODEL, 50, 0, 0, 1, 9)
     assert one.take(2).granted == 2
     assert other.take(2).granted == 1
     assert other.take().reason == "concurrency"
     assert one.view().in_flight == other.view().in_flight == 3
-    assert isolated.take().granted == 1
+    assert apart.take().granted == 1
     one.settle(count=2)
     assert other.view().in_flight == 1
     assert other.take(9).granted == 2
@@ -445,7 +445,7 @@ def test_what_nobody_asked_for_is_not_granted(world: World) -> None:
     assert world.breaker().take([]) == PermitGrant(0, 0.05, Denial.CONCURRENCY, world.breaker().take().generation)
 
 
-def test_many_gates_are_seen_at_once(world: World) -> None:
+def test_many_breakers_are_seen_at_once(world: World) -> None:
     breaker = world.breaker()
     world.open(breaker)
     seen = breaker.limits.view(

@@ -1,4 +1,4 @@
-"""Whatever workers ask for and give back, in whatever order: no limit is overrun, counted as a provider counts."""
+"""Workers ask for and give back permits in any order: no limit is overrun, counted as a provider counts."""
 
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -16,7 +16,7 @@ MODELS = ("claude-a", "claude-b")
 LEASE_S = TIMEOUT_S + PERMIT_GRACE_S
 
 Step: TypeAlias = tuple[str, int, int, float, float]
-"""What, by whom, how many, and two numbers from 0 to 1: sizes as parts of the limits, or time."""
+"""Step: kind, worker, count, and two numbers from 0 to 1: sizes as parts of the limits, or time."""
 
 SHARES = st.sampled_from([0.0, 0.001, 0.01, 0.017, 0.1, 0.3, 0.5, 0.7, 1.0])
 STEPS = st.lists(

@@ -194,8 +194,8 @@ def test_what_a_route_cannot_take_goes_to_the_others_of_the_mix() -> None:
     }
     assert by_route == {"us": 700_000, "dearer": 700_000, "any": 600_000}
     assert found.detours == (f"1 call of {MODEL}: any lacks residency us",)
-    isolated = outlook(whole("any"), tally.workload(D(1)).loads, terms(routes))
-    assert isolated == Obstacle(f"1 call of {MODEL}: any lacks residency us")
+    lacking = outlook(whole("any"), tally.workload(D(1)).loads, terms(routes))
+    assert lacking == Obstacle(f"1 call of {MODEL}: any lacks residency us")
 
 
 def test_a_model_without_a_price_or_a_route_is_never_free() -> None:

@@ -1,4 +1,4 @@
-"""What really ran: passes of other models, models that answered for others, refusals. Read from answers, then priced."""
+"""Passes of other models, models that answered for others, refusals: read from answers, then priced."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -366,12 +366,12 @@ def test_a_call_of_passes_is_the_sum_of_calls_and_is_priced_again_from_its_row(
 ) -> None:
     usage = Usage(model=asked, parts=tuple(parts), web_searches=2)
     found = priced(asked, usage)
-    isolated = [
+    each = [
         priced(asked, Usage(part.input_tokens, part.output_tokens, part.cache_read_tokens, part.cache_write_5m_tokens,
                             part.cache_write_1h_tokens, model=part.model or asked, refused=part.refused)).cost_usd
         for part in parts
     ]  # fmt: skip
-    assert found.cost_usd == sum((cost for cost in isolated if cost is not None), Decimal("0.02"))
+    assert found.cost_usd == sum((cost for cost in each if cost is not None), Decimal("0.02"))
     kept = price_parts.written(found.parts, alike=bool(found.list_price))
     again = Usage(
         web_searches=price_terms.read(price_terms.written(None, usage)).web_searches, parts=price_parts.read(kept)

@@ -61,7 +61,7 @@ def by_genai_prices(
 
 
 def is_listed(wire: Wire) -> bool:
-    """Whether genai-prices has this very id."""
+    """Return whether genai-prices has this very id."""
     try:
         by_genai_prices(wire[0], wire[2], NOW, Usage(), {})
     except LookupError:
@@ -262,7 +262,7 @@ def test_a_geo_profile_costs_a_tenth_more_on_bedrock_exactly_once() -> None:
         ("claude-haiku-4-5", "us-gov.anthropic.claude-haiku-4-5-20251001-v1:0", "us-gov-east-1", "0.00294", False),
         # 1000 x 3.6 + 100 x 18 + 1000 x 0.36 + 200 x 4.5 + 300 x 7.2
         ("claude-sonnet-4-5", "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0", "us-gov-east-1", "0.00882", False),
-        # no row: approximately; 1000 x 6 + 100 x 30 + 1000 x 0.6 + 200 x 7.5 + 300 x 12
+        # no row: approximate; 1000 x 6 + 100 x 30 + 1000 x 0.6 + 200 x 7.5 + 300 x 12
         ("claude-opus-4-7", "us-gov.anthropic.claude-opus-4-7", "us-gov-west-1", "0.0147", True),
         ("claude-sonnet-5-5", "arn:aws-us-gov:bedrock:us-gov-west-1:1:application-inference-profile/k3", "us-gov-west-1",
          "0.00576", True),

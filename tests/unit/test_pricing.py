@@ -1,4 +1,4 @@
-"""What a call is booked at: by its usage, by an estimate, or not at all."""
+"""Booked cost of a call: by its usage, by an estimate, or nothing."""
 
 import time
 from dataclasses import replace
@@ -71,7 +71,7 @@ def test_the_region_is_kept(region: str, cost: str) -> None:
     assert (settled.cost_usd, settled.price_terms) == (Decimal(cost), f'{{"region":"{region}"}}')
 
 
-def test_what_is_priced_by_likeness_is_booked_and_says_why() -> None:
+def test_what_is_priced_approximately_is_booked_and_says_why() -> None:
     arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/k3j2h1"
     one = call_of("claude-sonnet-5-5", region="us-east-1", provider="bedrock")
     settled = PRICING.settled(replace(one, target=replace(one.target, wire_model=arn)), answer(Usage(1_000)), 1)

@@ -64,7 +64,7 @@ class Place:
         return Prober(self.store, directory, self.app, SETTINGS)
 
     def run(self) -> list[tuple[str, str]]:
-        """What a pass of a scheduler probes: (route, model)."""
+        """Run a pass of a scheduler; return what it probes: (route, model)."""
         before = set(self.jobs())
         self.prober().run()
         jobs = self.jobs()
@@ -119,7 +119,7 @@ def test_while_all_is_well_nothing_is_probed(place: Place) -> None:
     assert place.run() == []
 
 
-def test_a_gate_that_is_due_gets_one_probe_from_the_whole_fleet(place: Place) -> None:
+def test_a_breaker_that_is_due_gets_one_probe_from_the_whole_fleet(place: Place) -> None:
     place.serve(ROUTE)
     place.open()
     assert place.run() == [], "it is not due yet"
@@ -162,8 +162,8 @@ def _without_worker(place: Place) -> None:
     place.serve(OTHER_ROUTE)
 
 
-def _with_a_worker_in_trouble(place: Place) -> None:
-    place.sql.sql("UPDATE leases SET trouble = 'the database is slow'")
+def _with_an_impaired_worker(place: Place) -> None:
+    place.sql.sql("UPDATE leases SET impairment = 'the database is slow'")
     place.serve(OTHER_ROUTE)
 
 
@@ -179,7 +179,7 @@ def _told_to_wait(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "impairment", [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration, _told_to_wait]
+    "impairment", [_drained, _without_worker, _with_an_impaired_worker, _gone_from_the_configuration, _told_to_wait]
 )
 def test_a_route_that_nobody_may_call_is_passed_over_and_the_others_are_not(place: Place, impairment: Any) -> None:
     place.serve(ROUTE, OTHER_ROUTE)
@@ -383,7 +383,7 @@ def test_an_idle_probe_that_was_lost_is_made_anew(place: Place) -> None:
 
 @pytest.mark.parametrize(
     "impairment",
-    [_drained, _without_worker, _with_a_worker_in_trouble, _gone_from_the_configuration],
+    [_drained, _without_worker, _with_an_impaired_worker, _gone_from_the_configuration],
 )
 def test_an_idle_route_that_nobody_may_call_is_not_probed(place: Place, impairment: Any) -> None:
     noticed(place, ROUTE)
@@ -430,7 +430,7 @@ def in_use(place: Place, *models: str) -> None:
         place.sql.add(spec(f"for {model}", model=model))
 
 
-def test_a_whole_route_is_probed_with_a_model_in_use_whose_gate_is_well(place: Place) -> None:
+def test_a_whole_route_is_probed_with_a_model_in_use_whose_breaker_is_healthy(place: Place) -> None:
     place.serve(ROUTE)
     in_use(place, MODEL, NEIGHBOUR)
     place.open(ROUTE, MODEL)
@@ -441,7 +441,7 @@ def test_a_whole_route_is_probed_with_a_model_in_use_whose_gate_is_well(place: P
     assert place.breaker(NEIGHBOUR).take(probe=message.probe).granted == 1
 
 
-def test_it_need_not_be_in_use_if_all_of_those_are_unwell(place: Place) -> None:
+def test_it_need_not_be_in_use_if_all_of_those_are_unhealthy(place: Place) -> None:
     place.serve(ROUTE)
     in_use(place, MODEL, NEIGHBOUR)
     place.open(ROUTE, MODEL, NEIGHBOUR)

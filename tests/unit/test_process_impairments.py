@@ -1,4 +1,4 @@
-"""What a process says of its impairments: once in the log, all of them to whoever asks, until they are over."""
+"""Impairments of a process: logged once, all shown to whoever asks, until they are over."""
 
 import logging
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def process_impairments(caplog: pytest.LogCaptureFixture) -> ProcessImpairments:
     return ProcessImpairments(logging.getLogger("trivet.test"), "no work is taken")
 
 
-def test_a_trouble_seen_from_several_places_is_said_once_and_over_once(
+def test_an_impairment_seen_from_several_places_is_said_once_and_over_once(
     process_impairments: ProcessImpairments, caplog: pytest.LogCaptureFixture
 ) -> None:
     at_first = process_impairments.text
@@ -56,10 +56,10 @@ def test_a_trouble_seen_from_several_places_is_said_once_and_over_once(
 
 
 def test_one_that_nobody_sees_again_is_over_in_time(process_impairments: ProcessImpairments) -> None:
-    process_impairments.note(DATABASE, "take-up", "It is away.", -1.0)
+    process_impairments.note(DATABASE, "claim", "It is away.", -1.0)
     process_impairments.note(DATABASE, "lease", "It is away.", 60.0)
     process_impairments.forget_old()
-    assert (process_impairments.seen(DATABASE, "take-up"), process_impairments.seen(DATABASE, "lease")) == (False, True)
+    assert (process_impairments.seen(DATABASE, "claim"), process_impairments.seen(DATABASE, "lease")) == (False, True)
 
 
 def test_stopping_is_no_error(process_impairments: ProcessImpairments, caplog: pytest.LogCaptureFixture) -> None:
@@ -70,7 +70,7 @@ def test_stopping_is_no_error(process_impairments: ProcessImpairments, caplog: p
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    folder = tmp_path_factory.mktemp("troubles") / ".trivet"
+    folder = tmp_path_factory.mktemp("impairments") / ".trivet"
     folder.mkdir()
     with EmbeddedValkey(folder):
         client = connect(redis_url(folder))

@@ -38,7 +38,7 @@ def blocks(*texts: str) -> list[dict[str, Any]]:
 
 
 def marks(spec: JobSpec) -> list[Any]:
-    """What carries a mark, and the mark."""
+    """Return each part that carries a mark, and the mark."""
     body = json.loads(spec.body)
     parts = {"tools": body.get("tools"), "system": body.get("system")}
     parts |= {f"message {n}": message["content"] for n, message in enumerate(body["messages"])}
@@ -120,8 +120,8 @@ def test_a_document_that_one_request_has_is_not_written_to_the_cache() -> None:
     done = Sharing().marked(group)
     assert [marks(spec) for spec in done] == [[("system", 0, {"type": "ephemeral"})]] * 3
     assert len({spec.line for spec in done}) == 1
-    isolated = [parsed(messages=blocks(f"{number} {OTHER}", "a question")) for number in range(3)]
-    assert Sharing().marked(isolated) == isolated
+    unlike = [parsed(messages=blocks(f"{number} {OTHER}", "a question")) for number in range(3)]
+    assert Sharing().marked(unlike) == unlike
 
 
 def test_what_an_earlier_group_had_is_shared() -> None:

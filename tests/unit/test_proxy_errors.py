@@ -1,4 +1,4 @@
-"""When a job is at fault that proxies refuse, and when it waits."""
+"""A job that proxies refuse: when it is at fault, and when it waits."""
 
 import math
 from dataclasses import replace
@@ -57,7 +57,7 @@ def test_an_answer_to_a_call_begun_before_the_page_proves_nothing() -> None:
     assert at_fault(story(*[(HERE, before), (ELSEWHERE, before)] * 3)) is None
 
 
-def test_what_came_before_the_gates_changed_says_nothing_any_more() -> None:
+def test_what_came_before_the_breakers_changed_says_nothing_any_more() -> None:
     errors = story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW))
     anew = replace(JUST_NOW, generation="1.0")
     errors = met(errors, HERE, 5.0, anew, "1.0")

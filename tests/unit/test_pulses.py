@@ -37,7 +37,7 @@ def process_impairments() -> ProcessImpairments:
     return ProcessImpairments(logging.getLogger("trivet.test"), "no work is taken")
 
 
-def test_a_loop_that_does_not_beat_is_a_trouble_until_it_does(
+def test_a_loop_that_does_not_beat_is_an_impairment_until_it_does(
     clock: Clock, process_impairments: ProcessImpairments
 ) -> None:
     def text() -> str | None:

@@ -1,4 +1,4 @@
-"""What is written of the routes' health is compared with what is so, and mended where it was seen to differ twice."""
+"""Recorded health of the routes is compared with the actual one, and corrected where it was seen to differ twice."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_where_all_is_as_written_nothing_is_written(books: Books) -> None:
     assert (books.rows(), books.events()) == before
 
 
-def test_an_open_gate_that_nobody_wrote_down_is_written_after_the_second_look(books: Books) -> None:
+def test_an_open_breaker_that_nobody_wrote_down_is_written_after_the_second_look(books: Books) -> None:
     books.open()
     restorer = books.restorer()
     restorer.reconcile()
@@ -97,7 +97,7 @@ def test_what_was_written_meanwhile_is_left_alone(books: Books) -> None:
     assert books.events() == before
 
 
-def test_one_written_as_open_whose_gate_is_well_is_healthy(books: Books) -> None:
+def test_one_written_as_open_whose_breaker_is_healthy_is_healthy(books: Books) -> None:
     for model in (MODEL, WHOLE_ROUTE):
         books.note("open", "down", model)
     restorer = books.restorer()

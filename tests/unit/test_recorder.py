@@ -1,4 +1,4 @@
-"""What the recorder writes down of routes while the database is away."""
+"""The recorder's notes of routes while the database is away."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 from sqlalchemy import Connection
 from tests.unit.breakers_world import MODEL, ROUTE, World
-from tests.unit.test_permit_release import LIMITED, Routes, land
+from tests.unit.test_permit_release import LIMITED, Routes, finished
 
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ResponseCache
@@ -70,7 +70,7 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
         Cached(store, client, ResponseCache(client, Settings()), Settings(), process_impairments, Drops()), process_impairments,
         Witness(directory, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip
-    (result,) = land(world.breaker(), LIMITED)
+    (result,) = finished(world.breaker(), LIMITED)
     wait_group = WaitGroup()
     wait_group.add(1)
     recorder.start()

@@ -37,7 +37,7 @@ ROUTES = {
 
 
 def dialect(provider: Provider) -> Dialect:
-    """What a route of this provider speaks when it is configured with nothing but its credentials."""
+    """Return the dialect of a route of this provider that is configured with nothing but its credentials."""
     return RouteSettings(provider=provider).dialect("claude-sonnet-5-5")
 
 
@@ -299,7 +299,7 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sent(wire: str, *jobs: JobSpec) -> list[tuple[dict[str, str], Any]]:
-    """What goes over a wire for these jobs, one after the other through one caller."""
+    """Return what goes over a wire for these jobs, one after the other through one caller."""
     listener = Listener()
 
     async def run(work: Callable[[Caller], Awaitable[None]]) -> None:

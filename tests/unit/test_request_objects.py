@@ -1,4 +1,4 @@
-"""What the SDK and the API take as a request, `submit` takes: objects, answers sent back, iterators, sentinels."""
+"""Requests that `submit` takes like the SDK and the API: objects, answers sent back, iterators, sentinels."""
 
 import base64
 import io

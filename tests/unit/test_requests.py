@@ -679,7 +679,7 @@ def test_what_is_read_together_is_read_as_each_alone(field: str, values: list[An
         except InvalidRequest as error:
             return str(error)
 
-    isolated = [said(RequestReader(SETTINGS), value) for value in values]
+    by_itself = [said(RequestReader(SETTINGS), value) for value in values]
     for first, second in permutations(range(len(values)), 2):
         reader = RequestReader(SETTINGS)
-        assert [said(reader, values[first]), said(reader, values[second])] == [isolated[first], isolated[second]]
+        assert [said(reader, values[first]), said(reader, values[second])] == [by_itself[first], by_itself[second]]

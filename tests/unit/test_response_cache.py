@@ -17,8 +17,8 @@ from trivet_routing.response_cache import (
     LEADS,
     OVERHEAD_BYTES,
     SIZES,
+    CachedResult,
     Coalesce,
-    Landed,
     LookUp,
     ResponseCache,
 )
@@ -56,7 +56,7 @@ def ask(cache: ResponseCache, *jobs: str, key: str = "k", latency: Latency = BAT
 def keep(
     cache: ResponseCache, key: str, job: str, answer: Kept | None = ANSWER, *, never: bool = False, model: str = MODEL
 ) -> None:
-    cache.keep(BATCH, [Landed(key, job, model, answer, never)])
+    cache.keep(BATCH, [CachedResult(key, job, model, answer, never)])
 
 
 def test_one_leads_the_others_wait_and_the_answer_serves_all(cache: ResponseCache) -> None:
@@ -66,7 +66,7 @@ def test_one_leads_the_others_wait_and_the_answer_serves_all(cache: ResponseCach
     keep(cache, "k", "a")
     assert ask(cache, "b", "c") == [ANSWER, ANSWER]
     stats = cache.stats()
-    assert (stats.hits, stats.misses, stats.followed, stats.stored, stats.entries) == (2, 2, 3, 1, 1)
+    assert (stats.hits, stats.misses, stats.coalesced, stats.stored, stats.entries) == (2, 2, 3, 1, 1)
     assert stats.hit_rate == 0.5
     assert stats.bytes > len(ANSWER.message) + OVERHEAD_BYTES
 
@@ -127,8 +127,8 @@ def test_what_expired_is_not_counted_any_more(client: redis.Redis) -> None:
     assert short.stats().entries == 0
     assert ask(short, "b") == [None]
     keep(ResponseCache(client, Settings(), SEAL), "other", "x")
-    isolated = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
-    assert (short.stats().entries, short.stats().bytes) == (1, isolated)
+    one_entry = int(client.strlen(f"{ANSWERS}other")) + OVERHEAD_BYTES
+    assert (short.stats().entries, short.stats().bytes) == (1, one_entry)
 
 
 def test_it_stays_within_its_bound_and_those_that_expire_first_leave_first(client: redis.Redis) -> None:
@@ -164,7 +164,7 @@ def test_an_answer_without_a_price_is_kept_without_one(cache: ResponseCache) -> 
 
 
 def junk(entry: bytes) -> list[bytes]:
-    """What an attacker may put in the place of an entry."""
+    """Values that an attacker may put in the place of an entry."""
     forged = AnswerSeal(b"another installation's key, as long", time.time).seal("k", ANSWER, 60)
     return [b"x", b"\xff" * 200, entry[:-1], entry[1:], entry.replace(b"end_turn", b"max_tokens"), forged, forged[65:]]
 

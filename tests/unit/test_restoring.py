@@ -143,7 +143,7 @@ def test_a_whole_route_is_out_of_service_again(place: Place) -> None:
     assert place.breaker().limits.unhealthy() == [(ROUTE, WHOLE_ROUTE)]
 
 
-def test_late_words_of_calls_from_before_the_loss_change_no_restored_gate(place: Place) -> None:
+def test_late_words_of_calls_from_before_the_loss_change_no_restored_breaker(place: Place) -> None:
     breaker = place.breaker()
     breaker.take(10)
     place.note(MODEL, "open", "down")
@@ -255,8 +255,8 @@ def test_what_was_used_longer_ago_begins_full(place: Place) -> None:
     assert place.breaker().take(20).granted == 9
 
 
-def test_calls_that_came_back_after_the_loss_make_no_room_that_is_not_there(place: Place) -> None:
-    """What they had reserved was forgotten with the rest; giving it back twice would be too much."""
+def test_calls_that_came_back_after_the_loss_free_no_capacity_that_is_not_there(place: Place) -> None:
+    """Their reservations were forgotten with the rest; giving them back twice would be too much."""
     breaker = place.breaker()
     breaker.take(1, 30_000)
     place.sql.running(1)
@@ -274,7 +274,7 @@ def test_calls_that_came_back_after_the_loss_make_no_room_that_is_not_there(plac
     assert granted * 500 <= 60_000
 
 
-def test_routes_that_are_gone_from_the_configuration_are_no_trouble(place: Place) -> None:
+def test_routes_that_are_gone_from_the_configuration_are_no_error(place: Place) -> None:
     place.sql.running(2)
     place.sql.sql("UPDATE attempts SET route = 'gone'")
     place.sql.sql("DELETE FROM routes WHERE name = 'gone'")

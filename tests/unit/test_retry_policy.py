@@ -1,4 +1,4 @@
-"""What follows from an outcome, for the route and for the job."""
+"""Consequences of an outcome, for the route and for the job."""
 
 import pytest
 from hypothesis import given
@@ -100,7 +100,7 @@ def test_the_next_route_at_once(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("latency", [Latency.BATCH, Latency.REALTIME])
-def test_a_job_that_only_a_worker_in_trouble_takes_waits_ever_longer(latency: Latency) -> None:
+def test_a_job_that_only_an_impaired_worker_takes_waits_ever_longer(latency: Latency) -> None:
     terms = DEFAULTS[latency]
     failed = Failed("a", "bedrock", Outcome.CONNECTION, "no connection", local=True)
     for claims, most in ((1, 0.1), (2, 0.2), (5, 1.6), (500, LOCAL_MOST_S)):
@@ -208,7 +208,7 @@ def test_a_bad_request_fails_at_once() -> None:
         assert got == End(JobState.FAILED, outcome=Outcome.INVALID, error="a: invalid: the provider's words")
 
 
-def test_a_doubtful_answer_asks_another_provider_and_two_that_agree_settle_it() -> None:
+def test_an_ambiguous_answer_asks_another_provider_and_two_that_agree_settle_it() -> None:
     first = step(Outcome.AMBIGUOUS, able("b"))
     assert isinstance(first, GoOn)
     second = step(Outcome.AMBIGUOUS, able("c"), at(tried=("z",), doubted_by="anthropic"))
@@ -217,14 +217,14 @@ def test_a_doubtful_answer_asks_another_provider_and_two_that_agree_settle_it() 
 
 
 @pytest.mark.parametrize("choice", [NOBODY, HOPELESS])
-def test_a_doubtful_answer_stands_where_nobody_else_can_be_asked(choice: Choice) -> None:
+def test_an_ambiguous_answer_is_final_where_nobody_else_can_be_asked(choice: Choice) -> None:
     got = step(Outcome.AMBIGUOUS, choice)
     assert isinstance(got, End)
     assert (got.state, got.outcome) == (JobState.FAILED, Outcome.INVALID)
 
 
 @pytest.mark.parametrize("choice", [OPEN, LIMITED, LIMITED_LONG])
-def test_a_doubtful_answer_waits_for_another_provider(choice: Choice) -> None:
+def test_an_ambiguous_answer_waits_for_another_provider(choice: Choice) -> None:
     got = step(Outcome.AMBIGUOUS, choice)
     assert isinstance(got, Wait)
     assert got.doubted_by == "bedrock"
@@ -261,7 +261,7 @@ def test_nothing_begins_after_the_deadline(choice: Choice, outcome: Outcome) -> 
 
 @pytest.mark.parametrize("choice", [LIMITED, LIMITED_LONG, OPEN, NOBODY])
 def test_being_limited_burns_no_round(choice: Choice) -> None:
-    """Nobody else was asked in it; with every route limited, however long, jobs wait and then complete."""
+    """No other route was asked; with every route limited, however long, jobs wait and then complete."""
     got = step(Outcome.RATE_LIMITED, choice, at(round=TERMS.max_rounds - 1, spent_s=0.0))
     assert isinstance(got, Wait)
     assert (got.not_before, got.round, got.tried) == (None, TERMS.max_rounds - 1, "")

@@ -260,7 +260,7 @@ def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drawn(choice: Choice, count: int = DRAWS, *, full: tuple[str, ...] = ()) -> Counter[str | None]:
-    """How often each was the best."""
+    """Count how often each was the best."""
     best = (choice.best(load_of, has_room=lambda r: r.name not in full) for _ in range(count))
     return Counter(found.name if found else None for found in best)
 
@@ -295,14 +295,14 @@ def test_each_of_two_recovering_routes_gets_its_own_share() -> None:
 @pytest.mark.usefixtures("seeded")
 def test_a_recovering_route_gets_all_where_no_whole_one_would_take_it() -> None:
     refused = [route("b", drained=True), route("c", at=breaker(state="open", wait_s=9)), route("d", wire_model=None)]
-    isolated = choose(NEEDS, [route("a", at=recovering(0.1)), *refused], by("cost"))
-    assert drawn(isolated) == {"a": DRAWS}
+    alone = choose(NEEDS, [route("a", at=recovering(0.1)), *refused], by("cost"))
+    assert drawn(alone) == {"a": DRAWS}
     two = choose(NEEDS, [route("a", at=recovering(0.1)), route("b", cost="2", at=recovering(0.1))], by("cost"))
     assert drawn(two) == {"a": DRAWS}, "the best of them"
 
 
 @pytest.mark.usefixtures("seeded")
-def test_a_job_waits_when_the_whole_routes_have_no_room_and_the_draw_was_lost() -> None:
+def test_a_job_waits_when_the_whole_routes_are_full_and_the_draw_was_lost() -> None:
     choice = choose(NEEDS, [route("a", at=recovering(0.25)), route("b", cost="2")], by("cost"))
     found = drawn(choice, full=("b",))
     assert set(found) == {"a", None}, "b has no room in its queue: it will have some soon"

@@ -22,7 +22,7 @@ BOOK = PriceBook()
 
 
 def worked_out(arithmetic: str) -> Decimal:
-    """What a line of sums and products comes to, in decimals."""
+    """Evaluate a line of sums and products, in decimals."""
 
     def value(node: ast.expr) -> Decimal:
         match node:
@@ -59,7 +59,7 @@ def test_there_are_records_of_every_kind() -> None:
     by = Counter((record["provider"], record["how"]) for record in RECORDS)
     for provider, exact in (("anthropic", 90), ("bedrock", 50), ("vertex", 40)):
         assert by[provider, "exact"] >= exact
-        assert min(by[provider, "likeness"], by[provider, "unpriced"]) >= 3
+        assert min(by[provider, "approximate"], by[provider, "unpriced"]) >= 3
         theirs = [record for record in RECORDS if record["provider"] == provider and record["how"] == "exact"]
         for kind in KINDS:
             assert sum(int(record[kind]) > 0 for record in theirs) >= 15, (provider, kind)
@@ -89,4 +89,4 @@ def test_priced_as_by_hand(record: dict[str, str]) -> None:
         [usage.web_searches] if usage.web_searches else []
     )
     assert priced.cost_usd == Decimal(record["usd"])
-    assert priced.estimated == (record["how"] == "likeness"), priced.note
+    assert priced.estimated == (record["how"] == "approximate"), priced.note

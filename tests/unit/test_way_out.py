@@ -1,4 +1,4 @@
-"""How calls leave this machine, for a person; and which worker processes are one witness."""
+"""Ways of calls out of this machine, for a person; and the worker processes that are one witness."""
 
 import os
 import sys

@@ -150,7 +150,7 @@ def test_what_is_kept_is_bounded(world: World) -> None:
         one.take()
     for one in workers:
         one.settle(REFUSED)
-    recorded = str_if_bytes(world.client.hget(f"{PREFIX}gate:{ROUTE}:{WHOLE_ROUTE}", "refused") or b"")
+    recorded = str_if_bytes(world.client.hget(f"{PREFIX}breaker:{ROUTE}:{WHOLE_ROUTE}", "refused") or b"")
     assert len(recorded.split(";")) == 16
     assert recorded.startswith("worker-99@")
 
@@ -164,7 +164,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 @settings(max_examples=120, deadline=None, derandomize=True)
-def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_trouble(
+def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_failure(
     valkey: ClockedRedis, events: list[tuple[str, HealthSignal, float]]
 ) -> None:
     """Compared with the rule as it is said: each worker's latest word, as long as it is fresh and not refuted."""
@@ -174,7 +174,7 @@ def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_troub
     row, proven_at = 0, float("-inf")
     for origin, signal, pause_s in events:
         changes = breakers[origin].call(signal)
-        if signal is HealthSignal.GOOD:  # it began just now: nobody else's impairment is the route's
+        if signal is HealthSignal.GOOD:  # it began just now: nobody else's failure is the route's
             said = {FAILED: {}, REFUSED: {}}
             row, proven_at = 0, world.now
             assert changes == []

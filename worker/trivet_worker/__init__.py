@@ -1,1 +1,1 @@
-"""Doing: provider adapters, running a chunk, recording what came of it."""
+"""Worker: provider adapters, the run of a chunk, the record of its results."""

@@ -1,4 +1,4 @@
-"""Health of a Trivet: what is wrong with its processes and servers, and what waits."""
+"""Health of a Trivet: impairments of its processes and servers, and its backlog."""
 
 from functools import cached_property
 
@@ -22,7 +22,7 @@ class Health:
         self._connections = connections
 
     def impairments(self) -> tuple[Impairment, ...]:
-        """Return everything that is wrong with processes and servers now, the most general first.
+        """Return all present impairments of processes and servers, the most general first.
 
             for one in admin.health.impairments():
                 print(one.kind, one.text)
@@ -35,7 +35,7 @@ class Health:
         return read_impairments(self._connections.store, self._connections.settings, self._connections.redis)
 
     def announced(self) -> tuple[Announced, ...]:
-        """Return the processes that announce in the shared state that they do no work, by name.
+        """Return the processes that announce in Redis that they do no work, by name.
 
         It needs no database: it tells which processes noticed that the database is away.
 
@@ -51,7 +51,7 @@ class Health:
             raise self._connections.unavailable(error) from None
 
     def forget(self, *routes: str) -> None:
-        """Forget what is held against routes: failures, pauses and what was learned of their limits. Notes no event.
+        """Reset the health of routes: failures, pauses and learned limits. Notes no event.
 
         For tests that put a system back; an operator uses `admin.routes.restore`.
 
@@ -72,7 +72,7 @@ class Health:
                 health.forget(connection, route, connections.store.now(connection))
 
     def backlog(self, *, batches: int = BATCHES) -> Backlog:
-        """Return how many jobs wait and are under way, by class, batch and route, and which processes are alive.
+        """Return the numbers of jobs waiting and under way, by class, batch and route, and the living processes.
 
             print(admin.health.backlog().waiting)
 

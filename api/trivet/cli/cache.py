@@ -42,7 +42,7 @@ def stats(as_json: Json = False) -> None:
             ("hits", f"{found.hits:,}"),
             ("misses", f"{found.misses:,}"),
             ("hit rate", "no look-up yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"),
-            ("waited", f"{found.followed:,} times a job waited for an equal one"),
+            ("waited", f"{found.coalesced:,} times a job waited for an equal one"),
             ("evicted", f"{found.evicted:,} for want of room"),
             ("saved", saved if state.answered_jobs else "nothing yet"),
         ]

@@ -14,7 +14,7 @@ from trivet.times import moment
 if TYPE_CHECKING:
     from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, Tally, Unpriced
 
-FIGURES = ("calls", "jobs", "input_tokens", "output_tokens", "cost_usd", "estimated_usd", "likened_usd", "unpriced")
+FIGURES = ("calls", "jobs", "input_tokens", "output_tokens", "cost_usd", "estimated_usd", "approximate_usd", "unpriced")
 """Figures of a line, by the names they have in JSON and CSV."""
 _MODELS_NAMED = 5
 
@@ -98,9 +98,9 @@ def show(report: "CostReport") -> None:
         print_line(
             "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
         )
-    if total.likened_usd:
+    if total.approximate_usd:
         print_line(
-            f"Of COST ${total.likened_usd:,.{digits}f} is approximate: no list names what was called, so its model's price "
+            f"Of COST ${total.approximate_usd:,.{digits}f} is approximate: no list names what was called, so its model's price "
             "was taken.",
             style="dim",
         )

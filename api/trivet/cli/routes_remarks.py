@@ -49,7 +49,7 @@ def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
     said += [line for route in status.routes for line in _of_route(route, status.now)]
     if any(model.forgotten for route in status.routes for model in route.models):
         said.append(FORGOTTEN)
-    said += [one.text for one in status.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.TROUBLE)]
+    said += [one.text for one in status.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.IDLE)]
     said += [idle_words(one, status.now) for one in status.stopping]
     said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in status.impaired]
     said += [_dropped(one, status.now) for one in status.dropped if status.now - one.last_at < DROPPED_S]

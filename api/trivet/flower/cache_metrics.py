@@ -12,7 +12,7 @@ from trivet_tasks.errors import BrokerUnavailable
 _COUNTED = {
     "hits": "Look-ups that found an answer.",
     "misses": "Look-ups after which the job was called for.",
-    "followed": "Jobs that waited for an equal one.",
+    "coalesced": "Jobs that waited for an equal one.",
     "stored": "Answers that were kept.",
     "evicted": "Answers that left before their time, for want of room.",
 }

@@ -1,4 +1,4 @@
-"""Where a route's calls go: the address that provider, region and endpoint make, or the route's own `base_url`.
+"""Address of a route's calls: made of provider, region and endpoint, or the route's own `base_url`.
 
 Clients are always given this address, so that no variable of the environment sends a prompt elsewhere.
 """
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from trivet_tasks.config.route_settings import RouteSettings
 
 _PREFIXES = {("vertex", "invoke"): "/v1", ("bedrock", "messages"): "/anthropic", ("bedrock", "mantle"): "/anthropic"}
-"""What the API's paths begin with; a `base_url` that names no path gets it."""
+"""First part of the API's paths; a `base_url` that names no path gets it."""
 
 
 def api_address(route: RouteSettings, region: str | None) -> str | None:

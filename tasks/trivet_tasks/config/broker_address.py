@@ -1,7 +1,7 @@
-"""Where the embedded broker listens: one Unix socket, found by everybody from the data directory alone.
+"""Address of the embedded broker: one Unix socket, derived by everybody from the data directory alone.
 
-Whoever starts the broker (`trivet.local.embedded`) and whoever only looks for it (clients, workers, Flower) work the address
-out by the same rule, so nothing has to be written down or passed on, and none of them needs the broker's package.
+The starter of the broker (`trivet.local.embedded`) and its users (clients, workers, Flower) derive the address by the
+same rule, so nothing has to be stored or passed on, and none of them needs the broker's package.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _SHORT_PARENT = Path("/tmp")
 
 
 def socket_path(data_dir: Path) -> Path:
-    """The Unix socket of the embedded broker of this data directory; nothing is created.
+    """Return the Unix socket of this data directory's embedded broker; nothing is created.
 
     `valkey.sock` in the data directory; where that path is too long for a socket or has characters that a URL would
     have to quote, in a directory of this user's own under `/tmp`, named after the data directory.

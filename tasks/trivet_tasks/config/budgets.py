@@ -1,4 +1,4 @@
-"""Budgets: how much may be spent on what, in a day, in a month or in all, and the windows in which that is counted.
+"""Budgets: limits on spending in a day, in a month or in all, and the windows in which spending is counted.
 
 Windows turn at midnight UTC; a call belongs to the day on which it began.
 """
@@ -18,11 +18,11 @@ from trivet_tasks.jobs import JobSpec
 DAY_S = 86_400
 NAME_CHARS = 100
 TENANT = "tenant"
-"""The label that says whom the work is done for; that of a tag is `tag:NAME`."""
+"""Label of the tenant that the work is done for; that of a tag is `tag:NAME`."""
 
 
 class Per(StrEnum):
-    """How long a budget lasts."""
+    """Period of a budget."""
 
     DAY = "day"
     MONTH = "month"
@@ -38,7 +38,7 @@ class Window(NamedTuple):
     first_day: int
     """Days since 1970-01-01, UTC."""
     ends_at: float | None
-    """When the next begins, seconds since the epoch; None: never."""
+    """Start of the next window, seconds since the epoch; None: never."""
 
 
 def window(per: Per, now: float) -> Window:
@@ -63,7 +63,7 @@ class BudgetSettings(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
     usd: Annotated[Decimal, Field(gt=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")]
-    """What may be spent in one window."""
+    """Limit on the spending in one window."""
     per: Per
     tag: str = Field(default="", max_length=401)
     """NAME=VALUE: jobs with this tag."""
@@ -89,7 +89,7 @@ class BudgetSettings(BaseModel):
 
     @property
     def scope(self) -> str:
-        """What it counts, for a person."""
+        """Return a description of what the budget counts."""
         for key in ("tag", "batch", "tenant", "route"):
             if value := getattr(self, key):
                 return f"{key} {value}"
@@ -97,14 +97,14 @@ class BudgetSettings(BaseModel):
 
     @property
     def label(self) -> tuple[str, str] | None:
-        """The label of jobs that it asks for, if it asks for one: `("tag:team", "search")`."""
+        """Label that selects its jobs, if any: `("tag:team", "search")`."""
         if self.tag:
             name, _, value = self.tag.partition("=")
             return f"tag:{name}", value
         return (TENANT, self.tenant) if self.tenant else None
 
     def counts(self, batch: bool, labels: dict[str, str]) -> bool:
-        """Whether a job is in its scope, routes aside.
+        """Return whether a job is in its scope, routes aside.
 
         Args:
             batch: whether the job is of the batch that the budget names.
@@ -121,16 +121,16 @@ class BudgetSettings(BaseModel):
 
 
 Labels: TypeAlias = frozenset[tuple[str, str]]
-"""What budgets ask for of jobs: (`tenant`, NAME), (`tag:NAME`, VALUE)."""
+"""Facts of jobs that budgets select by: (`tenant`, NAME), (`tag:NAME`, VALUE)."""
 
 
 def labels_asked(budgets: Iterable[BudgetSettings]) -> Labels:
-    """What these budgets ask for."""
+    """Return the facts that these budgets select by."""
     return frozenset(label for budget in budgets if (label := budget.label))
 
 
 def labels_of(spec: JobSpec, asked: Labels) -> str:
-    """Of a job what budgets ask for, as JSON, equal for equal ones. What none asks for would only be more kinds of jobs."""
+    """Return the facts of a job that budgets select by, as JSON. Equal facts give equal text; other facts are left out."""
     if not asked:
         return "{}"
     labels = {f"tag:{name}": value for name, value in spec.tags.items() if (f"tag:{name}", value) in asked}

@@ -22,9 +22,9 @@ PREPARE = "prepare_threshold"
 _POSTGRES = {"postgres", "postgresql", DRIVER}
 _SQLITE = {"sqlite", "sqlite+pysqlite"}
 _FROM_ENVIRONMENT = {"user", "password", "passfile"}
-"""Who we are may come from PGUSER, PGPASSWORD and PGPASSFILE; where we go may not."""
+"""Credentials may come from PGUSER, PGPASSWORD and PGPASSFILE; the server's address may not."""
 _EMPTY = {"sslcertmode": b"allow", "min_protocol_version": b"3.0", "max_protocol_version": b"3.0"}
-"""What stands for nothing where libpq does not take an empty value."""
+"""Placeholder where libpq does not take an empty value."""
 _PATIENCE: Mapping[str, Any] = {
     "application_name": "trivet", "connect_timeout": 5,
     "tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
@@ -55,7 +55,7 @@ _INVALID = ("invalid ", "could not match ", "definition of service ")
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """When statements are prepared, as the URL says. `threshold` None: never."""
+    """Preparation of statements, as the URL sets it. `threshold` None: never."""
 
     threshold: int | None
 

@@ -1,6 +1,6 @@
-"""What the environment may change: `TRIVET_*`, proxies, certificates and credentials, and nothing else.
+"""Variables that the environment may set: `TRIVET_*`, proxies, certificates and credentials, and nothing else.
 
-The libraries under Trivet follow some 200 variables of their own. Those that would lead prompts, keys or messages elsewhere,
+The libraries under Trivet follow some 200 variables of their own. Those that would send prompts, keys or messages elsewhere,
 run foreign code, or write prompts to a log are set aside when a process of Trivet starts, before any of these libraries
 is imported: renamed, so that no library finds them, and `trivet config check` can name them. A route with
 `environment = true` follows its SDK's variable for the base URL (`sdk_base_url`).
@@ -128,7 +128,7 @@ _PROVIDER_SECRETS = (
 
 
 def set_aside(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Rename every variable that must change nothing. Called first thing by each process of Trivet."""
+    """Rename every variable that must have no effect. Each process of Trivet calls this first."""
     for name in [name for name in environment if rule_of(name)]:
         environment[ASIDE + name] = environment.pop(name)
 
@@ -140,7 +140,7 @@ def quieten() -> None:
 
 
 def rule_of(name: str) -> Rule | None:
-    """The rule by which a variable is set aside; None: it is not."""
+    """Return the rule by which a variable is set aside; None: it is not."""
     for rule in RULES:
         if name not in rule.kept and any(fnmatchcase(name, pattern) for pattern in rule.patterns):
             return rule
@@ -148,7 +148,7 @@ def rule_of(name: str) -> Rule | None:
 
 
 def ignored(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The names of the variables that are set and change nothing here."""
+    """Return the names of the variables that are set but have no effect here."""
     names = {name.removeprefix(ASIDE) for name in environment if name.startswith(ASIDE) or rule_of(name)}
     return tuple(sorted(names))
 

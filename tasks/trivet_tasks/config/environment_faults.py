@@ -1,4 +1,4 @@
-"""What is wrong with this machine's environment, found at the start rather than by the first call: one sentence each."""
+"""Faults of this machine's environment, found at the start rather than by the first call: one sentence each."""
 
 import importlib.util
 import os
@@ -21,18 +21,18 @@ _CHAINS = {
     "bedrock": ("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "vertex": (),
 }
-"""Where the providers' own chains look for a secret, for routes without `api_key`."""
+"""Places where the providers' own chains look for a secret, for routes without `api_key`."""
 _NEEDED = "→…é"
 
 
 def refuse(settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise ConfigError when the environment cannot be worked in; every fault is a line of its own."""
+    """Raise ConfigError when the environment has faults; each is a line of its own."""
     if faults := tuple(environment_faults(settings, environment)):
         raise ConfigError("\n".join(faults))
 
 
 def environment_faults(settings: Settings, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """Every fault, a sentence each that names the variable and says what to do."""
+    """Return every fault, each a sentence that names the variable and says what to do."""
     for name in PROXIES:
         if fault := _proxy_fault(environment.get(name, "")):
             yield f"the variable {name} {fault}."

@@ -1,4 +1,4 @@
-"""The key of an installation: its workers sign with it what they keep in Redis, so that nobody else's is believed.
+"""Key of an installation: its workers sign their entries in Redis with it, so that no foreign entry is accepted.
 
 On one machine, where Redis is the embedded one or listens on loopback or a Unix socket, the key is made when it is first needed
 and kept beside the data. Where Redis is on another machine every worker needs the same key, so the configuration names it.

@@ -1,6 +1,6 @@
-"""When providers stop serving models: which routes that closes, and what a person is told before and after.
+"""Retirement of models by their providers: the routes it closes, and the warnings before and after.
 
-A route whose `models` setting names the model is exempt: who names an id by hand knows what the account still has.
+A route whose `models` setting names the model is exempt: an operator who names an id knows what the account still has.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from trivet_tasks.catalog import MODELS, Model, Retirement, known
 from trivet_tasks.config.route_settings import RouteSettings
 
 RETIRES_SOON = timedelta(days=60)
-"""So long before the day it is warned of: the notice that Anthropic gives at least."""
+"""Warn this long before the day: the notice that Anthropic gives at least."""
 
 
 def day_of(seconds: float) -> date:
@@ -19,7 +19,7 @@ def day_of(seconds: float) -> date:
 
 
 def retirement_on(model: str, route: RouteSettings) -> Retirement | None:
-    """When the route's provider stops serving the model; None where no day is known or the route names the model itself."""
+    """Return the day the route's provider stops serving the model; None: not known, or the route names the model itself."""
     entry = known(model)
     if entry is None or (route.models and not {model, entry.id, *entry.aliases}.isdisjoint(route.models)):
         return None
@@ -33,7 +33,7 @@ def retired_on(model: str, route: RouteSettings, today: date) -> date | None:
 
 
 def retirement_text(model: str, retirement: Retirement, today: date) -> str:
-    """What to tell a person who uses the model, one sentence; empty while the day is far away."""
+    """Return a warning to a person who uses the model, one sentence; empty while the day is far away."""
     if retirement.day - today > RETIRES_SOON:
         return ""
     day = retirement.day.isoformat()
@@ -43,7 +43,7 @@ def retirement_text(model: str, retirement: Retirement, today: date) -> str:
 
 
 def retirement_warning(model: Model, routes: Mapping[str, RouteSettings], today: date) -> str:
-    """What to warn of at submit: the routes whose provider stops serving the model within 60 days, or has stopped.
+    """Return the warnings at submit: routes whose provider stops serving the model within 60 days, or has stopped.
 
     Empty where there are none. Days that are only "not sooner than" are left to `trivet routes check`.
     """

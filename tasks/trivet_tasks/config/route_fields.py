@@ -44,9 +44,9 @@ PLACE = frozenset(
 """Decide where a prompt goes and what may go there. A worker takes them from its own file alone, and SQL holds what the
 workers that serve the route agree on."""
 UNORDERED = frozenset({"residency", "compliance", "betas", "body_fields"})
-"""Lists of a place whose order, and what stands twice in them, says nothing."""
+"""Lists of a place whose order and repetitions have no meaning."""
 OWN = frozenset({"api_key", "admin_api_key", "environment", "stream"})
-"""A process's own: credentials, and how it makes its calls. Other processes never see them."""
+"""Settings of a process's own: credentials, and the way it makes its calls. Other processes never see them."""
 
 
 def digest_of(values: Mapping[str, object]) -> str:

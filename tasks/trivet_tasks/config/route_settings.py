@@ -1,4 +1,4 @@
-"""The settings of one route: where it leads, what it may be used for, and what the account behind it allows."""
+"""Settings of one route: its address, its permitted use, and the limits of its account."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,7 +19,7 @@ NAME_CHARS = 100
 
 
 WHOLE_ROUTE = "*"
-"""The model of what is kept or said of a whole route."""
+"""Model name that stands for a whole route."""
 
 
 class LimitGroup(BaseModel):
@@ -37,7 +37,7 @@ class LimitGroup(BaseModel):
 
     @property
     def name(self) -> str:
-        """What the group is called where its limits are kept and shown; a long list is cut and told apart by a digest."""
+        """Name under which the group's limits are kept and shown; a long list is cut and told apart by a digest."""
         whole = "+".join(self.models)
         if len(whole) <= NAME_CHARS:
             return whole
@@ -56,7 +56,7 @@ UsdAmount: TypeAlias = Annotated[
 
 
 class RouteCosts(BaseModel):
-    """What using a route costs beside the provider's tokens: `[routes.NAME.costs]`. All in USD."""
+    """Costs of using a route beside the provider's tokens: `[routes.NAME.costs]`. All in USD."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,7 +99,7 @@ class RouteSettings(BaseModel):
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
     output_tokens_per_minute: int | None = Field(default=None, ge=1)
     output_token_factor: float = Field(default=1.0, ge=1, le=100)
-    """How many tokens of quota one output token burns (AWS says 5 for newer models on Bedrock)."""
+    """Tokens of quota that one output token burns (AWS says 5 for newer models on Bedrock)."""
     max_concurrency: int = Field(default=200, ge=1, le=100_000)
     limits: tuple[LimitGroup, ...] = ()
     """Figures shared by several models; every other model has the route's figures for itself."""
@@ -113,7 +113,7 @@ class RouteSettings(BaseModel):
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
     """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
     environment: bool = False
-    """Whether this machine's SDK variables count for it: a base URL where it has none, and headers."""
+    """True if this machine's SDK variables count for it: a base URL where it has none, and headers."""
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
     idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
@@ -160,7 +160,7 @@ class RouteSettings(BaseModel):
 
     @property
     def answers_as(self) -> Provider:
-        """Whose answers, refusals, limit headers and prices the route has: Anthropic operates Claude Platform on AWS."""
+        """Operator whose answers, errors, limit headers and prices the route has: Anthropic for Claude Platform on AWS."""
         return "anthropic" if self.endpoint == "platform" else self.provider
 
     def version_of(self, model: str) -> str:
@@ -171,7 +171,7 @@ class RouteSettings(BaseModel):
         return self.api_version or default_version(self.provider, self.endpoint)
 
     def dialect(self, model: str) -> Dialect:
-        """What calls of a model are written in."""
+        """Return the dialect in which calls of a model are written."""
         return Dialect(self.provider, self.endpoint, self.version_of(model))
 
     def group_of(self, model: str) -> LimitGroup | None:
@@ -182,7 +182,7 @@ class RouteSettings(BaseModel):
         return None
 
     def place(self) -> dict[str, Any]:
-        """Return what decides where a prompt goes and what may go there, JSON-ready, without what is as by default.
+        """Return the settings that decide where a prompt goes and what may go there, JSON-ready, without defaults.
 
         Two that are equal are the same place, in whatever order their lists were written.
         """
@@ -190,17 +190,17 @@ class RouteSettings(BaseModel):
         return {name: sorted(set(value)) if name in UNORDERED else value for name, value in place.items()}
 
     def operational(self) -> dict[str, Any]:
-        """Return what may change while the route is served, JSON-ready, without what is as by default."""
+        """Return the settings that may change while the route is served, JSON-ready, without defaults."""
         return self.model_dump(mode="json", include={*OPERATIONAL}, exclude_defaults=True)
 
     @property
     def place_digest(self) -> str:
-        """Tells places apart. A field that a later Trivet adds changes it only where it is set."""
+        """Digest of the place. A field that a later Trivet adds changes it only where it is set."""
         return digest_of(self.place())
 
     @property
     def operational_digest(self) -> str:
-        """Tells versions of the operational figures apart, as `place_digest` does places."""
+        """Digest of the operational figures, as `place_digest` is of the place."""
         return digest_of(self.operational())
 
     def with_figures_of(self, other: "RouteSettings") -> "RouteSettings":

@@ -1,4 +1,4 @@
-"""Hours in which a route's terms are others: `[[routes.NAME.windows]]`."""
+"""Hours in which a route has other terms: `[[routes.NAME.windows]]`."""
 
 import re
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ def _checked_zone(name: str) -> str:
 
 
 class RouteWindow(BaseModel):
-    """Hours of the day, and what holds of the route within them. Of several that fit, the first counts."""
+    """Hours of the day, and the route's terms within them. Of several that fit, the first counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,7 +81,7 @@ class RouteWindow(BaseModel):
         return _span(self.hours)
 
     def holds(self, at: float) -> bool:
-        """Whether a moment, in seconds since the epoch, is within it."""
+        """Return whether a moment, in seconds since the epoch, is within it."""
         local = datetime.fromtimestamp(at, UTC).astimezone(_zone(self.time_zone))
         minute = 60 * local.hour + local.minute
         begin, end = self.span

@@ -11,11 +11,11 @@ from trivet_tasks.errors import ConfigError
 
 
 class MalformedSecret(ConfigError):
-    """What a reference leads to can be no key."""
+    """The value that a reference leads to can be no key."""
 
 
 def fault_of(secret: str) -> str:
-    """What no HTTP header may carry of a key or token, in words without the secret; empty when it is fit."""
+    """Return the fault of a key or token that no HTTP header may carry, without the secret; empty when it is fit."""
     if "\n" in secret or "\r" in secret:
         return "a line break"
     if not secret.isascii():

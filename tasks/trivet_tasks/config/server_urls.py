@@ -35,7 +35,7 @@ _SENTINELS = "sentinel://host1:26379;sentinel://host2:26379/0?master_name=NAME"
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """How the server's certificate is verified, and ours shown. Files are None where the system's own serve."""
+    """Verification of the server's certificate, and our own certificate. Files are None where the system's own serve."""
 
     verify: ssl.VerifyMode = ssl.CERT_REQUIRED
     check_hostname: bool = True
@@ -80,13 +80,13 @@ class ServerUrl:
     tls: TlsOptions | None = None
     """None: no TLS."""
     master: str = ""
-    """What the Sentinels call the server."""
+    """Name of the server among the Sentinels."""
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
 
     @property
     def is_amqp(self) -> bool:
-        """Whether it is RabbitMQ, and not Redis."""
+        """Return whether it is RabbitMQ, and not Redis."""
         return self.scheme in ("amqp", "amqps")
 
     @property

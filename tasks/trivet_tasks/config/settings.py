@@ -34,25 +34,25 @@ class _Section(BaseModel):
 
 
 class StoreSettings(_Section):
-    """Where the SQL database is. Empty: SQLite in `.trivet/` beside the configuration."""
+    """Address of the SQL database. Empty: SQLite in `.trivet/` beside the configuration."""
 
     url: str = Field(default="", repr=False)  # may hold a password
     pool_size: int = Field(default=8, ge=1, le=1_000)
-    """Connections to PostgreSQL that one process keeps open, once it has needed them."""
+    """Maximum number of connections to PostgreSQL that one process keeps open."""
     max_overflow: int = Field(default=8, ge=0, le=1_000)
-    """Connections beyond these in a moment of need; they are closed again."""
+    """Further connections for short peaks; they are closed again."""
     prepared_statements: bool | None = None
-    """Whether PostgreSQL prepares what is asked often. None: unless a connection pooler is in between."""
+    """True if PostgreSQL prepares frequent statements. None: unless a connection pooler is in between."""
 
 
 class BrokerSettings(_Section):
-    """Where the Celery broker is. Empty: the Valkey that `trivet up` starts on this machine."""
+    """Address of the Celery broker. Empty: the Valkey that `trivet up` starts on this machine."""
 
     url: str = Field(default="", repr=False)  # may hold a password
 
 
 class RedisSettings(_Section):
-    """Where the shared state (limits, health, notices) is. Empty: the broker, when that is Redis."""
+    """Address of the shared state (limits, health, notices). Empty: the broker, when that is Redis."""
 
     url: str = Field(default="", repr=False)  # may hold a password
 
@@ -64,32 +64,32 @@ def _climbing(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class HealthSettings(_Section):
-    """When a (route, model) is taken out of service and how it comes back. Times are seconds."""
+    """Rules that take a (route, model) out of service and bring it back. Times are seconds."""
 
     open_after_failures: int = Field(default=3, ge=1, le=1_000)
-    """In a row."""
+    """Failures in a row that open a circuit breaker."""
     open_failed_share: float = Field(default=0.5, gt=0, le=1)
-    """It opens, too, when more than this share of the calls within `window_s` failed, of at least `min_calls`."""
+    """Share of the calls within `window_s`, of at least `min_calls`, whose failure opens it, too."""
     window_s: float = Field(default=30, gt=0, le=3_600)
     min_calls: int = Field(default=10, ge=1, le=100_000)
     probe_interval_s: float = Field(default=15, gt=0, le=3_600)
-    """Between two probes of an open route, give or take a fifth; after a good one the next comes after a fifth of it."""
+    """Time between two probes of an open route, plus or minus a fifth; after a good probe, a fifth of it."""
     idle_probe_s: float = Field(default=300, ge=0, le=86_400)
-    """A route that was not called for so long is probed, so that a standby is known to answer. 0 = never. A route may have its own."""
+    """Time without a call after which a route is probed, so that a standby is known to answer. 0: never. A route may set its own."""
     close_after_successes: int = Field(default=3, ge=1, le=100)
-    """Good probes in a row, after which it begins to recover."""
+    """Good probes in a row after which it begins to recover."""
     recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
-    """The part of its work that a recovering route gets, step by step; at 1.0 it is healthy."""
+    """Shares of its work that a recovering route gets, step by step; at 1.0 it is healthy."""
     recovery_step_s: float = Field(default=20, gt=0, le=3_600)
-    """How long each share is held at least, with five good calls or more."""
+    """Minimum time for which each share is held, with five good calls or more."""
     unusable_probe_max_s: float = Field(default=3_600, gt=0)
     """The longest pause between two probes of a route whose account refuses us."""
     limited_backoff_s: float = Field(default=2, gt=0, le=3_600)
-    """How long a limited route rests first when the provider does not say; doubles up to a minute."""
+    """First pause of a limited route when the provider does not name one; doubles up to a minute."""
 
     @property
     def probe_timeout_s(self) -> float:
-        """How long the call of a probe may take."""
+        """Maximum time of a probe's call."""
         return min(15.0, max(1.0, self.probe_interval_s))
 
 
@@ -107,45 +107,45 @@ def _different(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
 
 
 class WorkerSettings(_Section):
-    """What one worker process takes on."""
+    """Limits on the work of one worker process."""
 
     lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = tuple(Lane)
     """The lanes that workers serve: those of `trivet worker` and `trivet up`, and those whose absence is reported."""
 
     slots: int = Field(default=256, ge=1, le=10_000)
-    """Calls in flight in one process at most."""
+    """Maximum number of calls in flight in one process."""
     shutdown_grace_s: float = Field(default=5, ge=0, le=3_600)
-    """How long running calls may go on after SIGTERM."""
+    """Time for which running calls may go on after SIGTERM."""
     isolated_processes: int = Field(default=4, ge=1, le=100)
-    """Processes that one worker starts, when need be, for jobs that were in flight when a worker died: one job in each."""
+    """Maximum number of processes that one worker starts for quarantined jobs; each runs one job at a time."""
     bulk_nice: int = Field(default=5, ge=0, le=19)
-    """How far processes of the bulk lane stand back (nice) for those of realtime, schedulers and databases on a full machine."""
+    """Niceness of the bulk lane's processes: they yield to realtime, schedulers and databases on a full machine."""
 
 
 class DispatchSettings(_Section):
-    """How waiting jobs get to the queues. Times are seconds."""
+    """Dispatch of waiting jobs to the queues. Times are seconds."""
 
     interval_s: float = Field(default=0.25, gt=0, le=60)
-    """How long a scheduler sleeps at most when nothing wakes it."""
+    """Maximum sleep of a scheduler that nothing wakes."""
     taken_within_s: float = Field(default=15, gt=0, le=600)
     """A chunk that no worker claimed within this time is dispatched again."""
     credit_factor: float = Field(default=1.5, ge=1, le=10)
-    """How many jobs may stand at a route, as a multiple of what its workers can have in flight."""
+    """Maximum number of jobs dispatched to a route, as a multiple of what its workers can have in flight."""
     permit_patience_s: float = Field(default=1, gt=0, le=60)
     """A job that got no permit within this time goes back to waiting."""
 
 
 class CacheSettings(_Section):
-    """Answers of earlier calls for equal requests. How long one serves, the classes say: `cache_ttl_s`."""
+    """Answers of earlier calls for equal requests. The classes set how long one serves: `cache_ttl_s`."""
 
     enabled: bool = True
-    """False: every request is called for. A request may say so for itself: `cache`."""
+    """False: every request gets a call of its own. A request can set it for itself: `cache`."""
     max_bytes: int = Field(default=256 * 1024**2, ge=1_000_000)
-    """What all answers together may take in Redis; those that would expire first leave first."""
+    """Maximum size of all answers together in Redis; those that would expire first leave first."""
     max_answer_bytes: int = Field(default=1024**2, ge=1_000)
     """A larger answer is not kept."""
     shared: bool = False
-    """Requests of one tenant may be answered with what another's brought."""
+    """True if requests of one tenant may get answers to another's."""
 
 
 def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,14 +153,14 @@ def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class FlowerSettings(_Section):
-    """Flower's page. Its other settings are its own `FLOWER_*` variables."""
+    """Flower's page. Flower reads its other settings from its own `FLOWER_*` variables."""
 
     hosts: Annotated[tuple[str, ...], AfterValidator(_host_names)] = ()
-    """Names under which browsers may ask for it, as a reverse proxy's, besides this machine's loopback names."""
+    """Host names under which browsers may reach it, e.g. a reverse proxy's, besides this machine's loopback names."""
 
 
 class SecuritySettings(_Section):
-    """Protection against others who pass off their own as this installation's."""
+    """Protection against entries that others forge in this installation's name."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -169,9 +169,9 @@ class SecuritySettings(_Section):
 
 
 START_ISOLATED_S = 45.0
-"""What starting a process for a job that runs alone may take on a busy machine; a second or two on an idle one."""
+"""Time to start a process for an isolated job on a busy machine; a second or two on an idle one."""
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
-"""Names of routes become names of queues and keys, and stand in lists."""
+"""Pattern of routes' names, which become names of queues and keys, and entries of lists."""
 
 
 class Settings(BaseSettings):
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
 
     @property
     def source(self) -> str:
-        """Where these settings came from, for a person."""
+        """Source of these settings, for a person."""
         return self._source
 
     def read_again(self) -> "Settings":
@@ -264,9 +264,9 @@ class Settings(BaseSettings):
         return url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
 
     def taken_within_s(self, latency: Latency, *, isolated: bool = False) -> float:
-        """Seconds that a worker has to claim a dispatched job; of realtime, so few that another still can.
+        """Seconds that a worker has to claim a dispatched job; for realtime, few enough for another worker to try.
 
-        A worker may have to start a process first for a job that runs alone.
+        For an isolated job a worker may have to start a process first.
         """
         whole = self.dispatch.taken_within_s + (START_ISOLATED_S if isolated else 0.0)
         return min(whole, self.classes[latency].budget_s / 4) if latency is Latency.REALTIME else whole
@@ -344,7 +344,7 @@ def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
 
 
 def _fill_classes(given: dict[str, Any]) -> None:
-    """Lay what a file says of a class over that class's defaults, so that a file or a variable can set one key alone."""
+    """Merge a file's settings of a class into that class's defaults, so that a file or a variable can set a single key."""
     classes = given.get("classes", {})
     if not isinstance(classes, dict):
         return

@@ -1,6 +1,6 @@
-"""What one provider call costs, exact to the last digit: genai-prices' lists, with our `price_rules` on top.
+"""Price of one provider call, exact to the last digit: genai-prices' lists, with our `price_rules` on top.
 
-No float is met on the way. Prices become whole numbers of 10^-12 USD a token when they are first looked up, and a
+No float is used. Prices become whole numbers of 10^-12 USD a token when they are first looked up, and a
 call is then a few products of integers. The smallest unit met is 10^-11 USD (a 5-minute cache write of Haiku 5.5, in
 batch and at the regional price, is 0.00000006875 USD a token), so 12 decimals hold every cost exactly. A finer price
 in a list to come would bring more decimals, never a rounded cost.
@@ -57,7 +57,7 @@ class Priced:
     version: str
     """Versions of list and rules."""
     estimated: bool = False
-    """True where part of it is a likeness rather than a listed price; `note` says which."""
+    """True where part of it is approximate rather than a listed price; `note` says which."""
     note: str = ""
     """Why it is unpriced or estimated, for people."""
     model_used: str | None = None
@@ -67,7 +67,7 @@ class Priced:
 
 
 class TokenPrices(NamedTuple):
-    """What one token costs, in USD, exact, in calls whose prompt has more than `above` tokens."""
+    """Price of one token, in USD, exact, in calls whose prompt has more than `above` tokens."""
 
     above: int
     input: Decimal
@@ -76,7 +76,7 @@ class TokenPrices(NamedTuple):
 
 
 class Tariff(NamedTuple):
-    """What tokens of a model cost on a wire on one day."""
+    """Prices of a model's tokens on a wire on one day."""
 
     tiers: tuple[TokenPrices, ...]
     """Longest prompts first, the last for all that are shorter; empty = unpriced, which is not the same as free."""
@@ -211,7 +211,7 @@ class PriceBook:
         return self.price(provider, model, wire_model, region, at, usage).cost_usd
 
     def tariff(self, provider: Provider, model: str, wire_model: str, region: str | None, at: datetime) -> Tariff:
-        """What tokens cost in plain calls, for reckoning ahead. See `price` for the arguments."""
+        """Return the prices of tokens in plain calls, for reckoning ahead. See `price` for the arguments."""
         rates = _look_up(provider, model, wire_model, region, _day(at), batch=False, fast=False, us_only=False)
         return Tariff(
             tuple(
@@ -230,7 +230,7 @@ def _day(at: datetime) -> date:
 
 
 def is_newer(version: str, than: str) -> bool:
-    """Whether the list, or the rules, of one `Priced.version` are newer than those of another."""
+    """Return whether the list, or the rules, of one `Priced.version` are newer than those of another."""
     parts, others = ([[int(n) for n in re.findall(r"\d+", part)] for part in v.split(" + ")] for v in (version, than))
     return any(one > other for one, other in zip(parts, others, strict=False))
 
@@ -290,12 +290,12 @@ def _usage_of(part: UsagePart, call: Usage) -> Usage:
 
 
 def _is_free(refused: str, day: date) -> bool:
-    """Whether a refusal before any output, of this category, costs nothing."""
+    """Return whether a refusal before any output, of this category, costs nothing."""
     return refused not in BILLED_REFUSALS and day >= REFUSALS_FREE_SINCE
 
 
 def _usage_notes(rates: Rates, usage: Usage) -> list[str]:
-    """What is estimated because of this one call's usage."""
+    """Return the notes on estimates that this one call's usage makes necessary."""
     notes = []
     for kind in rates.guessed:
         count = usage.web_searches if kind == "web_search" else getattr(usage, f"{kind}_tokens")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BEDROCK_ID = re.compile(r"(?:(?P<profile>[a-z-]+)\.)?anthropic\.(?P<name>claude-.+)")
 
 Place: TypeAlias = Literal["regional", "us_gov"]
-"""Where a call is served that costs more than the listed price: in one geography; in AWS GovCloud."""
+"""Places where a call costs more than the listed price: one geography; AWS GovCloud."""
 
 
 @dataclass(frozen=True, slots=True)

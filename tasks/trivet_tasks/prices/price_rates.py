@@ -67,7 +67,7 @@ class Rates:
     model_used: str | None = None
     """The model that answered, where it is another than the wire was asked for."""
     prices_geo: bool = False
-    """Whether inference geographies (`usage.inference_geo`) have a price of their own."""
+    """True if inference geographies (`usage.inference_geo`) have a price of their own."""
 
     @property
     def of_refused(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""What genai-prices leaves out of its lists: our own small, dated table. Data only; `prices` applies it.
+"""Prices that genai-prices leaves out of its lists: our own small, dated table. Data only; `prices` applies it.
 
 A rule holds only where the list has no figure of its own for the case, so nothing is counted twice the day the list
 learns it. All factors apply to tokens, never to web searches. Change a line here and `RULES_VERSION` with it:
@@ -33,7 +33,7 @@ class Rule:
     from_version: tuple[int, int] = (0, 0)
     """The first version of the models it holds for; a name without a version is taken to be newer."""
     estimated: bool = False
-    """True where no price page was seen, only a likeness."""
+    """True where the price is approximate: no price page was seen."""
 
 
 _PRICING = "https://platform.claude.com/docs/en/about-claude/pricing"
@@ -101,9 +101,9 @@ RULES: tuple[Rule, ...] = (
         "taken to be as for Opus 4.6; removed 2026-07-24, its price page was not seen", _CHECKED,
         models=("claude-opus-4-7",), estimated=True,
     ),
-    Rule("fast", "anthropic", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximately", _CHECKED,
+    Rule("fast", "anthropic", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate", _CHECKED,
          estimated=True),
-    Rule("fast", "vertex", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximately", _CHECKED,
+    Rule("fast", "vertex", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate", _CHECKED,
          estimated=True),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a call was priced by beside its tokens, as its row keeps it: enough to price it again."""
+"""Terms that a call was priced by beside its tokens, as its row keeps them: enough to price it again."""
 
 import json
 from functools import lru_cache
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from trivet_tasks.usage import Usage
 
 NOTED = '{"note":'
-"""How the text begins of a call that is unpriced, or priced approximately rather than by a price of its own: it says why."""
+"""Start of the text of a call that is unpriced, or priced approximately: the text says why."""
 
 _CHARS = 60
 _USUAL = frozenset({"standard", "default", "global", "not_available"})
@@ -15,7 +15,7 @@ _USUAL = frozenset({"standard", "default", "global", "not_available"})
 
 
 class Terms(NamedTuple):
-    """What `PriceBook.price` is asked with beside model and tokens; words are the provider's."""
+    """Arguments of `PriceBook.price` beside model and tokens; words are the provider's."""
 
     region: str | None = None
     """The route's, when the call was made."""
@@ -31,7 +31,7 @@ def written(region: str | None, usage: Usage, note: str = "") -> str:
     """The terms as text for the row: JSON, with what is usual left out.
 
     Args:
-        note: why there is no price, or why it is one approximately.
+        note: why there is no price, or why it is approximate.
     """
     terms = Terms(
         region,

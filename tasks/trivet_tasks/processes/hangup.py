@@ -1,4 +1,4 @@
-"""Reading the configuration again on SIGHUP, for `trivet worker` and `trivet scheduler`."""
+"""Reload of the configuration on SIGHUP, for `trivet worker` and `trivet scheduler`."""
 
 import logging
 import queue

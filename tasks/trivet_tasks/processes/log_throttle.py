@@ -1,4 +1,4 @@
-"""Log throttle of a long-running process: of similar lines only so many a minute."""
+"""Log throttle of a long-running process: a maximum number of similar lines a minute."""
 
 import logging
 import time
@@ -9,9 +9,9 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
 ALIKE = 20
-"""Lines of one kind that are written within `WINDOW_S`."""
+"""Maximum number of lines of one kind within `WINDOW_S`."""
 ALIKE_OF_CELERY = 3
-"""Likewise of Celery, which says every few seconds that the broker is away; Trivet has said it by then."""
+"""The same for Celery, which reports every few seconds that the broker is away; Trivet has reported it by then."""
 WINDOW_S = 60.0
 MAX_KINDS = 1_000
 
@@ -26,10 +26,10 @@ class _Kind:
 
 
 class LogThrottle(logging.Filter):
-    """A filter for a handler. Lines are alike when they come from the same place in the code.
+    """Filter for a log handler. Lines are similar when they come from the same place in the code.
 
-    An outage makes some lines for every job it touches; a log that fills the disk helps nobody. What was left out is
-    counted in the next line of its kind that is written.
+    An outage makes some lines for every job it touches; a log that fills the disk helps nobody. Suppressed lines are
+    counted in the next line of their kind.
     """
 
     def __init__(self) -> None:

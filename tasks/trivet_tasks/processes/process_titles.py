@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 LONGEST_ROUTES = 80
-"""Characters of the routes' names."""
+"""Maximum number of characters of the routes' names."""
 _KEEP_ENVIRONMENT = "SPT_NOENV"
 """Has setproctitle write into the space of the command line alone: `/proc/PID/environ` stays as it is."""
 

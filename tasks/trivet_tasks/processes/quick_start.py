@@ -1,4 +1,4 @@
-"""Starting sooner: without the garbage collector, which walks over everything again and again while modules are imported."""
+"""Faster start: without the garbage collector, which scans everything again and again while modules are imported."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Import, or build what lives as long as the process, with the collector off: a fifth less CPU, as measured."""
+    """Turn the collector off while importing or building long-lived objects: a fifth less CPU, as measured."""
     was_on = gc.isenabled()
     gc.disable()
     try:

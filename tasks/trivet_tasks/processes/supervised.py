@@ -1,4 +1,4 @@
-"""What a process started by `trivet.local.processes` does for its parent: say it is ready, and end when the parent is gone.
+"""Duties of a process started by `trivet.local.processes`: report that it is ready, and end when its parent is gone.
 
 Both do nothing in a process that was started by hand, so any command may call them. The parent passes two variables:
 

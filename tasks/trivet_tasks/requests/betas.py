@@ -69,7 +69,7 @@ CLOUDS: Mapping[str, Mapping[Provider, str]] = {
 
 
 def takes_beta(provider: Provider, beta: str) -> bool:
-    """Whether the provider takes a beta."""
+    """Return whether the provider takes a beta."""
     return provider == "anthropic" or provider in CLOUDS.get(beta, ())
 
 

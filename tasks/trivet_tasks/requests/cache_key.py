@@ -1,4 +1,4 @@
-"""Which requests one answer may serve."""
+"""Key of the requests that one answer may serve."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -12,10 +12,11 @@ from trivet_tasks.latency import Latency
 def cache_terms(
     settings: Settings, latency: Latency, residency: Sequence[str], compliance: Sequence[str], tenant: str | None
 ) -> bytes | None:
-    """What requests must have in common beside their words; None where their class keeps no answers.
+    """Return what requests must have in common beside their words; None where their class keeps no answers.
 
-    A tenant's answers serve nobody else unless the configuration says that all tenants share them. Where the answer may be made is in it: one made elsewhere must not serve a job that is bound to a place. The version of the
-    API is not: a body that two versions take means the same in both, and the body is in the fingerprint.
+    A tenant's answers serve nobody else unless the configuration says that all tenants share them. Residency is part of
+    the key: an answer made elsewhere must not serve a job that is bound to a place. The version of the API is not: a
+    body that two versions take means the same in both, and the body is in the fingerprint.
     """
     if not settings.cache.enabled or not settings.of_class(latency).cache_ttl_s:
         return None
@@ -23,6 +24,6 @@ def cache_terms(
 
 
 def cache_key_of(fingerprint: str, terms: bytes) -> str:
-    """32 hex digits, equal for requests of which one's answer may serve the other. Model and whole body are in it by the
+    """Return 32 hex digits, equal for requests that one answer may serve. Model and whole body are in it by the
     fingerprint."""
     return blake2b(b"%b %b" % (fingerprint.encode(), terms), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Whether a request can be answered in the time that its class gives one call."""
+"""Check that a request can be answered in the time that its class gives one call."""
 
 from trivet_tasks.catalog import Model
 from trivet_tasks.config.settings import Settings
@@ -6,7 +6,7 @@ from trivet_tasks.latency import Latency
 
 
 def longest_call_s(latency: Latency, settings: Settings) -> float:
-    """How long one call of the class may take at most, in seconds."""
+    """Return the maximum time of one call of the class, in seconds."""
     of_class = settings.of_class(latency)
     return of_class.budget_s if of_class.attempt_timeout_s is None else of_class.attempt_timeout_s
 
@@ -17,7 +17,7 @@ def needed_s(model: Model, max_tokens: int) -> float:
 
 
 def too_short_text(model: Model | None, latency: Latency, max_tokens: int, settings: Settings) -> str | None:
-    """What to tell a person whose `max_tokens` cannot come in time at the model's usual rate; None where they can."""
+    """Return a warning when `max_tokens` cannot come in time at the model's usual rate; None where they can."""
     if model is None:
         return None
     seconds = needed_s(model, max_tokens)

@@ -1,4 +1,4 @@
-"""Whether a route, as it is configured, ever takes a job. Asked by routing, and at submit where it decides on a field."""
+"""Rules of whether a route, as configured, ever takes a job. Used by routing, and at submit where it decides on a field."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ _BEFORE_2026_10_21 = "2023-06-01"
 
 
 def name_on_wire(route: RouteSettings, model: str) -> str | None:
-    """What the route's wire calls the model, or None when it does not serve it."""
+    """Return the model's name on the route's wire, or None when the route does not serve it."""
     resident = bool(route.residency)
     return wire_model(model, route.provider, route.region, route.models, resident=resident, endpoint=route.endpoint)
 

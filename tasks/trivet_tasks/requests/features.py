@@ -1,19 +1,19 @@
-"""What some wires have and others do not: the one table of it, and what a request needs of it.
+"""Features that some wires have and others do not: the one table of them, and those that a request needs.
 
-A route that speaks a dialect (`trivet_tasks.dialects`) without a feature of a job is not eligible for that job. The source of a row is, unless it says
-otherwise, the availability table in `anthropics/skills` (skills/claude-api/shared/platform-availability.md, 2026),
-Anthropic's own list for its API, Claude Platform on AWS, Bedrock and Vertex; of versions of the API,
-platform.claude.com/docs/en/api/migration-2026-10-21. `verified` is False where a cloud is left out only because nothing
-says that it has the feature.
+A route that speaks a dialect (`trivet_tasks.dialects`) without a feature of a job is not eligible for that job. The
+source of a row is, unless it says otherwise, the availability table in `anthropics/skills`
+(skills/claude-api/shared/platform-availability.md, 2026), Anthropic's own list for its API, Claude Platform on AWS,
+Bedrock and Vertex; of versions of the API, platform.claude.com/docs/en/api/migration-2026-10-21. `verified` is False
+where a cloud is left out only because nothing says that it has the feature.
 
 All wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
 structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
 (`context_management`, a beta), bash, text editor, memory and single computer-use tools, and messages of role system
 within the conversation (platform.claude.com, mid-conversation-system-messages; AWS' guide has a page of its own on them).
 
-Two kinds of features have no row: `beta:NAME`, a beta that the request names (`trivet_tasks.requests.betas` says who takes it), and
-`field:NAME`, a field of the body that Trivet does not know (`extra_body`), which only the Anthropic API is taken to have. A
-route takes more of either by its settings `betas` and `body_fields`.
+Two kinds of features have no row: `beta:NAME`, a beta that the request names (`trivet_tasks.requests.betas` says who
+takes it), and `field:NAME`, a field of the body that Trivet does not know (`extra_body`), which only the Anthropic API
+is taken to have. A route takes more of either by its settings `betas` and `body_fields`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ and `bedrock-mantle` for one of them; `platform` for Claude Platform on AWS (`Di
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One thing a request may need of a wire, and how to tell that it does."""
+    """A feature that a request may need of a wire, and the signs of that need."""
 
     name: str
     wires: frozenset[str]
@@ -106,7 +106,7 @@ TABLE: tuple[Feature, ...] = (
 """Every feature. Of several tool beginnings that fit, the longest counts."""
 
 BETA, FIELD = "beta:", "field:"
-"""How the name of a feature begins that is a beta, or a field of the body that Trivet does not know."""
+"""Prefix of the name of a feature that is a beta, or a field of the body that Trivet does not know."""
 
 _FIELDS = BODY_FIELDS.keys() | {"anthropic_beta", "extra_headers"}
 """Fields of a body as it is stored that are judged by the table, or go to every wire."""
@@ -172,7 +172,7 @@ def _of_tool(tool: Mapping[str, object]) -> Iterable[str]:
 
 
 def _of_turn(message: Mapping[str, object]) -> Iterable[str]:
-    """What depends on whose message it is."""
+    """Yield the features that depend on whose message it is."""
     role, content = message.get("role"), message.get("content")
     if not isinstance(content, list | tuple):
         return
@@ -226,7 +226,7 @@ VERSIONED = frozenset(feature.name for feature in TABLE if feature.before)
 
 
 def field_of(name: str, body: Mapping[str, object]) -> str:
-    """Where a checked body asks for a feature of `VERSIONED`: a field of its row, or the block, `messages[1].content[0]`."""
+    """Return where a checked body asks for a feature of `VERSIONED`: a field or block, `messages[1].content[0]`."""
     for field in _BY_NAME[name].fields:
         if body.get(field) is not None:
             return field

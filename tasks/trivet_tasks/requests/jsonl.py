@@ -1,7 +1,7 @@
 """A JSON Lines file of requests, one a line: checked whole first, then read a second time, row by row.
 
 Both passes hold one line at a time; digests of the keys seen so far are in a temporary file (`seen.py`). They reach the
-same health signal on each line: times count from the moment of the check, and a file that changed in between is an error.
+same result on each line: times count from the moment of the check, and a file that changed in between is an error.
 """
 
 import os
@@ -24,10 +24,10 @@ from trivet_tasks.requests.seen import Seen
 from trivet_tasks.requests.strict_json import read_json
 
 MAX_LINE_BYTES = MAX_BODY_BYTES + 1024 * 1024
-"""The longest line that is read: the largest body, and room for Trivet's own fields."""
+"""Maximum length of a line: the largest body, and Trivet's own fields."""
 
 TELL_EVERY = 200
-"""Lines between two words about how far the check is."""
+"""Lines between two reports of the check's progress."""
 
 _PROBLEMS_KEPT = 20
 """Of a file; all are counted."""
@@ -37,17 +37,17 @@ _PIECE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What the check of a whole file found; `read_file` goes on from it."""
+    """Result of the check of a whole file; `read_file` goes on from it."""
 
     path: Path
     rows: int
-    """How many requests can be taken."""
+    """Number of requests that can be accepted."""
     bad: int
-    """How many lines cannot."""
+    """Number of lines that cannot."""
     problems: tuple[Problem, ...]
     """The first of them, as many as were asked for; `where` is `line 731`."""
     repeated: int
-    """How many rows repeat the key and the request of an earlier row: they come to one job with it."""
+    """Number of rows that repeat the key and the request of an earlier row: both become one job."""
     checked_at: float
     """Seconds since the epoch: the moment from which `deadline` and `not_before` count."""
     size: int

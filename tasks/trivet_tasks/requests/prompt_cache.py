@@ -1,4 +1,4 @@
-"""Marking what requests have in common, so that the provider reads it from its prompt cache: `prompt_cache`.
+"""Marks on common prefixes of requests, so that the provider reads them from its prompt cache: `prompt_cache`.
 
 The prefix of a request is what stands before its own part: tools, system, and of the first message all blocks but the
 last. It is marked with `cache_control` at its end, as long as at least two requests of a batch have it; where they
@@ -30,7 +30,7 @@ LEAST_TOKENS: Mapping[str, int] = {
     "claude-fable-5": 1_024,
     "claude-mythos-5": 1_024,
 }
-"""What a prefix must have to be cached at all (platform.claude.com/docs/en/build-with-claude/prompt-caching, cache limitations, as
+"""Minimum tokens of a cached prefix (platform.claude.com/docs/en/build-with-claude/prompt-caching, cache limitations, as
 other pages quote it, November 2026; not read there. Where the quotations differ, the larger figure; never less than 1,024)."""
 LEAST_ELSE = 4_096
 """For all others: the largest figure quoted, which Opus 4.5 to 4.7 and Haiku 4.5 have. Shorter prefixes are not marked, so this errs
@@ -38,10 +38,10 @@ on the side of doing nothing."""
 BYTES_PER_TOKEN = 4
 """Rather too many, so that a prefix taken for long enough is."""
 MAX_LINES = 50
-"""Prefixes of one batch whose requests wait for the first of them: each stands in a line of its own, and claims go through all lines."""
+"""Prefixes of one batch whose requests wait for the first of them: each has a line of its own, and dispatch visits all lines."""
 MAX_SEEN = 10_000
 DEAREST_WRITE = 2
-"""What is written to a cache for an hour costs so many times plain input (platform.claude.com, pricing)."""
+"""Price of a cache write for an hour, as a multiple of plain input (platform.claude.com, pricing)."""
 _NO_WRITE, _SHORT_WRITE, _LONG_WRITE = Decimal(1), Decimal("1.25"), Decimal(DEAREST_WRITE)
 _MARK = b'"cache_control"'
 _LONG = b'"ttl":"1h"'
@@ -50,7 +50,7 @@ _FIXED = ("tools", "system", "tool_choice", "thinking", "output_config", "speed"
 
 
 def read_prompt_cache(value: object) -> str | None:
-    """How long the cache is to keep: `5m` (also for true) or `1h`; None = nothing is to be marked.
+    """Return the time the cache keeps: `5m` (also for true) or `1h`; None: nothing is to be marked.
 
     Raises:
         InvalidRequest
@@ -65,7 +65,7 @@ def read_prompt_cache(value: object) -> str | None:
 
 
 def prefixes_of(model: str, body: Mapping[str, Any], raw: bytes) -> tuple[Prefix, ...]:
-    """What may be marked of a request, the longest first; nothing where it is too short, or marked already."""
+    """Return the prefixes of a request that may be marked, the longest first; none if too short, or marked already."""
     if _MARK in raw:
         return ()
     least = BYTES_PER_TOKEN * least_tokens(model)
@@ -85,7 +85,7 @@ def prefixes_of(model: str, body: Mapping[str, Any], raw: bytes) -> tuple[Prefix
 
 
 def least_tokens(model: str) -> int:
-    """How many tokens a prefix must have for the model's provider to cache it."""
+    """Return the minimum tokens of a prefix that the model's provider caches."""
     return LEAST_TOKENS.get(model, LEAST_ELSE)
 
 
@@ -105,7 +105,7 @@ def marked(spec: JobSpec, prefix: Prefix) -> JobSpec:
 
 
 class Sharing:
-    """Finds what the requests of one batch have in common while they stream in. It remembers digests, no text."""
+    """Finds common prefixes of one batch's requests while they stream in. It remembers digests, no text."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -133,8 +133,7 @@ class Sharing:
 
 
 def cache_write_factor(body: bytes) -> Decimal:
-    """How many times what a call may cost without a cache it may cost at most: what is written to one costs more than plain
-    input.
+    """Return the maximum cost of a call as a multiple of its maximum without a cache: writing costs more than plain input.
 
     The factors are those of every model: 1.25 for five minutes, 2 for an hour (platform.claude.com, pricing).
     """

@@ -1,4 +1,4 @@
-"""From what a person submits to a validated job.
+"""Reading of a submitted request into a validated job.
 
 A request is the Messages API body (`trivet_tasks.requests.request_body` has its fields) plus Trivet's own fields:
 
@@ -141,7 +141,7 @@ def model_id(name: str, settings: Settings) -> str:
 
 
 class _Terms(NamedTuple):
-    """What most requests that are submitted together have in common."""
+    """Terms that most requests submitted together have in common."""
 
     model_id: str
     model: Model | None
@@ -154,7 +154,7 @@ class _Terms(NamedTuple):
     cache_terms: bytes | None
     prompt_cache: str | None
     warnings: tuple[str, ...]
-    """What to warn of in every request with these terms."""
+    """Warnings for every request with these terms."""
 
 
 _TERMS = ("model", "latency", "max_tokens", "tenant", "residency", "compliance", "cache", "prompt_cache")
@@ -163,7 +163,7 @@ _PLAIN = frozenset({str, int, bool, Latency, type(None)})
 
 
 class RequestReader:
-    """Reads requests that are submitted together. What they have in common is checked once, not for each of them."""
+    """Reads requests that are submitted together. Their common terms are checked once, not for each of them."""
 
     def __init__(
         self, settings: Settings, defaults: Mapping[str, object] = {}, routes: KnownRoutes | None = None
@@ -176,7 +176,7 @@ class RequestReader:
         self._fitting: set[tuple[str, tuple[str, ...]]] = set()
         """Models and features that some route takes."""
         self._spoken: set[tuple[object, ...]] = set()
-        """What some route's version of the API takes: model, residency, compliance and features."""
+        """Combinations that some route's version of the API takes: model, residency, compliance and features."""
         self._of_defaults: _Terms | None = None
 
     def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:

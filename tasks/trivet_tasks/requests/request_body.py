@@ -35,7 +35,7 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "params": "put its fields beside key, without params around them.",
     "timeout": "the latency class sets it; deadline says until when the result is wanted.",
 }
-"""What people bring from elsewhere and Trivet does not take, with what to do instead."""
+"""Fields that people bring from elsewhere and Trivet does not take, with what to do instead."""
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")  # what the API says in its 400
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")

@@ -1,4 +1,4 @@
-"""A checked Messages API body as JSON: written once, measured, and refused where JSON has no word for what is in it."""
+"""A checked Messages API body as JSON: written once, measured, and refused where JSON has no form for a value."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -132,15 +132,15 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def estimate_input(body: Mapping[str, object], size: int, blocks: Iterable[Mapping[str, object]]) -> int:
-    """About how many input tokens the request has, rather too many than too few; at least 1. Limits reserve by it and
+    """Return an estimate of the request's input tokens, on the high side; at least 1. Limits reserve by it and
     settle to the real usage afterwards.
 
-    `size` is the length of the written body, `blocks` are its content blocks. Text counts as one token per 3.5 bytes of UTF-8 JSON: English has about 4
-    characters a token, and scripts of two and three bytes a character have fewer, so bytes follow them. An image counts
-    as 1,600 tokens, the most one costs at standard resolution (platform.claude.com, vision). A PDF counts as 3,600 a
-    page (1,500 to 3,000 of text plus an image: platform.claude.com, PDF support), taking 50 KB for a page (our guess)
-    and 10 pages where it is not in the request. Tools bring about 350 tokens of instructions of their own
-    (platform.claude.com, tool use, pricing; not verified for the newest models).
+    `size` is the length of the written body, `blocks` are its content blocks. Text counts as one token per 3.5 bytes of
+    UTF-8 JSON: English has about 4 characters a token, and scripts of two and three bytes a character have fewer, so
+    bytes follow them. An image counts as 1,600 tokens, the most one costs at standard resolution (platform.claude.com,
+    vision). A PDF counts as 3,600 a page (1,500 to 3,000 of text plus an image: platform.claude.com, PDF support),
+    taking 50 KB for a page (our guess) and 10 pages where it is not in the request. Tools bring about 350 tokens of
+    instructions of their own (platform.claude.com, tool use, pricing; not verified for the newest models).
     """
     tokens, text = 1.0, size
     for block in blocks:

@@ -1,4 +1,4 @@
-"""The conversation of a request: what its messages and content blocks must look like, and how errors speak of values.
+"""Rules of a request's conversation: the form of its messages and content blocks, and of values in errors.
 
 What is refused here the API would refuse too, as of its version 2026-10-21
 (platform.claude.com/docs/en/api/migration-2026-10-21). No error made here or in the modules built on this one holds a
@@ -13,7 +13,7 @@ from trivet_tasks.errors import InvalidRequest
 MAX_MESSAGES = 100_000
 """A limit of the Messages API (anthropic 2.12.0, `types/message_create_params.py`)."""
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]{0,59}")
-"""What an error may repeat: it looks like a name, not like a text."""
+"""Text that an error may repeat: it looks like a name."""
 
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "image": ("source",),
@@ -29,7 +29,7 @@ def wrong(field: str, what: str) -> InvalidRequest:
 
 
 def kind(value: object) -> str:
-    """What a value is, as an error may say it: a number as it is, of everything else only the kind and length."""
+    """Describe a value as an error may show it: a number as it is, of everything else only the kind and length."""
     if isinstance(value, str):
         return f"a string of {len(value):,} characters" if value else "empty"
     if value is None:

@@ -1,4 +1,4 @@
-"""Whether any configured route can take a request, said at submit rather than by jobs that wait for ever.
+"""Check at submit that some configured route can take a request; without one its jobs would wait for ever.
 
 It concerns what a route's settings decide: betas, fields that Trivet does not know, models that a provider has retired.
 Without any route in the configuration nothing is said: such a producer leaves the routes to others.

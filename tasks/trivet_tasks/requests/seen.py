@@ -1,4 +1,4 @@
-"""What was seen before, for any number of lines: in a temporary file, with a bounded part of it in memory."""
+"""Keys seen before, for any number of lines: in a temporary file, with a bounded part of it in memory."""
 
 import sqlite3
 from types import TracebackType
@@ -6,7 +6,7 @@ from types import TracebackType
 from trivet_tasks.errors import InvalidRequest
 
 CACHE_KIB = 16_000
-"""How much of it is in memory at most; the rest is on disk, about 26 bytes for each key."""
+"""Maximum part of it in memory; the rest is on disk, about 26 bytes for each key."""
 
 
 class Seen:
@@ -28,14 +28,14 @@ class Seen:
         self.close()
 
     def get(self, key: bytes) -> bytes | None:
-        """What the key came with first, or None."""
+        """Return the value that the key came with first, or None."""
         if self._database is None:
             return None
         row = self._database.execute("SELECT value FROM seen WHERE key = ?", (_number(key),)).fetchone()
         return None if row is None else int(row[0]).to_bytes(8, "big", signed=True)
 
     def earlier(self, key: bytes, value: bytes) -> bytes | None:
-        """What the key came with first; None where it is new. It is remembered from now on.
+        """Return the value that the key came with first; None where it is new. It is remembered from now on.
 
         Raises:
             InvalidRequest: the folder for temporary files is full.

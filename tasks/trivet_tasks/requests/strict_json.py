@@ -38,7 +38,7 @@ def read_json(data: bytes) -> Any:
 
 
 def _is_exact(data: bytes, value: object) -> bool:
-    """Whether all strings of the text are in the value, as keys or items, and none of its numbers is ambiguous."""
+    """Return whether all strings of the text are in the value, as keys or items, and none of its numbers is ambiguous."""
     strings, waiting = 0, [value]
     while waiting:
         one = waiting.pop()

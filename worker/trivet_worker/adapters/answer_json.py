@@ -1,4 +1,4 @@
-"""JSON as providers send it, read by orjson where it can and mended where it cannot.
+"""JSON as providers send it, read by orjson where possible and repaired where not.
 
 orjson refuses what a paid answer may well hold: half of a surrogate pair, bytes that are no UTF-8, NaN, nesting over 1,024
 levels. It writes no more than 254 levels. What is read here it can write, and a reader after it can read.
@@ -14,11 +14,11 @@ import orjson
 from trivet_tasks.foreign_text import paired
 
 MAX_DEPTH = 200
-"""Levels of nesting kept as structure; what is deeper is kept as the text it came as."""
+"""Levels of nesting kept as structure; deeper values are kept as their text."""
 _MARGIN = 16
 """Levels that others put around an answer: a line of a results file, a page."""
 MAX_VALUES = 4_000_000
-"""Values that one document may hold: parsed, each claims to 100 bytes."""
+"""Values that one document may hold: parsed, each takes up to 100 bytes."""
 _SMALL = 4_000_000
 _SMALL_INT = 18
 """Digits that always fit into 64 bits."""
@@ -27,11 +27,11 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 class NotJson(ValueError):
-    """The text is no JSON, or more than anything means to say. Its text is for a person."""
+    """The text is not JSON, or larger than any real answer. The message is for a person."""
 
 
 def loads(raw: bytes) -> Any:
-    """Parse, mending what orjson refuses. Strings may hold halves of surrogate pairs: `dumps` takes care of them.
+    """Parse, repairing what orjson refuses. Strings may hold halves of surrogate pairs: `dumps` handles them.
 
     Raises:
         NotJson
@@ -40,7 +40,7 @@ def loads(raw: bytes) -> Any:
 
 
 def read(raw: bytes) -> tuple[Any, bool]:
-    """Parse as `loads` does. Returns (document, whether it had to be mended and is to be written anew).
+    """Parse as `loads` does. Returns (document, whether it was repaired and must be written anew).
 
     Raises:
         NotJson
@@ -57,7 +57,7 @@ def read(raw: bytes) -> tuple[Any, bool]:
 
 
 def dumps(document: object) -> bytes:
-    """Write what `loads` read, or what was put together from such: valid UTF-8, without halves of surrogate pairs."""
+    """Write a document of `loads`, or one built from such: valid UTF-8, without halves of surrogate pairs."""
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
@@ -89,7 +89,7 @@ def _is_shallow(document: object) -> bool:
 
 
 def _flattened(text: str) -> str:
-    """The text with each value below `MOST_DEPTH` levels replaced by its own text, as a JSON string."""
+    """The text with each value below `MAX_DEPTH` levels replaced by its own text, as a JSON string."""
     kept: list[str] = []
     depth, copied, deep_from = 0, 0, 0
     for token in _TOKENS.finditer(text):

@@ -32,7 +32,7 @@ _NOT_OF_THE_DELTA = frozenset({"type", "role", "content", "usage", "delta"})
 
 
 class BrokenStream(Exception):
-    """The events do not make a message. Its text is for a person."""
+    """The events do not form a message. The text is for a person."""
 
 
 @dataclass(slots=True)
@@ -99,31 +99,31 @@ class Assembly:
 
     @property
     def began(self) -> bool:
-        """Whether anything of a message has come: the provider has done work."""
+        """Return whether anything of a message has come: the provider has done work."""
         return self._message is not None or bool(self._blocks)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of the message can be missing: it has a stop reason, and all that was begun is ended."""
+        """Return whether nothing of the message can be missing: it has a stop reason, and all that was begun is ended."""
         stopped = self._message is not None and bool(self._message.get("stop_reason"))
         return self.ended or (stopped and not self._fault and not any(block.open for block in self._blocks))
 
     @property
     def usage(self) -> Usage | None:
-        """What the call used as far as the provider said; the output so far, once it has begun."""
+        """Return the call's usage as far as the provider stated it; the output so far, once it has begun."""
         content = [block.value if not (block.grown or block.input) else {"type": "grown"} for block in self._blocks]
         return usage_of({**(self._message or {}), "content": content, "usage": self._usage})
 
     @property
     def final_usage(self) -> Usage | None:
-        """What the call used in all, once the provider has said how long the answer is."""
+        """Return the call's whole usage, once the provider has stated the answer's length."""
         return self.usage if self._counted else None
 
     def message(self) -> dict[str, Any]:
-        """The message. Its usage is left out where the stream did not say, in the end, how long the answer is.
+        """Return the message. Its usage is left out where the stream did not state the answer's final length.
 
         Raises:
-            BrokenStream: there is none, and why.
+            BrokenStream: the events form no message; says why.
         """
         if self._fault:
             raise BrokenStream(self._fault)
@@ -143,11 +143,11 @@ class Assembly:
         return self._message
 
     def spoil(self, reason: str) -> None:
-        """Note why no message can come of this. The events after it still say what the call used."""
+        """Note why no message can result. Later events still state the usage of the call."""
         self._fault = self._fault or reason
 
     def take(self, event: object) -> None:
-        """Add one event. Kinds that nobody knows carry nothing of the message and are passed over."""
+        """Add one event. Unknown kinds carry nothing of the message and are skipped."""
         if not isinstance(event, dict):
             return self.spoil("an event of the stream makes no sense")
         kind = event.get("type")
@@ -228,7 +228,7 @@ class Assembly:
         return None
 
     def _count(self, usage: object) -> None:
-        """Cumulative totals; what does not apply is left out, and then an earlier event's figure holds."""
+        """Cumulative totals; where a figure is left out, that of an earlier event holds."""
         if isinstance(usage, dict):
             self._usage.update((name, value) for name, value in usage.items() if value is not None)
 

@@ -1,4 +1,4 @@
-"""How the routes of AWS are let in: with a bearer key, or signed (SigV4) with the credentials of the AWS chain."""
+"""Authentication of AWS routes: a bearer key, or signing (SigV4) with the credentials of the AWS chain."""
 
 import os
 
@@ -20,7 +20,7 @@ _SERVICES = {
     "mantle": "bedrock-mantle",
     "platform": "aws-external-anthropic",
 }
-"""What a signature is made for, by endpoint."""
+"""Service name that a signature is made for, by endpoint."""
 _UNREACHABLE = (
     botocore.exceptions.ConnectionError,
     botocore.exceptions.HTTPClientError,
@@ -49,17 +49,17 @@ class AwsAccess:
 
     @property
     def signed(self) -> bool:
-        """Whether calls go out with our signature rather than a bearer key."""
+        """Return whether calls go out with our signature rather than a bearer key."""
         return self._credentials is not None
 
     def signer(self) -> httpx2.Auth | None:
-        """What signs each request; None with a bearer key."""
+        """Return the signer of each request; None with a bearer key."""
         if self._credentials is None:
             return None
         return SigV4(self._credentials, self.region, _SERVICES[self._route.endpoint])
 
     async def key(self) -> str:
-        """The key to give to the SDK now, once there is one or credentials to sign with. NotReady where there is none."""
+        """Return the key for the SDK, once there is one or credentials to sign with. NotReady where there is none."""
         if self._credentials is None:
             try:
                 return self._key.current() if self._key else self._of_environment or ""

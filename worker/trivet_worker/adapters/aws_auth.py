@@ -31,12 +31,12 @@ class AwsCredentials:
         self._session: Any = None
         self._frozen: Any = None
         self._ask_after = 0.0
-        self._call = SingleFlight()
+        self._renewal = SingleFlight()
 
     async def ready(self) -> None:
-        """See to it that `frozen` holds good credentials. NoAwsCredentials, or what botocore raises, when it cannot."""
+        """Make `frozen` hold good credentials. Raises NoAwsCredentials, or an error of botocore, when it cannot."""
         if self._frozen is None or time.monotonic() >= self._ask_after:
-            await self._call.run(lambda: asyncio.to_thread(self._ask))
+            await self._renewal.run(lambda: asyncio.to_thread(self._ask))
 
     @property
     def frozen(self) -> Any:
@@ -44,7 +44,7 @@ class AwsCredentials:
         return self._frozen
 
     def forget(self) -> None:
-        """AWS refused these: build the chain anew before the next call."""
+        """Build the chain anew before the next call: AWS refused these."""
         self._frozen = self._session = None
 
     def _ask(self) -> None:

@@ -79,7 +79,7 @@ class BedrockWire:
 
     @property
     def signed(self) -> bool:
-        """Whether calls go out with our signature rather than a bearer key."""
+        """Return whether calls go out with our signature rather than a bearer key."""
         return self._access.signed
 
     def identity(self) -> str | None:

@@ -1,7 +1,7 @@
 """Reading the bodies of answers, of bounded size once decoded.
 
-httpx2 decodes gzip and deflate in pieces of at most 1 MiB, so a bound on their sum bounds the memory. Whoever stops
-reading closes the response: the connection is dropped then, rather than read to its end.
+httpx2 decodes gzip and deflate in pieces of at most 1 MiB, so a bound on their sum bounds the memory. A reader that
+stops closes the response: the connection is then dropped, not read to its end.
 """
 
 import contextlib

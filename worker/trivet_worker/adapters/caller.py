@@ -1,9 +1,9 @@
-"""One attempt through the SDK, under our own clock, and its sorting into an `Answer` or a `Failure`.
+"""One attempt through the SDK, under our own clock, classified as an `Answer` or a `Failure`.
 
 The first call of a route, model and key is made with the client's own `post`, cast to the bare HTTP response: that has the
 SDK's authentication, URL rewriting and headers, sends a body with any keys as it is (the signature of `messages.create`
 knows fewer than the API), and spares the pydantic model that `create` builds and nobody would read. The calls after it
-are sent as that one was (`request template.py`); the body is parsed once, with orjson. CPU a call, 64 at a time, aiohttp
+are sent as that one was (`request_template.py`); the body is parsed once, with orjson. CPU a call, 64 at a time, aiohttp
 (`benchmarks/call_layers.py`, one run on a slow machine): `create` 2.3 ms, `post` 1.5, this 0.86; on Bedrock, signed, `create`
 3.6 and this 1.45.
 
@@ -32,7 +32,7 @@ from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.connections import Contact, build_http_client, noting, timeout_within
 from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
-from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, trouble_from
+from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, network_failure
 from trivet_worker.adapters.protocol import (
     MESSAGE_LIMIT,
     NO_PURPOSE,
@@ -49,13 +49,13 @@ from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
 
 log = logging.getLogger("trivet.adapters")
 
-_MAX_STENCILS = 64
+_MAX_TEMPLATES = 64
 """Kept for a route: models times keys, some of which are gone."""
 
 
 @dataclass(slots=True)
 class _Progress:
-    """How far an attempt has come, for the words of its failure."""
+    """Progress of an attempt, for the text of its failure."""
 
     provider: str
     timeout: httpx2.Timeout
@@ -103,7 +103,7 @@ class _Progress:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the message of a stream is whole, whatever else went wrong."""
+        """Return whether the message of a stream is whole, whatever else went wrong."""
         return self.assembly is not None and self.assembly.is_whole
 
 
@@ -185,7 +185,9 @@ class SdkCaller:
             return str(error)
         except NETWORK_ERRORS as error:
             expired = isinstance(error, TimeoutError) and guard.expired()
-            return f"no answer within {timeout_s:g} s" if expired else trouble_from(error, headers_seen=False).message
+            return (
+                f"no answer within {timeout_s:g} s" if expired else network_failure(error, headers_seen=False).message
+            )
         return ""
 
     async def close(self) -> None:
@@ -213,18 +215,18 @@ class SdkCaller:
         progress.response = response
         progress.headers = wire_headers.plain(response.headers)
         try:
-            verdict = await self._read(response, progress)
+            message = await self._read(response, progress)
         except BaseException:
             await response.aclose()
             raise
-        if isinstance(verdict, Whole):
-            return self._answer(verdict, progress)
-        if verdict.error is not None:
-            raise streams.Failed(verdict.error)
-        return progress.failure(Outcome.INCOMPLETE, verdict.reason, usage=verdict.usage)
+        if isinstance(message, Whole):
+            return self._answer(message, progress)
+        if message.error is not None:
+            raise streams.Failed(message.error)
+        return progress.failure(Outcome.INCOMPLETE, message.reason, usage=message.usage)
 
     async def _ready(self) -> None:
-        """Have credentials. NotReady, transient where the network is what fails, whatever a chain raises for it."""
+        """Get credentials. Raises NotReady, transient where the network fails, whatever the chain raises for it."""
         try:
             await self._wire.ready()
         except NotReady:
@@ -233,7 +235,7 @@ class SdkCaller:
             if is_local_io(error):
                 raise NotReady(f"the credentials cannot be read: {_file_words(error)}") from None
             if isinstance(error, NETWORK_ERRORS):
-                words = trouble_from(error, headers_seen=False).message
+                words = network_failure(error, headers_seen=False).message
                 raise NotReady(f"the credentials cannot be fetched: {words}", transient=True) from None
             if isinstance(error, anthropic.AnthropicError):
                 raise NotReady(str(error)) from None
@@ -267,12 +269,12 @@ class SdkCaller:
         )
 
     def _late(self, timeout_s: float, progress: _Progress) -> Answer | Failure:
-        """The guard fired. A message that had come whole by then is an answer."""
+        """Result after the guard fired. A message that was complete by then is an answer."""
         if progress.assembly is not None and progress.is_whole:
             with contextlib.suppress(BrokenStream):
-                verdict = judge(progress.assembly.message())
-                if isinstance(verdict, Whole):
-                    return self._answer(verdict, progress)
+                message = judge(progress.assembly.message())
+                if isinstance(message, Whole):
+                    return self._answer(message, progress)
         if not progress.contact.made:
             stage = "no connection" if progress.sent else "no credentials"
             text = f"{stage} within {timeout_s:.3g} s{self._way()}"
@@ -306,7 +308,7 @@ class SdkCaller:
         template = self._templates.get(key)
         if template is None:
             response = await self._post_by_sdk(posted, attempt_id, sockets)
-            if len(self._templates) >= _MAX_STENCILS:
+            if len(self._templates) >= _MAX_TEMPLATES:
                 self._templates.clear()
             self._templates[key] = RequestTemplate.of(posted, response.request, signed=self._wire.signed)
             return response
@@ -348,12 +350,12 @@ class SdkCaller:
         return progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE, local_cause=cause)
 
     def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
-        trouble = trouble_from(error, headers_seen=progress.response is not None)
-        if not trouble.unreached:
-            return progress.failure(trouble.outcome, trouble.message, scope=trouble.scope)
+        failure = network_failure(error, headers_seen=progress.response is not None)
+        if not failure.unreached:
+            return progress.failure(failure.outcome, failure.message, scope=failure.scope)
         way = self._way()
-        message = f"{trouble.message[: MESSAGE_LIMIT - 150]}{way}" if way else trouble.message
-        return progress.failure(trouble.outcome, message, scope=trouble.scope, local_cause=LocalCause.UNREACHED)
+        message = f"{failure.message[: MESSAGE_LIMIT - 150]}{way}" if way else failure.message
+        return progress.failure(failure.outcome, message, scope=failure.scope, local_cause=LocalCause.UNREACHED)
 
     def _way(self) -> str:
         """The proxy that calls go through, to be put behind a message; nothing where there is none."""

@@ -7,7 +7,7 @@ brought into one shape (`ProviderError`) by `trivet_worker.adapters.provider_err
 - A refusal closes what it proves. Only an error body of an API speaks for an account; a page of a proxy, a firewall or a
   gateway speaks for the one call.
 - What names a model closes that model alone; what names a beta closes nothing for requests without it.
-- A 400 is the request's fault only where every wire would say the same. What one wire may lack stays `doubtful`: asking
+- A 400 is the request's fault only where every wire would say the same. What one wire may lack stays `ambiguous`: asking
   one more provider costs a call, failing a good job costs the job.
 
 Sources: error types and codes of the anthropic SDK (`_error_classes.py`), docs.claude.com/en/api/errors, the botocore model
@@ -64,7 +64,7 @@ class Rule:
     """It may be about the key of the worker that asked, rather than about the account."""
 
     def fits(self, error: ProviderError) -> bool:
-        """Whether everything this rule names is so."""
+        """Return whether everything this rule names is so."""
         return (
             (not self.statuses or error.status in self.statuses)
             and (not self.types or error.type in self.types)
@@ -281,7 +281,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 UNKNOWN = Rule(Outcome.SERVER_ERROR, "unknown")
-"""What fits no rule: it counts as the provider's failure, and is logged."""
+"""Rule for an error that fits no other: it counts as the provider's failure, and is logged."""
 
 
 def classify(error: ProviderError) -> Rule:

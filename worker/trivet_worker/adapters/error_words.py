@@ -22,7 +22,7 @@ MONEY = _any_of(
     r"enable billing",
     r"payment[ _]instrument",
 )
-"""Nobody pays."""
+"""Words of an unpaid account."""
 
 ACCOUNT = _any_of(
     r"organization (has been|is) (disabled|on hold|suspended)",
@@ -97,7 +97,7 @@ OF_ANOTHER_PARTY = _any_of(
     r"^(messages|tools|system|metadata|billing_policy|output_config|thinking|tool_choice|container)\b",
     r"(download|fetch|retrieve)",
 )
-"""What is said of a key, of money or of something missing is said of what the request names, not of the account."""
+"""Words that concern what the request names, not the account, though they speak of a key, money or something missing."""
 
 TOO_LONG = _any_of(
     r"(prompt|input|request|conversation|context) is too (long|large)",

@@ -15,9 +15,9 @@ logger = logging.getLogger("trivet.worker")
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 RENEW_BEFORE_S = 300.0
-"""Renewed in the background from so many seconds before the end, while calls still use the old one."""
+"""Seconds before the end at which renewal starts in the background, while calls still use the old token."""
 USELESS_BEFORE_S = 30.0
-"""With fewer seconds left a call waits for the new one."""
+"""With fewer seconds left a call waits for the new token."""
 
 
 class GoogleToken:
@@ -27,15 +27,15 @@ class GoogleToken:
         """Take application default credentials, looked up at the first call."""
         self._credentials: Any = None
         self._project: str | None = None
-        self._call = SingleFlight()
+        self._renewal = SingleFlight()
 
     async def current(self) -> str:
-        """A token that is good now. What google-auth raises when there is none to be had."""
+        """Return a token that is valid now. Raises an error of google-auth when there is none."""
         left = self._left_s()
         if left < USELESS_BEFORE_S:
-            await self._call.run(self._renew)
+            await self._renewal.run(self._renew)
         elif left < RENEW_BEFORE_S:
-            self._call.start(self._renew)
+            self._renewal.start(self._renew)
         return str(self._credentials.token)
 
     @property
@@ -44,7 +44,7 @@ class GoogleToken:
         return self._project
 
     def forget(self) -> None:
-        """Google refused this token: get another before the next call."""
+        """Get another token before the next call: Google refused this one."""
         if self._credentials is not None:
             self._credentials.token = None
 

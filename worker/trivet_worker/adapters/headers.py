@@ -1,4 +1,4 @@
-"""What the headers of an answer say: request id, when to come back, Anthropic's limits."""
+"""Reading of an answer's headers: request id, when to come back, Anthropic's limits."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Headers = Mapping[str, str]
 _REQUEST_IDS = ("request-id", "x-amzn-requestid", "x-goog-request-id", "x-request-id")
 _LIMITS = "anthropic-ratelimit-"
 MAX_WAIT_S = 3_600.0
-"""No provider is left alone for longer on its word: a minute limit is over by then, and what lasts longer is asked again."""
+"""Maximum pause that a provider can ask for: a minute limit is over by then, and a longer one is tried again."""
 _MAX_COUNT = 10**12
 """No limit of an account is higher."""
 _ID = 200
@@ -37,7 +37,7 @@ def request_id(headers: Headers) -> str | None:
 
 
 def retry_after_s(headers: Headers) -> float | None:
-    """Seconds until the provider wants to be asked again, as it says; None when it does not. `capped` bounds them.
+    """Return the seconds until the provider wants the next call; None when it names none. `capped` bounds them.
 
     Read in this order: `retry-after-ms`, `retry-after` (seconds, whole or not, or an HTTP date), then the latest reset
     of the limits that have nothing left. A moment that has passed is 0.
@@ -56,12 +56,12 @@ def retry_after_s(headers: Headers) -> float | None:
 
 
 def capped(seconds: float | None) -> float | None:
-    """At most `MOST_WAIT_S` of what a provider wants."""
+    """Return at most `MAX_WAIT_S` of the wait that a provider asks for."""
     return None if seconds is None else min(seconds, MAX_WAIT_S)
 
 
 def limits(headers: Headers) -> LimitReading | None:
-    """What `anthropic-ratelimit-*` say; None where there are none."""
+    """Read the `anthropic-ratelimit-*` headers; None where there are none."""
     requests, input_tokens, output_tokens = (
         _window(headers, f"{_LIMITS}{kind}-") for kind in ("requests", "input-tokens", "output-tokens")
     )
@@ -88,7 +88,7 @@ def _window(headers: Headers, prefix: str) -> LimitWindow | None:
 
 
 def _clock(headers: Headers) -> datetime:
-    """The provider's clock where it shows it, so that a wrong clock here does no harm; else ours."""
+    """Return the provider's time where it shows it, so that a wrong clock here does no harm; else ours."""
     date = headers.get("date")
     return (date and _http_date(date)) or datetime.now(UTC)
 

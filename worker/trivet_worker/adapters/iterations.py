@@ -1,4 +1,4 @@
-"""Reads the passes of a call out of `usage.iterations`, and what a refusal says about the bill.
+"""Passes of a call, read from `usage.iterations`, and the effect of a refusal on the bill.
 
 What the totals above the entries hold (`anthropic` 2.12, `types/beta/beta_usage.py`; platform.claude.com, "Compaction",
 "Advisor tool", "Refusals and fallback"):
@@ -18,7 +18,7 @@ from trivet_tasks.model_names import same_model
 from trivet_tasks.usage import CATEGORY_UNKNOWN, CATEGORY_UNNAMED, UsagePart
 
 LARGEST_COUNT = 2**31 - 1
-"""Tokens; what says more is not a count. The database's integers end here, too."""
+"""Maximum number of tokens; more is not a count. The database's integers end here, too."""
 MAX_PARTS = 256
 """Passes read of one call. Server tools make about ten, then the provider pauses the turn."""
 
@@ -42,7 +42,7 @@ class Counts(NamedTuple):
 def read_parts(
     iterations: Sequence[object], totals: Counts, message: Mapping[str, Any]
 ) -> tuple[UsagePart, ...] | None:
-    """Return the parts of a call, what no entry accounts for last; None where the entries cannot be read.
+    """Return the parts of a call; tokens that no entry accounts for come last. None where the entries cannot be read.
 
     Args:
         totals: the counts above the entries.
@@ -119,7 +119,7 @@ class _Hops(NamedTuple):
     """Changes from a model that declined to the next one, within one call."""
 
     any: bool
-    """Whether there was one."""
+    """True if there was one."""
     declined: tuple[tuple[str, str], ...]
     """The models that declined, and the category; one that is not told is left out."""
 
@@ -146,7 +146,7 @@ def _is_hop(block: object) -> bool:
 
 
 def _is_output(block: object) -> bool:
-    """Whether the model generated this block. One that marks a change of models is not generated; nor is empty text."""
+    """Return whether the model generated this block. A mark of a change of models is not; nor is empty text."""
     if not isinstance(block, dict) or _is_hop(block):
         return False
     return block.get("type") != "text" or bool(block.get("text"))

@@ -23,7 +23,7 @@ class RouteKey:
         return self._value
 
     def forget(self) -> None:
-        """The provider refused this key: read it again at the next call, changed or not."""
+        """Read the key again at the next call, changed or not: the provider refused it."""
         self._stamp = None
 
     def _stamp_now(self) -> tuple[int, int, int] | None:

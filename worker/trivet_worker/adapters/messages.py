@@ -1,4 +1,4 @@
-"""Reading a message of the Messages API: is it whole, and what did it use."""
+"""Reading of a message of the Messages API: its completeness and its usage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ class Whole:
 
     stop_reason: str
     usage: Usage | None
-    """None where the message does not say what it used, or says what cannot be."""
+    """None where the message states no usage, or an impossible one."""
     message: bytes = field(default=b"", compare=False, repr=False)
     """The message as JSON: valid UTF-8 that any reader takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """No whole message, why, and what it used all the same where it says so."""
+    """An incomplete message: the reason, and its usage where it states one."""
 
     reason: str
     usage: Usage | None = None
@@ -75,7 +75,7 @@ def judge(document: object, body: bytes | None = None) -> Whole | Broken:
 
 
 def is_error(document: object) -> bool:
-    """Whether a document is an error: of the Messages API, or Google's, which has no type and may stand in a list."""
+    """Return whether a document is an error: of the Messages API, or Google's, which has no type and may stand in a list."""
     if isinstance(document, list):
         return len(document) > 0 and isinstance(document[0], dict) and isinstance(document[0].get("error"), dict)
     if not isinstance(document, dict):
@@ -85,7 +85,7 @@ def is_error(document: object) -> bool:
 
 
 def usage_of(document: object) -> Usage | None:
-    """What a message, or what came of one, says it used; None where it does not, or where a count of it cannot be."""
+    """Return the usage stated by a message, or by a part of one; None where it has none, or a count that cannot be."""
     if not isinstance(document, dict):
         return None
     usage = document.get("usage")
@@ -102,7 +102,7 @@ def usage_of(document: object) -> Usage | None:
 
 
 def content_tokens(message: bytes) -> int:
-    """About how many tokens the content of a message took, at least one."""
+    """Return an estimate of the tokens of a message's content, at least one."""
     try:
         content = loads(message)["content"]
         return max(1, len(dumps(content)) // _BYTES_PER_TOKEN)
@@ -111,7 +111,7 @@ def content_tokens(message: bytes) -> int:
 
 
 def read_usage(usage: dict[str, Any], message: Mapping[str, Any]) -> Usage:
-    """Return the tokens that a `usage` object tells.
+    """Return the tokens that a `usage` object states.
 
     Where it lists `iterations` (compaction, advisor, fallback), the counts are the sums of its passes (`iterations.py`).
     Tokens written to the cache without a breakdown count as 5-minute ones.
@@ -165,7 +165,7 @@ def _is_count(value: object) -> bool:
 
 
 def _are_counts(counts: object, names: tuple[str, ...]) -> bool:
-    """Whether each of these is a count, or is not said."""
+    """Return whether each of these is a count, or absent."""
     return not isinstance(counts, dict) or all(counts.get(name) is None or _is_count(counts[name]) for name in names)
 
 

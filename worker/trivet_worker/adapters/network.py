@@ -1,4 +1,4 @@
-"""Sorting of what the network does: exceptions of httpx2, aiohttp, the TLS layer and the sockets, by kind and moment.
+"""Classification of network failures: exceptions of httpx2, aiohttp, the TLS layer and the sockets, by kind and moment.
 
 | what | before the headers | after them |
 |---|---|---|
@@ -30,7 +30,7 @@ NETWORK_ERRORS = (
     OSError,  # with ssl.SSLError, gaierror and TimeoutError
     EOFError,
 )
-"""What a call may raise that is no status of the provider and no mistake of ours."""
+"""Exceptions of a call that are no status of the provider and no mistake of ours."""
 
 _CONNECTING = (httpx2.ConnectTimeout, httpx2.PoolTimeout, aiohttp.ConnectionTimeoutError)
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
@@ -43,8 +43,8 @@ _TLS_CONTEXT = re.compile(r" ssl:(default|True|False|None|<[^>]*>)")
 """Noise in aiohttp's texts."""
 
 
-class Trouble(NamedTuple):
-    """What the network did."""
+class NetworkFailure(NamedTuple):
+    """A failure of the network."""
 
     outcome: Outcome
     message: str
@@ -53,22 +53,22 @@ class Trouble(NamedTuple):
     """The provider saw nothing of the call."""
 
 
-def trouble_from(error: BaseException, *, headers_seen: bool) -> Trouble:
-    """Sort an exception of the network. `headers_seen`: the provider had begun to answer with a 200."""
+def network_failure(error: BaseException, *, headers_seen: bool) -> NetworkFailure:
+    """Classify an exception of the network. `headers_seen`: the provider had begun to answer with a 200."""
     chain = tuple(_chain(error))
     words = _words(chain)
     if any(isinstance(e, _BAD_ADDRESS) for e in chain):
-        return Trouble(Outcome.UNUSABLE, f"the route's base_url is no address: {words}", Scope.ROUTE)
+        return NetworkFailure(Outcome.UNUSABLE, f"the route's base_url is no address: {words}", Scope.ROUTE)
     unreached = not headers_seen and _is_unreached(chain)
     if not headers_seen and any(isinstance(e, _CONNECTING) for e in chain):
-        return Trouble(Outcome.CONNECTION, f"no connection in time: {words}", unreached=unreached)
+        return NetworkFailure(Outcome.CONNECTION, f"no connection in time: {words}", unreached=unreached)
     if any(isinstance(e, _TIMED_OUT) for e in chain):
-        return Trouble(Outcome.TIMEOUT, f"the socket was silent too long: {words}")
+        return NetworkFailure(Outcome.TIMEOUT, f"the socket was silent too long: {words}")
     if headers_seen:
-        return Trouble(Outcome.INCOMPLETE, f"the answer broke off: {words}")
+        return NetworkFailure(Outcome.INCOMPLETE, f"the answer broke off: {words}")
     if any(isinstance(e, ssl.SSLError | ssl.CertificateError) for e in chain):
-        return Trouble(Outcome.CONNECTION, f"TLS failed: {words}", unreached=unreached)
-    return Trouble(Outcome.CONNECTION, f"no answer: {words}", unreached=unreached)
+        return NetworkFailure(Outcome.CONNECTION, f"TLS failed: {words}", unreached=unreached)
+    return NetworkFailure(Outcome.CONNECTION, f"no answer: {words}", unreached=unreached)
 
 
 def is_local_io(error: BaseException) -> bool:
@@ -95,7 +95,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _words(chain: tuple[BaseException, ...]) -> str:
-    """The outermost exception that says anything: it names the host. The SDK's own only say "Connection error."."""
+    """Return the text of the outermost exception that has one: it names the host. The SDK's only say "Connection error."."""
     for error in chain:
         if not isinstance(error, anthropic.AnthropicError) and (text := _TLS_CONTEXT.sub("", str(error))):
             return clean(f"{type(error).__name__}: {text}", MESSAGE_LIMIT - 60)

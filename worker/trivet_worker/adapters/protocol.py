@@ -1,4 +1,4 @@
-"""One provider call as values: what a route's caller takes, and the two things that come back from it."""
+"""One provider call as values: the input of a route's caller, and its two kinds of result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage
 
 MESSAGE_LIMIT = 500
-"""The provider's words are cut to this many characters."""
+"""Maximum length of the provider's words, in characters."""
 
 
 class LocalCause(StrEnum):
-    """Reason of a failure that may be this worker's alone: other workers may have no impairment with the route."""
+    """Reason of a failure that may concern this worker alone: others may reach the route."""
 
     NO_CREDENTIALS = "credentials"
     """There is no key here, or it cannot be read: nothing was sent."""
@@ -44,7 +44,7 @@ class LimitWindow:
 
 @dataclass(frozen=True, slots=True)
 class LimitReading:
-    """What Anthropic's `anthropic-ratelimit-*` headers said. None: no such headers for that limit."""
+    """Values of Anthropic's `anthropic-ratelimit-*` headers. None: no such headers for that limit."""
 
     requests: LimitWindow | None = None
     input_tokens: LimitWindow | None = None
@@ -59,45 +59,45 @@ class Answer:
     """The message as JSON, as the provider sent it; of a streamed route, put together from its events."""
     stop_reason: str
     usage: Usage | None
-    """None where the provider did not say what it used, or said what cannot be: the cost is estimated then."""
+    """None where the provider stated no usage, or an impossible one: the cost is then estimated."""
     request_id: str | None
     limits: LimitReading | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that brought no message."""
+    """A call without a message."""
 
     outcome: Outcome
     message: str
-    """The provider's words, or ours where it said none; at most 500 characters, never a prompt or a key."""
+    """The provider's words, or ours where it gave none; at most 500 characters, never a prompt or a key."""
     status: int | None = None
     request_id: str | None = None
     retry_after_s: float | None = None
-    """Seconds from now during which the provider does not want to be asked again. None: it did not say."""
+    """Seconds from now during which the provider wants no calls. None: it did not say."""
     scope: Scope | None = None
     """Of `unusable`: how far it reaches."""
     limits: LimitReading | None = None
     usage: Usage | None = None
-    """What a failed call used all the same, where the provider still said so."""
+    """Usage of a failed call, where the provider still stated it."""
     may_be_billed: bool = False
-    """The provider has done work and did not say how much: the cost is estimated. Timeouts and cut answers always are so."""
+    """The provider did work without stating how much: the cost is estimated. True of all timeouts and cut answers."""
     from_api: bool = True
-    """False for a page of something on the way: what it says may be about this one request."""
+    """False for a page of a proxy or gateway: it may concern this one request."""
     own_fault: bool = False
-    """Trivet's own fault, after the call was made: it says nothing of the route."""
+    """A fault of Trivet's own, after the call was made: it says nothing about the route."""
     local_cause: LocalCause | None = None
     """Set where the reason may be this worker's alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallPurpose:
-    """What a call is made for. Nothing of a request or of its tags stands in it."""
+    """Purpose of a call. It holds nothing of a request or of its tags."""
 
     model: str = ""
     """The model's first-party id: the version of the API may depend on it."""
     job_id: str = ""
-    """Empty of a call that is made for no job."""
+    """Empty for a call without a job."""
     batch_id: int | None = None
 
 

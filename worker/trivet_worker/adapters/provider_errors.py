@@ -4,8 +4,8 @@
 - AWS: header `x-amzn-errortype: Name:http://…` and `{"message": "…"}`
 - Google: `{"error": {"code", "message", "status", "details"}}`, or the same in a list
 
-Any wire may carry any of them: Vertex and Bedrock's Messages endpoints pass Anthropic's through. What has none of these
-forms was not said by an API.
+Any wire may carry any of them: Vertex and Bedrock's Messages endpoints pass Anthropic's through. A body in none of these
+forms did not come from an API.
 """
 
 import re
@@ -135,7 +135,7 @@ def read_error(status: int, headers: wire_headers.Headers, body: object, provide
 
 
 def _unreadable(error: ProviderError, headers: wire_headers.Headers) -> str:
-    """What came instead of an error body, never its text: a page may quote the request."""
+    """Describe what came instead of an error body, never its text: a page may quote the request."""
     form = headers.get("content-type", "").partition(";")[0].strip()[:60] or "no content type"
     who = "not the API: " if error.status < 500 and not error.from_api else ""
     return f"{who}HTTP {error.status} without a readable error body ({form})"
@@ -164,7 +164,7 @@ def _safe(said: str, secrets: Iterable[str]) -> str:
 
 
 def _message(words: str, asked: float | None, wait: float | None) -> str:
-    """The words, cut; and where the provider asked for a longer wait than it gets, that."""
+    """Return the words, cut, and a note where the provider asked for a longer wait than it gets."""
     if asked is None or wait is None or asked <= wait:
         return words[:MESSAGE_LIMIT]
     note = f" (retry-after capped: {wait:,.0f} s instead of {asked:,.0f} s)"[:120]

@@ -1,8 +1,8 @@
-"""What the SDK makes of a request for its wire, taken from one it has sent, to send others like it.
+"""Template of the SDK's request for its wire, taken from one it has sent, to send others like it.
 
 The SDK works out URL, headers and body of every call anew: 0.7 ms of the 1.5 ms of CPU that a call through its `post` costs
 (`benchmarks/call_layers.py`). For a route, a model and a key all of that comes out the same but for the body and
-our attempt's id. So the first call goes through the SDK, and those after it are cut to its pattern and sent over the
+our attempt's id. So the first call goes through the SDK, and later ones are made from its template and sent over the
 same HTTP client, with its pool, its proxies and its signature.
 """
 
@@ -21,7 +21,7 @@ _OF_ONE_SIGNATURE = b"x-amz-"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RequestTemplate:
-    """The pattern of one route, model and key. It holds the key, so it has no repr."""
+    """Template of one route, model and key. It holds the key, so it has no repr."""
 
     url: httpx2.URL
     headers: tuple[tuple[bytes, bytes], ...]
@@ -33,7 +33,7 @@ class RequestTemplate:
 
     @classmethod
     def of(cls, posted: Posted, sent: httpx2.Request, *, signed: bool) -> "RequestTemplate":
-        """The pattern of a request that the SDK has sent.
+        """Make the template of a request that the SDK has sent.
 
         Args:
             posted: what the SDK was given.
@@ -56,7 +56,7 @@ class RequestTemplate:
         )
 
     def cut(self, posted: Posted, attempt_id: str, timeout: httpx2.Timeout) -> httpx2.Request:
-        """A request of this pattern."""
+        """Make a request from this template."""
         kept = {name: value for name, value in posted.body.items() if name not in self.dropped}
         return httpx2.Request(
             "POST",

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SingleFlight:
-    """Runs a coroutine once for all who ask while it runs. A caller that is cancelled does not cancel it."""
+    """Runs a coroutine once for all callers that ask while it runs. A caller that is cancelled does not cancel it."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None

@@ -24,11 +24,11 @@ _CHECKSUM_BYTES = 4
 
 
 class TooLarge(Exception):
-    """More came than anything means to say. Its text is for a person."""
+    """More data than any real answer has. The text is for a person."""
 
 
 class BrokenFraming(Exception):
-    """The bytes are no stream of events: where the next one begins cannot be told."""
+    """The bytes are no stream of events: the start of the next one cannot be found."""
 
 
 class StreamEvent(NamedTuple):
@@ -50,7 +50,7 @@ class EventReader(Protocol):
         ...
 
     def rest(self) -> Iterator[StreamEvent]:
-        """The event that the end of the stream ends, if it is a whole one."""
+        """Return the last event, ended by the end of the stream, if it is complete."""
         ...
 
 

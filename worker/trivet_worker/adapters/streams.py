@@ -23,7 +23,7 @@ from trivet_worker.adapters.stream_events import (
 )
 
 _DRAIN_S = 1.0
-"""After a stream's last event: so long for the end of the body, without which the connection cannot be used again."""
+"""Seconds after a stream's last event to wait for the end of the body, without which the connection cannot be reused."""
 _MAX_VALUES = 2 * MAX_VALUES
 """Values in all events of a stream: most are gone once they are read."""
 _DONE = b"[DONE]"
@@ -40,7 +40,7 @@ class Failed(Exception):
 
 
 def reader_for(content_type: str, provider: str) -> EventReader:
-    """The reader of a stream, by what it says it is; where it says nothing, by what the provider sends."""
+    """Return the reader of a stream: by its content type, or, without one, by the provider."""
     aws = content_type.startswith(AWS_TYPE) or (provider == "bedrock" and not content_type.startswith("text/"))
     return AwsEvents() if aws else ServerSentEvents()
 
@@ -96,7 +96,7 @@ def _take(event: StreamEvent, assembly: Assembly) -> None:
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
-    """The message is whole, so nothing that goes wrong here matters."""
+    """Read the rest. The message is complete, so no error here matters."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_DRAIN_S):
             async for _ in pieces:

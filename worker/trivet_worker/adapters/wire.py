@@ -1,4 +1,4 @@
-"""What differs between the three wires, as the caller sees it."""
+"""Differences between the three wires, as the caller sees them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ SdkClient = (
 )
 """The SDK's client of a wire; that of Claude Platform on AWS is one of the first."""
 VERSION = "anthropic_version"
-"""Where the body names the version of the API, on the wires that do not take it as a header."""
+"""Field of the body that names the API's version, on the wires that do not take it as a header."""
 BETAS = "anthropic_beta"
-"""Where the body names betas; a header for those who take the version as one."""
+"""Field of the body that names betas; wires that take the version as a header take these as one, too."""
 
 
 EXTRA_HEADERS = "extra_headers"
@@ -43,7 +43,7 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Posted:
-    """What to give to the SDK client's `post`. It holds a prompt, so it has no repr."""
+    """Arguments for the SDK client's `post`. It holds a prompt, so it has no repr."""
 
     body: dict[str, Any]
     model: str
@@ -80,7 +80,7 @@ class Wire(Protocol):
     """One route's client and what is special about its provider."""
 
     provider: str
-    """Whose words its refusals are in."""
+    """Provider in whose words its errors are written."""
 
     @property
     def client(self) -> SdkClient:
@@ -88,7 +88,7 @@ class Wire(Protocol):
         ...
 
     async def ready(self) -> None:
-        """See to it that the client has a good key or credentials. NotReady when it cannot have."""
+        """Give the client a good key or credentials. Raises NotReady when there are none."""
         ...
 
     def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
@@ -102,7 +102,7 @@ class Wire(Protocol):
 
     @property
     def signed(self) -> bool:
-        """Whether that HTTP client signs each request."""
+        """Return whether that HTTP client signs each request."""
         ...
 
     def identity(self) -> str | None:
@@ -110,9 +110,9 @@ class Wire(Protocol):
         ...
 
     def refused(self) -> None:
-        """The provider did not take the credentials: look for new ones before the next call."""
+        """Look for new credentials before the next call: the provider refused these."""
         ...
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not stand in an error's text."""
+        """Secrets that must not appear in an error's text."""
         ...

@@ -111,7 +111,7 @@ def run_worker(settings: Settings, *, lane: Lane, routes: Sequence[str], on_read
 
 
 def worker_name(lane: Lane, routes: Sequence[str], configured: int) -> str:
-    """What Flower calls the worker: what it serves, its lane, its process and machine."""
+    """Return the worker's name in Flower: what it serves, its lane, its process and machine."""
     return f"{served(routes, configured)}.{lane}.{os.getpid()}@{socket.gethostname()}"
 
 

@@ -1,8 +1,8 @@
 """The consumer of job messages: what reaches Celery is a message of Trivet's, and nothing else of what was sent.
 
-Whoever may write to the broker may write anything. A message is read strictly and its headers are written anew from what was
-understood, so that no callback, time, name or compression of the sender's is acted on. Whether it is true the database
-says (`trivet_store.jobs.claiming`).
+A client of the broker may write anything. A message is read strictly and its headers are written anew from what was
+understood, so that no callback, time, name or compression of the sender is acted on. The database decides whether it is
+true (`trivet_store.jobs.claiming`).
 """
 
 import re

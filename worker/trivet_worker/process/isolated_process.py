@@ -1,7 +1,7 @@
 """The child process in which quarantined jobs run, one at a time. Forked by the worker's fork server, never started by hand.
 
-Reads a chunk a line from its socket; answers each with a line once it is written down. At the end of its input (it was
-told so, or its worker is gone) it finishes its call within the grace time and goes.
+Reads a chunk a line from its socket; answers each with a line once it is recorded. At the end of its input (it was
+told so, or its worker is gone) it finishes its call within the grace time and exits.
 
     python -m trivet_worker.process.isolated_process CONFIGURATION LANE ORIGIN ROUTE [ROUTE …]
 
@@ -55,7 +55,7 @@ def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[st
     try:
         runtime.start()
     except TrivetError as error:  # its worker hears it by our end, and says what it is about
-        log.error("a process for a job that runs alone cannot start: %s", error)
+        log.error("a process for an isolated job cannot start: %s", error)
         return 1
     chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, chunks), daemon=True).start()

@@ -1,4 +1,4 @@
-"""How a worker process keeps house with its memory."""
+"""Memory of a worker process: garbage collection and heaps."""
 
 import contextlib
 import ctypes

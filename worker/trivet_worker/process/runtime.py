@@ -1,4 +1,4 @@
-"""All that one worker process is made of, started and stopped in order."""
+"""Parts of one worker process, started and stopped in order."""
 
 import logging
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from trivet_worker.run.witness import Witness
 log = logging.getLogger("trivet.worker")
 
 GATHER_S = {Lane.REALTIME: 0.0, Lane.BULK: 0.01, ISOLATED: 0.0}
-"""How long the recorder waits for more calls to finish before it commits, by lane, in seconds."""
+"""Time for which the recorder waits for more calls to finish before it commits, by lane, in seconds."""
 
 
 class Runtime:
@@ -58,17 +58,17 @@ class Runtime:
         forks: ForkServer | None = None,
         origin: str = "",
     ) -> None:
-        """Nothing is started, and no connection made.
+        """Prepare the process; nothing is started, and no connection made.
 
         Args:
-            origin: of the worker for which this process runs a quarantined; this process's own when not given.
+            origin: of the worker for which this process runs a quarantined job; this process's own when not given.
             forks: forks the processes in which quarantined jobs run; None in such a process.
 
         Raises:
             ConfigError: the key that signs cached answers is needed, and not there.
         """
         self._settings = settings
-        self._store = Store.of(settings, stands_back=lane == Lane.BULK)
+        self._store = Store.of(settings, yields=lane == Lane.BULK)
         client = connect(settings.redis_url)
         origin = origin or origin_of(settings)
         directory = RouteDirectory(self._store, settings, client, origin=origin)
@@ -94,7 +94,7 @@ class Runtime:
         )
         self._hedger = Hedger(settings, self._store, directory, self._slots, self._pricing, self._served)
         self._calls = Calls(places, lambda result: self._recorder.put(result), self._hedger.ask)
-        # a process for jobs that run alone steers nothing: what it found wrong would stay unknown to its worker, which
+        # a process for isolated jobs steers nothing: what it found wrong would stay unknown to its worker, which
         # would send it the same job again
         self._local_faults = (
             None
@@ -180,7 +180,7 @@ class Runtime:
 
     @property
     def takes_work(self) -> bool:
-        """Whether a message may be taken now."""
+        """Return whether a message may be taken now."""
         return self._process_impairments.text is None
 
     def consumer_moves(self) -> None:
@@ -194,20 +194,20 @@ class Runtime:
 
     @property
     def idle(self) -> bool:
-        """Whether everything that was taken is written down or back in waiting."""
+        """Return whether every job taken is recorded or back in waiting."""
         return self._chunks.running == 0 and self._slots.in_use == 0
 
     @property
     def in_hand(self) -> int:
-        """Calls under way, and finished ones that are not written down."""
+        """Number of calls under way, and of finished ones not yet recorded."""
         return self._slots.in_use
 
     def run(self, chunk: Chunk) -> int:
-        """Run one chunk; blocks until it is written down. Returns the number of calls made."""
+        """Run one chunk; blocks until it is recorded. Returns the number of calls made."""
         return self._chunks.run(chunk)
 
     def reload(self, settings: Settings) -> None:
-        """Take over the routes as the file has them now. StoreUnavailable when they cannot be made known."""
+        """Apply the routes as the file has them now. Raises StoreUnavailable when they cannot be registered."""
         self._served.reload(settings)
         self.look_again()
 
@@ -217,7 +217,7 @@ class Runtime:
             self._local_faults.look_now()
 
     def begin_stop(self) -> None:
-        """Take nothing new from now on, and say so. Calls under way go on."""
+        """Take no new work from now on, and report that. Calls under way go on."""
         self._chunks.stopping.set()
         if self._isolation is not None:
             self._isolation.begin_stop()
@@ -236,7 +236,7 @@ class Runtime:
             self._forks.wait(within_s)
 
     def close(self) -> int:
-        """Take the lease back, as the last thing. Returns the number of jobs that were held still; they wait again.
+        """Release the lease, as the last step. Returns the number of jobs still held; they wait again.
 
         Raises:
             StoreUnavailable: they are rescued when the lease runs out.

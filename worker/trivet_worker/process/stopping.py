@@ -1,8 +1,9 @@
-"""Ending a worker process in order, and in time whatever hangs.
+"""Ordered stop of a worker process, in time whatever hangs.
 
-The first SIGTERM (or SIGINT; SIGHUP where its terminal is gone): nothing new is taken, running calls get the grace; those still running then are
-dropped and written down. The second: the grace is over now. In both cases jobs that could not be written down in time
-are put back by one statement, and the process ends, whether Celery, the broker or the database go along or not.
+The first SIGTERM (or SIGINT; SIGHUP where its terminal is gone): no new work is taken, and running calls get the grace
+time; calls that still run then are dropped and recorded. The second: the grace time is over now. In both cases jobs that
+could not be recorded in time are put back by one statement, and the process ends, whatever state Celery, the broker and
+the database are in.
 """
 
 import contextlib
@@ -24,23 +25,23 @@ from trivet_worker.process.runtime import Runtime
 log = logging.getLogger("trivet.worker")
 
 SAME_S = 0.5
-"""A signal this soon after the first is the same: some send one to every process of a group, and so do we."""
+"""A signal this soon after the first counts as the same: supervisors, ours too, signal every process of a group."""
 WRITE_S = 1.2
-"""How long the writing down of dropped calls may take."""
+"""Maximum time to record dropped calls."""
 WRITE_NOW_S = 0.4
 """The same after a second signal."""
 PUT_BACK_S = 0.8
-"""How long taking the lease back may take."""
+"""Maximum time to release the lease."""
 PUT_BACK_NOW_S = 0.3
 """The same after a second signal."""
 FORKS_S = 0.5
-"""How long the fork server may take to end: it is told, and only has to be let run."""
+"""Maximum time for the fork server to end: it is told, and only has to be let run."""
 FORKS_NOW_S = 0.1
 """The same after a second signal."""
 CELERY_S = 0.3
-"""How long Celery may take to say goodbye once nothing is in hand."""
+"""Maximum time for Celery to say goodbye once nothing is in hand."""
 _BY_ITSELF = 0.0
-"""In the queue of moments at which somebody asked: nobody did, Celery has ended."""
+"""Mark in the queue of stop requests: none came, Celery has ended."""
 _LOOK_S = 0.02
 _LEFT_TO_LEASE = 1
 """The exit code where jobs had to be left to the lease's end."""
@@ -50,7 +51,7 @@ class Stopper:
     """Waits, in a thread of its own, to be asked to end the process."""
 
     def __init__(self, runtime: Runtime, grace_s: float, *, on_asked: Callable[[], None]) -> None:
-        """Nothing happens yet.
+        """Prepare; nothing happens yet.
 
         Args:
             on_asked: called from the signal handler, in the main thread: it must not wait for anything.
@@ -71,7 +72,7 @@ class Stopper:
             signal.signal(number, self._on_signal)
 
     def finish(self) -> int:
-        """Celery has ended: end the rest, asked or not. Returns the exit code; leaving with it is the caller's."""
+        """End the rest after Celery has ended, asked or not. Returns the exit code, with which the caller exits."""
         self._celery_ended = True
         self._asked.put(_BY_ITSELF)
         self._put_down.wait()
@@ -113,7 +114,7 @@ class Stopper:
         return hurried
 
     def _wait(self, first: float, until: float, *, dropping: bool = False) -> bool:
-        """Wait until nothing is in hand, time is up, or somebody asks again; whether that was it."""
+        """Wait until nothing is in hand, time is up, or a second request comes; return whether one came."""
         while not self._runtime.idle and (left := until - time.monotonic()) > 0:
             if dropping:
                 self._runtime.drop_calls()  # again and again: a chunk may have been about to begin some
@@ -123,7 +124,7 @@ class Stopper:
         return False
 
     def _close(self, within_s: float) -> None:
-        """Take the lease back, and what it holds with it, if the database answers in time."""
+        """Release the lease with its jobs, if the database answers in time."""
         closing = threading.Thread(target=self._close_safely, name="trivet-close", daemon=True)
         self._code = _LEFT_TO_LEASE
         closing.start()

@@ -1,4 +1,4 @@
-"""A worker's use of the response cache: jobs of a chunk that need no call of their own, and answers to keep for others."""
+"""A worker's use of the response cache: jobs of a chunk that need no call, and answers to keep for other jobs."""
 
 import logging
 import time
@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from trivet_routing.answer_seal import Kept
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.response_cache import Coalesce, Landed, LookUp, ResponseCache
+from trivet_routing.response_cache import CachedResult, Coalesce, LookUp, ResponseCache
 from trivet_store.database.engine import BULK_BYTES, Store
 from trivet_store.jobs.answering import Answered, Served, end_answered
-from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, follow, free_coalesced
+from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
 from trivet_store.jobs.dropped import Drop
 from trivet_store.steps import End, Finished
 from trivet_tasks.config.settings import Settings
@@ -34,7 +34,7 @@ log = logging.getLogger("trivet.worker")
 WHOLE = frozenset({"end_turn", "stop_sequence"})
 """Stop reasons of answers that serve equal requests: whole ones that ask for nothing to be done."""
 LOOKS = 3
-"""How often a job asks anew because its leader had just ended; then it calls."""
+"""Maximum number of times that a job asks anew because its leader had just ended; then it calls."""
 REALTIME_LOOK_AGAIN_S = 1.0
 
 
@@ -65,13 +65,13 @@ class Cached:
         self._said_at = -SAID_EVERY_S
 
     def serve(self, chunk: Chunk) -> Sequence[DispatchedJob]:
-        """End the jobs of a chunk for which there is an answer, let wait those for which one is on its way.
+        """End the jobs of a chunk that have a cached answer, and coalesce those whose answer is on its way.
 
         Returns:
-            The others, which are to be called for. All, without a round trip, where none may be answered so.
+            The other jobs, which need a call. All, without a round trip, where none may be served from the cache.
 
         Raises:
-            StoreUnavailable: what was not written is dispatched again in time.
+            StoreUnavailable: jobs that were not recorded are dispatched again in time.
         """
         if chunk.probe or chunk.isolated or not self._keeps(chunk.latency):
             return chunk.jobs
@@ -88,27 +88,27 @@ class Cached:
                 break
             to_call.update(job.id for job in found.to_call)
             to_call.update(job.id for job in self._end_safely(chunk, found.answered))
-            leaderless = self._follow(chunk, found.coalesced)
+            leaderless = self._coalesce(chunk, found.coalesced)
             looks = [LookUp(asking[job.id].cache_key or "", job.id, over=job.leader) for job in leaderless]
         to_call.update(look.job_id for look in looks)
         return [job for job in chunk.jobs if job.id in to_call]
 
     def keep(self, group: Sequence[CallResult], finished: Sequence[Finished]) -> None:
-        """Keep the answers of a group of calls, before it is committed; who waits for those that brought none may call."""
-        finished_calls: dict[Latency, list[Landed]] = {}
+        """Keep the answers of a group of calls before its commit; jobs coalesced with calls that brought none may call."""
+        results: dict[Latency, list[CachedResult]] = {}
         for result, end in zip(group, finished, strict=True):
             key = result.call.job.cache_key
             if key is not None and result.decides and isinstance(end.next, End):
                 latency = Latency(result.call.target.latency)
-                finished_calls.setdefault(latency, []).append(self._landed(key, result, end, end.next))
+                results.setdefault(latency, []).append(self._cached_result(key, result, end, end.next))
         if self._process_impairments.seen(SHARED_STATE, WATCH):
             return
-        for latency, of_class in finished_calls.items():
+        for latency, of_class in results.items():
             if self._keeps(latency):
                 self._keep(latency, of_class)
 
     def free_rest(self, leaders: Sequence[str]) -> None:
-        """Free the coalesced jobs of jobs that ended, where they are more than one transaction frees."""
+        """Free coalesced jobs whose leaders ended, where they are more than one transaction frees."""
         try:
             while True:
                 with self._store.write() as connection:
@@ -147,7 +147,7 @@ class Cached:
         return found
 
     def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> Iterable[str]:
-        """Returns the ids of jobs that the answer is not for."""
+        """Return the ids of jobs that the answer is not for."""
         missed: list[str] = []
         for group in _groups(answered):
             with self._store.write() as connection:
@@ -162,7 +162,7 @@ class Cached:
         return missed
 
     def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[DispatchedJob]:
-        """Returns those whose answer is not for them, or that the database refuses: they are called for."""
+        """Return the jobs whose answer is not for them, or that the database refuses: they need a call."""
         try:
             missed = set(self._end(chunk, answered))
         except DBAPIError as error:
@@ -176,33 +176,33 @@ class Cached:
         if served.crowded:
             self.free_rest(served.jobs)
 
-    def _follow(self, chunk: Chunk, wanted: Sequence[CoalescedJob]) -> Sequence[CoalescedJob]:
-        """Returns those whose leader has ended already."""
+    def _coalesce(self, chunk: Chunk, wanted: Sequence[CoalescedJob]) -> Sequence[CoalescedJob]:
+        """Return the jobs whose leader has already ended."""
         if not wanted:
             return ()
         look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
         with self._store.write() as connection:
-            followed = follow(self._store, connection, wanted, look_again_s)
-        if followed.coalesced:
-            self._tell(WORK_CHANNEL, b"")  # they stand at no route any more: there is room for others
-        return followed.leaderless
+            result = coalesce(self._store, connection, wanted, look_again_s)
+        if result.coalesced:
+            self._tell(WORK_CHANNEL, b"")  # they take up no route any more: others can be dispatched
+        return result.leaderless
 
-    def _landed(self, key: str, result: CallResult, finished: Finished, end: End) -> Landed:
+    def _cached_result(self, key: str, result: CallResult, finished: Finished, end: End) -> CachedResult:
         job, model = result.call.job, result.call.target.model
         response = result.response
         if end.state is not JobState.SUCCEEDED or not isinstance(response, Answer):
-            # the request's own fault is so for all who ask the same
-            return Landed(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
+            # a fault of the request is one for all equal requests
+            return CachedResult(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
         if response.stop_reason not in WHOLE or len(response.message) > self._settings.cache.max_answer_bytes:
-            return Landed(key, job.id, model, None, never=True)
+            return CachedResult(key, job.id, model, None, never=True)
         cost = None if finished.settlement.estimated else finished.settlement.cost_usd
         tenant = None if self._settings.cache.shared else job.tenant
         answer = Kept(response.message, response.stop_reason, result.call.target.route, cost, tenant)
-        return Landed(key, job.id, model, answer)
+        return CachedResult(key, job.id, model, answer)
 
-    def _keep(self, latency: Latency, finished_calls: Sequence[Landed]) -> None:
+    def _keep(self, latency: Latency, results: Sequence[CachedResult]) -> None:
         try:
-            self._cache.keep(latency, finished_calls)
+            self._cache.keep(latency, results)
         except redis.RedisError as error:
             self._without(error)
 
@@ -211,11 +211,11 @@ class Cached:
             return
         try:
             self._redis.publish(channel, notice)
-        except redis.RedisError as error:  # those who wait look by themselves
+        except redis.RedisError as error:  # coalesced jobs look by themselves
             self._without(error)
 
     def _without(self, error: Exception) -> None:
-        """One that is away is said by those who cannot do without it; another error once a minute."""
+        """Log an error, at most once a minute. An outage is reported by the parts that cannot do without Redis."""
         now = time.monotonic()
         if (isinstance(error, redis.RedisError) and is_away(error)) or now - self._said_at < SAID_EVERY_S:
             return
@@ -224,7 +224,7 @@ class Cached:
 
 
 def _groups(answered: Iterable[Answered]) -> Iterable[list[Answered]]:
-    """Parts of a transaction's worth."""
+    """Yield parts of one transaction's size."""
     group: list[Answered] = []
     size = 0
     for one in answered:

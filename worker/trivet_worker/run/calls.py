@@ -27,30 +27,30 @@ CREDENTIALS_S = 10.0
 REACH_S = 10.0
 """Seconds an endpoint may take to answer the test of the way out."""
 STALLED_S = 3.0
-"""A loop that has not gone round for so many seconds is stalled: what it runs never takes so long at a stretch."""
+"""Seconds without a turn after which the loop counts as stalled: none of its work takes that long at a stretch."""
 _BEAT_EVERY_S = 0.5
 
 
 class WaitGroup:
-    """Lets a chunk's thread wait until all its jobs are written down."""
+    """Lets a chunk's thread wait until all its jobs are recorded."""
 
     def __init__(self) -> None:
         self._left = 0
         self._changed = threading.Condition()
 
     def add(self, count: int) -> None:
-        """So many more to wait for."""
+        """Add this many to wait for."""
         with self._changed:
             self._left += count
 
     def down(self) -> None:
-        """One is written."""
+        """Count one as recorded."""
         with self._changed:
             self._left -= 1
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Until none is left."""
+        """Wait until none is left."""
         with self._changed:
             self._changed.wait_for(lambda: self._left == 0)
 
@@ -75,10 +75,10 @@ class Call:
     quota: Quota
     permit: PermitRequest
     generation: str
-    """Of the route's breakers when the permit was given."""
+    """Generation of the route's circuit breakers when the permit was given."""
     timeout_s: float
     full_time: bool
-    """False where deadline or budget cut the call so short that running out of time says nothing of the route."""
+    """False where deadline or budget left the call so little time that a timeout says nothing about the route."""
     wait_group: WaitGroup
     hedge_after_s: float | None = None
     """A call that takes longer than this is slow for its route; None: no hedge is wanted."""
@@ -87,13 +87,13 @@ class Call:
 
     @property
     def ends_at(self) -> float:
-        """When the guard around the call fires, on the monotonic clock, about."""
+        """Time at which the guard around the call fires, on the monotonic clock, about."""
         return self.born_at + self.timeout_s
 
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """A call that is over."""
+    """A finished call."""
 
     call: Call
     response: Answer | Failure
@@ -101,7 +101,7 @@ class CallResult:
     called: bool = True
     """False where no time was left to make the call."""
     decides: bool = True
-    """False where another call of the same job decided, or may still decide, what becomes of it."""
+    """False where another call of the same job decided, or may still decide, its next state."""
 
 
 class Calls:
@@ -129,19 +129,19 @@ class Calls:
         asyncio.run_coroutine_threadsafe(self._build_callers(), self._loop).result()
 
     def credentials(self) -> dict[str, Credentials]:
-        """Return the state of each route's credentials; those that it takes too long to look at are left out."""
+        """Return the state of each route's credentials; routes whose look takes too long are left out."""
         return asyncio.run_coroutine_threadsafe(self._credentials(), self._loop).result()
 
     def reach(self, routes: Sequence[str]) -> dict[str, str]:
-        """Return why the endpoints of these routes give no answer of any kind; empty texts where they do."""
+        """Return the reason why each endpoint gives no answer; empty where it answers."""
         return asyncio.run_coroutine_threadsafe(self._reach(routes), self._loop).result()
 
     def launch(self, calls: Sequence[Call]) -> None:
-        """Make these calls. Returns at once; each ends in one result."""
+        """Start these calls. Returns at once; each ends in one result."""
         self._loop.call_soon_threadsafe(self._launch, calls)
 
     def join(self, hedge: Call) -> None:
-        """Make a second call for a job whose first is still under way. It, too, ends in one result."""
+        """Start a second call for a job whose first is still under way. It, too, ends in one result."""
         self._loop.call_soon_threadsafe(self._join, hedge)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
@@ -196,7 +196,7 @@ class Calls:
         self._on_result(CallResult(call, result, time.perf_counter() - started, decides=decides))
 
     def _decide(self, call: Call, result: Answer | Failure) -> bool:
-        """Whether this call decides what becomes of its job: the first final word does, or the last failure."""
+        """Return whether this call decides the next state of its job: the first final result does, or the last failure."""
         race = call.race
         race.under_way -= 1
         if race.decided:
@@ -261,7 +261,7 @@ def _result_of(task: "asyncio.Task[Answer | Failure]", attempt_id: str) -> Answe
 
 
 def _is_local(result: Answer | Failure) -> bool:
-    """Return whether the reason may be this worker's alone."""
+    """Return whether the reason may concern this worker alone."""
     return isinstance(result, Failure) and result.local_cause is not None
 
 

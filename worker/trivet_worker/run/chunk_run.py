@@ -1,4 +1,4 @@
-"""Running one chunk: places in the process, permits, the fenced claim, the calls; what finds no room goes back."""
+"""Run of one chunk: slots, permits, the fenced claim, the calls; jobs without a slot or permit go back."""
 
 import logging
 import threading
@@ -44,9 +44,9 @@ from trivet_worker.run.slots import Slots
 log = logging.getLogger("trivet.worker")
 
 AGAIN_S = 3.0
-"""How long no work is taken after a chunk has met a database or shared state that failed it."""
+"""Pause in taking work after a chunk has met a database or shared state that failed it."""
 URGENT_S = 0.005
-"""How soon a realtime call looks again for a place among the calls in flight, alone: before those of batches do."""
+"""Interval at which a realtime call looks for a free slot, alone: before calls of batches do."""
 _REFUSED = {
     Denial.LIMITED: "limited by its provider",
     Denial.OPEN: "open, only a probe may call",
@@ -62,7 +62,7 @@ _REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class _Wave:
-    """Jobs of a chunk that start together, and what they have in common."""
+    """Jobs of a chunk that start together, and their common terms."""
 
     chunk: Chunk
     target: CallTarget
@@ -118,11 +118,11 @@ class ChunkRunner:
 
     @property
     def running(self) -> int:
-        """Chunks in hand: their jobs are neither all written down nor all back in waiting."""
+        """Chunks in hand: some of their jobs are neither recorded nor back in waiting."""
         return self._running
 
     def run(self, chunk: Chunk) -> int:
-        """Run the chunk until each of its jobs is written down or back in waiting. Returns the number of calls made."""
+        """Run the chunk until each of its jobs is recorded or back in waiting. Returns the number of calls made."""
         self._count(1)
         try:
             return self._run(chunk)
@@ -140,7 +140,7 @@ class ChunkRunner:
         if chunk.isolated and self._isolation is not None:
             if self._isolation.run(chunk):
                 return len(chunk.jobs)
-            self._give_back(chunk, chunk.jobs, "no process is free in which it could run alone")
+            self._give_back(chunk, chunk.jobs, "no process is free to run it isolated")
             return 0
         route = self._served.now(chunk.route)
         wire_model = name_on_wire(route, chunk.model)
@@ -171,7 +171,7 @@ class ChunkRunner:
                     break
         except StoreUnavailable as error:
             # what was not claimed is dispatched again when its time is over
-            self._process_impairments.note(DATABASE, "take-up", str(error), AGAIN_S)
+            self._process_impairments.note(DATABASE, "claim", str(error), AGAIN_S)
             pending = ()
         if pending:
             self._give_back(chunk, pending, why)
@@ -180,7 +180,7 @@ class ChunkRunner:
         return to_call - len(pending)
 
     def _start_some(self, wave: _Wave, pending: Sequence[DispatchedJob]) -> tuple[int, str]:
-        """Start as many jobs as there is room for, waiting a little for it. Returns (how many, why no more)."""
+        """Start as many jobs as slots and permits allow, after a short wait for them. Returns (how many, why no more)."""
         patience_s = self._settings.dispatch.permit_patience_s
         if self.stopping.is_set():
             return 0, "the worker is stopping"
@@ -189,7 +189,7 @@ class ChunkRunner:
         places = self._slots.take(len(pending), patience_s)
         if places == 0:
             return 0, "no free place"
-        # named after lease and attempt: those of a dead process can be told, and SQL knows those that are in use
+        # named after lease and attempt: permits of a dead process are recognisable, and SQL knows those in use
         permits = [
             PermitRequest(f"{wave.target.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens)
             for job in pending[:places]
@@ -217,7 +217,7 @@ class ChunkRunner:
         return grant.granted, ""
 
     def _waits(self, wave: _Wave, grant: PermitGrant, until: float) -> bool:
-        """Wait for what there was no room for; False when there is no time for that."""
+        """Wait for slots or permits for the rest; False when there is no time for that."""
         if grant.reason != Denial.CONCURRENCY or wave.chunk.latency is not Latency.REALTIME:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
         self._hurry(1)
@@ -235,7 +235,7 @@ class ChunkRunner:
     def _launch(
         self, wave: _Wave, jobs: Sequence[DispatchedJob], permits: Sequence[PermitRequest], grant: PermitGrant
     ) -> None:
-        """Take jobs up in SQL and make their calls. Places and permits of those not taken are given back."""
+        """Claim jobs in SQL and make their calls. Slots and permits of jobs that were not claimed are given back."""
         permit_of = {job.id: permit for job, permit in zip(jobs, permits, strict=True)}
         taken: list[ClaimedJob] = []
         try:
@@ -299,7 +299,7 @@ class ChunkRunner:
             self._drops.note(Drop.MISFIT, chunk.route, f"job {job.id} goes back: {job.reason}", len(found.misfits))
 
     def _routes_now(self, wave: _Wave) -> list[Candidate] | None:
-        """For a realtime call, how the routes stand that could take its job if it fails; None when that is not known."""
+        """Return the routes that could take a realtime job if its call fails; None when they are not known."""
         if wave.chunk.latency is not Latency.REALTIME or wave.chunk.probe:
             return []
         try:
@@ -328,7 +328,7 @@ class ChunkRunner:
         )
 
     def _hedge_after_s(self, wave: _Wave, routes: Sequence[Candidate] | None) -> float | None:
-        """What is slow for this route; None where a call gets no hedge."""
+        """Return the time after which a call is slow for this route; None where a call gets no hedge."""
         if not self._settings.of_class(wave.chunk.latency).hedge_share:
             return None
         own = next((r.breaker.paces.get(Latency.REALTIME) for r in routes or () if r.name == wave.chunk.route), None)
@@ -348,7 +348,7 @@ class ChunkRunner:
             )
 
     def _give_up_probe(self, wave: _Wave) -> None:
-        """A probe that got no permit: let another be made, rather than wait until this one counts as lost."""
+        """Let another probe be made in place of one without a permit, rather than wait until this one counts as lost."""
         chunk = wave.chunk
         if not chunk.probe:
             return
@@ -369,7 +369,7 @@ class ChunkRunner:
             if not self._process_impairments.of(SHARED_STATE):
                 self._redis.publish(WORK_CHANNEL, b"")
         except StoreUnavailable as error:
-            self._process_impairments.note(DATABASE, "take-up", str(error), AGAIN_S)
+            self._process_impairments.note(DATABASE, "claim", str(error), AGAIN_S)
         except redis.RedisError as error:
             self._process_impairments.note(
                 SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S
@@ -377,5 +377,5 @@ class ChunkRunner:
 
 
 def attempt_of(permit: PermitRequest) -> str:
-    """The id of the attempt that a permit is for."""
+    """Return the id of the attempt that a permit is for."""
     return permit.permit_id.rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""How long one call may take."""
+"""Time limit of one call."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ from trivet_routing.route_choice import Candidate
 from trivet_tasks.latency import ClassSettings, Latency
 
 LEAST_S = 0.05
-"""A call with less time than this is not worth its cost: it ends before its provider can answer, or has it at all."""
+"""Minimum time of a call: with less it ends before its provider can answer, and is not worth its cost."""
 FALLBACK_RESERVE_S = 1.0
-"""What realtime keeps back for one fallback while nothing is known of its speed."""
+"""Time that realtime keeps back for one fallback while nothing is known of its speed."""
 HANDOVER_S = 0.5
-"""What it takes to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
+"""Time to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
 machine."""
 
 
 def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
-    """What the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
+    """Return the time that the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
     paces = [route.breaker.pace(Latency.REALTIME) for route in fallbacks]
     return min((HANDOVER_S + pace.p95_s if pace else FALLBACK_RESERVE_S for pace in paces), default=0.0)
 
@@ -29,7 +29,7 @@ def attempt_timeout_s(
     now: float,
     reserve_s: float,
 ) -> float:
-    """The wall clock of the next call, in seconds; 0 or less when there is no time left for one.
+    """Return the time limit of the next call, in seconds; 0 or less when no time is left for one.
 
     Args:
         spent_s: what the round has used of its budget.
@@ -45,5 +45,5 @@ def attempt_timeout_s(
 
 
 def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
-    """Whether a call had at least half of what its class gives one: only then running out of time says something."""
+    """Return whether a call had at least half of its class's time: only then does a timeout count."""
     return timeout_s >= (terms.attempt_timeout_s or terms.budget_s / 2) / 2

@@ -1,4 +1,4 @@
-"""What a finished call means: for its route's breaker, and for what becomes of its job."""
+"""Meaning of a finished call: the health signal for its route, and the next state of its job."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from trivet_worker.run.witness import Witness
 _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
 BRIEFLY_S = 1.0
-"""How long it counts that they could not be."""
+"""Time for which it counts that they could not be read."""
 
 
 _LOCAL_SIGNALS = {
@@ -42,7 +42,7 @@ _LOCAL_SIGNALS = {
 
 
 def spent_of(result: CallResult, settings: Settings, *, local: bool = False) -> PermitRelease:
-    """What a call used of its permit, and what it said of the route.
+    """Return a call's use of its permit, and its health signal for the route.
 
     A call that ran out of time counts, where speed is compared, as one that took its class's whole budget.
 
@@ -86,7 +86,7 @@ def spent_of(result: CallResult, settings: Settings, *, local: bool = False) -> 
             elif signal is HealthSignal.DOUBTED and call.job.proxy_errors:
                 signal = HealthSignal.CHECK
             budget_s = settings.of_class(Latency(call.target.latency)).budget_s
-            # nobody knows what a call without an answer used: it is taken to have used it all
+            # the usage of a call without an answer is not known: it counts as all of its permit
             all_used = RULES[outcome].may_be_billed or failure.own_fault
             return PermitRelease(
                 permit,
@@ -103,12 +103,12 @@ def spent_of(result: CallResult, settings: Settings, *, local: bool = False) -> 
 
 
 def _is_of_route(failure: Failure) -> bool:
-    """Return whether no request can have brought it about: then every failure counts, also the same job's."""
+    """Return whether no request can have caused it: then every failure counts, also of the same job."""
     return failure.from_api and RULES[failure.outcome].of_route
 
 
 def _of_probe(signal: HealthSignal, outcome: Outcome) -> HealthSignal:
-    """What a probe's failure means: a route that refuses the plainest request serves nobody."""
+    """Return the meaning of a probe's failure: a route that refuses the plainest request serves nobody."""
     if signal is HealthSignal.DOUBTED:
         return HealthSignal.UNREACHABLE
     if signal is HealthSignal.NEUTRAL and outcome is not Outcome.CANCELLED:
@@ -117,13 +117,13 @@ def _of_probe(signal: HealthSignal, outcome: Outcome) -> HealthSignal:
 
 
 def _asked_too_much(call: Call) -> bool:
-    """Whether `max_tokens` could hardly come within the time that this call had."""
+    """Return whether `max_tokens` could hardly come within the time that this call had."""
     model = known(call.target.model)
     return model is not None and needed_s(model, call.job.max_tokens) > call.timeout_s
 
 
 def _too_short(call: Call, settings: Settings) -> str | None:
-    """Why the call could hardly be answered in its time, if so."""
+    """Return why the call could hardly be answered in its time, or empty."""
     target = call.target
     return too_short_text(known(target.model), Latency(target.latency), call.job.max_tokens, settings)
 
@@ -139,7 +139,7 @@ def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | Non
 
 
 class Decisions:
-    """Decides what becomes of jobs, a group of finished calls at a time."""
+    """Decides the next states of jobs, a group of finished calls at a time."""
 
     def __init__(
         self, directory: RouteDirectory, settings: Settings, process_impairments: ProcessImpairments, witness: Witness
@@ -150,7 +150,7 @@ class Decisions:
         self._witness = witness
 
     def next_steps(self, group: Sequence[CallResult]) -> list[Next | None]:
-        """For each call, in order, what becomes of its job; None where another call of it decides.
+        """Return for each call, in order, the next state of its job; None where another call decides.
 
         The routes are read once for all.
         """
@@ -197,7 +197,7 @@ class Decisions:
             )
         latency = Latency(target.latency)
         terms = self._settings.of_class(latency)
-        # the budget bounds the work on a job; being told to wait is no work, nor is what another worker would have done
+        # the budget bounds the work on a job: not a wait that a provider asks for, nor a failure of this worker alone
         local = self._witness.local(result)
         idle = local or failure.outcome is Outcome.RATE_LIMITED
         spent_s = job.round_spent_s + (0.0 if idle else result.latency_s)
@@ -247,7 +247,7 @@ class Decisions:
 
 
 def _room(route: Candidate) -> float:
-    """How many more calls a route can take at once, at least one."""
+    """Return how many more calls a route can take at once, at least one."""
     return max(
         1.0, min(route.breaker.places - route.breaker.in_flight, route.breaker.headroom + route.breaker.rates[0])
     )

@@ -1,4 +1,4 @@
-"""Counting what came through the broker or the shared state and was not acted on."""
+"""Counts of messages and entries of the broker or the shared state that were not acted on."""
 
 import logging
 import threading
@@ -42,11 +42,11 @@ class Drops:
         log.error("dropped, %s%s: %s%s", kind.value, f" on {route}" if route else "", why, more)
 
     def unwritten(self) -> Counter[tuple[Drop, str]]:
-        """Return what the database does not know yet."""
+        """Return the counts that the database does not have yet."""
         with self._lock:
             return Counter(self._unwritten)
 
     def written(self, counts: Counter[tuple[Drop, str]]) -> None:
-        """Take off what was committed."""
+        """Subtract the counts that were committed."""
         with self._lock:
             self._unwritten -= counts

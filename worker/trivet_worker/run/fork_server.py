@@ -29,15 +29,15 @@ from trivet_tasks.processes.stop_signals import STOP_SIGNALS
 log = logging.getLogger("trivet.worker")
 
 _WORD = struct.Struct("<iq")
-"""To the server: 0, 0 with a socket (fork), or a process's id and a signal. From it: an id and _BORN, or how it ended."""
+"""Message to the server: 0, 0 with a socket (fork), or a process id and a signal. From it: an id and _BORN, or its exit."""
 _BORN = 1 << 32
 _ANSWER_S = 30.0
-"""How long a fork may take on a machine that swaps."""
+"""Maximum time of a fork on a machine that swaps."""
 _GONE = -1
 _LAST_WORD_S = 1.0
 _LOOK_S = 0.005
 Child = Callable[[socket.socket], int]
-"""What a child does with its end of the socket; returns its exit code."""
+"""Work of a child with its end of the socket; returns its exit code."""
 
 
 class NoServer(Exception):
@@ -48,7 +48,7 @@ class ForkServer:
     """The worker's side of the server. Safe to use from any thread, but for `fork`."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        """Nothing is started yet.
+        """Prepare; nothing is started yet.
 
         Args:
             argv: the command whose standard input is a server's socket, for when the forked one is gone.
@@ -114,7 +114,7 @@ class ForkServer:
         return None
 
     def end_of(self, pid: int) -> int | None:
-        """How a child ended, as `Popen.returncode` says it; None when nobody can say. Ask once, when its socket ended."""
+        """Return a child's end, as `Popen.returncode` gives it; None: not known. Ask once, when its socket ended."""
         try:
             return self._ends[pid].get(timeout=_LAST_WORD_S)
         except (queue.Empty, KeyError):
@@ -163,7 +163,7 @@ class ForkedProcess:
         self._server = server
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it runs. The server that forked it knows, for it reaps it."""
+        """Send it a signal, if it runs. Its server knows, because it reaps it."""
         try:
             self._control.sendall(_WORD.pack(self.pid, number))
         except OSError:  # the server is gone: nobody reaps it but init
@@ -171,7 +171,7 @@ class ForkedProcess:
                 os.kill(self.pid, number)
 
     def ended(self) -> str:
-        """How it ended, for a person. Ask once, when its socket has ended."""
+        """Describe its end, for a person. Ask once, when its socket has ended."""
         code = self._server.end_of(self.pid)
         if code is None:
             return "nobody knows how"
@@ -260,7 +260,7 @@ def _reap(children: set[int]) -> list[tuple[int, int]]:
 
 
 def _leave(run: Callable[[socket.socket, Child], int], connection: socket.socket, child: Child) -> NoReturn:
-    """Run in a forked process, and never come back to what its parent was doing."""
+    """Run in a forked process, and never return into its parent's code."""
     code = 1
     try:
         code = run(connection, child)

@@ -1,7 +1,7 @@
-"""Hedging: a realtime call that is slower than its route usually is gets a hedge on a second route; the first answer wins.
+"""Hedging: a realtime call that is slower than usual for its route gets a second call on another; the first answer wins.
 
-The hedge is an attempt of its own, with a permit, a row and a price; the loser is dropped and its cost, which nobody
-knows exactly, is written down as an estimate.
+The hedge is an attempt of its own, with a permit, a row and a price; the loser is dropped and its cost, which is not
+known exactly, is recorded as an estimate.
 """
 
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger("trivet.worker")
 
 THREADS = 4
 MAX_SAVED = 10.0
-"""Hedges that quiet times save up at most: when a route turns slow, every call would want one."""
+"""Maximum number of hedges saved up in quiet times: when a route turns slow, every call would ask for one."""
 
 
 class Hedger:
@@ -62,17 +62,17 @@ class Hedger:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="trivet-hedge")
 
     def attach(self, calls: Calls) -> None:
-        """Where hedges are launched."""
+        """Set where hedges are launched."""
         self._calls = calls
 
     def counted(self, calls: int) -> None:
-        """So many first calls were made; each earns its share of a hedge."""
+        """Count first calls; each earns its share of a hedge."""
         share = self._settings.of_class(Latency.REALTIME).hedge_share
         with self._lock:
             self._credit = min(MAX_SAVED, self._credit + share * calls)
 
     def ask(self, call: Call) -> None:
-        """The call is slow: give it a hedge, if one may be had. Returns at once; called from the event loop."""
+        """Start a hedge for a slow call, if share, slot and route allow. Returns at once; called from the event loop."""
         with self._lock:
             if self._credit < 1:
                 return
@@ -80,7 +80,7 @@ class Hedger:
         self._threads.submit(self._hedge_safely, call, time.monotonic())
 
     def close(self) -> None:
-        """No more hedges."""
+        """Start no more hedges."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _hedge_safely(self, call: Call, asked: float) -> None:

@@ -1,4 +1,4 @@
-"""The jobs that this process knows it holds: from their claim until they are written down."""
+"""Jobs in progress in this process: from their claim until they are recorded."""
 
 import threading
 from collections.abc import Iterable
@@ -16,16 +16,16 @@ class InProgress:
         self._lock = threading.Lock()
 
     def add(self, ids: Iterable[str]) -> None:
-        """These are held."""
+        """Add jobs that this process now holds."""
         with self._lock:
             self._ids.update(ids)
 
     def discard(self, ids: Iterable[str]) -> None:
-        """These are not any more."""
+        """Remove jobs that it no longer holds."""
         with self._lock:
             self._ids.difference_update(ids)
 
     def without(self, ids: Iterable[str]) -> set[str]:
-        """Those of `ids` that are not held."""
+        """Return those of `ids` that are not held."""
         with self._lock:
             return set(ids) - self._ids

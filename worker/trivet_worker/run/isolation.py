@@ -1,7 +1,7 @@
-"""Quarantined jobs: each is handed to a child process that runs nothing else at that time, and dies for itself.
+"""Quarantined jobs: each runs in a child process that runs nothing else at that time, so a crash kills only that process.
 
-The child (`alone_process.py`) takes the job up under a lease of its own, calls, and writes down what came of it, as any
-worker does. Here it is only started, fed and watched: when it dies over a job, that is counted against the job.
+The child (`isolated_process.py`) claims the job under a lease of its own, calls, and records the result, as any
+worker does. Here it is only started, fed and watched: when it dies during a job, that counts against the job.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from trivet_worker.run.fork_server import ForkedProcess, ForkServer, NoServer
 log = logging.getLogger("trivet.worker")
 
 IDLE_S = 30.0
-"""How long a child without work is kept."""
+"""Time for which a child without work is kept."""
 HUNG_AFTER_S = 60.0
-"""How long after its call's time a child that says nothing is looked into, and again."""
+"""Interval, after its call's time, at which a silent child is checked."""
 MAX_LOOKS = 10
-"""So often a child that keeps its lease and says nothing is left to itself."""
+"""Number of checks that a silent child which keeps its lease may pass."""
 LAST_WORDS_S = 5.0
-"""What a child without work may take to go."""
+"""Maximum time for a child without work to end."""
 
 
 class Isolation:
@@ -50,7 +50,7 @@ class Isolation:
         self._stopping = False
 
     def run(self, chunk: Chunk) -> bool:
-        """Run the chunk's one job in a process of its own, to its record. False when none is free within a second."""
+        """Run the chunk's one job in a process of its own until it is recorded. False when none is free within a second."""
         child = self._take(self._settings.dispatch.permit_patience_s)
         if child is None:
             return False
@@ -66,7 +66,7 @@ class Isolation:
         return True
 
     def begin_stop(self) -> None:
-        """Let every child finish its call within the grace time, and go."""
+        """Let every child finish its call within the grace time, and exit."""
         with self._changed:
             self._stopping = True
             children = [*self._idle, *self._busy]
@@ -74,7 +74,7 @@ class Isolation:
             child.hang_up()
 
     def drop_calls(self) -> None:
-        """The grace time is over: let every child drop its call, write that down, and go."""
+        """Let every child drop its call, record that, and exit: the grace time is over."""
         with self._changed:
             children = [*self._idle, *self._busy]
         for child in children:
@@ -99,12 +99,12 @@ class Isolation:
         return self._start()
 
     def _start(self) -> "_Child | None":
-        """Fork one, for which there is a place. Not under the lock: it may take seconds, and a worker must stop in time."""
+        """Fork a child for a free slot. Not under the lock: it may take seconds, and a worker must stop in time."""
         child = None
         try:
             child = _Child(self._forks.start())
         except NoServer as error:
-            log.error("no process for a job that runs alone: %s", error)
+            log.error("no process for an isolated job: %s", error)
         with self._changed:
             self._starting -= 1
             if child is not None and not self._stopping:
@@ -135,7 +135,7 @@ class Isolation:
         child.end(LAST_WORDS_S)
 
     def _word_of(self, child: "_Child", chunk: Chunk) -> "_Word":
-        """Wait for the child's word. One that is stuck, and whose job was taken from it, is given up."""
+        """Wait for the child's word. A child that hangs, and whose job was taken from it, is given up."""
         patience_s = longest_call_s(chunk.latency, self._settings) + HUNG_AFTER_S
         looks = 0
         while not child.done.wait(patience_s):
@@ -147,7 +147,7 @@ class Isolation:
                 continue  # it may only be waiting for the database, as we do
             looks += 1
             if not runs or looks > MAX_LOOKS:
-                log.error("a process that ran a job alone is stuck; it is ended")
+                log.error("a process that ran an isolated job hangs; it is ended")
                 return _Word.NONE
         return _Word.ANSWERED if child.answered else _Word.DIED
 
@@ -159,10 +159,10 @@ class Isolation:
             with self._store.write() as connection:
                 struck = quarantine.strike(self._store, connection, job.id, job.claim, hung=hung)
         except StoreUnavailable as error:
-            log.error("job %s: its process died (%s), which could not be written down: %s", job.id, child.how, error)
+            log.error("job %s: its process died (%s), which could not be recorded: %s", job.id, child.how, error)
             return
-        if struck is None:  # it had been written down, or was not even claimed
-            log.warning("a process for jobs that run alone ended by itself (%s)", child.how)
+        if struck is None:  # it had been recorded, or was not even claimed
+            log.warning("a process for isolated jobs ended by itself (%s)", child.how)
             return
         lease_id, deaths = struck
         log.error(
@@ -178,7 +178,7 @@ class Isolation:
 
 
 class _Word(Enum):
-    """What came of a job that a child was told to run."""
+    """Result of a job that a child was told to run."""
 
     ANSWERED = auto()
     DIED = auto()
@@ -186,34 +186,34 @@ class _Word(Enum):
 
 
 class _Child:
-    """One child process: chunks go in as lines, a line comes back for each."""
+    """One child process: each chunk goes in as a line, and a line comes back for it."""
 
     def __init__(self, process: ForkedProcess) -> None:
         self._process = process
         self.done = threading.Event()
-        """Set when the job that was told is over, or the process is."""
+        """Set when the job is over, or the process is."""
         self.answered = False
         self.rest = threading.Timer(0, lambda: None)
-        """Ends it when it has had nothing to do for a while."""
+        """Timer that ends it after a while without work."""
         self._over = threading.Event()
         self._reaped = threading.Event()
         self._how = ""
         self._lock = threading.Lock()
-        threading.Thread(target=self._read, name="trivet-alone", daemon=True).start()
+        threading.Thread(target=self._read, name="trivet-isolated", daemon=True).start()
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs."""
         return not self._over.is_set()
 
     @property
     def how(self) -> str:
-        """How it ended, for a person; it has, or does now."""
+        """Describe its end, for a person; it has ended, or does now."""
         self._reaped.wait(LAST_WORDS_S)
         return self._how or "nobody knows how"
 
     def tell(self, chunk: Chunk) -> bool:
-        """Hand it a chunk. False when it is gone, and has read nothing of it."""
+        """Send it a chunk. False when it is gone, and has read nothing of it."""
         self.done.clear()
         self.answered = False
         line = orjson.dumps([chunk.provider, *chunk.to_args()]) + b"\n"
@@ -225,7 +225,7 @@ class _Child:
         return True
 
     def hang_up(self) -> None:
-        """No more chunks: it ends once its call is over."""
+        """Send no more chunks: it ends once its call is over."""
         try:
             with self._lock:
                 self._process.connection.shutdown(socket.SHUT_WR)
@@ -233,12 +233,12 @@ class _Child:
             pass
 
     def hurry(self) -> None:
-        """Let it drop its call, if it has not gone by now."""
+        """Let it drop its call, if it still runs."""
         if self.alive:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, if it has not."""
+        """End it at once, if it still runs."""
         if self.alive:
             self._process.send_signal(signal.SIGKILL)
             self._over.wait(LAST_WORDS_S)

@@ -1,4 +1,4 @@
-"""Keeping a worker's lease: the reply to each heartbeat says which calls to drop, and which jobs run by name only."""
+"""A worker's lease: the reply to each heartbeat names the calls to drop, and jobs that run in SQL only."""
 
 import logging
 import time
@@ -20,11 +20,11 @@ from trivet_worker.run.route_impairments import RouteImpairments
 log = logging.getLogger("trivet.lease")
 
 STRAY_S = 5.0
-"""How long a job may run by SQL alone: between a claim's commit and its answer lie milliseconds."""
+"""Time for which a job may run in SQL alone: a claim's commit and its answer are milliseconds apart."""
 
 
 class LeaseKeeper:
-    """The heartbeat of a worker, and what follows from its replies."""
+    """The heartbeat of a worker, and the actions on its replies."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class LeaseKeeper:
         self._heartbeat.start()
 
     def beat_soon(self) -> None:
-        """Say now, not within a second, how things stand here."""
+        """Send a heartbeat now, rather than within a second."""
         self._heartbeat.beat_soon()
 
     def close(self) -> int:
-        """Take the lease back. Jobs that it still holds wait again. Returns their number.
+        """Release the lease. Jobs that it still holds wait again. Returns their number.
 
         Raises:
             StoreUnavailable: the lease runs out by itself, and its jobs are rescued then.
@@ -94,7 +94,7 @@ class LeaseKeeper:
         self._return_strays(renewal.running)
 
     def _return_strays(self, running: Sequence[str]) -> None:
-        """Put back jobs that run under this lease by SQL, and of which this process knows nothing."""
+        """Put back jobs that run under this lease in SQL but are not in progress in this process."""
         unknown = self._in_progress.without(running)
         now = time.monotonic()
         self._strays = {job_id: self._strays.get(job_id, now) for job_id in unknown}

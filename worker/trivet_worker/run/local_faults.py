@@ -30,12 +30,12 @@ log = logging.getLogger("trivet.worker")
 
 LOOK_EVERY_S = 0.5
 CREDENTIALS_EVERY_S = 3.0
-"""Between two looks for credentials: of routes that have them, too, so that no job is needed to find them gone."""
+"""Seconds between two looks for credentials, also of routes that have them, so that no job has to find them gone."""
 WAY_OUT_FIRST_S = 1.0
 WAY_OUT_MOST_S = 15.0
-"""Pauses before a test of the way out: the first, and the longest."""
+"""First and longest pause before a test of the way out."""
 MAX_IN_A_ROW = 5
-"""Calls in a row that must not get out, where `[health] open_after_failures` is no less."""
+"""Calls in a row that must fail to get out, where `[health] open_after_failures` is no less."""
 UNREACHED_SHARE = 0.25
 """The same as a share of the calls since the first of them, within `[health] window_s`, of at least `min_calls`. Calls on
 connections that were kept succeed where no other can be made."""
@@ -67,7 +67,7 @@ class _Route:
     row: int = 0
     """Calls in a row that did not get as far as the provider."""
     recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_MAX_CALLS))
-    """Calls since the first that did not: when they ended, and whether they did not. Empty while there is none."""
+    """Calls since the first that did not reach it: the end of each, and whether it failed to. Empty while there is none."""
     impaired_at: float = 0.0
     """Start of the last impairment: calls that were under way then say nothing of it."""
     words: str = ""
@@ -77,14 +77,14 @@ class _Route:
 
 
 class Looks(Protocol):
-    """Look at the routes from this machine; `Flights` does."""
+    """Look at the routes from this machine; `Calls` does."""
 
     def credentials(self) -> dict[str, Credentials]:
         """Return the state of each route's credentials."""
         ...
 
     def reach(self, routes: Sequence[str]) -> dict[str, str]:
-        """Return why the endpoints of these routes give no answer; empty texts where they do."""
+        """Return the reason why each endpoint gives no answer; empty where it answers."""
         ...
 
 
@@ -101,7 +101,7 @@ class LocalFaults:
         *,
         on_change: Callable[[], None],
     ) -> None:
-        """Nothing is looked at yet.
+        """Prepare; nothing is looked at yet.
 
         Args:
             on_change: called when an impairment began, ended or got another reason, so that others learn of it at once.
@@ -138,10 +138,10 @@ class LocalFaults:
         self._soon.set()
 
     def observe(self, group: Sequence[CallResult], changes: Iterable[Change]) -> None:
-        """Draw the consequences of finished calls. Nothing is asked here.
+        """Apply the results of finished calls. No request is made here.
 
         Args:
-            changes: of the breakers, by these calls: where a breaker opened, the fault is the route's.
+            changes: circuit-breaker changes by these calls: where one opened, the fault is the route's.
         """
         if not any(isinstance(one.response, Failure) for one in group) and not self._doubted:
             return
@@ -205,7 +205,7 @@ class LocalFaults:
         return len(route.recent) >= self._health.min_calls and failed > UNREACHED_SHARE * len(route.recent)
 
     def _acquit(self, name: str) -> None:
-        """End the impairments of its calls: one got through, or the fault is the route's."""
+        """End the impairments found by calls: one got through, or the fault is the route's."""
         route = self._routes[name]
         route.row = 0
         route.impaired_at = 0.0
@@ -272,7 +272,7 @@ class LocalFaults:
             self.look()
 
     def look(self) -> None:
-        """Look for credentials, try refused keys and test ways out, as far as that is due; a fault of one stops no other."""
+        """Look for credentials, try refused keys and test ways out, where due; a fault of one stops no other."""
         for step in (self._look_for_credentials_when_due, self._try_refused_keys, self._test_ways_out):
             try:
                 step()

@@ -1,4 +1,4 @@
-"""Giving permits back, and telling the breakers what came of the calls."""
+"""Release of permits, and the report of finished calls to the circuit breakers."""
 
 import logging
 from collections import defaultdict
@@ -27,9 +27,9 @@ log = logging.getLogger("trivet.recorder")
 
 
 class PermitReleaser:
-    """Tells the shared state what came of finished calls. What it could not hear is told again later.
+    """Reports finished calls to the shared state. Undelivered reports are retried.
 
-    Used by one thread. What waits is bounded by the process's places: while anything does, no work is taken.
+    Used by one thread. Waiting reports are bounded by the process's slots: while one waits, no work is taken.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class PermitReleaser:
 
     @property
     def waits(self) -> bool:
-        """Whether something is still to be told."""
+        """Return whether a report still waits."""
         return bool(self._untold)
 
     def settle(self, group: Sequence[CallResult]) -> list[Change]:
-        """Give the permits of these calls back, with what waited; one round trip per (route, model, class).
+        """Release the permits of these calls, with the waiting ones; one round trip per (route, model, class).
 
-        Returns what changed. Raises nothing: what cannot be told waits. While the shared state is known to be away nobody
-        asks it: a server that hangs would hold up the writing down for seconds.
+        Returns the changes. Raises nothing: undelivered reports wait. While the shared state is known to be away it is
+        not asked: a server that hangs would delay the records for seconds.
         """
         self._untold += self._told(group)
         changes: list[Change] = []
@@ -77,7 +77,7 @@ class PermitReleaser:
                 raise
             log.error("%d permits of %s expire by themselves: %s", len(told.spent), told.route, error)
             return []
-        except Exception as error:  # it would be refused again, and all that comes after it would wait
+        except Exception as error:  # it would be refused again, and all later reports would wait
             log.error("%d permits of %s expire by themselves: %s", len(told.spent), told.route, place_of(error))
             return []
 
@@ -99,7 +99,7 @@ class PermitReleaser:
         return spent_of(result, self._settings, local=self._witness.local(result))
 
     def _checks(self, result: CallResult) -> Iterator["_Told"]:
-        """For the breakers of the other routes where the job met a proxy's page, too: job or routes, a probe shall say."""
+        """Reports for other routes where the job met a proxy's page: a probe decides whether job or route is at fault."""
         job, target = result.call.job, result.call.target
         try:
             known = self._directory.known().routes
@@ -113,7 +113,7 @@ class PermitReleaser:
                 yield _Told(page.route, target.model, Latency(target.latency), quota, spent)
 
     def _contradicted(self, result: CallResult) -> "_Told | None":
-        """For the breaker of a route that refused, for a reason nobody knew, what another provider has now served."""
+        """Report for a route that refused, for an unknown reason, a request that another provider has now served."""
         job, target = result.call.job, result.call.target
         try:
             known = self._directory.known().routes

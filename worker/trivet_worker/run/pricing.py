@@ -1,4 +1,4 @@
-"""Prices on calls: the most one may cost before it is made, and what it did cost after."""
+"""Prices of calls: the maximum cost before a call, and the actual cost after it."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
 
 MAX_USD = Decimal(10_000)
-"""A single call that would cost more used no such thing: its usage is not believed."""
+"""Maximum plausible cost of a single call: with more, its usage is not believed."""
 
 _MAX_TEXTS = 1024
 
@@ -43,13 +43,13 @@ class Pricing:
         self._book.estimate("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, 1, 1, self._moment())
 
     def most(self, target: CallTarget, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
-        """The most a call may cost in USD, nothing cached, as far as its size is known before; None = unpriced."""
+        """Return the maximum cost of a call in USD, nothing cached, by its size before it is made; None: unpriced."""
         return self._book.estimate(
             route.provider, target.model, target.wire_model, route.region, input_tokens, output_tokens, self._moment()
         )
 
     def settled(self, call: Call, answer: Answer, latency_s: float) -> Settlement:
-        """What a good call cost; where its usage is not known, about."""
+        """Return the cost of a good call; an estimate where its usage is not known."""
         settlement = Settlement(
             attempt_id=call.job.attempt_id,
             outcome=Outcome.SUCCEEDED,
@@ -67,7 +67,7 @@ class Pricing:
         return replace(settlement, cost_usd=MAX_USD, estimated=True, price_version=self._book.version)
 
     def failed(self, call: Call, failure: Failure, latency_s: float, *, called: bool) -> Settlement:
-        """What a failed call cost: nothing, what its usage says, or, where its fate is not known, at most the estimate."""
+        """Return a failed call's cost: nothing, that of its usage, or, where its fate is not known, at most the estimate."""
         settlement = Settlement(
             attempt_id=call.job.attempt_id,
             outcome=failure.outcome,
@@ -88,7 +88,7 @@ class Pricing:
         return settlement
 
     def unread(self, call: Call, result: Answer | Failure, latency_s: float) -> Settlement:
-        """What to book of a call whose settlement failed by a fault of Trivet's own: the most it may have cost."""
+        """Return what to book for a call whose settlement failed by a fault of Trivet's own: its maximum cost."""
         return Settlement(
             attempt_id=call.job.attempt_id,
             outcome=result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED,
@@ -100,7 +100,7 @@ class Pricing:
         )
 
     def most_of(self, call: Call) -> Decimal | None:
-        """The most this call may cost in USD."""
+        """Return the maximum cost of this call in USD."""
         job = call.job
         most = job.prompt.most(self.most(call.target, call.route, job.input_estimate, job.max_tokens))
         return None if most is None else min(most, MAX_USD)
@@ -109,7 +109,7 @@ class Pricing:
         return datetime.fromtimestamp(self._now() - ago_s, UTC)
 
     def _text(self, prices: Mapping[str, str]) -> str:
-        """As JSON. Calls share the mappings, so each is written once; it is kept, so that its id stays its own."""
+        """Return it as JSON. Calls share mappings, so each is written once and kept so that its id stays unique."""
         known = self._texts.get(id(prices))
         if known is None:
             if len(self._texts) >= _MAX_TEXTS:
@@ -118,7 +118,7 @@ class Pricing:
         return known[1]
 
     def _by_usage(self, call: Call, usage: Usage, settlement: Settlement) -> Settlement:
-        """With the price of what the provider says was used, of the day on which the call began; None = unpriced."""
+        """Return the price of the stated usage, as of the day on which the call began; None: unpriced."""
         target, region = call.target, call.route.region
         began = self._moment(time.monotonic() - call.born_at)
         priced = self._book.price(call.route.provider, target.model, target.wire_model, region, began, usage)
@@ -137,7 +137,7 @@ class Pricing:
 
 
 def likely_usage(call: Call, answer: Answer) -> Usage:
-    """About what a call used that does not say so: the estimate of its prompt, and what its answer's size makes likely."""
+    """Return an estimate of a usage that was not stated: the estimated prompt, and the answer by its size."""
     job = call.job
     return Usage(job.input_estimate, min(job.max_tokens, content_tokens(answer.message)))
 

@@ -1,8 +1,8 @@
-"""Writing down what came of calls: one thread per process, groups of finished calls, one transaction each.
+"""Record of finished calls: one thread per process, groups of calls, one transaction each.
 
-For each group: the permits go back and the breakers learn (Redis), what follows for the failed is decided, results,
+For each group: permits and health signals go to Redis, the next step of failed jobs is decided, results,
 attempts and costs are committed together (SQL), then the next messages and the notices go out. Until a group is
-committed its places in the worker stay taken, so what waits here is bounded by the worker's slots.
+committed its slots stay taken, so the waiting results are bounded by the worker's slots.
 """
 
 import logging
@@ -54,7 +54,7 @@ MAX_UNNOTED = 1_000
 
 
 class Recorder:
-    """Takes results from the event loop and writes them down in groups."""
+    """Takes results from the event loop and records them in groups."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class Recorder:
         witness: Witness,
         on_settled: Callable[[Sequence[CallResult], Sequence[Change]], None] = lambda *_: None,
     ) -> None:
-        """Nothing is started.
+        """Prepare; nothing is started.
 
         Args:
-            on_settled: told, before anything is decided, of every group and of what its calls changed of the breakers.
+            on_settled: called, before anything is decided, with every group and its changes of the circuit breakers.
         """
         self._store = store
         self._redis = client
@@ -92,7 +92,7 @@ class Recorder:
         self._unnoted: list[Change] = []
         self._gather_s = gather_s
         self._pricing = pricing
-        self._landed: queue.SimpleQueue[CallResult | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[CallResult | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
 
     def start(self) -> None:
@@ -101,11 +101,11 @@ class Recorder:
 
     def put(self, result: CallResult) -> None:
         """Hand over a finished call. Returns at once."""
-        self._landed.put(result)
+        self._results.put(result)
 
     def close(self, within_s: float = 30.0) -> None:
         """Write what is left and end the thread."""
-        self._landed.put(None)
+        self._results.put(None)
         self._thread.join(timeout=within_s)
 
     def _run(self) -> None:
@@ -118,14 +118,14 @@ class Recorder:
     def _gather(self) -> tuple[list[CallResult], bool]:
         """Wait for one result, then take what comes within the gathering time, up to a transaction's worth.
 
-        Nothing comes back while something is to be told again.
+        Returns nothing while a report waits to be sent again.
         """
         group: list[CallResult] = []
         size = 0
         until = time.monotonic() + RETRY_S if self._permit_releaser.waits or self._unnoted else None
         while len(group) < BULK_ROWS and size < BULK_BYTES:
             try:
-                result = self._landed.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+                result = self._results.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
             if result is None:
@@ -137,7 +137,7 @@ class Recorder:
         return group, True
 
     def _record_safely(self, group: list[CallResult]) -> None:
-        """Whatever goes wrong, the thread lives on and the chunks go on; the lease keeper puts such jobs back."""
+        """Keep the thread and the chunks going whatever goes wrong; the lease keeper puts such jobs back."""
         try:
             self._record(group)
         except Exception as error:
@@ -153,10 +153,10 @@ class Recorder:
             self._on_settled(group, changes)
             self._unnoted += changes
             self._note()
-            if not group:  # it was only to be told again
+            if not group:  # only a waiting report was sent again
                 return
             finished = self._finished(group)
-            # before the commit: it frees those who wait for these answers, and they must find them
+            # before the commit: it frees the coalesced jobs, which must find these answers
             self._cached.keep(group, finished)
             written = self._commit(finished)
             self._note()
@@ -194,10 +194,10 @@ class Recorder:
             return self._pricing.unread(call, response, result.latency_s)
 
     def _note(self) -> None:
-        """Write down what changed of the routes, by itself: no refused result takes it along.
+        """Record the changes of the routes in a transaction of their own: no refused result undoes them.
 
-        What a database that is away cannot take is kept until it can: only here it stands how long a provider wants to
-        be left alone. What it refuses is given up; of health, a scheduler compares what is written with what is so.
+        While the database is away they are kept: the pauses that providers asked for are recorded nowhere else.
+        Refused changes are given up; a scheduler compares the recorded health with the actual one.
         """
         if not self._unnoted:
             return
@@ -217,17 +217,17 @@ class Recorder:
         self._unnoted = []
 
     def _commit(self, finished: Sequence[Finished]) -> Written:
-        """One transaction for the group. One that the database refuses must not take the others with it."""
+        """Write the group in one transaction. A result that the database refuses must not undo the others."""
         try:
             written = self._write(finished)
         except DBAPIError as error:
             log.error("a group of %d was refused by the database (%s); writing one by one", len(finished), _kind(error))
-            written = _joined([self._write_alone(one) for one in finished])
+            written = _joined([self._write_one(one) for one in finished])
         if written.refused:
             log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
         return written
 
-    def _write_alone(self, finished: Finished) -> Written:
+    def _write_one(self, finished: Finished) -> Written:
         try:
             return self._write([finished])
         except DBAPIError as error:
@@ -246,7 +246,7 @@ class Recorder:
             return Written((), (), (), ())
 
     def _write(self, finished: Sequence[Finished]) -> Written:
-        """A database that does not answer is waited for: what is finished is not thrown away."""
+        """Wait for a database that does not answer: finished calls are not thrown away."""
         while True:
             try:
                 with self._store.write() as connection:
@@ -287,7 +287,7 @@ class Recorder:
 
     def _notify(self, written: Written, waiting: bool) -> None:
         if self._process_impairments.seen(SHARED_STATE, WATCH):
-            return  # those who wait look by themselves
+            return  # coalesced jobs look by themselves
         try:
             if written.ended_jobs:
                 notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
@@ -300,7 +300,7 @@ class Recorder:
 
 
 def _without_figures(settlement: Settlement) -> Settlement:
-    """What came of a call and its cost, now an estimate; nothing else that the provider said."""
+    """Return the call's outcome and its cost, now an estimate; nothing else that the provider said."""
     cost = settlement.cost_usd
     if cost is not None:
         cost = min(cost, MAX_USD)
@@ -318,7 +318,7 @@ def _without_figures(settlement: Settlement) -> Settlement:
 
 
 def _kind(error: DBAPIError) -> str:
-    """The database's error without its text, which may quote a row."""
+    """Return the database's error without its text, which may quote a row."""
     return type(error.orig or error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Routes that one worker process serves: the place is its own file's, the figures are those in force for everybody.
+"""Routes of one worker process: their places come from its own file, their figures are those in force for everybody.
 
 A thread compares both with what is registered, once a second. Where the registered place is another than this file's, the
 route is impaired here until the workers that serve it are gone, and this file's becomes the definition.
@@ -57,11 +57,11 @@ class ServedRoutes:
         lease_id: Callable[[], str],
         on_change: Callable[[], None],
     ) -> None:
-        """Nothing is read or written yet.
+        """Prepare; nothing is read or written yet.
 
         Args:
             by: this process and the file it read, for events.
-            defines: whether this process registers its routes; one that runs a worker's quarantined jobs only follows.
+            defines: whether this process registers its routes; one for isolated jobs only reads what is registered.
             lease_id: of this process, once it has one.
             on_change: called when a route became impaired, or is no more.
         """
@@ -85,7 +85,7 @@ class ServedRoutes:
         return route in self._routes and self._impairments.of(route) is None
 
     def register(self) -> None:
-        """Make the routes known, and see which of them this process may serve.
+        """Register the routes, and find which of them this process may serve.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -95,15 +95,15 @@ class ServedRoutes:
         self.look()
 
     def start(self) -> None:
-        """Follow what is registered from now on."""
+        """Start to compare with the registered routes once a second."""
         self._thread.start()
 
     def close(self) -> None:
-        """End following."""
+        """Stop comparing."""
         self._stopping.set()
 
     def reload(self, settings: Settings) -> None:
-        """Take over what the file says now. A changed place or key counts from the next start on, and is logged.
+        """Apply the file as it is now. A changed place or key counts from the next start on, and is logged.
 
         The figures of a route whose place was changed belong to that place, so they count from then on, too.
 
@@ -143,7 +143,7 @@ class ServedRoutes:
                 self._on_change()
 
     def _registered(self) -> dict[str, RegisteredRoute]:
-        """Return what is registered, after this process's places that nobody else serves were made the definition."""
+        """Return the registered routes, after registering this process's places that no other worker serves."""
         known = self._known()
         missing = {
             name: served.file

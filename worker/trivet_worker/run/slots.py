@@ -5,7 +5,7 @@ import time
 
 
 class Slots:
-    """A counted number of places. Threads take as many as are free; whoever finishes a call gives its place back."""
+    """A counted number of slots. Threads take as many as are free; a finished call gives its slot back."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -14,11 +14,11 @@ class Slots:
 
     @property
     def in_use(self) -> int:
-        """Places taken now."""
+        """Number of slots in use."""
         return self.total - self._free
 
     def take(self, wanted: int, timeout_s: float) -> int:
-        """Up to `wanted` places, at least one if any comes free within `timeout_s`; 0 if none did."""
+        """Take up to `wanted` slots, at least one if any comes free within `timeout_s`; 0 if none did."""
         until = time.monotonic() + timeout_s
         with self._changed:
             while self._free == 0:
@@ -30,7 +30,7 @@ class Slots:
             return taken
 
     def give(self, count: int) -> None:
-        """Give places back."""
+        """Give slots back."""
         if count:
             with self._changed:
                 self._free += count

@@ -22,9 +22,9 @@ class Witness:
         self._impairments = impairments
 
     def local(self, result: CallResult) -> bool:
-        """Return whether a call failed for a reason that is this worker's own, as far as it can tell.
+        """Return whether a call failed for a reason of this worker's own, as far as it can tell.
 
-        A refused key or a network that lets nothing through is the route's impairment where no worker elsewhere serves it,
+        A refused key or a network that lets nothing through is the route's fault where no worker elsewhere serves it,
         in any lane: a breaker is of all lanes.
         """
         if not isinstance(result.response, Failure) or result.response.local_cause is None:
