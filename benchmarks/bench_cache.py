@@ -59,7 +59,7 @@ def _run(name: str, url: str, numbers: list[int], workers: int) -> int:
     print(
         f"{name}: {len(numbers):,} requests, {len(set(numbers)):,} different; {progress.succeeded:,} succeeded with "
         f"{calls:,} calls ({recorded:,} in the ledger) in {took_s:.0f} s on {workers} workers; "
-        f"{state.answered_jobs:,} answered from the cache, {stats.followed:,} of them after waiting for an equal one; "
+        f"{state.answered_jobs:,} answered from the cache, {stats.coalesced:,} of them after waiting for an equal one; "
         f"spent ${spent:.6f}, saved ${state.saved_usd:.6f}; {stats.entries:,} answers in {stats.bytes / 1e6:.1f} MB"
     )
     return calls

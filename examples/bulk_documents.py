@@ -1,11 +1,11 @@
-"""A folder of documents in, a JSON Lines file of results out. Safe to run again after a break.
+"""A folder of documents in, a JSON Lines file of results out. Safe to interrupt: run it again and it continues.
 
     python bulk_documents.py contracts/ --glob "*.txt" --out summaries.jsonl --prompt "Summarise this contract:"
 
-Each document is a job of a batch that is named after the folder. Run again, it takes in what is missing and appends the
-results that the file does not hold yet. When documents were added or changed, give another --name: the job's key is
-made of all that decides its answer, so nothing that was submitted before is paid for a second time. What failed can be
-run again with `trivet batch retry`; this script, started once more, then appends the new results.
+Each document is a job of a batch that is named after the folder. Run again, it submits missing documents and appends the
+results that the file does not have yet. When documents were added or changed, give another --name: the job's key is
+made of all that decides its answer, so no document is paid for a second time. Failed jobs can be run again with
+`trivet batch retry`; this script, started once more, then appends the new results.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from trivet import Client
 
 
 def requests(documents: list[Path], folder: Path, options: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """One request a document, read when its turn comes."""
+    """Yield one request a document, read when its turn comes."""
     for path in documents:
         prompt = f"{options.prompt}\n\n{path.read_text(encoding='utf-8', errors='replace')}"
         document = str(path.relative_to(folder))
@@ -28,7 +28,7 @@ def requests(documents: list[Path], folder: Path, options: argparse.Namespace) -
 
 
 def written(out: Path) -> set[tuple[str, str]]:
-    """The results that the file holds, by job and how it ended. A last line that was cut off is taken away."""
+    """Return the results in the file, by job and its end. A last line that was cut off is removed."""
     if not out.exists():
         return set()
     lines = out.read_bytes().splitlines(keepends=True)
@@ -38,7 +38,7 @@ def written(out: Path) -> set[tuple[str, str]]:
 
 
 def main() -> int:
-    """Returns 0 when every document has a result, 1 when some jobs failed."""
+    """Return 0 when every document has a result, 1 when some jobs failed."""
     parser = argparse.ArgumentParser(description="Run a prompt over a folder of documents.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--glob", default="**/*.txt", help="which files (default: %(default)s)")

@@ -75,9 +75,9 @@ class ReplyFunction:
 
     function: Callable[[ModelRequest], Reply]
     requests: list[ModelRequest] = field(default_factory=list)
-    """What it was asked, in order. Probes of routes are not among them."""
+    """Requests it was asked, in order. Probes of routes are not among them."""
     errors: list[Exception] = field(default_factory=list)
-    """What it raised."""
+    """Exceptions it raised."""
 
     def __post_init__(self) -> None:
         secret = f"/{token_urlsafe(16)}"
@@ -86,7 +86,7 @@ class ReplyFunction:
         threading.Thread(target=self._server.serve_forever, name="trivet-replies", daemon=True).start()
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the simulator is told about one call."""
+        """Return the reply to the simulator for one call."""
         from trivet_store.jobs.probing import PROBE_REQUEST
 
         request = ModelRequest(asked["request"])

@@ -183,11 +183,11 @@ def running_trivet(
         folder: where it keeps its files, `.trivet/` in it.
         store_url: the database; SQLite in the folder when not given. PostgreSQL must be migrated.
         broker_url, redis_url: Celery's broker and the shared state; the embedded Valkey when not given.
-        workers: how many, each with a process per lane.
+        workers: number of workers, each with a process per lane.
         simulator: options of `trivet simulate`.
         route_settings: by route (`anthropic`, `bedrock-us-east-1`, `vertex-global`), settings to add.
         sections: further tables of the configuration.
-        ready_s: how long its processes may take to start, in seconds.
+        ready_s: maximum seconds that its processes may take to start.
     """
     from trivet.admin import Admin
     from trivet.client.client import Client

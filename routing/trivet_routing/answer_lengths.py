@@ -1,4 +1,4 @@
-"""How much of its `max_tokens` an answer is expected to use: as the latest ones of its kind did."""
+"""Expected share of `max_tokens` that an answer uses, learned from the latest answers of its kind."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ from trivet_store.ledger.used_output import UsedOutput, used_output
 from trivet_tasks.latency import Latency
 
 USUAL_SHARE = 0.5
-"""Where no answer of a kind is known."""
+"""Share assumed while no answer of a kind is known."""
 FRESH_S = 10.0
 LATEST_CALLS = 2_000
 WITHIN_S = 3_600.0
 ENOUGH_CALLS = 20
-"""Fewer answers than these say little."""
+"""Minimum number of answers from which a share is learned."""
 MAX_KEPT = 1_000
 
 
@@ -40,7 +40,7 @@ class AnswerLengths:
             self.learn(found)
 
     def learn(self, found: Iterable[UsedOutput]) -> None:
-        """Take these in. What they say nothing of is remembered as it was."""
+        """Learn from these; kinds without a new answer keep their share."""
         sums: dict[tuple[str, Latency | None], list[int]] = defaultdict(lambda: [0, 0, 0])
         flows: dict[int, float] = {}
         for row in found:
@@ -54,7 +54,7 @@ class AnswerLengths:
         self._kinds = {**self._kinds, **kinds} if len(self._kinds) < MAX_KEPT else kinds
 
     def share(self, model: str, latency: Latency, flow_id: int | None = None) -> float:
-        """The part of `max_tokens` that answers of a flow use; else of the model and class, of the model, the usual."""
+        """Return the share of `max_tokens` that answers use: of the flow, else of model and class, the model, all."""
         if flow_id is not None and flow_id in self._flows:
             return self._flows[flow_id]
         kinds = self._kinds

@@ -1,7 +1,7 @@
 """Signing of cached answers: HMAC-SHA256 over the cache key, the tenant, the expiry and the answer.
 
-Redis holds what anybody may have put there who writes to it. An answer counts only if a worker of this installation signed it
-for this cache key, and only until it expires, whatever Redis says of its time to live.
+Anybody with write access to Redis may have written an entry. An answer counts only if a worker of this installation
+signed it for this cache key, and only until it expires, whatever Redis says of its time to live.
 
     entry = MAC in hex, line feed, head (JSON), line feed, answer
 """
@@ -32,7 +32,7 @@ class Kept(NamedTuple):
     """Tenant whose jobs it may serve; None: those of all."""
 
     def __repr__(self) -> str:
-        """Without the answer."""
+        """Return a text without the answer."""
         return f"Kept({len(self.message)} bytes, {self.stop_reason}, {self.route})"
 
 
@@ -42,7 +42,7 @@ class Unusable(Enum):
     FOREIGN = auto()
     """This installation did not write it for this cache key."""
     EXPIRED = auto()
-    """It did, and its time is over."""
+    """This installation wrote it, and it has expired."""
 
 
 class AnswerSeal:
@@ -58,7 +58,7 @@ class AnswerSeal:
         self._now = now
 
     def seal(self, cache_key: str, answer: Kept, lives_s: float) -> bytes:
-        """Return the entry of an answer that lives so many seconds."""
+        """Return the entry of an answer that expires after this many seconds."""
         cost = None if answer.cost_usd is None else format(answer.cost_usd, "f")
         head = orjson.dumps([answer.stop_reason, answer.route, cost, answer.tenant, self._now() + lives_s])
         entry = head + b"\n" + answer.message

@@ -17,7 +17,7 @@ _WORDS_CHARS = 2_000
 
 
 def view_from(answer: Sequence[Any], quota: Quota) -> BreakerView:
-    """The view that the script's answer describes."""
+    """Return the view that the script's answer describes."""
     epoch, state, cause, wait, in_flight, places, levels, rates, calls, failed, share, since, now, paces, *rest = answer
     doubt, proven, generation = rest
     have = [_number(level) for level in levels]

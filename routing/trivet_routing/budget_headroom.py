@@ -1,8 +1,8 @@
-"""What budgets have room for now, job by job: the limit, less what was spent, less what is reserved.
+"""Budget headroom, job by job: the limit, less what was spent, less what is reserved.
 
-Reserved is what calls under way and jobs in queues may cost at most. A dispatcher reads it under the lock under which
-it claims jobs, and takes from it what each job that it claims may cost; so no number of schedulers and workers spends
-more than a budget has, but for what jobs that are on their way do beyond one call: fail over, or get a hedge.
+The maximum cost of calls under way and jobs in queues is reserved. A dispatcher reads the headroom under the lock under
+which it dispatches jobs, and subtracts the maximum cost of each; so any number of schedulers and workers spends no more
+than a budget has, except for further calls of jobs that are under way: failovers and hedges.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from trivet_tasks.states import BudgetState
 
 NOTHING = Decimal(0)
 PICO = Decimal("1e-12")
-"""The least there is of money."""
+"""The smallest amount of money."""
 
 
 @dataclass(slots=True)
@@ -40,9 +40,9 @@ class Balance:
     limit: Decimal
     spent: Spent
     reserved: Decimal = NOTHING
-    """What calls under way and jobs in queues may cost at most."""
+    """Maximum cost of the calls under way and the jobs in queues."""
     shortfall: Decimal | None = None
-    """What the cheapest job may cost that was passed over though nothing stood in its way but what was spent."""
+    """Maximum cost of the cheapest job that was passed over only because of the money already spent."""
 
     @property
     def name(self) -> str:
@@ -51,38 +51,38 @@ class Balance:
 
     @property
     def left(self) -> Decimal:
-        """What is not spent."""
+        """The part of the limit that is not spent."""
         return self.limit - self.spent.usd
 
     @property
-    def room(self) -> Decimal:
-        """What is neither spent nor reserved."""
+    def headroom(self) -> Decimal:
+        """The part of the limit that is neither spent nor reserved."""
         return self.left - self.reserved
 
     @property
     def wanting(self) -> Decimal:
-        """Room up to which no job that was seen fits."""
+        """Headroom up to which none of the jobs seen fits."""
         row = self.row
         held = row.state == BudgetState.HOLDING and row.state_window == self.window.key and row.needs_usd is not None
         return row.needs_usd - PICO if held and row.needs_usd is not None else NOTHING
 
     @property
     def share(self) -> float:
-        """Of the limit, what is spent."""
+        """The part of the limit that is spent, from 0 to 1."""
         return float(self.spent.usd / self.limit)
 
     def state(self) -> State:
-        """How it stands: it holds while what is left is less than the cheapest job that waits for it may cost."""
+        """Return the budget's state: it holds while less is left than the cheapest waiting job may cost."""
         row = self.row
-        requirements = self.shortfall
-        if requirements is None and row.state == BudgetState.HOLDING and row.state_window == self.window.key:
-            requirements = row.needs_usd
-        if self.left <= 0 or (requirements is not None and self.left < requirements):
-            return State(BudgetState.HOLDING, self.window.key, requirements)
+        needed = self.shortfall
+        if needed is None and row.state == BudgetState.HOLDING and row.state_window == self.window.key:
+            needed = row.needs_usd
+        if self.left <= 0 or (needed is not None and self.left < needed):
+            return State(BudgetState.HOLDING, self.window.key, needed)
         return State(BudgetState.WARNED if self.share >= row.settings.warn_at else BudgetState.OK, self.window.key)
 
     def used_up(self) -> str:
-        """Why it holds jobs, for a person; without a full stop."""
+        """Return the reason why it holds jobs, for a person, without a full stop."""
         until = "" if self.window.ends_at is None else f" until {moment(self.window.ends_at)}, or"
         spent = f"{exact_usd(self.spent.usd)} of {exact_usd(self.limit)} are spent {_PER[self.row.settings.per]}"
         reserved = f" and {exact_usd(self.reserved)} reserved by jobs on their way" if self.reserved else ""
@@ -96,65 +96,65 @@ _PER = {"day": "today (UTC)", "month": "this month (UTC)", "total": "in all"}
 
 
 class _Scope(NamedTuple):
-    """The budgets that count a job: wherever it goes, and on one route only."""
+    """The budgets that count a job: on all routes, and on one route only."""
 
     everywhere: tuple[Balance, ...]
     at: Mapping[str, tuple[Balance, ...]]
 
 
 class BudgetHeadroom:
-    """What all budgets have room for, at one moment and then as jobs are taken from it."""
+    """The headroom of all budgets at one moment, reduced as jobs are taken from it."""
 
     def __init__(self, balances: Sequence[Balance], most: Callable[[str, str, int, int], Decimal | None]) -> None:
-        """`most`: what a call of (route, model, input tokens, output tokens) may cost; None = unpriced."""
+        """`most` returns the maximum cost of a call of (route, model, input tokens, output tokens); None = unpriced."""
         self.balances = tuple(balances)
         self._most = most
         self._scopes: dict[tuple[int | None, str], _Scope] = {}
 
     def reserve(self, jobs: InFlight, each: Decimal) -> None:
-        """Count what is on its way."""
+        """Reserve the cost of jobs under way."""
         for balance in self._counting(jobs.batch_id, jobs.labels, jobs.route):
             balance.reserved += each
 
     def close(self) -> None:
-        """Leave no room in any: nobody here can say what a job may cost."""
+        """Leave no headroom in any budget, because no price list is installed here."""
         for balance in self.balances:
             balance.reserved = Decimal("Infinity")
 
     def exhausted(self, flow: Flow, *, thorough: bool) -> bool:
-        """Whether a budget has no room for the jobs of a flow, wherever they went.
+        """Return whether a budget has no headroom for the jobs of a flow, on whatever route.
 
         Args:
-            thorough: look also at jobs of which the cheapest, as last seen, was too dear: a cheaper one may have come.
+            thorough: also look at flows whose cheapest job, as last seen, was too dear: a cheaper one may have come.
         """
         balances = self._scope(flow.batch_id, flow.labels).everywhere
-        return any(balance.room <= (0 if thorough else balance.wanting) for balance in balances)
+        return any(balance.headroom <= (0 if thorough else balance.wanting) for balance in balances)
 
     def ask(self, flow: Flow, head: Head) -> "Asked":
-        """A question to ask of routes about one job."""
+        """Return a filter of routes by the budgets of one job."""
         return Asked(self, flow, head)
 
     def holding(self, flow: Flow, route: str, head: Head) -> Balance | None:
-        """The budget that has no room for a job on a route; None when all have."""
+        """Return the budget without headroom for a job on a route; None when all have some."""
         most = self.most(flow, route, head)
         return next(
-            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.room < most), None
+            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.headroom < most), None
         )
 
     def take(self, flow: Flow, route: str, head: Head) -> None:
-        """Reserve what a job may cost on a route."""
+        """Reserve the maximum cost of a job on a route."""
         most = self.most(flow, route, head)
         if most:
             for balance in self._counting(flow.batch_id, flow.labels, route):
                 balance.reserved += most
 
     def most(self, flow: Flow, route: str, head: Head) -> Decimal:
-        """What a job may cost on a route; 0 where no price is known."""
+        """Return the maximum cost of a job on a route; 0 where no price is known."""
         most = self._most(route, flow.model, head.input_estimate, head.max_tokens) or NOTHING
         return most * DEAREST_WRITE if flow.marked else most
 
     def counting(self, batch_id: int | None, labels: str) -> tuple[Balance, ...]:
-        """The budgets that count such a job, on whatever route."""
+        """Return the budgets that count such a job, on whatever route."""
         scope = self._scope(batch_id, labels)
         return (*scope.everywhere, *(balance for balances in scope.at.values() for balance in balances))
 
@@ -181,7 +181,7 @@ class BudgetHeadroom:
 
 
 class Asked:
-    """One job, and which budgets had no room for it on which route."""
+    """A filter of routes for one job; it notes the budgets without headroom for it."""
 
     def __init__(self, budget_headroom: BudgetHeadroom, flow: Flow, head: Head) -> None:
         self._headroom = budget_headroom
@@ -190,7 +190,7 @@ class Asked:
         self._refused: list[tuple[Balance, Decimal]] = []
 
     def also(self, has_room: Callable[[Candidate], bool]) -> Callable[[Candidate], bool]:
-        """The question that is asked anyway, and whether every budget has room for the job on the route."""
+        """Return the given filter, narrowed to routes on which every budget has headroom for the job."""
         return lambda route: has_room(route) and self._fits(route)
 
     def _fits(self, route: Candidate) -> bool:
@@ -201,10 +201,10 @@ class Asked:
         return False
 
     def passed_over(self) -> bool:
-        """No route took the job: note which budgets hold it for good, not only until what is reserved is settled.
+        """Note, after no route took the job, the budgets that hold it even once all reserved calls are settled.
 
         Returns:
-            Whether it was for a budget.
+            Whether a budget was the reason.
         """
         for balance, most in self._refused:
             if balance.left < most and (balance.shortfall is None or most < balance.shortfall):
@@ -215,10 +215,10 @@ class Asked:
 def read(
     connection: Connection, now: float, routes: Mapping[str, RegisteredRoute], costs: MaximumCosts
 ) -> BudgetHeadroom | None:
-    """The rooms at this moment; None when there is no budget.
+    """Return the headroom at this moment; None when there is no budget.
 
     Args:
-        routes: those known, for the prices of what stands in their queues.
+        routes: the known routes, for the prices of the jobs in their queues.
     """
     rows = budgets.registered(connection)
     if not rows:
@@ -234,7 +234,7 @@ def headroom_of(
     costs: MaximumCosts,
     now: float,
 ) -> BudgetHeadroom:
-    """The rooms, as counted at this moment."""
+    """Return the headroom by sums counted at one moment."""
     costs.at(routes, now)
     budget_headroom = BudgetHeadroom(
         [Balance(row, span, row.limit(span), spent) for (row, span), spent in zip(windows, counted.spent, strict=True)],
@@ -249,5 +249,5 @@ def headroom_of(
 
 
 def moment(at: float) -> str:
-    """A time as people read it."""
+    """Return a time as people read it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")

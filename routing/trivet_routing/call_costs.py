@@ -1,4 +1,4 @@
-"""What a call is expected to cost on a route, by its size: for ordering routes by cost, never for the books."""
+"""Expected cost of a call on a route, by its size: for ordering routes by cost, never for the ledger."""
 
 import threading
 from dataclasses import dataclass
@@ -13,42 +13,42 @@ if TYPE_CHECKING:
 
 MAX_KEPT = 1_000
 _GB_PER_TOKEN = Decimal("3.5e-9")
-"""The bytes by which a request's tokens are estimated."""
+"""Bytes per token by which a request's tokens are estimated."""
 
 
 class Mix(NamedTuple):
-    """What a call is expected to use, in tokens."""
+    """Expected usage of a call, in tokens."""
 
     input_tokens: int
     output_tokens: int
 
     @classmethod
     def of(cls, input_estimate: int, max_tokens: int, used_share: float) -> "Mix":
-        """Of a job, where answers have this share of their `max_tokens`."""
+        """Return the mix of a job whose answers use this share of their `max_tokens`."""
         return cls(input_estimate, max(1, round(max_tokens * used_share)))
 
 
 TYPICAL = Mix(10_000, 5_000)
-"""Where a job's own size does not matter or is not known."""
+"""Used where a job's own size does not matter or is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """How the expected cost of a call grows with its size. Amounts are USD.
+    """The expected cost of a call as a function of its size. Amounts are USD.
 
-    Without what is fixed by the month: that is spent whichever route is taken.
+    Charges fixed by the month are left out: they are spent whichever route is taken.
     """
 
     tiers: tuple["TokenPrices", ...]
-    """Longest prompts first, the last for all that are shorter."""
+    """Prices by length of prompt, the longest first, the last for all shorter ones."""
     per_call: Decimal = Decimal(0)
     per_input_token: Decimal = Decimal(0)
-    """Beside the provider's price: what sending its bytes costs."""
+    """Cost of sending its bytes, beside the provider's price."""
     factor: Decimal = Decimal(1)
-    """On the provider's price alone: the discount of an off-peak window."""
+    """Factor on the provider's price alone: the discount of an off-peak window."""
 
     def of(self, mix: Mix) -> Decimal:
-        """The expected cost of a call of this size."""
+        """Return the expected cost of a call of this size."""
         tier = self.tiers[-1]
         for longer in self.tiers:
             if mix.input_tokens > longer.above:
@@ -70,7 +70,7 @@ class CallCosts:
     def of(
         self, route: RouteSettings, model: str, wire_model: str, at: datetime, factor: Decimal = Decimal(1)
     ) -> CallCost | None:
-        """Return what calls of a model cost on a route; None where no price is known, or no price data is installed.
+        """Return the cost of calls of a model on a route; None where no price is known, or no price data is installed.
 
         Args:
             at: the database's time, in UTC; prices are those of its day.

@@ -1,8 +1,8 @@
-"""Permits: leave to make one call now, counted over all workers together, in Redis; and the health of the routes.
+"""Permits in Redis, each for one call, counted over all workers together; and the health of the routes.
 
-The breaker of a (route, model) holds its health, a second one, of model `*`, that of the whole route; the rate limiter of a model
-or of a group of models holds what the account allows. Every step is one script (`lua/`): all or nothing, on the server's
-clock. When Redis does not answer nobody calls, and when it lost its memory nobody calls until it was put back.
+The circuit breaker of a (route, model) keeps its health, a second one of model `*` that of the whole route; the rate
+limiter of a model or of a group of models keeps the account's limits. Every step is one script (`lua/`): all or
+nothing, on the server's clock. While Redis does not answer, or was emptied and is not restored yet, no calls are made.
 """
 
 import random
@@ -35,25 +35,25 @@ from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.states import BREAKER_STATES, RouteState
 
 BURST_S = 1.0
-"""How many seconds of a minute's limit may be spent at once. The refill is lower by as much, so that a rolling minute at
-the provider is never overrun; so this is what is given away of the limits, and how evenly calls are spread."""
+"""Seconds of a minute's limit that may be spent at once. The refill is lower by as much, so that a rolling minute at
+the provider is never exceeded. So this is the part of the limits given up for spreading calls evenly."""
 PERMIT_GRACE_S = 30.0
-"""How long after its call's timeout a permit that never came back is written off."""
+"""Seconds after its call's timeout at which a permit that was not released is written off."""
 STEP_CALLS = 5
 """Good calls that a recovering route needs at each share."""
 JITTER = 0.2
 LONGEST_CAUSE = 300
 LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", "window", "threshold")
-"""Of a rate limiter: what the provider said, or was found to bear."""
+"""Fields of a rate limiter that the provider stated, or that were learned from its answers."""
 EPOCH = f"{PREFIX}epoch"
-UNHEALTHY = f"{PREFIX}unwell"
+UNHEALTHY = f"{PREFIX}unhealthy"
 
 
 class Limits:
     """The breakers and rate limiters of all routes. One per process; safe to share between threads.
 
     Args:
-        origin: names the worker whose calls are settled here as a witness against routes (`trivet_worker.process.origin`);
+        origin: names the worker that releases permits here, as a witness on routes (`trivet_worker.process.origin`);
             empty in a process that makes none.
     """
 
@@ -62,17 +62,17 @@ class Limits:
         self._health = health
         self._origin = origin
         self._take = _script(client, "take")
-        self._settle = _script(client, "release")
+        self._release = _script(client, "release")
         self._view = _script(client, "view")
         self._claim_probe = _script(client, "claim_probe")
 
     def take(
         self, route: str, model: str, quota: Quota, permits: Sequence[PermitRequest], timeout_s: float, probe: str = ""
     ) -> PermitGrant:
-        """Permits for as many of the calls as fit now, in their order. One round trip.
+        """Take permits for as many of the calls as fit now, in their order. One round trip.
 
         Args:
-            probe: the token of the probe that the one call is; no other may pass an open breaker.
+            probe: the probe's token, where the call is a probe; no other call may pass an open breaker.
         """
         arguments: list[str | int | float] = [*_figures(quota), timeout_s + PERMIT_GRACE_S, probe]
         for permit in permits:
@@ -85,9 +85,9 @@ class Limits:
     def release(
         self, route: str, model: str, latency: Latency, quota: Quota, spent: Sequence[PermitRelease]
     ) -> list[Change]:
-        """Give permits back and tell breakers and rate limiter what came of the calls, all of one class. One round trip.
+        """Release permits and report the calls, all of one class, to breakers and rate limiter. One round trip.
 
-        What was reserved and not used flows back into the buckets.
+        Unused reservations flow back into the buckets.
         """
         arguments: list[str | int | float] = [
             *_figures(quota),
@@ -111,7 +111,7 @@ class Limits:
                 clean(call.cause, LONGEST_CAUSE) or "",
             ]
         keys = [*keys_of(route, model, quota.group), f"{PREFIX}samples:{route}:{model}:{latency}"]
-        flat = [part.decode() for part in cast("list[bytes]", self._settle(keys=keys, args=arguments))]
+        flat = [part.decode() for part in cast("list[bytes]", self._release(keys=keys, args=arguments))]
         names = {"1": model, "2": WHOLE_ROUTE, "3": quota.group}
         return [
             Change(route, names[level], RouteState(state), cause, float(seconds), float(share))
@@ -119,7 +119,7 @@ class Limits:
         ]
 
     def view(self, wanted: Sequence[tuple[str, str, Quota]]) -> dict[tuple[str, str], BreakerView]:
-        """How the given (route, model) stand now. One round trip for all."""
+        """Return the current state of the given (route, model) pairs. One round trip for all."""
         if not wanted:
             return {}
         try:
@@ -141,16 +141,18 @@ class Limits:
         return pipeline.execute()
 
     def unhealthy(self) -> list[tuple[str, str]]:
-        """The (route, model) that are not healthy; model `*` for a whole route."""
-        names = [cast("bytes", key).decode().removeprefix(f"{PREFIX}gate:") for key in self._redis.smembers(UNHEALTHY)]
+        """Return the (route, model) pairs that are not healthy; model `*` for a whole route."""
+        names = [
+            cast("bytes", key).decode().removeprefix(f"{PREFIX}breaker:") for key in self._redis.smembers(UNHEALTHY)
+        ]
         return sorted(cast("tuple[str, str]", tuple(name.split(":", 1))) for name in names)
 
     def health(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Health]:
-        """The bare health of the given (route, model), limits apart. One round trip for all."""
+        """Return the health of the given (route, model) pairs without their limits. One round trip for all."""
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.time()
         for route, model in pairs:
-            pipeline.hmget(f"{PREFIX}gate:{route}:{model}", "state", "cause", "retry_at", "share")
+            pipeline.hmget(f"{PREFIX}breaker:{route}:{model}", "state", "cause", "retry_at", "share")
         (seconds, micros), *found = pipeline.execute()
         health = {}
         for pair, (state, cause, retry_at, share) in zip(pairs, found, strict=True):
@@ -167,7 +169,7 @@ class Limits:
         """Return when each of the routes was called and answered last. Two round trips for all."""
         pipeline = self._redis.pipeline(transaction=False)
         for route in routes:
-            pipeline.hmget(f"{PREFIX}gate:{route}:{WHOLE_ROUTE}", "called_at", "proven_at")
+            pipeline.hmget(f"{PREFIX}breaker:{route}:{WHOLE_ROUTE}", "called_at", "proven_at")
         found = pipeline.execute()
         seconds, micros = self._redis.time()
         now = seconds + micros / 1e6
@@ -179,12 +181,12 @@ class Limits:
     def claim_probe(
         self, route: str, model: str, quota: Quota, *, lost_after_s: float, at_once: bool, idle_s: float
     ) -> str | None:
-        """The token of the next probe, if one is due and none is under way in the whole fleet.
+        """Return the token of the next probe, if one is due and none is under way anywhere.
 
         Args:
-            lost_after_s: after so long a probe that was never heard of again may be made anew.
-            at_once: a person asked for it: do not wait until it is due, nor until the route needs one.
-            idle_s: probe a route that nothing is known against, once it has had no call for so many seconds.
+            lost_after_s: seconds after which a silent probe counts as lost and another may be made.
+            at_once: a person asked for it: make it even if none is due or needed.
+            idle_s: probe a healthy route once it has had no call for this many seconds.
         """
         token = uuid7().hex
         arguments: list[str | int | float] = [token, self._interval_s(), lost_after_s, int(at_once), idle_s]
@@ -200,27 +202,27 @@ class Limits:
                 self._redis.zrem(key, *dead)
 
     def forget(self, route: str) -> None:
-        """Make every breaker of a route healthy again and lift what its provider said of limits, by hand."""
+        """Make every breaker of a route healthy again and lift the limits its provider stated, by hand."""
         seconds, micros = self._redis.time()
         for key in self._redis.scan_iter(match=f"{PREFIX}samples:{route}:*"):
             self._redis.delete(key)
-        whole_route = f"{PREFIX}gate:{route}:{WHOLE_ROUTE}".encode()
-        for key in {whole_route, *self._redis.scan_iter(match=f"{PREFIX}gate:{route}:*")}:
+        whole_route = f"{PREFIX}breaker:{route}:{WHOLE_ROUTE}".encode()
+        for key in {whole_route, *self._redis.scan_iter(match=f"{PREFIX}breaker:{route}:*")}:
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.delete(key)
-                # a generation that no call under way has: their late words must not undo it
+                # a generation that no call under way has: their late health signals must not undo it
                 pipeline.hset(key, "gen", str(seconds * 1000 + micros // 1000))
                 pipeline.srem(UNHEALTHY, key)
                 pipeline.execute()
         for key in self._redis.scan_iter(match=f"{PREFIX}meter:{route}:*"):
-            # what was used of the limits stays used
+            # used limits stay used
             self._redis.hdel(key, *LEARNED)
             reckoned_at = self._redis.hget(key, "at")
             if reckoned_at is not None and float(reckoned_at) > seconds:
                 self._redis.hset(key, "at", str(seconds))
 
     def _interval_s(self) -> float:
-        """With jitter, so that a fleet's probes of several routes do not fall together."""
+        """Return the seconds with jitter, so that probes of several routes do not coincide."""
         return self._health.probe_interval_s * random.uniform(1 - JITTER, 1 + JITTER)
 
     def _rules(self) -> list[str | int | float]:
@@ -236,10 +238,10 @@ class Limits:
 
 
 def keys_of(route: str, model: str, group: str) -> list[str]:
-    """The keys of a (route, model), in the order of `lua/common.lua`."""
+    """Return the keys of a (route, model), in the order of `lua/common.lua`."""
     return [
-        f"{PREFIX}gate:{route}:{model}",
-        f"{PREFIX}gate:{route}:{WHOLE_ROUTE}",
+        f"{PREFIX}breaker:{route}:{model}",
+        f"{PREFIX}breaker:{route}:{WHOLE_ROUTE}",
         f"{PREFIX}meter:{route}:{group}",
         f"{PREFIX}calls:{route}:{group}",
         EPOCH,
@@ -249,7 +251,7 @@ def keys_of(route: str, model: str, group: str) -> list[str]:
 
 
 def _breaker_state(word: bytes | None) -> RouteState:
-    """Return the state that a breaker's key says. Nothing, and what the scripts do not know, is healthy, as they have it."""
+    """Return the state in a breaker's key. A missing or unknown state counts as healthy, as in the scripts."""
     known = next((state for state in BREAKER_STATES if word == state.encode()), None)
     return known or RouteState.HEALTHY
 
@@ -275,7 +277,7 @@ def _figures(quota: Quota) -> list[str | int | float]:
 
 
 def _stated(spent: Sequence[PermitRelease]) -> list[str | int | float]:
-    """The latest word of the provider on its limits: three limits, then what is left of each; '' = not said."""
+    """Return the latest limits that the provider stated: three limits, then the rest of each; '' = not stated."""
     said = next((call.stated for call in reversed(spent) if call.stated), None)
     if said is None:
         return [""] * 6

@@ -1,4 +1,4 @@
-"""The most that calls may cost, as the workers write it into their rows: what budgets reserve for a job."""
+"""Maximum costs of calls, as workers write them into their rows: budgets reserve them for jobs."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ class MaximumCosts:
 
     @property
     def known(self) -> bool:
-        """Whether a price list is installed (`trivet[worker]`)."""
+        """True if a price list is installed (`trivet[worker]`)."""
         if self._book is None and not self._missing:
             try:
                 from trivet_tasks.prices.price_book import PriceBook
@@ -37,9 +37,9 @@ class MaximumCosts:
         return self._book is not None
 
     def at(self, routes: Mapping[str, RegisteredRoute], now: float) -> None:
-        """Go by these routes and the prices of this day from now on.
+        """Use these routes and the prices of this day from now on.
 
-        What was looked up is kept while the routes are the same object, a second or so.
+        Looked-up prices are kept while the routes are the same object, about a second.
 
         Args:
             now: the database's time, seconds since the epoch.
@@ -50,7 +50,7 @@ class MaximumCosts:
             self._kept = {}
 
     def of(self, route: str, model: str, input_tokens: int, max_tokens: int) -> Decimal | None:
-        """USD at most, as far as a call's size is known before; None: no price is known."""
+        """Return the maximum cost in USD, as far as a call's size is known before; None: no price is known."""
         key = (route, model, input_tokens, max_tokens)
         try:
             return self._kept[key]

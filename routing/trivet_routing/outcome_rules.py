@@ -1,4 +1,4 @@
-"""The one table of what follows from the outcome of a call: for its route's health, its permit, its cost and its job."""
+"""The table of consequences of a call's outcome: for its route's health, its permit, its cost and its job."""
 
 from typing import NamedTuple
 
@@ -7,23 +7,25 @@ from trivet_tasks.outcomes import Outcome, Scope
 
 
 class OutcomeRules(NamedTuple):
-    """What follows from one outcome, whatever the job and the route."""
+    """The consequences of one outcome, whatever the job and the route."""
 
     signal: HealthSignal
-    """What it says of the health of the route."""
+    """The health signal for its route."""
     final: bool = False
-    """No other call of the job could say anything else."""
+    """No other call of the job could have another outcome."""
     tried: bool = True
     """The route is not asked again in this round."""
     may_be_billed: bool = False
     """The provider may have done the work: the cost is an estimate, and the permit is taken to have used all its tokens."""
     of_route: bool = False
-    """No request can have brought it about, where the API itself said so: each counts, also of one job in a row."""
+    """Caused by the route, never by a request, where the API itself said so: each counts, also of one job in a row."""
 
 
 RULES: dict[Outcome, OutcomeRules] = {
     Outcome.SUCCEEDED: OutcomeRules(HealthSignal.GOOD, final=True),
-    Outcome.RATE_LIMITED: OutcomeRules(HealthSignal.LIMITED, tried=False),  # its breaker keeps it closed long enough
+    Outcome.RATE_LIMITED: OutcomeRules(
+        HealthSignal.LIMITED, tried=False
+    ),  # the rate limiter keeps the route from being called
     Outcome.OVERLOADED: OutcomeRules(HealthSignal.FAILED, of_route=True),
     Outcome.SERVER_ERROR: OutcomeRules(HealthSignal.FAILED),
     Outcome.TIMEOUT: OutcomeRules(HealthSignal.FAILED, may_be_billed=True),

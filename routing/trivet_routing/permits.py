@@ -1,4 +1,4 @@
-"""What is asked of the limits and what they answer: values, no behaviour."""
+"""Requests to the limits and their answers: values, no behaviour."""
 
 import math
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from trivet_tasks.states import SHUT_STATES, RouteState
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What a route's account allows one model, or a group of models together. Figures are a minute's, 0 = no limit."""
+    """Limits of a route's account for a model or a group of models together. Figures are per minute, 0 = no limit."""
 
     group: str
-    """Whose limits these are: the model's own id, or the name of its group."""
+    """The owner of these limits: the model's own id, or the name of its group."""
     requests: float
     input_tokens: float
     output_tokens: float
     output_factor: float
-    """How many tokens of quota one output token burns."""
+    """Tokens of quota that one output token uses."""
     max_concurrency: int
 
     @classmethod
     def of(cls, route: RouteSettings, model: str) -> "Quota":
-        """The figures that hold for a model on a route."""
+        """Return the figures that hold for a model on a route."""
         group = route.group_of(model)
         figures = group or route
         return cls(
@@ -39,7 +39,7 @@ class Quota:
 
 
 class PermitRequest(NamedTuple):
-    """A call that asks for a permit: what it may use, in tokens."""
+    """A call that asks for a permit, with the maximum number of tokens it may use."""
 
     permit_id: str
     input_tokens: int
@@ -54,7 +54,7 @@ class PermitGrant(NamedTuple):
     reason: "Denial | None"
     """None where all of them may go."""
     generation: str
-    """Of the breakers at this moment: what comes of the calls counts for their health only while it lasts. It also says in
+    """Generation of the breakers at this moment: health signals of the calls count only while it lasts. It also says in
     which second the limits counted the calls."""
 
 
@@ -68,7 +68,7 @@ class Denial(StrEnum):
     CONCURRENCY = "concurrency"
     """All the calls that the route may have are in flight."""
     REQUESTS = "requests"
-    """The minute's are used up; the next two likewise."""
+    """The minute's requests are used up; the next two likewise."""
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
     FORGOTTEN = "forgotten"
@@ -76,7 +76,7 @@ class Denial(StrEnum):
 
 
 class HealthSignal(StrEnum):
-    """What a call's outcome means for its route."""
+    """The meaning of a call's outcome for its route."""
 
     GOOD = "good"
     FAILED = "failed"
@@ -92,7 +92,7 @@ class HealthSignal(StrEnum):
     UNREACHABLE = "unreachable"
     """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
     LOCAL_FAILED = "local_failed"
-    """It did not get as far as the provider: it counts as failed once another worker's calls fail so, too."""
+    """It did not reach the provider: it counts as failed once another worker's calls fail so, too."""
     LOCAL_REFUSED = "local_refused"
     """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
     SHORT = "short"
@@ -103,14 +103,14 @@ class HealthSignal(StrEnum):
 
 
 class Stated(NamedTuple):
-    """One of an account's limits as its provider states it: a minute's, and what is left of it. None: not said."""
+    """One of an account's limits as its provider states it: per minute, and the rest of it. None: not stated."""
 
     limit: int | None = None
     remaining: int | None = None
 
 
 class PermitRelease(NamedTuple):
-    """A permit that is given back, and what its call said of the route."""
+    """A permit to be released, with the health signal of its call."""
 
     permit: PermitRequest
     used_input: int
@@ -119,13 +119,13 @@ class PermitRelease(NamedTuple):
     cause: str = ""
     generation: str = ""
     pause_s: float = 0.0
-    """Of a limited call: how long it was told to wait; 0 = not told."""
+    """Seconds that a limited call was told to wait; 0 = not told."""
     took_s: float = 0.0
-    """How long the call took, as far as that says something of the route; 0 = it says nothing."""
+    """Seconds that the call took, where that says something of the route; else 0."""
     stated: tuple[Stated, Stated, Stated] | None = None
     """The provider's own limits: requests, input tokens, output tokens."""
     job: str = ""
-    """The job it was made for: its failures count once in a row. Empty: a job of its own."""
+    """The job it was made for: repeated failures of one job count once in a row. Empty: a job of its own."""
     lasted_s: float = 0.0
     """Seconds since the call began: a good one proves that the route answered since then."""
 
@@ -140,11 +140,11 @@ class Change(NamedTuple):
     seconds: float
     """Until the next try."""
     share: float
-    """Of its work that a recovering one gets."""
+    """The share of its work that a recovering route gets."""
 
 
 class Health(NamedTuple):
-    """A breaker's health by itself, whatever the limits say."""
+    """A breaker's health, regardless of the limits."""
 
     state: RouteState
     """One of `BREAKER_STATES`."""
@@ -164,7 +164,7 @@ class RouteUse(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How fast the calls of one latency class came back lately, in seconds."""
+    """Recent durations of the calls of one latency class, in seconds."""
 
     p50_s: float
     p95_s: float
@@ -175,7 +175,7 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BreakerView:
-    """A (route, model) as it stood a moment ago."""
+    """The state of a (route, model) a moment ago."""
 
     state: RouteState
     """One of `BREAKER_STATES`, or `limited`."""
@@ -184,7 +184,7 @@ class BreakerView:
     """Until the next call may be made; 0 = now."""
     in_flight: int
     places: int
-    """Calls that may be in flight: the configured ones, or fewer while it recovers or was found to bear no more."""
+    """Maximum calls in flight: the configured number, or fewer while it recovers or was found to bear no more."""
     headroom: float
     """Calls that the minute limits allow now, a burst at most; infinite where nothing limits."""
     input_headroom: float
@@ -192,31 +192,31 @@ class BreakerView:
     output_headroom: float
     """Output tokens, likewise, as the job counts them (the route's factor is taken out)."""
     rates: tuple[float, float, float]
-    """Requests, input tokens and output tokens that come free a second; infinite where nothing limits."""
+    """Requests, input tokens and output tokens that become free per second; infinite where nothing limits."""
     calls: int
     """Calls within the window of the failed share."""
     failed: int
-    """Of them."""
+    """The failed ones among these calls."""
     share: float
-    """Of its work that it gets; 1 unless it recovers."""
+    """The share of its work that it gets; 1 unless it recovers."""
     since: float | None
-    """When the state began, on the clock of the shared state."""
+    """Start of the state, on the clock of the shared state."""
     paces: dict[Latency, Pace]
     """By latency class, where anything is known."""
     doubt: str = ""
-    """Why a probe is to find out whether it answers at all; empty = nothing is in doubt."""
+    """The reason for asking a probe whether it still answers; empty = there is none."""
     proven_s: float = math.inf
     """Seconds since the newest call that it answered was begun; infinite where none is known."""
     generation: str = "0.0"
-    """Of its breakers, as permits carry it: changes whenever a breaker opens, recovers or closes."""
+    """Generation of its breakers, as permits carry it: changes whenever a breaker opens, recovers or closes."""
 
     @property
     def shut(self) -> bool:
-        """Whether only a probe may call."""
+        """True if only a probe may call."""
         return self.state in SHUT_STATES
 
     def pace(self, latency: Latency) -> Pace | None:
-        """The class's own, or the quickest known of the others; None where nothing is known."""
+        """Return the pace of the class, or the quickest known of the others; None where nothing is known."""
         if latency in self.paces:
             return self.paces[latency]
         return min(self.paces.values(), default=None)

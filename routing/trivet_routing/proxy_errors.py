@@ -1,4 +1,4 @@
-"""Telling a job that a proxy refuses from a proxy that refuses everything. Pure functions.
+"""Distinguishes a job that a proxy refuses from a proxy that refuses everything. Pure functions.
 
 A page that came instead of an answer says nothing certain: neither of the route's key nor of the job. A job is at fault
 where two routes refused it so, each twice, and between these two pages each route answered another call or a probe. Until
@@ -21,9 +21,9 @@ class ProxyError(NamedTuple):
 
     route: str
     at: float
-    """When the first of them came, in seconds since the epoch, on the database's clock."""
+    """Time of the first page, in seconds since the epoch, on the database's clock."""
     generation: str
-    """Of the route's breakers then: after a change the pages say nothing of the job any more."""
+    """Generation of the route's breakers at that time: once it changes, the pages say nothing about the job."""
     times: int
     confirmed: bool
     """A later page came after the route had answered others."""
@@ -36,7 +36,7 @@ def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
 
 
 def text_of(errors: Sequence[ProxyError]) -> str:
-    """As JSON for the job's row; empty = none."""
+    """Return the pages as JSON for the job's row; empty = none."""
     return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
 
 
@@ -49,12 +49,12 @@ def with_another(
     generation: str,
     breakers: Mapping[str, BreakerView] | None,
 ) -> tuple[ProxyError, ...]:
-    """Those pages that still count, with the one that has just come from `route`.
+    """Return the pages that still count, with the one that has just come from `route`.
 
     Args:
         now: the database's time.
         generation: of the route's breakers when the call was begun.
-        breakers: the routes as they stand for the job's model; None where that cannot be read.
+        breakers: the routes' breakers for the job's model; None where they cannot be read.
     """
     others = [
         error
@@ -82,7 +82,7 @@ def _generation(breakers: Mapping[str, BreakerView], route: str) -> str | None:
 
 
 def at_fault(errors: Sequence[ProxyError]) -> str | None:
-    """Why the job itself is what the proxies refuse, with the reasons of the routes; None = that is not known."""
+    """Return why the proxies refuse the job itself, with the reasons of the routes; None = that is not known."""
     confirmed = [error for error in errors if error.confirmed]
     if len(confirmed) < ROUTES_THAT_AGREE:
         return None

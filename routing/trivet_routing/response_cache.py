@@ -1,7 +1,7 @@
-"""Answers of earlier calls in Redis, for equal requests; and who is just getting one.
+"""Response cache: answers of earlier calls in Redis, for equal requests, and the jobs that are just getting one.
 
-Every step is one script (`lua/cache_*.lua`), for all jobs of a chunk or group. Nothing hangs on the cache: what it lost is
-called for again. Answers are signed (`answer_seal.py`); one that this installation did not sign is removed.
+Every step is one script (`lua/cache_*.lua`), for all jobs of a chunk or group. Nothing depends on the cache: a lost
+answer is called for again. Answers are signed (`answer_seal.py`); one that this installation did not sign is removed.
 """
 
 import re
@@ -26,15 +26,15 @@ SIZES = f"{PREFIX}cache:sizes"
 OVERHEAD_BYTES = 350
 """Bytes Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
 LEAD_GRACE_S = 30.0
-"""How much longer than its class's budget a job leads that is not heard of again; of realtime, no longer."""
+"""Seconds beyond its class's budget for which a silent job stays the leader; for realtime none."""
 NEVER_KEPT_S = 600.0
-"""How long everybody calls for a request whose answer could not be kept, instead of waiting for one another."""
+"""Seconds for which every job calls for itself after an answer that could not be kept."""
 _CLEARED_AT_ONCE = 500
 _DIGITS = 18
 
 
 class LookUp(NamedTuple):
-    """A job that asks. `over`: a leader that is known to have ended."""
+    """A job that looks for an answer. `over`: a leader that is known to have ended."""
 
     key: str
     job_id: str
@@ -47,55 +47,55 @@ class Coalesce(NamedTuple):
     leader: str
 
 
-class Landed(NamedTuple):
-    """What came of a job's request: an answer to keep, or none, so that others need not wait for it any more."""
+class CachedResult(NamedTuple):
+    """The result of a job's request: an answer to keep, or none, so that other jobs stop waiting for it."""
 
     key: str
     job_id: str
     model: str
     answer: Kept | None
     never: bool = False
-    """No answer to this request can be kept, so nobody is to wait for one."""
+    """No answer to this request can be kept, so no job is to wait for one."""
 
 
 class LookedUp(NamedTuple):
     """The outcome of a look-up."""
 
     found: list[Kept | Coalesce | None]
-    """For each job, in order: an answer, whom to wait for, or None: it calls, and others wait for it."""
+    """For each job, in order: an answer, the leader to wait for, or None: it calls, and others wait for it."""
     rejected: int
-    """Entries that were removed, because they were not signed here for their key."""
+    """Entries that were removed because they were not signed by this installation for their key."""
 
 
 _JOB = re.compile(rb"[!-~]{1,32}")
 
 
 class CacheStats(NamedTuple):
-    """The cache as it stands. Counts are since Redis was last emptied."""
+    """The state of the cache. Counts are since Redis was last emptied."""
 
     entries: int
     bytes: int
     max_bytes: int
     hits: int
     misses: int
-    followed: int
-    """Jobs that waited for an equal one; each of them is a hit, too, once that has its answer."""
+    coalesced: int
+    """Jobs that were coalesced with an equal one; each is a hit, too, once that has its answer."""
     stored: int
     evicted: int
-    """Answers that had to leave before their time, for want of room."""
+    """Answers that were removed before they expired, because the cache was full."""
 
     @property
     def hit_rate(self) -> float | None:
-        """The part of look-ups that found an answer; None before the first. Jobs that wait are looked up again."""
+        """Share of look-ups that found an answer; None before the first. Coalesced jobs are looked up again."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else None
 
 
 class ResponseCache:
-    """The cache of one fleet. Safe to share between threads. Every method may raise `redis.RedisError`.
+    """The cache of one installation. Safe to share between threads. Every method may raise `redis.RedisError`.
 
     Args:
-        seal: signs and verifies answers; None where none is looked up or kept.
+        seal: signs and verifies answers; None where no answers are looked up or kept.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings, seal: AnswerSeal | None = None) -> None:
@@ -112,7 +112,7 @@ class ResponseCache:
         return self._settings.cache
 
     def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
-        """Look for an answer for each job. One that brings none is removed, and its jobs ask once more."""
+        """Look up an answer for each job. An unusable entry is removed, and its jobs look once more."""
         found = self._ask(latency, asked)
         foreign = {one.key for one, of in zip(asked, found, strict=True) if of is Unusable.FOREIGN}
         unusable = [at for at, one in enumerate(found) if isinstance(one, Unusable)]
@@ -139,7 +139,7 @@ class ResponseCache:
                 return self._sealed.open(key, value)
             case b"foreign":
                 return Unusable.FOREIGN
-            case b"follow" if _JOB.fullmatch(value):
+            case b"coalesce" if _JOB.fullmatch(value):
                 return Coalesce(value.decode())
             case _:
                 return None
@@ -149,12 +149,12 @@ class ResponseCache:
         assert self._seal is not None, "it was made to look after the cache alone"
         return self._seal
 
-    def keep(self, latency: Latency, finished_calls: Sequence[Landed]) -> None:
-        """Keep the answers of jobs of one class, and let go of the leads of all."""
+    def keep(self, latency: Latency, results: Sequence[CachedResult]) -> None:
+        """Keep the answers of jobs of one class, and release the leads of all."""
         life_s = self._settings.of_class(latency).cache_ttl_s
         keys = [COUNTERS, EXPIRIES, SIZES]
         arguments: list[str | int | bytes] = [self.terms.max_bytes, ANSWERS]
-        for one in finished_calls:
+        for one in results:
             keys += [ANSWERS + one.key, LEADS + one.key]
             lives_s = min(life_s, NEVER_KEPT_S) if one.never else life_s
             answer = b"" if one.answer is None else self._sealed.seal(one.key, one.answer, lives_s)
@@ -170,17 +170,17 @@ class ResponseCache:
         self._keep(keys=keys, args=arguments)
 
     def stats(self) -> CacheStats:
-        """How it stands."""
+        """Return the cache's counters and its size."""
         seconds, micros = self._redis.time()
         now = seconds * 1_000 + micros // 1_000
         counted_now = cast("dict[bytes, bytes]", self._redis.hgetall(COUNTERS))
         counters = {name.decode(errors="replace"): _count(count) for name, count in counted_now.items()}
-        counted = (counters.get(name, 0) for name in ("hits", "misses", "followed", "stored", "evicted"))
+        counted = (counters.get(name, 0) for name in ("hits", "misses", "coalesced", "stored", "evicted"))
         entries = self._redis.zcount(EXPIRIES, now, "+inf")
         return CacheStats(int(entries), counters.get("bytes", 0) if entries else 0, self.terms.max_bytes, *counted)
 
     def clear(self, model: str | None = None) -> int:
-        """Forget all answers, or those of one model; calls under way still bring theirs. Returns how many."""
+        """Delete all answers, or those of one model; calls under way still bring theirs. Returns their number."""
         sizes = cast("Iterator[tuple[bytes, bytes]]", self._redis.hscan_iter(SIZES, count=_CLEARED_AT_ONCE))
         digests = [
             digest.decode(errors="replace")
@@ -198,7 +198,7 @@ class ResponseCache:
 
 
 def _count(text: bytes) -> int:
-    """A counter; 0 where somebody else wrote something else."""
+    """Return a counter; 0 where its text is not a number."""
     return int(text) if text.isdigit() and len(text) <= _DIGITS else 0
 
 

@@ -1,4 +1,4 @@
-"""Retry policy: what becomes of a job whose call failed. Pure functions; `outcome_rules` has the table."""
+"""Retry policy: the next step of a job whose call failed. Pure functions; `outcome_rules` has the table."""
 
 import random
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.states import JobState
 
 LOCAL_MOST_S = 10.0
-"""The most seconds between two tries of a job that only a worker in impairment takes."""
+"""Maximum seconds between two tries of a job that only an impaired worker takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobRound:
-    """Where a job stood when its call failed."""
+    """The state of a job's round when its call failed."""
 
     round: int
     spent_s: float
@@ -35,20 +35,20 @@ class JobRound:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The failed call: on which route of which provider, with what outcome, and the provider's words."""
+    """A failed call: its route and provider, its outcome, and the provider's words."""
 
     route: str
     provider: str
     outcome: Outcome
     message: str
     scope: Scope | None = None
-    """Of `unusable`: how far it reaches."""
+    """Reach of an `unusable` outcome."""
     local: bool = False
-    """The worker that made the call is at fault, or may be: nothing is held against job and route."""
+    """The worker that made the call is at fault, or may be: neither the job nor the route is blamed."""
 
     @property
     def ambiguous(self) -> bool:
-        """Whether another provider is to be asked before anything is said of the request."""
+        """True if another provider must be asked before the request is called invalid."""
         return self.outcome is Outcome.AMBIGUOUS or self.scope is Scope.FEATURE
 
 
@@ -60,7 +60,7 @@ def tried_after(job_round: JobRound, failed: Failed) -> tuple[str, ...]:
 
 
 def doubted_after(job_round: JobRound, failed: Failed) -> str | None:
-    """The provider whose word is to be checked with another's."""
+    """Return the provider whose refusal is to be checked with another provider."""
     return failed.provider if failed.ambiguous else job_round.doubted_by
 
 
@@ -75,14 +75,14 @@ def next_step(
     load: Callable[[Candidate], float] = load_of,
     has_room: Callable[[Candidate], bool] = lambda _: True,
 ) -> Next:
-    """What becomes of a job whose call failed.
+    """Decide what happens to a job whose call failed.
 
     Args:
-        choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a failure that
-            is the worker's own, without the route of the call while the same worker might take the job again there.
-        taken_within_s: how long a message may wait for a worker.
-        load: how laden a route is, counting what was sent there since it was looked at.
-        has_room: whether it could take one more.
+        choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a local
+            failure without the route of the call, while the same worker might claim the job again there.
+        taken_within_s: seconds that a message may wait for a worker.
+        load: returns the load of a route, including jobs sent there since it was read.
+        has_room: returns whether a route could take one more job.
     """
     error = f"{failed.route}: {failed.outcome}: {failed.message}"
     if failed.outcome is Outcome.INVALID:
@@ -121,7 +121,7 @@ def next_step(
 
 
 def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
-    """Whether the job waits, in this round, for a route that is limited; else the round is over."""
+    """Return whether the job waits, in this round, for a route that is limited; else the round is over."""
     if failed.outcome is not Outcome.RATE_LIMITED:
         # no longer than it would back off: after that those that failed may be asked again
         return choice.worth_waiting(longest_backoff_s(terms, job_round.round))
@@ -130,35 +130,35 @@ def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassS
 
 
 def _local_pause_s(terms: ClassSettings, claims: int) -> float:
-    """Seconds that a job waits which nobody but a worker in impairment took: exponential, so that it runs in no tight loop."""
+    """Return the pause in seconds of a job that only an impaired worker claims: exponential, to avoid a tight loop."""
     return min(terms.backoff_max_s, LOCAL_MOST_S, 0.1 * 2.0 ** min(claims - 1, 30)) * random.uniform(0.5, 1.0)
 
 
 def _undecided(job_round: JobRound, failed: Failed) -> bool:
-    """Whether it is still open if the job or the proxy before the route is at fault: then no round is over."""
+    """Return whether it is not yet known if the job or the route's proxy is at fault: then the round goes on."""
     return failed.outcome is Outcome.PROXY_ERROR and not any(
         page.confirmed for page in job_round.proxy_errors if page.route == failed.route
     )
 
 
 def _look_again_s(terms: ClassSettings, job_round: JobRound) -> float:
-    """Seconds until a job that met proxies' pages is tried again: a quarter to a half at first, then exponential."""
+    """Return the pause in seconds of a job that met proxies' pages: a quarter to a half at first, then exponential."""
     times = max((page.times for page in job_round.proxy_errors), default=1)
     return min(terms.backoff_max_s, 0.5 * 2.0 ** min(times - 1, 30)) * random.uniform(0.5, 1.0)
 
 
 def longest_backoff_s(terms: ClassSettings, round_: int) -> float:
-    """The most seconds between a round without success and the next: exponential."""
+    """Return the maximum seconds between a round without success and the next: exponential."""
     return min(terms.backoff_max_s, terms.backoff_base_s * 2.0 ** min(round_ + 1, 30))
 
 
 def backoff_s(terms: ClassSettings, round_: int) -> float:
-    """Seconds between a round without success and the next: full jitter."""
+    """Return the seconds between a round without success and the next: full jitter."""
     return random.uniform(0, longest_backoff_s(terms, round_))
 
 
 def _last_word(error: str, failed: Failed, choice: Choice) -> str:
-    """The last failure, and why every other route does not take the job."""
+    """Return the last failure, and the reasons why every other route does not take the job."""
     others = choice.reasons(without=failed.route)
     return f"Last word: {error}" + (f" ({others})" if others else "")
 

@@ -1,4 +1,4 @@
-"""Choosing a route: who may take the job at all, who can take it now, and in what order. Pure functions."""
+"""Choice of route: routes that may take the job at all, those that can take it now, and their order. Pure functions."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from trivet_tasks.requests import eligibility
 from trivet_tasks.states import RouteState
 
 UNKNOWN_LATENCY_S = 1.0
-"""What a route without a good call yet is taken to need."""
+"""Latency assumed for a route without a good call yet."""
 SAME_COST = Decimal("0.02")
 """Expected costs within this share of each other count as equal."""
 SAME_LATENCY = 0.25
@@ -25,16 +25,16 @@ WARM_LEVEL = -1
 DEGRADED_LEVEL = 10_000_000
 """Behind every route that is quick enough for the class."""
 SLOW_CALLS = 5
-"""How many calls of a class must be known before the route can be called too slow for it."""
+"""Number of calls of a class that must be known before a route counts as too slow for it."""
 SLOW_FOR_S = 60.0
-"""So long after the last of them it is tried again."""
+"""Seconds after the last of them at which it is tried again."""
 SHORT_WAIT_S = 0.5
 """A permit that comes free within this time is worth waiting for where latency decides; the wait counts as latency."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a job asks of a route, and where it has been in this round."""
+    """The requirements of a job on a route, and the routes it has tried in this round."""
 
     model: str
     latency: Latency
@@ -43,49 +43,49 @@ class Requirements:
     features: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
     doubted_by: str | None = None
-    """The provider that answered with a 400 nobody knows: another one is to be asked."""
+    """The provider that answered with an unknown 400 (ambiguous): another one is to be asked."""
     mix: Mix = TYPICAL
-    """What its call is expected to use; it counts where cost decides."""
+    """Expected usage of its call; it counts where cost decides."""
     warm_route: str | None = None
-    """Where what its request begins with is in the provider's cache: that route leads."""
+    """The route whose provider has the beginning of the request in its cache: it is preferred."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A route as it stands for one model."""
+    """The state of a route for one model."""
 
     name: str
     model: str
     """The model by its first-party id."""
     settings: RouteSettings
     wire_model: str | None
-    """What the route's wire calls it; None = it does not serve it."""
+    """The model's name on the route's wire; None = the route does not serve it."""
     lanes: frozenset[str]
     """The lanes in which a living worker serves it."""
     drained: bool
     breaker: BreakerView
     cost: CallCost | None
-    """What calls of the model are expected to cost here; None = no price known."""
+    """Expected cost of calls of the model here; None = no price known."""
     retired: date | None = None
     """The day on which the route's provider stopped serving the model."""
 
 
 class Why(StrEnum):
-    """Why a route does not take a job now."""
+    """A reason why a route does not take a job now."""
 
     NEVER = "never"
     """It does not fit the job: waiting will not help."""
     TRIED = "tried"
     """It was asked in this round."""
     UNFIT = "unfit"
-    """Nobody can say when it takes calls again: open, drained, without a worker."""
+    """It is not known when it takes calls again: open, drained, without a worker."""
     LIMITED = "limited"
-    """It has no room now, and will have some by itself."""
+    """It is at its limits now, and will have headroom by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A route that does not take the job now, and why, for a person."""
+    """A route that does not take the job now, with the reason for a person."""
 
     route: str
     why: Why
@@ -99,15 +99,15 @@ class Choice:
 
     routes: tuple[Candidate, ...]
     levels: tuple[int, ...]
-    """For each of `routes`, how good it is by the order of the class; equal ones share the work by load."""
+    """The rank of each of `routes` by the order of the class; equal ones share the work by load."""
     refusals: tuple[Refusal, ...]
 
     def best(
         self, load: Callable[[Candidate], float], *, has_room: Callable[[Candidate], bool] = lambda _: True
     ) -> Candidate | None:
-        """The route for one job: the best that has room, of equally good ones the least laden.
+        """Return the route for one job: the best that can take one more, of equally good ones the least laden.
 
-        A recovering route gets its share of the jobs it would be the best for, and those that nobody else could take.
+        A recovering route gets its share of the jobs it would be the best for, and those that no other could take.
         """
         able = [(r, level) for r, level in zip(self.routes, self.levels, strict=True) if has_room(r)]
         whole = any(route.breaker.share >= 1 for route in self.routes)
@@ -120,7 +120,7 @@ class Choice:
         return None
 
     def worth_waiting(self, at_most_s: float) -> bool:
-        """True when a route that was not asked yet will have room within this time."""
+        """Return whether a route that was not asked yet will have headroom within this time."""
         return any(refusal.why is Why.LIMITED and refusal.wait_s <= at_most_s for refusal in self.refusals)
 
     @property
@@ -129,12 +129,12 @@ class Choice:
         return not self.routes and all(refusal.why is Why.NEVER for refusal in self.refusals)
 
     def reasons(self, *, without: str = "") -> str:
-        """All refusals in one line: `route: reason; route: reason`; those that never fit only where no other is."""
+        """Return all refusals in one line, `route: reason; route: reason`; unfit routes only if there is no other."""
         told = [refusal for refusal in self.refusals if refusal.why is not Why.NEVER] or self.refusals
         return "; ".join(f"{r.route}: {r.text}" for r in told if r.route and r.route != without)
 
     def wait_s(self) -> tuple[float, str] | None:
-        """The shortest known wait and the route it is for; None when no route is said to open by itself."""
+        """Return the shortest known wait and its route; None when no route is known to open by itself."""
         waits = [(refusal.wait_s, refusal.route) for refusal in self.refusals if refusal.wait_s > 0]
         return min(waits) if waits else None
 
@@ -159,21 +159,21 @@ def choose(requirements: Requirements, candidates: Iterable[Candidate], terms: C
 
 
 def load_of(route: Candidate) -> float:
-    """How laden a route is with calls in flight, against others of its kind."""
+    """Return the load of a route: its calls in flight, relative to its weight."""
     return route.breaker.in_flight / route.settings.weight
 
 
 def is_slow(breaker: BreakerView, latency: Latency, budget_s: float) -> bool:
-    """Whether the route's calls of the class took longer lately than the class has."""
+    """Return whether the route's recent calls of the class took longer than the class allows."""
     pace = breaker.paces.get(latency)
     return pace is not None and pace.calls >= SLOW_CALLS and pace.age_s <= SLOW_FOR_S and pace.p95_s >= budget_s
 
 
 def misfit(requirements: Requirements, route: RouteSettings, wire_model: str | None) -> str:
-    """Why a route, as it is configured, never takes such a job; empty = it fits.
+    """Return why a route, as it is configured, never takes such a job; empty = it fits.
 
     Args:
-        wire_model: what the route's wire calls the model; None = it does not serve it.
+        wire_model: the model's name on the route's wire; None = it does not serve it.
     """
     return eligibility.misfit(
         route, wire_model, requirements.model, requirements.residency, requirements.compliance, requirements.features
@@ -181,7 +181,7 @@ def misfit(requirements: Requirements, route: RouteSettings, wire_model: str | N
 
 
 def _refusal(requirements: Requirements, route: Candidate, patience_s: float) -> Refusal | None:
-    """The first reason why the route does not take the job now, the lasting ones first."""
+    """Return the first reason why the route does not take the job now, the lasting ones first."""
     if unfit := misfit(requirements, route.settings, route.wire_model):
         return Refusal(route.name, Why.NEVER, unfit)
     if route.retired:
@@ -207,7 +207,7 @@ def _refusal(requirements: Requirements, route: Candidate, patience_s: float) ->
 
 
 def _levels(routes: list[Candidate], requirements: Requirements, terms: ClassSettings) -> dict[str, int]:
-    """How good each route is by the order of the class, 0 the best; equal ones share the work by weight and load."""
+    """Rank the routes by the order of the class, 0 the best; equal ones share the work by weight and load."""
     levels = _ordered(routes, requirements, terms)
     for route in routes:
         if is_slow(route.breaker, requirements.latency, terms.budget_s):
@@ -237,12 +237,12 @@ def _expected_latency_s(route: Candidate, latency: Latency) -> float:
 
 
 def _by_cost(routes: list[Candidate], requirements: Requirements) -> dict[str, int]:
-    """By expected cost, those that cost the same by latency; routes without a price come last."""
+    """Rank by expected cost, those that cost the same by latency; routes without a price come last."""
     costs = {route.name: None if route.cost is None else route.cost.of(requirements.mix) for route in routes}
     cheapest = min((cost for cost in costs.values() if cost is not None), default=None)
     step = {name: _cost_steps(cost, cheapest) for name, cost in costs.items()}
     quickest: dict[tuple[bool, int], float] = {}
-    # a route of which nothing is known yet counts among the quickest: else nothing would ever be known of it
+    # a route without calls counts among the quickest: else it would never get any
     known = [route for route in routes if route.breaker.pace(requirements.latency) is not None]
     expected = {route.name: _expected_latency_s(route, requirements.latency) for route in known}
     for name, seconds in expected.items():
@@ -256,7 +256,7 @@ def _by_cost(routes: list[Candidate], requirements: Requirements) -> dict[str, i
 
 
 def _cost_steps(cost: Decimal | None, cheapest: Decimal | None) -> tuple[bool, int]:
-    """Whether it has no price, and how many steps dearer than the cheapest it is."""
+    """Return whether it has no price, and by how many steps it is dearer than the cheapest."""
     if cost is None or cheapest is None:
         return True, 0
     if cheapest == 0:

@@ -1,4 +1,4 @@
-"""What is known of all routes at this moment: registered ones, living workers, breakers. Read often, so kept briefly."""
+"""The current state of all routes: registered ones, living workers, breakers. Read often, so cached briefly."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import connect
 
 FRESH_S = 1.0
-"""How old the SQL part may be. A drain or a new worker is seen by everybody within this time."""
+"""Maximum age of the SQL part in seconds: a drain or a new worker is seen by all processes within this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class RouteSnapshot:
     """The SQL part: routes and the workers that serve them."""
 
     routes: dict[str, RegisteredRoute]
-    """With the weight and the priority of the hour."""
+    """Routes by name, with the weight and the priority of the hour."""
     leases: tuple[Lease, ...]
     read_at: float
     windows: Mapping[str, RouteWindow] = field(default_factory=dict)
-    """Those that hold now, by route."""
+    """Windows that hold now, by route."""
     budgets: bool = False
-    """Whether there is any budget."""
+    """True if there is any budget."""
 
     def lanes(self, route: str) -> frozenset[str]:
-        """The lanes in which a living worker serves the route and takes work."""
+        """Return the lanes in which a living worker serves the route and takes work."""
         return frozenset(lease.lane for lease in self.leases if lease.takes(route))
 
     def serves_elsewhere(self, route: str, origin: str, lane: Lane | None) -> bool:
@@ -54,20 +54,20 @@ class RouteSnapshot:
         )
 
     def slots(self, route: str, lane: str) -> int:
-        """Calls that the route's living workers of a lane can have in flight together."""
+        """Return the calls that the route's living workers of a lane can have in flight together."""
         return sum(lease.slots for lease in self.leases if lease.lane == lane and lease.takes(route))
 
 
 class RouteDirectory:
-    """The routes as they stand. One per process; safe to share between threads."""
+    """The current state of the routes. One per process; safe to share between threads."""
 
     def __init__(
         self, store: Store, settings: Settings, client: redis.Redis | None = None, *, origin: str = ""
     ) -> None:
-        """Nothing is read yet.
+        """Create the directory; nothing is read yet.
 
         Args:
-            origin: of the worker that makes calls here (`trivet_worker.process.origin`); empty elsewhere.
+            origin: the origin of the worker that makes calls here (`trivet_worker.process.origin`); empty elsewhere.
         """
         self._store = store
         self.limits = Limits(client or connect(settings.redis_url), settings.health, origin)
@@ -77,7 +77,7 @@ class RouteDirectory:
         self._lock = threading.Lock()
 
     def known(self, *, fresh: bool = False) -> RouteSnapshot:
-        """Routes and workers, at most `FRESH_S` old."""
+        """Return routes and workers, at most `FRESH_S` old."""
         with self._lock:
             if fresh or self._known is None or time.monotonic() - self._known.read_at > FRESH_S:
                 with self._store.read() as connection:
@@ -92,7 +92,7 @@ class RouteDirectory:
             return self._known
 
     def notice_workers(self, connection: Connection) -> None:
-        """Forget what is known if a worker has come, gone or stopped taking work, of a route or at all, since it was read."""
+        """Drop the snapshot if a worker has come, gone or stopped taking work (of a route or at all) since then."""
         claiming = taking_work(self._store, connection)
         with self._lock:
             known = self._known
@@ -103,20 +103,20 @@ class RouteDirectory:
                 self._known = None
 
     def now(self) -> float:
-        """The database's time, without asking it."""
+        """Return the database's time, without a query."""
         return self._store.clock.reckoned()
 
     def provider(self, route: str) -> str:
-        """The provider of a route that was seen before, however long ago: a provider never changes."""
+        """Return the provider of a route that was seen before, however long ago: a provider never changes."""
         known = self._known or self.known()
         return known.routes[route].settings.provider
 
     def candidates(self, model: str) -> list[Candidate]:
-        """Every route as it stands for a model. RedisError when the shared state does not answer."""
+        """Return every route's state for a model. RedisError when the shared state does not answer."""
         return self.candidates_of({model})[model]
 
     def candidates_of(self, models: Iterable[str]) -> dict[str, list[Candidate]]:
-        """Every route as it stands for each of several models. One round trip to Redis for all."""
+        """Return every route's state for each of several models. One round trip to Redis for all."""
         known, models = self.known(), sorted(set(models))
         breakers = self.limits.view(
             [(name, model, Quota.of(route.settings, model)) for name, route in known.routes.items() for model in models]

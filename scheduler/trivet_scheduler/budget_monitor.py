@@ -1,4 +1,4 @@
-"""Noticing that a budget warns, holds or lets go, and saying so once: in the events and in one scheduler's log."""
+"""Monitor of budgets: reports once that a budget warns, holds or releases, in the events and in one scheduler's log."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ TIDY_S = 3_600.0
 
 
 def note_states(connection: Connection, found: BudgetHeadroom, now: float) -> list[tuple[int, str]]:
-    """Write down what stands otherwise than it did. Returns what is to be said once that is committed: level and words."""
+    """Record changed states of budgets. Returns the lines to log after the commit: level and words."""
     changes = []
     for balance in found.balances:
         row, state = balance.row, balance.state()
@@ -38,7 +38,7 @@ def note_states(connection: Connection, found: BudgetHeadroom, now: float) -> li
 
 
 def tell(changes: Sequence[tuple[int, str]]) -> None:
-    """Log what changed."""
+    """Log the changes."""
     for level, said in changes:
         log.log(level, "budget %s", said)
 
@@ -54,7 +54,7 @@ class BudgetMonitor:
         self._tidy_at = 0.0
 
     def run(self) -> None:
-        """Look, if it is time to. StoreUnavailable when the database does not answer."""
+        """Look at the budgets, if it is time to. StoreUnavailable when the database does not answer."""
         now = time.monotonic()
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_S
@@ -78,7 +78,7 @@ def _differs(balance: Balance) -> bool:
 
 
 def _change(balance: Balance, to: State) -> tuple[str, int, str]:
-    """The kind of event, how loud it is, and its words; no kind where nothing happened that anybody need know."""
+    """Return the kind of event, its log level and its words; an empty kind where nothing needs to be reported."""
     row, name = balance.row, balance.name
     before = row.state
     turned = row.state_window not in ("", to.window)
@@ -86,8 +86,8 @@ def _change(balance: Balance, to: State) -> tuple[str, int, str]:
         f"{exact_usd(balance.spent.usd)} of {exact_usd(balance.limit)} ({balance.share:.0%}) are spent in {to.window}"
     )
     if to.state == BudgetState.HOLDING and (before != BudgetState.HOLDING or turned):
-        requirements = f", and the next job may cost {exact_usd(to.needs_usd)}" if to.needs_usd else ""
-        return "budget holding", logging.WARNING, f"{name} holds its jobs ({row.settings.scope}): {spent}{requirements}"
+        next_job = f", and the next job may cost {exact_usd(to.needs_usd)}" if to.needs_usd else ""
+        return "budget holding", logging.WARNING, f"{name} holds its jobs ({row.settings.scope}): {spent}{next_job}"
     if to.state == BudgetState.WARNED and (before == BudgetState.OK or turned):
         return "budget warned", logging.WARNING, f"{name} ({row.settings.scope}): {spent}"
     if before == BudgetState.HOLDING and to.state != BudgetState.HOLDING:

@@ -1,7 +1,7 @@
-"""Credit: how many more jobs may be sent to each route now.
+"""Credit: the number of further jobs that may be sent to each route now.
 
-What stands at a route (dispatched or running) may fill the places of its workers and a second's work more, so that
-queues stay short: an outage strands little, and no message grows old waiting for a place or a permit.
+The outstanding jobs of a route may fill the slots of its workers and a second's work more, so that queues stay short:
+an outage strands little, and no message grows old waiting for a slot or a permit.
 """
 
 import math
@@ -15,12 +15,12 @@ from trivet_store.jobs.dispatching import Head, Outstanding
 from trivet_tasks.latency import Lane
 
 RESERVE_S = 1.0
-"""How many seconds of a route's work may stand in its queues."""
+"""Seconds of a route's work that may be in its queues."""
 
 
 @dataclass(slots=True)
 class _Room:
-    """What a route's limits allow one model now, less what is queued for it already; infinite where nothing limits."""
+    """Free capacity of a route for a model: its limits less what is queued; infinite where nothing limits."""
 
     jobs: float
     input_tokens: float
@@ -69,18 +69,18 @@ class Credits:
 
     @property
     def total(self) -> int:
-        """Jobs that may be sent at most."""
+        """Maximum number of jobs that may be sent."""
         return sum(
             max(0, min(self._lane[lane], sum(max(0, left) for (_, of), left in self._route.items() if of == lane)))
             for lane in Lane
         )
 
     def room_for(self, lane: Lane, model: str, *, isolated: bool) -> Callable[[Candidate], bool]:
-        """A question to ask of routes: may it be sent one more such job?"""
+        """Return a filter of routes that may be sent one more such job."""
         return lambda route: self.left(route.name, lane, model, isolated=isolated)
 
     def left(self, route: str, lane: Lane, model: str, *, isolated: bool) -> bool:
-        """Whether the route may be sent one more job; one that runs alone needs a process of its own, too."""
+        """Return whether the route may be sent one more job; an isolated one needs a process of its own, too."""
         room = self._room.get((route, model))
         if room is None or self._lane[lane] <= 0 or self._route.get((route, lane), 0) <= 0:
             return False
@@ -116,5 +116,5 @@ def _room(route: Candidate, outstanding: Sequence[Outstanding], factor: float) -
 
 
 def _with_reserve(places: int, latency_s: float, factor: float) -> int:
-    """The places, and what comes free within the reserve's time, up to a multiple of them."""
+    """Return the slots plus those that become free within the reserve's time, up to a multiple of the slots."""
     return math.floor(places * min(factor, 1 + RESERVE_S / max(latency_s, 0.001)))

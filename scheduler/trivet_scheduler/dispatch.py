@@ -38,26 +38,26 @@ log = logging.getLogger("trivet.dispatch")
 URGENT_SHARE = 0.2
 """The part of a claim that jobs near their deadline may take ahead of their rank."""
 URGENT_WITHIN_S = 300.0
-"""How near a deadline must be for that."""
+"""A deadline within this many seconds is near."""
 LOOK_FURTHER = 8
-"""How many times as many jobs are looked at when those at the head of a line have no route."""
+"""Factor by which more jobs are looked at when those at the head of a line have no route."""
 LOOKS_FOR_URGENT = 3
-"""How often jobs near their deadline are looked for anew, without the flows that may not go."""
+"""Maximum number of searches for jobs near their deadline in one pass, each without the flows that may not go."""
 THOROUGH_S = 1.0
 """Seconds between two looks at jobs whose budget has less left than the cheapest of them may cost."""
 HELD_HEADS = 5
-"""So many jobs alike that a budget has no room for end the look at them: a cheaper one may stand behind a dear one."""
+"""Stop after this many similar jobs without budget headroom; a cheaper one may come behind a dear one."""
 
 
 _Kind: TypeAlias = tuple[int, str, str | None, int, int]
-"""Jobs that may go to the same routes: flow, where they have been, and where cost decides the size of the call to a factor of two."""
+"""Jobs that may go to the same routes: flow, routes tried, and, where cost decides, the call's size (in octaves)."""
 Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
-"""Jobs by (route, class, model, whether they run alone)."""
+"""Jobs by (route, class, model, isolated)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one pass did."""
+    """The result of one pass."""
 
     dispatched: int
     more: bool
@@ -65,7 +65,7 @@ class Round:
 
 
 class _Assignment:
-    """What a pass has given to whom so far."""
+    """The jobs that a pass has assigned to routes so far."""
 
     def __init__(
         self,
@@ -81,32 +81,32 @@ class _Assignment:
         self.routes = routes
         self.credits = credits
         self.budget_headroom = budget_headroom
-        """What budgets have room for; None: there are none."""
+        """The headroom of the budgets; None: there are no budgets."""
         self.thorough = thorough
-        """Whether cheaper jobs are looked for behind those that budgets have no room for."""
+        """True if cheaper jobs are looked for behind those without budget headroom."""
         self.wanted = wanted
         """Jobs that may be given out still."""
         self.blocked = False
-        """Whether jobs were passed over that no route takes at the moment."""
+        """True if jobs were passed over because no route takes them at the moment."""
         self.plan: Plan = defaultdict(list)
         self.choices: dict[_Kind, Choice] = {}
         self.warmers: dict[int, str] = {}
-        """By flow the job that is to warm the provider's cache for the others."""
+        """The job of each flow that is to warm the provider's cache for the others."""
         self.warming: dict[int, int] = defaultdict(int)
-        """By flow whose cache is cold, how many jobs go."""
+        """Number of jobs that go, by flow with a cold cache."""
         self.refused: dict[_Kind, int] = {}
-        """Jobs that budgets have no room for, by kind and size."""
+        """Jobs without budget headroom, by kind and size."""
         self.at_route: dict[str, int] = defaultdict(int)
         for row in outstanding:
             self.at_route[row.route] += row.jobs
 
     def load(self, route: Candidate) -> float:
-        """Jobs that stand at the route, for its weight."""
+        """Return the outstanding jobs of the route, relative to its weight."""
         return self.at_route[route.name] / route.settings.weight
 
 
 class Dispatcher:
-    """Claims waiting jobs for routes that have room. One per process; use it from one thread."""
+    """Dispatches waiting jobs to routes that can take them. One per process; use it from one thread."""
 
     def __init__(self, store: Store, directory: RouteDirectory, app: Celery, settings: Settings) -> None:
         self._store = store
@@ -115,13 +115,13 @@ class Dispatcher:
         self._settings = settings
         self._costs = MaximumCosts()
         self._told = False
-        """Whether it was said that nobody here can price a job."""
+        """True once it was logged that no price list is installed here."""
         self._held = False
-        """Whether budgets held whole flows in the last pass."""
+        """True if budgets held whole flows in the last pass."""
         self._thorough_at = 0.0
 
     def run_once(self) -> Round:
-        """One pass: at most `BULK_ROWS` jobs.
+        """Run one pass: at most `BULK_ROWS` jobs.
 
         Raises:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
@@ -140,9 +140,9 @@ class Dispatcher:
             return Round(0, more=False)
         if any(self._by_cost(flow) for flow in flows):
             self._directory.lengths.refresh()
-        # asked before the transaction: nobody holds the database while Redis thinks, or for nothing
+        # asked before the transaction: the database is not locked while Redis answers, or for nothing
         routes = {
-            # a drain counts from this pass on; what the fleet remembers of it may be a second old
+            # a drain counts from this pass on; the directory's snapshot may be a second old
             model: [replace(route, drained=route.name in drained) for route in candidates]
             for model, candidates in self._directory.candidates_of({flow.model for flow in flows}).items()
         }
@@ -183,17 +183,17 @@ class Dispatcher:
         return Round(count, more=count > 0 and len(heads) > count)
 
     def direct(self, choice: Choice) -> DirectDispatch | None:
-        """Where a realtime job may go this instant, or None when it has to wait for a scheduler."""
+        """Return the route to which a realtime job may go at once, or None when it has to wait for a scheduler."""
         best = choice.best(load_of)
         if best is None:
             return None
         return DirectDispatch(best.name, self._directory.now() + self._settings.taken_within_s(Latency.REALTIME))
 
     def held_by_budget(self, connection: Connection, spec: JobSpec, labels: str, direct: DirectDispatch) -> str | None:
-        """Why a realtime job may not go this instant, if a budget has no room for it; the room is held until the commit.
+        """Return why a budget without headroom holds a realtime job, or None; the headroom is held until the commit.
 
         Args:
-            labels: of the job, as its flow has them.
+            labels: the job's labels, as its flow has them.
         """
         known = self._directory.known()
         if not known.budgets:
@@ -218,7 +218,7 @@ class Dispatcher:
         publish(self._app, [chunk])
 
     def choice_for(self, spec: JobSpec) -> Choice:
-        """The routes for a new job as everything stands now. RedisError when the shared state does not answer."""
+        """Return the routes for a new job at this moment. RedisError when the shared state does not answer."""
         share = self._directory.lengths.share(spec.model, spec.latency)
         mix = Mix.of(spec.input_estimate, spec.max_tokens, share)
         requirements = Requirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features, mix=mix)
@@ -243,7 +243,7 @@ class Dispatcher:
         return left
 
     def _headroom(self, connection: Connection) -> BudgetHeadroom | None:
-        """What budgets have room for; None, at no cost, where there are none."""
+        """Return the headroom of the budgets; None, at no cost, where there are none."""
         known = self._directory.known()
         if not known.budgets:
             return None
@@ -256,7 +256,7 @@ class Dispatcher:
         return found
 
     def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
-        """The jobs next in line over all flows that some route has room for, the urgent ones first."""
+        """Return the next jobs of all flows that some route can take, the urgent ones first."""
         known = self._directory.known().routes
         able = [f for f in flows if any(credits.left(r, f.latency.lane, f.model, isolated=f.isolated) for r in known)]
         able_ids = {flow.id for flow in able}
@@ -264,13 +264,13 @@ class Dispatcher:
         merged = dispatching.heads(connection, [flow.id for flow in able], each)
         merged.sort(key=lambda head: head.rank)
         before = self._store.now(connection) + URGENT_WITHIN_S
-        # without their rank: who jumps the line does not move the clock by which newcomers are placed
+        # without their rank: an urgent job does not move the clock by which new jobs are ranked
         urgent = [head._replace(rank=0.0) for head in self._urgent(connection, before, wanted, able_ids)]
         seen = {head.id for head in urgent}
         return urgent + [head for head in merged if head.id not in seen]
 
     def _urgent(self, connection: Connection, before: float, wanted: int, able: set[int]) -> list[Head]:
-        """Jobs whose deadline is near. Those that may not go now, for a budget, say, do not take the places of others."""
+        """Return jobs whose deadline is near. Those that may not go now, e.g. for a budget, do not displace others."""
         most = max(1, int(wanted * URGENT_SHARE))
         without: set[int] = set()
         for _ in range(LOOKS_FOR_URGENT):
@@ -330,19 +330,19 @@ class Dispatcher:
         choice = choose(_requirements(flow, head, mix), candidates, terms)
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
-            # what this round has left fell ill while the job waited; better the routes it was at than none
+            # the untried routes became unhealthy while the job waited; better the tried ones than none
             return choose(_requirements(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
         return choice
 
     def _warm_at_once(self, flow: Flow) -> int:
-        """How many jobs may go while a cache is cold."""
+        """Return the number of jobs that may go while a cache is cold."""
         return self._settings.of_class(flow.latency).chunk_jobs if flow.answered else 1
 
     def _by_cost(self, flow: Flow) -> bool:
         return self._settings.of_class(flow.latency).order == "cost"
 
     def _elect(self, connection: Connection, to: "_Assignment") -> None:
-        """Write down who warms a cache for whom, and leave out those for whose flows another scheduler was quicker."""
+        """Record the warmers of flows, and leave out jobs for whose flows another scheduler was quicker."""
         now = self._store.now(connection)
         warmers = {}
         for flow_id, job_id in to.warmers.items():

@@ -1,4 +1,4 @@
-"""The periodic work on jobs: what is due again, what nobody took, what died, what is too late."""
+"""Periodic work on jobs: due again, not claimed in time, held by a dead process, past the deadline."""
 
 import logging
 import time
@@ -17,15 +17,15 @@ log = logging.getLogger("trivet.scheduler")
 FLOWS_AT_ONCE = 100
 BATCHES_AT_ONCE = 20
 JUMP_S = 2.0
-"""By how much the database's clock may leave ours behind between two looks; more is a jump."""
+"""Seconds by which the database's clock may gain on ours between two looks; more is a jump."""
 HEARTBEATS = 3
-"""How many heartbeats' time leases get to be renewed once a database that hung answers again."""
+"""Heartbeats for which leases may be renewed once a database that hung answers again."""
 RENEWED_WITHIN_S = 1.0
-"""How long after it answers again every worker has tried to renew its lease."""
+"""Seconds after it answers again by which every worker has tried to renew its lease."""
 
 
 class Housekeeping:
-    """Done by every scheduler, in short transactions; two of them at once do not get in each other's way."""
+    """Housekeeping in short transactions. Every scheduler does it; several at once do not disturb each other."""
 
     def __init__(
         self,
@@ -35,10 +35,10 @@ class Housekeeping:
         leases: LeaseSettings,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing is done yet.
+        """Create it; nothing is done yet.
 
         Args:
-            beat: called after each transaction of those that may be many.
+            beat: called after each of many transactions.
         """
         self._beat = beat
         self._store = store
@@ -49,11 +49,11 @@ class Housekeeping:
         self._ahead: float | None = None
 
     def spare_leases(self) -> None:
-        """Leases may have run out only because nobody could renew them: they get one whole term for it."""
+        """Give leases one whole term to be renewed: they may have run out only because renewing was impossible."""
         self._rescue_from = time.monotonic() + self._leases.ttl_s + RENEWED_WITHIN_S
 
     def run(self) -> None:
-        """Do what is due; a single read when nothing is.
+        """Do the work that is due; a single read when there is none.
 
         Raises:
             StoreUnavailable: the database does not answer.
@@ -79,11 +79,11 @@ class Housekeeping:
             self._retire_flows()
 
     def _answered_for_long(self) -> float:
-        """When leases have had time to be renewed by a database that hung and answers again."""
+        """Return the time by which leases could be renewed after the database hung, on the monotonic clock."""
         return self._store.slow_at + HEARTBEATS * self._leases.heartbeat_s
 
     def _look_at_clock(self) -> None:
-        """A database whose clock jumped ahead makes every lease look dead."""
+        """Notice that the database's clock jumped ahead, which makes every lease look dead."""
         before, self._ahead = self._ahead, self._store.clock.ahead
         if before is None or self._ahead is None or abs(self._ahead - before) <= JUMP_S:
             return

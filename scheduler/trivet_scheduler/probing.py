@@ -1,6 +1,6 @@
-"""Probes: tiny calls that find out whether a route that was taken out of service, or that is idle, answers.
+"""Probes: tiny calls that find out whether a route that is open, or idle, answers.
 
-Any scheduler may look; the shared state hands out one probe at a time for the whole fleet. The probe itself is a job and
+Any scheduler may look; the shared state hands out one probe at a time for all of them. The probe itself is a job and
 a message to the route's own queue, made by a worker like any other call.
 """
 
@@ -32,18 +32,18 @@ from trivet_tasks.requests.eligibility import name_on_wire
 log = logging.getLogger("trivet.scheduler")
 
 SETTLED_WITHIN_S = 2.0
-"""What a probe may need beside its call: to be written down."""
+"""Seconds allowed to a probe beside its call, for recording it."""
 
 
 _IDLE_LOOK_SHARE = 0.05
-"""Of the shortest `idle_probe_s`: the time between two looks for idle routes,"""
+"""The time between two looks for idle routes, as a share of the shortest `idle_probe_s`,"""
 _IDLE_LOOK_S = (0.5, 5.0)
 """in seconds at least and at most."""
 
 
 @contextlib.contextmanager
 def _others_go_on(route: str, model: str) -> Iterator[None]:
-    """Log a fault with one probe, so that the others are made all the same."""
+    """Log a fault with one probe, so that the others are still made."""
     try:
         yield
     except (StoreUnavailable, BrokerUnavailable, redis.RedisError):
@@ -64,7 +64,7 @@ class Prober:
         """Next look for idle routes, on the monotonic clock."""
 
     def run(self) -> None:
-        """Send every probe that is due; one round trip when all routes are well, and two more where idle ones are looked for.
+        """Send every probe that is due; one round trip when all routes are healthy, two more to look for idle ones.
 
         Raises:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: a claimed probe counts as lost after its time.
@@ -84,7 +84,7 @@ class Prober:
                 self.probe(route, self._model_for(route, unhealthy) if model == WHOLE_ROUTE else model)
 
     def _probe_idle(self, unhealthy: Sequence[tuple[str, str]]) -> None:
-        """Probe the routes that nothing is known against and that were not called for their `idle_probe_s`."""
+        """Probe the healthy routes that were not called for their `idle_probe_s`."""
         after_s = {
             name: idle_s
             for name, route in self._directory.known().routes.items()
@@ -113,7 +113,7 @@ class Prober:
         """Send one probe, if it is due or asked for at once. Returns its job's id; None when none was sent.
 
         Args:
-            idle_s: send it because the route was not called for so many seconds, if that is so.
+            idle_s: send it if the route was not called for this many seconds.
         """
         latency = self._class_for(route.name)
         if model is None or latency is None or name_on_wire(route.settings, model) is None:
@@ -139,7 +139,7 @@ class Prober:
         return job.id
 
     def model_of(self, route: RegisteredRoute) -> str | None:
-        """A model to probe a whole route with: one in use that the route serves, else any it serves."""
+        """Return a model to probe a whole route with: one in use that the route serves, else any it serves."""
         return self._model_for(route, ())
 
     def _model_for(self, route: RegisteredRoute, unhealthy: Sequence[tuple[str, str]]) -> str | None:

@@ -1,8 +1,8 @@
-"""Putting limits and health back after the shared state lost its memory (a flush, a new server, a first start).
+"""Restores limits and health after the shared state lost its memory (a flush, a new server, a first start).
 
-Until that is done nobody gets a permit: the epoch's key is missing. What SQL knows is enough for the promises: which
-routes were not healthy, how long providers told us to wait, which calls are under way. The buckets of what was used in the
-last minute start empty.
+Until then no permits are granted: the epoch's key is missing. SQL has all that the guarantees need: the unhealthy
+routes, the pauses that providers asked for, and the calls under way. The buckets of limits that were used in the last
+minute start empty.
 """
 
 import logging
@@ -32,7 +32,7 @@ LATELY_S = 60.0
 
 
 class Restorer:
-    """Puts the shared state back when its epoch is missing; one process at a time."""
+    """Restores the shared state when its epoch is missing; one process at a time."""
 
     def __init__(self, store: Store, client: redis.Redis, directory: RouteDirectory, settings: Settings) -> None:
         self._store = store
@@ -42,10 +42,10 @@ class Restorer:
         self._wrong: set[tuple[str, str]] = set()
 
     def run(self) -> bool:
-        """Put back what was lost, if something was. One round trip when nothing was. Returns whether it did.
+        """Restore the shared state if it was lost. One round trip when it was not. Returns whether it was restored.
 
         Raises:
-            StoreUnavailable, redis.RedisError: nobody calls until it was done.
+            StoreUnavailable, redis.RedisError: no calls are made until it was done.
         """
         if self._redis.exists(EPOCH) or not self._redis.set(LOCK, b"", nx=True, ex=LOCK_S):
             return False
@@ -55,9 +55,9 @@ class Restorer:
             self._redis.delete(LOCK)
 
     def reconcile(self) -> None:
-        """Mend what is written of the routes' health where it is not so: a change whose writing failed or came too late.
+        """Correct the recorded health of routes where it is wrong: recording a change failed or came too late.
 
-        Only what was seen twice is mended: a change may be about to be written.
+        Only differences seen twice are corrected: a change may be about to be recorded.
 
         Raises:
             StoreUnavailable, redis.RedisError.
@@ -94,7 +94,7 @@ class Restorer:
             pipeline.watch(EPOCH, *limiters)  # type: ignore[no-untyped-call]
             if pipeline.exists(EPOCH):
                 return False  # reading took longer than the lock lasts, and another has done it
-            # calls that came back meanwhile may have been told to wait still longer
+            # calls that ended meanwhile may have been told to wait still longer
             told = [float(pipeline.hget(limiter, "closed_until") or 0) for limiter in limiters]
             pipeline.multi()
             for row in unhealthy:

@@ -38,22 +38,22 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, r
 log = logging.getLogger("trivet.scheduler")
 
 GATHER_S = 0.01
-"""How long to wait after a wake for more to come: one pass for a burst of notices."""
+"""Seconds to wait for more notices after a wake-up: one pass for a burst of them."""
 APART_S = 0.05
-"""Seconds between two passes under load, so that the room that came free makes chunks worth sending."""
+"""Seconds between two passes under load, so that enough capacity becomes free for chunks worth sending."""
 HOUSEKEEPING_S = 0.5
-"""Seconds between two looks for what is due, untaken, dead or late."""
+"""Seconds between two looks for jobs that are due, unclaimed, held by a dead process or late."""
 RECONCILE_S = 5.0
-"""Seconds between two comparisons of what is written of the routes' health with what is so."""
-TROUBLE_PAUSE_S = 1.0
+"""Seconds between two comparisons of the recorded with the actual health of the routes."""
+IMPAIRED_PAUSE_S = 1.0
 STALLED_S = 5.0
-"""A pass that has not moved for so long, beside its pause and the database's time, hangs: it beats after every step, and
-within the long ones after every transaction."""
+"""Seconds without a beat, beside the pause and the database's time, after which a pass hangs. It beats after every
+step, and within the long ones after every transaction."""
 
 
 @dataclass(slots=True)
 class _Due:
-    """When the next of each is due, on the monotonic clock."""
+    """The time at which each periodic task is due next, on the monotonic clock."""
 
     housekeeping: float = 0.0
     dispatch: float = 0.0
@@ -94,7 +94,7 @@ class Scheduler:
         self._stopping = threading.Event()
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
-        """Make the routes known, then dispatch and keep house until stopped.
+        """Register the routes, then dispatch and do the periodic work until stopped.
 
         Raises:
             SchemaMismatch, ConfigError, StoreUnavailable: at the start only. Later impairments are logged and waited out.
@@ -121,7 +121,7 @@ class Scheduler:
         self._store.close()
 
     def reload(self, settings: Settings) -> None:
-        """Make routes and budgets known as the file has them now. What else it says counts from the next start on.
+        """Register routes and budgets as the file has them now. Its other settings count from the next start on.
 
         Raises:
             ConfigError, StoreUnavailable: nothing was changed.
@@ -172,11 +172,11 @@ class Scheduler:
                 route_overrides.expire(self._store, connection)
 
     def _tell_finished(self, jobs: Sequence[str], batches: Sequence[int]) -> None:
-        with contextlib.suppress(redis.RedisError):  # those who wait look by themselves
+        with contextlib.suppress(redis.RedisError):  # waiting clients look by themselves
             self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": jobs, "batches": batches}))
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Wait impairments out: say once that there is one, and once that it is over."""
+        """Wait impairments out: log once that there is one, and once that it is over."""
         try:
             work()
         except StoreUnavailable as error:
@@ -186,8 +186,8 @@ class Scheduler:
             self._wait_out(BROKER, str(error))
         except redis.RedisError as error:
             self._wait_out(SHARED_STATE, unavailable_text(self._settings.redis_url, error))
-        except Exception as error:  # the fleet needs its scheduler more than a clean death
-            self._due.housekeeping = time.monotonic() + 3 * TROUBLE_PAUSE_S  # whatever it is, jobs are dispatched
+        except Exception as error:  # a scheduler that runs on is worth more than a clean exit
+            self._due.housekeeping = time.monotonic() + 3 * IMPAIRED_PAUSE_S  # whatever the fault, jobs are dispatched
             self._wait_out(FAULT, f"a fault of Trivet's own: {place_of(error)}")
         else:
             for kind in (DATABASE, BROKER, SHARED_STATE, FAULT):
@@ -195,10 +195,10 @@ class Scheduler:
 
     def _wait_out(self, kind: str, why: str) -> None:
         self._process_impairments.note(kind, "pass", why)
-        self._stopping.wait(TROUBLE_PAUSE_S)
+        self._stopping.wait(IMPAIRED_PAUSE_S)
 
     def _listen(self) -> None:
-        """Wake the loop when jobs come in or room comes free. Losing a notice costs one interval at most."""
+        """Wake the loop when jobs come in or capacity becomes free. A lost notice costs one interval at most."""
         while not self._stopping.is_set():
             try:
                 with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
@@ -207,4 +207,4 @@ class Scheduler:
                         if subscription.get_message(timeout=1.0):
                             self._wake.set()
             except redis.RedisError:
-                self._stopping.wait(TROUBLE_PAUSE_S)
+                self._stopping.wait(IMPAIRED_PAUSE_S)

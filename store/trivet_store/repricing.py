@@ -1,8 +1,8 @@
 """Pricing settled calls again, from what their rows keep, at today's lists and rules.
 
-Calls are read in the order in which they began, a page at a time, and what is priced otherwise now is written in short
-transactions: the rows of the calls, the costs of their jobs and the sums of their batches together. Each stands by
-itself, so a run may be broken off anywhere and begun again, and two may go on at once, beside running workers.
+Calls are read in the order in which they began, a page at a time, and changed prices are written in short transactions:
+the rows of the calls, the costs of their jobs and the sums of their batches together. Each is complete by itself, so a
+run may be interrupted and repeated at any time, and two may run at once, beside running workers.
 """
 
 from collections import defaultdict
@@ -27,11 +27,11 @@ from trivet_tasks.usage import Usage
 
 
 class Tally(NamedTuple):
-    """Calls priced again, and what they cost before and after; what is unpriced counts as nothing. Amounts are USD."""
+    """Calls priced again, with their costs before and after; unpriced calls count as nothing. Amounts are USD."""
 
     calls: int = 0
     changed: int = 0
-    """Those that cost something else now."""
+    """The calls whose cost changes."""
     before_usd: Decimal = Decimal(0)
     after_usd: Decimal = Decimal(0)
     unpriced_before: int = 0
@@ -46,16 +46,16 @@ Tallies = Mapping[tuple[str, str], Tally]
 
 
 class Extent(NamedTuple):
-    """What there is to do."""
+    """The extent of a run."""
 
     calls: int
-    """Settled calls whose rows keep what they were priced by."""
+    """Settled calls whose rows keep the terms of their price."""
     without_terms: int
-    """Settled calls with tokens whose rows do not. They are left as they are."""
+    """Settled calls with tokens whose rows do not keep them. They are left unchanged."""
 
 
 class _New(NamedTuple):
-    """What is to be written of one call."""
+    """The new values of one call."""
 
     id: str
     job_id: str
@@ -69,7 +69,7 @@ class _New(NamedTuple):
 
     @property
     def by(self) -> tuple[str | None, ...]:
-        """What it is priced by, without the version."""
+        """The values it is priced by, without the version."""
         return self.list_price, self.multipliers, self.price_terms, self.price_parts, self.model_used
 
 
@@ -109,13 +109,13 @@ _WRITE = text(
 
 
 def extent(store: Store, span: Span) -> Extent:
-    """How many calls a run will price."""
+    """Return the number of calls that a run will price."""
     with store.read() as connection:
         return Extent(*connection.execute(_EXTENT, span._asdict()).one())
 
 
 def priced_by_newer(store: Store, book: PriceBook, span: Span) -> list[str]:
-    """The versions of lists and rules, newer than the book's, by which calls of the span were priced."""
+    """Return versions of lists and rules newer than the book's, by which calls of the span were priced."""
     with store.read() as connection:
         found = connection.execute(_VERSIONS, span._asdict()).scalars().all()
     return sorted(version for version in found if is_newer(version, book.version))
@@ -124,8 +124,8 @@ def priced_by_newer(store: Store, book: PriceBook, span: Span) -> list[str]:
 def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -> Iterator[Tallies]:
     """Price the settled calls of a span again, page by page; write what differs only if told to apply it.
 
-    A call keeps the price of its own day, as today's lists and rules have it. Yields what each page came to: what was
-    yielded is written.
+    A call keeps the price of its own day, as today's lists and rules have it. Yields the result of each page once it is
+    written.
 
     Raises:
         StoreUnavailable: the database does not answer. What was done until then stays done.

@@ -49,13 +49,13 @@ class Usd(TypeDecorator[Decimal]):
         return dialect.type_descriptor(BigInteger())
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        """Decimal to what the database keeps."""
+        """Return the database's integer for a Decimal."""
         if value is None or dialect.name == "postgresql":
             return value
         return max(-_MAX_PICO, min(_MAX_PICO, int((value * PICO).to_integral_value())))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """What the database keeps to Decimal."""
+        """Return the database's integer as a Decimal."""
         if value is None:
             return None
         if dialect.name == "postgresql":
@@ -177,7 +177,7 @@ jobs = Table(
     Column("crashes", Integer, nullable=False, server_default=text("0")),
     Column("isolated_crashes", Integer, nullable=False, server_default=text("0")),  # those that ran nothing else
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
-    Column("batch_seq", Integer),  # the how manieth end within its batch, in order of commit
+    Column("batch_seq", Integer),  # its sequence number among the ends of its batch, in order of commit
     Column("tenant", String(200)),
     Column("tags", Text),  # JSON object
     Column("last_outcome", String(16)),
@@ -189,7 +189,7 @@ _delayed = text("state = 'delayed'")
 _outstanding = text("state IN ('dispatched', 'running')")
 _keyed = text("key IS NOT NULL")
 KEY_OWNER = "coalesce(tenant, '')"
-"""Of a key: those without a tenant are one owner."""
+"""The owner of a key: all jobs without a tenant have one owner."""
 _with_deadline = text("ended_at IS NULL AND deadline_at IS NOT NULL")
 _in_batch = text("batch_seq IS NOT NULL")
 Index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, sqlite_where=_not_ended, postgresql_where=_not_ended)

@@ -1,4 +1,4 @@
-"""What is written down of calls and jobs that are over: values, no behaviour."""
+"""Records of calls and jobs that are over: values, no behaviour."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,7 +10,7 @@ from trivet_tasks.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What came of one provider call."""
+    """The result of one provider call."""
 
     attempt_id: str
     outcome: Outcome
@@ -26,7 +26,7 @@ class Settlement:
     multipliers: str | None = None
     price_version: str | None = None
     price_terms: str | None = None
-    """What it was priced by beside its tokens (`price_terms`); None: not by its usage."""
+    """Terms of its price beside its tokens (`price_terms`); None: not priced by its usage."""
     price_parts: str | None = None
     """Its passes (`price_parts`); None: it had one."""
     model_used: str | None = None
@@ -38,7 +38,7 @@ class Hit:
     """The answer came from the cache."""
 
     saved_usd: Decimal | None
-    """What the call that made it had cost; None where that has no price."""
+    """Cost of the call that made it; None where that has no price."""
     latency: str
     model: str
 
@@ -54,7 +54,7 @@ class End:
     outcome: Outcome | None = None
     error: str | None = None
     hit: Hit | None = None
-    """Where no call was made for it."""
+    """The cached answer, where no call was made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Finished:
     settlement: Settlement
     next: Next | None
     route: str | None = None
-    """Where the call went; None: where the job was dispatched to. A hedge's call went elsewhere."""
+    """The route of the call; None: the one the job was dispatched to. A hedge's call went elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a group's transaction did."""
+    """The result of a group's transaction."""
 
     ended_jobs: tuple[str, ...]
     ended_batches: tuple[int, ...]
@@ -127,4 +127,4 @@ class Written:
     refused: tuple[str, ...]
     """Jobs whose token no longer held: their result was not written, their cost was."""
     crowded: bool = False
-    """More jobs may follow those that ended than one transaction frees."""
+    """More coalesced jobs may wait for those that ended than one transaction frees."""

@@ -1,4 +1,4 @@
-"""What must hold after any chaos, read from the database and from the provider's own log of calls.
+"""Invariants after any chaos, read from the database and from the provider's own log of calls.
 
 Nothing here asks Trivet what a call costs or whether a job is done: rows are read as they are written, and the bill is
 worked out from the simulator's log by the price table of `tests.faults.ledger`.
@@ -19,7 +19,7 @@ RECORD_S = 3.0
 TOLD_S = 1.0
 """From a refusal to the moment when every worker is kept from calling: until then calls may be on their way."""
 SHOWN = 5
-"""How many faults of one kind are told in full."""
+"""Maximum number of faults of one kind that are shown in full."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Death:
     name: str
     pid: int
     at: float
-    """When, in seconds since the epoch."""
+    """Time in seconds since the epoch."""
 
     @property
     def kind(self) -> str:
-        """What it was: `worker-1-bulk` is a bulk worker."""
+        """The kind of process: `worker-1-bulk` is a bulk worker."""
         return self.name.rpartition("-")[2] if self.name.startswith("worker") else self.name.partition("-")[0]
 
 
@@ -100,7 +100,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Findings:
-    """The health signal."""
+    """The result of an audit."""
 
     faults: tuple[str, ...]
     jobs: int
@@ -114,8 +114,8 @@ class Findings:
     unknown: int
     """Rows of calls whose fate nobody knows."""
     uncalled: int
-    """Of them, those whose call never came to the provider."""
-    quarantine: int
+    """The ones whose call never came to the provider."""
+    quarantined: int
     cached: int
     """Jobs without a call of their own."""
     faults_met: int
@@ -168,7 +168,7 @@ def audit(evidence: Evidence) -> Findings:
         job_calls=sum(row.id in call_of for row in rows if row.purpose != "probe"),
         unknown=len(unknown),
         uncalled=sum(row.id not in call_of for row in unknown),
-        quarantine=sum(job.crashes > 0 for job in jobs),
+        quarantined=sum(job.crashes > 0 for job in jobs),
         cached=sum(job.cached for job in jobs),
         faults_met=sum(call.fault is not None for call in calls),
         hedges=sum(row.purpose == "hedge" for row in rows),
@@ -261,7 +261,7 @@ def _unknown(evidence: Evidence, unknown: Sequence[Row], call_of: Mapping[str | 
 
 
 def _in_flight(row: Row, call: Call | None, begun: float, ended: float) -> bool:
-    """Whether an attempt was between its claim and its record at some moment of a time."""
+    """Return whether an attempt was between its claim and its record at some moment of a time."""
     if call is None:
         return begun - RECORD_S <= row.started_at <= ended + RECORD_S
     over = call.finished if call.finished is not None else ended
@@ -291,14 +291,14 @@ def _job_costs(evidence: Evidence, settled: Sequence[Row]) -> Iterator[str]:
 
 
 def _billed(row: Row, call: Call | None) -> Decimal:
-    """What the provider bills for a call: that of a whole answer, nothing for an error or a refusal before any output."""
+    """Return the provider's bill for a call: a whole answer costs, an error or a refusal before any output does not."""
     if call is None or call.usage is None or not call.complete or call.fault == "refusal":
         return Decimal(0)
     return price(row.model, call.usage["input_tokens"], call.usage["output_tokens"])
 
 
 def _beyond_input(row: Row, call: Call | None) -> Decimal:
-    """What the provider bills at most for an input as large as we took it for: how it counts that, nobody knows before."""
+    """Return the provider's maximum bill for the estimated input: its own count is not known before the call."""
     if call is None or call.usage is None or not call.complete:
         return Decimal(0)
     return price(row.model, min(call.usage["input_tokens"], row.input_estimate), call.usage["output_tokens"])

@@ -76,7 +76,7 @@ def chaos(system: Chaos) -> Chaos:
 
 @pytest.fixture
 def seed() -> int:
-    """What random choices are made from; said when a test fails."""
+    """Seed of random choices; shown when a test fails."""
     chosen = int(os.environ.get("CHAOS_SEED", "") or random.randrange(1_000_000))
     print(f"CHAOS_SEED={chosen}")  # noqa: T201
     return chosen

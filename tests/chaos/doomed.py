@@ -19,7 +19,7 @@ from typing import Any
 
 from trivet_tasks.processes.supervised import follow_parent
 
-TAKEN_UP = "taken-up"
+CLAIMED = "claimed"
 """Worker: the claim is committed, no call has begun."""
 CALLING = "calling"
 """Worker: the call is under way; whoever arms it sees to it that the provider has it."""
@@ -40,16 +40,16 @@ LOADING = "loading"
 DISK_FULL = "disk-full"
 UNLIMITED_PAGES = 4_294_967_294
 LOOK_S = 0.1
-"""How often a process in a call looks whether it is to die in it."""
+"""Seconds between two looks of a process in a call whether it is to die in it."""
 
 
 def died_path(folder: Path, step: str) -> Path:
-    """Where a process that died at a step leaves its id."""
+    """Return the file in which a process that died at a step leaves its id."""
     return folder / f"{step}.died"
 
 
 class Doom:
-    """What may happen to this process."""
+    """The faults that may happen to this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -67,7 +67,7 @@ class Doom:
 
     @property
     def disk_full(self) -> bool:
-        """Whether there is no room on the disk."""
+        """True if the disk is full."""
         return (self._folder / DISK_FULL).exists()
 
 
@@ -101,7 +101,7 @@ def doom_worker(doom: Doom) -> None:
 
     def launch(calls: Calls, found: Sequence[Call]) -> None:
         if found:
-            doom.here(TAKEN_UP)
+            doom.here(CLAIMED)
 
     before(Calls, "launch", launch)
     real_call = Calls._call
@@ -153,7 +153,7 @@ def doom_producer(doom: Doom) -> None:
 
 
 def doom_disk(doom: Doom) -> None:
-    """What limits the size of a SQLite file; a limit is a connection's own and not kept in the file."""
+    """Limit the size of a SQLite file; a limit belongs to a connection and is not kept in the file."""
     from trivet_store.database import engine
 
     real_begin = engine._begin_writing

@@ -45,7 +45,7 @@ def ended_jobs(store: Store) -> set[str]:
 
 
 def unended_jobs(store: Store) -> int:
-    """How many jobs have not ended."""
+    """Return the number of jobs that have not ended."""
     with store.read() as connection:
         return int(connection.execute(select(func.count()).where(schema.jobs.c.ended_at.is_(None))).scalar_one())
 
@@ -71,5 +71,5 @@ def lease_pids(store: Store) -> dict[str, int]:
 
 
 def refused_results(log: str) -> int:
-    """How many late results a worker says were refused."""
+    """Return the number of late results that were refused, by a worker's log."""
     return sum(int(count) for count in re.findall(r"(\d+) late results were refused", log))

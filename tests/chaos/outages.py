@@ -56,7 +56,7 @@ class Outages:
     postgres: PostgresServer | None
 
     def rows(self, sql: str, **values: object) -> list[Any]:
-        """What SQL says."""
+        """Return the rows of a query."""
         with self.trivet.client._connections.store.read() as connection:
             return list(connection.execute(text(sql), values).all())
 
@@ -78,7 +78,7 @@ class Outages:
         )
 
     def slow(self, seconds: float) -> None:
-        """How long every call takes from now on."""
+        """Set the duration of every call from now on."""
         for provider in PROVIDERS:
             self.trivet.simulator.latency(provider, median_s=seconds)
 
@@ -152,7 +152,7 @@ class Outages:
 
 @dataclass(frozen=True)
 class Said:
-    """What a command said."""
+    """Output of a command."""
 
     code: int
     found: dict[str, Any]
@@ -160,8 +160,8 @@ class Said:
 
     @property
     def idle(self) -> dict[str, str]:
-        """Why processes do not work, by part: `worker` or `scheduler`."""
-        return {one["part"]: one["trouble"] for one in self.found["idle"]}
+        """Reasons why processes do not work, by part: `worker` or `scheduler`."""
+        return {one["part"]: one["impairment"] for one in self.found["idle"]}
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,11 @@ class Worker:
 
     @property
     def said(self) -> str:
-        """What it wrote so far."""
+        """Its output so far."""
         return self.log.read_text(encoding="utf-8")
 
     def times(self, words: str) -> int:
-        """How many lines of its log say so."""
+        """Return the number of lines of its log that contain these words."""
         return sum(words in line for line in self.said.splitlines())
 
     def terminate(self) -> float:

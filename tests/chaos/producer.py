@@ -29,7 +29,7 @@ WHOLE_ANSWER = 1_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to submit."""
+    """The jobs to submit."""
 
     name: str
     tag: str
@@ -38,7 +38,7 @@ class Plan:
     realtime: int
     pace_s: float
     repeated: bool = False
-    """Whether three of ten requests of a batch ask what another one asks."""
+    """True if three of ten requests of a batch repeat another one."""
 
     @classmethod
     def of(cls, words: list[str]) -> "Plan":
@@ -53,12 +53,12 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """How many jobs that are."""
+        """Number of these jobs."""
         return self.batches * self.size + self.realtime
 
     @property
     def terms(self) -> dict[str, Any]:
-        """What all jobs have in common."""
+        """Terms that all jobs share."""
         # what is cut is kept for nobody: answers to what is asked again are to be whole
         most = WHOLE_ANSWER if self.repeated else MAX_TOKENS
         return {"model": HAIKU, "max_tokens": most, "compliance": [self.tag]}
@@ -72,12 +72,12 @@ class Plan:
 
 
 def accepted_path(config: Path, name: str) -> Path:
-    """Where the accepted jobs of a producer are listed."""
+    """Return the file that lists the accepted jobs of a producer."""
     return config.with_name(f"{name}.accepted")
 
 
 def done_path(config: Path, name: str) -> Path:
-    """What is there when all are in."""
+    """Return the file that exists once all jobs are accepted."""
     return config.with_name(f"{name}.done")
 
 

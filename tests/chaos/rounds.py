@@ -43,7 +43,7 @@ from trivet_tasks.errors import StoreUnavailable
 DATABASES = ("sqlite", "postgres")
 ROUTES = Names("chaos", Shape(legs=3))
 SECTIONS: dict[str, dict[str, float]] = {"worker": {"slots": 16}}
-"""So many places, and so slow providers, that a round takes half a minute; all else is as it comes."""
+"""So many slots, and such slow providers, that a round takes half a minute; the rest are defaults."""
 LATENCY_S, LATENCY_P95_S = 0.8, 2.0
 BATCHES = 19
 REALTIME_SHARE = 0.05
@@ -58,9 +58,9 @@ FAULTS = (
     {"kind": "max_tokens", "share": 0.01},
     {"kind": "latency", "share": 0.05, "factor": 4},
 )
-"""What every provider does, with `--faults`; of refusals and cut answers the bill has the tokens, of the rest nothing is billed."""
+"""Faults of every provider with `--faults`. Refusals and cut answers are billed by their tokens, the rest is free."""
 QUICK_S, QUICK_P95_S = 0.3, 0.7
-"""How long a call takes there, so that a hedge has time to answer within the budget of realtime."""
+"""Durations of a call there, so that a hedge has time to answer within the budget of realtime."""
 QUICK_JOBS = 6
 HEDGE_QUICK_S, HEDGE_SLOW_S = 0.1, 1.5
 """The slow one is longer than any route is used to, and leaves its hedge time within the budget of realtime."""
@@ -79,7 +79,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Round:
-    """What one round gave."""
+    """The result of one round."""
 
     number: int
     database: str
@@ -102,7 +102,7 @@ class Round:
             found.uncalled,
             ", ".join(str(self.kills[kind]) for kind in KINDS),
             self.refused,
-            found.quarantine,
+            found.quarantined,
             found.faults_met,
             found.hedges,
             found.cached,
@@ -226,7 +226,7 @@ def _all_ended(chaos: Chaos) -> bool:
 
 
 def summary(rounds: Sequence[Round], args: argparse.Namespace) -> str:
-    """What can be said of all, to be pasted."""
+    """Return a summary of all rounds, to be pasted."""
     lines = [HEAD, *map(str, rounds), ""]
     for database in DATABASES:
         own = [one for one in rounds if one.database == database]

@@ -47,7 +47,7 @@ REALTIME = "worker-1-realtime"
 SCHEDULERS = ("scheduler", "scheduler-2")
 READY_S = 120.0
 END_S = 120.0
-"""How long a test waits for what must come; a machine may be busy."""
+"""Maximum seconds that a test waits for what must come; a machine may be busy."""
 LOOK_S = 0.2
 AT_ONCE = Restarts(first_s=0.2, max_s=0.2)
 MAX_TOKENS = 40
@@ -64,7 +64,7 @@ SHORT: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "classes.batch": {"chunk_jobs": 8},
     }
 )
-"""What makes a test short: a worker is known to be dead after four seconds. What is not named is as it comes."""
+"""Settings that make a test short: a worker is known to be dead after four seconds. The rest are defaults."""
 
 Told = TypeVar("Told")
 
@@ -165,7 +165,7 @@ class Chaos:
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def latency(self, median_s: float, p95_s: float | None = None) -> None:
-        """How long every provider takes."""
+        """Set the duration of every provider's calls."""
         for route in self.settings.routes:
             self.simulator.latency(route, median_s=median_s, p95_s=p95_s)
 
@@ -235,7 +235,7 @@ class Chaos:
         return audit(found)
 
     def evidence(self, accepted: Collection[str] = ()) -> Evidence:
-        """What happened since `begin`."""
+        """Return the evidence since `begin`."""
         jobs = [job for job in read_jobs(self.store) if job.id not in self._old_jobs]
         own = {job.batch_id for job in jobs}
         rows = read_attempts(self.store, self.settings.routes)

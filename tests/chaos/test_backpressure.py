@@ -1,4 +1,4 @@
-"""What everything depends on is full, slow or gone: no work is taken, what is finished is kept, it is said, and it goes on."""
+"""Dependencies that are full, slow or gone: no work is taken, finished work is kept, and work resumes by itself."""
 
 import contextlib
 import sqlite3
@@ -152,7 +152,7 @@ def announced(system: Outages, worker: Worker) -> bool:
 
 
 def said(system: Outages) -> str:
-    """What `trivet routes` says of the worker, from either source."""
+    """Return what `trivet routes` says of the worker, from either source."""
     routes = system.trivet_routes()
     assert routes.code == 3
     assert "worker" in routes.idle, routes

@@ -51,7 +51,7 @@ def test_one_process_whose_clock_is_an_hour_off_harms_nobody(chaos: Chaos, kind:
         chaos.local.parts.remove(name)
     findings, evidence = chaos.settle(accepted), chaos.evidence()
     assert findings.good, findings
-    assert findings.quarantine == 0, "nobody died"
+    assert findings.quarantined == 0, "nobody died"
     assert findings.job_calls == JOBS, "one call a job"
     assert chaos.refused() == 0
     if kind == "worker":

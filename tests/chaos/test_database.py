@@ -37,7 +37,7 @@ def test_postgres_that_starts_anew_every_few_seconds_loses_nothing(
 
 
 def _nothing_moves(chaos: Chaos) -> bool:
-    """Whether no call is under way and none began for a second."""
+    """Return whether no call is under way and none began for a second."""
     done = chaos.simulator.counts()["completed"]
     threading.Event().wait(1.0)
     return chaos.running_calls() == 0 and bool(chaos.simulator.counts()["completed"] == done)

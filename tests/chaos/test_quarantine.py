@@ -33,11 +33,11 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     url = ""
     if request.param == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("suspects")
+        url = server.create_database("quarantined")
         store = Store(url)
         upgrade(store)
         store.close()
-    with running_trivet(tmp_path_factory.mktemp("suspects"), store_url=url, sections=SECTIONS) as trivet:
+    with running_trivet(tmp_path_factory.mktemp("quarantined"), store_url=url, sections=SECTIONS) as trivet:
         yield trivet
 
 

@@ -15,7 +15,7 @@ GRACE_S = SECTIONS["worker"]["shutdown_grace_s"]
 NEVER_S = 100.0
 """A call that takes this long is still running when the test looks."""
 LATE_S = 10.0
-"""What a machine with much else to do may add to any time here."""
+"""Seconds that a busy machine may add to any time here."""
 GRACE = "TRIVET_WORKER__SHUTDOWN_GRACE_S"
 
 
@@ -56,7 +56,7 @@ def finished_elsewhere(system: Outages, name: str, before: str) -> None:
 
 
 def put_down(system: Outages, name: str) -> bool:
-    """Whether all its jobs wait, and nothing is held against them."""
+    """Return whether all its jobs wait and nothing is held against them."""
     found = {(job.state, job.round, job.crashes, job.tried, job.lease_id) for job in system.jobs(name)}
     return found == {("waiting", 0, 0, "", None)}
 
@@ -79,7 +79,7 @@ def test_calls_that_end_within_the_grace_are_results_and_nothing_new_is_taken(sy
     with system.worker("first", **{GRACE: "90"}) as worker:
         busy(system, "in-time")
         asked = worker.terminate()
-        until(lambda: "It is stopping." in str(system.rows("SELECT trouble FROM leases")), "its lease to say so")
+        until(lambda: "It is stopping." in str(system.rows("SELECT impairment FROM leases")), "its lease to say so")
         submit(system, "later")
         took_s = worker.ended(asked)
     assert worker.process.returncode == 0, worker.said
@@ -108,7 +108,7 @@ def _hurry(system: Outages, worker: Worker, second: signal.Signals) -> None:
     if time.monotonic() < asked + 0.3:
         worker.terminate()  # so soon after the first it is the same: one that was sent to a whole group
     until(lambda: time.monotonic() > asked + 0.7, "a second one to count")
-    until(lambda: "It is stopping." in str(system.rows("SELECT trouble FROM leases")), "its lease to say so")
+    until(lambda: "It is stopping." in str(system.rows("SELECT impairment FROM leases")), "its lease to say so")
     known = time.monotonic() + FRESH_S + 0.5  # by then no scheduler sends it the jobs again that it puts down
     until(lambda: time.monotonic() > known, "every scheduler to know")
     assert worker.process.poll() is None

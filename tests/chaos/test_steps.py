@@ -16,7 +16,7 @@ LARGE = max(GROUP_ROWS.values()) + 30
 
 
 def of_the_dead(found: Evidence) -> tuple[int, int]:
-    """How many rows the dead process left as unknown, and how many of them had a call."""
+    """Return the number of rows the dead process left as unknown, and how many of them had a call."""
     dead = {death.pid for death in found.deaths}
     unknown = [
         row.id for row in found.rows if found.pid_of_lease.get(row.lease_id) in dead and row.outcome == "unknown"
@@ -25,7 +25,7 @@ def of_the_dead(found: Evidence) -> tuple[int, int]:
     return len(unknown), len(called.intersection(unknown))
 
 
-@pytest.mark.parametrize("step", [doomed.TAKEN_UP, doomed.CALLING, doomed.ANSWERED, doomed.UNTOLD])
+@pytest.mark.parametrize("step", [doomed.CLAIMED, doomed.CALLING, doomed.ANSWERED, doomed.UNTOLD])
 def test_a_worker_dies_at_a_step_of_its_work(chaos: Chaos, step: str) -> None:
     chaos.latency(10.0 if step == doomed.CALLING else 0.3)
     if step != doomed.CALLING:
@@ -38,11 +38,11 @@ def test_a_worker_dies_at_a_step_of_its_work(chaos: Chaos, step: str) -> None:
     findings = chaos.settle(accepted)
     assert findings.good, findings
     unknown, called = of_the_dead(chaos.evidence(accepted))
-    if step == doomed.TAKEN_UP:
+    if step == doomed.CLAIMED:
         assert unknown > called, "at least a chunk was claimed and not called"
     elif step != doomed.UNTOLD:
         assert called > 0, "at least one call's fate is not known"
-    assert findings.quarantine == unknown, "whoever was in flight is quarantined, and nobody else"
+    assert findings.quarantined == unknown, "whoever was in flight is quarantined, and nobody else"
 
 
 def test_a_worker_dies_between_the_record_of_a_failure_and_the_next_message(chaos: Chaos) -> None:
@@ -64,7 +64,7 @@ def test_a_scheduler_dies_between_its_claim_and_the_message(chaos: Chaos) -> Non
     chaos.wait_died(doomed.CLAIMED)
     findings = chaos.settle(accepted)
     assert findings.good, findings
-    assert findings.unknown == findings.quarantine == 0, "no call was under way"
+    assert findings.unknown == findings.quarantined == 0, "no call was under way"
     assert findings.job_calls == JOBS, "every job took one call"
 
 

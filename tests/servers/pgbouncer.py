@@ -44,7 +44,7 @@ class PgBouncer:
 
     @property
     def log(self) -> str:
-        """What it has written."""
+        """Its log."""
         return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
 
     def start(self) -> None:

@@ -55,12 +55,12 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
+        """Its log so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """True if it has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, ready: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of running systems share: requests, and the command line over their configuration."""
+"""Helpers for tests of running systems: requests, and the command line over their configuration."""
 
 import json
 import subprocess

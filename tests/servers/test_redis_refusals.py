@@ -115,13 +115,13 @@ def test_a_full_redis_is_shown_everywhere_and_work_goes_on_by_itself(tmp_path: P
         batch = running.client.submit_many(requests(20, "full"), latency="batch", name="full")
         code, shown = routes(running)
         assert code == 3
-        assert said in shown["trouble"]
+        assert said in shown["impairment"]
         assert said in said_of_batch(running, "full")
         server.client().config_set("maxmemory", "0")
         assert {result.status for result in batch.results()} == {"succeeded"}
         assert "going on" in log_of(running, "worker-1-bulk")
         wait_until(lambda: routes(running)[0] == 0, "nothing to be wrong any more")
-        assert routes(running)[1]["trouble"] is None
+        assert routes(running)[1]["impairment"] is None
 
 
 def test_a_full_broker_beside_a_shared_state_that_works(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def admin(server: RedisServer) -> Iterator[redis.Redis]:
 
 
 def commands_met(admin: redis.Redis) -> set[str]:
-    """What the server was asked since the test began, but for what the test asked itself."""
+    """Return the commands that the server received since the test began, except the test's own."""
     return {name.removeprefix("cmdstat_") for name in admin.info("commandstats")} - {"config|resetstat", "info"}
 
 

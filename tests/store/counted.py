@@ -1,4 +1,4 @@
-"""What was spent, by the counters and by the ledger: they are the same, to the last digit."""
+"""Spending by the counters and by the ledger: both must agree to the last digit."""
 
 from collections import defaultdict
 from decimal import Decimal

@@ -70,7 +70,7 @@ def test_jobs_are_listed_by_state_and_batch(world: World, admin: Admin) -> None:
     world.batch("contracts", *specs(2))
     lease = world.lease()
     world.end(lease, world.take(lease, world.dispatch(1)), FAILURE)
-    world.add(spec("isolated"))
+    world.add(spec("alone"))
     assert len(admin.jobs.list()) == 3
     assert len(admin.jobs.list(limit=2)) == 2
     (failed,) = admin.jobs.list(state=JobState.FAILED, batch="contracts")

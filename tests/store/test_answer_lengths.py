@@ -1,4 +1,4 @@
-"""How long answers were lately, and that a claim sends each job where a call of its own size is cheapest."""
+"""Recent answer lengths: each job goes where a call of its own size is cheapest."""
 
 from decimal import Decimal
 from typing import cast
@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from celery import Celery
 from tests.breakers import route
-from tests.store.fixed_routes import FixedRoutes
+from tests.store.fixed_directory import FixedDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
 from trivet_routing.answer_lengths import ENOUGH_CALLS, AnswerLengths
@@ -50,10 +50,10 @@ def test_calls_that_brought_no_answer_and_probes_say_nothing(world: World) -> No
         world.sql("UPDATE attempts SET outcome = 'succeeded', purpose = 'job'")
 
 
-def two_prices(world: World) -> FixedRoutes:
+def two_prices(world: World) -> FixedDirectory:
     """A route that is cheap for input and one that is cheap for output."""
     costs = {ROUTE: (1, 20), OTHER_ROUTE: (3, 5)}
-    return FixedRoutes(
+    return FixedDirectory(
         world.store,
         [
             route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))

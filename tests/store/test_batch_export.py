@@ -325,11 +325,11 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
 HELD = """
 import os, sys
 from trivet_tasks.requests import jsonl
-breaker, *sys.argv[1:] = sys.argv[1:]
+gate, *sys.argv[1:] = sys.argv[1:]
 check_file, read_file = jsonl.check_file, jsonl.read_file
 
 def wait():
-    os.read(int(breaker), 1)
+    os.read(int(gate), 1)
 
 def held_check(*given, tell, **more):
     told = []
@@ -358,13 +358,13 @@ def test_bulk_says_rate_and_time_left_on_a_terminal_and_nothing_elsewhere(config
     words = ["--config", str(config), "bulk", str(file)]
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
-    breaker, opener = os.pipe()
-    command = [sys.executable, "-c", HELD, str(breaker), *words]
+    gate, opener = os.pipe()
+    command = [sys.executable, "-c", HELD, str(gate), *words]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment, pass_fds=[breaker]
+        command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment, pass_fds=[gate]
     ) as process:
         os.close(theirs)
-        os.close(breaker)
+        os.close(gate)
         shown = ""
         for word in ("Checking", "Submitting"):
 
@@ -399,7 +399,7 @@ def _frames(shown: str, word: str = "") -> list[str]:
 
 
 def _read(terminal: int, enough: Callable[[str], bool] = lambda _: False) -> str:
-    """What is shown until it is enough, or until the last process has let go of the terminal."""
+    """Return the terminal output until the caller has enough or the last process has closed the terminal."""
     shown, ends = b"", time.monotonic() + 2 * DEADLINE_S
     while not enough(shown.decode(errors="ignore")):
         assert time.monotonic() < ends, f"it does not get on: {shown[-2_000:]!r}"

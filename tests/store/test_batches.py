@@ -141,7 +141,7 @@ def test_cancelling_ends_what_waits_and_asks_what_runs(world: World) -> None:
     assert world.value("SELECT count(*) FROM job_results") == 10
 
 
-def test_a_job_taken_up_at_the_moment_of_the_cancel_is_asked_too(world: World) -> None:
+def test_a_job_claimed_at_the_moment_of_the_cancel_is_asked_too(world: World) -> None:
     """A dispatcher had read the flows before they were held, and claims after that."""
     batch = world.batch("contracts", *specs(2))
     ids = [row.id for row in world.sql("SELECT id FROM jobs ORDER BY id")]

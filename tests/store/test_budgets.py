@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from celery import Celery
-from tests.store.test_dispatching import STILL_ROUTES, StillFleet
+from tests.store.test_dispatching import STILL_ROUTES, StillDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 
 from trivet_routing import budget_headroom
@@ -36,7 +36,7 @@ MOST: Decimal = _most
 DAY_S = 86_400
 
 
-class BudgetedFleet(StillFleet):
+class BudgetedDirectory(StillDirectory):
     """Two routes with room, and budgets to look at."""
 
     def known(self) -> RouteSnapshot:
@@ -59,7 +59,7 @@ class Budgeted:
 
     def __init__(self, world: World, app: Celery, places: int) -> None:
         self.world = world
-        directory = cast("RouteDirectory", BudgetedFleet(world.store, places))
+        directory = cast("RouteDirectory", BudgetedDirectory(world.store, places))
         self.dispatcher = Dispatcher(world.store, directory, app, Settings())
         self._directory = directory
         self.lease = world.lease()
@@ -74,7 +74,7 @@ class Budgeted:
             self.world.insert(connection, group, labels=labels, **how)
 
     def dispatched(self) -> int:
-        """How many jobs go out, pass by pass, until none does."""
+        """Return the number of jobs dispatched, pass by pass, until a pass dispatches none."""
         count = 0
         while done := self.dispatcher.run_once().dispatched:
             count += done
@@ -123,7 +123,7 @@ def budgeted(world: World) -> Iterator[Budgeted]:
         yield found
 
 
-def test_what_is_on_its_way_is_reserved_and_what_is_settled_makes_room(budgeted: Budgeted) -> None:
+def test_calls_under_way_are_reserved_and_settled_calls_free_headroom(budgeted: Budgeted) -> None:
     budgeted.register(budget(jobs=10))
     budgeted.add(*alike(10), *alike(10))
     assert budgeted.dispatched() == 10
@@ -132,7 +132,7 @@ def test_what_is_on_its_way_is_reserved_and_what_is_settled_makes_room(budgeted:
     assert budgeted.dispatched() == 0, "they are being called now: that is reserved as much"
     assert budgeted.balance().reserved == 10 * MOST
     budgeted.end(jobs, each=0.5)
-    assert budgeted.balance().room == 5 * MOST
+    assert budgeted.balance().headroom == 5 * MOST
     assert budgeted.dispatched() == 5
     budgeted.end(budgeted.take(), each=0.5)
     assert (budgeted.dispatched(), budgeted.balance().spent.usd) == (2, Decimal("7.5") * MOST)
@@ -283,7 +283,7 @@ def test_states_are_told_once(budgeted: Budgeted, caplog: pytest.LogCaptureFixtu
     budgeted.add(*alike(10), *alike(5))
 
     def step(jobs: int) -> str:
-        """So many jobs end, the others that went out wait again."""
+        """End this many jobs; the others that were dispatched wait again."""
         assert budgeted.dispatcher.run_once().dispatched == 10 - budgeted.world.states().get("succeeded", 0)
         taken = budgeted.take()
         budgeted.end(taken[:jobs])
@@ -366,7 +366,7 @@ def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
     app = Celery("test", broker="memory://", set_as_current=False)
     world.add(*alike(20))
     with statements(world.store) as seen:
-        Dispatcher(world.store, cast("RouteDirectory", StillFleet(world.store, 100)), app, Settings()).run_once()
+        Dispatcher(world.store, cast("RouteDirectory", StillDirectory(world.store, 100)), app, Settings()).run_once()
     app.close()
     assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]
 

@@ -1,4 +1,4 @@
-"""A worker claims jobs: only under a token that holds, and never without the row of the attempt it is about to make."""
+"""Claiming jobs: only under a valid claim number, and never without the row of the attempt that is about to be made."""
 
 from decimal import Decimal
 
@@ -130,8 +130,8 @@ def test_a_worker_whose_lease_ran_out_takes_nothing(world: World) -> None:
     assert world.value("SELECT count(*) FROM attempts") == 0
 
 
-def test_a_lease_is_not_dropped_under_a_take_up(postgres_world: World) -> None:
-    """A rescuer that comes while a worker takes jobs up leaves the lease alone, and finds them the next time."""
+def test_a_lease_is_not_dropped_during_a_claim(postgres_world: World) -> None:
+    """A rescuer that comes during a claim leaves the lease alone and finds the jobs the next time."""
     from trivet_store.jobs.claiming import CallTarget, claim
 
     world = postgres_world

@@ -66,9 +66,9 @@ def test_the_table_names_what_is_unpriced(trivet: Callable[..., Said], ledger: W
     assert lines[1].split()[:2] == [OTHER_ROUTE, "2"]
     assert lines[3].split()[-3:] == ["$4.1235", "$0.3000", "1"]
     assert f"no price is known for 1 call, and COST lacks them: {MODEL} (as wire.{MODEL} on bedrock) 1." in said.out
-    assert "likeness" not in said.out
+    assert "approximate" not in said.out
     ledger.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "alike"))
-    assert "Of COST $4.1235 is approximately" in " ".join(trivet("costs", *ALWAYS).out.split())
+    assert "Of COST $4.1235 is approximate:" in " ".join(trivet("costs", *ALWAYS).out.split())
 
 
 def test_json_has_every_digit_the_span_and_the_models_without_a_price(
@@ -101,7 +101,7 @@ def test_csv_is_exact_and_goes_to_a_file_or_to_standard_output(
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, and its text."""
+    """The content of a page: its tags with their attributes, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ def test_a_page_of_nothing_says_so(trivet: Callable[..., Said], world: World) ->
         (["--since", "1d", "--until", "2d"], "is before --since"),
         (["--csv", "/nowhere/at/all.csv"], "/nowhere/at/all.csv cannot be written"),
         (["--csv", "-", "--json"], "do not go together"),
-        (["--json", "reprice"], "options stand after the sub-command"),
+        (["--json", "reprice"], "options come after the sub-command"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(

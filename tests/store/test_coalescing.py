@@ -11,7 +11,7 @@ from trivet_store.jobs.coalescing import (
     FREED_AT_ONCE,
     Coalesced,
     CoalescedJob,
-    follow,
+    coalesce,
     free_coalesced,
     leader_of,
     look_after,
@@ -32,10 +32,10 @@ def equal(count: int, **terms: Any) -> list[JobSpec]:
     return [spec("the same", cache_key=KEY, **terms) for _ in range(count)]
 
 
-def coalesce(world: World, jobs: list[DispatchedJob], leader: str, *, look_again_s: float = 10) -> Coalesced:
+def coalesce_with(world: World, jobs: list[DispatchedJob], leader: str, *, look_again_s: float = 10) -> Coalesced:
     with world.store.write() as connection:
         wanted = [CoalescedJob(job.id, job.claim, leader) for job in jobs]
-        return follow(world.store, connection, wanted, look_again_s)
+        return coalesce(world.store, connection, wanted, look_again_s)
 
 
 def led(world: World, coalesced_jobs: int = 2, **terms: Any) -> tuple[str, ClaimedJob, list[str]]:
@@ -45,8 +45,8 @@ def led(world: World, coalesced_jobs: int = 2, **terms: Any) -> tuple[str, Claim
     lease = world.lease()
     (running,) = world.take(lease, [leader])
     assert running.cache_key == KEY
-    followed = coalesce(world, others, leader.id)
-    assert (set(followed.coalesced), followed.leaderless) == ({job.id for job in others}, ())
+    result = coalesce_with(world, others, leader.id)
+    assert (set(result.coalesced), result.leaderless) == ({job.id for job in others}, ())
     return lease, running, [job.id for job in others]
 
 
@@ -63,7 +63,7 @@ def noted(world: World) -> int:
     return int(world.value("SELECT count(*) FROM coalesced_jobs"))
 
 
-def test_a_follower_stands_at_no_route_and_is_not_dispatched(world: World) -> None:
+def test_a_coalesced_job_is_at_no_route_and_is_not_dispatched(world: World) -> None:
     _, leader, ids = led(world)
     for job_id in ids:
         job = world.job(job_id)
@@ -93,7 +93,7 @@ def test_when_the_leader_ends_they_wait_for_a_route_again_in_their_place(world: 
     assert {(job.id, job.claim) for job in world.dispatch()} == {(job_id, 2) for job_id in ids}
 
 
-def test_nobody_begins_to_follow_one_that_is_not_under_way(world: World) -> None:
+def test_no_job_is_coalesced_with_one_that_is_not_outstanding(world: World) -> None:
     """It backs off, or waits for its budget: who could go on by itself need not."""
     lease, leader, _ = led(world)
     later = Wait(world.now() + 100, 1, "", 0.0, None, Outcome.OVERLOADED, "busy")
@@ -102,7 +102,7 @@ def test_nobody_begins_to_follow_one_that_is_not_under_way(world: World) -> None
     claimed = next(job for job in world.dispatch() if job.id == other.id)
     wanted = CoalescedJob(claimed.id, claimed.claim, leader.id)
     with world.store.write() as connection:
-        assert follow(world.store, connection, [wanted]).leaderless == (wanted,)
+        assert coalesce(world.store, connection, [wanted]).leaderless == (wanted,)
 
 
 def test_as_long_as_the_leader_tries_on_they_wait(world: World) -> None:
@@ -118,7 +118,7 @@ def test_a_leader_that_is_cancelled_or_expires_frees_them(world: World) -> None:
         assert cancelling.cancel_job(world.store, connection, leader.id)
     assert states(world, ids) == {"waiting"}
     next_leader, *others = world.dispatch()
-    coalesce(world, others, next_leader.id)
+    coalesce_with(world, others, next_leader.id)
     world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=next_leader.id)
     assert world.expire()[0] == [next_leader.id]
     assert states(world, [job.id for job in others]) == {"waiting"}
@@ -164,37 +164,37 @@ def test_a_wake_up_that_was_lost_is_made_good(world: World) -> None:
     assert states(world, ids) == {"waiting"}
 
 
-def test_nobody_follows_under_a_stale_token_or_who_has_ended(world: World) -> None:
+def test_no_job_is_coalesced_under_a_stale_claim_or_with_an_ended_leader(world: World) -> None:
     world.add(*equal(3))
     leader, other, third = world.dispatch(3)
     stale = other._replace(claim=0)
-    assert coalesce(world, [stale, DispatchedJob("nobody", 1, 1, 1)], leader.id) == Coalesced((), ())
+    assert coalesce_with(world, [stale, DispatchedJob("nobody", 1, 1, 1)], leader.id) == Coalesced((), ())
     assert world.job(other.id).state == "dispatched"
     with world.store.write() as connection:
         cancelling.cancel_job(world.store, connection, leader.id)
-    gone = coalesce(world, [other], leader.id)
+    gone = coalesce_with(world, [other], leader.id)
     assert [job.id for job in gone.leaderless] == [other.id]
-    assert [job.id for job in coalesce(world, [third], "nobody").leaderless] == [third.id]
+    assert [job.id for job in coalesce_with(world, [third], "nobody").leaderless] == [third.id]
     assert states(world, [other.id, third.id]) == {"dispatched"}
     # twice is once
-    assert coalesce(world, [third], other.id).coalesced == (third.id,)
-    assert coalesce(world, [third], other.id) == Coalesced((), ())
+    assert coalesce_with(world, [third], other.id).coalesced == (third.id,)
+    assert coalesce_with(world, [third], other.id) == Coalesced((), ())
 
 
-def test_nobody_follows_a_follower(world: World) -> None:
+def test_a_coalesced_job_cannot_lead(world: World) -> None:
     """Else two could wait for each other."""
     world.add(*equal(3))
     one, two, three = world.dispatch(3)
-    assert coalesce(world, [two], one.id).coalesced == (two.id,)
-    assert [job.id for job in coalesce(world, [one], two.id).leaderless] == [one.id]
+    assert coalesce_with(world, [two], one.id).coalesced == (two.id,)
+    assert [job.id for job in coalesce_with(world, [one], two.id).leaderless] == [one.id]
     with world.store.write() as connection:
-        crossed = follow(
+        crossed = coalesce(
             world.store, connection, [CoalescedJob(one.id, 1, three.id), CoalescedJob(three.id, 1, one.id)]
         )
     assert (len(crossed.coalesced), len(crossed.leaderless)) == (1, 1)
 
 
-def test_a_follower_can_be_cancelled_expire_and_run_again(world: World) -> None:
+def test_a_coalesced_job_can_be_cancelled_expire_and_run_again(world: World) -> None:
     lease, leader, ids = led(world, coalesced_jobs=3)
     with world.store.write() as connection:
         assert cancelling.cancel_job(world.store, connection, ids[0])
@@ -210,25 +210,25 @@ def test_a_follower_can_be_cancelled_expire_and_run_again(world: World) -> None:
     assert noted(world) == 0
 
 
-def test_a_batch_that_is_cancelled_takes_its_followers_along(world: World) -> None:
+def test_a_cancelled_batch_cancels_its_coalesced_jobs(world: World) -> None:
     batch = world.batch("b", *equal(3))
     leader, *others = world.dispatch(3)
     lease = world.lease()
     world.take(lease, [leader])
-    coalesce(world, others, leader.id)
+    coalesce_with(world, others, leader.id)
     with world.store.write() as connection:
         batches.begin_cancel(connection, batch.id)
         assert set(batches.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
     assert world.progress("b").cancelled == 2
 
 
-def test_thousands_of_followers_are_freed_a_part_at_a_time(world: World) -> None:
+def test_thousands_of_coalesced_jobs_are_freed_in_groups(world: World) -> None:
     count = 2 * FREED_AT_ONCE + 50
     for _ in range(count // 50 + 1):
         world.add(*equal(50))
     leader, *others = world.dispatch(count + 1)
     for at in range(0, count, 200):
-        coalesce(world, others[at : at + 200], leader.id)
+        coalesce_with(world, others[at : at + 200], leader.id)
     lease = world.lease()
     world.sql("UPDATE jobs SET dispatched_until = 4e9 WHERE id = :id", id=leader.id)
     written = world.end(lease, world.take(lease, [leader]))
@@ -242,7 +242,7 @@ def test_thousands_of_followers_are_freed_a_part_at_a_time(world: World) -> None
     assert noted(world) == 0
 
 
-def test_jobs_without_a_key_cost_no_look_for_followers(world: World) -> None:
+def test_jobs_without_a_key_cost_no_look_for_coalesced_jobs(world: World) -> None:
     lease, (job,) = world.running()
     with statements(world.store) as seen:
         assert not world.end(lease, [job]).crowded
@@ -256,8 +256,8 @@ def test_what_is_noted_of_a_pruned_job_goes(world: World) -> None:
     assert noted(world) == 1
 
 
-def test_whoever_follows_while_the_leader_ends_is_not_forgotten(postgres_world: World) -> None:
-    """Two transactions at a time: the one that lets follow comes second, and sees the leader's end."""
+def test_a_job_coalesced_while_its_leader_ends_is_not_forgotten(postgres_world: World) -> None:
+    """Two concurrent transactions: the one that coalesces comes second and sees the leader's end."""
     world = postgres_world
     world.add(*equal(2))
     leader, other = world.dispatch(2)
@@ -265,27 +265,27 @@ def test_whoever_follows_while_the_leader_ends_is_not_forgotten(postgres_world: 
     (running,) = world.take(lease, [leader])
     with world.store.write() as connection:
         finish(world.store, connection, [finished(running, lease)])
-        late = InThread(lambda: coalesce(world, [other], leader.id))
+        late = InThread(lambda: coalesce_with(world, [other], leader.id))
         until_blocked(world, late)
     assert [job.id for job in late.result().leaderless] == [other.id]
     assert world.job(other.id).state == "dispatched"
 
 
-def test_a_leader_that_ends_while_somebody_follows_frees_that_one(postgres_world: World) -> None:
+def test_a_leader_that_ends_while_a_job_is_coalesced_frees_it(postgres_world: World) -> None:
     world = postgres_world
     world.add(*equal(2))
     leader, other = world.dispatch(2)
     lease = world.lease()
     (running,) = world.take(lease, [leader])
     with world.store.write() as connection:
-        follow(world.store, connection, [CoalescedJob(other.id, other.claim, leader.id)])
+        coalesce(world.store, connection, [CoalescedJob(other.id, other.claim, leader.id)])
         late = InThread(lambda: world.end(lease, [running]))
         until_blocked(world, late)
     late.result()
     assert world.job(other.id).state == "waiting"
 
 
-def test_a_follower_that_somebody_holds_is_passed_over(postgres_world: World) -> None:
+def test_a_locked_coalesced_job_is_skipped(postgres_world: World) -> None:
     world = postgres_world
     lease, leader, ids = led(world)
     with world.store.write() as connection:

@@ -144,9 +144,9 @@ def test_what_no_list_knows_is_counted_and_named(world: World) -> None:
         assert costs.unpriced(connection, Span()) == [("bedrock", MODEL, f"wire.{MODEL}", 2)]
         assert costs.unpriced(connection, Span(until=1.0)) == []
     world.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "approximately"))
-    assert [row.likened_usd for row in _summed(world)] == [Decimal("0.5")]
+    assert [row.approximate_usd for row in _summed(world)] == [Decimal("0.5")]
     world.sql("UPDATE attempts SET price_terms = :plain", plain=price_terms.written('{"note":', Usage()))
-    assert [row.likened_usd for row in _summed(world)] == [Decimal(0)]
+    assert [row.approximate_usd for row in _summed(world)] == [Decimal(0)]
 
 
 def test_the_role_tells_the_result_from_what_failover_cost(world: World) -> None:

@@ -357,7 +357,7 @@ STILL_ROUTES = {
 }
 
 
-class StillFleet:
+class StillDirectory:
     """Two routes that one worker with ten places serves; nothing of it changes."""
 
     def __init__(self, store: Store, places: int = 10) -> None:
@@ -383,7 +383,7 @@ class StillFleet:
 @contextmanager
 def dispatcher(world: World, places: int = 10) -> Iterator[Dispatcher]:
     app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("RouteDirectory", StillFleet(world.store, places)), app, Settings())
+    yield Dispatcher(world.store, cast("RouteDirectory", StillDirectory(world.store, places)), app, Settings())
     app.close()
 
 
@@ -410,7 +410,7 @@ def test_an_urgent_job_does_not_send_newcomers_to_the_end_of_the_line(sqlite_wor
     assert 8 <= claimed.count(new.id) <= 12
 
 
-def test_many_schedulers_send_no_more_than_there_is_room_for(world: World) -> None:
+def test_many_schedulers_send_no_more_than_the_routes_can_take(world: World) -> None:
     world.add(*specs(100))
     counts: list[int] = []
 

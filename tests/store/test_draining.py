@@ -119,7 +119,7 @@ def test_many_schedulers_empty_a_queue_once(two: World) -> None:
     assert world.states() == {"waiting": 90}
 
 
-def test_a_job_being_taken_up_is_left_to_its_worker(postgres_world: World) -> None:
+def test_a_job_being_claimed_is_left_to_its_worker(postgres_world: World) -> None:
     world = postgres_world
     world.register(ROUTE)
     world.add(*specs(2))

@@ -1,4 +1,4 @@
-"""What became of calls: the fence, the steps that may follow, counters and costs, many workers at once."""
+"""Finishing calls: the fence, the next steps of their jobs, counters and costs, many workers at once."""
 
 import threading
 from decimal import Decimal
@@ -91,7 +91,7 @@ def test_the_next_worker_goes_on_where_the_last_one_was(world: World) -> None:
     assert _result(world, job.id).route == OTHER_ROUTE
 
 
-def test_waiting_for_room_is_in_line_again_at_its_old_place(world: World) -> None:
+def test_a_job_that_waits_for_a_route_keeps_its_place_in_line(world: World) -> None:
     lease, jobs = world.running(3)
     world.add(spec("newcomer"))
     rank = world.job(jobs[0].id).rank
@@ -298,7 +298,7 @@ def test_numbers_within_a_batch_are_gapless_whoever_finishes(world: World) -> No
 
 def test_a_group_may_end_jobs_of_several_batches(world: World) -> None:
     one, two = world.batch("one", *specs(2)), world.batch("two", *specs(2))
-    world.add(spec("isolated"))
+    world.add(spec("alone"))
     lease = world.lease()
     jobs = world.take(lease, world.dispatch())
     written = world.end(lease, jobs)

@@ -60,14 +60,14 @@ def test_a_message_with_other_figures_of_a_job_takes_nothing(world: World, lie: 
     unchanged(world, job)
 
 
-def test_a_probe_is_taken_up_as_a_probe_alone(world: World) -> None:
+def test_a_probe_is_claimed_only_as_a_probe(world: World) -> None:
     probe = world.probe()
     assert world.claim(target(world), [probe]).forged == (probe.id,)
     (taken,) = world.claim(target(world, probe=True), [probe]).taken
     assert taken.probe
 
 
-def test_the_others_of_a_message_are_taken_up(world: World) -> None:
+def test_the_other_jobs_of_a_message_are_claimed(world: World) -> None:
     world.add(spec("one"), spec("two"), spec("three"))
     one, two, three = world.dispatch()
     outcome = world.claim(target(world), [one, two._replace(max_tokens=1), three._replace(claim=7)])
@@ -105,7 +105,7 @@ def test_what_this_workers_own_file_does_not_allow_is_sent_elsewhere_and_then_wa
     assert world.value("SELECT count(*) FROM attempts") == 0
 
 
-def test_jobs_that_are_allowed_are_taken_up_beside_others(world: World) -> None:
+def test_jobs_that_are_allowed_are_claimed_beside_others(world: World) -> None:
     world.add(spec("here"), spec("elsewhere", residency=("eu",)))
     jobs = world.dispatch()
     outcome = world.claim(target(world), jobs, unfit=lambda residency, *_: "no" if residency else "")

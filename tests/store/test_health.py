@@ -1,4 +1,4 @@
-"""What is written down of routes' health and limits, for people and for restarts."""
+"""Recorded health and limits of routes, for people and for restarts."""
 
 from typing import Any
 
@@ -112,7 +112,7 @@ def test_a_route_declared_well_has_neither_illness_nor_limits(world: World) -> N
     assert len(said) == 2
 
 
-def test_forgetting_a_route_that_nobody_knows_is_nothing(world: World) -> None:
+def test_resetting_an_unknown_route_does_nothing(world: World) -> None:
     with world.store.write() as connection:
         health.forget(connection, "nowhere", NOW)
     assert (noted(world), events(world)) == ([], [])

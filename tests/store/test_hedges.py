@@ -52,7 +52,7 @@ def lost(job: ClaimedJob, lease_id: str, outcome: Outcome = Outcome.CANCELLED) -
     return replace(finished(job, lease_id, outcome=outcome, cost="0.4", estimated=True), next=None)
 
 
-def test_a_rival_of_a_held_job_has_a_row_beside_the_first(world: World) -> None:
+def test_a_hedge_of_a_running_job_has_a_row_beside_the_first(world: World) -> None:
     lease, (job,) = world.running(1)
     hedge = added(world, lease, job)
     first, second = attempts(world, job.id)["job"], attempts(world, job.id)["hedge"]
@@ -78,13 +78,13 @@ def _rescued(world: World, lease_id: str, job: ClaimedJob) -> None:
     assert world.rescue() == {lease_id: 1}
 
 
-def _taken_up_by_another(world: World, lease_id: str, job: ClaimedJob) -> None:
+def _claimed_by_another(world: World, lease_id: str, job: ClaimedJob) -> None:
     _rescued(world, lease_id, job)
     assert world.take(world.lease(worker="another"), world.dispatch())
 
 
-def _taken_up_again(world: World, lease_id: str, job: ClaimedJob) -> None:
-    """By the same worker: what it held before is not what it holds now."""
+def _claimed_again(world: World, lease_id: str, job: ClaimedJob) -> None:
+    """Claimed again by the same worker: the earlier claim is no longer valid."""
     world.sql("UPDATE jobs SET state = 'waiting', lease_id = NULL WHERE id = :id", id=job.id)
     assert world.take(lease_id, world.dispatch())
 
@@ -94,8 +94,8 @@ def _put_back(world: World, lease_id: str, job: ClaimedJob) -> None:
         leases.put_back(connection, lease_id, [job.id])
 
 
-@pytest.mark.parametrize("lose", [_ended, _gone_on, _rescued, _taken_up_by_another, _taken_up_again, _put_back])
-def test_a_job_that_is_not_held_any_more_gets_no_rival(
+@pytest.mark.parametrize("lose", [_ended, _gone_on, _rescued, _claimed_by_another, _claimed_again, _put_back])
+def test_a_job_that_is_no_longer_held_gets_no_hedge(
     world: World, lose: Callable[[World, str, ClaimedJob], None]
 ) -> None:
     lease, (job,) = world.running(1)
@@ -106,12 +106,12 @@ def test_a_job_that_is_not_held_any_more_gets_no_rival(
     assert world.job(job.id).attempts == before
 
 
-def test_of_another_workers_job_there_is_no_rival(world: World) -> None:
+def test_another_workers_job_gets_no_hedge(world: World) -> None:
     _, (job,) = world.running(1)
     assert hedge_of(world, world.lease(worker="another"), job) is None
 
 
-def test_a_job_that_is_ended_at_that_moment_gets_no_rival(postgres_world: World) -> None:
+def test_a_job_that_is_being_ended_gets_no_hedge(postgres_world: World) -> None:
     world = postgres_world
     lease, (job,) = world.running(1)
     with world.store.write() as connection:
@@ -157,7 +157,7 @@ def test_a_failure_beside_a_call_under_way_leaves_the_job_running(world: World) 
     assert world.end(lease, [job]).ended_jobs == (job.id,)
 
 
-def test_a_closed_lease_leaves_no_rival_unsettled(world: World) -> None:
+def test_a_closed_lease_leaves_no_hedge_unsettled(world: World) -> None:
     """The row's commit was never answered: its worker does not know of it, and its job has ended."""
     lease, (job,) = world.running(1)
     hedge = added(world, lease, job)

@@ -95,7 +95,7 @@ def test_a_closed_lease_is_gone(world: World) -> None:
     assert world.value("SELECT count(*) FROM leases") == 1
 
 
-def test_what_a_leaving_worker_still_holds_waits_again_and_is_no_suspect(world: World) -> None:
+def test_jobs_of_a_released_lease_wait_again_and_are_not_quarantined(world: World) -> None:
     lease, jobs = world.running(3)
     world.end(lease, jobs[:1])
     with world.store.write() as connection:

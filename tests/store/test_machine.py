@@ -120,20 +120,20 @@ class Life(RuleBasedStateMachine):
         return multiple(*[(worker, job) for job in taken])
 
     @rule(message=messages, leader=messages)
-    def follow(self, message: DispatchedJob, leader: DispatchedJob) -> None:
+    def coalesce(self, message: DispatchedJob, leader: DispatchedJob) -> None:
         """Also under stale tokens, and whoever leads. A probe has no equals."""
         if {message.id, leader.id} & self.probes or message.id == leader.id:
             return
         before, of_leader = self.world.job(message.id), self.world.job(leader.id)
         with self.world.store.write() as connection:
             wanted = [coalescing.CoalescedJob(message.id, message.claim, leader.id)]
-            followed = coalescing.follow(self.world.store, connection, wanted)
+            coalesced = coalescing.coalesce(self.world.store, connection, wanted)
         ours = (before.state, before.claim) == ("dispatched", message.claim)
         leads = of_leader.state in ("dispatched", "running")
-        assert bool(followed.coalesced) is (ours and leads)
-        assert bool(followed.leaderless) is (ours and not leads)
+        assert bool(coalesced.coalesced) is (ours and leads)
+        assert bool(coalesced.leaderless) is (ours and not leads)
         assert (self.world.job(message.id).state == "coalesced") is (
-            bool(followed.coalesced) or before.state == "coalesced"
+            bool(coalesced.coalesced) or before.state == "coalesced"
         )
 
     @rule(target=messages, count=st.integers(1, 3), where=st.sampled_from([None, 0, 1]), ends=st.booleans())
@@ -147,8 +147,8 @@ class Life(RuleBasedStateMachine):
         others = [job for job in claimed if job.id != first.id]
         with self.world.store.write() as connection:
             wanted = [coalescing.CoalescedJob(job.id, job.claim, first.id) for job in others]
-            followed = coalescing.follow(self.world.store, connection, wanted)
-            assert len(followed.coalesced) == len(others)
+            coalesced = coalescing.coalesce(self.world.store, connection, wanted)
+            assert len(coalesced.coalesced) == len(others)
             if ends:
                 cancelling.cancel_job(self.world.store, connection, first.id)
         return multiple(*claimed)

@@ -86,7 +86,7 @@ def test_no_rows_are_no_statement(world: World) -> None:
 
 
 _OF_A_JOBS_WAY = {
-    "take": (claiming._TAKE, "jobs_pkey"),
+    "take": (claiming._CLAIM, "jobs_pkey"),
     "requests": (claiming._REQUESTS, "job_requests_pkey"),
     "give back": (claiming._GIVE_BACK, "jobs_pkey"),
     "fence": (finishing._FENCE, "jobs_pkey"),

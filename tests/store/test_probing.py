@@ -46,7 +46,7 @@ def test_probes_of_a_model_and_class_share_one_held_flow(world: World) -> None:
     assert [bool(flow.held) for flow in flows] == [bool(flow.probe) for flow in flows] == [True, True, True, False]
 
 
-def test_a_probe_is_taken_up_and_its_attempt_says_so(world: World) -> None:
+def test_a_probe_is_claimed_and_its_attempt_says_so(world: World) -> None:
     lease = world.lease()
     world.add(spec())
     (job,) = world.take(lease, world.dispatch())

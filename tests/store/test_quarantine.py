@@ -1,4 +1,4 @@
-"""Quarantined jobs: what was in flight in a death runs alone from then on; only dying alone counts, three times end it."""
+"""Quarantined jobs: a job in flight when its worker died runs isolated from then on; three isolated crashes end it."""
 
 import pytest
 from tests.store.world import ROUTE, InThread, World, specs, together, until_blocked
@@ -109,7 +109,7 @@ def test_who_is_in_flight_in_death_after_death_waits_ever_longer(world: World) -
     assert waits[-1] == pytest.approx(LONGEST_WAIT_S, abs=60)
 
 
-def test_a_suspect_that_was_written_down_is_no_strike(world: World) -> None:
+def test_a_recorded_quarantined_job_is_no_strike(world: World) -> None:
     _died(world)
     lease, job = _isolation(world)
     world.end(lease, [job])
@@ -128,7 +128,7 @@ def test_a_strike_under_an_old_token_counts_nothing(world: World) -> None:
     assert _strike(world, again) is not None
 
 
-def test_a_suspect_that_somebody_cancels_ends_cancelled(world: World) -> None:
+def test_a_cancelled_quarantined_job_ends_cancelled(world: World) -> None:
     _died(world)
     _, job = _isolation(world)
     world.sql("UPDATE jobs SET cancel_requested = true WHERE id = :id", id=job.id)
@@ -136,7 +136,7 @@ def test_a_suspect_that_somebody_cancels_ends_cancelled(world: World) -> None:
     assert world.job(job.id).state == "cancelled"
 
 
-def test_suspects_of_a_cancelled_batch_are_cancelled_with_it(world: World) -> None:
+def test_quarantined_jobs_of_a_cancelled_batch_are_cancelled(world: World) -> None:
     batch = world.batch("contracts", *specs(3))
     lease = world.lease()
     world.take(lease, world.dispatch(3))

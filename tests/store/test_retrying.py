@@ -1,4 +1,4 @@
-"""What failed runs again: what goes back, what stays, and what the batch counts meanwhile."""
+"""Retrying failed jobs: what is reset, what stays, and what the batch counts meanwhile."""
 
 from collections.abc import Collection
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Of jobs that begin alike one goes first and warms the provider's cache; the others wait for it, but never for nothing."""
+"""Cache warming: of jobs with a common prefix, one goes first and warms the provider's cache while the others wait."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ from typing import cast
 
 from celery import Celery
 from tests.breakers import breaker, route
-from tests.store.fixed_routes import FixedRoutes
+from tests.store.fixed_directory import FixedDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_store.jobs import batches, retrying
 from trivet_store.jobs.answering import Answered, end_answered
-from trivet_store.jobs.coalescing import CoalescedJob, follow
+from trivet_store.jobs.coalescing import CoalescedJob, coalesce
 from trivet_store.steps import End, Wait
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
@@ -26,9 +26,9 @@ LINE, ANOTHER = "a" * 32, "b" * 32
 KEY = "c" * 32
 
 
-def two_routes(world: World, shut: tuple[str, ...]) -> FixedRoutes:
+def two_routes(world: World, shut: tuple[str, ...]) -> FixedDirectory:
     """The second is the dearer one."""
-    return FixedRoutes(
+    return FixedDirectory(
         world.store,
         [
             route(name, cost=cost, at=breaker(state="open", wait_s=9) if name in shut else breaker())
@@ -61,7 +61,7 @@ def dispatched(world: World) -> list[DispatchedJob]:
     return [DispatchedJob(row.id, row.claim, row.input_estimate, row.max_tokens, row.cache_key) for row in rows]
 
 
-def test_the_first_goes_alone_and_the_others_follow_to_its_route(world: World) -> None:
+def test_the_first_goes_alone_and_the_others_go_to_its_route(world: World) -> None:
     world.batch("b", *alike(5))
     lease = world.lease()
     assert [dispatch(world, ROUTE), dispatch(world), dispatch(world)] == [1, 0, 0], "the cheaper one is open"
@@ -124,14 +124,14 @@ def test_one_that_was_answered_without_a_call_has_warmed_nothing(world: World) -
     assert dispatch(world) == 3
 
 
-def test_one_that_follows_an_equal_job_warms_nothing_meanwhile(world: World) -> None:
+def test_a_coalesced_job_warms_nothing_meanwhile(world: World) -> None:
     leader, *_ = world.add(spec("equal"))
     assert dispatch(world) == 1
     world.batch("b", *alike(3))
     dispatch(world)
     job = next(one for one in dispatched(world) if one.id != leader.id)
     with world.store.write() as connection:
-        assert follow(world.store, connection, [CoalescedJob(job.id, job.claim, leader.id)]).coalesced == (job.id,)
+        assert coalesce(world.store, connection, [CoalescedJob(job.id, job.claim, leader.id)]).coalesced == (job.id,)
     assert [dispatch(world), dispatch(world)] == [1, 0], "the next one goes first"
 
 

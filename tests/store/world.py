@@ -203,7 +203,7 @@ class World:
         route: str = ROUTE,
         estimate: Decimal | None = ESTIMATE,
     ) -> list[ClaimedJob]:
-        """Take up jobs as the scheduler's messages name them: one message of jobs that are alike. Tokens are the given ones.
+        """Claim jobs as the scheduler's messages name them: similar jobs share a message. The claim numbers are the given ones.
 
         Args:
             route: of jobs that the database does not know.
@@ -239,7 +239,7 @@ class World:
             give_back(connection, route, [Token(job.id, job.claim) for job in claimed])
 
     def running(self, count: int = 1, **how: Any) -> tuple[str, list[ClaimedJob]]:
-        """That many new jobs, claimed by a new worker."""
+        """Add jobs and let a new worker claim them."""
         lease_id = self.lease()
         self.add(*specs(count, **how))
         return lease_id, self.take(lease_id, self.dispatch(count))

@@ -167,8 +167,8 @@ def test_a_consumer_that_stands_still_takes_its_worker_out_of_service(
     try:
         until(lambda: ready.exists() or worker.poll() is not None, "the worker to be ready")
         assert worker.poll() is None, log.read_text(encoding="utf-8")
-        assert until(lambda: "trouble" in wrong(trivet), "the stall to be reported") < 5 + 0.5 + BUSY_S
-        said = wrong(trivet)["trouble"]
+        assert until(lambda: "idle" in wrong(trivet), "the stall to be reported") < 5 + 0.5 + BUSY_S
+        said = wrong(trivet)["idle"]
         assert f".{worker.pid}@" in said
         assert "takes no work" in said
         assert "Its Celery consumer has not moved for " in said

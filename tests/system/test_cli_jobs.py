@@ -330,7 +330,7 @@ def test_routes_shows_health_and_a_route_is_drained_and_restored(trivet: Callabl
     assert heading.split()[:3] == ["ROUTE", "MODEL", "STATE"]
     assert any(row.startswith(route) and ("healthy" in row or "unproven" in row) for row in rows)
     picture = trivet("routes", "--json").json
-    assert picture["trouble"] is None
+    assert picture["impairment"] is None
     assert {worker["lane"] for worker in picture["workers"]} == {"realtime", "bulk"}
     (bedrock,) = [entry for entry in picture["routes"] if entry["route"] == route]
     assert bedrock["slots"].keys() == {"realtime", "bulk"}

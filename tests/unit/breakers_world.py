@@ -46,7 +46,7 @@ class ClockedRedis(redis.Redis):
 def limits_on_test_clock(client: redis.Redis, health: HealthSettings = HEALTH, origin: str = "") -> Limits:
     """The breakers with the scripts as they are, but for where they read the time."""
     limits = Limits(client, health, origin)
-    for name in ("_take", "_settle", "_view", "_claim_probe"):
+    for name in ("_take", "_release", "_view", "_claim_probe"):
         text = getattr(limits, name).script
         assert text.count(_READS_THE_CLOCK) == 1
         told = text.replace(_READS_THE_CLOCK, f"redis.call('HMGET', '{_CLOCK}', 'seconds', 'micros')")

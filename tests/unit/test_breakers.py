@@ -137,7 +137,8 @@ def test_windows_of_any_width(valkey: ClockedRedis, no_jitter: None, window_s: f
     breaker.call()
     assert breaker.view().calls == 1
     assert (
-        len([name for name in valkey.hkeys(f"trivet:gate:{ROUTE}:{MODEL}") if str_if_bytes(name).startswith("w")]) <= 7
+        len([name for name in valkey.hkeys(f"trivet:breaker:{ROUTE}:{MODEL}") if str_if_bytes(name).startswith("w")])
+        <= 7
     )
 
 

@@ -202,8 +202,8 @@ class Breakers(RuleBasedStateMachine):
         return self.said[model] in SHUT or self.said[WHOLE_ROUTE] in SHUT
 
     def asked(self, name: str) -> bool:
-        """Return whether a breaker that works is in doubt."""
-        return bool(self.world.client.hexists(f"{PREFIX}gate:{ROUTE}:{name}", "asked"))
+        """Whether a breaker that works is in doubt."""
+        return bool(self.world.client.hexists(f"{PREFIX}breaker:{ROUTE}:{name}", "asked"))
 
     def guards_same(self, one: str, other: str) -> bool:
         """Return whether probes of the two are probes of one breaker."""
@@ -213,7 +213,7 @@ class Breakers(RuleBasedStateMachine):
         """Compare the breaker before and after; only a result of a call of this generation may have moved anything."""
         known = {held.permit.permit_id for held in held if breaker.is_held(held)}
         for level, name in enumerate((breaker.model, WHOLE_ROUTE)):
-            generation = str_if_bytes(self.world.client.hget(f"{PREFIX}gate:{ROUTE}:{name}", "gen") or b"0")
+            generation = str_if_bytes(self.world.client.hget(f"{PREFIX}breaker:{ROUTE}:{name}", "gen") or b"0")
             if signal is HealthSignal.GOOD:
                 self.goods[name] += sum(
                     one.generation.split(".")[level] == generation and one.permit.permit_id in known for one in held
@@ -248,7 +248,7 @@ class Breakers(RuleBasedStateMachine):
     def every_change_was_told(self) -> None:
         """SQL learns of changes only: it must be able to derive every state from them."""
         for name, said in self.said.items():
-            breaker = self.world.client.hgetall(f"{PREFIX}gate:{ROUTE}:{name}")
+            breaker = self.world.client.hgetall(f"{PREFIX}breaker:{ROUTE}:{name}")
             assert str_if_bytes(breaker.get(b"state", b"healthy")) == said
             if said == "recovering":
                 assert float(breaker[b"share"]) == self.shares[name]

@@ -12,7 +12,7 @@ from tests.unit.breakers_world import ClockedRedis
 
 from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.liveness.process_impairments import ProcessImpairments
-from trivet_routing.response_cache import ANSWERS, Landed, LookedUp, LookUp, ResponseCache
+from trivet_routing.response_cache import ANSWERS, CachedResult, LookedUp, LookUp, ResponseCache
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
 from trivet_store.migrations.schema_version import upgrade
@@ -59,7 +59,7 @@ def test_a_job_is_called_for_where_the_answer_is_anothers(
 ) -> None:
     """Producers and workers that differ in `[cache] shared` have one cache key for jobs of several tenants."""
     answer = Kept(b'{"content":[]}', "end_turn", "anthropic", None, "acme")
-    cache.keep(Latency.BATCH, [Landed(KEY, "first", MODEL, answer)])
+    cache.keep(Latency.BATCH, [CachedResult(KEY, "first", MODEL, answer)])
     world.add(spec(cache_key=KEY, tenant="acme"), spec(cache_key=KEY, tenant="globex"))
     jobs, drops = world.dispatch(2), Drops()
     to_call = serve(world, client, cache, drops, *jobs)
@@ -71,7 +71,9 @@ def test_a_job_is_called_for_where_the_answer_is_anothers(
 def test_a_key_of_another_type_leaves_the_cache_to_the_other_jobs(
     world: World, client: redis.Redis, cache: ResponseCache
 ) -> None:
-    cache.keep(Latency.BATCH, [Landed(KEY, "first", MODEL, Kept(b'{"content":[]}', "end_turn", "anthropic", None))])
+    cache.keep(
+        Latency.BATCH, [CachedResult(KEY, "first", MODEL, Kept(b'{"content":[]}', "end_turn", "anthropic", None))]
+    )
     client.lpush(ANSWERS + "d" * 32, "no text")
     world.add(spec(cache_key=KEY), spec(cache_key="d" * 32))
     jobs, drops = world.dispatch(2), Drops()

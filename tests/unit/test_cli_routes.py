@@ -182,9 +182,7 @@ def test_routes_without_workers_and_impaired_workers_are_named() -> None:
         status("unheard", known=False),
         workers=(lease, keyless),
         impairments=(
-            Impairment(
-                ImpairmentKind.TROUBLE, lease.worker, f"worker {lease.worker} takes no work: {lease.impairment}"
-            ),
+            Impairment(ImpairmentKind.IDLE, lease.worker, f"worker {lease.worker} takes no work: {lease.impairment}"),
         ),
     )
     assert plain(remarks(found, None)) == [
@@ -202,7 +200,7 @@ def test_after_a_flush_it_is_said_once_that_nobody_calls() -> None:
     lost = model(state="limited", cause=FORGOTTEN, wait_s=1.0, since=None)
     said = plain(remarks(picture(status("a", lost), status("b", lost)), None))
     assert len(said) == 1
-    assert said[0].startswith("Nobody calls now: the shared state lost its memory")
+    assert said[0].startswith("Calls are paused: the shared state is new or was emptied")
 
 
 def test_what_was_last_known_is_said_while_the_shared_state_is_away() -> None:
@@ -259,7 +257,7 @@ def test_jobs_that_wait_for_a_moment_or_a_place_are_not_held_up() -> None:
         ([route("c", wire_model=None)], BlockedKind.UNFIT, f"No route can ever take these jobs (c: does not serve {MODEL})"),
         ([], BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start"),
         ([route("a", at=breaker(state="limited", cause=FORGOTTEN, wait_s=1.0))], BlockedKind.FORGOTTEN,
-         "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back"),
+         "Calls are paused: the shared state is new or was emptied, and a scheduler is rebuilding limits and health"),
     ],
 )  # fmt: skip
 def test_why_jobs_wait_otherwise(candidates: list[Candidate], kind: BlockedKind, text: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.unit.test_cli_routes import BUSY
 
 from trivet.admin import ClusterStatus
-from trivet.cli.routes_watch import RouteWatch
+from trivet.cli.routes_watch import StatusWatch
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
@@ -41,28 +41,28 @@ def test_a_database_that_goes_away_is_shown_above_what_was_last_known() -> None:
             raise answer
         return answer
 
-    watch = RouteWatch(read)
+    watch = StatusWatch(read)
     watch.look()
     assert [line.plain for line in watch.lines(80)] == ["The database is away."]
-    assert json.loads(watch.as_json())["trouble"] == "The database is away."
+    assert json.loads(watch.as_json())["impairment"] == "The database is away."
     watch.look()
     shown = [line.plain for line in watch.lines(80)]
     assert "The database is away." not in shown
     assert any("bedrock-us-east-1" in line for line in shown)
-    assert json.loads(watch.as_json())["trouble"] is None
+    assert json.loads(watch.as_json())["impairment"] is None
     watch.look()
     shown = [line.plain for line in watch.lines(80)]
     assert shown[0] == "The database is away."
-    assert shown[1].startswith("What follows was so ")
+    assert shown[1].startswith("The status below was read ")
     assert any("bedrock-us-east-1" in line for line in shown)
 
 
-def test_what_will_not_mend_itself_ends_the_watch() -> None:
+def test_a_lasting_error_ends_the_watch() -> None:
     def read() -> ClusterStatus:
         raise SchemaMismatch("The schema is older.")
 
     with pytest.raises(SchemaMismatch):
-        RouteWatch(read).look()
+        StatusWatch(read).look()
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_elsewhere_it_prints_one_picture_after_the_other(config: Path, as_json: 
     assert process.returncode == 0
     assert "Traceback" not in said
     if as_json:
-        assert all("127.0.0.1:1" in json.loads(line)["trouble"] for line in lines)
+        assert all("127.0.0.1:1" in json.loads(line)["impairment"] for line in lines)
         return
     assert "\x1b" not in "".join(lines)
     assert sum(line.startswith("ROUTE") for line in lines) >= 2

@@ -10,7 +10,7 @@ from tests.breakers import breaker
 from trivet.admin import AttemptFate, Progress, RouteAttempts
 from trivet.demo.documents import MAX_CHARS, MIN_CHARS, QUESTIONS, Piece, cut, pieces, prompt, prompts
 from trivet.demo.ledger import Reading, RouteReading, doubled, mismatches
-from trivet.demo.watch import DemoWatch, Journal
+from trivet.demo.watch import ConditionMonitor, Journal
 from trivet_simulator import Call
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.states import BatchState
@@ -137,7 +137,7 @@ SHUT = {"a": ("limited", 3.0), "b": ("open", 0.0)}
 def test_throttled_is_the_time_in_which_no_route_could_take_a_waiting_job(
     breakers: dict[str, tuple[str, float]], waiting: int, expected_s: float
 ) -> None:
-    watch = DemoWatch(Journal(), 0.0)
+    watch = ConditionMonitor(Journal(), 0.0)
     watch.update(_reading(0.0, breakers, waiting=waiting))
     watch.update(_reading(1.0, {"a": ("healthy", 0.0)}))
     assert watch.throttled_s == pytest.approx(expected_s)
@@ -145,7 +145,7 @@ def test_throttled_is_the_time_in_which_no_route_could_take_a_waiting_job(
 
 def test_a_route_that_is_limited_again_and_again_is_one_line_and_says_once_that_it_is_well() -> None:
     journal = Journal()
-    watch = DemoWatch(journal, 0.0)
+    watch = ConditionMonitor(journal, 0.0)
     for at, state in ((0.0, "healthy"), (1.0, "limited"), (2.0, "healthy"), (2.5, "limited"), (3.0, "healthy")):
         watch.update(_reading(at, {"a": (state, 0.0)}))
     assert len(journal.lines) == 1

@@ -188,7 +188,7 @@ class AnswersLost:
         return changes
 
     def state(self) -> dict[bytes, dict[Any, Any]]:
-        keys = sorted(self._client.scan_iter(match=f"{PREFIX}gate:*"))
+        keys = sorted(self._client.scan_iter(match=f"{PREFIX}breaker:*"))
         keys += sorted(self._client.scan_iter(match=f"{PREFIX}meter:*"))
         return {key: self._client.hgetall(key) for key in keys}
 

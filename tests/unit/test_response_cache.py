@@ -17,8 +17,8 @@ from trivet_routing.response_cache import (
     LEADS,
     OVERHEAD_BYTES,
     SIZES,
+    CachedResult,
     Coalesce,
-    Landed,
     LookUp,
     ResponseCache,
 )
@@ -56,7 +56,7 @@ def ask(cache: ResponseCache, *jobs: str, key: str = "k", latency: Latency = BAT
 def keep(
     cache: ResponseCache, key: str, job: str, answer: Kept | None = ANSWER, *, never: bool = False, model: str = MODEL
 ) -> None:
-    cache.keep(BATCH, [Landed(key, job, model, answer, never)])
+    cache.keep(BATCH, [CachedResult(key, job, model, answer, never)])
 
 
 def test_one_leads_the_others_wait_and_the_answer_serves_all(cache: ResponseCache) -> None:
@@ -66,7 +66,7 @@ def test_one_leads_the_others_wait_and_the_answer_serves_all(cache: ResponseCach
     keep(cache, "k", "a")
     assert ask(cache, "b", "c") == [ANSWER, ANSWER]
     stats = cache.stats()
-    assert (stats.hits, stats.misses, stats.followed, stats.stored, stats.entries) == (2, 2, 3, 1, 1)
+    assert (stats.hits, stats.misses, stats.coalesced, stats.stored, stats.entries) == (2, 2, 3, 1, 1)
     assert stats.hit_rate == 0.5
     assert stats.bytes > len(ANSWER.message) + OVERHEAD_BYTES
 

@@ -150,7 +150,7 @@ def test_what_is_kept_is_bounded(world: World) -> None:
         one.take()
     for one in workers:
         one.settle(REFUSED)
-    recorded = str_if_bytes(world.client.hget(f"{PREFIX}gate:{ROUTE}:{WHOLE_ROUTE}", "refused") or b"")
+    recorded = str_if_bytes(world.client.hget(f"{PREFIX}breaker:{ROUTE}:{WHOLE_ROUTE}", "refused") or b"")
     assert len(recorded.split(";")) == 16
     assert recorded.startswith("worker-99@")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Admin:
-    """Reports how one Trivet stands and changes how it runs. Thread-safe. Importing a group waits for its first use.
+    """Reports the state of one Trivet and changes how it runs. Thread-safe. A group is imported at its first use.
 
         with Admin() as admin:
             for budget in admin.budgets.list().budgets:
@@ -58,21 +58,21 @@ class Admin:
 
     @cached_property
     def batches(self) -> "Batches":
-        """Batches: the newest, how one does, and why one does not move."""
+        """Batches: the newest, the status of one, and why one does not move."""
         from trivet.admin.batches import Batches
 
         return Batches(self._connections)
 
     @cached_property
     def budgets(self) -> "Budgets":
-        """Budgets: how they stand; more for the window that is now."""
+        """Budgets: their status; raising the limit of the current window."""
         from trivet.admin.budgets import Budgets
 
         return Budgets(self._connections)
 
     @cached_property
     def cache(self) -> "Cache":
-        """The response cache: how it stands, what it saved, clearing it."""
+        """The response cache: its state, its savings, clearing it."""
         from trivet.admin.cache import Cache
 
         return Cache(self._connections)
@@ -86,7 +86,7 @@ class Admin:
 
     @cached_property
     def database(self) -> "Database":
-        """The database: its schema, and deleting what is kept of old jobs."""
+        """The database: its schema, and deleting the rows of old jobs."""
         from trivet.admin.database import Database
 
         return Database(self._connections)
@@ -107,7 +107,7 @@ class Admin:
 
     @cached_property
     def events(self) -> "Events":
-        """Events of routes, and why."""
+        """Events of routes, with their reasons."""
         from trivet.admin.events import Events
 
         return Events(self._connections)

@@ -44,7 +44,7 @@ class Attempts:
             return self._counter.read(connection, store.now(connection))
 
     def all(self) -> AttemptBook:
-        """Return every attempt, to compare with a record of somebody else's. Reads whole tables: for small databases.
+        """Return every attempt, to compare with another record. Reads whole tables: for small databases.
 
             unsettled = [one.id for one in admin.attempts.all().attempts if one.outcome is None]
 

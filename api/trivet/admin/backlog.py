@@ -1,4 +1,4 @@
-"""The backlog: jobs that wait or are under way, the processes that do them, and what was spent today."""
+"""The backlog: jobs that wait or are under way, the processes that do them, and today's spending."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The backlog as it was read last. `impairment` says why it is not current; the figures are then those of `read_at`."""
+    """The backlog as it was read last. If it is not current, `impairment` says why; its figures are of `read_at`."""
 
     classes: tuple[ClassBacklog, ...] = ()
     batches: tuple[BatchBacklog, ...] = ()

@@ -1,4 +1,4 @@
-"""Batches: the newest of them, how one does, and why one does not move."""
+"""Batches: the newest, the status of one, and why one does not move."""
 
 from typing import NamedTuple
 

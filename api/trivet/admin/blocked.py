@@ -1,4 +1,4 @@
-"""Why the jobs of a batch, or one job, do not move: for `trivet batch status`, `trivet job show` and commands that wait."""
+"""Reasons why a batch or a job does not move: for `trivet batch status`, `trivet job show` and commands that wait."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import redis
 
 from trivet.admin.blocked_reason import blocked_reasons
 from trivet.admin.budget_status import holding_batch, holding_job
-from trivet.admin.impairments import Impairment, read_impairments
+from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairments
 from trivet.times import seconds
 from trivet_store.reports import backlog
 from trivet_tasks.latency import Latency
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Reasons for which jobs do not move; empty where they do."""
+    """Reasons why jobs do not move; empty where they do."""
 
     notes: tuple[str, ...] = ()
     """Sentences."""
@@ -108,6 +108,6 @@ def _blocked(
 
 
 def _sentences(wrong: Sequence[Impairment]) -> tuple[str, ...]:
-    """Return the impairments in sentences; of processes that have the same impairment one stands for all."""
-    of_each = {one.text.partition(": ")[2] if one.kind == "trouble" else one.text: one.text for one in wrong}
+    """Return the impairments in sentences; one for all processes that have the same impairment."""
+    of_each = {one.text.partition(": ")[2] if one.kind == ImpairmentKind.IDLE else one.text: one.text for one in wrong}
     return tuple(text if text.endswith(".") or ": trivet " in text else f"{text}." for text in of_each.values())

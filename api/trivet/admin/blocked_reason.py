@@ -1,4 +1,4 @@
-"""Reasons for which waiting jobs do not move, a sentence each."""
+"""Reasons why waiting jobs do not move, a sentence each."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from trivet.client.connections import Connections
 
 PASSING_S = 1.0
-"""Jobs that wait for less than this move at the pace that the limits allow: nothing holds them up."""
+"""Jobs that wait for less than this move at the pace that the limits allow: nothing blocks them."""
 
 
 class BlockedKind(StrEnum):
-    """Kind of what blocks jobs."""
+    """Kind of reason that blocks jobs."""
 
     THROTTLED = "throttled"
     """Every route that could take them is limited."""
     UNHEALTHY = "unhealthy"
-    """None of the routes that could take them is limited only, and some are open."""
+    """No route that could take them is only limited, and some are open."""
     OUT = "out"
     """The routes that could take them are drained or without a worker."""
     UNFIT = "unfit"
     """No route will ever take them."""
     FORGOTTEN = "forgotten"
-    """The shared state lost its memory and is being put back."""
+    """The shared state is new or was emptied, and is being rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockedReason:
-    """One reason for which no route takes some jobs."""
+    """One reason why no route takes some jobs."""
 
     kind: BlockedKind
     text: str
@@ -46,7 +46,7 @@ class BlockedReason:
     reasons: tuple[str, ...]
     """`route: why it takes none of them now`, one per route."""
     wait_s: float = 0.0
-    """Until a route may take one of them, where that is known."""
+    """Seconds until a route may take one of them, where that is known."""
 
     @property
     def wrong(self) -> bool:
@@ -59,14 +59,14 @@ class BlockedReason:
 
 
 def blocked_reasons(connections: "Connections", lines: Iterable[Line]) -> list[BlockedReason]:
-    """Return what blocks jobs with these needs, one reason of a kind; jobs that some route takes are left out.
+    """Return what blocks jobs with these requirements, one reason of a kind; jobs that some route takes are left out.
 
     Raises:
         redis.RedisError: the shared state does not answer. StoreUnavailable.
     """
     lines = list(lines)
     if lines:
-        check_writable(connections.redis)  # one without memory answers, and yet nothing moves
+        check_writable(connections.redis)  # a Redis that is out of memory answers, and yet nothing moves
     candidates = connections.directory.candidates_of({line.model for line in lines}) if lines else {}
     found = []
     for line in lines:
@@ -82,7 +82,7 @@ def blocked_reasons(connections: "Connections", lines: Iterable[Line]) -> list[B
 def blocked_reason_of(
     requirements: Requirements, choice: Choice, candidates: Sequence[Candidate]
 ) -> BlockedReason | None:
-    """Return what blocks jobs with these needs; None when a route takes them, or will within a moment."""
+    """Return what blocks jobs with these requirements; None when a route takes them, or will soon."""
     if choice.routes:
         return None
     reasons = tuple(f"{refusal.route}: {refusal.text}" for refusal in choice.refusals)
@@ -97,7 +97,7 @@ def blocked_reason_of(
         return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
     limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
     if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
-        return held(BlockedKind.FORGOTTEN, "Nobody calls now: the shared state lost its memory, and a scheduler is putting limits and health back")  # fmt: skip
+        return held(BlockedKind.FORGOTTEN, "Calls are paused: the shared state is new or was emptied, and a scheduler is rebuilding limits and health")  # fmt: skip
     if limited:
         soonest = min(limited, key=lambda refusal: refusal.wait_s)
         if soonest.wait_s < PASSING_S:
@@ -115,7 +115,7 @@ def blocked_reason_of(
 
 
 def merged(found: Iterable[BlockedReason]) -> list[BlockedReason]:
-    """Return one reason of a kind: the one that ends first, about all their jobs. Where none is said to end, one of a text."""
+    """Return one reason of a kind: the one that ends first, for all their jobs; without known ends, one of each text."""
     kept: dict[tuple[BlockedKind, str], BlockedReason] = {}
     for reason in found:
         about = (reason.kind, "" if reason.wait_s else reason.text)

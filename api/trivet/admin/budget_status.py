@@ -35,15 +35,15 @@ class BudgetStatus:
     reserved_usd: Decimal
     """Maximum cost of calls under way and jobs in queues."""
     left_usd: Decimal
-    """Neither spent nor reserved; less than nothing where more was spent than there was."""
+    """Neither spent nor reserved; negative where more was spent than allowed."""
     share: float
-    """Of the limit, what is spent."""
+    """The part of the limit that is spent."""
     warn_at: float
     state: BudgetState
     jobs_held: int
     """Jobs that wait for it, or would go elsewhere if they could; 0 unless it holds."""
     unpriced: int
-    """Calls in the window for which no price is known: they cost it nothing."""
+    """Calls in the window for which no price is known: they count as free."""
 
     @property
     def holding(self) -> bool:
@@ -106,7 +106,7 @@ def _status(balance: Balance, held: int) -> BudgetStatus:
         balance.spent.settled_usd,
         balance.spent.estimated_usd,
         balance.reserved,
-        balance.room,
+        balance.headroom,
         round(balance.share, 6),
         settings.warn_at,
         balance.state().state,

@@ -1,4 +1,4 @@
-"""Budgets: how they stand, and more for the window that is now."""
+"""Budgets: their status, and raising the limit of the current window."""
 
 from decimal import Decimal
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Budgets:
         self._connections = connections
 
     def list(self) -> BudgetList:
-        """Return what is spent, reserved and left of every budget, and how many jobs it holds.
+        """Return the spent, reserved and remaining amount of every budget, and the number of jobs it holds.
 
         Raises:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
@@ -50,7 +50,7 @@ class Budgets:
             return BudgetList(statuses(store, connection, MaximumCosts()), store.now(connection))
 
     def raise_limit(self, name: str, usd: Decimal, *, by: str | None = None) -> RaisedBudget:
-        """Let more be spent in the window that is now; the next has the configured amount again.
+        """Raise a budget's limit in the current window; the next window has the configured amount again.
 
         Jobs that were held go on within a second. An event records who raised it.
 

@@ -1,4 +1,4 @@
-"""The response cache: how it stands, what it saved, and clearing it."""
+"""The response cache: its state, its savings, and clearing it."""
 
 from decimal import Decimal
 from typing import NamedTuple
@@ -16,20 +16,20 @@ class CacheState(NamedTuple):
     """The response cache at one moment."""
 
     enabled: bool
-    """Whether the settings of this process have it on."""
+    """True if the settings of this process have it on."""
     stats: CacheStats
     answered_jobs: int
     """Jobs that were answered without a call, since the installation began."""
     saved_usd: Decimal
-    """USD that the calls had cost that made the answers."""
+    """Cost of the calls that made the answers, in USD."""
 
 
 class ClearedAnswers(NamedTuple):
-    """Answers that are not kept any more."""
+    """Number of answers that were deleted."""
 
     answers: int
     model: str | None
-    """The first-party id of the model that they were of; None: of all models."""
+    """The first-party id of their model; None: all models."""
 
 
 class Cache:
@@ -39,7 +39,7 @@ class Cache:
         self._connections = connections
 
     def state(self) -> CacheState:
-        """Return how much is kept, how often it served, and what that saved.
+        """Return the size of the cache, its hits, and its savings.
 
             print(admin.cache.state().stats.hit_rate)
 
@@ -54,7 +54,7 @@ class Cache:
         return CacheState(settings.cache.enabled, stats, *answered)
 
     def stats(self) -> CacheStats:
-        """Return how much is kept and how often it served. It needs no database.
+        """Return the size of the cache and its hits. It needs no database.
 
             print(admin.cache.stats().entries)
 
@@ -67,7 +67,7 @@ class Cache:
             raise self._connections.unavailable(error) from None
 
     def clear(self, model: str | None = None) -> ClearedAnswers:
-        """Forget the answers that are kept; calls under way still bring theirs.
+        """Delete the cached answers; calls under way still bring theirs.
 
             admin.cache.clear("claude-haiku-4-5").answers
 

@@ -45,7 +45,7 @@ class _Noted:
 
 
 def read_cluster(connections: "Connections") -> ClusterStatus:
-    """Read it all: a few SQL queries over living jobs, and five round trips to the shared state.
+    """Read the whole status: a few SQL queries over living jobs, and five round trips to the shared state.
 
     Raises:
         StoreUnavailable, SchemaMismatch. When the shared state does not answer, `impairment` says so.
@@ -107,7 +107,7 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
 
 
 def _served(known: RouteSnapshot, in_use: Sequence[str], unhealthy: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """By route the models to show: those that jobs name, and those that are not healthy."""
+    """Return the models to show of each route: those that jobs name, and those that are not healthy."""
     return {
         name: [
             model

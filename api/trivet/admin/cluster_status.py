@@ -32,29 +32,29 @@ class ModelStatus:
     """Limits that the account sets the model, or the group of models it belongs to."""
     cause: str = ""
     since: float | None = None
-    """None: as long as anybody remembers."""
+    """Start of the state; None: not known."""
     wait_s: float = 0.0
-    """Until the next call may be made; 0 = now."""
+    """Seconds until the next call may be made; 0 = now."""
     share: float = 1.0
-    """Of its work that it gets; below 1 while it recovers."""
+    """The share of its work that it gets; below 1 while it recovers."""
     in_flight: int = 0
     """Calls under way."""
     places: int | None = None
-    """Calls that may be under way together just now: `quota.max_concurrency`, or fewer."""
+    """Maximum calls in flight at present: `quota.max_concurrency`, or fewer."""
     requests: float | None = None
     """Calls that the minute limit allows now, a burst at most; None = nothing limits. The next two likewise."""
     input_tokens: float | None = None
     output_tokens: float | None = None
     per_minute: tuple[float | None, float | None, float | None] = (None, None, None)
-    """Requests, input and output tokens that come free a minute, as configured or learned; None = nothing limits."""
+    """Requests, input and output tokens per minute, as configured or learned; None = nothing limits."""
     calls: int = 0
     """Made within the last seconds (`health.window_s`)."""
     failed: int = 0
-    """Of them."""
+    """The failed ones among these calls."""
     paces: Mapping[Latency, Pace] = field(default_factory=dict)
     """Duration of recent calls, by latency class."""
     doubt: str = ""
-    """Reason for which a probe is to find out whether it answers at all; empty = nothing is in doubt."""
+    """Reason why a probe is to find out whether it still answers; empty = there is none."""
 
     @property
     def forgotten(self) -> bool:
@@ -75,20 +75,20 @@ class RouteStatus:
     settings: RouteSettings
     drained: bool
     known: bool
-    """False: the configuration names it, but no scheduler or worker has made it known yet."""
+    """False: the configuration names it, but no scheduler or worker has registered it yet."""
     queued: int
     """Jobs dispatched to it and not claimed yet."""
     running: int
     slots: Mapping[str, int]
-    """By lane: calls that its living workers can have in flight together. A lane without workers is missing."""
+    """Maximum calls in flight of its living workers, by lane. A lane without workers is missing."""
     workers: Mapping[str, int]
-    """By lane: living worker processes that take its work."""
+    """Living worker processes that take its work, by lane."""
     models: tuple[ModelStatus, ...]
     drained_at: float | None = None
     """Time when it was drained, seconds since the epoch."""
     drained_why: str = ""
     window: RouteWindow | None = None
-    """The one that holds now, if any; `settings` have its weight and priority."""
+    """The time window that holds now, if any; `settings` have its weight and priority."""
     proven_at: float | None = None
     """Start of the newest call that it answered, a job's or a probe's, in seconds since the epoch. None: not known."""
     overrides: tuple[Override, ...] = ()
@@ -127,17 +127,17 @@ class ClusterStatus:
     waiting: tuple[ClassBacklog, ...]
     workers: tuple[Lease, ...]
     blocked: tuple[BlockedReason, ...]
-    """Reasons for which jobs wait, where no route takes them; nothing while they move."""
+    """Reasons why jobs wait, where no route takes them; empty while they move."""
     now: float
     """By the database's clock, seconds since the epoch."""
     impairment: str | None
-    """Reason for which the states are not known, if they are not."""
+    """Reason why the states are not known, if they are not."""
     announced: tuple[Announced, ...] = ()
     """Processes that announce in the shared state that they do no work."""
     budgets: tuple[BudgetStatus, ...] = ()
     schedulers: tuple[Lease, ...] = ()
     silent: tuple[Silent, ...] = ()
-    """Processes whose lease ran out, and whose place nobody has taken."""
+    """Processes whose lease ran out and that were not replaced."""
     impairments: tuple[Impairment, ...] = ()
     """Impairments of the processes."""
     dropped: tuple[Dropped, ...] = ()
@@ -155,7 +155,7 @@ class ClusterStatus:
 
     @property
     def held_up(self) -> bool:
-        """Return whether work is held up by something that is wrong; limits and budgets are as somebody wants them."""
+        """Return whether something wrong blocks work; limits and budgets block it as intended."""
         return any(one.holds_up for one in self.impairments) or any(reason.wrong for reason in self.blocked)
 
     @property

@@ -13,14 +13,14 @@ from trivet_tasks.errors import StoreUnavailable
 
 
 class DatabaseState(NamedTuple):
-    """State of a database, without a change to it."""
+    """State of a database, read without changing it."""
 
     schema: str | None = None
     """Version of its schema; None: there is none yet, or it does not answer."""
     impairment: str = ""
-    """Reason for which it does not answer, if so."""
+    """Reason why it does not answer, if so."""
     pooled: bool = False
-    """True if a connection pooler stands before it."""
+    """True if a connection pooler is in front of it."""
     prepares: bool = False
     """True if statements are prepared there."""
 
@@ -40,8 +40,8 @@ class Configuration:
             admin.configuration.apply(dry_run=True).changes
 
         Args:
-            places: whether to redefine where routes lead. The workers that serve them elsewhere then take no more of
-                their work until they are restarted with this configuration.
+            places: whether to redefine where routes lead. Workers that serve them elsewhere then take none of their
+                work until they are restarted with this configuration.
             dry_run: whether only to return what would change.
             by: the person; None: the user of this process.
 

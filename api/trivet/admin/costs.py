@@ -24,7 +24,7 @@ class CostReport:
     span: Span
     by: tuple[str, ...]
     rows: Sequence[CostRow]
-    """One for each group, dearest first; by day where that is asked for. None without groups."""
+    """One row for each group, dearest first; by day where that is asked for. None without groups."""
     total: CostRow
     unpriced: Sequence[Unpriced]
     """Calls for which no price is known, and which no sum includes."""
@@ -37,7 +37,7 @@ class CostReport:
 
     @property
     def decimals(self) -> int:
-        """Return how many decimals to show of every amount, so that they stand under one another."""
+        """Return the number of decimals to show of every amount, so that the columns align."""
         largest = max(self.total.cost_usd, self.total.estimated_usd)
         return 2 if largest >= 1_000 else 4 if largest >= 1 else 6
 
@@ -70,13 +70,13 @@ class Repricing(NamedTuple):
 
     span: Span
     version: str
-    """Of the price lists and rules."""
+    """Version of the price lists and rules."""
     applied: bool
-    """Whether new costs are written."""
+    """True if new costs are written."""
     calls: int
     """Settled calls to price in all."""
     without_terms: int
-    """Settled calls whose rows do not keep what they were priced by; they stay as they are."""
+    """Settled calls whose rows do not keep the terms of their price; they stay unchanged."""
     groups: "Mapping[tuple[str, str], Tally]"
     """Calls priced so far, by model and route."""
 
@@ -89,7 +89,7 @@ class Repricing(NamedTuple):
 
 
 class Costs:
-    """Reports what calls cost. Times are seconds since the epoch, days are UTC."""
+    """Reports the costs of calls. Times are seconds since the epoch, days are UTC."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -138,7 +138,7 @@ class Costs:
     def reprice(self, *, since: float = 0.0, until: float | None = None, apply: bool = False) -> Iterator[Repricing]:
         """Price settled calls again, each by the prices of its day as they are known today.
 
-        Workers go on meanwhile. What was yielded is done: it is safe to stop at any time and to run it again.
+        Workers go on meanwhile. Safe to interrupt: yielded work is committed, and another run does the rest.
 
             for progress in admin.costs.reprice(since=time.time() - 86_400, apply=True):
                 print(progress.total.calls, "of", progress.calls)

@@ -1,4 +1,4 @@
-"""The database: its schema version, upgrading it, and deleting what is kept of old jobs."""
+"""The database: its schema version, upgrading it, and deleting the rows of old jobs."""
 
 import contextlib
 from collections import Counter
@@ -20,7 +20,7 @@ class SchemaVersion(NamedTuple):
     version: str | None
     """None: it has no schema yet."""
     newest: str
-    """The one that this Trivet works with."""
+    """The newest version, which this Trivet works with."""
 
 
 class SchemaUpgrade(NamedTuple):
@@ -39,7 +39,7 @@ class Pruning(NamedTuple):
     ended_before: float
     """Request bodies and results of jobs that ended before this are deleted."""
     forget_before: float | None
-    """All that is left of jobs that ended before this, and what is as old; None: nothing is forgotten."""
+    """All rows of jobs that ended before this, and other rows as old, are deleted; None: none are."""
     keep_results: bool
     dry_run: bool
     """Rows are counted and not deleted."""
@@ -53,18 +53,18 @@ class Pruning(NamedTuple):
 
     @property
     def contents(self) -> tuple[str, ...]:
-        """Return the kinds that `ended_before` is about; the others are forgotten with their jobs."""
+        """Return the kinds that `ended_before` is about; the others are deleted with their jobs."""
         return pruning.KINDS[:1] if self.keep_results else pruning.KINDS[:2]
 
 
 class Database:
-    """Looks after the database."""
+    """Upgrades and prunes the database."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
     def version(self) -> SchemaVersion:
-        """Return the schema that the database has; one that is not there is not created.
+        """Return the schema of the database; a missing database is not created.
 
             found = admin.database.version()
             assert found.version == found.newest
@@ -85,7 +85,7 @@ class Database:
         Raises:
             SchemaMismatch: the database is from a newer Trivet.
             StoreError: it has another encoding than UTF-8.
-            StoreUnavailable: it does not answer, or others never let go of its tables.
+            StoreUnavailable: it does not answer, or its tables stayed locked.
         """
         with self._opened() as store:
             return SchemaUpgrade(store.shown_url, *schema_version.upgrade(store))
@@ -98,9 +98,9 @@ class Database:
         keep_results: bool = False,
         dry_run: bool = False,
     ) -> Iterator[Pruning]:
-        """Delete what is kept of jobs that ended long ago.
+        """Delete the rows of jobs that ended long ago.
 
-        Workers go on meanwhile. What was yielded is done: it is safe to stop at any time and to run it again.
+        Workers go on meanwhile. Safe to interrupt: yielded work is committed, and another run does the rest.
 
             for progress in admin.database.prune(30 * 86_400):
                 print(progress.rows)
@@ -147,7 +147,7 @@ class Database:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Store]:
-        """Open the database without checking its schema, which is what is asked about here."""
+        """Open the database without checking its schema, which this reads."""
         store = Store.of(self._connections.settings)
         try:
             yield store

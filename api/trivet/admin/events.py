@@ -1,4 +1,4 @@
-"""Events of routes: circuit breakers that opened, pauses, drains, limits set by hand, and why."""
+"""Events of routes with their reasons: circuit breakers that opened, pauses, drains, limits set by hand."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ _LIMITED = "route limited"
 
 @dataclass(frozen=True, slots=True)
 class FoldedEvent:
-    """An event, and how often it came again before anything else happened to its route and model."""
+    """An event, with the number of repetitions before anything else happened to its route and model."""
 
     event: Event
     times: int = 1

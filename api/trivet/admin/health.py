@@ -1,5 +1,6 @@
-"""Health of a Trivet: what is wrong with its processes and servers, and what waits."""
+"""Health of a Trivet: impairments of its processes and servers, and its backlog."""
 
+import threading
 from functools import cached_property
 
 import redis
@@ -20,9 +21,10 @@ class Health:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._reading = threading.Lock()
 
     def impairments(self) -> tuple[Impairment, ...]:
-        """Return everything that is wrong with processes and servers now, the most general first.
+        """Return all present impairments of processes and servers, the most general first.
 
             for one in admin.health.impairments():
                 print(one.kind, one.text)
@@ -35,7 +37,7 @@ class Health:
         return read_impairments(self._connections.store, self._connections.settings, self._connections.redis)
 
     def announced(self) -> tuple[Announced, ...]:
-        """Return the processes that announce in the shared state that they do no work, by name.
+        """Return the processes that announce in Redis that they do no work, by name.
 
         It needs no database: it tells which processes noticed that the database is away.
 
@@ -51,7 +53,7 @@ class Health:
             raise self._connections.unavailable(error) from None
 
     def forget(self, *routes: str) -> None:
-        """Forget what is held against routes: failures, pauses and what was learned of their limits. Notes no event.
+        """Reset the health of routes: failures, pauses and learned limits. Notes no event.
 
         For tests that put a system back; an operator uses `admin.routes.restore`.
 
@@ -72,7 +74,7 @@ class Health:
                 health.forget(connection, route, connections.store.now(connection))
 
     def backlog(self, *, batches: int = BATCHES) -> Backlog:
-        """Return how many jobs wait and are under way, by class, batch and route, and which processes are alive.
+        """Return the numbers of jobs waiting and under way, by class, batch and route, and the living processes.
 
             print(admin.health.backlog().waiting)
 
@@ -82,8 +84,9 @@ class Health:
         Raises:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
-        return read_backlog(self._connections, self._costs, batches)
+        with self._reading:
+            return read_backlog(self._connections, self._costs, batches)
 
     @cached_property
     def _costs(self) -> MaximumCosts:
-        return MaximumCosts()
+        return MaximumCosts()  # loads the price list; used by one thread at a time

@@ -1,4 +1,4 @@
-"""Impairments of the processes of a Trivet: one reading for everything that reports them.
+"""Impairments of the processes of a Trivet, read here for all that reports them.
 
 `trivet routes`, `trivet batch status`, commands that wait, Flower's page and the metrics all show `impairments`.
 """
@@ -21,11 +21,11 @@ from trivet_tasks.latency import Lane
 from trivet_tasks.shared_state import check_writable, unavailable_text
 
 FULL_BYTES = 1_000_000
-"""With less room than this on its disk a SQLite database can hardly be written."""
+"""A SQLite database can hardly be written with fewer free bytes than this on its disk."""
 
 
 class ImpairmentKind(StrEnum):
-    """Kind of what is wrong."""
+    """Kind of impairment."""
 
     SCHEDULER = "scheduler"
     """No scheduler is alive."""
@@ -35,7 +35,7 @@ class ImpairmentKind(StrEnum):
     """No worker takes work of a route that is in service."""
     SILENT = "silent"
     """A process is stopped, dead or cut off."""
-    TROUBLE = "trouble"
+    IDLE = "idle"
     """A living process does not work."""
     SERVER = "server"
     """The shared state does not answer, or the database's disk is full."""
@@ -43,7 +43,7 @@ class ImpairmentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """One thing that is wrong."""
+    """One impairment."""
 
     kind: ImpairmentKind
     subject: str
@@ -51,17 +51,17 @@ class Impairment:
     text: str
     """One sentence or two: what is wrong, and what to do."""
     lane: str = ""
-    """The only lane whose jobs it holds up; empty: those of both."""
+    """The only lane whose jobs it blocks; empty: both."""
     holds_up: bool = True
-    """False of a remark: others do the work."""
+    """False if it is only a remark, because others do the work."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """Return what identifies it for as long as it lasts."""
+        """Return a key that identifies it for as long as it lasts."""
         return self.kind, self.subject
 
     def concerns(self, lanes: Container[str]) -> bool:
-        """Return whether it holds up jobs of these lanes. A route that nobody serves does only if it is the last one."""
+        """Return whether it blocks jobs of these lanes. An unserved route blocks them only if it is the last one."""
         return self.holds_up and self.kind is not ImpairmentKind.ROUTE and (not self.lane or self.lane in lanes)
 
 
@@ -88,7 +88,7 @@ def read_processes(store: Store, connection: Connection, ttl_s: float) -> Proces
     """Read which processes are alive, by their leases.
 
     Args:
-        ttl_s: how long a lease lasts: `[leases] ttl_s`.
+        ttl_s: seconds that a lease lasts: `[leases] ttl_s`.
     """
     workers, schedulers = leases.living(store, connection), leases.schedulers(store, connection)
     silent = lost.silent(store, connection, [*workers, *schedulers], ttl_s)
@@ -96,7 +96,7 @@ def read_processes(store: Store, connection: Connection, ttl_s: float) -> Proces
 
 
 def read_impairments(store: Store, settings: Settings, client: redis.Redis) -> tuple[Impairment, ...]:
-    """Read everything that is wrong now: a few rows of SQL and two round trips to the shared state.
+    """Read all present impairments: a few rows of SQL and two round trips to the shared state.
 
     Raises:
         StoreUnavailable: the database does not answer.
@@ -109,7 +109,7 @@ def read_impairments(store: Store, settings: Settings, client: redis.Redis) -> t
     server = full_disk(store)
     try:
         said = announced(client)
-        check_writable(client)  # one without memory answers, and yet nothing moves
+        check_writable(client)  # a Redis that is out of memory answers, and yet nothing moves
     except redis.RedisError as error:
         why = unavailable_text(settings.redis_url, error)
         server = f"{server} {why}" if server else why
@@ -125,14 +125,14 @@ def impairments(
     said: Iterable[Announced] = (),
     server: str | None = None,
 ) -> tuple[Impairment, ...]:
-    """Return everything that is wrong, the most general first.
+    """Return all impairments, the most general first.
 
     Args:
-        drained: the routes that are known, and whether an operator took each out of service.
-        lanes: those that workers are to serve: `[worker] lanes`.
+        drained: the known routes, each with whether an operator took it out of service.
+        lanes: the lanes that workers are to serve: `[worker] lanes`.
         now: the database's clock.
-        said: what processes say of themselves in the shared state.
-        server: why the shared state or the database cannot be used, if so.
+        said: the processes' announcements in the shared state.
+        server: the reason why the shared state or the database cannot be used, if so.
     """
     found = [] if server is None else [Impairment(ImpairmentKind.SERVER, "", server)]
     if not processes.schedulers:
@@ -151,7 +151,7 @@ def impairments(
     found += [_silent(one, now) for one in processes.silent]
     lane_of = {lease.worker: lease.lane for lease in processes.workers}
     found += [
-        Impairment(ImpairmentKind.TROUBLE, one.process, idle_words(one, now), lane_of.get(one.process, ""))
+        Impairment(ImpairmentKind.IDLE, one.process, idle_words(one, now), lane_of.get(one.process, ""))
         for one in processes.idle(said)
         if one.impairment != IS_STOPPING
     ]
@@ -195,7 +195,7 @@ def _no_worker_of(lane: str) -> Impairment:
 
 
 def _unserved(route: str, workers: Iterable[Lease]) -> Impairment | None:
-    """Return that no worker takes a route's work; None where one does, or where each gives its own reason."""
+    """Return the impairment that no worker takes a route's work; None where one does, or each gives its own reason."""
     serving = [lease for lease in workers if route in lease.routes]
     if any(lease.impairment or lease.takes(route) for lease in serving):
         return None

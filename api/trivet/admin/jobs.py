@@ -20,15 +20,15 @@ class JobLife(NamedTuple):
     attempts: tuple[AttemptRow, ...]
     """Its provider calls, in order."""
     retries: tuple[RetryRow, ...]
-    """How it ended each time before it was made to run again, in order."""
+    """Its earlier ends, each before it was made to run again, in order."""
     leader: str | None
     """The id of the job with an equal request whose answer it waits for; None unless it is `coalesced`."""
     blocked: Blocked
-    """Why no route takes it now, while it waits."""
+    """The reason why no route takes it now, while it waits."""
     request: dict[str, Any] | None
     """The body of the Messages API, if it was asked for and is still kept."""
     now: float
-    """When this was read: seconds since the epoch, by the database's clock."""
+    """Time of this reading: seconds since the epoch, by the database's clock."""
 
 
 class Jobs:
@@ -38,7 +38,7 @@ class Jobs:
         self._connections = connections
 
     def list(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> tuple[JobRow, ...]:
-        """Return the newest jobs as they stand, newest first.
+        """Return the newest jobs with their present state, newest first.
 
             failed = admin.jobs.list(state="failed", batch="contracts")
 

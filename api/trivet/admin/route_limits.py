@@ -20,13 +20,13 @@ class RouteLimits(NamedTuple):
 
     route: str
     figures: Mapping[str, Mapping[str, int | None]]
-    """By group of models, `*` for the route's own: requests, input and output tokens a minute, calls at once. None = no limit."""
+    """Requests, input, output tokens per minute and calls at once, by group of models (`*`: the route); None = no limit."""
     overrides: tuple[Override, ...]
-    """Those that were set by hand."""
+    """Limits that were set by hand."""
     now: float
     """Seconds since the epoch, by the database's clock."""
     removed: tuple[Override, ...] = ()
-    """Those that this call took back."""
+    """Limits that this call removed."""
 
 
 def limits_of(connections: "Connections", route: RegisteredRoute) -> RouteLimits:

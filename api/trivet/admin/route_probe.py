@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from trivet_store.reports.results import AttemptRow, JobRow
 
 SETTLED_WITHIN_S = 10.0
-"""Seconds that a probe may need beside queue and call before waiting for it ends."""
+"""Seconds allowed to a probe beside queue and call before waiting for it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Result of a probe, and how its route stands now. Times are seconds."""
+    """Result of a probe, and the present state of its route. Times are seconds."""
 
     job_id: str
     route: str
@@ -39,13 +39,13 @@ class ProbeResult:
     latency_s: float | None
     cost_usd: Decimal | None
     estimated: bool
-    """The cost is an upper bound: it is not known what the call used."""
+    """The cost is an upper bound: the usage of the call is not known."""
     message: str | None
     """The provider's words where it failed."""
     request_id: str | None
     attempt_id: str
     state: RouteState
-    """Of the (route, model) now."""
+    """The state of the (route, model) now."""
     drained: bool
     next: str
     """The next step, in words."""
@@ -57,7 +57,7 @@ class ProbeResult:
 
 
 def probe_now(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:
-    """Make one probe and wait for its end; drained, open and healthy routes alike.
+    """Make one probe and wait for its end, on a drained, open or healthy route.
 
     Args:
         model: None: one in use that the route serves.
@@ -114,7 +114,7 @@ def what_next(breaker: BreakerView, goods: int, health: HealthSettings, *, drain
     """Return the next step of a (route, model) in this state, as a sentence without its full stop.
 
     Args:
-        goods: good probes in a row so far, of a probing one.
+        goods: good probes in a row so far, if it is probing.
     """
     if drained and breaker.shut:
         return "nothing: a drained route is probed by hand alone"
@@ -140,7 +140,7 @@ def _good_probes(count: int, more: str) -> str:
 
 
 def _check_open_to_calls(connections: "Connections", route: "RegisteredRoute", model: str) -> None:
-    """No call is made inside a pause that the provider asked for, not even by hand."""
+    """Refuse a probe inside a pause that the provider asked for: not even a call by hand is made then."""
     breaker = _breaker(connections, route, model)
     if breaker.cause == FORGOTTEN:
         raise ProbeNotMade(f"No call is made now: {FORGOTTEN}.", hint="A scheduler does that; does one run?")
@@ -157,7 +157,7 @@ def _breaker(connections: "Connections", route: "RegisteredRoute", model: str) -
 
 
 def _goods(connections: "Connections", route: "RegisteredRoute", model: str) -> int:
-    """Good probes in a row of what is shut: the model, the whole route, or the one of them with fewer."""
+    """Return the good probes in a row of the model or the whole route, whichever is shut and has fewer."""
     pipeline = connections.redis.pipeline(transaction=False)
     for breaker in keys_of(route.name, model, model)[:2]:
         pipeline.hmget(breaker, "state", "goods")
@@ -167,7 +167,7 @@ def _goods(connections: "Connections", route: "RegisteredRoute", model: str) -> 
 
 
 def _await(connections: "Connections", job_id: str) -> "tuple[JobRow, AttemptRow | None]":
-    """The probe's job once it has ended or found no permit, and its call, if one was made."""
+    """Return the probe's job once it has ended or got no permit, and its call, if one was made."""
 
     def look() -> "tuple[JobRow, AttemptRow | None] | None":
         with connections.store.read() as connection:
@@ -194,7 +194,7 @@ def _unmade(connections: "Connections", route: "RegisteredRoute", model: str, ro
     if row.state == JobState.WAITING:
         breaker = _breaker(connections, route, model)
         why = f": {breaker.state}, {breaker.cause.rstrip('.')}" if breaker.cause else ""
-        return f"{route.name} had no room for a call{why}. No call was made."
+        return f"{route.name} could not take a call{why}. No call was made."
     if row.state == JobState.EXPIRED:
         within = connections.settings.dispatch.taken_within_s
         return f"No worker of {route.name} took the probe up within {within:g} s. Is it busy, or gone?"

@@ -18,7 +18,7 @@ def check_removable(store: "Store", connection: "Connection", name: str) -> None
     """Refuse to remove a route that a living worker serves, where jobs are queued or run, or that some need.
 
     Raises:
-        InvalidRequest: says what stands in the way, and what to do about it.
+        InvalidRequest: says what prevents it, and what to do about it.
     """
     if workers := [lease.worker for lease in living(store, connection) if name in lease.routes]:
         raise _refused(

@@ -1,4 +1,4 @@
-"""Routes: their status, and taking them out of service, back in, probing, limiting and removing them."""
+"""Routes: their status; draining, restoring, probing, limiting and removing them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -54,7 +54,7 @@ class Routes:
         self._connections = connections
 
     def status(self) -> ClusterStatus:
-        """Return health, limits and headroom of every route, what waits, what blocks it, and which processes are alive.
+        """Return health, limits and headroom of every route, waiting jobs with what blocks them, and living processes.
 
             for route in admin.routes.status().routes:
                 print(route.name, [model.state for model in route.models])
@@ -67,7 +67,7 @@ class Routes:
         return read_cluster(self._connections)
 
     def breakers(self, model: str) -> Mapping[str, BreakerView]:
-        """Return for each route how its circuit breaker and limits stand for one model. Cheaper than `status`.
+        """Return the state of each route's circuit breaker and limits for one model. Cheaper than `status`.
 
             [name for name, breaker in admin.routes.breakers("claude-haiku-4-5").items() if breaker.shut]
 
@@ -89,7 +89,7 @@ class Routes:
             admin.routes.drain("bedrock-us-east-1", why="maintenance")
 
         Args:
-            why: the reason, for those who look at it later.
+            why: the reason, for later readers.
 
         Raises:
             NotFound: there is no such route.
@@ -108,7 +108,7 @@ class Routes:
         return DrainedRoute(name, before, sum(row.dispatched for row in rows), sum(row.running for row in rows))
 
     def restore(self, name: str) -> RestoredRoute:
-        """Put a route back into service and forget what was held against it: failures, pauses, what was learned.
+        """Put a route back into service and reset its failures, pauses and learned limits.
 
             admin.routes.restore("bedrock-us-east-1")
 
@@ -133,7 +133,7 @@ class Routes:
         return RestoredRoute(name, before)
 
     def limits(self, name: str, *, models: str | None = None) -> RouteLimits:
-        """Return the limits of a route that are in force, and those of them that were set by hand.
+        """Return the limits of a route that are in force, and those among them that were set by hand.
 
             admin.routes.limits("anthropic").figures["*"]["requests_per_minute"]
 
@@ -188,12 +188,12 @@ class Routes:
         return limits_of(self._connections, known_route(self._connections, name))
 
     def reset_limits(self, name: str, *, models: str | None = None, by: str | None = None) -> RouteLimits:
-        """Take back limits that were set by hand; those of the configuration hold again.
+        """Remove limits that were set by hand; those of the configuration hold again.
 
             admin.routes.reset_limits("anthropic").removed
 
         Args:
-            models: of these models alone; None: all of the route.
+            models: only limits of these models; None: all limits of the route.
             by: the person; None: the user of this process.
 
         Raises:
@@ -230,9 +230,9 @@ class Routes:
         return probe_now(self._connections, known_route(self._connections, name), model)
 
     def remove(self, name: str, *, by: str | None = None) -> RemovedRoute:
-        """Forget a route that no living worker serves and no job needs. Its calls and costs stay.
+        """Remove a route that no living worker serves and no job needs. Its calls and costs stay.
 
-        Where a file still has it, a process that reads the file makes it known again: drained.
+        Where a file still has it, a process that reads the file registers it again, drained.
 
             admin.routes.remove("bedrock-us-west-2")
 
@@ -256,7 +256,7 @@ class Routes:
         return RemovedRoute(name, True)
 
     def last_used(self, names: Sequence[str]) -> Mapping[str, RouteUse]:
-        """Return how long ago each of these routes was called and answered last. It needs no database.
+        """Return the seconds since each of these routes was called and answered last. It needs no database.
 
             admin.routes.last_used(["anthropic"])["anthropic"].proven_s
 

@@ -1,4 +1,4 @@
-"""`trivet batch`: how batches do, their results, their end, and running again what failed."""
+"""`trivet batch`: progress and results of batches, cancelling them, and running failures again."""
 
 import importlib.util
 import sys
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
 
 @group.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, as_json: Json = False
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number, the newest first.")] = 20, as_json: Json = False
 ) -> None:
     """The newest batches."""
     with options.admin() as admin:
@@ -84,7 +84,7 @@ def list_(
 
 @group.command()
 def status(name: Name, as_json: Json = False) -> None:
-    """Show the progress of a batch, its cost, when it may be done, and why it does not move if it does not.
+    """Show the progress of a batch, its cost, its expected end, and the reason if it does not move.
 
     Exit code 3: its jobs are held up by something that is wrong.
     """
@@ -172,7 +172,7 @@ def retry(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run again what failed, and nothing else: the same jobs, with every earlier attempt on record."""
+    """Run the failed jobs again, and no others, with every earlier attempt on record."""
     with options.client() as client:
         batch = client.batch(name)
         again = batch.retry(failed=failed or not expired, expired=expired)
@@ -190,7 +190,7 @@ def retry(
 
 @group.command()
 def accept(name: Name, as_json: Json = False) -> None:
-    """Run an incomplete batch as it is, without the requests that were not taken."""
+    """Run an incomplete batch as it is, without the requests that were not submitted."""
     with options.client() as client:
         batch = client.batch(name)
         before = batch.progress()
@@ -220,7 +220,7 @@ def export(
         list[str] | None, typer.Option(help=f"Only those that ended so: {', '.join(STATES)}; may be repeated.")
     ] = None,
 ) -> None:
-    """Write the results there are by now, in the order the jobs ended. Exits with 1 when some jobs have not ended."""
+    """Write the results so far, in the order in which jobs ended. Exits with 1 when some jobs have not ended."""
     from trivet.cli.results import sink
 
     states = _checked_states(state)
@@ -304,7 +304,7 @@ def _check_parquet(out: Path | None) -> None:
 def _bar(
     name: str, progress: "Progress", states: tuple[JobState, ...], *, shown: bool
 ) -> Iterator[Callable[[int], None]]:
-    """Show a bar, unless the results go where it would."""
+    """Show a bar, unless the results go to the same terminal."""
     if not shown:
         yield lambda _count: None
         return
@@ -313,7 +313,7 @@ def _bar(
 
 
 def _lacking(progress: "Progress") -> str:
-    """Return which results are missing, for a person."""
+    """Return a sentence on the missing results."""
     open_jobs = progress.total - progress.ended
     said = f"{open_jobs:,} job{'' if open_jobs == 1 else 's'} of {progress.name} had not ended when the export began."
     if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
@@ -322,7 +322,7 @@ def _lacking(progress: "Progress") -> str:
 
 
 def _how_to_retry(progress: "Progress") -> list[str]:
-    """Return how to see and run again what did not succeed."""
+    """Return the commands that list and run again what did not succeed."""
     if progress.state == BatchState.CANCELLED:
         return []
     return [

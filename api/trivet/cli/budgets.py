@@ -1,4 +1,4 @@
-"""`trivet budgets`: how every budget stands. `trivet budget raise`: let more be spent in the window that is now."""
+"""`trivet budgets`: the state of every budget. `trivet budget raise`: raise one for its current window."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def budgets(as_json: Json = False) -> None:
-    """What is spent, reserved and left of every budget, and how many jobs it holds. Windows are days and months of UTC."""
+    """Amounts spent, reserved and left of every budget, and the jobs it holds. Windows are days and months of UTC."""
     with options.admin() as admin:
         found = admin.budgets.list()
     if as_json:
@@ -44,9 +44,9 @@ def raise_(
     to: Annotated[str, typer.Option(help="USD that may be spent in the window that is now, in all.")],
     as_json: Json = False,
 ) -> None:
-    """Let more be spent in the window that is now: today, this month, or on the batch. The next has the configured amount.
+    """Raise a budget for its current window: today, this month, or the batch. The next has the configured amount.
 
-    Jobs that were held go on within a second. It is written down who raised it, and when.
+    Jobs that were held go on within a second. The author and the time are recorded.
     """
     amount = amount_usd("--to", to)
     with options.admin() as admin:

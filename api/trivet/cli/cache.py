@@ -1,4 +1,4 @@
-"""`trivet cache`: how the response cache stands, and forgetting what it keeps."""
+"""`trivet cache`: figures of the response cache, and clearing it."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stats(as_json: Json = False) -> None:
-    """How much is kept, how often it served, and what that saved."""
+    """Size, hits and savings of the response cache."""
     with options.admin() as admin:
         state = admin.cache.state()
     found = state.stats
@@ -42,7 +42,7 @@ def stats(as_json: Json = False) -> None:
             ("hits", f"{found.hits:,}"),
             ("misses", f"{found.misses:,}"),
             ("hit rate", "no look-up yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"),
-            ("waited", f"{found.followed:,} times a job waited for an equal one"),
+            ("waited", f"{found.coalesced:,} times a job waited for an equal one"),
             ("evicted", f"{found.evicted:,} for want of room"),
             ("saved", saved if state.answered_jobs else "nothing yet"),
         ]
@@ -55,7 +55,7 @@ def clear(
     model: Annotated[str | None, typer.Option(help="Only answers of this model, by any name it has.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Forget what is kept; calls under way still bring their answers."""
+    """Delete the cached answers; calls under way still store theirs."""
     with options.admin() as admin:
         gone, named = admin.cache.clear(model)
     if as_json:

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check() -> None:
-    """Read the configuration and say what was understood, with this machine's environment and the database.
+    """Read the configuration and report it as understood, with this machine's environment and the database.
 
     Exit codes: 1 when a credential is not set here, 2 when something is wrong.
     """
@@ -106,7 +106,7 @@ def init(
 ) -> None:
     """Write a commented configuration that proposes routes for the credentials found in the environment.
 
-    With --scenario it has that set-up's routes, whatever was found, and what is still missing is said. No secret is
+    With --scenario it has that set-up's routes, whatever was found, and what is missing is named. No secret is
     written, and no job is sent: a route is used once `trivet up` or a worker reads the file.
     """
     if path.is_dir():
@@ -202,7 +202,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 
 
 def _write_key(path: Path) -> None:
-    """Make the key that signs cached answers, beside the configuration. One that is there stays."""
+    """Make the key that signs cached answers, beside the configuration. An existing one is kept."""
     key = path.absolute().parent / DATA_DIR / KEY_FILE
     try:
         made = make_key_file(key)
@@ -227,7 +227,7 @@ def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
 
 
 def _security_key(settings: Settings) -> str:
-    """Say where the key is that signs cached answers."""
+    """Return the place of the key that signs cached answers."""
     if settings.security.key is not None:
         return _key(settings.security.key)
     path = settings.data_dir / KEY_FILE
@@ -247,7 +247,7 @@ def _key(reference: SecretRef | None) -> str:
 
 
 def _database_state(admin: "Admin") -> str:
-    """Return what to say behind the database's URL."""
+    """Return the note to print behind the database's URL."""
     state = admin.configuration.database_state()
     if state is None:
         return ""

@@ -1,4 +1,4 @@
-"""`trivet costs`: what calls cost. `trivet costs reprice`: what they would cost by today's prices, and writing it down."""
+"""`trivet costs`: the costs of calls. `trivet costs reprice`: price them again by today's list, and record that."""
 
 import sys
 from pathlib import Path
@@ -43,11 +43,11 @@ def costs(
         typer.Option(help="Write one self-contained page with plots to this file; - prints it.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """What calls cost since a time. Calls in flight or without a known end are estimated, apart."""
+    """Costs of calls since a time. Calls in flight or without a known end are estimated and summed apart."""
     if asked.invoked_subcommand is not None:
         sources = map(asked.get_parameter_source, asked.params)
         if any(source is not None and source.name != "DEFAULT" for source in sources):
-            raise typer.BadParameter("options stand after the sub-command.")
+            raise typer.BadParameter("options come after the sub-command.")
         return
     if sum((as_json, csv is not None, html is not None)) > 1:
         raise typer.BadParameter("--json, --csv and --html do not go together.")
@@ -83,7 +83,7 @@ def reprice(
 ) -> None:
     """Price settled calls again, each by the prices of its day as they are known today, and show the difference.
 
-    Workers go on meanwhile. It may be broken off and run again.
+    Workers go on meanwhile. Safe to interrupt: run it again.
     """
     from trivet.cli import costs_view
 

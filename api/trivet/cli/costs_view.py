@@ -1,4 +1,4 @@
-"""Costs as a table, JSON and CSV, and what pricing again changed."""
+"""Costs as a table, JSON and CSV, and the changes by pricing again."""
 
 import csv
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from trivet.times import moment
 if TYPE_CHECKING:
     from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, Tally, Unpriced
 
-FIGURES = ("calls", "jobs", "input_tokens", "output_tokens", "cost_usd", "estimated_usd", "likened_usd", "unpriced")
+FIGURES = ("calls", "jobs", "input_tokens", "output_tokens", "cost_usd", "estimated_usd", "approximate_usd", "unpriced")
 """Figures of a line, by the names they have in JSON and CSV."""
 _MODELS_NAMED = 5
 
@@ -58,7 +58,7 @@ def as_csv(report: "CostReport") -> str:
 
 
 def show(report: "CostReport") -> None:
-    """Print a report for a person, with what is to be known about its figures."""
+    """Print a report for a person, with notes on its figures."""
     total, unpriced, savings = report.total, report.unpriced, report.prompt_cache
     if not total.calls:
         print_line(f"No call was made since {moment(report.span.since)}.")
@@ -98,9 +98,9 @@ def show(report: "CostReport") -> None:
         print_line(
             "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
         )
-    if total.likened_usd:
+    if total.approximate_usd:
         print_line(
-            f"Of COST ${total.likened_usd:,.{digits}f} is approximately: no list names what was called, so its model's price "
+            f"Of COST ${total.approximate_usd:,.{digits}f} is approximate: no list names what was called, so its model's price "
             "was taken.",
             style="dim",
         )
@@ -113,7 +113,7 @@ def show(report: "CostReport") -> None:
 
 
 def savings_line(savings: "Sequence[CacheSaving]") -> str:
-    """Return what the providers' prompt caches saved, all days and models together."""
+    """Return the saving of the providers' prompt caches, over all days and models."""
     saved = sum((one.saved_usd - one.surcharge_usd for one in savings), Decimal(0))
     read, written = (sum(getattr(one, name) for one in savings) for name in ("read_tokens", "written_tokens"))
     return (
@@ -124,14 +124,14 @@ def savings_line(savings: "Sequence[CacheSaving]") -> str:
 
 
 def answered_line(saving: "AnswerSaving") -> str:
-    """Return what the response cache saved, as a sentence."""
+    """Return the saving of the response cache, as a sentence."""
     jobs = f"{saving.hits:,} job{'s' if saving.hits != 1 else ''}"
     lacking = f" ({saving.unpriced:,} of them unpriced)" if saving.unpriced else ""
     return f"The response cache answered {jobs} without a call and saved {output.usd(saving.saved_usd)}{lacking}."
 
 
 def unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:
-    """Return how many calls no sum includes, and of which models."""
+    """Return the number of calls that no sum includes, with their models."""
     named = [f"{one.model} (as {one.wire_model} on {one.provider}) {one.calls:,}" for one in found[:_MODELS_NAMED]]
     rest = f", and {len(found) - _MODELS_NAMED:,} more" if len(found) > _MODELS_NAMED else ""
     return f"Unpriced: no price is known for {calls:,} call{'s' if calls != 1 else ''}, and COST lacks them: {', '.join(named)}{rest}."
@@ -142,7 +142,7 @@ def _named(by: str, group: str) -> str:
 
 
 def _text(value: str) -> str:
-    """A spreadsheet takes what begins so for a formula, and names of batches, tenants and tags are anybody's."""
+    """Return a name that a spreadsheet does not take for a formula: anybody may name batches, tenants and tags."""
     return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
@@ -151,7 +151,7 @@ def _number(value: object) -> str:
 
 
 def report_repricing(done: "Repricing", *, as_json: bool, complete: bool) -> None:
-    """Print what pricing again came to. `complete`: it was not interrupted."""
+    """Print the result of pricing again. `complete`: it was not interrupted."""
     total = done.total
     groups = sorted(done.groups.items(), key=lambda item: (-abs(item[1].after_usd - item[1].before_usd), item[0]))
     if as_json:

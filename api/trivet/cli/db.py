@@ -57,16 +57,16 @@ def prune(
     attempts_older_than: Annotated[
         str | None,
         typer.Option(
-            help="Forget jobs that ended so long ago altogether: calls with their costs, keys, results; and batches, "
+            help="Delete jobs that ended so long ago altogether: calls with their costs, keys, results; and batches, "
             "events and the like as old. Default: never."
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; delete nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete what is kept of jobs that ended long ago. Costs stay as they are, unless attempts are to go, too.
+    """Delete requests and results of jobs that ended long ago. Costs stay, unless attempts are deleted too.
 
-    Workers go on meanwhile. It may be broken off and run again.
+    Workers go on meanwhile. Safe to interrupt: run it again.
     """
     age = age_s("--older-than", older_than)
     forget = age_s("--attempts-older-than", attempts_older_than) if attempts_older_than is not None else None

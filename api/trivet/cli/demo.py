@@ -14,8 +14,8 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    jobs: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many documents.")] = 1_000,
-    workers: Annotated[int, typer.Option(min=1, max=16, help="How many workers.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of documents.")] = 1_000,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Number of workers.")] = 2,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end; the progress goes to stderr.")
     ] = False,

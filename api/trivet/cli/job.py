@@ -1,4 +1,4 @@
-"""`trivet job`: lists of jobs, one job's whole life, its result, its end, its next try."""
+"""`trivet job`: lists of jobs; one job's life and result; cancelling it and running it again."""
 
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -30,7 +30,7 @@ STATES = tuple(JobState)
 CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
 """Name of a call, by its purpose."""
 _LOST = "nobody knows what came of it: its worker died, or what it wrote down was lost"
-"""What is said of a call of which no provider's words are known."""
+"""Message of a call whose end is not known."""
 REASON = 100
 """Characters of a reason in a list."""
 AFTER = 9
@@ -48,10 +48,10 @@ def register(app: typer.Typer) -> None:
 def list_(
     state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATES)}.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only those of this batch.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """The newest jobs as they stand."""
+    """The newest jobs with their states."""
 
     _check_state(state)
     with options.admin() as admin:
@@ -95,7 +95,7 @@ def show(
     if as_json:
         more: dict[str, Any] = {"request": life.request} if body else {}
         if life.leader:
-            more["follows"] = life.leader
+            more["leader"] = life.leader
         told = {"attempts": [asdict(one) for one in life.attempts], "retries": [asdict(one) for one in life.retries]}
         output.print_json({**_as_object(life.job), **told, **more})
         return
@@ -193,7 +193,7 @@ def _check_state(state: str | None) -> None:
 
 
 def _as_object(job: "JobRow") -> dict[str, Any]:
-    """A job without its answer, which `trivet job result` prints."""
+    """Return a job without its answer, which `trivet job result` prints."""
     return {name: value for name, value in asdict(job).items() if name != "message"}
 
 
@@ -218,13 +218,13 @@ def _print_life(life: "JobLife") -> None:
     for retry in left:
         _print_retry(retry, job.created_at)
     if job.ended_at is None:
-        _print_step(now - job.created_at, _standing(job, now, life.leader))
+        _print_step(now - job.created_at, _state_words(job, now, life.leader))
     else:
         _print_step(job.ended_at - job.created_at, _end(job))
 
 
 def _deaths(job: "JobRow") -> str | None:
-    """Which worker processes died with the job in flight."""
+    """Return a sentence on worker processes that died with the job in flight."""
     if not job.crashes:
         return None
     processes = "1 worker process" if job.crashes == 1 else f"{job.crashes} worker processes"
@@ -269,7 +269,7 @@ def _print_call(number: int, call: "AttemptRow", created_at: float, now: float) 
     )
 
 
-def _standing(job: "JobRow", now: float, leader: str | None) -> str:
+def _state_words(job: "JobRow", now: float, leader: str | None) -> str:
     because = f": {job.last_error}" if job.last_error else ""
     match job.state:
         case JobState.DELAYED:
@@ -280,7 +280,7 @@ def _standing(job: "JobRow", now: float, leader: str | None) -> str:
         case JobState.COALESCED:
             return f"waits for the answer to an equal request: job {leader or '(ended)'}"
         case JobState.DISPATCHED:
-            return f"stands in the queue of {job.route}"
+            return f"is in the queue of {job.route}"
         case _:
             return f"runs on {job.route}"
 
@@ -303,6 +303,6 @@ def _ended_as(state: JobState, outcome: Outcome | None, message: str | None) -> 
 
 
 def _reason(job: "JobRow") -> str:
-    """In a few words, why a job did not succeed, or not yet."""
+    """Return the reason, in a few words, for which a job has not succeeded."""
     message = job.error_message if job.ended_at else job.last_error
     return shorten(message or job.error_outcome or "", REASON, placeholder=" …")

@@ -91,7 +91,7 @@ def _code(ended: SystemExit) -> int:
 
 
 def _leave(code: int) -> None:
-    """End the process now: Python's own tear-down of threads and modules claims to seconds, and nothing needs it."""
+    """End the process now: Python's own tear-down of threads and modules may take seconds, and nothing needs it."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -27,14 +27,14 @@ _config: Path | None = None
 
 
 class Period(NamedTuple):
-    """From one moment to before another, in seconds since the epoch."""
+    """A period, in seconds since the epoch; `until` is not part of it."""
 
     since: float
     until: float
 
 
 def set_up(config: Path | None, *, verbose: bool) -> None:
-    """Keep the options that stand before the sub-command."""
+    """Keep the options given before the sub-command."""
     global _config
     _config = config
     if verbose:
@@ -80,7 +80,7 @@ def span_or_moment(given: str | None) -> float | str | None:
 
 
 def age_s(option: str, given: str) -> float:
-    """Return the seconds of an age such as `30d`. Its unit must be named: what is deleted does not hang on a guess.
+    """Return the seconds of an age such as `30d`. Its unit must be named: a deletion must not depend on a guess.
 
     Raises:
         InvalidRequest: it is not a span, or a number without a unit.

@@ -43,14 +43,14 @@ Cell: TypeAlias = str | Text
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column and what may be done to it where there is too little room."""
+    """A column, and how it may shrink on a narrow terminal."""
 
     heading: str
     right: bool = False
     spare: int = 0
-    """When to leave it out: never (0), else the highest first."""
+    """Rank for leaving it out: never (0), else the highest first."""
     cut: bool = False
-    """Whether its cells may be cut short."""
+    """True if its cells may be cut short."""
 
 
 def as_json(value: Any) -> str:
@@ -59,12 +59,12 @@ def as_json(value: Any) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a model's text as it is to be printed: as it came, but on a terminal without what would steer it."""
+    """Return a model's text for printing: unchanged, but on a terminal without control sequences."""
     return for_terminal(text) if sys.stdout.isatty() else text
 
 
 def shown_json(document: str) -> str:
-    """Return a JSON document as it is to be printed: on a terminal, what would steer it is escaped."""
+    """Return a JSON document for printing: on a terminal its control sequences are escaped."""
     return escaped(document) if sys.stdout.isatty() else document
 
 
@@ -81,7 +81,7 @@ def usd(amount: Decimal | None) -> str:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = ()) -> None:
-    """Print rows under their headings; `total` stands below them."""
+    """Print rows under their headings, and `total` below them."""
     for line in table_lines(columns, rows, total, room=room()):
         print_whole(line)
 
@@ -89,7 +89,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = (), *, room: int | None
 ) -> list[Text]:
-    """Return the same as lines, for a terminal of so many columns; None: as wide as it is."""
+    """Return the same as lines, for a terminal of so many columns; None: at full width."""
     cells = [[_text(cell) for cell in row] for row in [*rows, *([total] if total else ())]]
     widths = [
         max([cell_len(column.heading), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)
@@ -102,7 +102,7 @@ def table_lines(
 
 
 def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
-    """Print words and what they stand for, one a line."""
+    """Print names with their values, one a line."""
     wide = max((len(word) for word, _ in facts), default=0) + GAP
     for word, value in facts:
         line = Text(word.ljust(wide), style="dim")
@@ -111,7 +111,7 @@ def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
 
 
 def print_line(line: Cell, style: str = "", indent: int = 0) -> None:
-    """Print a line of our own words, without markup; on a terminal broken between words, further lines indented too."""
+    """Print a line of our own words without markup, wrapped on a terminal, further lines indented too."""
     for part in said_lines(line, style, indent=indent, room=room()):
         print_whole(part)
 
@@ -143,7 +143,7 @@ def print_error(line: str, style: str = "") -> None:
 
 @contextmanager
 def reporting_status() -> Iterator[None]:
-    """Run a command that reports status: a server that is away is what they report, with `HELD_UP`."""
+    """Run a command that reports status: it reports a server that is away, and exits with `HELD_UP`."""
     from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 
     try:
@@ -181,7 +181,7 @@ def _text(cell: Cell) -> Text:
 
 
 def _fitting(columns: Sequence[Column], widths: list[int], room: int | None) -> list[int]:
-    """Which columns to show. Narrows those of `widths` that may be cut."""
+    """Return the columns to show. Narrows those of `widths` that may be cut."""
     shown = list(range(len(columns)))
     if room is None:
         return shown

@@ -71,7 +71,7 @@ class ParquetFile:
 
 @contextmanager
 def parquet_file(file: BinaryIO) -> Iterator[ParquetFile]:
-    """A Parquet file in this one; readable only once the block has ended, for its directory is at its end."""
+    """Write a Parquet file into this one; it is readable once the block has ended, as its directory comes last."""
     statistics = [name for name in SCHEMA.names if name not in _WITHOUT_STATISTICS]
     with pq.ParquetWriter(
         file, SCHEMA, compression="zstd", use_dictionary=_FEW_VALUES, write_statistics=statistics

@@ -1,4 +1,4 @@
-"""`trivet plan`: what a run would cost and how long it would take, before it."""
+"""`trivet plan`: the expected cost and duration of a run, before it."""
 
 import re
 import time
@@ -62,7 +62,7 @@ def plan(
         ),
     ] = None,
     output_tokens: Annotated[
-        str | None, typer.Option(help="What an answer is expected to have, if max_tokens allows it.")
+        str | None, typer.Option(help="Expected tokens of an answer, if max_tokens allows them.")
     ] = None,
     output_share_of_max: Annotated[
         str | None, typer.Option(help="The same as a part of each request's max_tokens, e.g. 0.3.")
@@ -74,14 +74,14 @@ def plan(
         str | None,
         typer.Option(help="Bytes that a token of a volume's input has in a request. Default: 3.5."),
     ] = None,
-    runs_per_day: Annotated[str | None, typer.Option(help="How often a day the file runs. Default: 1.")] = None,
+    runs_per_day: Annotated[str | None, typer.Option(help="Runs of the file a day. Default: 1.")] = None,
     days_per_month: Annotated[str, typer.Option(help="Days of a month.")] = "30",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")] = False,
 ) -> None:
-    """What a day and a month would cost, by scenario, and how long a day's work would take within the limits.
+    """Estimate the cost of a day and a month by scenario, and the duration of a day's work within the limits.
 
     Nothing is sent anywhere, and no database is needed: routes, their limits and hidden costs are those of the configuration.
     """

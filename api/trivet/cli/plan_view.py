@@ -1,4 +1,4 @@
-"""A plan as tables and as JSON: what scenarios cost and how long they take, prices, hidden costs, what was assumed."""
+"""A plan as tables and as JSON: costs and durations of scenarios, prices, hidden costs, assumptions."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -37,7 +37,7 @@ class _Field(NamedTuple):
 
 
 def print_plan(plan: "Plan") -> None:
-    """Print a plan for a person. Where all columns have no room, cost and time stand below one another, and hidden costs in one column."""
+    """Print a plan for a person. Where it is too wide, cost and time go below one another, hidden costs into one column."""
     rows = [
         _Row(one.scenario.name, one.expected, one.at_most)
         for one in plan.scenarios
@@ -102,14 +102,14 @@ def _hidden(outlook: Outlook, kinds: Sequence[Per]) -> Decimal:
 
 
 def _dollars(column: Sequence[Decimal]) -> Iterable[str]:
-    """With as many decimals as the smallest amount of the column needs, so that they stand under one another."""
+    """Return amounts with as many decimals as the smallest of the column needs, so that they align."""
     least = min((amount for amount in column if amount), default=Decimal(1))
     places = 2 if least >= Decimal("0.01") else 4 if least >= Decimal("0.0001") else 6
     return (f"${amount:,.{places}f}" if amount else "–" for amount in column)
 
 
 def _price(amount: Decimal) -> str:
-    """All its decimals, two at least."""
+    """Return a price with all its decimals, two at least."""
     return f"${amount:,.2f}" if amount == amount.quantize(Decimal("0.01")) else f"${digits(amount)}"
 
 
@@ -180,7 +180,7 @@ def _print_prices(rows: Sequence[_Row]) -> None:
 
 
 def _print_hidden(rows: Sequence[_Row]) -> None:
-    """Each hidden cost once, with what it is in each scenario that has it."""
+    """Print each hidden cost once, with its amount in each scenario that has it."""
     charges: dict[object, list[tuple[str, Charged]]] = {}
     for row in rows:
         for one in row.expected.charged:

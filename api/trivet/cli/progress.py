@@ -1,4 +1,4 @@
-"""Signs of life of a command that works or waits: bars and spinners on a terminal, and why nothing moves."""
+"""Progress of a command that works or waits: bars and spinners on a terminal, and reasons if nothing moves."""
 
 import threading
 import time
@@ -44,7 +44,7 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
     from rich.text import Text
 
     class Words(ProgressColumn):
-        """A field, cut short where there is too little room: before any number is."""
+        """A field that is cut short before any number where there is too little room."""
 
         def __init__(self, field: str, style: str = "", longest: int | None = None) -> None:
             super().__init__(Column(max_width=longest))
@@ -54,7 +54,7 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
             return Text(task.fields[self._field], style=self._style, no_wrap=True, overflow="ellipsis")
 
     class Count(ProgressColumn):
-        """How many of how many."""
+        """Number done, and of how many."""
 
         def render(self, task: Task) -> Text:
             about = "~" if task.fields["about"] else ""
@@ -121,7 +121,7 @@ def _nowhere(completed: int, note: str = "", *, about: int | None = None) -> Non
 
 
 class Teller:
-    """Says on standard error, once, why the jobs that a command waits for do not move, and once that they go on.
+    """Reports on standard error, once, the reason if a command's jobs do not move, and once that they go on.
 
     It looks from a thread of its own, with connections of its own.
     """
@@ -136,15 +136,15 @@ class Teller:
 
     @property
     def held(self) -> bool:
-        """Return True if something wrong held it up at the last look."""
+        """Return True if something wrong blocked the jobs at the last reading."""
         return self._held
 
     def start(self) -> None:
-        """Look from now on."""
+        """Start reading."""
         self._thread.start()
 
     def close(self) -> None:
-        """Say nothing more."""
+        """Report nothing more."""
         self._done.set()
         self._thread.join()
 
@@ -185,7 +185,7 @@ class Teller:
 
 @contextmanager
 def telling(settings: "Settings", look: "Callable[[Admin], Blocked]") -> Iterator[Teller]:
-    """Tell why nothing moves while the block waits.
+    """Report the reason if nothing moves while the block waits.
 
     Args:
         look: reads it. Called in another thread; a TrivetError that it raises is left to the block.

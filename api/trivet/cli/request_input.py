@@ -75,7 +75,7 @@ def check_with_bar(
         each: called with every good request.
 
     Raises:
-        InvalidRequest: the file cannot be read, or some of its lines are bad; names the options that could mend them.
+        InvalidRequest: the file cannot be read, or some of its lines are bad; names the options that could fix them.
     """
     from trivet_tasks.requests.jsonl import check_file
 

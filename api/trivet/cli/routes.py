@@ -40,16 +40,18 @@ def register(app: typer.Typer) -> None:
 def routes(
     asked: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch one line for each look.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings of --watch.")] = 1.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; with --watch one line for each reading.")
+    ] = False,
 ) -> None:
-    """Health, limits and headroom of every route, what stands there, what waits, and what is wrong.
+    """Health, limits and headroom of every route, its jobs, waiting jobs, and what is wrong.
 
     Exit code 3: work is held up by something that is wrong.
     """
     if asked.invoked_subcommand is not None:
         if as_json or watch:
-            raise typer.BadParameter("options stand after the sub-command.")
+            raise typer.BadParameter("options come after the sub-command.")
         return
     from trivet.cli import routes_view, routes_watch
     from trivet_tasks.errors import StoreUnavailable
@@ -100,7 +102,7 @@ def drain(
 
 
 def restore(name: Name, as_json: Json = False) -> None:
-    """Put a route back into service and forget what was held against it: failures, pauses, what was learned."""
+    """Put a route back into service and clear its failures, its pauses and its learned limits."""
     from trivet.cli.output import print_line
 
     with options.admin() as admin:
@@ -201,7 +203,7 @@ def probe(
 
 
 def remove(name: Name, as_json: Json = False) -> None:
-    """Forget a route that no living worker serves and no job needs. Its calls and costs stay.
+    """Remove a route that no living worker serves and no job needs. Its calls and costs stay.
 
     Where a file still has it, a scheduler or worker that starts or reads the file makes it known again: drained, until
     `trivet route restore` or `trivet config apply`.
@@ -231,14 +233,14 @@ def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool
     except BrokerUnavailable:
         said = ()
     if as_json:
-        output.print_json({"trouble": str(error), "idle": [one._asdict() for one in said]})
+        output.print_json({"impairment": str(error), "idle": [one._asdict() for one in said]})
         return
     for one in said:
         print_line(idle_words(one, time.time()))
 
 
 def _for_s(admin: "Admin", until: str | None, lasting: str | None) -> float | None:
-    """Return for how many seconds limits hold; None: until they are reset."""
+    """Return the seconds for which limits hold; None: until they are reset."""
     from trivet.cli.options import age_s, since, span_s
     from trivet_tasks.errors import InvalidRequest
 

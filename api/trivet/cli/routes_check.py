@@ -1,4 +1,4 @@
-"""`trivet routes check`: whether the configuration fits what the accounts really have."""
+"""`trivet routes check`: compare the configuration with the accounts."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +51,7 @@ def check(
 
 
 def _wanted(names: Sequence[str]) -> "Mapping[str, RouteSettings]":
-    """The routes asked for, or all. ConfigError for one that is not configured."""
+    """Return the routes asked for, or all. ConfigError for one that is not configured."""
     from difflib import get_close_matches
 
     from trivet_tasks.errors import ConfigError
@@ -101,7 +101,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
     for report in reports:
         if report.paste:
             print_line("")
-            print_line(f"For trivet.toml, in place of the limits that stand there for {report.route}:", style="bold")
+            print_line(f"For trivet.toml, in place of its limits for {report.route}:", style="bold")
             for line in report.paste.splitlines():
                 output.out.print(line, markup=False, highlight=False, soft_wrap=True)
     if not live:
@@ -110,7 +110,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
 
 
 def _print_findings(findings: "Sequence[Finding]") -> None:
-    """The worst first, under the name of their level."""
+    """Print the worst first, under the name of their level."""
     from trivet.cli.output import print_line
     from trivet.live_check.report import Level
 
@@ -158,7 +158,7 @@ _LIMITS = {
 
 
 def _models(models: Sequence[str]) -> str:
-    """Some of the names, and how many more."""
+    """Return some of the names, and the number of the others."""
     more = len(models) - MODELS_SHOWN
     return ", ".join(models[:MODELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -1,4 +1,4 @@
-"""`trivet routes events`: what happened to the routes, and why."""
+"""`trivet routes events`: the events of routes, with their causes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SINCE = "24h"
 LEAST_FOR_CAUSES = 30
-"""Columns that causes need beside the rest; with fewer they stand in a line of their own."""
+"""Columns that causes need beside the rest; with fewer they get a line of their own."""
 
 
 def events(
@@ -23,10 +23,10 @@ def events(
     since: Annotated[
         str, typer.Option(help="1h, 30m, 7d, or a moment in ISO 8601 (UTC where it names no zone).")
     ] = _SINCE,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most, the latest.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of events, the latest.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What happened to the routes and why, the newest last: opened, probed, recovering, limited, drained, restored."""
+    """Events of the routes with their causes, the newest last: opened, probed, recovering, limited, drained, restored."""
     from trivet.cli.options import since as moment_of
     from trivet.cli.output import print_line, print_whole, room
 

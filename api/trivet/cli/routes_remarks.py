@@ -34,13 +34,13 @@ _DROPPED = {
 }
 _OF_THE_WHOLE = (ImpairmentKind.SCHEDULER, ImpairmentKind.LANE)
 FORGOTTEN = (
-    "Nobody calls now: the shared state lost its memory (it is new, or was emptied), and a scheduler puts limits and "
-    "health back within a second. If this stays, no scheduler runs."
+    "Calls are paused: the shared state is new or was emptied, and a scheduler rebuilds limits and health within a "
+    "second. If this stays, no scheduler runs."
 )
 
 
 def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
-    """Return the reasons for which routes and workers are not as they should be, for a terminal of so many columns."""
+    """Return the reasons for which routes and workers do not work normally, for a terminal of so many columns."""
     if not status.routes:
         said = ["No route is known yet: schedulers and workers make theirs known when they start."]
         said += [one.text for one in status.impairments]
@@ -49,7 +49,7 @@ def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
     said += [line for route in status.routes for line in _of_route(route, status.now)]
     if any(model.forgotten for route in status.routes for model in route.models):
         said.append(FORGOTTEN)
-    said += [one.text for one in status.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.TROUBLE)]
+    said += [one.text for one in status.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.IDLE)]
     said += [idle_words(one, status.now) for one in status.stopping]
     said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in status.impaired]
     said += [_dropped(one, status.now) for one in status.dropped if status.now - one.last_at < DROPPED_S]
@@ -57,13 +57,13 @@ def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
 
 
 def _dropped(one: Dropped, now: float) -> str:
-    """Return the counter as a sentence. Those of messages and answers say that somebody else writes to the broker."""
+    """Return the counter as a sentence. Counters of messages and answers hint at somebody else who writes to the broker."""
     times = f"{one.times:,} {'time' if one.times == 1 else 'times'}, last {ago(max(0.0, now - one.last_at))} ago"
     return f"{one.route or 'broker'}: dropped {_DROPPED[one.kind]} ({times})"
 
 
 def summary(status: ClusterStatus, room: int | None) -> list[Text]:
-    """Return the jobs that wait, and what blocks them."""
+    """Return the waiting jobs and the reasons that block them."""
     lines = said_lines(_waiting(status), room=room)
     for reason in status.blocked:
         lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)
@@ -75,7 +75,7 @@ def summary(status: ClusterStatus, room: int | None) -> list[Text]:
 
 
 def override_words(name: str, overrides: Iterable[Override], now: float) -> Iterator[str]:
-    """Tell which limits were set by hand, by whom, when and for how long."""
+    """Yield the limits that were set by hand, with author, time and duration."""
     overrides = list(overrides)
     clashes = {one.models: one.clashes_with for one in overrides}
     for models, ours in groupby(overrides, key=lambda one: one.models):
@@ -89,7 +89,7 @@ def override_words(name: str, overrides: Iterable[Override], now: float) -> Iter
 
 
 def drained_words(drained: DrainedRoute) -> Iterator[str]:
-    """Tell that a route is drained, and what becomes of its jobs."""
+    """Yield sentences on a drained route and on what becomes of its jobs."""
     before = "was drained before" if drained.was_drained else "is drained"
     yield f"{drained.route} {before}: no job is sent there until it is restored."
     parts = []
@@ -97,7 +97,7 @@ def drained_words(drained: DrainedRoute) -> Iterator[str]:
         parts.append(f"{queued:,} queued {'goes' if queued == 1 else 'go'} back to waiting within two seconds")
     if running := drained.running:
         parts.append(f"{running:,} running {'ends' if running == 1 else 'end'} there")
-    yield f"Of the jobs that stand there {', '.join(parts)}." if parts else "Nothing stands there."
+    yield f"Of its jobs {', '.join(parts)}." if parts else "It has no jobs."
 
 
 def _of_route(route: RouteStatus, now: float) -> Iterator[str]:

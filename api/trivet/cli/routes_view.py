@@ -61,7 +61,7 @@ _ALWAYS = ("ROUTE", "MODEL", "STATE", "CALLS", "QUEUED", "P95", "ERRORS")
 
 
 def status_lines(status: ClusterStatus, room: int | None) -> list[Text]:
-    """Return everything for a terminal of so many columns: table, remarks, what waits; None: as wide as it is."""
+    """Return table, remarks and waiting jobs for a terminal of so many columns; None: at their full width."""
     table = routes_table(status, room) if status.routes else []
     shown: list[Text] = []
     for lines in (table, remarks(status, room), summary(status, room)):
@@ -70,7 +70,7 @@ def status_lines(status: ClusterStatus, room: int | None) -> list[Text]:
 
 
 def routes_table(status: ClusterStatus, room: int | None) -> list[Text]:
-    """The table for a terminal of so many columns; None: as wide as it is."""
+    """Return the table for a terminal of so many columns; None: at its full width."""
     many_classes = len({latency for route in status.routes for model in route.models for latency in model.paces}) > 1
     rows: list[Row] = []
     for route in status.routes:
@@ -118,7 +118,7 @@ def _of_the_route(status: ClusterStatus, route: RouteStatus) -> Row:
 
 
 def _by_class(first: Row, model: ModelStatus, *, named: bool) -> list[Row]:
-    """The row with the pace of the first class, and a row for each further one."""
+    """Return the row with the pace of the first class, and a row for each further one."""
     paces: Sequence[tuple[Latency, Pace]] = [
         (latency, model.paces[latency]) for latency in Latency if latency in model.paces
     ]
@@ -134,21 +134,21 @@ def _by_class(first: Row, model: ModelStatus, *, named: bool) -> list[Row]:
 
 
 def _errors(model: ModelStatus) -> Cell:
-    """Failed calls of those made lately."""
+    """Return failed calls of those made lately."""
     if not model.calls:
         return ""
     return Text(f"{model.failed}/{model.calls}", style="red" if model.failed else "")
 
 
 def limits(model: ModelStatus) -> str:
-    """Return what the account allows a minute, after the models that share it; `~` where only the provider has said it."""
+    """Return the account's limits a minute, after the models that share them; `~` marks those learned from the provider."""
     quota = model.quota
     said = _figures((quota.requests, quota.input_tokens, quota.output_tokens), model.per_minute)
     return f"{quota.group}: {said}" if said and quota.group != model.model else said
 
 
 def _idle_groups(route: RouteStatus) -> list[Row]:
-    """Groups of models with limits of their own, none of which is in use."""
+    """Return groups of models that have limits of their own and are not in use."""
     used = {model.quota.group for model in route.models}
     return [
         {
@@ -174,7 +174,7 @@ def _figures(configured: Sequence[float | None], found: Sequence[float | None] =
 
 
 def short(figure: float | None) -> str:
-    """A figure in few characters; nothing for None."""
+    """Return a figure in few characters; nothing for None."""
     if figure is None:
         return ""
     for size, letter in ((1_000_000, "M"), (1_000, "k")):
@@ -184,7 +184,7 @@ def short(figure: float | None) -> str:
 
 
 def as_object(status: ClusterStatus) -> dict[str, Any]:
-    """Return everything that the table shows and more. Times are seconds, moments seconds since the epoch."""
+    """Return all that the table shows, and more. Durations are in seconds, moments in seconds since the epoch."""
     return {
         "routes": [_route_object(status, route) for route in status.routes],
         "waiting": [{**row._asdict(), "total": row.total} for row in status.waiting],
@@ -196,7 +196,7 @@ def as_object(status: ClusterStatus) -> dict[str, Any]:
         "ignored": list(ignored()),
         "idle": [one._asdict() for one in status.idle],
         "now": status.now,
-        "trouble": status.impairment,
+        "impairment": status.impairment,
         "budgets": list(status.budgets),
         "dropped": [one._asdict() for one in status.dropped],
     }

@@ -1,4 +1,4 @@
-"""`trivet routes --watch`: the status of the routes again and again, in place on a terminal, one below the other elsewhere."""
+"""`trivet routes --watch`: the status of the routes, redrawn in place on a terminal, printed one below the other elsewhere."""
 
 import signal
 import time
@@ -21,8 +21,8 @@ from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 SHORTEST_SLEEP_S = 0.05
 
 
-class RouteWatch:
-    """Looks again and again, and keeps the last status for as long as the database is away.
+class StatusWatch:
+    """Reads the status again and again; while the database is away it keeps the last one.
 
     Args:
         read: reads the status.
@@ -32,26 +32,30 @@ class RouteWatch:
         self._read = read
         self._last: ClusterStatus | None = None
         self._seen_at = 0.0
-        self._trouble = ""
+        self._impairment = ""
 
     def look(self) -> None:
-        """Look once more. A database that does not answer is shown, not raised; ConfigError, SchemaMismatch are."""
+        """Read the status once more. A database that does not answer is shown.
+
+        Raises:
+            ConfigError, SchemaMismatch: the configuration or the database does not fit this Trivet.
+        """
         try:
             self._last = self._read()
             self._seen_at = time.monotonic()
-            self._trouble = self._last.impairment or ""
+            self._impairment = self._last.impairment or ""
         except (StoreUnavailable, BrokerUnavailable) as error:
-            self._trouble = str(error)
+            self._impairment = str(error)
 
     def lines(self, room: int | None) -> list[Text]:
-        """Return the lines to show: first the jobs that wait and what is wrong, then the routes."""
-        lines = said_lines(self._trouble, "bold red", room=room) if self._trouble else []
+        """Return the lines to show: first waiting jobs and impairments, then the routes."""
+        lines = said_lines(self._impairment, "bold red", room=room) if self._impairment else []
         status = self._last
         if status is None:
             return lines
         age_s = time.monotonic() - self._seen_at
-        if self._trouble and not status.impairment:
-            lines += said_lines(f"What follows was so {ago(age_s)} ago.", "red", room=room)
+        if self._impairment and not status.impairment:
+            lines += said_lines(f"The status below was read {ago(age_s)} ago.", "red", room=room)
             status = replace(status, now=status.now + age_s)
         lines += [*summary(status, room), Text()]
         if status.routes:
@@ -60,14 +64,14 @@ class RouteWatch:
         return [*lines, *([Text()] if said else []), *said]
 
     def as_json(self) -> str:
-        """Return one line; `impairment` says why it is not of this moment, if it is not."""
+        """Return one line; `impairment` gives the reason if the status is not current."""
         found = as_object(self._last) if self._last else {}
-        return output.as_json({**found, "trouble": self._trouble or None})
+        return output.as_json({**found, "impairment": self._impairment or None})
 
 
 def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool) -> None:
-    """Look every `interval_s` seconds until Ctrl-C or SIGTERM."""
-    looking = RouteWatch(read)
+    """Show the status every `interval_s` seconds until Ctrl-C or SIGTERM."""
+    looking = StatusWatch(read)
     try:
         with _ended_by_sigterm():
             if as_json:
@@ -78,10 +82,10 @@ def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool
             else:
                 _one_below_the_other(looking, interval_s)
     except KeyboardInterrupt:
-        return  # that is how it ends
+        return  # the way to end it
 
 
-def _in_place(looking: RouteWatch, interval_s: float) -> None:
+def _in_place(looking: StatusWatch, interval_s: float) -> None:
     """Draw on the terminal's other screen, so that the earlier text comes back at the end."""
     with Live(console=output.out, screen=True, auto_refresh=False, transient=True) as live:
         for _ in _looks(looking, interval_s):
@@ -96,7 +100,7 @@ def _in_place(looking: RouteWatch, interval_s: float) -> None:
             live.update(Group(*lines), refresh=True)
 
 
-def _one_below_the_other(looking: RouteWatch, interval_s: float) -> None:
+def _one_below_the_other(looking: StatusWatch, interval_s: float) -> None:
     for number, _ in enumerate(_looks(looking, interval_s)):
         if number:
             output.print_line("")
@@ -106,7 +110,7 @@ def _one_below_the_other(looking: RouteWatch, interval_s: float) -> None:
         output.out.file.flush()
 
 
-def _looks(looking: RouteWatch, interval_s: float) -> Iterator[None]:
+def _looks(looking: StatusWatch, interval_s: float) -> Iterator[None]:
     while True:
         began = time.monotonic()
         looking.look()
@@ -116,7 +120,7 @@ def _looks(looking: RouteWatch, interval_s: float) -> Iterator[None]:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """A terminated watch puts the terminal back too."""
+    """Restore the terminal after SIGTERM too."""
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt

@@ -239,7 +239,7 @@ def flower(
             envvar="FLOWER_BASIC_AUTH",
             show_envvar=True,
             metavar="USER:PASSWORD",
-            help="Who may look; several by comma. Better as a variable: options can be read by every user of the machine.",
+            help="USER:PASSWORD, several by comma. Better as a variable: every user of the machine can read options.",
         ),
     ] = "",
     insecure: Annotated[
@@ -286,7 +286,7 @@ def _served(settings: "Settings", given: Iterable[str]) -> list[str]:
 
 
 def _throttle_log() -> None:
-    """From INFO on, but no more of the same than a person reads."""
+    """Log from INFO on, with repeated lines throttled."""
     from trivet_tasks.processes.log_throttle import LogThrottle
 
     logging.getLogger().setLevel(logging.INFO)
@@ -337,7 +337,7 @@ def _simulation(replies: Path | None) -> "Simulation":
 
 
 def _check_port(port: int) -> None:
-    """ConfigError when Flower's port is taken: now, not once everything else is up."""
+    """Raise ConfigError if Flower's port is taken, before anything else is started."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -360,7 +360,7 @@ def _tell_exit(local: "LocalTrivet", ended: "Exit") -> None:
 
 
 def _tell(line: str) -> None:
-    """Print on stderr: the output of --json stays alone on stdout."""
+    """Print on stderr: stdout has the output of --json only."""
     output.err.print(line, markup=False, soft_wrap=True)
 
 

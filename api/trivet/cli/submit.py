@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from trivet_tasks.requests.jsonl import FileCheck
 
 DEFAULTS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 1024}
-"""What a request has that names neither."""
+"""Value for a request that names neither."""
 SHOW_EVERY_S = 0.5
-"""How often the progress of a batch is read while somebody watches."""
+"""Seconds between two readings of a batch's progress while a bar is shown."""
 ADVANCE_EVERY = 200
 """Requests between two steps of the bar while they are taken in."""
 MAX_WARNINGS = 100
@@ -58,7 +58,7 @@ def submit(
         str | None, typer.Option(help="Worthless after this: 90s, 10m, 24h, or a moment in ISO 8601.")
     ] = None,
     not_before: Annotated[str | None, typer.Option(help="Do not start earlier: the same forms.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Whom the work is done for.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Party that the work is done for.")] = None,
     residency: Annotated[
         list[str] | None, typer.Option(help="A place the route must declare; may be repeated.")
     ] = None,
@@ -139,7 +139,7 @@ def bulk(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Submit a file of requests as one batch. After a break, run it again: it goes on where it was."""
+    """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
     from trivet.cli.results import ResultsFile
 
     chosen = name or file.stem
@@ -224,7 +224,7 @@ def _wait(client: "Client", batch: "Batch", results: "ResultsFile | None") -> "P
 
 
 def _write(batch: "Batch", results: "ResultsFile") -> None:
-    """Write every result, but for those that are not kept any more: a line without text would be no result."""
+    """Write every result except pruned ones: a line without text would be no result."""
     missing = 0
     for result in batch.results():
         if not result.pruned:
@@ -236,7 +236,7 @@ def _write(batch: "Batch", results: "ResultsFile") -> None:
 
 
 def _watch(batch: "Batch", advance: Advance, done: threading.Event) -> None:
-    """Move the bar until told to stop; a database that is away for a while is no reason to."""
+    """Move the bar until told to stop, also while the database is away."""
     from trivet_tasks.errors import StoreError
 
     last = False

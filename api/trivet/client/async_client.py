@@ -1,4 +1,4 @@
-"""The same client for asyncio programs: its calls run in threads of their own."""
+"""The client for asyncio programs: its calls run in threads of their own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -31,7 +31,7 @@ class _Threads:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
     async def wait(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Apart from the others, so that those who wait for results keep nobody from submitting."""
+        """A pool of its own, so that calls that wait for results do not block submitting."""
         return await asyncio.get_running_loop().run_in_executor(self._waiting, lambda: work(*args, **kwargs))
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class AsyncJob:
         return await self._threads.wait(self._job.result, timeout)
 
     async def state(self) -> str:
-        """How it stands; see `Job.state`."""
+        """Return its state; see `Job.state`."""
         return await self._threads.run(lambda: self._job.state)
 
     async def cancel(self) -> bool:
@@ -73,11 +73,11 @@ class AsyncBatch:
         self.name = batch.name
 
     async def progress(self) -> Progress:
-        """How far it is; see `Batch.progress`."""
+        """Return its progress; see `Batch.progress`."""
         return await self._threads.run(self._batch.progress)
 
     async def results(self, timeout: float | None = None) -> AsyncIterator[Result]:
-        """Every result once, as the jobs end; see `Batch.results`."""
+        """Yield every result once, as the jobs end; see `Batch.results`."""
         found = self._batch.results(timeout)
         while (result := await self._threads.wait(next, found, None)) is not None:
             yield result
@@ -91,7 +91,7 @@ class AsyncBatch:
         return await self._threads.run(self._batch.cancel)
 
     async def retry(self, failed: bool = True, expired: bool = False) -> int:
-        """Run again what failed; see `Batch.retry`."""
+        """Run failed jobs again; see `Batch.retry`."""
         return await self._threads.run(self._batch.retry, failed, expired)
 
 
@@ -122,11 +122,11 @@ class AsyncClient:
         return AsyncBatch(self._threads, batch)
 
     async def job(self, job_id: str) -> AsyncJob:
-        """The job of this id; see `Client.job`."""
+        """Return the job of this id; see `Client.job`."""
         return AsyncJob(self._threads, await self._threads.run(self._client.job, job_id))
 
     async def batch(self, name: str) -> AsyncBatch:
-        """The batch of this name; see `Client.batch`."""
+        """Return the batch of this name; see `Client.batch`."""
         return AsyncBatch(self._threads, await self._threads.run(self._client.batch, name))
 
     async def close(self) -> None:

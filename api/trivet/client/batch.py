@@ -1,4 +1,4 @@
-"""A batch as its submitter holds it: progress, results as they come, cancelling, running again what failed."""
+"""A batch for its submitter: progress, results as they come, cancelling, running failed jobs again."""
 
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -28,15 +28,15 @@ class Batch:
         return f"Batch({self.name!r})"
 
     def progress(self) -> Progress:
-        """How far it is: counts by state, and the cost so far."""
+        """Return its progress: counts by state, and the cost so far."""
         with self._connections.store.read() as connection:
             return batches.progress(connection, self.name)
 
     def results(self, timeout: float | None = None) -> Iterator[Result]:
-        """Every result once, in the order the jobs end; failures are results too.
+        """Yield every result once, in the order the jobs end; failures are results too.
 
         Args:
-            timeout: seconds to wait for the next result at most; None waits as long as it takes.
+            timeout: maximum seconds to wait for the next result; None waits as long as it takes.
 
         Raises:
             ResultTimeout: no further job ended in that time.
@@ -51,12 +51,12 @@ class Batch:
                 return
 
     def ended(self, states: Collection[str] = END_STATES) -> Iterator[Result]:
-        """The results there are when the first of them is asked for, each once, in the order the jobs ended.
+        """Yield the results that exist when the first of them is asked for, each once, in the order the jobs ended.
 
-        Waits for nothing, and holds one page of them in memory. A job that is made to run again meanwhile is left out.
+        Waits for nothing, and holds one page of them in memory. A job that is retried meanwhile is left out.
 
         Args:
-            states: only those that ended so: `succeeded`, `failed`, `expired`, `cancelled`.
+            states: only results in these end states: `succeeded`, `failed`, `expired`, `cancelled`.
         """
         store, seen = self._connections.store, 0
         ended = {state for state in END_STATES if state in states}
@@ -80,10 +80,10 @@ class Batch:
         return self._connections.notices.wait_for(f"batch {self._id}", done, timeout, f"The batch {self.name!r}")
 
     def cancel(self) -> int:
-        """Stop the batch: what waits ends at once, what runs is dropped within about two seconds.
+        """Stop the batch: waiting jobs end at once, running ones are dropped within about two seconds.
 
         Returns:
-            How many jobs were ended here; those running end by their workers.
+            The number of jobs ended here; workers end the running ones.
         """
         store = self._connections.store
         with store.write() as connection:
@@ -98,24 +98,24 @@ class Batch:
             self._connections.tell_finished(ids, [self._id])
 
     def retry(self, failed: bool = True, expired: bool = False) -> int:
-        """Run again what failed: the same jobs with their ids and keys, behind what the batch has waiting.
+        """Run failed jobs again, with their ids and keys, behind the waiting jobs of the batch.
 
         They start anew, with all their rounds and with a deadline as far from now as it was from the submit. Every
         attempt made before stays with its reason and its cost, and `latency_s` goes on counting from the submit.
-        Who reads `results` on gets the new results after the old ones. Broken off and called again it does the rest.
+        Readers of `results` get the new results after the old ones. Safe to interrupt: another call does the rest.
 
         Args:
-            failed: those that ended as `failed`.
-            expired: those that ended as `expired`.
+            failed: run jobs again that ended as `failed`.
+            expired: run jobs again that ended as `expired`.
 
         Returns:
-            How many jobs run again.
+            The number of jobs that run again.
 
         Raises:
             InvalidRequest: the batch was cancelled.
         """
         wanted = {JobState.FAILED: failed, JobState.EXPIRED: expired}
-        states = {state for state, permit in wanted.items() if permit}
+        states = {state for state, included in wanted.items() if included}
         store, classes = self._connections.store, self._connections.settings.classes
         with store.read() as connection:
             upto = retrying.begin_retry(connection, self._id)
@@ -131,13 +131,13 @@ class Batch:
             self._connections.tell_work()
 
     def accept(self) -> None:
-        """Run an incomplete batch as it is, without the requests that were not taken."""
+        """Run an incomplete batch as it is, without the requests that were not accepted."""
         with self._connections.store.write() as connection:
             batches.open_batch(connection, self._id)
         self._connections.tell_work()
 
     def _page(self, after: int) -> tuple[int, list[Result]] | None:
-        """The next results after a number, with the last of theirs; none when there will be none any more.
+        """Return the next results after a number, with the last of theirs; none when there will be no more.
 
         None when there are none yet.
         """

@@ -23,15 +23,15 @@ from trivet_tasks.requests.reading import parse_request, parse_requests
 log = logging.getLogger("trivet")
 
 MAX_WARNINGS = 100
-"""How many different warnings one client logs; each of them once, however many jobs it is about."""
+"""Maximum number of different warnings that one client logs; each once, however many jobs it is about."""
 
 
 MAX_NAME = 200
-"""Characters of a batch's name at most."""
+"""Maximum number of characters of a batch's name."""
 
 
 class Client:
-    """Submits jobs and reads what became of them. Thread-safe; may be made before a fork and used after it.
+    """Submits jobs and reads their results. Thread-safe; may be made before a fork and used after it.
 
     Args:
         config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
@@ -82,12 +82,12 @@ class Client:
             requests: dicts as for `submit`; taken in groups, so a generator over any number is fine.
             name: the batch's name; a batch of this name is resumed. None: one is made up.
             defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`. With `prompt_cache=True`
-                (or "5m", "1h") what requests begin with in common is read from the provider's prompt cache.
+                (or "5m", "1h") the common beginning of requests is read from the provider's prompt cache.
 
         Raises:
             InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it
                 is resumed under the same name or accepted as it is.
-            StoreUnavailable: names the batch; submitting the same again under this name goes on where it was.
+            StoreUnavailable: names the batch; submitting the same again under this name continues where it stopped.
         """
         routes = self._connections.known_routes
         now = self._connections.now
@@ -105,7 +105,7 @@ class Client:
         return Batch(self._connections, chosen, batch_id)
 
     def job(self, job_id: str) -> Job:
-        """The job of this id. NotFound when there is none."""
+        """Return the job of this id. NotFound when there is none."""
         job = Job(self._connections, job_id)
         job.look()
         return job
@@ -119,7 +119,7 @@ class Client:
         return Job(self._connections, find_by_key(self._connections, key, tenant).id)
 
     def jobs(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> list[results.JobRow]:
-        """The newest jobs as they stand, newest first.
+        """Return the newest jobs with their present state, newest first.
 
         Args:
             state: only those in this state, a `JobState` or its text.
@@ -131,17 +131,17 @@ class Client:
         return find_newest(self._connections, state=state, batch=batch, limit=limit)
 
     def batch(self, name: str) -> Batch:
-        """The batch of this name. NotFound when there is none."""
+        """Return the batch of this name. NotFound when there is none."""
         with self._connections.store.read() as connection:
             return Batch(self._connections, name, batches.id_of(connection, name))
 
     def batches(self, limit: int = 100) -> list[batches.Progress]:
-        """The newest batches with their progress, newest first."""
+        """Return the newest batches with their progress, newest first."""
         with self._connections.store.read() as connection:
             return batches.latest(connection, limit)
 
     def now(self) -> float:
-        """Return the database's time, in seconds since the epoch: the one that deadlines are counted by.
+        """Return the database's time, in seconds since the epoch: deadlines are counted by it.
 
         Raises:
             StoreUnavailable, SchemaMismatch: the database cannot be used.

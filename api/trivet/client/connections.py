@@ -1,4 +1,4 @@
-"""What a client is connected to: opened when first used, reset after a fork."""
+"""Connections of a client: opened when first used, reset after a fork."""
 
 import logging
 import os
@@ -70,13 +70,13 @@ class Connections:
 
     @cached_property
     def asked_labels(self) -> "AskedLabels":
-        """What budgets ask for of jobs."""
+        """Labels of jobs that budgets ask for."""
         from trivet_store.ledger.budgets import AskedLabels  # a command that only reads needs none
 
         return AskedLabels(self.store)
 
     def known_routes(self) -> dict[str, RouteSettings]:
-        """The routes of the settings, and those that schedulers and workers made known."""
+        """The routes of the settings, and those that schedulers and workers registered."""
         from trivet_store.cluster.registry import registered
 
         store = self.store
@@ -98,7 +98,7 @@ class Connections:
 
     @cached_property
     def directory(self) -> "RouteDirectory":
-        """The routes as they stand."""
+        """The current state of the routes."""
         from trivet_routing.route_directory import RouteDirectory
 
         return RouteDirectory(self.store, self.settings, self.redis)
@@ -125,7 +125,7 @@ class Connections:
         return Prober(self.store, self.directory, self.celery, self.settings)
 
     def unavailable(self, error: Exception) -> BrokerUnavailable:
-        """The error to raise when the shared state is needed and does not answer."""
+        """Return the error to raise when the shared state is needed and does not answer."""
         hint = (
             ""
             if says_what_to_do(error)
@@ -145,7 +145,7 @@ class Connections:
             log.debug("nobody was woken: %s", error)
 
     def tell_finished(self, jobs: Sequence[str], batches: Sequence[int] = ()) -> None:
-        """Wake those who wait for these jobs."""
+        """Wake clients that wait for these jobs."""
         try:
             self.redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": list(jobs), "batches": list(batches)}))
         except redis.RedisError as error:
@@ -162,11 +162,12 @@ class Connections:
             self._store.close()
 
     def reset_after_fork(self) -> None:
-        """In the child: nothing of the parent's is used or closed."""
+        """Drop the parent's connections in the child after a fork, without closing them."""
         self._lock = threading.Lock()
         self.notices.forget_after_fork()
-        for name in ("asked_labels", "redis", "limits", "fleet", "celery", "dispatcher", "prober"):
-            self.__dict__.pop(name, None)
+        for name, attribute in vars(type(self)).items():
+            if isinstance(attribute, cached_property):
+                self.__dict__.pop(name, None)
 
 
 _opened: "weakref.WeakSet[Connections]" = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""A job as its submitter holds it."""
+"""A job for its submitter."""
 
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,12 @@ class Job:
         return f"Job({self.id!r})"
 
     def look(self) -> JobRow:
-        """The job's row as it stands. NotFound when there is no such job."""
+        """Return the job's present row. NotFound when there is no such job."""
         return find_by_id(self._connections, self.id)
 
     @property
     def state(self) -> str:
-        """`waiting`, `delayed`, `coalesced`, `dispatched`, `running`, or how it ended."""
+        """Its state: `waiting`, `delayed`, `coalesced`, `dispatched`, `running`, or its end state."""
         return self.look().state.value
 
     def result(self, timeout: float | None = None) -> Result:
@@ -82,7 +82,7 @@ class Job:
 
 
 def find_by_id(connections: "Connections", job_id: str) -> JobRow:
-    """Return a job's row as it stands. NotFound when there is no such job."""
+    """Return a job's present row. NotFound when there is no such job."""
     with connections.store.read() as connection:
         row = results.jobs_by_id(connection, [job_id]).get(job_id)
     if row is None:
@@ -107,7 +107,7 @@ def find_by_key(connections: "Connections", key: str, tenant: str | None = None)
 def find_newest(
     connections: "Connections", *, state: str | None = None, batch: str | None = None, limit: int = 100
 ) -> list[JobRow]:
-    """Return the newest jobs as they stand, newest first.
+    """Return the newest jobs with their present state, newest first.
 
     Args:
         state: only those in this state, a `JobState` or its text.

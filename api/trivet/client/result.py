@@ -1,4 +1,4 @@
-"""What became of a job, as its submitter sees it."""
+"""The result of a job, as its submitter sees it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 
 LONGEST_WORDS = 160
-"""Characters of what each of several routes said; the attempts have the whole."""
+"""Maximum characters of each of several routes' errors; the attempts have the whole."""
 
 PRUNED = "Its result was pruned."
 
@@ -49,7 +49,7 @@ class JobError:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a job. Failures are results too: look at `status`."""
+    """The result of a job. Failures are results too: look at `status`."""
 
     id: str
     key: str | None
@@ -58,15 +58,15 @@ class Result:
     error: JobError | None
     stop_reason: str | None
     cost_usd: Decimal | None
-    """All attempts together; None where one of them could not be priced."""
+    """Cost of all attempts; None where one of them could not be priced."""
     route: str | None
     model: str
     attempts: Sequence[Attempt] = field(repr=False)
     cached: bool
     latency_s: float
-    """From submit to the end."""
+    """Seconds from submit to the end."""
     created_at: float = field(repr=False)
-    """When it was submitted, seconds since the epoch."""
+    """Time of its submission, seconds since the epoch."""
     ended_at: float = field(repr=False)
     tags: dict[str, str]
     raw: bytes | None = field(repr=False, default=None)

@@ -1,4 +1,4 @@
-"""Putting jobs in: one job, or a stream of them in groups that can be resumed."""
+"""Submitting: one job, or a stream of them in groups that can be resumed."""
 
 import logging
 import threading
@@ -29,7 +29,7 @@ owner."""
 
 
 def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
-    """Write one job down; a realtime one is dispatched in the same breath.
+    """Record one job; a realtime one is dispatched in the same transaction.
 
     Raises:
         BrokerUnavailable: a realtime job needs the broker now. Nothing was written.
@@ -46,7 +46,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         choice = connections.dispatcher.choice_for(spec)
         direct = connections.dispatcher.direct(choice)
         if direct is None:
-            connections.redis.ping()  # without a route to ask for nobody may have noticed that there is no broker
+            connections.redis.ping()  # without a route nothing may have shown yet that there is no broker
     except redis.RedisError as error:
         raise connections.unavailable(error) from None
     if choice.refusals and choice.hopeless:
@@ -107,7 +107,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
                 writer.put(sharing.marked(group))
     except InvalidRequest as error:
         loading = writer.loading
-        if error.field == "name":  # somebody else's batch now: it is not ours to mark
+        if error.field == "name":  # another process has the batch now: it is not ours to mark
             raise
         with store.write() as connection:
             batches.mark_incomplete(connection, loading.id, error.message)
@@ -135,7 +135,7 @@ class _Writer:
         self._thread = None if connections.store.sqlite else ThreadPoolExecutor(1, "trivet-writer")
         self._writing: Future[None] | None = None
         self.loading = loading
-        """How far the batch has been written."""
+        """Number of requests that have been written."""
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +176,7 @@ class _Writer:
 def _take_in(
     connections: "Connections", loading: Loading, group: Sequence[JobSpec], prepared: Callable[[], None] = lambda: None
 ) -> Loading:
-    """One transaction: the jobs, and how far the batch has read."""
+    """Write the jobs and the batch's position in one transaction."""
     store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.asked_labels.now()
     with store.write() as connection:
         insert(
@@ -215,7 +215,7 @@ def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> None:
 
 
 def _groups(stream: Iterator[JobSpec], rows: int) -> Iterator[list[JobSpec]]:
-    """Groups of a transaction's worth. What was read before an error is handed out first."""
+    """Yield groups of one transaction each. Requests read before an error are yielded first."""
     group: list[JobSpec] = []
     size = 0
     try:

@@ -1,6 +1,6 @@
 """Waiting for jobs: a notice wakes, SQL decides.
 
-One thread per client listens to the notices and wakes whoever watches the job or batch. A notice may be lost (it is
+One thread per client listens to the notices and wakes the watchers of the job or batch. A notice may be lost (it is
 only a hint), so a watcher also looks by itself, slowly.
 """
 
@@ -20,9 +20,9 @@ from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
 T = TypeVar("T")
 
 LOOK_EVERY_S = 2.0
-"""How often a watcher looks by itself while notices come in."""
+"""Seconds between a watcher's own looks while notices come in."""
 LOOK_WITHOUT_NOTICES_S = 0.25
-"""How often it looks while there is no listening, e.g. because the broker is away."""
+"""Seconds between its looks while it cannot listen, e.g. because the broker is away."""
 SUBSCRIBE_WITHIN_S = 1.0
 
 

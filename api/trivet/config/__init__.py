@@ -1,1 +1,1 @@
-"""What trivet config init writes: a configuration for the credentials found here, or a reference set-up."""
+"""Files of `trivet config init`: a configuration for the credentials found here, or a reference set-up."""

@@ -1,6 +1,6 @@
-"""Which credentials of the three providers are there, and where, for `trivet config init`.
+"""Finds credentials of the three providers for `trivet config init`.
 
-Only whether a credential is there is looked at, and where; its value is never read. A file of credentials is not opened.
+Only their presence and place are looked at; their values are never read. A file of credentials is not opened.
 """
 
 from collections.abc import Mapping
@@ -21,24 +21,24 @@ _AWS_VARIABLES = (
 """Each is a sign of credentials in boto3's chain (boto3 guide, Credentials)."""
 _AWS_FILES = (".aws/credentials", ".aws/config")
 _ADC_FILE = ".config/gcloud/application_default_credentials.json"
-"""Where `gcloud auth application-default login` puts them on Linux and macOS (Google Cloud, how ADC works)."""
+"""Location used by `gcloud auth application-default login` on Linux and macOS (Google Cloud, how ADC works)."""
 _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found for one provider."""
+    """Credentials found for one provider."""
 
     usable: bool
-    """Whether it is enough to make calls."""
+    """True if they are enough to make calls."""
     reason: str
-    """What was found, or what is missing, for a person."""
+    """A sentence for a person on what was found, or what is missing."""
     settings: Mapping[str, str]
-    """The keys of a route that say so: references and the project, never a secret."""
+    """Keys of a route for these credentials: references and the project, never a secret."""
 
 
 def find_credentials(provider: Provider, environment: Mapping[str, str], home: Path) -> Found:
-    """What the environment and the home directory hold for a provider."""
+    """Return the credentials that the environment and the home directory hold for a provider."""
     match provider:
         case "anthropic":
             return _anthropic(environment)

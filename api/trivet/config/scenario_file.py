@@ -29,7 +29,7 @@ from trivet_tasks.catalog import PROVIDERS
 from trivet_tasks.errors import ConfigError
 
 NAMES = ("aws-native", "multi-cloud", "startup", "sydney")
-"""All of them."""
+"""Names of all reference set-ups."""
 
 _FOLDER = resources.files("trivet") / "config" / "scenarios"
 _TITLE = re.compile(r"# [a-z-]+: (.*)\.")

@@ -1,4 +1,4 @@
-"""What `trivet config init` writes: a commented configuration with routes for the credentials that were found.
+"""The file of `trivet config init`: a commented configuration with routes for the credentials that were found.
 
 The parts that every written configuration shares are here too; `scenario_file` adds them to those of `--scenario`.
 """
@@ -21,15 +21,15 @@ class Proposal:
 
     name: str
     usable: bool
-    """Whether what it needs was found; else it is written commented out, but for a scenario's."""
+    """True if its credentials were found; else the route is written commented out, except in a scenario."""
     reason: str
-    """What was found, or what is missing, for a person."""
+    """A sentence for a person on what was found, or what is missing."""
     settings: Mapping[str, object]
     """Its keys, without limits."""
 
 
 def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Proposal, ...]:
-    """A proposal for each provider, by what the environment and the home directory hold."""
+    """Return a proposal for each provider, by the credentials in the environment and the home directory."""
     aws = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
     google = environment.get("CLOUD_ML_REGION") or "us-east5"
     return (
@@ -40,7 +40,7 @@ def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Propo
 
 
 def template(proposals: Sequence[Proposal]) -> str:
-    """The text of the file."""
+    """Return the text of the file."""
     return "\n".join([INTRODUCTION, PLACES, ROUTE_KEYS, *map(_route, proposals), _CLASSES, PROCESSES])
 
 
@@ -79,7 +79,7 @@ INTRODUCTION = """\
 # The configuration of Trivet. Lines that are commented out show the defaults, or what may be set.
 # Variables win over it, e.g. TRIVET_STORE__URL. Relative paths count from this file. `trivet config check` reads it.
 """
-"""How the file is read."""
+"""Head of the file: how it is read."""
 
 PLACES = """\
 [store]

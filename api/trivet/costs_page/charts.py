@@ -7,7 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0")
-"""Told apart also by most who see few colours; the last is for what is left over."""
+"""Colours that most colour-blind readers can distinguish; the last is for the rest."""
 OTHER = "other"
 _WIDTH, _HEIGHT = 960, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 24, 14, 30
@@ -29,7 +29,7 @@ class Bar(NamedTuple):
     shown: str
     note: str = ""
     more: Decimal = Decimal(0)
-    """What it may be more at most: a paler part."""
+    """Maximum additional amount: drawn paler."""
 
 
 def fewest(series: Sequence[Series]) -> list[Series]:
@@ -87,7 +87,7 @@ def stacked(title: str, columns: Sequence[str], series: Sequence[Series]) -> str
 
 
 def bars(found: Sequence[Bar], colour: str = COLOURS[0]) -> str:
-    """Lines of different length under one another."""
+    """Return a bar plot: lines of different length under one another."""
     longest = max((bar.amount + bar.more for bar in found), default=Decimal(0)) or Decimal(1)
 
     def part(amount: Decimal, kind: str = "") -> str:

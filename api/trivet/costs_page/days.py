@@ -21,7 +21,7 @@ class Amount(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """Columns of a stacked plot, and what each stands for."""
+    """Columns of a stacked plot, and the span of each."""
 
     unit: str
     columns: list[str]

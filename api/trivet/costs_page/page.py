@@ -1,4 +1,4 @@
-"""The page itself: HTML, style and plots in one text that loads nothing."""
+"""The page: HTML, style and plots in one text that loads nothing."""
 
 from decimal import Decimal
 from html import escape
@@ -95,7 +95,7 @@ def _per_job(overview: CostOverview) -> str:
 
 
 def _said(row: CostRow, each: Decimal) -> tuple[str, str]:
-    """The amount and the note of a bar. What is unpriced is not said to cost nothing."""
+    """Return the amount and the note of a bar. Unpriced calls are not shown as free."""
     jobs = f"{row.jobs:,} jobs"
     if row.unpriced and not row.cost_usd:
         return "unpriced", jobs

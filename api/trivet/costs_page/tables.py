@@ -16,7 +16,7 @@ ROLES = {
     "probe": ("probes of routes out of service", "one token of output each"),
     "": ("in flight", "at most the estimate"),
 }
-"""What each role of a call means, and a word on it."""
+"""Name of each role of a call, with a remark."""
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str] = (), words: int = 1) -> str:
@@ -64,7 +64,7 @@ def figures(by: Sequence[str], rows: Sequence[CostRow], total: CostRow, digits: 
 
 
 def roles(found: Sequence[CostRow]) -> str:
-    """What each kind of call cost."""
+    """Return the table of costs by kind of call."""
     ordered = sorted(found, key=lambda row: list(ROLES).index(row.group[0]))
     return table(
         ["calls that are", "", "calls", "cost", "at most, beside"],
@@ -82,7 +82,7 @@ def roles(found: Sequence[CostRow]) -> str:
 
 
 def answered(found: Sequence[AnswerSaving]) -> str:
-    """What the response cache saved, by class and model."""
+    """Return the table of savings by the response cache, by class and model."""
     kinds = sorted({one.group[1:] for one in found})
     rows = []
     for kind in kinds:
@@ -94,7 +94,7 @@ def answered(found: Sequence[AnswerSaving]) -> str:
 
 
 def savings(found: Sequence[CacheSaving]) -> str:
-    """What prompt caches saved, by model."""
+    """Return the table of savings by prompt caches, by model."""
     models = sorted({one.model for one in found})
     rows = []
     for model in models:

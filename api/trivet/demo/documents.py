@@ -43,7 +43,7 @@ class Piece:
 
 
 def prompts(count: int) -> Iterator[str]:
-    """So many different prompts, made as they are asked for.
+    """Yield this many different prompts, made as they are asked for.
 
     Raises:
         ProcessFailed: there is no text at all.
@@ -64,7 +64,7 @@ def prompts(count: int) -> Iterator[str]:
 
 
 def prompt(piece: Piece, again: int) -> str:
-    """What is asked about a piece the first time (0) and each further time: no two are the same."""
+    """Return the question on a piece, for the first time (0) and each further time: no two are the same."""
     question = QUESTIONS[again % len(QUESTIONS)].format(package=piece.package)
     if again >= len(QUESTIONS):
         question += f" Answer differently than in the {again // len(QUESTIONS)} rounds before."

@@ -15,13 +15,13 @@ from trivet_tasks.outcomes import Outcome
 
 @dataclass(frozen=True, slots=True)
 class RouteReading:
-    """A route as it stands."""
+    """The state of a route."""
 
     breaker: BreakerView
     tally: RouteAttempts
 
     def next_permit_s(self) -> float:
-        """Seconds until it could take the next call; a route that is open has no room, its probes are not any."""
+        """Seconds until it could take the next call; infinite while it is open (probes do not count)."""
         if self.breaker.shut:
             return float("inf")
         return self.breaker.wait_s
@@ -56,7 +56,7 @@ class Reading:
 
 
 class Reader:
-    """Takes readings of the demo's batch. Its own connections: nothing of it is in the way of the work."""
+    """Takes readings of the demo's batch over connections of its own, so that it does not disturb the work."""
 
     def __init__(self, settings: Settings) -> None:
         self.admin = Admin(settings=settings)
@@ -77,12 +77,12 @@ class Reader:
 
 
 _PAID_AGAIN_WITH_REASON = frozenset({Outcome.TIMEOUT, Outcome.UNKNOWN, Outcome.CANCELLED})
-"""What an earlier attempt must have ended as for a second answer to be right: nobody on our side saw the first."""
+"""Outcomes of an earlier attempt that justify a second answer: nobody on our side saw the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What became of the demo's jobs and calls. Counts are jobs, or calls where they say so."""
+    """The demo's jobs and calls, as recorded. Counts are jobs, or calls where they say so."""
 
     jobs: int
     """Accepted."""
@@ -97,7 +97,7 @@ class Ledger:
     """In the simulator's log."""
     routes: Mapping[str, RouteAttempts]
     mismatches: tuple[str, ...]
-    """Where the simulator's log and the attempts differ, in words; none if the books are right."""
+    """Differences between the simulator's log and the attempts, in words; none if the ledger is right."""
 
     @property
     def attempts(self) -> int:
@@ -111,17 +111,17 @@ class Ledger:
 
     @property
     def cost_usd(self) -> Decimal:
-        """Of all settled calls."""
+        """Cost of all settled calls."""
         return sum((route.cost_usd for route in self.routes.values()), Decimal(0))
 
     @property
     def estimated_usd(self) -> Decimal:
-        """The most that calls whose fate is not known may cost on top."""
+        """Maximum additional cost of calls with an unknown outcome."""
         return sum((route.estimated_usd for route in self.routes.values()), Decimal(0))
 
     @property
     def good(self) -> bool:
-        """Every job succeeded, and the books are right."""
+        """True if every job succeeded and the ledger is right."""
         return self.succeeded == self.jobs and not (self.lost or self.doubled or self.mismatches)
 
 
@@ -179,7 +179,7 @@ def mismatches(calls: Sequence[Call], attempts: Sequence[AttemptFate]) -> Iterab
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """How the demo went. `seconds` is from the first submit to the end of the last job, `throttled_s` as in `Watch`."""
+    """The result of the demo. `seconds`: from first submit to last end; `throttled_s`: see `ConditionMonitor`."""
 
     ledger: Ledger
     seconds: float

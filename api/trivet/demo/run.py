@@ -25,7 +25,7 @@ from trivet.client.client import Client
 from trivet.demo.documents import BATCH, MAX_TOKENS, MODEL, prompts
 from trivet.demo.ledger import DemoResult, Reader, Reading, audit
 from trivet.demo.screen import View
-from trivet.demo.watch import DemoWatch, Journal, State
+from trivet.demo.watch import ConditionMonitor, Journal, State
 from trivet.local.child_process import Exit
 from trivet.local.environment import without_settings
 from trivet.local.local_simulator import Simulation
@@ -39,7 +39,7 @@ from trivet_tasks.processes.stop_signals import STOP_SIGNALS, handled_stop_signa
 READ_EVERY_S = 0.2
 READY_S = 60.0
 STALLED_S = 60.0
-"""A run in which no job ends for so long is given up."""
+"""Seconds without an ended job after which a run is given up."""
 FULL_STOP_S = 3.0
 """Seconds for which no route at all takes calls."""
 
@@ -63,7 +63,7 @@ _SLOWEST, _FASTEST = 0.25, 4.0
 
 
 class Step(NamedTuple):
-    """One turn of the story: at which share of ended jobs, what a person is told, what is done."""
+    """One step of the story: the share of ended jobs at which it begins, the text for a person, and the action."""
 
     at: float
     text: str
@@ -173,7 +173,7 @@ class _Run:
         self._submitted = 0
         self._shown_at = 0.0
         self._began = time.monotonic()
-        self._watch = DemoWatch(self._journal, self._began)
+        self._watch = ConditionMonitor(self._journal, self._began)
 
     def to_the_end(self) -> State:
         """Submit everything, then follow it until every job has ended or nothing moves any more."""
@@ -247,7 +247,7 @@ class _Stopping:
         self._local = local
         self._groups: set[int] = set()
         self.hastened = False
-        """Whether a signal came while the parts were being stopped."""
+        """True if a signal came while the parts were being stopped."""
 
     def __enter__(self) -> None:
         return None

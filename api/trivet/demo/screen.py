@@ -29,17 +29,17 @@ class View(Protocol):
     """Something that shows states."""
 
     def starting(self, what: str) -> None:
-        """Say what is being started or stopped, before and after there is anything to show."""
+        """Report the process being started or stopped, before and after there is a state to show."""
 
     def show(self, state: State) -> None:
-        """Show how it stands; called a few times a second."""
+        """Show the state; called a few times a second."""
 
     def finish(self, state: State | None) -> None:
-        """Nothing more will be shown; leave behind what is worth keeping. None: it was broken off."""
+        """End the display; leave the final state on the terminal. None: the run was interrupted."""
 
 
 class PlainView:
-    """What happened as it happens, and a line on how it stands every few seconds."""
+    """Prints each event as it happens, and a line of status every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -50,14 +50,14 @@ class PlainView:
         self._print(what)
 
     def show(self, state: State) -> None:
-        """The new lines of the journal, and the state when it is time for it again."""
+        """Print the new lines of the journal, and the state when it is time for it again."""
         self._journal(state, state.elapsed_s)
         if state.reading is not None and state.elapsed_s >= self._next_s and state.journal.all_printed:
             self._next_s = state.elapsed_s + EVERY_S
             self._print(_status(state))
 
     def finish(self, state: State | None) -> None:
-        """What was not printed yet."""
+        """Print the lines that were not printed yet."""
         if state is not None:
             self._journal(state, float("inf"))
 
@@ -213,7 +213,7 @@ def _journal(lines: list[Line]) -> RenderableType:
 
 
 def as_object(result: DemoResult) -> dict[str, Any]:
-    """What `--json` prints. Amounts are decimals as strings, times are seconds."""
+    """Return the object that `--json` prints. Amounts are decimals as strings, times are seconds."""
     ledger = result.ledger
     return {
         "jobs": ledger.jobs,

@@ -1,4 +1,4 @@
-"""Following the demo: in what condition each route is and since when, how long jobs were throttled, how fast it goes.
+"""Monitor of the demo: the condition of each route and its start, the time jobs were throttled, and the speed.
 
 A route that is limited is so until it has taken calls for a while: between two refusals its breaker opens for a moment.
 """
@@ -12,7 +12,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import RouteState
 
 CALM_S = 1.2
-"""How long a route must not have been limited, and jobs not throttled, before that counts as over."""
+"""Seconds without a limited route or throttled jobs after which that counts as over."""
 PACE_S = 0.2
 """A wait for a permit that is shorter is the ordinary pace of a rate limit, not throttling."""
 RATE_OVER_S = 3.0
@@ -26,7 +26,7 @@ _CAUSES: dict[str, str] = {
     Outcome.INCOMPLETE: "answers are cut",
     Outcome.UNUSABLE: "the account is refused",
 }
-"""What a breaker's cause begins with, in words."""
+"""Words for the outcome that begins a breaker's cause."""
 
 SETTLED_S = 1.0
 """Age in seconds at which a line of the journal is printed for good: by then the jobs it moved are counted."""
@@ -62,7 +62,7 @@ class Journal:
 
     @property
     def all_printed(self) -> bool:
-        """Whether `unprinted` has handed out every line."""
+        """True if `unprinted` has handed out every line."""
         return self._printed == len(self.lines)
 
     def unprinted(self, now_s: float) -> Iterator[Line]:
@@ -74,12 +74,12 @@ class Journal:
 
 @dataclass(slots=True)
 class Condition:
-    """How a route is: `healthy`, `limited` or `open`, and since when on the monotonic clock."""
+    """The condition of a route: `healthy`, `limited` or `open`, and since when on the monotonic clock."""
 
     word: str
     since: float
     seen: float
-    """When it was last seen so; a route stays limited for `CALM_S` longer."""
+    """Time at which it was last seen so; a route stays limited for `CALM_S` longer."""
     left_before: int = 0
     line: Line | None = None
 
@@ -93,8 +93,8 @@ class _Spell:
     seen: float
 
 
-class DemoWatch:
-    """Takes the readings in their order and keeps what a person wants to know of them."""
+class ConditionMonitor:
+    """Takes the readings in their order and keeps the facts that a person wants to see."""
 
     def __init__(self, journal: Journal, began: float) -> None:
         self.conditions: dict[str, Condition] = {}
@@ -103,7 +103,7 @@ class DemoWatch:
         or out of its own minute limits. Measured from the readings: when one finds jobs waiting and the next permit of
         any route at least `PACE_S` away, the time until that permit counts, at most until the next reading."""
         self.throttled = False
-        """Whether that was so at the last reading."""
+        """True if jobs were throttled at the last reading."""
         self._journal = journal
         self._began = began
         self._before: Reading | None = None
@@ -184,5 +184,5 @@ class State:
     jobs: int
     submitted: int
     reading: Reading | None
-    watch: DemoWatch
+    watch: ConditionMonitor
     journal: Journal

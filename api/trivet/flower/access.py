@@ -25,14 +25,14 @@ class Access:
     """
 
     def __init__(self, listen: Listen, prefix: str | None) -> None:
-        """Take where Flower listens, who may look, and the prefix of its paths."""
+        """Take the address of Flower, its passwords, and the prefix of its paths."""
         self._guard = RequestGuard(listen.address, listen.hosts)
         self._pairs = tuple(pair.encode() for pair in listen.basic_auth)
         prefix = (prefix or "").strip("/")
         self._open = f"/{prefix}{HEALTHCHECK}" if prefix else HEALTHCHECK
 
     def refusal(self, request: HTTPServerRequest) -> dict[str, Any] | None:
-        """Return what `RefusedRequest` is made with; None where the request may go on."""
+        """Return the arguments of `RefusedRequest`; None if the request may go on."""
         if request.path == self._open:
             return None
         headers = request.headers
@@ -54,7 +54,7 @@ class RefusedRequest(RequestHandler):  # type: ignore[misc]  # Tornado is not ch
         self._refused_with, self._said = status, reason
 
     def check_xsrf_cookie(self) -> None:
-        """Nothing to protect: nothing is done."""
+        """Do nothing: there is nothing to protect."""
 
     def prepare(self) -> None:
         """Answer."""

@@ -68,7 +68,7 @@ class TrivetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
         return super().find_handler(request, **values)
 
     def route_names(self) -> list[str]:
-        """Every route known here, also one whose workers are all gone."""
+        """Return every route known here, also one whose workers are all gone."""
         return route_names(self.trivet.routes, self.backlog.last)
 
     def stop(self) -> None:

@@ -36,11 +36,11 @@ class BacklogReader:
 
     @property
     def last(self) -> Backlog:
-        """The backlog that was read last, without waiting."""
+        """Return the backlog that was read last, without waiting."""
         return self._last
 
     async def latest(self) -> Backlog:
-        """The backlog, at most a few seconds old. Never raises: where the database is away, `impairment` says so."""
+        """Return the backlog, at most a few seconds old. Never raises: if the database is away, `impairment` says so."""
         if self._reading is None and time.monotonic() >= self._next_at:
             self._reading = asyncio.create_task(self._refresh())
         reading = self._reading

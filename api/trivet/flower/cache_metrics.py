@@ -12,14 +12,14 @@ from trivet_tasks.errors import BrokerUnavailable
 _COUNTED = {
     "hits": "Look-ups that found an answer.",
     "misses": "Look-ups after which the job was called for.",
-    "followed": "Jobs that waited for an equal one.",
+    "coalesced": "Jobs that waited for an equal one.",
     "stored": "Answers that were kept.",
     "evicted": "Answers that left before their time, for want of room.",
 }
-_STANDING = {
+_GAUGES = {
     "entries": "Answers that are kept.",
-    "bytes": "What they take in Redis, about.",
-    "max_bytes": "What they may take.",
+    "bytes": "Approximate size of these answers in Redis.",
+    "max_bytes": "Maximum size.",
 }
 
 
@@ -41,5 +41,5 @@ class _Collector(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, said in _COUNTED.items():
             yield CounterMetricFamily(f"trivet_cache_{name}", said, value=getattr(self._stats, name))
-        for name, said in _STANDING.items():
+        for name, said in _GAUGES.items():
             yield GaugeMetricFamily(f"trivet_cache_{name}", said, value=getattr(self._stats, name))

@@ -12,7 +12,7 @@ from trivet_tasks.states import JobState
 
 
 def backlog_metrics(backlog: Backlog, routes: Iterable[str]) -> bytes:
-    """The metrics of this backlog. Where it is not current there is `trivet_backlog_current 0` alone, no old figures."""
+    """Return the metrics of this backlog. If it is not current, only `trivet_backlog_current 0`: no old figures."""
     registry = CollectorRegistry()
     registry.register(_Collector(backlog, list(routes)))
     return bytes(generate_latest(registry))
@@ -26,7 +26,7 @@ class _Collector(Collector):
     def collect(self) -> Iterator[Metric]:
         current = not self._backlog.impairment
         yield GaugeMetricFamily(
-            "trivet_backlog_current", "Whether the database answered when it was asked last.", value=float(current)
+            "trivet_backlog_current", "1 if the database answered when it was asked last.", value=float(current)
         )
         if current:
             yield from self._processes()
@@ -39,7 +39,7 @@ class _Collector(Collector):
         alive = GaugeMetricFamily("trivet_processes", "Processes that are alive.", labels=["part", "lane"])
         wrong = GaugeMetricFamily(
             "trivet_impairments",
-            "What is wrong with processes and servers and holds work up, by kind; all 0: nothing.",
+            "Impairments of processes and servers that block work, by kind; all 0: none.",
             labels=["kind"],
         )
         alive.add_metric(["scheduler", ""], len(self._backlog.schedulers))
@@ -64,7 +64,9 @@ class _Collector(Collector):
         yield age
 
     def _at_routes(self) -> Metric:
-        jobs = GaugeMetricFamily("trivet_route_jobs", "Jobs that stand at a route.", labels=["route", "class", "state"])
+        jobs = GaugeMetricFamily(
+            "trivet_route_jobs", "Jobs dispatched to a route and not ended.", labels=["route", "class", "state"]
+        )
         rows = {(row.route, row.latency): row for row in self._backlog.routes}
         for route in self._routes:
             for latency in Latency:

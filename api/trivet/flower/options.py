@@ -1,4 +1,4 @@
-"""Flower's options as Trivet sets them. Any of Flower's own `FLOWER_*` variables wins over what stands here."""
+"""Flower's options as Trivet sets them. Any of Flower's own `FLOWER_*` variables wins over these."""
 
 import logging
 import os

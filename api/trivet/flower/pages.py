@@ -28,7 +28,7 @@ REFRESH_MS = 3_000
 
 
 class _RouteQueues(BaseHandler):  # type: ignore[misc]  # Flower ships no types
-    """Flower lists the queues that workers consume at this moment. Ours are there, whoever consumes them."""
+    """Lists the queues of all routes, where Flower has those that workers consume at this moment."""
 
     def get_broker(self) -> QueueDepths:
         """Return the reader of queue depths, which Flower's pages ask."""
@@ -36,7 +36,7 @@ class _RouteQueues(BaseHandler):  # type: ignore[misc]  # Flower ships no types
         return depths
 
     def get_active_queue_names(self) -> list[str]:
-        """The queues of every route, and after them those of others that workers consume."""
+        """Return the queues of every route, then other queues that workers consume."""
         ours = queue_names(self.application.route_names())
         live = set(super().get_active_queue_names()) - {self.capp.conf.task_default_queue}
         return ours + sorted(live - set(ours))
@@ -50,14 +50,14 @@ class BrokerPage(_RouteQueues):
         """Show the page; where broker or database is away it says so and shows the rest."""
         backlog = await self.application.backlog.latest()
         routes = self.application.route_names()
-        (depths, broker_trouble), proven = await asyncio.gather(
+        (depths, broker_impairment), proven = await asyncio.gather(
             self._depths(self.get_active_queue_names()), self.application.proven.of(routes)
         )
         self.render(
             BROKER_TEMPLATE,
             backlog=backlog,
             broker_url=masked(self.application.trivet.broker_url),
-            broker_trouble=broker_trouble,
+            broker_impairment=broker_impairment,
             queues=queue_rows(routes, backlog, depths, proven),
             age=age,
             count=count,
@@ -76,7 +76,7 @@ class BrokerPage(_RouteQueues):
 
 
 class TasksPage(TasksView):  # type: ignore[misc]
-    """Flower's page of tasks, with room for what ours say."""
+    """Flower's page of tasks, with columns wide enough for Trivet's."""
 
     def render(self, template_name: str, **values: Any) -> None:
         """Show the page in our layout."""
@@ -87,7 +87,7 @@ class QueueLengths(_RouteQueues, GetQueueLengths):  # type: ignore[misc]
     """`/api/queues/length` over the queues of every route."""
 
     async def get(self) -> None:
-        """Answer as Flower does, once it is known which routes there are."""
+        """Answer as Flower does, after the routes have been read."""
         await self.application.backlog.latest()
         try:
             await super().get()
@@ -110,7 +110,7 @@ class MetricsPage(Metrics):  # type: ignore[misc]
 
 
 def age(seconds: float | None) -> str:
-    """A span as people read it, coarse enough to be compared at a glance."""
+    """Return a duration for people, coarse enough to be compared at a glance."""
     if seconds is None:
         return "—"
     whole = int(seconds)
@@ -124,5 +124,5 @@ def age(seconds: float | None) -> str:
 
 
 def count(number: int | None) -> str:
-    """A number as people read it."""
+    """Return a number for people."""
     return "—" if number is None else f"{number:,}"

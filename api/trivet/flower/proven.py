@@ -21,7 +21,7 @@ class ProvenReader:
         self._admin = admin
 
     async def of(self, routes: Sequence[str]) -> Mapping[str, RouteUse]:
-        """Return when each of the routes was called and answered last; nothing where the shared state does not answer."""
+        """Return the last call and the last answer of each route; nothing if the shared state does not answer."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(PATIENCE_S):

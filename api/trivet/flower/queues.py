@@ -32,19 +32,19 @@ class QueueRow:
 
 
 def route_names(configured: Iterable[str], backlog: Backlog) -> list[str]:
-    """Every route that the configuration, the registry or a job under way knows of."""
+    """Return every route that the configuration, the registry or a job under way names."""
     return sorted({*configured, *backlog.drained, *(row.route for row in backlog.routes)})
 
 
 def queue_names(routes: Iterable[str]) -> list[str]:
-    """The queues of these routes, one for each class."""
+    """Return the queues of these routes, one for each class."""
     return [queue_name(route, latency) for route in routes for latency in Latency]
 
 
 def queue_rows(
     routes: Iterable[str], backlog: Backlog, depths: Mapping[str, int | None], uses: Mapping[str, RouteUse]
 ) -> list[QueueRow]:
-    """The table: the queues of the routes, then whatever else has a depth.
+    """Return the table: the queues of the routes, then any other queue with a depth.
 
     Args:
         depths: messages by queue, as far as the broker said.

@@ -1,4 +1,4 @@
-"""What an account of the Anthropic API has: its models, and their limits.
+"""Reads an account of the Anthropic API: its models and their limits.
 
 The models come from `models.list`, with the days on which they retire. Limits come from the Admin API where the route
 names a key of it (`admin_api_key`). Otherwise every answer names those of its own model in

@@ -1,4 +1,4 @@
-"""What an AWS account has on Bedrock: models, inference profiles, access, service quotas. Through boto3, read only.
+"""Reads an AWS account on Bedrock: models, inference profiles, access, service quotas. Through boto3, read only.
 
 Endpoints are boto3's own. Its variables AWS_ENDPOINT_URL_* are ignored (`trivet_tasks.config.environment`).
 Permissions: `bedrock:ListFoundationModels`, `bedrock:ListInferenceProfiles`, `bedrock:GetFoundationModelAvailability`,

@@ -1,4 +1,4 @@
-"""Models and inference profiles of Bedrock: what of a route's ids is there, and whether the account may use it."""
+"""Models and inference profiles of Bedrock: the presence of a route's ids, and the account's access to them."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _PROFILES = ("SYSTEM_DEFINED", "APPLICATION")
 
 @dataclass(slots=True)
 class Found:
-    """What was read so far."""
+    """Models and profiles read so far."""
 
     foundation: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Foundation models by id and by ARN."""
@@ -32,7 +32,7 @@ class Found:
 
 
 def read_models(subject: Subject, bedrock: "BaseClient", found: Found, mask: Mask) -> dict[str, ModelState]:
-    """Models and profiles, then for each of the route's ids what stands there. Raises when AWS does not answer."""
+    """Return models and profiles, then the state of each of the route's ids. Raises when AWS does not answer."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -62,7 +62,7 @@ def read_models(subject: Subject, bedrock: "BaseClient", found: Found, mask: Mas
 
 
 def _state(model: str, wire: str, found: Found, region: str) -> ModelState:
-    """Whether the id that workers would ask for is there."""
+    """Return whether the id that workers would ask for is there."""
     if wire in found.profiles:
         state = found.profiles[wire].get("status", "ACTIVE")
         base = _base(wire, found)
@@ -127,7 +127,7 @@ def _life(summary: Mapping[str, Any]) -> ModelState:
 
 
 def _access(wire: str, state: ModelState, bedrock: "BaseClient", found: Found) -> ModelState:
-    """Whether the account may use a model that is there. AWS makes the agreement at the first call where it may."""
+    """Return whether the account may use a model that is there. Where it can, AWS agrees at the first call."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     base = _base(wire, found) if wire in found.profiles else str(found.foundation[wire]["modelId"])
@@ -169,7 +169,7 @@ def listed_models(found: Found) -> tuple[ListedModel, ...]:
 
 
 def _of_other_kind(summary: Mapping[str, Any]) -> bool:
-    """Whether it is a variant for provisioned throughput alone, such as `…-v1:0:200k`."""
+    """Return whether it is a variant for provisioned throughput alone, such as `…-v1:0:200k`."""
     return list(summary.get("inferenceTypesSupported", ())) == ["PROVISIONED"]
 
 

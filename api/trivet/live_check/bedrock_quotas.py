@@ -23,7 +23,7 @@ from trivet.live_check.report import Kind, Quota
 
 
 class Path(StrEnum):
-    """How a call reaches a model; each way has a quota of its own."""
+    """A way in which a call reaches a model; each has a quota of its own."""
 
     GLOBAL = "global cross-region"
     GEO = "cross-region"
@@ -57,14 +57,14 @@ class Named:
 
 
 class Unread(StrEnum):
-    """Why a name gave nothing."""
+    """A reason why a name was not understood."""
 
     ELSEWHERE = "it bounds something else"
     NOT_RECOGNISED = "not recognised"
 
 
 def read_name(name: str) -> Named | Unread:
-    """What a quota bounds, by its name."""
+    """Return what a quota bounds, by its name."""
     said = " ".join(_ASIDE.sub("", name.strip().lower()).split())
     if "claude" not in said or _ELSEWHERE.search(said):
         return Unread.ELSEWHERE
@@ -96,7 +96,7 @@ def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) 
     Args:
         listed: the entries of `ListServiceQuotas` (`QuotaName`, `Value`), of an account's own first; of two entries for
             the same thing the first counts.
-        paths: by first-party id the way its calls go.
+        paths: the path of each model's calls, by first-party id.
     """
     found: dict[tuple[str, Kind], Quota] = {}
     unread: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""What AWS says when it refuses, for a person."""
+"""Refusals of AWS, in words for a person."""
 
 from trivet.live_check.masking import Mask
 from trivet.live_check.report import Finding, Level
@@ -10,7 +10,7 @@ _DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedExcep
 
 
 def denied(error: Exception) -> bool:
-    """Whether the identity is known and may not do this one thing."""
+    """Return whether the identity is known and may not do this one thing."""
     return _code(error) in _DENIED
 
 

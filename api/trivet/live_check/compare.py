@@ -1,4 +1,4 @@
-"""Sets what an account has against what is configured. Knows no provider."""
+"""Compares an account with the configuration. Knows no provider."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from trivet.live_check.report import ABSENT, Finding, Kind, Level, LimitRow, Mod
 from trivet.live_check.subject import Subject
 
 FAR_BELOW = 0.5
-"""A figure under this part of the quota leaves room unused."""
+"""A figure under this part of the quota leaves capacity unused."""
 MINUTES_A_DAY = 1440
 _ORDER = tuple(Kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What came of it."""
+    """The result of a comparison."""
 
     findings: tuple[Finding, ...]
     rows: tuple[LimitRow, ...]
@@ -112,7 +112,7 @@ def _limits(subject: Subject, rows: tuple[LimitRow, ...], quotas: list[Quota]) -
 
 
 def _half_bounded(subject: Subject, rows: tuple[LimitRow, ...]) -> Iterator[Finding]:
-    """Where the provider counts input and output together and only one of them is bounded."""
+    """Yield findings where the provider counts input and output together and only one of them is bounded."""
     models = [model for row in rows if row.limit is Kind.TOKENS and row.account for model in row.models]
     for kind, other in ((Kind.INPUT, Kind.OUTPUT), (Kind.OUTPUT, Kind.INPUT)):
         bare = [m for m in models if subject.figure(m, kind) is None and subject.figure(m, other) is not None]

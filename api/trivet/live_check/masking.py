@@ -1,4 +1,4 @@
-"""Keeps secrets out of what is said: the texts of SDKs' errors may hold a key."""
+"""Keeps secrets out of texts that are shown: the errors of SDKs may hold a key."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
 )
-# what keys look like, should one turn up that nobody told us of: Anthropic's, Bedrock's, Google's, a header, a PEM
+# patterns of keys that are not known here: Anthropic's, Bedrock's, Google's, a header, a PEM
 _LIKE_A_KEY = re.compile(
     r"sk-ant-[\w-]+|ABSK[\w+/=-]{8,}|bedrock-api-key-[\w+/=-]+|ya29\.[\w.-]+|(?i:bearer) [\w.+/=~-]{12,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
@@ -32,7 +32,7 @@ _LIKE_A_KEY = re.compile(
 
 
 class Mask:
-    """Strikes secrets out of texts. `add` what becomes known on the way; safe to share between threads."""
+    """Strikes secrets out of texts. `add` secrets as they become known; safe to share between threads."""
 
     def __init__(self, route: RouteSettings) -> None:
         """Know the route's own key and those of the environment."""
@@ -53,7 +53,7 @@ class Mask:
         return for_terminal(masked(_LIKE_A_KEY.sub("[secret]", text)))
 
     def words(self, error: object) -> str:
-        """What an exception says: its first paragraph on one line, masked, then cut. AWS puts the signed text after it."""
+        """Return an exception's first paragraph on one line, masked, then cut. AWS puts the signed text after it."""
         said = self.text(str(error).strip().split("\n\n", 1)[0], shortest=1)
         said = clean(" ".join(said.split()), 4 * WORDS_LIMIT) or type(error).__name__
         return said if len(said) <= WORDS_LIMIT else f"{said[: WORDS_LIMIT - 1]}…"

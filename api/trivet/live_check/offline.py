@@ -1,4 +1,4 @@
-"""What can be said of a route without asking anybody: its key, region, models and limits. No network."""
+"""Checks of a route without asking anybody: its key, region, models and limits. No network."""
 
 import importlib.util
 import os

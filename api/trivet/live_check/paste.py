@@ -9,7 +9,7 @@ from trivet.live_check.report import ABSENT, Kind, Level, LimitRow, Quota, Readi
 from trivet.live_check.subject import Subject
 
 INPUT_PART = 0.75
-"""Of a quota that counts input and output together: a start, to be changed to what the jobs are like."""
+"""Share of input in a quota that counts input and output together: a start, to be changed to what the jobs are like."""
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SETTINGS = (Kind.REQUESTS, Kind.INPUT, Kind.OUTPUT)
 

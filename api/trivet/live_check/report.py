@@ -1,4 +1,4 @@
-"""The values of a check: what was found out about a route, and how it looks to a person."""
+"""The values of a check: findings about a route, and their form for a person."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How much a finding matters."""
+    """The importance of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -19,7 +19,7 @@ class Level(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a limit counts. The first three are named as the settings are."""
+    """The unit of a limit. The first three are named as the settings are."""
 
     REQUESTS = "requests_per_minute"
     INPUT = "input_tokens_per_minute"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class Presence(StrEnum):
-    """Whether an account has a model."""
+    """The presence of a model in an account."""
 
     SERVED = "served"
     MISSING = "missing"
@@ -45,7 +45,7 @@ ABSENT = (Presence.MISSING, Presence.REFUSED)
 
 
 class SettledBy(StrEnum):
-    """What makes an offline finding pointless, because the account itself has spoken."""
+    """A reading of the account that makes an offline finding pointless."""
 
     ASKING = "asking"
     QUOTAS = "quotas"
@@ -54,23 +54,23 @@ class SettledBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found out."""
+    """One finding."""
 
     level: Level
     what: str
     where: str
     """The setting, or the interface of the provider that said so."""
     action: str = ""
-    """What to do; empty where there is nothing to be done."""
+    """The action to take; empty where there is nothing to be done."""
     models: tuple[str, ...] = ()
     """First-party ids of the models it is about; empty: the whole route."""
     settled_by: SettledBy | None = None
-    """When it need not be said any more."""
+    """The reading after which it need not be said any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What the account says of one model."""
+    """The state of one model in the account."""
 
     presence: Presence
     reason: str = ""
@@ -108,7 +108,7 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one account has, in the terms of no provider in particular."""
+    """The models and quotas of one account, in terms that all providers share."""
 
     account: str = ""
     """Its name for a person, e.g. `AWS account 123456789012`."""
@@ -116,7 +116,7 @@ class Reading:
     """By first-party id; a model that is not in it was not looked up."""
     quotas: tuple[Quota, ...] = ()
     findings: tuple[Finding, ...] = ()
-    """What came up while reading: a permission that is missing, a call that failed."""
+    """Findings of the reading itself: a permission that is missing, a call that failed."""
     listed: tuple[ListedModel, ...] = ()
     """Every Claude model that the provider lists, known to the catalogue or not; empty where it was not asked."""
 
@@ -135,14 +135,14 @@ class LimitRow:
 
 @dataclass(frozen=True, slots=True)
 class RouteReport:
-    """All that was found out about one route."""
+    """All findings about one route."""
 
     route: str
     provider: str
     region: str
     account: str
     live: bool
-    """Whether the account itself was asked."""
+    """True if the account itself was asked."""
     findings: tuple[Finding, ...]
     limits: tuple[LimitRow, ...] = ()
     paste: str = ""
@@ -150,7 +150,7 @@ class RouteReport:
     took_s: float = 0.0
 
     def count(self, level: Level) -> int:
-        """How many findings of this level."""
+        """Return the number of findings of this level."""
         return sum(finding.level is level for finding in self.findings)
 
     @property

@@ -18,7 +18,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 
 Reader = Callable[[Subject, float, Mask], Reading]
 TIMEOUT_S = 20.0
-"""How long one account may take, all its calls together."""
+"""Maximum seconds for one account, all its calls together."""
 _NEEDS: dict[Provider, tuple[str, str]] = {
     "anthropic": ("anthropic", "trivet[worker]"),
     "bedrock": ("boto3", "trivet[worker]"),
@@ -34,7 +34,7 @@ def check_routes(
     Args:
         routes: by name, as configured.
         models: first-party ids to look at; none: all that each route may serve.
-        live: ask the accounts over the network. Without it nobody is asked.
+        live: ask the accounts over the network; else no account is asked.
         timeout_s: seconds that one account may take; all are asked at the same time.
     """
     checks = [_Check(subject_of(name, route, models), Mask(route)) for name, route in routes.items()]
@@ -52,7 +52,7 @@ def check_routes(
 
 
 def _may_ask(findings: tuple[Finding, ...]) -> bool:
-    """Without a key or a place there is nobody to ask."""
+    """Return whether a route can be asked: without a key or a place it cannot."""
     return not any(
         finding.level is Level.ERROR and finding.where.endswith((" api_key", " region", " project"))
         for finding in findings
@@ -128,7 +128,7 @@ class _Check:
 
 
 def _reader(subject: Subject) -> Reader:
-    """What reads an account of this kind, with its SDK loaded."""
+    """Return the reader of an account of this kind, with its SDK loaded."""
     if subject.route.endpoint == "mantle":
         from trivet.live_check.mantle import read_mantle
 

@@ -1,4 +1,4 @@
-"""What is to be checked of a route: its models, what they are called on its wire, and the figures set for them."""
+"""The subject of a check: the models of a route, their names on its wire, and the figures set for them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Subject:
     unmapped: tuple[str, ...]
     """Named models that this route has no id for."""
     whole: bool
-    """Whether these are all models that the route may serve."""
+    """True if these are all models that the route may serve."""
 
     @property
     def table(self) -> str:
@@ -32,7 +32,7 @@ class Subject:
         return f"[routes.{self.name}]"
 
     def figure(self, model: str, kind: Kind) -> int | None:
-        """What is set for a model, `None` where nothing is. Of `TOKENS` the sum of what is set for input and output."""
+        """Return the figure set for a model, `None` where none is. For `TOKENS`: the sum of input and output."""
         if kind is Kind.TOKENS:
             given = [self.figure(model, Kind.INPUT), self.figure(model, Kind.OUTPUT)]
             return sum(figure for figure in given if figure) or None

@@ -1,4 +1,4 @@
-"""What a Google project has on Vertex AI: Claude models in Model Garden, whether the project sees them, quotas. Read only.
+"""Reads a Google project on Vertex AI: Claude models in Model Garden, the project's access to them, quotas. Read only.
 
 Models: google-cloud-aiplatform over REST. `ModelGardenService.GetPublisherModel` says whether Google serves the model at
 the region's endpoint; it does not know projects. `LlmUtilityService.CountTokens` on the project's own path to the model
@@ -55,11 +55,11 @@ def read_vertex(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
             Level.ERROR, "No project.", f"{subject.table} project", "Set project, or GOOGLE_CLOUD_PROJECT."
         )
         return Reading(findings=(finding,))
-    states, trouble = _models(subject, credentials, project, timeout_s, mask)
-    if trouble is not None and trouble.level is Level.ERROR:
-        return Reading(f"Google project {project}", findings=(trouble,))
+    states, failure = _models(subject, credentials, project, timeout_s, mask)
+    if failure is not None and failure.level is Level.ERROR:
+        return Reading(f"Google project {project}", findings=(failure,))
     quotas, findings = _quotas(subject, credentials, project, timeout_s, mask)
-    found = (*((trouble,) if trouble else ()), *findings)
+    found = (*((failure,) if failure else ()), *findings)
     listed = _listed(credentials, _host(region_of(subject)), timeout_s)
     return Reading(f"Google project {project}", states, quotas, found, listed)
 
@@ -127,10 +127,10 @@ def _models(
             _state, garden=garden, tokens=tokens, path=path, location=location, timeout_s=timeout_s, mask=mask
         )
         answers = dict(zip(subject.wire, pool.map(look, subject.wire.values()), strict=True))
-    troubles = [answer for answer in answers.values() if isinstance(answer, Finding)]
+    failed = [answer for answer in answers.values() if isinstance(answer, Finding)]
     states = {model: answer for model, answer in answers.items() if isinstance(answer, ModelState)}
-    if troubles and len(troubles) == len(answers):
-        return {}, troubles[0]
+    if failed and len(failed) == len(answers):
+        return {}, failed[0]
     for model, answer in answers.items():
         if isinstance(answer, Finding):
             states[model] = ModelState(Presence.UNKNOWN, answer.what, answer.action)
@@ -174,7 +174,7 @@ def _state(
 
 
 def _in_garden(garden: Any, wire: str, timeout_s: float) -> bool:
-    """Whether Model Garden knows the model: with its version, else without."""
+    """Return whether Model Garden knows the model: with its version, else without."""
     from google.api_core import exceptions
 
     for name in dict.fromkeys((wire, wire.partition("@")[0])):

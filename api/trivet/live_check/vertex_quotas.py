@@ -30,7 +30,7 @@ _SHARED_SINCE = {"opus": (4, 8), "sonnet": (5, 0), "haiku": (5, 5), "fable": (5,
 
 
 def prefix_of(location: str) -> str:
-    """How the metrics of a location begin."""
+    """Return the prefix of the metrics of a location."""
     if location == "global":
         return "global_"
     return f"{location}_multi_region_" if location in ("us", "eu") else ""

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """When a process that ended is started again: after `first_s` seconds, doubling to `max_s`.
+    """The restarts of a process that ended: after `first_s` seconds, doubling to `max_s`.
 
     The doubling starts anew once the process has run for `healthy_s` seconds.
     """
@@ -66,7 +66,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run and how. `log_path` None: it writes where we write. `stage`: lower ones are stopped first."""
+    """A process to run. `log_path` None: it writes where we write. `stage`: lower ones are stopped first."""
 
     name: str
     argv: tuple[str, ...]
@@ -118,7 +118,7 @@ class ChildProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether this run of it has announced itself (`trivet_tasks.processes.supervised.announce_ready`)."""
+        """True if this run of it has announced itself (`trivet_tasks.processes.supervised.announce_ready`)."""
         return self.spec.ready_file.exists()
 
     def send_signal(self, number: int) -> None:

@@ -58,7 +58,7 @@ class EmbeddedValkey:
 
     @property
     def log_path(self) -> Path:
-        """Where the server writes its warnings."""
+        """The file of the server's warnings."""
         return self._dir / "valkey.log"
 
     def start(self) -> None:
@@ -85,7 +85,7 @@ class EmbeddedValkey:
             raise
 
     def alive(self) -> bool:
-        """Whether the server answers now. `start()` replaces one that does not."""
+        """Return whether the server answers now. `start()` replaces one that does not."""
         try:
             return valkey_server.answering_pid(self._socket, time.monotonic()) is not None
         except ProcessFailed:
@@ -186,7 +186,7 @@ class EmbeddedValkey:
                 self._socket.parent.rmdir()
 
     def _running(self) -> bool:
-        """Whether a server of this directory lives, by the lock it holds; a zombie holds none."""
+        """Return whether a server of this directory lives, by the lock it holds; a zombie holds none."""
         try:
             with (self._dir / "valkey.running").open("rb") as running:
                 fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,7 +24,7 @@ _HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """How to simulate the providers."""
+    """Settings of the simulated providers."""
 
     arguments: Sequence[str] = ("--latency-median", "0.3", "--latency-p95", "0.9")
     """Options of `trivet simulate`, without ports."""
@@ -95,7 +95,7 @@ def _ports_before(path: Path) -> dict[str, int]:
 
 
 def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]:
-    """What was set of the sections that are neither routes nor URLs, as tables of TOML."""
+    """Return the settings of the sections that are neither routes nor URLs, as tables of TOML."""
     given = settings.model_dump(
         mode="json", exclude={"store", "broker", "redis", "routes", "budgets"}, exclude_unset=True
     )

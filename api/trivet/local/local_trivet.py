@@ -41,8 +41,8 @@ log = logging.getLogger("trivet")
 
 PROGRAM = (sys.executable, "-m", "trivet")
 _STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
-_AFTER_GRACE_S = 3.0  # for a worker to write down its last results and go: killed, its jobs would be quarantined
-_AFTER_WORKERS_S = 1.0  # for the others, who have nothing to lose; with the default grace all is over within 10 s
+_AFTER_GRACE_S = 3.0  # for a worker to record its last results and exit: killed, its jobs would be quarantined
+_AFTER_WORKERS_S = 1.0  # for the others, which have nothing to lose; with the default grace all ends within 10 s
 
 
 class LocalTrivet:
@@ -66,16 +66,16 @@ class LocalTrivet:
         """Nothing is started yet.
 
         Args:
-            settings: what to run.
+            settings: the settings to run with.
             config_path: the file they came from, for the parts to read; None: they find what we found.
-            workers: how many; each is a process per lane.
-            lanes: what they serve; None: `[worker] lanes`.
+            workers: number of workers; each is a process per lane.
+            lanes: the lanes they serve; None: `[worker] lanes`.
             simulation: start the simulator, and use routes that lead to it.
             flower_port: start Flower on this port of 127.0.0.1.
             program: the words before a part's own on its command line.
             restarts: when a part that ended is started again.
-            on_exit: told, from another thread, of every part that ended by itself.
-            say: told what is going on, a line at a time.
+            on_exit: called, from another thread, for every part that ended by itself.
+            say: called with each line on the progress.
             reloads: on SIGHUP scheduler and workers read the configuration again, instead of everything being stopped.
 
         Raises:
@@ -93,7 +93,7 @@ class LocalTrivet:
         self.config_path = config_path.absolute() if config_path is not None else None
         """The configuration that the parts read."""
         self.simulator: Endpoints | None = None
-        """Where the simulator serves, once inside."""
+        """The simulator's endpoints, once inside."""
         self.supervisor = Supervisor(
             on_exit=on_exit,
             restarts=restarts,
@@ -114,7 +114,7 @@ class LocalTrivet:
 
     @property
     def logs_dir(self) -> Path:
-        """Where the parts write their logs."""
+        """The folder of the parts' logs."""
         return self.data_dir / "logs"
 
     def log_path(self, name: str) -> Path:
@@ -176,7 +176,7 @@ class LocalTrivet:
         with contextlib.ExitStack() as started:
             self.data_dir.mkdir(mode=0o700, exist_ok=True)  # prompts are in it
             self.logs_dir.mkdir(mode=0o700, exist_ok=True)
-            started.enter_context(_isolation(self.data_dir))
+            started.enter_context(_folder_lock(self.data_dir))
             started.enter_context(self.supervisor)  # from here on a signal is an exception
             if self._simulation is not None:
                 self._start_simulator(self._simulation)
@@ -227,7 +227,7 @@ class LocalTrivet:
 
 
 @contextlib.contextmanager
-def _isolation(data_dir: Path) -> Iterator[None]:
+def _folder_lock(data_dir: Path) -> Iterator[None]:
     """Hold the folder's lock. ProcessFailed when another process holds it."""
     path = data_dir / "local.lock"
     holder = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -14,7 +14,7 @@ ROUTES: Mapping[str, Mapping[str, Any]] = {
 
 
 class Endpoints(Protocol):
-    """Where the simulator serves each wire: base URLs."""
+    """The simulator's base URL for each wire."""
 
     @property
     def anthropic(self) -> str: ...  # noqa: D102

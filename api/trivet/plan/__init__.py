@@ -1,5 +1,5 @@
-"""What a run would cost and how long it would take, reckoned before it: for `trivet plan`.
+"""Estimates of the cost and duration of a run before it, for `trivet plan`.
 
-`workload` says what is to be done in a day, `scenarios` over which routes, `charges` what routes cost beside tokens;
+`workload` has the work of a day, `scenarios` the routes it may take, `charges` the costs of routes beside tokens;
 `outlook` does the arithmetic, with `timing` for the limits. No database, no network, no clock.
 """

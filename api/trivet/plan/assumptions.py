@@ -1,4 +1,4 @@
-"""What a plan takes for granted, in sentences: they stand under its table."""
+"""The assumptions of a plan, as sentences under its table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from trivet_tasks.catalog import known
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 
 MAX_DETOURS = 4
-"""How many are told."""
+"""Maximum number of detours shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the work of a plan comes from."""
+    """The origin of the work of a plan."""
 
     prices: str
     """Day and version of the price lists."""
     file: str | None = None
     """Its name; None: a volume."""
     requests: int = 0
-    """Of the file."""
+    """Number of requests in the file."""
     repeated: int = 0
     """Lines of it that come to no job of their own."""
     left_out: int = 0
     """Bad lines of it."""
     runs: Decimal = Decimal(1)
-    """How often a day it runs."""
+    """Runs per day."""
     expected_output: str = ""
-    """What an answer is expected to have, where less than `max_tokens`."""
+    """Expected length of an answer, where less than `max_tokens`."""
     tokens_per_call: Decimal | None = None
     input_share: Decimal = Decimal(0)
     bytes_per_token: Decimal = Decimal(0)
@@ -128,7 +128,7 @@ def _of_time(terms: Terms, pairs: set[tuple[str, str]]) -> Iterator[str]:
 
 
 def _limited(route: RouteSettings) -> bool:
-    """Whether any limit a minute is configured for it."""
+    """Return whether a limit per minute is configured for it."""
     figures: tuple[RouteSettings | LimitGroup, ...] = (route, *route.limits)
     return any(
         one.requests_per_minute or one.input_tokens_per_minute or one.output_tokens_per_minute for one in figures

@@ -1,4 +1,4 @@
-"""What calls cost beside the provider's tokens: for each call, for data sent, and fixed."""
+"""Charges beside the provider's tokens: for each call, for data sent, and fixed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ GB = Decimal(10**9)
 
 
 class Per(StrEnum):
-    """What a charge is counted by."""
+    """The unit by which a charge is counted."""
 
     CALL = "call"
     GB_OUT = "GB out"
@@ -30,12 +30,12 @@ class Charge:
     units: Decimal = Decimal(1)
     """For how many calls (GB, months) the amount is."""
     route: str | None = None
-    """Whose calls it is charged for; None = all calls, whatever route they take."""
+    """The route whose calls it is charged for; None = all calls, whatever route they take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """What a charge comes to, in USD."""
+    """The amount of a charge, in USD."""
 
     charge: Charge
     day_usd: Decimal
@@ -58,10 +58,10 @@ def declared(routes: Mapping[str, RouteSettings]) -> list[Charge]:
 
 
 def charged(charge: Charge, calls: Iterable[Decimal | None], bytes_out: Decimal, days: Decimal) -> Charged:
-    """What a charge comes to for a day's calls and bytes, and in a month of so many days.
+    """Return the amount of a charge for a day's calls and bytes, and for a month of so many days.
 
     Raises:
-        InvalidRequest: it is by the call, and nobody knows how many calls there are.
+        InvalidRequest: it is by the call, and the number of calls is not known.
     """
     with exact():
         if charge.per is Per.MONTH:

@@ -1,10 +1,10 @@
-"""Decimals without a rounding that nobody asked for."""
+"""Decimals without unintended rounding."""
 
 from contextlib import AbstractContextManager
 from decimal import Context, Decimal, localcontext
 
 PLACES = Decimal("1E-12")
-"""What a quotient that has no end is rounded to: the ledger's own unit."""
+"""Precision of quotients without an end: the ledger's own unit."""
 
 
 def exact() -> AbstractContextManager[Context]:

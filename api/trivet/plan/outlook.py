@@ -1,4 +1,4 @@
-"""The arithmetic of a plan: what a day and a month of work would cost over given routes."""
+"""The arithmetic of a plan: the cost of a day's and a month's work over given routes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from trivet_tasks.prices.price_book import Tariff, TokenPrices
 from trivet_tasks.requests.eligibility import name_on_wire
 
 TariffOf: TypeAlias = Callable[[str, str], Tariff]
-"""What tokens cost on a route (first) for a model (second)."""
+"""Returns the price of tokens on a route (first) for a model (second)."""
 _NONE = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What every scenario of a plan has in common."""
+    """Terms that all scenarios of a plan share."""
 
     routes: Mapping[str, RouteSettings]
     tariff_of: TariffOf
     charges: tuple[Charge, ...] = ()
     days: Decimal = Decimal(30)
-    """Of a month."""
+    """Days of a month."""
     cache_read_share: Decimal = _NONE
     """The part of input tokens that comes out of the provider's prompt cache."""
 
 
 class Part(NamedTuple):
-    """What one route does of a load in a day, and what its tokens cost, in USD."""
+    """The part of a load that one route does in a day, with the cost of its tokens in USD."""
 
     route: str
     load: Load
@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a scenario comes to. All but `month_usd` is a day; USD, exact."""
+    """The result of a scenario. All but `month_usd` is per day; USD, exact."""
 
     calls: Decimal | None
     """None: not known."""
@@ -67,19 +67,19 @@ class Outlook:
     bound: Bound | None
     """The limit that binds, and how long a day's work takes; None = no limit is known."""
     detours: tuple[str, ...] = ()
-    """Calls that not all routes of the scenario take, and why; the other routes have them."""
+    """Calls that some routes of the scenario cannot take, with the reasons; the other routes take them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a scenario cannot be."""
+    """The reason why a scenario is impossible."""
 
     text: str
     """A sentence without its full stop."""
 
 
 def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook | Obstacle:
-    """What the loads cost when they are shared out as the scenario says.
+    """Return the cost of the loads when they are shared out as the scenario says.
 
     Each load goes to those of the routes that may take it, in the proportions of their shares.
 

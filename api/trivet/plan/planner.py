@@ -1,4 +1,4 @@
-"""Planning over the routes of a configuration: prices, work of a file or a volume, and what each scenario comes to."""
+"""Planning over the routes of a configuration: prices, work of a file or a volume, and the result of each scenario."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlannedScenario:
-    """One scenario and what it comes to."""
+    """One scenario and its result."""
 
     scenario: Scenario
     expected: Outlook | Obstacle
@@ -143,7 +143,7 @@ class Planner:
 
         Args:
             check: checks the file and calls its argument with every good request.
-            output_tokens: what an answer is expected to have, if its `max_tokens` allows it.
+            output_tokens: expected tokens of an answer, if its `max_tokens` allows them.
             output_share_of_max: the same as a part of its `max_tokens`, 0 to 1.
         """
         tally = Tally(self._steps, output_tokens)
@@ -171,7 +171,7 @@ class Planner:
         days_per_month: Decimal = Decimal(30),
         cache_read_share: Decimal = Decimal(0),
     ) -> Plan:
-        """Return what each scenario comes to.
+        """Return the result of each scenario.
 
         Args:
             charges: hidden costs beside those that routes declare.

@@ -1,4 +1,4 @@
-"""Which routes the work is to take, and in what shares."""
+"""Scenarios: the routes that the work is to take, and their shares."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ class Scenario:
 
 
 def percent(share: Decimal) -> str:
-    """A share as people read it, with at most two decimals."""
+    """Return a share as people read it, with at most two decimals."""
     return f"{digits((share * 100).quantize(Decimal('0.01')))} %"
 
 
 def by_default(routes: Mapping[str, RouteSettings]) -> list[Scenario]:
-    """Each route by itself and, where there are several, all of them by their weights."""
-    isolated = [Scenario(name, {name: Decimal(1)}) for name in routes]
+    """Return each route by itself and, where there are several, all of them by their weights."""
+    single = [Scenario(name, {name: Decimal(1)}) for name in routes]
     if len(routes) < 2:
-        return isolated
+        return single
     weights = {name: Decimal(str(route.weight)) for name, route in routes.items()}
     name = "even mix" if len(set(weights.values())) == 1 else "mix by weight"
-    return [*isolated, Scenario(name, spread(weights))]
+    return [*single, Scenario(name, spread(weights))]
 
 
 def mixed(given: Sequence[Mapping[str, Decimal]], routes: Mapping[str, RouteSettings]) -> list[Scenario]:
-    """One scenario for each mix that a person gave.
+    """Return one scenario for each mix that a person gave.
 
     Raises:
         InvalidRequest: a route is not configured, a share is not above 0, or they do not sum to 1.
@@ -70,6 +70,6 @@ def mixed(given: Sequence[Mapping[str, Decimal]], routes: Mapping[str, RouteSett
                 hint="Write them as in bedrock-us-east-1=0.7,anthropic=0.3, or as 70% and 30%.",
             )
         mixes = sum(len(earlier) > 1 for earlier in given[: number + 1])
-        isolated = next(iter(shares)) if len(shares) == 1 else None
-        scenarios.append(Scenario(isolated or (f"mix {mixes}" if several else "mix"), shares))
+        single = next(iter(shares)) if len(shares) == 1 else None
+        scenarios.append(Scenario(single or (f"mix {mixes}" if several else "mix"), shares))
     return scenarios

@@ -1,4 +1,4 @@
-"""How long a day's work takes within the limits of its routes, and which limit binds."""
+"""The duration of a day's work within the limits of its routes, and the limit that binds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ MINUTE = Decimal(60)
 
 
 class Demand(NamedTuple):
-    """What a route is asked for in a day, of one model. Tokens count as they count against limits."""
+    """A day's demand on a route for one model. Tokens count as they count against limits."""
 
     route: str
     model: str
@@ -25,7 +25,7 @@ class Demand(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The limit that takes longest to get through, and how long that is."""
+    """The limit that takes longest, with its duration."""
 
     seconds: Decimal
     route: str
@@ -48,7 +48,7 @@ class _Limiter:
 
 
 def binding(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> Bound | None:
-    """What binds when routes work side by side and use their limits to the full; None: nothing that is known.
+    """Return the limit that binds when routes work side by side at their limits; None: none that is known.
 
     Models that share limits add up; others have their route's figures each for itself.
     """

@@ -1,4 +1,4 @@
-"""What is to be done in a day: from a file of requests, or from a volume of tokens."""
+"""The work of a day: from a file of requests, or from a volume of tokens."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from trivet_tasks.latency import Latency
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The calls of a day that the same routes may take and that are priced alike."""
+    """The calls of a day that the same routes may take at the same price."""
 
     requirements: Requirements
     above: int
@@ -28,7 +28,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is to be done in a day."""
+    """The work of a day."""
 
     loads: tuple[Load, ...]
     at_most: tuple[Load, ...] | None = None
@@ -77,10 +77,10 @@ class _Sums:
 
 
 class Tally:
-    """Adds the requests of a file up, holding none of them."""
+    """Adds up the requests of a file without keeping any of them."""
 
     def __init__(self, steps: Steps, output_tokens: int | None = None) -> None:
-        """`output_tokens`: what one answer is expected to have, where its `max_tokens` allows that; None: `max_tokens`."""
+        """`output_tokens`: expected tokens of one answer, where its `max_tokens` allows them; None: `max_tokens`."""
         self._steps = steps
         self._expected = output_tokens
         self._sums: dict[tuple[Requirements, int], _Sums] = {}

@@ -1,4 +1,4 @@
-"""A process's watch over what it depends on: notices a database, shared state or broker that hangs or refuses to write."""
+"""Monitor of a process's dependencies: notices a database, shared state or broker that hangs or refuses to write."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ log = logging.getLogger("trivet")
 
 LOOK_EVERY_S = 1.0
 HUNG_S = 5.0
-"""A transaction that takes longer is a impairment: nothing here needs a tenth of it."""
+"""A transaction that takes longer is an impairment: nothing here needs a tenth of it."""
 
 
 class DependencyMonitor:
@@ -43,10 +43,10 @@ class DependencyMonitor:
         part: str,
         look_also: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing is started yet.
+        """Create the monitor; nothing is started yet.
 
         Args:
-            look_also: called at each look, before what may hang is asked.
+            look_also: called at each look, before the queries that may hang.
         """
         self._store = store
         self._look_also = look_also
@@ -66,7 +66,7 @@ class DependencyMonitor:
         self._thread.start()
 
     def close(self) -> None:
-        """End it. What is announced ends by itself within seconds."""
+        """Stop looking. Announcements expire by themselves within seconds."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -116,6 +116,6 @@ class DependencyMonitor:
 
 
 def _broker_beside(settings: Settings) -> redis.Redis | None:
-    """A client of the broker, where that is a Redis and not the one of the shared state."""
+    """Return a client of the broker, where that is a Redis and not the one of the shared state."""
     broker, shared = read_server_url(settings.broker_url), read_server_url(settings.redis_url)
     return None if broker.is_amqp or broker == shared else connect(settings.broker_url)

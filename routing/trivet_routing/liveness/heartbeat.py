@@ -1,6 +1,6 @@
-"""Keeping a process's lease: one UPDATE a second, by which everybody else knows that it is alive.
+"""Heartbeat of a process's lease: one UPDATE a second, by which all others know that it is alive.
 
-Workers and schedulers alike. A lease that was lost (the process slept, the database was away) is opened anew.
+Workers and schedulers have one each. A lease that was lost (the process slept, the database was away) is opened anew.
 """
 
 import logging
@@ -41,9 +41,9 @@ class Heartbeat:
 
     Args:
         in_flight: returns the number of calls under way.
-        impaired: returns why no work of some routes is taken, by route and kind.
-        write_also: writes something with each renewal, in its transaction; returns what to do once that is committed.
-        on_renewed: told of each renewal, also of one that found the lease gone.
+        impaired: returns the reasons why no work of some routes is taken, by route and kind.
+        write_also: writes something with each renewal, in its transaction; returns a function to call after the commit.
+        on_renewed: called after each renewal, also after one that found the lease gone.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Heartbeat:
         self._thread.start()
 
     def beat_soon(self) -> None:
-        """Renew the lease now, not within a second, with how things stand here."""
+        """Renew the lease at once, with the present state of this process."""
         self._soon.set()
 
     def close(self) -> int:
-        """Take the lease back. Jobs that it still holds wait again. Returns their number.
+        """Release the lease. Jobs that it still holds wait again. Returns their number.
 
         Raises:
             StoreUnavailable: the lease runs out by itself, and its jobs are rescued then.

@@ -1,8 +1,8 @@
-"""What keeps a worker or scheduler process from working: said in the log once, announced where `trivet routes` looks.
+"""Impairments that keep a worker or scheduler from working: logged once, announced where `trivet routes` looks.
 
-A impairment has a kind (`DATABASE`, `SHARED_STATE`, …) and may be seen from several places of a process at once;
+An impairment has a kind (`DATABASE`, `SHARED_STATE`, …) and may be seen from several places of a process at once;
 it is over when none of them sees it any more. It is announced in Redis under a key with a time to live, because the
-database may be what is missing; a worker's lease says it in SQL, because Redis may be.
+database may be unavailable; a worker's lease reports it in SQL, too, because Redis may be unavailable.
 """
 
 import logging
@@ -30,8 +30,8 @@ WATCH = "watch"
 """The place that asks once a second (`trivet_routing.liveness.dependency_monitor`)."""
 
 ANNOUNCED_S = 10
-"""How long an announcement lives that nobody repeats, in seconds."""
-_KEY = PREFIX + "trouble:"
+"""Seconds that an announcement lives unless it is repeated."""
+_KEY = PREFIX + "impairment:"
 _NAME_CHARS = 250
 _WORDS_CHARS = 2_000
 
@@ -51,15 +51,15 @@ class _Seen(NamedTuple):
     why: str
     since: float
     until: float | None
-    """On the monotonic clock: when it is taken to be over although nobody said so."""
+    """Time at which it counts as over without a call of `over`, on the monotonic clock."""
 
 
 class ProcessImpairments:
     """The impairments of one process. Safe to share between threads.
 
     Args:
-        log: where each is said when it begins and when it is over, once.
-        consequence: what it means here, e.g. "no work is taken".
+        log: gets one line when an impairment begins and one when it is over.
+        consequence: the consequence in this process, e.g. "no work is taken".
     """
 
     def __init__(self, log: logging.Logger, consequence: str) -> None:
@@ -69,10 +69,10 @@ class ProcessImpairments:
         self._lock = threading.Lock()
 
     def note(self, kind: str, place: str, why: str, for_s: float | None = None) -> None:
-        """There is a impairment, as seen from a place. Logged when it is the first of its kind.
+        """Note an impairment, as seen from a place. Logged when it is the first of its kind.
 
         Args:
-            for_s: it counts as over after so many seconds; None: until `over` is called.
+            for_s: seconds after which it counts as over; None: until `over` is called.
         """
         with self._lock:
             begins = not self._seen[kind]
@@ -83,7 +83,7 @@ class ProcessImpairments:
             self._log.error("%s: %s", self._consequence, why)
 
     def over(self, kind: str, place: str) -> None:
-        """It is not seen from this place any more."""
+        """Note that it is no longer seen from this place."""
         if kind not in self._seen:  # nearly always, so without the lock
             return
         with self._lock:
@@ -95,18 +95,18 @@ class ProcessImpairments:
             self._log.info("going on: the impairment with %s is over, after %.0f s", kind, time.time() - seen.since)
 
     def seen(self, kind: str, place: str) -> bool:
-        """Whether it is seen from this place."""
+        """Return whether it is seen from this place."""
         with self._lock:
             return place in self._seen.get(kind, {})
 
     def of(self, kind: str) -> str | None:
-        """Why this kind of impairment is there; None when it is not."""
+        """Return the reason of this kind of impairment; None when there is none."""
         with self._lock:
             return next((seen.why for seen in self._seen.get(kind, {}).values()), None)
 
     @property
     def text(self) -> str | None:
-        """Why no work is taken, all kinds of it; None when work is taken."""
+        """All reasons why no work is taken; None when work is taken."""
         if not self._seen:
             return None
         with self._lock:
@@ -115,7 +115,7 @@ class ProcessImpairments:
 
     @property
     def since(self) -> float:
-        """When the oldest began, seconds since the epoch."""
+        """Start of the oldest impairment, seconds since the epoch."""
         with self._lock:
             return min((one.since for seen in self._seen.values() for one in seen.values()), default=time.time())
 
@@ -134,17 +134,17 @@ class ProcessImpairments:
 
 
 def announce(client: redis.Redis, process: str, part: str, impairment: str, since: float) -> None:
-    """Say in Redis that a process does not work. To be repeated within `ANNOUNCED_S`. RedisError when it fails."""
-    client.set(_KEY + process, orjson.dumps({"part": part, "trouble": impairment, "since": since}), ex=ANNOUNCED_S)
+    """Announce in Redis that a process does not work. To be repeated within `ANNOUNCED_S`. RedisError when it fails."""
+    client.set(_KEY + process, orjson.dumps({"part": part, "impairment": impairment, "since": since}), ex=ANNOUNCED_S)
 
 
 def withdraw(client: redis.Redis, process: str) -> None:
-    """It works again. RedisError when that cannot be said: then it is over in a few seconds."""
+    """Withdraw the announcement. RedisError when that fails: it expires in a few seconds."""
     client.delete(_KEY + process)
 
 
 def announced(client: redis.Redis) -> list[Announced]:
-    """Every process that says it does not work, by name. RedisError when the shared state does not answer."""
+    """Return the processes that announced they do not work, by name. RedisError when Redis does not answer."""
     keys = sorted(client.scan_iter(match=_KEY + "*", count=1_000))
     if not keys:
         return []
@@ -154,11 +154,11 @@ def announced(client: redis.Redis) -> list[Announced]:
 
 
 def _announced(key: bytes | str, value: bytes | str) -> Announced | None:
-    """Read an announcement, which anybody may have written who writes to Redis; None when it is none."""
+    """Read an announcement, which anybody with access to Redis may have written; None when it is none."""
     try:
         fields = orjson.loads(value)
         name = key if isinstance(key, str) else key.decode()
-        part, impairment, since = fields["part"], fields["trouble"], fields["since"]
+        part, impairment, since = fields["part"], fields["impairment"], fields["since"]
     except (ValueError, TypeError, KeyError):
         return None
     if part not in (WORKER, SCHEDULER) or not isinstance(impairment, str) or not isinstance(since, float | int | None):

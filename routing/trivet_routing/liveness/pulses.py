@@ -1,6 +1,6 @@
-"""Detection of stalled loops: each loop beats as it goes round, and the watch, a thread of its own, looks.
+"""Detection of stalled loops: each loop beats once per pass, and the monitor looks, in a thread of its own.
 
-A process whose heartbeat goes on while the loop that does its work stands still would look healthy to everybody.
+A process whose heartbeat goes on while its working loop is stalled would look healthy to all others.
 """
 
 import threading
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from trivet_routing.liveness.process_impairments import BROKER, SHARED_STATE, STALLED, STOPPING, ProcessImpairments
 
 START_S = 5.0
-"""Seconds a loop may take until it goes round for the first time."""
+"""Seconds that the first pass of a loop may take."""
 RECONNECT_S = 5.0
 """Seconds a loop that waits for the broker may take to go on once the broker answers again."""
 WAITING_S = 1.0
-"""A transaction under way for so long explains a loop that does not move."""
+"""A transaction under way for this many seconds explains a stalled loop."""
 PAUSED_S = 2.5
 """After a pause this long between two looks the process itself was stopped: its loops are given time to beat again."""
 
@@ -25,7 +25,7 @@ class Pulse:
     Args:
         what: names the loop in a sentence: `Its Celery consumer`.
         patience_s: seconds without a beat after which it counts as stalled.
-        needs_broker: whether it stands still, without any fault of its own, while the broker is away.
+        needs_broker: whether it must pause while the broker is away.
     """
 
     def __init__(self, what: str, patience_s: float, *, needs_broker: bool = False) -> None:
@@ -35,11 +35,11 @@ class Pulse:
         self._last = time.monotonic() + START_S
 
     def beat(self) -> None:
-        """Say that the loop has gone round."""
+        """Note that the loop has completed a pass."""
         self._last = time.monotonic()
 
     def excuse(self, seconds: float) -> None:
-        """Count the time from now on, and so many seconds later."""
+        """Count the time from now on, plus this many seconds."""
         self._last = time.monotonic() + seconds
 
     @property
@@ -49,12 +49,12 @@ class Pulse:
 
 
 class Pulses:
-    """The loops of one process. `look` once a second; a loop that stalls is a impairment until it beats again.
+    """The loops of one process. `look` once a second; a loop that stalls is an impairment until it beats again.
 
     Args:
         on_change: called when one stalls or goes on, e.g. to tell others at once.
-        waited_s: seconds that a transaction has been under way. One that hangs is reported as such (`Watch`), and
-            stalls no loop that waits for it.
+        waited_s: seconds that a transaction has been under way. One that hangs is reported as such
+            (`DependencyMonitor`), and loops that wait for it do not count as stalled.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Pulses:
         self._started.set()
 
     def look(self) -> None:
-        """Note which loops stand still."""
+        """Note the loops that are stalled."""
         if not self._started.is_set():
             return
         paused = time.monotonic() - self._looked_at > PAUSED_S

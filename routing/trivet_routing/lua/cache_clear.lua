@@ -1,4 +1,4 @@
--- Forget answers.
+-- Delete answers.
 --
 -- KEYS: counters; expiry of each answer; size and model of each; then the keys of answers
 -- ARGV: their digests

@@ -1,4 +1,4 @@
--- Tables of another type than ours are somebody else's: they are begun anew.
+-- Tables of another type than ours are foreign: they are begun anew.
 local function own_tables(counters, expiries, sizes)
   for key, kind in pairs({[counters] = 'hash', [expiries] = 'zset', [sizes] = 'hash'}) do
     local found = redis.call('TYPE', key).ok
@@ -6,7 +6,7 @@ local function own_tables(counters, expiries, sizes)
   end
 end
 
--- An answer leaves: what is counted of it goes, too. Returns whether it was counted.
+-- Remove an answer and its counts. Returns whether it was counted.
 local function leave(counters, expiries, sizes, digest)
   local size = redis.call('HGET', sizes, digest)
   if size then

@@ -1,4 +1,4 @@
--- Keep answers and let go of leads; what all answers take stays within the bound.
+-- Keep answers and release leads; the size of all answers stays within the bound.
 --
 -- KEYS: counters; expiry of each answer (sorted set, ms); size and model of each (hash); then for each entry the keys of its
 -- answer and of its lead

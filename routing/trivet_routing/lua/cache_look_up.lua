@@ -1,5 +1,5 @@
--- For each job: the answer to its request, whose answer it may wait for, that it is to call, or that somebody else's value of
--- another type than ours is in the way.
+-- Returns for each job: the answer to its request, the leader whose answer it may wait for, that it is to call, or that a
+-- foreign value of another type than ours is in the way.
 --
 -- KEYS: counters; then for each job the keys of its answer and of its lead
 -- ARGV: urgency of the class, 0 the most; ms that a lead lives; then for each job its id and a leader that is known to be
@@ -15,7 +15,7 @@ local function get(key)
   if type(value) == 'table' then return nil, true end
   return value, false
 end
-local hits, misses, followed = 0, 0, 0
+local hits, misses, coalesced = 0, 0, 0
 
 for at = 3, #ARGV, 2 do
   local job, over = ARGV[at], ARGV[at + 1]
@@ -32,10 +32,10 @@ for at = 3, #ARGV, 2 do
     if lead == 'x' then
       misses = misses + 1
       found[#found + 1] = {'call', ''}
-    -- nobody waits for a job that has more time than itself
+    -- no job waits for a leader that has more time than itself
     elseif lead and leader ~= job and leader ~= over and string.sub(lead, 1, 1) <= urgency then
-      followed = followed + 1
-      found[#found + 1] = {'follow', leader}
+      coalesced = coalesced + 1
+      found[#found + 1] = {'coalesce', leader}
     else
       if leader ~= job then misses = misses + 1 end
       redis.call('SET', lead_key, urgency .. job, 'PX', life)
@@ -44,7 +44,7 @@ for at = 3, #ARGV, 2 do
   end
 end
 
-for name, count in pairs({hits = hits, misses = misses, followed = followed}) do
+for name, count in pairs({hits = hits, misses = misses, coalesced = coalesced}) do
   if count > 0 and type(redis.pcall('HINCRBY', KEYS[1], name, count)) == 'table' then
     redis.call('DEL', KEYS[1])
   end

@@ -1,4 +1,4 @@
--- Claim the right to make the next probe of a (route, model): one at a time in the whole fleet, and not before it is due.
+-- Claim the right to make the next probe of a (route, model): one at a time for all schedulers, and not before it is due.
 --
 -- ARGV     1 token  2 seconds to the next  3 seconds until this one counts as lost  4 '1' = now, whether it is due or not
 --          5 seconds without a call after which a route is probed that nothing is known against; 0 = not for that
@@ -16,7 +16,7 @@ if idle > 0 then
         return 0
     end
     if now - tonumber(called[1]) < idle or number(called[2], 0) > now then return 0 end
-    for level = 1, 2 do -- what is not well is probed for that, and at its own pace
+    for level = 1, 2 do -- an unhealthy route is probed for that, at its own pace
         local breaker = redis.call('HMGET', KEYS[level], 'state', 'asked', 'probe', 'until')
         if breaker[1] or breaker[2] or (breaker[3] and number(breaker[4], 0) > now) then return 0 end
     end
@@ -30,7 +30,7 @@ for level = 1, 2 do
         if not force and number(breaker[2], 0) > now then return 0 end
         needed = true
     elseif breaker[1] == 'recovering' and number(breaker[5], 0) + interval < now then
-        needed = true -- nobody uses it just now, and it would never get well
+        needed = true -- unused at present, it would never recover
     end
 end
 if not (needed or force) then return 0 end

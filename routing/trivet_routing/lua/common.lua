@@ -1,4 +1,4 @@
--- What the scripts share; put in front of each of them.
+-- Shared by the scripts: put in front of each of them.
 --
 -- KEYS[1]  breaker of the (route, model): a hash, its health
 --            state         open, probing or recovering; missing = healthy
@@ -13,7 +13,7 @@
 --            retry_at      open, probing: when the next probe is due
 --            probe         the probe under way: the scheduler's token, then its permit; until: when it counts as lost
 --            goods         probing: good probes in a row
---            share, step, step_at, step_goods, ramp   recovering: the part it gets, the how manieth, since when, and the
+--            share, step, step_at, step_goods, ramp   recovering: the part it gets, the step's number and start, and the
 --                          good calls of this step and of all; evidence: when it was last used
 --            w0 .. w6      "slot:calls:failed" of the last sixths of the window
 --            p50:C p95:C n:C seen:C   seconds of the class's last calls, of how many, and when the last was; anew: only
@@ -35,7 +35,7 @@
 --            window, threshold   calls in flight that the provider was found to bear; missing = not found yet
 -- KEYS[4]  calls in flight under the limiter: a sorted set of permit ids by the time at which they count as lost
 -- KEYS[5]  epoch: missing = the shared state lost its memory
--- KEYS[6]  unwell: the set of breakers that are not healthy
+-- KEYS[6]  unhealthy: the set of breakers that are not healthy
 -- KEYS[7]  calls in flight of the model alone; the same key as KEYS[4] where it shares its limits with no other
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
@@ -103,7 +103,7 @@ local function count(minute, second, amounts)
     redis.call('HSETNX', KEYS[3], 'second', minute.second)
     for k, kind in ipairs(KINDS) do
         local slot, amount = slot_of(kind, second), amounts[k]
-        -- what was taken before the shared state lost its memory is not in there
+        -- permits taken before the shared state lost its memory are not in there
         if amount < 0 then amount = math.max(amount, -number(redis.call('HGET', KEYS[3], slot), 0)) end
         if amount ~= 0 then
             redis.call('HINCRBY', KEYS[3], slot, amount)

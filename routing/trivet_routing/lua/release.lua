@@ -1,4 +1,4 @@
--- Give permits back and tell breakers and limiter what came of the calls, for a group of calls of one (route, model, class).
+-- Release permits and report to breakers and limiter a group of calls of one (route, model, class).
 --
 -- KEYS     as in common.lua; KEYS[8] samples: a list of "when:seconds" of the class's calls
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute  4 seconds of burst  5 most calls in flight
@@ -127,8 +127,8 @@ local function blame(job)
     return in_row, in_window
 end
 
--- Workers whose latest calls did not get as far as the provider (`unreached`), or whose key it refused (`refused`):
--- a worker's word closes nothing until another worker says the same and nobody got through meanwhile.
+-- Workers whose latest calls did not reach the provider (`unreached`), or whose key it refused (`refused`):
+-- one worker alone closes nothing, until another one has the same failure and no call succeeded meanwhile.
 local witnesses = {}
 local recorded = redis.call('HMGET', KEYS[2], 'unreached', 'refused')
 for n, kind in ipairs({ 'unreached', 'refused' }) do
@@ -154,7 +154,7 @@ local function write_witnesses(kind)
     end
 end
 
--- Record this worker's word, and return whether another worker has said the same.
+-- Record this worker's failure, and return whether another worker has the same.
 local function confirmed(kind)
     local others, mine = {}, { name = origin, since = now, last = text(now) }
     for _, one in ipairs(witnesses[kind]) do
@@ -165,7 +165,7 @@ local function confirmed(kind)
     return #others > 0
 end
 
--- A call of this worker that began then was answered: whoever failed before has trouble of its own.
+-- A call of this worker that began then was answered: workers that failed before it are at fault themselves.
 local function refute(began)
     for kind, found in pairs(witnesses) do
         local left = {}
@@ -193,7 +193,7 @@ local function doubt(job, cause, at_once)
     if at_once or doubts >= tonumber(ARGV[6]) then ask(cause) end
 end
 
--- a call that was answered ends every row, and with it the doubt
+-- an answered call ends every row of failures and withdraws the request for a probe
 local function clear(level, is_probe)
     local breaker = redis.call('HMGET', KEYS[level], 'failures', 'contradicted', 'short', 'doubts', 'asked', 'state')
     if number(breaker[1], 0) + number(breaker[2], 0) + number(breaker[3], 0) + number(breaker[4], 0) > 0 then
@@ -282,7 +282,7 @@ local function limited(seconds, stated, cause)
     end
     local pause = seconds
     if pause <= 0 then pause = math.min(tonumber(ARGV[9]) * 2 ^ math.max(0, math.min(times - 1, 10)), LONGEST_REST) end
-    if now + pause > closed then -- the longer word wins
+    if now + pause > closed then -- the longer pause wins
         redis.call('HSET', KEYS[3], 'closed_until', text(now + pause), 'cause', cause)
         limiter.at = math.max(limiter.at, now + pause)
         if now + pause > number(stored[3], 0) + 1 then
@@ -299,7 +299,7 @@ for base = first, #ARGV, PER_CALL do
     local permit, signal, job, cause = ARGV[base], ARGV[base + 3], ARGV[base + 8], ARGV[base + 9]
     local generation = { string.match(ARGV[base + 7], '(%d+)%.(%d+)%.?(%d*)') }
     local held = redis.call('ZREM', KEYS[4], permit) == 1
-    -- told twice, because the answer was lost, it counts once
+    -- reported twice, because the answer was lost, it counts once
     if signal == 'local_failed' then
         signal = held and (confirmed('unreached') and 'failed' or 'unconfirmed') or 'neutral'
     elseif signal == 'local_refused' then

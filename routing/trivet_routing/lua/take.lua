@@ -3,7 +3,7 @@
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute (0 = no limit)  4 seconds of burst
 --          5 most calls in flight  6 seconds a permit lives  7 token of the probe that this is, or nothing
 --          8.. permit id, input tokens, output tokens; repeated
--- Returns  { granted, milliseconds until the next may fit, reason, generation: of both breakers, and the second of the limiter }
+-- Returns  { granted, milliseconds until the next may fit, reason, generation of both breakers and the second of the limiter }
 local SAVING_S = 5 -- longer than a job that got no permit takes to come back
 local wanted = (#ARGV - 7) / 3
 local token = ARGV[7]
@@ -31,7 +31,7 @@ if closed > now then
     return refuse(closed - now, 'limited')
 end
 
--- calls whose worker never gave the permit back
+-- calls whose worker never released the permit
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
 redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
 local all, mine = places(tonumber(ARGV[5]))

@@ -1,4 +1,4 @@
--- How a (route, model) stands now.
+-- The state of a (route, model) now.
 --
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute  4 seconds of burst  5 most calls in flight  6 window s
 -- Returns  { epoch, state, cause, wait, in flight, places, levels (3), rates (3), calls, failed, share, since,
@@ -45,7 +45,7 @@ for n = 1, #breaker, 2 do
         latencies[#latencies + 1] = breaker[n + 1]
     end
 end
--- without those whose holder died, which only a taker removes: a dispatcher that counted them would send nobody to take
+-- without those whose holder died: only taking removes them, and a dispatcher that counted them would send no job
 local in_flight = redis.call('ZCOUNT', KEYS[4], '(' .. text(now), '+inf')
 local of_model = redis.call('ZCOUNT', KEYS[7], '(' .. text(now), '+inf')
 local all, of_mine = places(tonumber(ARGV[5]))

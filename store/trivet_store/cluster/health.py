@@ -19,11 +19,11 @@ class HealthRow(NamedTuple):
     cause: str
     since: float
     closed_until: float | None
-    """Of an open one: when the next probe is due."""
+    """Time of the next probe of an open breaker."""
 
 
 class LimitRow(NamedTuple):
-    """How long a provider told us to wait. `models` is a model or the name of a group of models."""
+    """A pause that a provider asked for. `models` is a model or the name of a group of models."""
 
     route: str
     models: str
@@ -103,12 +103,12 @@ def note(
     seconds: float,
     share: float = 0,
 ) -> None:
-    """Write down a change.
+    """Record a change.
 
     Args:
-        model: `*` for the whole route; of state `limited` the model or group whose limits are meant.
+        model: `*` for the whole route; for the state `limited` the model or group whose limits are meant.
         seconds: how long the route rests before the next try.
-        share: of its work that a recovering route gets.
+        share: the share of its work that a recovering route gets.
     """
     cause = clean(cause, 500) or ""
     row = {"route": route, "model": model, "cause": cause, "now": now, "closed_until": now + seconds}
@@ -125,7 +125,7 @@ def note(
 
 
 def noted(connection: Connection) -> list[HealthRow]:
-    """The health of everything, as last noted."""
+    """Return the health of everything, as last noted."""
     return [
         HealthRow(row.route, row.model, RouteState(row.state), row.cause, row.since, row.closed_until)
         for row in connection.execute(_ALL)
@@ -133,17 +133,17 @@ def noted(connection: Connection) -> list[HealthRow]:
 
 
 def closed(connection: Connection, now: float) -> list[LimitRow]:
-    """The pauses that providers asked for and that are not over."""
+    """Return the pauses that providers asked for and that are not over."""
     return [LimitRow(*row) for row in connection.execute(_CLOSED, {"now": now})]
 
 
 def under_way(connection: Connection) -> list[CallRow]:
-    """The calls being made now, as far as the database knows."""
+    """Return the calls under way, as far as the database knows."""
     return [CallRow(*row) for row in connection.execute(_UNDER_WAY)]
 
 
 def used_lately(connection: Connection, since: float) -> Sequence[tuple[str, str]]:
-    """The (route, model) that calls were made to since then."""
+    """Return the (route, model) pairs that were called since then."""
     return [(row.route, row.model) for row in connection.execute(_USED_LATELY, {"since": since})]
 
 
@@ -164,7 +164,7 @@ def note_operator(
 
 
 def events(connection: Connection, *, since: float, route: str | None = None, limit: int = 1_000) -> list[Event]:
-    """The latest events since a time, of one route or of all, the newest last."""
+    """Return the latest events since a time, of one route or of all, the newest last."""
     statement = text(_EVENTS.format(of_route="" if route is None else "AND route = :route"))
     parameters: dict[str, object] = {"since": since, "limit": limit}
     if route is not None:
@@ -173,5 +173,5 @@ def events(connection: Connection, *, since: float, route: str | None = None, li
 
 
 def last_drains(connection: Connection) -> dict[str, Event]:
-    """When and why each route was drained last; some were restored since."""
+    """Return each route's last drain: when and why. Some were restored since."""
     return {str(row.route): Event(*row) for row in connection.execute(_LAST_DRAINS)}

@@ -46,7 +46,7 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The answer to a heartbeat. `held` is False when the lease was taken away: its jobs are others' now."""
+    """The answer to a heartbeat. `held` is False when the lease was dropped: its jobs are no longer its own."""
 
     held: bool
     cancelled: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ _RENEW = text(
      WHERE id = :id
     """
 )
-# SQLite uses a partial index only where its own condition stands in the statement word for word
+# SQLite uses a partial index only where the statement repeats its condition word for word
 _HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :id"
 _RUNNING = text(f"SELECT id, cancel_requested FROM jobs WHERE {_HELD}")
 _PUT_BACK = text(
@@ -108,7 +108,7 @@ def open_lease(
     """Announce a process.
 
     Args:
-        impaired: by route and kind, why it takes no work of some of its routes.
+        impaired: reasons why it takes no work of some of its routes, by route and kind.
     """
     connection.execute(
         _OPEN,
@@ -138,7 +138,7 @@ def renew(
 ) -> Renewal:
     """One heartbeat. A lease that has run out is renewed as long as nobody has rescued its jobs and dropped it.
 
-    Where only some of its jobs were rescued, these are somebody else's, and the rest is still its own.
+    Where only some of its jobs were rescued, it keeps the rest.
     """
     now = store.now(connection)
     parameters = {
@@ -169,7 +169,7 @@ def taking_work(store: Store, connection: Connection) -> dict[str, frozenset[str
 
 
 def living(store: Store, connection: Connection) -> list[Lease]:
-    """The worker processes that are alive and serve queues; not those in which quarantined jobs run alone."""
+    """Return the worker processes that are alive and serve queues; isolated processes are left out."""
     return _leases(connection, _LIVING, store.now(connection))
 
 

@@ -1,4 +1,4 @@
-"""Processes that fell silent: their lease ran out, and nobody ended them in order.
+"""Processes that fell silent: their lease ran out without an orderly end.
 
 A stopped process (SIGSTOP), a killed one and one that is cut off from the database look alike from here. Each is
 remembered until it renews its lease, another takes its place, or `REMEMBERED_S` have passed.
@@ -28,7 +28,7 @@ class Silent(NamedTuple):
     expired_at: float
     """Seconds since the epoch, by the database's clock."""
     covered: bool = False
-    """Its jobs have been rescued, and others do what it did: it holds nothing up."""
+    """Its jobs have been rescued, and other processes do its work: it blocks nothing."""
 
 
 _REMEMBER = text(
@@ -39,7 +39,7 @@ _REMEMBER = text(
 )
 _FORGET_OLD = text("DELETE FROM lost_processes WHERE expired_at < :before")
 _FORGET = text("DELETE FROM lost_processes WHERE process = :process")
-# a lease that ran out stands among the leases until a scheduler has rescued its jobs
+# a lease that ran out is kept until a scheduler has rescued its jobs
 _SILENT = text(
     f"""
     SELECT worker AS process, part, lane, routes, expires_at AS expired_at, 0 AS rescued FROM leases
@@ -62,11 +62,11 @@ def is_back(connection: Connection, process: str) -> None:
 
 
 def silent(store: Store, connection: Connection, living: Iterable[Lease], ttl_s: float) -> list[Silent]:
-    """Return the processes that fell silent and whose place nobody has taken, by name.
+    """Return the processes that fell silent and were not replaced, by name.
 
     Args:
         living: workers and schedulers that are alive.
-        ttl_s: how long a lease lasts: its holder was heard of last so long before the lease ran out.
+        ttl_s: seconds that a lease lasts: its holder gave its last sign of life that long before the lease ran out.
     """
     now = store.now(connection)
     alive = list(living)
@@ -84,7 +84,7 @@ def _is_covered(one: Silent, living: Iterable[Lease]) -> bool:
 
 
 def _not_replaced(found: Sequence[Silent], living: list[Lease], ttl_s: float) -> list[Silent]:
-    """Leave out each for which another of its kind has been started since it was heard of last."""
+    """Leave out each that was replaced: another of its kind has been started since its last sign of life."""
     left = []
     for one in sorted(found, key=lambda one: one.expired_at):
         kind = (one.part, one.lane, set(one.routes))

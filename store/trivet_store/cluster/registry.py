@@ -26,14 +26,14 @@ class RegisteredRoute(NamedTuple):
 
     name: str
     settings: RouteSettings
-    """With the figures in force, those that were set by hand included."""
+    """The settings with the figures in force, including those that were set by hand."""
     drained: bool
     place: str = ""
-    """Digest of what decides where its prompts go; a worker whose own differs takes no work of it."""
+    """Digest of the settings that decide where its prompts go; a worker with another digest takes no work of it."""
     overrides: tuple[Override, ...] = ()
     """Limits that were set by hand, whose time is not over; those that clash with a group do not apply."""
     version_at: float | None = None
-    """Since when the version of its figures is in force, in seconds since the epoch."""
+    """Time from which the version of its figures is in force, in seconds since the epoch."""
     version_by: str = ""
     """The process or person that brought that version."""
 
@@ -70,9 +70,9 @@ class Applied(NamedTuple):
     """The outcome of applying a file, or of a dry run."""
 
     changes: dict[str, list[str]]
-    """By route what changes, a figure or field each; routes that stay as they are are left out."""
+    """Changed figures and fields by route; unchanged routes are left out."""
     redefinitions: dict[str, Redefinition]
-    """Routes whose place differs; it is left as it is unless places were asked for."""
+    """Routes whose place differs; it stays unchanged unless places were asked for."""
 
 
 _ADD = text(
@@ -185,12 +185,12 @@ def registered(store: Store, connection: Connection) -> dict[str, RegisteredRout
 
 
 def drained(connection: Connection) -> frozenset[str]:
-    """The routes that an operator took out of service."""
+    """Return the routes that an operator took out of service."""
     return frozenset(row.name for row in connection.execute(_DRAINED))
 
 
 def set_drained(connection: Connection, name: str, drained: bool) -> None:
-    """Take a route out of service, or back in; kept until it is said otherwise. That it was removed counts no more."""
+    """Take a route out of service, or back in, until the next such call. An earlier removal no longer counts."""
     connection.execute(_NOT_REMOVED, {"name": name})
     if connection.execute(_SET_DRAINED, {"name": name, "drained": drained}).rowcount == 0:
         raise NotFound(f"No route is called {name!r}.", hint="`trivet routes` lists them.")
@@ -299,7 +299,7 @@ def _differing(row: Row[Any], settings: RouteSettings) -> list[str]:
 
 
 def _outdated(row: Row[Any], settings: RouteSettings, by: str) -> str:
-    """Tell of figures of an older version, with what they would change."""
+    """Return the news that figures are of an older version, with the changes they would make."""
     changes = ", ".join(route_versions.changes(orjson.loads(row.operating or "{}"), settings))
     return (
         f"[routes.{row.name}] of {by} has an older version of its figures, which changes nothing ({changes}). The newer one "

@@ -47,7 +47,7 @@ def put(
 
     Args:
         models: as `target_of` names them.
-        by: the person, for whoever looks at it later.
+        by: the person, for later readers.
         until: seconds since the epoch; None: for good.
     """
     now = store.now(connection)
@@ -69,12 +69,12 @@ def reset(store: Store, connection: Connection, route: str, models: str | None, 
 
 
 def due(store: Store, connection: Connection) -> bool:
-    """Return whether the time of any is over that is not dropped yet."""
+    """Return whether any limit set by hand has run out and is not dropped yet."""
     return connection.execute(_DUE, {"now": store.now(connection)}).one_or_none() is not None
 
 
 def expire(store: Store, connection: Connection) -> int:
-    """Drop those whose time is over, and note it; they count no more since then. Returns their number."""
+    """Drop those whose time is over, and note it. Returns their number."""
     now = store.now(connection)
     over = [Override(*row) for row in connection.execute(_OVER, {"now": now})]
     if over:

@@ -28,7 +28,7 @@ _PUT_IN_FORCE = text(
 
 
 def is_old(connection: Connection, row: Row[Any], settings: RouteSettings) -> bool:
-    """Return whether the figures are those of a version that was in force and is not any more.
+    """Return whether the figures are those of an earlier version that is no longer in force.
 
     Args:
         row: of the table `routes`.
@@ -44,7 +44,7 @@ def put_in_force(connection: Connection, row: Row[Any], settings: RouteSettings,
 
     Args:
         row: of the table `routes`, held by this transaction.
-        by: the process and its file, or the person, for whoever reads the event.
+        by: the process and its file, or the person, for readers of the event.
     """
     operating = orjson.dumps(settings.operational(), option=orjson.OPT_SORT_KEYS).decode()
     version = {"route": row.name, "digest": settings.operational_digest, "operating": operating, "now": now, "by": by}
@@ -74,7 +74,7 @@ def changes(before: Mapping[str, Any], settings: RouteSettings) -> list[str]:
 
 
 def since(row: Row[Any]) -> str:
-    """Return since when the version in force is, and by whom, for a sentence."""
+    """Return the start and the author of the version in force, for a sentence."""
     at = datetime.fromtimestamp(row.version_at or 0, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     return f"since {at}, by {row.version_by}"
 

@@ -1,4 +1,4 @@
-"""Going through tables along their primary keys beside running workers: long reads in pages, writes in short turns."""
+"""Batched scans of tables along their primary keys beside running workers: reads in pages, writes in short turns."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,20 +12,20 @@ from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
 READ_ROWS = 5 * BULK_ROWS
 """Rows that one read looks at."""
 LEAST_PAUSE_S = 0.01
-"""Seconds without a lock after each turn, at the least: longer than others take to look whether SQLite's is free."""
+"""Minimum seconds without a lock after each turn: longer than others take to find SQLite's lock free."""
 
 
 class Step(NamedTuple):
     """A part of the work that is done and stays done."""
 
     looked_at: int
-    """Rows that the walk has passed."""
+    """Rows scanned so far."""
     pruned: Mapping[str, int]
     """Rows deleted, by kind; of a dry run those that would be."""
 
 
 class Candidate(NamedTuple):
-    """What may be deleted with one id: about so many rows, and bytes of bodies or answers."""
+    """An id whose rows may be deleted, with the approximate number of rows and of bytes of bodies or answers."""
 
     id: Any
     rows: int
@@ -33,7 +33,7 @@ class Candidate(NamedTuple):
 
 
 def job_id_at(moment: float) -> str:
-    """What a job's id begins with that is submitted at this moment (seconds since the epoch): all before it are less."""
+    """Return the prefix of the ids of jobs submitted at this moment (seconds since the epoch): earlier ids are less."""
     return f"{max(0, int(moment * 1000)):012x}"
 
 
@@ -48,7 +48,7 @@ def delete(connection: Connection, statement: TextClause, ids: Sequence[Any]) ->
 
 
 def pages(store: Store, statement: TextClause, first: Any, **parameters: object) -> Iterator[Sequence[Row[Any]]]:
-    """Walk a table by a statement with `:after` and `:limit` that returns an `id`, in its order.
+    """Scan a table by a statement with `:after` and `:limit` that returns an `id`, in its order.
 
     Args:
         first: what `:after` is at the start: less than any id.
@@ -65,7 +65,7 @@ def pages(store: Store, statement: TextClause, first: Any, **parameters: object)
 
 
 def groups(candidates: Iterable[Candidate]) -> Iterator[list[Any]]:
-    """Ids of a turn's worth each, at least one."""
+    """Yield the ids of one turn at a time, at least one id each."""
     group: list[Any] = []
     rows = size = 0
     for candidate in candidates:
@@ -81,7 +81,7 @@ def groups(candidates: Iterable[Candidate]) -> Iterator[list[Any]]:
 
 @contextmanager
 def turn(store: Store) -> Iterator[Connection]:
-    """A short writing transaction, and then a pause as long as it took: at least half of the time the lock is others'."""
+    """Run a short writing transaction, then pause for as long: the lock is free at least half of the time."""
     with store.write() as connection:
         began = time.monotonic()
         yield connection

@@ -1,7 +1,7 @@
 """The time that all processes of one Trivet agree on, in seconds since the epoch.
 
 On PostgreSQL it is the server's. SQLite has no server, but all who share its file share a machine: there it is the time
-since the machine's boot, which no process can have set, plus an offset that stands in the database. So a wall clock that
+since the machine's boot, which no process can have set, plus an offset that the database holds. So a wall clock that
 jumps, of the machine or of one process, moves no lease and no back-off. The offset is set anew when a process starts while
 no worker lives and the two have grown apart, and at the first start after a boot.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 APART_S = 1.0
-"""How far wall clock and Trivet's clock may be apart before the latter is set anew."""
+"""Maximum difference in seconds between the wall clock and Trivet's clock before the latter is set anew."""
 
 _POSTGRES_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 _OFFSET = text('SELECT "offset" FROM boot_clock WHERE boot = :boot')
@@ -34,18 +34,18 @@ class Clock:
         self._ahead: float | None = None
 
     def now(self, connection: Connection) -> float:
-        """The time, by one small query."""
+        """Return the time, by one small query."""
         now = self._sqlite_now(connection) if self._sqlite else self._postgres_now(connection)
         self._ahead = now - time.monotonic()
         return now
 
     def reckoned(self) -> float:
-        """The time as `now` told it last, gone on by this process's own clock: no query. The wall clock's before that."""
+        """Return the last time from `now`, advanced by this process's clock, without a query; else the wall clock."""
         return time.time() if self._ahead is None else time.monotonic() + self._ahead
 
     @property
     def ahead(self) -> float | None:
-        """What the clock is ahead of this process's monotonic clock; it changes only when one of them jumps."""
+        """Seconds that the clock is ahead of this process's monotonic clock; changes only when one of them jumps."""
         return self._ahead
 
     def _postgres_now(self, connection: Connection) -> float:
@@ -58,7 +58,7 @@ class Clock:
 
 
 def is_off(connection: Connection) -> bool:
-    """Whether SQLite's clock was not set since the boot, or is apart from the wall clock while nobody works."""
+    """Return whether SQLite's clock was not set since the boot, or differs from the wall clock while nobody works."""
     boot = _boot()
     if boot is None:
         return False
@@ -77,7 +77,7 @@ def set_anew(connection: Connection) -> None:
 
 @lru_cache(maxsize=1)
 def _boot() -> str | None:
-    """Which boot of the machine this is; None where that cannot be told (not Linux): the wall clock is used then."""
+    """Return the id of the machine's boot; None where it is not known (not Linux): the wall clock is used then."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return None
     try:

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_S = 30
 POOL_SIZE = 8
 SLOW_S = 2.0
-"""A transaction that takes longer waits for a database that hangs: whoever renews a lease may wait, too."""
+"""A transaction that takes longer waits for a database that hangs: renewals of leases may wait, too."""
 PAUSE_S = (0.0003, 0.0015)
-"""Between two looks whether SQLite's write lock is free: from, to."""
-PAUSE_S = (0.003, 0.008)
-"""The same for those who let others come first."""
+"""Seconds between two attempts to get SQLite's write lock: from, to."""
+YIELDING_PAUSE_S = (0.003, 0.008)
+"""The same for a store that lets others write first."""
 BULK_ROWS = 200
 """Rows of one bulk transaction at most: longer ones make a realtime commit wait (measured: 19 ms behind these). A batch
 is filled in larger ones (`trivet.client.submitting`), whose rows have become cheaper since."""
@@ -51,7 +51,7 @@ class Store:
         self,
         url: str,
         *,
-        stands_back: bool = False,
+        yields: bool = False,
         pool_size: int = POOL_SIZE,
         max_overflow: int = POOL_SIZE,
         prepared_statements: bool | None = None,
@@ -60,10 +60,10 @@ class Store:
 
         Args:
             url: as `Settings.store_url` has it.
-            stands_back: whoever else waits for SQLite's write lock comes first.
+            yields: let others that wait for SQLite's write lock go first.
             pool_size: connections kept open.
             max_overflow: connections beyond these, for a moment.
-            prepared_statements: of PostgreSQL; None: unless a connection pooler is in between.
+            prepared_statements: whether PostgreSQL prepares statements; None: unless a connection pooler is in between.
         """
         self.url = url
         self.shown_url = masked(url)
@@ -73,24 +73,24 @@ class Store:
         self._postgres: Postgres | None = None
         self._engine = self._open(pool_size, max_overflow, prepared_statements)
         self._urgent = self._engine.execution_options(trivet_pause=PAUSE_S)
-        self._writing = self._engine.execution_options(trivet_pause=PAUSE_S) if stands_back else self._urgent
+        self._writing = self._engine.execution_options(trivet_pause=YIELDING_PAUSE_S) if yields else self._urgent
         self._begun: dict[object, float] = {}
         self.slow_at = -math.inf
-        """When the last transaction ended that took longer than `SLOW_S`, on the monotonic clock."""
+        """End of the last transaction that took longer than `SLOW_S`, on the monotonic clock."""
         _stores.add(self)
 
     @classmethod
-    def of(cls, settings: Settings, *, stands_back: bool = False) -> Self:
+    def of(cls, settings: Settings, *, yields: bool = False) -> Self:
         """The database of these settings."""
         pool = settings.store.model_dump(include={"pool_size", "max_overflow", "prepared_statements"})
-        return cls(settings.store_url, stands_back=stands_back, **pool)
+        return cls(settings.store_url, yields=yields, **pool)
 
     @contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[Connection]:
         """A transaction that may write. Committed when the block ends, rolled back when it raises.
 
         Args:
-            urgent: do not stand back.
+            urgent: do not let others go first.
         """
         with self._translated(), (self._urgent if urgent else self._writing).begin() as connection:
             yield connection
@@ -103,13 +103,13 @@ class Store:
 
     @property
     def waited_s(self) -> float:
-        """How long the oldest transaction under way has taken so far, in seconds; 0 when there is none."""
+        """Seconds that the oldest transaction under way has taken so far; 0 when there is none."""
         begun = list(self._begun.values())
         return time.monotonic() - min(begun) if begun else 0.0
 
     @property
     def pooled(self) -> bool:
-        """Whether a connection pooler was seen between us and PostgreSQL, by a connection that was opened."""
+        """True if an open connection showed a connection pooler in front of PostgreSQL."""
         return self._postgres is not None and self._postgres.pooled
 
     @property
@@ -123,12 +123,12 @@ class Store:
 
     @property
     def skip_locked(self) -> str:
-        """What ends a SELECT of rows to be changed: on PostgreSQL a lock that passes over rows others hold."""
+        """The end of a SELECT of rows to be changed: on PostgreSQL a lock that skips rows others hold."""
         return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
 
     @property
     def for_update(self) -> str:
-        """What ends a SELECT of rows to be changed, waiting for whoever holds them."""
+        """The end of a SELECT of rows to be changed that waits for the locks of others."""
         return "" if self.sqlite else " FOR UPDATE"
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class Store:
         self._engine.dispose()
 
     def forget_after_fork(self) -> None:
-        """In the child: the parent's connections are left alone."""
+        """Leave the parent's connections alone, in the child after a fork."""
         self._engine.dispose(close=False)
         self._begun = {}
 
@@ -172,7 +172,7 @@ class Store:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Say in our words that the database is not there; leave programming errors as they are."""
+        """Translate outages of the database into StoreUnavailable; leave programming errors as they are."""
         token = object()
         self._begun[token] = time.monotonic()
         try:
@@ -187,7 +187,7 @@ class Store:
                 self.slow_at = now
 
     def _passes(self, error: Exception) -> bool:
-        """Whether it is the database that cannot now, rather than a statement or a value that is wrong."""
+        """Return whether the database cannot answer now, rather than a statement or a value being wrong."""
         if not isinstance(error, DBAPIError) or error.connection_invalidated:
             return True
         if self.sqlite:
@@ -220,7 +220,7 @@ os.register_at_fork(after_in_child=_forget_all)  # once: it cannot be taken back
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # the driver must not begin transactions behind our back: `_begin_sqlite` does
+    # the driver must not begin transactions by itself: `_begin_sqlite` does
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -242,8 +242,8 @@ def _begin_sqlite(connection: Connection) -> None:
 def _begin_writing(connection: Connection, pause_s: tuple[float, float]) -> None:
     """Wait for SQLite's write lock by asking about every millisecond, or less often to let others have it first.
 
-    SQLite's own waiting backs off to 100 ms between two tries, while whoever has just let go of the lock takes it again
-    within one: a heartbeat starved for 15 s behind busy writers.
+    SQLite's own waiting backs off to 100 ms between two tries, while a writer that has just released the lock takes
+    it again within one: a heartbeat starved for 15 s behind busy writers.
     """
     driver = connection.connection.cursor()
     until = time.monotonic() + BUSY_TIMEOUT_S

@@ -6,7 +6,7 @@ A statement takes its values from `r` and is written once for both databases:
     UPDATE t SET b = r.b FROM {rows} WHERE t.a = r.a
     SELECT … FROM t WHERE t.a IN (SELECT r.a FROM {rows}) ORDER BY t.a {FOR UPDATE}
 
-What stands as `{FOR …}` locks rows, on PostgreSQL; on SQLite a transaction that writes has the whole database.
+`{FOR …}` locks rows on PostgreSQL; on SQLite a transaction that writes has the whole database.
 
 Those whose answer is wanted (`query_rows`) get all rows as one JSON text, on either database: its text does not change with the
 number of rows, and so is compiled and planned once. Of the others (`execute_rows`), SQLite's driver runs it once for each row, each `r.a` being a parameter, and no `FROM` (measured on 32 rows of `attempts`: 9 us
@@ -32,7 +32,7 @@ _LOCK = re.compile(r"\{(FOR [\w ]+)\}")
 
 
 class _Ready(NamedTuple):
-    """The statement as a database takes it."""
+    """The statement in the form that a database takes."""
 
     sql: str
     turned: Mapping[str, Callable[[Any], Any]]
@@ -100,7 +100,7 @@ def _as_json(statement: RowsStatement, rows: Sequence[Mapping[str, Any]]) -> str
 
 
 def _as_text(value: object) -> str:
-    """What JSON has no word for: a decimal, and the bytes of a JSON document."""
+    """Return a value that JSON has no type for as text: a decimal, or the bytes of a JSON document."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

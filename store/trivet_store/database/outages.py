@@ -1,4 +1,4 @@
-"""Which errors of PostgreSQL are an outage: wait and try again, for the statement and its values are right.
+"""Classifies errors of PostgreSQL: an outage means wait and try again, because the statement and its values are right.
 
 Only what the values of a statement can cause (classes 22 and 23, 54 for what is too large) and what the statement
 itself can (42) is an error of ours. All else is the server's state, and passes: a paid answer waits for it.
@@ -25,7 +25,7 @@ _HINTS = {
     "several hosts in the URL with target_session_attrs=read-write find it.",
     "53100": "Its disk is full.",
     "53300": "It takes no more connections: raise max_connections, or lower [store] pool_size and max_overflow.",
-    "42501": "PermitGrant the rights to this role.",
+    "42501": "Grant the rights to this role.",
     "42P01": "Run `trivet db upgrade`, or point [store] url at the database that has the schema.",
     "42703": "Run `trivet db upgrade`, or point [store] url at the database that has the schema.",
 }
@@ -37,7 +37,7 @@ _POOLED = (
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """An error that passes. `drop`: the connection is of no use any more; `drop_all`: nor is any other to that server."""
+    """An error that passes. `drop`: the connection is useless; `drop_all`: so are all others to that server."""
 
     hint: str
     drop: bool = False

@@ -1,4 +1,4 @@
-"""What PostgreSQL's planner is told: a job's way goes by indexes, a report may read whole tables."""
+"""Settings of PostgreSQL's planner: statements on the way of a job use indexes, a report may read whole tables."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The engine of a PostgreSQL database: its pool, its connections, and what becomes of those that went bad.
+"""The engine of a PostgreSQL database: its pool, its connections, and the treatment of broken ones.
 
 A connection pooler (PgBouncer in transaction mode, and its likes) gives each transaction another server connection.
 Whatever a session keeps is then lost, or somebody else's: prepared statements and settings made by SET. Nothing else
@@ -26,11 +26,11 @@ _POOLED, _READ_ONLY, _OPENED, _NEW = "trivet_pooled", "trivet_read_only", "trive
 """Keys of what is known of a connection: whether a pooler is in between, whether the server took no writes when it was
 opened, when that was (monotonic clock), and whether nobody has used it yet."""
 READ_ONLY_S = 1.0
-"""How long a connection to a server that takes no writes is kept for reading: another may have become the primary."""
+"""Seconds that a connection to a read-only server is kept for reading: another server may have become the primary."""
 
 
 class Postgres:
-    """The engine, and what was found of the server."""
+    """The engine, and the properties found of the server."""
 
     def __init__(self, url: str, *, pool_size: int, max_overflow: int, prepared_statements: bool | None) -> None:
         """Take a URL as `trivet_tasks.config.database_url` makes it; nothing is connected yet.
@@ -39,7 +39,7 @@ class Postgres:
             prepared_statements: None: unless a pooler is seen. The URL's prepare_threshold wins.
         """
         self.pooled = False
-        """Whether a connection pooler was seen by the last connection that was opened."""
+        """True if the last connection that was opened showed a connection pooler."""
         address, prepare = prepare_in(url)
         self._prepared = (prepare.threshold is not None) if prepare else prepared_statements
         arguments = connect_arguments(address)
@@ -85,7 +85,7 @@ class Postgres:
 
 
 def _greeting(connection: Any) -> tuple[bool, bool]:
-    """Whether another process than the one that greeted us answers (a pooler gives out keys of its own); read-only."""
+    """Return (pooled: another process answers than at the start, as a pooler gives its own keys; read-only)."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid(), current_setting('transaction_read_only')")
         served_by, read_only = cursor.fetchone()
@@ -96,8 +96,8 @@ def _greeting(connection: Any) -> tuple[bool, bool]:
 def _look(connection: Any, record: Any, _proxy: object) -> None:
     """Look whether a pooled connection is good before it is used: one short question, as a ping would be.
 
-    One whose server takes no writes any more is dropped with all others: whoever only reads would not notice, and go on
-    reading what a demoted primary knew.
+    A connection to a server that became read-only is dropped with all others: else readers would not notice, and go on
+    reading the old state of a demoted primary.
     """
     info = record.info
     if info.pop(_NEW, False):

@@ -28,7 +28,7 @@ _CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelle
 
 
 class Answered(NamedTuple):
-    """A dispatched job, the claim and the cache key its message names, and the answer there is under that key."""
+    """A dispatched job, the claim number and the cache key in its message, and the cached answer under that key."""
 
     id: str
     claim: int
@@ -37,33 +37,33 @@ class Answered(NamedTuple):
     """The provider's, JSON."""
     stop_reason: str
     route: str
-    """Where the call was made that brought it."""
+    """The route of the call that brought the answer."""
     cost_usd: Decimal | None
-    """What that call cost; None where it has no price."""
+    """Cost of that call; None where it has no price."""
     tenant: str | None = None
     """Tenant whose jobs it may serve; None: those of all."""
 
     def __repr__(self) -> str:
-        """Without the answer."""
+        """Return a text without the answer."""
         return f"Answered({self.id}, {self.claim}, {len(self.message)} bytes)"
 
 
 class Served(NamedTuple):
-    """What was done of a group. Jobs that are not their messages' any more are left alone."""
+    """The result for a group. Jobs that no longer belong to their messages are left alone."""
 
     jobs: tuple[str, ...]
     batches: tuple[int, ...]
     crowded: bool
     forged: tuple[str, ...] = ()
-    """Ids of jobs of which the database says something else than the message; they are left as they are."""
+    """Ids of jobs whose message contradicts the database; they are left unchanged."""
     missed: tuple[str, ...] = ()
-    """Ids of jobs of another tenant than the answer's; they are left as they are, to be called for."""
+    """Ids of jobs of another tenant than the answer's; they are left unchanged, to be called for."""
 
 
 def end_answered(
     store: Store, connection: Connection, group: Sequence[Answered], *, route: str, latency: str, model: str
 ) -> Served:
-    """End dispatched jobs of one message with the answers there are for them, under its tokens.
+    """End dispatched jobs of one message with their cached answers, under the message's claim numbers.
 
     Args:
         route: where the message sends them; with the class and the model it must be what the database has.

@@ -1,4 +1,4 @@
-"""Batches: filling them so that a break can be resumed, their progress, their cancelling."""
+"""Batches: filling them (an interrupted fill can be resumed), their progress, their cancelling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from trivet_tasks.states import BatchState, JobState
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is. All counts are jobs; `cost_usd` is that of the ended ones."""
+    """Progress of a batch. All counts are jobs; `cost_usd` is that of the ended ones."""
 
     name: str
     state: BatchState
@@ -49,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """A batch that is being filled: how many requests it has read before, and the digest over them."""
+    """A batch that is being filled: the number of requests read before, and the digest over them."""
 
     id: int
     name: str
@@ -112,7 +112,7 @@ def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]
 
 
 def chain(digest: str, fingerprints: Sequence[str]) -> str:
-    """The digest over the requests read so far and these further ones."""
+    """Return the digest over the requests read so far and these further ones."""
     state = bytes.fromhex(digest)
     for fingerprint in fingerprints:
         state = blake2b(state + bytes.fromhex(fingerprint), digest_size=16).digest()
@@ -120,19 +120,19 @@ def chain(digest: str, fingerprints: Sequence[str]) -> str:
 
 
 def open_batch(connection: Connection, batch_id: int) -> None:
-    """Everything has been read: its jobs may run. A batch that was cancelled meanwhile stays so."""
+    """Let the batch's jobs run once everything has been read. A batch that was cancelled meanwhile stays so."""
     lock_flows(connection, batch_id)
     if connection.execute(_STATE, {"id": batch_id, "state": BatchState.OPEN, "error": None}).rowcount:
         connection.execute(_HOLD, {"id": batch_id, "held": False})
 
 
 def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
-    """Reading stopped at an error: nothing runs until the batch is resumed or accepted as it is."""
+    """Mark the batch incomplete after an error: nothing runs until it is resumed or accepted as it is."""
     connection.execute(_STATE, {"id": batch_id, "state": BatchState.INCOMPLETE, "error": error})
 
 
 def progress(connection: Connection, name: str) -> Progress:
-    """How far the batch is, from its counters.
+    """Return the progress of a batch, from its counters.
 
     Raises:
         NotFound: there is no batch of this name.
@@ -144,12 +144,12 @@ def progress(connection: Connection, name: str) -> Progress:
 
 
 def latest(connection: Connection, limit: int) -> list[Progress]:
-    """The newest batches first."""
+    """Return batches, the newest first."""
     return [_progress(connection, row) for row in connection.execute(_LIST, {"limit": limit}).all()]
 
 
 def id_of(connection: Connection, name: str) -> int:
-    """The batch's row id. NotFound when there is none."""
+    """Return the batch's row id. NotFound when there is none."""
     row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
     if row is None:
         raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
@@ -157,7 +157,7 @@ def id_of(connection: Connection, name: str) -> int:
 
 
 def begin_cancel(connection: Connection, batch_id: int) -> None:
-    """Stop the batch: from here on nothing of it is dispatched, and what runs is asked to stop."""
+    """Stop the batch: none of its jobs is dispatched any more, and running ones are asked to stop."""
     lock_flows(connection, batch_id)
     connection.execute(_HOLD, {"id": batch_id, "held": True})
     _ask_outstanding(connection, batch_id)
@@ -165,7 +165,7 @@ def begin_cancel(connection: Connection, batch_id: int) -> None:
 
 
 def cancelled_unended(connection: Connection, limit: int) -> list[int]:
-    """Cancelled batches with jobs that have not ended, e.g. because whoever cancelled them died half way."""
+    """Return cancelled batches with jobs that have not ended, e.g. because the cancelling process died half way."""
     return [row.id for row in connection.execute(_CANCELLED, {"limit": limit})]
 
 
@@ -180,7 +180,7 @@ def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: i
          LIMIT :limit
     """
     rows = connection.execute(text(living + store.skip_locked), {"id": batch_id, "limit": limit}).all()
-    if not rows:  # none that is free: a dispatcher may be holding the last of them, and would leave them waiting
+    if not rows:  # no free row: a dispatcher may have locked the last of them, and would leave them waiting
         rows = connection.execute(text(living + store.for_update), {"id": batch_id, "limit": 1}).all()
     if not rows:
         _ask_outstanding(connection, batch_id)

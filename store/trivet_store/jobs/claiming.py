@@ -24,14 +24,14 @@ MISFIT_AGAIN_S = 10.0
 
 
 class Token(NamedTuple):
-    """A job and the claim it is to be worked under."""
+    """A job and the claim number it is to be worked under."""
 
     id: str
     claim: int
 
 
 class Prompt:
-    """A request's body, as JSON, until it is let go of: a call under way has it in its own request, and need not twice."""
+    """A request's body as JSON, until it is released: a call under way has a copy in its own request."""
 
     __slots__ = ("body", "cache_write")
 
@@ -40,11 +40,11 @@ class Prompt:
         self.cache_write = cache_write_factor(body)
 
     def most(self, estimate: Decimal | None) -> Decimal | None:
-        """The most that a call may cost in USD, from what it may cost with nothing cached."""
+        """Return the maximum cost of a call in USD, given its maximum cost without a prompt cache."""
         return None if estimate is None else estimate * self.cache_write
 
     def let_go(self) -> None:
-        """No further call will be begun with it."""
+        """Release the body: no further call will be begun with it."""
         self.body = b""
 
 
@@ -74,12 +74,12 @@ class ClaimedJob(NamedTuple):
     probe: bool
     isolated: bool = False
     cache_key: str | None = None
-    """What its answer may be kept under."""
+    """The key under which its answer may be cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallTarget:
-    """Where the jobs are being worked: what every attempt row of a chunk has in common."""
+    """The target of the calls of a chunk: the columns that all its attempt rows have in common."""
 
     lease_id: str
     route: str
@@ -101,11 +101,11 @@ class Misfit(NamedTuple):
 
 
 class ClaimResult(NamedTuple):
-    """The outcome for the jobs of a message. Those in none of the lists are not this message's any more."""
+    """The result of claiming the jobs of a message. Jobs in none of the lists no longer belong to this message."""
 
     taken: list[ClaimedJob]
     forged: tuple[str, ...] = ()
-    """Ids of jobs of which the database says something else than the message; they are left as they are."""
+    """Ids of jobs whose message contradicts the database; they are left unchanged."""
     misfits: tuple[Misfit, ...] = ()
 
 
@@ -122,7 +122,7 @@ _AS_THE_MESSAGE_SAYS: Final = """
                       AND flows.probe = :probe AND flows.isolated = :isolated)
 """
 # `|| ''` keeps PostgreSQL from reading all dispatched jobs by the index of the outstanding ones, of which it expects few
-_TAKE = RowsStatement(
+_CLAIM = RowsStatement(
     schema.jobs,
     f"""
     UPDATE jobs SET state = 'running', lease_id = :lease_id, attempts = attempts + 1
@@ -134,7 +134,7 @@ _TAKE = RowsStatement(
               proxy_errors, jobs.input_estimate, jobs.max_tokens, crashes, tenant, jobs.cache_key
     """,
 )
-# asked after `_TAKE`, of what it left: these have the message's token, and differ from it in something else
+# asked after `_CLAIM`, of the jobs it left: these have the message's claim number and contradict it in something else
 _FORGED = RowsStatement(
     schema.jobs,
     """
@@ -190,18 +190,18 @@ def claim(
     estimates: Sequence[Decimal | None],
     unfit: Unfit = lambda *_: "",
 ) -> ClaimResult:
-    """Take up jobs and write the row of the attempt that each is about to make.
+    """Claim jobs and write the row of the attempt that each is about to make.
 
     Args:
-        site: what the message says of them all; a job of which the database says something else is not taken.
-        claimed: jobs as the message has them; a job whose token is stale, or whose deadline has passed, is left out of
-            the answer.
-        attempt_ids: for each job the id of its attempt.
-        estimates: for each job the most its call may cost, in USD, nothing cached; what the row says until it is
-            settled, raised where the request is marked for a cache.
+        target: the target of their calls, as the message has it; a job that contradicts the database is not claimed.
+        claimed: jobs as the message has them; a job whose claim number is stale, or whose deadline has passed, is left
+            out of the answer.
+        attempt_ids: the id of the attempt of each job.
+        estimates: the maximum cost of each job's call in USD, without a prompt cache; the row holds it until the call
+            is settled, raised where the request is marked for a cache.
         unfit: whether this worker's own configuration of the route allows a job with such requirements.
 
-    Nothing is taken under a lease that has run out: nobody would rescue it.
+    Nothing is claimed under a lease that has run out: nobody would rescue it.
     """
     # held until the commit, so that no rescuer drops the lease in between; heartbeats go on beside it
     hold = " FOR KEY SHARE" if connection.dialect.name == "postgresql" else ""
@@ -216,7 +216,7 @@ def claim(
         "isolated": target.isolated,
     }
     in_order = [job._asdict() for job in sorted(claimed, key=_id)]
-    rows = query_rows(connection, _TAKE, in_order, lease_id=target.lease_id, now=now, **message).all()
+    rows = query_rows(connection, _CLAIM, in_order, lease_id=target.lease_id, now=now, **message).all()
     forged: tuple[str, ...] = ()
     if len(rows) < len(claimed):
         held = {row.id for row in rows}
@@ -271,7 +271,7 @@ def claim(
 
 
 def _misfit(job_id: str, tried: str, route: str, reason: str, now: float) -> dict[str, object]:
-    """Send it elsewhere; let it wait where it has been here before, so that it does not come back at once for ever."""
+    """Return the row that sends a misfit elsewhere; it waits if it has been here before, so that it does not loop."""
     before = tried.split(",") if tried else []
     again = route in before
     return {
@@ -293,7 +293,7 @@ def add_attempt(
     estimate: Decimal | None,
     purpose: AttemptPurpose,
 ) -> bool:
-    """Write the row of a further attempt of a job that this worker holds. False when it does not any more."""
+    """Write the row of a further attempt of a job that this worker holds. False when it no longer holds it."""
     hold = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
     token = {"id": job.id, "claim": job.claim, "lease_id": target.lease_id}
     if connection.execute(text(_HELD + hold), token).one_or_none() is None:
@@ -327,7 +327,7 @@ def give_back(connection: Connection, route: str, tokens: Sequence[Token], why: 
     """Put jobs that were dispatched to this route, and that this worker did not start, back to waiting.
 
     Args:
-        why: what to say of them if they end before anything else can be said.
+        why: the error of a job that ends before it has another one.
     """
     # by id, as jobs are locked everywhere
     query_rows(connection, _GIVE_BACK, [token._asdict() for token in sorted(tokens)], route=route, why=why)

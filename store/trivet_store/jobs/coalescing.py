@@ -1,8 +1,8 @@
-"""Jobs that wait for the answer to an equal request, which another job, their leader, is getting: they are `coalesced`.
+"""Coalesced jobs: they wait for the answer to an equal request, which another job, their leader, is getting.
 
-They hold no slot and stand at no route. When the leader ends they wait for a route again, and find its answer in the cache, or
-one of them leads. A wake-up may be lost (a worker that knows nothing of coalesced jobs, rows that others held): so each has a moment
-at which a scheduler looks again.
+They hold no slot and are at no route. When the leader ends, they go back to waiting: they find its answer in the cache, or
+one of them becomes the next leader. A wake-up may be lost (a worker died, or others held the rows), so each coalesced job
+has a time at which a scheduler looks at it again.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from trivet_store.database.many_rows import RowsStatement, execute_rows, query_r
 from trivet_tasks.states import OUTSTANDING_STATES, JobState
 
 FREED_AT_ONCE = BULK_ROWS
-"""So many coalesced jobs at most are freed by the transaction that ends their leader: others wait behind it."""
+"""Maximum number of coalesced jobs freed by the transaction that ends their leader: other transactions wait for it."""
 LOOK_AGAIN_S = 10.0
-"""How long a coalesced job waits without another look at its leader."""
+"""Seconds between two looks at the leader of a coalesced job."""
 
 _IDS = bindparam("ids", expanding=True, type_=String())
 _HELD = RowsStatement(
@@ -66,7 +66,7 @@ _LEADER = text("SELECT leader FROM coalesced_jobs WHERE job_id = :id")
 
 
 class CoalescedJob(NamedTuple):
-    """A dispatched job, the claim its message names, and whose answer it is to wait for."""
+    """A dispatched job, the claim number in its message, and the leader whose answer it is to wait for."""
 
     id: str
     claim: int
@@ -74,19 +74,19 @@ class CoalescedJob(NamedTuple):
 
 
 class Coalesced(NamedTuple):
-    """What became of jobs that were to follow. Those in neither list are not this message's any more."""
+    """The result of coalescing jobs. Jobs in neither list no longer belong to this message."""
 
     coalesced: tuple[str, ...]
     leaderless: tuple[CoalescedJob, ...]
-    """Whose leader is not under way: nothing was changed."""
+    """Jobs whose leader is not outstanding: nothing was changed."""
 
 
-def follow(
+def coalesce(
     store: Store, connection: Connection, wanted: Sequence[CoalescedJob], look_again_s: float = LOOK_AGAIN_S
 ) -> Coalesced:
-    """Let dispatched jobs wait for their leaders' answers, under the tokens of their message.
+    """Let dispatched jobs wait for their leaders' answers, under the claim numbers of their message.
 
-    Leaders and coalesced jobs are held together until the commit: a leader either has ended, or frees these when it does.
+    Leaders and coalesced jobs stay locked until the commit: a leader either has ended already or frees these jobs later.
     """
     ids = sorted({job.id for job in wanted} | {job.leader for job in wanted})
     held = {row.id: row for row in query_rows(connection, _HELD, [{"id": id} for id in ids]).all()}
@@ -96,7 +96,7 @@ def follow(
         if job.id in held and (held[job.id].claim, held[job.id].state) == (job.claim, JobState.DISPATCHED)
     ]
     over = {id for id in ids if id not in held or held[id].state not in OUTSTANDING_STATES}
-    # one that follows in this very transaction leads nobody either
+    # a job that is coalesced in this transaction cannot be a leader
     coalesced: list[CoalescedJob] = []
     leading: set[str] = set()
     for job in ours:
@@ -107,12 +107,12 @@ def follow(
     until = store.now(connection) + look_again_s
     execute_rows(connection, _COALESCE, [{"id": job.id} for job in coalesced])
     execute_rows(connection, _NOTE, [{"job_id": job.id, "leader": job.leader, "until": until} for job in coalesced])
-    followed = {job.id for job in coalesced}
-    return Coalesced(tuple(followed), tuple(job for job in ours if job.id not in followed))
+    coalesced_ids = {job.id for job in coalesced}
+    return Coalesced(tuple(coalesced_ids), tuple(job for job in ours if job.id not in coalesced_ids))
 
 
 def free_coalesced(connection: Connection, leaders: Sequence[str]) -> int:
-    """Followers of these jobs wait for a route again, at most `FREED_AT_ONCE`. Those that others hold are passed over."""
+    """Put the coalesced jobs of these leaders back to waiting, at most `FREED_AT_ONCE`. Locked rows are skipped."""
     rows = [{"leader": leader} for leader in leaders]
     ids = [row.id for row in query_rows(connection, _OF_LEADERS, rows, limit=FREED_AT_ONCE)]
     _free(connection, ids)
@@ -120,16 +120,16 @@ def free_coalesced(connection: Connection, leaders: Sequence[str]) -> int:
 
 
 def look_after(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
-    """Look again at coalesced jobs that have waited long: those whose leader is not under way wait for a route again.
+    """Look again at coalesced jobs that have waited long; put those whose leader is not outstanding back to waiting.
 
     Returns:
-        How many were looked at.
+        The number of jobs looked at.
     """
     now = store.now(connection)
     found = connection.execute(_OVERDUE, {"now": now, "limit": limit}).all()
     if not found:
         return 0
-    # jobs before what is noted of them, as everybody does it
+    # lock jobs before their notes, in the order that all transactions use
     hold = text(_HOLD + store.skip_locked).bindparams(_IDS)
     held = [row.id for row in connection.execute(hold, {"ids": [row.job_id for row in found]})]
     overdue = connection.execute(_STILL, {"ids": held, "now": now}).all()
@@ -143,7 +143,7 @@ def look_after(store: Store, connection: Connection, limit: int = BULK_ROWS) -> 
 
 
 def leader_of(connection: Connection, job_id: str) -> str | None:
-    """Whose answer a job that is `coalesced` waits for."""
+    """Return the id of the job whose answer a coalesced job waits for."""
     return connection.execute(_LEADER, {"id": job_id}).scalar()
 
 

@@ -1,4 +1,4 @@
-"""What a dispatcher reads and writes: active flows, what stands at each route, the heads of the line, the claim."""
+"""Statements of a dispatcher: active flows, jobs outstanding at each route, the heads of the line, the claim."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -21,7 +21,7 @@ FLOWS_AT_ONCE = 50
 
 
 class Flow(NamedTuple):
-    """Jobs that need the same of a route."""
+    """Jobs with the same requirements."""
 
     id: int
     latency: Latency
@@ -37,13 +37,13 @@ class Flow(NamedTuple):
     marked: bool = False
     """Its jobs write to the provider's prompt cache, or read from it."""
     warmer: str | None = None
-    """Its requests begin alike: the job that is to warm the provider's cache before the others go."""
+    """The job that is to warm the provider's cache before the others go, where its requests have a common prefix."""
     cold: bool = False
-    """None of its jobs is under way to do so, or has done it: one may go."""
+    """True while no job warms the cache or has warmed it: one may go."""
     warm_route: str | None = None
-    """Where the cache is warm."""
+    """The route whose provider's cache is warm."""
     answered: bool = False
-    """The last one was answered without a call, as the others may be: a chunk of them may go, so that these need not go one by one."""
+    """The last one was answered without a call, as the others may be: a whole chunk may go instead of one by one."""
 
 
 class Head(NamedTuple):
@@ -59,19 +59,19 @@ class Head(NamedTuple):
 
 
 class Outstanding(NamedTuple):
-    """The jobs of one class and model that stand at a route, dispatched or running."""
+    """The outstanding jobs of one class and model at a route: dispatched or running."""
 
     route: str
     latency: Latency
     model: str
     jobs: int
     queued: int
-    """Of them, not claimed yet: they have no permit."""
+    """The ones not claimed yet: they have no permit."""
     input_tokens: int
-    """What the queued ones will ask for."""
+    """Input tokens that the queued ones will ask for."""
     output_tokens: int
     isolated: int = 0
-    """Of all, those that run each in a process of its own."""
+    """The ones that run each in a process of its own."""
 
 
 _FLOWS = text(
@@ -115,7 +115,7 @@ _URGENT = RowsStatement(
      ORDER BY deadline_at LIMIT :limit
     """,
 )
-# who is cancelling or expiring one just now is not waited for: only rows that are free are locked, all at once
+# locked rows (being cancelled or expired) are skipped: only free rows are locked, all at once
 _MARK = RowsStatement(
     schema.jobs,
     """
@@ -145,7 +145,7 @@ _RETIRE_FLOW = text(
 
 
 def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
-    """The flows that have jobs to dispatch; without those whose jobs wait until the first has warmed a cache for them."""
+    """Return the flows with jobs to dispatch, without those whose jobs wait until the first has warmed a cache."""
     return [
         Flow(
             row.id,
@@ -166,7 +166,7 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
 
 
 def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None, bool]:
-    """A warmer that went back to waiting, or is gone, has warmed nothing; one that ended or takes too long is not waited for."""
+    """Return (warmer, cold, warm route, answered); a warmer that waits again, or is gone, has warmed nothing."""
     answered = row.warmer_state == JobState.SUCCEEDED and not row.warmer_calls  # by the response cache
     cold = answered or row.warmer_state is None or row.warmer_state in BACKLOG_STATES
     warm_route = row.warmer_route if row.warmer_state == JobState.SUCCEEDED and not answered else None
@@ -174,10 +174,10 @@ def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None, bool]:
 
 
 def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str | None, str, float]]) -> set[int]:
-    """Let one job of each of these flows go first. Returns the flows that nobody else was quicker with.
+    """Let one job of each of these flows go first. Returns the flows for which no other scheduler was quicker.
 
     Args:
-        warmers: by flow the job that was to warm it before, the one that is to now, and until when the others wait for it.
+        warmers: by flow, the previous warmer, the new one, and the time until which the others wait for it.
     """
     if not warmers:
         return set()
@@ -193,18 +193,18 @@ def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str 
 
 
 def lock(store: Store, connection: Connection) -> None:
-    """Let one dispatcher at a time count and take credit, until the transaction ends."""
+    """Hold the dispatchers' lock, so that only one counts and takes credit, until the transaction ends."""
     if not store.sqlite:
         connection.execute(_LOCK, {"lock": DISPATCH_LOCK})
 
 
 def outstanding(connection: Connection) -> list[Outstanding]:
-    """What stands at each route, by class and model."""
+    """Return the outstanding jobs of each route, by class and model."""
     return [Outstanding(route, Latency(latency), *rest) for route, latency, *rest in connection.execute(_OUTSTANDING)]
 
 
 def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[Head]:
-    """The first waiting jobs of each flow by rank. Nothing is locked: most of them will be passed over."""
+    """Return the first waiting jobs of each flow by rank. Nothing is locked: most of them will be passed over."""
     found: list[Head] = []
     for first in range(0, len(flow_ids), FLOWS_AT_ONCE):
         some = flow_ids[first : first + FLOWS_AT_ONCE]
@@ -215,7 +215,7 @@ def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[H
 
 @lru_cache(maxsize=FLOWS_AT_ONCE)
 def _heads_of(flows: int) -> TextClause:
-    """One walk along the index for each flow, all in one statement."""
+    """Return one statement that scans the index once for each flow."""
     return text(
         " UNION ALL ".join(
             f"""
@@ -231,7 +231,7 @@ def _heads_of(flows: int) -> TextClause:
 
 
 def urgent(connection: Connection, before: float, limit: int, without: Collection[int] = ()) -> list[Head]:
-    """The waiting jobs whose deadline is nearest, if it lies before this time; without those that nobody may dispatch.
+    """Return the waiting jobs with the nearest deadlines before this time, without those that nobody may dispatch.
 
     Args:
         without: flows to pass over.
@@ -241,7 +241,7 @@ def urgent(connection: Connection, before: float, limit: int, without: Collectio
 
 
 def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[DispatchedJob]:
-    """Claim jobs for a route; each gets a new fencing token. Jobs that do not wait any more are passed over."""
+    """Dispatch jobs to a route; each gets a new claim number. Jobs that no longer wait are passed over."""
     rows = [{"id": job_id} for job_id in ids]
     return [DispatchedJob(*row) for row in query_rows(connection, _MARK, rows, route=route, until=until)]
 
@@ -252,12 +252,12 @@ def advance_clock(connection: Connection, rank: float) -> None:
 
 
 def empty_flows(connection: Connection, limit: int) -> list[int]:
-    """Active flows without a living job."""
+    """Return active flows without a living job."""
     return [row.id for row in connection.execute(_EMPTY_FLOWS, {"limit": limit})]
 
 
 def retire_if_empty(store: Store, connection: Connection, flow_id: int) -> None:
-    """Take a flow without living jobs out of the claim. A job inserted meanwhile makes it active again."""
+    """Deactivate a flow without living jobs, so that no pass reads it. A new job makes it active again."""
     # the row lock waits for inserts under way; only a statement begun after it sees them
     connection.execute(text(_LOCK_FLOW + store.for_update), {"id": flow_id})
     connection.execute(_RETIRE_FLOW, {"id": flow_id})

@@ -1,4 +1,4 @@
-"""Counters of what came through the broker or the shared state and was not acted on."""
+"""Counters of messages and answers that came through the broker or the shared state and were dropped."""
 
 from collections.abc import Mapping
 from enum import StrEnum

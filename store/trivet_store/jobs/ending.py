@@ -60,16 +60,16 @@ _COUNT = text(
 
 
 class Cost(NamedTuple):
-    """What the settled calls of a job cost, USD."""
+    """Cost of the settled calls of a job, USD."""
 
     known: Decimal
     """The sum of those with a price: what its batch counts."""
     unpriced: bool
-    """Whether there is one without."""
+    """True if a call has no price."""
 
     @property
     def whole(self) -> Decimal | None:
-        """What the job says of itself; None where that would leave a call out."""
+        """The cost that the job reports; None where that would leave a call out."""
         return None if self.unpriced else self.known
 
 
@@ -77,16 +77,16 @@ NOTHING = Cost(Decimal(0), False)
 
 
 class Ending(NamedTuple):
-    """What ending jobs touched beside them."""
+    """Other rows that ending jobs changed."""
 
     batches: tuple[int, ...]
     """Those they belong to."""
     crowded: bool = False
-    """More jobs may follow them than one transaction frees: the rest is freed by who looks, or in time."""
+    """More coalesced jobs may wait for them than one transaction frees: the rest is freed later."""
 
 
 def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Ending:
-    """End jobs whose rows the caller holds. Those that waited for the answer of one wait for a route again.
+    """End jobs whose rows the caller has locked. Jobs coalesced with them go back to waiting.
 
     Within a batch each gets the next number; the batch row's lock makes the numbers gapless in the order of commits,
     so a reader that remembers the last number misses nothing.
@@ -94,7 +94,7 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Endi
     if not ended:
         return Ending(())
     leaders = [e.job_id for e in ended if e.led]
-    # first: of rows that others hold none is waited for, and what they hold may wait for what is held below
+    # first: locked rows are skipped here, and their holders may wait for the rows that are locked below
     freed = free_coalesced(connection, leaders) if leaders else 0
     costs = costs_of(connection, [e.job_id for e in ended])
     sequence, names = _count(connection, ended, costs)
@@ -157,7 +157,7 @@ def book_again(connection: Connection, batch_of: Mapping[str, int | None], befor
 
 
 def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
-    """What the calls of jobs cost. Jobs without calls are left out."""
+    """Return the costs of the calls of jobs. Jobs without calls are left out."""
     if not ids:
         return {}
     return {

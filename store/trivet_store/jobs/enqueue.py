@@ -1,4 +1,4 @@
-"""Jobs in: one transaction writes a group of jobs with their requests, ranks and flows."""
+"""Enqueueing: one transaction writes a group of jobs with their requests, ranks and flows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.states import JobState
 
-_Needs: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
-"""What jobs of one flow have in common: class, model, residency, compliance, features; a prefix, where one warms it for all;
-and labels."""
+_FlowTerms: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
+"""Terms that the jobs of a flow share: class, model, residency, compliance, features; a prefix, where one job warms it
+for all; and labels."""
 
 
 class Accepted(NamedTuple):
-    """A job that is in the table now. `existed`: it was there before, under the same key."""
+    """An accepted job. `existed`: it was there before, under the same key."""
 
     id: str
     existed: bool
@@ -43,7 +43,7 @@ class BatchRef:
 
 @dataclass(frozen=True, slots=True)
 class DirectDispatch:
-    """Insert the job as dispatched to this route already: the short way of realtime."""
+    """The route to which a realtime job is dispatched in the transaction that inserts it."""
 
     route: str
     until: float
@@ -99,11 +99,11 @@ def insert(
     """Insert a group of jobs, in order; a job whose key its tenant used already is not inserted again.
 
     Args:
-        specs: few enough that nobody waits long for the lock.
+        specs: few enough that others do not wait long for the lock.
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
-        direct: dispatch them in the same breath (realtime).
-        waits_because: what to say of them if they expire before anything else can be said.
-        labels: what budgets ask for of jobs (`budgets.AskedLabels`).
+        direct: dispatch them in the same transaction (realtime).
+        waits_because: the error of a job that expires before it has another one.
+        labels: the labels that budgets ask for (`budgets.AskedLabels`).
         first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
         prepared: called when from here on nearly all is the database's work.
 
@@ -115,13 +115,13 @@ def insert(
     """
     now = store.now(connection)
     known = _known_keys(connection, [spec.key for spec in specs if spec.key])
-    # who does not stand in line takes no place in it
+    # a job that is dispatched directly takes no place in line
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
     ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
-    requirements = [_requirements(spec, labels) for spec in specs]
-    flows = _flows(connection, requirements, batch)
-    # what the columns of all rows, but for few, have in common
+    terms = [_flow_terms(spec, labels) for spec in specs]
+    flows = _flows(connection, terms, batch)
+    # the columns that nearly all rows have in common
     common: dict[str, Any] = {
         "batch_id": batch.id if batch else None,
         "created_at": now,
@@ -152,7 +152,7 @@ def insert(
         row = {
             **common,
             "id": job_id,
-            "flow_id": flows[requirements[index]],
+            "flow_id": flows[terms[index]],
             "key": spec.key,
             "fingerprint": spec.fingerprint,
             "rank": rank,
@@ -219,42 +219,40 @@ def _of_request(spec: JobSpec, index: int, first: int | None) -> str:
     )
 
 
-def _flows(connection: Connection, jobs: Sequence[_Needs], batch: BatchRef | None) -> dict[_Needs, int]:
-    """The flows of the jobs, made active, by what they need; their rows are locked in one order everywhere."""
+def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef | None) -> dict[_FlowTerms, int]:
+    """Return the ids of the jobs' flows, made active, by terms; their rows are locked in one order everywhere."""
     if batch:
         lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
     batch_id = batch.id if batch else None
-    by_signature = {_signature(requirements, batch_id): requirements for requirements in set(jobs)}
+    by_signature = {_signature(terms, batch_id): terms for terms in set(jobs)}
     return {
-        requirements: connection.execute(
+        terms: connection.execute(
             _OPEN_FLOW,
             {
-                **_columns(requirements),
-                "prefix": requirements[3],
-                "labels": requirements[4],
+                **_columns(terms),
+                "prefix": terms[3],
+                "labels": terms[4],
                 "batch_id": batch_id,
                 "signature": signature,
                 "held": batch is not None,
             },
         ).scalar_one()
-        for signature, requirements in sorted(by_signature.items())
+        for signature, terms in sorted(by_signature.items())
     }
 
 
-def _requirements(spec: JobSpec, asked: Labels) -> _Needs:
+def _flow_terms(spec: JobSpec, asked: Labels) -> _FlowTerms:
     requirements = (spec.residency, spec.compliance, spec.features)
     return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked)
 
 
-def _signature(requirements: _Needs, batch_id: int | None) -> str:
-    prefix, labels = requirements[3], requirements[4]
-    return blake2b(
-        orjson.dumps([batch_id, *_columns(requirements).values(), prefix, labels]), digest_size=16
-    ).hexdigest()
+def _signature(terms: _FlowTerms, batch_id: int | None) -> str:
+    prefix, labels = terms[3], terms[4]
+    return blake2b(orjson.dumps([batch_id, *_columns(terms).values(), prefix, labels]), digest_size=16).hexdigest()
 
 
-def _columns(requirements: _Needs) -> dict[str, str]:
-    latency, model, (residency, compliance, features), _, _ = requirements
+def _columns(terms: _FlowTerms) -> dict[str, str]:
+    latency, model, (residency, compliance, features), _, _ = terms
     return {
         "latency": latency.value,
         "model": model,
@@ -271,7 +269,7 @@ def _drop_lost_races(
     accepted: list[Accepted],
     first: int | None,
 ) -> tuple[list[dict[str, Any]], list[Accepted]]:
-    """Another process may have committed the same key since we looked: its job is the one."""
+    """Drop jobs whose key another process has committed since we looked: its job counts."""
     keys = [str(row["key"]) for row in rows if row["key"]]
     if not keys:
         return rows, accepted

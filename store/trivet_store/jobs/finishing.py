@@ -1,4 +1,4 @@
-"""What became of calls and of jobs, written for a whole group in one transaction: attempts, jobs, results, counters."""
+"""Records the results of calls and jobs for a whole group in one transaction: attempts, jobs, results, counters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -65,9 +65,9 @@ _CANCELLED_BATCHES = text("SELECT id FROM batches WHERE id IN :ids AND state = '
 
 
 def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> Written:
-    """Write what became of a group of calls. Attempts are settled in any case; jobs only under tokens that still hold."""
+    """Record a group of finished calls. Attempts are settled in any case; jobs only under valid claim numbers."""
     now = store.now(connection)
-    # jobs are locked before attempts, as a rescuer does it
+    # lock jobs before attempts, as a rescuer does
     fenced = query_rows(connection, _FENCE, [{"id": finished.job_id} for finished in group])
     current = {row.id: row for row in fenced}
     late = {row.id: row.batch_id for row in current.values() if row.state in END_STATES}
@@ -131,12 +131,12 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
-    """Write what came of calls into their attempt rows."""
+    """Write the results of calls into their attempt rows."""
     execute_rows(connection, _SETTLE, [_settled_row(settlement) for settlement in settlements])
 
 
 def _cancelled_batches(connection: Connection, ids: set[int]) -> set[int]:
-    """Those that were cancelled: a job claimed at that very moment was not asked, and nobody would claim it again."""
+    """End cancelled jobs: one claimed at the moment of the cancel was not asked, and nobody would claim it again."""
     return {row.id for row in connection.execute(_CANCELLED_BATCHES, {"ids": sorted(ids)})} if ids else set()
 
 

@@ -1,4 +1,4 @@
-"""A worker process that leaves in order takes its lease back and puts down what it still holds."""
+"""Release of a lease: a worker process that ends in order gives up its lease and the jobs it still holds."""
 
 from sqlalchemy import Connection, bindparam, text
 
@@ -9,7 +9,7 @@ from trivet_store.steps import End, Ended
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 
-# SQLite uses a partial index only where its own condition stands in the statement word for word
+# SQLite uses a partial index only where the statement repeats its condition word for word
 _HELD = """
     SELECT id, batch_id, created_at, route, cancel_requested FROM jobs
      WHERE state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :lease_id ORDER BY id
@@ -33,10 +33,10 @@ _DROP_LEASE = text("DELETE FROM leases WHERE id = :lease_id")
 def release(store: Store, connection: Connection, lease_id: str) -> int:
     """End a lease whose process is about to end. Returns the number of jobs that it still held.
 
-    They wait again and are no quarantined jobs: the process did not die of them. What came of their calls nobody will learn.
-    Those that somebody asked to cancel end here.
+    They wait again and are not quarantined: the process did not die of them. The outcome of their calls stays unknown.
+    Cancelled ones end here.
     """
-    # a claim that is under way under this lease comes first; one that comes later finds no lease
+    # wait for a claim that is under way under this lease; a later one finds no lease
     connection.execute(text(_LOCK + store.for_update), {"lease_id": lease_id})
     held = connection.execute(text(_HELD + store.for_update), {"lease_id": lease_id}).all()
     lost = connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value}).scalars().all()

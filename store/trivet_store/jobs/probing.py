@@ -15,7 +15,7 @@ from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
 PROBE_REQUEST = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
-"""The cheapest whole call there is: some ten tokens in, one out."""
+"""The cheapest complete call: about ten tokens in, one out."""
 INPUT_ESTIMATE = 10
 
 _OPEN_FLOW = text(

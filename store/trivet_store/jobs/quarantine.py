@@ -1,7 +1,7 @@
 """Quarantined jobs: jobs that were in flight when a worker process died.
 
-One of them may have killed it. So each runs from then on in a process of its own, and only a process that dies with
-nothing else in it proves something: three such deaths end the job. A process that dies with its worker, as in a kill
+One of them may have killed it. So each runs isolated from then on, in a process of its own, and only the crash of an
+isolated process proves something: three of them end the job. A process that dies with its worker, as in a kill
 storm or when a machine goes down, proves nothing.
 """
 
@@ -15,12 +15,12 @@ from trivet_store.jobs.ending import end_jobs
 from trivet_store.jobs.lease_release import release
 from trivet_store.steps import End, Ended
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.states import BACKLOG_STATES, JobState
+from trivet_tasks.states import JobState
 
 ISOLATED_CRASHES = 3
-"""So many processes that died running a job and nothing else end it."""
+"""Number of isolated crashes that end a job."""
 PATIENT_AFTER = 3
-"""A job that was in flight in so many deaths waits ever longer: it may take its whole machine with it."""
+"""A job that was in flight in this many crashes waits ever longer: it may take its whole machine with it."""
 LONGEST_WAIT_S = 900.0
 
 # held while it is copied: a batch that is opened or cancelled meanwhile must find both
@@ -51,7 +51,7 @@ _STRIKE = text("UPDATE jobs SET isolated_crashes = isolated_crashes + 1 WHERE id
 
 
 def isolated_flow(store: Store, connection: Connection, flow_id: int) -> int:
-    """The flow of the same needs whose jobs run alone; a probe stays in its own, it is given up in a moment."""
+    """Return the isolated flow with the same requirements; a probe stays in its own, it is given up soon."""
     flow = connection.execute(text(_FLOW + store.for_update), {"id": flow_id}).one()
     if flow.isolated or flow.probe:
         return flow_id
@@ -60,30 +60,30 @@ def isolated_flow(store: Store, connection: Connection, flow_id: int) -> int:
 
 
 def put_aside(connection: Connection, jobs: Sequence[tuple[str, int, int]], now: float) -> None:
-    """Put running jobs back to waiting, to run alone.
+    """Put running jobs back to waiting, to run isolated.
 
     Args:
-        jobs: for each its id, the flow of those that run alone, and in how many deaths it was in flight before.
+        jobs: for each its id, its isolated flow, and the number of crashes in which it was in flight before.
     """
     if jobs:
         connection.execute(_PUT_ASIDE, [_aside(job_id, flow_id, crashes + 1, now) for job_id, flow_id, crashes in jobs])
 
 
 def runs(connection: Connection, job_id: str, claim: int) -> bool:
-    """Whether the job is still to be worked, or is being worked, under this token."""
+    """Return whether the job is still to be worked, or is being worked, under this claim."""
     return connection.execute(_RUNS, {"id": job_id, "claim": claim}).one_or_none() is not None
 
 
 def strike(
     store: Store, connection: Connection, job_id: str, claim: int, *, hung: bool = False
 ) -> tuple[str | None, int] | None:
-    """The process in which the job ran, and nothing else, died: count it, and end the job at the third time.
+    """Count an isolated crash: the process that ran this job and nothing else died. The third one ends the job.
 
     Args:
-        stuck: it had to be ended. Its lease may have run out before, and the job be rescued; that counts, too.
+        hung: the process hung and had to be ended. That counts even if the job was rescued before.
 
     Returns:
-        The lease of the dead process, if the job ran there still, and how many have died so; None where nothing counts.
+        The lease of the dead process, if the job still ran there, and its isolated crashes; None where none counts.
     """
     token = {"id": job_id, "claim": claim}
     row = connection.execute(text(_DIED + store.for_update), token).one_or_none()
@@ -107,7 +107,7 @@ def _strike_rescued(store: Store, connection: Connection, job_id: str) -> tuple[
         return None
     connection.execute(_STRIKE, {"id": job_id})
     deaths = row.isolated_crashes + 1
-    if deaths >= ISOLATED_CRASHES and row.state in BACKLOG_STATES:
+    if deaths >= ISOLATED_CRASHES and row.state in (JobState.WAITING, JobState.DELAYED):
         end_jobs(
             connection, [Ended(row.id, row.batch_id, row.created_at, _given_up(deaths), None)], store.now(connection)
         )

@@ -1,4 +1,4 @@
-"""Where a job stands in the one order that all waiting jobs share.
+"""The rank of a job in the one order that all waiting jobs share.
 
 Start-time fair queueing over tenants, or batches where there is no tenant, each with the weight of its class: a job
 starts when its owner's last one finished, but never in the past.
@@ -26,7 +26,7 @@ def places(
     jobs: Sequence[tuple[Latency, str | None, str | None]],
     classes: Mapping[Latency, ClassSettings],
 ) -> list[float]:
-    """The rank of each of these jobs, in order, behind those of the same owner.
+    """Return the rank of each of these jobs, in order, behind those of the same owner.
 
     The owners' rows stay locked until the commit, in one order everywhere; they come before flows, jobs and batches.
 

@@ -1,6 +1,6 @@
-"""Periodic work on jobs, in groups: what is due again, what nobody took, what died, what is too late.
+"""Periodic work on jobs, in groups: due again, not claimed in time, held by a dead process, past the deadline.
 
-Any number of schedulers may do this at once; each group is one transaction over rows that nobody else holds.
+Any number of schedulers may do this at once; each group is one transaction over rows that nobody else has locked.
 """
 
 from collections.abc import Collection
@@ -40,7 +40,7 @@ _SENT_BACK = text(
     """
 ).bindparams(bindparam("ids", expanding=True))
 _DEAD_LEASES = "SELECT id FROM leases WHERE expires_at < :now AND id NOT IN :but ORDER BY id LIMIT 1"
-# SQLite uses a partial index only where its own condition stands in the statement word for word
+# SQLite uses a partial index only where the statement repeats its condition word for word
 _HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :lease_id"
 _ANY_HELD = text(f"SELECT 1 FROM jobs WHERE {_HELD} LIMIT 1")
 # flows by signature, before jobs
@@ -64,7 +64,7 @@ _DROP_LEASE = text("DELETE FROM leases WHERE id = :id")
 
 
 class Due(NamedTuple):
-    """Which of the periodic work there is."""
+    """Kinds of periodic work, each true if there is some."""
 
     delayed: bool
     untaken: bool
@@ -100,12 +100,12 @@ _DUE = text(
 
 
 def due(store: Store, connection: Connection) -> Due:
-    """What there is to do, by one read: nobody's lock is taken to find out that there is nothing."""
+    """Return what there is to do, in one read and without locks."""
     return Due(*(bool(value) for value in connection.execute(_DUE, {"now": store.now(connection)}).one()))
 
 
 def wake_delayed(store: Store, connection: Connection, limit: int = 5 * BULK_ROWS) -> int:
-    """Jobs whose `not_before` has come are waiting again."""
+    """Put jobs whose `not_before` has come back to waiting."""
     ids = _pick(
         store, connection, "state = 'delayed' AND not_before <= :now ORDER BY not_before", store.now(connection), limit
     )
@@ -115,7 +115,7 @@ def wake_delayed(store: Store, connection: Connection, limit: int = 5 * BULK_ROW
 
 
 def recall_untaken(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
-    """Jobs dispatched and not claimed in time go back to waiting; their old messages are stale from then on."""
+    """Put dispatched jobs that were not claimed in time back to waiting; their old messages are stale from then on."""
     outstanding = "state IN ('dispatched', 'running')"  # the condition of the partial index, word for word
     condition = f"{outstanding} AND state = 'dispatched' AND dispatched_until < :now ORDER BY dispatched_until"
     ids = _pick(store, connection, condition, store.now(connection), limit)
@@ -125,7 +125,7 @@ def recall_untaken(store: Store, connection: Connection, limit: int = BULK_ROWS)
 
 
 def empty_drained(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
-    """Jobs in the queues of drained routes go back to waiting; a probe that somebody asked for stays."""
+    """Put jobs in the queues of drained routes back to waiting; a probe that somebody asked for stays."""
     statement = text(_AT_DRAINED + store.skip_locked)
     ids = [row.id for row in connection.execute(statement, {"limit": limit})]
     if ids:
@@ -134,25 +134,25 @@ def empty_drained(store: Store, connection: Connection, limit: int = BULK_ROWS) 
 
 
 class Rescued(NamedTuple):
-    """What was done of one dead lease."""
+    """The result of rescuing one dead lease."""
 
     jobs: int
     dropped: bool
-    """No job runs under it any more; else it is there the next time, or its process lives and renews it."""
+    """True if no job runs under it any more; else it is found the next time, or its process lives and renews it."""
 
 
 def hold_dead(store: Store, connection: Connection, but: Collection[str]) -> str | None:
-    """Hold one lease that ran out, other than these, until the transaction ends. None when there is none."""
+    """Lock one lease that ran out, other than these, until the transaction ends. None when there is none."""
     dead = text(_DEAD_LEASES + store.skip_locked).bindparams(bindparam("but", expanding=True, type_=String()))
     found = connection.execute(dead, {"now": store.now(connection), "but": sorted(but)}).one_or_none()
     return None if found is None else str(found.id)
 
 
 def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
-    """Jobs of a process whose lease ran out go back to waiting; the fate of their calls is unknown.
+    """Put the jobs of a process whose lease ran out back to waiting; the outcome of their calls is unknown.
 
-    They are quarantined jobs from now on: each runs in a process of its own. Those that somebody asked to cancel end here. The
-    lease is dropped once no job runs under it any more. One lease a transaction: rows are locked in `locking`'s order.
+    They are quarantined from now on: each runs in a process of its own. Cancelled ones end here. The lease is dropped
+    once no job runs under it any more. One lease per transaction: rows are locked in `locking`'s order.
     """
     now = store.now(connection)
     held = {"lease_id": lease_id, "limit": BULK_ROWS}
@@ -180,7 +180,7 @@ def rescue(store: Store, connection: Connection, lease_id: str) -> Rescued:
         theirs = {"lease_id": lease_id, "ids": [entry.job_id for entry in cancelled]}
         unknown += connection.execute(_UNKNOWN_OF, theirs).scalars()
         end_jobs(connection, cancelled, now)
-    # a late worker may be writing one down just now: then it ends there, or is found here the next time
+    # a late worker may be recording one at this moment: then it ends there, or is found here the next time
     dropped = connection.execute(_ANY_HELD, {"lease_id": lease_id}).one_or_none() is None
     if dropped:
         unknown += connection.execute(_UNKNOWN, {"lease_id": lease_id, "outcome": Outcome.UNKNOWN.value}).scalars()
@@ -219,7 +219,7 @@ def expire_late(store: Store, connection: Connection, limit: int = BULK_ROWS) ->
 
 
 def expiry_text(after_s: float, last_error: str | None) -> str:
-    """What is said of a job whose deadline passed."""
+    """Return the error message of a job whose deadline passed."""
     said = f" Last word: {last_error}" if last_error else " No route could take it in time."
     return f"The deadline passed {after_s:.1f} s after submit.{said}"
 

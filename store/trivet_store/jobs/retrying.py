@@ -1,4 +1,4 @@
-"""Running again what failed: the jobs go back to waiting, under the same ids and keys and with every attempt they made."""
+"""Retries of failed jobs: they go back to waiting, with the same ids, keys and attempts."""
 
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
@@ -15,11 +15,11 @@ from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.states import BatchState, JobState
 
 RETRIABLE = frozenset({JobState.FAILED, JobState.EXPIRED})
-"""The ends after which a job may run again. What succeeded has its result, what was cancelled somebody did not want."""
+"""End states after which a job may run again. A succeeded job has its result, a cancelled one is not wanted."""
 
 
 class Group(NamedTuple):
-    """What one transaction did. `last` is the number within the batch from which the next one goes on."""
+    """The result of one transaction. `last` is the number within the batch after which the next one goes on."""
 
     ids: tuple[str, ...]
     last: int
@@ -75,7 +75,7 @@ _COUNT_BACK = text(
 
 
 def begin_retry(connection: Connection, batch_id: int) -> int:
-    """The last number that the batch has given to a job that ended: how far a retry goes.
+    """Return the last number that the batch has given to an ended job: the retry goes up to it.
 
     What fails again meanwhile gets a higher one, so a retry comes to an end.
 
@@ -143,7 +143,7 @@ def _run_again(
     states: Collection[JobState],
     classes: Mapping[Latency, ClassSettings],
 ) -> tuple[str, ...]:
-    """Put jobs of one batch, or of none, back to waiting. Those that another retry was quicker with are left out."""
+    """Put jobs of one batch, or of none, back to waiting. Those that another retry has put back are left out."""
     # locked in the order that `locking` tells
     ranks = places(connection, [(Latency(job.latency), job.tenant, job.batch) for job in picked], classes)
     flows = sorted({job.flow_id for job in picked})
@@ -196,7 +196,7 @@ def _run_again(
 
 
 def _living(connection: Connection, batch_id: int) -> Row[Any]:
-    """The batch; an error when it was cancelled, because nobody would ever dispatch a job of it."""
+    """Return the batch; InvalidRequest when it was cancelled, because nobody would ever dispatch a job of it."""
     batch = connection.execute(_BATCH, {"id": batch_id}).one()
     if batch.state == BatchState.CANCELLED:
         raise InvalidRequest(
@@ -208,7 +208,7 @@ def _living(connection: Connection, batch_id: int) -> Row[Any]:
 
 
 def _same_time_again(job: Row[Any], begun_at: float | None, now: float) -> float | None:
-    """The deadline, as far from now as it was from the submit, or from the last retry."""
+    """Return the deadline, as far from now as it was from the submit or the last retry."""
     if job.deadline_at is None:
         return None
     return float(now + job.deadline_at - (job.created_at if begun_at is None else begun_at))

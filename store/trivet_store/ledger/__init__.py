@@ -1,1 +1,1 @@
-"""Counters of money: what was spent, what budgets allow, what the caches saved."""
+"""Counters of money: spending, budgets, and savings by caches."""

@@ -1,4 +1,4 @@
-"""What budgets count, by one statement and so at one moment: what was spent, and what calls and messages may cost yet.
+"""Sums that budgets count, in one statement and so at one moment: spent, and still possible for calls and messages.
 
 A job that goes from a queue to a call, or whose call is settled, is in one of the three at any moment and never in none.
 """
@@ -18,16 +18,16 @@ from trivet_tasks.config.budgets import Window
 
 
 class InFlight(NamedTuple):
-    """Calls under way, or jobs in the queue of a route: `jobs` of them are alike."""
+    """Similar calls under way, or similar jobs in the queue of a route; `jobs` is their number."""
 
     route: str
     batch_id: int | None
     labels: str
     jobs: int
     most_usd: Decimal
-    """Calls: what all of them may cost at most; those without a price cost nothing here."""
+    """Maximum cost of all these calls; those without a price count as nothing."""
     model: str = ""
-    """Queued jobs, whose price nobody has written down: what they ask for."""
+    """Tokens of the queued jobs, whose price is not recorded yet."""
     input_estimate: int = 0
     max_tokens: int = 0
     marked: bool = False
@@ -38,13 +38,13 @@ class Sums(NamedTuple):
     """All that budgets count at one moment."""
 
     spent: tuple[Spent, ...]
-    """For each budget that was asked for, what was spent in its window."""
+    """Spending in the window of each budget that was asked for."""
     calling: tuple[InFlight, ...]
     queued: tuple[InFlight, ...]
 
 
 class Waiting(NamedTuple):
-    """Jobs that wait and could be dispatched, alike in what budgets ask of them."""
+    """Jobs that wait and could be dispatched, with the same labels for budgets."""
 
     batch_id: int | None
     labels: str
@@ -62,7 +62,7 @@ _CALLING = """
       FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
      WHERE a.outcome IS NULL GROUP BY a.route, f.batch_id, f.labels
 """
-# SQLite uses a partial index only where its own condition stands in the statement word for word
+# SQLite uses a partial index only where the statement repeats its condition word for word
 _QUEUED = """
     SELECT 'queued', 0, j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens,
            CASE WHEN f.prefix IS NULL THEN 0 ELSE 1 END, count(*), 0, 0
@@ -80,7 +80,7 @@ _WAITING = text(
 
 
 def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) -> Sums:
-    """What these budgets, in these windows, count now."""
+    """Return what these budgets, in these windows, count now."""
     parts: list[str] = []
     parameters: dict[str, Any] = {}
     total = partial(usd_sum, connection.dialect)
@@ -114,7 +114,7 @@ def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) ->
 
 
 def waiting(connection: Connection) -> list[Waiting]:
-    """The jobs that could be dispatched now. The cost grows with the backlog."""
+    """Return the jobs that could be dispatched now. Its duration grows with the backlog."""
     return [Waiting(*row) for row in connection.execute(_WAITING)]
 
 

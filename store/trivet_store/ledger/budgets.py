@@ -1,4 +1,4 @@
-"""Budgets as schedulers made them known, so that producers and commands need no copy of the file, and how they stand."""
+"""Budgets as schedulers registered them, so that producers and commands need no copy of the file, and their states."""
 
 import threading
 import time
@@ -17,12 +17,12 @@ from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.states import BudgetState
 
 FRESH_S = 1.0
-"""How old the labels may be that a producer goes by."""
+"""Maximum age in seconds of the labels that a producer uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetRow:
-    """A budget and how it stands. Amounts are USD, times seconds since the epoch."""
+    """A budget and its state. Amounts are USD, times seconds since the epoch."""
 
     settings: BudgetSettings
     state: BudgetState
@@ -30,21 +30,21 @@ class BudgetRow:
     state_window: str
     since: float
     needs_usd: Decimal | None
-    """While it holds: what the cheapest job that was held may cost."""
+    """Maximum cost of the cheapest job that is held, while the budget holds."""
     raised_usd: Decimal | None
     raised_window: str | None
     batch_id: int | None
     """The batch that it names, once there is one."""
     batch_day: int | None
-    """The day on which that was made: what was spent before is another's of the same id."""
+    """The day on which the batch was made: earlier spending belongs to another batch of the same id."""
 
     def limit(self, of: Window) -> Decimal:
-        """What may be spent in a window."""
+        """Return the maximum that may be spent in a window."""
         return self.settings.usd if self.raised_usd is None or self.raised_window != of.key else self.raised_usd
 
 
 class State(NamedTuple):
-    """How a budget is found to stand."""
+    """The state of a budget."""
 
     state: BudgetState
     window: str
@@ -106,12 +106,12 @@ def register(store: Store, connection: Connection, budgets: Sequence[BudgetSetti
 
 
 def exist(connection: Connection) -> bool:
-    """Whether there is any budget at all."""
+    """Return whether there is any budget at all."""
     return connection.execute(_ANY).one_or_none() is not None
 
 
 def registered(connection: Connection) -> list[BudgetRow]:
-    """All budgets, by name."""
+    """Return all budgets, by name."""
     rows = connection.execute(_ALL).all()
     if not rows:
         return []
@@ -138,7 +138,7 @@ def registered(connection: Connection) -> list[BudgetRow]:
 
 
 def note_state(connection: Connection, row: BudgetRow, found: State, kind: str, said: str, now: float) -> bool:
-    """Write down that a budget stands otherwise than it did. False when another scheduler was quicker."""
+    """Record a budget's new state. False when another scheduler was quicker."""
     changed = connection.execute(
         _STATE,
         {
@@ -155,7 +155,7 @@ def note_state(connection: Connection, row: BudgetRow, found: State, kind: str, 
 
 
 def raise_limit(store: Store, connection: Connection, name: str, to: Decimal, by: str) -> tuple[BudgetRow, Window]:
-    """Let more be spent in the window that is now. Returns the budget as it was, and the window.
+    """Raise the limit of the current window. Returns the budget as it was, and the window.
 
     Raises:
         NotFound: there is no such budget.
@@ -184,7 +184,7 @@ def _settings(definition: str) -> BudgetSettings:
 
 
 class AskedLabels:
-    """What budgets ask for of jobs, read at most once a second. Safe to share between threads."""
+    """Labels of jobs that budgets ask for, read at most once a second. Safe to share between threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""What answers from the cache saved, counted by the hour: the sums stay when the jobs are pruned."""
+"""Savings by answers from the cache, counted by the hour: the sums stay when the jobs are pruned."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -22,7 +22,7 @@ _ADD = text(
 
 
 def note_hits(connection: Connection, ended: Sequence[Ended], names: Mapping[int, str], now: float) -> None:
-    """Count those of the jobs that were answered from the cache.
+    """Count the jobs that were answered from the cache.
 
     Args:
         names: of their batches.

@@ -1,11 +1,11 @@
-"""What was spent, as counters beside the ledger: by day, route and labels, and once more by day, route and batch.
+"""Counters of spending beside the ledger: by day, route and labels, and once more by day, route and batch.
 
-So what a budget on all, a tag or a route has to read does not grow with the number of batches. They are kept in the transactions that settle calls or price them again, and so equal the sums over `attempts` at every
-moment, to the last digit: a call counts from the moment it has an outcome, on the day (UTC) on which it began. Rows of
-attempts that are forgotten stay counted.
+So a budget on all jobs, a tag or a route reads no more rows where there are more batches. The transactions that settle
+calls or price them again keep the counters, so they equal the sums over `attempts` at every moment, to the last digit:
+a call counts from the moment it has an outcome, on the day (UTC) on which it began. Deleted attempts stay counted.
 
-The rows of `spend` are the last that a transaction locks, all at once and in one order: whoever settles calls holds
-them no longer than a commit takes.
+The rows of `spend` are the last that a transaction locks, all at once and in one order: they stay locked no longer
+than a commit takes.
 """
 
 import os
@@ -32,26 +32,26 @@ NO_LABELS = "{}"
 
 
 class Place(NamedTuple):
-    """What a call is counted under."""
+    """The key under which a call is counted."""
 
     day: int
     """Days since 1970-01-01, UTC."""
     route: str
     batch_id: int | None
-    """Of a batch's own row; None: all calls of the day on the route with these labels, whatever their batch."""
+    """The batch of the row; None: all calls of the day on the route with these labels, whatever their batch."""
     labels: str
-    """JSON: what budgets ask for of the job (`budgets`); of a batch's own row none."""
+    """JSON: the job's labels for budgets (`budgets`); empty in a batch's own row."""
 
 
 class Spent(NamedTuple):
-    """What calls cost, in USD, and how many they are."""
+    """Cost of calls in USD, and their number."""
 
     settled_usd: Decimal = Decimal(0)
     estimated_usd: Decimal = Decimal(0)
     """Upper bounds: timeouts, and calls whose fate is not known."""
     calls: int = 0
     unpriced: int = 0
-    """Those of them without a known price; the sums lack them."""
+    """The calls without a known price; the sums lack them."""
 
     def plus(self, other: "Spent") -> "Spent":
         """The sum of both."""
@@ -63,7 +63,7 @@ class Spent(NamedTuple):
         )
 
     def minus(self, other: "Spent") -> "Spent":
-        """What is left without the other."""
+        """Return this less the other."""
         return self.plus(Spent(-other.settled_usd, -other.estimated_usd, -other.calls, -other.unpriced))
 
     @property
@@ -73,7 +73,7 @@ class Spent(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call as it stands in the ledger."""
+    """A call as the ledger has it."""
 
     place: Place
     spent: Spent
@@ -107,7 +107,7 @@ _FORGET = text("DELETE FROM spend WHERE day < :day")
 
 
 def calls(connection: Connection, ids: Sequence[str]) -> dict[str, Call]:
-    """Calls as they are counted now, held until the transaction ends. Ids that are not there are left out."""
+    """Return calls as they are counted now, locked until the transaction ends. Unknown ids are left out."""
     found: dict[str, Call] = {}
     for first in range(0, len(ids), BULK_ROWS):
         rows = query_rows(connection, _CALLS, [{"id": attempt_id} for attempt_id in ids[first : first + BULK_ROWS]])
@@ -119,14 +119,14 @@ def calls(connection: Connection, ids: Sequence[str]) -> dict[str, Call]:
 
 
 def spent_by(cost_usd: Decimal | None, *, estimated: bool) -> Spent:
-    """How a call with this cost counts; None = unpriced."""
+    """Return the counters of one call with this cost; None = unpriced."""
     if cost_usd is None:
         return Spent(calls=1, unpriced=1)
     return Spent(estimated_usd=cost_usd, calls=1) if estimated else Spent(settled_usd=cost_usd, calls=1)
 
 
 def book(connection: Connection, before: Mapping[str, Call], after: Iterable[tuple[str, Spent]]) -> None:
-    """Count what calls cost now. The last thing that a transaction does: see the head of this module.
+    """Count the present cost of calls. A transaction does this last: see the head of this module.
 
     Args:
         before: the calls as they were counted so far; what is not among them is left out.
@@ -149,7 +149,7 @@ def book(connection: Connection, before: Mapping[str, Call], after: Iterable[tup
 
 
 def book_settled(connection: Connection, before: Mapping[str, Call], settlements: Iterable[Settlement]) -> None:
-    """Count what came of calls."""
+    """Count the results of calls."""
     last = {s.attempt_id: spent_by(s.cost_usd, estimated=s.estimated) for s in settlements}
     book(connection, before, last.items())
 
@@ -157,7 +157,7 @@ def book_settled(connection: Connection, before: Mapping[str, Call], settlements
 def book_priced(
     connection: Connection, before: Mapping[str, Call], costs: Iterable[tuple[str, Decimal | None]]
 ) -> None:
-    """Count what calls cost at another price; None = unpriced."""
+    """Count calls at another price; None = unpriced."""
     known = ((attempt_id, cost) for attempt_id, cost in costs if attempt_id in before)
     book(connection, before, ((id, spent_by(cost, estimated=before[id].estimated)) for id, cost in known))
 
@@ -171,7 +171,7 @@ def book_lost(connection: Connection, ids: Sequence[str]) -> None:
 
 
 def by_route(connection: Connection, now: float) -> dict[str, Spent]:
-    """What the calls of today (UTC) cost so far, by route; routes without any are left out."""
+    """Return the cost of the calls of today (UTC) so far, by route; routes without any are left out."""
     statement = text(
         f"""
         SELECT route, {usd_sum(connection.dialect, "settled_usd")} AS settled,
@@ -185,7 +185,7 @@ def by_route(connection: Connection, now: float) -> dict[str, Spent]:
 
 
 def forget_old(connection: Connection, now: float) -> None:
-    """Delete counters that nobody will ask for any more."""
+    """Delete counters that are no longer asked for."""
     connection.execute(_FORGET, {"day": int(now // DAY_S) - KEPT_DAYS})
 
 
@@ -197,6 +197,6 @@ def _counted_at(place: Place) -> tuple[Place, ...]:
 
 @lru_cache(maxsize=1024)
 def _scope(batch_id: int | None, labels: str) -> str:
-    """Batch and labels in few characters: long tags are no key of an index."""
+    """Return a short key for batch and labels: long tags cannot be the key of an index."""
     batch = str(batch_id or 0)
     return batch if labels == NO_LABELS else f"{batch}:{blake2b(labels.encode(), digest_size=16).hexdigest()}"

@@ -1,4 +1,4 @@
-"""How long answers really were lately, against what was allowed them."""
+"""Recent lengths of answers, relative to their `max_tokens`."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class UsedOutput(NamedTuple):
     allowed: int
 
 
-# the newest calls by the index on their start, whatever became of them: an outage must not make this a long walk
+# the newest calls by the index on their start, whatever their outcome: an outage must not make this a long scan
 _LATEST = text(
     """
     SELECT j.flow_id, latest.model, latest.latency, count(*) AS calls, sum(latest.output_tokens) AS used,
@@ -31,7 +31,7 @@ _LATEST = text(
 
 
 def used_output(connection: Connection, since: float, most: int) -> list[UsedOutput]:
-    """Of the newest calls, so many at most, those that brought an answer, by flow."""
+    """Return the output used by the answered ones among the newest calls, at most `most` of them, by flow."""
     return [
         UsedOutput(flow_id, model, latency, calls, int(used), int(allowed))
         for flow_id, model, latency, calls, used, allowed in connection.execute(_LATEST, {"since": since, "most": most})

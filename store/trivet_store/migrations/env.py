@@ -1,4 +1,4 @@
-"""What Alembic runs for each command: always on the connection that `upgrading` hands over."""
+"""The environment of Alembic's commands: always on the connection that `upgrading` hands over."""
 
 from alembic import context
 from sqlalchemy import Connection, text

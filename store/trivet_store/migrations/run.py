@@ -13,7 +13,7 @@ SCRIPTS = Path(str(resources.files("trivet_store") / "migrations"))
 
 
 def steps(version: str | None) -> list[str]:
-    """The steps that lie after a version, in order; all of them for an empty database."""
+    """Return the steps after a version, in order; all of them for an empty database."""
     script = ScriptDirectory.from_config(_config())
     return [step.revision for step in script.iterate_revisions("head", version or "base")][::-1]
 

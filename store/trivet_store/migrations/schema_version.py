@@ -24,7 +24,7 @@ def upgrade(store: Store) -> tuple[str | None, str]:
     Raises:
         SchemaMismatch: the database is from a newer Trivet.
         StoreError: it is of another encoding than UTF8.
-        StoreUnavailable: it does not answer, or others never let go of its tables.
+        StoreUnavailable: it does not answer, or its tables stayed locked.
     """
     if store.path is not None:
         with FileLock(f"{store.path}.migrate.lock"):

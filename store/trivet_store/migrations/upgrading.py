@@ -15,11 +15,11 @@ from trivet_store.database.engine import Store
 from trivet_tasks.errors import StoreUnavailable
 
 LOCK_WAIT_S = 0.2
-"""How long a statement of a step waits for a lock at most, and whoever comes after it."""
+"""Maximum seconds that a statement of a step waits for a lock; everybody behind it waits as long."""
 PAUSE_S = (0.5, 1.5)
 """Between two tries: from, to."""
 GIVE_UP_S = 600.0
-"""How long to go on trying, for each step."""
+"""Seconds after which a step gives up."""
 
 _LOCKED = ("55P03", "40P01")  # lock not available, deadlock detected
 _OLDEST = text(

@@ -21,24 +21,24 @@ SETTLING_S = 5.0
 
 @dataclass(slots=True)
 class RouteAttempts:
-    """Attempts of one route. `cost_usd` is what is settled, `estimated_usd` the most the rest may cost."""
+    """Attempts of one route. `cost_usd` is the settled cost, `estimated_usd` the maximum cost of the rest."""
 
     attempts: int = 0
     running: int = 0
     succeeded: int = 0
     failed: int = 0
     limited: int = 0
-    """Of the failed ones, those refused with a rate limit."""
+    """The failed ones that were refused with a rate limit."""
     left: int = 0
     """Failovers away from this route."""
     probes: int = 0
-    """Calls of Trivet's own to find out whether the route is back; not among `attempts`, but in what it cost."""
+    """Trivet's own probes of the route; not among `attempts`, but in the costs."""
     cost_usd: Decimal = Decimal(0)
     estimated_usd: Decimal = Decimal(0)
 
 
 class AttemptFate(NamedTuple):
-    """An attempt row: whose it is, and how it ended (None: it has not)."""
+    """An attempt row: its job and its outcome (None: under way)."""
 
     id: str
     job_id: str
@@ -53,7 +53,7 @@ class JobCount(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Attempts of one route that ended alike, and the route their jobs had failed on just before, if any."""
+    """Attempts of one route with the same outcome, and the route on which their jobs had failed just before, if any."""
 
     route: str
     outcome: str | None

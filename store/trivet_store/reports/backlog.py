@@ -1,4 +1,4 @@
-"""What waits and what is under way, for people who watch: by class, by batch, by route. Ended jobs are never read.
+"""The backlog for people who watch: jobs by class, by batch, by route. Ended jobs are never read.
 
 Trivet's own probes are nobody's jobs and are not counted.
 
@@ -17,13 +17,13 @@ class ClassBacklog(NamedTuple):
 
     latency: str
     waiting: int
-    """Could be dispatched now, if a route had room."""
+    """Could be dispatched now, if a route took them."""
     delayed: int
     """Wait for a time of their own: a backoff, or `not_before`."""
     held: int
     """Belong to a batch that is not complete yet or was cancelled: nothing dispatches them."""
     oldest_at: float
-    """When the oldest of them was submitted."""
+    """Submission time of the oldest of them."""
     coalesced: int = 0
     """Wait for the answer to an equal request that another job is getting."""
 
@@ -50,16 +50,16 @@ class BatchBacklog(NamedTuple):
 
 
 class RouteBacklog(NamedTuple):
-    """The jobs of one latency class that stand at a route."""
+    """The outstanding jobs of one latency class at a route."""
 
     route: str
     latency: str
     dispatched: int
     """In the route's queue, not claimed yet."""
     running: int
-    """Taken up by a worker."""
+    """Claimed by a worker."""
     oldest_at: float
-    """When the oldest of them was submitted, seconds since the epoch."""
+    """Submission time of the oldest of them, seconds since the epoch."""
 
 
 _WAITING = """
@@ -92,22 +92,22 @@ _BY_ROUTE = text(
 
 
 def by_class(connection: Connection) -> list[ClassBacklog]:
-    """The jobs that wait, by latency class; classes without any are left out."""
+    """Return the jobs that wait, by latency class; classes without any are left out."""
     return [ClassBacklog(*row) for row in connection.execute(_BY_CLASS)]
 
 
 def by_batch(connection: Connection, limit: int) -> list[BatchBacklog]:
-    """The jobs that wait, by batch, the batches with most of them first."""
+    """Return the jobs that wait, by batch, the batches with most of them first."""
     return [BatchBacklog(*row) for row in connection.execute(_BY_BATCH, {"limit": limit})]
 
 
 def by_route(connection: Connection) -> list[RouteBacklog]:
-    """The jobs that stand at each route, by class; routes without any are left out."""
+    """Return the outstanding jobs of each route, by class; routes without any are left out."""
     return [RouteBacklog(*row) for row in connection.execute(_BY_ROUTE)]
 
 
 class Line(NamedTuple):
-    """Living jobs that need the same of a route."""
+    """Living jobs with the same requirements."""
 
     latency: str
     model: str
@@ -137,7 +137,7 @@ _PAUSE = text(
 _LINES_LIVING = text(f"{_NEEDS} WHERE f.active AND NOT f.probe")
 _LINE_OF_JOB = text(f"{_NEEDS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
 _RECENT_FLOWS = 500
-"""How many of the latest kinds of jobs count as in use."""
+"""Number of the latest kinds of jobs that count as in use."""
 _SPEED_OVER_S = 60.0
 _MODELS = text(
     """
@@ -156,12 +156,12 @@ _SPEED = text(
 
 
 def lines_of(connection: Connection, batch: str) -> list[Line]:
-    """What the living jobs of a batch need of a route."""
+    """Return what the living jobs of a batch require of a route."""
     return _lines(connection, _LINES, {"batch": batch})
 
 
 def lines_waiting(connection: Connection) -> list[Line]:
-    """What the jobs that could be dispatched now, if a route had room, need of one."""
+    """Return what the jobs that only wait for a route require of it."""
     return _lines(connection, _LINES_WAITING, {})
 
 
@@ -171,23 +171,23 @@ def lines_living(connection: Connection) -> list[Line]:
 
 
 def line_of_job(connection: Connection, job_id: str) -> list[Line]:
-    """What one job needs of a route; none when there is no such job."""
+    """Return what one job requires of a route; none when there is no such job."""
     return _lines(connection, _LINE_OF_JOB, {"id": job_id})
 
 
 def pause_of(connection: Connection, batch: str) -> float | None:
-    """When the first living job of a batch is due, if all of them wait for a time of their own; else None."""
+    """Return the due time of a batch's first living job, if all of them wait for a time of their own; else None."""
     row = connection.execute(_PAUSE, {"batch": batch}).one()
     return None if row.others or row.first is None else float(row.first)
 
 
 def models_in_use(connection: Connection) -> list[str]:
-    """The models of jobs that have not ended, and of the latest kinds of jobs that were submitted."""
+    """Return the models of jobs that have not ended, and of the latest kinds of jobs that were submitted."""
     return sorted(row.model for row in connection.execute(_MODELS, {"recent": _RECENT_FLOWS}))
 
 
 def recent_speed(connection: Connection, batch: str, now: float, *, most: int = 5_000) -> float | None:
-    """Jobs of a batch that ended per second within the last minute, of at most so many; None when hardly any did."""
+    """Return a batch's ended jobs per second within the last minute, of at most `most`; None when hardly any ended."""
     row = connection.execute(_SPEED, {"batch": batch, "since": now - _SPEED_OVER_S, "most": most}).one()
     if row.jobs < 2 or now - row.first < 1:
         return None

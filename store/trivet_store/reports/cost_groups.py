@@ -1,4 +1,4 @@
-"""What costs may be grouped by, as columns of the report's query."""
+"""The groups of a cost report, as columns of its query."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 from trivet_tasks.errors import InvalidRequest
 
 TAG = "tag:"
-"""Before the name of a tag: `tag:team` groups by what the jobs have under `team`."""
+"""Prefix of a tag's name: `tag:team` groups by the jobs' values of `team`."""
 
-# Of a job that succeeded the result is that of its last claim; hedges of a realtime call share it, so their routes tell.
+# the result of a succeeded job is that of its last claim; a realtime call and its hedge share it: the route tells
 _ROLE = """
     CASE WHEN a.purpose = 'probe' THEN 'probe'
          WHEN a.outcome IS NULL THEN NULL
@@ -34,7 +34,7 @@ GROUPINGS = {
     "purpose": "a.purpose",
     "role": _ROLE,
 }
-"""What `trivet costs --by` may name beside tags, and the column it means."""
+"""Groups of `trivet costs --by` beside tags, with their columns."""
 
 
 class Grouping(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the providers' prompt caches saved, worked out from the rows' own prices; and what Trivet's own answers saved."""
+"""Savings by the providers' prompt caches, from the rows' own prices, and by Trivet's own cached answers."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +29,13 @@ class CacheSaving:
     read_tokens: int
     written_tokens: int
     saved_usd: Decimal
-    """What tokens read from the cache would have cost more as plain input."""
+    """Additional cost that tokens read from the cache would have had as plain input."""
     surcharge_usd: Decimal
-    """What tokens written to the cache cost more than plain input."""
+    """Additional cost of tokens written to the cache over plain input."""
 
 
 ANSWERED_BY = ("day", "class", "model", "batch")
-"""What answers from the response cache may be grouped by."""
+"""Possible groups of answers from the response cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class AnswerSaving:
     group: tuple[str, ...]
     hits: int
     saved_usd: Decimal
-    """What the calls had cost that made the answers."""
+    """Cost of the calls that made the answers."""
     unpriced: int
     """Hits whose saving is not known; the sum lacks them."""
 
 
 def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> list[AnswerSaving]:
-    """What the response cache saved in a span, whole hours; by some of `ANSWERED_BY`, in order. One line at most without."""
+    """Return the savings by the response cache in a span of whole hours, by some of `ANSWERED_BY` (none: one line)."""
     (day,) = grouping(connection, ["day"]).columns
     columns = {"day": day, "class": "a.latency", "model": "a.model", "batch": "a.batch"}
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
@@ -74,7 +74,7 @@ def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> lis
 
 
 def cache_savings(connection: Connection, span: Span) -> list[CacheSaving]:
-    """The savings of a span, by day and model. Calls without a price are left out.
+    """Return the savings of a span, by day and model. Calls without a price are left out.
 
     The sums over calls are the database's: rows of equal prices are one group, so few come back however many there are.
     """

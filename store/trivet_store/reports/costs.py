@@ -1,4 +1,4 @@
-"""What calls cost, summed exactly."""
+"""Costs of calls, summed exactly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class CostRow:
     """Settled calls only."""
     estimated_usd: Decimal
     """An upper bound on calls in flight and calls whose fate is not known: timeouts and crashes."""
-    likened_usd: Decimal
+    approximate_usd: Decimal
     """The part of `cost_usd` that was priced approximately: no list names what was called, its model's price was taken."""
     unpriced: int
     """Calls for which no price is known; the sums lack them."""
@@ -50,7 +50,7 @@ class Unpriced(NamedTuple):
 
 
 def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True) -> list[CostRow]:
-    """Costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
+    """Return the costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
 
     Args:
         by: names of `GROUPINGS`, or `tag:NAME`; a call without such a thing is in the group with an empty text.
@@ -73,7 +73,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
                coalesce(sum(a.output_tokens), 0) AS output_tokens,
                {total("CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END")} AS cost,
                {total("CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END")} AS estimated,
-               {total("CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END")} AS likened,
+               {total("CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END")} AS approximate,
                sum((CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) * 1.0) AS dearest,
                coalesce(sum(CASE WHEN a.cost_usd IS NULL THEN 1 ELSE 0 END), 0) AS unpriced
           FROM attempts a
@@ -83,7 +83,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
         {f"GROUP BY {numbers}" if by else ""}
          ORDER BY {f"{by.index('day') + 1}, " if "day" in by else ""}dearest DESC NULLS LAST{f", {numbers}" if by else ""}
         """
-    ).columns(cost=Usd(), estimated=Usd(), likened=Usd())
+    ).columns(cost=Usd(), estimated=Usd(), approximate=Usd())
     parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}
     return [
         CostRow(
@@ -94,7 +94,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
             int(row.output_tokens),
             row.cost or Decimal(0),
             row.estimated or Decimal(0),
-            row.likened or Decimal(0),
+            row.approximate or Decimal(0),
             row.unpriced,
         )
         for row in connection.execute(statement, parameters)
@@ -102,7 +102,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
 
 
 def unpriced(connection: Connection, span: Span) -> list[Unpriced]:
-    """What was called for which no price is known, most calls first."""
+    """Return the calls for which no price is known, most calls first."""
     statement = text(
         """
         SELECT provider, model, wire_model, count(*) AS calls FROM attempts

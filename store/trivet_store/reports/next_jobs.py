@@ -1,4 +1,4 @@
-"""A waiting job with its flow, as a dispatcher sees them: to tell a person what holds it."""
+"""A waiting job with its flow, as a dispatcher sees them: to show what blocks it."""
 
 from sqlalchemy import Connection, Row, text
 

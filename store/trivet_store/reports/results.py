@@ -1,4 +1,4 @@
-"""Reading what became of jobs: results, whole lives, lists."""
+"""Reading jobs: results, whole lives, lists."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class RetryRow:
-    """How a job had ended before it was made to run again, at `at`. Times are seconds since the epoch."""
+    """The end of a job before it was made to run again at `at`. Times are seconds since the epoch."""
 
     job_id: str
     at: float
@@ -52,7 +52,7 @@ class RetryRow:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as it stands; the result's fields are None until it has ended."""
+    """The present state of a job; the result's fields are None until it has ended."""
 
     id: str
     key: str | None
@@ -83,9 +83,9 @@ class JobRow:
     crashes: int
     """Worker processes that died with it in flight."""
     isolated_crashes: int
-    """Those of them that ran nothing else, since it was submitted or last made to run again."""
+    """Isolated processes among them, since it was submitted or last made to run again."""
     saved_usd: Decimal | None = None
-    """Of a cached one: what the call that made its answer had cost; None where that has no price, or it was pruned."""
+    """Cost of the call that made a cached answer; None where that has no price, or was pruned."""
     pruned: bool = False
     """It has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
 
@@ -136,7 +136,7 @@ _RETRIES = text(
 
 
 def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
-    """Jobs by id; those that do not exist are left out."""
+    """Return jobs by id; unknown ids are left out."""
     return {job.id: job for job in _jobs(connection, connection.execute(_BY_ID, {"ids": list(ids)}))}
 
 
@@ -147,7 +147,7 @@ def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> J
 
 
 def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
-    """Ended jobs of a batch in the order they ended, those after number `after`."""
+    """Return ended jobs of a batch in the order they ended, those after number `after`."""
     parameters = {"batch_id": batch_id, "after": after, "limit": limit}
     return _jobs(connection, connection.execute(_BATCH_PAGE, parameters))
 
@@ -155,19 +155,19 @@ def batch_page(connection: Connection, batch_id: int, after: int, limit: int) ->
 def batch_page_upto(
     connection: Connection, batch_id: int, after: int, upto: int, states: Collection[JobState], limit: int
 ) -> list[JobRow]:
-    """The same, of jobs in these end states and up to number `upto`."""
+    """Return the same for jobs in these end states and up to number `upto`."""
     parameters = {"batch_id": batch_id, "after": after, "upto": upto, "limit": limit}
     named = [state.value for state in states]
     return _jobs(connection, connection.execute(_BATCH_PAGE_UPTO, {**parameters, "states": named}))
 
 
 def last_number(connection: Connection, batch_id: int) -> int:
-    """The number of the batch's last job that has ended; 0 where none has."""
+    """Return the number of the batch's last job that has ended; 0 where none has."""
     return int(connection.execute(_LAST, {"id": batch_id}).scalar_one())
 
 
 def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int | None, limit: int) -> list[JobRow]:
-    """The newest jobs first, without Trivet's own probes."""
+    """Return the newest jobs first, without Trivet's own probes."""
     conditions, parameters = ["NOT f.probe"], {"limit": limit}
     if state:
         conditions.append("j.state = :state")
@@ -180,7 +180,7 @@ def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int
 
 
 def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[AttemptRow]]:
-    """All provider calls of jobs, in order."""
+    """Return all provider calls of jobs, in order."""
     found: dict[str, list[AttemptRow]] = {job_id: [] for job_id in ids}
     for row in connection.execute(_ATTEMPTS, {"ids": list(ids)}):
         values = row._asdict()
@@ -192,7 +192,7 @@ def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[At
 
 
 def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
-    """How a job ended before, each time it was made to run again, in order."""
+    """Return the earlier ends of a job that was made to run again, in order."""
     return [
         RetryRow(row.job_id, row.at, row.ended_at, JobState(row.state), _outcome(row.error_outcome), row.error_message)
         for row in connection.execute(_RETRIES, {"id": job_id})

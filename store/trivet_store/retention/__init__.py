@@ -1,1 +1,1 @@
-"""Deletion of what ended long ago, a little at a time."""
+"""Retention: deletion of jobs that ended long ago, a little at a time."""

@@ -1,4 +1,4 @@
-"""Forgetting: the rows of jobs that ended long ago with their calls, then what nothing refers to any more."""
+"""Deletion of the rows of jobs that ended long ago, with their calls, then of rows that nothing refers to any more."""
 
 from collections.abc import Iterator
 
@@ -48,18 +48,18 @@ _OF_BATCHES = {
     "flows": of_ids("DELETE FROM flows WHERE batch_id IN :ids"),
     "batches": of_ids("DELETE FROM batches WHERE id IN :ids"),
 }
-# why a route is drained stays readable as long as it may be
+# the reason of a drain stays readable as long as the route is drained
 _OLD_EVENTS = """
     events WHERE at < :before
        AND NOT (kind = 'route drained' AND NOT EXISTS (
                 SELECT 1 FROM events e WHERE e.kind = 'route drained' AND e.route = events.route AND e.id > events.id))
 """
-# who is behind the clock starts at the clock, as one does who has no row
+# a share behind the clock starts at the clock, like one without a row
 _STALE_SHARES = "shares WHERE finish <= (SELECT rank FROM virtual_clock WHERE id = 1)"
 
 
 def forget(store: Store, before: float, *, count_results: bool, dry_run: bool) -> Iterator[Step]:
-    """Delete all that is left of jobs that ended before this (seconds since the epoch), and what is as old.
+    """Delete the remaining rows of jobs that ended before this (seconds since the epoch), and other rows as old.
 
     Args:
         count_results: a dry run counts their results; they have not been counted before.
@@ -90,7 +90,7 @@ def _jobs(store: Store, before: float, *, count_results: bool, dry_run: bool) ->
 
 
 def _batches(store: Store, before: float, *, dry_run: bool) -> Iterator[Step]:
-    """Batches none of whose jobs is left, with their flows. The few flows that belong to no batch are used again."""
+    """Delete batches without remaining jobs, with their flows. The few flows that belong to no batch are used again."""
     for rows in pages(store, _BATCHES, 0, before=before):
         found = [Candidate(row.id, 1 + row.flows) for row in rows if row.over]
         if dry_run:
@@ -104,7 +104,7 @@ def _batches(store: Store, before: float, *, dry_run: bool) -> Iterator[Step]:
 
 
 def _hold_empty(store: Store, connection: Connection, ids: list[int], before: float) -> list[int]:
-    """Those of the batches that are empty, locked with their flows. One that somebody holds is being filled."""
+    """Lock the empty ones among the batches, with their flows. A locked one is being filled and is skipped."""
     flows = {row.id for row in connection.execute(of_ids(_FLOWS + store.skip_locked), {"ids": ids})}
     held = [row.id for row in connection.execute(of_ids(_HOLD + store.skip_locked), {"ids": ids})]
     if not held:

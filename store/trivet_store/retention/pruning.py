@@ -1,12 +1,12 @@
-"""Keeping house: what is kept of jobs that ended long ago is deleted, a little at a time beside running workers.
+"""Pruning: rows of jobs that ended long ago are deleted, a little at a time beside running workers.
 
-Bodies and results go first; the rows of the jobs and of their calls stay unless they are to be forgotten, too.
+Bodies and results go first; the rows of the jobs and of their calls stay unless they are to be deleted, too.
 
 Nothing marks what has been pruned, and no index serves it. Ids of jobs are in the order of submit, and whatever ended
-before a moment was submitted before it; so each table is walked along its primary key, by reads, up to the id that the
-moment would have had. Bodies and results that are gone are not walked over again. What was found is looked at once more
-under the jobs' locks and deleted, in short transactions with a pause after each. Each of them stands by itself: a run
-may be broken off anywhere and begun again, and two may go on at once.
+before a moment was submitted before it; so each table is scanned along its primary key, by reads, up to the id that the
+moment would have had. Deleted bodies and results are not scanned again. Candidates are checked once more under the
+jobs' locks and deleted, in short transactions with a pause after each. A run may be interrupted and repeated at
+any time, and two may run at once.
 """
 
 from collections.abc import Iterator
@@ -20,23 +20,23 @@ from trivet_store.database.engine import Store
 from trivet_store.retention.deletion import forget
 
 KINDS = ("bodies", "results", "attempts", "retries", "jobs", "flows", "batches", "events", "shares")
-"""What is counted: rows of these tables; a body is that of a request."""
+"""Kinds of counts: rows of these tables; a body is that of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What may go. Times are seconds since the epoch."""
+    """The rows that may be deleted. Times are seconds since the epoch."""
 
     ended_before: float
     """Bodies and results of jobs that ended before this."""
     forget_before: float | None = None
-    """All that is left of jobs that ended before this, and what is as old; not later than `ended_before`."""
+    """Remaining rows of jobs that ended before this, and other rows as old; not later than `ended_before`."""
     keep_results: bool = False
     """Results stay as long as their jobs do."""
 
 
 class _Content(NamedTuple):
-    """What is kept of a job in a table of its own."""
+    """Content of a job that has a table of its own."""
 
     kind: str
     table: str
@@ -48,7 +48,7 @@ _RESULTS = _Content("results", "job_results", "message")
 
 
 def extent(store: Store, terms: Terms) -> int:
-    """How many rows a run will look at."""
+    """Return the number of rows that a run will look at."""
     tables = [(content.table, "job_id", terms.ended_before) for content in _contents(terms)]
     if terms.forget_before is not None:
         tables.append(("jobs", "id", terms.forget_before))

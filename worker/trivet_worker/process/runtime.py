@@ -68,7 +68,7 @@ class Runtime:
             ConfigError: the key that signs cached answers is needed, and not there.
         """
         self._settings = settings
-        self._store = Store.of(settings, stands_back=lane == Lane.BULK)
+        self._store = Store.of(settings, yields=lane == Lane.BULK)
         client = connect(settings.redis_url)
         origin = origin or origin_of(settings)
         directory = RouteDirectory(self._store, settings, client, origin=origin)

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from trivet_routing.answer_seal import Kept
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.response_cache import Coalesce, Landed, LookUp, ResponseCache
+from trivet_routing.response_cache import CachedResult, Coalesce, LookUp, ResponseCache
 from trivet_store.database.engine import BULK_BYTES, Store
 from trivet_store.jobs.answering import Answered, Served, end_answered
-from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, follow, free_coalesced
+from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
 from trivet_store.jobs.dropped import Drop
 from trivet_store.steps import End, Finished
 from trivet_tasks.config.settings import Settings
@@ -88,22 +88,22 @@ class Cached:
                 break
             to_call.update(job.id for job in found.to_call)
             to_call.update(job.id for job in self._end_safely(chunk, found.answered))
-            leaderless = self._follow(chunk, found.coalesced)
+            leaderless = self._coalesce(chunk, found.coalesced)
             looks = [LookUp(asking[job.id].cache_key or "", job.id, over=job.leader) for job in leaderless]
         to_call.update(look.job_id for look in looks)
         return [job for job in chunk.jobs if job.id in to_call]
 
     def keep(self, group: Sequence[CallResult], finished: Sequence[Finished]) -> None:
         """Keep the answers of a group of calls before its commit; jobs coalesced with calls that brought none may call."""
-        finished_calls: dict[Latency, list[Landed]] = {}
+        results: dict[Latency, list[CachedResult]] = {}
         for result, end in zip(group, finished, strict=True):
             key = result.call.job.cache_key
             if key is not None and result.decides and isinstance(end.next, End):
                 latency = Latency(result.call.target.latency)
-                finished_calls.setdefault(latency, []).append(self._landed(key, result, end, end.next))
+                results.setdefault(latency, []).append(self._cached_result(key, result, end, end.next))
         if self._process_impairments.seen(SHARED_STATE, WATCH):
             return
-        for latency, of_class in finished_calls.items():
+        for latency, of_class in results.items():
             if self._keeps(latency):
                 self._keep(latency, of_class)
 
@@ -176,33 +176,33 @@ class Cached:
         if served.crowded:
             self.free_rest(served.jobs)
 
-    def _follow(self, chunk: Chunk, wanted: Sequence[CoalescedJob]) -> Sequence[CoalescedJob]:
+    def _coalesce(self, chunk: Chunk, wanted: Sequence[CoalescedJob]) -> Sequence[CoalescedJob]:
         """Return the jobs whose leader has already ended."""
         if not wanted:
             return ()
         look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
         with self._store.write() as connection:
-            followed = follow(self._store, connection, wanted, look_again_s)
-        if followed.coalesced:
+            result = coalesce(self._store, connection, wanted, look_again_s)
+        if result.coalesced:
             self._tell(WORK_CHANNEL, b"")  # they take up no route any more: others can be dispatched
-        return followed.leaderless
+        return result.leaderless
 
-    def _landed(self, key: str, result: CallResult, finished: Finished, end: End) -> Landed:
+    def _cached_result(self, key: str, result: CallResult, finished: Finished, end: End) -> CachedResult:
         job, model = result.call.job, result.call.target.model
         response = result.response
         if end.state is not JobState.SUCCEEDED or not isinstance(response, Answer):
             # a fault of the request is one for all equal requests
-            return Landed(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
+            return CachedResult(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
         if response.stop_reason not in WHOLE or len(response.message) > self._settings.cache.max_answer_bytes:
-            return Landed(key, job.id, model, None, never=True)
+            return CachedResult(key, job.id, model, None, never=True)
         cost = None if finished.settlement.estimated else finished.settlement.cost_usd
         tenant = None if self._settings.cache.shared else job.tenant
         answer = Kept(response.message, response.stop_reason, result.call.target.route, cost, tenant)
-        return Landed(key, job.id, model, answer)
+        return CachedResult(key, job.id, model, answer)
 
-    def _keep(self, latency: Latency, finished_calls: Sequence[Landed]) -> None:
+    def _keep(self, latency: Latency, results: Sequence[CachedResult]) -> None:
         try:
-            self._cache.keep(latency, finished_calls)
+            self._cache.keep(latency, results)
         except redis.RedisError as error:
             self._without(error)
 

@@ -1,4 +1,4 @@
-"""A fleet whose routes stand as a test says, with room for all, and stay so."""
+"""A route directory whose routes are as a test says, with headroom for all jobs, and do not change."""
 
 import time
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
 
 
-class FixedRoutes:
-    """What a dispatcher asks of `RouteDirectory`."""
+class FixedDirectory:
+    """The part of `RouteDirectory` that a dispatcher uses."""
 
     def __init__(self, store: Store, routes: Sequence[Candidate]) -> None:
         self.lengths = AnswerLengths(store)
