@@ -202,7 +202,7 @@ class Breakers(RuleBasedStateMachine):
         return self.said[model] in SHUT or self.said[WHOLE_ROUTE] in SHUT
 
     def asked(self, name: str) -> bool:
-        """Whether a breaker that works is in doubt."""
+        """Return whether a breaker that works is in doubt."""
         return bool(self.world.client.hexists(f"{PREFIX}breaker:{ROUTE}:{name}", "asked"))
 
     def guards_same(self, one: str, other: str) -> bool:
