@@ -1,4 +1,4 @@
-"""The table of what some wires have, and what a request is found to need."""
+"""The table of features that some wires have, and those that a request needs."""
 
 from collections.abc import Sequence
 from typing import Any
