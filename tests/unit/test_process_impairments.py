@@ -107,7 +107,7 @@ def test_what_is_announced_is_read_until_it_is_withdrawn_or_forgotten(client: re
 )
 def test_what_somebody_else_announces_is_passed_over(client: redis.Redis, said: bytes) -> None:
     client.flushdb()
-    client.set("trivet:trouble:forged", said)
+    client.set("trivet:impairment:forged", said)
     announce(client, "w1", "worker", "The database is away.", 5.0)
     assert [one.process for one in announced(client)] == ["w1"]
 
