@@ -1,4 +1,4 @@
-"""Routes as routing sees them: healthy and idle unless a test says otherwise."""
+"""Routes as routing sees them: healthy and idle unless a test sets them otherwise."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ INFINITE = (math.inf, math.inf, math.inf)
 
 
 def breaker(**terms: Any) -> BreakerView:
-    """A breaker that nothing limits, with 200 places, but for these fields."""
+    """A breaker without limits and with 200 slots, but for these fields."""
     healthy = BreakerView(
         state=RouteState.HEALTHY,
         cause="",
@@ -39,7 +39,7 @@ def breaker(**terms: Any) -> BreakerView:
 
 
 def recovering(share: float, **terms: Any) -> BreakerView:
-    """A breaker that gets this part of its work."""
+    """A recovering breaker that gets this share of its work."""
     return breaker(state=RouteState.RECOVERING, cause="3 good probes in a row", share=share, **terms)
 
 

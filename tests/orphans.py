@@ -1,4 +1,4 @@
-"""Rows that refer to nothing. No foreign key keeps what there is for each job together; the transactions that write it do."""
+"""Rows that refer to nothing. No foreign key keeps the rows of a job together; the transactions that write them do."""
 
 from sqlalchemy import text
 

@@ -1,4 +1,4 @@
-"""Parents that pass on what a process may meet: ignored and blocked signals, closed files, a narrow mask."""
+"""Parents that pass on unusual settings: ignored and blocked signals, closed files, a narrow mask."""
 
 import sys
 from collections.abc import Iterable, Sequence

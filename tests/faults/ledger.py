@@ -22,13 +22,13 @@ class Cost(Enum):
     """Expected row of a call in the ledger."""
 
     FREE = "free"
-    """The provider refused it, or it never came there: nothing, and that is certain."""
+    """Free for certain: the provider refused it, or it never arrived."""
     BILLED = "billed"
-    """To the token what the provider reported."""
+    """Exactly the tokens that the provider reported."""
     ESTIMATED = "estimated"
-    """Nothing was reported, and the work may have been done: the most it may cost, marked as an estimate."""
+    """Nothing was reported, and the work may have been done: the maximum cost, marked as an estimate."""
     UNSETTLED = "unsettled"
-    """A part was reported before the answer broke off, so the bill is not known: an estimate, at most the most."""
+    """A part was reported before the answer broke off, so the bill is not known: an estimate, at most the maximum."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Row:
 
     @property
     def most_usd(self) -> Decimal:
-        """The most it may cost."""
+        """The maximum cost."""
         return price(self.model, self.input_estimate, self.max_tokens)
 
 
@@ -102,7 +102,7 @@ def check_cost(row: Row, call: Call | None, cost: Cost) -> None:
 
 
 def audit(rows: Sequence[Row], calls: Sequence[Call], unreached: Iterable[str]) -> None:
-    """Assert what must hold of every ledger: a call is one row, a row is one call, and none is left open.
+    """Assert the rules of every ledger: a call is one row, a row is one call, and none is left open.
 
     Args:
         calls: all calls that reached these routes' providers.

@@ -1,4 +1,4 @@
-"""The routes of one test, its jobs on them, and what became of these."""
+"""The routes of one test, its jobs on them, and their results."""
 
 import itertools
 import threading
@@ -20,12 +20,12 @@ from trivet_store import schema
 RESULT_S = 30.0
 """Time that a test waits for what must come soon; a machine may be busy."""
 CLOCK_S = 0.02
-"""By how much two clocks of this machine may be read differently."""
+"""Maximum difference between two clocks of this machine."""
 MAX_TOKENS = 40
 
 Told = TypeVar("Told")
 Expected = tuple[str, str, Cost]
-"""Route, outcome, and how it stands in the ledger."""
+"""Route, outcome, and expected row in the ledger."""
 
 
 class Legs:
@@ -90,7 +90,7 @@ class Legs:
         return jobs
 
     def wait_for(self, look: Callable[[], Told | None], what: str, within_s: float = RESULT_S) -> Told:
-        """Look until there is something to see. TimeoutError when time is up first."""
+        """Look until there is a result. TimeoutError when time is up first."""
         pause, until = threading.Event(), time.monotonic() + within_s
         while not (found := look()):
             if time.monotonic() > until:

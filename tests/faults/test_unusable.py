@@ -1,4 +1,4 @@
-"""Accounts and models that are not to be had: no job pays twice for knowing, and an operator is told."""
+"""Unavailable accounts and models: no job pays twice to find out, and an operator is told."""
 
 import itertools
 

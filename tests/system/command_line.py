@@ -1,4 +1,4 @@
-"""The command line as the system tests use it: in this process, with what it said."""
+"""The command line as the system tests use it: in this process, with its output."""
 
 import json
 import logging

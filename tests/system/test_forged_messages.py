@@ -1,4 +1,4 @@
-"""Somebody else writes to Redis: messages that lie, elements that are none, answers that nobody gave.
+"""Foreign writes to Redis: forged messages, malformed elements, answers that no provider gave.
 
 None is run or returned, the worker lives, and real jobs end.
 """

@@ -1,4 +1,4 @@
-"""The response cache with four real workers: as many calls as there are different requests, whatever dies."""
+"""The response cache with four real workers: exactly one call for each different request, whatever dies."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Permits and breakers as their tests drive them: on a real Valkey, with a clock that stands still until a test moves it."""
+"""Permits and breakers as their tests drive them: on a real Valkey, with a clock that only the test moves."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ def quota(
     most: int = 1_000,
     group: str = "",
 ) -> Quota:
-    """Limits a minute, 0 = none; `group`: whom they are shared with, else each model has them for itself."""
+    """Return limits a minute, 0: none; `group`: the models that share them, else each model has them for itself."""
     return Quota(group, requests, tokens_in, tokens_out, factor, most)
 
 
@@ -146,13 +146,13 @@ class Breaker:
         return self.limits.release(self.route, self.model, latency, self.quota, spent)
 
     def call(self, signal: HealthSignal = HealthSignal.GOOD, **how: Any) -> list[Change]:
-        """One call from the permit to its outcome."""
+        """Make one call, from its permit to its outcome."""
         assert self.take().granted == 1
         held = self.held.pop()
         return self.settle_these([held], signal, **how)
 
     def calls(self, count: int, signal: HealthSignal = HealthSignal.GOOD, **how: Any) -> list[Change]:
-        """That many, one after the other."""
+        """Make that many calls, one after the other."""
         return [change for _ in range(count) for change in self.call(signal, **how)]
 
     def view(self) -> BreakerView:
@@ -181,7 +181,7 @@ class Breaker:
         )
 
     def probe(self, signal: HealthSignal = HealthSignal.GOOD, **how: Any) -> list[Change]:
-        """One probe that is due, from its token to its outcome."""
+        """Make one probe that is due, from its token to its outcome."""
         token = self.claim()
         assert token, "no probe is due"
         assert self.take(probe=token).granted == 1
@@ -199,7 +199,7 @@ class World:
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Everything is forgotten, the epoch begins."""
+        """Forget everything and begin the epoch."""
         self.client.flushdb()
         self.client.set(EPOCH, "1")
         self.pass_time(0)
@@ -237,7 +237,7 @@ class World:
         return breaker.probe(signal, **how)
 
     def recover(self, breaker: Breaker) -> None:
-        """From open to the first share of its recovery."""
+        """Take it from open to the first share of its recovery."""
         for _ in range(HEALTH.close_after_successes):
             self.probing(breaker)
         assert breaker.state == "recovering"

@@ -38,7 +38,7 @@ def breaker(world: World) -> Breaker:
 
 
 def hold(world: World, breaker: Breaker) -> list[Change]:
-    """A recovering breaker holds its share: time and calls enough."""
+    """Pass the time and calls for which a recovering breaker keeps its share."""
     world.pass_time(STEP_S)
     return breaker.calls(STEP_CALLS)
 
@@ -143,7 +143,7 @@ def test_windows_of_any_width(valkey: ClockedRedis, no_jitter: None, window_s: f
 
 
 def test_a_window_of_another_width_counts_for_nothing(breaker: Breaker, world: World) -> None:
-    """The settings changed; the slots of old are numbered otherwise."""
+    """The settings changed; the old slots of time have other numbers."""
     breaker.calls(5)
     breaker.limits = limits_on_test_clock(world.client, HEALTH.model_copy(update={"window_s": 300}))
     assert breaker.view().calls == 0
@@ -364,7 +364,7 @@ def test_a_probe_asked_for_by_hand_waits_for_nothing_but_another_probe(breaker: 
 
 
 def test_a_full_route_makes_a_probe_wait(world: World) -> None:
-    """Calls from before may hang in there still; the limit holds."""
+    """Earlier calls may still hang there; the limit holds."""
     breaker = world.breaker(limits=quota(most=3))
     before = world.breaker(limits=quota(most=3))
     breaker.take(3)

@@ -42,7 +42,7 @@ SIGNALS = st.one_of(
 
 @dataclass
 class Probe:
-    """A token that was handed out: until it is lost, used or settled nobody gets another."""
+    """A token that was handed out: until it is lost, used or settled no other is given."""
 
     model: str
     token: str
@@ -246,7 +246,7 @@ class Breakers(RuleBasedStateMachine):
 
     @invariant()
     def every_change_was_told(self) -> None:
-        """SQL learns of changes alone: it must be able to tell how everything stands."""
+        """SQL learns of changes only: it must be able to derive every state from them."""
         for name, said in self.said.items():
             breaker = self.world.client.hgetall(f"{PREFIX}breaker:{ROUTE}:{name}")
             assert str_if_bytes(breaker.get(b"state", b"healthy")) == said

@@ -1,4 +1,4 @@
-"""A worker's use of the response cache: which jobs of a chunk are called for."""
+"""A worker's use of the response cache: which jobs of a chunk get a call."""
 
 import logging
 import time
@@ -48,7 +48,7 @@ def cache(client: redis.Redis) -> ResponseCache:
 
 
 def serve(world: World, client: redis.Redis, cache: ResponseCache, drops: Drops, *jobs: DispatchedJob) -> list[str]:
-    """Return the ids of the jobs that are called for."""
+    """Return the ids of the jobs that get a call."""
     process_impairments = ProcessImpairments(logging.getLogger("test"), "no work is taken")
     cached = Cached(world.store, client, cache, Settings(), process_impairments, drops)
     return [job.id for job in cached.serve(Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, jobs))]

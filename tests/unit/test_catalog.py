@@ -1,4 +1,4 @@
-"""The catalog: which models there are, what each wire calls them, and where a call may go."""
+"""The catalog: models, their names on each wire, and the regions where a call may go."""
 
 import subprocess
 import sys

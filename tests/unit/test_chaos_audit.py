@@ -1,4 +1,4 @@
-"""The chaos suite's audit sees what it is there to see: each thing that must not be is a fault."""
+"""The chaos suite's audit reports each fault that it is there to find."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`trivet config`, `trivet db` and how wrong configurations are told, through the real command."""
+"""`trivet config`, `trivet db` and the messages on wrong configurations, through the real command."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def trivet(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command; whatever it says, a traceback is never among it."""
+    """Run the command; its output never has a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", "trivet", *arguments],
         env={**os.environ, **(env or {})},

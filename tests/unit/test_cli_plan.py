@@ -1,4 +1,4 @@
-"""`trivet plan`, through the real command: what it prints, and what it says of mistakes."""
+"""`trivet plan`, through the real command: its output, and its messages on mistakes."""
 
 import json
 import os

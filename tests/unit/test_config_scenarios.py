@@ -1,4 +1,4 @@
-"""The reference set-ups: what their files say is what the code does."""
+"""The reference set-ups: the code does what their files say."""
 
 import math
 import re

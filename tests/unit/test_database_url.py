@@ -1,4 +1,4 @@
-"""The database's URL: what is accepted as it is, what is read as what was meant, what is refused in one sentence."""
+"""The database's URL: forms accepted as they are, forms corrected, and forms refused in one sentence."""
 
 import getpass
 from pathlib import Path

@@ -54,7 +54,7 @@ PLACES = 10
 
 
 class Routes:
-    """Routes as the test says they stand, each served by one worker with ten places."""
+    """Routes in the states that the test sets, each served by one worker with ten slots."""
 
     def __init__(self, *candidates: Candidate) -> None:
         self.candidates = list(candidates)
@@ -271,7 +271,7 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
 
 
 class Place:
-    """A database, and what a worker and a scheduler do with its jobs while the routes stand as the test says."""
+    """A database, and what a worker and a scheduler do with its jobs while the routes are in the states that the test sets."""
 
     def __init__(self, store: Store, app: Celery) -> None:
         self.sql = StoreWorld(store)
@@ -356,7 +356,7 @@ def test_a_job_that_waits_for_a_route_that_fell_ill_meanwhile_goes_where_it_was(
 
 
 def test_jobs_that_wait_for_a_route_of_their_own_do_not_starve_those_behind_them(place: Place) -> None:
-    """More of them than a pass looks at first stand at the head of the line."""
+    """At the head of the line are more of them than a pass looks at first."""
     room = PLACES + PLACES // 2
     blocked = place.waiting_after(3 * room, HERE)
     behind = {job.id for job in place.sql.add(*specs(5))}

@@ -1,4 +1,4 @@
-"""The outcome table, and what comes before it: error bodies and headers in their many forms."""
+"""The outcome table, and the reading before it: error bodies and headers in their many forms."""
 
 import logging
 from datetime import UTC, datetime, timedelta

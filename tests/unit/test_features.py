@@ -1,4 +1,4 @@
-"""The table of what some wires have, and what a request is found to need."""
+"""The table of features that some wires have, and those that a request needs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +52,7 @@ def test_plain_work_runs_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("requirements", "feature", "wires"),
+    ("asked", "feature", "wires"),
     [
         (body(service_tier="auto"), "service_tier", {"anthropic"}),
         (body(inference_geo="us"), "inference_geo", {"anthropic"}),
@@ -89,7 +89,7 @@ OLD, NEW = "2023-06-01", "2026-10-21"
 
 
 @pytest.mark.parametrize(
-    ("requirements", "feature"),
+    ("asked", "feature"),
     [
         (body(temperature=1.0), "sampling"),
         (body(top_p=0.9), "sampling"),

@@ -1,4 +1,4 @@
-"""Two calls of one job: whichever decides, it is exactly one; and a second is had only where all that it needs is there."""
+"""Two calls of one job: exactly one decides, and a hedge is made only where all that it needs is free."""
 
 import asyncio
 import logging
@@ -87,7 +87,7 @@ class Script:
 
 
 class Air:
-    """The calls under way, and what has ended."""
+    """Calls under way, and results of ended ones."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.script = Script()
@@ -231,7 +231,7 @@ def test_a_worker_that_stops_drops_all_calls_and_one_of_each_job_decides(air: Ai
 
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.RATE_LIMITED])
 def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air: Air, outcome: Outcome) -> None:
-    """As for a call that has no second: a route that is limited, or whose call we dropped, has not failed."""
+    """As for a call without a hedge: a route that is limited, or whose call we dropped, has not failed."""
     first, _ = air.pair()
     air.script.end(attempt1=Failure(outcome, "not now"))
     assert said(air.next_result()) == ("attempt1", outcome, False)
@@ -252,7 +252,7 @@ def test_a_slow_call_is_told_of_while_it_is_under_way(air: Air) -> None:
     assert air.slow.empty()
 
 
-# who gets a second
+# calls that get a hedge
 
 TERMS = DEFAULTS[Latency.REALTIME].model_copy(update={"budget_s": 60.0, "hedge_share": 0.5, "order": "priority"})
 SETTINGS = Settings(
@@ -311,7 +311,7 @@ class Hedge:
         return sum(view.in_flight for view in self.world.limits.view(wanted).values())
 
     def assert_none(self) -> None:
-        """No second, and nothing of what was taken for it is still held."""
+        """Assert that there is no hedge, and that nothing taken for it is still held."""
         assert self.joined == []
         assert (self.hedges(), self.slots.in_use, self.in_flight()) == ([], 0, 0)
 
@@ -358,7 +358,7 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
     assert second.race is first.race
     assert second.wait_group is first.wait_group
     assert first.wait_group._left == 2
-    assert second.hedge_after_s is None, "one second is enough"
+    assert second.hedge_after_s is None, "one hedge is enough"
     assert 0 < second.timeout_s <= 40, "it ends when the first call does"
     back = CallResult(second, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
     hedge.world.limits.release(SECOND, MODEL, Latency.REALTIME, second.quota, [spent_of(back, SETTINGS)])
@@ -467,5 +467,5 @@ def test_whatever_goes_wrong_the_first_call_goes_on_and_nothing_is_held(
     hedge.hedger.ask(first)
     hedge.assert_none()
     assert not first.race.decided
-    assert "no second for a slow call" in caplog.text
+    assert "no hedge for a slow call" in caplog.text
     assert "prompt" not in caplog.text

@@ -10,7 +10,7 @@ from trivet_tasks.states import RouteState
 
 NOTHING = Stated()
 SAID = (NOTHING, NOTHING, NOTHING)
-"""A provider that states its limits, but none of them in this answer: nothing is to be guessed from its refusals."""
+"""A provider that states its limits, but none of them in this answer: its refusals allow no guess."""
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_refusal_in_a_later_wave_lowers_them_again(world: World) -> None:
 
 
 def climb(breaker: Breaker, rounds: int) -> list[int]:
-    """All that may go, go and come back well: how many each time."""
+    """Make all calls that get a permit, again and again; return how many each time."""
     waves = []
     for _ in range(rounds):
         waves.append(breaker.take(200).granted)

@@ -1,4 +1,4 @@
-"""`trivet routes check`: what it says without asking anybody, and the command as a whole."""
+"""`trivet routes check`: its findings without a request to a provider, and the command as a whole."""
 
 import json
 import os

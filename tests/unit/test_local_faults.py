@@ -118,7 +118,7 @@ def worker() -> Worker:
 
 
 class Clock:
-    """The monotonic clock as the module reads it: it stands still until a test moves it."""
+    """The monotonic clock as the module reads it; only the test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

@@ -1,4 +1,4 @@
-"""Messages are read as they were written, and nothing else is taken for one."""
+"""Messages are read as they were written, and nothing else is accepted as one."""
 
 import json
 
@@ -96,7 +96,7 @@ _JSON = st.recursive(
 
 @given(st.lists(_JSON, max_size=7), st.integers(0, 5))
 def test_whatever_arrives_is_read_or_refused(junk: list[object], at: int) -> None:
-    """Never another error, and what is read is what would have been written."""
+    """Reading raises no other error, and a message that is read equals one that would have been written."""
     for args in (junk, [*GOOD[:at], *junk, *GOOD[at + 1 :]]):
         try:
             chunk = Chunk.from_args("bedrock", args)

@@ -171,7 +171,7 @@ def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog
 
 
 class AnswersLost:
-    """The shared state hears every word, and each first answer is lost on its way back."""
+    """The shared state gets every report, but each first answer is lost on its way back."""
 
     def __init__(self, world: World) -> None:
         self._client = world.client
@@ -256,7 +256,7 @@ def test_good_probes_told_twice_count_once_each(
 
 
 def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
-    """Its call may have been anybody's fault; and the place it had is another's now."""
+    """The cause of its failure is not known, and its slot is another call's now."""
     breaker, telling = world.breaker(), settling(Routes(world.limits))
     group = finished(breaker, DOWN, DOWN, DOWN)
     world.limits.release_all("lease")
@@ -269,7 +269,7 @@ def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
 
 
 def served_elsewhere(world: World, result: Answer | Failure) -> list[CallResult]:
-    """A call of a job that the first route refused for a reason nobody knew, and the other was asked."""
+    """A call of a job that the first route refused for an unknown reason, so that the other was asked."""
     elsewhere = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
     return finished(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
 

@@ -124,7 +124,7 @@ def test_output_counts_by_the_routes_factor(world: World) -> None:
 
 @pytest.mark.parametrize("size", [5, 100, 1_000, 3_000])
 def test_a_rolling_minute_gets_what_its_limit_says_and_not_more(world: World, size: int) -> None:
-    """From full buckets, asking all the time: what a provider counts."""
+    """Ask all the time, from full buckets; return what a provider counts."""
     breaker = world.breaker(limits=quota(tokens_in=6_000))
     granted = []
     for _ in range(610):

@@ -102,7 +102,7 @@ def test_no_rolling_minute_gets_more_than_its_limits(valkey: ClockedRedis, steps
 
 
 def ask(world: World, account: Account, breaker: Breaker, count: int, sizes: tuple[int, int], *, patient: bool) -> None:
-    """Take what fits; who waits as long as he is told gets his permit."""
+    """Take what fits; a caller that waits as long as told gets its permit."""
     for _ in range(5):
         before = len(breaker.held)
         grant = breaker.take(count, *sizes)

@@ -1,4 +1,4 @@
-"""Probes: one at a time for the whole fleet, where one is due, and never for a route that nobody would take it on."""
+"""Probes: one at a time for the whole fleet, where one is due, and never for a route without a worker to make it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ LOST_AFTER_S = SETTINGS.dispatch.taken_within_s + HEALTH.probe_timeout_s + SETTL
 
 
 class Place:
-    """A fleet with three routes, a database, and a broker whose queues the test reads."""
+    """A system of three routes, a database, and a broker whose queues the test reads."""
 
     def __init__(self, world: World, store: Store, app: Celery) -> None:
         self.world = world
@@ -53,12 +53,12 @@ class Place:
                 self.messages(name, latency)  # what other tests left in this process's memory
 
     def serve(self, *routes: str, lane: str = "bulk") -> None:
-        """By a worker that lives as long as the test."""
+        """Register a worker that lives as long as the test."""
         self.sql.lease(lane=lane, routes=routes)
         self.sql.sql("UPDATE leases SET expires_at = 4e9")
 
     def prober(self) -> Prober:
-        """That of another scheduler each time, which knows everything as it is now."""
+        """Return the prober of a new scheduler, which knows the present state."""
         directory = RouteDirectory(self.store, SETTINGS, self.world.client)
         directory.limits = self.world.limits
         return Prober(self.store, directory, self.app, SETTINGS)

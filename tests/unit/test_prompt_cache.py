@@ -1,4 +1,4 @@
-"""Marking what requests of one batch begin with: where, which, and never what only one of them has."""
+"""Marks on the common prefixes of a batch's requests: their place, and never on what only one request has."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Loops that stand still while the rest of their process goes on."""
+"""Loops that stall while the rest of their process goes on."""
 
 import logging
 

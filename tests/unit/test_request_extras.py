@@ -1,4 +1,4 @@
-"""Betas, extra headers and extra fields: what submit takes, which routes get it, and what goes over each wire."""
+"""Betas, extra headers and extra fields: those that submit accepts, their routes, and their form on each wire."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Validation at submit: what is taken, how it is written, and what errors say."""
+"""Validation at submit: accepted requests, their stored form, and the text of errors."""
 
 import json
 import math

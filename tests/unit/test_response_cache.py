@@ -1,4 +1,4 @@
-"""The response cache on a real Valkey: who finds, who leads, who waits, what stays and what leaves."""
+"""The response cache on a real Valkey: hits, leaders, coalesced jobs, kept entries and evicted ones."""
 
 import time
 from collections.abc import Iterator

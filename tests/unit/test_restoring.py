@@ -1,4 +1,4 @@
-"""After the shared state lost its memory nobody calls until SQL's knowledge was put back, by one of all who try."""
+"""After the shared state lost its data no call is made until one of several processes has restored it from SQL."""
 
 import threading
 from collections.abc import Iterator
@@ -305,7 +305,7 @@ def test_two_at_once_put_back_once(place: Place) -> None:
 
 
 def test_one_that_was_slower_than_the_lock_lasts_undoes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another has put everything back meanwhile, and the breaker was probed and is well."""
+    """Another process has restored everything meanwhile, and the breaker was probed and is healthy."""
     place.note(MODEL, "open", "down")
     place.world.lose_memory()
     slow = place.restorer()

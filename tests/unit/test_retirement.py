@@ -1,4 +1,4 @@
-"""Models that providers give up: names, days by provider, what submit says before and after, which routes remain."""
+"""Models that providers retire: names, days by provider, messages at submit before and after, remaining routes."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""Hours in which a route's terms are others: exactly those that the clock on the wall says, also when it is put on or back."""
+"""Hours in which a route has other terms: exactly those of the local clock, also when it is put forward or back."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

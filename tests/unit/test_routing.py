@@ -1,4 +1,4 @@
-"""Choosing a route: who may take a job at all, who can take it now, and in what order."""
+"""Choice of a route: routes that may take a job at all, those that can take it now, and their order."""
 
 import random
 from collections import Counter

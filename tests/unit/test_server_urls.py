@@ -1,4 +1,4 @@
-"""URLs of Redis and RabbitMQ: what is taken, what is refused, and what each library is given."""
+"""URLs of Redis and RabbitMQ: accepted forms, refused forms, and the arguments for each library."""
 
 import ssl
 from pathlib import Path

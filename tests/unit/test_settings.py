@@ -1,4 +1,4 @@
-"""Settings: file, variables, defaults, and what is said of a mistake."""
+"""Settings: file, variables, defaults, and the messages on mistakes."""
 
 import json
 import os

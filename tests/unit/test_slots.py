@@ -1,4 +1,4 @@
-"""The places of a worker process."""
+"""The slots of a worker process."""
 
 import random
 import threading

@@ -51,7 +51,7 @@ OF_TABLE: dict[str, dict[str, Collection[str]]] = {
     "leases": {"lane": set(Lane)},
     "dropped": {"kind": set(Drop)},
 }
-"""Columns that hold states, and those that they hold."""
+"""Columns that hold states, and the states in each."""
 _SQL_STATE = re.compile(
     r"""(?:\b(?:j|w|b|jobs|batches)\.)?\bstate(?:\ \|\|\ '')?\ (?:=|<>|IN)\ (\(?'\w+'(?:,\ '\w+')*)""", re.VERBOSE
 )

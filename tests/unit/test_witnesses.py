@@ -167,7 +167,7 @@ EVENTS = st.lists(
 def test_a_route_is_closed_exactly_when_two_workers_in_a_row_have_the_same_failure(
     valkey: ClockedRedis, events: list[tuple[str, HealthSignal, float]]
 ) -> None:
-    """Compared with the rule as it is said: each worker's latest word, as long as it is fresh and not refuted."""
+    """The breaker agrees with the rule in words: each worker's latest signal counts while it is fresh and not refuted."""
     world = World(valkey, HEALTH.model_copy(update={"min_calls": 1_000}))  # the row decides, not the share
     breakers = {origin: world.breaker_of(origin) for origin in ORIGINS}
     said: dict[HealthSignal, dict[str, float]] = {FAILED: {}, REFUSED: {}}

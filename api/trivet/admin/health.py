@@ -1,5 +1,6 @@
 """Health of a Trivet: impairments of its processes and servers, and its backlog."""
 
+import threading
 from functools import cached_property
 
 import redis
@@ -20,6 +21,7 @@ class Health:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._reading = threading.Lock()
 
     def impairments(self) -> tuple[Impairment, ...]:
         """Return all present impairments of processes and servers, the most general first.
@@ -82,8 +84,9 @@ class Health:
         Raises:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
-        return read_backlog(self._connections, self._costs, batches)
+        with self._reading:
+            return read_backlog(self._connections, self._costs, batches)
 
     @cached_property
     def _costs(self) -> MaximumCosts:
-        return MaximumCosts()
+        return MaximumCosts()  # loads the price list; used by one thread at a time

@@ -165,8 +165,9 @@ class Connections:
         """Drop the parent's connections in the child after a fork, without closing them."""
         self._lock = threading.Lock()
         self.notices.forget_after_fork()
-        for name in ("asked_labels", "redis", "limits", "fleet", "celery", "dispatcher", "prober"):
-            self.__dict__.pop(name, None)
+        for name, attribute in vars(type(self)).items():
+            if isinstance(attribute, cached_property):
+                self.__dict__.pop(name, None)
 
 
 _opened: "weakref.WeakSet[Connections]" = weakref.WeakSet()

@@ -15,7 +15,7 @@ from trivet_store.jobs.ending import end_jobs
 from trivet_store.jobs.lease_release import release
 from trivet_store.steps import End, Ended
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.states import BACKLOG_STATES, JobState
+from trivet_tasks.states import JobState
 
 ISOLATED_CRASHES = 3
 """Number of isolated crashes that end a job."""
@@ -107,7 +107,7 @@ def _strike_rescued(store: Store, connection: Connection, job_id: str) -> tuple[
         return None
     connection.execute(_STRIKE, {"id": job_id})
     deaths = row.isolated_crashes + 1
-    if deaths >= ISOLATED_CRASHES and row.state in BACKLOG_STATES:
+    if deaths >= ISOLATED_CRASHES and row.state in (JobState.WAITING, JobState.DELAYED):
         end_jobs(
             connection, [Ended(row.id, row.batch_id, row.created_at, _given_up(deaths), None)], store.now(connection)
         )
