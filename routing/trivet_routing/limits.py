@@ -214,7 +214,7 @@ class Limits:
                 pipeline.hset(key, "gen", str(seconds * 1000 + micros // 1000))
                 pipeline.srem(UNHEALTHY, key)
                 pipeline.execute()
-        for key in self._redis.scan_iter(match=f"{PREFIX}meter:{route}:*"):
+        for key in self._redis.scan_iter(match=f"{PREFIX}limiter:{route}:*"):
             # used limits stay used
             self._redis.hdel(key, *LEARNED)
             reckoned_at = self._redis.hget(key, "at")
@@ -242,7 +242,7 @@ def keys_of(route: str, model: str, group: str) -> list[str]:
     return [
         f"{PREFIX}breaker:{route}:{model}",
         f"{PREFIX}breaker:{route}:{WHOLE_ROUTE}",
-        f"{PREFIX}meter:{route}:{group}",
+        f"{PREFIX}limiter:{route}:{group}",
         f"{PREFIX}calls:{route}:{group}",
         EPOCH,
         UNHEALTHY,

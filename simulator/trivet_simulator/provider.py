@@ -89,7 +89,7 @@ class Provider:
         if route is None:
             exchange.send(self.wire.page(request).raw())
             return
-        document, trouble = _document(request)
+        document, problem = _document(request)
         model = route.model or document.get("model")
         model = model if isinstance(model, str) else ""
         stream = bool(document.get("stream")) if route.stream is None else route.stream
@@ -105,7 +105,7 @@ class Provider:
             call.fault = hit.fault.kind
             if self._fails(exchange, call, hit):
                 return
-        reply = self._objection(request, document, trouble, model)
+        reply = self._objection(request, document, problem, model)
         if reply is not None:
             self._refuse(exchange, call, reply)
             return
@@ -225,15 +225,15 @@ class Provider:
             return False
         return True
 
-    def _objection(self, request: Request, document: dict[str, Any], trouble: str | None, model: str) -> Reply | None:
+    def _objection(self, request: Request, document: dict[str, Any], problem: str | None, model: str) -> Reply | None:
         """What is wrong with the request, in the order a provider would look."""
         denied = self.wire.no_credentials(request)
         if denied is not None:
             return denied
         if request.too_large:
             return REPLIES["request_too_large"].on(self.wire.forms)
-        if trouble is not None:
-            return self.wire.invalid(trouble)
+        if problem is not None:
+            return self.wire.invalid(problem)
         if not model:
             return self.wire.invalid("model: Field required")
         if not any(fnmatch.fnmatchcase(model, glob) for glob in self._models):

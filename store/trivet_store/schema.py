@@ -1,7 +1,7 @@
 """The tables. Times are seconds since the epoch (UTC) as doubles; money is exact decimals of USD.
 
 What changes often (`jobs`) is kept small and apart from what is written once (`job_requests`, `job_results`). What there is
-once or more for each job has no foreign keys: whoever writes such a row holds, or has just written, the row it refers to.
+once or more for each job has no foreign keys: the writer of such a row has locked, or written, the row it refers to.
 To check that again took PostgreSQL 44 % of the time of an insert of jobs, and to delete a batch it read all jobs.
 """
 
@@ -311,7 +311,7 @@ spend = Table(  # what was spent, as counters (`spending.py`); what was spent st
 )
 Index("ix_spend_batch", spend.c.batch_id)
 
-budgets = Table(  # as schedulers made them known, and how they stand
+budgets = Table(  # as schedulers registered them, and their states
     "budgets",
     metadata,
     Column("name", String(100), primary_key=True),

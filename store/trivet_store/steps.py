@@ -92,7 +92,7 @@ Next = End | GoOn | Wait
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A call that is over and what follows for its job; nothing does where another call of it decides."""
+    """A call that is over and its job's next step; none where another call of the job decides."""
 
     job_id: str
     claim: int

@@ -24,7 +24,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as it stands, with what is kept of its end."""
+    """The present state of a job, with the record of its end."""
 
     id: str
     batch_id: int | None

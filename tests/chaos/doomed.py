@@ -22,7 +22,7 @@ from trivet_tasks.processes.supervised import follow_parent
 CLAIMED = "claimed"
 """Worker: the claim is committed, no call has begun."""
 CALLING = "calling"
-"""Worker: the call is under way; whoever arms it sees to it that the provider has it."""
+"""Worker: the call is under way; the test that arms it makes sure that the provider has it."""
 ANSWERED = "answered"
 """Worker: the answer is there, its record written and not committed."""
 RECORDED = "recorded"
@@ -166,7 +166,7 @@ def doom_disk(doom: Doom) -> None:
     engine._begin_writing = begin
 
 
-def mend_sleep() -> None:
+def fix_sleep() -> None:
     """Python sleeps until a moment of the monotonic clock, which libfaketime takes for one of the clock it changes."""
     time.sleep = lambda seconds: void(select.select([], [], [], float(seconds)))
 
@@ -179,7 +179,7 @@ def main() -> None:
     """Run the command, doomed."""
     follow_parent()  # first, as `trivet` itself does
     if "FAKETIME" in os.environ:
-        mend_sleep()
+        fix_sleep()
     folder, command = Path(sys.argv[1]), sys.argv[2:]
     doom = Doom(folder)
     doom_disk(doom)

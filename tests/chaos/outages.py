@@ -116,7 +116,7 @@ class Outages:
 
     @contextlib.contextmanager
     def locked_database(self) -> Iterator[None]:
-        """A database that does not answer whoever writes."""
+        """A database that does not answer writers."""
         store = Store(self.trivet.settings.store_url)
         try:
             with store.write() as connection:

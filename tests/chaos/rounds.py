@@ -43,7 +43,7 @@ from trivet_tasks.errors import StoreUnavailable
 DATABASES = ("sqlite", "postgres")
 ROUTES = Names("chaos", Shape(legs=3))
 SECTIONS: dict[str, dict[str, float]] = {"worker": {"slots": 16}}
-"""So many slots, and such slow providers, that a round takes half a minute; the rest are defaults."""
+"""Enough slots, and such slow providers, that a round takes half a minute; the rest are defaults."""
 LATENCY_S, LATENCY_P95_S = 0.8, 2.0
 BATCHES = 19
 REALTIME_SHARE = 0.05

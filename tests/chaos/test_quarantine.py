@@ -125,7 +125,7 @@ def test_an_orphaned_process_finishes_its_call_and_goes(running: RunningTrivet, 
         running.simulator.fault(provider, "hang")
     job = running.client.submit(f"orphan {time.time_ns()}", latency="batch", **TERMS)
     kill_holder(store, job.id, "bulk")
-    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run alone")
+    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run isolated")
     held = holder(store, job.id)
     assert held is not None
     pid = held[0]
@@ -145,7 +145,7 @@ def test_a_worker_whose_fork_server_was_killed_starts_another(running: RunningTr
         [server] = psutil.Process(pid).children()
         server.kill()
     kill_holder(store, job.id, "bulk")
-    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run alone")
+    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run isolated")
     running.simulator.reset()
     assert job.result(timeout=DEADLINE_S).status == "succeeded"
     assert deaths(store, job.id) == (1, 0)

@@ -1,6 +1,6 @@
 """Debian's PgBouncer for the tests, before a PostgreSQL of `tests.postgres`: `PgBouncer(program, server, database).url`.
 
-It refuses to run as root; run by root it becomes `nobody`. Killed with its process group by whoever ends the test.
+It refuses to run as root; run by root it becomes `nobody`. The end of the test kills it with its process group.
 """
 
 import contextlib

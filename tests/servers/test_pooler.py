@@ -41,7 +41,7 @@ def at_once(work: Callable[[], None], threads: int = THREADS) -> list[BaseExcept
     return raised
 
 
-def test_statements_asked_often_are_answered_whoever_serves_them(pgbouncer: PgBouncer) -> None:
+def test_frequent_statements_are_answered_by_any_server_process(pgbouncer: PgBouncer) -> None:
     with contextlib.closing(Store(pgbouncer.url)) as store:
         assert not at_once(lambda: ask(store))
         assert store.pooled

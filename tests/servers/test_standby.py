@@ -68,7 +68,7 @@ def test_pooled_connections_to_a_demoted_primary_are_dropped(pair: tuple[Postgre
         assert [write(store) for _ in range(8)] == [standby.port] * 8
 
 
-def test_whoever_only_reads_leaves_a_demoted_primary_too(pair: tuple[PostgresServer, Standby]) -> None:
+def test_readers_leave_a_demoted_primary_too(pair: tuple[PostgresServer, Standby]) -> None:
     primary, standby = pair
     primary.create_database("failover")
     with contextlib.closing(opened(both(primary, standby, "failover"))) as store:

@@ -1,4 +1,4 @@
-"""Jobs that end with an answer from the cache: at no cost, under their token, and with what it saved on record."""
+"""Jobs that end with a cached answer: at no cost, under their claim, and with the saving on record."""
 
 from decimal import Decimal
 

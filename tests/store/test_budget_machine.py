@@ -1,4 +1,4 @@
-"""Whatever order jobs come, go out, are called, settled, lost and found in, and budgets raised: none is overdrawn."""
+"""No budget is overdrawn, in any order of submits, dispatches, calls, settlements, losses, rescues and raises."""
 
 import os
 import shutil

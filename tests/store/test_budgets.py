@@ -1,4 +1,4 @@
-"""Budgets as dispatchers go by them: what is reserved, held, warned of, raised and let go."""
+"""Budgets in dispatching: reserving, holding, warning, raising and releasing."""
 
 import logging
 import time
@@ -37,7 +37,7 @@ DAY_S = 86_400
 
 
 class BudgetedDirectory(StillDirectory):
-    """Two routes with room, and budgets to look at."""
+    """Two routes with headroom, and budgets to look at."""
 
     def known(self) -> RouteSnapshot:
         known = super().known()
@@ -45,12 +45,12 @@ class BudgetedDirectory(StillDirectory):
 
 
 def alike(count: int, **terms: Any) -> list[JobSpec]:
-    """Jobs that may cost `MOST` each."""
+    """Return jobs with a maximum cost of `MOST` each."""
     return [spec("document 0", **terms)] * count
 
 
 def budget(name: str = "all", jobs: float = 10, **terms: Any) -> BudgetSettings:
-    """A budget for the most that so many jobs may cost."""
+    """Return a budget for the maximum cost of this many jobs."""
     return BudgetSettings.model_validate({"name": name, "usd": MOST * Decimal(str(jobs)), "per": "day", **terms})
 
 
@@ -94,7 +94,7 @@ class Budgeted:
         return taken
 
     def end(self, jobs: list[ClaimedJob], each: float = 1.0) -> None:
-        """They cost so much of the most that they may cost."""
+        """End the jobs at this share of their maximum cost."""
         if jobs:
             self.world.finish(*(finished(job, self.lease, cost=str(MOST * Decimal(str(each)))) for job in jobs))
 

@@ -88,7 +88,7 @@ def test_a_limit_of_an_unknown_route_names_the_nearest(trivet: Callable[..., Sai
     assert routes.sql("SELECT 1 FROM route_overrides") == []
 
 
-def test_a_route_is_removed_where_nothing_stands_in_the_way(trivet: Callable[..., Said], routes: World) -> None:
+def test_a_route_is_removed_where_nothing_prevents_it(trivet: Callable[..., Said], routes: World) -> None:
     lease = routes.lease(worker="w-7", routes=[ROUTE])
     served = trivet("route", "remove", ROUTE)
     assert (served.code, "a worker serves it: w-7" in served.err) == (2, True)

@@ -1,4 +1,4 @@
-"""Jobs that wait for the answer to an equal request: under whose token, until when, and what ends the wait."""
+"""Coalesced jobs: under which claim they wait for an equal request's answer, until when, and the end of the wait."""
 
 from typing import Any
 
@@ -94,7 +94,7 @@ def test_when_the_leader_ends_they_wait_for_a_route_again_in_their_place(world: 
 
 
 def test_no_job_is_coalesced_with_one_that_is_not_outstanding(world: World) -> None:
-    """It backs off, or waits for its budget: who could go on by itself need not."""
+    """The leader backs off, or waits for its budget: the coalesced jobs keep waiting."""
     lease, leader, _ = led(world)
     later = Wait(world.now() + 100, 1, "", 0.0, None, Outcome.OVERLOADED, "busy")
     world.finish(finished(leader, lease, later, outcome=Outcome.OVERLOADED))
@@ -156,7 +156,7 @@ def test_a_look_at_a_leader_under_way_lengthens_the_wait(world: World) -> None:
 
 
 def test_a_wake_up_that_was_lost_is_made_good(world: World) -> None:
-    """The leader was ended by a process that knows nothing of coalesced jobs."""
+    """The leader's end did not free its coalesced jobs: its process died before."""
     _, leader, ids = led(world)
     world.sql("UPDATE jobs SET state = 'succeeded', ended_at = 5 WHERE id = :id", id=leader.id)
     world.sql("UPDATE coalesced_jobs SET until = 1")

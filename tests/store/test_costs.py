@@ -1,4 +1,4 @@
-"""Sums of what calls cost."""
+"""Sums of the costs of calls."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -38,7 +38,7 @@ def _work(world: World) -> None:
     world.end(lease, dear, cost="2")
 
 
-def test_settled_sums_estimates_and_what_has_no_price_stand_apart(world: World) -> None:
+def test_settled_sums_estimates_and_unpriced_calls_are_separate(world: World) -> None:
     _work(world)
     (total,) = _summed(world)
     assert (total.group, total.calls, total.jobs) == ((), 6, total.jobs)

@@ -1,4 +1,4 @@
-"""The claim: order, fencing numbers, many dispatchers at once, flows; and that its queries stay index scans."""
+"""Dispatching: order, claim numbers, many dispatchers at once, flows; and that its queries stay index scans."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -133,7 +133,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
     assert [(row.route, row.jobs) for row in other.result()] == [(ROUTE, 3)]
 
 
-def test_what_stands_at_each_route_is_dispatched_and_running_jobs(world: World) -> None:
+def test_dispatched_and_running_jobs_are_outstanding(world: World) -> None:
     """Those in the queue with the tokens that they are going to ask for."""
     world.add(*[spec("x" * 10) for _ in range(10)])
     lease = world.lease()
@@ -153,7 +153,7 @@ def test_what_stands_at_each_route_is_dispatched_and_running_jobs(world: World) 
     )
 
 
-def test_what_stands_at_a_route_is_told_by_class_and_model(world: World) -> None:
+def test_outstanding_jobs_are_counted_by_class_and_model(world: World) -> None:
     world.add(spec("a"), spec("b", model="claude-haiku-4-5"), spec("c", latency=Latency.ASYNC), spec("d"))
     world.dispatch(4)
     with world.store.read() as connection:

@@ -1,4 +1,4 @@
-"""Jobs in: keys, ranks, flows."""
+"""Enqueueing: keys, ranks, flows."""
 
 import json
 from typing import Any

@@ -234,7 +234,7 @@ def test_a_job_costs_what_all_its_settled_attempts_cost(world: World) -> None:
     world.finish(finished(again, lease, WAIT, outcome=Outcome.TIMEOUT, cost="0.9", estimated=True))
     third = world.take(lease, world.dispatch())
     world.end(lease, third, cost="0.003")
-    assert _result(world, job.id).cost_usd == Decimal("0.005"), "the estimate of the timeout stands apart"
+    assert _result(world, job.id).cost_usd == Decimal("0.005"), "the estimate of the timeout is separate"
 
 
 def test_a_job_whose_answer_has_no_price_has_no_cost(world: World) -> None:
@@ -262,7 +262,7 @@ def test_batch_counters_say_how_each_ended(world: World) -> None:
     assert (progress.ended, progress.running, progress.waiting, progress.done) == (4, 1, 1, False)
 
 
-def test_numbers_within_a_batch_are_gapless_whoever_finishes(world: World) -> None:
+def test_numbers_within_a_batch_are_gapless_with_any_number_of_finishers(world: World) -> None:
     """Four workers finish at once; a reader that remembers the last number it saw misses nothing."""
     batch = world.batch("contracts", *specs(100))
     lease = world.lease()

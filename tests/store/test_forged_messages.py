@@ -1,4 +1,4 @@
-"""Messages that say of a job what the database does not: nothing of them is run, and nothing of the job is changed."""
+"""Forged messages, which contradict the database: nothing of them is run, and the job is not changed."""
 
 from dataclasses import replace
 from typing import Any

@@ -118,7 +118,7 @@ def test_resetting_an_unknown_route_does_nothing(world: World) -> None:
     assert (noted(world), events(world)) == ([], [])
 
 
-def test_calls_under_way_are_those_of_workers_whose_lease_stands(world: World) -> None:
+def test_calls_under_way_are_those_of_workers_with_a_valid_lease(world: World) -> None:
     lease, (running, done) = world.running(2)
     dead, _ = world.running(1)
     world.end(lease, [done])

@@ -1,4 +1,4 @@
-"""A second call of a job that is under way: its row exists only while the job is held, and no end leaves it unsettled."""
+"""Hedges: the row of a second call exists only while its job is held, and no end leaves it unsettled."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Any order of submits, probes, claims, answers, results, deaths, drains, cancels, expiries and retries keeps what must always hold."""
+"""The invariants hold for any order of submits, probes, claims, answers, results, deaths, drains and retries."""
 
 import os
 import shutil
@@ -121,7 +121,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(message=messages, leader=messages)
     def coalesce(self, message: DispatchedJob, leader: DispatchedJob) -> None:
-        """Also under stale tokens, and whoever leads. A probe has no equals."""
+        """Also under stale claims, and with any leader. A probe has no equals."""
         if {message.id, leader.id} & self.probes or message.id == leader.id:
             return
         before, of_leader = self.world.job(message.id), self.world.job(leader.id)
@@ -138,7 +138,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(target=messages, count=st.integers(1, 3), where=st.sampled_from([None, 0, 1]), ends=st.booleans())
     def submit_equal(self, count: int, where: int | None, ends: bool) -> object:
-        """Requests that are equal: all that stands in queues then waits for the first of them, which may end at once."""
+        """Equal requests: all jobs in queues wait for the first of them, which may end at once."""
         batch: BatchRef | None = None if where is None else self.batches[where]
         first, *_ = self.world.add(*[spec("the same", cache_key="c" * 32) for _ in range(count)], batch=batch)
         claimed = self.world.dispatch(100)
@@ -338,7 +338,7 @@ class Life(RuleBasedStateMachine):
         results = [row.job_id for row in self.world.sql("SELECT job_id FROM job_results")]
         assert sorted(results) == sorted(ended), "one result for each that ended, none for another"
         leases_ = {row.id for row in self.world.sql("SELECT id FROM leases")}
-        assert {job.lease_id for job in jobs if job.lease_id} <= leases_, "whoever holds a job can be rescued from"
+        assert {job.lease_id for job in jobs if job.lease_id} <= leases_, "every holder of a job can be rescued from"
         assert len({job.key for job in jobs if job.key}) == sum(1 for job in jobs if job.key)
         self._attempts_are_right({job.id: job for job in jobs})
         self._coalesced_are_right({job.id: job for job in jobs})
@@ -380,7 +380,7 @@ class Life(RuleBasedStateMachine):
         for job in jobs.values():
             if job.state != "coalesced":
                 continue
-            assert job.id in leader_of, "whoever waits is looked at in time"
+            assert job.id in leader_of, "every coalesced job is looked at in time"
             leader = jobs[leader_of[job.id]]
             assert leader.state not in END_STATES or leader.cache_key is None, "whose leader ended waits no more"
             seen = {job.id}

@@ -207,7 +207,7 @@ def test_what_is_forgotten_is_gone_whole(world: World) -> None:
     assert [row.name for row in world.sql("SELECT name FROM batches")] == ["half"]
     assert [row.text for row in world.sql("SELECT text FROM events")] == ["broken"], "why it is drained stays known"
     assert prune(world, terms) == {}
-    # the ones that follow stand in line as before
+    # the later ones are in line as before
     assert world.batch("old", spec("again"))
     assert len(world.dispatch(5)) == 1
 

@@ -46,7 +46,7 @@ def test_what_was_in_flight_runs_alone_and_its_neighbours_do_not(world: World) -
     assert {job.id: job.isolated for job in jobs} == {job_id: job_id in {d.id for d in died} for job_id in by_flow}
 
 
-def test_a_route_is_told_how_many_run_alone(world: World) -> None:
+def test_isolated_jobs_of_a_route_are_counted(world: World) -> None:
     _died(world, 2)
     world.add(*specs(3))
     world.dispatch(5)
@@ -56,7 +56,7 @@ def test_a_route_is_told_how_many_run_alone(world: World) -> None:
     assert (row.jobs, row.isolated) == (5, 2)
 
 
-def test_the_third_death_alone_ends_the_job_and_says_so(world: World) -> None:
+def test_the_third_isolated_crash_ends_the_job_and_says_so(world: World) -> None:
     batch = world.batch("contracts", *specs(1))
     first = world.lease()
     (job,) = world.take(first, world.dispatch(1))
@@ -184,7 +184,7 @@ def test_a_process_that_had_to_be_ended_counts_though_its_lease_ran_out_before(w
         assert quarantine.strike(world.store, connection, job.id, job.claim, hung=True) is None
 
 
-def test_a_flow_alone_is_opened_with_its_batch(postgres_world: World) -> None:
+def test_an_isolated_flow_is_opened_with_its_batch(postgres_world: World) -> None:
     """A batch that is resumed holds its flows; opened while a rescuer copies one, it must find the copy."""
     world = postgres_world
     batch = world.batch("contracts", *specs(1))

@@ -118,7 +118,7 @@ def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> No
     assert _registered(world)[ROUTE].settings == other
 
 
-def test_a_process_does_not_stand_in_its_own_way(world: World) -> None:
+def test_a_process_does_not_block_itself(world: World) -> None:
     _register(world, bedrock_us_east_1=_route())
     lease = world.lease(routes=[ROUTE])
     with world.store.write() as connection:

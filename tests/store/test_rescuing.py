@@ -1,4 +1,4 @@
-"""Periodic work on jobs: what is due, what nobody took, what died, what is too late."""
+"""Periodic work on jobs: due again, not claimed in time, held by a dead process, past the deadline."""
 
 import pytest
 from tests.store.world import (
@@ -161,7 +161,7 @@ def test_what_is_too_late_ends_as_expired(world: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["waiting", "delayed", "dispatched"])
-def test_a_job_expires_wherever_it_stands_unless_a_worker_holds_it(world: World, state: str) -> None:
+def test_a_job_expires_in_any_state_unless_a_worker_holds_it(world: World, state: str) -> None:
     if state == "delayed":
         world.add(spec(deadline_at=world.now() - 1, not_before=world.now() + 60))
     else:

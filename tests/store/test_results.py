@@ -1,4 +1,4 @@
-"""Reading what became of jobs."""
+"""Reading the results of jobs."""
 
 from decimal import Decimal
 

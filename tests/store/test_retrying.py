@@ -168,7 +168,7 @@ def test_expired_jobs_run_again_when_asked_for_with_their_whole_time(world: Worl
         assert [end.state for end in results.retries_of(connection, late.id)] == ["expired", "expired"]
 
 
-def test_it_stands_in_line_behind_what_its_batch_has_waiting(world: World) -> None:
+def test_it_is_in_line_behind_the_waiting_jobs_of_its_batch(world: World) -> None:
     batch = world.batch("contracts", *specs(6))
     lease = world.lease()
     first = world.take(lease, world.dispatch(2))

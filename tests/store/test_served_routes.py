@@ -132,7 +132,7 @@ def test_a_worker_that_could_not_serve_a_route_does_not_move_it(world: World) ->
 
 
 def test_an_outage_of_the_database_moves_no_route(world: World) -> None:
-    """Leases ran out because nobody could renew them; whoever comes first afterwards finds them as they were."""
+    """Leases ran out because nobody could renew them; the first renewal afterwards finds them unchanged."""
     first = Worker(world, "first", {ROUTE: _route()})
     other = Worker(world, "other", {ROUTE: _route(region="eu-west-1")})
     world.sql("UPDATE leases SET expires_at = expires_at - 3600")

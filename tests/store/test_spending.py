@@ -1,4 +1,4 @@
-"""The counters of what was spent equal the sums over the ledger, whatever becomes of calls."""
+"""The counters of spending equal the sums over the ledger, whatever happens to calls."""
 
 from decimal import Decimal
 
@@ -80,7 +80,7 @@ def test_a_dead_worker_s_calls_are_estimates_until_a_late_result_comes(world: Wo
     check_spend(world)
 
 
-def test_a_worker_that_leaves_and_one_that_dies_alone_are_counted(world: World) -> None:
+def test_a_released_lease_and_an_isolated_crash_are_counted(world: World) -> None:
     lease, (one,) = world.running()
     with world.store.write() as connection:
         release(world.store, connection, lease)

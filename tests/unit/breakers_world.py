@@ -171,7 +171,7 @@ class Breaker:
 
     def bucket(self, name: str) -> float:
         """The level of a bucket as it was written last: `r`, `i` or `o`."""
-        return float(self.client.hget(f"{PREFIX}meter:{self.route}:{self.quota.group}", name) or 0)
+        return float(self.client.hget(f"{PREFIX}limiter:{self.route}:{self.quota.group}", name) or 0)
 
     # health
 

@@ -156,7 +156,7 @@ def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Serve
 def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     broken, breaker, telling = server.breaker(NEIGHBOUR), server.breaker(), settling(Routes(server.limits))
     group = [*finished(broken, DOWN), *finished(breaker, DOWN, DOWN, DOWN)]
-    limiter = f"{PREFIX}meter:{ROUTE}:{NEIGHBOUR}"
+    limiter = f"{PREFIX}limiter:{ROUTE}:{NEIGHBOUR}"
     server.client.rename(limiter, "kept")
     server.client.set(limiter, "no hash")
     with pytest.raises(redis.ResponseError):
@@ -189,7 +189,7 @@ class AnswersLost:
 
     def state(self) -> dict[bytes, dict[Any, Any]]:
         keys = sorted(self._client.scan_iter(match=f"{PREFIX}breaker:*"))
-        keys += sorted(self._client.scan_iter(match=f"{PREFIX}meter:*"))
+        keys += sorted(self._client.scan_iter(match=f"{PREFIX}limiter:*"))
         return {key: self._client.hgetall(key) for key in keys}
 
 

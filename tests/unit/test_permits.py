@@ -208,7 +208,7 @@ def test_a_minute_is_a_whole_one(world: World, first_at: float, gone_at: float) 
     world.pass_time(59.999)
     assert breaker.take(1, 1).granted == 0
     world.pass_time(gone_at - first_at - 59.999)
-    breaker.client.hset(f"{PREFIX}meter:{ROUTE}:{MODEL}", "i", 0)  # the debt apart
+    breaker.client.hset(f"{PREFIX}limiter:{ROUTE}:{MODEL}", "i", 0)  # the debt apart
     world.pass_time(0.1)
     assert breaker.take(1, 1).granted == 1
 

@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="The schema of the database, and keeping house in it.", no_args_is_help=True)
+    group = typer.Typer(help="The schema of the database, and deleting old data.", no_args_is_help=True)
     group.command()(upgrade)
     group.command()(version)
     group.command()(prune)

@@ -4,7 +4,7 @@ Each is a file of its own beside this module, `scenarios/NAME.toml`, valid as it
 `# NAME: title.`, its comments tell why it is as it is, and `docs/scenarios.md` compares them. Two things are filled in:
 
 - `${PROVIDER_credentials}` in a comment becomes a sentence on what was found of that provider's credentials;
-- a key of a route that stands commented out there, such as `# project = "your-project"`, is set where its value was found.
+- a key of a route that is commented out there, such as `# project = "your-project"`, is set where its value was found.
 
 Sources of the figures in the files (November 2026):
 - prices: `trivet_tasks.prices.price_book`; geographic profiles of Bedrock and regional endpoints of Vertex AI are 10 % dearer
@@ -72,6 +72,6 @@ def scenario_file(name: str, environment: Mapping[str, str], home: Path) -> Scen
 
 
 def _set(text: str, route: str, key: str, value: str) -> str:
-    """Set a key of a route where it stands commented out, in the lines from its table's heading to the next empty one."""
+    """Set a key of a route where it is commented out, in the lines from its table's heading to the next empty one."""
     line = re.compile(rf"(^\[routes\.{route}\]\n(?:.+\n)*?)# {key} = .*$", re.MULTILINE)
     return line.sub(lambda match: f"{match[1]}{key} = {json.dumps(value)}", text)

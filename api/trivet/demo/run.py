@@ -176,7 +176,7 @@ class _Run:
         self._watch = ConditionMonitor(self._journal, self._began)
 
     def to_the_end(self) -> State:
-        """Submit everything, then follow it until every job has ended or nothing moves any more."""
+        """Submit everything, then watch it until every job has ended or nothing moves any more."""
         self._submit()
         moved_at, ended = time.monotonic(), -1
         while True:

@@ -121,14 +121,14 @@ class ConditionMonitor:
     def update(self, reading: Reading) -> None:
         """Take the next reading."""
         for name, route in reading.routes.items():
-            self._follow(name, route, reading.at)
+            self._update_route(name, route, reading.at)
         self._throttling(reading)
         self._ended.append((reading.at, reading.progress.ended))
         while self._ended[0][0] < reading.at - RATE_OVER_S:
             self._ended.popleft()
         self._before = reading
 
-    def _follow(self, name: str, route: RouteReading, now: float) -> None:
+    def _update_route(self, name: str, route: RouteReading, now: float) -> None:
         before = self.conditions.get(name)
         seen: str = RouteState.OPEN if route.breaker.shut else route.breaker.state
         if before is None:

@@ -139,7 +139,7 @@ def _access(wire: str, state: ModelState, bedrock: "BaseClient", found: Found) -
         return ModelState(
             Presence.REFUSED,
             f"The account has no access to {base}.",
-            "Bedrock console, Model access: send Anthropic's use-case form, or ask whoever holds the account.",
+            "Bedrock console, Model access: send Anthropic's use-case form, or ask the owner of the account.",
         )
     agreement = said.get("agreementAvailability", {})
     if agreement.get("status") not in (None, "AVAILABLE"):
@@ -179,7 +179,7 @@ def path_of(wire: str, found: Found) -> Path:
         return Path.GLOBAL
     if wire.startswith("arn:") and wire in found.profiles:
         arns = [str(model.get("modelArn", "")) for model in found.profiles[wire].get("models", ())]
-        if any(":bedrock:::" in arn for arn in arns):  # a model of no region stands for the global profile
+        if any(":bedrock:::" in arn for arn in arns):  # a model without a region means the global profile
             return Path.GLOBAL
         return Path.GEO if len(arns) > 1 else Path.ON_DEMAND
     return Path.ON_DEMAND if wire.startswith(("anthropic.", "arn:")) else Path.GEO

@@ -30,8 +30,8 @@ def paste_lines(subject: Subject, reading: Reading, rows: tuple[LimitRow, ...]) 
     units = _units(quotas)
     common: Figures = ()
     if subject.whole and shown >= {model for model, state in reading.models.items() if state.presence not in ABSENT}:
-        alone = Counter(figures for models, figures in units.items() if len(models) == 1)
-        common = alone.most_common(1)[0][0] if alone else ()
+        single = Counter(figures for models, figures in units.items() if len(models) == 1)
+        common = single.most_common(1)[0][0] if single else ()
     key = subject.name if _PLAIN_KEY.fullmatch(subject.name) else json.dumps(subject.name)
     lines: list[str] = []
     if any(quota.kind is Kind.TOKENS for quota in quotas):

@@ -43,7 +43,7 @@ class Subject:
         return value
 
     def holder(self, model: str) -> str:
-        """The table of `trivet.toml` that a model's figures stand in."""
+        """Return the table of `trivet.toml` that has a model's figures."""
         group = self.route.group_of(model)
         return self.table if group is None else f"[[routes.{self.name}.limits]] models = {list(group.models)}"
 

@@ -171,7 +171,7 @@ class ChildProcess:
         self.last_exit = ended
         try:
             self._on_exit(ended)
-        except Exception:  # whoever is told of it must not keep it from being started again
+        except Exception:  # a failing callback must not keep it from being started again
             _log.exception("could not report: %s", ended)
 
     def _was_healthy(self, ended: Exit) -> bool:

@@ -100,7 +100,7 @@ def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping
         mode="json", exclude={"store", "broker", "redis", "routes", "budgets"}, exclude_unset=True
     )
     classes = {f"classes.{name}": values for name, values in given.pop("classes", {}).items()}
-    # None cannot be written in TOML; where it may stand, it is the default
+    # None cannot be written in TOML; where it is allowed, it is the default
     tables = {
         table: {k: v for k, v in values.items() if v is not None} for table, values in {**given, **classes}.items()
     }

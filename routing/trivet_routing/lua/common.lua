@@ -22,8 +22,8 @@
 --            called_at     when the last call began or ended; of a probe for being idle, when it said something of the
 --                          route. idle_at: not before then is it probed for being idle. While such a probe is under way,
 --                          `probe` and `until` are there without a state
---            unreached, refused   workers that alone say that they get no call to the provider, or that it refuses their
---                          key: origin@since@last, by semicolon
+--            unreached, refused   workers whose calls alone do not reach the provider, or whose key alone it refuses:
+--                          origin@since@last, by semicolon
 -- KEYS[3]  limiter of the account's limits, of one model or of a group of them: a hash
 --            r i o at      level of requests, input tokens and output tokens, and when they were reckoned
 --            lr li lo      limits a minute as the provider states them
@@ -43,7 +43,7 @@ local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local function text(value) return string.format('%.6f', value) end
 local function number(value, otherwise) return tonumber(value or '') or otherwise end
 
--- The buckets as they stand now. `limits`: configured ones a minute, 0 = none.
+-- The present state of the buckets. `limits`: configured ones a minute, 0 = none.
 local function read_limiter(limits, burst)
     local stored = redis.call('HMGET', KEYS[3], 'r', 'i', 'o', 'at', 'lr', 'li', 'lo', 'saving')
     local at = math.max(now, number(stored[4], now)) -- ahead of now while the provider keeps it closed

@@ -106,7 +106,7 @@ def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]
         raise InvalidRequest(
             f"name: the batch {before.name!r} is being filled or was cancelled by another process.",
             field="name",
-            hint="Let one process fill it at a time; begun again it goes on where the batch stands.",
+            hint="Let one process fill it at a time; run again, it continues where the batch stopped.",
         )
     return after
 

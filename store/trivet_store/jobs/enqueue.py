@@ -76,7 +76,7 @@ _INSERT_JOBS = RowsStatement(
 _Key: TypeAlias = tuple[str, str | None]
 """A key and the tenant that it belongs to: the same word is another's own."""
 _UNSENT = {"claim": 0, "route": None, "dispatched_until": None}
-_MEND = "Use another key, or send the same request."
+_FIX = "Use another key, or send the same request."
 _INSERT_REQUESTS = RowsStatement(
     schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
 )
@@ -104,7 +104,7 @@ def insert(
         direct: dispatch them in the same transaction (realtime).
         waits_because: the error of a job that expires before it has another one.
         labels: the labels that budgets ask for (`budgets.AskedLabels`).
-        first: the number of the first of them among all that are submitted together, for errors; None: it is alone.
+        first: the number of the first of them among all that are submitted together, for errors; None: it is single.
         prepared: called when from here on nearly all is the database's work.
 
     Returns:
@@ -199,7 +199,7 @@ def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int, firs
         raise KeyConflict(
             f"{_of_request(spec, index, first)} is taken by job {job_id}, whose request is a different one.",
             index=index,
-            hint=_MEND,
+            hint=_FIX,
         )
     return job_id
 
@@ -209,7 +209,7 @@ def _same_as_earlier(spec: JobSpec, other: JobSpec, earlier: int, index: int, fi
         raise KeyConflict(
             f"{_of_request(spec, index, first)} is taken by request {(first or 0) + earlier}, which is a different one.",
             index=index,
-            hint=_MEND,
+            hint=_FIX,
         )
 
 

@@ -25,7 +25,7 @@ LONGEST_WAIT_S = 900.0
 
 # held while it is copied: a batch that is opened or cancelled meanwhile must find both
 _FLOW = "SELECT signature, isolated, probe FROM flows WHERE id = :id"
-_OPEN_ALONE = text(
+_OPEN_ISOLATED = text(
     """
     INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, labels, held, active, isolated)
     SELECT :signature, batch_id, latency, model, residency, compliance, features, labels, held, true, true
@@ -55,8 +55,8 @@ def isolated_flow(store: Store, connection: Connection, flow_id: int) -> int:
     flow = connection.execute(text(_FLOW + store.for_update), {"id": flow_id}).one()
     if flow.isolated or flow.probe:
         return flow_id
-    signature = blake2b(f"alone {flow.signature}".encode(), digest_size=16).hexdigest()
-    return int(connection.execute(_OPEN_ALONE, {"signature": signature, "id": flow_id}).scalar_one())
+    signature = blake2b(f"isolated {flow.signature}".encode(), digest_size=16).hexdigest()
+    return int(connection.execute(_OPEN_ISOLATED, {"signature": signature, "id": flow_id}).scalar_one())
 
 
 def put_aside(connection: Connection, jobs: Sequence[tuple[str, int, int]], now: float) -> None:

@@ -1,7 +1,7 @@
 """Attempts counted by route, with the failovers between routes, and every attempt as it ended.
 
-A failover is an attempt that followed a failed attempt of the same job on another route. "Followed" is by fencing
-token, which rises with each attempt of a job. A call dropped on our side (`cancelled`) is not a failed one.
+A failover is an attempt that followed a failed attempt of the same job on another route. Attempts are ordered by
+claim number, which rises with each attempt of a job. A call dropped on our side (`cancelled`) is not a failed one.
 """
 
 from collections import defaultdict

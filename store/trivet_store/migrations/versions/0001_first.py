@@ -19,7 +19,7 @@ def upgrade() -> None:
     _create_jobs()
     _create_fairness()
     _create_ledger()
-    _create_fleet()
+    _create_cluster()
 
 
 def _create_jobs() -> None:
@@ -239,7 +239,7 @@ def _create_ledger() -> None:
     )
 
 
-def _create_fleet() -> None:
+def _create_cluster() -> None:
     op.create_table(
         "leases",
         sa.Column("id", sa.String(32), primary_key=True),
