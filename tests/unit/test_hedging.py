@@ -121,7 +121,7 @@ class Air:
 
 
 def second_call(first: Call) -> Call:
-    attempt = first.job.attempt_id.replace("attempt", "second")
+    attempt = first.job.attempt_id.replace("attempt", "hedge")
     job, target = first.job._replace(attempt_id=attempt), replace(first.target, route=SECOND, provider="bedrock")
     return replace(first, job=job, target=target, permit=first.permit._replace(permit_id=attempt))
 
