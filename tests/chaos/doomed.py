@@ -29,8 +29,8 @@ RECORDED = "recorded"
 """Worker: the record of a failed call is committed, the message for the next route not sent."""
 UNTOLD = "untold"
 """Worker: the end of a job is committed, nobody was told."""
-CLAIMED = "claimed"
-"""Scheduler: jobs are claimed for a route, the message is not sent."""
+DISPATCHED = "dispatched"
+"""Scheduler: jobs are dispatched to a route in SQL, the message is not sent."""
 INSERTED = "inserted"
 """Producer: a batch is written and open, nobody was woken."""
 SENT_DIRECTLY = "sent-directly"
@@ -133,7 +133,7 @@ def doom_scheduler(doom: Doom) -> None:
     """The step of a scheduler."""
     from trivet_scheduler import dispatch
 
-    before(dispatch, "publish", lambda *_: doom.here(CLAIMED))
+    before(dispatch, "publish", lambda *_: doom.here(DISPATCHED))
 
 
 def doom_producer(doom: Doom) -> None:

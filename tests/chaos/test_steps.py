@@ -57,11 +57,11 @@ def test_a_worker_dies_between_the_record_of_a_failure_and_the_next_message(chao
     assert failed, "no job had to go on"
 
 
-def test_a_scheduler_dies_between_its_claim_and_the_message(chaos: Chaos) -> None:
+def test_a_scheduler_dies_between_its_dispatch_and_the_message(chaos: Chaos) -> None:
     chaos.latency(0.1)
-    chaos.arm(doomed.CLAIMED)
-    accepted = chaos.submit(JOBS, "step-claimed", tag=MAIN.tag)
-    chaos.wait_died(doomed.CLAIMED)
+    chaos.arm(doomed.DISPATCHED)
+    accepted = chaos.submit(JOBS, "step-dispatched", tag=MAIN.tag)
+    chaos.wait_died(doomed.DISPATCHED)
     findings = chaos.settle(accepted)
     assert findings.good, findings
     assert findings.unknown == findings.quarantined == 0, "no call was under way"
