@@ -35,7 +35,7 @@ from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
 from trivet_store.jobs.claiming import CallTarget, claim
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import Latency

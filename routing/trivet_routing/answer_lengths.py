@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from trivet_store.database.engine import Store
-from trivet_store.ledger.used_output import UsedOutput, used_output
+from trivet_store.reports.attempts import UsedOutput, used_output
 from trivet_tasks.latency import Latency
 
 USUAL_SHARE = 0.5

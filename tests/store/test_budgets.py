@@ -13,11 +13,13 @@ from celery import Celery
 from tests.store.test_dispatching import STILL_ROUTES, StillDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 
+from trivet.admin.budget_status import holding_job
 from trivet_routing import budget_headroom
 from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
+from trivet_store.cluster import registry
 from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
@@ -397,6 +399,19 @@ def test_jobs_that_may_write_to_a_cache_are_reserved_at_the_price_of_writing(bud
     budgeted.add(*[replace(one, line=str(number)) for number, one in enumerate(alike(10))])
     assert budgeted.dispatched() == 5
     assert budgeted.balance().reserved == 10 * MOST
+
+
+def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_cache(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=1.5))
+    budgeted.add(*alike(1, line="a" * 32))
+    assert budgeted.dispatched() == 0
+    store, (job,) = budgeted.world.store, budgeted.world.sql("SELECT id FROM jobs")
+    with store.write() as connection:
+        registry.register(store, connection, {name: route.settings for name, route in STILL_ROUTES.items()})
+    with store.read() as connection:
+        said = holding_job(store, connection, job.id)
+    assert said is not None
+    assert said.startswith("Held by the budget all")
 
 
 def test_what_budgets_of_all_read_does_not_grow_with_batches(budgeted: Budgeted) -> None:

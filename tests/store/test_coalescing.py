@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.store.world import SUCCESS, WAIT, InThread, World, finished, spec, statements, until_blocked
 
-from trivet_store.jobs import batches, cancelling, retrying
+from trivet_store.jobs import cancelling, retrying
 from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.coalescing import (
     FREED_AT_ONCE,
@@ -17,7 +17,7 @@ from trivet_store.jobs.coalescing import (
     look_after,
 )
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.reports import backlog
 from trivet_store.steps import End, Next, Wait
 from trivet_tasks.jobs import DispatchedJob, JobSpec
@@ -217,8 +217,8 @@ def test_a_cancelled_batch_cancels_its_coalesced_jobs(world: World) -> None:
     world.take(lease, [leader])
     coalesce_with(world, others, leader.id)
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
-        assert set(batches.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
+        cancelling.begin_cancel(connection, batch.id)
+        assert set(cancelling.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
     assert world.progress("b").cancelled == 2
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,11 +20,11 @@ from tests.store.world import MODEL, ROUTE, SUCCESS, World, finished, go_on, spe
 
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.jobs import batches, cancelling, coalescing, quarantine, retrying
+from trivet_store.jobs import cancelling, coalescing, rescuing, retrying
 from trivet_store.jobs.answering import Answered, end_answered
 from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.enqueue import BatchRef
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.jobs.retrying import RETRIABLE
 from trivet_store.migrations.schema_version import upgrade
 from trivet_store.steps import End, Next, Wait
@@ -204,7 +205,7 @@ class Life(RuleBasedStateMachine):
         """Also late and doubled."""
         _, job = call
         with self.world.store.write() as connection:
-            quarantine.strike(self.world.store, connection, job.id, job.claim, hung=hung)
+            rescuing.strike(self.world.store, connection, job.id, job.claim, hung=hung)
 
     @rule()
     def rescue(self) -> None:
@@ -246,8 +247,8 @@ class Life(RuleBasedStateMachine):
     @rule()
     def cancel_batch(self) -> None:
         with self.world.store.write() as connection:
-            batches.begin_cancel(connection, self.batches[1].id)
-            batches.cancel_waiting(self.world.store, connection, self.batches[1].id)
+            cancelling.begin_cancel(connection, self.batches[1].id)
+            cancelling.cancel_waiting(self.world.store, connection, self.batches[1].id)
 
     @rule(which=st.integers(0, 30))
     def retry_job(self, which: int) -> None:
@@ -286,7 +287,7 @@ class Life(RuleBasedStateMachine):
             with self.world.store.read() as connection:
                 upto = retrying.begin_retry(connection, batch.id)
             for _ in range(groups):
-                with self.world.store.write() as connection:
+                with self.world.store.write() as connection, patch.object(retrying, "BULK_ROWS", 2):
                     group = retrying.retry_group(
                         self.world.store,
                         connection,
@@ -295,7 +296,6 @@ class Life(RuleBasedStateMachine):
                         classes=DEFAULTS,
                         after=after,
                         upto=upto,
-                        limit=2,
                     )
                 if group is None:
                     whole = True

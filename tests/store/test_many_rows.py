@@ -12,9 +12,10 @@ from tests.store.world import World, spec
 from trivet_store import schema
 from trivet_store.database import many_rows
 from trivet_store.database.engine import Store
+from trivet_store.database.locking import with_locks
 from trivet_store.database.many_rows import RowsStatement, execute_rows
 from trivet_store.database.planner import plan_freely
-from trivet_store.jobs import claiming, dispatching, ending, enqueue, finishing
+from trivet_store.jobs import claiming, ending, enqueue, finishing, transitions
 
 _ADD = RowsStatement(
     schema.batches,
@@ -86,17 +87,16 @@ def test_no_rows_are_no_statement(world: World) -> None:
 
 
 _OF_A_JOBS_WAY = {
-    "take": (claiming._CLAIM, "jobs_pkey"),
     "requests": (claiming._REQUESTS, "job_requests_pkey"),
-    "give back": (claiming._GIVE_BACK, "jobs_pkey"),
     "fence": (finishing._FENCE, "jobs_pkey"),
     "settle": (finishing._SETTLE, "attempts_pkey"),
-    "go on": (finishing._GO_ON, "jobs_pkey"),
-    "wait": (finishing._WAIT, "jobs_pkey"),
-    "end": (ending._END, "jobs_pkey"),
     "costs": (ending._COSTS, "ix_attempts_job"),
     "keys": (enqueue._BY_KEY, "ix_jobs_key"),
-    "mark": (dispatching._MARK, "jobs_pkey"),
+    **{
+        name: (statement, "jobs_pkey")
+        for name, statement in vars(transitions).items()
+        if isinstance(statement, RowsStatement) and "UPDATE jobs" in statement.sql
+    },
 }
 
 
@@ -109,7 +109,7 @@ def test_a_plan_made_on_empty_tables_finds_rows_by_their_ids_when_these_have_gro
     with closing(store), store.read() as connection:
         connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
         rows = many_rows._of_json(statement, connection.dialect, "$1")
-        locking = many_rows._LOCK.sub(r"\1", statement.sql)
+        locking = with_locks(statement.sql, "postgresql")
         query = re.sub(r"(?<!:):(lease_id|route|model|latency|why)\b", "'x'", locking.replace("{rows}", rows))
         query = re.sub(r"(?<!:):(probe|isolated)\b", "false", query)
         connection.exec_driver_sql("PREPARE one (text) AS " + re.sub(r"(?<!:):(now|until)\b", "1.5", query))

@@ -19,9 +19,9 @@ from tests.store.world import (
 )
 
 from trivet_store.cluster.leases import put_back
-from trivet_store.jobs import quarantine
+from trivet_store.jobs import rescuing
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import DAY_S, KEPT_DAYS, Spent
 from trivet_tasks.jobs import DispatchedJob
@@ -89,7 +89,7 @@ def test_a_released_lease_and_an_isolated_crash_are_counted(world: World) -> Non
     (again,) = world.take(lease, world.dispatch())
     assert again.id == one.id
     with world.store.write() as connection:
-        quarantine.strike(world.store, connection, again.id, again.claim)
+        rescuing.strike(world.store, connection, again.id, again.claim)
     assert today(world) == {ROUTE: Spent(Decimal(0), Decimal("0.50"), 2, 0)}
     assert world.value("SELECT count(*) FROM attempts WHERE outcome IS NULL") == 0
 

@@ -12,7 +12,7 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, 
 
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_store.jobs import batches, retrying
+from trivet_store.jobs import cancelling, retrying
 from trivet_store.jobs.answering import Answered, end_answered
 from trivet_store.jobs.coalescing import CoalescedJob, coalesce
 from trivet_store.steps import End, Wait
@@ -179,7 +179,7 @@ def test_a_batch_that_is_held_stays_held(world: World) -> None:
     dispatch(world)
     taken = world.take(lease, dispatched(world))
     with world.store.write() as connection:
-        batches.begin_cancel(connection, reference.id)
+        cancelling.begin_cancel(connection, reference.id)
     world.end(lease, taken)
     assert dispatch(world) == 0
     assert all(row.held for row in world.sql("SELECT held FROM flows"))

@@ -27,8 +27,8 @@ from trivet.client.job import Job
 from trivet.client.result import Result
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_routing.response_cache import ANSWERS
+from trivet_store import events
 from trivet_store.database.engine import Store
-from trivet_store.jobs import dropped
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.jobs import DispatchedJob
@@ -94,7 +94,7 @@ def rows(system: RunningTrivet, statement: str, **parameters: object) -> list[An
 
 def drops(system: RunningTrivet) -> Counter[tuple[str, str]]:
     with system.client._connections.store.read() as connection:
-        return Counter({(one.kind.value, one.route): one.times for one in dropped.read(connection)})
+        return Counter({(one.kind.value, one.route): one.times for one in events.drops(connection)})
 
 
 @contextlib.contextmanager

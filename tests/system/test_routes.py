@@ -10,7 +10,8 @@ from sqlalchemy import text
 from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet
-from trivet_store.cluster import health, registry
+from trivet_store import events
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import load_settings
@@ -107,7 +108,7 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
             queued = connection.execute(
                 text("SELECT count(*) FROM jobs WHERE state = 'dispatched' AND route = :route"), {"route": route}
             ).scalar_one()
-            return queued, store.now(connection), health.last_drains(connection)[route].at
+            return queued, store.now(connection), events.last_drains(connection)[route].at
 
     until(lambda: left()[0] == 0)
     _, emptied_at, drained_at = left()

@@ -14,7 +14,7 @@ from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ANSWERS, CachedResult, LookedUp, LookUp, ResponseCache
 from trivet_store.database.engine import Store
-from trivet_store.jobs.dropped import Drop
+from trivet_store.events import Drop
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob

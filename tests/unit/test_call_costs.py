@@ -14,7 +14,7 @@ from trivet_routing.answer_lengths import ENOUGH_CALLS, USUAL_SHARE, AnswerLengt
 from trivet_routing.call_costs import CallCost, CallCosts, Mix
 from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
 from trivet_store.database.engine import Store
-from trivet_store.ledger.used_output import UsedOutput
+from trivet_store.reports.attempts import UsedOutput
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.prices.price_book import TokenPrices

@@ -10,6 +10,7 @@ from tests.unit.test_restoring import SETTINGS, Place
 from trivet_routing.limits import Limits
 from trivet_routing.permits import HealthSignal, Quota
 from trivet_scheduler.restoring import Restorer
+from trivet_store import events
 from trivet_store.cluster import health
 from trivet_store.cluster.health import Event, HealthRow
 from trivet_store.database.engine import Store
@@ -47,7 +48,7 @@ class Books:
 
     def events(self) -> list[Event]:
         with self.place.store.read() as connection:
-            return health.events(connection, since=0)
+            return events.latest(connection, since=0)
 
 
 @pytest.fixture

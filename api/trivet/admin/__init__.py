@@ -35,11 +35,10 @@ if TYPE_CHECKING:
     from trivet_routing.liveness.process_impairments import Announced
     from trivet_routing.permits import BreakerView, Pace, RouteUse
     from trivet_routing.response_cache import CacheStats
-    from trivet_store.cluster.health import Event
     from trivet_store.cluster.leases import Lease
     from trivet_store.cluster.registry import Applied, Redefinition
+    from trivet_store.events import Drop, Dropped, Event
     from trivet_store.jobs.batches import Progress
-    from trivet_store.jobs.dropped import Drop, Dropped
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving

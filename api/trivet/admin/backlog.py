@@ -68,15 +68,16 @@ def read_backlog(connections: "Connections", costs: "MaximumCosts", batches: int
     store = connections.store
     wrong = read_impairments(store, connections.settings, connections.redis)
     with store.read() as connection:
+        known, now = registered(store, connection), store.now(connection)
         return Backlog(
             classes=tuple(sorted(by_class(connection), key=lambda row: list(Latency).index(Latency(row.latency)))),
             batches=tuple(by_batch(connection, batches)),
             routes=tuple(by_route(connection)),
-            drained={name: route.drained for name, route in registered(store, connection).items()},
+            drained={name: route.drained for name, route in known.items()},
             leases=tuple(living(store, connection)),
             schedulers=tuple(schedulers(store, connection)),
             impairments=wrong,
-            spent=spent_by_route(connection, store.now(connection)),
-            budgets=statuses(store, connection, costs),
-            read_at=store.now(connection),
+            spent=spent_by_route(connection, now),
+            budgets=statuses(connection, known, costs, now),
+            read_at=now,
         )

@@ -12,6 +12,7 @@ from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairment
 from trivet.times import seconds
 from trivet_store.reports import backlog
 from trivet_tasks.latency import Latency
+from trivet_tasks.shared_state import check_writable
 from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _blocked(
     if processes_only:
         return Blocked(notes, (), bool(wrong), wrong)
     try:
+        check_writable(connections.redis)  # a Redis that is out of memory answers, and yet nothing moves
         found = blocked_reasons(connections, lines)
     except redis.RedisError as error:
         unavailable = str(connections.unavailable(error))

@@ -10,7 +10,6 @@ from trivet_routing.breaker_view import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
 from trivet_store.reports.backlog import Line
 from trivet_tasks.latency import Latency
-from trivet_tasks.shared_state import check_writable
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -65,8 +64,6 @@ def blocked_reasons(connections: "Connections", lines: Iterable[Line]) -> list[B
         redis.RedisError: the shared state does not answer. StoreUnavailable.
     """
     lines = list(lines)
-    if lines:
-        check_writable(connections.redis)  # a Redis that is out of memory answers, and yet nothing moves
     candidates = connections.directory.candidates_of({line.model for line in lines}) if lines else {}
     found = []
     for line in lines:

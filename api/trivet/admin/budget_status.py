@@ -1,17 +1,16 @@
 """Status of budgets, and which of them holds a job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from trivet_routing import budget_headroom
-from trivet_routing.budget_headroom import Balance, BudgetHeadroom
+from trivet_routing.budget_headroom import Balance
 from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
-from trivet_store.jobs.dispatching import Flow, Head
+from trivet_store.jobs.dispatching import Flow, Head, next_of_batch, waiting_job
 from trivet_store.ledger import budget_sums
-from trivet_store.reports.next_jobs import next_of_batch, waiting_job
 from trivet_tasks.states import BudgetState
 
 
@@ -51,9 +50,16 @@ class BudgetStatus:
         return self.state == BudgetState.HOLDING
 
 
-def statuses(store: Store, connection: Connection, costs: MaximumCosts) -> tuple[BudgetStatus, ...]:
-    """Return all budgets, by name. Counts waiting jobs where one of them holds."""
-    found = _headroom(store, connection, costs)
+def statuses(
+    connection: Connection, routes: Mapping[str, RegisteredRoute], costs: MaximumCosts, now: float
+) -> tuple[BudgetStatus, ...]:
+    """Return all budgets, by name. Counts waiting jobs where one of them holds.
+
+    Args:
+        routes: the registered routes, for the prices of the jobs in their queues.
+        now: the database's time, seconds since the epoch.
+    """
+    found = budget_headroom.read(connection, now, routes, costs)
     if found is None:
         return ()
     holding = {balance.name for balance in found.balances if balance.state().state == BudgetState.HOLDING}
@@ -76,21 +82,17 @@ def holding_batch(store: Store, connection: Connection, name: str) -> str | None
 
 
 def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]) -> str | None:
-    found = _headroom(store, connection, MaximumCosts())
+    routes = registered(store, connection)
+    found = budget_headroom.read(connection, store.now(connection), routes, MaximumCosts())
     job = read() if found is not None else None
     if found is None or job is None:
         return None
     flow, head = job
-    balances = [found.holding(flow, route, head) for route in registered(store, connection)]
+    balances = [found.holding(flow, route, head) for route in routes]
     if not balances or not all(balances):
         return None
     said = balances[0].used_up() if balances[0] else ""
     return f"{said[0].upper()}{said[1:]}."
-
-
-def _headroom(store: Store, connection: Connection, costs: MaximumCosts) -> BudgetHeadroom | None:
-    routes: dict[str, RegisteredRoute] = registered(store, connection)
-    return budget_headroom.read(connection, store.now(connection), routes, costs)
 
 
 def _status(balance: Balance, held: int) -> BudgetStatus:

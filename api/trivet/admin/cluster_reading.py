@@ -16,9 +16,9 @@ from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_store import events
 from trivet_store.cluster import health
 from trivet_store.cluster.health import Event, HealthRow, LimitRow
-from trivet_store.jobs import dropped
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
@@ -57,15 +57,15 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
         outstanding = tuple(backlog.by_route(connection))
         waiting = tuple(backlog.by_class(connection))
         lines = backlog.lines_waiting(connection)
-        budgets = statuses(store, connection, MaximumCosts()) if known.budgets else ()
-        spent = spending.by_route(connection, store.now(connection))
-        processes = read_processes(store, connection, connections.settings.leases.ttl_s)
         now = store.now(connection)
-        drops = tuple(dropped.read(connection))
+        budgets = statuses(connection, known.routes, MaximumCosts(), now) if known.budgets else ()
+        spent = spending.by_route(connection, now)
+        processes = read_processes(store, connection, connections.settings.leases.ttl_s)
+        drops = tuple(events.drops(connection))
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
             {(row.route, row.models): row for row in health.closed(connection, now)},
-            health.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
+            events.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
     breakers: dict[tuple[str, str], BreakerView] = {}
     uses: dict[str, RouteUse] = {}

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from trivet.admin.known_route import known_route
 from trivet.client.connections import Connections
-from trivet_store.cluster import health
-from trivet_store.cluster.health import Event
+from trivet_store import events
+from trivet_store.events import Event
 
 _LIMITED = "route limited"
 
@@ -45,7 +45,7 @@ class Events:
         if route is not None:
             known_route(self._connections, route)
         with self._connections.store.read() as connection:
-            return tuple(health.events(connection, since=since, route=route, limit=limit))
+            return tuple(events.latest(connection, since=since, route=route, limit=limit))
 
 
 def folded(events: Iterable[Event]) -> tuple[FoldedEvent, ...]:

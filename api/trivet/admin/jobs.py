@@ -7,7 +7,7 @@ import orjson
 from trivet.admin.blocked import Blocked, blocked_job, blocked_waiting_job
 from trivet.client.connections import Connections
 from trivet.client.job import find_by_id, find_by_key, find_newest
-from trivet_store.jobs import bodies, coalescing
+from trivet_store.jobs import coalescing
 from trivet_store.reports import results
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 from trivet_tasks.states import JobState
@@ -85,7 +85,7 @@ class Jobs:
         with store.read() as connection:
             attempts = results.attempts_of(connection, [job.id])[job.id]
             retries = results.retries_of(connection, job.id)
-            body = bodies.request_body(connection, job.id) if request else None
+            body = results.request_body(connection, job.id) if request else None
             leader = coalescing.leader_of(connection, job.id) if job.state == JobState.COALESCED else None
             now = store.now(connection)
         blocked = blocked_waiting_job(self._connections, job)

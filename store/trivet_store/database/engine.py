@@ -121,16 +121,6 @@ class Store:
         """The time every process agrees on, in seconds since the epoch."""
         return self.clock.now(connection)
 
-    @property
-    def skip_locked(self) -> str:
-        """The end of a SELECT of rows to be changed: on PostgreSQL a lock that skips rows others hold."""
-        return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
-
-    @property
-    def for_update(self) -> str:
-        """The end of a SELECT of rows to be changed that waits for the locks of others."""
-        return "" if self.sqlite else " FOR UPDATE"
-
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()

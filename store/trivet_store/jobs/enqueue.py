@@ -13,10 +13,10 @@ from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_store.jobs.ranking import places
+from trivet_store.jobs import transitions
 from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
-from trivet_tasks.jobs import JobSpec
+from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.states import JobState
 
@@ -60,19 +60,6 @@ _OPEN_FLOW = text(
 _BY_KEY = RowsStatement(
     schema.jobs, "SELECT key, tenant, id, fingerprint FROM jobs WHERE key IN (SELECT r.key FROM {rows})"
 )
-_INSERT_JOBS = RowsStatement(
-    schema.jobs,
-    """
-    INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
-                      input_estimate, max_tokens, claim, route, dispatched_until, tenant, last_error, tags, cache_key)
-    SELECT r.id, r.batch_id, r.flow_id, r.key, r.fingerprint, r.state, r.rank, r.created_at, r.not_before, r.deadline_at,
-           r.input_estimate, r.max_tokens, r.claim, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags,
-           r.cache_key
-      FROM {rows}
-     WHERE true
-    ON CONFLICT (key, coalesce(tenant, '')) WHERE key IS NOT NULL DO NOTHING
-    """,
-)
 _Key: TypeAlias = tuple[str, str | None]
 """A key and the tenant that it belongs to: the same word is another's own."""
 _UNSENT = {"claim": 0, "route": None, "dispatched_until": None}
@@ -80,7 +67,28 @@ _FIX = "Use another key, or send the same request."
 _INSERT_REQUESTS = RowsStatement(
     schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
 )
+_VIRTUAL_NOW = text("SELECT rank FROM virtual_clock WHERE id = 1")
+_ADVANCE_SHARE = text(
+    """
+    INSERT INTO shares (key, finish) VALUES (:key, :now + :span)
+    ON CONFLICT (key) DO UPDATE
+       SET finish = CASE WHEN shares.finish > :now THEN shares.finish ELSE :now END + :span
+    RETURNING finish
+    """
+)
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
+
+_OPEN_PROBE_FLOW = text(
+    """
+    INSERT INTO flows (signature, latency, model, residency, compliance, features, held, active, probe)
+    VALUES (:signature, :latency, :model, '[]', '[]', '[]', true, true, true)
+    ON CONFLICT (signature) DO UPDATE SET active = true
+    RETURNING id
+    """
+)
+PROBE_REQUEST = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
+"""The cheapest complete call: about ten tokens in, one out."""
+PROBE_INPUT_ESTIMATE = 10
 
 
 def insert(
@@ -118,7 +126,7 @@ def insert(
     # a job that is dispatched directly takes no place in line
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
-    ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
+    ranks = [0.0] * len(specs) if direct else ranks_of(connection, lines, classes)
     terms = [_flow_terms(spec, labels) for spec in specs]
     flows = _flows(connection, terms, batch)
     # the columns that nearly all rows have in common
@@ -174,13 +182,85 @@ def insert(
         prepared()
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
         in_order = sorted(rows, key=lambda row: (row["key"] or "", row["tenant"] or "")) if first_with else rows
-        execute_rows(connection, _INSERT_JOBS, in_order)
+        transitions.insert(connection, in_order)
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
     if rows:
         execute_rows(connection, _INSERT_REQUESTS, rows)
         if batch:
             connection.execute(_COUNT_IN, {"jobs": len(rows), "batch_id": batch.id})
     return accepted
+
+
+def insert_probe(
+    store: Store, connection: Connection, *, route: str, model: str, latency: Latency, taken_within_s: float
+) -> DispatchedJob:
+    """Insert a probe as dispatched to its route; the caller sends the message.
+
+    A probe is a tiny job of Trivet's own for one route, fenced, settled and priced like any other. Its flow is held, so
+    that no dispatcher looks at it: it is never tried elsewhere.
+
+    Args:
+        latency: decides the queue and so the kind of worker.
+        taken_within_s: a probe that no worker claimed within this time is given up.
+    """
+    now = store.now(connection)
+    signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
+    flow = {"signature": signature, "latency": latency.value, "model": model}
+    job_id = uuid7().hex
+    row: dict[str, Any] = {
+        **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
+        "id": job_id,
+        "flow_id": connection.execute(_OPEN_PROBE_FLOW, flow).scalar_one(),
+        "fingerprint": "",
+        "state": JobState.DISPATCHED.value,
+        "rank": 0.0,
+        "created_at": now,
+        "deadline_at": now + taken_within_s,
+        "input_estimate": PROBE_INPUT_ESTIMATE,
+        "max_tokens": 1,
+        "claim": 1,
+        "route": route,
+        "dispatched_until": now + taken_within_s,
+    }
+    transitions.insert(connection, [row])
+    execute_rows(connection, _INSERT_REQUESTS, [{"job_id": job_id, "body": orjson.dumps(PROBE_REQUEST)}])
+    return DispatchedJob(job_id, 1, PROBE_INPUT_ESTIMATE, 1)
+
+
+def ranks_of(
+    connection: Connection,
+    jobs: Sequence[tuple[Latency, str | None, str | None]],
+    classes: Mapping[Latency, ClassSettings],
+) -> list[float]:
+    """Return the rank of each of these jobs, in order, behind those of the same owner.
+
+    A rank is a place in the one order that all waiting jobs share: start-time fair queueing over tenants, or batches
+    where there is no tenant, each with the weight of its class. A job starts when its owner's last one finished, but
+    never in the past.
+
+    The owners' rows stay locked until the commit, in one order everywhere; they come before flows, jobs and batches.
+
+    Args:
+        jobs: the latency class, the tenant and the name of the batch of each.
+    """
+    now = connection.execute(_VIRTUAL_NOW).scalar() or 0.0
+    by_line: dict[tuple[Latency, str | None, str | None], list[int]] = {}
+    for index, line in enumerate(jobs):
+        by_line.setdefault(line, []).append(index)
+    by_share: dict[tuple[str, Latency], list[int]] = {}
+    for (latency, tenant, batch), indexes in by_line.items():
+        owner = f"tenant {tenant}" if tenant else f"batch {batch}" if batch else ""
+        by_share.setdefault((owner, latency), []).extend(indexes)
+    ranks = [0.0] * len(jobs)
+    for (owner, latency), indexes in sorted(by_share.items()):
+        step = 1.0 / classes[latency].share
+        span = step * len(indexes)
+        finish = connection.execute(
+            _ADVANCE_SHARE, {"key": f"{latency} {owner}", "now": now, "span": span}
+        ).scalar_one()
+        for position, index in enumerate(indexes):
+            ranks[index] = finish - span + step * position
+    return ranks
 
 
 def _key_of(spec: JobSpec) -> _Key | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, bindparam, text
 
+from trivet_store import events
 from trivet_store.database.engine import Store
 from trivet_store.schema import Usd
 from trivet_tasks.config.budgets import BudgetSettings, Labels, Window, exact_usd, labels_asked, window
@@ -80,7 +81,6 @@ _STATE = text(
 _RAISE = text("UPDATE budgets SET raised_usd = :usd, raised_window = :window WHERE name = :name").bindparams(
     bindparam("usd", type_=Usd())
 )
-_EVENT = text("INSERT INTO events (at, kind, text) VALUES (:now, :kind, :text)")
 
 
 def register(store: Store, connection: Connection, budgets: Sequence[BudgetSettings]) -> list[str]:
@@ -101,7 +101,7 @@ def register(store: Store, connection: Connection, budgets: Sequence[BudgetSetti
         connection.execute(_REMOVE, {"name": name})
         said.append(f"{name}: removed")
     for line in said:
-        connection.execute(_EVENT, {"now": now, "kind": "budget set", "text": f"{line} (by the file of a scheduler)"})
+        events.note(connection, "budget set", f"{line} (by the file of a scheduler)", now)
     return said
 
 
@@ -150,7 +150,7 @@ def note_state(connection: Connection, row: BudgetRow, found: State, kind: str, 
         },
     )
     if changed.rowcount and kind:
-        connection.execute(_EVENT, {"now": now, "kind": kind, "text": said})
+        events.note(connection, kind, said, now)
     return bool(changed.rowcount)
 
 
@@ -174,7 +174,7 @@ def raise_limit(store: Store, connection: Connection, name: str, to: Decimal, by
     current = window(row.settings.per, now)
     connection.execute(_RAISE, {"name": name, "usd": to, "window": current.key})
     said = f"{name}: from {exact_usd(row.limit(current))} to {exact_usd(to)} for {current.key}, by {by}"
-    connection.execute(_EVENT, {"now": now, "kind": "budget raised", "text": said[:500]})
+    events.note(connection, "budget raised", said, now)
     return row, current
 
 

@@ -133,6 +133,7 @@ _ATTEMPTS = (
 _RETRIES = text(
     "SELECT job_id, at, ended_at, state, error_outcome, error_message FROM retries WHERE job_id = :id ORDER BY id"
 )
+_BODY = text("SELECT body FROM job_requests WHERE job_id = :id")
 
 
 def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
@@ -197,6 +198,12 @@ def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
         RetryRow(row.job_id, row.at, row.ended_at, JobState(row.state), _outcome(row.error_outcome), row.error_message)
         for row in connection.execute(_RETRIES, {"id": job_id})
     ]
+
+
+def request_body(connection: Connection, job_id: str) -> bytes | None:
+    """Return the Messages API body of a job as JSON, without `model`; None when it is no longer kept."""
+    body = connection.execute(_BODY, {"id": job_id}).scalar_one_or_none()
+    return None if body is None else bytes(body)
 
 
 def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:

@@ -13,7 +13,7 @@ import orjson
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
 
-from trivet_store.jobs.dropped import Drop
+from trivet_store.events import Drop
 from trivet_tasks.catalog import PROVIDERS
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import Lane

@@ -15,8 +15,8 @@ from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRele
 from trivet_routing.route_choice import SLOW_CALLS, Candidate, Requirements, choose
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
+from trivet_store.events import Drop
 from trivet_store.jobs.claiming import CallTarget, ClaimedJob, ClaimResult, Token, claim, give_back
-from trivet_store.jobs.dropped import Drop
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable

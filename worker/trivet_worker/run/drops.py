@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 
-from trivet_store.jobs.dropped import Drop
+from trivet_store.events import Drop
 
 log = logging.getLogger("trivet.worker")
 

@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 
 from trivet_routing.liveness.heartbeat import Heartbeat, Holder
 from trivet_routing.liveness.process_impairments import ProcessImpairments
+from trivet_store import events
 from trivet_store.cluster import leases
 from trivet_store.cluster.leases import Renewal
 from trivet_store.database.engine import Store
-from trivet_store.jobs import dropped
+from trivet_store.jobs import rescuing
 from trivet_tasks.config.settings import LeaseSettings
 from trivet_worker.run.drops import Drops
 from trivet_worker.run.in_progress import InProgress
@@ -82,7 +83,7 @@ class LeaseKeeper:
 
     def _write_drops(self, connection: Connection) -> Callable[[], None]:
         counts = self._drops.unwritten()
-        dropped.add(self._store, connection, counts)
+        events.count_drops(self._store, connection, counts)
         return lambda: self._drops.written(counts)
 
     def _renewed(self, renewal: Renewal) -> None:
@@ -102,4 +103,4 @@ class LeaseKeeper:
         if stray:
             log.warning("%d jobs that nobody was running go back to waiting", len(stray))
             with self._store.write() as connection:
-                leases.put_back(connection, self.id, stray)
+                rescuing.put_back_strays(connection, self.id, stray)
