@@ -133,10 +133,7 @@ def progress(connection: Connection, name: str) -> Progress:
     Raises:
         NotFound: there is no batch of this name.
     """
-    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
-    if row is None:
-        raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
-    return _progress(connection, row)
+    return _progress(connection, _named(connection, name))
 
 
 def latest(connection: Connection, limit: int) -> list[Progress]:
@@ -146,10 +143,14 @@ def latest(connection: Connection, limit: int) -> list[Progress]:
 
 def id_of(connection: Connection, name: str) -> int:
     """Return the batch's row id. NotFound when there is none."""
+    return int(_named(connection, name).id)
+
+
+def _named(connection: Connection, name: str) -> Row[Any]:
     row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
     if row is None:
         raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
-    return int(row.id)
+    return row
 
 
 def _progress(connection: Connection, row: Row[Any]) -> Progress:

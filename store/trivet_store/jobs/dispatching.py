@@ -135,7 +135,7 @@ _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND ra
 def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
     """Return the flows with jobs to dispatch, without those whose jobs wait until the first has warmed a cache."""
     return [
-        _flow(row)._replace(**(_warmth(row) if row.prefix else {}))
+        _flow(row, **(_warmth(row) if row.prefix else {}))
         for row in connection.execute(_FLOWS)
         if row.warmer is None or row.warmer_state not in OUTSTANDING_STATES or row.warming_until <= now
     ]
@@ -158,7 +158,7 @@ def _with_flow(row: Row[Any] | None) -> tuple[Flow, Head] | None:
     return _flow(row), head
 
 
-def _flow(row: Row[Any]) -> Flow:
+def _flow(row: Row[Any], **warmth: Any) -> Flow:
     return Flow(
         id=row.id,
         latency=Latency(row.latency),
@@ -170,6 +170,7 @@ def _flow(row: Row[Any]) -> Flow:
         batch_id=row.batch_id,
         labels=row.labels,
         marked=row.prefix is not None,
+        **warmth,
     )
 
 

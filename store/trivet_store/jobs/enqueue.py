@@ -51,8 +51,10 @@ class DirectDispatch:
 
 _OPEN_FLOW = text(
     """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, held, active)
-    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :held, true)
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, held, active,
+                       probe)
+    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :held, true,
+            :probe)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
@@ -63,7 +65,6 @@ _BY_KEY = RowsStatement(
 _Key: TypeAlias = tuple[str, str | None]
 """A key and the tenant that it belongs to: the same word is another's own."""
 _UNSENT = {"claim": 0, "route": None, "dispatched_until": None}
-_FIX = "Use another key, or send the same request."
 _INSERT_REQUESTS = RowsStatement(
     schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
 )
@@ -78,14 +79,6 @@ _ADVANCE_SHARE = text(
 )
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
 
-_OPEN_PROBE_FLOW = text(
-    """
-    INSERT INTO flows (signature, latency, model, residency, compliance, features, held, active, probe)
-    VALUES (:signature, :latency, :model, '[]', '[]', '[]', true, true, true)
-    ON CONFLICT (signature) DO UPDATE SET active = true
-    RETURNING id
-    """
-)
 PROBE_REQUEST = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
 """The cheapest complete call: about ten tokens in, one out."""
 PROBE_INPUT_ESTIMATE = 10
@@ -147,11 +140,13 @@ def insert(
     for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
         key = _key_of(spec)
         if key in known:
-            accepted.append(Accepted(_same_request(spec, *known[key], index, first), existed=True))
+            job_id, fingerprint = known[key]
+            _same_request(spec, fingerprint, f"job {job_id}, whose request", index, first)
+            accepted.append(Accepted(job_id, existed=True))
             continue
         if key in first_with:
             earlier = first_with[key]
-            _same_as_earlier(spec, specs[earlier], earlier, index, first)
+            _same_request(spec, specs[earlier].fingerprint, f"request {(first or 0) + earlier}, which", index, first)
             accepted.append(Accepted(accepted[earlier].id, existed=True))
             continue
         job_id = uuid7().hex
@@ -205,12 +200,12 @@ def insert_probe(
     """
     now = store.now(connection)
     signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
-    flow = {"signature": signature, "latency": latency.value, "model": model}
+    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}")
     job_id = uuid7().hex
     row: dict[str, Any] = {
         **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
         "id": job_id,
-        "flow_id": connection.execute(_OPEN_PROBE_FLOW, flow).scalar_one(),
+        "flow_id": _open_flow(connection, terms, signature, held=True, probe=True),
         "fingerprint": "",
         "state": JobState.DISPATCHED.value,
         "rank": 0.0,
@@ -274,29 +269,12 @@ def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[_Key | None
     return {(key, tenant): (job_id, fingerprint) for key, tenant, job_id, fingerprint in rows}
 
 
-def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int, first: int | None) -> str:
+def _same_request(spec: JobSpec, fingerprint: str, other: str, index: int, first: int | None) -> None:
+    """Raise unless the request is the one that has taken its key."""
     if fingerprint != spec.fingerprint:
-        raise KeyConflict(
-            f"{_of_request(spec, index, first)} is taken by job {job_id}, whose request is a different one.",
-            index=index,
-            hint=_FIX,
-        )
-    return job_id
-
-
-def _same_as_earlier(spec: JobSpec, other: JobSpec, earlier: int, index: int, first: int | None) -> None:
-    if other.fingerprint != spec.fingerprint:
-        raise KeyConflict(
-            f"{_of_request(spec, index, first)} is taken by request {(first or 0) + earlier}, which is a different one.",
-            index=index,
-            hint=_FIX,
-        )
-
-
-def _of_request(spec: JobSpec, index: int, first: int | None) -> str:
-    return (
-        f"key: {spec.key!r}" if first is None and index == 0 else f"key: {spec.key!r} of request {(first or 0) + index}"
-    )
+        of = "" if first is None and index == 0 else f" of request {(first or 0) + index}"
+        taken = f"key: {spec.key!r}{of} is taken by {other} is a different one."
+        raise KeyConflict(taken, index=index, hint="Use another key, or send the same request.")
 
 
 def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef | None) -> dict[_FlowTerms, int]:
@@ -306,19 +284,22 @@ def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef |
     batch_id = batch.id if batch else None
     by_signature = {_signature(terms, batch_id): terms for terms in set(jobs)}
     return {
-        terms: connection.execute(
-            _OPEN_FLOW,
-            {
-                **_columns(terms),
-                "prefix": terms[3],
-                "labels": terms[4],
-                "batch_id": batch_id,
-                "signature": signature,
-                "held": batch is not None,
-            },
-        ).scalar_one()
+        terms: _open_flow(connection, terms, signature, batch_id=batch_id, held=batch is not None)
         for signature, terms in sorted(by_signature.items())
     }
+
+
+def _open_flow(
+    connection: Connection,
+    terms: _FlowTerms,
+    signature: str,
+    *,
+    batch_id: int | None = None,
+    held: bool,
+    probe: bool = False,
+) -> int:
+    flow = {"prefix": terms[3], "labels": terms[4], "batch_id": batch_id, "held": held, "probe": probe}
+    return int(connection.execute(_OPEN_FLOW, {**_columns(terms), **flow, "signature": signature}).scalar_one())
 
 
 def _flow_terms(spec: JobSpec, asked: Labels) -> _FlowTerms:
@@ -355,10 +336,10 @@ def _drop_lost_races(
         return rows, accepted
     owners = _known_keys(connection, keys)
     ours = {row["id"] for row in rows if not row["key"] or owners[row["key"], row["tenant"]][0] == row["id"]}
-    settled = [
-        entry
-        if _key_of(spec) not in owners or entry.id == owners[_key_of(spec)][0]
-        else Accepted(_same_request(spec, *owners[_key_of(spec)], index, first), existed=True)
-        for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True))
-    ]
+    settled = []
+    for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True)):
+        owner, fingerprint = owners.get(_key_of(spec), (entry.id, spec.fingerprint))
+        if owner != entry.id:
+            _same_request(spec, fingerprint, f"job {owner}, whose request", index, first)
+        settled.append(entry if owner == entry.id else Accepted(owner, existed=True))
     return [row for row in rows if row["id"] in ours], settled
