@@ -14,7 +14,7 @@ from trivet_store.database import many_rows
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import with_locks
 from trivet_store.database.many_rows import RowsStatement, execute_rows
-from trivet_store.database.planner import plan_freely
+from trivet_store.database.postgres import plan_freely
 from trivet_store.jobs import claiming, ending, enqueue, finishing, transitions
 
 _ADD = RowsStatement(

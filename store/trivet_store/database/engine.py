@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from sqlalchemy import Connection as Connection
 from sqlalchemy import Engine, create_engine, event
@@ -18,13 +18,10 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trivet_store.database.clock import Clock
-from trivet_store.database.outages import outage_of, reason_of
+from trivet_store.database.postgres import Postgres, outage_of, reason_of
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError, StoreUnavailable
 from trivet_tasks.urls import masked, sqlite_path
-
-if TYPE_CHECKING:
-    from trivet_store.database.postgres import Postgres
 
 BUSY_TIMEOUT_S = 30
 POOL_SIZE = 8
@@ -134,8 +131,6 @@ class Store:
         if self.path is not None:
             return self._open_sqlite(self.path, pool_size, max_overflow)
         try:
-            from trivet_store.database.postgres import Postgres  # with psycopg, which SQLite does not need
-
             self._postgres = Postgres(
                 self.url, pool_size=pool_size, max_overflow=max_overflow, prepared_statements=prepared_statements
             )
