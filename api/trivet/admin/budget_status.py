@@ -10,7 +10,7 @@ from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
 from trivet_store.jobs.dispatching import Flow, Head, next_of_batch, waiting_job
-from trivet_store.ledger import budget_sums
+from trivet_store.ledger import budgets
 from trivet_tasks.states import BudgetState
 
 
@@ -64,7 +64,7 @@ def statuses(
         return ()
     holding = {balance.name for balance in found.balances if balance.state().state == BudgetState.HOLDING}
     held = dict.fromkeys(holding, 0)
-    for jobs in budget_sums.waiting(connection) if holding else ():
+    for jobs in budgets.waiting(connection) if holding else ():
         for balance in found.counting(jobs.batch_id, jobs.labels):
             if balance.name in holding:
                 held[balance.name] += jobs.jobs
