@@ -84,7 +84,7 @@ def note(
         model: None: it is about the whole route.
     """
     whole = WHOLE_ROUTE if route else None
-    row = Event(now, kind, route, model or whole, clean(said, 500) or "")
+    row = Event(now, kind, route, model or whole, clean(said, 600) or "")
     connection.execute(_ADD, row._asdict())
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, Row, bindparam, delete, insert, text
+from sqlalchemy import Connection, Integer, Row, bindparam, text
 
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import select_locked
@@ -12,7 +12,7 @@ from trivet_store.database.many_rows import of_ids
 from trivet_store.jobs import transitions
 from trivet_store.jobs.ending import costs_of
 from trivet_store.jobs.enqueue import ranks_of
-from trivet_store.schema import Usd, job_results, retries
+from trivet_store.schema import Usd
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.states import BatchState, JobState
@@ -45,17 +45,23 @@ _JOB = text("SELECT state FROM jobs WHERE id = :id")
 _BATCH = text("SELECT name, state, seq FROM batches WHERE id = :id")
 _LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature {FOR UPDATE}"
 _LOCK_JOBS = """
-    SELECT id, state, batch_seq, created_at, deadline_at, ended_at FROM jobs WHERE id IN :ids ORDER BY id {FOR UPDATE}
+    SELECT id, state, batch_seq, created_at, deadline_at FROM jobs WHERE id IN :ids ORDER BY id {FOR UPDATE}
 """
 _WAKE_FLOWS = of_ids("UPDATE flows SET active = true, warmer = NULL WHERE id IN :ids", Integer)
 _BEGUN = of_ids("SELECT job_id, max(at) AS at FROM retries WHERE job_id IN :ids GROUP BY job_id")
-# those that were not pruned
-_RESULTS = of_ids(
+_NOT_PRUNED = of_ids(
     """
-    SELECT r.job_id, r.error_outcome, r.error_message
-      FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
+    SELECT r.job_id FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
     """
 )
+_KEEP_ENDS = of_ids(
+    """
+    INSERT INTO retries (job_id, at, ended_at, state, error_outcome, error_message)
+    SELECT j.id, :now, j.ended_at, j.state, r.error_outcome, r.error_message
+      FROM jobs j JOIN job_results r ON r.job_id = j.id WHERE j.id IN :ids ORDER BY j.id
+    """
+)
+_DELETE_RESULTS = of_ids("DELETE FROM job_results WHERE job_id IN :ids")
 # `seq` stays: a number is given once, so that a reader who goes on finds the new result behind the old one
 _COUNT_BACK = text(
     """
@@ -144,29 +150,16 @@ def _run_again(
         _living(connection, batch_id)
     rank_of = {(job.id, job.batch_seq): rank for job, rank in zip(picked, ranks, strict=True)}
     locked = select_locked(connection, _LOCK_JOBS, ids=[job.id for job in picked])
-    results = {row.job_id: row for row in connection.execute(_RESULTS, {"ids": [job.id for job in locked]})}
-    jobs = [job for job in locked if job.state in states and (job.id, job.batch_seq) in rank_of and job.id in results]
+    kept = set(connection.execute(_NOT_PRUNED, {"ids": [job.id for job in locked]}).scalars())
+    jobs = [job for job in locked if job.state in states and (job.id, job.batch_seq) in rank_of and job.id in kept]
     if not jobs:
         return ()
     connection.execute(_WAKE_FLOWS, {"ids": flows})
     ids = [job.id for job in jobs]
     now = store.now(connection)
     begun = {row.job_id: row.at for row in connection.execute(_BEGUN, {"ids": ids})}
-    connection.execute(
-        insert(retries),
-        [
-            {
-                "job_id": job.id,
-                "at": now,
-                "ended_at": job.ended_at,
-                "state": job.state,
-                "error_outcome": results[job.id].error_outcome,
-                "error_message": results[job.id].error_message,
-            }
-            for job in jobs
-        ],
-    )
-    connection.execute(delete(job_results).where(job_results.c.job_id.in_(ids)))
+    connection.execute(_KEEP_ENDS, {"ids": ids, "now": now})
+    connection.execute(_DELETE_RESULTS, {"ids": ids})
     transitions.run_again(
         connection,
         [
