@@ -121,17 +121,13 @@ _MODULES = {
         "RouteUse",
     ),
     "trivet_routing.response_cache": ("CacheStats",),
-    "trivet_store.cluster.health": ("Event",),
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": (
         "Applied",
         "Redefinition",
     ),
+    "trivet_store.events": ("Drop", "Dropped", "Event"),
     "trivet_store.jobs.batches": ("Progress",),
-    "trivet_store.jobs.dropped": (
-        "Drop",
-        "Dropped",
-    ),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": (
         "BatchBacklog",
