@@ -12,8 +12,9 @@ from trivet_routing.permits import HealthSignal, Quota
 from trivet_scheduler.restoring import Restorer
 from trivet_store import events
 from trivet_store.cluster import health
-from trivet_store.cluster.health import Event, HealthRow
+from trivet_store.cluster.health import HealthRow
 from trivet_store.database.engine import Store
+from trivet_store.events import Event
 from trivet_store.migrations.schema_version import upgrade
 
 

@@ -18,7 +18,8 @@ from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_store import events
 from trivet_store.cluster import health
-from trivet_store.cluster.health import Event, HealthRow, LimitRow
+from trivet_store.cluster.health import HealthRow, LimitRow
+from trivet_store.events import Event
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
