@@ -17,3 +17,4 @@ depends_on = None
 def upgrade() -> None:
     """Create every table."""
     metadata.create_all(op.get_bind())
+    op.execute("INSERT INTO virtual_clock (id, rank) VALUES (1, 0)")
