@@ -28,7 +28,7 @@ def select_locked(connection: Connection, sql: str, **parameters: object) -> Seq
     """Run a SELECT that locks the rows it returns.
 
     Args:
-        parameters: its values; a list is for `IN :name`.
+        parameters: its values; a list is for `IN :name`. An empty one is of texts: PostgreSQL wants to know.
     """
     lists = tuple(
         (name, bool(value) and isinstance(value[0], int))

@@ -53,7 +53,8 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
     if late:
         # all batches at once, by id, as below they are counted: not these first and the others then
         ids = {row.batch_id for row in current.values() if row.batch_id is not None}
-        select_locked(connection, _HOLD_BATCHES, ids=sorted(ids))
+        if ids:
+            select_locked(connection, _HOLD_BATCHES, ids=sorted(ids))
         book_again(connection, late, before)
     # one claimed at the moment of the cancel was not asked, and nobody would claim it again
     cancelled = cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
