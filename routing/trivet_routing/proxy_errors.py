@@ -6,38 +6,12 @@ then it waits, and no round of it is over.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import orjson
 
 from trivet_routing.permits import BreakerView
+from trivet_tasks.jobs import ProxyError
 
 ROUTES_THAT_AGREE = 2
 _LONGEST_MESSAGE = 200
-
-
-class ProxyError(NamedTuple):
-    """The pages that a job met on one route."""
-
-    route: str
-    at: float
-    """Time of the first page, in seconds since the epoch, on the database's clock."""
-    generation: str
-    """Generation of the route's breakers at that time: once it changes, the pages say nothing about the job."""
-    times: int
-    confirmed: bool
-    """A later page came after the route had answered others."""
-    message: str
-
-
-def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
-    """Return the pages that `text_of` wrote."""
-    return tuple(ProxyError(*fields) for fields in orjson.loads(text)) if text else ()
-
-
-def text_of(errors: Sequence[ProxyError]) -> str:
-    """Return the pages as JSON for the job's row; empty = none."""
-    return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
 
 
 def with_another(

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trivet_routing.outcome_rules import RULES
-from trivet_routing.proxy_errors import ProxyError, at_fault, text_of
+from trivet_routing.proxy_errors import at_fault
 from trivet_routing.route_choice import Candidate, Choice, load_of
 from trivet_store.steps import End, GoOn, Next, Wait
+from trivet_tasks.jobs import ProxyError
 from trivet_tasks.latency import ClassSettings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.states import JobState
@@ -93,13 +94,13 @@ def next_step(
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    doubted_by, pages = doubted_after(job_round, failed), text_of(job_round.proxy_errors)
+    doubted_by, pages = doubted_after(job_round, failed), job_round.proxy_errors
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
-        return Wait(None, job_round.round, ",".join(job_round.tried), job_round.spent_s, doubted_by, None, None, pages)
+        return Wait(None, job_round.round, job_round.tried, job_round.spent_s, doubted_by, None, None, pages)
     # a provider that was asked in this round and answered nothing has not agreed
     if failed.ambiguous and (job_round.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
-    tried = ",".join(tried_after(job_round, failed))
+    tried = tried_after(job_round, failed)
     in_time = job_round.spent_s < terms.budget_s
     best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
@@ -112,12 +113,12 @@ def next_step(
         return Wait(None, job_round.round, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
     if terms.max_rounds > 1 and _undecided(job_round, failed):
         not_before = now + _look_again_s(terms, job_round)
-        return Wait(not_before, job_round.round, "", 0.0, doubted_by, failed.outcome, error, pages)
+        return Wait(not_before, job_round.round, (), 0.0, doubted_by, failed.outcome, error, pages)
     if job_round.round + 1 >= terms.max_rounds:
         said = f"{_rounds(job_round.round + 1)}. {_last_word(error, failed, choice)}"
         return End(JobState.FAILED, outcome=failed.outcome, error=said)
     not_before = now + backoff_s(terms, job_round.round)
-    return Wait(not_before, job_round.round + 1, "", 0.0, doubted_by, failed.outcome, error, pages)
+    return Wait(not_before, job_round.round + 1, (), 0.0, doubted_by, failed.outcome, error, pages)
 
 
 def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:

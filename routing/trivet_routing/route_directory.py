@@ -67,7 +67,7 @@ class RouteDirectory:
         """Create the directory; nothing is read yet.
 
         Args:
-            origin: the origin of the worker that makes calls here (`trivet_worker.process.origin`); empty elsewhere.
+            origin: the origin of the worker that makes calls here (`trivet_worker.run.context`); empty elsewhere.
         """
         self._store = store
         self.limits = Limits(client or connect(settings.redis_url), settings.health, origin)

@@ -172,7 +172,7 @@ class Dispatcher:
                 self._assign(assignment, [head for head in further if head.id not in seen])
             if assignment.warmers:
                 self._elect(connection, assignment)
-            chunks = self._claim(connection, assignment.plan)
+            chunks = self._dispatch(connection, assignment.plan)
             if thorough:
                 self._thorough_at = time.monotonic() + THOROUGH_S
             changes = [] if budgets is None else note_states(connection, budgets, self._store.now(connection))
@@ -206,15 +206,15 @@ class Dispatcher:
             waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
             return waits if budgets.counting(None, labels) else None
         flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels)
-        head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
+        head = Head("", 0, 0.0, (), None, spec.input_estimate, spec.max_tokens)
         balance = budgets.holding(flow, direct.route, head)
         return None if balance is None else balance.used_up()
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
         route = self._directory.known().routes[direct.route]
-        claimed = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
-        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
+        dispatched = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
+        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (dispatched,))
         publish(self._app, [chunk])
 
     def choice_for(self, spec: JobSpec) -> Choice:
@@ -331,7 +331,7 @@ class Dispatcher:
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
             # the untried routes became unhealthy while the job waited; better the tried ones than none
-            return choose(_requirements(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
+            return choose(_requirements(flow, head._replace(tried=(), doubted_by=None), mix), candidates, terms)
         return choice
 
     def _warm_at_once(self, flow: Flow) -> int:
@@ -355,7 +355,7 @@ class Dispatcher:
         for key, heads in to.plan.items() if late else ():
             to.plan[key] = [head for head in heads if head.id not in late]
 
-    def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
+    def _dispatch(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._directory.known()
         now = self._store.now(connection)
         chunks: list[Chunk] = []
@@ -363,10 +363,10 @@ class Dispatcher:
             if not heads:
                 continue
             until = now + self._settings.taken_within_s(latency, isolated=isolated)
-            claimed = {
+            dispatched = {
                 job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }
-            in_order = [claimed[head.id] for head in heads if head.id in claimed]
+            in_order = [dispatched[head.id] for head in heads if head.id in dispatched]
             provider = known.routes[route].settings.provider
             size = 1 if isolated else self._settings.of_class(latency).chunk_jobs
             chunks += [
@@ -385,7 +385,7 @@ def _requirements(flow: Flow, head: Head, mix: Mix) -> Requirements:
         flow.residency,
         flow.compliance,
         flow.features,
-        tuple(head.tried.split(",")) if head.tried else (),
+        head.tried,
         head.doubted_by,
         mix,
         flow.warm_route,

@@ -18,6 +18,7 @@ from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import health
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.call_time import longest_call_s
 from trivet_tasks.shared_state import PREFIX
@@ -123,7 +124,7 @@ class Restorer:
                     keys = keys_of(call.route, call.model, group)
                     lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S
                     for key in {keys[3], keys[6]}:
-                        pipeline.zadd(key, {f"{call.lease_id}:{call.id}": lost_at})
+                        pipeline.zadd(key, {permit_id(call.lease_id, call.id): lost_at})
             pipeline.set(EPOCH, seconds)
             try:
                 pipeline.execute()

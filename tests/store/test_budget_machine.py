@@ -18,9 +18,9 @@ from tests.store.counted import check_spend
 from tests.store.world import WAIT, World, finished
 
 from trivet_store.database.engine import Store
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.ledger import budgets
 from trivet_store.migrations.schema_version import upgrade
+from trivet_store.steps import ClaimedJob
 from trivet_tasks.outcomes import Outcome
 
 FEW = 25

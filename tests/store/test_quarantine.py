@@ -4,10 +4,10 @@ import pytest
 from tests.store.world import ROUTE, InThread, World, specs, together, until_blocked
 
 from trivet_store.jobs import batches, dispatching, quarantine, rescuing
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.dispatching import Outstanding
 from trivet_store.jobs.quarantine import ISOLATED_CRASHES, LONGEST_WAIT_S, PATIENT_AFTER
 from trivet_store.reports.results import attempts_of, jobs_by_id
+from trivet_store.steps import ClaimedJob
 from trivet_tasks.outcomes import Outcome
 
 

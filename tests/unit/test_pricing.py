@@ -21,13 +21,8 @@ PRICING = Pricing(time.time)
 
 
 def call_of(model: str, *, region: str | None = None, provider: str = "anthropic") -> Call:
-    one = call(1)
-    return replace(
-        one,
-        target=replace(one.target, provider=provider, model=model, wire_model=model),
-        route=RouteSettings(provider=provider, region=region),  # type: ignore[arg-type]
-        job=one.job._replace(input_estimate=1_000, max_tokens=100),
-    )
+    one = call(provider=provider, model=model, wire_model=model, input_estimate=1_000, max_tokens=100)
+    return replace(one, route=RouteSettings(provider=provider, region=region))  # type: ignore[arg-type]
 
 
 def answer(usage: Usage) -> Answer:

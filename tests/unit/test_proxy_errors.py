@@ -7,7 +7,8 @@ import pytest
 from tests.builders import breaker
 
 from trivet_routing.permits import BreakerView
-from trivet_routing.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another, worth_asking_again
+from trivet_routing.proxy_errors import at_fault, with_another, worth_asking_again
+from trivet_tasks.jobs import ProxyError, proxy_errors_of, proxy_errors_text
 
 HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
 NEVER = breaker(proven_s=math.inf)
@@ -74,5 +75,5 @@ def test_a_route_that_answered_others_since_is_worth_asking_again() -> None:
 
 def test_pages_are_kept_as_they_were() -> None:
     errors = story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW), (HERE, JUST_NOW))
-    assert proxy_errors_of(text_of(errors)) == errors
-    assert proxy_errors_of(text_of(())) == ()
+    assert proxy_errors_of(proxy_errors_text(errors)) == errors
+    assert proxy_errors_of(proxy_errors_text(())) == ()

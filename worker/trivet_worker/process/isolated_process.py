@@ -31,8 +31,8 @@ from trivet_tasks.messages import Chunk
 from trivet_tasks.processes.process_titles import served, set_title
 from trivet_worker.process.runtime import Runtime
 from trivet_worker.process.stopping import Stopper
-from trivet_worker.run.drops import Drops
 from trivet_worker.run.fork_server import serve
+from trivet_worker.run.process_state import Drops
 
 
 def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[str], connection: socket.socket) -> int:

@@ -14,13 +14,11 @@ from enum import Enum, auto
 import orjson
 import redis
 
-from trivet_routing.limits import Limits
-from trivet_store.database.engine import Store
 from trivet_store.jobs import quarantine
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.messages import Chunk
 from trivet_tasks.requests.call_time import longest_call_s
+from trivet_worker.run.context import WorkerContext
 from trivet_worker.run.fork_server import ForkedProcess, ForkServer, NoServer
 
 log = logging.getLogger("trivet.worker")
@@ -38,10 +36,10 @@ LAST_WORDS_S = 5.0
 class Isolation:
     """The child processes of one worker, started when need be. Threads share them; each holds one at a time."""
 
-    def __init__(self, settings: Settings, store: Store, limits: Limits, forks: ForkServer) -> None:
-        self._settings = settings
-        self._store = store
-        self._limits = limits
+    def __init__(self, context: WorkerContext, forks: ForkServer) -> None:
+        self._settings = context.settings
+        self._store = context.store
+        self._limits = context.directory.limits
         self._forks = forks
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()

@@ -15,16 +15,18 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from trivet_routing.permits import Change
+from trivet_routing.route_directory import RouteSnapshot
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.config.way_out import DIRECTLY, way_out
+from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
+from trivet_tasks.latency import Lane
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run.calls import CallResult
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.witness import Witness
+from trivet_worker.run.process_state import RouteImpairments
 
 log = logging.getLogger("trivet.worker")
 
@@ -40,6 +42,54 @@ UNREACHED_SHARE = 0.25
 """The same as a share of the calls since the first of them, within `[health] window_s`, of at least `min_calls`. Calls on
 connections that were kept succeed where no other can be made."""
 _MAX_CALLS = 500
+
+
+class KnownRoutes(Protocol):
+    """The part of a `RouteDirectory` that a witness needs."""
+
+    def known(self) -> RouteSnapshot:
+        """Return routes and workers."""
+        ...
+
+
+class Witness:
+    """This worker as a witness against routes: failures are its own until another worker has the same. One per process.
+
+    Args:
+        origin: of this process (`trivet_worker.process.origin`).
+        impairments: of this process.
+    """
+
+    def __init__(self, directory: KnownRoutes, origin: str, impairments: RouteImpairments) -> None:
+        self._directory = directory
+        self._origin = origin
+        self._impairments = impairments
+
+    def local(self, result: CallResult) -> bool:
+        """Return whether a call failed for a reason of this worker's own, as far as it can tell.
+
+        A refused key or a network that lets nothing through is the route's fault where no worker elsewhere serves it,
+        in any lane: a breaker is of all lanes.
+        """
+        if not isinstance(result.response, Failure) or result.response.local_cause is None:
+            return False
+        if result.response.local_cause is LocalCause.NO_CREDENTIALS:
+            return True
+        return self._is_served_elsewhere(result.call.target.route)
+
+    def hands_over(self, result: CallResult) -> bool:
+        """Return whether a job that this worker could not serve may go back to the same route: others take it there."""
+        target = result.call.target
+        return self._impairments.of(target.route) is not None and self._is_served_elsewhere(
+            target.route, target.latency.lane
+        )
+
+    def _is_served_elsewhere(self, route: str, lane: Lane | None = None) -> bool:
+        try:
+            known = self._directory.known()
+        except StoreUnavailable:
+            return False
+        return known.serves_elsewhere(route, self._origin, lane)
 
 
 @dataclass(slots=True)
@@ -183,7 +233,7 @@ class LocalFaults:
                 self._count(route, unreached=True)
                 route.row += 1
                 route.words = words
-                enough = self._often_unreached(route) or result.call.job.probe
+                enough = self._often_unreached(route) or result.call.target.probe
                 if enough and name not in opened and self._witness.local(result):
                     self._begin_unreached(name)
             case Failure(status=int()):

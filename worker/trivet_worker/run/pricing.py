@@ -9,8 +9,7 @@ from decimal import Decimal
 import orjson
 
 from trivet_routing.outcome_rules import RULES
-from trivet_store.jobs.claiming import CallTarget
-from trivet_store.steps import Settlement
+from trivet_store.steps import CallTarget, Settlement
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import price_parts, price_terms
@@ -42,7 +41,9 @@ class Pricing:
         """Load the price list now rather than at the first call (0.2 s)."""
         self._book.estimate("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, 1, 1, self._moment())
 
-    def most(self, target: CallTarget, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
+    def maximum_cost(
+        self, target: CallTarget, route: RouteSettings, input_tokens: int, output_tokens: int
+    ) -> Decimal | None:
         """Return the maximum cost of a call in USD, nothing cached, by its size before it is made; None: unpriced."""
         return self._book.estimate(
             route.provider, target.model, target.wire_model, route.region, input_tokens, output_tokens, self._moment()
@@ -84,7 +85,7 @@ class Pricing:
                 return settled
         nobody_knows = RULES[failure.outcome].may_be_billed or failure.may_be_billed or failure.own_fault
         if called and (nobody_knows or failure.usage is not None):
-            return replace(settlement, cost_usd=self.most_of(call), estimated=True)
+            return replace(settlement, cost_usd=self.maximum_cost_of(call), estimated=True)
         return settlement
 
     def unread(self, call: Call, result: Answer | Failure, latency_s: float) -> Settlement:
@@ -95,15 +96,15 @@ class Pricing:
             latency_s=latency_s,
             status=result.status if isinstance(result, Failure) else 200,
             message=result.message if isinstance(result, Failure) else None,
-            cost_usd=self.most_of(call),
+            cost_usd=self.maximum_cost_of(call),
             estimated=True,
         )
 
-    def most_of(self, call: Call) -> Decimal | None:
+    def maximum_cost_of(self, call: Call) -> Decimal | None:
         """Return the maximum cost of this call in USD."""
         job = call.job
-        most = job.prompt.most(self.most(call.target, call.route, job.input_estimate, job.max_tokens))
-        return None if most is None else min(most, MAX_USD)
+        cost = job.prompt.maximum_cost(self.maximum_cost(job.target, call.route, job.input_estimate, job.max_tokens))
+        return None if cost is None else min(cost, MAX_USD)
 
     def _moment(self, ago_s: float = 0.0) -> datetime:
         return datetime.fromtimestamp(self._now() - ago_s, UTC)

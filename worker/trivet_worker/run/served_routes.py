@@ -18,7 +18,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.faults import place_of
-from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.process_state import RouteImpairments
 
 log = logging.getLogger("trivet.worker")
 
