@@ -77,11 +77,11 @@ def test_the_other_jobs_of_a_message_are_claimed(world: World) -> None:
 
 
 def test_a_forged_message_gives_nothing_back(world: World) -> None:
-    from trivet_store.jobs.claiming import Token, give_back
+    from trivet_store.jobs.claiming import give_back
 
     job = dispatched(world)
     with world.store.write() as connection:
-        give_back(connection, OTHER_ROUTE, [Token(job.id, job.claim)], "no")
+        give_back(connection, OTHER_ROUTE, [job], "no")
     unchanged(world, job)
 
 

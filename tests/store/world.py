@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.jobs import batches, dispatching, rescuing
-from trivet_store.jobs.claiming import ClaimResult, Token, Unfit, claim, give_back
+from trivet_store.jobs.claiming import ClaimResult, Unfit, claim, give_back
 from trivet_store.jobs.dispatching import Head
 from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
 from trivet_store.jobs.finishing import finish
@@ -250,7 +250,7 @@ class World:
     def give_back(self, dispatched: Sequence[DispatchedJob]) -> None:
         (route,) = {job.route for job in map(self.job, (one.id for one in dispatched)) if job.route} or {ROUTE}
         with self.store.write() as connection:
-            give_back(connection, route, [Token(job.id, job.claim) for job in dispatched])
+            give_back(connection, route, dispatched)
 
     def running(self, count: int = 1, **how: Any) -> tuple[str, list[ClaimedJob]]:
         """Add jobs and let a new worker claim them."""

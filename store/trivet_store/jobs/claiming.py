@@ -22,13 +22,6 @@ MISFIT_AGAIN_S = 10.0
 """Seconds a job waits that came back to a worker whose configuration does not allow it there."""
 
 
-class Token(NamedTuple):
-    """A job and the claim number it is to be worked under."""
-
-    id: str
-    claim: int
-
-
 class Misfit(NamedTuple):
     """A job whose requirements this worker's own configuration of the route does not meet. It waits again."""
 
@@ -261,14 +254,15 @@ def _row(job: ClaimedJob, now: float, estimate: Decimal | None, purpose: Attempt
     }
 
 
-def give_back(connection: Connection, route: str, tokens: Sequence[Token], why: str | None = None) -> None:
+def give_back(connection: Connection, route: str, jobs: Sequence[DispatchedJob], why: str | None = None) -> None:
     """Put jobs that were dispatched to this route, and that this worker did not start, back to waiting.
 
     Args:
         why: the error of a job that ends before it has another one.
     """
     # by id, as jobs are locked everywhere
-    query_rows(connection, _GIVE_BACK, [token._asdict() for token in sorted(tokens)], route=route, why=why)
+    rows = [{"id": job.id, "claim": job.claim} for job in sorted(jobs, key=_id)]
+    query_rows(connection, _GIVE_BACK, rows, route=route, why=why)
 
 
 _id = attrgetter("id")

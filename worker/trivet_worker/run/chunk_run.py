@@ -13,7 +13,7 @@ from uuid_utils import uuid7
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE
 from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRelease, PermitRequest, Quota
 from trivet_routing.route_choice import SLOW_CALLS, Candidate, choose
-from trivet_store.jobs.claiming import ClaimResult, Token, claim, give_back
+from trivet_store.jobs.claiming import ClaimResult, claim, give_back
 from trivet_store.jobs.dropped import Drop
 from trivet_store.steps import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings
@@ -306,10 +306,10 @@ class ChunkRunner:
         if wave.target.probe:
             return self._settings.health.probe_timeout_s
         terms = self._settings.of_class(wave.chunk.latency)
-        reserve_s = FALLBACK_RESERVE_S
-        if routes is not None:
+        reserve_s = FALLBACK_RESERVE_S if routes is None else 0.0
+        if routes:
             requirements = requirements_of(job, (*job.tried, wave.chunk.route))
-            reserve_s = fallback_reserve_s(choose(requirements, routes, terms).routes) if routes else 0.0
+            reserve_s = fallback_reserve_s(choose(requirements, routes, terms).routes)
         return attempt_timeout_s(
             wave.chunk.latency,
             terms,
@@ -355,8 +355,7 @@ class ChunkRunner:
             return  # they are dispatched again when their time is over
         try:
             with self._store.write() as connection:
-                tokens = [Token(job.id, job.claim) for job in jobs]
-                give_back(connection, chunk.route, tokens, f"{chunk.route}: {why}")
+                give_back(connection, chunk.route, jobs, f"{chunk.route}: {why}")
             if not self._process_impairments.of(SHARED_STATE):
                 publish_work(self._context.client)
         except StoreUnavailable as error:
