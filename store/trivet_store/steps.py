@@ -13,7 +13,7 @@ from trivet_tasks.usage import Usage
 
 
 class Prompt:
-    """A request's body as JSON, until it is released: a call under way has a copy in its own request."""
+    """A request's body as JSON, kept until it is released: a call under way has a copy of its own."""
 
     __slots__ = ("body", "cache_write")
 
@@ -25,7 +25,7 @@ class Prompt:
         """Return the maximum cost of a call in USD, given its maximum cost without a prompt cache."""
         return None if estimate is None else estimate * self.cache_write
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Release the body: no further call will be begun with it."""
         self.body = b""
 
@@ -101,7 +101,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """The answer came from the cache."""
+    """A cached answer that ends a job."""
 
     saved_usd: Decimal | None
     """Cost of the call that made it; None where that has no price."""
@@ -111,7 +111,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The job is over."""
+    """The end of a job."""
 
     state: JobState
     message: bytes | None = None
@@ -125,7 +125,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class GoOn:
-    """The job's next attempt goes to `route` at once, in the same round."""
+    """The next attempt of a job: on `route`, at once, in the same round."""
 
     route: str
     until: float
@@ -139,7 +139,7 @@ class GoOn:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The job goes back to waiting: until `not_before`, or until a route has room."""
+    """A job's return to waiting: until `not_before`, or until a route can take it."""
 
     not_before: float | None
     round: int

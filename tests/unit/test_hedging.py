@@ -327,7 +327,7 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:
     first = hedge.slow(ago_s=20)
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.hedger.ask(first)
     (second,) = hedge.joined
     (row,) = hedge.hedges()
@@ -353,7 +353,7 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
 def test_a_hedge_that_had_little_time_says_nothing_of_its_route(
     hedge: Hedge, ago_s: float, full: bool, signal: HealthSignal
 ) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.hedger.ask(hedge.slow(ago_s=ago_s))
     (second,) = hedge.joined
     assert second.full_time is full
@@ -363,23 +363,23 @@ def test_a_hedge_that_had_little_time_says_nothing_of_its_route(
 
 
 def test_a_hedge_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.hedger.ask(hedge.slow(tried=(SECOND,)))
     assert [second.target.route for second in hedge.joined] == [THIRD]
 
 
 def test_hedges_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
-    hedge.hedger.counted(5)
+    hedge.hedger.count_calls(5)
     for _ in range(4):
         hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 2
-    hedge.hedger.counted(1)
+    hedge.hedger.count_calls(1)
     hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 3
 
 
 def test_quiet_times_do_not_save_up_a_hedge_for_every_call_of_a_bad_one(hedge: Hedge) -> None:
-    hedge.hedger.counted(1_000_000)
+    hedge.hedger.count_calls(1_000_000)
     for _ in range(int(MAX_SAVED) + 3):
         hedge.hedger.ask(hedge.slow())
         hedge.slots.give(hedge.slots.in_use)  # else the process, not the share, says no
@@ -409,7 +409,7 @@ def _lose_the_memory(hedge: Hedge, _: Call) -> None:
 def test_a_hedge_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
     hedge: Hedge, spoil: Callable[[Hedge, Call], None]
 ) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     first = hedge.slow()
     spoil(hedge, first)
     hedge.hedger.ask(first)
@@ -424,14 +424,14 @@ def test_a_hedge_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
 
 
 def test_no_hedge_without_a_free_slot(hedge: Hedge) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.slots.take(4, 0)
     hedge.hedger.ask(hedge.slow())
     assert (hedge.joined, hedge.hedges(), hedge.in_flight(), hedge.slots.in_use) == ([], [], 0, 4)
 
 
 def test_no_hedge_in_the_last_moment(hedge: Hedge) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.hedger.ask(hedge.slow(ago_s=60 - LEAST_S))
     hedge.assert_none()
 
@@ -444,7 +444,7 @@ def test_whatever_goes_wrong_the_first_call_goes_on_and_nothing_is_held(
         raise error
 
     monkeypatch.setattr(hedging_module, "add_attempt", fails)
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     first = hedge.slow()
     hedge.hedger.ask(first)
     hedge.assert_none()

@@ -117,7 +117,7 @@ def worker_name(lane: Lane, routes: Sequence[str], configured: int) -> str:
 
 
 def _share_one_heap() -> None:
-    """Let all threads take memory from one heap: what one of them gave back is of use to the others. For a process's start.
+    """Let all threads take memory from one heap, so that one can use what another gave back. Call it at a process's start.
 
     By default glibc gives each thread one of its own, up to eight for each core: 16 MB more for 1,000 prompts of 40 KB,
     which are read by the threads of their chunks and sent by another. Nothing is changed where the C library is not glibc.
@@ -127,7 +127,7 @@ def _share_one_heap() -> None:
 
 
 def _collect_seldom() -> None:
-    """Let the garbage collector leave alone what lives as long as the process, and look after the rest less often.
+    """Keep the garbage collector from objects that live as long as the process, and let it run less often.
 
     Measured: with Python's own thresholds a seventh of a busy worker's CPU went into walks over modules and settings.
     """
@@ -137,7 +137,7 @@ def _collect_seldom() -> None:
 
 
 class _LaneWorker(Worker):  # type: ignore[misc] # Celery has no types
-    """Celery's worker without its signal handlers, which the stopper has, and without its title of the process."""
+    """Celery's worker without its signal handlers, which the stopper replaces, and without its process title."""
 
     def set_process_status(self, info: str) -> None:
         del info
@@ -149,12 +149,12 @@ class _LaneWorker(Worker):  # type: ignore[misc] # Celery has no types
 
 
 class _PatientConnection(Connection):  # type: ignore[misc] # kombu has no types
-    """Asks for a broker that went away every few seconds; Celery would wait up to half a minute longer than it is away."""
+    """Asks every few seconds for a broker that went away; Celery would wait up to half a minute longer."""
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
         return super().ensure_connection(*args, **{**options, "interval_step": 1, "interval_max": 3})
 
 
 def _end_celery() -> None:
-    """From a signal handler: Celery takes no more messages and ends once its threads have."""
+    """Let Celery take no more messages and end once its threads have. Called from a signal handler."""
     state.should_stop = 0

@@ -87,7 +87,7 @@ def consuming(runtime: Runtime, queues: Mapping[str, str]) -> type[bootsteps.Sta
 
 
 def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> None:
-    """Add the queues whose work is taken and cancel the others. Called in Celery's event loop, which so has moved."""
+    """Add the queues whose work is taken and cancel the others. A call shows that Celery's event loop moves."""
     runtime.consumer_moves()
     tasks = consumer.task_consumer
     if tasks is None:
@@ -120,7 +120,7 @@ class InspectionOnly(bootsteps.Step):  # type: ignore[misc] # Celery has no type
 
 
 def handlers() -> dict[str, Callable[..., Any]]:
-    """Return what a worker does at each remote command."""
+    """Return the handlers of remote commands, by name."""
     allowed = {name: Panel.data[name] for name, about in Panel.meta.items() if about.type == "inspect"}
     refused = {name: partial(_refuse, name) for name in Panel.data if name not in allowed}
     return {**allowed, **refused, "hello": _hello}
@@ -135,5 +135,5 @@ def _refuse(command: str, state: Any, /, **_: Any) -> dict[str, str]:
 
 
 def _hello(state: Any, /, from_node: str, **_: Any) -> Any:
-    """Answer another worker's greeting, without taking over what it says is revoked."""
+    """Answer another worker's greeting; ignore its list of revoked tasks."""
     return Panel.data["hello"](state, from_node)

@@ -60,7 +60,7 @@ class Intake:
         self._drops = drops
 
     def admits(self, message: Any) -> bool:
-        """Return whether a message may go on, and strip it of all that is not Trivet's; count it if it may not."""
+        """Return whether a message may go on, and remove all that is not Trivet's from it; count it if it may not."""
         try:
             chunk = read_message(message)
         except MalformedMessage as error:
@@ -152,7 +152,7 @@ def strict_consumer(intake: Intake) -> type[Consumer]:
             return receive
 
         def on_decode_error(self, message: Any, exc: Exception) -> None:
-            """Drop what cannot be decoded. Celery's own would write it to the log."""
+            """Drop a message that cannot be decoded. Celery's own handler would write it to the log."""
             intake.unreadable((message.delivery_info or {}).get("routing_key"), f"{type(exc).__name__}.")
             message.reject_log_error(logger, self.connection_errors)
 
@@ -180,7 +180,7 @@ def strict_connection(usual: type[Connection], unreadable: Callable[[str, str], 
 
 @cache
 def _strict(transport: type) -> type:
-    """The same transport with strict parts; `redis://`, `rediss://` and `sentinel://` each have classes of their own."""
+    """Return the transport with strict parts; `redis://`, `rediss://` and `sentinel://` have classes of their own."""
     channel = transport.Channel  # type: ignore[attr-defined]
     qos = type("StrictQoS", (_StrictQoS, channel.QoS), {})
     strict_channel = type("StrictChannel", (_StrictChannel, channel), {"QoS": qos})
@@ -224,7 +224,7 @@ class _StrictChannel:
         return self._guarded(super()._receive_one, client)  # type: ignore[misc]
 
     def _handle_message(self, client: Any, response: Any) -> Any:
-        """Read what was published to all workers. Kombu would write what is not JSON to the log."""
+        """Read a notice to all workers. Kombu would log one that is not JSON."""
         found = super()._handle_message(client, response)  # type: ignore[misc]
         if isinstance(found["data"], bytes | str) and not _is_json(found["data"]):
             self.connection.client.unreadable("", "A notice to all workers is not JSON.")
@@ -243,7 +243,7 @@ class _StrictQoS:
     channel: Any
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Put an element back that was taken and never acknowledged; forget it where it cannot be read."""
+        """Put an unacknowledged element back; drop one that cannot be read."""
         try:
             super().restore_by_tag(tag, client, leftmost)  # type: ignore[misc]
         except (*_UNREADABLE, DataError) as error:  # the last for names that are no text
@@ -260,7 +260,7 @@ def _is_json(data: bytes | str) -> bool:
 
 
 def _fault_of(message: Any) -> str:
-    """Return what kombu needs of an element and is missing; empty when all is there."""
+    """Name the part of an element that kombu needs and that is missing; empty when all is there."""
     if not isinstance(message, dict):
         return "It is no object."
     properties, headers, body = message.get("properties"), message.get("headers"), message.get("body")

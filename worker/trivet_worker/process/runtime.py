@@ -84,7 +84,7 @@ class Runtime:
         holder = Holder(worker, WORKER, lane, routes, settings.worker.slots, origin)
         self._lease = LeaseKeeper(context, holder, self._calls.cancel)
         self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
-        """Beats each time the consumer has gone round."""
+        """Beats with each turn of the consumer's loop."""
         pulses = [self._calls.pulse, *([] if forks is None else [self.consumer_pulse])]
         self._pulses = Pulses(context.process_impairments, *pulses, on_change=self._lease.beat_soon)
         self._monitor = DependencyMonitor(
@@ -171,7 +171,7 @@ class Runtime:
         return self._context.process_impairments.text is None
 
     def consumer_moves(self) -> None:
-        """Note that Celery's event loop goes round: whatever held it up before is over."""
+        """Note that Celery's event loop turns: it is stalled no more."""
         self.consumer_pulse.beat()
         self._context.process_impairments.over(STALLED, self.consumer_pulse.what)
 
@@ -218,7 +218,7 @@ class Runtime:
             self._isolation.drop_calls()
 
     def wait_for_forks(self, within_s: float) -> None:
-        """After `close`: wait until the server that forks quarantined jobs' processes is gone."""
+        """Wait, after `close`, until the fork server is gone."""
         if self._forks is not None:
             self._forks.wait(within_s)
 

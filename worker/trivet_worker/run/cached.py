@@ -44,7 +44,7 @@ class _Found(NamedTuple):
 
 
 class Cached:
-    """Safe to share between threads. Where Redis is away there is no cache, and nothing fails for it."""
+    """A worker's view of the response cache. Safe to share between threads; nothing fails where Redis is away."""
 
     def __init__(self, context: WorkerContext, cache: ResponseCache) -> None:
         self._store = context.store
@@ -114,7 +114,7 @@ class Cached:
         return self._settings.cache.enabled and self._settings.of_class(latency).cache_ttl_s > 0
 
     def _look_up(self, chunk: Chunk, asking: dict[str, DispatchedJob], looks: Sequence[LookUp]) -> _Found | None:
-        """None where the cache does not answer."""
+        """Look up the answers of jobs. None where the cache does not answer."""
         if self._process_impairments.seen(SHARED_STATE, WATCH):
             return None
         try:
@@ -138,7 +138,7 @@ class Cached:
         return found
 
     def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> Iterable[str]:
-        """Return the ids of jobs that the answer is not for."""
+        """End jobs with their answers. Returns the ids of jobs of other tenants, to which the answer does not belong."""
         missed: list[str] = []
         for group in _groups(answered):
             with self._store.write() as connection:
@@ -153,7 +153,7 @@ class Cached:
         return missed
 
     def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[DispatchedJob]:
-        """Return the jobs whose answer is not for them, or that the database refuses: they need a call."""
+        """End jobs with their answers. Returns those that need a call: of another tenant, or refused by the database."""
         try:
             missed = set(self._end(chunk, answered))
         except DBAPIError as error:
@@ -168,7 +168,7 @@ class Cached:
             self.free_rest(served.jobs)
 
     def _coalesce(self, chunk: Chunk, wanted: Sequence[CoalescedJob]) -> Sequence[CoalescedJob]:
-        """Return the jobs whose leader has already ended."""
+        """Let jobs wait for their leaders. Returns those whose leader has already ended."""
         if not wanted:
             return ()
         look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S

@@ -70,12 +70,12 @@ class Call:
 
     @property
     def target(self) -> CallTarget:
-        """The job's."""
+        """Target of the job's attempt."""
         return self.job.target
 
     @property
     def quota(self) -> Quota:
-        """The limits under which its permit was granted."""
+        """Limits under which its permit was granted."""
         return Quota.of(self.route, self.job.target.model)
 
     @property
@@ -207,7 +207,7 @@ class Calls:
         purpose = CallPurpose(call.target.model, job.id, job.batch_id)
         answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.timeout_s, purpose)
         if call.hedge_after_s is None:  # no hedge will want it
-            job.prompt.let_go()
+            job.prompt.release()
         return await answer
 
     async def _build_callers(self) -> None:

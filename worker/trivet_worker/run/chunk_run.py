@@ -157,7 +157,7 @@ class ChunkRunner:
         return to_call - len(pending)
 
     def _wave(self, chunk: Chunk) -> _Wave | None:
-        """None where the route does not serve the chunk's model."""
+        """Return the common terms of a chunk's calls; None where the route does not serve its model."""
         route = self._context.served.now(chunk.route)
         wire_model = name_on_wire(route, chunk.model)
         if wire_model is None:
@@ -214,7 +214,7 @@ class ChunkRunner:
                 return grant
 
     def _waits(self, wave: _Wave, grant: PermitGrant, until: float) -> bool:
-        """Wait for slots or permits for the rest; False when there is no time for that."""
+        """Wait until permits may be free; False when there is no time for that."""
         if grant.reason != Denial.CONCURRENCY or wave.chunk.latency is not Latency.REALTIME:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
         self._hurry(1)
@@ -255,7 +255,7 @@ class ChunkRunner:
         calls = [call for call in calls if call.timeout_s >= LEAST_S]
         self._calls.launch(calls)
         if hedge_after_s is not None:
-            self._hedger.counted(len(calls))
+            self._hedger.count_calls(len(calls))
 
     def _claim(
         self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str], permits: Sequence[Permit]

@@ -32,7 +32,7 @@ BRIEFLY_S = 1.0
 
 
 def _too_short(call: Call, settings: Settings) -> str | None:
-    """Return why the call could hardly be answered in its time, or empty."""
+    """Return why the call could hardly be answered in its time; None or empty where it could."""
     return too_short_text(known(call.target.model), call.target.latency, call.job.max_tokens, settings)
 
 
@@ -170,7 +170,7 @@ class Decisions:
 
 
 def _room(route: Candidate) -> float:
-    """Return how many more calls a route can take at once, at least one."""
+    """Return the number of further calls that a route can take at once, at least one."""
     return max(
         1.0, min(route.breaker.places - route.breaker.in_flight, route.breaker.headroom + route.breaker.rates[0])
     )

@@ -55,8 +55,8 @@ class Hedger:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="trivet-hedge")
 
-    def counted(self, calls: int) -> None:
-        """Count first calls; each earns its share of a hedge."""
+    def count_calls(self, calls: int) -> None:
+        """Count first calls: each adds its share to the hedges that may be made."""
         share = self._settings.of_class(Latency.REALTIME).hedge_share
         with self._lock:
             self._credit = min(MAX_SAVED, self._credit + share * calls)

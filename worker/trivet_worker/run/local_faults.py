@@ -53,7 +53,7 @@ class KnownRoutes(Protocol):
 
 
 class Witness:
-    """This worker as a witness against routes: failures are its own until another worker has the same. One per process.
+    """A worker's word against routes: a failure is its own until another worker has the same. One per process.
 
     Args:
         origin: of this process (`trivet_worker.process.origin`).
@@ -127,7 +127,7 @@ class _Route:
 
 
 class Looks(Protocol):
-    """Look at the routes from this machine; `Calls` does."""
+    """A look at the routes from this machine (`Calls`)."""
 
     def credentials(self) -> dict[str, Credentials]:
         """Return the state of each route's credentials."""
@@ -201,10 +201,10 @@ class LocalFaults:
             for result in group:
                 name = result.call.target.route
                 if name in self._routes:
-                    self._heed(name, result, opened)
+                    self._apply(name, result, opened)
             for name in opened & self._routes.keys():
-                self._acquit(name)
-        self._tell(before)
+                self._clear(name)
+        self._announce(before)
 
     @property
     def _doubted(self) -> bool:
@@ -213,14 +213,14 @@ class LocalFaults:
             route.row or route.recent or route.way_out.times or route.key.times for route in self._routes.values()
         )
 
-    def _heed(self, name: str, result: CallResult, opened: set[str]) -> None:
+    def _apply(self, name: str, result: CallResult, opened: set[str]) -> None:
         route = self._routes[name]
         match result.response:
             case Answer():
                 self._count(route, unreached=False)
                 route.row = 0
                 if result.call.born_at >= route.impaired_at:
-                    self._acquit(name)
+                    self._clear(name)
                     route.way_out.times = route.key.times = 0
             case Failure(local_cause=LocalCause.NO_CREDENTIALS, message=words):
                 self._begin_without_credentials(name, words)
@@ -254,7 +254,7 @@ class LocalFaults:
         failed = sum(unreached for _, unreached in route.recent)
         return len(route.recent) >= self._health.min_calls and failed > UNREACHED_SHARE * len(route.recent)
 
-    def _acquit(self, name: str) -> None:
+    def _clear(self, name: str) -> None:
         """End the impairments found by calls: one got through, or the fault is the route's."""
         route = self._routes[name]
         route.row = 0
@@ -347,7 +347,7 @@ class LocalFaults:
                 # tokens that are exchanged for others all the time are no new key
                 if state.renewed and route.settings.api_key is not None and route.key.due_at is not None:
                     route.key.due_at = 0.0
-        self._tell(before)
+        self._announce(before)
 
     def _try_refused_keys(self) -> None:
         with self._lock:
@@ -356,7 +356,7 @@ class LocalFaults:
                 if route.key.due_at is not None and route.key.due_at <= time.monotonic():
                     route.key.due_at = None
                     self._impairments.end(name, LocalCause.KEY_REFUSED)
-        self._tell(before)
+        self._announce(before)
 
     def _test_ways_out(self) -> None:
         now = time.monotonic()
@@ -382,9 +382,9 @@ class LocalFaults:
                 else:
                     route.row, route.way_out.due_at = 0, None
                     self._impairments.end(name, LocalCause.UNREACHED)
-        self._tell(before)
+        self._announce(before)
 
-    def _tell(self, before: Mapping[str, str]) -> None:
+    def _announce(self, before: Mapping[str, str]) -> None:
         if self._impairments.current() != before:
             self._on_change()
 

@@ -112,7 +112,7 @@ class PermitReleaser:
         return release_of(result, self._settings, local=self._witness.local(result))
 
     def _checks(self, result: CallResult) -> Iterator["_Report"]:
-        """Reports for other routes where the job met a proxy's page: a probe decides whether job or route is at fault."""
+        """Yield reports for other routes where the job met a proxy's page: a probe decides which of them is at fault."""
         job, target = result.call.job, result.call.target
         try:
             routes = self._routes.known().routes
@@ -126,7 +126,7 @@ class PermitReleaser:
                 yield _Report(page.route, target.model, target.latency, quota, [check])
 
     def _contradicted(self, result: CallResult) -> "_Report | None":
-        """Report for a route that refused, for an unknown reason, a request that another provider has now served."""
+        """Return a report for a route that refused, for an unknown reason, a request that another provider has now served."""
         job, target = result.call.job, result.call.target
         try:
             routes = self._routes.known().routes

@@ -89,7 +89,7 @@ class Pricing:
         return settlement
 
     def unread(self, call: Call, result: Answer | Failure, latency_s: float) -> Settlement:
-        """Return what to book for a call whose settlement failed by a fault of Trivet's own: its maximum cost."""
+        """Return the maximum cost of a call whose settlement failed by a fault of Trivet's own."""
         return Settlement(
             attempt_id=call.job.attempt_id,
             outcome=result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED,
@@ -110,7 +110,7 @@ class Pricing:
         return datetime.fromtimestamp(self._now() - ago_s, UTC)
 
     def _text(self, prices: Mapping[str, str]) -> str:
-        """Return it as JSON. Calls share mappings, so each is written once and kept so that its id stays unique."""
+        """Return prices as JSON. Calls share mappings: each is written once, and kept so that its id stays unique."""
         known = self._texts.get(id(prices))
         if known is None:
             if len(self._texts) >= _MAX_TEXTS:

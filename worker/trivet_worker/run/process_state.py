@@ -69,7 +69,7 @@ class InProgress:
             self._ids.difference_update(ids)
 
     def without(self, ids: Iterable[str]) -> set[str]:
-        """Return those of `ids` that are not held."""
+        """Return those of `ids` that are not in progress."""
         with self._lock:
             return set(ids) - self._ids
 

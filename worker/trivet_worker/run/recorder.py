@@ -126,7 +126,7 @@ class Recorder:
         return group, True
 
     def _record_safely(self, group: list[CallResult]) -> None:
-        """Keep the thread and the chunks going whatever goes wrong; the lease keeper puts such jobs back."""
+        """Record a group. Whatever goes wrong, the thread and the chunks go on; the lease keeper puts such jobs back."""
         try:
             self._record(group)
         except Exception as error:
