@@ -29,7 +29,7 @@ from orders import serve
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.permits import PermitRelease, PermitRequest, Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
@@ -40,7 +40,7 @@ from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
 from trivet_tasks.states import JobState

@@ -1,15 +1,14 @@
-"""Retry policy: the next step of a job whose call failed. Pure functions; `outcome_rules` has the table."""
+"""Retry policy: the next step of a job whose call failed. Pure functions; `trivet_tasks.outcomes` has the table."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trivet_routing.outcome_rules import RULES
 from trivet_routing.proxy_errors import ProxyError, at_fault, text_of
 from trivet_routing.route_choice import Candidate, Choice, load_of
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import ClassSettings
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import RULES, Outcome, Scope
 from trivet_tasks.states import JobState
 
 LOCAL_MOST_S = 10.0

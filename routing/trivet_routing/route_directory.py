@@ -19,11 +19,10 @@ from trivet_store.cluster.leases import Lease, living, taking_work
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets
-from trivet_tasks.config.retirement import retired_on
 from trivet_tasks.config.route_windows import RouteWindow, window_at
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Lane
-from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.requests.eligibility import name_on_wire, retired_on
 from trivet_tasks.shared_state import connect
 
 FRESH_S = 1.0

@@ -19,7 +19,7 @@ from trivet_store.cluster import health
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.call_time import longest_call_s
+from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.states import RouteState
 

@@ -31,8 +31,7 @@ from trivet_store.ledger import budgets
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable, place_of
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
 
 log = logging.getLogger("trivet.scheduler")

@@ -8,11 +8,11 @@ from weakref import WeakKeyDictionary
 from celery import Celery
 from kombu import Exchange, Queue
 
-from trivet_tasks.broker_errors import BROKER_ERRORS, broker_unavailable
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
-from trivet_tasks.urls import masked
+from trivet_tasks.server_errors import BROKER_ERRORS, broker_unavailable
 
 CONFIRM_S = 5.0
 """Time that RabbitMQ may take to confirm a publish."""

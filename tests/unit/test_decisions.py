@@ -20,7 +20,7 @@ from tests.unit.test_calls import call
 
 from trivet_routing.answer_lengths import AnswerLengths
 from trivet_routing.liveness.process_impairments import ProcessImpairments
-from trivet_routing.permits import BreakerView, HealthSignal
+from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
@@ -34,7 +34,7 @@ from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope
 from trivet_tasks.states import JobState
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure, LocalCause

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trivet_tasks.catalog import wire_model
-from trivet_tasks.config.route_hosts import effective_host
+from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest

@@ -16,7 +16,7 @@ from tests.store.world import spec
 from tests.unit.breakers_world import MODEL, World
 from tests.unit.test_calls import ROUTE, call
 
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
@@ -26,7 +26,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure
 from trivet_worker.run import calls as calls_module

@@ -19,8 +19,8 @@ from trivet_routing.permits import Change
 from trivet_routing.proxy_errors import text_of, with_another
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_store.cluster.registry import RegisteredRoute
-from trivet_tasks.config.broker_address import redis_url
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.server_urls import redis_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome, Scope

@@ -20,9 +20,8 @@ from tests.unit.breakers_world import (
     quota,
 )
 
-from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, Limits
-from trivet_routing.permits import HealthSignal, PermitRequest, Quota
+from trivet_routing.limits import EPOCH, FORGOTTEN, PERMIT_GRACE_S, Limits
+from trivet_routing.permits import PermitRequest, Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.restoring import LOCK, Restorer
 from trivet_store.cluster import health, registry
@@ -30,6 +29,7 @@ from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.states import RouteState
 
 GROUP = "claude-haiku-*+claude-opus-5"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
 from trivet_store.reports.backlog import Line
 from trivet_tasks.latency import Latency

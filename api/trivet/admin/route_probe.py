@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.limits import STEP_CALLS, keys_of
+from trivet_routing.limits import FORGOTTEN, STEP_CALLS, keys_of
 from trivet_routing.permits import BreakerView, Quota
 from trivet_store.jobs.cancelling import cancel_job
 from trivet_store.reports import results

@@ -16,12 +16,11 @@ from trivet_routing.liveness.process_impairments import (
     withdraw,
 )
 from trivet_store.database.engine import Store
-from trivet_tasks.config.server_urls import read_server_url
+from trivet_tasks.config.server_urls import masked, read_server_url
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import place_of
 from trivet_tasks.server_errors import explain
 from trivet_tasks.shared_state import check_writable, connect, unavailable_text
-from trivet_tasks.urls import masked
 
 log = logging.getLogger("trivet")
 

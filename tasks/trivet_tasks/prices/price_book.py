@@ -14,8 +14,7 @@ from decimal import Context, Decimal, Inexact
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from trivet_tasks.catalog import Provider
-from trivet_tasks.model_names import bare_name, same_model
+from trivet_tasks.catalog import Provider, bare_name, same_model
 from trivet_tasks.prices.price_list import find_listing, wire_name
 from trivet_tasks.prices.price_rates import Rates, rates_of
 from trivet_tasks.prices.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION

@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from trivet_tasks.catalog import MANTLE_IDS, Provider, known
-from trivet_tasks.model_names import bare_name, same_model
+from trivet_tasks.catalog import MANTLE_IDS, Provider, bare_name, known, same_model
 from trivet_tasks.prices.price_rules import SAME_PRICE
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import TYPE_CHECKING
 
-from trivet_tasks.catalog import Provider, known
-from trivet_tasks.model_names import version_of
+from trivet_tasks.catalog import Provider, known, version_of
 from trivet_tasks.prices.price_list import Listing
 from trivet_tasks.prices.price_rules import (
     CACHE_WRITE_1H_FACTOR,

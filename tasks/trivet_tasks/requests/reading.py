@@ -27,15 +27,20 @@ from hashlib import blake2b
 from typing import NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
-from trivet_tasks.config.retirement import day_of, retirement_warning, successor
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.cache_key import cache_key_of, cache_terms
-from trivet_tasks.requests.call_time import too_short_text
-from trivet_tasks.requests.eligibility import check_versions
+from trivet_tasks.requests.eligibility import (
+    check_extras,
+    check_retirement,
+    check_versions,
+    day_of,
+    retirement_warning,
+    serving_routes,
+    successor,
+)
 from trivet_tasks.requests.features import BETA, FIELD, VERSIONED, features_of
 from trivet_tasks.requests.prompt_cache import prefixes_of, read_prompt_cache
 from trivet_tasks.requests.request_body import (
@@ -52,13 +57,15 @@ from trivet_tasks.requests.request_objects import plain_request
 from trivet_tasks.requests.request_terms import (
     MAX_KEY_CHARS,
     MAX_TENANT_CHARS,
+    cache_key_of,
+    cache_terms,
     read_latency,
     read_name,
     read_names,
     read_tags,
     read_times,
+    too_short_text,
 )
-from trivet_tasks.requests.route_fit import check_extras, check_retirement, serving_routes
 
 KnownRoutes: TypeAlias = Callable[[], Mapping[str, RouteSettings]]
 """Gives the routes there are, by name."""

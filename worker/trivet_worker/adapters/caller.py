@@ -22,8 +22,8 @@ import anthropic
 import httpx2
 import orjson
 
-from trivet_tasks.config.way_out import DIRECTLY, way_out
-from trivet_tasks.faults import place_of
+from trivet_tasks.config.addresses import DIRECTLY, way_out
+from trivet_tasks.errors import place_of
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage

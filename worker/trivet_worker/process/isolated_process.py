@@ -28,7 +28,7 @@ from trivet_tasks.config.environment import quieten, set_aside
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
-from trivet_tasks.processes.process_titles import served, set_title
+from trivet_tasks.processes.startup import served, set_title
 from trivet_worker.process.runtime import Runtime
 from trivet_worker.process.stopping import Stopper
 from trivet_worker.run.drops import Drops

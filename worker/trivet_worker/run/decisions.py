@@ -8,8 +8,7 @@ import redis
 
 from trivet_routing.call_costs import Mix
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.outcome_rules import RULES, signal_of
-from trivet_routing.permits import HealthSignal, PermitRelease, Stated
+from trivet_routing.permits import PermitRelease, Stated
 from trivet_routing.proxy_errors import proxy_errors_of, with_another, worth_asking_again
 from trivet_routing.retry_policy import Failed, JobRound, doubted_after, next_step, tried_after
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose, load_of
@@ -19,8 +18,8 @@ from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.requests.call_time import needed_s, too_short_text
+from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, signal_of
+from trivet_tasks.requests.request_terms import needed_s, too_short_text
 from trivet_tasks.shared_state import unavailable_text
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure, LimitReading, LimitWindow, LocalCause

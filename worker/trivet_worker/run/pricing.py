@@ -1,20 +1,17 @@
 """Prices of calls: the maximum cost before a call, and the actual cost after it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import orjson
-
-from trivet_routing.outcome_rules import RULES
 from trivet_store.jobs.claiming import CallTarget
 from trivet_store.steps import Settlement
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_parts, price_terms
+from trivet_tasks.outcomes import RULES, Outcome
 from trivet_tasks.prices.price_book import PriceBook
+from trivet_tasks.prices.price_records import record_of
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.messages import content_tokens
 from trivet_worker.adapters.protocol import Answer, Failure
@@ -22,8 +19,6 @@ from trivet_worker.run.calls import Call
 
 MAX_USD = Decimal(10_000)
 """Maximum plausible cost of a single call: with more, its usage is not believed."""
-
-_MAX_TEXTS = 1024
 
 
 class Pricing:
@@ -36,7 +31,6 @@ class Pricing:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._book = PriceBook()
-        self._texts: dict[int, tuple[Mapping[str, str], str]] = {}
 
     def warm(self) -> None:
         """Load the price list now rather than at the first call (0.2 s)."""
@@ -108,32 +102,12 @@ class Pricing:
     def _moment(self, ago_s: float = 0.0) -> datetime:
         return datetime.fromtimestamp(self._now() - ago_s, UTC)
 
-    def _text(self, prices: Mapping[str, str]) -> str:
-        """Return it as JSON. Calls share mappings, so each is written once and kept so that its id stays unique."""
-        known = self._texts.get(id(prices))
-        if known is None:
-            if len(self._texts) >= _MAX_TEXTS:
-                self._texts.clear()
-            known = self._texts[id(prices)] = prices, orjson.dumps(dict(prices)).decode()
-        return known[1]
-
     def _by_usage(self, call: Call, usage: Usage, settlement: Settlement) -> Settlement:
         """Return the price of the stated usage, as of the day on which the call began; None: unpriced."""
         target, region = call.target, call.route.region
         began = self._moment(time.monotonic() - call.born_at)
         priced = self._book.price(call.route.provider, target.model, target.wire_model, region, began, usage)
-        mixed = bool(priced.parts) and not priced.list_price
-        return replace(
-            settlement,
-            usage=usage,
-            cost_usd=priced.cost_usd,
-            list_price=None if mixed else self._text(priced.list_price),
-            multipliers=None if mixed else self._text(priced.multipliers),
-            price_version=priced.version,
-            price_terms=price_terms.written(region, usage, priced.note),
-            price_parts=price_parts.written(priced.parts, alike=not mixed) if priced.parts else None,
-            model_used=priced.model_used,
-        )
+        return replace(settlement, usage=usage, **record_of(priced, region, usage)._asdict())
 
 
 def likely_usage(call: Call, answer: Answer) -> Usage:

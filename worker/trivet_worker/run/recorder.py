@@ -26,8 +26,7 @@ from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
 from trivet_store.jobs.finishing import finish
 from trivet_store.steps import End, Finished, GoOn, Settlement, Wait, Written
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable, place_of
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
