@@ -5,7 +5,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from trivet_routing.call_costs import CallCost
+from trivet_routing.cost_model import CallCost
 from trivet_routing.permits import BreakerView, Pace
 from trivet_routing.route_choice import Candidate
 from trivet_tasks.config.route_settings import RouteSettings

@@ -4,14 +4,11 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 
-import redis
 from sqlalchemy import Connection
 
-from trivet_routing.answer_lengths import AnswerLengths
-from trivet_routing.call_costs import CallCost, CallCosts
+from trivet_routing.cost_model import AnswerLengths, CallCost, CostModel
 from trivet_routing.limits import Limits
 from trivet_routing.permits import BreakerView, Quota
 from trivet_routing.route_choice import Candidate
@@ -20,10 +17,8 @@ from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets
 from trivet_tasks.config.route_windows import RouteWindow, window_at
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Lane
-from trivet_tasks.requests.eligibility import name_on_wire, retired_on
-from trivet_tasks.shared_state import connect
+from trivet_tasks.requests.eligibility import day_of, name_on_wire, retired_on
 
 FRESH_S = 1.0
 """Maximum age of the SQL part in seconds: a drain or a new worker is seen by all processes within this time."""
@@ -60,18 +55,12 @@ class RouteSnapshot:
 class RouteDirectory:
     """The current state of the routes. One per process; safe to share between threads."""
 
-    def __init__(
-        self, store: Store, settings: Settings, client: redis.Redis | None = None, *, origin: str = ""
-    ) -> None:
-        """Create the directory; nothing is read yet.
-
-        Args:
-            origin: the origin of the worker that makes calls here (`trivet_worker.process.origin`); empty elsewhere.
-        """
+    def __init__(self, store: Store, limits: Limits) -> None:
+        """Create the directory; nothing is read yet."""
         self._store = store
-        self.limits = Limits(client or connect(settings.redis_url), settings.health, origin)
+        self.limits = limits
         self.lengths = AnswerLengths(store)
-        self._costs = CallCosts()
+        self.costs = CostModel()
         self._known: RouteSnapshot | None = None
         self._lock = threading.Lock()
 
@@ -128,12 +117,12 @@ class RouteDirectory:
     def _candidate(self, route: RegisteredRoute, model: str, known: RouteSnapshot, breaker: BreakerView) -> Candidate:
         named = name_on_wire(route.settings, model)
         cost: CallCost | None = None
-        now = datetime.fromtimestamp(self.now(), UTC)
+        now = self.now()
         if named:
             window = known.windows.get(route.name)
             factor = window.cost_factor if window and window.cost_factor is not None else Decimal(1)
-            cost = self._costs.of(route.settings, model, named, now, factor)
-        retired = retired_on(model, route.settings, now.date()) if named else None
+            cost = self.costs.expected(route.settings, model, named, now, factor)
+        retired = retired_on(model, route.settings, day_of(now)) if named else None
         return Candidate(
             route.name, model, route.settings, named, known.lanes(route.name), route.drained, breaker, cost, retired
         )

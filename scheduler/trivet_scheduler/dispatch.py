@@ -15,8 +15,7 @@ from sqlalchemy import Connection
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import BudgetHeadroom
-from trivet_routing.call_costs import TYPICAL, Mix
-from trivet_routing.maximum_costs import MaximumCosts
+from trivet_routing.cost_model import TYPICAL, Mix
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate, Choice, Requirements, choose, load_of
 from trivet_routing.route_directory import RouteDirectory
@@ -32,6 +31,7 @@ from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.publishing import publish
+from trivet_tasks.requests.prompt_cache import cache_write_of
 
 log = logging.getLogger("trivet.dispatch")
 
@@ -113,7 +113,7 @@ class Dispatcher:
         self._directory = directory
         self._app = app
         self._settings = settings
-        self._costs = MaximumCosts()
+        self._costs = directory.costs
         self._told = False
         """True once it was logged that no price list is installed here."""
         self._held = False
@@ -205,7 +205,7 @@ class Dispatcher:
         if not self._costs.known:
             waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
             return waits if budgets.counting(None, labels) else None
-        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels)
+        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels, cache_write=cache_write_of(spec.body))
         head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
         balance = budgets.holding(flow, direct.route, head)
         return None if balance is None else balance.used_up()

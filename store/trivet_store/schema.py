@@ -142,6 +142,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("warmer", String(32)),
     Column("warming_until", Double),
     Column("labels", Text, nullable=False, server_default=text("'{}'")),  # JSON: what budgets ask for of the jobs
+    Column("cache_write", String(2), nullable=False, server_default=text("''")),  # `prompt_cache.CacheWrite`
 )
 _active = text("active")
 Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)

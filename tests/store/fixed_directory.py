@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.cost_model import AnswerLengths
 from trivet_routing.route_choice import Candidate
 from trivet_routing.route_directory import RouteSnapshot
 from trivet_store.cluster.leases import Lease

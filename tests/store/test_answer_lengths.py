@@ -9,8 +9,7 @@ from tests.breakers import route
 from tests.store.fixed_directory import FixedDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
-from trivet_routing.answer_lengths import ENOUGH_CALLS, AnswerLengths
-from trivet_routing.call_costs import CallCost
+from trivet_routing.cost_model import ENOUGH_CALLS, AnswerLengths, CallCost
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_tasks.config.settings import Settings

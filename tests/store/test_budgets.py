@@ -14,7 +14,7 @@ from tests.store.test_dispatching import STILL_ROUTES, StillDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 
 from trivet_routing import budget_headroom
-from trivet_routing.maximum_costs import MaximumCosts
+from trivet_routing.cost_model import CostModel
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
@@ -28,7 +28,7 @@ from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.outcomes import Outcome
 
-COSTS = MaximumCosts()
+COSTS = CostModel()
 COSTS.at(STILL_ROUTES, time.time())
 _most = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
 assert _most is not None

@@ -17,8 +17,8 @@ from tests.unit.test_calls import call
 
 from trivet import Client
 from trivet.times import moment
+from trivet_routing.cost_model import CostModel
 from trivet_routing.limits import Limits
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.cluster import registry
 from trivet_store.cluster.registry import RegisteredRoute
@@ -94,8 +94,8 @@ def test_a_call_has_the_price_of_the_database_s_day(
     priced = replace(call(1), target=target, route=settings)
     pricing = Pricing(world.store.clock.reckoned)
     assert pricing.settled(priced, Answer(b"{}", "end_turn", Usage(300_000), None), 0.5).cost_usd == Decimal(cost)
-    assert pricing.most(priced.target, settings, 300_000, 0) == Decimal(cost)
-    reserved = MaximumCosts()
+    assert pricing.maximum(priced.target, settings, 300_000, 0) == Decimal(cost)
+    reserved = CostModel()
     reserved.at({ROUTE: RegisteredRoute(ROUTE, settings, False)}, world.now())
     assert reserved.of(ROUTE, OPUS, 300_000, 0) == Decimal(cost)
 

@@ -21,7 +21,7 @@ from tests.store.world import (
     until_blocked,
 )
 
-from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.cost_model import AnswerLengths
 from trivet_routing.route_choice import Candidate
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import Dispatcher

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.breakers import MODEL, breaker, pace, route
 
-from trivet_routing.answer_lengths import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
-from trivet_routing.call_costs import CallCost, CallCosts, Mix
+from trivet_routing.cost_model import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths, CallCost, CostModel, Mix
 from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
 from trivet_store.database.engine import Store
 from trivet_store.ledger.used_output import UsedOutput
@@ -54,7 +53,7 @@ def test_what_a_request_costs_beside_tokens_decides_for_small_calls_alone() -> N
 
 def test_data_sent_counts_by_the_bytes_of_the_input() -> None:
     settings = RouteSettings.model_validate({"provider": "anthropic", "costs": {"per_gb_out_usd": "2000"}})
-    cost = CallCosts().of(settings, "claude-sonnet-4-5", "claude-sonnet-4-5", TODAY)
+    cost = CostModel().of(settings, "claude-sonnet-4-5", "claude-sonnet-4-5", TODAY)
     assert cost is not None
     assert cost.of(Mix(1_000_000, 0)) - replace(cost, per_input_token=Decimal(0)).of(Mix(1_000_000, 0)) == Decimal(7)
 
@@ -62,7 +61,7 @@ def test_data_sent_counts_by_the_bytes_of_the_input() -> None:
 def test_what_is_fixed_by_the_month_does_not_decide() -> None:
     fixed = RouteSettings.model_validate({"provider": "anthropic", "costs": {"per_month_usd": "9999"}})
     plain = RouteSettings.model_validate({"provider": "anthropic"})
-    costs = CallCosts()
+    costs = CostModel()
     assert costs.of(fixed, MODEL, MODEL, TODAY) == costs.of(plain, MODEL, MODEL, TODAY)
 
 
@@ -78,7 +77,7 @@ def test_long_prompts_have_the_price_of_their_tier() -> None:
 
 
 def test_the_price_is_the_provider_s_for_the_region() -> None:
-    costs = CallCosts()
+    costs = CostModel()
     sonnet = "claude-sonnet-4-5"
     regional = costs.of(RouteSettings(provider="vertex", region="us-east5"), sonnet, sonnet, TODAY)
     everywhere = costs.of(RouteSettings(provider="vertex", region="global"), sonnet, sonnet, TODAY)
@@ -91,7 +90,7 @@ def test_the_price_is_the_provider_s_for_the_region() -> None:
 
 def test_the_price_is_that_of_the_day() -> None:
     """Opus 4.6 lost its premium for long prompts on 2026-03-13."""
-    costs, settings, opus = CallCosts(), RouteSettings(provider="anthropic"), "claude-opus-4-6"
+    costs, settings, opus = CostModel(), RouteSettings(provider="anthropic"), "claude-opus-4-6"
     days = [datetime(2026, 3, day, 12, tzinfo=UTC) for day in (12, 13)]
     found = [costs.of(settings, opus, opus, day) for day in days]
     assert [cost and cost.of(Mix(300_000, 0)) for cost in found] == [Decimal(3), Decimal("1.5")]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from trivet.config.scenario_file import NAMES, scenario_file
-from trivet_routing.call_costs import TYPICAL, CallCosts
+from trivet_routing.cost_model import TYPICAL, CostModel
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
@@ -73,7 +73,7 @@ def blocks(text: str) -> dict[str, str]:
 
 
 def candidates(settings: Settings, model: str, *, down: tuple[str, ...] = ()) -> list[Candidate]:
-    costs, lanes = CallCosts(), frozenset({"bulk", "realtime"})
+    costs, lanes = CostModel(), frozenset({"bulk", "realtime"})
     found = []
     for name, route in settings.routes.items():
         wire = name_on_wire(route, model)

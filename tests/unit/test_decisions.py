@@ -18,7 +18,7 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 from tests.unit.test_calls import call
 
-from trivet_routing.answer_lengths import AnswerLengths
+from trivet_routing.cost_model import AnswerLengths
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s

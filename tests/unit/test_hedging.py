@@ -323,7 +323,7 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     upgrade(store)
     with store.write() as connection:
         registry.register(store, connection, SETTINGS.routes)
-    directory = RouteDirectory(store, SETTINGS, world.client)
+    directory = RouteDirectory(store, Limits(world.client, SETTINGS.health))
     directory.limits = world.limits
     slots = Slots(4)
     served = ServedRoutes(

@@ -60,7 +60,7 @@ class Place:
 
     def prober(self) -> Prober:
         """Return the prober of a new scheduler, which knows the present state."""
-        directory = RouteDirectory(self.store, SETTINGS, self.world.client)
+        directory = RouteDirectory(self.store, Limits(self.world.client, SETTINGS.health))
         directory.limits = self.world.limits
         return Prober(self.store, directory, self.app, SETTINGS)
 

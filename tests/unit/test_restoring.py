@@ -66,7 +66,7 @@ class Place:
 
     def restorer(self, client: ClockedRedis | None = None) -> Restorer:
         client = client or self.world.client
-        return Restorer(self.store, client, RouteDirectory(self.store, SETTINGS, client), SETTINGS)
+        return Restorer(self.store, client, RouteDirectory(self.store, Limits(client, SETTINGS.health)), SETTINGS)
 
     def note(self, model: str, state: str, cause: str, seconds: float = 0.0, *, ago_s: float = 0.0) -> None:
         """As the recorder writes down what a settlement changed."""

@@ -246,7 +246,7 @@ class ChunkRunner:
         taken: list[ClaimedJob] = []
         try:
             estimates = [
-                self._pricing.most(wave.target, wave.route, job.input_estimate, job.max_tokens) for job in jobs
+                self._pricing.maximum(wave.target, wave.route, job.input_estimate, job.max_tokens) for job in jobs
             ]
             routes = self._routes_now(wave)
             with self._store.write() as connection:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import redis
 
-from trivet_routing.call_costs import Mix
+from trivet_routing.cost_model import Mix
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.permits import PermitRelease, Stated
 from trivet_routing.proxy_errors import proxy_errors_of, with_another, worth_asking_again

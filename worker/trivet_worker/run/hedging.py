@@ -162,7 +162,7 @@ class Hedger:
 
     def _write(self, call: Call, target: CallTarget, route: RouteSettings, attempt_id: str) -> bool:
         # `add_attempt` raises it where the request is marked for a cache
-        estimate = self._pricing.most(target, route, call.job.input_estimate, call.job.max_tokens)
+        estimate = self._pricing.maximum(target, route, call.job.input_estimate, call.job.max_tokens)
         with self._store.write() as connection:
             return add_attempt(
                 connection,
