@@ -10,11 +10,12 @@ from typing import Any
 import orjson
 import pytest
 from sqlalchemy import text
+from tests.builders import call
 from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 from tests.system.command_line import Said
-from tests.unit.test_calls import call
 
+from trivet_routing.cost_model import CostModel
 from trivet_store import repricing
 from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.retrying import retry_job
@@ -343,7 +344,7 @@ def booked(job: ClaimedJob, lease: str, model: str, usage: Usage) -> Finished:
     """A call booked as a worker books it."""
     target = replace(call(1).target, provider="anthropic", model=model, wire_model=model)
     made = replace(call(1), target=target, route=RouteSettings(provider="anthropic"))
-    settlement = Pricing(time.time).settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
+    settlement = Pricing(CostModel(), time.time).settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
     return Finished(job.id, job.claim, lease, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
 
 

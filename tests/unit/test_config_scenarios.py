@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -77,7 +78,7 @@ def candidates(settings: Settings, model: str, *, down: tuple[str, ...] = ()) ->
     found = []
     for name, route in settings.routes.items():
         wire = name_on_wire(route, model)
-        cost = costs.of(route, model, wire, datetime.now(UTC)) if wire else None
+        cost = costs.expected(route, model, wire, time.time()) if wire else None
         found.append(Candidate(name, model, route, wire, lanes, False, OPEN if name in down else FREE, cost))
     return found
 

@@ -415,7 +415,7 @@ def test_what_no_list_knows_is_unpriced_and_says_so(provider: Provider, model: s
     assert priced.cost_usd is None
     assert priced.note
     assert priced.version == BOOK.version
-    assert BOOK.estimate(provider, model, wire_id, "us-east-1", 1000, 10, NOW) is None
+    assert BOOK.tariff(provider, model, wire_id, "us-east-1", NOW).tiers == ()
 
 
 def test_an_unknown_id_is_priced_by_its_model() -> None:
@@ -504,11 +504,6 @@ def test_a_record_can_be_priced_again_from_what_it_stores() -> None:
 def test_list_prices_are_those_of_the_tier() -> None:
     book = [BOOK.price("anthropic", "claude-haiku-5-5", "claude-haiku-5-5", None, NOW, Usage(n)) for n in (5, 200_000)]
     assert [priced.list_price["output"] for priced in book] == ["0.5", "2.5"]
-
-
-def test_estimate_is_the_price_of_an_uncached_call() -> None:
-    assert BOOK.estimate("anthropic", "claude-sonnet-5-5", "claude-sonnet-5-5", None, 6_000_000, 0, NOW) == 12
-    assert BOOK.estimate("vertex", "claude-haiku-5-5", "claude-haiku-5-5", "us", 200_000, 0, NOW) == Decimal("0.11")
 
 
 def test_zero_tokens_cost_nothing_and_that_is_a_price() -> None:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from tests.unit.test_calls import call
+from tests.builders import call
 
+from trivet_routing.cost_model import CostModel
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import price_records
@@ -17,7 +18,7 @@ from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
 from trivet_worker.run.pricing import Pricing
 
-PRICING = Pricing(time.time)
+PRICING = Pricing(CostModel(), time.time)
 
 
 def call_of(model: str, *, region: str | None = None, provider: str = "anthropic") -> Call:
@@ -84,7 +85,7 @@ def test_what_is_priced_approximately_is_booked_and_says_why() -> None:
 @pytest.mark.parametrize(("ago_s", "cost"), [(1_800, "3"), (10, "1.5")])
 def test_a_call_has_the_price_of_the_day_on_which_it_began(ago_s: float, cost: str) -> None:
     """Opus 4.6 lost its premium for long prompts on 2026-03-13."""
-    pricing = Pricing(datetime(2026, 3, 13, 0, 20, tzinfo=UTC).timestamp)
+    pricing = Pricing(CostModel(), datetime(2026, 3, 13, 0, 20, tzinfo=UTC).timestamp)
     begun = replace(call_of("claude-opus-4-6"), born_at=time.monotonic() - ago_s)
     assert pricing.settled(begun, answer(Usage(300_000)), 1).cost_usd == Decimal(cost)
 

@@ -60,8 +60,7 @@ class Place:
 
     def prober(self) -> Prober:
         """Return the prober of a new scheduler, which knows the present state."""
-        directory = RouteDirectory(self.store, Limits(self.world.client, SETTINGS.health))
-        directory.limits = self.world.limits
+        directory = RouteDirectory(self.store, self.world.limits)
         return Prober(self.store, directory, self.app, SETTINGS)
 
     def run(self) -> list[tuple[str, str]]:

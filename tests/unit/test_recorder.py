@@ -11,9 +11,10 @@ from typing import cast
 import redis
 from celery import Celery
 from sqlalchemy import Connection
+from tests.builders import LIMITED, LimitedDirectory, call_results
 from tests.unit.breakers_world import MODEL, ROUTE, World
-from tests.unit.test_permit_release import LIMITED, Routes, finished
 
+from trivet_routing.cost_model import CostModel
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ResponseCache
 from trivet_routing.route_directory import RouteDirectory
@@ -47,7 +48,7 @@ class AwayAtFirst(Store):
             yield connection
 
 
-class RoutesUnseen(Routes):
+class RoutesUnseen(LimitedDirectory):
     """The routes cannot be read while the database is away."""
 
     def candidates_of(self, models: set[str]) -> None:
@@ -66,11 +67,11 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     )
     recorder = Recorder(
         store, client, directory, Celery("test", broker="memory://", set_as_current=False),
-        Settings(), Slots(1), InProgress(), Pricing(time.time), 0.0,
+        Settings(), Slots(1), InProgress(), Pricing(CostModel(), time.time), 0.0,
         Cached(store, client, ResponseCache(client, Settings()), Settings(), process_impairments, Drops()), process_impairments,
         Witness(directory, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip
-    (result,) = finished(world.breaker(), LIMITED)
+    (result,) = call_results(world.breaker(), LIMITED)
     wait_group = WaitGroup()
     wait_group.add(1)
     recorder.start()

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
 import orjson
+from cachetools import LRUCache
 
 from trivet_tasks.jobs import JobSpec, Prefix
 from trivet_tasks.latency import Latency
@@ -110,7 +111,7 @@ class Sharing:
     """Finds common prefixes of one batch's requests while they stream in. It remembers digests, no text."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._seen: LRUCache[str, int] = LRUCache(MAX_SEEN)
         self._lines: set[str] = set()
 
     def marked(self, group: Sequence[JobSpec]) -> list[JobSpec]:
@@ -119,8 +120,6 @@ class Sharing:
             return list(group)
         counts = Counter(prefix.digest for spec in group for prefix in spec.prefixes)
         made = [self._one(spec, counts) for spec in group]
-        if len(self._seen) + len(counts) > MAX_SEEN:
-            self._seen.clear()
         self._seen.update(counts)
         return made
 

@@ -26,6 +26,8 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple, TypeAlias
 
+from cachetools import LRUCache
+
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -179,10 +181,10 @@ class RequestReader:
         self._settings = settings
         self._known_routes = routes
         self._defaults = _as_mapping(plain_request(defaults), defaults)
-        self._terms: dict[tuple[object, ...], _Terms] = {}
-        self._fitting: set[tuple[str, tuple[str, ...]]] = set()
+        self._terms: LRUCache[tuple[object, ...], _Terms] = LRUCache(_TERMS_KEPT)
+        self._fitting: LRUCache[tuple[str, tuple[str, ...]], bool] = LRUCache(_TERMS_KEPT)
         """Models and features that some route takes."""
-        self._spoken: set[tuple[object, ...]] = set()
+        self._spoken: LRUCache[tuple[object, ...], bool] = LRUCache(_TERMS_KEPT)
         """Combinations that some route's version of the API takes: model, residency, compliance and features."""
         self._of_defaults: _Terms | None = None
 
@@ -247,9 +249,7 @@ class RequestReader:
         asked = spec.model, spec.residency, spec.compliance, spec.features
         if asked not in self._spoken:
             check_versions(spec, body, self._routes)
-            if len(self._spoken) >= _TERMS_KEPT:
-                self._spoken.clear()
-            self._spoken.add(asked)
+            self._spoken[asked] = True
 
     @cached_property
     def _routes(self) -> Mapping[str, RouteSettings]:
@@ -262,9 +262,7 @@ class RequestReader:
         if features and (model, features) not in self._fitting:
             if any(name.startswith((BETA, FIELD)) for name in features):
                 check_extras(model, features, self._routes)
-            if len(self._fitting) >= _TERMS_KEPT:
-                self._fitting.clear()
-            self._fitting.add((model, features))
+            self._fitting[model, features] = True
         return features
 
     def _terms_of(self, given: Mapping[str, object], now: float) -> _Terms:
@@ -273,8 +271,6 @@ class RequestReader:
             return self._read_terms(given, now)
         terms = self._terms.get(said)
         if terms is None:
-            if len(self._terms) >= _TERMS_KEPT:
-                self._terms.clear()
             terms = self._terms[said] = self._read_terms(given, now)
         return terms
 
