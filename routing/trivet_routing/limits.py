@@ -51,7 +51,7 @@ LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", 
 EPOCH = f"{PREFIX}epoch"
 UNHEALTHY = f"{PREFIX}unhealthy"
 
-FORGOTTEN = "the shared state lost its memory; limits and health are being put back"
+FORGOTTEN = "the shared state is new or was emptied, and a scheduler is rebuilding limits and health"
 FORGOTTEN_WAIT_S = 1.0
 _WORDS_CHARS = 2_000
 

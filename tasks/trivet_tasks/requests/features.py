@@ -3,8 +3,7 @@
 A route that speaks a dialect (`trivet_tasks.catalog.Dialect`) without a feature of a job is not eligible for that job. The
 source of a row is, unless it says otherwise, the availability table in `anthropics/skills`
 (skills/claude-api/shared/platform-availability.md, 2026), Anthropic's own list for its API, Claude Platform on AWS,
-Bedrock and Vertex; of versions of the API, platform.claude.com/docs/en/api/migration-2026-10-21. `verified` is False
-where a cloud is left out only because nothing says that it has the feature.
+Bedrock and Vertex; of versions of the API, platform.claude.com/docs/en/api/migration-2026-10-21.
 
 All wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
 structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
@@ -116,7 +115,7 @@ class Feature:
     above_bytes: int | None = None
     """Needed by bodies larger than this."""
     note: str = ""
-    verified: bool = True
+    """Source or reason; `unconfirmed`: no cloud has it only because nothing says that one does."""
 
 
 _FIRST_ONLY = frozenset(("anthropic",))
@@ -150,25 +149,28 @@ TABLE: tuple[Feature, ...] = (
                     "text_editor_code_execution_tool_result")),
     Feature("programmatic_tools", _FIRST, note="a tool whose allowed_callers name more than direct"),
     Feature("advisor", _FIRST, tools=("advisor_",), note="beta"),
-    Feature("toolset_20260801", _FIRST, tools=("browser_toolset_", "computer_toolset_"), verified=False,
-            note="computer use is in beta on all three; this form of it is newer than the list"),
+    Feature("toolset_20260801", _FIRST, tools=("browser_toolset_", "computer_toolset_"),
+            note="unconfirmed; computer use is in beta on all three; this form of it is newer than the list"),
     Feature("container", _FIRST, fields=("container",), note="containers and Agent Skills"),
     Feature("mcp", _FIRST, fields=("mcp_servers",), tools=("mcp_toolset",), blocks=("mcp_tool_use", "mcp_tool_result"),
             note="beta"),
     Feature("fallbacks", _FIRST, fields=("fallbacks",), note="beta"),
     Feature("diagnostics", _FIRST_ONLY, fields=("diagnostics",), note="cache diagnostics, beta"),
-    Feature("task_budget", _FIRST, fields=("output_config.task_budget",), verified=False, note="beta"),
-    Feature("compaction", _FIRST, fields=("compaction",), verified=False,
-            note="beta compact-2026-09-04; compaction as an edit of context_management is on all three"),
-    Feature("thread", _FIRST, fields=("thread",), verified=False, note="beta; the state stays with one account"),
-    Feature("billing_policy", _FIRST, fields=("billing_policy",), verified=False, note="beta"),
-    Feature("automatic_caching", _NOT_INVOKE, fields=("cache_control",), verified=False,
-            note="Bedrock's InvokeModel answers 400 to cache_control at the top level for Opus 4.6 and earlier, "
+    Feature("task_budget", _FIRST, fields=("output_config.task_budget",),
+            note="unconfirmed; beta"),
+    Feature("compaction", _FIRST, fields=("compaction",),
+            note="unconfirmed; beta compact-2026-09-04; compaction as an edit of context_management is on all three"),
+    Feature("thread", _FIRST, fields=("thread",),
+            note="unconfirmed; beta; the state stays with one account"),
+    Feature("billing_policy", _FIRST, fields=("billing_policy",),
+            note="unconfirmed; beta"),
+    Feature("automatic_caching", _NOT_INVOKE, fields=("cache_control",),
+            note="unconfirmed; Bedrock's InvokeModel answers 400 to cache_control at the top level for Opus 4.6 and earlier, "
                  "of later models nothing is said; marks on blocks work everywhere"),
     Feature("body_over_20_mb", _NOT_BEDROCK, above_bytes=20_000_000,
             note="docs.aws.amazon.com, Anthropic Claude Messages API, request and response: at most 20 MB"),
-    Feature("body_over_30_mb", _FIRST, above_bytes=30_000_000, verified=False,
-            note="Vertex is said to take 30 MB; no page at hand states it"),
+    Feature("body_over_30_mb", _FIRST, above_bytes=30_000_000,
+            note="unconfirmed; Vertex is said to take 30 MB; no page at hand states it"),
 )  # fmt: skip
 """Every feature. Of several tool beginnings that fit, the longest counts."""
 
