@@ -1,4 +1,4 @@
-"""What the simulated model says, and what it counts: deterministic from the request, and quoting nothing of it."""
+"""Answers of the simulated model and their token counts: determined by the request, and quoting nothing of it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Answer:
     spoiled_usage: tuple[str, int] | None = None
     """A fault of `poison.SPOILED_USAGE` and the count that goes with it."""
     cached: tuple[bytes, float] | None = None
-    """What it writes to the prompt cache, or keeps there: the key, and for how long."""
+    """The entry of the prompt cache that it writes or keeps: the key, and for how long."""
 
     def message(self) -> dict[str, Any]:
         """The whole message, as a call that does not stream gets it."""
@@ -160,7 +160,7 @@ class Model:
         return Answer(message_id, model, blocks, stop, usage, cached=cached)
 
     def keep(self, answer: Answer, after_s: float) -> None:
-        """What the answer writes to the prompt cache may be read once it has come, as at the providers."""
+        """Make the entry that the answer writes to the prompt cache readable once the answer has come, as at the providers."""
         if answer.cached is None:
             return
         key, ttl_s = answer.cached

@@ -47,7 +47,7 @@ class Usage:
     refused: str | None = None
     """Set where the model refused before any output: the category, or `CATEGORY_UNNAMED`, or `CATEGORY_UNKNOWN`."""
     doubt: str | None = None
-    """Why these counts may not be what is billed; None: no reason to think so."""
+    """Reason for which these counts may not be what is billed; None: no reason to think so."""
     parts: tuple[UsagePart, ...] = ()
     """The passes whose sums the counts are, where there was more than one or another model took part."""
 

@@ -301,7 +301,7 @@ class Place:
         return {row.id for row in rows}
 
     def waiting_after(self, count: int, tried: str) -> set[str]:
-        """That many jobs that are in the middle of their round."""
+        """Make this many jobs that are in the middle of their round."""
         ids = {job.id for job in self.sql.add(*specs(count))}
         self.sql.sql("UPDATE jobs SET tried = :tried WHERE tried = ''", tried=tried)
         return ids

@@ -36,7 +36,7 @@ class Flow(NamedTuple):
     labels: str = "{}"
     """JSON: what budgets ask for of its jobs."""
     cache_write: CacheWrite = ""
-    """How long the provider's prompt cache keeps what its jobs write to it."""
+    """Time for which the provider's prompt cache keeps what its jobs write to it."""
     warmer: str | None = None
     """The job that is to warm the provider's cache before the others go, where its requests have a common prefix."""
     cold: bool = False

@@ -32,7 +32,7 @@ class InFlight(NamedTuple):
     input_estimate: int = 0
     max_tokens: int = 0
     cache_write: CacheWrite = ""
-    """How long the provider's prompt cache keeps what they write to it."""
+    """Time for which the provider's prompt cache keeps what they write to it."""
 
 
 class Sums(NamedTuple):

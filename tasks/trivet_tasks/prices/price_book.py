@@ -59,7 +59,7 @@ class Priced:
     estimated: bool = False
     """True where part of it is approximate rather than a listed price; `note` says which."""
     note: str = ""
-    """Why it is unpriced or estimated, for people."""
+    """Reason for which it is unpriced or estimated, for people."""
     model_used: str | None = None
     """The first-party id of the model that answered, where it is another than the wire was asked for."""
     parts: tuple[PricedPart, ...] = ()
@@ -81,7 +81,7 @@ class Tariff(NamedTuple):
     tiers: tuple[TokenPrices, ...]
     """Longest prompts first, the last for all that are shorter; empty = unpriced, which is not the same as free."""
     note: str = ""
-    """Why it is unpriced, or an estimate, for people."""
+    """Reason for which it is unpriced, or an estimate, for people."""
 
 
 class PriceBook:

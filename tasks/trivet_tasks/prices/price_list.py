@@ -30,7 +30,7 @@ class Listing:
     add: Place | None = None
     """The place whose premium the listed price lacks; None = it lacks none."""
     note: str = ""
-    """Why the price is an estimate; empty = it is not."""
+    """Reason for which the price is an estimate; empty = it is not."""
     rules: Provider | None = None
     """The provider whose rules hold; None = the route's. Claude Platform on AWS has Anthropic's prices."""
 

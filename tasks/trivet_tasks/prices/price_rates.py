@@ -60,7 +60,7 @@ class Rates:
     """Longest prompts first, the last for all that are shorter; empty = unpriced."""
     multipliers: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """Why there is no price, or why it is an estimate."""
+    """Reasons for which there is no price, or it is an estimate."""
     guessed: frozenset[str] = frozenset()
     """Kinds the list has no figure for: a call that uses one is estimated."""
     model_used: str | None = None

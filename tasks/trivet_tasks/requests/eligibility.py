@@ -41,7 +41,7 @@ def misfit(
     compliance: tuple[str, ...],
     features: tuple[str, ...],
 ) -> str:
-    """Why a route never takes a job that asks for this; empty = it fits.
+    """Return the reason for which a route never takes a job that asks for this; empty = it fits.
 
     Args:
         named: what the route's wire calls the model; None = it does not serve it.
