@@ -47,8 +47,7 @@ from trivet_store.database.engine import Store
 from trivet_store.jobs.lease_release import release
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish, queue_name
 from trivet_tasks.shared_state import connect
 
 if TYPE_CHECKING:

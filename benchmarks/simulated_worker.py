@@ -41,11 +41,10 @@ from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.outcomes import HealthSignal, Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.run.pricing import Pricing
 
 ANSWER = orjson.dumps(

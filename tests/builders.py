@@ -17,10 +17,9 @@ from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.jobs.claiming import CallTarget, ClaimedJob, Prompt
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.states import RouteState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call, CallResult, WaitGroup
 

@@ -29,8 +29,7 @@ from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.requests.prompt_cache import cache_write_of
 
 log = logging.getLogger("trivet.dispatch")

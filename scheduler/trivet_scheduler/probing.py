@@ -23,8 +23,7 @@ from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable, place_of
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.requests.eligibility import day_of, name_on_wire, retired_on
 
 log = logging.getLogger("trivet.scheduler")

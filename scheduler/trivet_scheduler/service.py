@@ -13,10 +13,9 @@ import orjson
 import redis
 
 from trivet_routing.limits import Limits
-from trivet_routing.liveness.dependency_monitor import DependencyMonitor
 from trivet_routing.liveness.heartbeat import Heartbeat, Holder
+from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
 from trivet_routing.liveness.process_impairments import BROKER, DATABASE, FAULT, SHARED_STATE, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher

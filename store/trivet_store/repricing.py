@@ -19,10 +19,10 @@ from trivet_store.jobs.ending import book_again, costs_of
 from trivet_store.ledger import spending
 from trivet_store.reports.costs import Span
 from trivet_store.schema import Usd
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import END_STATES
-from trivet_tasks.usage import Usage
 
 
 class Tally(NamedTuple):

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

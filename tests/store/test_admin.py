@@ -14,10 +14,9 @@ from trivet_store.steps import End
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound
 from trivet_tasks.jobs import DispatchedJob
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.prices import price_records
 from trivet_tasks.states import BatchState, JobState
-from trivet_tasks.usage import Usage
 
 FAILURE = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error="No route answered.")
 DAY_S = 86_400.0

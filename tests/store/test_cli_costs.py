@@ -15,9 +15,8 @@ from tests.system.command_line import Said
 
 from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.steps import Finished, Settlement
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.prices import price_records
-from trivet_tasks.usage import Usage
 
 LISTED = {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "2.5", "cache_write_1h": "4"}
 FIRST_DAY, SECOND_DAY = 1_795_391_999.0, 1_795_392_000.0  # 2026-11-22 and 2026-11-23, UTC

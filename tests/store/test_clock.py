@@ -26,7 +26,7 @@ from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import LeaseSettings
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 

@@ -15,10 +15,9 @@ from trivet_store.reports.costs import CostRow, Span
 from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.prices import price_records
 from trivet_tasks.states import AttemptPurpose, JobState
-from trivet_tasks.usage import Usage
 
 
 def _summed(world: World, *by: str, since: float = 0, until: float = 1e12) -> list[CostRow]:

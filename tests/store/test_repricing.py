@@ -28,11 +28,10 @@ from trivet_store.schema import Usd
 from trivet_store.steps import End, Finished, Next, Settlement
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage, UsagePart
 from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 

@@ -19,10 +19,10 @@ from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.states import RouteState
-from trivet_tasks.usage import Usage
 
 REPOSITORY = Path(__file__).parents[2]
 STARTUP = "startup"

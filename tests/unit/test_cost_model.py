@@ -17,9 +17,9 @@ from trivet_store.ledger.used_output import UsedOutput
 from trivet_tasks.catalog import MODELS, Model
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.requests.prompt_cache import CacheWrite
-from trivet_tasks.usage import Usage
 
 MOMENT = datetime(2026, 11, 20, tzinfo=UTC)
 TODAY = MOMENT.timestamp()

@@ -33,9 +33,8 @@ from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import HealthSignal, Outcome, Scope
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, Usage
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure, LocalCause
 from trivet_worker.run.calls import Call, CallResult, Race
 from trivet_worker.run.decisions import Decisions, spent_of

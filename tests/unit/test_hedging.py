@@ -26,8 +26,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import HealthSignal, Outcome
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure
 from trivet_worker.run import calls as calls_module
 from trivet_worker.run import hedging as hedging_module

@@ -16,7 +16,7 @@ from trivet.local.embedded import EmbeddedValkey
 from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import Change
-from trivet_routing.proxy_errors import text_of, with_another
+from trivet_routing.retry_policy import text_of, with_another
 from trivet_routing.route_directory import RouteDirectory
 from trivet_tasks.config.server_urls import redis_url
 from trivet_tasks.config.settings import Settings

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivet_tasks.catalog import MODELS, same_model
+from trivet_tasks.outcomes import Usage, UsagePart
 from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, Priced
-from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.assembly import Assembly
 from trivet_worker.adapters.messages import Whole, read_message
 

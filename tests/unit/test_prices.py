@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivet_tasks.catalog import MANTLE_IDS, MODELS, Provider
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.price_book import PriceBook, Priced, Processing
 from trivet_tasks.prices.price_rules import RULES, RULES_VERSION
-from trivet_tasks.usage import Usage
 
 Wire: TypeAlias = tuple[Provider, str, str, str | None]
 """Provider, first-party id, wire id, region."""

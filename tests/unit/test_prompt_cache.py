@@ -15,10 +15,10 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.prompt_cache import LEAST_ELSE, MAX_LINES, Sharing, least_tokens, marked
 from trivet_tasks.requests.reading import parse_request
-from trivet_tasks.usage import Usage
 
 MODEL = "claude-sonnet-5"
 LONG = "rule " * 2_000

@@ -7,7 +7,7 @@ import pytest
 from tests.builders import breaker
 
 from trivet_routing.permits import BreakerView
-from trivet_routing.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another, worth_asking_again
+from trivet_routing.retry_policy import ProxyError, at_fault, proxy_errors_of, text_of, with_another, worth_asking_again
 
 HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
 NEVER = breaker(proven_s=math.inf)

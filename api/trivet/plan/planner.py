@@ -12,7 +12,7 @@ from trivet.plan.assumptions import Source, assumptions
 from trivet.plan.charges import Charge, declared
 from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
 from trivet.plan.scenarios import Scenario, by_default, mixed, percent
-from trivet.plan.workload import Tally, Workload, volume
+from trivet.plan.workload import Workload, WorkloadCounter, volume
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.requests.eligibility import name_on_wire
@@ -146,7 +146,7 @@ class Planner:
             output_tokens: expected tokens of an answer, if its `max_tokens` allows them.
             output_share_of_max: the same as a part of its `max_tokens`, 0 to 1.
         """
-        tally = Tally(self._steps, output_tokens)
+        tally = WorkloadCounter(self._steps, output_tokens)
         checked = check(tally.add)
         expected = "" if output_tokens is None else f"{output_tokens:,} tokens, or its max_tokens where that is less"
         if output_share_of_max is not None:

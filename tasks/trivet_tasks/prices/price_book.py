@@ -16,10 +16,9 @@ from importlib.metadata import version
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import Provider, bare_name, same_model
-from trivet_tasks.prices.price_list import find_listing, wire_name
-from trivet_tasks.prices.price_rates import Rates, rates_of
+from trivet_tasks.outcomes import Usage, UsagePart
+from trivet_tasks.prices.price_rates import Rates, find_listing, rates_of, wire_name
 from trivet_tasks.prices.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION
-from trivet_tasks.usage import Usage, UsagePart
 
 Processing: TypeAlias = Literal["online", "batch"]
 """batch: the provider's own batch interface, not Trivet's latency class."""

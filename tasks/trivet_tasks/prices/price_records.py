@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from trivet_tasks.outcomes import Usage, UsagePart
 from trivet_tasks.prices.price_book import Priced, PricedPart
-from trivet_tasks.usage import Usage, UsagePart
 
 NOTED = '{"note":'
 """Start of the text of a call that is unpriced, or priced approximately: the text says why."""

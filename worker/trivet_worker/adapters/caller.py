@@ -26,8 +26,7 @@ from cachetools import LRUCache
 from trivet_tasks.config.addresses import DIRECTLY, way_out
 from trivet_tasks.errors import place_of
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Outcome, Scope, Usage
 from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.assembly import Assembly, BrokenStream

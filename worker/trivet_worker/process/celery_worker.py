@@ -19,9 +19,9 @@ from trivet_tasks.celery_app import make_app, register_tasks
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Lane, Latency
+from trivet_tasks.messages import queue_of
 from trivet_tasks.processes.signals import Reloader, StopRequests
 from trivet_tasks.processes.startup import served, set_title, without_collecting
-from trivet_tasks.publishing import queue_of
 from trivet_worker.process.consumer_steps import consuming
 from trivet_worker.process.intake import Intake, strict_consumer
 from trivet_worker.process.isolated_process import run_isolated

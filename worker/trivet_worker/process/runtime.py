@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from celery import Celery
 
 from trivet_routing.limits import Limits
-from trivet_routing.liveness.dependency_monitor import DependencyMonitor
+from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
 from trivet_routing.liveness.process_impairments import IS_STOPPING, STALLED, STOPPING, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
 from trivet_routing.response_cache import AnswerSeal, ResponseCache
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster.leases import ISOLATED, WORKER

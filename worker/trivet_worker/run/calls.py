@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from trivet_routing.liveness.pulses import Pulse
+from trivet_routing.liveness.monitors import Pulse
 from trivet_routing.permits import PermitRequest, Quota
 from trivet_store.jobs.claiming import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings

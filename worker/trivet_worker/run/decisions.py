@@ -9,8 +9,16 @@ import redis
 from trivet_routing.cost_model import Mix
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.permits import PermitRelease, Stated
-from trivet_routing.proxy_errors import proxy_errors_of, with_another, worth_asking_again
-from trivet_routing.retry_policy import Failed, JobRound, doubted_after, next_step, tried_after
+from trivet_routing.retry_policy import (
+    Failed,
+    JobRound,
+    doubted_after,
+    next_step,
+    proxy_errors_of,
+    tried_after,
+    with_another,
+    worth_asking_again,
+)
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose, load_of
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.steps import End, GoOn, Next

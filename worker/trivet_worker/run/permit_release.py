@@ -9,7 +9,7 @@ import redis
 
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.permits import Change, PermitRelease, PermitRequest, Quota
-from trivet_routing.proxy_errors import proxy_errors_of
+from trivet_routing.retry_policy import proxy_errors_of
 from trivet_routing.route_directory import RouteDirectory
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable, place_of

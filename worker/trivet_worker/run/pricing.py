@@ -10,9 +10,8 @@ from trivet_routing.cost_model import CostModel
 from trivet_store.jobs.claiming import CallTarget
 from trivet_store.steps import Settlement
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.outcomes import RULES, Outcome
+from trivet_tasks.outcomes import RULES, Outcome, Usage
 from trivet_tasks.prices.price_records import record_of
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.messages import content_tokens
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
