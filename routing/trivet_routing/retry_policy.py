@@ -41,16 +41,16 @@ class ProxyError(NamedTuple):
 
 
 def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
-    """Return the pages that `text_of` wrote."""
+    """Return the pages that `proxy_errors_text` wrote."""
     return tuple(ProxyError(*fields) for fields in orjson.loads(text)) if text else ()
 
 
-def text_of(errors: Sequence[ProxyError]) -> str:
+def proxy_errors_text(errors: Sequence[ProxyError]) -> str:
     """Return the pages as JSON for the job's row; empty = none."""
     return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
 
 
-def with_another(
+def with_proxy_error(
     errors: Sequence[ProxyError],
     route: str,
     message: str,
@@ -91,7 +91,7 @@ def _generation(breakers: Mapping[str, BreakerView], route: str) -> str | None:
     return breakers[route].generation if route in breakers else None
 
 
-def at_fault(errors: Sequence[ProxyError]) -> str | None:
+def proxies_agree(errors: Sequence[ProxyError]) -> str | None:
     """Return why the proxies refuse the job itself, with the reasons of the routes; None = that is not known."""
     confirmed = [error for error in errors if error.confirmed]
     if len(confirmed) < ROUTES_THAT_AGREE:
@@ -171,13 +171,13 @@ def next_step(
     error = f"{failed.route}: {failed.outcome}: {failed.message}"
     if failed.outcome is Outcome.INVALID:
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
-    if failed.outcome is Outcome.PROXY_ERROR and (why := at_fault(job_round.proxy_errors)):
+    if failed.outcome is Outcome.PROXY_ERROR and (why := proxies_agree(job_round.proxy_errors)):
         return End(JobState.FAILED, outcome=Outcome.PROXY_ERROR, error=why)
     if job_round.deadline_at is not None and now >= job_round.deadline_at:
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    doubted_by, pages = doubted_after(job_round, failed), text_of(job_round.proxy_errors)
+    doubted_by, pages = doubted_after(job_round, failed), proxy_errors_text(job_round.proxy_errors)
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
         return Wait(None, job_round.round, ",".join(job_round.tried), job_round.spent_s, doubted_by, None, None, pages)
     # a provider that was asked in this round and answered nothing has not agreed

@@ -16,7 +16,7 @@ from trivet_routing.retry_policy import (
     next_step,
     proxy_errors_of,
     tried_after,
-    with_another,
+    with_proxy_error,
     worth_asking_again,
 )
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose, load_of
@@ -214,7 +214,7 @@ class Decisions:
             breakers = None if candidates is None else {route.name: route.breaker for route in candidates}
             again = worth_asking_again(pages, breakers or {}, now)
             generation = call.generation.rpartition(".")[0]
-            pages = with_another(
+            pages = with_proxy_error(
                 pages, target.route, failure.message, now=now, generation=generation, breakers=breakers
             )
         job_round = JobRound(job.round, spent_s, tried, job.doubted_by, job.deadline_at, pages, job.claim)
