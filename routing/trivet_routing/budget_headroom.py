@@ -14,7 +14,6 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection
 
-from trivet_routing.cost_model import CostModel
 from trivet_routing.route_choice import Candidate
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.jobs.dispatching import Flow, Head
@@ -23,6 +22,7 @@ from trivet_store.ledger.budget_sums import InFlight, sums
 from trivet_store.ledger.budgets import BudgetRow, State
 from trivet_store.ledger.spending import Spent
 from trivet_tasks.config.budgets import Window, exact_usd, window
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BudgetState

@@ -7,10 +7,10 @@ from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 
-from trivet_routing.cost_model import TYPICAL, CallCost, Mix
 from trivet_routing.permits import BreakerView
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.prices.cost_model import TYPICAL, CallCost, Mix
 from trivet_tasks.requests import eligibility
 from trivet_tasks.states import RouteState
 

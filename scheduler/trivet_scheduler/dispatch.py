@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import BudgetHeadroom
-from trivet_routing.cost_model import TYPICAL, Mix
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate, Choice, Requirements, choose, load_of
 from trivet_routing.route_directory import RouteDirectory
@@ -30,6 +29,7 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.prices.cost_model import TYPICAL, Mix
 from trivet_tasks.requests.prompt_cache import cache_write_of
 
 log = logging.getLogger("trivet.dispatch")

@@ -11,8 +11,8 @@ import orjson
 from tests.builders import call
 from tests.fed_wire import framed, response, stream_type
 
-from trivet_routing.cost_model import CostModel
 from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_worker.adapters.protocol import MESSAGE_LIMIT, Answer, Failure
 from trivet_worker.run.pricing import Pricing
 

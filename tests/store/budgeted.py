@@ -11,7 +11,6 @@ from tests.store.fixed_directory import UNPRICED, FixedDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec
 
 from trivet_routing import budget_headroom
-from trivet_routing.cost_model import CostModel
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
@@ -21,6 +20,7 @@ from trivet_store.ledger.budgets import AskedLabels
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.requests.eligibility import name_on_wire
 
 COSTS = CostModel()

@@ -11,14 +11,14 @@ from sqlalchemy import Connection
 from tests.builders import route
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
-from trivet_routing.cost_model import AnswerLengths, CostModel
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_store.cluster.leases import Lease
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.prices.cost_model import CostModel
 
 UNPRICED = tuple(route(name, lanes=("bulk",), cost=None) for name in (ROUTE, OTHER_ROUTE))
 """Two equal routes."""

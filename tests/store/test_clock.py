@@ -17,7 +17,6 @@ from tests.system.command_line import Said
 
 from trivet import Client
 from trivet.times import moment
-from trivet_routing.cost_model import CostModel
 from trivet_routing.limits import Limits
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.cluster import registry
@@ -27,6 +26,7 @@ from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import LeaseSettings
 from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 

@@ -15,7 +15,6 @@ from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 from tests.system.command_line import Said
 
-from trivet_routing.cost_model import CostModel
 from trivet_store import repricing
 from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.retrying import retry_job
@@ -30,6 +29,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import Outcome, Usage, UsagePart
 from trivet_tasks.prices import price_records
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from trivet.config.scenario_file import NAMES, scenario_file
-from trivet_routing.cost_model import TYPICAL, CostModel
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import TYPICAL, CostModel
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.states import RouteState

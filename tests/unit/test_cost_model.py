@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders import MODEL, breaker, pace, route
 
-from trivet_routing.cost_model import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths, CallCost, CostModel, Mix
 from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
+from trivet_routing.route_directory import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
 from trivet_store.database.engine import Store
 from trivet_store.ledger.used_output import UsedOutput
 from trivet_tasks.catalog import MODELS, Model
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import CallCost, CostModel, Mix
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.requests.prompt_cache import CacheWrite
 

@@ -17,12 +17,11 @@ from tests.builders import MODEL, breaker, call, route
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 
-from trivet_routing.cost_model import AnswerLengths
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
 from trivet_store.cluster.leases import Lease
 from trivet_store.cluster.registry import RegisteredRoute

@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 from tests.builders import call
 
-from trivet_routing.cost_model import CostModel
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Usage, UsagePart
 from trivet_tasks.prices import price_records
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_records import Terms
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call

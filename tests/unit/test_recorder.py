@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 from tests.builders import LIMITED, LimitedDirectory, call_results
 from tests.unit.breakers_world import MODEL, ROUTE, World
 
-from trivet_routing.cost_model import CostModel
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ResponseCache
 from trivet_routing.route_directory import RouteDirectory
@@ -23,6 +22,7 @@ from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_worker.run.cached import Cached
 from trivet_worker.run.calls import WaitGroup
 from trivet_worker.run.drops import Drops

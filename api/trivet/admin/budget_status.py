@@ -6,12 +6,12 @@ from decimal import Decimal
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance, BudgetHeadroom
-from trivet_routing.cost_model import CostModel
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budget_sums
 from trivet_store.reports.next_jobs import next_of_batch, waiting_job
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import BudgetState
 
 

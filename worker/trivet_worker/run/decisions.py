@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import redis
 
-from trivet_routing.cost_model import Mix
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.permits import PermitRelease, Stated
 from trivet_routing.retry_policy import (
@@ -27,6 +26,7 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, signal_of
+from trivet_tasks.prices.cost_model import Mix
 from trivet_tasks.requests.request_terms import needed_s, too_short_text
 from trivet_tasks.shared_state import unavailable_text
 from trivet_tasks.states import JobState

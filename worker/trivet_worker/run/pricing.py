@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from trivet_routing.cost_model import CostModel
 from trivet_store.jobs.claiming import CallTarget
 from trivet_store.steps import Settlement
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import RULES, Outcome, Usage
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_records import record_of
 from trivet_worker.adapters.messages import content_tokens
 from trivet_worker.adapters.protocol import Answer, Failure

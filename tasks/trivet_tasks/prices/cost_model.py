@@ -6,40 +6,21 @@
   `max_tokens`, nothing is read from a cache, and a request that writes to the provider's prompt cache pays the surcharge.
 """
 
-import threading
-import time
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from cachetools import LRUCache
-
-from trivet_store.database.engine import Store
-from trivet_store.ledger.used_output import UsedOutput, used_output
 from trivet_tasks.catalog import Provider
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.latency import Latency
+from trivet_tasks.prices.price_book import PriceBook, Tariff, TokenPrices
 from trivet_tasks.requests.prompt_cache import CACHE_WRITE_FACTORS, CacheWrite
-
-if TYPE_CHECKING:
-    from trivet_tasks.prices.price_book import PriceBook, TokenPrices
 
 MAX_KEPT = 1_000
 DAY_S = 86_400
 _GB_PER_TOKEN = Decimal("3.5e-9")
 """Bytes per token by which a request's tokens are estimated."""
-
-USUAL_SHARE = 0.5
-"""Share of `max_tokens` assumed to be used while no answer of a kind is known."""
-FRESH_S = 10.0
-LATEST_CALLS = 2_000
-WITHIN_S = 3_600.0
-ENOUGH_CALLS = 20
-"""Minimum number of answers from which a share is learned."""
 
 
 class Mix(NamedTuple):
@@ -65,7 +46,7 @@ class CallCost:
     Charges fixed by the month are left out: they are spent whichever route is taken.
     """
 
-    tiers: tuple["TokenPrices", ...]
+    tiers: tuple[TokenPrices, ...]
     """Prices by length of prompt, the longest first, the last for all shorter ones."""
     per_call: Decimal = Decimal(0)
     per_input_token: Decimal = Decimal(0)
@@ -86,13 +67,11 @@ class CostModel:
     """
 
     def __init__(self) -> None:
-        self._tiers = lru_cache(maxsize=MAX_KEPT)(self._look_up)
+        self._tariffs = lru_cache(maxsize=MAX_KEPT)(self._look_up)
 
     @cached_property
-    def book(self) -> "PriceBook":
+    def book(self) -> PriceBook:
         """The price book. ImportError where no price list is installed (`trivet[worker]` has it)."""
-        from trivet_tasks.prices.price_book import PriceBook
-
         return PriceBook()
 
     @cached_property
@@ -103,6 +82,10 @@ class CostModel:
         except ImportError:
             return False
 
+    def tariff(self, route: RouteSettings, model: str, wire_model: str, at: float) -> Tariff:
+        """Return the prices of tokens in plain calls of a model on a route; no tiers where no price is known."""
+        return self._tariffs(route.provider, route.region, model, wire_model, int(at // DAY_S))
+
     def expected(
         self, route: RouteSettings, model: str, wire_model: str, at: float, factor: Decimal = Decimal(1)
     ) -> CallCost | None:
@@ -111,7 +94,7 @@ class CostModel:
         Args:
             factor: on the provider's price.
         """
-        tiers = self._tiers(route.provider, route.region, model, wire_model, int(at // DAY_S))
+        tiers = self.tariff(route, model, wire_model, at).tiers
         if not tiers:
             return None
         costs = route.costs
@@ -132,68 +115,17 @@ class CostModel:
         Args:
             cache_write: how long the provider's prompt cache keeps what the call writes to it; empty = it writes nothing.
         """
-        tiers = self._tiers(route.provider, route.region, model, wire_model, int(at // DAY_S))
+        tiers = self.tariff(route, model, wire_model, at).tiers
         if not tiers:
             return None
         return _tokens_usd(tiers, Mix(input_tokens, max_tokens)) * CACHE_WRITE_FACTORS[cache_write]
 
-    def _look_up(
-        self, provider: Provider, region: str | None, model: str, wire_model: str, day: int
-    ) -> tuple["TokenPrices", ...]:
+    def _look_up(self, provider: Provider, region: str | None, model: str, wire_model: str, day: int) -> Tariff:
         if not self.known:
-            return ()
-        return self.book.tariff(provider, model, wire_model, region, datetime.fromtimestamp(day * DAY_S, UTC)).tiers
+            return Tariff((), "no price list is installed")
+        return self.book.tariff(provider, model, wire_model, region, datetime.fromtimestamp(day * DAY_S, UTC))
 
 
-def _tokens_usd(tiers: tuple["TokenPrices", ...], mix: Mix) -> Decimal:
+def _tokens_usd(tiers: tuple[TokenPrices, ...], mix: Mix) -> Decimal:
     tier = next((longer for longer in tiers if mix.input_tokens > longer.above), tiers[-1])
     return mix.input_tokens * tier.input + mix.output_tokens * tier.output
-
-
-class AnswerLengths:
-    """Expected share of `max_tokens` that an answer uses, learned from the latest answers of its kind.
-
-    Reads the latest calls every ten seconds at most, when asked to. One per process; safe between threads.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._flows: LRUCache[int, float] = LRUCache(MAX_KEPT)
-        self._kinds: LRUCache[tuple[str, Latency | None], float] = LRUCache(MAX_KEPT)
-        self._read_at: float | None = None
-        self._reading = threading.Lock()
-        self._lock = threading.Lock()
-
-    def refresh(self) -> None:
-        """Read them again if it is time. StoreUnavailable."""
-        with self._reading:
-            if self._read_at is not None and time.monotonic() - self._read_at < FRESH_S:
-                return
-            with self._store.read() as connection:
-                found = used_output(connection, self._store.now(connection) - WITHIN_S, LATEST_CALLS)
-            self._read_at = time.monotonic()
-            self.learn(found)
-
-    def learn(self, found: Iterable[UsedOutput]) -> None:
-        """Learn from these; kinds without a new answer keep their share."""
-        sums: dict[tuple[str, Latency | None], list[int]] = defaultdict(lambda: [0, 0, 0])
-        flows: dict[int, float] = {}
-        for row in found:
-            if row.calls >= ENOUGH_CALLS:
-                flows[row.flow_id] = row.used / row.allowed
-            for kind in ((row.model, Latency(row.latency)), (row.model, None)):
-                for number, figure in enumerate((row.calls, row.used, row.allowed)):
-                    sums[kind][number] += figure
-        with self._lock:
-            self._flows.update(flows)
-            self._kinds.update(
-                {kind: used / allowed for kind, (calls, used, allowed) in sums.items() if calls >= ENOUGH_CALLS}
-            )
-
-    def share(self, model: str, latency: Latency, flow_id: int | None = None) -> float:
-        """Return the share of `max_tokens` that answers use: of the flow, else of model and class, the model, all."""
-        with self._lock:
-            of_flow = None if flow_id is None else self._flows.get(flow_id)
-            if of_flow is not None:
-                return of_flow
-            return self._kinds.get((model, latency), self._kinds.get((model, None), USUAL_SHARE))
