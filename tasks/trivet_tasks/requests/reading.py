@@ -91,7 +91,6 @@ def parse_request(
     settings: Settings,
     defaults: Mapping[str, object] = {},
     now: float,
-    where: str = "",
     routes: KnownRoutes | None = None,
 ) -> JobSpec:
     """Validate one request.
@@ -102,14 +101,13 @@ def parse_request(
         defaults: fields to take where the request does not give them; `tags`, `extra_headers` and `extra_body` are
             merged, the request's winning.
         now: the moment of the submit, seconds since the epoch; `deadline` and `not_before` in seconds count from it.
-        where: put before an error's message, e.g. `request 17`.
         routes: gives the routes there are, asked only about fields and betas that not every route takes; else those of
             the settings.
 
     Raises:
-        InvalidRequest: with `field` and a message such as `request 17: messages: must not be empty.`
+        InvalidRequest: with `field` and a message such as `messages: must not be empty.`
     """
-    return RequestReader(settings, defaults, routes).read(request, now, where)
+    return RequestReader(settings, defaults, routes).read(request, now)
 
 
 def parse_requests(
@@ -137,7 +135,7 @@ def parse_requests(
         try:
             yield reader.read(request, now())
         except InvalidRequest as error:
-            raise _placed(error, f"request {index}") from None
+            raise InvalidRequest(f"request {index}: {error.message}", field=error.field, hint=error.hint) from None
 
 
 def model_id(name: str, settings: Settings) -> str:
@@ -188,21 +186,16 @@ class RequestReader:
         """Combinations that some route's version of the API takes: model, residency, compliance and features."""
         self._of_defaults: _Terms | None = None
 
-    def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
+    def read(self, request: Mapping[str, object], now: float) -> JobSpec:
         """Validate one request (`parse_request`)."""
         try:
-            try:
-                return self._read(request, now)
-            except InvalidRequest:
-                # most requests are plain JSON and nothing is spent on those; an object of Python is refused, and then replaced
-                plain = plain_request(request)
-                if plain is request:
-                    raise
-            return self._read(_as_mapping(plain, request), now)
-        except InvalidRequest as error:
-            if not where:
+            return self._read(request, now)
+        except InvalidRequest:
+            # most requests are plain JSON and nothing is spent on those; an object of Python is refused, and then replaced
+            plain = plain_request(request)
+            if plain is request:
                 raise
-            raise _placed(error, where) from None
+        return self._read(_as_mapping(plain, request), now)
 
     def _read(self, request: Mapping[str, object], now: float) -> JobSpec:
         given = _merged(request, self._defaults)
@@ -328,10 +321,6 @@ def _said(given: Mapping[str, object]) -> tuple[object, ...] | None:
             return None
         said += (form, value)
     return tuple(said)
-
-
-def _placed(error: InvalidRequest, where: str) -> InvalidRequest:
-    return InvalidRequest(f"{where}: {error.message}", field=error.field, hint=error.hint)
 
 
 def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object]:
