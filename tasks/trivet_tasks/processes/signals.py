@@ -7,7 +7,7 @@ the same, as Celery and uvicorn do. It leaves SIGHUP ignored where the parent ig
 On SIGHUP `up`, `worker` and `scheduler` read their configuration again (`Reloader`). Where their standard input is a
 terminal, SIGHUP says that this terminal is gone, and stops them as it does the other services.
 
-Every handler is installed by `StopSignals`: it raises KeyboardInterrupt in a command (`interrupt`), stops the parts in their
+Every handler is installed by `StopSignals` (the simulator's by its event loop): it raises KeyboardInterrupt in a command (`interrupt`), stops the parts in their
 order in a supervisor, and asks the thread that ends the process in a scheduler or worker (`StopRequests`).
 """
 
