@@ -7,8 +7,9 @@ the same, as Celery and uvicorn do. It leaves SIGHUP ignored where the parent ig
 On SIGHUP `up`, `worker` and `scheduler` read their configuration again (`Reloader`). Where their standard input is a
 terminal, SIGHUP says that this terminal is gone, and stops them as it does the other services.
 
-Every handler is installed by `StopSignals` (the simulator's by its event loop): it raises KeyboardInterrupt in a command (`interrupt`), stops the parts in their
-order in a supervisor, and asks the thread that ends the process in a scheduler or worker (`StopRequests`).
+Every handler is installed by `StopSignals` (the simulator's by its event loop): it raises KeyboardInterrupt in a command
+(`interrupt`), stops the parts in their order in a supervisor, and asks the thread that ends the process in a scheduler or
+worker (`StopRequests`).
 """
 
 import logging
@@ -31,6 +32,8 @@ SAME_S = 0.5
 """A signal this soon after the first counts as the same: supervisors, ours too, signal every process of a group."""
 LEAVE_S = 2.0
 """Seconds that a process with nothing to lose may take to end by itself: what it waits for may hang."""
+_BY_ITSELF = 0.0
+"""Time of a request that no signal made; earlier than all others."""
 
 
 def handled_stop_signals(*, reloads: bool = False) -> tuple[signal.Signals, ...]:
@@ -140,13 +143,13 @@ class StopRequests:
         """Handle the signals from now on. Call it in the main thread."""
         self._signals.install()
 
-    def put(self) -> None:
-        """Ask without a signal."""
-        self._moments.put(time.monotonic())
+    def end_by_itself(self) -> None:
+        """Ask without a signal, as the work has ended. It is never a second request."""
+        self._moments.put(_BY_ITSELF)
 
     def first(self) -> float:
         """Wait for the first request and return its time, on the monotonic clock."""
-        return self._moments.get()
+        return self._moments.get() or time.monotonic()
 
     def again(self, first: float, within_s: float) -> bool:
         """Wait for a further request; return whether one came that is not the same as the first."""
@@ -156,7 +159,7 @@ class StopRequests:
             return False
 
     def _ask(self) -> None:
-        self.put()
+        self._moments.put(time.monotonic())
         self._on_stop()
 
 

@@ -59,7 +59,7 @@ class Stopper:
     def finish(self) -> int:
         """End the rest after Celery has ended, asked or not. Returns the exit code, with which the caller exits."""
         self._celery_ended = True
-        self._requests.put()
+        self._requests.end_by_itself()
         self._put_down.wait()
         return self._code
 
