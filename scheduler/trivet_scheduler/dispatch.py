@@ -122,7 +122,6 @@ class Dispatcher:
         self._directory = directory
         self._app = app
         self._settings = settings
-        self._costs = directory.costs
         self._told = False
         """True once it was logged that no price list is installed here."""
         self._held = False
@@ -177,7 +176,7 @@ class Dispatcher:
         budgets = self._headroom(connection)
         if budgets is None:
             return None
-        if not self._costs.known:
+        if not self._directory.costs.known:
             waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
             return waits if budgets.counting(None, labels) else None
         flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels, cache_write=cache_write_of(spec.body))
@@ -274,8 +273,8 @@ class Dispatcher:
         known = self._directory.known()
         if not known.budgets:
             return None
-        found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._costs)
-        if found is not None and not self._costs.known:
+        found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._directory.costs)
+        if found is not None and not self._directory.costs.known:
             if not self._told:
                 log.error("no price list is installed (trivet[worker] has it): jobs that budgets count are left alone")
             self._told = True

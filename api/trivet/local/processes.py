@@ -13,7 +13,7 @@ With `passes_hangup` SIGHUP goes on to the parts that read their configuration a
 which is gone then. Otherwise the first SIGINT, SIGTERM or SIGHUP stops gracefully. The second tells the parts of the present stage a second time, by
 which they leave at once, and kills those that have not left after a second; the third kills. If the supervisor itself is killed, its
 parts end by themselves (`trivet_tasks.processes.startup.follow_parent`, which a part calls first thing); a part that is a
-supervisor in its turn needs a `stop_limit_s` below the grace that `follow_parent` gives it.
+supervisor in its turn needs a `stop_limit_s` below the `grace_s` it is given.
 """
 
 import itertools

@@ -25,7 +25,6 @@ from pathlib import Path
 
 READY_FILE_VARIABLE = "TRIVET_READY_FILE"
 PARENT_FD_VARIABLE = "TRIVET_PARENT_FD"
-_GRACE_S = 5.0
 
 _following_parent = False
 
@@ -43,8 +42,8 @@ def announce_ready() -> None:
             Path(named).write_text(f"{os.getpid()}\n", encoding="ascii")
 
 
-def follow_parent() -> bool:
-    """End this process when its parent is gone: SIGTERM to itself, and SIGKILL to its group after 5 seconds.
+def follow_parent(grace_s: float = 5.0) -> bool:
+    """End this process when its parent is gone: SIGTERM to itself, and SIGKILL to its group after `grace_s` seconds.
 
     Call it first thing in the process, before slow imports. Returns whether there is a parent to follow.
     """
@@ -59,12 +58,12 @@ def follow_parent() -> bool:
     except OSError:
         return False
     os.set_inheritable(fd, False)
-    threading.Thread(target=_end_with_parent, args=(fd,), name="follow-parent", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(fd, grace_s), name="follow-parent", daemon=True).start()
     _following_parent = True
     return True
 
 
-def _end_with_parent(fd: int) -> None:
+def _end_with_parent(fd: int, grace_s: float) -> None:
     while os.read(fd, 64):
         pass
     with contextlib.suppress(OSError, KeyError):  # what the parent would have tidied up
@@ -72,7 +71,7 @@ def _end_with_parent(fd: int) -> None:
         ready_file.unlink(missing_ok=True)
         ready_file.parent.rmdir()  # the last of its children succeeds
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE_S)
+    time.sleep(grace_s)
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
