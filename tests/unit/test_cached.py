@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 import redis
@@ -15,7 +14,6 @@ from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ANSWERS, CachedResult, LookedUp, LookUp, ResponseCache
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
@@ -35,11 +33,8 @@ def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield World(store)
-    store.close()
+def world(store: Store) -> World:
+    return World(store)
 
 
 @pytest.fixture

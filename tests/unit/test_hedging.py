@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -21,7 +20,6 @@ from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.jobs.claiming import CallTarget
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
@@ -317,10 +315,8 @@ class Hedge:
 
 
 @pytest.fixture
-def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hedge]:
+def hedge(world: World, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hedge]:
     monkeypatch.setattr(hedging_module, "ThreadPoolExecutor", AtOnce)
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
     with store.write() as connection:
         registry.register(store, connection, SETTINGS.routes)
     directory = RouteDirectory(store, SETTINGS, world.client)
@@ -340,7 +336,6 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     hedger.attach(cast("Calls", Joining()))
     yield Hedge(StoreWorld(store), world, slots, hedger, joined)
     hedger.close()
-    store.close()
 
 
 def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:

@@ -1,7 +1,6 @@
 """Probes: one at a time for the whole fleet, where one is due, and never for a route without a worker to make it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -18,7 +17,6 @@ from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.jobs.probing import insert_probe
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
@@ -103,13 +101,10 @@ class Place:
 
 
 @pytest.fixture
-def place(world: World, tmp_path: Path) -> Iterator[Place]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
+def place(world: World, store: Store) -> Iterator[Place]:
     app = Celery("test", broker="memory://", set_as_current=False)
     yield Place(world, store, app)
     app.close()
-    store.close()
 
 
 def test_while_all_is_well_nothing_is_probed(place: Place) -> None:
