@@ -29,7 +29,8 @@ from orders import serve
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.limits import Limits
+from trivet_routing.permits import PermitRelease, PermitRequest, Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
@@ -41,11 +42,10 @@ from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import connect, publish_finished
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.run.pricing import Pricing
 
 ANSWER = orjson.dumps(
@@ -96,8 +96,8 @@ class SimulatedWorker:
         self.settings = settings
         self.store = TimedStore(settings.store_url)
         self.redis = connect(settings.redis_url)
-        self._directory = RouteDirectory(self.store, settings, self.redis)
-        self._pricing = Pricing(self.store.clock.reckoned)
+        self._directory = RouteDirectory(self.store, Limits(self.redis, settings.health))
+        self._pricing = Pricing(self._directory.costs, self.store.clock.reckoned)
         self._route = route
         self._slots = slots
         self._beaten = time.monotonic()

@@ -11,7 +11,6 @@ from typing import Any
 import redis
 from tests.unit.breakers_world import Breaker
 
-from trivet_routing.call_costs import CallCost
 from trivet_routing.limits import Limits
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import BreakerView, Pace
@@ -25,10 +24,10 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices.cost_model import CallCost, CostModel
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.states import RouteState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call, CallResult
 from trivet_worker.run.context import WorkerContext
@@ -138,7 +137,7 @@ def worker_context(
         directory=directory,
         served=served,
         witness=Witness(directory, "", impairments),
-        pricing=Pricing(time.time),
+        pricing=Pricing(CostModel(), time.time),
         slots=Slots(4),
         in_progress=InProgress(),
         drops=Drops(),

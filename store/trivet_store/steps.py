@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 from trivet_tasks.jobs import Permit, ProxyError
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.requests.prompt_cache import cache_write_factor
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.requests.prompt_cache import CACHE_WRITE_FACTORS, cache_write_of
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 
 
 class Prompt:
@@ -19,7 +18,7 @@ class Prompt:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self.cache_write = cache_write_factor(body)
+        self.cache_write = CACHE_WRITE_FACTORS[cache_write_of(body)]
 
     def maximum_cost(self, estimate: Decimal | None) -> Decimal | None:
         """Return the maximum cost of a call in USD, given its maximum cost without a prompt cache."""
@@ -92,9 +91,9 @@ class Settlement:
     multipliers: str | None = None
     price_version: str | None = None
     price_terms: str | None = None
-    """Terms of its price beside its tokens (`price_terms`); None: not priced by its usage."""
+    """Terms of its price beside its tokens (`price_records`); None: not priced by its usage."""
     price_parts: str | None = None
-    """Its passes (`price_parts`); None: it had one."""
+    """Its passes (`price_records`); None: it had one."""
     model_used: str | None = None
     """The model that answered; None: the one asked for."""
 

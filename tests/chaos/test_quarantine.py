@@ -3,18 +3,18 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from sqlalchemy import text
-from tests.postgres import PostgresServer
+from tests.databases import new_database
+from tests.waiting import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}
 DEADLINE_S = 120.0
@@ -30,13 +30,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """A Trivet whose workers may be killed."""
-    url = ""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("quarantined")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+    url = new_database(request, "quarantined")
     with running_trivet(tmp_path_factory.mktemp("quarantined"), store_url=url, sections=SECTIONS) as trivet:
         yield trivet
 
@@ -48,13 +42,6 @@ def store(running: RunningTrivet) -> Iterator[Store]:
     yield store
     store.close()
     running.reset()
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < ends, what
-        time.sleep(0.02)
 
 
 def holder(store: Store, job_id: str) -> tuple[int, str] | None:

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+from tests.processes import ServerProcess, free_port
 from tests.servers.packages import program
-from tests.servers.processes import ServerProcess, free_port
 
 _SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The server itself; the one in /usr/sbin becomes the user `rabbitmq` and leaves the folder."""

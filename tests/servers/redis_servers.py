@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Self
 
 import redis
+from tests.processes import ServerProcess, free_port
 from tests.servers.packages import program
-from tests.servers.processes import ServerProcess, free_port
 
 
 class RedisServer:

@@ -67,7 +67,7 @@ def test_a_probe_that_somebody_asked_for_stays(two: World) -> None:
     _drain(world)
     assert world.empty_drained() == 2
     assert world.job(probe.id).state == "dispatched"
-    assert [job.probe for job in world.take(world.lease(), [probe])] == [True]
+    assert [job.target.probe for job in world.take(world.lease(), [probe])] == [True]
 
 
 def test_a_route_back_in_service_keeps_its_queue(two: World) -> None:

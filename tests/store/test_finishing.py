@@ -25,9 +25,8 @@ from trivet_store.jobs.finishing import finish
 from trivet_store.reports import costs
 from trivet_store.reports.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
 from trivet_store.steps import End, Next, Settlement, Transition, Wait
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState, RouteState
-from trivet_tasks.usage import Usage
 
 
 def _result(world: World, job_id: str) -> JobRow:
@@ -69,7 +68,7 @@ def test_a_failure_is_a_result_that_says_why(world: World) -> None:
 def test_going_on_is_dispatched_under_the_next_number(world: World) -> None:
     lease, (job,) = world.running(1)
     written = world.end(lease, [job], go_on())
-    assert [f.job_id for f in written.gone_on] == [job.id]
+    assert [transition.job.id for transition in written.gone_on] == [job.id]
     row = world.job(job.id)
     assert (row.state, row.route, row.claim, row.lease_id) == ("dispatched", OTHER_ROUTE, 2, None)
     assert (row.tried, row.round_spent_s, row.last_outcome) == (ROUTE, 1.5, "overloaded")

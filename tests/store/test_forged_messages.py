@@ -17,7 +17,7 @@ OTHER_MODEL = "claude-haiku-4-5"
 LIES: dict[str, dict[str, Any]] = {
     "route": {"route": OTHER_ROUTE},
     "model": {"model": OTHER_MODEL},
-    "class": {"latency": "async"},
+    "class": {"latency": Latency.ASYNC},
     "probe": {"probe": True},
     "isolated": {"isolated": True},
 }

@@ -25,17 +25,17 @@ from trivet_store.retention.pruning import Terms
 from trivet_store.schema import Usd
 from trivet_store.steps import ClaimedJob, End, Next, Settlement, Transition
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
+from trivet_tasks.outcomes import Outcome, Usage, UsagePart
+from trivet_tasks.prices import price_records
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 
 BOOK = PriceBook()
 FAILED = End(JobState.FAILED, outcome=Outcome.INCOMPLETE, error="cut")
-PLAIN = price_terms.written(None, Usage())
+PLAIN = price_records.write_terms(None, Usage())
 RIGHT = Decimal("0.00007")
 """10 tokens at 2 USD a million and 5 at 10, by Anthropic's list of Sonnet 5.5."""
 
@@ -189,7 +189,7 @@ def test_a_row_keeps_all_that_its_price_hangs_on(
         job.attempt_id, Outcome.SUCCEEDED, 0.5, usage=usage, cost_usd=priced.cost_usd,
         list_price=orjson.dumps(dict(priced.list_price)).decode(),
         multipliers=orjson.dumps(dict(priced.multipliers)).decode(), price_version="as it was",
-        price_terms=price_terms.written(region, usage, priced.note),
+        price_terms=price_records.write_terms(region, usage, priced.note),
     )  # fmt: skip
     world.finish(Transition(job, settlement, SUCCESS))
     assert priced.cost_usd != plain.cost_usd or "priority" in priced.note
@@ -336,7 +336,7 @@ CACHED = Usage(
 
 def booked(job: ClaimedJob, model: str, usage: Usage) -> Transition:
     """A call booked as a worker books it."""
-    settlement = Pricing(time.time).settled(
+    settlement = Pricing(CostModel(), time.time).settled(
         call(model=model, wire_model=model), Answer(b"{}", "end_turn", usage, None), 0.5
     )
     return Transition(job, replace(settlement, attempt_id=job.attempt_id), SUCCESS)

@@ -1,7 +1,6 @@
 """The store as its tests drive it: the steps of a job's life, each in its own transaction."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 from sqlalchemy import Connection, Row, event, text
+from tests.waiting import until
 from uuid_utils import uuid7
 
 from trivet_store.cluster import leases, registry
@@ -24,9 +24,8 @@ from trivet_store.steps import CallTarget, ClaimedJob, End, GoOn, Next, Settleme
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.jobs import DispatchedJob, JobSpec, Permit
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 
 DEADLINE_S = 30.0
 ROUTE = "bedrock-us-east-1"
@@ -347,11 +346,8 @@ class InThread:
 
 def until_blocked(world: World, work: InThread) -> None:
     """Wait until somebody in this PostgreSQL database waits for another's lock (or `work` is over)."""
-    deadline = time.monotonic() + DEADLINE_S
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    while not work.over and world.value(waiting) == 0:
-        assert time.monotonic() < deadline, "nobody is blocked"
-        time.sleep(0.005)
+    until(lambda: work.over or world.value(waiting), "a lock that is waited for")
 
 
 @contextmanager

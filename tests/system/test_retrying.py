@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.system.command_line import Said, commands
+from tests.system.command_line import Said
 
 from trivet import AsyncClient, InvalidRequest
 from trivet.testing import RunningTrivet
@@ -21,15 +21,6 @@ BUSY_S = 6.0
 
 def unique(name: str) -> str:
     return f"{name}-{time.time_ns()}"
-
-
-@pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs the command line in this process, as a person would type it."""
-    with commands(str(system.settings.source), monkeypatch, capsys) as run:
-        yield run
 
 
 def refuse_all(system: RunningTrivet) -> None:

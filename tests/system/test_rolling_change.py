@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.databases import migrated
 from tests.postgres import PostgresServer
+from tests.waiting import until
 
 from trivet import Client
 from trivet.local.child_process import Exit
@@ -24,7 +26,6 @@ from trivet_simulator import Control
 from trivet_simulator.calls import Call
 from trivet_store.cluster import health, leases, registry
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import CONFIG_VARIABLE, Settings, load_settings
 
 ROUTES = {"anthropic": "anthropic", "bedrock": "bedrock-us-east-1", "vertex": "vertex-global"}
@@ -90,13 +91,6 @@ def _most_at_once(calls: list[Call], since: float) -> int:
     return most
 
 
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.02)
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """Two schedulers and four workers, and a broker, on either database."""
@@ -108,9 +102,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres_server")
         start.write_text(f'[store]\nurl = "{server.create_database("rolling")}"\n')
-        store = Store(load_settings(start).store_url)
-        upgrade(store)
-        store.close()
+        migrated(load_settings(start).store_url)
     limits = {route: {"max_concurrency": MANY} for route in ROUTES.values()}
     options = ("--latency-median", f"{LATENCY_S}", "--latency-p95", f"{2 * LATENCY_S}", "--seed", "1")
     exits: list[Exit] = []

@@ -8,17 +8,20 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from tests.parents import under
+from tests.databases import database_of, rows
+from tests.processes import under
+from tests.waiting import until
 
 from trivet import Client
 from trivet_simulator import Control
+from trivet_store.cluster import leases, registry
 
 START_S = 90.0
 STOP_S = 10.0
@@ -90,13 +93,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith("TRIVET_"):
             monkeypatch.delenv(name)
     return tmp_path / "work"
-
-
-def until(true: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not true():
-        assert time.monotonic() < deadline, f"waited {deadline_s:g} s for {what}"
-        time.sleep(0.02)
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -181,8 +177,7 @@ def test_a_second_ctrl_c_ends_it_now_and_nobody_is_quarantined(folder: Path, mon
             until(lambda: time.monotonic() > asked + 0.6, "a second one to count")
             assert up.interrupt() < STOP_S
             assert alive(processes) == []
-            with client._connections.store.read() as connection:
-                left = connection.exec_driver_sql("SELECT DISTINCT state, crashes FROM jobs").all()
+            left = rows(client.settings, "SELECT DISTINCT state, crashes FROM jobs")
         assert [tuple(row) for row in left] == [("waiting", 0)]
 
 
@@ -311,15 +306,16 @@ def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, mon
             config.write_text(text, encoding="utf-8")
             up.process.send_signal(signal.SIGHUP)
 
-        with Client() as client:
+        with Client() as client, database_of(client.settings) as store:
 
             def limits() -> dict[str, int]:
-                known = client._connections.directory.known(fresh=True).routes
+                with store.read() as connection:
+                    known = registry.registered(store, connection)
                 return {name: route.settings.max_concurrency for name, route in known.items()}
 
             def impaired() -> set[str]:
-                leases = client._connections.directory.known(fresh=True).leases
-                return {route for lease in leases for route in lease.impaired}
+                with store.read() as connection:
+                    return {route for lease in leases.living(store, connection) for route in lease.impaired}
 
             change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 17")
             until(lambda: limits()["anthropic"] == 17, "the new limit")

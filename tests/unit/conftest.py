@@ -1,5 +1,6 @@
 """Fixtures of the tests of permits and breakers: one Valkey a session, and a clock that only the test moves."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from tests.unit.breakers_world import ClockedRedis, World
 
 from trivet.local.embedded import EmbeddedValkey
-from trivet_tasks.config.broker_address import redis_url
+from trivet_store.database.engine import Store
+from trivet_tasks.config.server_urls import redis_url
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedRedis]:
         assert isinstance(client, ClockedRedis)
         yield client
         client.close()
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Store]:
+    """A new SQLite database with the schema in it."""
+    with contextlib.closing(Store(sqlite_url)) as store:
+        yield store
 
 
 @pytest.fixture

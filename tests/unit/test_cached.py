@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 import redis
@@ -10,12 +9,11 @@ from tests.builders import worker_context
 from tests.store.world import MODEL, ROUTE, World, spec
 from tests.unit.breakers_world import ClockedRedis
 
-from trivet_routing.answer_seal import AnswerSeal, Kept
-from trivet_routing.response_cache import ANSWERS, CachedResult, LookedUp, LookUp, ResponseCache
+from trivet_routing.limits import Limits
+from trivet_routing.response_cache import ANSWERS, AnswerSeal, CachedResult, Kept, LookedUp, LookUp, ResponseCache
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
@@ -35,11 +33,8 @@ def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield World(store)
-    store.close()
+def world(store: Store) -> World:
+    return World(store)
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def cache(client: redis.Redis) -> ResponseCache:
 
 def serve(world: World, client: redis.Redis, cache: ResponseCache, drops: Drops, *jobs: DispatchedJob) -> list[str]:
     """Return the ids of the jobs that get a call."""
-    directory = RouteDirectory(world.store, Settings(), client)
+    directory = RouteDirectory(world.store, Limits(client, Settings().health))
     cached = Cached(worker_context(world.store, client, directory, drops=drops), cache)
     return [job.id for job in cached.serve(Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, jobs))]
 
@@ -90,7 +85,7 @@ def test_a_cache_that_fails_says_so_once_a_minute(
         def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
             raise redis.ResponseError("ERR something")
 
-    directory = RouteDirectory(world.store, Settings(), client)
+    directory = RouteDirectory(world.store, Limits(client, Settings().health))
     cached = Cached(worker_context(world.store, client, directory), Broken(client, Settings()))
     world.add(spec(cache_key=KEY))
     chunk = Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, tuple(world.dispatch()))

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,24 +16,22 @@ from tests.builders import MODEL, breaker, call, route
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 
-from trivet_routing.answer_lengths import AnswerLengths
 from trivet_routing.liveness.process_impairments import ProcessImpairments
-from trivet_routing.permits import BreakerView, HealthSignal
+from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
 from trivet_store.cluster.leases import Lease
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_store.steps import ClaimedJob, End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, Usage
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure, LocalCause
 from trivet_worker.run.calls import Call, CallResult, Race
 from trivet_worker.run.decisions import Decisions
@@ -59,6 +56,7 @@ class Routes:
         self.candidates = list(candidates)
         self.answers = True
         self.lengths = AnswerLengths(cast("Store", None))
+        self.costs = CostModel()
 
     def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
         if not self.answers:
@@ -301,20 +299,17 @@ class Place:
         return {row.id for row in rows}
 
     def waiting_after(self, count: int, tried: str) -> set[str]:
-        """That many jobs that are in the middle of their round."""
+        """Make this many jobs that are in the middle of their round."""
         ids = {job.id for job in self.sql.add(*specs(count))}
         self.sql.sql("UPDATE jobs SET tried = :tried WHERE tried = ''", tried=tried)
         return ids
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
+def place(store: Store) -> Iterator[Place]:
     app = Celery("test", broker="memory://", set_as_current=False)
     yield Place(store, app)
     app.close()
-    store.close()
 
 
 SOON, LONG = longest_backoff_s(TERMS, 0), 3_600.0

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +14,15 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec
 from tests.unit.breakers_world import MODEL, World
 
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure
 from trivet_worker.run import calls as calls_module
 from trivet_worker.run import hedging as hedging_module
@@ -310,19 +307,15 @@ class Hedge:
 
 
 @pytest.fixture
-def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hedge]:
+def hedge(world: World, store: Store, monkeypatch: pytest.MonkeyPatch) -> Hedge:
     monkeypatch.setattr(hedging_module, "ThreadPoolExecutor", AtOnce)
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
     with store.write() as connection:
         registry.register(store, connection, SETTINGS.routes)
-    directory = RouteDirectory(store, SETTINGS, world.client)
-    directory.limits = world.limits
+    directory = RouteDirectory(store, world.limits)
     joined: list[Call] = []
     context = worker_context(store, world.client, directory, SETTINGS)
     hedger = Hedger(context, joined.append)
-    yield Hedge(StoreWorld(store), world, context.slots, hedger, joined)
-    store.close()
+    return Hedge(StoreWorld(store), world, context.slots, hedger, joined)
 
 
 def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tests.unit.breakers_world import TIMEOUT_S, Breaker, ClockedRedis, World, quota
 
 from trivet_routing.limits import PERMIT_GRACE_S
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
 from trivet_tasks.jobs import Permit
+from trivet_tasks.outcomes import HealthSignal
 
 MINUTE_S = 60.0
 GROUP = "claude-*+other"

@@ -1,7 +1,6 @@
 """Probes: one at a time for the whole fleet, where one is due, and never for a route without a worker to make it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -11,20 +10,20 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World, states
 
-from trivet_routing.permits import HealthSignal, Quota, RouteUse
+from trivet_routing.permits import Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler import probing as probing_module
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.jobs.probing import insert_probe
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
+from trivet_tasks.outcomes import HealthSignal
 
 OTHER_ROUTE, LAST_ROUTE = "bedrock-us-west-2", "vertex-us-east5"
 NOT_ON_VERTEX = "claude-mythos-5-2"
@@ -60,8 +59,7 @@ class Place:
 
     def prober(self) -> Prober:
         """Return the prober of a new scheduler, which knows the present state."""
-        directory = RouteDirectory(self.store, SETTINGS, self.world.client)
-        directory.limits = self.world.limits
+        directory = RouteDirectory(self.store, self.world.limits)
         return Prober(self.store, directory, self.app, SETTINGS)
 
     def run(self) -> list[tuple[str, str]]:
@@ -104,13 +102,10 @@ class Place:
 
 
 @pytest.fixture
-def place(world: World, tmp_path: Path) -> Iterator[Place]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
+def place(world: World, store: Store) -> Iterator[Place]:
     app = Celery("test", broker="memory://", set_as_current=False)
     yield Place(world, store, app)
     app.close()
-    store.close()
 
 
 def test_while_all_is_well_nothing_is_probed(place: Place) -> None:

@@ -1,19 +1,16 @@
 """Recorded health of the routes is compared with the actual one, and corrected where it was seen to differ twice."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from tests.unit.backends import SETTINGS, Backends
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World
 
 from trivet_routing.limits import Limits
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
 from trivet_scheduler.restoring import Restorer
 from trivet_store.cluster import health
 from trivet_store.cluster.health import Event, HealthRow
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.outcomes import HealthSignal
 
 
 class Books:
@@ -51,11 +48,8 @@ class Books:
 
 
 @pytest.fixture
-def books(world: World, tmp_path: Path) -> Iterator[Books]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield Books(Backends(world, store))
-    store.close()
+def books(world: World, store: Store) -> Books:
+    return Books(Backends(world, store))
 
 
 def test_where_all_is_as_written_nothing_is_written(books: Books) -> None:

@@ -1,8 +1,6 @@
 """After the shared state lost its data no call is made until one of several processes has restored it from SQL."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,22 +15,17 @@ from tests.unit.breakers_world import (
     quota,
 )
 
-from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, Limits
-from trivet_routing.permits import HealthSignal
+from trivet_routing.limits import EPOCH, FORGOTTEN, PERMIT_GRACE_S, Limits
 from trivet_scheduler.restoring import LOCK, Restorer
 from trivet_store.cluster import health
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.jobs import Permit, permit_id
+from trivet_tasks.outcomes import HealthSignal
 
 
 @pytest.fixture
-def backends(world: World, tmp_path: Path) -> Iterator[Backends]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield Backends(world, store)
-    store.close()
+def backends(world: World, store: Store) -> Backends:
+    return Backends(world, store)
 
 
 def near(seconds: float) -> Any:

@@ -156,7 +156,9 @@ def claim(
     if not rows:
         return ClaimResult([], forged)
     requests = {row.id: row for row in query_rows(connection, _REQUESTS, [{"id": row.id} for row in rows])}
-    calls = {job.id: call for job, *call in zip(dispatched, attempt_ids, permits, estimates, strict=True)}
+    attempts = zip(attempt_ids, permits, strict=True)
+    attempt_of = {job.id: attempt for job, attempt in zip(dispatched, attempts, strict=True)}
+    estimate_of = {job.id: estimate for job, estimate in zip(dispatched, estimates, strict=True)}
     claimed: list[ClaimedJob] = []
     misfits: list[dict[str, object]] = []
     reasons: dict[tuple[str, str, str], str] = {}
@@ -169,11 +171,10 @@ def claim(
         if reasons[listed]:
             misfits.append(_misfit(row.id, tried_of(row.tried), target.route, reasons[listed], now))
         else:
-            attempt_id, permit, _ = calls[row.id]
-            claimed.append(_claimed(row, target, attempt_id, permit, bytes(request.body), requirements))
+            claimed.append(_claimed(row, target, *attempt_of[row.id], bytes(request.body), requirements))
     execute_rows(connection, _MISFIT, misfits)
     purpose = AttemptPurpose.PROBE if target.probe else AttemptPurpose.JOB
-    execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, calls[job.id][2], purpose) for job in claimed])
+    execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate_of[job.id], purpose) for job in claimed])
     return ClaimResult(claimed, forged, tuple(Misfit(str(row["id"]), str(row["last_error"])) for row in misfits))
 
 

@@ -13,8 +13,8 @@ from trivet_store.ledger import spending
 from trivet_store.steps import End, Ended, GoOn, Next, Settlement, Transition, Wait, Written
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.jobs import proxy_errors_text, tried_text
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.states import END_STATES, JobState
-from trivet_tasks.usage import Usage
 
 _FENCE = RowsStatement(
     schema.jobs,

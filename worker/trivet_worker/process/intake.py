@@ -26,7 +26,7 @@ from redis import DataError
 from trivet_store.jobs.dropped import Drop
 from trivet_tasks.catalog import PROVIDERS
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import place_of
 from trivet_tasks.latency import Lane
 from trivet_tasks.messages import Chunk, MalformedMessage, task_name
 from trivet_worker.run.process_state import Drops

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from celery import Celery
 
-from trivet_routing.answer_seal import AnswerSeal
-from trivet_routing.liveness.dependency_monitor import DependencyMonitor
+from trivet_routing.limits import Limits
 from trivet_routing.liveness.heartbeat import Holder
+from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
 from trivet_routing.liveness.process_impairments import IS_STOPPING, STALLED, STOPPING, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
-from trivet_routing.response_cache import ResponseCache
+from trivet_routing.response_cache import AnswerSeal, ResponseCache
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster.leases import ISOLATED, WORKER
 from trivet_store.database.engine import Store
@@ -104,7 +103,7 @@ class Runtime:
     ) -> WorkerContext:
         store = Store.of(settings, yields=lane == Lane.BULK)
         client = connect(settings.redis_url)
-        directory = RouteDirectory(store, settings, client, origin=origin)
+        directory = RouteDirectory(store, Limits(client, settings.health, origin))
         impairments = RouteImpairments(log)
         served = ServedRoutes(
             store,
@@ -122,7 +121,7 @@ class Runtime:
             directory=directory,
             served=served,
             witness=Witness(directory, origin, impairments),
-            pricing=Pricing(store.clock.reckoned),
+            pricing=Pricing(directory.costs, store.clock.reckoned),
             slots=Slots(settings.worker.slots),
             in_progress=InProgress(),
             drops=drops,

@@ -11,7 +11,7 @@ import redis
 from uuid_utils import uuid7
 
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE
-from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRelease, PermitRequest, Quota
+from trivet_routing.permits import Denial, PermitGrant, PermitRelease, PermitRequest, Quota
 from trivet_routing.route_choice import SLOW_CALLS, Candidate, choose
 from trivet_store.jobs.claiming import ClaimResult, claim, give_back
 from trivet_store.jobs.dropped import Drop
@@ -21,7 +21,7 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob, Permit, permit_id
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 from trivet_tasks.shared_state import publish_work
 from trivet_worker.adapters.protocol import Failure

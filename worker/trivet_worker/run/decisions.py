@@ -7,18 +7,25 @@ from typing import Protocol
 
 import redis
 
-from trivet_routing.answer_lengths import AnswerLengths
-from trivet_routing.call_costs import Mix
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.proxy_errors import with_another, worth_asking_again
-from trivet_routing.retry_policy import Failed, JobRound, doubted_after, next_step, tried_after
+from trivet_routing.retry_policy import (
+    Failed,
+    JobRound,
+    doubted_after,
+    next_step,
+    tried_after,
+    with_proxy_error,
+    worth_asking_again,
+)
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Why, choose, load_of
+from trivet_routing.route_directory import AnswerLengths
 from trivet_store.steps import End, GoOn, Next
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.requests.call_time import too_short_text
+from trivet_tasks.prices.cost_model import Mix
+from trivet_tasks.requests.request_terms import too_short_text
 from trivet_tasks.shared_state import unavailable_text
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure
@@ -143,7 +150,7 @@ class Decisions:
             breakers = None if candidates is None else {route.name: route.breaker for route in candidates}
             again = worth_asking_again(pages, breakers or {}, now)
             generation = job.permit.generation.rpartition(".")[0]
-            pages = with_another(
+            pages = with_proxy_error(
                 pages, call.target.route, failure.message, now=now, generation=generation, breakers=breakers
             )
         tried = (*job.tried, *call.race.failed)

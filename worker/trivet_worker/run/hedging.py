@@ -14,15 +14,15 @@ from dataclasses import replace
 import redis
 from uuid_utils import uuid7
 
-from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.permits import PermitRelease, PermitRequest, Quota
 from trivet_routing.route_choice import choose, load_of, misfit
 from trivet_store.jobs.claiming import add_attempt
 from trivet_store.steps import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
 from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.states import AttemptPurpose
 from trivet_worker.run.calls import LEAST_S, Call, is_full_time, requirements_of

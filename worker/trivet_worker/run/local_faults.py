@@ -16,12 +16,10 @@ from urllib.parse import urlsplit
 
 from trivet_routing.permits import Change
 from trivet_routing.route_directory import RouteSnapshot
-from trivet_tasks.config.addresses import api_address
+from trivet_tasks.config.addresses import DIRECTLY, api_address, way_out
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings
-from trivet_tasks.config.way_out import DIRECTLY, way_out
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
 from trivet_tasks.latency import Lane
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause

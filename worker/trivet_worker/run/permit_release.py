@@ -9,16 +9,14 @@ import redis
 
 from trivet_routing.limits import Limits
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.outcome_rules import RULES, signal_of
-from trivet_routing.permits import NO_PERMIT, Change, HealthSignal, PermitRelease, Quota, Stated
+from trivet_routing.permits import NO_PERMIT, Change, PermitRelease, Quota, Stated
 from trivet_routing.route_directory import RouteSnapshot
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.requests.call_time import needed_s
+from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, signal_of
+from trivet_tasks.requests.request_terms import needed_s
 from trivet_tasks.shared_state import is_away, unavailable_text
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Failure, LimitReading, LimitWindow, LocalCause
