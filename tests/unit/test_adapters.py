@@ -5,10 +5,10 @@ import hashlib
 import hmac
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -24,10 +24,10 @@ from trivet_simulator.poison import SPOILED_USAGE
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage, UsagePart
-from trivet_worker.adapters import build_caller
+from trivet_worker.adapters import build_caller, google_auth
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.aws_auth import SigV4, process_credentials
-from trivet_worker.adapters.google_auth import RENEW_BEFORE_S, USELESS_BEFORE_S, process_token
+from trivet_worker.adapters.google_auth import process_token
 from trivet_worker.adapters.messages import Broken, Whole, read_message
 from trivet_worker.adapters.protocol import Answer, Caller, Failure
 from trivet_worker.adapters.single_flight import SingleFlight
@@ -652,12 +652,15 @@ def test_a_hundred_first_calls_fetch_one_google_token_and_its_project(simulator:
 
 
 @pytest.mark.usefixtures("service_account")
-def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(simulator: SimulatorProcess) -> None:
+def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(
+    simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(caller: Caller) -> None:
         token = process_token()
         old = await token.current()
-        token._credentials.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=USELESS_BEFORE_S - 1)
-        answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", 30))
+        with monkeypatch.context() as patch:
+            patch.setattr(google_auth, "USELESS_BEFORE_S", math.inf)
+            answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", 30))
         assert await token.current() != old
 
     with_caller(route(simulator, "vertex", api_key=None), work)
@@ -665,12 +668,15 @@ def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(simulator:
 
 
 @pytest.mark.usefixtures("service_account")
-def test_a_google_token_near_its_end_is_renewed_behind_the_calls(simulator: SimulatorProcess) -> None:
+def test_a_google_token_near_its_end_is_renewed_behind_the_calls(
+    simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def run() -> None:
         token = process_token()
         old = await token.current()
-        token._credentials.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=RENEW_BEFORE_S - 1)
-        assert await token.current() == old  # does not wait
+        with monkeypatch.context() as patch:
+            patch.setattr(google_auth, "RENEW_BEFORE_S", math.inf)
+            assert await token.current() == old  # does not wait
         behind = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.wait_for(asyncio.gather(*behind), 20)
         assert await token.current() != old

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
 from tests.unit.listening import listened
@@ -274,8 +275,15 @@ def test_the_address_comes_from_provider_region_and_endpoint(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     made = RouteSettings(**route)
     assert api_address(made, None) == address
-    caller: Any = build_caller(made)
-    assert str(caller._wire.client.base_url).rstrip("/") == address
+    sent: list[str] = []
+
+    async def send(_client: object, request: httpx2.Request, **_: object) -> httpx2.Response:
+        sent.append(str(request.url))
+        raise httpx2.ConnectError("nothing is sent")
+
+    monkeypatch.setattr(httpx2.AsyncClient, "send", send)
+    asyncio.run(build_caller(made).call(BODY, MODELS.get(route.get("endpoint", ""), "a-model"), "attempt-1", 30))
+    assert [url.startswith(f"{address}/") for url in sent] == [True], sent
 
 
 @pytest.mark.parametrize(

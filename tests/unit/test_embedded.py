@@ -273,7 +273,7 @@ def test_the_address_is_the_same_for_everybody(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("kind", ["another user's", "a link"])
 def test_a_directory_of_somebody_else_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_address, "_SHORT_PARENT", tmp_path)
+    monkeypatch.setattr(broker_address, "SHORT_PARENT", tmp_path)
     data_dir = tmp_path / ("x" * 100)
     private = broker_address.socket_path(data_dir).parent
     if kind == "a link":
