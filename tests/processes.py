@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
-from tests.waiting import until
+from tests.timing import until
 
 START_S = 150.0
 STOP_S = 20.0

@@ -17,7 +17,7 @@ import psutil
 from sqlalchemy import text
 from tests.databases import database_of, migrated, rows
 from tests.postgres import PostgresServer
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.config.settings import CONFIG_VARIABLE

@@ -13,7 +13,7 @@ from sqlalchemy.pool import Pool
 from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages
 from tests.databases import database_of, migrated
 from tests.postgres import PostgresServer
-from tests.waiting import until
+from tests.timing import until
 
 from trivet import Client, StoreUnavailable
 from trivet.client.submitting import GROUP_ROWS

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 from tests.databases import new_database
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_store.database.engine import Store

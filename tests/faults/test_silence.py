@@ -4,7 +4,7 @@ import pytest
 from tests.faults.ledger import Cost
 from tests.faults.legs import CLOCK_S, RESULT_S, Legs
 from tests.faults.pool import ATTEMPT_S
-from tests.waiting import until
+from tests.timing import until
 
 BUSY_S = 2.0
 """Time that a busy machine may add."""

@@ -11,7 +11,7 @@ from tests.processes import START_S, free_port
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import UNHURRIED, log_of, requests
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.celery_app import make_app

@@ -10,7 +10,7 @@ from tests.processes import START_S, free_port
 from tests.servers.doors import go_through, settings_for
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import UNHURRIED, log_of, requests, routes, said_of_batch, trivet
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import running_trivet
 from trivet_tasks.errors import BrokerUnavailable, ConfigError

@@ -13,7 +13,7 @@ from tests.servers.doors import DOORS, go_through, settings_for
 from tests.servers.packages import program
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import UNHURRIED, requests
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import running_trivet
 from trivet_tasks.server_errors import explain

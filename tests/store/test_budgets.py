@@ -7,10 +7,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from tests.clocks import moved_clock
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
 from tests.store.fixed_directory import dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
+from tests.timing import moved_clock
 
 from trivet_scheduler import dispatch
 from trivet_store.jobs.enqueue import DirectDispatch

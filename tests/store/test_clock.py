@@ -13,9 +13,9 @@ import orjson
 import pytest
 from sqlalchemy import Connection
 from tests.builders import call
-from tests.clocks import moved_clock
 from tests.store.world import MODEL, ROUTE, World
 from tests.system.command_line import Said
+from tests.timing import moved_clock
 
 from trivet import Client
 from trivet.times import moment

@@ -12,13 +12,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests.databases import database_of, migrated
 from tests.system.command_line import Said
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import registry
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import load_settings
 
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
@@ -332,11 +331,9 @@ def test_routes_without_the_shared_state_says_so(
     file = tmp_path / "trivet.toml"
     file.write_text('[redis]\nurl = "redis://:secret@127.0.0.1:1/0"\n[routes.anthropic]\nprovider = "anthropic"\n')
     settings = load_settings(file)
-    store = Store(settings.store_url)
-    upgrade(store)
-    with store.write() as connection:
+    migrated(settings.store_url)
+    with database_of(settings) as store, store.write() as connection:
         registry.register(store, connection, settings.routes)
-    store.close()
     monkeypatch.setattr(sys, "argv", ["trivet", "--config", str(file), "routes"])
     code = run()
     said = capsys.readouterr()

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import redis
 from tests.databases import database_of, new_database, rows
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.client.job import Job
 from trivet.client.result import Result

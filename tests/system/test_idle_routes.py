@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.databases import new_database, rows
 from tests.system.command_line import Said
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 

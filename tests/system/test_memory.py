@@ -3,7 +3,7 @@
 import time
 
 from tests.databases import database_of, rows
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import health

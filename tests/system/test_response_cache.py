@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.databases import new_database, rows
 from tests.system.command_line import Said
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.databases import migrated
 from tests.postgres import PostgresServer
-from tests.waiting import until
+from tests.timing import until
 
 from trivet import Client
 from trivet.local.child_process import Exit

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from tests.system.command_line import Said, commands
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import health, registry

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from tests.databases import database_of, rows
 from tests.processes import under
-from tests.waiting import until
+from tests.timing import until
 
 from trivet import Client
 from trivet_simulator import Control

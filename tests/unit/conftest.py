@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from tests.unit.breakers_world import ClockedRedis, World
 from tests.wires import KEY, KEY_VARIABLE
 
@@ -25,6 +26,15 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedRedis]:
         assert isinstance(client, ClockedRedis)
         yield client
         client.close()
+
+
+@pytest.fixture
+def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
+    """A client on the server's own clock, and nothing in the server."""
+    plain = redis.Redis(connection_pool=valkey.connection_pool)
+    plain.flushdb()
+    yield plain
+    plain.flushdb()
 
 
 @pytest.fixture

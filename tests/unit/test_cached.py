@@ -2,12 +2,11 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import redis
 from tests.store.world import MODEL, ROUTE, World, spec
-from tests.unit.breakers_world import ClockedRedis
 
 from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.liveness.process_impairments import ProcessImpairments
@@ -22,14 +21,6 @@ from trivet_worker.run.cached import Cached
 from trivet_worker.run.drops import Drops
 
 KEY = "c" * 32
-
-
-@pytest.fixture
-def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
-    plain = redis.Redis(connection_pool=valkey.connection_pool)
-    plain.flushdb()
-    yield plain
-    plain.flushdb()
 
 
 @pytest.fixture

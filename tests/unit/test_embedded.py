@@ -16,7 +16,7 @@ import pytest
 import redis
 from flower.utils.broker import RedisSocket
 from kombu import Queue
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_tasks.config import broker_address

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from tests.builders import call
-from tests.clocks import MovedClock, moved_clock
+from tests.timing import MovedClock, moved_clock
 
 from trivet_routing.permits import Change, HealthSignal
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from tests.clocks import MovedClock, moved_clock
+from tests.timing import MovedClock, moved_clock
 
 from trivet_routing.liveness import pulses
 from trivet_routing.liveness.process_impairments import BROKER, STALLED, STOPPING, ProcessImpairments
