@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -81,6 +82,11 @@ def route(
     unit = CallCost((_NOTHING,), per_call=Decimal(cost)) if isinstance(cost, str) else cost
     view = at or breaker(places=settings.max_concurrency)
     return Candidate(name, model, settings, wire_model, frozenset(lanes), drained, view, unit)
+
+
+def unique(stem: str) -> str:
+    """A name that no other test gives, nor this one in another run."""
+    return f"{stem}-{time.time_ns()}-{next(_numbers)}"
 
 
 def call(number: int = 1, **job: Any) -> Call:

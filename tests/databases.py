@@ -59,6 +59,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+# no foreign key keeps the rows of a job together; the transactions that write them do
 _REFERENCES = (
     ("jobs", "flow_id", "flows"),
     ("jobs", "batch_id", "batches"),

@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tests.command_line import Said, commands
 from tests.store.world import DEADLINE_S, OTHER_ROUTE, World, go_on, spec, specs
-from tests.system.command_line import Said, commands
 
 from trivet.cli import parquet_file
 from trivet.client import batch as batch_module

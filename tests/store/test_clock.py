@@ -13,8 +13,8 @@ import orjson
 import pytest
 from sqlalchemy import Connection
 from tests.builders import call
+from tests.command_line import Said
 from tests.store.world import MODEL, ROUTE, World
-from tests.system.command_line import Said
 from tests.timing import moved_clock
 
 from trivet import Client

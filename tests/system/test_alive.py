@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.system.command_line import Said
+from tests.command_line import Said
 from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet

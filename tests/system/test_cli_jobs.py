@@ -1,19 +1,18 @@
 """The commands that put jobs in, watch them and read what came of them, against a running Trivet."""
 
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests.builders import unique
+from tests.command_line import Said
 from tests.databases import database_of, migrated
-from tests.system.command_line import Said
 from tests.timing import until
 
 from trivet.testing import RunningTrivet
@@ -22,15 +21,10 @@ from trivet_tasks.config.settings import load_settings
 
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
 DEADLINE_S = 60.0
-_numbers = itertools.count()
 
 
 def config(system: RunningTrivet) -> Path:
     return Path(system.settings.source)
-
-
-def unique(stem: str) -> str:
-    return f"{stem}-{time.time_ns()}-{next(_numbers)}"
 
 
 def write_requests(path: Path, count: int, **more: object) -> Path:

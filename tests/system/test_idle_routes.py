@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command_line import Said
 from tests.databases import new_database, rows
-from tests.system.command_line import Said
 from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet

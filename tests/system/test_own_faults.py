@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.system.command_line import Said, commands
+from tests.command_line import Said, commands
 from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet

@@ -3,15 +3,15 @@
 import os
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests.builders import unique
+from tests.command_line import Said
 from tests.databases import new_database, rows
-from tests.system.command_line import Said
 from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
@@ -31,10 +31,6 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     simulator = ("--latency-median", str(CALL_S), "--latency-p95", str(2 * CALL_S), "--seed", "1")
     with running_trivet(folder, store_url=url, sections=SECTIONS, workers=WORKERS, simulator=simulator) as trivet:
         yield trivet
-
-
-def unique(stem: str) -> str:
-    return f"{stem} {time.time_ns()}"
 
 
 def test_as_many_calls_are_made_as_there_are_different_requests(

@@ -1,7 +1,6 @@
 """Operating routes by hand, through the whole system: look, drain, probe, restore, and read what happened."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -9,7 +8,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.system.command_line import Said, commands
+from tests.builders import unique
+from tests.command_line import Said, commands
 from tests.timing import until
 
 from trivet.testing import RunningTrivet
@@ -44,10 +44,6 @@ def store(system: RunningTrivet) -> Iterator[Store]:
     store = Store(load_settings(system.local.config_path).store_url)
     yield store
     store.close()
-
-
-def unique(stem: str) -> str:
-    return f"{stem}-{time.time_ns()}"
 
 
 def state_of(trivet: Callable[..., Said], route: str, model: str = MODEL) -> dict[str, Any]:
