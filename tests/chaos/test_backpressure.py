@@ -156,8 +156,9 @@ def said(system: Outages) -> str:
     """Return what `trivet routes` says of the worker, from either source."""
     routes = system.trivet_routes()
     assert routes.code == 3
-    assert "worker" in routes.idle, routes
-    return routes.idle["worker"]
+    idle = {one["part"]: str(one["impairment"]) for one in routes.json["idle"]}
+    assert "worker" in idle, routes
+    return idle["worker"]
 
 
 @contextlib.contextmanager

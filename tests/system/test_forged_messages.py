@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from base64 import b64decode, b64encode
 from collections import Counter
@@ -20,6 +18,7 @@ from typing import Any
 
 import pytest
 import redis
+from tests.command_line import run_trivet
 from tests.databases import database_of, new_database, rows
 from tests.timing import until
 
@@ -264,16 +263,8 @@ def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
     until(lambda: not shared.exists(brief_key), "it expires")
     shared.set(brief_key, expiring)
     called_for(brief, "an answer whose time is over", "deferred", foreign=False)
-    report = trivet_routes(system)
+    report = run_trivet("--config", system.settings.source, "routes", "--json").json
     assert {one["kind"] for one in report["dropped"]} >= {"answer"}
-
-
-def trivet_routes(system: RunningTrivet) -> Any:
-    said = subprocess.run(
-        [sys.executable, "-m", "trivet", "--config", system.settings.source, "routes", "--json"],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=True,
-    )  # fmt: skip
-    return json.loads(said.stdout)
 
 
 _MARK = "pwned"
