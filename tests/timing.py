@@ -15,9 +15,9 @@ PATIENCE_S = 120.0
 def until(
     look: Callable[[], T],
     what: str = "the condition",
+    within_s: float = PATIENCE_S,
     *,
     fits: Callable[[T], object] = bool,
-    within_s: float = PATIENCE_S,
 ) -> T:
     """Look again and again, and return the first value that fits. AssertionError, naming `what`, when time runs out."""
     deadline = time.monotonic() + within_s

@@ -102,6 +102,7 @@ def after(owner: Any, name: str, doom: Callable[[], None]) -> None:
 
 def doom_worker(doom: Doom) -> None:
     """The steps of a worker process."""
+    from trivet_worker.adapters import build_caller
     from trivet_worker.run import calls as calls_module
     from trivet_worker.run import recorder
     from trivet_worker.run.calls import Call, Calls
@@ -111,7 +112,6 @@ def doom_worker(doom: Doom) -> None:
             doom.here(CLAIMED)
 
     before(Calls, "launch", launch)
-    real_build = calls_module.build_caller
 
     async def die_calling() -> None:
         while True:
@@ -119,7 +119,7 @@ def doom_worker(doom: Doom) -> None:
             await asyncio.sleep(LOOK_S)
 
     def build(route: RouteSettings) -> Caller:
-        caller = real_build(route)
+        caller = build_caller(route)
         real_call = caller.call
 
         async def call(*args: Any) -> Any:

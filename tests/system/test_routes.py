@@ -89,7 +89,7 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
             ).all()
         return (str(rows[0].route), int(rows[0].queued)) if rows else ("", 0)
 
-    until(lambda: outstanding()[1] > 5, "no queue filled up")
+    until(lambda: outstanding()[1] > 5, "a queue to fill up")
     route = outstanding()[0]
     said = trivet("route", "drain", route, "--why", "a test", "--json").json
     assert (said["route"], said["drained"], said["was_drained"]) == (route, True, False)

@@ -151,7 +151,7 @@ def test_the_table_fits_and_says_all_sums(folder: Path, columns: int | None) -> 
         "audit logging, $2.00 per 100,000 calls: $0.10",
         "fixed of aws-us, $21.90 per month: $0.73",
     ):
-        assert said in done.stdout, said
+        assert said in done.out, said
 
 
 def test_a_day_that_takes_longer_than_a_day_is_said(plan: Plan) -> None:

@@ -50,8 +50,8 @@ def route(base_url: str = "", **more: Any) -> RouteSettings:
     )
 
 
-def call(settings: RouteSettings) -> Failure:
-    failure: Answer | Failure = with_caller(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 20.0))
+def call(settings: RouteSettings, timeout_s: float = 20.0) -> Failure:
+    failure = with_caller(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", timeout_s))
     assert isinstance(failure, Failure), failure
     assert KEY not in failure.message
     return failure
@@ -92,9 +92,7 @@ def test_a_proxy_that_refuses_is_named(
 def test_a_proxy_that_never_answers_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        failure = with_caller(
-            route("https://api.example"), lambda caller: caller.call(BODY, MODEL, "attempt-1", 1.0)
-        )  # fmt: skip
+        failure = call(route("https://api.example"), 1.0)
     assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
     assert "no connection in time" in failure.message
     assert "(HTTPS_PROXY)" in failure.message
@@ -104,7 +102,7 @@ def test_time_that_is_over_before_there_is_a_connection(monkeypatch: pytest.Monk
     monkeypatch.setattr(connections, "CONNECT_SHARE", 2.0)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         settings = route(f"https://127.0.0.1:{silent.getsockname()[1]}")
-        failure = with_caller(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 0.5))
+        failure = call(settings, 0.5)
     assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
     assert failure.message == "no connection within 0.5 s"
 
@@ -146,7 +144,7 @@ def swallowing_port() -> Iterator[int]:
 
 def test_a_short_call_into_nothing_is_no_timeout_of_the_provider(swallowing_port: int) -> None:
     settings = route(f"http://127.0.0.1:{swallowing_port}")
-    failure = with_caller(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 1.0))
+    failure = call(settings, 1.0)
     assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
     assert "no connection in time" in failure.message
 
