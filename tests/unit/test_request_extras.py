@@ -22,6 +22,7 @@ from trivet_tasks.requests.reading import parse_request
 from trivet_worker.adapters.protocol import Caller
 
 NOW = 1_764_460_800.0  # 2025-11-30
+pytestmark = pytest.mark.usefixtures("no_credentials")
 EDITING, NEW = "context-management-2025-06-27", "new-beta-2026-11-01"
 THINKING, STRUCTURED = "interleaved-thinking-2025-05-14", "structured-outputs-2025-11-13"
 ROUTES = {

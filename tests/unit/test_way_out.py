@@ -68,7 +68,9 @@ def test_what_a_worker_is_started_with_makes_its_origin(
     assert origin_of(settings_with()) == proxied, "passwords are no part of it"
 
 
-def test_processes_of_one_machine_have_one_origin_and_keys_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_one_machine_have_one_origin_and_keys_are_no_part_of_it(
+    settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = sys.modules["trivet_worker.process.origin"]
     one = origin_of(settings_with())
     for name in ("getpid", "getppid"):
