@@ -28,7 +28,7 @@ from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.prices.cost_model import CallCost, CostModel
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.states import RouteState
-from trivet_worker.adapters.protocol import Answer, Failure
+from trivet_worker.adapters.protocol import Answer, Caller, Credentials, Failure
 from trivet_worker.run.calls import Call, CallResult
 from trivet_worker.run.context import WorkerContext
 from trivet_worker.run.local_faults import Witness
@@ -95,6 +95,11 @@ def route(
     return Candidate(name, model, settings, wire_model, frozenset(lanes), drained, view, unit)
 
 
+def unique(stem: str) -> str:
+    """A name that no other test gives, nor this one in another run."""
+    return f"{stem}-{time.time_ns()}-{next(_numbers)}"
+
+
 def call(number: int = 1, **terms: Any) -> Call:
     """A call on `ANTHROPIC` that has not begun; `terms` are fields of its job and of its target."""
     of_target = {name: terms.pop(name) for name in [one.name for one in fields(CallTarget)] if name in terms}
@@ -145,6 +150,19 @@ def worker_context(
         process_impairments=ProcessImpairments(logging.getLogger("test"), "no work is taken"),
     )
     return replace(context, **parts)
+
+
+class FakeCaller(Caller):
+    """A caller without a provider; what becomes of its calls is for a subclass to say."""
+
+    async def credentials(self) -> Credentials:
+        return Credentials()
+
+    async def reach(self, timeout_s: float) -> str:
+        return ""
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
 
 class LimitedDirectory:

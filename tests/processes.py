@@ -2,15 +2,17 @@
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
-from tests.waiting import until
+from tests.timing import until
 
 START_S = 150.0
 STOP_S = 20.0
@@ -23,21 +25,37 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Return whether somebody takes connections on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class ServerProcess:
     """One child process with its output in a file. It can be killed and started again."""
 
-    def __init__(self, command: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        user: pwd.struct_passwd | None = None,
+    ) -> None:
         """Nothing is started yet.
 
         Args:
             folder: where it runs and where `log` is written.
             env: variables on top of PATH and the like.
+            user: as whom it runs, if not as this process.
         """
         self.folder = folder
         self.log_path = folder / "server.log"
         self._command = list(command)
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._user: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
 
     @property
     def pid(self) -> int:
@@ -60,7 +78,7 @@ class ServerProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **self._user,
             )  # fmt: skip
         until(lambda: not self.runs or ready(), f"{self._command[0]} is ready\n{self.log[-2_000:]}")
         assert self.runs, f"{self._command[0]} ended:\n{self.log[-2_000:]}"

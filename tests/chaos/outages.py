@@ -1,7 +1,6 @@
 """A Trivet of a test's own over the simulator, whose parts and servers the test stops and starts."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -15,9 +14,10 @@ from typing import Any, TypeVar
 
 import psutil
 from sqlalchemy import text
+from tests.command_line import Said, run_trivet
 from tests.databases import database_of, migrated, rows
 from tests.postgres import PostgresServer
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.config.settings import CONFIG_VARIABLE
@@ -112,18 +112,9 @@ class Outages:
                 connection.execute(text("LOCK TABLE jobs IN EXCLUSIVE MODE"))
             yield
 
-    def trivet_routes(self) -> "Said":
+    def trivet_routes(self) -> Said:
         """`trivet routes --json` as an operator runs it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "trivet", "routes", "--json"],
-            env={**os.environ, CONFIG_VARIABLE: str(self.trivet.local.config_path)},
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        return Said(done.returncode, json.loads(done.stdout), done.stderr)
+        return run_trivet("routes", "--json", env={CONFIG_VARIABLE: str(self.trivet.local.config_path)})
 
     def audit(self) -> None:
         """Assert that every call is one row and every row but those of unknown fate one call, and no job was answered twice."""
@@ -134,20 +125,6 @@ class Outages:
         assert {row.outcome for row in rows.values() if row.id not in calls} <= {"unknown", "cancelled"}
         answered = Counter(row.job_id for row in rows.values() if row.outcome == "succeeded")
         assert max(answered.values(), default=1) == 1
-
-
-@dataclass(frozen=True)
-class Said:
-    """Output of a command."""
-
-    code: int
-    found: dict[str, Any]
-    errors: str
-
-    @property
-    def idle(self) -> dict[str, str]:
-        """Reasons why processes do not work, by part: `worker` or `scheduler`."""
-        return {one["part"]: one["impairment"] for one in self.found["idle"]}
 
 
 @dataclass(frozen=True)

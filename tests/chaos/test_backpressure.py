@@ -13,7 +13,7 @@ from sqlalchemy.pool import Pool
 from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages
 from tests.databases import database_of, migrated
 from tests.postgres import PostgresServer
-from tests.waiting import until
+from tests.timing import until
 
 from trivet import Client, StoreUnavailable
 from trivet.client.submitting import GROUP_ROWS
@@ -156,8 +156,9 @@ def said(system: Outages) -> str:
     """Return what `trivet routes` says of the worker, from either source."""
     routes = system.trivet_routes()
     assert routes.code == 3
-    assert "worker" in routes.idle, routes
-    return routes.idle["worker"]
+    idle = {one["part"]: str(one["impairment"]) for one in routes.json["idle"]}
+    assert "worker" in idle, routes
+    return idle["worker"]
 
 
 @contextlib.contextmanager

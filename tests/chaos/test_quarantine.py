@@ -11,7 +11,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 from tests.databases import new_database
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_store.database.engine import Store
@@ -68,7 +68,7 @@ def kill_holder(store: Store, job_id: str, lane: str, *, not_pid: int = 0) -> in
         found.append(now)
         return True
 
-    until(held, f"the job does not run in the lane {lane}")
+    until(held, f"the job to run in the lane {lane}")
     os.kill(found[-1][0], signal.SIGKILL)
     return found[-1][0]
 
@@ -89,12 +89,12 @@ def test_a_job_whose_own_process_dies_three_times_is_given_up_and_its_neighbours
         running.simulator.fault(provider, "hang")
     jobs = [running.client.submit(f"neighbour {n} {time.time_ns()}", latency="batch", **TERMS) for n in range(8)]
     bad, *others = jobs
-    until(lambda: all(job.state == "running" for job in jobs), "not all run")
+    until(lambda: all(job.state == "running" for job in jobs), "all jobs to run")
     kill_holder(store, bad.id, "bulk")
     pid = 0
     for count in (1, 2, 3):
         pid = kill_holder(store, bad.id, "isolated", not_pid=pid)
-        until(lambda count=count: deaths(store, bad.id)[1] == count, "nobody counts the death")  # type: ignore[misc]
+        until(lambda count=count: deaths(store, bad.id)[1] == count, "the death to be counted")  # type: ignore[misc]
     result = bad.result(timeout=DEADLINE_S)
     assert (result.status, result.error and result.error.outcome) == ("failed", "unknown")
     assert result.error is not None
@@ -112,7 +112,7 @@ def test_an_orphaned_process_finishes_its_call_and_goes(running: RunningTrivet, 
         running.simulator.fault(provider, "hang")
     job = running.client.submit(f"orphan {time.time_ns()}", latency="batch", **TERMS)
     kill_holder(store, job.id, "bulk")
-    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run isolated")
+    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it to run isolated")
     held = holder(store, job.id)
     assert held is not None
     pid = held[0]
@@ -127,12 +127,12 @@ def test_a_worker_whose_fork_server_was_killed_starts_another(running: RunningTr
     for provider in ("anthropic", "bedrock", "vertex"):
         running.simulator.fault(provider, "hang")
     job = running.client.submit(f"without a server {time.time_ns()}", latency="batch", **TERMS)
-    until(lambda: holder(store, job.id) is not None, "it does not run")
+    until(lambda: holder(store, job.id) is not None, "it to run")
     for pid in workers(store):
         [server] = psutil.Process(pid).children()
         server.kill()
     kill_holder(store, job.id, "bulk")
-    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run isolated")
+    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it to run isolated")
     running.simulator.reset()
     assert job.result(timeout=DEADLINE_S).status == "succeeded"
     assert deaths(store, job.id) == (1, 0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.chaos.outages import SECTIONS, TERMS, Outages, Worker, outages
-from tests.waiting import until
+from tests.timing import until
 
 from trivet_routing.route_directory import FRESH_S
 

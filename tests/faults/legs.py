@@ -11,7 +11,7 @@ from sqlalchemy import select
 from tests.faults.ledger import HAIKU, Cost, Row, audit, check_cost, read_rows
 from tests.faults.pool import Names
 from tests.faults.running import System
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.client.job import Job
 from trivet.client.result import Result

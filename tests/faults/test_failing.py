@@ -3,7 +3,7 @@
 import pytest
 from tests.faults.ledger import HAIKU, SONNET, Cost
 from tests.faults.legs import RESULT_S, Legs
-from tests.waiting import until
+from tests.timing import until
 
 FAILED_OVER_S = 2.0
 """No pause and no timeout stands between a failed call and the next route; this is for a busy machine."""

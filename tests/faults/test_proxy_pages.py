@@ -3,7 +3,7 @@
 import pytest
 from tests.faults.ledger import SONNET, Cost
 from tests.faults.legs import Legs
-from tests.waiting import until
+from tests.timing import until
 
 PAGE = "proxy_error"
 POISON = "Describe a trivet; the word is POISON."

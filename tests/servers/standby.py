@@ -3,7 +3,7 @@
 import time
 
 from tests.postgres import PostgresServer
-from tests.waiting import until
+from tests.timing import until
 
 _REPLAY_S = 30.0
 _QUIET_S = 1.5

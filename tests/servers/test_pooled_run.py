@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.chaos.outages import Outages
 from tests.postgres import PostgresServer
 from tests.servers.pgbouncer import PgBouncer
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import running_trivet
 

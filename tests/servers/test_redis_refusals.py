@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from tests.command_line import run_trivet
 from tests.processes import START_S, free_port
 from tests.servers.doors import go_through, settings_for
 from tests.servers.redis_servers import RedisServer
-from tests.servers.running import UNHURRIED, log_of, requests, routes, said_of_batch, trivet
-from tests.waiting import until
+from tests.servers.running import UNHURRIED, log_of, requests, routes, said_of_batch
+from tests.timing import until
 
 from trivet.testing import running_trivet
 from trivet_tasks.errors import BrokerUnavailable, ConfigError
@@ -95,8 +96,8 @@ def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
         settings = settings_for(tmp_path, broker=node.url)
         with pytest.raises(ConfigError, match=r"\[redis\] url: .* is a node of a Redis Cluster"):
             refuse_cluster(settings)
-        started = trivet(tmp_path / "doors.toml", "scheduler")
-        assert (started.returncode, "is a node of a Redis Cluster" in started.stderr) == (2, True)
+        started = run_trivet("--config", str(tmp_path / "doors.toml"), "scheduler")
+        assert (started.code, "is a node of a Redis Cluster" in started.err) == (2, True)
         with pytest.raises(redis.RedisError) as refused:
             go_through("shared state", settings)
         assert "is a Redis Cluster, which is not supported" in unavailable_text(node.url, refused.value)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.command_line import Said, commands
 from tests.databases import migrated
 from tests.postgres import PostgresServer
 from tests.store.world import OTHER_ROUTE, ROUTE, World, route_settings
-from tests.system.command_line import Said, commands
 
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from tests.store.world import MODEL, InThread, World, spec
-from tests.waiting import until
+from tests.timing import until
 
 from trivet_store.database.engine import Store
 from trivet_store.migrations import run, schema_version, upgrading

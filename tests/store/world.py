@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 from sqlalchemy import Connection, Row, event, text
-from tests.waiting import until
+from tests.timing import until
 from uuid_utils import uuid7
 
 from trivet_store.cluster import leases, registry

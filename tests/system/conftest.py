@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from tests.command_line import Said, commands
 from tests.databases import new_database
-from tests.system.command_line import Said, commands
 
 from trivet.testing import RunningTrivet, running_trivet
 

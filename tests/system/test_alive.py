@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.system.command_line import Said
-from tests.waiting import until
+from tests.command_line import Said
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_tasks.config.settings import CONFIG_VARIABLE

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command_line import Said
 from tests.databases import new_database
-from tests.system.command_line import Said
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 

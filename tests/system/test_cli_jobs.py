@@ -1,37 +1,30 @@
 """The commands that put jobs in, watch them and read what came of them, against a running Trivet."""
 
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.system.command_line import Said
-from tests.waiting import until
+from tests.builders import unique
+from tests.command_line import Said
+from tests.databases import database_of, migrated
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import registry
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import load_settings
 
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
 DEADLINE_S = 60.0
-_numbers = itertools.count()
 
 
 def config(system: RunningTrivet) -> Path:
     return Path(system.settings.source)
-
-
-def unique(stem: str) -> str:
-    return f"{stem}-{time.time_ns()}-{next(_numbers)}"
 
 
 def write_requests(path: Path, count: int, **more: object) -> Path:
@@ -332,11 +325,9 @@ def test_routes_without_the_shared_state_says_so(
     file = tmp_path / "trivet.toml"
     file.write_text('[redis]\nurl = "redis://:secret@127.0.0.1:1/0"\n[routes.anthropic]\nprovider = "anthropic"\n')
     settings = load_settings(file)
-    store = Store(settings.store_url)
-    upgrade(store)
-    with store.write() as connection:
+    migrated(settings.store_url)
+    with database_of(settings) as store, store.write() as connection:
         registry.register(store, connection, settings.routes)
-    store.close()
     monkeypatch.setattr(sys, "argv", ["trivet", "--config", str(file), "routes"])
     code = run()
     said = capsys.readouterr()

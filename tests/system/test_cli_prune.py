@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.command_line import Said
+from tests.command_line import Said
 
 from trivet.client.client import Client
 from trivet.testing import RunningTrivet

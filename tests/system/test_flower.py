@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 from sqlalchemy import text
-from tests.waiting import until
+from tests.timing import until
 
 from trivet import Client
 from trivet.flower.shown_events import shown

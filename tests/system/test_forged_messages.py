@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from base64 import b64decode, b64encode
 from collections import Counter
@@ -20,8 +18,9 @@ from typing import Any
 
 import pytest
 import redis
+from tests.command_line import run_trivet
 from tests.databases import database_of, new_database, rows
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.client.job import Job
 from trivet.client.result import Result
@@ -92,9 +91,9 @@ def stopped(system: RunningTrivet, shared: redis.Redis) -> Iterator[None]:
             return False
         return True
 
-    until(still, "no moment at which it writes nothing")
+    until(still, "a moment at which it writes nothing")
     try:
-        until(lambda: shared.info("clients")["blocked_clients"] == 0, "they ask for messages")
+        until(lambda: shared.info("clients")["blocked_clients"] == 0, "them to ask for messages")
         yield
     finally:
         signal_all(signal.SIGCONT)
@@ -111,7 +110,7 @@ def dispatched(system: RunningTrivet, ids: Collection[str]) -> dict[str, tuple[s
                 found[row.id] = (row.route, claimed)
         return len(found) == len(ids)
 
-    until(all_are, "not all are dispatched")
+    until(all_are, "all jobs to be dispatched")
     return found
 
 
@@ -125,7 +124,7 @@ def take_messages(system: RunningTrivet, shared: redis.Redis, jobs: Collection[s
         args = [json.loads(b64decode(message["body"]))[0] for message in found]
         return {job[0] for _, _, _, named, *_ in args for job in named} >= set(jobs)
 
-    until(all_are, "not all messages are there")
+    until(all_are, "all messages")
     shared.delete(*queues)
     return found
 
@@ -187,7 +186,7 @@ def test_messages_that_lie_about_true_jobs_run_nothing(system: RunningTrivet, sh
     ]
     assert len(system.simulator.calls()) == calls_before + len(jobs) + 1
     # a process for a job marked isolated may start after the job went out again: then its message is an old one
-    until(lambda: (drops(system) - before)["forged", US] >= len(kinds) - 2, "the lies are counted")
+    until(lambda: (drops(system) - before)["forged", US] >= len(kinds) - 2, "the lies to be counted")
     until(lambda: (drops(system) - before)["forged", "anthropic"] == 1, "so is that of another route")
     assert system.local.supervisor.pid(BULK) == pid
 
@@ -207,8 +206,8 @@ def test_what_is_no_message_of_ours_is_dropped_and_the_worker_lives(system: Runn
         for notice in (b"\xff", b"pwned", b"[1]", b"{}", b'{"properties": 1}', b"[" * 200_000):
             shared.publish("/0.celery.pidbox", notice)
     assert job.result(timeout=DEADLINE_S).status == "succeeded"
-    until(lambda: unread(shared, *queues) == 0, "all is read")
-    until(lambda: (drops(system) - before).total() >= 2 * len(junk) + 6, "all is counted")
+    until(lambda: unread(shared, *queues) == 0, "all to be read")
+    until(lambda: (drops(system) - before).total() >= 2 * len(junk) + 6, "all to be counted")
     assert system.local.supervisor.pid(BULK) == pid
     log = system.local.log_path(BULK).read_text(encoding="utf-8")
     assert "Traceback" not in log
@@ -231,7 +230,7 @@ def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
         assert (result.status, result.cached) == ("succeeded", False), what
         assert _MARK not in json.dumps(result.message)
         assert len(system.simulator.calls()) == calls + 1
-        until(lambda: answers() == counted + foreign, "it is counted, if it is foreign")
+        until(lambda: answers() == counted + foreign, "it to be counted, if it is foreign")
 
     def answers() -> int:
         return sum(times for (kind, _), times in drops(system).items() if kind == "answer")
@@ -260,19 +259,11 @@ def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
     _, brief_key = asked(brief, "deferred")
     expiring = shared.get(brief_key)
     assert expiring is not None
-    until(lambda: not shared.exists(brief_key), "it expires")
+    until(lambda: not shared.exists(brief_key), "it to expire")
     shared.set(brief_key, expiring)
     called_for(brief, "an answer whose time is over", "deferred", foreign=False)
-    report = trivet_routes(system)
+    report = run_trivet("--config", system.settings.source, "routes", "--json").json
     assert {one["kind"] for one in report["dropped"]} >= {"answer"}
-
-
-def trivet_routes(system: RunningTrivet) -> Any:
-    said = subprocess.run(
-        [sys.executable, "-m", "trivet", "--config", system.settings.source, "routes", "--json"],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=True,
-    )  # fmt: skip
-    return json.loads(said.stdout)
 
 
 _MARK = "pwned"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.databases import new_database
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.admin import AttemptRow
 from trivet.testing import QUICK, RunningTrivet, running_trivet

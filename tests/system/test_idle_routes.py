@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command_line import Said
 from tests.databases import new_database, rows
-from tests.system.command_line import Said
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 
@@ -51,7 +51,7 @@ def test_a_standby_that_refuses_shows_within_its_interval_before_any_job_goes_th
         return str(route(name)["models"][0]["shown_as"])
 
     system.client.submit("later", not_before=3_600, **TERMS)  # so its model is the one that is probed
-    until(lambda: state(STANDBY) == state(OTHER) == "healthy", "idle routes are proven by probes")
+    until(lambda: state(STANDBY) == state(OTHER) == "healthy", "probes of the idle routes")
     assert state(NEVER) == "unproven"
     assert route(NEVER)["proven_at"] is None
     assert trivet("routes", "--json").json["now"] - route(STANDBY)["proven_at"] < SHOWN_WITHIN_S
@@ -62,7 +62,7 @@ def test_a_standby_that_refuses_shows_within_its_interval_before_any_job_goes_th
     system.simulator.fault("vertex", "auth")
     system.simulator.down("bedrock")
     until(lambda: state(STANDBY) == "open", "the revoked key to show", within_s=SHOWN_WITHIN_S)
-    until(lambda: state(OTHER) == "open", "the closed port shows")
+    until(lambda: state(OTHER) == "open", "the closed port to show")
     assert "next probe" in trivet("routes").out
     booked = calls(system)
     assert {purpose for _, purpose in booked} == {"probe"}, "no job was sent anywhere"
@@ -78,7 +78,7 @@ def test_a_standby_that_refuses_shows_within_its_interval_before_any_job_goes_th
 
     system.simulator.clear("vertex")
     system.simulator.up("bedrock")
-    until(lambda: {state(STANDBY), state(OTHER)} <= {"recovering", "healthy"}, "both come back by their probes")
+    until(lambda: {state(STANDBY), state(OTHER)} <= {"recovering", "healthy"}, "both to come back")
     made = [call.attempt for call in system.simulator.calls()]
     assert len(set(made)) == len(made)
     assert set(made) <= {row.id for row in rows(system.settings, "SELECT id FROM attempts")}, (

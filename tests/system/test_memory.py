@@ -1,9 +1,8 @@
 """Knowledge of the routes survives the shared state losing everything."""
 
-import time
-
+from tests.builders import unique
 from tests.databases import database_of, rows
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import health
@@ -11,10 +10,6 @@ from trivet_tasks.shared_state import connect
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 BEDROCK = "bedrock-us-east-1"
-
-
-def unique(name: str) -> str:
-    return f"{name}-{time.time_ns()}"
 
 
 def forget_everything(system: RunningTrivet) -> float:

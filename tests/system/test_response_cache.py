@@ -3,16 +3,16 @@
 import os
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests.builders import unique
+from tests.command_line import Said
 from tests.databases import new_database, rows
-from tests.system.command_line import Said
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 
@@ -33,10 +33,6 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield trivet
 
 
-def unique(stem: str) -> str:
-    return f"{stem} {time.time_ns()}"
-
-
 def test_as_many_calls_are_made_as_there_are_different_requests(
     system: RunningTrivet, trivet: Callable[..., Said]
 ) -> None:
@@ -54,7 +50,7 @@ def test_as_many_calls_are_made_as_there_are_different_requests(
     assert len(hits) == 150
     assert all(hit.cost_usd == 0 and not hit.attempts for hit in hits)
     stored = rows(system.settings, "SELECT j.id, q.body FROM jobs j JOIN job_requests q ON q.job_id = j.id")
-    bodies = {row[0]: row[1] for row in stored}
+    bodies = {row.id: row.body for row in stored}
     by_request: dict[object, set[str]] = {}
     for result in found:
         by_request.setdefault(bodies[result.id], set()).add(str(result.message and result.message["id"]))
@@ -109,10 +105,10 @@ def test_when_the_leaders_worker_is_killed_one_more_call_is_made_and_nothing_is_
     prompt = unique("Killed")
     before = len(system.simulator.calls(running=True))
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(12)]
-    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 11}, "they were not coalesced")
+    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 11}, "eleven jobs to be coalesced")
     (leader,) = (job for job in jobs if job.state == "running")
     ((worker,),) = rows(
-        system, "SELECT l.worker FROM jobs j JOIN leases l ON l.id = j.lease_id WHERE j.id = :id", id=leader.id
+        system.settings, "SELECT l.worker FROM jobs j JOIN leases l ON l.id = j.lease_id WHERE j.id = :id", id=leader.id
     )
     os.kill(int(str(worker).partition("@")[0].rpartition(".")[2]), signal.SIGKILL)
     system.simulator.clear()
@@ -122,7 +118,7 @@ def test_when_the_leaders_worker_is_killed_one_more_call_is_made_and_nothing_is_
     assert Counter(result.cached for result in results) == {True: 11, False: 1}
     assert len(system.simulator.calls(running=True)) == before + 2
     calls = rows(
-        system,
+        system.settings,
         "SELECT a.outcome FROM attempts a JOIN job_requests q ON q.job_id = a.job_id WHERE a.job_id IN"
         f" ({', '.join(repr(job.id) for job in jobs)})",
     )
@@ -134,7 +130,7 @@ def test_a_leader_that_is_cancelled_leaves_the_lead_to_another(system: RunningTr
         system.simulator.fault(provider, "held")
     prompt = unique("Cancelled")
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(4)]
-    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "they were not coalesced")
+    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "eleven jobs to be coalesced")
     (leader,) = (job for job in jobs if job.state == "running")
     leader.cancel()
     assert leader.result(timeout=DEADLINE_S).status == "cancelled"

@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.system.command_line import Said
+from tests.builders import unique
+from tests.command_line import Said
 
 from trivet import AsyncClient, InvalidRequest
 from trivet.testing import RunningTrivet
@@ -17,10 +18,6 @@ TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 CANCELLED_WITHIN_S = 2.0
 BUSY_S = 6.0
 """Time that a test grants beyond that, because the machine has other work."""
-
-
-def unique(name: str) -> str:
-    return f"{name}-{time.time_ns()}"
 
 
 def refuse_all(system: RunningTrivet) -> None:

@@ -1,11 +1,8 @@
 """Limits that change while two schedulers and four workers are under load: every process is restarted with the new file."""
 
 import contextlib
-import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.command_line import run_trivet
 from tests.databases import migrated
 from tests.postgres import PostgresServer
-from tests.waiting import until
+from tests.timing import until
 
 from trivet import Client
 from trivet.local.child_process import Exit
@@ -208,11 +206,8 @@ def test_a_worker_of_another_place_serves_a_route_once_its_file_is_applied(fleet
     assert f"from {new} has another residency than the workers that serve the route now." in reason
     with Load(fleet.client) as load:
         until(lambda: load.ended.get("succeeded", 0) > 60, "jobs to end on the other workers and routes")
-        applied = subprocess.run(
-            [sys.executable, "-m", "trivet", "--config", str(new), "config", "apply", "--places", "--json"],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        assert json.loads(applied.stdout)["changes"] == {"anthropic": ["residency as in this file"]}
+        applied = run_trivet("--config", str(new), "config", "apply", "--places", "--json")
+        assert applied.json["changes"] == {"anthropic": ["residency as in this file"]}
         until(lambda: worker not in impaired() and len(impaired()) == 3, "the others to take no more work of the route")
         asked = fleet.client.submit("Where am I?", **{**TERMS, "residency": ["us"]})
         assert asked.result(timeout=DEADLINE_S).route == "anthropic"

@@ -1,7 +1,6 @@
 """Operating routes by hand, through the whole system: look, drain, probe, restore, and read what happened."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -9,8 +8,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.system.command_line import Said, commands
-from tests.waiting import until
+from tests.builders import unique
+from tests.command_line import Said, commands
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import health, registry
@@ -44,10 +44,6 @@ def store(system: RunningTrivet) -> Iterator[Store]:
     store = Store(load_settings(system.local.config_path).store_url)
     yield store
     store.close()
-
-
-def unique(stem: str) -> str:
-    return f"{stem}-{time.time_ns()}"
 
 
 def state_of(trivet: Callable[..., Said], route: str, model: str = MODEL) -> dict[str, Any]:
@@ -93,7 +89,7 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
             ).all()
         return (str(rows[0].route), int(rows[0].queued)) if rows else ("", 0)
 
-    until(lambda: outstanding()[1] > 5, "no queue filled up")
+    until(lambda: outstanding()[1] > 5, "a queue to fill up")
     route = outstanding()[0]
     said = trivet("route", "drain", route, "--why", "a test", "--json").json
     assert (said["route"], said["drained"], said["was_drained"]) == (route, True, False)

@@ -15,9 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.command_line import run_trivet
 from tests.databases import database_of, rows
 from tests.processes import under
-from tests.waiting import until
+from tests.timing import until
 
 from trivet import Client
 from trivet_simulator import Control
@@ -109,16 +110,10 @@ def test_jobs_run_and_ctrl_c_leaves_nothing_behind(folder: Path, monkeypatch: py
                 )
                 assert result.status == "succeeded", result.error
                 assert result.text
-        second = subprocess.run(
-            [sys.executable, "-m", "trivet", "up", "--simulate"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert second.returncode == 2
-        assert f"already running in {folder}" in second.stderr
-        assert f"process {up.process.pid}" in second.stderr
+        second = run_trivet("up", "--simulate")
+        assert second.code == 2
+        assert f"already running in {folder}" in second.err
+        assert f"process {up.process.pid}" in second.err
 
         processes = up.everything()
         titles = {process.pid: " ".join(process.cmdline()).rstrip() for process in processes}
@@ -277,17 +272,9 @@ def test_a_worker_without_a_lane_runs_both_until_it_is_stopped(folder: Path, mon
 def test_a_worker_that_cannot_work_as_configured_exits_with_2(folder: Path) -> None:
     folder.mkdir()
     (folder / "trivet.toml").write_text('[routes.one]\nprovider = "anthropic"\n', encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "trivet", "worker", "--routes", "two"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=START_S,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "no route is called 'two'" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = run_trivet("worker", "--routes", "two", cwd=folder)
+    assert done.code == 2
+    assert "no route is called 'two'" in done.err
 
 
 def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,12 @@
 """A worker's use of the response cache: which jobs of a chunk get a call."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import redis
 from tests.builders import worker_context
 from tests.store.world import MODEL, ROUTE, World, spec
-from tests.unit.breakers_world import ClockedRedis
 
 from trivet_routing.limits import Limits
 from trivet_routing.response_cache import ANSWERS, AnswerSeal, CachedResult, Kept, LookedUp, LookUp, ResponseCache
@@ -22,14 +21,6 @@ from trivet_worker.run.cached import Cached
 from trivet_worker.run.process_state import Drops
 
 KEY = "c" * 32
-
-
-@pytest.fixture
-def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
-    plain = redis.Redis(connection_pool=valkey.connection_pool)
-    plain.flushdb()
-    yield plain
-    plain.flushdb()
 
 
 @pytest.fixture

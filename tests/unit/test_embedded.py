@@ -16,7 +16,7 @@ import pytest
 import redis
 from flower.utils.broker import RedisSocket
 from kombu import Queue
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_tasks.config import server_urls
@@ -273,7 +273,7 @@ def test_the_address_is_the_same_for_everybody(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("kind", ["another user's", "a link"])
 def test_a_directory_of_somebody_else_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_urls, "_SHORT_PARENT", tmp_path)
+    monkeypatch.setattr(server_urls, "SHORT_PARENT", tmp_path)
     data_dir = tmp_path / ("x" * 100)
     private = server_urls.socket_path(data_dir).parent
     if kind == "a link":

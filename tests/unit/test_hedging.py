@@ -4,14 +4,13 @@ import asyncio
 import queue
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from tests.builders import ANTHROPIC, call, worker_context
+from tests.builders import ANTHROPIC, FakeCaller, call, worker_context
+from tests.store.world import InThread, spec
 from tests.store.world import World as StoreWorld
-from tests.store.world import spec
 from tests.unit.breakers_world import MODEL, World
 
 from trivet_routing.permits import Quota
@@ -23,7 +22,7 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
-from trivet_worker.adapters.protocol import Answer, Credentials, Failure
+from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run import calls as calls_module
 from trivet_worker.run import hedging as hedging_module
 from trivet_worker.run.calls import LEAST_S, Call, CallResult, Calls
@@ -32,13 +31,14 @@ from trivet_worker.run.permit_release import release_of
 from trivet_worker.run.process_state import Slots
 
 WAIT_S = 60
+IN_TIME_S = 1.0
 FIRST, SECOND, THIRD = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 BUSY = Failure(Outcome.OVERLOADED, "busy")
 BAD = Failure(Outcome.INVALID, "no such field")
 
 
-class Script:
+class Script(FakeCaller):
     """Callers whose calls end when the test says so, and not before."""
 
     def __init__(self) -> None:
@@ -66,15 +66,6 @@ class Script:
                 self._ends[attempt_id].set_result(result)
 
         self._ends[next(iter(results))].get_loop().call_soon_threadsafe(at_once)
-
-    async def credentials(self) -> Credentials:
-        return Credentials()
-
-    async def reach(self, timeout_s: float) -> str:
-        return ""
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 class Air:
@@ -106,8 +97,7 @@ class Air:
 
     def all_landed(self) -> bool:
         """Return whether nothing else has ended, after a whole turn of the loop."""
-        turned: Future[None] = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.calls._loop)
-        turned.result(WAIT_S)
+        self.calls.credentials()  # takes turns of the loop
         return self._results.empty()
 
 
@@ -234,13 +224,16 @@ def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air:
 def test_a_slow_call_is_told_of_while_it_is_under_way(air: Air) -> None:
     slow = air.launch(replace(call(1), hedge_after_s=0.0))
     assert air.slow.get(timeout=WAIT_S) is slow
-    over = air.launch(call(2))
-    air.script.end(attempt2=ANSWER)
+
+
+def test_a_call_that_ended_in_time_is_not_told_of(air: Air) -> None:
+    launched = time.monotonic()
+    air.launch(replace(call(1), hedge_after_s=IN_TIME_S))
+    air.script.end(attempt1=ANSWER)
     air.next_result()
-    for one in (over, slow):  # as their timers do
-        air.calls._loop.call_soon_threadsafe(air.calls._slow, one)
-    assert air.slow.get(timeout=WAIT_S) is slow
-    assert air.slow.empty()
+    assert time.monotonic() < launched + IN_TIME_S, "the machine is too busy for this test"
+    later = air.launch(replace(call(2), hedge_after_s=IN_TIME_S))
+    assert air.slow.get(timeout=WAIT_S) is later
 
 
 # calls that get a hedge
@@ -278,6 +271,7 @@ class Hedge:
     slots: Slots
     hedger: Hedger
     joined: list[Call]
+    directory: RouteDirectory
 
     def slow(self, *, ago_s: float = 0.0, tried: tuple[str, ...] = ()) -> Call:
         """A call of a new job that is under way, so long ago begun."""
@@ -315,7 +309,7 @@ def hedge(world: World, store: Store, monkeypatch: pytest.MonkeyPatch) -> Hedge:
     joined: list[Call] = []
     context = worker_context(store, world.client, directory, SETTINGS)
     hedger = Hedger(context, joined.append)
-    return Hedge(StoreWorld(store), world, context.slots, hedger, joined)
+    return Hedge(StoreWorld(store), world, context.slots, hedger, joined, directory)
 
 
 def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:
@@ -332,7 +326,11 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
     assert (hedge.slots.in_use, hedge.in_flight()) == (1, 1)
     assert second.race is first.race
     assert second.wait_group is first.wait_group
-    assert first.wait_group._left == 2
+    waiting = InThread(first.wait_group.wait)
+    first.wait_group.down()
+    assert not waiting.over
+    first.wait_group.down()
+    waiting.result()
     assert second.hedge_after_s is None, "one hedge is enough"
     assert 0 < second.timeout_s <= 40, "it ends when the first call does"
     back = CallResult(second, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
@@ -411,7 +409,7 @@ def test_a_hedge_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
         for name in (SECOND, THIRD):
             registry.set_drained(connection, name, False)
     hedge.world.start_anew()
-    hedge.hedger._directory.known(fresh=True)
+    hedge.directory.known(fresh=True)
     hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 1
 

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 from tests.postgres import PostgresServer, postgres_server, postgres_template, postgres_url
-from tests.waiting import until
+from tests.timing import until
 
 __all__ = ["postgres_server", "postgres_template", "postgres_url"]  # fixtures, used by their names
 

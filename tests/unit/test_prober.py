@@ -59,8 +59,10 @@ class Place:
 
     def prober(self) -> Prober:
         """Return the prober of a new scheduler, which knows the present state."""
-        directory = RouteDirectory(self.store, self.world.limits)
-        return Prober(self.store, directory, self.app, SETTINGS)
+        return Prober(self.store, self.directory(), self.app, SETTINGS)
+
+    def directory(self) -> RouteDirectory:
+        return RouteDirectory(self.store, self.world.limits)
 
     def run(self) -> list[tuple[str, str]]:
         """Run a pass of a scheduler; return what it probes: (route, model)."""
@@ -475,7 +477,7 @@ def test_good_probes_with_that_model_bring_the_whole_route_back(place: Place) ->
 def test_a_person_may_have_a_probe_now(place: Place) -> None:
     place.serve(ROUTE)
     prober = place.prober()
-    route = prober._directory.known().routes[ROUTE]
+    route = place.directory().known().routes[ROUTE]
     job_id = prober.probe(route, MODEL, at_once=True)
     assert job_id in place.jobs()
     place.open()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.processes import under
-from tests.waiting import until
+from tests.timing import until
 
 from trivet.local.child_process import Exit, Restarts
 from trivet.local.processes import Supervisor

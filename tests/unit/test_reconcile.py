@@ -1,6 +1,7 @@
 """Recorded health of the routes is compared with the actual one, and corrected where it was seen to differ twice."""
 
 import pytest
+import redis
 from tests.unit.backends import SETTINGS, Backends
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World
 
@@ -18,7 +19,8 @@ class Books:
 
     def __init__(self, backends: Backends) -> None:
         self.backends = backends
-        self._limits = Limits(backends.world.client, HEALTH)
+        self._client = redis.Redis(connection_pool=backends.world.client.connection_pool)
+        self._limits = Limits(self._client, HEALTH)
 
     def breaker(self, model: str = MODEL) -> Breaker:
         quota = Quota.of(SETTINGS.routes[ROUTE], model)
@@ -33,7 +35,7 @@ class Books:
         self._limits.forget(ROUTE)
 
     def restorer(self) -> Restorer:
-        return self.backends.restorer()
+        return self.backends.restorer(self._client)
 
     def note(self, state: str, cause: str, model: str = MODEL) -> None:
         self.backends.note(model, state, cause, HEALTH.probe_interval_s if state == "open" else 0)
