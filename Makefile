@@ -68,7 +68,7 @@ check: $(READY) ## ruff, the import contracts, the words, and mypy --strict over
 
 docs: $(DOCS_READY) ## build the documentation into site/, without warnings
 	@$(BIN)/python docs/generate_reference.py
-	@DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 reference: $(READY) ## write the reference pages that are made from the code
 	@$(BIN)/python docs/generate_reference.py
