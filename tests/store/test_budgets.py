@@ -5,17 +5,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 
+import orjson
 import pytest
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
 from tests.store.fixed_directory import UNPRICED, dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
+from tests.timing import moved_clock
 
 from trivet.admin.budget_status import holding_job
+from trivet_scheduler import dispatch
 from trivet_store.cluster import registry
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
 from trivet_tasks.config.budgets import exact_usd
 from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.jobs import JobSpec
 from trivet_tasks.outcomes import Outcome
 
 
@@ -123,7 +127,8 @@ def test_a_small_job_passes_one_that_is_too_dear(budgeted: Budgeted) -> None:
     assert budgeted.balance().row.state == "holding", "it holds the dear one"
 
 
-def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
+def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = moved_clock(monkeypatch, dispatch)
     budgeted.register(budget(jobs=2))
     budgeted.add(*[spec("x" * 100_000)] * 20)
     assert budgeted.dispatched() == 0
@@ -132,7 +137,7 @@ def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
     budgeted.add(*alike(2))
     budgeted.world.sql("UPDATE jobs SET rank = 0 WHERE input_estimate < 100")
     assert budgeted.dispatched() == 0, "nobody looks at held jobs in every pass"
-    budgeted.dispatcher._thorough_at = 0.0
+    clock.now += dispatch.THOROUGH_S
     assert budgeted.dispatched() == 2
 
 
@@ -255,11 +260,11 @@ def test_realtime_looks_at_budgets_too(budgeted: Budgeted) -> None:
 
 
 def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
-    budgeted: Budgeted, caplog: pytest.LogCaptureFixture
+    budgeted: Budgeted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     budgeted.register(budget(jobs=10, tag="team=search"))
     budgeted.add(*alike(3, tags={"team": "search"}), *alike(3))
-    budgeted.dispatcher._costs._missing = True
+    budgeted.costs.known = False
     assert budgeted.dispatched() == 3
     assert "no price list is installed" in caplog.text
 
@@ -292,11 +297,33 @@ def test_cheap_jobs_behind_dear_ones_go(world: World) -> None:
         assert budgeted.dispatched() == 3
 
 
-def test_jobs_that_may_write_to_a_cache_are_reserved_at_the_price_of_writing(budgeted: Budgeted) -> None:
+def marked(job: JobSpec, ttl: str) -> JobSpec:
+    body = orjson.loads(job.body)
+    control = {"type": "ephemeral"} if ttl == "5m" else {"type": "ephemeral", "ttl": ttl}
+    return replace(
+        job, body=orjson.dumps({**body, "system": [{"type": "text", "text": "x", "cache_control": control}]})
+    )
+
+
+@pytest.mark.parametrize(("ttl", "jobs"), [("5m", 8), ("1h", 5)])
+def test_jobs_that_may_write_to_a_cache_are_reserved_at_the_price_of_writing(
+    budgeted: Budgeted, ttl: str, jobs: int
+) -> None:
     budgeted.register(budget(jobs=10))
-    budgeted.add(*[replace(one, line=str(number)) for number, one in enumerate(alike(10))])
-    assert budgeted.dispatched() == 5
+    budgeted.add(*[marked(one, ttl) for one in alike(20)])
+    assert budgeted.dispatched() == jobs
     assert budgeted.balance().reserved == 10 * MOST
+    budgeted.take()
+    assert budgeted.balance().reserved == 10 * MOST, "the rows of their calls hold as much"
+
+
+def test_a_realtime_job_that_may_write_to_a_cache_is_held_by_the_price_of_writing(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=1.5))
+    direct = DirectDispatch(ROUTE, budgeted.world.now() + 15)
+    with budgeted.world.store.write() as connection:
+        plain, dear = spec("document 0"), marked(spec("document 0"), "1h")
+        assert budgeted.dispatcher.held_by_budget(connection, plain, "{}", direct) is None
+        assert budgeted.dispatcher.held_by_budget(connection, dear, "{}", direct) is not None
 
 
 def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_cache(budgeted: Budgeted) -> None:

@@ -6,11 +6,11 @@ from decimal import Decimal
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
 from trivet_store.jobs.dispatching import Flow, Head, next_of_batch, waiting_job
 from trivet_store.ledger import budgets
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import BudgetState
 
 
@@ -51,7 +51,7 @@ class BudgetStatus:
 
 
 def statuses(
-    connection: Connection, routes: Mapping[str, RegisteredRoute], costs: MaximumCosts, now: float
+    connection: Connection, routes: Mapping[str, RegisteredRoute], costs: CostModel, now: float
 ) -> tuple[BudgetStatus, ...]:
     """Return all budgets, by name. Counts waiting jobs where one of them holds.
 
@@ -83,7 +83,7 @@ def holding_batch(store: Store, connection: Connection, name: str) -> str | None
 
 def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]) -> str | None:
     routes = registered(store, connection)
-    found = budget_headroom.read(connection, store.now(connection), routes, MaximumCosts())
+    found = budget_headroom.read(connection, store.now(connection), routes, CostModel())
     job = read() if found is not None else None
     if found is None or job is None:
         return None

@@ -13,7 +13,6 @@ from trivet.admin.budget_status import statuses
 from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
 from trivet_routing.liveness.process_impairments import Announced, announced
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_store import events
@@ -59,7 +58,7 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
         waiting = tuple(backlog.by_class(connection))
         lines = backlog.lines_waiting(connection)
         now = store.now(connection)
-        budgets = statuses(connection, known.routes, MaximumCosts(), now) if known.budgets else ()
+        budgets = statuses(connection, known.routes, directory.costs, now) if known.budgets else ()
         spent = spending.by_route(connection, now)
         processes = read_processes(store, connection, connections.settings.leases.ttl_s)
         drops = tuple(events.drops(connection))

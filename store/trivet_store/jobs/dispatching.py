@@ -11,7 +11,9 @@ from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import select_locked
 from trivet_store.database.many_rows import RowsStatement, query_rows
+from trivet_tasks.jobs import tried_of
 from trivet_tasks.latency import Latency
+from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BACKLOG_STATES, OUTSTANDING_STATES, JobState
 
 DISPATCH_LOCK = 7_214_500_002
@@ -34,8 +36,8 @@ class Flow(NamedTuple):
     batch_id: int | None = None
     labels: str = "{}"
     """JSON: what budgets ask for of its jobs."""
-    marked: bool = False
-    """Its jobs write to the provider's prompt cache, or read from it."""
+    cache_write: CacheWrite = ""
+    """Time for which the provider's prompt cache keeps what its jobs write to it."""
     warmer: str | None = None
     """The job that is to warm the provider's cache before the others go, where its requests have a common prefix."""
     cold: bool = False
@@ -52,7 +54,7 @@ class Head(NamedTuple):
     id: str
     flow_id: int
     rank: float
-    tried: str
+    tried: tuple[str, ...]
     doubted_by: str | None
     input_estimate: int
     max_tokens: int
@@ -77,7 +79,7 @@ class Outstanding(NamedTuple):
 _FLOWS = text(
     """
     SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.isolated, f.batch_id, f.labels,
-           f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
+           f.cache_write, f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
            w.attempts AS warmer_calls
       FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
      WHERE f.active AND NOT f.held
@@ -154,8 +156,8 @@ def next_of_batch(connection: Connection, name: str) -> tuple[Flow, Head] | None
 def _with_flow(row: Row[Any] | None) -> tuple[Flow, Head] | None:
     if row is None:
         return None
-    head = Head(row.job_id, row.id, row.rank, row.tried, row.doubted_by, row.input_estimate, row.max_tokens)
-    return _flow(row), head
+    head = (row.job_id, row.id, row.rank, row.tried, row.doubted_by, row.input_estimate, row.max_tokens)
+    return _flow(row), _head(*head)
 
 
 def _flow(row: Row[Any], **warmth: Any) -> Flow:
@@ -169,7 +171,7 @@ def _flow(row: Row[Any], **warmth: Any) -> Flow:
         isolated=bool(row.isolated),
         batch_id=row.batch_id,
         labels=row.labels,
-        marked=row.prefix is not None,
+        cache_write=row.cache_write,
         **warmth,
     )
 
@@ -221,8 +223,12 @@ def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[H
     for first in range(0, len(flow_ids), FLOWS_AT_ONCE):
         some = flow_ids[first : first + FLOWS_AT_ONCE]
         ids = {f"flow_{number}": flow_id for number, flow_id in enumerate(some)}
-        found += [Head(*row) for row in connection.execute(_heads_of(len(some)), {**ids, "limit": limit})]
+        found += [_head(*row) for row in connection.execute(_heads_of(len(some)), {**ids, "limit": limit})]
     return found
+
+
+def _head(job_id: str, flow_id: int, rank: float, tried: str, *rest: Any) -> Head:
+    return Head(job_id, flow_id, rank, tried_of(tried), *rest)
 
 
 @lru_cache(maxsize=FLOWS_AT_ONCE)
@@ -249,7 +255,7 @@ def urgent(connection: Connection, before: float, limit: int, without: Collectio
         without: flows to pass over.
     """
     rows = [{"flow_id": flow_id} for flow_id in sorted(without)]
-    return [Head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
+    return [_head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
 
 
 def advance_clock(connection: Connection, rank: float) -> None:

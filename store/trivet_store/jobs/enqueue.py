@@ -18,11 +18,14 @@ from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.requests.prompt_cache import CacheWrite, cache_write_of
 from trivet_tasks.states import JobState
 
-_FlowTerms: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
+_FlowTerms: TypeAlias = tuple[
+    Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str, CacheWrite
+]
 """Terms that the jobs of a flow share: class, model, residency, compliance, features; a prefix, where one job warms it
-for all; and labels."""
+for all; labels; and what they write to the provider's prompt cache."""
 
 
 class Accepted(NamedTuple):
@@ -51,10 +54,10 @@ class DirectDispatch:
 
 _OPEN_FLOW = text(
     """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, held, active,
-                       probe)
-    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :held, true,
-            :probe)
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write,
+                       held, active, probe)
+    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :cache_write,
+            :held, true, :probe)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
@@ -200,7 +203,7 @@ def insert_probe(
     """
     now = store.now(connection)
     signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
-    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}")
+    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "")
     job_id = uuid7().hex
     row: dict[str, Any] = {
         **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
@@ -298,22 +301,22 @@ def _open_flow(
     held: bool,
     probe: bool = False,
 ) -> int:
-    flow = {"prefix": terms[3], "labels": terms[4], "batch_id": batch_id, "held": held, "probe": probe}
-    return int(connection.execute(_OPEN_FLOW, {**_columns(terms), **flow, "signature": signature}).scalar_one())
+    given = {"prefix": terms[3], "labels": terms[4], "cache_write": terms[5], "batch_id": batch_id, "held": held}
+    flow = {**_columns(terms), **given, "probe": probe, "signature": signature}
+    return int(connection.execute(_OPEN_FLOW, flow).scalar_one())
 
 
 def _flow_terms(spec: JobSpec, asked: Labels) -> _FlowTerms:
     requirements = (spec.residency, spec.compliance, spec.features)
-    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked)
+    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked), cache_write_of(spec.body)
 
 
 def _signature(terms: _FlowTerms, batch_id: int | None) -> str:
-    prefix, labels = terms[3], terms[4]
-    return blake2b(orjson.dumps([batch_id, *_columns(terms).values(), prefix, labels]), digest_size=16).hexdigest()
+    return blake2b(orjson.dumps([batch_id, *_columns(terms).values(), *terms[3:]]), digest_size=16).hexdigest()
 
 
 def _columns(terms: _FlowTerms) -> dict[str, str]:
-    latency, model, (residency, compliance, features), _, _ = terms
+    latency, model, (residency, compliance, features), *_ = terms
     return {
         "latency": latency.value,
         "model": model,

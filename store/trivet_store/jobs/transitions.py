@@ -80,8 +80,8 @@ _START = RowsStatement(
        AND EXISTS (SELECT 1 FROM flows
                     WHERE flows.id = jobs.flow_id AND flows.model = :model AND flows.latency = :latency
                       AND flows.probe = :probe AND flows.isolated = :isolated)
-    RETURNING jobs.id, jobs.claim, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
-              proxy_errors, jobs.input_estimate, jobs.max_tokens, crashes, tenant, jobs.cache_key
+    RETURNING jobs.id, jobs.claim, batch_id, deadline_at, round, round_spent_s, tried, doubted_by, proxy_errors,
+              jobs.input_estimate, jobs.max_tokens, tenant, jobs.cache_key
     """,
 )
 _RECALL = RowsStatement(

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.prices.price_terms import NOTED
+from trivet_tasks.prices.price_records import NOTED
 
 TAG = "tag:"
 """Prefix of a tag's name: `tag:team` groups by the jobs' values of `team`."""
