@@ -25,12 +25,17 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters import build_caller
+from trivet_worker.adapters.answers import Broken, Whole, read_message
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
-from trivet_worker.adapters.aws_auth import SigV4, process_credentials
-from trivet_worker.adapters.google_auth import RENEW_BEFORE_S, USELESS_BEFORE_S, process_token
-from trivet_worker.adapters.messages import Broken, Whole, read_message
+from trivet_worker.adapters.bedrock import SigV4
+from trivet_worker.adapters.credentials import (
+    RENEW_BEFORE_S,
+    USELESS_BEFORE_S,
+    SingleFlight,
+    process_credentials,
+    process_token,
+)
 from trivet_worker.adapters.protocol import Answer, Caller, Failure
-from trivet_worker.adapters.single_flight import SingleFlight
 
 WIRES = ("anthropic", "bedrock", "vertex")
 MODELS = {

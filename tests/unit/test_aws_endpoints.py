@@ -14,7 +14,7 @@ from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.aws_auth import process_credentials
+from trivet_worker.adapters.credentials import process_credentials
 from trivet_worker.adapters.protocol import NO_PURPOSE, Answer, Caller, CallPurpose, Failure
 
 ENDPOINTS = ("messages", "mantle", "platform")

@@ -22,8 +22,7 @@ from trivet_tasks.requests.betas import BATCH_ONLY, CLOUDS, takes_beta
 from trivet_tasks.requests.features import lacks
 from trivet_tasks.requests.reading import parse_request
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.aws_auth import process_credentials
-from trivet_worker.adapters.google_auth import process_token
+from trivet_worker.adapters.credentials import process_credentials, process_token
 from trivet_worker.adapters.protocol import Caller
 
 NOW = 1_764_460_800.0  # 2025-11-30

@@ -16,7 +16,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices import price_parts, price_terms
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.messages import content_tokens
+from trivet_worker.adapters.answers import content_tokens
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
 
