@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from tests.unit.test_live_check_planes import Account, planes
 
-from trivet.live_check.masking import Mask
 from trivet.live_check.offline import check_offline
 from trivet.live_check.report import Finding, Level
-from trivet.live_check.subject import subject_of
+from trivet.live_check.subject import Mask, subject_of
 from trivet_tasks.config.route_settings import RouteSettings
 
 _CREDENTIALS = ("TRIVET_", "ANTHROPIC_", "AWS_", "GOOGLE_", "CLOUD_ML_", "CLOUDSDK_")

@@ -13,7 +13,6 @@ MAY = {
     "api/trivet/cli/routes_watch.py": "shows the time",
     "api/trivet/flower/proven.py": "tells Prometheus, which has the machines' clocks",
     "api/trivet/live_check/anthropic.py": "checks accounts without a database",
-    "api/trivet/live_check/offline.py": "checks a configuration without a database",
     "api/trivet/live_check/run.py": "checks accounts without a database",
     "routing/trivet_routing/liveness/process_impairments.py": "shows since when, also while the database does not answer",
     "store/trivet_store/database/clock.py": "sets the database's clock, and stands in until it is first read",

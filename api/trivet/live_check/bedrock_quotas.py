@@ -1,4 +1,4 @@
-"""The names of Bedrock's service quotas, read.
+"""Reading of the names of Bedrock's service quotas.
 
 Service Quotas has no key from a quota to a model: a quota is told by its name, free text that varies by generation of
 models. Those met (AWS General Reference, Bedrock user guide "Quotas for the bedrock-runtime endpoint", accounts'
@@ -50,7 +50,7 @@ class Named:
     """A quota of Bedrock whose name was understood."""
 
     path: Path | None
-    """None: it holds for every path."""
+    """None: the quota holds for every path."""
     kind: Kind
     model: str
     """First-party id, e.g. `claude-opus-4-6`."""
@@ -94,8 +94,7 @@ def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) 
     """Pick the quotas of models out of what Service Quotas lists.
 
     Args:
-        listed: the entries of `ListServiceQuotas` (`QuotaName`, `Value`), of an account's own first; of two entries for
-            the same thing the first counts.
+        listed: the entries of `ListServiceQuotas` (`QuotaName`, `Value`); of two for the same thing the first counts.
         paths: the path of each model's calls, by first-party id.
     """
     found: dict[tuple[str, Kind], Quota] = {}
