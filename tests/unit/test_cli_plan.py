@@ -16,7 +16,7 @@ import pytest
 from trivet.cli.main import run
 from trivet.cli.options import count, share
 from trivet.cli.plan import read_charge, read_mix
-from trivet.plan.charges import Charge, Per
+from trivet.plan.terms import Charge, Per
 from trivet_tasks.errors import InvalidRequest
 
 ROUTES = """

@@ -1,36 +1,45 @@
-"""The arithmetic of a plan: the cost of a day's and a month's work over given routes."""
+"""Arithmetic of a plan: the cost of a day's and a month's work over given routes, and its duration within their limits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from trivet.plan.charges import Charge, Charged, charged
-from trivet.plan.exact import exact, spread
-from trivet.plan.scenarios import Scenario
-from trivet.plan.timing import Bound, Demand, binding
+from trivet.plan.terms import Charged, Scenario, Terms, charged, divided, exact, spread
 from trivet.plan.workload import Load
+from trivet_routing.permits import Quota
 from trivet_routing.route_choice import misfit
+from trivet_tasks.catalog import known
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.prices.price_book import Tariff, TokenPrices
+from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.requests.eligibility import name_on_wire
 
-TariffOf: TypeAlias = Callable[[str, str], Tariff]
-"""Returns the price of tokens on a route (first) for a model (second)."""
 _NONE = Decimal(0)
+MINUTE = Decimal(60)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Terms that all scenarios of a plan share."""
+class Demand(NamedTuple):
+    """A day's demand on a route for one model. Tokens count as they count against limits."""
 
-    routes: Mapping[str, RouteSettings]
-    tariff_of: TariffOf
-    charges: tuple[Charge, ...] = ()
-    days: Decimal = Decimal(30)
-    """Days of a month."""
-    cache_read_share: Decimal = _NONE
-    """The part of input tokens that comes out of the provider's prompt cache."""
+    route: str
+    model: str
+    calls: Decimal | None
+    input_tokens: Decimal
+    """Input without tokens read from the provider's prompt cache, which no limit counts."""
+    output_tokens: Decimal
+
+
+class Bound(NamedTuple):
+    """The limit that takes longest, with its duration."""
+
+    seconds: Decimal
+    route: str
+    model: str
+    """The model it holds for, or the group of models that share it."""
+    limit: str
+    """`requests`, `input tokens` or `output tokens` per minute, `calls in flight`, or `one call`: no call is shorter."""
+    figure: Decimal
+    """The limit as configured; of `one call`, 1."""
 
 
 class Part(NamedTuple):
@@ -44,7 +53,7 @@ class Part(NamedTuple):
     bytes_out: Decimal
     prices: TokenPrices
     input_usd: Decimal
-    """With what is read from the prompt cache."""
+    """Cost of input, with reads from the prompt cache."""
     output_usd: Decimal
 
 
@@ -61,11 +70,11 @@ class Outlook:
     charged: tuple[Charged, ...]
     """The hidden costs."""
     day_usd: Decimal
-    """All of it; of what is fixed a day's part of the month."""
+    """Total; a fixed charge counts with a day's part of the month."""
     month_usd: Decimal
     parts: tuple[Part, ...]
     bound: Bound | None
-    """The limit that binds, and how long a day's work takes; None = no limit is known."""
+    """The limit that binds, with the duration of a day's work; None: no limit is known."""
     detours: tuple[str, ...] = ()
     """Calls that some routes of the scenario cannot take, with the reasons; the other routes take them."""
 
@@ -105,7 +114,7 @@ def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook 
 
 
 def _unfit(load: Load, scenario: Scenario, terms: Terms) -> dict[str, str]:
-    """The routes of the scenario that cannot take the load, each with its reason."""
+    """Return the routes of the scenario that cannot take the load, each with its reason."""
     routes = ((name, terms.routes[name]) for name in scenario.shares)
     reasons = {
         name: misfit(load.requirements, route, name_on_wire(route, load.requirements.model)) for name, route in routes
@@ -130,7 +139,7 @@ def _told(load: Load) -> str:
 
 
 def _tier(tiers: Iterable[TokenPrices], above: int) -> TokenPrices:
-    """The prices for prompts of that length; the last tier is for all lengths."""
+    """Return the prices for prompts of that length; the last tier is for all lengths."""
     return next(tier for tier in tiers if above >= tier.above)
 
 
@@ -179,3 +188,59 @@ def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Te
         bound=binding(demands, terms.routes),
         detours=tuple(detours),
     )
+
+
+@dataclass(slots=True)
+class _Limiter:
+    quota: Quota
+    calls: Decimal | None = Decimal(0)
+    input_tokens: Decimal = Decimal(0)
+    output_tokens: Decimal = Decimal(0)
+    in_flight_s: Decimal = Decimal(0)
+    """Seconds that all calls together take at their models' usual rates; 0 where no rate is known."""
+
+
+def binding(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> Bound | None:
+    """Return the limit that binds when routes work side by side at their limits; None: none that is known.
+
+    Models that share limits add up; others have their route's figures each for itself.
+    """
+    with exact():
+        bounds = [
+            bound for (route, _), limiter in _limiters(demands, routes).items() for bound in _bounds(route, limiter)
+        ]
+        return max(bounds, key=lambda bound: bound.seconds, default=None)
+
+
+def _limiters(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> dict[tuple[str, str], _Limiter]:
+    limiters: dict[tuple[str, str], _Limiter] = {}
+    for demand in demands:
+        quota = Quota.of(routes[demand.route], demand.model)
+        limiter = limiters.setdefault((demand.route, quota.group), _Limiter(quota))
+        limiter.calls = None if demand.calls is None or limiter.calls is None else limiter.calls + demand.calls
+        limiter.input_tokens += demand.input_tokens
+        limiter.output_tokens += demand.output_tokens
+        model = known(demand.model)
+        if model is not None:
+            limiter.in_flight_s += divided(demand.output_tokens, Decimal(model.output_tokens_per_s))
+    return limiters
+
+
+def _bounds(route: str, limiter: _Limiter) -> Iterable[Bound]:
+    quota = limiter.quota
+    burned = limiter.output_tokens * Decimal(str(quota.output_factor))
+    for limit, wanted, a_minute in (
+        ("requests", limiter.calls, quota.requests),
+        ("input tokens", limiter.input_tokens, quota.input_tokens),
+        ("output tokens", burned, quota.output_tokens),
+    ):
+        if a_minute and wanted:
+            figure = Decimal(str(a_minute))
+            yield Bound(divided(wanted * MINUTE, figure), route, quota.group, limit, figure)
+    if limiter.in_flight_s:
+        places = Decimal(quota.max_concurrency)
+        yield Bound(divided(limiter.in_flight_s, places), route, quota.group, "calls in flight", places)
+        if limiter.calls:
+            yield Bound(
+                divided(limiter.in_flight_s, max(limiter.calls, Decimal(1))), route, quota.group, "one call", Decimal(1)
+            )

@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.plan.assumptions import Source, assumptions
-from trivet.plan.charges import Charge, declared
-from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
-from trivet.plan.scenarios import Scenario, by_default, mixed, percent
+from trivet.plan.outlook import Obstacle, Outlook, outlook
+from trivet.plan.terms import Charge, Scenario, TariffOf, Terms, by_default, declared, mixed, percent
 from trivet.plan.workload import Tally, Workload, volume
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.prices.price_book import PriceBook, Tariff
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.requests.reading import model_id
 
 if TYPE_CHECKING:
     from trivet_tasks.jobs import JobSpec
-    from trivet_tasks.prices.price_book import Tariff
     from trivet_tasks.requests.jsonl import FileCheck
 
 BYTES_PER_TOKEN = Decimal("3.5")
-"""As many as Trivet's estimate of input tokens counts."""
+"""Bytes that a token of input has in a request, as Trivet's estimate counts."""
 
 
 class Work(NamedTuple):
-    """A day's work, and where its figures come from."""
+    """A day's work, with the source of its figures."""
 
     workload: Workload
     source: Source
@@ -41,7 +40,7 @@ class PlannedScenario:
     scenario: Scenario
     expected: Outlook | Obstacle
     at_most: Outlook | None
-    """With answers as long as they may be; None = they are expected to be."""
+    """Result with answers as long as they may be; None: they are expected to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +50,11 @@ class Plan:
     scenarios: tuple[PlannedScenario, ...]
     terms: Terms
     assumptions: tuple[str, ...]
-    """In sentences."""
+    """Sentences under the table."""
 
     @property
     def obstacles(self) -> tuple[tuple[Scenario, Obstacle], ...]:
-        """Return the scenarios that cannot be, each with its reason."""
+        """Return the impossible scenarios, each with its reason."""
         return tuple((one.scenario, one.expected) for one in self.scenarios if isinstance(one.expected, Obstacle))
 
 
@@ -201,20 +200,20 @@ def _planned(scenario: Scenario, workload: Workload, terms: Terms) -> PlannedSce
     return PlannedScenario(scenario, expected, most if isinstance(most, Outlook) else None)
 
 
-def _tariffs(settings: Settings) -> "tuple[Callable[[str, str], Tariff], str]":
-    """Return what tokens cost today on a route for a model, and the name of the price lists."""
+def _tariffs(settings: Settings) -> tuple[TariffOf, str]:
+    """Return today's price of tokens on a route for a model, and the name of the price lists."""
     try:
-        from trivet_tasks.prices.price_book import PriceBook, Tariff
+        book = PriceBook()
     except ImportError:
         raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.") from None
-
-    book, now = PriceBook(), datetime.now(UTC)
+    now = datetime.now(UTC)
 
     @cache
-    def tariff_of(route: str, model: str) -> Tariff:
-        of, named = settings.routes[route], name_on_wire(settings.routes[route], model)
-        return (
-            Tariff((), "it is not served") if named is None else book.tariff(of.provider, model, named, of.region, now)
-        )
+    def tariff_of(name: str, model: str) -> Tariff:
+        route = settings.routes[name]
+        wire_model = name_on_wire(route, model)
+        if wire_model is None:
+            return Tariff((), "it is not served")
+        return book.tariff(route.provider, model, wire_model, route.region, now)
 
     return tariff_of, f"{now:%Y-%m-%d} ({book.version})"
