@@ -20,7 +20,7 @@ MODELS = {
     "bedrock": "global.anthropic.claude-haiku-4-5-20251001-v1:0",
     "vertex": "claude-haiku-4-5@20251001",
 }
-BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+BODY = b'{"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}'
 
 
 def response(body: bytes, status: int = 200, /, **headers: str) -> bytes:

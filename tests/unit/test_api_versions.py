@@ -31,7 +31,7 @@ def versions_of(
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate(models):
-            answer = await caller.call(body, f"wire.{model}", f"attempt-{number}", 30, CallPurpose(model))
+            answer = await caller.call(orjson.dumps(body), f"wire.{model}", f"attempt-{number}", 30, CallPurpose(model))
             assert isinstance(answer, Answer), answer
 
     return [
@@ -67,7 +67,7 @@ def test_two_models_of_one_wire_id_keep_their_versions_apart(provider: str) -> N
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate((OPUS, HAIKU, OPUS, HAIKU)):
-            await caller.call(BODY, "one-profile", f"attempt-{number}", 30, CallPurpose(model))
+            await caller.call(orjson.dumps(BODY), "one-profile", f"attempt-{number}", 30, CallPurpose(model))
 
     requests = listened(route, each).requests
     named = [

@@ -73,7 +73,7 @@ def sent_by(route: dict[str, Any], *calls: tuple[Any, CallPurpose]) -> list[tupl
     async def each(caller: Caller) -> None:
         for number, (body, purpose) in enumerate(calls):
             model = MODELS.get(route.get("endpoint", ""), "a-model")
-            answer = await caller.call(body, model, f"attempt-{number}", 30, purpose)
+            answer = await caller.call(orjson.dumps(body), model, f"attempt-{number}", 30, purpose)
             assert isinstance(answer, Answer), answer
 
     return listened(route, each).requests
@@ -84,7 +84,7 @@ def call_once(simulator: SimulatorProcess, endpoint: str, body: Any = BODY, **mo
         base = simulator.endpoints.providers[endpoint]
         caller = build_caller(RouteSettings(**settings(endpoint, base_url=base, **more)))
         try:
-            return await caller.call(body, MODELS[endpoint], "attempt-1", 30)
+            return await caller.call(orjson.dumps(body), MODELS[endpoint], "attempt-1", 30)
         finally:
             await caller.close()
 

@@ -14,7 +14,6 @@ headers told from a body that broke off after them.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,10 +107,6 @@ class _Progress:
         return self.assembly is not None and self.assembly.is_whole
 
 
-class _Unwritable(Exception):
-    """A request that was handed over parsed holds a value that JSON has no form for."""
-
-
 class SdkCaller:
     """A `Caller` over one wire's SDK client."""
 
@@ -124,7 +119,7 @@ class SdkCaller:
 
     async def call(
         self,
-        body: bytes | Mapping[str, Any],
+        body: bytes,
         model: str,
         attempt_id: str,
         timeout_s: float,
@@ -195,22 +190,14 @@ class SdkCaller:
             await self._wire.client.close()
 
     async def _attempt(
-        self,
-        body: bytes | Mapping[str, Any],
-        model: str,
-        attempt_id: str,
-        purpose: CallPurpose,
-        progress: _Progress,
+        self, body: bytes, model: str, attempt_id: str, purpose: CallPurpose, progress: _Progress
     ) -> Answer | Failure:
         await self._ready()
-        try:
-            post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
-            del body
-            progress.sent = True
-            with noting(progress.contact):
-                response = await post
-        except _Unwritable as error:
-            return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
+        post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
+        del body
+        progress.sent = True
+        with noting(progress.contact):
+            response = await post
         progress.response = response
         progress.headers = wire_headers.plain(response.headers)
         try:
@@ -281,22 +268,11 @@ class SdkCaller:
         text = f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})"
         return progress.failure(Outcome.TIMEOUT, text)
 
-    def _posted(self, body: bytes | Mapping[str, Any], model: str, purpose: CallPurpose) -> Posted:
-        parsed: Mapping[str, Any]
-        if isinstance(body, bytes):
-            parsed = orjson.loads(body)
-        else:
-            parsed = body
-            try:
-                orjson.dumps(parsed)
-            except orjson.JSONEncodeError as error:  # a TypeError, which elsewhere would be somebody's mistake
-                raise _Unwritable(str(error)) from None
-        headers = parsed.get(EXTRA_HEADERS)
-        if headers is None:
-            return self._wire.post(parsed, model, purpose, stream=self._stream)
-        plain = {name: value for name, value in parsed.items() if name != EXTRA_HEADERS}
-        posted = self._wire.post(plain, model, purpose, stream=self._stream)
-        return replace(posted, of_call=(*posted.of_call, *headers.items()))
+    def _posted(self, body: bytes, model: str, purpose: CallPurpose) -> Posted:
+        request: dict[str, Any] = orjson.loads(body)
+        headers = request.pop(EXTRA_HEADERS, None)
+        posted = self._wire.post(request, model, purpose, stream=self._stream)
+        return replace(posted, of_call=(*posted.of_call, *headers.items())) if headers else posted
 
     async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. `ErrorAnswer`, or an error of the network."""

@@ -1,9 +1,8 @@
 """One provider call as values: the input of a route's caller, and its two kinds of result."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.usage import Usage
@@ -110,7 +109,7 @@ class Caller(Protocol):
 
     async def call(
         self,
-        body: bytes | Mapping[str, Any],
+        body: bytes,
         model: str,
         attempt_id: str,
         timeout_s: float,
@@ -119,7 +118,7 @@ class Caller(Protocol):
         """Make one call, once, without retries.
 
         Args:
-            body: the Messages API request as JSON or as parsed, without Trivet's own keys and without `model`.
+            body: the Messages API request as JSON, without Trivet's own keys and without `model`.
             model: the model's id on this wire.
             attempt_id: sent as the header `x-trivet-attempt`.
             timeout_s: seconds for everything: credentials, connect, headers, body.
