@@ -285,24 +285,25 @@ def _quotas(subject: Subject, client: "BaseClient", found: _Found, *, bearer: bo
         found.findings.append(_no_quotas("It is not known whether the key and the AWS chain here are of one account."))
         return ()
     found.account = found.account or account
-    read = read_quotas(own, paths)
-    wanted = {(model, kind) for model in paths for kind in (Kind.REQUESTS, Kind.TOKENS)}
-    if wanted - {(quota.model, quota.kind) for quota in read.quotas}:
-        defaults = read_quotas(_listed(client, "list_aws_default_service_quotas"), paths).quotas
-        have = {(quota.model, quota.kind) for quota in read.quotas}
-        more = [quota for quota in defaults if (quota.model, quota.kind) not in have]
-        more = [replace(quota, source=f"{quota.source} (AWS's default)") for quota in more]
-        read = replace(read, quotas=(*read.quotas, *more))
-    if read.not_recognised:
+    quotas, not_recognised = read_quotas(own, paths)
+    have = {(quota.model, quota.kind) for quota in quotas}
+    if not have >= {(model, kind) for model in paths for kind in (Kind.REQUESTS, Kind.TOKENS)}:
+        defaults, _ = read_quotas(_listed(client, "list_aws_default_service_quotas"), paths)
+        quotas += [
+            replace(quota, source=f"{quota.source} (AWS's default)")
+            for quota in defaults
+            if (quota.model, quota.kind) not in have
+        ]
+    if not_recognised:
         found.findings.append(
             Finding(
                 Level.NOTE,
-                f"{len(read.not_recognised)} quotas for Claude were not recognised by their names.",
+                f"{len(not_recognised)} quotas for Claude were not recognised by their names.",
                 "Service Quotas, bedrock",
-                f"Not compared, e.g. {read.not_recognised[0]!r}.",
+                f"Not compared, e.g. {not_recognised[0]!r}.",
             )
         )
-    return read.quotas
+    return tuple(quotas)
 
 
 def _listed(client: "BaseClient", operation: str) -> Iterator[Mapping[str, Any]]:

@@ -81,17 +81,8 @@ def read_name(name: str) -> Named | Unread:
     return Named(path, kind, f"claude-{model['family']}-{model['version'].replace('.', '-')}")
 
 
-@dataclass(frozen=True, slots=True)
-class BedrockQuotas:
-    """The quotas of one account and region that bear on the models asked for."""
-
-    quotas: tuple[Quota, ...]
-    not_recognised: tuple[str, ...]
-    """Names of quotas for Claude that could not be read."""
-
-
-def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) -> BedrockQuotas:
-    """Pick the quotas of models out of what Service Quotas lists.
+def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) -> tuple[list[Quota], tuple[str, ...]]:
+    """Return the quotas of models out of the list of Service Quotas, and the names for Claude that could not be read.
 
     Args:
         listed: the entries of `ListServiceQuotas` (`QuotaName`, `Value`); of two for the same thing the first counts.
@@ -108,4 +99,4 @@ def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) 
             continue
         if read.path in (None, paths[read.model]):
             found.setdefault((read.model, read.kind), Quota(read.model, read.kind, int(value), name))
-    return BedrockQuotas(tuple(found.values()), tuple(unread))
+    return list(found.values()), tuple(unread)

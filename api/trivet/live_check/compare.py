@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 
 from trivet.live_check.report import (
@@ -45,20 +44,14 @@ Figures = tuple[tuple[Kind, int], ...]
 """Settings of limits with their values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The result of a comparison."""
-
-    findings: tuple[Finding, ...]
-    rows: tuple[LimitRow, ...]
-
-
-def compare(subject: Subject, reading: Reading) -> Comparison:
-    """Return the findings and figures of a route whose account was read."""
+def compare(subject: Subject, reading: Reading) -> tuple[tuple[Finding, ...], tuple[LimitRow, ...]]:
+    """Return the findings and figures of a route whose account was read; none where nothing was: its findings say why."""
+    if not reading.models and not reading.quotas:
+        return (), ()
     usable = [model for model in subject.wire if _state(reading, model).presence not in ABSENT]
     quotas = [quota for quota in reading.quotas if quota.model in usable]
     rows = tuple(_rows(subject, quotas))
-    return Comparison((*_presence(subject, reading), *_limits(subject, rows, quotas), *_pools(subject, quotas)), rows)
+    return (*_presence(subject, reading), *_limits(subject, rows, quotas), *_pools(subject, quotas)), rows
 
 
 def _state(reading: Reading, model: str) -> ModelState:

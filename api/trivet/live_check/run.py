@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
 
-from trivet.live_check.compare import Comparison, compare, compare_catalogue, paste_lines
+from trivet.live_check.compare import compare, compare_catalogue, paste_lines
 from trivet.live_check.offline import check_offline
 from trivet.live_check.report import Finding, Level, Reading, RouteReport, SettledBy
 from trivet.live_check.subject import Subject, subject_of
@@ -117,18 +117,16 @@ class _Check:
         if self._reading is None:
             return report
         reading = mask.reading(self._reading)
-        comparison = compare(subject, reading)
-        if not reading.models and not reading.quotas:  # nothing was read: the findings say why
-            comparison = Comparison((), ())
+        compared, rows = compare(subject, reading)
         by_catalogue = tuple(compare_catalogue(subject, reading, self._today))
-        findings = (*self._unsettled(reading, by_catalogue), *reading.findings, *comparison.findings, *by_catalogue)
+        findings = (*self._unsettled(reading, by_catalogue), *reading.findings, *compared, *by_catalogue)
         return replace(
             report,
             account=reading.account,
             live=True,
             findings=tuple(map(mask.finding, findings)),
-            limits=comparison.rows,
-            paste=paste_lines(subject, reading, comparison.rows),
+            limits=rows,
+            paste=paste_lines(subject, reading, rows),
             took_s=self._took_s,
         )
 

@@ -1,6 +1,6 @@
 """Arithmetic of a plan: the cost of a day's and a month's work over given routes, and its duration within their limits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -10,23 +10,11 @@ from trivet.plan.workload import Load
 from trivet_routing.permits import Quota
 from trivet_routing.route_choice import misfit
 from trivet_tasks.catalog import known
-from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.requests.eligibility import name_on_wire
 
 _NONE = Decimal(0)
 MINUTE = Decimal(60)
-
-
-class Demand(NamedTuple):
-    """A day's demand on a route for one model. Tokens count as they count against limits."""
-
-    route: str
-    model: str
-    calls: Decimal | None
-    input_tokens: Decimal
-    """Input without tokens read from the provider's prompt cache, which no limit counts."""
-    output_tokens: Decimal
 
 
 class Bound(NamedTuple):
@@ -168,11 +156,6 @@ def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Te
             hidden.append(charged(charge, (part.calls for part in its), bytes_out, terms.days))
     input_usd = sum((part.input_usd for part in parts), _NONE)
     output_usd = sum((part.output_usd for part in parts), _NONE)
-    fresh = 1 - terms.cache_read_share
-    demands = [
-        Demand(part.route, part.load.requirements.model, part.calls, part.input_tokens * fresh, part.output_tokens)
-        for part in parts
-    ]
     return Outlook(
         calls=None
         if any(part.calls is None for part in parts)
@@ -185,7 +168,7 @@ def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Te
         day_usd=input_usd + output_usd + sum((one.day_usd for one in hidden), _NONE),
         month_usd=(input_usd + output_usd) * terms.days + sum((one.month_usd for one in hidden), _NONE),
         parts=tuple(parts),
-        bound=binding(demands, terms.routes),
+        bound=_binding(parts, terms),
         detours=tuple(detours),
     )
 
@@ -199,31 +182,28 @@ class _Limiter:
     in_flight_s: Decimal = Decimal(0)
     """Seconds that all calls together take at their models' usual rates; 0 where no rate is known."""
 
+    def add(self, part: Part, model: str, fresh: Decimal) -> None:
+        """Count a part. `fresh`: the share of input not read from the provider's prompt cache, which no limit counts."""
+        self.calls = None if part.calls is None or self.calls is None else self.calls + part.calls
+        self.input_tokens += part.input_tokens * fresh
+        self.output_tokens += part.output_tokens
+        known_model = known(model)
+        if known_model is not None:
+            self.in_flight_s += divided(part.output_tokens, Decimal(known_model.output_tokens_per_s))
 
-def binding(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> Bound | None:
+
+def _binding(parts: Iterable[Part], terms: Terms) -> Bound | None:
     """Return the limit that binds when routes work side by side at their limits; None: none that is known.
 
     Models that share limits add up; others have their route's figures each for itself.
     """
-    with exact():
-        bounds = [
-            bound for (route, _), limiter in _limiters(demands, routes).items() for bound in _bounds(route, limiter)
-        ]
-        return max(bounds, key=lambda bound: bound.seconds, default=None)
-
-
-def _limiters(demands: Iterable[Demand], routes: Mapping[str, RouteSettings]) -> dict[tuple[str, str], _Limiter]:
     limiters: dict[tuple[str, str], _Limiter] = {}
-    for demand in demands:
-        quota = Quota.of(routes[demand.route], demand.model)
-        limiter = limiters.setdefault((demand.route, quota.group), _Limiter(quota))
-        limiter.calls = None if demand.calls is None or limiter.calls is None else limiter.calls + demand.calls
-        limiter.input_tokens += demand.input_tokens
-        limiter.output_tokens += demand.output_tokens
-        model = known(demand.model)
-        if model is not None:
-            limiter.in_flight_s += divided(demand.output_tokens, Decimal(model.output_tokens_per_s))
-    return limiters
+    for part in parts:
+        model = part.load.requirements.model
+        quota = Quota.of(terms.routes[part.route], model)
+        limiters.setdefault((part.route, quota.group), _Limiter(quota)).add(part, model, 1 - terms.cache_read_share)
+    bounds = [bound for (route, _), limiter in limiters.items() for bound in _bounds(route, limiter)]
+    return max(bounds, key=lambda bound: bound.seconds, default=None)
 
 
 def _bounds(route: str, limiter: _Limiter) -> Iterable[Bound]:
