@@ -23,13 +23,14 @@ CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDQUOTAS move them where no command of ours s
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelState, Presence, Quota, Reading
-from trivet.live_check.subject import Mask, Subject
+from trivet.live_check.subject import Subject
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 AIPLATFORM_VARIABLE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
@@ -49,6 +50,25 @@ _SHARED_SINCE = {"opus": (4, 8), "sonnet": (5, 0), "haiku": (5, 5), "fable": (5,
 """The first version of each family that shares its quota (Google's page on quotas for Claude)."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Account:
+    """The project that is read, with the credentials for it."""
+
+    subject: Subject
+    credentials: Any
+    project: str
+    timeout_s: float
+
+    @property
+    def location(self) -> str:
+        """The region, or an endpoint over several."""
+        return self.subject.region
+
+    def words(self, error: object) -> str:
+        """Return an error's words without secrets."""
+        return self.subject.mask.words(error)
+
+
 def prepare() -> None:
     """Load Google's libraries (1.7 s), so that it is not counted as the account's time. ImportError without them."""
     import google.auth.transport.requests
@@ -66,34 +86,29 @@ def read_vertex(subject: Subject, timeout_s: float) -> Reading:
         action = "Set api_key to an access token, or GOOGLE_APPLICATION_CREDENTIALS for this process."
         what = f"No Google credentials: {subject.mask.words(error)}"
         return Reading(findings=(Finding(Level.ERROR, what, f"{subject.table} api_key", action),))
-    project = subject.project or project
-    if not project:
+    named = subject.project or project
+    if not named:
         finding = Finding(
             Level.ERROR, "No project.", f"{subject.table} project", "Set project, or GOOGLE_CLOUD_PROJECT."
         )
         return Reading(findings=(finding,))
-    states, failure = _models(subject, credentials, project, timeout_s)
-    if failure is not None and failure.level is Level.ERROR:
-        return Reading(f"Google project {project}", findings=(failure,))
-    quotas, findings = _quotas(subject, credentials, project, timeout_s)
-    found = (*((failure,) if failure else ()), *findings)
-    listed = _listed(subject, credentials, project, timeout_s)
-    return Reading(f"Google project {project}", states, quotas, found, listed)
+    account = _Account(subject, credentials, named, timeout_s)
+    models = _models(account)
+    if isinstance(models, Finding):
+        return Reading(f"Google project {named}", findings=(models,))
+    quotas, findings = _quotas(account)
+    return Reading(f"Google project {named}", models, quotas, findings, _listed(account))
 
 
-def _listed(subject: Subject, credentials: Any, project: str, timeout_s: float) -> tuple[ListedModel, ...]:
+def _listed(account: _Account) -> tuple[ListedModel, ...]:
     """Return the Claude models of Model Garden. Google names no days; empty where it does not answer.
 
     Over google-auth's session: the library's v1beta1 package alone would take seconds to load.
     """
-    from google.auth.transport.requests import AuthorizedSession
-
-    host = _host(subject.region)
+    host = _host(account.location)
     url = f"{host if '://' in host else f'https://{host}'}/v1beta1/publishers/anthropic/models"
     try:
-        with AuthorizedSession(credentials) as session:
-            listed = list(_pages(session, url, "publisherModels", 100, project, timeout_s))
-        names = {str(model["name"]).rpartition("/")[2] for model in listed}
+        names = {str(model["name"]).rpartition("/")[2] for model in _pages(account, url, "publisherModels", 100)}
     except Exception:  # the list is in preview and no call depends on it: without it nothing is compared
         return ()
     return tuple(ListedModel(name) for name in sorted(names) if name.startswith("claude-"))
@@ -115,69 +130,62 @@ def _credentials(subject: Subject) -> tuple[Any, str]:
     return credentials, project or ""
 
 
-def _models(
-    subject: Subject, credentials: Any, project: str, timeout_s: float
-) -> tuple[dict[str, ModelState], Finding | None]:
+def _models(account: _Account) -> dict[str, ModelState] | Finding:
     """Return the state of each model; or the reason why Google answered for none of them."""
     from google.api_core.client_options import ClientOptions
     from google.cloud.aiplatform_v1.services.llm_utility_service import LlmUtilityServiceClient
     from google.cloud.aiplatform_v1.services.model_garden_service import ModelGardenServiceClient
 
-    location = subject.region
-    options = ClientOptions(api_endpoint=_host(location))
-    path = f"projects/{project}/locations/{location}/publishers/anthropic/models"
+    options = ClientOptions(api_endpoint=_host(account.location))
     with (
-        ModelGardenServiceClient(credentials=credentials, transport="rest", client_options=options) as garden,
-        LlmUtilityServiceClient(credentials=credentials, transport="rest", client_options=options) as tokens,
+        ModelGardenServiceClient(credentials=account.credentials, transport="rest", client_options=options) as garden,
+        LlmUtilityServiceClient(credentials=account.credentials, transport="rest", client_options=options) as tokens,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        look = partial(
-            _state, garden=garden, tokens=tokens, path=path, location=location, timeout_s=timeout_s, mask=subject.mask
-        )
-        answers = dict(zip(subject.wire, pool.map(look, subject.wire.values()), strict=True))
+        wire = account.subject.wire
+        answers = dict(zip(wire, pool.map(partial(_state, account, garden, tokens), wire.values()), strict=True))
     failed = [answer for answer in answers.values() if isinstance(answer, Finding)]
-    states = {model: answer for model, answer in answers.items() if isinstance(answer, ModelState)}
     if failed and len(failed) == len(answers):
-        return {}, failed[0]
-    for model, answer in answers.items():
-        if isinstance(answer, Finding):
-            states[model] = ModelState(Presence.UNKNOWN, answer.what, answer.action)
-    return states, None
+        return failed[0]
+    return {
+        model: ModelState(Presence.UNKNOWN, answer.what, answer.action) if isinstance(answer, Finding) else answer
+        for model, answer in answers.items()
+    }
 
 
-def _state(
-    wire: str, *, garden: Any, tokens: Any, path: str, location: str, timeout_s: float, mask: Mask
-) -> ModelState | Finding:
+def _state(account: _Account, garden: Any, tokens: Any, wire: str) -> ModelState | Finding:
     from google.api_core import exceptions
 
+    location, words = account.location, account.words
+    endpoint = f"projects/{account.project}/locations/{location}/publishers/anthropic/models/{wire}"
     try:
-        listed = _in_garden(garden, wire, timeout_s)
+        listed = _in_garden(garden, wire, account.timeout_s)
     except exceptions.PermissionDenied:
         listed = True  # the project's own path tells more
     except Exception as error:  # google-auth's, requests', api_core's: all of them mean no answer
-        return _failure(error, mask)
+        return _failure(error, words)
     if not listed:
         action = "Choose another region or another route for it."
         return ModelState(Presence.MISSING, f"Model Garden has no {wire} at {location}.", action)
     try:
-        tokens.count_tokens(request={"endpoint": f"{path}/{wire}"}, timeout=timeout_s, retry=None)
+        tokens.count_tokens(request={"endpoint": endpoint}, timeout=account.timeout_s, retry=None)
     except exceptions.NotFound as error:
         enable = "Enable the model in Model Garden for this project, or choose another region."
         if _prefix_of(location):
-            what = f"It is not certain that the project may use {wire} at {location}: {mask.words(error.message)}"
+            what = f"It is not certain that the project may use {wire} at {location}: {words(error.message)}"
             return ModelState(Presence.UNKNOWN, what, f"{enable} A call tells for certain.")
         return ModelState(Presence.REFUSED, f"The project does not see {wire} at {location}.", enable)
     except exceptions.Unauthorized as error:
-        return _failure(error, mask)
+        return _failure(error, words)
     except exceptions.Forbidden as error:
         action = "Grant roles/aiplatform.user to this identity, and enable aiplatform.googleapis.com."
-        return ModelState(Presence.REFUSED, f"Google denied it: {mask.words(error.message)}", action)
+        return ModelState(Presence.REFUSED, f"Google denied it: {words(error.message)}", action)
     except exceptions.GoogleAPICallError as error:
         if error.code == 400 or error.code == 501:  # it sees the model, which counts no tokens this way
             return ModelState(Presence.SERVED)
-        return ModelState(Presence.UNKNOWN, f"Google did not say: {mask.words(error.message)}", "Try again.")
+        return ModelState(Presence.UNKNOWN, f"Google did not say: {words(error.message)}", "Try again.")
     except Exception as error:
-        return _failure(error, mask)
+        return _failure(error, words)
     return ModelState(Presence.SERVED)
 
 
@@ -194,7 +202,7 @@ def _in_garden(garden: Any, wire: str, timeout_s: float) -> bool:
     return False
 
 
-def _failure(error: Exception, mask: Mask) -> Finding:
+def _failure(error: Exception, words: Callable[[object], str]) -> Finding:
     """Describe a call without an answer."""
     import google.auth.exceptions
     from google.api_core import exceptions
@@ -202,30 +210,26 @@ def _failure(error: Exception, mask: Mask) -> Finding:
     where = "Vertex AI, Model Garden"
     if isinstance(error, exceptions.Unauthorized | google.auth.exceptions.RefreshError):
         action = "Set a good access token or service account; tokens last an hour."
-        return Finding(Level.ERROR, f"Google refused the credentials: {mask.words(error)}", where, action)
+        return Finding(Level.ERROR, f"Google refused the credentials: {words(error)}", where, action)
     action = "Check region, network and proxy, then try again."
-    return Finding(Level.ERROR, f"Google did not answer: {mask.words(error)}", where, action)
+    return Finding(Level.ERROR, f"Google did not answer: {words(error)}", where, action)
 
 
-def _quotas(
-    subject: Subject, credentials: Any, project: str, timeout_s: float
-) -> tuple[tuple[Quota, ...], tuple[Finding, ...]]:
-    from google.auth.transport.requests import AuthorizedSession
-
+def _quotas(account: _Account) -> tuple[tuple[Quota, ...], tuple[Finding, ...]]:
     where = "Cloud Quotas API"
     action = (
         "Enable cloudquotas.googleapis.com in the project and grant roles/cloudquotas.viewer, "
         "or see IAM & Admin, Quotas in the console."
     )
+    host = os.environ.get(CLOUDQUOTAS_VARIABLE) or "https://cloudquotas.googleapis.com"
+    url = f"{host.rstrip('/')}/v1/projects/{account.project}/locations/global/services/{_SERVICE}/quotaInfos"
     try:
-        with AuthorizedSession(credentials) as session:
-            host = os.environ.get(CLOUDQUOTAS_VARIABLE) or "https://cloudquotas.googleapis.com"
-            url = f"{host.rstrip('/')}/v1/projects/{project}/locations/global/services/{_SERVICE}/quotaInfos"
-            infos = list(_pages(session, url, "quotaInfos", 500, project, timeout_s))
+        infos = list(_pages(account, url, "quotaInfos", 500))
     except Exception as error:  # requests', google-auth's and our own: quotas are then unknown, nothing else
-        return (), (Finding(Level.WARNING, f"The quotas were not read: {subject.mask.words(error)}", where, action),)
-    quotas = _read_quotas(infos, subject.wire, subject.region)
-    missing = [model for model in subject.wire if not any(quota.model == model for quota in quotas)]
+        return (), (Finding(Level.WARNING, f"The quotas were not read: {account.words(error)}", where, action),)
+    wire = account.subject.wire
+    quotas = _read_quotas(infos, wire, account.location)
+    missing = [model for model in wire if not any(quota.model == model for quota in quotas)]
     if not missing or not quotas:
         return quotas, ()
     what = "The project has no quota under these models' names; they were not compared."
@@ -237,25 +241,26 @@ class _ListFailed(Exception):
     """Google answered with an error instead of a list. The text is for a person."""
 
 
-def _pages(
-    session: Any, url: str, field: str, size: int, project: str, timeout_s: float
-) -> Iterator[Mapping[str, Any]]:
+def _pages(account: _Account, url: str, field: str, size: int) -> Iterator[Mapping[str, Any]]:
     """Yield the entries of a list that Google gives out in pages of `size`."""
+    from google.auth.transport.requests import AuthorizedSession
+
     headers: dict[str, str] = {}
     page = ""
-    for _ in range(_PAGES_AT_MOST):
-        asked = {"pageSize": str(size), **({"pageToken": page} if page else {})}
-        answer = session.get(url, params=asked, headers=headers, timeout=timeout_s)
-        if answer.status_code == 403 and not headers and "quota project" in answer.text:
-            headers = {_QUOTA_PROJECT_HEADER: project}  # a person's own credentials must name the project that is asked
-            continue
-        if answer.status_code != 200:
-            raise _ListFailed(f"HTTP {answer.status_code} {_message(answer)}")
-        body = answer.json()
-        yield from body.get(field, ())
-        page = body.get("nextPageToken", "")
-        if not page:
-            return
+    with AuthorizedSession(account.credentials) as session:
+        for _ in range(_PAGES_AT_MOST):
+            asked = {"pageSize": str(size), **({"pageToken": page} if page else {})}
+            answer = session.get(url, params=asked, headers=headers, timeout=account.timeout_s)
+            if answer.status_code == 403 and not headers and "quota project" in answer.text:
+                headers = {_QUOTA_PROJECT_HEADER: account.project}  # which a person's own credentials must name
+                continue
+            if answer.status_code != 200:
+                raise _ListFailed(f"HTTP {answer.status_code} {_message(answer)}")
+            body = answer.json()
+            yield from body.get(field, ())
+            page = body.get("nextPageToken", "")
+            if not page:
+                return
 
 
 def _message(answer: Any) -> str:
