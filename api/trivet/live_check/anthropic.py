@@ -219,7 +219,7 @@ def _with_limits(
         account = account or (f"Anthropic organization {organization}" if organization else "")
         quotas += _limits(model, headers)
     if asked:
-        findings.append(_told(subject, asked, served, spent))
+        findings.append(_calls_finding(subject, asked, served, spent))
     if asked and not quotas:
         what = "No limit headers came with the answer."
         findings.append(
@@ -230,7 +230,7 @@ def _with_limits(
     return Reading(account, states, tuple(quotas), tuple(findings))
 
 
-def _told(subject: Subject, asked: list[str], served: list[str], spent: Decimal) -> Finding:
+def _calls_finding(subject: Subject, asked: list[str], served: list[str], spent: Decimal) -> Finding:
     calls = "One message of one token was" if len(asked) == 1 else f"{len(asked)} messages of one token were"
     rest = len(served) - len(asked)
     more = f" The limits of the other {rest} models were not read; --model names more." if rest else ""

@@ -1,6 +1,6 @@
 """Reading of the names of Bedrock's service quotas.
 
-Service Quotas has no key from a quota to a model: a quota is told by its name, free text that varies by generation of
+Service Quotas has no key from a quota to a model: a quota is identified by its name, free text that varies by generation of
 models. Those met (AWS General Reference, Bedrock user guide "Quotas for the bedrock-runtime endpoint", accounts'
 listings of 2025 and 2026):
 

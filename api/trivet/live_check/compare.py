@@ -100,7 +100,7 @@ def _rows(subject: Subject, quotas: list[Quota]) -> Iterator[LimitRow]:
     sources: dict[tuple[Kind, int | None, int, Level, str], str] = {}
     for quota in sorted(quotas, key=lambda quota: (_ORDER.index(quota.kind), quota.value)):
         configured = subject.figure(quota.model, quota.kind)
-        level = _judged(subject, quota, configured)
+        level = _level_of(subject, quota, configured)
         key = (quota.kind, configured, quota.value, level, quota.pool or subject.holder(quota.model))
         shared.setdefault(key, []).append(quota.model)
         sources.setdefault(key, quota.source)
@@ -109,7 +109,7 @@ def _rows(subject: Subject, quotas: list[Quota]) -> Iterator[LimitRow]:
         yield LimitRow(tuple(dict.fromkeys(models)), kind, configured, value, level, sources[key])
 
 
-def _judged(subject: Subject, quota: Quota, configured: int | None) -> Level:
+def _level_of(subject: Subject, quota: Quota, configured: int | None) -> Level:
     if quota.value == 0:
         return Level.ERROR if quota.model in subject.named else Level.WARNING
     if quota.kind is Kind.TOKENS_PER_DAY:
@@ -124,7 +124,7 @@ def _judged(subject: Subject, quota: Quota, configured: int | None) -> Level:
 
 def _limits(subject: Subject, rows: tuple[LimitRow, ...], quotas: list[Quota]) -> Iterator[Finding]:
     for row in rows:
-        finding = _told(subject, row)
+        finding = _limit_finding(subject, row)
         if finding:
             yield finding
     yield from _half_bounded(subject, rows)
@@ -147,7 +147,7 @@ def _half_bounded(subject: Subject, rows: tuple[LimitRow, ...]) -> Iterator[Find
             yield Finding(Level.WARNING, what, f"{subject.holder(bare[0])} {kind.value}", "Set both.", tuple(bare))
 
 
-def _told(subject: Subject, row: LimitRow) -> Finding | None:
+def _limit_finding(subject: Subject, row: LimitRow) -> Finding | None:
     where = f"{subject.holder(row.models[0])} {_setting(row.limit)}"
     account = f"{row.account:,}"
     if row.account == 0:

@@ -102,7 +102,7 @@ def _aws_region(region: str, where: str, *, listed: bool) -> Finding:
         return Finding(Level.ERROR, f"{region!r} is no AWS region.", where, "Use a region as in us-east-1.")
     if not listed or importlib.util.find_spec("botocore") is None:
         return Finding(Level.OK, f"The region is {region}.", where)
-    import botocore.session  # 0.15 s; its list of regions comes with it, nobody is asked
+    import botocore.session  # 0.15 s; its list of regions comes with it, without a request
 
     # without a profile: one that does not exist would be an error
     session = botocore.session.Session({"profile": (None, None, None, None)})
@@ -185,9 +185,9 @@ def _retiring(subject: Subject, today: date) -> Iterator[Finding]:
         if retirement and retirement.announced and today <= retirement.day <= today + RETIRES_SOON
     }
     if soon:
-        told = ", ".join(f"{model} on {day.isoformat()}" for model, day in soon.items())
+        listed = ", ".join(f"{model} on {day.isoformat()}" for model, day in soon.items())
         yield Finding(
-            Level.OK, f"Retiring soon: {told}.", f"the catalogue, {subject.route.provider}", models=tuple(soon)
+            Level.OK, f"Retiring soon: {listed}.", f"the catalogue, {subject.route.provider}", models=tuple(soon)
         )
 
 

@@ -49,7 +49,7 @@ class SettledBy(StrEnum):
 
     ASKING = "asking"
     QUOTAS = "quotas"
-    """The account was asked, and told its quotas."""
+    """The account was asked, and its quotas were read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def _reader(subject: Subject) -> Reader:
             return vertex.read_vertex
 
 
-def _read_mantle(subject: Subject, timeout_s: float) -> Reading:  # noqa: ARG001 - nobody is asked
+def _read_mantle(subject: Subject, timeout_s: float) -> Reading:  # noqa: ARG001 - no request is made
     """Return an empty reading: bedrock-mantle has no list of models, and its quotas are not those of Bedrock's runtime."""
     finding = Finding(
         Level.WARNING,

@@ -45,7 +45,7 @@ class Mask:
     def __init__(self, route: RouteSettings) -> None:
         self._secrets = {os.environ[name].strip() for name in _SECRET_VARIABLES if os.environ.get(name, "").strip()}
         for reference in filter(None, (route.api_key, route.admin_api_key)):
-            with contextlib.suppress(ConfigError):  # told as a finding elsewhere
+            with contextlib.suppress(ConfigError):  # reported as a finding elsewhere
                 self._secrets.add(reference.resolve())
 
     def add(self, *secrets: str | None) -> None:

@@ -4,7 +4,7 @@ Models: google-cloud-aiplatform over REST. `ModelGardenService.GetPublisherModel
 the region's endpoint; it does not know projects. `LlmUtilityService.CountTokens` on the project's own path to the model
 answers 404 where the project may not see it (not enabled in Model Garden, or not served there) and 400 or 200 where it
 may. That is practice, not documented; it runs no model and costs nothing. At the endpoints global, us and eu its 404 is
-told as a warning only.
+reported as a warning only.
 
 The models beside those of the catalogue come from `ModelGardenService.ListPublisherModels` (v1beta1).
 

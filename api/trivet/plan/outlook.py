@@ -89,7 +89,7 @@ def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook 
         for load in loads:
             unfit = _unfit(load, scenario, terms)
             able = {name: share for name, share in scenario.shares.items() if name not in unfit}
-            why = f"{_told(load)}: {'; '.join(f'{name} {reason}' for name, reason in unfit.items())}"
+            why = f"{_named(load)}: {'; '.join(f'{name} {reason}' for name, reason in unfit.items())}"
             if not able:
                 return Obstacle(why)
             if unfit:
@@ -120,7 +120,7 @@ def _shared_out(load: Load, able: dict[str, Decimal], terms: Terms) -> list[Part
     return parts
 
 
-def _told(load: Load) -> str:
+def _named(load: Load) -> str:
     if load.calls is None:
         return load.requirements.model
     return f"{load.calls:,.0f} call{'' if load.calls == 1 else 's'} of {load.requirements.model}"

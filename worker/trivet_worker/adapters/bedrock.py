@@ -163,10 +163,10 @@ class BedrockWire(_AwsWire):
     def _metadata(self, purpose: CallPurpose) -> tuple[tuple[str, str], ...]:
         if not purpose.job_id or self.region.startswith(_WITHOUT_METADATA):
             return ()
-        told = {"trivet_job": purpose.job_id}
+        metadata = {"trivet_job": purpose.job_id}
         if purpose.batch_id is not None:
-            told["trivet_batch"] = str(purpose.batch_id)
-        return ((METADATA_HEADER, orjson.dumps(told).decode()),)
+            metadata["trivet_batch"] = str(purpose.batch_id)
+        return ((METADATA_HEADER, orjson.dumps(metadata).decode()),)
 
 
 class AwsMessagesWire(_AwsWire):

@@ -2,13 +2,13 @@
 
 The first call of a route, model and key is made with the client's own `post`, cast to the bare HTTP response: that has
 the SDK's authentication, URL rewriting and headers, sends a body with any keys as it is (the signature of
-`messages.create` knows fewer than the API), and spares the pydantic model that `create` builds and nobody would read.
+`messages.create` knows fewer than the API), and spares the pydantic model that `create` builds, which is not used here.
 The calls after it are sent as that one was (`RequestTemplate`); the body is parsed once, with orjson. CPU a call, 64 at
 a time, aiohttp (`benchmarks/call_layers.py`, one run on a slow machine): `create` 2.3 ms, `post` 1.5, this 0.86; on
 Bedrock, signed, `create` 3.6 and this 1.45.
 
-The response is always taken before its body is read (`stream=True`): only so is a connection that failed before the
-headers told from a body that broke off after them.
+The response is always taken before its body is read (`stream=True`): only this distinguishes a connection that failed
+before the headers from a body that broke off after them.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ class _Progress:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether the message of a stream is whole, whatever else went wrong."""
+        """True if the message of a stream is whole, even if something failed after it."""
         return self.assembly is not None and self.assembly.is_whole
 
 
@@ -212,7 +212,7 @@ class SdkCaller:
         return progress.failure(Outcome.INCOMPLETE, message.reason, usage=message.usage)
 
     async def _ready(self) -> None:
-        """Get credentials. Raises NotReady, transient where the network fails, whatever the chain raises for it."""
+        """Get credentials. All errors of the chain become NotReady, transient where the network failed."""
         try:
             await self._wire.ready()
         except NotReady:

@@ -21,7 +21,7 @@ import httpx2
 _Client = TypeVar("_Client")
 
 CONNECT_S = 5.0
-"""Seconds that connecting may take, so that a host that swallows packets is told from one that thinks."""
+"""Seconds that connecting may take. Short, to distinguish a host that drops packets from one that is at work."""
 CONNECT_SHARE = 0.75
 """Share of a short call's time that connecting may take."""
 SOCKET_S = 3600.0

@@ -130,7 +130,7 @@ def _read_parts(
 def _beyond(rest: Sequence[int]) -> Counts:
     """Return what the totals hold beyond the entries, given the totals less the entries."""
     beyond = Counts(*(max(0, left) for left in rest))
-    if beyond.written_5m and beyond.written_5m <= -rest[4]:  # told as written for an hour by an entry: the same tokens
+    if beyond.written_5m and beyond.written_5m <= -rest[4]:  # an entry has them as written for an hour
         beyond = beyond._replace(written_5m=0)
     if beyond.written_1h and beyond.written_1h <= -rest[3]:
         beyond = beyond._replace(written_1h=0)
