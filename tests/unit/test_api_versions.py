@@ -6,18 +6,13 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import ValidationError
-from tests.unit.listening import listened
+from tests.wires import REQUEST, listened
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose
 
-BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+pytestmark = pytest.mark.usefixtures("no_credentials")
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-4-6"
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIVET_TEST_KEY", "sk-test-0123456789")
 
 
 def settings(provider: str, **more: Any) -> dict[str, Any]:
@@ -25,7 +20,7 @@ def settings(provider: str, **more: Any) -> dict[str, Any]:
 
 
 def versions_of(
-    route: dict[str, Any], models: tuple[str, ...], body: Mapping[str, Any] = BODY
+    route: dict[str, Any], models: tuple[str, ...], body: Mapping[str, Any] = REQUEST
 ) -> list[tuple[Any, Any]]:
     """Return the versions that calls of one caller named, in the header and in the body."""
 
@@ -67,7 +62,7 @@ def test_two_models_of_one_wire_id_keep_their_versions_apart(provider: str) -> N
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate((OPUS, HAIKU, OPUS, HAIKU)):
-            await caller.call(orjson.dumps(BODY), "one-profile", f"attempt-{number}", 30, CallPurpose(model))
+            await caller.call(orjson.dumps(REQUEST), "one-profile", f"attempt-{number}", 30, CallPurpose(model))
 
     requests = listened(route, each).requests
     named = [
@@ -79,7 +74,7 @@ def test_two_models_of_one_wire_id_keep_their_versions_apart(provider: str) -> N
 
 @pytest.mark.parametrize("provider", ["anthropic", "bedrock", "vertex"])
 def test_a_request_cannot_bring_a_version_of_its_own(provider: str) -> None:
-    brought = {**BODY, "anthropic_version": "2020-01-01"}
+    brought = {**REQUEST, "anthropic_version": "2020-01-01"}
     assert versions_of(settings(provider), (HAIKU, HAIKU), brought) == versions_of(settings(provider), (HAIKU, HAIKU))
 
 

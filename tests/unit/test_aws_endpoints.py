@@ -1,20 +1,19 @@
 """The endpoints of AWS through the SDK's clients: what is sent, how it is signed, and how refusals are read."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
-from tests.unit.listening import listened
+from tests.wires import KEY, REQUEST, listened, with_caller
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.credentials import process_credentials
 from trivet_worker.adapters.protocol import NO_PURPOSE, Answer, Caller, CallPurpose, Failure
 
 ENDPOINTS = ("messages", "mantle", "platform")
@@ -26,21 +25,8 @@ MODELS = {
 PATHS = {"messages": "/anthropic/v1/messages", "mantle": "/anthropic/v1/messages", "platform": "/v1/messages"}
 VERSIONS = {"messages": "2023-06-01", "mantle": "2023-06-01", "platform": "2026-10-21"}
 SERVICES = {"messages": "bedrock", "mantle": "bedrock-mantle", "platform": "aws-external-anthropic"}
-BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
 METADATA = "x-amzn-bedrock-request-metadata"
-KEY = "sk-test-0123456789"
-
-
-@pytest.fixture(autouse=True)
-def nobody_s_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "GOOGLE_", "ANTHROPIC_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("TRIVET_TEST_KEY", KEY)
-    process_credentials.cache_clear()
+pytestmark = pytest.mark.usefixtures("no_credentials")
 
 
 @pytest.fixture
@@ -79,25 +65,18 @@ def sent_by(route: dict[str, Any], *calls: tuple[Any, CallPurpose]) -> list[tupl
     return listened(route, each).requests
 
 
-def call_once(simulator: SimulatorProcess, endpoint: str, body: Any = BODY, **more: Any) -> Answer | Failure:
-    async def run() -> Answer | Failure:
-        base = simulator.endpoints.providers[endpoint]
-        caller = build_caller(RouteSettings(**settings(endpoint, base_url=base, **more)))
-        try:
-            return await caller.call(orjson.dumps(body), MODELS[endpoint], "attempt-1", 30)
-        finally:
-            await caller.close()
-
-    return asyncio.run(run())
+def call_once(simulator: SimulatorProcess, endpoint: str, body: Any = REQUEST, **more: Any) -> Answer | Failure:
+    made = RouteSettings(**settings(endpoint, base_url=simulator.endpoints.providers[endpoint], **more))
+    return with_caller(made, lambda caller: caller.call(orjson.dumps(body), MODELS[endpoint], "attempt-1", 30))
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_each_call_is_one_of_the_messages_api(endpoint: str) -> None:
-    body = {**BODY, "anthropic_beta": ["a-1", "b-2"]}
+    body = {**REQUEST, "anthropic_beta": ["a-1", "b-2"]}
     requests = sent_by(settings(endpoint), (body, NO_PURPOSE), (body, NO_PURPOSE))
     for path, headers, sent in requests:
         assert path == PATHS[endpoint]
-        assert orjson.loads(sent) == {**BODY, "model": MODELS[endpoint]}
+        assert orjson.loads(sent) == {**REQUEST, "model": MODELS[endpoint]}
         assert (headers["anthropic-version"], headers["anthropic-beta"]) == (VERSIONS[endpoint], "a-1,b-2")
         assert headers["authorization"] == f"Bearer {KEY}"
         assert headers.get("anthropic-workspace-id") == ("wrkspc_1" if endpoint == "platform" else None)
@@ -107,7 +86,7 @@ def test_each_call_is_one_of_the_messages_api(endpoint: str) -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_signatures_are_for_the_endpoint_s_own_service(endpoint: str, signing: None) -> None:
-    requests = sent_by(settings(endpoint, key=False), (BODY, NO_PURPOSE), (BODY, NO_PURPOSE))
+    requests = sent_by(settings(endpoint, key=False), (REQUEST, NO_PURPOSE), (REQUEST, NO_PURPOSE))
     for _, headers, _ in requests:
         assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
         assert f"/us-east-1/{SERVICES[endpoint]}/aws4_request" in headers["authorization"]
@@ -122,7 +101,7 @@ def test_a_call_brings_the_whole_message(
 ) -> None:
     if signed:
         request.getfixturevalue("signing")
-    answer = call_once(simulator, endpoint, {**BODY, "max_tokens": 4096}, stream=stream, key=not signed)
+    answer = call_once(simulator, endpoint, {**REQUEST, "max_tokens": 4096}, stream=stream, key=not signed)
     assert isinstance(answer, Answer), answer
     assert (answer.stop_reason, orjson.loads(answer.message)["model"]) == ("end_turn", "claude-opus-5-5")
     (logged,) = simulator.control.calls()
@@ -190,7 +169,7 @@ def test_invoke_model_carries_job_and_batch_and_nothing_else(signed: bool, reque
         CallPurpose("m"),
         CallPurpose("m", "job-3", 8),
     ]
-    requests = sent_by(settings("invoke", key=not signed), *((BODY, purpose) for purpose in purposes))
+    requests = sent_by(settings("invoke", key=not signed), *((REQUEST, purpose) for purpose in purposes))
     assert [headers.get(METADATA) for _, headers, _ in requests] == [
         '{"trivet_job":"job-1","trivet_batch":"7"}',
         '{"trivet_job":"job-2"}',
@@ -211,7 +190,9 @@ def test_invoke_model_carries_job_and_batch_and_nothing_else(signed: bool, reque
     ids=[*ENDPOINTS, "us-gov", "anthropic", "vertex"],
 )
 def test_nothing_else_carries_them(route: dict[str, Any]) -> None:
-    for _, headers, sent in sent_by(route, (BODY, CallPurpose("m", "job-1", 7)), (BODY, CallPurpose("m", "job-2", 7))):
+    for _, headers, sent in sent_by(
+        route, (REQUEST, CallPurpose("m", "job-1", 7)), (REQUEST, CallPurpose("m", "job-2", 7))
+    ):
         assert METADATA not in headers
         assert b"job-" not in sent
 
@@ -235,7 +216,7 @@ ROUTES = [
 def test_the_environment_changes_neither_key_nor_headers(
     route: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (before,) = sent_by(route, (BODY, NO_PURPOSE))
+    (before,) = sent_by(route, (REQUEST, NO_PURPOSE))
     for name in EVERYWHERE:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv(
@@ -244,7 +225,7 @@ def test_the_environment_changes_neither_key_nor_headers(
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_AWS_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"):
         monkeypatch.setenv(name, "other")
     monkeypatch.setenv("ANTHROPIC_AWS_WORKSPACE_ID", "wrkspc_other")
-    (after,) = sent_by(route, (BODY, NO_PURPOSE))
+    (after,) = sent_by(route, (REQUEST, NO_PURPOSE))
     for one in (before, after):
         one[1].pop("host")
     assert after == before
@@ -274,8 +255,15 @@ def test_the_address_comes_from_provider_region_and_endpoint(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     made = RouteSettings(**route)
     assert api_address(made, None) == address
-    caller: Any = build_caller(made)
-    assert str(caller._wire.client.base_url).rstrip("/") == address
+    sent: list[str] = []
+
+    async def send(_client: object, request: httpx2.Request, **_: object) -> httpx2.Response:
+        sent.append(str(request.url))
+        raise httpx2.ConnectError("nothing is sent")
+
+    monkeypatch.setattr(httpx2.AsyncClient, "send", send)
+    asyncio.run(build_caller(made).call(REQUEST, MODELS.get(route.get("endpoint", ""), "a-model"), "attempt-1", 30))
+    assert [url.startswith(f"{address}/") for url in sent] == [True], sent
 
 
 @pytest.mark.parametrize(
