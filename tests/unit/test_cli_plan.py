@@ -16,7 +16,7 @@ from tests.command_line import run_trivet
 from trivet.cli.main import run
 from trivet.cli.options import count, share
 from trivet.cli.plan import read_charge, read_mix
-from trivet.plan.charges import Charge, Per
+from trivet.plan.terms import Charge, Per
 from trivet_tasks.errors import InvalidRequest
 
 ROUTES = """

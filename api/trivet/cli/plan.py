@@ -15,8 +15,8 @@ from trivet.cli.request_input import check_with_bar
 from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from trivet.plan.charges import Charge
     from trivet.plan.planner import Plan, Planner, Work
+    from trivet.plan.terms import Charge
 
 OF_FILES = ("output_tokens", "output_share_of_max", "max_tokens", "runs_per_day", "skip_bad")
 OF_VOLUMES = ("tokens_per_day", "input_share", "tokens_per_call", "bytes_per_token")
@@ -134,7 +134,7 @@ def read_charge(given: str, routes: Mapping[str, object]) -> "Charge":
     Raises:
         InvalidRequest: it does not read so, or names a route that is not configured.
     """
-    from trivet.plan.charges import Charge, Per
+    from trivet.plan.terms import Charge, Per
 
     found = _CHARGE.fullmatch(given.strip())
     if not found:

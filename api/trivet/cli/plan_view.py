@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.text import Text
 
 from trivet.cli.output import Column, print_line, print_table, print_whole, room, said_lines, table_lines
-from trivet.plan.charges import Charged, Per
-from trivet.plan.exact import digits
 from trivet.plan.outlook import Obstacle, Outlook
+from trivet.plan.terms import Charged, Per, digits
 from trivet.times import seconds
 
 if TYPE_CHECKING:
-    from trivet.plan.outlook import Part
+    from trivet.plan.outlook import Bound, Part
     from trivet.plan.planner import Plan, PlannedScenario
-    from trivet.plan.timing import Bound
 
 DAY_S = 86_400
 SPARED = {"DAY MAX": 2, "INPUT": 1, "OUTPUT": 1}
