@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -21,7 +22,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.states import RouteState
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.protocol import Answer, Failure
+from trivet_worker.adapters.protocol import Answer, Caller, Credentials, Failure
 from trivet_worker.run.calls import Call, CallResult, WaitGroup
 
 MODEL = "claude-sonnet-5-5"
@@ -83,6 +84,11 @@ def route(
     return Candidate(name, model, settings, wire_model, frozenset(lanes), drained, view, unit)
 
 
+def unique(stem: str) -> str:
+    """A name that no other test gives, nor this one in another run."""
+    return f"{stem}-{time.time_ns()}-{next(_numbers)}"
+
+
 def call(number: int = 1, **job: Any) -> Call:
     """A call on `ANTHROPIC` that has not begun; `job` are fields of its job."""
     claimed = ClaimedJob(
@@ -108,6 +114,19 @@ def call_results(breaker: Breaker, *results: Answer | Failure, took_s: float = 0
         permitted = replace(one, target=target, quota=breaker.quota, permit=held.permit, generation=held.generation)
         ended.append(CallResult(permitted, result, took_s))
     return ended
+
+
+class FakeCaller(Caller):
+    """A caller without a provider; what becomes of its calls is for a subclass to say."""
+
+    async def credentials(self) -> Credentials:
+        return Credentials()
+
+    async def reach(self, timeout_s: float) -> str:
+        return ""
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
 
 class LimitedDirectory:

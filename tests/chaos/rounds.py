@@ -32,12 +32,11 @@ from tests.chaos.evidence import unended_jobs
 from tests.chaos.producer import WHOLE_ANSWER, Plan, accepted_path, done_path
 from tests.chaos.running import BULK, REALTIME, SCHEDULERS, Chaos, chaos_system
 from tests.chaos.storm import Storm
+from tests.databases import migrated
 from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, Shape
 from tests.postgres import PostgresServer
 
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.errors import StoreUnavailable
 
 DATABASES = ("sqlite", "postgres")
@@ -143,9 +142,7 @@ def run_round(number: int, database: str, server: PostgresServer | None, seed: i
     folder = Path(tempfile.mkdtemp(prefix=f"trivet-chaos-{number}-"))
     url = ""
     if server is not None:
-        url = server.create_database(f"round_{number}")
-        with contextlib.closing(Store(url)) as store:
-            upgrade(store)
+        url = migrated(server.create_database(f"round_{number}"))
     with chaos_system(folder, url, [ROUTES], sections=SECTIONS | (HEDGED if args.faults else {})) as chaos:
         found = _storm(chaos, number, database, seed, args)
     if server is not None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from tests.builders import call
-from tests.fed_wire import framed, response, stream_type
+from tests.wires import framed, response, stream_type
 
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import MESSAGE_LIMIT, Answer, Failure

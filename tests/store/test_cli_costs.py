@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from tests.command_line import Said
 from tests.store.world import MODEL, OTHER_ROUTE, SUCCESS, WAIT, World, finished, specs
-from tests.system.command_line import Said
 
 from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.steps import Finished, Settlement

@@ -1,7 +1,6 @@
 """The store as its tests drive it: the steps of a job's life, each in its own transaction."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -9,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from sqlalchemy import Connection, Row, event, text
+from tests.timing import until
 from uuid_utils import uuid7
 
 from trivet_store.cluster import leases, registry
@@ -336,11 +336,8 @@ class InThread:
 
 def until_blocked(world: World, work: InThread) -> None:
     """Wait until somebody in this PostgreSQL database waits for another's lock (or `work` is over)."""
-    deadline = time.monotonic() + DEADLINE_S
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    while not work.over and world.value(waiting) == 0:
-        assert time.monotonic() < deadline, "nobody is blocked"
-        time.sleep(0.005)
+    until(lambda: work.over or world.value(waiting), "a lock that is waited for")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import redis
+from redis.commands.core import Script
 
 from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.permits import (
@@ -29,11 +30,16 @@ HEALTH = HealthSettings(probe_interval_s=10)
 """The defaults, but for a round number."""
 MICROS = 1_000_000
 _CLOCK = "test-clock"
-_READS_THE_CLOCK = "redis.call('TIME')"
 
 
 class ClockedRedis(redis.Redis):
     """A client whose server tells the time that the test has set."""
+
+    def register_script(self, script: Any) -> Script:
+        """Let the script read the test's clock where it reads the server's."""
+        return super().register_script(
+            script.replace("redis.call('TIME')", f"redis.call('HMGET', '{_CLOCK}', 'seconds', 'micros')")
+        )
 
     def set_time(self, micros: int) -> None:
         self.hset(_CLOCK, mapping={"seconds": micros // MICROS, "micros": micros % MICROS})
@@ -41,17 +47,6 @@ class ClockedRedis(redis.Redis):
     def time(self, **_: Any) -> tuple[int, int]:
         seconds, micros = self.hmget(_CLOCK, "seconds", "micros")
         return int(seconds or 0), int(micros or 0)
-
-
-def limits_on_test_clock(client: redis.Redis, health: HealthSettings = HEALTH, origin: str = "") -> Limits:
-    """The breakers with the scripts as they are, but for where they read the time."""
-    limits = Limits(client, health, origin)
-    for name in ("_take", "_release", "_view", "_claim_probe"):
-        text = getattr(limits, name).script
-        assert text.count(_READS_THE_CLOCK) == 1
-        told = text.replace(_READS_THE_CLOCK, f"redis.call('HMGET', '{_CLOCK}', 'seconds', 'micros')")
-        setattr(limits, name, client.register_script(told))
-    return limits
 
 
 def quota(
@@ -194,7 +189,7 @@ class World:
     def __init__(self, client: ClockedRedis, health: HealthSettings = HEALTH) -> None:
         self.client = client
         self.health = health
-        self.limits = limits_on_test_clock(client, health)
+        self.limits = Limits(client, health)
         self._micros = 1_800_000_000 * MICROS
         self.start_anew()
 
@@ -223,7 +218,7 @@ class World:
 
     def breaker_of(self, origin: str, model: str = MODEL) -> Breaker:
         """The same breaker, as a worker of an origin of its own uses it."""
-        limits = limits_on_test_clock(self.client, self.health, origin)
+        limits = Limits(self.client, self.health, origin)
         return Breaker(self.client, limits, model, Quota(model, *_figures(quota())))
 
     def open(self, breaker: Breaker) -> None:
@@ -264,7 +259,6 @@ __all__ = [
     "ClockedRedis",
     "Held",
     "World",
-    "limits_on_test_clock",
     "quota",
     "states",
 ]  # fmt: skip

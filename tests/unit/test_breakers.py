@@ -16,12 +16,11 @@ from tests.unit.breakers_world import (
     Breaker,
     ClockedRedis,
     World,
-    limits_on_test_clock,
     quota,
     states,
 )
 
-from trivet_routing.limits import PERMIT_GRACE_S, STEP_CALLS
+from trivet_routing.limits import PERMIT_GRACE_S, STEP_CALLS, Limits
 from trivet_routing.permits import Change, HealthSignal, PermitRelease, PermitRequest
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import Latency
@@ -145,7 +144,7 @@ def test_windows_of_any_width(valkey: ClockedRedis, no_jitter: None, window_s: f
 def test_a_window_of_another_width_counts_for_nothing(breaker: Breaker, world: World) -> None:
     """The settings changed; the old slots of time have other numbers."""
     breaker.calls(5)
-    breaker.limits = limits_on_test_clock(world.client, HEALTH.model_copy(update={"window_s": 300}))
+    breaker.limits = Limits(world.client, HEALTH.model_copy(update={"window_s": 300}))
     assert breaker.view().calls == 0
     breaker.call()
     assert breaker.view().calls == 1

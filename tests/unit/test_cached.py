@@ -2,20 +2,17 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 import redis
 from tests.store.world import MODEL, ROUTE, World, spec
-from tests.unit.breakers_world import ClockedRedis
 
 from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ANSWERS, CachedResult, LookedUp, LookUp, ResponseCache
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
@@ -27,19 +24,8 @@ KEY = "c" * 32
 
 
 @pytest.fixture
-def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
-    plain = redis.Redis(connection_pool=valkey.connection_pool)
-    plain.flushdb()
-    yield plain
-    plain.flushdb()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield World(store)
-    store.close()
+def world(store: Store) -> World:
+    return World(store)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -28,7 +27,6 @@ from trivet_store.cluster.leases import Lease
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
 from trivet_store.jobs.claiming import ClaimedJob
-from trivet_store.migrations.schema_version import upgrade
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
@@ -308,13 +306,10 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
+def place(store: Store) -> Iterator[Place]:
     app = Celery("test", broker="memory://", set_as_current=False)
     yield Place(store, app)
     app.close()
-    store.close()
 
 
 SOON, LONG = longest_backoff_s(TERMS, 0), 3_600.0

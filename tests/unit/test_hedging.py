@@ -5,15 +5,13 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.builders import ANTHROPIC, call
+from tests.builders import ANTHROPIC, FakeCaller, call
+from tests.store.world import InThread, spec
 from tests.store.world import World as StoreWorld
-from tests.store.world import spec
 from tests.unit.breakers_world import MODEL, World
 
 from trivet_routing.permits import HealthSignal, Quota
@@ -21,14 +19,13 @@ from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.jobs.claiming import CallTarget
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.usage import Usage
-from trivet_worker.adapters.protocol import Answer, Credentials, Failure
+from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run import calls as calls_module
 from trivet_worker.run import hedging as hedging_module
 from trivet_worker.run.calls import Call, CallResult, Calls
@@ -41,13 +38,14 @@ from trivet_worker.run.served_routes import ServedRoutes
 from trivet_worker.run.slots import Slots
 
 WAIT_S = 60
+IN_TIME_S = 1.0
 FIRST, SECOND, THIRD = "anthropic", "bedrock-us-east-1", "vertex-us-east5"
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 BUSY = Failure(Outcome.OVERLOADED, "busy")
 BAD = Failure(Outcome.INVALID, "no such field")
 
 
-class Script:
+class Script(FakeCaller):
     """Callers whose calls end when the test says so, and not before."""
 
     def __init__(self) -> None:
@@ -75,15 +73,6 @@ class Script:
                 self._ends[attempt_id].set_result(result)
 
         self._ends[next(iter(results))].get_loop().call_soon_threadsafe(at_once)
-
-    async def credentials(self) -> Credentials:
-        return Credentials()
-
-    async def reach(self, timeout_s: float) -> str:
-        return ""
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 class Air:
@@ -115,8 +104,7 @@ class Air:
 
     def all_landed(self) -> bool:
         """Return whether nothing else has ended, after a whole turn of the loop."""
-        turned: Future[None] = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.calls._loop)
-        turned.result(WAIT_S)
+        self.calls.credentials()  # takes turns of the loop
         return self._results.empty()
 
 
@@ -243,13 +231,16 @@ def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air:
 def test_a_slow_call_is_told_of_while_it_is_under_way(air: Air) -> None:
     slow = air.launch(replace(call(1), hedge_after_s=0.0))
     assert air.slow.get(timeout=WAIT_S) is slow
-    over = air.launch(call(2))
-    air.script.end(attempt2=ANSWER)
+
+
+def test_a_call_that_ended_in_time_is_not_told_of(air: Air) -> None:
+    launched = time.monotonic()
+    air.launch(replace(call(1), hedge_after_s=IN_TIME_S))
+    air.script.end(attempt1=ANSWER)
     air.next_result()
-    for one in (over, slow):  # as their timers do
-        air.calls._loop.call_soon_threadsafe(air.calls._slow, one)
-    assert air.slow.get(timeout=WAIT_S) is slow
-    assert air.slow.empty()
+    assert time.monotonic() < launched + IN_TIME_S, "the machine is too busy for this test"
+    later = air.launch(replace(call(2), hedge_after_s=IN_TIME_S))
+    assert air.slow.get(timeout=WAIT_S) is later
 
 
 # calls that get a hedge
@@ -287,6 +278,7 @@ class Hedge:
     slots: Slots
     hedger: Hedger
     joined: list[Call]
+    directory: RouteDirectory
 
     def slow(self, *, ago_s: float = 0.0, tried: str = "") -> Call:
         """A call of a new job that is under way, so long ago begun."""
@@ -317,10 +309,8 @@ class Hedge:
 
 
 @pytest.fixture
-def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hedge]:
+def hedge(world: World, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hedge]:
     monkeypatch.setattr(hedging_module, "ThreadPoolExecutor", AtOnce)
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
     with store.write() as connection:
         registry.register(store, connection, SETTINGS.routes)
     directory = RouteDirectory(store, SETTINGS, world.client)
@@ -338,9 +328,8 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             joined.append(second)
 
     hedger.attach(cast("Calls", Joining()))
-    yield Hedge(StoreWorld(store), world, slots, hedger, joined)
+    yield Hedge(StoreWorld(store), world, slots, hedger, joined, directory)
     hedger.close()
-    store.close()
 
 
 def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:
@@ -357,7 +346,11 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
     assert (hedge.slots.in_use, hedge.in_flight()) == (1, 1)
     assert second.race is first.race
     assert second.wait_group is first.wait_group
-    assert first.wait_group._left == 2
+    waiting = InThread(first.wait_group.wait)
+    first.wait_group.down()
+    assert not waiting.over
+    first.wait_group.down()
+    waiting.result()
     assert second.hedge_after_s is None, "one hedge is enough"
     assert 0 < second.timeout_s <= 40, "it ends when the first call does"
     back = CallResult(second, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
@@ -436,7 +429,7 @@ def test_a_hedge_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
         for name in (SECOND, THIRD):
             registry.set_drained(connection, name, False)
     hedge.world.start_anew()
-    hedge.hedger._directory.known(fresh=True)
+    hedge.directory.known(fresh=True)
     hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 1
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from tests.builders import call
+from tests.timing import MovedClock, moved_clock
 
 from trivet_routing.permits import Change, HealthSignal
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
@@ -117,31 +118,20 @@ def worker() -> Worker:
     return Worker(Workers(HERE, ELSEWHERE))
 
 
-class Clock:
-    """The monotonic clock as the module reads it; only the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def until(self, true: Callable[[], object], look: Callable[[], None]) -> int:
-        """Look once a second; how many seconds it took until something else is so."""
-        before = true()
-        for seconds in range(1, 1_000):
-            self.now += 1
-            look()
-            if true() != before:
-                return seconds
-        raise AssertionError("it did not come about")
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    return moved_clock(monkeypatch, module)
+
+
+def seconds_until(clock: MovedClock, true: Callable[[], object], look: Callable[[], None]) -> int:
+    """Look once a second; how many seconds it took until something else is so."""
+    before = true()
+    for seconds in range(1, 1_000):
+        clock.now += 1
+        look()
+        if true() != before:
+            return seconds
+    raise AssertionError("it did not come about")
 
 
 @pytest.fixture
@@ -293,17 +283,25 @@ def test_the_way_is_tested_until_something_answers(looking: Worker) -> None:
     assert looking.wait_for(lambda current: not current) == {}
 
 
-def test_the_way_is_tested_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+def test_the_way_is_tested_ever_more_seldom(worker: Worker, clock: MovedClock) -> None:
     worker.looks.unreached = {"anthropic": "still refused"}
     worker.ends(*[UNREACHED] * 3)
-    assert [clock.until(worker.looks.asked.qsize, worker.faults.look) for _ in range(7)] == [1, 2, 4, 8, 15, 15, 15]
+    assert [seconds_until(clock, worker.looks.asked.qsize, worker.faults.look) for _ in range(7)] == [
+        1,
+        2,
+        4,
+        8,
+        15,
+        15,
+        15,
+    ]
     assert "still refused" in (worker.impairments.of("anthropic") or "")
 
 
-def test_a_way_that_is_free_for_the_test_and_for_no_call_likewise(worker: Worker, clock: Clock) -> None:
+def test_a_way_that_is_free_for_the_test_and_for_no_call_likewise(worker: Worker, clock: MovedClock) -> None:
     def pause() -> int:
         worker.ends(*[UNREACHED] * 3)
-        return clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+        return seconds_until(clock, lambda: not worker.impairments.current(), worker.faults.look)
 
     assert [pause() for _ in range(4)] == [1, 2, 4, 8]
     worker.ends(ANSWER)
@@ -324,7 +322,7 @@ def test_missing_credentials_impair_before_any_call(worker: Worker) -> None:
 
 
 def test_a_look_at_credentials_that_fails_stops_no_other_look(
-    worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = iter(range(100))
 
@@ -335,7 +333,7 @@ def test_a_look_at_credentials_that_fails_stops_no_other_look(
     monkeypatch.setattr(worker.looks, "credentials", broken)
     worker.ends(*[UNREACHED] * 3)
     worker.faults.look()
-    assert clock.until(lambda: not worker.impairments.current(), worker.faults.look) == 1
+    assert seconds_until(clock, lambda: not worker.impairments.current(), worker.faults.look) == 1
     assert next(looks) == 1, "and it is not repeated before its time"
 
 
@@ -359,11 +357,11 @@ def test_a_variable_needs_a_restart() -> None:
     assert (worker.impairments.of("anthropic") or "").endswith("Set it, and restart the worker.")
 
 
-def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: MovedClock) -> None:
     def pause() -> tuple[str, int]:
         worker.ends(REFUSED)
         said = worker.impairments.of("anthropic") or ""
-        return said, clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+        return said, seconds_until(clock, lambda: not worker.impairments.current(), worker.faults.look)
 
     (said, first), (_, second), (_, third) = pause(), pause(), pause()
     assert "refused (invalid x-api-key), while other workers serve the route: check file:/keys/anthropic" in said
@@ -371,7 +369,7 @@ def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: Cl
     assert (first, second, third) == (15, 30, 60)
 
 
-def test_asked_to_look_now_it_waits_for_nothing(worker: Worker, clock: Clock) -> None:
+def test_asked_to_look_now_it_waits_for_nothing(worker: Worker, clock: MovedClock) -> None:
     worker.ends(REFUSED)
     worker.ends(*[UNREACHED] * 3, route="vertex")
     assert worker.impairments.current().keys() == ROUTES.keys()

@@ -1,7 +1,6 @@
 """Probes: one at a time for the whole fleet, where one is due, and never for a route without a worker to make it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -18,7 +17,6 @@ from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.jobs.probing import insert_probe
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
@@ -59,9 +57,12 @@ class Place:
 
     def prober(self) -> Prober:
         """Return the prober of a new scheduler, which knows the present state."""
+        return Prober(self.store, self.directory(), self.app, SETTINGS)
+
+    def directory(self) -> RouteDirectory:
         directory = RouteDirectory(self.store, SETTINGS, self.world.client)
         directory.limits = self.world.limits
-        return Prober(self.store, directory, self.app, SETTINGS)
+        return directory
 
     def run(self) -> list[tuple[str, str]]:
         """Run a pass of a scheduler; return what it probes: (route, model)."""
@@ -103,13 +104,10 @@ class Place:
 
 
 @pytest.fixture
-def place(world: World, tmp_path: Path) -> Iterator[Place]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
+def place(world: World, store: Store) -> Iterator[Place]:
     app = Celery("test", broker="memory://", set_as_current=False)
     yield Place(world, store, app)
     app.close()
-    store.close()
 
 
 def test_while_all_is_well_nothing_is_probed(place: Place) -> None:
@@ -479,7 +477,7 @@ def test_good_probes_with_that_model_bring_the_whole_route_back(place: Place) ->
 def test_a_person_may_have_a_probe_now(place: Place) -> None:
     place.serve(ROUTE)
     prober = place.prober()
-    route = prober._directory.known().routes[ROUTE]
+    route = place.directory().known().routes[ROUTE]
     job_id = prober.probe(route, MODEL, at_once=True)
     assert job_id in place.jobs()
     place.open()

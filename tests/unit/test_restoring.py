@@ -1,8 +1,6 @@
 """After the shared state lost its data no call is made until one of several processes has restored it from SQL."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,15 +22,11 @@ from trivet_routing.permits import HealthSignal, PermitRequest
 from trivet_scheduler.restoring import LOCK, Restorer
 from trivet_store.cluster import health
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 
 @pytest.fixture
-def backends(world: World, tmp_path: Path) -> Iterator[Backends]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield Backends(world, store)
-    store.close()
+def backends(world: World, store: Store) -> Backends:
+    return Backends(world, store)
 
 
 def near(seconds: float) -> Any:

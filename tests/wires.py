@@ -1,25 +1,25 @@
-"""A provider whose every answer is given byte by byte: an HTTP server on loopback in the loop of the calls."""
+"""The three wires as tests of callers see them, and providers on loopback that note requests or answer byte by byte."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
 from trivet_simulator.eventstream import chunk_event
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.secret_refs import SecretRef
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.protocol import Answer, Caller, Failure
 
-KEY_VARIABLE = "TRIVET_TEST_KEY"
+KEY_VARIABLE, KEY = "TRIVET_TEST_KEY", "sk-test-0123456789"
 WIRES = ("anthropic", "bedrock", "vertex")
 MODELS = {
     "anthropic": "claude-haiku-4-5",
     "bedrock": "global.anthropic.claude-haiku-4-5-20251001-v1:0",
     "vertex": "claude-haiku-4-5@20251001",
 }
+Result = TypeVar("Result")
 BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -53,6 +53,57 @@ def stream(wire: str, events: Iterable[Any]) -> bytes:
 def _name(event: Any) -> str | None:
     kind = event.get("type") if isinstance(event, dict) else None
     return kind if isinstance(kind, str) and kind.isascii() and kind.isprintable() else None
+
+
+async def worked(settings: RouteSettings, work: Callable[[Caller], Awaitable[Result]]) -> Result:
+    """Return what `work` makes of a caller with these settings, which is closed afterwards."""
+    caller = build_caller(settings)
+    try:
+        return await work(caller)
+    finally:
+        await caller.close()
+
+
+def with_caller(settings: RouteSettings, work: Callable[[Caller], Awaitable[Result]]) -> Result:
+    """Return the same, in an event loop of its own."""
+    return asyncio.run(worked(settings, work))
+
+
+class Listener:
+    """A server that notes the requests it gets, and answers each with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self._answer = answer
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:-2])}
+                body = await reader.readexactly(int(headers["content-length"]))
+                self.requests.append((head[0].split(" ")[1], headers, body))
+                writer.write(self._answer)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+
+def listened(settings: Mapping[str, Any], work: Callable[[Caller], Awaitable[Any]], status: str = "200 OK") -> Listener:
+    """Let a caller with these settings work against a listener."""
+    message = {"type": "message", "content": [], "stop_reason": "end_turn",
+               "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+    body = orjson.dumps(message)
+    listener = Listener(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status.encode(), len(body), body))
+
+    async def run() -> None:
+        server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        await worked(RouteSettings(base_url=f"http://127.0.0.1:{port}", **settings), work)
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(run())
+    return listener
 
 
 class FedWire:
@@ -90,18 +141,17 @@ async def fed_wire() -> AsyncIterator[FedWire]:
         server.close()
 
 
-def caller_of(fed: FedWire, wire: str, *, streams: bool) -> Caller:
-    """A caller of one wire. The key stands in the environment under `KEY_VARIABLE`."""
-    return build_caller(
-        RouteSettings(
-            provider=wire,  # type: ignore[arg-type]
-            base_url=fed.url,
-            api_key=SecretRef("env", KEY_VARIABLE),
-            region={"bedrock": "us-east-1", "vertex": "us-east5"}.get(wire),
-            project="a-project",
-            stream=streams,
-        )
-    )
+def settings_of(wire: str, url: str, **more: Any) -> RouteSettings:
+    """A route on one wire whose provider is at this URL, and whose key is in the environment."""
+    region = {"bedrock": "us-east-1", "vertex": "us-east5"}.get(wire)
+    own = {
+        "provider": wire,
+        "base_url": url,
+        "api_key": f"env:{KEY_VARIABLE}",
+        "region": region,
+        "project": "a-project",
+    }
+    return RouteSettings.model_validate({**own, **more})
 
 
 def answered_with(wire: str, reply: bytes | Iterable[bytes], *, streams: bool, calls: int = 1) -> Answer | Failure:
@@ -110,12 +160,12 @@ def answered_with(wire: str, reply: bytes | Iterable[bytes], *, streams: bool, c
     async def run() -> Answer | Failure:
         async with fed_wire() as fed:
             fed.reply = reply
-            caller = caller_of(fed, wire, streams=streams)
-            try:
+
+            async def each(caller: Caller) -> Answer | Failure:
                 for _ in range(calls):
                     result = await caller.call(BODY, MODELS[wire], "attempt-1", 30)
-            finally:
-                await caller.close()
-            return result
+                return result
+
+            return await worked(settings_of(wire, fed.url, stream=streams), each)
 
     return asyncio.run(run())

@@ -1,13 +1,17 @@
-"""The command line as the system tests use it: in this process, with its output."""
+"""The command line as tests use it: in this process or in one of its own, with its output."""
 
 import json
 import logging
+import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pytest
+from tests.timing import PATIENCE_S
 
 from trivet.cli import run as run_command
 
@@ -51,3 +55,18 @@ def commands(config: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> I
 
     yield run
     logging.getLogger("trivet").setLevel(level)
+
+
+def run_trivet(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Said:
+    """Run one command in a process of its own, to its end.
+
+    Args:
+        env: variables on top of this process's.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "trivet", *arguments],
+        env={**os.environ, **(env or {})}, cwd=cwd, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return Said(done.returncode, done.stdout, done.stderr)
