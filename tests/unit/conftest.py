@@ -12,7 +12,7 @@ from tests.wires import KEY, KEY_VARIABLE
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_store.database.engine import Store
-from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.server_urls import redis_url
 from trivet_worker.adapters.aws_auth import process_credentials
 from trivet_worker.adapters.google_auth import process_token
 
