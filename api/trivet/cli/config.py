@@ -270,7 +270,7 @@ def _print_surroundings() -> None:
         if path := os.environ.get(name):
             _print_fact("certificates", f"{path} ({name})")
     if names := ignored():
-        _print_fact("ignored", f"{', '.join(names)} (docs/environment.md)")
+        _print_fact("ignored", f"{', '.join(names)} (docs/reference/environment.md)")
 
 
 def _print_fact(name: str, value: str) -> None:
