@@ -23,8 +23,8 @@ from sqlalchemy import text
 from trivet import Client
 from trivet.flower.shown_events import shown
 from trivet.local.embedded import EmbeddedValkey
+from trivet.local.local_simulator import ROUTES, write_config
 from trivet.local.processes import Supervisor
-from trivet.local.simulated import ROUTES, write_config
 from trivet_simulator import SimulatorProcess
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import load_settings

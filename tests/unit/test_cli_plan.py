@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 import pytest
 
-from trivet.cli.main import run
+from trivet.cli import run
 from trivet.cli.options import count, share
 from trivet.cli.plan import read_charge, read_mix
 from trivet.plan.charges import Charge, Per

@@ -8,7 +8,7 @@ import pytest
 from rich.text import Text
 from tests.breakers import MODEL, breaker, pace, recovering, route
 
-from trivet.admin.blocked_reason import BlockedKind, BlockedReason, blocked_reason_of, merged
+from trivet.admin.blocked import BlockedKind, BlockedReason, blocked_reason_of, merged
 from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Impairment, ImpairmentKind
 from trivet.admin.route_probe import what_next

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import Json
 from trivet.cli.output import (
     FAILED,
     HELD_UP,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from trivet.admin import Progress
 
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 STATES = tuple(state for state in JobState if state in END_STATES)
 ADVANCE_EVERY = 200
@@ -47,11 +47,6 @@ class Form(StrEnum):
 
     JSONL = "jsonl"
     PARQUET = "parquet"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(group, name="batch")
 
 
 @group.command("list")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import Json
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.environment_faults import proxy_of
 from trivet_tasks.config.installation_key import FILE_NAME as KEY_FILE
@@ -25,16 +26,10 @@ _NOT_SET = " (not set here)"
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(help="Check, show, write and apply the configuration.", no_args_is_help=True)
-    group.command()(check)
-    group.command()(show)
-    group.command()(init)
-    group.command()(apply)
-    app.add_typer(group, name="config")
+group = typer.Typer(help="Check, show, write and apply the configuration.", no_args_is_help=True)
 
 
+@group.command()
 def check() -> None:
     """Read the configuration and report it as understood, with this machine's environment and the database.
 
@@ -85,7 +80,8 @@ def _print_routes(settings: Settings) -> None:
     )  # fmt: skip
 
 
-def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+@group.command()
+def show(as_json: Json = False) -> None:
     """Print every setting as it is in effect. Secrets are shown as references, passwords as stars."""
     from trivet.config.effective import effective, effective_toml
 
@@ -96,6 +92,7 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         output.out.print(effective_toml(settings), markup=False, soft_wrap=True)
 
 
+@group.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path(CONFIG_NAME),
     force: Annotated[bool, typer.Option("--force", help="Replace the file when there is one.")] = False,
@@ -126,12 +123,13 @@ def init(
     output.out.print("Read it through, then `trivet config check` and `trivet up`.")
 
 
+@group.command()
 def apply(
     places: Annotated[
         bool, typer.Option("--places", help="Also redefine where routes lead, and stop the workers with another file.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put the figures of this file's routes in force: to roll back to an earlier version.
 
@@ -169,7 +167,7 @@ def apply(
 
 
 def _init_scenario(path: Path, name: str, *, force: bool) -> None:
-    from trivet.config.scenario_file import scenario_file
+    from trivet.config.template import scenario_file
 
     scenario = scenario_file(name, os.environ, Path.home())
     proposals = scenario.routes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import Json
 from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
 from trivet.cli.progress import telling
 from trivet.times import moment, seconds
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
 Tenant = Annotated[str | None, typer.Option(help="The tenant that the key belongs to; none: a job without one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 STATES = tuple(JobState)
 
@@ -39,11 +39,6 @@ AFTER = 9
 group = typer.Typer(no_args_is_help=True, help="Jobs: lists, one job's whole life, its result, cancelling, retrying.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(group, name="job")
-
-
 @group.command("list")
 def list_(
     state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATES)}.")] = None,
@@ -52,7 +47,6 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """The newest jobs with their states."""
-
     _check_state(state)
     with options.admin() as admin:
         jobs = admin.jobs.list(state=state, batch=batch, limit=limit)
@@ -134,7 +128,6 @@ def result(
 @group.command()
 def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Stop a job: at once if it waits, within about two seconds if it runs."""
-
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
         done = job.cancel()
@@ -154,7 +147,6 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
 @group.command()
 def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Run a job that failed or expired again: the same job, with every earlier attempt on record."""
-
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
         again = job.retry()
@@ -185,7 +177,6 @@ def _check_named_once(job_id: str | None, key: str | None, tenant: str | None) -
 
 
 def _check_state(state: str | None) -> None:
-
     if state is not None and state not in STATES:
         near = get_close_matches(state, STATES, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Use {', '.join(STATES)}."
@@ -199,7 +190,6 @@ def _as_object(job: "JobRow") -> dict[str, Any]:
 
 def _print_life(life: "JobLife") -> None:
     job, now = life.job, life.now
-
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
         ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
@@ -233,7 +223,6 @@ def _deaths(job: "JobRow") -> str | None:
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:
-
     print_line(f"{'+' + seconds(max(0.0, after_s)):>{AFTER}}  {said}")
     for detail in details:
         if detail:

@@ -9,7 +9,7 @@ from rich.text import Text
 from trivet.admin import ClusterStatus, ModelStatus, Pace, ProbeResult, RouteLimits, RouteStatus
 from trivet.cli import output
 from trivet.cli.output import Cell, Column, print_facts, print_line, print_table, table_lines
-from trivet.cli.routes_remarks import override_words, remarks, summary
+from trivet.cli.routes_remarks import STYLES, override_words, remarks, summary
 from trivet.times import ago, seconds
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_hosts import effective_host
@@ -21,18 +21,6 @@ Row: TypeAlias = dict[str, Cell]
 
 NARROW = 120
 """Terminals with fewer columns than this get the models' names without what they all begin with."""
-STYLES: dict[str, str] = {
-    RouteState.HEALTHY: "green",
-    RouteState.LIMITED: "yellow",
-    RouteState.RECOVERING: "yellow",
-    RouteState.OPEN: "red",
-    RouteState.PROBING: "red",
-    RouteState.UNSERVED: "red",
-    RouteState.UNSCHEDULED: "red",
-    RouteState.DRAINED: "cyan",
-    RouteState.UNPROVEN: "blue",
-    RouteState.UNKNOWN: "magenta",
-}
 _COLUMNS = (
     # what is left out first of a narrow terminal has the highest number
     Column("ROUTE"),

@@ -27,8 +27,7 @@ from trivet.demo.ledger import DemoResult, Reader, Reading, audit
 from trivet.demo.screen import View
 from trivet.demo.watch import ConditionMonitor, Journal, State
 from trivet.local.child_process import Exit
-from trivet.local.environment import without_settings
-from trivet.local.local_simulator import Simulation
+from trivet.local.local_simulator import Simulation, without_settings
 from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
@@ -44,7 +43,7 @@ FULL_STOP_S = 3.0
 """Seconds for which no route at all takes calls."""
 
 ANTHROPIC, BEDROCK, VERTEX = "anthropic", "bedrock-us-east-1", "vertex-global"
-"""The routes, by their names in `trivet.local.simulated.ROUTES`."""
+"""The routes, by their names in `trivet.local.local_simulator.ROUTES`."""
 
 _CONFIG = """\
 # Written by `trivet demo`. Probes and steps are shorter than the defaults, so that less than a minute shows them all.
