@@ -10,9 +10,9 @@ import redis
 from trivet.admin.budgets import holding_batch, holding_job
 from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairments
 from trivet.client.connections import Connections
-from trivet.times import seconds
+from trivet.times import ago, seconds
 from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
+from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
 from trivet_store.reports.backlog import Line
@@ -192,12 +192,14 @@ def blocked_reason_of(
         if soonest.wait_s < PASSING_S:
             return None
         return held(
-            BlockedKind.THROTTLED, f"Throttled, next headroom in {_seconds(soonest)} on {soonest.route}", soonest.wait_s
+            BlockedKind.THROTTLED,
+            f"Throttled, next headroom in {ago(math.ceil(soonest.wait_s))} on {soonest.route}",
+            soonest.wait_s,
         )
     shut = [refusal for refusal in choice.refusals if refusal.why is Why.UNFIT and refusal.wait_s > 0]
     if shut:
         soonest = min(shut, key=lambda refusal: refusal.wait_s)
-        when = f"in {_seconds(soonest)}" if soonest.wait_s >= PASSING_S else "now"
+        when = f"in {ago(math.ceil(soonest.wait_s))}" if soonest.wait_s >= PASSING_S else "now"
         return held(BlockedKind.UNHEALTHY, f"No route is healthy, next probe {when} on {soonest.route}", soonest.wait_s)
     said = "; ".join(f"{r.route}: {r.text}" for r in choice.refusals if r.why is not Why.NEVER)
     return held(BlockedKind.OUT, f"No route takes these jobs now ({said})")
@@ -216,8 +218,3 @@ def merged(found: Iterable[BlockedReason]) -> list[BlockedReason]:
         jobs = tuple(dict.fromkeys((*before.jobs, *reason.jobs)))
         kept[about] = replace(soonest, jobs=jobs)
     return list(kept.values())
-
-
-def _seconds(refusal: Refusal) -> str:
-    seconds = math.ceil(refusal.wait_s)
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7_200 else f"{seconds // 3_600} h"

@@ -320,18 +320,22 @@ def _check_removable(store: Store, connection: Connection, name: str) -> None:
     """
     if workers := [lease.worker for lease in leases.living(store, connection) if name in lease.routes]:
         raise _refused(
-            name, f"serves it: {', '.join(workers)}", "Stop it, or take the route out of its file and restart it."
+            name,
+            f"a worker serves it: {', '.join(workers)}",
+            "Stop it, or take the route out of its file and restart it.",
         )
     here = [row for row in backlog.by_route(connection) if row.route == name]
     if jobs := sum(row.dispatched + row.running for row in here):
-        raise _refused(name, f"has {jobs:,} jobs queued or running there", f"`trivet route drain {name}`, then wait.")
+        raise _refused(
+            name, f"it has {jobs:,} jobs queued or running there", f"`trivet route drain {name}`, then wait."
+        )
     known = registry.registered(store, connection)
     others = {route.name: route.settings for route in known.values() if route.name != name and not route.drained}
     for line in backlog.lines_living(connection):
         if _fits(line, known[name].settings) and not any(_fits(line, other) for other in others.values()):
             raise _refused(
                 name,
-                f"is the only route for {line.latency} jobs of {line.model} that have not ended",
+                f"it is the only route for {line.latency} jobs of {line.model} that have not ended",
                 "Add a route that takes them, or cancel these jobs.",
             )
 
@@ -342,5 +346,4 @@ def _fits(line: Line, route: RouteSettings) -> bool:
 
 
 def _refused(name: str, why: str, hint: str) -> InvalidRequest:
-    who = "a worker" if why.startswith("serves") else "it"
-    return InvalidRequest(f"{name} is not removed: {who} {why}.", field="name", hint=hint)
+    return InvalidRequest(f"{name} is not removed: {why}.", field="name", hint=hint)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.output import FAILED, print_error
+from trivet.cli.output import FAILED, print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.settings import config_path
 from trivet_tasks.errors import ConfigError, ProcessFailed
@@ -19,7 +19,6 @@ from trivet_tasks.processes.supervised import announce_ready
 from trivet_tasks.urls import masked
 
 if TYPE_CHECKING:
-    from trivet.local.child_process import Exit
     from trivet.local.local_simulator import Simulation
     from trivet.local.local_trivet import LocalTrivet
 
@@ -98,11 +97,11 @@ def up(
         workers=workers,
         simulation=_simulation(replies) if simulate else None,
         flower_port=flower_port if flower else None,
-        on_exit=lambda ended: _tell_exit(local, ended),
-        say=_tell,
+        on_exit=lambda ended: print_error(f"{str(ended).rstrip('.')}. Its log: {local.log_path(ended.name)}"),
+        say=print_error,
         reloads=True,
     )
-    _tell(f"Starting in {local.data_dir} …")
+    print_error(f"Starting in {local.data_dir} …")
     is_up, ended, teller = False, None, threading.Thread(target=_tell_stops, args=(local,), daemon=True)
     try:
         with local:
@@ -114,7 +113,7 @@ def up(
             ended = local.run()
     except KeyboardInterrupt:  # a signal outside of run()
         if not is_up:
-            _tell("Stopped before everything was up.")
+            print_error("Stopped before everything was up.")
             raise typer.Exit(130) from None
     teller.join(1.0)
     if ended is not None:
@@ -122,7 +121,7 @@ def up(
         raise ConfigError(
             f"{ended.name} cannot work as configured: {said}", hint=f"Its log: {local.log_path(ended.name)}"
         )
-    _tell("Stopped. Jobs that wait are in the database and go on at the next start.")
+    print_error("Stopped. Jobs that wait are in the database and go on at the next start.")
 
 
 def _simulation(replies: Path | None) -> "Simulation":
@@ -154,16 +153,7 @@ def _tell_stops(local: "LocalTrivet") -> None:
     """Wait for the ends of the parts, in the order of stopping."""
     for name in sorted(local.parts, key=local.stage):
         local.supervisor.wait_end(name, threading.TIMEOUT_MAX)
-        _tell(f"  {name} stopped")
-
-
-def _tell_exit(local: "LocalTrivet", ended: "Exit") -> None:
-    _tell(f"{str(ended).rstrip('.')}. Its log: {local.log_path(ended.name)}")
-
-
-def _tell(line: str) -> None:
-    """Print on stderr: stdout has the output of --json only."""
-    print_error(line)
+        print_error(f"  {name} stopped")
 
 
 def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> None:
@@ -195,9 +185,7 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
         ("configuration", settings.source),
         ("logs", f"{local.logs_dir}"),
     ]
-    output.out.print("Trivet is up. Ctrl-C stops it.")
+    print_whole("Trivet is up. Ctrl-C stops it.")
     for name, value in rows:
-        output.out.print(f"  {name:<14} {value}", markup=False, soft_wrap=True)
-    output.out.print(
-        f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes", markup=False, soft_wrap=True
-    )
+        print_whole(f"  {name:<14} {value}")
+    print_whole(f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes")

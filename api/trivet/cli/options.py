@@ -3,8 +3,10 @@
 import logging
 import re
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ import typer
 
 from trivet.times import moment
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import ConfigError, InvalidRequest
 from trivet_tasks.requests.strict_json import read_json
 
 if TYPE_CHECKING:
@@ -66,6 +68,23 @@ def admin() -> "Admin":
     from trivet.admin import Admin
 
     return Admin(settings=settings())
+
+
+def named_routes(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Return the names of configured routes, each once; all routes where none is named.
+
+    Raises:
+        ConfigError: one is not configured, or none is.
+    """
+    if not settings.routes:
+        raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
+    named = list(dict.fromkeys(names))
+    for name in named:
+        if name not in settings.routes:
+            near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"Configured: {', '.join(settings.routes)}."
+            raise ConfigError(f"{settings.source}: no route is called {name!r}.", hint=hint)
+    return named or list(settings.routes)
 
 
 def span_s(given: str) -> float | None:

@@ -126,9 +126,9 @@ def said_lines(line: Cell, style: str = "", *, indent: int = 0, hang: int = 0, r
     return [Text(" " * (indent + (hang if number else 0))) + part for number, part in enumerate(parts)]
 
 
-def print_whole(line: Text) -> None:
-    """Print a line that was made to fit."""
-    out.print(line, soft_wrap=True)
+def print_whole(line: Cell) -> None:
+    """Print a line without markup and as it is: made to fit, or to be found by `grep`."""
+    out.print(_text(line), soft_wrap=True)
 
 
 def room() -> int | None:

@@ -39,26 +39,9 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
     if not output.err.is_terminal:
         yield _nowhere
         return
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.table import Column
     from rich.text import Text
-
-    class Words(ProgressColumn):
-        """A field that is cut short before any number where there is too little room."""
-
-        def __init__(self, field: str, style: str = "", longest: int | None = None) -> None:
-            super().__init__(Column(max_width=longest))
-            self._field, self._style = field, style
-
-        def render(self, task: Task) -> Text:
-            return Text(task.fields[self._field], style=self._style, no_wrap=True, overflow="ellipsis")
-
-    class Count(ProgressColumn):
-        """Number done, and of how many."""
-
-        def render(self, task: Task) -> Text:
-            about = "~" if task.fields["about"] else ""
-            return Text(f"{task.completed:,.0f}/{about}{task.total or 0:,.0f}", style="progress.download")
 
     class Rate(ProgressColumn):
         """Steps a second, over the last half minute."""
@@ -83,22 +66,31 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
             clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
             return Text(f"{clock} left", style="progress.remaining")
 
+    def words(form: str, style: str, longest: int | None = None) -> TextColumn:
+        """Return a column that is cut short before any number where there is too little room."""
+        cut = Column(max_width=longest, no_wrap=True, overflow="ellipsis")
+        return TextColumn(form, style=style, markup=False, table_column=cut)
+
+    def number() -> Column:
+        return Column(no_wrap=True, justify="right")
+
+    count = "{task.completed:,.0f}/{task.fields[about]}{task.total:,.0f}"
     shown = Progress(
-        Words("title", longest=LONGEST_TITLE),
+        words("{task.description}", "", LONGEST_TITLE),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=SHORTEST_BAR)),
-        Count(table_column=Column(no_wrap=True, justify="right")),
-        Rate(table_column=Column(no_wrap=True, justify="right")),
-        Left(table_column=Column(no_wrap=True, justify="right")),
-        Words("note", "dim"),
+        TextColumn(count, style="progress.download", markup=False, table_column=number()),
+        Rate(table_column=number()),
+        Left(table_column=number()),
+        words("{task.fields[note]}", "dim"),
         console=output.err,
         expand=True,
     )
-    task = shown.add_task("", total=total, completed=completed, title=title, note="", about=False)
+    task = shown.add_task(title, total=total, completed=completed, note="", about="")
 
     def move(completed: int, note: str = "", *, about: int | None = None) -> None:
         if about is not None:
             shown.tasks[0].total = about  # `update(total=…)` would begin its estimate of the speed anew each time
-        shown.update(task, completed=completed, note=note, about=about is not None)
+        shown.update(task, completed=completed, note=note, about="" if about is None else "~")
 
     with shown:
         yield move

@@ -177,7 +177,7 @@ def limit(
         output.print_json({"route": name, "limits": found.figures, "overrides": overrides})
         return
     if reset and not found.removed:
-        output.out.print(f"Nothing was set by hand for {name}.", markup=False)
+        print_whole(f"Nothing was set by hand for {name}.")
     print_limits(found)
 
 

@@ -3,14 +3,14 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import named_routes
+from trivet.cli.output import print_error, print_facts
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.errors import ConfigError
@@ -23,7 +23,6 @@ from trivet_tasks.processes.supervised import announce_ready
 
 if TYPE_CHECKING:
     from trivet_simulator import Endpoints, ProviderOptions
-    from trivet_tasks.config.settings import Settings
 
 _PORT = typer.Option(min=0, max=65535, help="0 (the default): any free port.")
 
@@ -47,7 +46,8 @@ def worker(
     settings = options.settings()
     refuse(settings)
     _throttle_log()
-    named = _served(settings, routes or ())
+    given = (name.strip() for names in routes or () for name in names.split(","))
+    named = named_routes(settings, filter(None, given))
     if lane not in (*Lane, "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
     if settings.cache.enabled:
@@ -57,7 +57,7 @@ def worker(
         from trivet.local.lanes import run_lanes
 
         config = options.config_option()
-        raise SystemExit(run_lanes(settings, named, config, lambda line: output.err.print(line, markup=False)))
+        raise SystemExit(run_lanes(settings, named, config, print_error))
     with without_collecting():
         from trivet_worker.process.celery_worker import run_worker
 
@@ -188,24 +188,6 @@ def flower(
     os._exit(0)
 
 
-def _served(settings: "Settings", given: Iterable[str]) -> list[str]:
-    """Return the routes to serve, each once. ConfigError when one is not configured, or none is."""
-    asked = dict.fromkeys(name.strip() for names in given for name in names.split(",") if name.strip())
-    for name in asked:
-        if name not in settings.routes:
-            near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
-            known = f"Configured: {', '.join(settings.routes) or 'none'}."
-            raise ConfigError(
-                f"--routes: no route is called {name!r} in {settings.source}.",
-                hint=f"Did you mean {near[0]}?" if near else known,
-            )
-    if not settings.routes:
-        raise ConfigError(
-            f"{settings.source}: no route is configured.", hint="`trivet config init` writes a file with some."
-        )
-    return list(asked) or list(settings.routes)
-
-
 def _throttle_log() -> None:
     """Log from INFO on, with repeated lines throttled."""
     from trivet_tasks.processes.log_throttle import LogThrottle
@@ -228,8 +210,6 @@ def _extra_provider(text: str) -> "ProviderOptions":
 
 
 def _print_endpoints(endpoints: "Endpoints", *, as_json: bool) -> None:
-    from trivet.cli.output import print_facts
-
     if as_json:
         output.print_json(endpoints)
         sys.stdout.flush()  # whoever started us waits for this line

@@ -6,7 +6,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.options import Json, age_s
-from trivet.cli.output import print_error, print_facts, print_line
+from trivet.cli.output import print_error, print_facts, print_line, print_whole
 from trivet.cli.progress import bar, spinner
 from trivet.times import moment
 
@@ -26,7 +26,7 @@ def upgrade(as_json: Json = False) -> None:
         output.print_json(done._asdict())
     else:
         # one line whatever the width of the terminal: people grep for it
-        output.out.print(f"{done.database}: {_named(done.before)} → {done.after}", markup=False, soft_wrap=True)
+        print_whole(f"{done.database}: {_named(done.before)} → {done.after}")
 
 
 @db.command()
@@ -37,9 +37,7 @@ def version(as_json: Json = False) -> None:
     if as_json:
         output.print_json(found._asdict())
         return
-    output.out.print(
-        f"{found.database}: {_named(found.version)}{_advice(found.version, found.newest)}", markup=False, soft_wrap=True
-    )
+    print_whole(f"{found.database}: {_named(found.version)}{_advice(found.version, found.newest)}")
 
 
 @db.command()
