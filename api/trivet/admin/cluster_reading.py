@@ -54,6 +54,90 @@ class _Shared:
     """Reason why it did not answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was read at one moment, from which the status of each route is made."""
+
+    known: RouteSnapshot
+    processes: Processes
+    lanes: Sequence[str]
+    outstanding: Sequence[RouteBacklog]
+    spent: Mapping[str, Spent]
+    noted: _Noted
+    shared: _Shared
+    now: float
+
+    def route(self, name: str) -> RouteStatus:
+        """Return the status of a route."""
+        known, route, use = self.known, self.known.routes[name], self.shared.uses.get(name)
+        able = [lease for lease in known.leases if lease.takes(name)]
+        drain = self.noted.drains.get(name) if route.drained else None
+        return RouteStatus(
+            name=name,
+            settings=route.settings,
+            drained=route.drained,
+            known=True,
+            queued=sum(row.dispatched for row in self.outstanding if row.route == name),
+            running=sum(row.running for row in self.outstanding if row.route == name),
+            slots={lane: known.slots(name, lane) for lane in known.lanes(name)},
+            workers=Counter(lease.lane for lease in able),
+            models=tuple(self.model(name, model) for model in self.shared.served[name]),
+            drained_at=drain.at if drain else None,
+            drained_why=drain.text if drain else "",
+            window=known.windows.get(name),
+            overrides=route.overrides,
+            version_at=route.version_at,
+            version_by=route.version_by,
+            lacking=lacking_lanes(name, self.processes.workers, self.lanes),
+            scheduled=bool(self.processes.schedulers),
+            spent=self.spent.get(name, Spent()),
+            proven_at=None if use is None or use.proven_s is None else self.now - use.proven_s,
+        )
+
+    def model(self, route: str, model: str) -> ModelStatus:
+        """Return the status of one of its models; without the shared state, as the database noted it last."""
+        quota = Quota.of(self.known.routes[route].settings, model)
+        breaker, noted, use = self.shared.breakers.get((route, model)), self.noted, self.shared.uses.get(route)
+        if breaker is None:
+            row = noted.states.get((route, WHOLE_ROUTE))
+            if row is None or row.state == RouteState.HEALTHY:
+                row = noted.states.get((route, model))
+            if row is None or row.state == RouteState.HEALTHY:
+                return ModelStatus(model, RouteState.UNKNOWN, quota)
+            return ModelStatus(
+                model, RouteState.UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since
+            )
+        state, cause, since = breaker.state, breaker.cause, breaker.since
+        if state == RouteState.HEALTHY:
+            cause = ""
+            if use is None or use.proven_s is None:
+                state, since = RouteState.UNPROVEN, None
+            if breaker.wait_s >= SHORT_WAIT_S:
+                state, cause, since = RouteState.LIMITED, f"it used up {_used_up(breaker)}", None
+        elif state == RouteState.LIMITED:
+            closed = noted.closed.get((route, quota.group))
+            since = closed.since if closed else None
+        return ModelStatus(
+            model=model,
+            state=state,
+            quota=quota,
+            cause=cause,
+            since=since,
+            wait_s=breaker.wait_s,
+            share=breaker.share,
+            in_flight=breaker.in_flight,
+            places=breaker.places,
+            requests=_finite(breaker.headroom),
+            input_tokens=_finite(breaker.input_headroom),
+            output_tokens=_finite(breaker.output_headroom),
+            per_minute=(_finite(60 * breaker.rates[0]), _finite(60 * breaker.rates[1]), _finite(60 * breaker.rates[2])),
+            calls=breaker.calls,
+            failed=breaker.failed,
+            paces=breaker.paces,
+            doubt=breaker.doubt,
+        )
+
+
 def read_cluster(connections: Connections) -> ClusterStatus:
     """Read the whole status: some SQL queries over living jobs, and seven or eight round trips to the shared state.
 
@@ -78,10 +162,8 @@ def read_cluster(connections: Connections) -> ClusterStatus:
             health.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
     shared = _read_shared_state(connections, known, models, lines)
-    routes = [
-        _route(known, processes, settings.worker.lanes, name, shared, outstanding, noted, spent.get(name, Spent()), now)
-        for name in known.routes
-    ]
+    reading = _Reading(known, processes, settings.worker.lanes, outstanding, spent, noted, shared, now)
+    routes = [reading.route(name) for name in known.routes]
     for name, route in settings.routes.items():
         if name not in known.routes:
             nothing = ModelStatus(WHOLE_ROUTE, RouteState.UNKNOWN, Quota.of(route, WHOLE_ROUTE))
@@ -142,89 +224,6 @@ def _served(known: RouteSnapshot, in_use: Sequence[str], unhealthy: Sequence[tup
         or [WHOLE_ROUTE]
         for name, route in known.routes.items()
     }
-
-
-def _route(
-    known: RouteSnapshot,
-    processes: Processes,
-    lanes: Sequence[str],
-    name: str,
-    shared: _Shared,
-    outstanding: Sequence[RouteBacklog],
-    noted: _Noted,
-    spent: Spent,
-    now: float,
-) -> RouteStatus:
-    route, use = known.routes[name], shared.uses.get(name)
-    able = [lease for lease in known.leases if lease.takes(name)]
-    drain = noted.drains.get(name) if route.drained else None
-    return RouteStatus(
-        name=name,
-        settings=route.settings,
-        drained=route.drained,
-        known=True,
-        queued=sum(row.dispatched for row in outstanding if row.route == name),
-        running=sum(row.running for row in outstanding if row.route == name),
-        slots={lane: known.slots(name, lane) for lane in known.lanes(name)},
-        workers=Counter(lease.lane for lease in able),
-        models=tuple(
-            _model(known, name, model, shared.breakers.get((name, model)), noted, use) for model in shared.served[name]
-        ),
-        drained_at=drain.at if drain else None,
-        drained_why=drain.text if drain else "",
-        window=known.windows.get(name),
-        overrides=route.overrides,
-        version_at=route.version_at,
-        version_by=route.version_by,
-        lacking=lacking_lanes(name, processes.workers, lanes),
-        scheduled=bool(processes.schedulers),
-        spent=spent,
-        proven_at=None if use is None or use.proven_s is None else now - use.proven_s,
-    )
-
-
-def _model(
-    known: RouteSnapshot, route: str, model: str, breaker: BreakerView | None, noted: _Noted, use: RouteUse | None
-) -> ModelStatus:
-    quota = Quota.of(known.routes[route].settings, model)
-    if breaker is None:
-        row = noted.states.get((route, WHOLE_ROUTE))
-        if row is None or row.state == RouteState.HEALTHY:
-            row = noted.states.get((route, model))
-        if row is None or row.state == RouteState.HEALTHY:
-            return ModelStatus(model, RouteState.UNKNOWN, quota)
-        return ModelStatus(
-            model, RouteState.UNKNOWN, quota, cause=f"{row.state} when last noted: {row.cause}", since=row.since
-        )
-    state, cause, since = breaker.state, breaker.cause, breaker.since
-    if state == RouteState.HEALTHY:
-        cause = ""
-        if use is None or use.proven_s is None:
-            state, since = RouteState.UNPROVEN, None
-        if breaker.wait_s >= SHORT_WAIT_S:
-            state, cause, since = RouteState.LIMITED, f"it used up {_used_up(breaker)}", None
-    elif state == RouteState.LIMITED:
-        closed = noted.closed.get((route, quota.group))
-        since = closed.since if closed else None
-    return ModelStatus(
-        model=model,
-        state=state,
-        quota=quota,
-        cause=cause,
-        since=since,
-        wait_s=breaker.wait_s,
-        share=breaker.share,
-        in_flight=breaker.in_flight,
-        places=breaker.places,
-        requests=_finite(breaker.headroom),
-        input_tokens=_finite(breaker.input_headroom),
-        output_tokens=_finite(breaker.output_headroom),
-        per_minute=(_finite(60 * breaker.rates[0]), _finite(60 * breaker.rates[1]), _finite(60 * breaker.rates[2])),
-        calls=breaker.calls,
-        failed=breaker.failed,
-        paces=breaker.paces,
-        doubt=breaker.doubt,
-    )
 
 
 def _used_up(breaker: BreakerView) -> str:

@@ -54,7 +54,7 @@ def worker(
         read_key(settings)
     set_title("worker", served(named, len(settings.routes)), *([] if lane == "both" else [lane]))
     if lane == "both":
-        from trivet.local.lanes import run_lanes
+        from trivet.local.processes import run_lanes
 
         config = options.config_option()
         raise SystemExit(run_lanes(settings, named, config, print_error))
