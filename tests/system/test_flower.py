@@ -95,7 +95,7 @@ class Running:
     def start(self, name: str, *arguments: str, **variables: str) -> None:
         environment = {"TRIVET_CONFIG": str(self.config), **variables}
         log = self.folder / f"{name}.log"
-        self.parts.start(name, [*TRIVET, *arguments], env=environment, log_path=log, restart=False)
+        self.parts.start(name, [*TRIVET, *arguments], env=environment, log_path=log)
 
     def start_worker(self, lane: str) -> None:
         self.start(lane, "worker", "--lane", lane)
@@ -122,7 +122,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         settings = load_settings(config)
         stack.enter_context(EmbeddedValkey(settings.data_dir))
         client = stack.enter_context(Client(settings=settings))
-        parts = stack.enter_context(Supervisor())
+        parts = stack.enter_context(Supervisor(restarts=None))
         shared = stack.enter_context(redis.Redis.from_url(settings.redis_url))
         system = Running(folder, config, parts, client, shared)
         system.start("scheduler", "scheduler")

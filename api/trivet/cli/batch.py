@@ -25,7 +25,7 @@ from trivet.cli.output import (
     print_table,
     reporting_status,
 )
-from trivet.cli.progress import bar, telling
+from trivet.cli.progress import Teller, bar
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, ConfigError, InvalidRequest, ResultTimeout
 from trivet_tasks.states import END_STATES, BatchState, JobState
@@ -130,7 +130,7 @@ def results(
                 taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
             )  # fmt: skip
         try:
-            with nullcontext() if now else telling(client.settings, lambda admin: admin.batches.blocked(name)):
+            with nullcontext() if now else Teller(client.settings, lambda admin: admin.batches.blocked(name)):
                 for result in batch.results(timeout=0 if now else None):
                     sys.stdout.buffer.write(result_line(result))
                     pruned += result.pruned

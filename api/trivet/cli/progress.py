@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from trivet.cli import output
 
@@ -113,30 +113,27 @@ def _nowhere(completed: int, note: str = "", *, about: int | None = None) -> Non
 
 
 class Teller:
-    """Reports on standard error, once, the reason if a command's jobs do not move, and once that they go on.
+    """Reports on standard error, once, the reason if nothing moves while its block waits, and once that it goes on.
 
-    It looks from a thread of its own, with connections of its own.
+    Args:
+        look: reads the reason. Called in another thread, with connections of its own; a TrivetError that it raises is left
+            to the block.
     """
 
     def __init__(self, settings: "Settings", look: "Callable[[Admin], Blocked]") -> None:
         self._settings = settings
         self._look = look
         self._told: frozenset[tuple[str, str]] = frozenset()
-        self._held = False
+        self.held = False
+        """True if something wrong blocked the jobs at the last reading."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trivet-telling", daemon=True)
 
-    @property
-    def held(self) -> bool:
-        """Return True if something wrong blocked the jobs at the last reading."""
-        return self._held
-
-    def start(self) -> None:
-        """Start reading."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
-    def close(self) -> None:
-        """Report nothing more."""
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
 
@@ -162,29 +159,12 @@ class Teller:
                         self._tell(found)
 
     def _tell(self, found: "Blocked") -> None:
-        from trivet.cli.output import print_error
-
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
             if not about <= self._told:
-                print_error(f"Held up: {' '.join(found.notes)}", style="yellow")
+                output.print_error(f"Held up: {' '.join(found.notes)}", style="yellow")
             self._told |= about
-        elif self._held:
-            print_error("It goes on.", style="yellow")
+        elif self.held:
+            output.print_error("It goes on.", style="yellow")
             self._told = frozenset()
-        self._held = found.wrong
-
-
-@contextmanager
-def telling(settings: "Settings", look: "Callable[[Admin], Blocked]") -> Iterator[Teller]:
-    """Report the reason if nothing moves while the block waits.
-
-    Args:
-        look: reads it. Called in another thread; a TrivetError that it raises is left to the block.
-    """
-    teller = Teller(settings, look)
-    teller.start()
-    try:
-        yield teller
-    finally:
-        teller.close()
+        self.held = found.wrong

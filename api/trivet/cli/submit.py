@@ -15,7 +15,7 @@ from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_progress
 from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
-from trivet.cli.progress import Advance, bar, telling
+from trivet.cli.progress import Advance, Teller, bar
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def submit(
         if not wait and timeout is None:
             output.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
             return
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with Teller(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
                 result = job.result(timeout)
             except ResultTimeout as error:
@@ -238,7 +238,7 @@ def _wait(client: "Client", batch: "Batch", results: "ResultsFile | None") -> "P
             watcher = threading.Thread(target=_watch, args=(batch, advance, done), name="trivet-progress", daemon=True)
             watcher.start()
             try:
-                with telling(client.settings, lambda admin: admin.batches.blocked(batch.name)):
+                with Teller(client.settings, lambda admin: admin.batches.blocked(batch.name)):
                     if results is not None:
                         _write(batch, results)
                     return batch.wait()

@@ -43,7 +43,7 @@ def metrics_text(
         uses: when routes answered last, as far as the shared state said.
     """
     metrics = [*_backlog(backlog, routes), *(_cache(cache) if cache else ()), _proven(uses)]
-    return bytes(generate_latest(_Collected(metrics)))  # type: ignore[arg-type]  # it only collects
+    return generate_latest(_Collected(metrics))
 
 
 def _backlog(backlog: Backlog, routes: Sequence[str]) -> Iterator[Metric]:

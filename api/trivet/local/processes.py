@@ -97,7 +97,6 @@ class Supervisor:
         env: Mapping[str, str] | None = None,
         log_path: Path | None = None,
         stage: int | None = None,
-        restart: bool = True,
         inherited: Mapping[str, str] | None = None,
         reloads: bool = False,
     ) -> None:
@@ -110,7 +109,6 @@ class Supervisor:
             log_path: gets its stdout and stderr (appended); None: they go where ours go.
             stage: its place in stopping; lower stages are stopped first, those of one stage together.
                 None: by itself, before everything that was started earlier.
-            restart: whether it is started again when it ends; False for one-off work.
             inherited: the variables below those; None: this process's own.
             reloads: whether it reads its configuration again on SIGHUP.
 
@@ -128,7 +126,7 @@ class Supervisor:
             log_path=log_path,
             ready_file=self._ready_files() / str(number),
             stage=-number if stage is None else stage,
-            restarts=self._restarts if restart else None,
+            restarts=self._restarts,
             reloads=reloads,
         )
         child = ChildProcess(spec, self._life_line(), self._ended)
