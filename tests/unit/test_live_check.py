@@ -146,7 +146,7 @@ def trivet(*arguments: str, columns: int = 200) -> "subprocess.CompletedProcess[
 def test_without_live_nobody_is_asked(account: Account) -> None:
     done = trivet("routes", "check", "direct")
     assert done.returncode == 0, done.stdout
-    assert "Nobody was asked" in done.stdout
+    assert "No account was asked" in done.stdout
     assert account.asked == []
     assert trivet("routes", "check").returncode == 1  # the key of the other is not set
 

@@ -56,7 +56,7 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What was read at one moment, from which the status of each route is made."""
+    """Everything read at one moment; the status of each route is made from it."""
 
     known: RouteSnapshot
     processes: Processes

@@ -89,7 +89,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
                 print_whole(line)
     if not live:
         print_line("")
-        print_line("Nobody was asked: --live looks into the accounts.", style="dim")
+        print_line("No account was asked: --live does that.", style="dim")
 
 
 def _print_findings(findings: "Sequence[Finding]") -> None:

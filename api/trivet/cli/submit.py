@@ -300,4 +300,4 @@ def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waite
         if out:
             print_line(f"Results: {out}")
     else:
-        print_line(f"{progress.name}: {progress.total:,} jobs. How they do: trivet batch status {progress.name}")
+        print_line(f"{progress.name}: {progress.total:,} jobs. Progress: trivet batch status {progress.name}")

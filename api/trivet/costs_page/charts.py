@@ -157,7 +157,7 @@ def bars(found: Sequence[Bar], colour: str = COLOURS[0]) -> str:
 
 
 def scale(largest: Decimal) -> list[Decimal]:
-    """Round amounts from 0 to one that is not below the largest: four to six of them."""
+    """Return four to six round amounts, from 0 to one that is not below the largest."""
     if largest <= 0:
         return [Decimal(0), Decimal(1)]
     power = Decimal(10) ** (largest.adjusted() - 1)

@@ -143,7 +143,7 @@ class ChildProcess:
         self._wake.set()
 
     def abandon(self, number: int) -> None:
-        """As `request_stop` with this signal, without waking one that waits to be started again; safe in a signal handler."""
+        """Do as `request_stop` with this signal, without waking one that waits to be started again; safe in a signal handler."""
         self._stopping = True
         self.send_signal(number)
 

@@ -64,7 +64,7 @@ class Supervisor:
         stop_limit_s: float = 8.0,
         passes_hangup: bool = False,
     ) -> None:
-        """Nothing is started yet.
+        """Take the settings; `start` starts the processes.
 
         Args:
             on_exit: told of every end that nobody asked for, also when the process is started again.
