@@ -5,7 +5,6 @@ day, it comes back where the routes look for it. `trivet up --simulate`, the dem
 """
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from trivet.config.effective import table_lines
 from trivet_simulator.options import WIRE_NAMES, Endpoints, base_url
 from trivet_tasks.config.settings import Settings
 
@@ -98,11 +98,10 @@ def write_config(
         tables[f"routes.{name}"] = {**route, **wire, **(route_settings or {}).get(name, {})}
     lines = ["# Written by Trivet: these routes lead to the simulator on this machine, not to a provider."]
     for table, values in tables.items():
-        single = isinstance(values, Mapping)
-        for entries in [values] if isinstance(values, Mapping) else values:
-            # TOML's basic strings, numbers, booleans and arrays of them are written as in JSON
-            pairs = (f"{name} = {json.dumps(value)}" for name, value in entries.items())
-            lines += ["", f"[{table}]" if single else f"[[{table}]]", *pairs]
+        if isinstance(values, Mapping):
+            lines += table_lines(table, values)
+        else:
+            lines += [line for entries in values for line in table_lines(f"[{table}]", entries)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
