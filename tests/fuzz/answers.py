@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
+from tests.builders import call
 from tests.fed_wire import framed, response, stream_type
-from tests.unit.test_calls import call
 
 from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import MESSAGE_LIMIT, Answer, Failure

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from tests.postgres import PostgresServer
-from tests.store.world import World
+from tests.store.world import OTHER_ROUTE, ROUTE, World, route_settings
 from tests.system.command_line import Said, commands
 
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
 
@@ -79,3 +80,16 @@ def trivet(
     config.write_text(f'[store]\nurl = "{store_url}"\n[redis]\nurl = "redis://127.0.0.1:1/0"\n')
     with commands(str(config), monkeypatch, capsys) as run:
         yield run
+
+
+@pytest.fixture
+def routes(world: World) -> World:
+    """Two routes, one with a group of limits."""
+    group = {"models": ["claude-haiku-*", "claude-3-*"], "requests_per_minute": 50}
+    with world.store.write() as connection:
+        given = {
+            ROUTE: route_settings(requests_per_minute=500, limits=[group]),
+            OTHER_ROUTE: route_settings(residency=["us"]),
+        }
+        registry.register(world.store, connection, given, by="w from a.toml")
+    return world

@@ -7,26 +7,10 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
 
 from trivet.admin import Admin, DrainedRoute, Event, FoldedEvent, RemovedRoute, folded
-from trivet_store.cluster import registry
-from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound
 
 GROUP = "claude-haiku-*+claude-3-*"
-
-
-def _route(**terms: object) -> RouteSettings:
-    return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
-
-
-@pytest.fixture
-def routes(world: World) -> World:
-    """Two routes, one with a group of limits."""
-    group = {"models": ["claude-haiku-*", "claude-3-*"], "requests_per_minute": 50}
-    with world.store.write() as connection:
-        given = {ROUTE: _route(requests_per_minute=500, limits=[group]), OTHER_ROUTE: _route(residency=["us"])}
-        registry.register(world.store, connection, given, by="w from a.toml")
-    return world
 
 
 @pytest.fixture

@@ -1,19 +1,15 @@
 """Recent answer lengths: each job goes where a call of its own size is cheapest."""
 
 from decimal import Decimal
-from typing import cast
 
 import pytest
-from celery import Celery
-from tests.breakers import route
-from tests.store.fixed_directory import FixedDirectory
+from tests.builders import route
+from tests.store.fixed_directory import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
 from trivet_routing.answer_lengths import ENOUGH_CALLS, AnswerLengths
 from trivet_routing.call_costs import CallCost
-from trivet_routing.route_directory import RouteDirectory
-from trivet_scheduler.dispatch import Dispatcher
-from trivet_tasks.config.settings import Settings
+from trivet_routing.route_choice import Candidate
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.prices.price_book import TokenPrices
@@ -50,16 +46,13 @@ def test_calls_that_brought_no_answer_and_probes_say_nothing(world: World) -> No
         world.sql("UPDATE attempts SET outcome = 'succeeded', purpose = 'job'")
 
 
-def two_prices(world: World) -> FixedDirectory:
+def two_prices() -> list[Candidate]:
     """A route that is cheap for input and one that is cheap for output."""
     costs = {ROUTE: (1, 20), OTHER_ROUTE: (3, 5)}
-    return FixedDirectory(
-        world.store,
-        [
-            route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))
-            for name, (i, o) in costs.items()
-        ],
-    )
+    return [
+        route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))
+        for name, (i, o) in costs.items()
+    ]
 
 
 def test_jobs_of_one_flow_go_where_their_own_size_is_cheapest(world: World) -> None:
@@ -70,11 +63,8 @@ def test_jobs_of_one_flow_go_where_their_own_size_is_cheapest(world: World) -> N
     short = [sized(spec(f"short {n}"), 300 + n, 4_000) for n in range(5)]
     world.add(*[job for pair in zip(long, short, strict=True) for job in pair])
     assert world.value("SELECT count(DISTINCT flow_id) FROM jobs") == 1
-    app = Celery("test", broker="memory://", set_as_current=False)
-    assert (
-        Dispatcher(world.store, cast("RouteDirectory", two_prices(world)), app, Settings()).run_once().dispatched == 10
-    )
-    app.close()
+    with dispatcher(world, two_prices()) as one:
+        assert one.run_once().dispatched == 10
     found = world.sql("SELECT route, max_tokens, count(*) AS n FROM jobs GROUP BY route, max_tokens")
     assert {(row.route, row.max_tokens): row.n for row in found} == {(ROUTE, 200): 5, (OTHER_ROUTE, 4_000): 5}
 
@@ -86,9 +76,6 @@ def test_what_answers_really_use_decides(world: World) -> None:
     world.sql("UPDATE attempts SET output_tokens = 1")
     world.add(*specs(3))
     world.sql("UPDATE jobs SET input_estimate = 1000, max_tokens = 1000 WHERE state = 'waiting'")
-    app = Celery("test", broker="memory://", set_as_current=False)
-    assert (
-        Dispatcher(world.store, cast("RouteDirectory", two_prices(world)), app, Settings()).run_once().dispatched == 3
-    )
-    app.close()
+    with dispatcher(world, two_prices()) as one:
+        assert one.run_once().dispatched == 3
     assert {row.route for row in world.sql("SELECT route FROM jobs WHERE state = 'dispatched'")} == {ROUTE}

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import event
+from tests.store.budgeted import MOST, Budgeted, alike, budget
 from tests.store.counted import check_spend
-from tests.store.test_budgets import MOST, Budgeted, alike, budget
 from tests.store.world import WAIT, World, finished
 
 from trivet_store.database.engine import Store
@@ -42,7 +42,7 @@ class Spending(RuleBasedStateMachine):
         event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
         self.world = World(store)
         self.app = Celery("test", broker="memory://", set_as_current=False)
-        self.budgeted = Budgeted(self.world, self.app, 100)
+        self.budgeted = Budgeted(self.world, self.app)
         self.budgeted.register(budget("whole", jobs=whole), budget("search", jobs=search, tag="team=search"))
         self.calls: list[tuple[str, ClaimedJob]] = []
 

@@ -1,125 +1,25 @@
 """Budgets in dispatching: reserving, holding, warning, raising and releasing."""
 
 import logging
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, cast
 
 import pytest
-from celery import Celery
-from tests.store.test_dispatching import STILL_ROUTES, StillDirectory
-from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
+from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
+from tests.store.fixed_directory import dispatcher
+from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 
-from trivet_routing import budget_headroom
-from trivet_routing.maximum_costs import MaximumCosts
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
-from trivet_scheduler.budget_monitor import BudgetMonitor
-from trivet_scheduler.dispatch import Dispatcher
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
-from trivet_store.ledger.budgets import AskedLabels
-from trivet_tasks.config.budgets import BudgetSettings, exact_usd
-from trivet_tasks.config.settings import Settings
+from trivet_tasks.config.budgets import exact_usd
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.outcomes import Outcome
-
-COSTS = MaximumCosts()
-COSTS.at(STILL_ROUTES, time.time())
-_most = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
-assert _most is not None
-MOST: Decimal = _most
-DAY_S = 86_400
-
-
-class BudgetedDirectory(StillDirectory):
-    """Two routes with headroom, and budgets to look at."""
-
-    def known(self) -> RouteSnapshot:
-        known = super().known()
-        return RouteSnapshot(known.routes, known.leases, known.read_at, budgets=True)
-
-
-def alike(count: int, **terms: Any) -> list[JobSpec]:
-    """Return jobs with a maximum cost of `MOST` each."""
-    return [spec("document 0", **terms)] * count
-
-
-def budget(name: str = "all", jobs: float = 10, **terms: Any) -> BudgetSettings:
-    """Return a budget for the maximum cost of this many jobs."""
-    return BudgetSettings.model_validate({"name": name, "usd": MOST * Decimal(str(jobs)), "per": "day", **terms})
-
-
-class Budgeted:
-    """A world with budgets, and a dispatcher and a watch that know of them."""
-
-    def __init__(self, world: World, app: Celery, places: int) -> None:
-        self.world = world
-        directory = cast("RouteDirectory", BudgetedDirectory(world.store, places))
-        self.dispatcher = Dispatcher(world.store, directory, app, Settings())
-        self._directory = directory
-        self.lease = world.lease()
-
-    def register(self, *given: BudgetSettings) -> list[str]:
-        with self.world.store.write() as connection:
-            return budgets.register(self.world.store, connection, given)
-
-    def add(self, *group: JobSpec, **how: Any) -> None:
-        labels = AskedLabels(self.world.store).now()
-        with self.world.store.write() as connection:
-            self.world.insert(connection, group, labels=labels, **how)
-
-    def dispatched(self) -> int:
-        """Return the number of jobs dispatched, pass by pass, until a pass dispatches none."""
-        count = 0
-        while done := self.dispatcher.run_once().dispatched:
-            count += done
-        return count
-
-    def watch(self) -> None:
-        BudgetMonitor(self.world.store, self._directory).run()
-
-    def take(self) -> list[ClaimedJob]:
-        """Everything in the queues of both routes."""
-        taken = []
-        for route in (ROUTE, OTHER_ROUTE):
-            rows = self.world.sql("SELECT * FROM jobs WHERE state = 'dispatched' AND route = :route", route=route)
-            claimed = [DispatchedJob(row.id, row.claim, row.input_estimate, row.max_tokens) for row in rows]
-            if claimed:
-                taken += self.world.take(self.lease, claimed, route=route, estimate=MOST)
-        return taken
-
-    def end(self, jobs: list[ClaimedJob], each: float = 1.0) -> None:
-        """End the jobs at this share of their maximum cost."""
-        if jobs:
-            self.world.finish(*(finished(job, self.lease, cost=str(MOST * Decimal(str(each)))) for job in jobs))
-
-    def balance(self, name: str = "all") -> budget_headroom.Balance:
-        with self.world.store.read() as connection:
-            found = budget_headroom.read(
-                connection, self.world.store.now(connection), self._directory.known().routes, COSTS
-            )
-        assert found is not None
-        return next(balance for balance in found.balances if balance.name == name)
-
-    def events(self) -> list[str]:
-        return [row.kind for row in self.world.sql("SELECT kind FROM events ORDER BY id")]
-
-
-@contextmanager
-def _budgeted(world: World, places: int = 100) -> Iterator[Budgeted]:
-    app = Celery("test", broker="memory://", set_as_current=False)
-    yield Budgeted(world, app, places)
-    app.close()
 
 
 @pytest.fixture
 def budgeted(world: World) -> Iterator[Budgeted]:
-    with _budgeted(world) as found:
+    with budgeted_world(world) as found:
         yield found
 
 
@@ -153,13 +53,13 @@ def test_a_budget_is_never_overdrawn_and_goes_on_when_raised(budgeted: Budgeted)
 
 
 def test_many_schedulers_do_not_overshoot(world: World) -> None:
-    with _budgeted(world) as first:
+    with budgeted_world(world) as first:
         first.register(budget(jobs=20))
         first.add(*alike(100))
         counts: list[int] = []
 
         def run() -> None:
-            with _budgeted(world) as one:
+            with budgeted_world(world) as one:
                 counts.append(one.dispatched())
 
         together(run, run, run)
@@ -240,7 +140,7 @@ def test_the_next_day_has_a_budget_of_its_own(budgeted: Budgeted) -> None:
     budgeted.add(*alike(4))
     assert budgeted.dispatched() == 2
     jobs = budgeted.take()
-    budgeted.world.sql("UPDATE attempts SET started_at = started_at - :day", day=DAY_S)
+    budgeted.world.sql("UPDATE attempts SET started_at = started_at - :day", day=86_400)
     budgeted.end(jobs)
     assert budgeted.balance().spent.usd == 0
     assert budgeted.dispatched() == 2
@@ -363,16 +263,14 @@ def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
 
 
 def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
-    app = Celery("test", broker="memory://", set_as_current=False)
     world.add(*alike(20))
-    with statements(world.store) as seen:
-        Dispatcher(world.store, cast("RouteDirectory", StillDirectory(world.store, 100)), app, Settings()).run_once()
-    app.close()
+    with statements(world.store) as seen, dispatcher(world) as one:
+        one.run_once()
     assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]
 
 
 def test_jobs_that_are_held_do_not_take_the_places_of_urgent_ones(world: World) -> None:
-    with _budgeted(world, places=10) as budgeted:
+    with budgeted_world(world, slots=10) as budgeted:
         budgeted.register(budget(jobs=0.5, tag="team=poor"))
         soon, later = world.now() + 50, world.now() + 90
         budgeted.add(*[replace(one, deadline_at=soon) for one in alike(60, tags={"team": "poor"})])
@@ -385,7 +283,7 @@ def test_jobs_that_are_held_do_not_take_the_places_of_urgent_ones(world: World) 
 
 
 def test_cheap_jobs_behind_dear_ones_go(world: World) -> None:
-    with _budgeted(world, places=500) as budgeted:
+    with budgeted_world(world, slots=500) as budgeted:
         budgeted.register(budget(jobs=5))
         budgeted.add(*[replace(spec("document 0"), max_tokens=4_000)] * 200)
         budgeted.add(*alike(3))

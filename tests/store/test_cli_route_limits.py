@@ -11,20 +11,6 @@ from trivet_store.cluster import leases, registry
 from trivet_tasks.config.route_settings import RouteSettings
 
 
-def _route(**terms: object) -> RouteSettings:
-    return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
-
-
-@pytest.fixture
-def routes(world: World) -> World:
-    """Two routes, one with a group of limits."""
-    group = {"models": ["claude-haiku-*", "claude-3-*"], "requests_per_minute": 50}
-    with world.store.write() as connection:
-        given = {ROUTE: _route(requests_per_minute=500, limits=[group]), OTHER_ROUTE: _route(residency=["us"])}
-        registry.register(world.store, connection, given, by="w from a.toml")
-    return world
-
-
 def _limits(world: World) -> RouteSettings:
     with world.store.read() as connection:
         return registry.registered(world.store, connection)[ROUTE].settings

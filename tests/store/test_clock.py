@@ -11,9 +11,9 @@ from typing import cast
 
 import orjson
 import pytest
+from tests.builders import call
 from tests.store.world import MODEL, ROUTE, World
 from tests.system.command_line import Said
-from tests.unit.test_calls import call
 
 from trivet import Client
 from trivet.times import moment

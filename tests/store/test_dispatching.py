@@ -1,13 +1,9 @@
 """Dispatching: order, claim numbers, many dispatchers at once, flows; and that its queries stay index scans."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import Callable
 
-from celery import Celery
 from sqlalchemy import Connection, text
-from tests.breakers import route
+from tests.store.fixed_directory import dispatcher
 from tests.store.world import (
     MODEL,
     OTHER_ROUTE,
@@ -21,20 +17,11 @@ from tests.store.world import (
     until_blocked,
 )
 
-from trivet_routing.answer_lengths import AnswerLengths
-from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
-from trivet_scheduler.dispatch import Dispatcher
 from trivet_store.cluster import health, leases
-from trivet_store.cluster.leases import Lease
-from trivet_store.cluster.registry import RegisteredRoute
-from trivet_store.database.engine import Store
 from trivet_store.jobs import batches, dispatching, rescuing
 from trivet_store.jobs.dispatching import Outstanding
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger.used_output import used_output
-from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
@@ -351,47 +338,11 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     assert used["used lately"] == {"ix_attempts_started"}
 
 
-STILL_ROUTES = {
-    name: RegisteredRoute(name, RouteSettings.model_validate({"provider": "bedrock"}), False)
-    for name in (ROUTE, OTHER_ROUTE)
-}
-
-
-class StillDirectory:
-    """Two routes that one worker with ten places serves; nothing of it changes."""
-
-    def __init__(self, store: Store, places: int = 10) -> None:
-        self.lengths = AnswerLengths(store)
-        self._routes = STILL_ROUTES
-        self._lease = Lease("lease", "w", "bulk", tuple(self._routes), places, 0, None, 0.0)
-
-    def now(self) -> float:
-        return time.time()
-
-    def notice_workers(self, connection: Connection) -> None:
-        """Nothing changes."""
-
-    def known(self) -> RouteSnapshot:
-        return RouteSnapshot(self._routes, (self._lease,), 0.0)
-
-    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
-        return {
-            model: [route(name, model=model, lanes=("bulk",), cost=None) for name in self._routes] for model in models
-        }
-
-
-@contextmanager
-def dispatcher(world: World, places: int = 10) -> Iterator[Dispatcher]:
-    app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("RouteDirectory", StillDirectory(world.store, places)), app, Settings())
-    app.close()
-
-
 def test_urgent_jobs_go_ahead_within_their_share(world: World) -> None:
     plain = world.add(*specs(60))
     now = world.now()
     urgent = [world.add(spec(f"urgent {n}", deadline_at=now + 200 - n))[0].id for n in range(20)]
-    with dispatcher(world) as one:
+    with dispatcher(world, slots=10) as one:
         done = one.run_once()
     claimed = {row.id for row in world.sql("SELECT id FROM jobs WHERE state = 'dispatched'")}
     assert (done.dispatched, done.more) == (15, True), "ten places and half as much again"
@@ -403,7 +354,7 @@ def test_an_urgent_job_does_not_send_newcomers_to_the_end_of_the_line(sqlite_wor
     world = sqlite_world
     world.batch("old", *specs(200, tenant="old"))
     world.add(spec("urgent", tenant="old", deadline_at=world.now() + 100))
-    with dispatcher(world) as one:
+    with dispatcher(world, slots=10) as one:
         one.run_once()
     new = world.batch("new", *specs(50, tenant="new"))
     claimed = [world.job(job.id).batch_id for job in world.dispatch(20)]
@@ -415,7 +366,7 @@ def test_many_schedulers_send_no_more_than_the_routes_can_take(world: World) -> 
     counts: list[int] = []
 
     def run() -> None:
-        with dispatcher(world) as one:
+        with dispatcher(world, slots=10) as one:
             counts.extend(one.run_once().dispatched for _ in range(3))
 
     together(run, run, run)

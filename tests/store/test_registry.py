@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.store.world import OTHER_ROUTE, ROUTE, World
+from tests.store.world import OTHER_ROUTE, ROUTE, World, route_settings
 
 from trivet_routing.permits import Quota
 from trivet_store.cluster import health, leases, registry, route_overrides
@@ -11,10 +11,6 @@ from trivet_store.cluster.registry import Kind
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import NotFound
 from trivet_tasks.states import RouteState
-
-
-def _route(**terms: object) -> RouteSettings:
-    return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
 
 
 def _register(world: World, **routes: RouteSettings) -> list[registry.Finding]:
@@ -34,7 +30,7 @@ def _registered(world: World) -> dict[str, registry.RegisteredRoute]:
 
 def test_a_route_is_known_by_all_that_is_no_secret(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_MINE", "sk-123")
-    given = _route(
+    given = route_settings(
         api_key="env:SECRET_OF_MINE",
         models={"claude-sonnet-5-5": "global.x", "a": "b"},
         residency=["us"],
@@ -53,7 +49,7 @@ def test_limits_of_groups_of_models_are_known_to_all(world: World) -> None:
         {"models": ["claude-haiku-*", "claude-3-*"], "requests_per_minute": 600, "max_concurrency": 5},
         {"models": ["*opus*"], "output_tokens_per_minute": 7, "input_tokens_per_minute": 8},
     ]
-    given = _route(limits=groups, requests_per_minute=60)
+    given = route_settings(limits=groups, requests_per_minute=60)
     _register(world, bedrock_us_east_1=given)
     found = _registered(world)[ROUTE].settings
     assert found == given
@@ -63,7 +59,7 @@ def test_limits_of_groups_of_models_are_known_to_all(world: World) -> None:
 
 
 def test_keys_of_a_newer_trivet_are_passed_over(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(limits=[{"models": ["a*"], "requests_per_minute": 600}]))
+    _register(world, bedrock_us_east_1=route_settings(limits=[{"models": ["a*"], "requests_per_minute": 600}]))
     definition = json.loads(world.value("SELECT definition FROM routes"))
     definition["tides"] = 3
     operating = json.loads(world.value("SELECT operating FROM routes"))
@@ -75,43 +71,43 @@ def test_keys_of_a_newer_trivet_are_passed_over(world: World) -> None:
 
 
 def test_registering_again_changes_nothing(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(models={"a": "b", "c": "d"}))
+    _register(world, bedrock_us_east_1=route_settings(models={"a": "b", "c": "d"}))
     with world.store.write() as connection:
         registry.set_drained(connection, ROUTE, True)
     at = world.value("SELECT registered_at FROM routes")
-    _register(world, bedrock_us_east_1=_route(models={"c": "d", "a": "b"}))
+    _register(world, bedrock_us_east_1=route_settings(models={"c": "d", "a": "b"}))
     assert world.value("SELECT registered_at FROM routes") == at
     assert _registered(world)[ROUTE].drained, "a drain is durable"
 
 
 def test_a_place_that_nobody_serves_may_be_defined_anew(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(region="us-east-1"))
+    _register(world, bedrock_us_east_1=route_settings(region="us-east-1"))
     lease = world.lease(routes=[ROUTE])
     world.let_die(lease)
     world.rescue()
     world.lease(routes=[OTHER_ROUTE])
-    (found,) = _register(world, bedrock_us_east_1=_route(region="us-west-2"))
+    (found,) = _register(world, bedrock_us_east_1=route_settings(region="us-west-2"))
     assert found.kind is Kind.CHANGED
     assert _registered(world)[ROUTE].settings.region == "us-west-2"
     assert _events(world) == ["route redefined: region; by w from a.toml"]
 
 
 def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route())
+    _register(world, bedrock_us_east_1=route_settings())
     lease = world.lease(worker="w-7", routes=[ROUTE])
-    other = _route(region="eu-west-1", residency=["eu"], base_url="https://user:s3cret@proxy")
+    other = route_settings(region="eu-west-1", residency=["eu"], base_url="https://user:s3cret@proxy")
     (found,) = _register(world, bedrock_us_east_1=other)
     assert found == (
         ROUTE,
         Kind.ELSEWHERE,
         "[routes.bedrock-us-east-1]: base_url, region, residency of w from a.toml differ from what w-7 serves.",
     )
-    assert _registered(world)[ROUTE].settings == _route()
+    assert _registered(world)[ROUTE].settings == route_settings()
     assert _events(world) == []
     with world.store.write() as connection:  # whatever else is wrong passes
         leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"unreached": "No way there."}})
     _register(world, bedrock_us_east_1=other)
-    assert _registered(world)[ROUTE].settings == _route()
+    assert _registered(world)[ROUTE].settings == route_settings()
     with world.store.write() as connection:  # the same file serves nothing there: it does not count
         leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"definition": "Another place."}})
     _register(world, bedrock_us_east_1=other)
@@ -119,27 +115,27 @@ def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> No
 
 
 def test_a_process_does_not_block_itself(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route())
+    _register(world, bedrock_us_east_1=route_settings())
     lease = world.lease(routes=[ROUTE])
     with world.store.write() as connection:
-        routes = {ROUTE: _route(region="us-west-2")}
+        routes = {ROUTE: route_settings(region="us-west-2")}
         (found,) = registry.register(world.store, connection, routes, by="w", lease_id=lease)
     assert found.kind is Kind.CHANGED
 
 
 def test_a_scheduler_adds_routes_and_redefines_none(world: World) -> None:
     with world.store.write() as connection:
-        registry.register(world.store, connection, {ROUTE: _route()}, serves=False)
-        assert registry.register(world.store, connection, {ROUTE: _route(region="x")}, serves=False) == []
-    assert _registered(world)[ROUTE].settings == _route()
+        registry.register(world.store, connection, {ROUTE: route_settings()}, serves=False)
+        assert registry.register(world.store, connection, {ROUTE: route_settings(region="x")}, serves=False) == []
+    assert _registered(world)[ROUTE].settings == route_settings()
     world.lease(worker="w-7", routes=[ROUTE])
     with world.store.write() as connection:
-        (found,) = registry.register(world.store, connection, {ROUTE: _route(region="x")}, serves=False)
+        (found,) = registry.register(world.store, connection, {ROUTE: route_settings(region="x")}, serves=False)
     assert found.kind is Kind.ELSEWHERE
 
 
 def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(requests_per_minute=5), other=_route())
+    _register(world, bedrock_us_east_1=route_settings(requests_per_minute=5), other=route_settings())
     with world.store.write() as connection:
         route_overrides.put(world.store, connection, ROUTE, "*", {"max_concurrency": 3}, by="ops")
         health.note(connection, ROUTE, "*", RouteState.OPEN, "timeout", 1000, 60)
@@ -148,54 +144,54 @@ def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:
     for table in ("route_versions", "route_overrides", "route_health"):
         assert ROUTE not in {row.route for row in world.sql(f"SELECT route FROM {table}")}
     assert _events(world)[-1] == "route removed: by ops@here"
-    _register(world, bedrock_us_east_1=_route(requests_per_minute=6))
+    _register(world, bedrock_us_east_1=route_settings(requests_per_minute=6))
     assert _registered(world)[ROUTE].settings.requests_per_minute == 6
     assert "route changed" not in "".join(_events(world)), "it is new again"
 
 
 def test_a_removed_route_comes_back_drained_until_it_is_restored(world: World) -> None:
     """A process with an old file makes it known again, which nobody asked for."""
-    _register(world, bedrock_us_east_1=_route())
+    _register(world, bedrock_us_east_1=route_settings())
     for _ in range(2):
         with world.store.write() as connection:
             registry.remove(connection, ROUTE, "ops@here", 1001)
-        _register(world, bedrock_us_east_1=_route())
+        _register(world, bedrock_us_east_1=route_settings())
         assert _registered(world)[ROUTE].drained
         assert _events(world)[-1] == (
             "route drained: it was removed by ops@here, and registered again by w from a.toml"
         )
         with world.store.write() as connection:
             registry.set_drained(connection, ROUTE, False)
-        _register(world, bedrock_us_east_1=_route(requests_per_minute=6))
+        _register(world, bedrock_us_east_1=route_settings(requests_per_minute=6))
         assert not _registered(world)[ROUTE].drained
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_applying_a_file_takes_a_removal_back(world: World, first: bool) -> None:
     """Also where no other process has made the route known again before."""
-    _register(world, bedrock_us_east_1=_route())
+    _register(world, bedrock_us_east_1=route_settings())
     with world.store.write() as connection:
         registry.remove(connection, ROUTE, "ops@here", 1001)
     if not first:
-        _register(world, bedrock_us_east_1=_route())
+        _register(world, bedrock_us_east_1=route_settings())
     with world.store.write() as connection:
-        registry.apply(world.store, connection, {ROUTE: _route()}, by="ops@here")
+        registry.apply(world.store, connection, {ROUTE: route_settings()}, by="ops@here")
     assert not _registered(world)[ROUTE].drained
 
 
 def test_applying_a_file_restores_no_route_that_was_drained_by_hand(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route())
+    _register(world, bedrock_us_east_1=route_settings())
     with world.store.write() as connection:
         registry.remove(connection, ROUTE, "ops@here", 1001)
-    _register(world, bedrock_us_east_1=_route())
+    _register(world, bedrock_us_east_1=route_settings())
     with world.store.write() as connection:
         registry.set_drained(connection, ROUTE, True)
-        registry.apply(world.store, connection, {ROUTE: _route()}, by="ops@here")
+        registry.apply(world.store, connection, {ROUTE: route_settings()}, by="ops@here")
     assert _registered(world)[ROUTE].drained
 
 
 def test_a_drain_is_kept_until_it_is_taken_back(world: World) -> None:
-    _register(world, bedrock_us_east_1=_route(), other=_route())
+    _register(world, bedrock_us_east_1=route_settings(), other=route_settings())
     for drained in (True, False):
         with world.store.write() as connection:
             registry.set_drained(connection, ROUTE, drained)

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import pytest
 from sqlalchemy import text
+from tests.builders import call
 from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 from tests.system.command_line import Said
-from tests.unit.test_calls import call
 
 from trivet_store import repricing
 from trivet_store.jobs.claiming import ClaimedJob

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.store.world import ROUTE, World
+from tests.store.world import ROUTE, World, route_settings
 
 from trivet.cli.routes_remarks import override_words
 from trivet_store.cluster import registry, route_overrides
@@ -15,10 +15,6 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import InvalidRequest
 
 HAIKU = "claude-haiku-4-5"
-
-
-def _route(**terms: object) -> RouteSettings:
-    return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
 
 
 def _register(store: Store, route: RouteSettings, by: str = "w from a.toml") -> list[registry.Finding]:
@@ -43,9 +39,11 @@ def _events(world: World) -> list[str]:
 
 
 def test_new_figures_are_in_force_though_a_worker_serves_the_route(world: World) -> None:
-    assert _register(world.store, _route(requests_per_minute=500)) == []
+    assert _register(world.store, route_settings(requests_per_minute=500)) == []
     world.lease(routes=[ROUTE])
-    new = _route(requests_per_minute=600, costs={"per_request_usd": "0.1"}, windows=[{"hours": "22-06", "weight": 2}])
+    new = route_settings(
+        requests_per_minute=600, costs={"per_request_usd": "0.1"}, windows=[{"hours": "22-06", "weight": 2}]
+    )
     (found,) = _register(world.store, new, "w@b from /etc/trivet.toml")
     assert found.kind is Kind.CHANGED
     assert "requests_per_minute 500 -> 600" in found.text
@@ -58,7 +56,7 @@ def test_new_figures_are_in_force_though_a_worker_serves_the_route(world: World)
 
 
 def test_an_older_version_reverts_nothing_and_is_told(world: World) -> None:
-    old, new = _route(requests_per_minute=500), _route(requests_per_minute=600)
+    old, new = route_settings(requests_per_minute=500), route_settings(requests_per_minute=600)
     for route in (old, new):
         _register(world.store, route)
     (found,) = _register(world.store, old, "w@pod from old.toml")
@@ -71,7 +69,7 @@ def test_an_older_version_reverts_nothing_and_is_told(world: World) -> None:
 
 
 def test_rolling_back_is_said_aloud_and_holds(world: World) -> None:
-    old, new = _route(requests_per_minute=500), _route(requests_per_minute=600)
+    old, new = route_settings(requests_per_minute=500), route_settings(requests_per_minute=600)
     for route in (old, new):
         _register(world.store, route)
     assert _apply(world.store, old, dry_run=True) == ["requests_per_minute 600 -> 500"]
@@ -85,31 +83,33 @@ def test_rolling_back_is_said_aloud_and_holds(world: World) -> None:
 
 
 def test_applying_a_file_leaves_a_place_as_it_is_and_names_the_workers_there(world: World) -> None:
-    _register(world.store, _route())
+    _register(world.store, route_settings())
     world.lease(worker="w-7", routes=[ROUTE])
-    given = {ROUTE: _route(region="eu-west-1", requests_per_minute=5)}
+    given = {ROUTE: route_settings(region="eu-west-1", requests_per_minute=5)}
     with world.store.write() as connection:
         done = registry.apply(world.store, connection, given, by="ops")
     assert done.changes == {ROUTE: ["requests_per_minute none -> 5"]}
     assert done.redefinitions == {ROUTE: (("region",), ("w-7",))}
-    assert _known(world.store).settings == _route(requests_per_minute=5)
+    assert _known(world.store).settings == route_settings(requests_per_minute=5)
 
 
 def test_applying_a_file_with_its_places_redefines_one_that_a_worker_serves(world: World) -> None:
-    _register(world.store, _route())
+    _register(world.store, route_settings())
     world.lease(routes=[ROUTE])
-    other = _route(region="eu-west-1", residency=["eu"])
+    other = route_settings(region="eu-west-1", residency=["eu"])
     fields = ["region as in this file", "residency as in this file"]
     assert _apply(world.store, other, places=True, dry_run=True) == fields
     _apply(world.store, other, places=True)
     assert (_known(world.store).settings, _known(world.store).place) == (other, other.place_digest)
     assert _events(world) == ["route redefined: region, residency; by ops@here from b.toml"]
     with world.store.write() as connection:
-        assert registry.apply(world.store, connection, {"new": _route()}, by="ops").changes == {"new": ["is new"]}
+        assert registry.apply(world.store, connection, {"new": route_settings()}, by="ops").changes == {
+            "new": ["is new"]
+        }
 
 
 def test_registering_again_changes_nothing(world: World) -> None:
-    route = _route(limits=[{"models": ["a*"], "requests_per_minute": 600}])
+    route = route_settings(limits=[{"models": ["a*"], "requests_per_minute": 600}])
     _register(world.store, route)
     before = world.sql("SELECT * FROM routes")
     assert _register(world.store, route, "another") == []
@@ -134,9 +134,9 @@ def test_in_force_is_the_newest_first_seen_or_the_last_applied(
     expected = 0
     for applies, figure in steps:
         if applies:
-            _apply(plain_store, _route(requests_per_minute=figure))
+            _apply(plain_store, route_settings(requests_per_minute=figure))
         else:
-            _register(plain_store, _route(requests_per_minute=figure))
+            _register(plain_store, route_settings(requests_per_minute=figure))
         if applies or figure not in seen:
             expected = figure
         seen.add(figure)
@@ -144,11 +144,11 @@ def test_in_force_is_the_newest_first_seen_or_the_last_applied(
 
 
 def test_limits_set_by_hand_beat_every_file_until_they_are_reset(world: World) -> None:
-    _register(world.store, _route(requests_per_minute=500, max_concurrency=9))
+    _register(world.store, route_settings(requests_per_minute=500, max_concurrency=9))
     _set(world, "*", {"requests_per_minute": 100})
-    _register(world.store, _route(requests_per_minute=700, max_concurrency=9))
+    _register(world.store, route_settings(requests_per_minute=700, max_concurrency=9))
     _set(world, "*", {"max_concurrency": 2})
-    assert _known(world.store).settings == _route(requests_per_minute=100, max_concurrency=2)
+    assert _known(world.store).settings == route_settings(requests_per_minute=100, max_concurrency=2)
     assert [(one.figure, one.value, one.set_by) for one in _known(world.store).overrides] == [
         ("max_concurrency", 2, "ops@here"),
         ("requests_per_minute", 100, "ops@here"),
@@ -161,7 +161,7 @@ def test_limits_set_by_hand_beat_every_file_until_they_are_reset(world: World) -
 
 
 def test_limits_set_by_hand_end_by_themselves(world: World) -> None:
-    _register(world.store, _route(requests_per_minute=500))
+    _register(world.store, route_settings(requests_per_minute=500))
     _set(world, "*", {"requests_per_minute": 100}, until=world.now() + 600)
     assert _known(world.store).settings.requests_per_minute == 100
     world.sql("UPDATE route_overrides SET until = :now", now=world.now() - 1)
@@ -180,7 +180,7 @@ def _set(world: World, models: str, figures: dict[str, int], until: float | None
 
 def test_limits_of_a_group_and_of_a_model_without_one(world: World) -> None:
     groups = [{"models": ["claude-opus-*", "claude-3-*"], "requests_per_minute": 60, "max_concurrency": 5}]
-    _register(world.store, _route(requests_per_minute=500, limits=groups))
+    _register(world.store, route_settings(requests_per_minute=500, limits=groups))
     _set(world, "claude-opus-*+claude-3-*", {"requests_per_minute": 30})
     _set(world, HAIKU, {"input_tokens_per_minute": 1_000})
     found = _known(world.store).settings
@@ -193,7 +193,7 @@ def test_limits_of_a_group_and_of_a_model_without_one(world: World) -> None:
 
 
 def test_what_limits_may_be_set_for() -> None:
-    route = _route(limits=[{"models": ["claude-opus-*", "claude-3-*"]}])
+    route = route_settings(limits=[{"models": ["claude-opus-*", "claude-3-*"]}])
     group = "claude-opus-*+claude-3-*"
     named = [target_of(route, models) for models in (None, "*", group, "claude-3-*", "claude-haiku-*")]
     assert named == ["*", "*", group, group, "claude-haiku-*"]
@@ -220,10 +220,10 @@ def test_a_limit_set_by_hand_gives_no_model_a_share_beside_its_group(
     world: World, by_hand: str, of_file: str, clash: bool
 ) -> None:
     """The file brings the group later; what all its models share is what the account allows."""
-    _register(world.store, _route())
+    _register(world.store, route_settings())
     with world.store.write() as connection:
         route_overrides.put(world.store, connection, ROUTE, by_hand, {"max_concurrency": 3}, by="ops")
-    new = _route(limits=[{"models": [of_file, "another"], "max_concurrency": 9}])
+    new = route_settings(limits=[{"models": [of_file, "another"], "max_concurrency": 9}])
     _register(world.store, new)
     known = _known(world.store)
     (override,) = known.overrides

@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tests.store.world import OTHER_ROUTE, ROUTE, World
+from tests.store.world import OTHER_ROUTE, ROUTE, World, route_settings
 
 from trivet_store.cluster import leases, registry, route_overrides
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.served_routes import ServedRoutes
-
-
-def _route(**terms: object) -> RouteSettings:
-    return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
 
 
 class Worker:
@@ -59,9 +55,9 @@ def test_the_order_of_a_list_makes_no_other_place(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lists = {"residency": ["us", "eu"], "compliance": ["a", "b"], "betas": ["y", "x"], "body_fields": ["top_k", "seed"]}
-    Worker(world, "first", {ROUTE: _route(**lists)})
+    Worker(world, "first", {ROUTE: route_settings(**lists)})
     turned = {name: [*reversed(values), values[0]] for name, values in lists.items()}
-    second = Worker(world, "second", {ROUTE: _route(**turned)})
+    second = Worker(world, "second", {ROUTE: route_settings(**turned)})
     assert second.look() is None
     written = "".join(f"{name} = {json.dumps(values)}\n" for name, values in lists.items())
     second.served.reload(_file(tmp_path, f'[routes.{ROUTE}]\nprovider = "bedrock"\nregion = "us-east-1"\n{written}'))
@@ -69,8 +65,8 @@ def test_the_order_of_a_list_makes_no_other_place(
 
 
 def test_a_worker_of_another_place_waits_until_the_others_are_gone(world: World) -> None:
-    first = Worker(world, "first", {ROUTE: _route(), OTHER_ROUTE: _route()})
-    moved = {ROUTE: _route(region="eu-west-1", api_key="env:SOME_KEY"), OTHER_ROUTE: _route()}
+    first = Worker(world, "first", {ROUTE: route_settings(), OTHER_ROUTE: route_settings()})
+    moved = {ROUTE: route_settings(region="eu-west-1", api_key="env:SOME_KEY"), OTHER_ROUTE: route_settings()}
     second, third = Worker(world, "second", moved), Worker(world, "third", moved)
     assert first.look() is None
     for worker in (second, third):
@@ -93,11 +89,11 @@ def test_a_worker_of_another_place_waits_until_the_others_are_gone(world: World)
 
 
 def test_a_worker_calls_where_its_file_says_with_the_figures_in_force(world: World) -> None:
-    first = Worker(world, "first", {ROUTE: _route(requests_per_minute=5, api_key="env:SOME_KEY")})
-    Worker(world, "second", {ROUTE: _route(requests_per_minute=7)})
+    first = Worker(world, "first", {ROUTE: route_settings(requests_per_minute=5, api_key="env:SOME_KEY")})
+    Worker(world, "second", {ROUTE: route_settings(requests_per_minute=7)})
     first.look()
     now = first.served.now(ROUTE)
-    assert now == _route(requests_per_minute=7, api_key="env:SOME_KEY")
+    assert now == route_settings(requests_per_minute=7, api_key="env:SOME_KEY")
     with world.store.write() as connection:
         route_overrides.put(world.store, connection, ROUTE, "*", {"requests_per_minute": 9}, by="ops")
     first.look()
@@ -107,11 +103,11 @@ def test_a_worker_calls_where_its_file_says_with_the_figures_in_force(world: Wor
 @pytest.mark.parametrize("kind", ["no_credentials", "unreached", "key_refused"])
 def test_a_worker_of_another_place_does_not_move_a_route_while_the_others_are_impaired(world: World, kind: str) -> None:
     """A fault of their machine passes; the place that they agree on stays."""
-    good = [Worker(world, name, {ROUTE: _route()}) for name in ("first", "second")]
+    good = [Worker(world, name, {ROUTE: route_settings()}) for name in ("first", "second")]
     for one in good:
         one.impairments.begin(ROUTE, kind, "Not now.")
         one.beat()
-    other = Worker(world, "other", {ROUTE: _route(region="eu-west-1")})
+    other = Worker(world, "other", {ROUTE: route_settings(region="eu-west-1")})
     assert "has another region than the workers that serve the route now" in str(other.look())
     for one in good:
         one.impairments.end(ROUTE, kind)
@@ -119,8 +115,8 @@ def test_a_worker_of_another_place_does_not_move_a_route_while_the_others_are_im
 
 
 def test_a_worker_that_could_not_serve_a_route_does_not_move_it(world: World) -> None:
-    first = Worker(world, "first", {ROUTE: _route()})
-    other = Worker(world, "other", {ROUTE: _route(region="eu-west-1")})
+    first = Worker(world, "first", {ROUTE: route_settings()})
+    other = Worker(world, "other", {ROUTE: route_settings(region="eu-west-1")})
     other.impairments.begin(ROUTE, "no_credentials", "No key here.")
     world.let_die(first.lease)
     world.rescue()
@@ -133,16 +129,16 @@ def test_a_worker_that_could_not_serve_a_route_does_not_move_it(world: World) ->
 
 def test_an_outage_of_the_database_moves_no_route(world: World) -> None:
     """Leases ran out because nobody could renew them; the first renewal afterwards finds them unchanged."""
-    first = Worker(world, "first", {ROUTE: _route()})
-    other = Worker(world, "other", {ROUTE: _route(region="eu-west-1")})
+    first = Worker(world, "first", {ROUTE: route_settings()})
+    other = Worker(world, "other", {ROUTE: route_settings(region="eu-west-1")})
     world.sql("UPDATE leases SET expires_at = expires_at - 3600")
     assert other.look() is not None
     assert first.look() is None
 
 
 def test_applying_a_file_moves_the_route_to_the_workers_that_have_it(world: World) -> None:
-    first = Worker(world, "first", {ROUTE: _route()})
-    moved = {ROUTE: _route(region="eu-west-1")}
+    first = Worker(world, "first", {ROUTE: route_settings()})
+    moved = {ROUTE: route_settings(region="eu-west-1")}
     second = Worker(world, "second", moved)
     with world.store.write() as connection:
         registry.apply(world.store, connection, moved, by="ops", places=True)
@@ -155,28 +151,28 @@ def test_applying_a_file_moves_the_route_to_the_workers_that_have_it(world: Worl
 
 def test_workers_do_not_take_back_what_was_applied(world: World) -> None:
     """Also the last of them that is told, and though nobody serves the route where it is now."""
-    first, second = (Worker(world, name, {ROUTE: _route()}) for name in ("first", "second"))
+    first, second = (Worker(world, name, {ROUTE: route_settings()}) for name in ("first", "second"))
     with world.store.write() as connection:
-        registry.apply(world.store, connection, {ROUTE: _route(region="eu-west-1")}, by="ops", places=True)
+        registry.apply(world.store, connection, {ROUTE: route_settings(region="eu-west-1")}, by="ops", places=True)
     for _ in range(2):
         assert first.look() is not None
         assert second.look() is not None
     for worker in (first, second):
         world.let_die(worker.lease)
     world.rescue()
-    again = Worker(world, "again", {ROUTE: _route()})
+    again = Worker(world, "again", {ROUTE: route_settings()})
     assert again.look() is None, "a worker that starts after it is asked"
     assert first.look() is None
 
 
 def test_a_removed_route_comes_back_drained_with_the_file_of_a_worker(world: World) -> None:
-    worker = Worker(world, "first", {ROUTE: _route(requests_per_minute=5)})
+    worker = Worker(world, "first", {ROUTE: route_settings(requests_per_minute=5)})
     with world.store.write() as connection:
         registry.remove(connection, ROUTE, "ops", 0.0)
     assert worker.look() is None
     with world.store.read() as connection:
         found = registry.registered(world.store, connection)[ROUTE]
-    assert (found.settings, found.drained) == (_route(requests_per_minute=5), True)
+    assert (found.settings, found.drained) == (route_settings(requests_per_minute=5), True)
 
 
 def _file(folder: Path, text: str) -> Settings:
@@ -189,12 +185,12 @@ def _file(folder: Path, text: str) -> Settings:
 
 def test_workers_that_read_a_file_of_another_place_go_on_where_they_are(world: World, tmp_path: Path) -> None:
     """They agree with each other and with what is registered until the first is restarted."""
-    workers = [Worker(world, name, {ROUTE: _route()}) for name in ("first", "second")]
+    workers = [Worker(world, name, {ROUTE: route_settings()}) for name in ("first", "second")]
     moved = _file(tmp_path, f'[routes.{ROUTE}]\nprovider = "bedrock"\nregion = "us-west-2"\n')
     for worker in workers:
         worker.served.reload(moved)
     assert [worker.look() for worker in workers] == [None, None]
-    again = Worker(world, "third", {ROUTE: _route(region="us-west-2")})
+    again = Worker(world, "third", {ROUTE: route_settings(region="us-west-2")})
     assert "has another region than the workers" in str(again.look())
 
 
@@ -203,7 +199,7 @@ def test_reading_the_file_again(world: World, tmp_path: Path, caplog: pytest.Log
         head = f'[routes.{name}]\nprovider = "bedrock"\n'
         worker.served.reload(_file(tmp_path, head + "\n".join(lines)))
 
-    worker = Worker(world, "first", {ROUTE: _route()})
+    worker = Worker(world, "first", {ROUTE: route_settings()})
     again('region = "us-east-1"', "max_concurrency = 3")
     assert worker.look() is None
     assert worker.served.now(ROUTE).max_concurrency == 3

@@ -1,17 +1,12 @@
 """Cache warming: of jobs with a common prefix, one goes first and warms the provider's cache while the others wait."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
 
-from celery import Celery
-from tests.breakers import breaker, route
-from tests.store.fixed_directory import FixedDirectory
+from tests.builders import breaker, route
+from tests.store.fixed_directory import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
-from trivet_routing.route_directory import RouteDirectory
-from trivet_scheduler.dispatch import Dispatcher
+from trivet_routing.route_choice import Candidate
 from trivet_store.jobs import batches, retrying
 from trivet_store.jobs.answering import Answered, end_answered
 from trivet_store.jobs.coalescing import CoalescedJob, coalesce
@@ -26,27 +21,17 @@ LINE, ANOTHER = "a" * 32, "b" * 32
 KEY = "c" * 32
 
 
-def two_routes(world: World, shut: tuple[str, ...]) -> FixedDirectory:
+def two_routes(*shut: str) -> list[Candidate]:
     """The second is the dearer one."""
-    return FixedDirectory(
-        world.store,
-        [
-            route(name, cost=cost, at=breaker(state="open", wait_s=9) if name in shut else breaker())
-            for name, cost in ((ROUTE, "1"), (OTHER_ROUTE, "2"))
-        ],
-    )
-
-
-@contextmanager
-def dispatcher(world: World, *shut: str) -> Iterator[Dispatcher]:
-    app = Celery("test", broker="memory://", set_as_current=False)
-    yield Dispatcher(world.store, cast("RouteDirectory", two_routes(world, shut)), app, Settings())
-    app.close()
+    return [
+        route(name, cost=cost, at=breaker(state="open", wait_s=9) if name in shut else breaker())
+        for name, cost in ((ROUTE, "1"), (OTHER_ROUTE, "2"))
+    ]
 
 
 def dispatch(world: World, *shut: str) -> int:
     """One pass of a scheduler."""
-    with dispatcher(world, *shut) as one:
+    with dispatcher(world, two_routes(*shut)) as one:
         return one.run_once().dispatched
 
 
@@ -195,7 +180,7 @@ def test_of_many_schedulers_one_sends_the_first(world: World) -> None:
     world.batch("b", *alike(20), *alike(20, ANOTHER))
 
     def run() -> None:
-        with dispatcher(world) as one:
+        with dispatcher(world, two_routes()) as one:
             for _ in range(3):
                 one.run_once()
 

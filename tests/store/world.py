@@ -51,6 +51,10 @@ def specs(count: int, **terms: Any) -> list[JobSpec]:
     return [spec(f"document {number}", **terms) for number in range(count)]
 
 
+def route_settings(**terms: object) -> RouteSettings:
+    return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
+
+
 def go_on(route: str = OTHER_ROUTE, *, until: float = 4e9, tried: str = ROUTE) -> GoOn:
     return GoOn(route, until, tried, 1.5, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy")
 

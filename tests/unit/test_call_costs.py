@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.breakers import MODEL, breaker, pace, route
+from tests.builders import MODEL, breaker, pace, route
 
 from trivet_routing.answer_lengths import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
 from trivet_routing.call_costs import CallCost, CallCosts, Mix

@@ -7,17 +7,13 @@ from decimal import Decimal
 from typing import cast
 
 import pytest
-from tests.breakers import MODEL
+from tests.builders import ANTHROPIC, call
 
-from trivet_routing.permits import PermitRequest, Quota
-from trivet_store.jobs.claiming import CallTarget, ClaimedJob, Prompt
-from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure
 from trivet_worker.run import calls as module
-from trivet_worker.run.calls import Call, CallResult, Calls, WaitGroup
+from trivet_worker.run.calls import CallResult, Calls
 
-ROUTE = RouteSettings(provider="anthropic")
 ENDS_WITHIN_S = 60
 
 
@@ -39,24 +35,11 @@ class OwnFault:
         """Nothing to close."""
 
 
-def call(number: int) -> Call:
-    job = ClaimedJob(
-        id=f"job{number}", claim=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
-        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, crashes=0, tenant=None, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
-        residency=(), compliance=(), features=(), probe=False,
-    )  # fmt: skip
-    target = CallTarget("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")
-    return Call(
-        job, target, ROUTE, Quota.of(ROUTE, MODEL), PermitRequest(f"p{number}", 1, 1), "1", 5.0, full_time=True,
-        wait_group=WaitGroup(),
-    )  # fmt: skip
-
-
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Calls, "queue.SimpleQueue[CallResult]"]]:
     monkeypatch.setattr(module, "build_caller", lambda route: OwnFault())
     results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
-    calls = Calls({"anthropic": ROUTE}, results.put)
+    calls = Calls({"anthropic": ANTHROPIC}, results.put)
     calls.start()
     yield calls, results
     calls.close()
@@ -72,7 +55,7 @@ def test_a_fault_in_one_routes_credentials_stops_no_look_at_the_others(monkeypat
 
     callers = iter([Broken(), OwnFault()])
     monkeypatch.setattr(module, "build_caller", lambda route: next(callers))
-    calls = Calls({"broken": ROUTE, "well": ROUTE}, lambda result: None)
+    calls = Calls({"broken": ANTHROPIC, "well": ANTHROPIC}, lambda result: None)
     calls.start()
     found, reached = calls.credentials(), calls.reach(["broken", "well"])
     calls.close()

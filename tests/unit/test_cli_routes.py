@@ -1,82 +1,28 @@
 """Output of `trivet routes`: tables that fit, the reason for each route's state, what keeps jobs waiting."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.text import Text
-from tests.breakers import MODEL, breaker, pace, recovering, route
+from tests.builders import MODEL, breaker, pace, recovering, route
+from tests.unit.cluster_statuses import BUSY, HAIKU, LIMITED, NOW, model, picture, plain, status
 
 from trivet.admin.blocked import BlockedKind, BlockedReason, blocked_reason_of, merged
-from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Impairment, ImpairmentKind
 from trivet.admin.route_probe import what_next
 from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table, short
 from trivet.times import ago
 from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.permits import BreakerView, Quota
+from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, choose
 from trivet_store.cluster.leases import Lease
 from trivet_store.jobs.dropped import Drop, Dropped
 from trivet_store.reports.backlog import ClassBacklog
-from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.states import RouteState
-
-NOW = 1_800_000_000.0
-HAIKU = "claude-haiku-4-5"
-LIMITED = {
-    "provider": "bedrock",
-    "requests_per_minute": 600,
-    "input_tokens_per_minute": 300_000,
-    "limits": [{"models": ["claude-haiku-*"], "requests_per_minute": 1_000}],
-}
-
-
-def model(name: str = MODEL, state: str = "healthy", settings: Any = None, **terms: Any) -> ModelStatus:
-    quota = Quota.of(RouteSettings.model_validate(settings or {"provider": "bedrock"}), name)
-    return replace(ModelStatus(name, RouteState(state), quota, places=200, since=NOW - 200), **terms)
-
-
-def status(name: str, *models: ModelStatus, settings: Any = None, **terms: Any) -> RouteStatus:
-    found = RouteStatus(
-        name=name,
-        settings=RouteSettings.model_validate(settings or {"provider": "bedrock"}),
-        drained=False,
-        known=True,
-        queued=12,
-        running=34,
-        slots={"bulk": 512, "realtime": 512},
-        workers={"bulk": 2, "realtime": 2},
-        models=models or (model(),),
-    )
-    return replace(found, **terms)
-
-
-def picture(*routes: RouteStatus, **terms: Any) -> ClusterStatus:
-    return replace(ClusterStatus(routes, (), (), (), (), NOW), **terms)
-
-
-def plain(lines: Sequence[Text]) -> list[str]:
-    return [line.plain for line in lines]
-
-
-BUSY = picture(
-    status("anthropic", model(since=None, in_flight=3, calls=120, failed=0, paces={Latency.BATCH: pace(0.5, 1.2)})),
-    status(
-        "bedrock-us-east-1",
-        model(
-            HAIKU, "recovering", LIMITED, cause="good probes", share=0.25, places=50, in_flight=48, calls=41, failed=3,
-            requests=7.6, paces={Latency.REALTIME: pace(0.2, 0.4), Latency.BATCH: pace(1.5, 3.0)},
-        ),
-        model(MODEL, "open", LIMITED, cause="overloaded: Overloaded", wait_s=12.4, requests=0.0, input_tokens=4_900.0),
-        settings=LIMITED,
-    ),
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("room", [80, 100, 120, 140, 160, 200])

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.unit.test_cli_routes import BUSY
+from tests.unit.cluster_statuses import BUSY
 
 from trivet.admin import ClusterStatus
 from trivet.cli.routes_watch import StatusWatch

@@ -13,10 +13,9 @@ import pytest
 import redis
 from celery import Celery
 from sqlalchemy import Connection
-from tests.breakers import MODEL, breaker, route
+from tests.builders import MODEL, breaker, call, route
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
-from tests.unit.test_calls import call
 
 from trivet_routing.answer_lengths import AnswerLengths
 from trivet_routing.liveness.process_impairments import ProcessImpairments

@@ -5,7 +5,7 @@ from importlib import metadata
 from itertools import islice
 
 import pytest
-from tests.breakers import breaker
+from tests.builders import breaker
 
 from trivet.admin import AttemptFate, Progress, RouteAttempts
 from trivet.demo.documents import MAX_CHARS, MIN_CHARS, QUESTIONS, Piece, cut, pieces, prompt, prompts

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.builders import ANTHROPIC, call
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec
 from tests.unit.breakers_world import MODEL, World
-from tests.unit.test_calls import ROUTE, call
 
 from trivet_routing.permits import HealthSignal, Quota
 from trivet_routing.route_directory import RouteDirectory
@@ -94,7 +94,7 @@ class Air:
         monkeypatch.setattr(calls_module, "build_caller", lambda route: self.script)
         self._results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
         self.slow: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        self.calls = Calls({FIRST: ROUTE, SECOND: ROUTE}, self._results.put, self.slow.put)
+        self.calls = Calls({FIRST: ANTHROPIC, SECOND: ANTHROPIC}, self._results.put, self.slow.put)
         self.calls.start()
 
     def launch(self, one: Call) -> Call:

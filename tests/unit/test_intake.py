@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.breakers import MODEL
+from tests.builders import MODEL
 
 from trivet_store.jobs.dropped import Drop
 from trivet_tasks.config.route_settings import RouteSettings

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from tests.unit.test_live_check_planes import Account, planes
+from tests.unit.control_planes import Account, planes
 
 from trivet.live_check.masking import Mask
 from trivet.live_check.offline import check_offline

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.test_live_check_planes import Account, planes
+from tests.unit.control_planes import Account, planes
 
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.test_live_check_planes import AWS_ACCOUNT, HAIKU, HAIKU_QUOTA, Account, certificate, planes
+from tests.unit.control_planes import AWS_ACCOUNT, HAIKU, HAIKU_QUOTA, Account, certificate, planes
 
 from trivet.live_check.bedrock_quotas import Named, Unread, read_name
 from trivet.live_check.report import Finding, Kind, Level, RouteReport

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.unit.test_live_check_planes import Account, planes
+from tests.unit.control_planes import Account, planes
 
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes

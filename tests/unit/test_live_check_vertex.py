@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.test_live_check_planes import Account, planes, service_account
+from tests.unit.control_planes import Account, planes, service_account
 
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes

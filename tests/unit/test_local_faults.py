@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from tests.unit.test_calls import call
+from tests.builders import call
 
 from trivet_routing.permits import Change, HealthSignal
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot

@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.breakers import MODEL
+from tests.builders import MODEL
 
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency

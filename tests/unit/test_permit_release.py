@@ -1,6 +1,5 @@
 """Reports of finished calls to the breakers: each once, whatever becomes of the shared state meanwhile."""
 
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,53 +8,32 @@ from typing import Any, cast
 
 import pytest
 import redis
+from tests.builders import ANSWER, LIMITED, LimitedDirectory, call, call_results
+from tests.store.world import OTHER_ROUTE
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Breaker, World, quota, states
-from tests.unit.test_calls import call
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import Change
 from trivet_routing.proxy_errors import text_of, with_another
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
-from trivet_store.cluster.registry import RegisteredRoute
+from trivet_routing.route_directory import RouteDirectory
 from trivet_tasks.config.broker_address import redis_url
-from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.shared_state import PREFIX, connect
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import CallResult
 from trivet_worker.run.permit_release import PermitReleaser
 from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.witness import Witness
 
-OTHER_ROUTE = "vertex-us-east5"
 SETTINGS = Settings(health=HEALTH)
-ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 DOWN = Failure(Outcome.SERVER_ERROR, "down")
-LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
-NUMBERS = itertools.count(1)
 UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
 
 
-class Routes:
-    """The route directory as the release of permits sees it."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.answers = True
-
-    def known(self) -> RouteSnapshot:
-        if not self.answers:
-            raise StoreUnavailable("the database does not answer")
-        routes = {ROUTE: RouteSettings(provider="bedrock"), OTHER_ROUTE: RouteSettings(provider="vertex")}
-        return RouteSnapshot({name: RegisteredRoute(name, one, False) for name, one in routes.items()}, (), 0.0)
-
-
-def settling(routes: Routes) -> PermitReleaser:
+def settling(routes: LimitedDirectory) -> PermitReleaser:
     directory = cast("RouteDirectory", routes)
     return PermitReleaser(
         directory,
@@ -67,27 +45,6 @@ def settling(routes: Routes) -> PermitReleaser:
 
 def waits(telling: PermitReleaser) -> bool:
     return telling.waits
-
-
-def finished(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **job: Any) -> list[CallResult]:
-    """Calls that took a permit of the breaker each, and came back with these results."""
-    call_results = []
-    for result in results:
-        assert breaker.take().granted == 1
-        held = breaker.held.pop()
-        one = call(next(NUMBERS))
-        target = replace(one.target, route=breaker.route, model=breaker.model)
-        call_results.append(
-            CallResult(
-                replace(
-                    one, job=one.job._replace(**job), target=target, quota=breaker.quota, permit=held.permit,
-                    generation=held.generation,
-                ),
-                result,
-                took_s,
-            )
-        )  # fmt: skip
-    return call_results
 
 
 class Server:
@@ -119,8 +76,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(server: Server) -> None:
-    breaker, telling = server.breaker(), settling(Routes(server.limits))
-    group = finished(breaker, DOWN, DOWN, DOWN)
+    breaker, telling = server.breaker(), settling(LimitedDirectory(server.limits))
+    group = call_results(breaker, DOWN, DOWN, DOWN)
     server.stop()
     assert telling.settle(group) == []
     assert waits(telling)
@@ -135,9 +92,9 @@ def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(s
 
 
 def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Server) -> None:
-    breaker, neighbour, telling = server.breaker(), server.breaker(NEIGHBOUR), settling(Routes(server.limits))
-    early, late = finished(breaker, DOWN, DOWN), finished(breaker, ANSWER)
-    others = finished(neighbour, ANSWER, DOWN)
+    breaker, neighbour, telling = server.breaker(), server.breaker(NEIGHBOUR), settling(LimitedDirectory(server.limits))
+    early, late = call_results(breaker, DOWN, DOWN), call_results(breaker, ANSWER)
+    others = call_results(neighbour, ANSWER, DOWN)
     server.stop()
     telling.settle(early)
     telling.settle(others)
@@ -147,15 +104,15 @@ def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Serve
     assert (breaker.in_flight(), neighbour.in_flight()) == (0, 0)
     assert (breaker.view().calls, breaker.view().failed) == (3, 2)
     assert (neighbour.view().calls, neighbour.view().failed) == (2, 1)
-    assert telling.settle(finished(breaker, DOWN)) == [], (
+    assert telling.settle(call_results(breaker, DOWN)) == [], (
         "the good one came after the two bad ones: three in a row it is not"
     )
     assert breaker.state == "healthy"
 
 
 def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    broken, breaker, telling = server.breaker(NEIGHBOUR), server.breaker(), settling(Routes(server.limits))
-    group = [*finished(broken, DOWN), *finished(breaker, DOWN, DOWN, DOWN)]
+    broken, breaker, telling = server.breaker(NEIGHBOUR), server.breaker(), settling(LimitedDirectory(server.limits))
+    group = [*call_results(broken, DOWN), *call_results(breaker, DOWN, DOWN, DOWN)]
     limiter = f"{PREFIX}limiter:{ROUTE}:{NEIGHBOUR}"
     server.client.rename(limiter, "kept")
     server.client.set(limiter, "no hash")
@@ -216,9 +173,9 @@ def test_nothing_told_twice_changes_anything_again(
     world: World, lossy: AnswersLost, results: tuple[Answer | Failure, ...]
 ) -> None:
     breaker = world.breaker(limits=quota(requests=600, tokens_in=60_000))
-    group = finished(breaker, *results)
+    group = call_results(breaker, *results)
     before = lossy.state()
-    told_twice(settling(Routes(world.limits)), group)
+    told_twice(settling(LimitedDirectory(world.limits)), group)
     first, second = lossy.after
     assert before != first
     assert first == second
@@ -226,18 +183,18 @@ def test_nothing_told_twice_changes_anything_again(
 
 
 def test_two_failures_told_twice_are_two(world: World, lossy: AnswersLost) -> None:
-    breaker, telling = world.breaker(), settling(Routes(world.limits))
-    told_twice(telling, finished(breaker, DOWN, DOWN))
+    breaker, telling = world.breaker(), settling(LimitedDirectory(world.limits))
+    told_twice(telling, call_results(breaker, DOWN, DOWN))
     view = breaker.view()
     assert (view.state, view.calls, view.failed) == ("healthy", 2, 2)
-    told_twice(telling, finished(breaker, DOWN))
+    told_twice(telling, call_results(breaker, DOWN))
     assert breaker.state == "open"
 
 
 def test_good_probes_told_twice_count_once_each(
     world: World, monkeypatch: pytest.MonkeyPatch, lossy: AnswersLost
 ) -> None:
-    breaker, telling = world.breaker(), settling(Routes(world.limits))
+    breaker, telling = world.breaker(), settling(LimitedDirectory(world.limits))
     monkeypatch.setattr(world.limits, "release", lossy.settle_well)
     world.open(breaker)
     monkeypatch.setattr(world.limits, "release", lossy.settle)
@@ -257,8 +214,8 @@ def test_good_probes_told_twice_count_once_each(
 
 def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
     """The cause of its failure is not known, and its slot is another call's now."""
-    breaker, telling = world.breaker(), settling(Routes(world.limits))
-    group = finished(breaker, DOWN, DOWN, DOWN)
+    breaker, telling = world.breaker(), settling(LimitedDirectory(world.limits))
+    group = call_results(breaker, DOWN, DOWN, DOWN)
     world.limits.release_all("lease")
     assert telling.settle(group) == []
     view = breaker.view()
@@ -271,11 +228,11 @@ def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
 def served_elsewhere(world: World, result: Answer | Failure) -> list[CallResult]:
     """A call of a job that the first route refused for an unknown reason, so that the other was asked."""
     elsewhere = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
-    return finished(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
+    return call_results(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
 
 
 def test_a_route_that_refuses_what_others_serve_time_and_again_is_for_a_probe_to_judge(world: World) -> None:
-    telling, breaker = settling(Routes(world.limits)), world.breaker()
+    telling, breaker = settling(LimitedDirectory(world.limits)), world.breaker()
     for _ in range(4):
         assert telling.settle(served_elsewhere(world, ANSWER)) == []
     assert breaker.view().doubt == ""
@@ -291,18 +248,18 @@ PAGE = Failure(Outcome.PROXY_ERROR, "HTTP 403")
 
 
 def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) -> None:
-    telling, first = settling(Routes(world.limits)), world.breaker()
+    telling, first = settling(LimitedDirectory(world.limits)), world.breaker()
     second = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
     met = with_another((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
-    assert telling.settle(finished(first, PAGE)) == []
+    assert telling.settle(call_results(first, PAGE)) == []
     assert first.claim() is None, "one page says nothing"
-    assert telling.settle(finished(second, PAGE, proxy_errors=text_of(met))) == []
+    assert telling.settle(call_results(second, PAGE, proxy_errors=text_of(met))) == []
     assert first.claim()
     assert second.claim()
 
 
 def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:
-    telling = settling(Routes(world.limits))
+    telling = settling(LimitedDirectory(world.limits))
     busy = Failure(Outcome.AMBIGUOUS, "what?")
     for _ in range(10):
         assert telling.settle(served_elsewhere(world, busy)) == []
@@ -310,7 +267,7 @@ def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:
 
 
 def test_without_the_database_the_permit_goes_back_all_the_same(world: World) -> None:
-    routes = Routes(world.limits)
+    routes = LimitedDirectory(world.limits)
     routes.answers = False
     telling = settling(routes)
     for _ in range(6):
@@ -322,6 +279,6 @@ def test_without_the_database_the_permit_goes_back_all_the_same(world: World) ->
 
 def test_how_long_a_call_took_counts_once(world: World, lossy: AnswersLost) -> None:
     breaker = world.breaker()
-    told_twice(settling(Routes(world.limits)), finished(breaker, ANSWER, took_s=0.5))
+    told_twice(settling(LimitedDirectory(world.limits)), call_results(breaker, ANSWER, took_s=0.5))
     (pace,) = breaker.view().paces.values()
     assert (pace.p50_s, pace.calls) == (0.5, 1)

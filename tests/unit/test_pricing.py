@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from tests.unit.test_calls import call
+from tests.builders import call
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome

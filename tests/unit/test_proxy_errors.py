@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.breakers import breaker
+from tests.builders import breaker
 
 from trivet_routing.permits import BreakerView
 from trivet_routing.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another, worth_asking_again

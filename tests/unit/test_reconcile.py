@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.backends import SETTINGS, Backends
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World
-from tests.unit.test_restoring import SETTINGS, Place
 
 from trivet_routing.limits import Limits
 from trivet_routing.permits import HealthSignal, Quota
@@ -19,13 +19,13 @@ from trivet_store.migrations.schema_version import upgrade
 class Books:
     """The breakers on the server's own clock, and what is written of them."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self._limits = Limits(place.world.client, HEALTH)
+    def __init__(self, backends: Backends) -> None:
+        self.backends = backends
+        self._limits = Limits(backends.world.client, HEALTH)
 
     def breaker(self, model: str = MODEL) -> Breaker:
         quota = Quota.of(SETTINGS.routes[ROUTE], model)
-        return Breaker(self.place.world.client, self._limits, model, quota)
+        return Breaker(self.backends.world.client, self._limits, model, quota)
 
     def open(self, model: str = MODEL) -> None:
         """And nobody writes it down."""
@@ -36,17 +36,17 @@ class Books:
         self._limits.forget(ROUTE)
 
     def restorer(self) -> Restorer:
-        return self.place.restorer()
+        return self.backends.restorer()
 
     def note(self, state: str, cause: str, model: str = MODEL) -> None:
-        self.place.note(model, state, cause, HEALTH.probe_interval_s if state == "open" else 0)
+        self.backends.note(model, state, cause, HEALTH.probe_interval_s if state == "open" else 0)
 
     def rows(self) -> dict[str, HealthRow]:
-        with self.place.store.read() as connection:
+        with self.backends.store.read() as connection:
             return {row.model: row for row in health.noted(connection)}
 
     def events(self) -> list[Event]:
-        with self.place.store.read() as connection:
+        with self.backends.store.read() as connection:
             return health.events(connection, since=0)
 
 
@@ -54,7 +54,7 @@ class Books:
 def books(world: World, tmp_path: Path) -> Iterator[Books]:
     store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
     upgrade(store)
-    yield Books(Place(world, store))
+    yield Books(Backends(world, store))
     store.close()
 
 
@@ -157,7 +157,7 @@ def test_while_the_memory_is_gone_nothing_is_concluded_from_it(books: Books) -> 
     """Every breaker would look healthy then."""
     books.note("open", "down")
     books.note("open", "no credit", WHOLE_ROUTE)
-    books.place.world.lose_memory()
+    books.backends.world.lose_memory()
     before = books.rows(), books.events()
     restorer = books.restorer()
     for _ in range(3):
@@ -172,7 +172,7 @@ def test_while_the_memory_is_gone_nothing_is_concluded_from_it(books: Books) -> 
 
 def test_one_that_was_recovering_before_the_memory_was_lost_is_written_as_the_open_one_it_is_now(books: Books) -> None:
     books.note("recovering", "good probes")
-    books.place.world.lose_memory()
+    books.backends.world.lose_memory()
     restorer = books.restorer()
     assert restorer.run()
     for _ in range(2):

@@ -11,8 +11,8 @@ from typing import cast
 import redis
 from celery import Celery
 from sqlalchemy import Connection
+from tests.builders import LIMITED, LimitedDirectory, call_results
 from tests.unit.breakers_world import MODEL, ROUTE, World
-from tests.unit.test_permit_release import LIMITED, Routes, finished
 
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.response_cache import ResponseCache
@@ -47,7 +47,7 @@ class AwayAtFirst(Store):
             yield connection
 
 
-class RoutesUnseen(Routes):
+class RoutesUnseen(LimitedDirectory):
     """The routes cannot be read while the database is away."""
 
     def candidates_of(self, models: set[str]) -> None:
@@ -70,7 +70,7 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
         Cached(store, client, ResponseCache(client, Settings()), Settings(), process_impairments, Drops()), process_impairments,
         Witness(directory, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip
-    (result,) = finished(world.breaker(), LIMITED)
+    (result,) = call_results(world.breaker(), LIMITED)
     wait_group = WaitGroup()
     wait_group.add(1)
     recorder.start()

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from anthropic.types.anthropic_beta_param import AnthropicBetaParam
-from tests.breakers import route as candidate
+from tests.builders import route as candidate
 
 from trivet_routing.route_choice import Requirements, choose
 from trivet_tasks.catalog import Provider

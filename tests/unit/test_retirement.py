@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from anthropic._data import DEPRECATED_MODELS
-from tests.breakers import route as candidate
+from tests.builders import route as candidate
 
 from trivet_routing.route_choice import Requirements, choose
 from trivet_tasks.catalog import MODELS, RETIRED, Retirement, known, wire_model

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.breakers import MODEL, breaker, route
+from tests.builders import MODEL, breaker, route
 
 from trivet_routing.outcome_rules import RULES, signal_of
 from trivet_routing.permits import HealthSignal

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.breakers import MODEL, breaker, pace, recovering, route
+from tests.builders import MODEL, breaker, pace, recovering, route
 
 from trivet_routing.permits import Pace
 from trivet_routing.route_choice import (

@@ -1,0 +1,127 @@
+"""Values that tests of several rooms pass around: routes as routing sees them, calls and their results."""
+
+import itertools
+import math
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from tests.unit.breakers_world import Breaker
+
+from trivet_routing.call_costs import CallCost
+from trivet_routing.limits import Limits
+from trivet_routing.permits import BreakerView, Pace, PermitRequest, Quota
+from trivet_routing.route_choice import Candidate
+from trivet_routing.route_directory import RouteSnapshot
+from trivet_store.cluster.registry import RegisteredRoute
+from trivet_store.jobs.claiming import CallTarget, ClaimedJob, Prompt
+from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.prices.price_book import TokenPrices
+from trivet_tasks.states import RouteState
+from trivet_tasks.usage import Usage
+from trivet_worker.adapters.protocol import Answer, Failure
+from trivet_worker.run.calls import Call, CallResult, WaitGroup
+
+MODEL = "claude-sonnet-5-5"
+ANTHROPIC = RouteSettings(provider="anthropic")
+ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
+LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
+_NOTHING = TokenPrices(0, Decimal(0), Decimal(0), Decimal(0))
+INFINITE = (math.inf, math.inf, math.inf)
+_numbers = itertools.count(1)
+
+
+def breaker(**terms: Any) -> BreakerView:
+    """A breaker without limits and with 200 slots, but for these fields."""
+    healthy = BreakerView(
+        state=RouteState.HEALTHY,
+        cause="",
+        wait_s=0.0,
+        in_flight=0,
+        places=200,
+        headroom=math.inf,
+        input_headroom=math.inf,
+        output_headroom=math.inf,
+        rates=INFINITE,
+        calls=0,
+        failed=0,
+        share=1.0,
+        since=None,
+        paces={},
+    )
+    return replace(healthy, **terms)
+
+
+def recovering(share: float, **terms: Any) -> BreakerView:
+    """A recovering breaker that gets this share of its work."""
+    return breaker(state=RouteState.RECOVERING, cause="3 good probes in a row", share=share, **terms)
+
+
+def pace(p50_s: float, p95_s: float | None = None, *, calls: int = 100, age_s: float = 1.0) -> Pace:
+    """Return a pace; slow calls take twice as long as usual ones where nothing else is given."""
+    return Pace(p50_s, 2 * p50_s if p95_s is None else p95_s, calls, age_s)
+
+
+def route(
+    name: str,
+    *,
+    provider: str = "bedrock",
+    model: str = MODEL,
+    wire_model: str | None = "wire",
+    lanes: tuple[str, ...] = ("bulk", "realtime"),
+    drained: bool = False,
+    cost: str | CallCost | None = "1",
+    at: BreakerView | None = None,
+    **terms: Any,
+) -> Candidate:
+    """A route that serves the model in both lanes; `terms` are its settings, `cost` that of any call."""
+    settings = RouteSettings.model_validate({"provider": provider, **terms})
+    unit = CallCost((_NOTHING,), per_call=Decimal(cost)) if isinstance(cost, str) else cost
+    view = at or breaker(places=settings.max_concurrency)
+    return Candidate(name, model, settings, wire_model, frozenset(lanes), drained, view, unit)
+
+
+def call(number: int = 1, **job: Any) -> Call:
+    """A call on `ANTHROPIC` that has not begun; `job` are fields of its job."""
+    claimed = ClaimedJob(
+        id=f"job{number}", claim=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
+        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, crashes=0, tenant=None, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
+        residency=(), compliance=(), features=(), probe=False,
+    )  # fmt: skip
+    target = CallTarget("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")
+    return Call(
+        claimed._replace(**job), target, ANTHROPIC, Quota.of(ANTHROPIC, MODEL), PermitRequest(f"p{number}", 1, 1), "1", 5.0, full_time=True,
+        wait_group=WaitGroup(),
+    )  # fmt: skip
+
+
+def call_results(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **job: Any) -> list[CallResult]:
+    """Calls that took a permit of the breaker each, and came back with these results."""
+    ended = []
+    for result in results:
+        assert breaker.take().granted == 1
+        held = breaker.held.pop()
+        one = call(next(_numbers), **job)
+        target = replace(one.target, route=breaker.route, model=breaker.model)
+        permitted = replace(one, target=target, quota=breaker.quota, permit=held.permit, generation=held.generation)
+        ended.append(CallResult(permitted, result, took_s))
+    return ended
+
+
+class LimitedDirectory:
+    """The route directory as the release of permits sees it: two routes, and limits to release to."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.answers = True
+
+    def known(self) -> RouteSnapshot:
+        if not self.answers:
+            raise StoreUnavailable("the database does not answer")
+        routes = {
+            "bedrock-us-east-1": RouteSettings(provider="bedrock"),
+            "vertex-us-east5": RouteSettings(provider="vertex"),
+        }
+        return RouteSnapshot({name: RegisteredRoute(name, one, False) for name, one in routes.items()}, (), 0.0)
