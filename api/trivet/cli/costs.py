@@ -1,11 +1,9 @@
 """`trivet costs`: the costs of calls. `trivet costs reprice`: price them again by today's list, and record that."""
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +77,8 @@ def costs(
 
         _write(html, page(overview))
     elif csv_file is not None:
-        _write(csv_file, _as_csv(report))
+        lines = [[*row.group, *_figures(row).values()] for row in (report.rows if report.by else [report.total])]
+        _write(csv_file, output.as_csv([*report.by, *_FIGURES], lines))
     elif as_json:
         output.print_json(_as_object(report))
     else:
@@ -149,17 +148,6 @@ def _as_object(report: "CostReport") -> dict[str, Any]:
             for one in report.response_cache
         ],
     }
-
-
-def _as_csv(report: "CostReport") -> str:
-    """Return a line for each group under a line of headings; amounts are whole, without signs or thousands."""
-    file = StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*report.by, *_FIGURES])
-    for row in report.rows if report.by else [report.total]:
-        found = _figures(row)
-        writer.writerow([*map(_text, row.group), *(_number(found[name]) for name in _FIGURES)])
-    return file.getvalue()
 
 
 def _show(report: "CostReport") -> None:
@@ -244,15 +232,6 @@ def _unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:
 
 def _named(by: str, group: str) -> str:
     return group or ("in flight" if by in ("outcome", "role") else "(none)" if by.startswith("tag:") else f"no {by}")
-
-
-def _text(value: str) -> str:
-    """Return a name that a spreadsheet does not take for a formula: anybody may name batches, tenants and tags."""
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def _number(value: object) -> str:
-    return f"{value:f}" if not isinstance(value, int) else str(value)
 
 
 def _report_repricing(done: "Repricing", *, as_json: bool, complete: bool) -> None:

@@ -1,13 +1,15 @@
-"""Output of commands: JSON, tables that fit the terminal, lines, amounts, and exit codes.
+"""Output of commands: JSON, CSV, tables that fit the terminal, lines, amounts, and exit codes.
 
 Columns that can be spared are left out of a narrow terminal, and nothing is wrapped. Into a pipe or a file everything is
 written, however wide.
 """
 
+import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from decimal import Decimal
@@ -56,6 +58,15 @@ class Column:
 def as_json(value: Any) -> str:
     """Return a JSON document on one line; dataclasses as objects, amounts as strings."""
     return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def as_csv(headings: Sequence[str], rows: Iterable[Sequence[str | int | Decimal]]) -> str:
+    """Return CSV under a line of headings; numbers are whole, without signs of currency or of thousands."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(map(_csv_cell, row) for row in rows)
+    return file.getvalue()
 
 
 def shown(text: str) -> str:
@@ -151,6 +162,13 @@ def reporting_status() -> Iterator[None]:
     except (BrokerUnavailable, StoreUnavailable) as error:
         print_error(f"trivet: {error}")
         raise typer.Exit(HELD_UP) from None
+
+
+def _csv_cell(value: str | int | Decimal) -> str:
+    """Return a cell of CSV. A text that a spreadsheet takes for a formula gets a `'`: anybody may name batches and tags."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _plain(value: Any) -> Any:
