@@ -49,9 +49,7 @@ def costs(
     since: Since = DEFAULT_SINCE,
     until: Until = None,
     as_json: JsonExact = False,
-    csv_file: Annotated[
-        str | None, typer.Option("--csv", help="Write CSV to this file; - prints it.", metavar="FILE")
-    ] = None,
+    csv: Annotated[str | None, typer.Option(help="Write CSV to this file; - prints it.", metavar="FILE")] = None,
     html: Annotated[
         str | None,
         typer.Option(help="Write one self-contained page with plots to this file; - prints it.", metavar="FILE"),
@@ -63,7 +61,7 @@ def costs(
         if any(source is not None and source.name != "DEFAULT" for source in sources):
             raise typer.BadParameter("options come after the sub-command.")
         return
-    if sum((as_json, csv_file is not None, html is not None)) > 1:
+    if sum((as_json, csv is not None, html is not None)) > 1:
         raise typer.BadParameter("--json, --csv and --html do not go together.")
     names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
     with options.admin() as admin:
@@ -76,9 +74,9 @@ def costs(
         from trivet.costs_page.page import page
 
         _write(html, page(overview))
-    elif csv_file is not None:
+    elif csv is not None:
         lines = [[*row.group, *_figures(row).values()] for row in (report.rows if report.by else [report.total])]
-        _write(csv_file, output.as_csv([*report.by, *_FIGURES], lines))
+        _write(csv, output.as_csv([*report.by, *_FIGURES], lines))
     elif as_json:
         output.print_json(_as_object(report))
     else:
