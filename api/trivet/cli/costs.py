@@ -160,26 +160,16 @@ def _show(report: "CostReport") -> None:
     estimated = total.estimated_usd > 0
 
     def row(group: list[str], of: "CostRow") -> list[str]:
-        found = [
-            f"{of.calls:,}",
-            f"{of.jobs:,}",
-            f"{of.input_tokens:,}",
-            f"{of.output_tokens:,}",
-            f"${of.cost_usd:,.{digits}f}",
-        ]
-        if estimated:
-            found.append(f"${of.estimated_usd:,.{digits}f}")
-        if unpriced:
-            found.append(f"{of.unpriced:,}")
-        return [*group, *found]
+        counts = (f"{count:,}" for count in (of.calls, of.jobs, of.input_tokens, of.output_tokens))
+        cost, at_most = (f"${amount:,.{digits}f}" for amount in (of.cost_usd, of.estimated_usd))
+        return [*group, *counts, cost, at_most if estimated else "", f"{of.unpriced:,}" if unpriced else ""]
 
     print_table(
         [
             *(Column(name.upper(), cut=True) for name in names),
             Column("CALLS", right=True), Column("JOBS", right=True, spare=1),
             Column("INPUT", right=True, spare=2), Column("OUTPUT", right=True, spare=2), Column("COST", right=True),
-            *([Column("ESTIMATED", right=True)] if estimated else ()),
-            *([Column("UNPRICED", right=True)] if unpriced else ()),
+            Column("ESTIMATED", right=True, optional=True), Column("UNPRICED", right=True, optional=True),
         ],
         [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in report.rows],
         total=row(["total", *[""] * (len(names) - 1)] if names else [], total),

@@ -51,20 +51,18 @@ def list_(
     elif not jobs:
         print_line("There is no such job." if state or batch else "There is no job yet.")
     else:
-        reasons = [_reason(job) for job in jobs]
-        why = any(reasons)
         print_table(
             [
                 Column("JOB"), Column("STATE"), Column("CLASS"), Column("BATCH", spare=2, cut=True),
                 Column("KEY", spare=6, cut=True), Column("MODEL", spare=4), Column("ROUTE", spare=3, cut=True),
-                Column("COST", right=True, spare=1), Column("SUBMITTED", spare=5), *([Column("WHY", cut=True)] if why else ()),
+                Column("COST", right=True, spare=1), Column("SUBMITTED", spare=5), Column("WHY", cut=True, optional=True),
             ],
             [
                 [
                     job.id, job.state, job.latency, job.batch or "", job.key or "", job.model, job.route or "",
-                    output.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), *([reason] if why else ()),
+                    output.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), _reason(job),
                 ]
-                for job, reason in zip(jobs, reasons, strict=True)
+                for job in jobs
             ],
         )  # fmt: skip
 

@@ -53,6 +53,8 @@ class Column:
     """Rank for leaving it out: never (0), else the highest first."""
     cut: bool = False
     """True if its cells may be cut short."""
+    optional: bool = False
+    """True if it is left out where all its cells are empty."""
 
 
 def as_json(value: Any) -> str:
@@ -101,15 +103,20 @@ def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = (), *, room: int | None
 ) -> list[Text]:
     """Return the same as lines, for a terminal of so many columns; None: at full width."""
-    cells = [[_text(cell) for cell in row] for row in [*rows, *([total] if total else ())]]
+    lines = [*rows, *([total] if total else ())]
+    kept = [at for at, column in enumerate(columns) if not column.optional or any(row[at] for row in lines)]
+    columns = [columns[at] for at in kept]
+    cells = [[_text(row[at]) for at in kept] for row in lines]
     widths = [
         max([cell_len(column.heading), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)
     ]
     shown = _fitting(columns, widths, room)
-    lines = [_row(columns, widths, shown, [Text(column.heading) for column in columns], "bold")]
-    for number, row in enumerate(cells):
-        lines.append(_row(columns, widths, shown, row, "bold" if total and number == len(cells) - 1 else ""))
-    return lines
+    headings = [Text(column.heading) for column in columns]
+    styles = [*[""] * len(rows), "bold"]
+    return [
+        _row(columns, widths, shown, headings, "bold"),
+        *(_row(columns, widths, shown, row, style) for row, style in zip(cells, styles, strict=False)),
+    ]
 
 
 def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
