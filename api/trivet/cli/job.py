@@ -178,8 +178,8 @@ def _as_object(job: "JobRow") -> dict[str, Any]:
 def _print_life(life: "JobLife") -> None:
     job, now = life.job, life.now
     facts = [
-        ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
-        ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
+        ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None),
+        ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch), ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
         ("deadline", moment(job.deadline_at)), ("cost", output.usd(job.cost_usd) if job.ended_at else None),
         ("saved", output.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("crashes", _deaths(job)),
@@ -262,15 +262,12 @@ def _state_words(job: "JobRow", now: float, leader: str | None) -> str:
 
 
 def _end(job: "JobRow") -> str:
-    return _ended(job) + ("; its result was pruned" if job.pruned else "")
-
-
-def _ended(job: "JobRow") -> str:
-    if job.state == JobState.SUCCEEDED:
-        where = "from the cache" if job.cached else f"on {job.route}"
-        stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
-        return f"succeeded {where}{stop}"
-    return _ended_as(job.state, job.error_outcome, job.error_message)
+    pruned = "; its result was pruned" if job.pruned else ""
+    if job.state != JobState.SUCCEEDED:
+        return _ended_as(job.state, job.error_outcome, job.error_message) + pruned
+    where = "from the cache" if job.cached else f"on {job.route}"
+    stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
+    return f"succeeded {where}{stop}{pruned}"
 
 
 def _ended_as(state: JobState, outcome: Outcome | None, message: str | None) -> str:
