@@ -28,6 +28,7 @@ class Admin(Connected):
 
     Raises:
         ConfigError: the configuration is wrong. The database is opened when first used.
+        StoreUnavailable, SchemaMismatch: by every method that needs the database, if it cannot be used.
     """
 
     @cached_property

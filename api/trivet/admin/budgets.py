@@ -81,11 +81,7 @@ class Budgets(Group):
     """The budgets that schedulers made known. Windows are days and months of UTC."""
 
     def list(self) -> BudgetList:
-        """Return the spent, reserved and remaining amount of every budget, and the number of jobs it holds.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
-        """
+        """Return the spent, reserved and remaining amount of every budget, and the number of jobs it holds."""
         store = self._connections.store
         with store.read() as connection:
             now = store.now(connection)

@@ -40,7 +40,6 @@ class Cache(Group):
 
         Raises:
             BrokerUnavailable: the shared state does not answer.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         settings, stats = self._connections.settings, self.stats()
         with self._connections.store.read() as connection:

@@ -103,7 +103,6 @@ class Costs(Group):
 
         Raises:
             InvalidRequest: a name of `by` is not known.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         store = self._connections.store
         with store.read() as connection:

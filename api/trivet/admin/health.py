@@ -87,9 +87,6 @@ class Health(Group):
                 print(one.kind, one.text)
 
         A shared state that does not answer is one of them.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return read_impairments(self._connections.store, self._connections.settings, self._connections.redis)
 
@@ -116,7 +113,6 @@ class Health(Group):
 
         Raises:
             BrokerUnavailable: the shared state does not answer.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         connections = self._connections
         with connections.requires_redis():
@@ -133,9 +129,6 @@ class Health(Group):
 
         Args:
             batches: number of batches at most, those with most waiting jobs first.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return _read_backlog(self._connections, batches)
 
@@ -156,7 +149,6 @@ class Events(Group):
 
         Raises:
             NotFound: there is no such route.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         if route is not None:
             known_route(self._connections, route)

@@ -44,9 +44,6 @@ class Configuration(Group):
                 work until they are restarted with this configuration.
             dry_run: whether only to return what would change.
             by: the person; None: the user of this process.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         settings, store = self._connections.settings, self._connections.store
         with store.read() if dry_run else store.write() as connection:

@@ -61,7 +61,6 @@ class Jobs(Group):
         Raises:
             InvalidRequest: there is no such state.
             NotFound: there is no such batch.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit))
 
@@ -134,9 +133,6 @@ class Batches(Group):
 
         Args:
             limit: batches at most.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return tuple(find_newest_batches(self._connections, limit))
 
@@ -198,10 +194,7 @@ class Attempts(Group):
     def by_route(self) -> Mapping[str, RouteAttempts]:
         """Return all attempts so far, counted by route. Cheap to repeat: settled ones are not read again.
 
-            sum(route.left for route in admin.attempts.by_route().values())  # failovers
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        sum(route.left for route in admin.attempts.by_route().values())  # failovers
         """
         store = self._connections.store
         with self._lock, store.read() as connection:
@@ -210,10 +203,7 @@ class Attempts(Group):
     def all(self) -> AttemptBook:
         """Return every attempt, to compare with another record. Reads whole tables: for small databases.
 
-            unsettled = [one.id for one in admin.attempts.all().attempts if one.outcome is None]
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        unsettled = [one.id for one in admin.attempts.all().attempts if one.outcome is None]
         """
         store = self._connections.store
         with store.read() as connection:

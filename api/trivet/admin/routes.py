@@ -77,9 +77,6 @@ class Routes(Group):
                 print(route.name, [model.state for model in route.models])
 
         Where the shared state does not answer, `impairment` says so, and the states are those last noted in the database.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return read_cluster(self._connections)
 
@@ -93,7 +90,6 @@ class Routes(Group):
 
         Raises:
             BrokerUnavailable: the shared state does not answer.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         with self._connections.requires_redis():
             return {route.name: route.breaker for route in self._connections.directory.candidates(model)}
@@ -108,7 +104,6 @@ class Routes(Group):
 
         Raises:
             NotFound: there is no such route.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         known_route(self._connections, name)
         store = self._connections.store
@@ -130,7 +125,6 @@ class Routes(Group):
         Raises:
             NotFound: there is no such route.
             BrokerUnavailable: the shared state does not answer; then nothing was changed.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         connections = self._connections
         known_route(connections, name)
@@ -156,7 +150,6 @@ class Routes(Group):
         Raises:
             NotFound: there is no such route.
             InvalidRequest: the models share their limits with others.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         route = known_route(self._connections, name)
         target_of(route.settings, models)
@@ -189,7 +182,6 @@ class Routes(Group):
         Raises:
             NotFound: there is no such route.
             InvalidRequest: a figure or the time is wrong, or the models share their limits with others.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         checked = _checked_figures(figures)
         if for_s is not None and for_s < 0:
@@ -219,7 +211,6 @@ class Routes(Group):
         Raises:
             NotFound: there is no such route.
             InvalidRequest: the models share their limits with others.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         route = known_route(self._connections, name)
         by_hand = {override.models for override in route.overrides}
@@ -245,7 +236,7 @@ class Routes(Group):
             NotFound: there is no such route.
             InvalidRequest: the route does not serve the model.
             ProbeNotMade: no call was made; says why.
-            StoreUnavailable, SchemaMismatch, BrokerUnavailable: a server cannot be used.
+            BrokerUnavailable: the shared state or the broker does not answer.
         """
         return probe_now(self._connections, known_route(self._connections, name), model)
 
@@ -262,7 +253,6 @@ class Routes(Group):
         Raises:
             NotFound: there is no such route.
             InvalidRequest: a worker serves it, or jobs need it; says what to do.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         known_route(self._connections, name)
         store = self._connections.store
