@@ -121,7 +121,7 @@ class Supervisor:
         number = next(self._numbers)
         spec = ChildSpec(
             name=name,
-            argv=tuple(map(os.fspath, argv)),
+            argv=tuple(os.fspath(word) for word in argv),
             env={**(os.environ if inherited is None else inherited), **(env or {})},
             log_path=log_path,
             ready_file=self._ready_files() / str(number),
