@@ -60,7 +60,7 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
         [
             Column("ROUTE"), Column("PROVIDER", spare=2), Column("REGION", spare=1), Column("RESULT"),
             Column("ERRORS", right=True), Column("WARNINGS", right=True), Column("NOTES", right=True, spare=4),
-            Column("TOOK", right=True, spare=5),
+            Column("TOOK", right=True, spare=5, optional=True),
         ],
         [
             [
