@@ -29,7 +29,8 @@ from orders import serve
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.limits import Limits
+from trivet_routing.permits import PermitRelease, PermitRequest, Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
@@ -40,11 +41,10 @@ from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.run.pricing import Pricing
 
 ANSWER = orjson.dumps(
@@ -95,8 +95,8 @@ class SimulatedWorker:
         self.settings = settings
         self.store = TimedStore(settings.store_url)
         self.redis = connect(settings.redis_url)
-        self._directory = RouteDirectory(self.store, settings, self.redis)
-        self._pricing = Pricing(self.store.clock.reckoned)
+        self._directory = RouteDirectory(self.store, Limits(self.redis, settings.health))
+        self._pricing = Pricing(self._directory.costs, self.store.clock.reckoned)
         self._route = route
         self._slots = slots
         self._beaten = time.monotonic()
@@ -155,7 +155,7 @@ class SimulatedWorker:
         jobs, permits = chunk.jobs[: grant.granted], permits[: grant.granted]
         if not jobs:
             return 0
-        estimates = [self._pricing.most(target, route, job.input_estimate, job.max_tokens) for job in jobs]
+        estimates = [self._pricing.maximum(target, route, job.input_estimate, job.max_tokens) for job in jobs]
         ids = [permit.permit_id.rpartition(":")[2] for permit in permits]
         self.store.purpose = "claim"
         with self.store.write() as connection:

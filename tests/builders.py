@@ -8,7 +8,6 @@ from typing import Any
 
 from tests.unit.breakers_world import Breaker
 
-from trivet_routing.call_costs import CallCost
 from trivet_routing.limits import Limits
 from trivet_routing.permits import BreakerView, Pace, PermitRequest, Quota
 from trivet_routing.route_choice import Candidate
@@ -17,10 +16,10 @@ from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.jobs.claiming import CallTarget, ClaimedJob, Prompt
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices.cost_model import CallCost
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.states import RouteState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call, CallResult, WaitGroup
 

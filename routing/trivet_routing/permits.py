@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.states import SHUT_STATES, RouteState
 
 
@@ -73,33 +74,6 @@ class Denial(StrEnum):
     OUTPUT_TOKENS = "output_tokens"
     FORGOTTEN = "forgotten"
     """The shared state lost its memory."""
-
-
-class HealthSignal(StrEnum):
-    """The meaning of a call's outcome for its route."""
-
-    GOOD = "good"
-    FAILED = "failed"
-    LIMITED = "limited"
-    UNUSABLE_MODEL = "unusable_model"
-    UNUSABLE_ROUTE = "unusable_route"
-    CONTRADICTED = "contradicted"
-    """It refused a request for a reason nobody knew, and another provider served it."""
-    DOUBTED = "doubted"
-    """A proxy's page came instead of an answer: when this happens to several jobs in a row, a probe decides."""
-    CHECK = "check"
-    """Likewise, to a job that met such a page before: a probe decides at once whether job or route is at fault."""
-    UNREACHABLE = "unreachable"
-    """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
-    LOCAL_FAILED = "local_failed"
-    """It did not reach the provider: it counts as failed once another worker's calls fail so, too."""
-    LOCAL_REFUSED = "local_refused"
-    """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
-    SHORT = "short"
-    """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
-    NEUTRAL = "neutral"
-    UNUSED = "unused"
-    """No call was made."""
 
 
 class Stated(NamedTuple):

@@ -8,15 +8,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from celery import Celery
 from sqlalchemy import Connection
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import BudgetHeadroom
-from trivet_routing.call_costs import TYPICAL, Mix
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate, Choice, Requirements, choose, load_of
 from trivet_routing.route_directory import RouteDirectory
@@ -30,8 +28,9 @@ from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.prices.cost_model import TYPICAL, Mix
+from trivet_tasks.requests.prompt_cache import cache_write_of
 
 log = logging.getLogger("trivet.dispatch")
 
@@ -56,12 +55,22 @@ Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class PassResult:
     """The result of one pass."""
 
     dispatched: int
     more: bool
     """True when jobs are left that could have been dispatched: pass again at once."""
+
+
+class _Survey(NamedTuple):
+    """The waiting flows, and the routes that may take them, as read at the beginning of a pass."""
+
+    flows: list[Flow]
+    routes: dict[str, list[Candidate]]
+    drained: frozenset[str]
+    thorough: bool
+    """True if cheaper jobs are looked for behind those without budget headroom."""
 
 
 class _Assignment:
@@ -113,74 +122,39 @@ class Dispatcher:
         self._directory = directory
         self._app = app
         self._settings = settings
-        self._costs = MaximumCosts()
         self._told = False
         """True once it was logged that no price list is installed here."""
         self._held = False
         """True if budgets held whole flows in the last pass."""
         self._thorough_at = 0.0
 
-    def run_once(self) -> Round:
+    def run_once(self) -> PassResult:
         """Run one pass: at most `BULK_ROWS` jobs.
 
         Raises:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
         """
-        with self._store.read() as connection:
-            flows = dispatching.flows_with_waiting(connection, self._directory.now())
-            outstanding = dispatching.outstanding(connection) if flows else []
-            drained = registry.drained(connection)
-            if flows:
-                self._directory.notice_workers(connection)
-            budgets = self._headroom(connection) if flows and self._held else None
-        thorough = time.monotonic() >= self._thorough_at
-        if budgets is not None:
-            flows = self._unheld(flows, budgets, thorough=thorough)
-        if not flows:
-            return Round(0, more=False)
-        if any(self._by_cost(flow) for flow in flows):
-            self._directory.lengths.refresh()
-        # asked before the transaction: the database is not locked while Redis answers, or for nothing
-        routes = {
-            # a drain counts from this pass on; the directory's snapshot may be a second old
-            model: [replace(route, drained=route.name in drained) for route in candidates]
-            for model, candidates in self._directory.candidates_of({flow.model for flow in flows}).items()
-        }
-        if self._credits(routes, outstanding).total <= 0:
-            return Round(0, more=False)
+        survey = self._survey()
+        if survey is None:
+            return PassResult(0, more=False)
         with self._store.write() as connection:
             dispatching.lock(self._store, connection)
-            if registry.drained(connection) != drained:
-                return Round(0, more=True)  # an operator changed it this moment
-            outstanding = dispatching.outstanding(connection)
-            credits = self._credits(routes, outstanding)
-            wanted = min(BULK_ROWS, credits.total)
-            if wanted <= 0:
-                return Round(0, more=False)
-            budgets = self._headroom(connection)  # again: they are counted and taken under one lock
-            if budgets is not None:
-                flows = self._unheld(flows, budgets, thorough=thorough)
-            assignment = _Assignment(
-                {flow.id: flow for flow in flows}, routes, credits, outstanding, wanted, budgets, thorough
-            )
-            heads = self._heads(connection, flows, credits, wanted)
-            self._assign(assignment, heads)
-            if assignment.blocked and assignment.wanted:
-                # the head of a line may wait for a route of its own; those behind it need not
-                seen = {head.id for head in heads}
-                further = self._heads(connection, flows, credits, LOOK_FURTHER * wanted)
-                self._assign(assignment, [head for head in further if head.id not in seen])
-            if assignment.warmers:
-                self._elect(connection, assignment)
+            if registry.drained(connection) != survey.drained:
+                return PassResult(0, more=True)  # an operator changed it this moment
+            assignment = self._begin(connection, survey)
+            if assignment.wanted <= 0:
+                return PassResult(0, more=False)
+            seen = self._fill(connection, assignment)
             chunks = self._claim(connection, assignment.plan)
-            if thorough:
+            if survey.thorough:
                 self._thorough_at = time.monotonic() + THOROUGH_S
+            budgets = assignment.budget_headroom
             changes = [] if budgets is None else note_states(connection, budgets, self._store.now(connection))
         tell(changes)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
             publish(self._app, chunks)
-        return Round(count, more=count > 0 and len(heads) > count)
+        return PassResult(count, more=count > 0 and seen > count)
 
     def direct(self, choice: Choice) -> DirectDispatch | None:
         """Return the route to which a realtime job may go at once, or None when it has to wait for a scheduler."""
@@ -202,10 +176,10 @@ class Dispatcher:
         budgets = self._headroom(connection)
         if budgets is None:
             return None
-        if not self._costs.known:
+        if not self._directory.costs.known:
             waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
             return waits if budgets.counting(None, labels) else None
-        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels)
+        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels, cache_write=cache_write_of(spec.body))
         head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
         balance = budgets.holding(flow, direct.route, head)
         return None if balance is None else balance.used_up()
@@ -228,6 +202,58 @@ class Dispatcher:
         """Close the connections to the broker."""
         self._app.close()
 
+    def _survey(self) -> "_Survey | None":
+        """Read the waiting flows and the routes, before anything is locked; None when there is nothing to dispatch."""
+        with self._store.read() as connection:
+            flows = dispatching.flows_with_waiting(connection, self._directory.now())
+            outstanding = dispatching.outstanding(connection) if flows else []
+            drained = registry.drained(connection)
+            if flows:
+                self._directory.notice_workers(connection)
+            budgets = self._headroom(connection) if flows and self._held else None
+        thorough = time.monotonic() >= self._thorough_at
+        if budgets is not None:
+            flows = self._unheld(flows, budgets, thorough=thorough)
+        if not flows:
+            return None
+        if any(self._by_cost(flow) for flow in flows):
+            self._directory.lengths.refresh()
+        # asked before the transaction: the database is not locked while Redis answers, or for nothing
+        routes = {
+            # a drain counts from this pass on; the directory's snapshot may be a second old
+            model: [replace(route, drained=route.name in drained) for route in candidates]
+            for model, candidates in self._directory.candidates_of({flow.model for flow in flows}).items()
+        }
+        if self._credits(routes, outstanding).total <= 0:
+            return None
+        return _Survey(flows, routes, drained, thorough)
+
+    def _begin(self, connection: Connection, survey: "_Survey") -> "_Assignment":
+        """Count credit and budgets again, under the lock under which they are taken."""
+        outstanding = dispatching.outstanding(connection)
+        credits = self._credits(survey.routes, outstanding)
+        wanted = min(BULK_ROWS, credits.total)
+        flows, budgets = survey.flows, self._headroom(connection) if wanted > 0 else None
+        if budgets is not None:
+            flows = self._unheld(flows, budgets, thorough=survey.thorough)
+        return _Assignment(
+            {flow.id: flow for flow in flows}, survey.routes, credits, outstanding, wanted, budgets, survey.thorough
+        )
+
+    def _fill(self, connection: Connection, to: "_Assignment") -> int:
+        """Assign waiting jobs to routes. Returns the number of jobs looked at first."""
+        flows, wanted = list(to.flows.values()), to.wanted
+        heads = self._heads(connection, flows, to.credits, wanted)
+        self._assign(to, heads)
+        if to.blocked and to.wanted:
+            # the head of a line may wait for a route of its own; those behind it need not
+            seen = {head.id for head in heads}
+            further = self._heads(connection, flows, to.credits, LOOK_FURTHER * wanted)
+            self._assign(to, [head for head in further if head.id not in seen])
+        if to.warmers:
+            self._elect(connection, to)
+        return len(heads)
+
     def _credits(self, routes: dict[str, list[Candidate]], outstanding: Sequence[Outstanding]) -> Credits:
         return Credits(
             self._directory.known(),
@@ -247,8 +273,8 @@ class Dispatcher:
         known = self._directory.known()
         if not known.budgets:
             return None
-        found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._costs)
-        if found is not None and not self._costs.known:
+        found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._directory.costs)
+        if found is not None and not self._directory.costs.known:
             if not self._told:
                 log.error("no price list is installed (trivet[worker] has it): jobs that budgets count are left alone")
             self._told = True

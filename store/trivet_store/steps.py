@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,9 @@ class Settlement:
     multipliers: str | None = None
     price_version: str | None = None
     price_terms: str | None = None
-    """Terms of its price beside its tokens (`price_terms`); None: not priced by its usage."""
+    """Terms of its price beside its tokens (`price_records`); None: not priced by its usage."""
     price_parts: str | None = None
-    """Its passes (`price_parts`); None: it had one."""
+    """Its passes (`price_records`); None: it had one."""
     model_used: str | None = None
     """The model that answered; None: the one asked for."""
 

@@ -48,7 +48,7 @@ class JobSpec:
     line: str | None = None
     """Key of the jobs with this prefix: one of them goes first, and warms the cache for the others."""
     cache_key: str | None = None
-    """Equal for requests that one answer may serve (`trivet_tasks.requests.cache_key`). None: the job gets its own call."""
+    """Equal for requests that one answer may serve (`trivet_tasks.requests.request_terms`). None: the job gets its own call."""
     warnings: tuple[str, ...] = ()
     """Warnings for a person, though the request is accepted."""
 

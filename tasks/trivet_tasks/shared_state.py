@@ -7,11 +7,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from trivet_tasks.config.server_urls import read_server_url
+from trivet_tasks.config.server_urls import masked, read_server_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.server_errors import explain, is_refusal
-from trivet_tasks.urls import masked
 
 SOCKET_TIMEOUT_S = 5.0
 PREFIX = "trivet:"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trivet_tasks.processes.supervised import follow_parent
+from trivet_tasks.processes.startup import follow_parent
 
 CLAIMED = "claimed"
 """Worker: the claim is committed, no call has begun."""

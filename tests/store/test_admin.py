@@ -14,10 +14,9 @@ from trivet_store.steps import End
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound
 from trivet_tasks.jobs import DispatchedJob
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices import price_records
 from trivet_tasks.states import BatchState, JobState
-from trivet_tasks.usage import Usage
 
 FAILURE = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error="No route answered.")
 DAY_S = 86_400.0
@@ -152,7 +151,7 @@ def test_pricing_again_yields_its_progress_from_the_start(world: World, admin: A
     lease = world.lease()
     for job in world.take(lease, world.dispatch()):
         call = finished(job, lease, SUCCESS, cost="1")
-        terms = price_terms.written(None, Usage())
+        terms = price_records.write_terms(None, Usage())
         booked = replace(call.settlement, price_terms=terms, list_price="{}", price_version="old")
         world.finish(replace(call, settlement=booked))
     world.sql("UPDATE attempts SET provider = 'anthropic', wire_model = :model", model=MODEL)

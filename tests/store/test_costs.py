@@ -15,10 +15,9 @@ from trivet_store.reports.costs import CostRow, Span
 from trivet_store.steps import End, Finished, Settlement
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices import price_records
 from trivet_tasks.states import AttemptPurpose, JobState
-from trivet_tasks.usage import Usage
 
 
 def _summed(world: World, *by: str, since: float = 0, until: float = 1e12) -> list[CostRow]:
@@ -143,9 +142,11 @@ def test_what_no_list_knows_is_counted_and_named(world: World) -> None:
     with world.store.read() as connection:
         assert costs.unpriced(connection, Span()) == [("bedrock", MODEL, f"wire.{MODEL}", 2)]
         assert costs.unpriced(connection, Span(until=1.0)) == []
-    world.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "approximately"))
+    world.sql(
+        "UPDATE attempts SET price_terms = :noted", noted=price_records.write_terms(None, Usage(), "approximately")
+    )
     assert [row.approximate_usd for row in _summed(world)] == [Decimal("0.5")]
-    world.sql("UPDATE attempts SET price_terms = :plain", plain=price_terms.written('{"note":', Usage()))
+    world.sql("UPDATE attempts SET price_terms = :plain", plain=price_records.write_terms('{"note":', Usage()))
     assert [row.approximate_usd for row in _summed(world)] == [Decimal(0)]
 
 

@@ -25,9 +25,8 @@ from trivet_store.jobs.finishing import finish
 from trivet_store.reports import costs
 from trivet_store.reports.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
 from trivet_store.steps import End, Finished, Next, Settlement, Wait
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState, RouteState
-from trivet_tasks.usage import Usage
 
 
 def _result(world: World, job_id: str) -> JobRow:

@@ -27,17 +27,17 @@ from trivet_store.schema import Usd
 from trivet_store.steps import End, Finished, Next, Settlement
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
+from trivet_tasks.outcomes import Outcome, Usage, UsagePart
+from trivet_tasks.prices import price_records
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 
 BOOK = PriceBook()
 FAILED = End(JobState.FAILED, outcome=Outcome.INCOMPLETE, error="cut")
-PLAIN = price_terms.written(None, Usage())
+PLAIN = price_records.write_terms(None, Usage())
 RIGHT = Decimal("0.00007")
 """10 tokens at 2 USD a million and 5 at 10, by Anthropic's list of Sonnet 5.5."""
 
@@ -192,7 +192,7 @@ def test_a_row_keeps_all_that_its_price_hangs_on(
         job.attempt_id, Outcome.SUCCEEDED, 0.5, usage=usage, cost_usd=priced.cost_usd,
         list_price=orjson.dumps(dict(priced.list_price)).decode(),
         multipliers=orjson.dumps(dict(priced.multipliers)).decode(), price_version="as it was",
-        price_terms=price_terms.written(region, usage, priced.note),
+        price_terms=price_records.write_terms(region, usage, priced.note),
     )  # fmt: skip
     world.finish(Finished(job.id, job.claim, lease, settlement, SUCCESS))
     assert priced.cost_usd != plain.cost_usd or "priority" in priced.note
@@ -343,7 +343,7 @@ def booked(job: ClaimedJob, lease: str, model: str, usage: Usage) -> Finished:
     """A call booked as a worker books it."""
     target = replace(call(1).target, provider="anthropic", model=model, wire_model=model)
     made = replace(call(1), target=target, route=RouteSettings(provider="anthropic"))
-    settlement = Pricing(time.time).settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
+    settlement = Pricing(CostModel(), time.time).settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
     return Finished(job.id, job.claim, lease, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
 
 

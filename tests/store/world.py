@@ -23,9 +23,8 @@ from trivet_store.steps import End, Finished, GoOn, Next, Settlement, Wait, Writ
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 
 DEADLINE_S = 30.0
 ROUTE = "bedrock-us-east-1"

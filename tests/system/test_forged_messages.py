@@ -33,8 +33,7 @@ from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk, queue_name, task_name
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish, queue_name, task_name
 from trivet_tasks.shared_state import connect
 
 DEADLINE_S = 90.0

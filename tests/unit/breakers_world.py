@@ -10,7 +10,6 @@ from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.permits import (
     BreakerView,
     Change,
-    HealthSignal,
     PermitGrant,
     PermitRelease,
     PermitRequest,
@@ -20,6 +19,7 @@ from trivet_routing.permits import (
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.shared_state import PREFIX
 
 ROUTE, MODEL, NEIGHBOUR = "bedrock-us-east-1", "claude-sonnet-5-5", "claude-haiku-5-5"

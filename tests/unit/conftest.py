@@ -7,7 +7,7 @@ import pytest
 from tests.unit.breakers_world import ClockedRedis, World
 
 from trivet.local.embedded import EmbeddedValkey
-from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.server_urls import redis_url
 
 
 @pytest.fixture(scope="session")

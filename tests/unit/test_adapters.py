@@ -22,8 +22,7 @@ from tests.unit.listening import listened
 from trivet_simulator import SimulatorProcess
 from trivet_simulator.poison import SPOILED_USAGE
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.usage import Usage, UsagePart
+from trivet_tasks.outcomes import Outcome, Scope, Usage, UsagePart
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.aws_auth import SigV4, process_credentials

@@ -22,9 +22,10 @@ from tests.unit.breakers_world import (
 )
 
 from trivet_routing.limits import PERMIT_GRACE_S, STEP_CALLS
-from trivet_routing.permits import Change, HealthSignal, PermitRelease, PermitRequest
+from trivet_routing.permits import Change, PermitRelease, PermitRequest
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.states import RouteState
 
 INTERVAL_S = HEALTH.probe_interval_s

@@ -23,9 +23,8 @@ from tests.unit.breakers_world import (
 )
 
 from trivet_routing.limits import STEP_CALLS
-from trivet_routing.outcome_rules import signal_of
-from trivet_routing.permits import Change, HealthSignal
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_routing.permits import Change
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, signal_of
 from trivet_tasks.shared_state import PREFIX
 
 MOST = 50

@@ -10,9 +10,8 @@ import redis
 from tests.store.world import MODEL, ROUTE, World, spec
 from tests.unit.breakers_world import ClockedRedis
 
-from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.liveness.process_impairments import ProcessImpairments
-from trivet_routing.response_cache import ANSWERS, CachedResult, LookedUp, LookUp, ResponseCache
+from trivet_routing.response_cache import ANSWERS, AnswerSeal, CachedResult, Kept, LookedUp, LookUp, ResponseCache
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
 from trivet_store.migrations.schema_version import upgrade

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,16 +13,16 @@ from typing import Any
 import pytest
 
 from trivet.config.template import NAMES, scenario_file
-from trivet_routing.call_costs import TYPICAL, CallCosts
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import TYPICAL, CostModel
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.states import RouteState
-from trivet_tasks.usage import Usage
 
 REPOSITORY = Path(__file__).parents[2]
 STARTUP = "startup"
@@ -73,11 +74,11 @@ def blocks(text: str) -> dict[str, str]:
 
 
 def candidates(settings: Settings, model: str, *, down: tuple[str, ...] = ()) -> list[Candidate]:
-    costs, lanes = CallCosts(), frozenset({"bulk", "realtime"})
+    costs, lanes = CostModel(), frozenset({"bulk", "realtime"})
     found = []
     for name, route in settings.routes.items():
         wire = name_on_wire(route, model)
-        cost = costs.of(route, model, wire, datetime.now(UTC)) if wire else None
+        cost = costs.expected(route, model, wire, time.time()) if wire else None
         found.append(Candidate(name, model, route, wire, lanes, False, OPEN if name in down else FREE, cost))
     return found
 

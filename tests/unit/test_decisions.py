@@ -17,12 +17,11 @@ from tests.builders import MODEL, breaker, call, route
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 
-from trivet_routing.answer_lengths import AnswerLengths
 from trivet_routing.liveness.process_impairments import ProcessImpairments
-from trivet_routing.permits import BreakerView, HealthSignal
+from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
 from trivet_store.cluster.leases import Lease
 from trivet_store.cluster.registry import RegisteredRoute
@@ -33,9 +32,8 @@ from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, Usage
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure, LocalCause
 from trivet_worker.run.calls import Call, CallResult, Race
 from trivet_worker.run.decisions import Decisions, spent_of
@@ -301,7 +299,7 @@ class Place:
         return {row.id for row in rows}
 
     def waiting_after(self, count: int, tried: str) -> set[str]:
-        """That many jobs that are in the middle of their round."""
+        """Make this many jobs that are in the middle of their round."""
         ids = {job.id for job in self.sql.add(*specs(count))}
         self.sql.sql("UPDATE jobs SET tried = :tried WHERE tried = ''", tried=tried)
         return ids

@@ -16,7 +16,7 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec
 from tests.unit.breakers_world import MODEL, World
 
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
@@ -26,8 +26,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure
 from trivet_worker.run import calls as calls_module
 from trivet_worker.run import hedging as hedging_module
@@ -323,14 +322,13 @@ def hedge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     upgrade(store)
     with store.write() as connection:
         registry.register(store, connection, SETTINGS.routes)
-    directory = RouteDirectory(store, SETTINGS, world.client)
-    directory.limits = world.limits
+    directory = RouteDirectory(store, world.limits)
     slots = Slots(4)
     served = ServedRoutes(
         store, SETTINGS.routes, RouteImpairments(logging.getLogger("test")), by="w from a file", defines=False,
         lease_id=str, on_change=lambda: None,
     )  # fmt: skip
-    hedger = Hedger(SETTINGS, store, directory, slots, Pricing(time.time), served)
+    hedger = Hedger(SETTINGS, store, directory, slots, Pricing(directory.costs, time.time), served)
     joined: list[Call] = []
 
     class Joining:

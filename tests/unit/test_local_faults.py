@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from tests.builders import call
 
-from trivet_routing.permits import Change, HealthSignal
+from trivet_routing.permits import Change
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_store.cluster.leases import Lease
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings, Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run import local_faults as module

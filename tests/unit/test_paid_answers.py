@@ -26,8 +26,7 @@ from tests.fed_wire import (
 )
 from tests.fuzz.answers import check, fed
 
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_worker.adapters.headers import MAX_WAIT_S
 from trivet_worker.adapters.protocol import Answer, Failure
 

@@ -16,9 +16,9 @@ from trivet.local.embedded import EmbeddedValkey
 from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import Change
-from trivet_routing.proxy_errors import text_of, with_another
+from trivet_routing.retry_policy import proxy_errors_text, with_proxy_error
 from trivet_routing.route_directory import RouteDirectory
-from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.server_urls import redis_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.shared_state import PREFIX, connect
@@ -250,10 +250,10 @@ PAGE = Failure(Outcome.PROXY_ERROR, "HTTP 403")
 def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) -> None:
     telling, first = settling(LimitedDirectory(world.limits)), world.breaker()
     second = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
-    met = with_another((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
+    met = with_proxy_error((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
     assert telling.settle(call_results(first, PAGE)) == []
     assert first.claim() is None, "one page says nothing"
-    assert telling.settle(call_results(second, PAGE, proxy_errors=text_of(met))) == []
+    assert telling.settle(call_results(second, PAGE, proxy_errors=proxy_errors_text(met))) == []
     assert first.claim()
     assert second.claim()
 

@@ -7,8 +7,9 @@ import pytest
 from tests.unit.breakers_world import MODEL, NEIGHBOUR, ROUTE, TIMEOUT_S, World, quota
 
 from trivet_routing.limits import BURST_S, PERMIT_GRACE_S
-from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRequest, Quota
+from trivet_routing.permits import Denial, PermitGrant, PermitRequest, Quota
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.shared_state import PREFIX
 
 ROUTE_WITH_GROUP = RouteSettings.model_validate(

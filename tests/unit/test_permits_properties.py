@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tests.unit.breakers_world import TIMEOUT_S, Breaker, ClockedRedis, Held, World, quota
 
 from trivet_routing.limits import PERMIT_GRACE_S
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
+from trivet_tasks.outcomes import HealthSignal
 
 MINUTE_S = 60.0
 GROUP = "claude-*+other"

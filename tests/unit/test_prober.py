@@ -11,7 +11,7 @@ from tests.store.world import World as StoreWorld
 from tests.store.world import spec
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, Held, World, states
 
-from trivet_routing.permits import HealthSignal, PermitRequest, Quota, RouteUse
+from trivet_routing.permits import PermitRequest, Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler import probing as probing_module
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
@@ -24,6 +24,7 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
+from trivet_tasks.outcomes import HealthSignal
 
 OTHER_ROUTE, LAST_ROUTE = "bedrock-us-west-2", "vertex-us-east5"
 NOT_ON_VERTEX = "claude-mythos-5-2"
@@ -59,8 +60,7 @@ class Place:
 
     def prober(self) -> Prober:
         """Return the prober of a new scheduler, which knows the present state."""
-        directory = RouteDirectory(self.store, SETTINGS, self.world.client)
-        directory.limits = self.world.limits
+        directory = RouteDirectory(self.store, self.world.limits)
         return Prober(self.store, directory, self.app, SETTINGS)
 
     def run(self) -> list[tuple[str, str]]:

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from trivet_routing.liveness import pulses
+from trivet_routing.liveness import monitors
+from trivet_routing.liveness.monitors import Pulse, Pulses
 from trivet_routing.liveness.process_impairments import BROKER, STALLED, STOPPING, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
 
 
 class Clock:
@@ -28,7 +28,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(pulses, "time", clock)
+    monkeypatch.setattr(monitors, "time", clock)
     return clock
 
 
@@ -48,7 +48,7 @@ def test_a_loop_that_does_not_beat_is_an_impairment_until_it_does(
     clock.go_on(watched, 60)
     assert text() is None, "it was not started"
     watched.start()
-    clock.go_on(watched, pulses.START_S + 3)
+    clock.go_on(watched, monitors.START_S + 3)
     assert text() is None
     clock.go_on(watched, 2)
     assert text() == "Its consumer has not moved for 5 s. If this stays, restart the process."
@@ -77,7 +77,7 @@ def test_a_loop_that_waits_for_a_transaction_is_not_stalled_by_itself(
     waited_s = 0.0
     watched = Pulses(process_impairments, Pulse("Its dispatching", 3.0), waited_s=lambda: waited_s)
     watched.start()
-    waited_s = pulses.WAITING_S + 1
+    waited_s = monitors.WAITING_S + 1
     clock.go_on(watched, 60)
     assert process_impairments.text is None
     waited_s = 0.0
@@ -97,7 +97,7 @@ def test_who_waits_for_the_broker_is_not_blamed(
     clock.go_on(watched, 60)
     assert process_impairments.seen(STALLED, "Its consumer") is not needs_broker
     process_impairments.over(BROKER, "watch")
-    clock.go_on(watched, pulses.RECONNECT_S + 3 + 2)
+    clock.go_on(watched, monitors.RECONNECT_S + 3 + 2)
     assert process_impairments.seen(STALLED, "Its consumer"), "the broker has been back for long"
 
 

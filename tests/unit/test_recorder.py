@@ -22,6 +22,7 @@ from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_worker.run.cached import Cached
 from trivet_worker.run.calls import WaitGroup
 from trivet_worker.run.drops import Drops
@@ -66,7 +67,7 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     )
     recorder = Recorder(
         store, client, directory, Celery("test", broker="memory://", set_as_current=False),
-        Settings(), Slots(1), InProgress(), Pricing(time.time), 0.0,
+        Settings(), Slots(1), InProgress(), Pricing(CostModel(), time.time), 0.0,
         Cached(store, client, ResponseCache(client, Settings()), Settings(), process_impairments, Drops()), process_impairments,
         Witness(directory, "", RouteImpairments(logging.getLogger("test"))),
     )  # fmt: skip

@@ -9,7 +9,6 @@ import pytest
 import redis
 from tests.unit.breakers_world import ClockedRedis
 
-from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.response_cache import (
     ANSWERS,
     COUNTERS,
@@ -17,8 +16,10 @@ from trivet_routing.response_cache import (
     LEADS,
     OVERHEAD_BYTES,
     SIZES,
+    AnswerSeal,
     CachedResult,
     Coalesce,
+    Kept,
     LookUp,
     ResponseCache,
 )

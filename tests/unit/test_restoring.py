@@ -18,13 +18,13 @@ from tests.unit.breakers_world import (
     quota,
 )
 
-from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, Limits
-from trivet_routing.permits import HealthSignal, PermitRequest
+from trivet_routing.limits import EPOCH, FORGOTTEN, PERMIT_GRACE_S, Limits
+from trivet_routing.permits import PermitRequest
 from trivet_scheduler.restoring import LOCK, Restorer
 from trivet_store.cluster import health
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.outcomes import HealthSignal
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import MODEL, breaker, route
 
-from trivet_routing.outcome_rules import RULES, signal_of
-from trivet_routing.permits import HealthSignal
 from trivet_routing.retry_policy import (
     LOCAL_MOST_S,
     Failed,
@@ -19,7 +17,7 @@ from trivet_routing.retry_policy import (
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, Scope, signal_of
 from trivet_tasks.states import JobState
 
 NOW = 1_000_000.0

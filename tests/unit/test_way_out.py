@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from trivet_tasks.config.addresses import way_out
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.config.way_out import way_out
 from trivet_worker.process.origin import origin_of
 
 URL = "https://api.anthropic.com"

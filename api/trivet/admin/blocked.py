@@ -11,7 +11,7 @@ from trivet.admin.budgets import holding_batch, holding_job
 from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairments
 from trivet.client.connections import Connections
 from trivet.times import ago, seconds
-from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
@@ -186,7 +186,7 @@ def blocked_reason_of(
         return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
     limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
     if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
-        return held(BlockedKind.FORGOTTEN, "Calls are paused: the shared state is new or was emptied, and a scheduler is rebuilding limits and health")  # fmt: skip
+        return held(BlockedKind.FORGOTTEN, f"Calls are paused: {FORGOTTEN}")
     if limited:
         soonest = min(limited, key=lambda refusal: refusal.wait_s)
         if soonest.wait_s < PASSING_S:

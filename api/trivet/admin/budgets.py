@@ -8,7 +8,6 @@ from typing import NamedTuple
 from trivet.admin.group import Group, current_operator
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
 from trivet_store.jobs.dispatching import Flow, Head
@@ -16,6 +15,7 @@ from trivet_store.ledger import budget_sums
 from trivet_store.ledger.budgets import raise_limit
 from trivet_store.reports.next_jobs import next_of_batch, waiting_job
 from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import BudgetState
 
 _MAX_USD = 10**12
@@ -85,7 +85,9 @@ class Budgets(Group):
         store = self._connections.store
         with store.read() as connection:
             now = store.now(connection)
-            return BudgetList(statuses(connection, registered(store, connection), now), now)
+            return BudgetList(
+                statuses(connection, registered(store, connection), now, self._connections.directory.costs), now
+            )
 
     def raise_limit(self, name: str, usd: Decimal, *, by: str | None = None) -> RaisedBudget:
         """Raise a budget's limit in the current window; the next window has the configured amount again.
@@ -111,9 +113,11 @@ class Budgets(Group):
         return RaisedBudget(name, window.key, usd, before.limit(window))
 
 
-def statuses(connection: Connection, routes: Mapping[str, RegisteredRoute], now: float) -> tuple[BudgetStatus, ...]:
+def statuses(
+    connection: Connection, routes: Mapping[str, RegisteredRoute], now: float, costs: CostModel
+) -> tuple[BudgetStatus, ...]:
     """Return all budgets, by name. Counts waiting jobs where one of them holds."""
-    found = budget_headroom.read(connection, now, routes, MaximumCosts())
+    found = budget_headroom.read(connection, now, routes, costs)
     if found is None:
         return ()
     holding = {balance.name for balance in found.balances if balance.state().state == BudgetState.HOLDING}
@@ -137,7 +141,7 @@ def holding_batch(store: Store, connection: Connection, name: str) -> str | None
 
 def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]) -> str | None:
     routes = registered(store, connection)
-    found = budget_headroom.read(connection, store.now(connection), routes, MaximumCosts())
+    found = budget_headroom.read(connection, store.now(connection), routes, CostModel())
     job = read() if found is not None else None
     if found is None or job is None:
         return None

@@ -152,7 +152,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         outstanding = tuple(backlog.by_route(connection))
         waiting = tuple(backlog.by_class(connection))
         lines = backlog.lines_waiting(connection)
-        budgets = statuses(connection, known.routes, now) if known.budgets else ()
+        budgets = statuses(connection, known.routes, now, connections.directory.costs) if known.budgets else ()
         spent = spending.by_route(connection, now)
         processes = read_processes(store, connection, settings.leases.ttl_s)
         drops = tuple(dropped.read(connection))

@@ -172,7 +172,7 @@ def _read_backlog(connections: Connections, batches: int) -> Backlog:
             schedulers=tuple(leases.schedulers(store, connection)),
             impairments=wrong,
             spent=spending.by_route(connection, now),
-            budgets=statuses(connection, known, now),
+            budgets=statuses(connection, known, now, connections.directory.costs),
             read_at=now,
         )
 

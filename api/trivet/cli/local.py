@@ -12,11 +12,10 @@ import typer
 from trivet.cli import options, output
 from trivet.cli.output import FAILED, print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import config_path
 from trivet_tasks.errors import ConfigError, ProcessFailed
-from trivet_tasks.processes.process_titles import set_title
-from trivet_tasks.processes.supervised import announce_ready
-from trivet_tasks.urls import masked
+from trivet_tasks.processes.startup import announce_ready, set_title
 
 if TYPE_CHECKING:
     from trivet.local.local_simulator import Simulation

@@ -16,7 +16,7 @@ import typer
 from trivet.times import moment
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError, InvalidRequest
-from trivet_tasks.requests.strict_json import read_json
+from trivet_tasks.requests.request_json import read_json
 
 if TYPE_CHECKING:
     from trivet.admin import Admin

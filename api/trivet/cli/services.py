@@ -15,11 +15,8 @@ from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Lane
-from trivet_tasks.processes.hangup import Reloader
-from trivet_tasks.processes.process_titles import served, set_title
-from trivet_tasks.processes.quick_start import without_collecting
-from trivet_tasks.processes.stop_in_time import StopInTime
-from trivet_tasks.processes.supervised import announce_ready
+from trivet_tasks.processes.signals import Reloader, stop_in_time
+from trivet_tasks.processes.startup import announce_ready, served, set_title, without_collecting
 
 if TYPE_CHECKING:
     from trivet_simulator import Endpoints, ProviderOptions
@@ -76,8 +73,7 @@ def scheduler() -> None:
     _throttle_log()
     settings = options.settings()
     running = Scheduler(settings)
-    StopInTime(running.stop, reloads=True).start()
-    Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).start()
+    stop_in_time(running.stop, on_hangup=Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).ask)
     running.run(on_ready=announce_ready)
 
 

@@ -104,7 +104,7 @@ class Connections:
         """The current state of the routes."""
         from trivet_routing.route_directory import RouteDirectory
 
-        return RouteDirectory(self.store, self.settings, self.redis)
+        return RouteDirectory(self.store, self.limits)
 
     @cached_property
     def celery(self) -> "Celery":

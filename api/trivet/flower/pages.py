@@ -15,10 +15,10 @@ from tornado.web import HTTPError, authenticated
 from trivet.admin import Backlog, RouteUse
 from trivet.flower.metrics import metrics_text
 from trivet.flower.readers import PATIENCE_S, QueueDepths
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import queue_name
-from trivet_tasks.urls import masked
 
 _TEMPLATES = Path(__file__).with_name("templates")
 # absolute paths, so that Tornado takes these files, and what they extend from Flower's own templates

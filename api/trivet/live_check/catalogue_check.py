@@ -6,7 +6,7 @@ from datetime import date
 from trivet.live_check.report import Finding, Level, ListedModel, Reading
 from trivet.live_check.subject import Subject
 from trivet_tasks.catalog import MODELS, Model, Provider, known, wire_model
-from trivet_tasks.config.retirement import RETIRES_SOON, retirement_on, successor
+from trivet_tasks.requests.eligibility import RETIRES_SOON, retirement_on, successor
 
 _SHOWN = 8
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from trivet.live_check.report import Finding, Reading
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.foreign_text import clean, for_terminal
-from trivet_tasks.urls import masked
 
 WORDS_LIMIT = 300
 """A provider's own words are cut after so many characters."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +11,7 @@ from trivet.plan.assumptions import Source, assumptions
 from trivet.plan.charges import Charge, declared
 from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
 from trivet.plan.scenarios import Scenario, by_default, mixed, percent
-from trivet.plan.workload import Tally, Workload, volume
+from trivet.plan.workload import Workload, WorkloadCounter, volume
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.requests.eligibility import name_on_wire
@@ -146,7 +145,7 @@ class Planner:
             output_tokens: expected tokens of an answer, if its `max_tokens` allows them.
             output_share_of_max: the same as a part of its `max_tokens`, 0 to 1.
         """
-        tally = Tally(self._steps, output_tokens)
+        tally = WorkloadCounter(self._steps, output_tokens)
         checked = check(tally.add)
         expected = "" if output_tokens is None else f"{output_tokens:,} tokens, or its max_tokens where that is less"
         if output_share_of_max is not None:
@@ -203,18 +202,16 @@ def _planned(scenario: Scenario, workload: Workload, terms: Terms) -> PlannedSce
 
 def _tariffs(settings: Settings) -> "tuple[Callable[[str, str], Tariff], str]":
     """Return what tokens cost today on a route for a model, and the name of the price lists."""
-    try:
-        from trivet_tasks.prices.price_book import PriceBook, Tariff
-    except ImportError:
-        raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.") from None
+    from trivet_tasks.prices.cost_model import CostModel
+    from trivet_tasks.prices.price_book import Tariff
 
-    book, now = PriceBook(), datetime.now(UTC)
+    costs, now = CostModel(), datetime.now(UTC)
+    if not costs.known:
+        raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.")
 
-    @cache
     def tariff_of(route: str, model: str) -> Tariff:
-        of, named = settings.routes[route], name_on_wire(settings.routes[route], model)
-        return (
-            Tariff((), "it is not served") if named is None else book.tariff(of.provider, model, named, of.region, now)
-        )
+        of = settings.routes[route]
+        named = name_on_wire(of, model)
+        return Tariff((), "it is not served") if named is None else costs.tariff(of, model, named, now.timestamp())
 
-    return tariff_of, f"{now:%Y-%m-%d} ({book.version})"
+    return tariff_of, f"{now:%Y-%m-%d} ({costs.book.version})"

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from trivet_store import schema
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_tasks.jobs import DispatchedJob
-from trivet_tasks.requests.prompt_cache import cache_write_factor
+from trivet_tasks.requests.prompt_cache import CACHE_WRITE_FACTORS, cache_write_of
 from trivet_tasks.states import AttemptPurpose, JobState
 
 MISFIT_AGAIN_S = 10.0
@@ -37,9 +37,9 @@ class Prompt:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self.cache_write = cache_write_factor(body)
+        self.cache_write = CACHE_WRITE_FACTORS[cache_write_of(body)]
 
-    def most(self, estimate: Decimal | None) -> Decimal | None:
+    def maximum(self, estimate: Decimal | None) -> Decimal | None:
         """Return the maximum cost of a call in USD, given its maximum cost without a prompt cache."""
         return None if estimate is None else estimate * self.cache_write
 
@@ -318,7 +318,7 @@ def _row(
         "wire_model": target.wire_model,
         "latency": target.latency,
         "started_at": now,
-        "cost_usd": job.prompt.most(estimate),
+        "cost_usd": job.prompt.maximum(estimate),
         "purpose": purpose.value,
     }
 

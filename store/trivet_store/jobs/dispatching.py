@@ -12,6 +12,7 @@ from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, query_rows
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
+from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BACKLOG_STATES, OUTSTANDING_STATES, JobState
 
 DISPATCH_LOCK = 7_214_500_002
@@ -34,8 +35,8 @@ class Flow(NamedTuple):
     batch_id: int | None = None
     labels: str = "{}"
     """JSON: what budgets ask for of its jobs."""
-    marked: bool = False
-    """Its jobs write to the provider's prompt cache, or read from it."""
+    cache_write: CacheWrite = ""
+    """Time for which the provider's prompt cache keeps what its jobs write to it."""
     warmer: str | None = None
     """The job that is to warm the provider's cache before the others go, where its requests have a common prefix."""
     cold: bool = False
@@ -77,7 +78,7 @@ class Outstanding(NamedTuple):
 _FLOWS = text(
     """
     SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.isolated, f.batch_id, f.labels,
-           f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
+           f.cache_write, f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
            w.attempts AS warmer_calls
       FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
      WHERE f.active AND NOT f.held
@@ -157,7 +158,7 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
             bool(row.isolated),
             row.batch_id,
             row.labels,
-            row.prefix is not None,
+            row.cache_write,
             *(_warmth(row) if row.prefix else ()),
         )
         for row in connection.execute(_FLOWS)

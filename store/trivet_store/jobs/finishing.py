@@ -12,8 +12,8 @@ from trivet_store.jobs.ending import book_again, costs_of, end_jobs
 from trivet_store.ledger import spending
 from trivet_store.steps import End, Ended, Finished, GoOn, Next, Settlement, Wait, Written
 from trivet_tasks.foreign_text import clean
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.states import END_STATES, JobState
-from trivet_tasks.usage import Usage
 
 _FENCE = RowsStatement(
     schema.jobs,

@@ -34,5 +34,5 @@ def next_of_batch(connection: Connection, name: str) -> tuple[Flow, Head] | None
 def _read(row: "Row[tuple[object, ...]] | None") -> tuple[Flow, Head] | None:
     if row is None:
         return None
-    flow = Flow(row.id, Latency(row.latency), row.model, (), (), (), False, row.batch_id, row.labels)
+    flow = Flow(row.id, Latency(row.latency), row.model, (), (), (), False, row.batch_id, row.labels, row.cache_write)
     return flow, Head("", row.id, 0.0, row.tried, None, row.input_estimate, row.max_tokens)

@@ -16,7 +16,6 @@ from trivet_tasks.config.route_settings import digits
 from trivet_tasks.jobs import JobSpec
 
 DAY_S = 86_400
-NAME_CHARS = 100
 TENANT = "tenant"
 """Label of the tenant that the work is done for; that of a tag is `tag:NAME`."""
 

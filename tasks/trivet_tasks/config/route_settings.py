@@ -6,13 +6,52 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
-from trivet_tasks.catalog import Endpoint, Provider
-from trivet_tasks.config.route_fields import OPERATIONAL, PLACE, UNORDERED, digest_of
+from trivet_tasks.catalog import VERSION, Dialect, Endpoint, Provider, default_version
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.secret_refs import OptionalSecret
-from trivet_tasks.dialects import VERSION, Dialect, default_version
+
+OPERATIONAL = frozenset(
+    {
+        "requests_per_minute",
+        "input_tokens_per_minute",
+        "output_tokens_per_minute",
+        "output_token_factor",
+        "max_concurrency",
+        "limits",
+        "priority",
+        "weight",
+        "costs",
+        "windows",
+        "idle_probe_s",
+    }
+)
+"""May change while it runs. SQL holds the version in force, and every process follows it within a second."""
+PLACE = frozenset(
+    {
+        "provider",
+        "region",
+        "project",
+        "base_url",
+        "endpoint",
+        "workspace_id",
+        "api_version",
+        "api_versions",
+        "models",
+        "residency",
+        "compliance",
+        "betas",
+        "body_fields",
+    }
+)
+"""Decide where a prompt goes and what may go there. A worker takes them from its own file alone, and SQL holds what the
+workers that serve the route agree on."""
+UNORDERED = frozenset({"residency", "compliance", "betas", "body_fields"})
+"""Lists of a place whose order and repetitions have no meaning."""
+OWN = frozenset({"api_key", "admin_api_key", "environment", "stream"})
+"""Settings of a process's own: credentials, and the way it makes its calls. Other processes never see them."""
 
 NAME_CHARS = 100
 """The longest name of a group of models; the tables take 120."""
@@ -20,6 +59,11 @@ NAME_CHARS = 100
 
 WHOLE_ROUTE = "*"
 """Model name that stands for a whole route."""
+
+
+def digest_of(values: Mapping[str, object]) -> str:
+    """Return a short digest of JSON-ready settings, the same in whatever order they were written."""
+    return blake2b(orjson.dumps(values, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
 
 class LimitGroup(BaseModel):
@@ -109,7 +153,7 @@ class RouteSettings(BaseModel):
     compliance: tuple[str, ...] = ()
     stream: bool = False
     betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
-    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.requests.betas`)."""
+    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.requests.features`)."""
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
     """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
     environment: bool = False

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from trivet_tasks.config.broker_address import celery_url, redis_url
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
@@ -20,7 +19,7 @@ from trivet_tasks.config.local_requests import host_name
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.secret_refs import OptionalSecret
-from trivet_tasks.config.server_urls import check_files, read_server_url, with_absolute_files
+from trivet_tasks.config.server_urls import celery_url, check_files, read_server_url, redis_url, with_absolute_files
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
 

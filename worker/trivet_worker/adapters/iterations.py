@@ -14,8 +14,8 @@ counted twice.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trivet_tasks.model_names import same_model
-from trivet_tasks.usage import CATEGORY_UNKNOWN, CATEGORY_UNNAMED, UsagePart
+from trivet_tasks.catalog import same_model
+from trivet_tasks.outcomes import CATEGORY_UNKNOWN, CATEGORY_UNNAMED, UsagePart
 
 LARGEST_COUNT = 2**31 - 1
 """Maximum number of tokens; more is not a count. The database's integers end here, too."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
 from trivet_worker.adapters.answer_json import NotJson, dumps, loads, read
 from trivet_worker.adapters.iterations import UNREADABLE, Counts, kept_parts, read_parts, refusal_of, sum_of, word_of
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.answer_json import NotJson, loads
 from trivet_worker.adapters.error_rules import ProviderError, classify

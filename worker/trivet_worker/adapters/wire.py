@@ -8,7 +8,7 @@ import anthropic
 import httpx2
 
 from trivet_tasks.catalog import Provider
-from trivet_tasks.requests.betas import wire_betas
+from trivet_tasks.requests.features import wire_betas
 from trivet_worker.adapters.protocol import CallPurpose
 
 Body = Mapping[str, Any]

@@ -15,15 +15,13 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 from kombu import Connection
 
-from trivet_tasks.celery_app import make_app
-from trivet_tasks.celery_tasks import register_tasks
+from trivet_tasks.celery_app import make_app, register_tasks
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Lane, Latency
-from trivet_tasks.processes.hangup import Reloader
-from trivet_tasks.processes.process_titles import served, set_title
-from trivet_tasks.processes.quick_start import without_collecting
-from trivet_tasks.publishing import queue_of
+from trivet_tasks.messages import queue_of
+from trivet_tasks.processes.signals import Reloader, StopRequests
+from trivet_tasks.processes.startup import served, set_title, without_collecting
 from trivet_worker.process.consumer_steps import consuming
 from trivet_worker.process.intake import Intake, strict_consumer
 from trivet_worker.process.isolated_process import run_isolated
@@ -84,9 +82,9 @@ def run_worker(settings: Settings, *, lane: Lane, routes: Sequence[str], on_read
     app.conf.worker_consumer = strict_consumer(intake)
     app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
     signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
-    stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=_end_celery)
+    requests = StopRequests(_end_celery, on_hangup=Reloader(settings, runtime.reload, log).ask)
+    stopper = Stopper(runtime, settings.worker.shutdown_grace_s, requests)
     stopper.start()
-    Reloader(settings, runtime.reload, log).start()
     code = CRASHED
     try:
         with without_collecting():  # it imports the SDKs

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 from celery import Celery
 
-from trivet_routing.answer_seal import AnswerSeal
-from trivet_routing.liveness.dependency_monitor import DependencyMonitor
+from trivet_routing.limits import Limits
+from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
 from trivet_routing.liveness.process_impairments import IS_STOPPING, STALLED, STOPPING, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
-from trivet_routing.response_cache import ResponseCache
+from trivet_routing.response_cache import AnswerSeal, ResponseCache
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster.leases import ISOLATED, WORKER
 from trivet_store.database.engine import Store
@@ -71,11 +70,11 @@ class Runtime:
         self._store = Store.of(settings, yields=lane == Lane.BULK)
         client = connect(settings.redis_url)
         origin = origin or origin_of(settings)
-        directory = RouteDirectory(self._store, settings, client, origin=origin)
+        directory = RouteDirectory(self._store, Limits(client, settings.health, origin))
         self._impairments = RouteImpairments(log)
         witness = Witness(directory, origin, self._impairments)
         self._slots = Slots(settings.worker.slots)
-        self._pricing = Pricing(self._store.clock.reckoned)
+        self._pricing = Pricing(directory.costs, self._store.clock.reckoned)
         in_progress = InProgress()
         self._process_impairments = ProcessImpairments(log, "no work is taken")
         places = {name: settings.routes[name] for name in routes}

@@ -14,7 +14,7 @@ from kombu import Connection
 from kombu.transport import redis as redis_transport
 from redis import DataError
 
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import place_of
 
 log = logging.getLogger("trivet.worker")
 

@@ -9,9 +9,8 @@ import orjson
 import redis
 from sqlalchemy.exc import DBAPIError
 
-from trivet_routing.answer_seal import Kept
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.response_cache import CachedResult, Coalesce, LookUp, ResponseCache
+from trivet_routing.response_cache import CachedResult, Coalesce, Kept, LookUp, ResponseCache
 from trivet_store.database.engine import BULK_BYTES, Store
 from trivet_store.jobs.answering import Answered, Served, end_answered
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced

@@ -10,13 +10,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from trivet_routing.liveness.pulses import Pulse
-from trivet_routing.outcome_rules import RULES
+from trivet_routing.liveness.monitors import Pulse
 from trivet_routing.permits import PermitRequest, Quota
 from trivet_store.jobs.claiming import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.faults import place_of
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.errors import place_of
+from trivet_tasks.outcomes import RULES, Outcome
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose, Credentials, Failure
 

@@ -11,7 +11,13 @@ import redis
 from uuid_utils import uuid7
 
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, ProcessImpairments
-from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRelease, PermitRequest, Quota
+from trivet_routing.permits import (
+    Denial,
+    PermitGrant,
+    PermitRelease,
+    PermitRequest,
+    Quota,
+)
 from trivet_routing.route_choice import SLOW_CALLS, Candidate, Requirements, choose
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
@@ -23,7 +29,7 @@ from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 from trivet_tasks.shared_state import WORK_CHANNEL, unavailable_text
 from trivet_worker.adapters.protocol import Failure
@@ -240,7 +246,7 @@ class ChunkRunner:
         taken: list[ClaimedJob] = []
         try:
             estimates = [
-                self._pricing.most(wave.target, wave.route, job.input_estimate, job.max_tokens) for job in jobs
+                self._pricing.maximum(wave.target, wave.route, job.input_estimate, job.max_tokens) for job in jobs
             ]
             routes = self._routes_now(wave)
             with self._store.write() as connection:

@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import redis
 
-from trivet_routing.call_costs import Mix
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.outcome_rules import RULES, signal_of
-from trivet_routing.permits import HealthSignal, PermitRelease, Stated
-from trivet_routing.proxy_errors import proxy_errors_of, with_another, worth_asking_again
-from trivet_routing.retry_policy import Failed, JobRound, doubted_after, next_step, tried_after
+from trivet_routing.permits import PermitRelease, Stated
+from trivet_routing.retry_policy import (
+    Failed,
+    JobRound,
+    doubted_after,
+    next_step,
+    proxy_errors_of,
+    tried_after,
+    with_proxy_error,
+    worth_asking_again,
+)
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose, load_of
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.steps import End, GoOn, Next
@@ -19,8 +25,9 @@ from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.requests.call_time import needed_s, too_short_text
+from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, signal_of
+from trivet_tasks.prices.cost_model import Mix
+from trivet_tasks.requests.request_terms import needed_s, too_short_text
 from trivet_tasks.shared_state import unavailable_text
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure, LimitReading, LimitWindow, LocalCause
@@ -207,7 +214,7 @@ class Decisions:
             breakers = None if candidates is None else {route.name: route.breaker for route in candidates}
             again = worth_asking_again(pages, breakers or {}, now)
             generation = call.generation.rpartition(".")[0]
-            pages = with_another(
+            pages = with_proxy_error(
                 pages, target.route, failure.message, now=now, generation=generation, breakers=breakers
             )
         job_round = JobRound(job.round, spent_s, tried, job.doubted_by, job.deadline_at, pages, job.claim)

@@ -23,8 +23,8 @@ from typing import NoReturn
 
 import uuid_utils
 
-from trivet_tasks.faults import place_of
-from trivet_tasks.processes.stop_signals import STOP_SIGNALS
+from trivet_tasks.errors import place_of
+from trivet_tasks.processes.signals import STOP_SIGNALS
 
 log = logging.getLogger("trivet.worker")
 

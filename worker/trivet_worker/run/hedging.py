@@ -13,16 +13,16 @@ from dataclasses import replace
 import redis
 from uuid_utils import uuid7
 
-from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.permits import PermitRelease, PermitRequest, Quota
 from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
 from trivet_store.jobs.claiming import CallTarget, add_attempt
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 from trivet_tasks.states import AttemptPurpose
 from trivet_worker.run.calls import Call, Calls
@@ -162,7 +162,7 @@ class Hedger:
 
     def _write(self, call: Call, target: CallTarget, route: RouteSettings, attempt_id: str) -> bool:
         # `add_attempt` raises it where the request is marked for a cache
-        estimate = self._pricing.most(target, route, call.job.input_estimate, call.job.max_tokens)
+        estimate = self._pricing.maximum(target, route, call.job.input_estimate, call.job.max_tokens)
         with self._store.write() as connection:
             return add_attempt(
                 connection,

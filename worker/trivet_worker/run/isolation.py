@@ -20,7 +20,7 @@ from trivet_store.jobs import quarantine
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.messages import Chunk
-from trivet_tasks.requests.call_time import longest_call_s
+from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_worker.run.fork_server import ForkedProcess, ForkServer, NoServer
 
 log = logging.getLogger("trivet.worker")

@@ -15,11 +15,10 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from trivet_routing.permits import Change
-from trivet_tasks.config.addresses import api_address
+from trivet_tasks.config.addresses import DIRECTLY, api_address, way_out
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings
-from trivet_tasks.config.way_out import DIRECTLY, way_out
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import place_of
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run.calls import CallResult

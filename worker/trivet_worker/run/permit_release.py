@@ -8,14 +8,13 @@ from typing import NamedTuple
 import redis
 
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.permits import Change, HealthSignal, PermitRelease, PermitRequest, Quota
-from trivet_routing.proxy_errors import proxy_errors_of
+from trivet_routing.permits import Change, PermitRelease, PermitRequest, Quota
+from trivet_routing.retry_policy import proxy_errors_of
 from trivet_routing.route_directory import RouteDirectory
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.shared_state import is_away, unavailable_text
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Failure

@@ -26,13 +26,11 @@ from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
 from trivet_store.jobs.finishing import finish
 from trivet_store.steps import End, Finished, GoOn, Settlement, Wait, Written
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable, place_of
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
+from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.publishing import publish
 from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, unavailable_text
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure

@@ -13,11 +13,9 @@ from trivet_store.cluster import registry
 from trivet_store.cluster.leases import ELSEWHERE
 from trivet_store.cluster.registry import Finding, Kind, RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_tasks.config.route_fields import OWN, PLACE
-from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import OWN, PLACE, RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
 from trivet_worker.run.route_impairments import RouteImpairments
 
 log = logging.getLogger("trivet.worker")

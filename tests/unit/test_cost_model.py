@@ -1,4 +1,4 @@
-"""The order by expected cost: by a call's own size, hidden costs and discounts included, ties by latency, then weight."""
+"""The cost model: expected costs, by which routes are ordered, and maximum costs, which budgets reserve."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -6,20 +6,25 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders import MODEL, breaker, pace, route
 
-from trivet_routing.answer_lengths import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
-from trivet_routing.call_costs import CallCost, CallCosts, Mix
 from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
+from trivet_routing.route_directory import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
 from trivet_store.database.engine import Store
 from trivet_store.ledger.used_output import UsedOutput
+from trivet_tasks.catalog import MODELS, Model
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import CallCost, CostModel, Mix
 from trivet_tasks.prices.price_book import TokenPrices
+from trivet_tasks.requests.prompt_cache import CacheWrite
 
-TODAY = datetime(2026, 11, 20, tzinfo=UTC)
+MOMENT = datetime(2026, 11, 20, tzinfo=UTC)
+TODAY = MOMENT.timestamp()
+COSTS = CostModel()
 BY_COST = DEFAULTS[Latency.BATCH]
 INPUT_HEAVY = Mix(20_000, 100)
 OUTPUT_HEAVY = Mix(200, 4_000)
@@ -54,7 +59,7 @@ def test_what_a_request_costs_beside_tokens_decides_for_small_calls_alone() -> N
 
 def test_data_sent_counts_by_the_bytes_of_the_input() -> None:
     settings = RouteSettings.model_validate({"provider": "anthropic", "costs": {"per_gb_out_usd": "2000"}})
-    cost = CallCosts().of(settings, "claude-sonnet-4-5", "claude-sonnet-4-5", TODAY)
+    cost = CostModel().expected(settings, "claude-sonnet-4-5", "claude-sonnet-4-5", TODAY)
     assert cost is not None
     assert cost.of(Mix(1_000_000, 0)) - replace(cost, per_input_token=Decimal(0)).of(Mix(1_000_000, 0)) == Decimal(7)
 
@@ -62,8 +67,8 @@ def test_data_sent_counts_by_the_bytes_of_the_input() -> None:
 def test_what_is_fixed_by_the_month_does_not_decide() -> None:
     fixed = RouteSettings.model_validate({"provider": "anthropic", "costs": {"per_month_usd": "9999"}})
     plain = RouteSettings.model_validate({"provider": "anthropic"})
-    costs = CallCosts()
-    assert costs.of(fixed, MODEL, MODEL, TODAY) == costs.of(plain, MODEL, MODEL, TODAY)
+    costs = CostModel()
+    assert costs.expected(fixed, MODEL, MODEL, TODAY) == costs.expected(plain, MODEL, MODEL, TODAY)
 
 
 def test_a_discount_is_on_the_provider_s_price_alone() -> None:
@@ -78,10 +83,10 @@ def test_long_prompts_have_the_price_of_their_tier() -> None:
 
 
 def test_the_price_is_the_provider_s_for_the_region() -> None:
-    costs = CallCosts()
+    costs = CostModel()
     sonnet = "claude-sonnet-4-5"
-    regional = costs.of(RouteSettings(provider="vertex", region="us-east5"), sonnet, sonnet, TODAY)
-    everywhere = costs.of(RouteSettings(provider="vertex", region="global"), sonnet, sonnet, TODAY)
+    regional = costs.expected(RouteSettings(provider="vertex", region="us-east5"), sonnet, sonnet, TODAY)
+    everywhere = costs.expected(RouteSettings(provider="vertex", region="global"), sonnet, sonnet, TODAY)
     assert regional is not None
     assert everywhere is not None
     assert everywhere.of(Mix(200_000, 0)) == Decimal("0.6"), "no tier for prompts longer than its window"
@@ -91,10 +96,41 @@ def test_the_price_is_the_provider_s_for_the_region() -> None:
 
 def test_the_price_is_that_of_the_day() -> None:
     """Opus 4.6 lost its premium for long prompts on 2026-03-13."""
-    costs, settings, opus = CallCosts(), RouteSettings(provider="anthropic"), "claude-opus-4-6"
-    days = [datetime(2026, 3, day, 12, tzinfo=UTC) for day in (12, 13)]
-    found = [costs.of(settings, opus, opus, day) for day in days]
+    costs, settings, opus = CostModel(), RouteSettings(provider="anthropic"), "claude-opus-4-6"
+    days = [datetime(2026, 3, day, 12, tzinfo=UTC).timestamp() for day in (12, 13)]
+    found = [costs.expected(settings, opus, opus, day) for day in days]
     assert [cost and cost.of(Mix(300_000, 0)) for cost in found] == [Decimal(3), Decimal("1.5")]
+
+
+def test_the_maximum_is_the_price_of_an_uncached_call() -> None:
+    costs, sonnet, haiku = CostModel(), "claude-sonnet-5-5", "claude-haiku-5-5"
+    first_party, vertex = RouteSettings(provider="anthropic"), RouteSettings(provider="vertex", region="us")
+    assert costs.maximum(first_party, sonnet, sonnet, TODAY, 6_000_000, 0) == 12
+    assert costs.maximum(vertex, haiku, haiku, TODAY, 200_000, 0) == Decimal("0.11")
+    assert costs.maximum(first_party, "claude-next-9", "claude-next-9", TODAY, 1_000, 10) is None
+
+
+@pytest.mark.parametrize(("cache_write", "factor"), [("", "1"), ("5m", "1.25"), ("1h", "2")])
+def test_what_writes_to_the_prompt_cache_may_cost_more(cache_write: CacheWrite, factor: str) -> None:
+    costs, sonnet, route = CostModel(), "claude-sonnet-5-5", RouteSettings(provider="anthropic")
+    plain = costs.maximum(route, sonnet, sonnet, TODAY, 1_000, 100)
+    assert plain is not None
+    assert costs.maximum(route, sonnet, sonnet, TODAY, 1_000, 100, cache_write) == plain * Decimal(factor)
+
+
+def test_without_a_price_list_nothing_has_a_price() -> None:
+    costs, route = CostModel(), RouteSettings(provider="anthropic")
+    costs.known = False
+    assert costs.expected(route, MODEL, MODEL, TODAY) is None
+    assert costs.maximum(route, MODEL, MODEL, TODAY, 1_000, 10) is None
+
+
+@settings(deadline=None)
+@given(st.sampled_from(MODELS), st.integers(0, 1_000_000), st.integers(0, 100_000))
+def test_the_maximum_is_exactly_the_price_of_such_a_call(model: Model, tokens: int, output: int) -> None:
+    found = COSTS.maximum(RouteSettings(provider="anthropic"), model.id, model.id, TODAY, tokens, output)
+    priced = COSTS.book.price("anthropic", model.id, model.id, None, MOMENT, Usage(tokens, output))
+    assert found == priced.cost_usd
 
 
 def test_ties_go_to_latency_and_then_to_weight() -> None:
