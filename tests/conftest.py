@@ -10,4 +10,4 @@ from hypothesis import HealthCheck, settings  # noqa: E402 - see above
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-pytest_plugins = ["tests.postgres", "tests.unchanged"]
+pytest_plugins = ["tests.postgres", "tests.databases", "tests.unchanged"]

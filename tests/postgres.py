@@ -17,7 +17,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -25,13 +24,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psutil
 import psycopg
 import pytest
 from psycopg import sql
+from tests.processes import free_port
 
 _USER = "trivet"
 _POLL_S = 0.02
@@ -73,7 +72,7 @@ class PostgresServer:
         self._settings = _SETTINGS | ({} if durable else _NOT_DURABLE)
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
-        self._password = secrets.token_hex(16)
+        self.password = secrets.token_hex(16)
         nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._uid = nobody.pw_uid if nobody else None
         self._gid = nobody.pw_gid if nobody else None
@@ -86,7 +85,7 @@ class PostgresServer:
         except BaseException:
             shutil.rmtree(self._dir, ignore_errors=True)
             raise
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def folder(self) -> Path:
@@ -106,7 +105,7 @@ class PostgresServer:
 
     def url(self, database: str = "postgres") -> str:
         """The SQLAlchemy URL of a database of this server, over TCP."""
-        return f"postgresql+psycopg://{_USER}:{self._password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Start it and wait until it takes connections, recovering first where it was killed."""
@@ -163,23 +162,22 @@ class PostgresServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _admin(self, statement: sql.Composed) -> None:
-        with self._connect() as connection:
+        with self.connect() as connection:
             connection.execute(statement)
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """Open a connection of the superuser over the socket."""
         return psycopg.connect(
             host=str(self._dir), port=self.port, user=_USER, dbname="postgres", autocommit=True, connect_timeout=5
         )
 
     def _init_cluster(self) -> None:
         password_file = self._dir / "password"
-        password_file.write_text(self._password, encoding="ascii")
+        password_file.write_text(self.password, encoding="ascii")
         self._give_away(password_file)
         done = self._run(
             [
@@ -238,7 +236,7 @@ class PostgresServer:
     def _answers(self, deadline: float) -> bool:
         """Return whether it took a connection in time; False as soon as it has ended."""
         while self.pid is not None and time.monotonic() < deadline:
-            with contextlib.suppress(psycopg.OperationalError), self._connect():
+            with contextlib.suppress(psycopg.OperationalError), self.connect():
                 return True
             time.sleep(_POLL_S)
         return False
@@ -289,12 +287,6 @@ def _binaries(own_dir: Path, *, for_another_user: bool) -> Path:
         shutil.copytree(libraries, copied / libraries.name)
     subprocess.run(["chmod", "-R", "a+rX", str(copied)], check=True)
     return copied / package.name / "pginstall" / "bin"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ from trivet_routing.permits import (
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.foreign_text import clean
+from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.shared_state import PREFIX
@@ -60,7 +61,7 @@ class Limits:
     """The breakers and rate limiters of all routes. One per process; safe to share between threads.
 
     Args:
-        origin: names the worker that releases permits here, as a witness on routes (`trivet_worker.process.origin`);
+        origin: names the worker that releases permits here, as a witness on routes (`trivet_worker.run.context`);
             empty in a process that makes none.
     """
 
@@ -83,14 +84,15 @@ class Limits:
         """
         arguments: list[str | int | float] = [*_figures(quota), timeout_s + PERMIT_GRACE_S, probe]
         for permit in permits:
-            arguments += [permit.permit_id, permit.input_tokens, round(permit.output_tokens * quota.output_factor)]
+            arguments += [permit.id, permit.input_tokens, round(permit.output_tokens * quota.output_factor)]
         answer = cast("list[Any]", self._take(keys=keys_of(route, model, quota.group), args=arguments))
         granted, wait_ms, reason, generation = answer
-        denial = Denial(reason.decode()) if reason else None
-        return PermitGrant(int(granted), int(wait_ms) / 1000, denial, generation.decode())
+        denial, generation = Denial(reason.decode()) if reason else None, generation.decode()
+        held = tuple(Permit(*permit, generation) for permit in permits[: int(granted)])
+        return PermitGrant(held, int(wait_ms) / 1000, denial)
 
     def release(
-        self, route: str, model: str, latency: Latency, quota: Quota, spent: Sequence[PermitRelease]
+        self, route: str, model: str, latency: Latency, quota: Quota, releases: Sequence[PermitRelease]
     ) -> list[Change]:
         """Release permits and report the calls, all of one class, to breakers and rate limiter. One round trip.
 
@@ -100,20 +102,20 @@ class Limits:
             *_figures(quota),
             *self._rules(),
             latency.value,
-            *_stated(spent),
+            *_stated(releases),
             *self._shares(),
             self._origin,
         ]
-        for call in spent:
+        for call in releases:
             arguments += [
-                call.permit.permit_id,
+                call.permit.id,
                 call.permit.input_tokens - call.used_input,
                 round((call.permit.output_tokens - call.used_output) * quota.output_factor),
                 call.signal.value,
                 f"{call.lasted_s:.4f}" if call.signal is HealthSignal.GOOD else call.pause_s,
                 f"{call.took_s:.4f}",
                 int(call.stated is not None),
-                call.generation,
+                call.permit.generation,
                 call.job,
                 clean(call.cause, LONGEST_CAUSE) or "",
             ]
@@ -283,9 +285,9 @@ def _figures(quota: Quota) -> list[str | int | float]:
     return [quota.requests, quota.input_tokens, quota.output_tokens, BURST_S, quota.max_concurrency]
 
 
-def _stated(spent: Sequence[PermitRelease]) -> list[str | int | float]:
+def _stated(releases: Sequence[PermitRelease]) -> list[str | int | float]:
     """Return the latest limits that the provider stated: three limits, then the rest of each; '' = not stated."""
-    said = next((call.stated for call in reversed(spent) if call.stated), None)
+    said = next((call.stated for call in reversed(releases) if call.stated), None)
     if said is None:
         return [""] * 6
     limits = ["" if one.limit is None else one.limit for one in said]

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.states import SHUT_STATES, RouteState
@@ -42,21 +43,24 @@ class Quota:
 class PermitRequest(NamedTuple):
     """A call that asks for a permit, with the maximum number of tokens it may use."""
 
-    permit_id: str
+    id: str
+    """The permit's, if it is granted (`trivet_tasks.jobs.permit_id`)."""
     input_tokens: int
     output_tokens: int
 
 
 class PermitGrant(NamedTuple):
-    """The answer: the first `granted` of the calls may go; the next may fit after `wait_s`."""
+    """The answer: permits for the first of the calls; the next may fit after `wait_s`."""
 
-    granted: int
+    permits: tuple[Permit, ...]
     wait_s: float
     reason: "Denial | None"
     """None where all of them may go."""
-    generation: str
-    """Generation of the breakers at this moment: health signals of the calls count only while it lasts. It also says in
-    which second the limits counted the calls."""
+
+    @property
+    def granted(self) -> int:
+        """Number of calls that may go."""
+        return len(self.permits)
 
 
 class Denial(StrEnum):
@@ -83,15 +87,18 @@ class Stated(NamedTuple):
     remaining: int | None = None
 
 
+NO_PERMIT = Permit("", 0, 0)
+"""In a report of something that took no permit."""
+
+
 class PermitRelease(NamedTuple):
     """A permit to be released, with the health signal of its call."""
 
-    permit: PermitRequest
+    permit: Permit
     used_input: int
     used_output: int
     signal: HealthSignal
     cause: str = ""
-    generation: str = ""
     pause_s: float = 0.0
     """Seconds that a limited call was told to wait; 0 = not told."""
     took_s: float = 0.0

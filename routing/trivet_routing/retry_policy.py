@@ -8,13 +8,11 @@ Until then it waits, and no round of it is over.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import orjson
 
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Choice, load_of
 from trivet_store.steps import End, GoOn, Next, Wait
+from trivet_tasks.jobs import ProxyError
 from trivet_tasks.latency import ClassSettings
 from trivet_tasks.outcomes import RULES, Outcome, Scope
 from trivet_tasks.states import JobState
@@ -24,30 +22,6 @@ _LONGEST_MESSAGE = 200
 
 LOCAL_MOST_S = 10.0
 """Maximum seconds between two tries of a job that only an impaired worker takes."""
-
-
-class ProxyError(NamedTuple):
-    """The pages that a job met on one route."""
-
-    route: str
-    at: float
-    """Time of the first page, in seconds since the epoch, on the database's clock."""
-    generation: str
-    """Generation of the route's breakers at that time: once it changes, the pages say nothing about the job."""
-    times: int
-    confirmed: bool
-    """A later page came after the route had answered others."""
-    message: str
-
-
-def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
-    """Return the pages that `proxy_errors_text` wrote."""
-    return tuple(ProxyError(*fields) for fields in orjson.loads(text)) if text else ()
-
-
-def proxy_errors_text(errors: Sequence[ProxyError]) -> str:
-    """Return the pages as JSON for the job's row; empty = none."""
-    return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
 
 
 def with_proxy_error(
@@ -177,13 +151,13 @@ def next_step(
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    doubted_by, pages = doubted_after(job_round, failed), proxy_errors_text(job_round.proxy_errors)
+    doubted_by, pages = doubted_after(job_round, failed), job_round.proxy_errors
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
-        return Wait(None, job_round.round, ",".join(job_round.tried), job_round.spent_s, doubted_by, None, None, pages)
+        return Wait(None, job_round.round, job_round.tried, job_round.spent_s, doubted_by, None, None, pages)
     # a provider that was asked in this round and answered nothing has not agreed
     if failed.ambiguous and (job_round.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
-    tried = ",".join(tried_after(job_round, failed))
+    tried = tried_after(job_round, failed)
     in_time = job_round.spent_s < terms.budget_s
     best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
@@ -196,12 +170,12 @@ def next_step(
         return Wait(None, job_round.round, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
     if terms.max_rounds > 1 and _undecided(job_round, failed):
         not_before = now + _look_again_s(terms, job_round)
-        return Wait(not_before, job_round.round, "", 0.0, doubted_by, failed.outcome, error, pages)
+        return Wait(not_before, job_round.round, (), 0.0, doubted_by, failed.outcome, error, pages)
     if job_round.round + 1 >= terms.max_rounds:
         said = f"{_rounds(job_round.round + 1)}. {_last_word(error, failed, choice)}"
         return End(JobState.FAILED, outcome=failed.outcome, error=said)
     not_before = now + backoff_s(terms, job_round.round)
-    return Wait(not_before, job_round.round + 1, "", 0.0, doubted_by, failed.outcome, error, pages)
+    return Wait(not_before, job_round.round + 1, (), 0.0, doubted_by, failed.outcome, error, pages)
 
 
 def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:

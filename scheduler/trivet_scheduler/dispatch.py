@@ -48,7 +48,7 @@ HELD_HEADS = 5
 """Stop after this many similar jobs without budget headroom; a cheaper one may come behind a dear one."""
 
 
-_Kind: TypeAlias = tuple[int, str, str | None, int, int]
+_Kind: TypeAlias = tuple[int, tuple[str, ...], str | None, int, int]
 """Jobs that may go to the same routes: flow, routes tried, and, where cost decides, the call's size (in octaves)."""
 Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
 """Jobs by (route, class, model, isolated)."""
@@ -145,7 +145,7 @@ class Dispatcher:
             if assignment.wanted <= 0:
                 return PassResult(0, more=False)
             seen = self._fill(connection, assignment)
-            chunks = self._claim(connection, assignment.plan)
+            chunks = self._dispatch(connection, assignment.plan)
             if survey.thorough:
                 self._thorough_at = time.monotonic() + THOROUGH_S
             budgets = assignment.budget_headroom
@@ -180,15 +180,15 @@ class Dispatcher:
             waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
             return waits if budgets.counting(None, labels) else None
         flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels, cache_write=cache_write_of(spec.body))
-        head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
+        head = Head("", 0, 0.0, (), None, spec.input_estimate, spec.max_tokens)
         balance = budgets.holding(flow, direct.route, head)
         return None if balance is None else balance.used_up()
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
         route = self._directory.known().routes[direct.route]
-        claimed = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
-        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
+        dispatched = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
+        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (dispatched,))
         publish(self._app, [chunk])
 
     def choice_for(self, spec: JobSpec) -> Choice:
@@ -357,7 +357,7 @@ class Dispatcher:
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
             # the untried routes became unhealthy while the job waited; better the tried ones than none
-            return choose(_requirements(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
+            return choose(_requirements(flow, head._replace(tried=(), doubted_by=None), mix), candidates, terms)
         return choice
 
     def _warm_at_once(self, flow: Flow) -> int:
@@ -381,7 +381,7 @@ class Dispatcher:
         for key, heads in to.plan.items() if late else ():
             to.plan[key] = [head for head in heads if head.id not in late]
 
-    def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
+    def _dispatch(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._directory.known()
         now = self._store.now(connection)
         chunks: list[Chunk] = []
@@ -389,10 +389,10 @@ class Dispatcher:
             if not heads:
                 continue
             until = now + self._settings.taken_within_s(latency, isolated=isolated)
-            claimed = {
+            dispatched = {
                 job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }
-            in_order = [claimed[head.id] for head in heads if head.id in claimed]
+            in_order = [dispatched[head.id] for head in heads if head.id in dispatched]
             provider = known.routes[route].settings.provider
             size = 1 if isolated else self._settings.of_class(latency).chunk_jobs
             chunks += [
@@ -411,7 +411,7 @@ def _requirements(flow: Flow, head: Head, mix: Mix) -> Requirements:
         flow.residency,
         flow.compliance,
         flow.features,
-        tuple(head.tried.split(",")) if head.tried else (),
+        head.tried,
         head.doubted_by,
         mix,
         flow.warm_route,

@@ -21,6 +21,7 @@ from trivet_store.cluster.health import CallRow, HealthRow, LimitRow
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_tasks.shared_state import PREFIX
@@ -166,7 +167,7 @@ class Restorer:
                 keys = keys_of(call.route, call.model, Quota.of(routes[call.route].settings, call.model).group)
                 lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S
                 for key in {keys[3], keys[6]}:
-                    pipeline.zadd(key, {f"{call.lease_id}:{call.id}": lost_at})
+                    pipeline.zadd(key, {permit_id(call.lease_id, call.id): lost_at})
 
 
 def _limiter(route: str, group: str) -> str:

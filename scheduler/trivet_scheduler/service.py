@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import orjson
 import redis
 
 from trivet_routing.limits import Limits
@@ -31,7 +30,14 @@ from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable, place_of
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
+from trivet_tasks.shared_state import (
+    FINISHED_CHANNEL,
+    WORK_CHANNEL,
+    connect,
+    publish_finished,
+    refuse_cluster,
+    unavailable_text,
+)
 
 log = logging.getLogger("trivet.scheduler")
 
@@ -171,7 +177,7 @@ class Scheduler:
 
     def _tell_finished(self, jobs: Sequence[str], batches: Sequence[int]) -> None:
         with contextlib.suppress(redis.RedisError):  # waiting clients look by themselves
-            self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": jobs, "batches": batches}))
+            publish_finished(self._redis, jobs, batches)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Wait impairments out: log once that there is one, and once that it is over."""

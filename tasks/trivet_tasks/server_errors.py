@@ -30,7 +30,7 @@ _REDIS: tuple[tuple[str, type[Exception] | None, str], ...] = (
     ("ASK ", exceptions.AskError, _CLUSTER),
     ("CROSSSLOT", exceptions.ClusterCrossSlotError, _CLUSTER),
     ("CLUSTERDOWN", exceptions.ClusterDownError, _CLUSTER),
-    ("NOPERM", exceptions.NoPermissionError, "does not let its user do that (NOPERM). docs/brokers.md lists the permissions that Trivet needs."),
+    ("NOPERM", exceptions.NoPermissionError, "does not let its user do that (NOPERM). docs/how-to/use-redis.md lists the permissions that Trivet needs."),
     ("NOAUTH", None, "asks for a password (NOAUTH). Put user and password into its URL."),
     ("HELLO must be called", None, "asks for a password (NOAUTH). Put user and password into its URL."),
     ("Authentication required", None, "asks for a password (NOAUTH). Put user and password into its URL."),
@@ -130,7 +130,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(cause, AccessRefused):
         return (
             "refuses the user, the password or the permission (403). Check user and password in its URL; "
-            "docs/brokers.md lists the permissions that Trivet needs."
+            "docs/how-to/use-redis.md lists the permissions that Trivet needs."
         )
     if isinstance(cause, NotAllowed):
         return "has no such virtual host, or does not let the user use it (530). Check the end of its URL."

@@ -1,6 +1,5 @@
 """One doomed system per database serves the suite. `CHAOS_SEED` repeats the random parts of a run."""
 
-import contextlib
 import os
 import random
 from collections.abc import Iterator
@@ -8,11 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.chaos.running import Chaos, chaos_system
+from tests.databases import migrated
 from tests.faults.pool import Names, Shape
 from tests.postgres import PostgresServer
-
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 300
@@ -57,9 +54,7 @@ def system(chaos_postgres: PostgresServer | None, tmp_path_factory: pytest.TempP
     """The system, started once."""
     url = ""
     if chaos_postgres is not None:
-        url = chaos_postgres.create_database("chaos")
-        with contextlib.closing(Store(url)) as store:
-            upgrade(store)
+        url = migrated(chaos_postgres.create_database("chaos"))
     folder: Path = tmp_path_factory.mktemp("chaos")
     limits = {"limited-anthropic": {"max_concurrency": CONCURRENCY, "requests_per_minute": REQUESTS_PER_MINUTE}}
     with chaos_system(folder, url, [MAIN, LIMITED, PAUSED, FAILOVER], route_settings=limits) as running:

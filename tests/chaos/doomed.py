@@ -11,13 +11,19 @@ import asyncio
 import os
 import select
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import redis
+
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.processes.startup import follow_parent
+from trivet_tasks.shared_state import FINISHED_CHANNEL
+from trivet_worker.adapters.protocol import Caller
 
 CLAIMED = "claimed"
 """Worker: the claim is committed, no call has begun."""
@@ -96,6 +102,8 @@ def after(owner: Any, name: str, doom: Callable[[], None]) -> None:
 
 def doom_worker(doom: Doom) -> None:
     """The steps of a worker process."""
+    from trivet_worker.adapters import build_caller
+    from trivet_worker.run import calls as calls_module
     from trivet_worker.run import recorder
     from trivet_worker.run.calls import Call, Calls
 
@@ -104,29 +112,35 @@ def doom_worker(doom: Doom) -> None:
             doom.here(CLAIMED)
 
     before(Calls, "launch", launch)
-    real_call = Calls._call
 
     async def die_calling() -> None:
         while True:
             doom.here(CALLING)
             await asyncio.sleep(LOOK_S)
 
-    async def call(calls: Calls, call: Call) -> Any:
-        dying = asyncio.create_task(die_calling())
-        try:
-            return await real_call(calls, call)
-        finally:
-            dying.cancel()
+    def build(route: RouteSettings) -> Caller:
+        caller = build_caller(route)
+        real_call = caller.call
 
-    setattr(Calls, "_call", call)  # noqa: B010 - mypy knows methods
+        async def call(*args: Any) -> Any:
+            dying = asyncio.create_task(die_calling())
+            try:
+                return await real_call(*args)
+            finally:
+                dying.cancel()
+
+        setattr(caller, "call", call)  # noqa: B010 - mypy knows methods
+        return caller
+
+    setattr(calls_module, "build_caller", build)  # noqa: B010 - nor does it know this one
     after(recorder, "finish", lambda: doom.here(ANSWERED))
     before(recorder, "publish", lambda *_: doom.here(RECORDED))
 
-    def notify(_recorder: recorder.Recorder, written: Any, _waiting: bool) -> None:
-        if written.ended_jobs:
+    def tell(_client: redis.Redis, channel: str, _message: bytes) -> None:
+        if channel == FINISHED_CHANNEL:
             doom.here(UNTOLD)
 
-    before(recorder.Recorder, "_notify", notify)
+    before(redis.Redis, "publish", tell)
 
 
 def doom_scheduler(doom: Doom) -> None:
@@ -154,16 +168,15 @@ def doom_producer(doom: Doom) -> None:
 
 def doom_disk(doom: Doom) -> None:
     """Limit the size of a SQLite file; a limit belongs to a connection and is not kept in the file."""
-    from trivet_store.database import engine
+    from sqlalchemy import event
+    from sqlalchemy.pool import Pool
 
-    real_begin = engine._begin_writing
+    def limit(connection: object, *_: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            pages = 1 if doom.disk_full else UNLIMITED_PAGES  # 1: as large as it is, and no larger
+            connection.execute(f"PRAGMA max_page_count = {pages}").close()
 
-    def begin(connection: Any, pause_s: tuple[float, float]) -> None:
-        pages = 1 if doom.disk_full else UNLIMITED_PAGES  # 1: as large as it is, and no larger
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-        real_begin(connection, pause_s)
-
-    engine._begin_writing = begin
+    event.listen(Pool, "checkout", limit)
 
 
 def fix_sleep() -> None:

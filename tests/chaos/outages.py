@@ -1,25 +1,25 @@
 """A Trivet of a test's own over the simulator, whose parts and servers the test stops and starts."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 from sqlalchemy import text
+from tests.command_line import Said, run_trivet
+from tests.databases import database_of, migrated, rows
 from tests.postgres import PostgresServer
+from tests.timing import until
 
 from trivet.testing import RunningTrivet, running_trivet
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import CONFIG_VARIABLE
 
 PROVIDERS = ("anthropic", "bedrock", "vertex")
@@ -38,15 +38,6 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """Look until there is something to see."""
-    deadline = time.monotonic() + deadline_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {deadline_s:g} s for {what}"
-        time.sleep(0.02)
-    return found
-
-
 @dataclass
 class Outages:
     """The system, and how to hurt it."""
@@ -57,8 +48,7 @@ class Outages:
 
     def rows(self, sql: str, **values: object) -> list[Any]:
         """Return the rows of a query."""
-        with self.trivet.client._connections.store.read() as connection:
-            return list(connection.execute(text(sql), values).all())
+        return rows(self.trivet.settings, sql, **values)
 
     def jobs(self, batch: str) -> list[Any]:
         """The rows of a batch's jobs."""
@@ -117,27 +107,14 @@ class Outages:
     @contextlib.contextmanager
     def locked_database(self) -> Iterator[None]:
         """A database that does not answer writers."""
-        store = Store(self.trivet.settings.store_url)
-        try:
-            with store.write() as connection:
-                if not store.sqlite:
-                    connection.execute(text("LOCK TABLE jobs IN EXCLUSIVE MODE"))
-                yield
-        finally:
-            store.close()
+        with database_of(self.trivet.settings) as store, store.write() as connection:
+            if not store.sqlite:
+                connection.execute(text("LOCK TABLE jobs IN EXCLUSIVE MODE"))
+            yield
 
-    def trivet_routes(self) -> "Said":
+    def trivet_routes(self) -> Said:
         """`trivet routes --json` as an operator runs it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "trivet", "routes", "--json"],
-            env={**os.environ, CONFIG_VARIABLE: str(self.trivet.local.config_path)},
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        return Said(done.returncode, json.loads(done.stdout), done.stderr)
+        return run_trivet("routes", "--json", env={CONFIG_VARIABLE: str(self.trivet.local.config_path)})
 
     def audit(self) -> None:
         """Assert that every call is one row and every row but those of unknown fate one call, and no job was answered twice."""
@@ -148,20 +125,6 @@ class Outages:
         assert {row.outcome for row in rows.values() if row.id not in calls} <= {"unknown", "cancelled"}
         answered = Counter(row.job_id for row in rows.values() if row.outcome == "succeeded")
         assert max(answered.values(), default=1) == 1
-
-
-@dataclass(frozen=True)
-class Said:
-    """Output of a command."""
-
-    code: int
-    found: dict[str, Any]
-    errors: str
-
-    @property
-    def idle(self) -> dict[str, str]:
-        """Reasons why processes do not work, by part: `worker` or `scheduler`."""
-        return {one["part"]: one["impairment"] for one in self.found["idle"]}
 
 
 @dataclass(frozen=True)
@@ -199,8 +162,6 @@ def outages(folder: Path, database: str, sections: Mapping[str, Mapping[str, Any
         if database == "postgres":
             server = held.enter_context(PostgresServer())
             url = server.create_database("outages")
-            store = Store(url)
-            upgrade(store)
-            store.close()
+            migrated(url)
         running = running_trivet(folder, store_url=url, workers=0, simulator=("--seed", "1"), sections=sections)
         yield Outages(held.enter_context(running), folder, server)

@@ -6,7 +6,7 @@
     make bill                              5,000 jobs on each, with faults, hedges and repeated requests beside the kills
 
 Every round has a system and a database of its own, with Trivet's default settings but for the worker's places, and is
-audited at its end (`audit.py`). A line is printed for each, and at the end what can be pasted into docs/reliability.md.
+audited at its end (`audit.py`). A line is printed for each, and at the end what can be pasted into docs/explanation/reliability.md.
 Exit code 1 when a round found a fault; its folder, with all logs, is kept then.
 """
 
@@ -32,12 +32,11 @@ from tests.chaos.evidence import unended_jobs
 from tests.chaos.producer import WHOLE_ANSWER, Plan, accepted_path, done_path
 from tests.chaos.running import BULK, REALTIME, SCHEDULERS, Chaos, chaos_system
 from tests.chaos.storm import Storm
+from tests.databases import migrated
 from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, Shape
 from tests.postgres import PostgresServer
 
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.errors import StoreUnavailable
 
 DATABASES = ("sqlite", "postgres")
@@ -143,9 +142,7 @@ def run_round(number: int, database: str, server: PostgresServer | None, seed: i
     folder = Path(tempfile.mkdtemp(prefix=f"trivet-chaos-{number}-"))
     url = ""
     if server is not None:
-        url = server.create_database(f"round_{number}")
-        with contextlib.closing(Store(url)) as store:
-            upgrade(store)
+        url = migrated(server.create_database(f"round_{number}"))
     with chaos_system(folder, url, [ROUTES], sections=SECTIONS | (HEDGED if args.faults else {})) as chaos:
         found = _storm(chaos, number, database, seed, args)
     if server is not None:
@@ -261,7 +258,7 @@ def main() -> int:
                 server = held.enter_context(PostgresServer(durable=True))
             rounds.append(run_round(number, database, server if database == "postgres" else None, seed + number, args))
             print(rounds[-1], flush=True)
-    print(f"\n--- for docs/reliability.md ---\n\n{summary(rounds, args)}")
+    print(f"\n--- for docs/explanation/reliability.md ---\n\n{summary(rounds, args)}")
     return int(any(not one.findings.good for one in rounds))
 
 

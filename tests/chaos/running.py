@@ -27,9 +27,9 @@ import redis
 from tests.chaos import doomed
 from tests.chaos.audit import END_STATES, Death, Evidence, Findings, Outage, audit
 from tests.chaos.evidence import ended_jobs, lease_pids, read_attempts, read_batches, read_jobs, refused_results
+from tests.databases import orphans
 from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, simulator_arguments, write_config
-from tests.orphans import orphans
 
 from trivet import Client
 from trivet.local.child_process import Restarts

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages, until
+from sqlalchemy.pool import Pool
+from tests.chaos.outages import SLOTS, TERMS, Outages, Worker, outages
+from tests.databases import database_of, migrated
 from tests.postgres import PostgresServer
+from tests.timing import until
 
 from trivet import Client, StoreUnavailable
 from trivet.client.submitting import GROUP_ROWS
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import Settings
 
 JOBS = 400
@@ -155,27 +156,36 @@ def said(system: Outages) -> str:
     """Return what `trivet routes` says of the worker, from either source."""
     routes = system.trivet_routes()
     assert routes.code == 3
-    assert "worker" in routes.idle, routes
-    return routes.idle["worker"]
+    idle = {one["part"]: str(one["impairment"]) for one in routes.json["idle"]}
+    assert "worker" in idle, routes
+    return idle["worker"]
 
 
 @contextlib.contextmanager
-def producer(folder: Path, url: str = "") -> Iterator[Client]:
-    settings: Mapping[str, Any] = {"store": {"url": url or f"sqlite:///{folder / 'trivet.db'}"}}
+def limited_pages(most: list[int]) -> Iterator[None]:
+    """Let SQLite's files grow to as many pages as the list says at the time, over the connections of this process."""
+
+    def limit(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {most[0]}")
+
+    event.listen(Pool, "checkout", limit)
+    try:
+        yield
+    finally:
+        event.remove(Pool, "checkout", limit)
+
+
+@contextlib.contextmanager
+def producer(url: str) -> Iterator[Client]:
+    settings: Mapping[str, Any] = {"store": {"url": url}}
     with Client(settings=Settings(**settings)) as client:
         yield client
 
 
 def test_on_a_full_disk_a_producer_is_told_nothing_half_is_left_and_a_batch_is_resumed(tmp_path: Path) -> None:
     requests = [{"prompt": f"{n} " + "x" * 3_000} for n in range(900)]
-    with producer(tmp_path) as client:
-        store = client._connections.store
-        room = [PAGES_TOO_MANY]
-
-        @event.listens_for(store.engine, "checkout")
-        def limit(connection: sqlite3.Connection, *_: object) -> None:
-            connection.execute(f"PRAGMA max_page_count = {room[0]}")
-
+    url, room = migrated(f"sqlite:///{tmp_path / 'trivet.db'}"), [PAGES_TOO_MANY]
+    with limited_pages(room), producer(url) as client, database_of(client.settings) as store:
         with store.read() as connection:
             room[0] = connection.execute(text("PRAGMA page_count")).scalar_one() + 400
         with pytest.raises(StoreUnavailable, match=r"full.*submit the same under the name 'big'"):
@@ -198,12 +208,9 @@ def test_on_a_full_disk_a_producer_is_told_nothing_half_is_left_and_a_batch_is_r
 
 def test_without_a_database_a_producer_is_told_and_a_batch_is_resumed(tmp_path: Path) -> None:
     with PostgresServer() as server:
-        url = server.create_database("producer")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+        url = migrated(server.create_database("producer"))
         total = 4 * GROUP + 100
-        with producer(tmp_path, url) as client:
+        with producer(url) as client:
 
             def requests(stop_at: int) -> Iterator[dict[str, str]]:
                 for number in range(total):

@@ -3,18 +3,18 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from sqlalchemy import text
-from tests.postgres import PostgresServer
+from tests.databases import new_database
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}
 DEADLINE_S = 120.0
@@ -30,13 +30,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """A Trivet whose workers may be killed."""
-    url = ""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("quarantined")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+    url = new_database(request, "quarantined")
     with running_trivet(tmp_path_factory.mktemp("quarantined"), store_url=url, sections=SECTIONS) as trivet:
         yield trivet
 
@@ -48,13 +42,6 @@ def store(running: RunningTrivet) -> Iterator[Store]:
     yield store
     store.close()
     running.reset()
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < ends, what
-        time.sleep(0.02)
 
 
 def holder(store: Store, job_id: str) -> tuple[int, str] | None:
@@ -81,7 +68,7 @@ def kill_holder(store: Store, job_id: str, lane: str, *, not_pid: int = 0) -> in
         found.append(now)
         return True
 
-    until(held, f"the job does not run in the lane {lane}")
+    until(held, f"the job to run in the lane {lane}")
     os.kill(found[-1][0], signal.SIGKILL)
     return found[-1][0]
 
@@ -102,12 +89,12 @@ def test_a_job_whose_own_process_dies_three_times_is_given_up_and_its_neighbours
         running.simulator.fault(provider, "hang")
     jobs = [running.client.submit(f"neighbour {n} {time.time_ns()}", latency="batch", **TERMS) for n in range(8)]
     bad, *others = jobs
-    until(lambda: all(job.state == "running" for job in jobs), "not all run")
+    until(lambda: all(job.state == "running" for job in jobs), "all jobs to run")
     kill_holder(store, bad.id, "bulk")
     pid = 0
     for count in (1, 2, 3):
         pid = kill_holder(store, bad.id, "isolated", not_pid=pid)
-        until(lambda count=count: deaths(store, bad.id)[1] == count, "nobody counts the death")  # type: ignore[misc]
+        until(lambda count=count: deaths(store, bad.id)[1] == count, "the death to be counted")  # type: ignore[misc]
     result = bad.result(timeout=DEADLINE_S)
     assert (result.status, result.error and result.error.outcome) == ("failed", "unknown")
     assert result.error is not None
@@ -125,7 +112,7 @@ def test_an_orphaned_process_finishes_its_call_and_goes(running: RunningTrivet, 
         running.simulator.fault(provider, "hang")
     job = running.client.submit(f"orphan {time.time_ns()}", latency="batch", **TERMS)
     kill_holder(store, job.id, "bulk")
-    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run isolated")
+    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it to run isolated")
     held = holder(store, job.id)
     assert held is not None
     pid = held[0]
@@ -140,12 +127,12 @@ def test_a_worker_whose_fork_server_was_killed_starts_another(running: RunningTr
     for provider in ("anthropic", "bedrock", "vertex"):
         running.simulator.fault(provider, "hang")
     job = running.client.submit(f"without a server {time.time_ns()}", latency="batch", **TERMS)
-    until(lambda: holder(store, job.id) is not None, "it does not run")
+    until(lambda: holder(store, job.id) is not None, "it to run")
     for pid in workers(store):
         [server] = psutil.Process(pid).children()
         server.kill()
     kill_holder(store, job.id, "bulk")
-    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it does not run isolated")
+    until(lambda: (holder(store, job.id) or (0, ""))[1] == "isolated", "it to run isolated")
     running.simulator.reset()
     assert job.result(timeout=DEADLINE_S).status == "succeeded"
     assert deaths(store, job.id) == (1, 0)

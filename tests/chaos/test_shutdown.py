@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from tests.chaos.outages import SECTIONS, TERMS, Outages, Worker, outages, until
+from tests.chaos.outages import SECTIONS, TERMS, Outages, Worker, outages
+from tests.timing import until
 
 from trivet_routing.route_directory import FRESH_S
 

@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
+from tests.databases import migrated
 from tests.faults.legs import Legs
 from tests.faults.pool import Names, Shape
 from tests.faults.running import System, running_system
 from tests.postgres import PostgresServer
-
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 DATABASES = ("sqlite", "postgres")
 
@@ -68,10 +66,7 @@ def system(
     folder, url = tmp_path_factory.mktemp("faults"), ""
     if fault_database == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("faults")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+        url = migrated(server.create_database("faults"))
     with running_system(folder, url, list(pool.values())) as running:
         yield running
 

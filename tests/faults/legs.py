@@ -11,6 +11,7 @@ from sqlalchemy import select
 from tests.faults.ledger import HAIKU, Cost, Row, audit, check_cost, read_rows
 from tests.faults.pool import Names
 from tests.faults.running import System
+from tests.timing import until
 
 from trivet.client.job import Job
 from trivet.client.result import Result
@@ -78,25 +79,16 @@ class Legs:
         """Submit a job and wait for its end."""
         return self.submit(prompt, only=only, **terms).result(timeout=timeout)
 
-    def load(self, per_s: float, until: Callable[[], bool], limit_s: float, **terms: Any) -> list[Job]:
+    def load(self, per_s: float, true: Callable[[], bool], limit_s: float, **terms: Any) -> list[Job]:
         """Submit jobs at a steady rate until something is so. TimeoutError when it does not become so in time."""
         pace, jobs = threading.Event(), []
         begun = time.monotonic()
-        while not until():
+        while not true():
             if time.monotonic() - begun > limit_s:
                 raise TimeoutError(f"what was awaited under load did not come within {limit_s:g} s")
             jobs.append(self.submit(**terms))
             pace.wait(max(0.0, begun + len(jobs) / per_s - time.monotonic()))
         return jobs
-
-    def wait_for(self, look: Callable[[], Told | None], what: str, within_s: float = RESULT_S) -> Told:
-        """Look until there is a result. TimeoutError when time is up first."""
-        pause, until = threading.Event(), time.monotonic() + within_s
-        while not (found := look()):
-            if time.monotonic() > until:
-                raise TimeoutError(f"{what}: not within {within_s:g} s")
-            pause.wait(0.05)
-        return found
 
     # -- what became of them ------------------------------------------------------------------------------------------
 
@@ -154,14 +146,16 @@ class Legs:
             self.simulator.clear(route)
         for route in self._down:
             self.simulator.up(route)
-        until = time.time()  # probes go on until the routes are well again
-        audit(*self.wait_for(lambda: self._quiet_before(until), "calls under way, or rows not settled"), self._down)
+        ended = time.time()  # probes go on until the routes are well again
+        found = until(lambda: self._quiet_before(ended), "the end of all calls, and their rows settled")
+        assert found is not None
+        audit(*found, self._down)
 
-    def _quiet_before(self, until: float) -> tuple[list[Row], list[Call]] | None:
+    def _quiet_before(self, ended: float) -> tuple[list[Row], list[Call]] | None:
         """The rows and calls begun before a moment; None while one of them goes on."""
-        rows = [row for row in self.rows() if row.started_at < until]
+        rows = [row for row in self.rows() if row.started_at < ended]
         ids = {row.id for row in rows}
-        calls = [call for call in self.calls() if call.started < until or call.attempt in ids]
+        calls = [call for call in self.calls() if call.started < ended or call.attempt in ids]
         if any(row.outcome is None for row in rows) or any(call.finished is None for call in calls):
             return None
         return rows, calls

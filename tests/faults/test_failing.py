@@ -3,6 +3,7 @@
 import pytest
 from tests.faults.ledger import HAIKU, SONNET, Cost
 from tests.faults.legs import RESULT_S, Legs
+from tests.timing import until
 
 FAILED_OVER_S = 2.0
 """No pause and no timeout stands between a failed call and the next route; this is for a busy machine."""
@@ -69,7 +70,7 @@ def test_all_three_down_jobs_wait_and_are_served_when_one_is_back(legs: Legs) ->
     for route in legs.routes:
         legs.down(route)
     jobs = [legs.submit() for _ in range(10)]
-    legs.wait_for(lambda: all(any("open" in e[1] for e in legs.events(r)) for r in legs.routes), "all three open")
+    until(lambda: all(any("open" in e[1] for e in legs.events(r)) for r in legs.routes), "all three open")
     back = legs.routes[-1]
     legs.up(back)
     for job in jobs:

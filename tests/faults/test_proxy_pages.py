@@ -3,6 +3,7 @@
 import pytest
 from tests.faults.ledger import SONNET, Cost
 from tests.faults.legs import Legs
+from tests.timing import until
 
 PAGE = "proxy_error"
 POISON = "Describe a trivet; the word is POISON."
@@ -54,7 +55,7 @@ def test_without_other_work_probes_tell_whether_the_request_is_at_fault(legs: Le
 def test_a_proxy_that_refuses_everything_fails_no_job(legs: Legs) -> None:
     legs.fault_all("proxy_page_403")
     jobs = [legs.submit() for _ in range(6)]
-    legs.wait_for(lambda: all(opened(legs, route) for route in legs.routes), "both routes closed by their probes")
+    until(lambda: all(opened(legs, route) for route in legs.routes), "both routes closed by their probes")
     jobs += [legs.submit() for _ in range(6)]
     for route in legs.routes:
         legs.simulator.clear(route)

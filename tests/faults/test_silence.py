@@ -4,6 +4,7 @@ import pytest
 from tests.faults.ledger import Cost
 from tests.faults.legs import CLOCK_S, RESULT_S, Legs
 from tests.faults.pool import ATTEMPT_S
+from tests.timing import until
 
 BUSY_S = 2.0
 """Time that a busy machine may add."""
@@ -30,7 +31,7 @@ def test_a_silent_call_ends_at_its_timeout_and_the_next_route_answers(
     assert silent.latency_s is not None
     assert ATTEMPT_S - CLOCK_S <= silent.latency_s < ATTEMPT_S + BUSY_S
     assert result.latency_s < ATTEMPT_S + 2 * BUSY_S
-    legs.wait_for(lambda: legs.calls(legs.first)[0].client_gone, "the connection is closed, not left to rot")
+    until(lambda: legs.calls(legs.first)[0].client_gone, "the connection to be closed")
     legs.expect(legs.run(), (legs.first, "succeeded", Cost.BILLED))
 
 

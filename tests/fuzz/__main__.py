@@ -13,8 +13,10 @@ import resource
 import sys
 import time
 
-from tests.fed_wire import BODY, KEY_VARIABLE, MODELS, WIRES, caller_of, fed_wire
 from tests.fuzz.answers import check, fed
+from tests.wires import BODY, KEY, KEY_VARIABLE, MODELS, WIRES, fed_wire, settings_of
+
+from trivet_worker.adapters import build_caller
 
 MAX_GROWTH_MB = 400
 
@@ -25,12 +27,14 @@ def _memory_mb() -> float:
 
 async def run(seconds: float, seed: int) -> int:
     """Call until the time is over. Returns the exit code."""
-    os.environ[KEY_VARIABLE] = "sk-test-0123456789"
+    os.environ[KEY_VARIABLE] = KEY
     logging.disable(logging.WARNING)  # every unknown refusal is one
     until, told, before = time.monotonic() + seconds, time.monotonic(), _memory_mb()
     async with fed_wire() as provider:
         callers = {
-            (wire, streams): caller_of(provider, wire, streams=streams) for wire in WIRES for streams in (False, True)
+            (wire, streams): build_caller(settings_of(wire, provider.url, stream=streams))
+            for wire in WIRES
+            for streams in (False, True)
         }
         for number in itertools.count(seed):
             rng = random.Random(number)

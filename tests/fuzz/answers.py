@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from tests.builders import call
-from tests.fed_wire import framed, response, stream_type
+from tests.wires import framed, response, stream_type
 
 from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.cost_model import CostModel

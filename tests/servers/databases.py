@@ -1,16 +1,13 @@
 """Fixtures of databases as people run them: PostgreSQL behind PgBouncer, and with a standby."""
 
-import contextlib
 import secrets
 from collections.abc import Iterator
 
 import pytest
+from tests.databases import migrated
 from tests.postgres import PostgresServer
 from tests.servers.packages import program
 from tests.servers.pgbouncer import PgBouncer
-
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 
 @pytest.fixture
@@ -20,7 +17,6 @@ def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
     name = f"pooled_{secrets.token_hex(6)}"
     postgres_server.create_database(name)
     with PgBouncer(installed, postgres_server, name) as bouncer:
-        with contextlib.closing(Store(bouncer.url)) as store:
-            upgrade(store)
+        migrated(bouncer.url)
         yield bouncer
     postgres_server.drop_database(name)

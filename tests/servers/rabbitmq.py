@@ -1,14 +1,12 @@
 """Debian's `rabbitmq-server` for tests: a node of its own, on loopback, with its own epmd, home and data."""
 
 import shutil
-import socket
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pytest
+from tests.processes import ServerProcess, free_port, listens
 from tests.servers.packages import program
-from tests.servers.processes import ServerProcess, free_port
 
 _SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The server itself; the one in /usr/sbin becomes the user `rabbitmq` and leaves the folder."""
@@ -78,8 +76,8 @@ class RabbitServer:
     def start(self) -> None:
         """Start it and wait until it takes connections."""
         if not self._epmd.runs:
-            self._epmd.start(lambda: _listens(self._epmd_port))
-        self.process.start(lambda: _listens(self.port))
+            self._epmd.start(lambda: listens(self._epmd_port))
+        self.process.start(lambda: listens(self.port))
 
     def kill(self) -> None:
         """Kill it at once."""
@@ -93,18 +91,10 @@ class RabbitServer:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End it and its epmd."""
         self.process.kill()
         self._epmd.stop()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -2,12 +2,11 @@
 
 import contextlib
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import redis
+from tests.processes import ServerProcess, free_port
 from tests.servers.packages import program
-from tests.servers.processes import ServerProcess, free_port
 
 
 class RedisServer:
@@ -74,7 +73,5 @@ class RedisServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.stop()

@@ -1,10 +1,8 @@
 """Helpers for tests of running systems: requests, and the command line over their configuration."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
+
+from tests.command_line import run_trivet
 
 from trivet.testing import QUICK, RunningTrivet
 
@@ -25,25 +23,15 @@ def requests(count: int, word: str) -> list[dict[str, Any]]:
     ]
 
 
-def trivet(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "trivet", "--config", str(config), *arguments],
-        capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
 def said_of_batch(running: RunningTrivet, name: str) -> str:
     """Return what `trivet batch status` says, in one line however wide the terminal is."""
-    assert running.local.config_path is not None
-    return " ".join(trivet(running.local.config_path, "batch", "status", name).stdout.split())
+    return " ".join(run_trivet("--config", running.settings.source, "batch", "status", name).out.split())
 
 
 def routes(running: RunningTrivet) -> tuple[int, dict[str, Any]]:
     """Return exit code and output of `trivet routes --json`."""
-    assert running.local.config_path is not None
-    said = trivet(running.local.config_path, "routes", "--json")
-    return said.returncode, json.loads(said.stdout)
+    said = run_trivet("--config", running.settings.source, "routes", "--json")
+    return said.code, said.json
 
 
 def log_of(running: RunningTrivet, part: str) -> str:

@@ -2,8 +2,8 @@
 
 import time
 
-import psycopg
 from tests.postgres import PostgresServer
+from tests.timing import until
 
 _REPLAY_S = 30.0
 _QUIET_S = 1.5
@@ -19,25 +19,19 @@ class Standby(PostgresServer):
 
     def promote(self) -> None:
         """Make it a primary; returns when it takes writes."""
-        with self._connect() as connection:
+        with self.connect() as connection:
             connection.execute("SELECT pg_promote(true, 30)")
 
     def wait_replayed(self) -> None:
         """Wait until it has everything that the primary has written so far."""
-        with self._primary._connect() as connection:
-            row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
-            assert row is not None
-        until = time.monotonic() + _REPLAY_S
-        with self._connect() as connection:
-            while True:
-                done = connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (row[0],)).fetchone()
-                if done == (True,):
-                    return
-                assert time.monotonic() < until, self.log
-                time.sleep(0.02)
+        with self._primary.connect() as connection:
+            end = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+        replayed = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        with self.connect() as connection:
+            until(lambda: connection.execute(replayed, end).fetchone() == (True,), "the standby", within_s=_REPLAY_S)
 
     def _init_cluster(self) -> None:
-        self._password = self._primary._password
+        self.password = self._primary.password
         done = self._run(
             [
                 self._bin / "pg_basebackup",
@@ -57,10 +51,10 @@ def wait_until_quiet(server: PostgresServer) -> None:
     as at any failover without synchronous replication.
     """
     written, since = "", time.monotonic()
-    until = since + _REPLAY_S
-    with server._connect() as connection:
+    deadline = since + _REPLAY_S
+    with server.connect() as connection:
         while time.monotonic() - since < _QUIET_S:
-            assert time.monotonic() < until, "something is written although the server is read-only"
+            assert time.monotonic() < deadline, "something is written although the server is read-only"
             row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
             assert row is not None
             if str(row[0]) != written:
@@ -70,9 +64,7 @@ def wait_until_quiet(server: PostgresServer) -> None:
 
 def read_only(server: PostgresServer, on: bool) -> None:
     """Let every transaction that begins from now on be read-only, also those of open connections: a demoted primary."""
-    with psycopg.connect(
-        host=str(server.folder), port=server.port, user="trivet", dbname="postgres", autocommit=True
-    ) as connection:
+    with server.connect() as connection:
         connection.execute("SET default_transaction_read_only = off")
         connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}")
         connection.execute("SELECT pg_reload_conf()")

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from tests.chaos.outages import Outages, until
+from tests.chaos.outages import Outages
 from tests.postgres import PostgresServer
 from tests.servers.pgbouncer import PgBouncer
+from tests.timing import until
 
 from trivet.testing import running_trivet
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import kombu
 import pytest
-from tests.servers.processes import START_S, free_port, wait_until
+from tests.processes import START_S, free_port
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import UNHURRIED, log_of, requests
+from tests.timing import until
 
 from trivet.testing import RunningTrivet, running_trivet
 from trivet_tasks.celery_app import make_app
@@ -18,6 +19,7 @@ from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import QUEUE_ARGUMENTS, Chunk, publish
+from trivet_tasks.shared_state import connect
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("rabbitmq")]
 
@@ -61,9 +63,9 @@ def test_no_job_is_lost_and_none_called_twice_when_the_broker_is_killed_under_lo
     batch = running.client.submit_many(requests(400, "killed"), latency="batch", name="killed")
     reader = threading.Thread(target=lambda: done.extend(result.status for result in batch.results()))
     reader.start()
-    wait_until(lambda: done, "the first job ended")
+    until(lambda: done, "the first job to end")
     rabbit.kill()
-    wait_until(lambda: "The broker" in log_of(running, "scheduler") or not reader.is_alive(), "the scheduler says so")
+    until(lambda: "The broker" in log_of(running, "scheduler") or not reader.is_alive(), "the scheduler to say so")
     rabbit.start()
     reader.join(200)
     assert done == ["succeeded"] * 400
@@ -84,12 +86,12 @@ def test_a_worker_that_takes_no_work_leaves_the_messages_to_others(
         def consumers() -> int:
             return int(connection.default_channel.queue_declare(queue, passive=True).consumer_count)
 
-        wait_until(lambda: consumers() == 1, "the worker consumes")
-        shared = running.client._connections.redis
+        until(lambda: consumers() == 1, "the worker to consume")
+        shared = connect(running.settings.redis_url)
         shared.config_set("maxmemory", "1")
-        wait_until(lambda: consumers() == 0, "nobody consumes")
+        until(lambda: consumers() == 0, "nobody to consume")
         shared.config_set("maxmemory", "0")
-        wait_until(lambda: consumers() == 1, "it consumes again")
+        until(lambda: consumers() == 1, "it to consume again")
 
 
 def test_flower_reads_depths_without_the_management_plugin(running: RunningTrivet) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from tests.command_line import run_trivet
+from tests.processes import START_S, free_port
 from tests.servers.doors import go_through, settings_for
-from tests.servers.processes import START_S, free_port, wait_until
 from tests.servers.redis_servers import RedisServer
-from tests.servers.running import UNHURRIED, log_of, requests, routes, said_of_batch, trivet
+from tests.servers.running import UNHURRIED, log_of, requests, routes, said_of_batch
+from tests.timing import until
 
 from trivet.testing import running_trivet
 from trivet_tasks.errors import BrokerUnavailable, ConfigError
@@ -36,7 +38,7 @@ def disk_gone(server: RedisServer, folder: Path) -> None:
     client.config_set("save", "3600 1")
     shutil.rmtree(folder / "redis-data")
     client.bgsave()
-    wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "it cannot save")
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "it cannot save")
 
 
 def too_few_replicas(server: RedisServer, folder: Path) -> None:
@@ -94,8 +96,8 @@ def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
         settings = settings_for(tmp_path, broker=node.url)
         with pytest.raises(ConfigError, match=r"\[redis\] url: .* is a node of a Redis Cluster"):
             refuse_cluster(settings)
-        started = trivet(tmp_path / "doors.toml", "scheduler")
-        assert (started.returncode, "is a node of a Redis Cluster" in started.stderr) == (2, True)
+        started = run_trivet("--config", str(tmp_path / "doors.toml"), "scheduler")
+        assert (started.code, "is a node of a Redis Cluster" in started.err) == (2, True)
         with pytest.raises(redis.RedisError) as refused:
             go_through("shared state", settings)
         assert "is a Redis Cluster, which is not supported" in unavailable_text(node.url, refused.value)
@@ -111,7 +113,7 @@ def test_a_full_redis_is_shown_everywhere_and_work_goes_on_by_itself(tmp_path: P
         assert job.result(timeout=150).status == "succeeded"
         server.client().config_set("maxmemory", "1")
         for part in ("worker-1-bulk", "worker-1-realtime", "scheduler"):
-            wait_until(lambda part=part: said in log_of(running, part), f"the log of {part} says so")  # type: ignore[misc]
+            until(lambda part=part: said in log_of(running, part), f"the log of {part} says so")  # type: ignore[misc]
         batch = running.client.submit_many(requests(20, "full"), latency="batch", name="full")
         code, shown = routes(running)
         assert code == 3
@@ -120,7 +122,7 @@ def test_a_full_redis_is_shown_everywhere_and_work_goes_on_by_itself(tmp_path: P
         server.client().config_set("maxmemory", "0")
         assert {result.status for result in batch.results()} == {"succeeded"}
         assert "going on" in log_of(running, "worker-1-bulk")
-        wait_until(lambda: routes(running)[0] == 0, "nothing to be wrong any more")
+        until(lambda: routes(running)[0] == 0, "nothing to be wrong any more")
         assert routes(running)[1]["impairment"] is None
 
 
@@ -136,7 +138,7 @@ def test_a_full_broker_beside_a_shared_state_that_works(tmp_path: Path) -> None:
     ):
         broker.client().config_set("maxmemory", "1")
         for part in ("worker-1-bulk", "scheduler"):
-            wait_until(lambda part=part: f"{broker.port} {said}" in log_of(running, part).replace("/0 ", " "), part)  # type: ignore[misc]
+            until(lambda part=part: f"{broker.port} {said}" in log_of(running, part).replace("/0 ", " "), part)  # type: ignore[misc]
         batch = running.client.submit_many(requests(20, "full"), latency="batch", name="full")
         assert said in said_of_batch(running, "full")
         broker.client().config_set("maxmemory", "0")
@@ -144,8 +146,8 @@ def test_a_full_broker_beside_a_shared_state_that_works(tmp_path: Path) -> None:
 
 
 def test_a_user_with_the_documented_permissions_and_no_others(tmp_path: Path) -> None:
-    """The rule of docs/brokers.md, as it is there."""
-    page = (Path(__file__).parents[2] / "docs" / "brokers.md").read_text(encoding="utf-8")
+    """The rule of docs/how-to/use-redis.md, as it is there."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "use-redis.md").read_text(encoding="utf-8")
     (rule,) = (line for line in page.splitlines() if line.startswith("user trivet on >PASSWORD "))
     with RedisServer(tmp_path) as server:
         admin = server.client()

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 import redis
+from tests.processes import START_S, ServerProcess, free_port
 from tests.servers.doors import DOORS, go_through, settings_for
 from tests.servers.packages import program
-from tests.servers.processes import START_S, ServerProcess, free_port, wait_until
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import UNHURRIED, requests
+from tests.timing import until
 
 from trivet.testing import running_trivet
 from trivet_tasks.server_errors import explain
@@ -32,7 +33,7 @@ class Watched:
         self.ports = [self._sentinel(folder, stack) for _ in range(2)]
         for port in self.ports:
             client = redis.Redis(host="127.0.0.1", port=port)
-            wait_until(lambda client=client: self._knows_all(client), "the Sentinels know each other and the replica")  # type: ignore[misc]
+            until(lambda client=client: self._knows_all(client), "the Sentinels to know each other and the replica")  # type: ignore[misc]
             client.close()
 
     @property
@@ -87,7 +88,7 @@ def test_a_failover_loses_no_job(watched: Watched, tmp_path: Path) -> None:
         batch = running.client.submit_many(requests(200, "failover"), latency="batch", name="failover")
         reader = threading.Thread(target=lambda: done.extend(result.status for result in batch.results()))
         reader.start()
-        wait_until(lambda: done, "the first job ended")
+        until(lambda: done, "the first job to end")
         watched.primary.kill()
         reader.join(150)
         assert done == ["succeeded"] * 200

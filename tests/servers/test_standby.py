@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
-from tests.chaos.outages import Outages, until
+from tests.chaos.outages import Outages
 from tests.postgres import PostgresServer
 from tests.servers.standby import Standby, read_only, wait_until_quiet
+from tests.timing import until
 
 from trivet.testing import running_trivet
 from trivet_store.database.engine import Store

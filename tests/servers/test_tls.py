@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from tests.processes import START_S
 from tests.servers.certificates import make_certificates
 from tests.servers.doors import DOORS, go_through, settings_for
-from tests.servers.processes import START_S
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
 from tests.servers.running import UNHURRIED, requests

@@ -56,9 +56,8 @@ def test_refresh_token_gets_a_token(control: Control, endpoints: Endpoints) -> N
 
 def test_wrong_grant_is_refused(control: Control, endpoints: Endpoints) -> None:
     found = user_credentials.Credentials(
-        None, refresh_token=" ", token_uri=endpoints.token_url, client_id="c", client_secret="s"
+        None, refresh_token="", token_uri=endpoints.token_url, client_id="c", client_secret="s"
     )
-    found._refresh_token = ""
     session, transport = _transport()
     with session, pytest.raises(google.auth.exceptions.RefreshError):
         found.refresh(transport)

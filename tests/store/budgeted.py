@@ -14,9 +14,9 @@ from trivet_routing import budget_headroom
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import AskedLabels
+from trivet_store.steps import ClaimedJob
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec

@@ -1,44 +1,23 @@
 """Each test of the store runs on SQLite and on PostgreSQL, in a database of its own with the schema in it."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.command_line import Said, commands
+from tests.databases import migrated
 from tests.postgres import PostgresServer
 from tests.store.world import OTHER_ROUTE, ROUTE, World, route_settings
-from tests.system.command_line import Said, commands
 
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database file to copy."""
-    path = tmp_path_factory.mktemp("template") / "trivet.db"
-    store = Store(f"sqlite:///{path}")
-    upgrade(store)
-    store.close()
-    return path
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: PostgresServer) -> str:
     """A migrated database to clone."""
-    store = Store(postgres_server.create_database("store_template"))
-    upgrade(store)
-    store.close()
+    migrated(postgres_server.create_database("store_template"))
     return "store_template"
-
-
-@pytest.fixture
-def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A new SQLite database with the schema in it."""
-    path = tmp_path / "trivet.db"
-    shutil.copyfile(sqlite_template, path)
-    return f"sqlite:///{path}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -116,7 +116,7 @@ def test_attempts_are_counted_by_route_with_their_failovers(world: World, admin:
     assert admin.attempts.by_route()[ROUTE] == RouteAttempts(attempts=2, running=1, failed=1, limited=1)
     world.end(lease, [second])
     (passed_on,) = written.gone_on
-    message = DispatchedJob(passed_on.job_id, passed_on.claim + 1, 5, 100)
+    message = DispatchedJob(passed_on.job.id, passed_on.job.claim + 1, 5, 100)
     world.end(lease, world.take(lease, [message]))
     by_route = admin.attempts.by_route()
     assert (by_route[ROUTE].left, by_route[ROUTE].running, by_route[OTHER_ROUTE].succeeded) == (1, 0, 1)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tests.command_line import Said, commands
 from tests.store.world import DEADLINE_S, OTHER_ROUTE, World, go_on, spec, specs
-from tests.system.command_line import Said, commands
 
 from trivet.cli import parquet_file
 from trivet.client import batch as batch_module
@@ -302,17 +302,17 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
     file = requests(tmp_path / "requests.jsonl", 450)
     monkeypatch.setattr(submitting, "GROUP_ROWS", dict.fromkeys(submitting.GROUP_ROWS, 200))
     taken: list[int] = []
-    take_in = submitting._take_in
+    advance = batches.advance
 
-    def interrupted(connections: Any, loading: Any, group: Any, *more: Any) -> Any:
+    def interrupted(connection: Any, loading: Any, fingerprints: Any) -> Any:
         if taken:
             raise KeyboardInterrupt
-        taken.append(len(group))
-        return take_in(connections, loading, group, *more)
+        taken.append(len(fingerprints))
+        return advance(connection, loading, fingerprints)
 
     before = set(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr(submitting, "_take_in", interrupted)
+        patch.setattr(batches, "advance", interrupted)
         said = trivet("bulk", str(file), "--out", str(tmp_path / "results.jsonl"))
     assert (said.code, said.out) == (130, "")
     assert "the same command takes in the rest" in said.err

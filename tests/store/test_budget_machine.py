@@ -1,56 +1,40 @@
 """No budget is overdrawn, in any order of submits, dispatches, calls, settlements, losses, rescues and raises."""
 
-import os
-import shutil
-import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sqlalchemy import event
+from hypothesis.stateful import initialize, invariant, rule
 from tests.store.budgeted import MOST, Budgeted, alike, budget
 from tests.store.counted import check_spend
-from tests.store.world import WAIT, World, finished
+from tests.store.machines import StoreMachine, machine_settings
+from tests.store.world import WAIT, finished
 
-from trivet_store.database.engine import Store
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.ledger import budgets
-from trivet_store.migrations.schema_version import upgrade
+from trivet_store.steps import ClaimedJob
 from trivet_tasks.outcomes import Outcome
 
-FEW = 25
-EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))
 TEAMS: list[dict[str, Any]] = [{}, {"tags": {"team": "search"}}, {"tags": {"team": "mail"}}]
 
 
-class Spending(RuleBasedStateMachine):
+class Spending(StoreMachine):
     """One SQLite database, one dispatcher; no call is followed by another without being dispatched anew."""
-
-    template: Path
 
     @initialize(whole=st.integers(1, 12), search=st.integers(1, 6))
     def begin(self, whole: int, search: int) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "trivet.db"
-        shutil.copyfile(self.template, path)
-        store = Store(f"sqlite:///{path}")
-        event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-        self.world = World(store)
+        self.open()
         self.app = Celery("test", broker="memory://", set_as_current=False)
         self.budgeted = Budgeted(self.world, self.app)
         self.budgeted.register(budget("whole", jobs=whole), budget("search", jobs=search, tag="team=search"))
         self.calls: list[tuple[str, ClaimedJob]] = []
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
+        if hasattr(self, "app"):
             self.app.close()
-            self.world.store.close()
-            self.folder.cleanup()
+        super().teardown()
 
     @rule(count=st.integers(1, 6), whose=st.sampled_from(TEAMS))
     def submit(self, count: int, whose: dict[str, Any]) -> None:
@@ -111,19 +95,9 @@ class Spending(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("machine") / "trivet.db"
-    store = Store(f"sqlite:///{path}")
-    upgrade(store)
-    store.close()
-    Spending.template = path
+def _template(sqlite_template: Path) -> None:
+    Spending.template = sqlite_template
 
 
-Spending.TestCase.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=30,
-    derandomize=EXAMPLES == FEW,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+Spending.TestCase.settings = machine_settings(25)
 TestSpending = Spending.TestCase

@@ -10,7 +10,9 @@ import pytest
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
 from tests.store.fixed_directory import dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
+from tests.timing import moved_clock
 
+from trivet_scheduler import dispatch
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
 from trivet_tasks.config.budgets import exact_usd
@@ -123,7 +125,8 @@ def test_a_small_job_passes_one_that_is_too_dear(budgeted: Budgeted) -> None:
     assert budgeted.balance().row.state == "holding", "it holds the dear one"
 
 
-def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
+def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = moved_clock(monkeypatch, dispatch)
     budgeted.register(budget(jobs=2))
     budgeted.add(*[spec("x" * 100_000)] * 20)
     assert budgeted.dispatched() == 0
@@ -132,7 +135,7 @@ def test_a_cheap_job_that_comes_later_is_found(budgeted: Budgeted) -> None:
     budgeted.add(*alike(2))
     budgeted.world.sql("UPDATE jobs SET rank = 0 WHERE input_estimate < 100")
     assert budgeted.dispatched() == 0, "nobody looks at held jobs in every pass"
-    budgeted.dispatcher._thorough_at = 0.0
+    clock.now += dispatch.THOROUGH_S
     assert budgeted.dispatched() == 2
 
 
@@ -255,7 +258,7 @@ def test_realtime_looks_at_budgets_too(budgeted: Budgeted) -> None:
 
 
 def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
-    budgeted: Budgeted, caplog: pytest.LogCaptureFixture
+    budgeted: Budgeted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     budgeted.register(budget(jobs=10, tag="team=search"))
     budgeted.add(*alike(3, tags={"team": "search"}), *alike(3))

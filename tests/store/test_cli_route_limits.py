@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.command_line import Said
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World
-from tests.system.command_line import Said
 
 from trivet_store.cluster import leases, registry
 from trivet_tasks.config.route_settings import RouteSettings

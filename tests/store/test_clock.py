@@ -7,20 +7,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import orjson
 import pytest
+from sqlalchemy import Connection
 from tests.builders import call
+from tests.command_line import Said
 from tests.store.world import MODEL, ROUTE, World
-from tests.system.command_line import Said
+from tests.timing import moved_clock
 
 from trivet import Client
 from trivet.times import moment
 from trivet_routing.limits import Limits
+from trivet_scheduler import housekeeping
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.cluster import registry
-from trivet_store.database import clock
+from trivet_store.database.clock import Clock
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
@@ -80,22 +83,32 @@ def test_deadlines_count_from_the_database_s_time_however_a_job_is_submitted(
     assert {key: before + 600 <= at <= after + 600 for key, at in deadlines.items()} == dict.fromkeys(KEYS, True)
 
 
+class DatabaseAt:
+    """A connection to a PostgreSQL at this time."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+
+    def execute(self, _statement: object) -> Self:
+        return self
+
+    def scalar_one(self) -> float:
+        return self._now
+
+
 @pytest.mark.parametrize(("days", "cost"), [(0, "3"), (1, "1.5")])
-def test_a_call_has_the_price_of_the_database_s_day(
-    world: World, monkeypatch: pytest.MonkeyPatch, days: int, cost: str
-) -> None:
+def test_a_call_has_the_price_of_the_database_s_day(days: int, cost: str) -> None:
     """Opus 4.6 lost its premium for long prompts on 2026-03-13; the machine's clock says another day."""
     noon = datetime(2026, 3, 12, 12, tzinfo=UTC).timestamp()
-    monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _set_to(self, noon + days * DAY_S))
-    world.now()
+    clock = Clock(sqlite=False)
+    now = clock.now(cast("Connection", DatabaseAt(noon + days * DAY_S)))
     settings = RouteSettings(provider="anthropic")
-    target = replace(call(1).target, provider="anthropic", model=OPUS, wire_model=OPUS)
-    priced = replace(call(1), target=target, route=settings)
+    priced = replace(call(model=OPUS, wire_model=OPUS), route=settings)
     costs = CostModel()
-    pricing = Pricing(costs, world.store.clock.reckoned)
+    pricing = Pricing(costs, clock.reckoned)
     assert pricing.settled(priced, Answer(b"{}", "end_turn", Usage(300_000), None), 0.5).cost_usd == Decimal(cost)
-    assert pricing.maximum(priced.target, settings, 300_000, 0) == Decimal(cost)
-    assert costs.maximum(settings, OPUS, OPUS, world.now(), 300_000, 0) == Decimal(cost)
+    assert pricing.maximum_cost(priced.target, settings, 300_000, 0) == Decimal(cost)
+    assert costs.maximum(settings, OPUS, OPUS, now, 300_000, 0) == Decimal(cost)
 
 
 @pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])
@@ -124,13 +137,13 @@ def test_a_clock_that_is_off_is_set_when_nobody_works(sqlite_world: World, wall:
     again.close()
 
 
-def test_after_a_boot_the_clock_is_set_anew(sqlite_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_boot_the_clock_is_set_anew(sqlite_world: World) -> None:
     sqlite_world.lease()
-    monkeypatch.setattr(clock, "_boot", lambda: "another boot")
-    monkeypatch.setattr(clock, "_since_boot", lambda: 7.0)
+    this_boot = sqlite_world.value("SELECT boot FROM boot_clock")
+    sqlite_world.sql('UPDATE boot_clock SET boot = \'an earlier boot\', "offset" = "offset" - 86400')
     assert sqlite_world.now() == pytest.approx(time.time(), abs=60), "until it is set, the wall clock's"
     ensure(sqlite_world.store)
-    assert sqlite_world.value("SELECT boot FROM boot_clock") == "another boot"
+    assert sqlite_world.value("SELECT boot FROM boot_clock") == this_boot
     assert sqlite_world.now() == pytest.approx(time.time(), abs=60)
 
 
@@ -142,17 +155,14 @@ def test_a_clock_that_jumps_ahead_is_no_death_of_workers(
     limits = cast("Limits", type("Given", (), {"release_all": lambda _, lease_id: rescued.append(lease_id)})())
     keeper = Housekeeping(world.store, limits, lambda jobs, batches: None, LeaseSettings())
     keeper.run()
-    real = clock.Clock.now
-    monkeypatch.setattr(clock.Clock, "now", lambda self, connection: _set_to(self, real(self, connection) + HOUR_S))
+    moved = moved_clock(monkeypatch, housekeeping)
+    now = Clock.now
+    monkeypatch.setattr(Clock, "now", lambda self, connection: now(self, connection) + HOUR_S)
+    monkeypatch.setattr(Clock, "ahead", property(lambda self: self.reckoned() - time.monotonic() + HOUR_S))
     with caplog.at_level(logging.WARNING, "trivet.scheduler"):
         keeper.run()
     assert "clock jumped by +3600.0 s" in caplog.text
     assert (world.job(job.id).state, rescued) == ("running", [])
-    monkeypatch.setattr(keeper, "_rescue_from", 0.0)  # the term is over, and nobody renewed it
+    moved.now += LeaseSettings().ttl_s + housekeeping.RENEWED_WITHIN_S  # the term is over, and nobody renewed it
     keeper.run()
     assert (world.job(job.id).state, rescued) == ("waiting", [lease])
-
-
-def _set_to(of: clock.Clock, now: float) -> float:
-    of._ahead = now - time.monotonic()
-    return now

@@ -1,70 +1,54 @@
 """The invariants hold for any order of submits, probes, claims, answers, results, deaths, drains and retries."""
 
-import os
-import shutil
-import tempfile
 from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
-from sqlalchemy import Row, event, text
-from tests.orphans import orphans
+from hypothesis.stateful import Bundle, consumes, initialize, invariant, multiple, rule
+from sqlalchemy import Row, text
+from tests.databases import orphans
 from tests.store.counted import check_spend
-from tests.store.world import MODEL, ROUTE, SUCCESS, World, finished, go_on, spec
+from tests.store.machines import StoreMachine, machine_settings
+from tests.store.world import MODEL, ROUTE, SUCCESS, finished, go_on, spec
 
 from trivet_store.cluster import registry
-from trivet_store.database.engine import Store
 from trivet_store.jobs import batches, cancelling, coalescing, quarantine, retrying
 from trivet_store.jobs.answering import Answered, end_answered
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_store.jobs.lease_release import release
 from trivet_store.jobs.retrying import RETRIABLE
-from trivet_store.migrations.schema_version import upgrade
-from trivet_store.steps import End, Next, Wait
+from trivet_store.steps import ClaimedJob, End, Next, Wait
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import END_STATES, JobState
 
-FEW = 50
-EXAMPLES = int(os.environ.get("TRIVET_MACHINE_EXAMPLES", FEW))
-"""Few, and always the same, in `make test`; more by the variable."""
 FAILURE = End(JobState.FAILED, outcome=Outcome.INVALID, error="no")
 STEPS: dict[str, Next] = {
     "succeeds": SUCCESS,
     "fails": FAILURE,
     "goes on": go_on(ROUTE),
     "goes on, message lost": go_on(ROUTE, until=1.0),
-    "waits": Wait(None, 0, ROUTE, 0.5, None, Outcome.OVERLOADED, "busy"),
-    "backs off": Wait(4e9, 1, "", 0.0, None, Outcome.TIMEOUT, "silent"),
-    "is over its back-off": Wait(1.0, 1, "", 0.0, None, Outcome.TIMEOUT, "silent"),
+    "waits": Wait(None, 0, (ROUTE,), 0.5, None, Outcome.OVERLOADED, "busy"),
+    "backs off": Wait(4e9, 1, (), 0.0, None, Outcome.TIMEOUT, "silent"),
+    "is over its back-off": Wait(1.0, 1, (), 0.0, None, Outcome.TIMEOUT, "silent"),
 }
 
 
-class Life(RuleBasedStateMachine):
+class Life(StoreMachine):
     """One SQLite database; messages and results may be kept, doubled and brought late."""
 
-    template: Path
     messages = Bundle("messages")
     workers = Bundle("workers")
     calls = Bundle("calls")
 
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "trivet.db"
-        shutil.copyfile(self.template, path)
-        store = Store(f"sqlite:///{path}")
-        # what is tested here is order, not power cuts
-        event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-        self.world = World(store)
+        self.open()
         self.batches = [self.world.batch("one"), self.world.batch("two")]
         self.world.register(ROUTE)
         self.probes: set[str] = set()
@@ -73,11 +57,6 @@ class Life(RuleBasedStateMachine):
         self.retried: dict[str, int] = defaultdict(int)
         self.given: dict[int, dict[int, str]] = defaultdict(dict)
         self.numbers: dict[str, int] = defaultdict(int)
-
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.store.close()
-            self.folder.cleanup()
 
     @rule(count=st.integers(1, 4), where=st.sampled_from([None, 0, 1]), key=st.integers(0, 6), late=st.booleans())
     def submit(self, count: int, where: int | None, key: int, late: bool) -> None:
@@ -405,19 +384,9 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _template(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("machine") / "trivet.db"
-    store = Store(f"sqlite:///{path}")
-    upgrade(store)
-    store.close()
-    Life.template = path
+def _template(sqlite_template: Path) -> None:
+    Life.template = sqlite_template
 
 
-Life.TestCase.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=30,
-    derandomize=EXAMPLES == FEW,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+Life.TestCase.settings = machine_settings(50)
 TestLife = Life.TestCase

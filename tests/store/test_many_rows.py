@@ -5,16 +5,13 @@ from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 
-import pytest
-from sqlalchemy import select, text
-from tests.store.world import World, spec
+from sqlalchemy import Connection, select, text
+from tests.store.world import WAIT, World, finished, go_on, spec, specs, statements
 
 from trivet_store import schema
-from trivet_store.database import many_rows
 from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, execute_rows
 from trivet_store.database.planner import plan_freely
-from trivet_store.jobs import claiming, dispatching, ending, enqueue, finishing
 
 _ADD = RowsStatement(
     schema.batches,
@@ -85,38 +82,34 @@ def test_no_rows_are_no_statement(world: World) -> None:
     execute_rows(connection, _ADD, [])  # closed, it would refuse one
 
 
-_OF_A_JOBS_WAY = {
-    "take": (claiming._CLAIM, "jobs_pkey"),
-    "requests": (claiming._REQUESTS, "job_requests_pkey"),
-    "give back": (claiming._GIVE_BACK, "jobs_pkey"),
-    "fence": (finishing._FENCE, "jobs_pkey"),
-    "settle": (finishing._SETTLE, "attempts_pkey"),
-    "go on": (finishing._GO_ON, "jobs_pkey"),
-    "wait": (finishing._WAIT, "jobs_pkey"),
-    "end": (ending._END, "jobs_pkey"),
-    "costs": (ending._COSTS, "ix_attempts_job"),
-    "keys": (enqueue._BY_KEY, "ix_jobs_key"),
-    "mark": (dispatching._MARK, "jobs_pkey"),
-}
+def _on_a_jobs_way(world: World) -> list[str]:
+    """Statements over many rows of jobs that are accepted, claimed, given back, and end or go on."""
+    with statements(world.store) as seen:
+        world.add(spec("keyed", key="a key"), *specs(4))
+        world.give_back(world.dispatch(1))
+        lease = world.lease()
+        ended, failed, limited, _ = world.take(lease, world.dispatch(4))
+        world.finish(finished(ended, lease), finished(failed, lease, go_on()), finished(limited, lease, WAIT))
+    return sorted({sql for sql, _ in seen if "json_to_recordset" in sql})
 
 
-@pytest.mark.parametrize("name", _OF_A_JOBS_WAY)
-def test_a_plan_made_on_empty_tables_finds_rows_by_their_ids_when_these_have_grown(
-    postgres_url: str, name: str
-) -> None:
-    statement, index = _OF_A_JOBS_WAY[name]
-    store = Store(postgres_url)
-    with closing(store), store.read() as connection:
-        connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
-        rows = many_rows._of_json(statement, connection.dialect, "$1")
-        locking = many_rows._LOCK.sub(r"\1", statement.sql)
-        query = re.sub(r"(?<!:):(lease_id|route|model|latency|why)\b", "'x'", locking.replace("{rows}", rows))
-        query = re.sub(r"(?<!:):(probe|isolated)\b", "false", query)
-        connection.exec_driver_sql("PREPARE one (text) AS " + re.sub(r"(?<!:):(now|until)\b", "1.5", query))
-        plan = "\n".join(connection.exec_driver_sql("EXPLAIN EXECUTE one ('[]')").scalars())
-        assert f"Index Scan using {index}" in plan or f"Index Only Scan using {index}" in plan, plan
+def _plan(connection: Connection, statement: str) -> str:
+    """Return the plan that PostgreSQL makes before it knows the values."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    query = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement).replace("%%", "%")
+    return "\n".join(connection.exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {query}").scalars())
+
+
+def test_a_plan_made_on_empty_tables_finds_rows_by_their_ids_when_these_have_grown(postgres_world: World) -> None:
+    found = _on_a_jobs_way(postgres_world)
+    assert len(found) >= 12
+    with postgres_world.store.read() as connection:
+        plans = [_plan(connection, statement) for statement in found]
+    for plan in plans:
         assert "Seq Scan" not in plan, plan
         assert "Bitmap" not in plan, plan
+    used = set(re.findall(r"Index (?:Only )?Scan using (\w+)", "\n".join(plans)))
+    assert used >= {"jobs_pkey", "job_requests_pkey", "attempts_pkey", "ix_attempts_job", "ix_jobs_key"}
 
 
 def test_a_report_may_read_whole_tables(postgres_url: str) -> None:

@@ -5,13 +5,13 @@ The steps to it are the test's own: the first changes no table, the second adds 
 
 import shutil
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from tests.store.world import DEADLINE_S, MODEL, InThread, World, spec
+from tests.store.world import MODEL, InThread, World, spec
+from tests.timing import until
 
 from trivet_store.database.engine import Store
 from trivet_store.migrations import run, schema_version, upgrading
@@ -108,10 +108,8 @@ class Writers:
             self._commits[number] += 1
 
     def wait_for(self, more: int) -> None:
-        aim, deadline = self.commits + more, time.monotonic() + DEADLINE_S
-        while self.commits < aim:
-            assert time.monotonic() < deadline, "the workers are held up"
-            time.sleep(0.005)
+        aim = self.commits + more
+        until(lambda: self.commits >= aim, "the workers' commits")
 
     def stop(self) -> None:
         self._stopping.set()
@@ -122,10 +120,7 @@ class Writers:
 def until_a_table_is_waited_for(world: World) -> None:
     waiting = """SELECT count(*) FROM pg_stat_activity
                   WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'relation'"""
-    deadline = time.monotonic() + DEADLINE_S
-    while world.value(waiting) == 0:
-        assert time.monotonic() < deadline, "nobody waits"
-        time.sleep(0.005)
+    until(lambda: world.value(waiting), "a lock that is waited for")
 
 
 @pytest.mark.usefixtures("next_schema")

@@ -9,8 +9,8 @@ import pytest
 from psycopg import errors
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
+from tests.command_line import Said, commands
 from tests.postgres import PostgresServer
-from tests.system.command_line import Said, commands
 
 from trivet_store.database.engine import Store
 from trivet_store.database.outages import outage_of

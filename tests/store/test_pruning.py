@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 from sqlalchemy import text
-from tests.orphans import orphans
+from tests.databases import orphans
 from tests.store.world import SUCCESS, InThread, World, finished, go_on, spec, specs, statements, together
 
 from trivet_store.cluster import health

@@ -1,16 +1,15 @@
 """One running Trivet per database serves the whole suite: real processes, the simulator for the providers."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from tests.postgres import PostgresServer
+from tests.command_line import Said, commands
+from tests.databases import new_database
 
 from trivet.testing import RunningTrivet, running_trivet
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 DATABASES = ("sqlite", "postgres")
 
@@ -19,15 +18,7 @@ DATABASES = ("sqlite", "postgres")
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """A Trivet on each database, started once."""
     folder: Path = tmp_path_factory.mktemp("system")
-    if request.param == "sqlite":
-        yield from _configured_elsewhere(running_trivet(folder))
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    url = server.create_database("system")
-    store = Store(url)
-    upgrade(store)
-    store.close()
-    yield from _configured_elsewhere(running_trivet(folder, store_url=url))
+    yield from _configured_elsewhere(running_trivet(folder, store_url=new_database(request, "system")))
 
 
 def _configured_elsewhere(start: AbstractContextManager[RunningTrivet]) -> Iterator[RunningTrivet]:
@@ -46,6 +37,15 @@ def system(running: RunningTrivet) -> Iterator[RunningTrivet]:
     running.reset()
     yield running
     running.reset()
+
+
+@pytest.fixture
+def trivet(
+    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs the command line in this process, as a person would type it."""
+    with commands(system.settings.source, monkeypatch, capsys) as run:
+        yield run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

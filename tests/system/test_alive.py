@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.system.command_line import Said, commands
+from tests.command_line import Said
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_tasks.config.settings import CONFIG_VARIABLE
@@ -41,25 +42,10 @@ Run = Callable[..., Said]
 
 
 @pytest.fixture(scope="module")
-def alive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """A scheduler, and a worker of each lane."""
     with running_trivet(tmp_path_factory.mktemp("alive"), sections=SECTIONS) as running:
         yield running
-
-
-@pytest.fixture
-def trivet(alive: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    with commands(alive.settings.source, monkeypatch, capsys) as run:
-        yield run
-
-
-def until(true: Callable[[], bool], what: str) -> float:
-    """Seconds until it was so."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() < began + DEADLINE_S, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def healthy(trivet: Run) -> bool:
@@ -77,21 +63,21 @@ def wrong(trivet: Run) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def stopped(alive: RunningTrivet, part: str) -> Iterator[None]:
+def stopped(system: RunningTrivet, part: str) -> Iterator[None]:
     """SIGSTOP for a part; it goes on at the end."""
-    alive.local.supervisor.signal(part, signal.SIGSTOP)
+    system.local.supervisor.signal(part, signal.SIGSTOP)
     try:
         yield
     finally:
-        alive.local.supervisor.signal(part, signal.SIGCONT)
+        system.local.supervisor.signal(part, signal.SIGCONT)
 
 
 @contextlib.contextmanager
-def waiting_for(alive: RunningTrivet, job: str) -> Iterator[Callable[[], str]]:
+def waiting_for(system: RunningTrivet, job: str) -> Iterator[Callable[[], str]]:
     """`trivet job result --wait` in a process of its own, and what it wrote to standard error so far."""
     process = subprocess.Popen(
         [sys.executable, "-m", "trivet", "job", "result", job, "--wait"],
-        env={**os.environ, CONFIG_VARIABLE: str(alive.local.config_path)},
+        env={**os.environ, CONFIG_VARIABLE: str(system.local.config_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,19 +100,19 @@ def waiting_for(alive: RunningTrivet, job: str) -> Iterator[Callable[[], str]]:
 @pytest.mark.parametrize(
     ("part", "kind", "words"),
     [
-        ("worker-1-bulk", "lane", "No bulk worker is alive: batch, async and deferred jobs wait."),
-        ("scheduler", "scheduler", "No scheduler is alive: waiting jobs are not dispatched"),
+        ("worker-1-bulk", "lane", "No bulk worker is system: batch, async and deferred jobs wait."),
+        ("scheduler", "scheduler", "No scheduler is system: waiting jobs are not dispatched"),
     ],
 )
 def test_a_stopped_process_is_reported_within_its_leases_time_until_it_goes_on(
-    alive: RunningTrivet, trivet: Run, part: str, kind: str, words: str
+    system: RunningTrivet, trivet: Run, part: str, kind: str, words: str
 ) -> None:
     until(lambda: healthy(trivet), "a Trivet without a fault")
-    pid = alive.local.supervisor.pid(part)
+    pid = system.local.supervisor.pid(part)
     name = f"stopped-{time.time_ns()}"
     with contextlib.ExitStack() as held:
-        with stopped(alive, part):
-            assert until(lambda: kind in wrong(trivet), "the stopped process to be missed") < TTL_S + 2 + BUSY_S
+        with stopped(system, part):
+            until(lambda: kind in wrong(trivet), "the stopped process to be missed", within_s=TTL_S + 2 + BUSY_S)
             found = wrong(trivet)
             assert found[kind].startswith(words)
             assert f".{pid}@" in found["silent"]
@@ -136,14 +122,14 @@ def test_a_stopped_process_is_reported_within_its_leases_time_until_it_goes_on(
             assert " ".join(words.split()[:4]) in shown.out
             assert "healthy" not in shown.out
 
-            batch = alive.client.submit_many([{"prompt": f"{name} {n}"} for n in range(3)], name=name, **TERMS)
-            job = alive.client.submit(name, latency="batch", **TERMS)
+            batch = system.client.submit_many([{"prompt": f"{name} {n}"} for n in range(3)], name=name, **TERMS)
+            job = system.client.submit(name, latency="batch", **TERMS)
             status = trivet("batch", "status", name)
             assert (status.code, "held up" in status.out, words.split(":")[0] in " ".join(status.out.split())) == (3, True, True)  # fmt: skip
             assert trivet("batch", "status", name, "--json").json["held_up"] is True
             timed_out = trivet("job", "result", job.id, "--timeout", "4")
             assert (timed_out.code, words.split(":")[0] in timed_out.err) == (3, True)
-            said = held.enter_context(waiting_for(alive, job.id))
+            said = held.enter_context(waiting_for(system, job.id))
             until(lambda: words.split(":")[0] in said(), "the waiting command to say so")
         until(lambda: healthy(trivet), "everything to be well again")
         assert {result.status for result in batch.results(timeout=DEADLINE_S)} == {"succeeded"}
@@ -153,26 +139,26 @@ def test_a_stopped_process_is_reported_within_its_leases_time_until_it_goes_on(
 
 
 def test_a_consumer_that_stands_still_takes_its_worker_out_of_service(
-    alive: RunningTrivet, trivet: Run, tmp_path: Path
+    system: RunningTrivet, trivet: Run, tmp_path: Path
 ) -> None:
     until(lambda: healthy(trivet), "a Trivet without a fault")
     ready, log = tmp_path / "ready", tmp_path / "log"
     with log.open("wb") as out:
         worker = subprocess.Popen(
             [sys.executable, "-c", STALLING_WORKER],
-            env={**os.environ, CONFIG_VARIABLE: str(alive.local.config_path), "TRIVET_READY_FILE": str(ready)},
+            env={**os.environ, CONFIG_VARIABLE: str(system.local.config_path), "TRIVET_READY_FILE": str(ready)},
             stdout=out,
             stderr=out,
         )
     try:
         until(lambda: ready.exists() or worker.poll() is not None, "the worker to be ready")
         assert worker.poll() is None, log.read_text(encoding="utf-8")
-        assert until(lambda: "idle" in wrong(trivet), "the stall to be reported") < 5 + 0.5 + BUSY_S
+        until(lambda: "idle" in wrong(trivet), "the stall to be reported", within_s=5 + 0.5 + BUSY_S)
         said = wrong(trivet)["idle"]
         assert f".{worker.pid}@" in said
         assert "takes no work" in said
         assert "Its Celery consumer has not moved for " in said
-        job = alive.client.submit(f"stalled {time.time_ns()}", latency="batch", **TERMS)
+        job = system.client.submit(f"stalled {time.time_ns()}", latency="batch", **TERMS)
         assert job.result(timeout=DEADLINE_S).status == "succeeded", "the other worker works"
     finally:
         worker.terminate()
@@ -181,18 +167,18 @@ def test_a_consumer_that_stands_still_takes_its_worker_out_of_service(
     assert log.read_text(encoding="utf-8").count("no work is taken: Its Celery consumer") == 1
 
 
-def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: RunningTrivet, trivet: Run) -> None:
+def test_one_that_was_killed_is_not_missed_once_another_took_its_place(system: RunningTrivet, trivet: Run) -> None:
     """Its job runs in an isolated process meanwhile, which says so in its title."""
     until(lambda: healthy(trivet), "a Trivet without a fault")
     for provider in ("anthropic", "bedrock", "vertex"):
-        alive.simulator.fault(provider, "hang")
-    calls = len(alive.simulator.calls(running=True))
-    job = alive.client.submit(f"hanging {time.time_ns()}", latency="deferred", **TERMS)
-    alive.simulator.wait_for_calls(calls + 1, timeout=DEADLINE_S, of="started")
-    before = alive.local.supervisor.pid("worker-1-bulk")
-    alive.local.supervisor.signal("worker-1-bulk", signal.SIGKILL)
-    until(lambda: alive.local.supervisor.pid("worker-1-bulk") not in (None, before), "another worker")
-    worker = psutil.Process(alive.local.supervisor.pid("worker-1-bulk"))
+        system.simulator.fault(provider, "hang")
+    calls = len(system.simulator.calls(running=True))
+    job = system.client.submit(f"hanging {time.time_ns()}", latency="deferred", **TERMS)
+    system.simulator.wait_for_calls(calls + 1, timeout=DEADLINE_S, of="started")
+    before = system.local.supervisor.pid("worker-1-bulk")
+    system.local.supervisor.signal("worker-1-bulk", signal.SIGKILL)
+    until(lambda: system.local.supervisor.pid("worker-1-bulk") not in (None, before), "another worker")
+    worker = psutil.Process(system.local.supervisor.pid("worker-1-bulk"))
 
     def titles() -> set[str]:
         found = set()
@@ -202,15 +188,15 @@ def test_one_that_was_killed_is_not_missed_once_another_took_its_place(alive: Ru
         return found
 
     until(lambda: "trivet worker all bulk (isolated)" in titles(), "the quarantined job to run isolated")
-    alive.simulator.reset()
+    system.simulator.reset()
     job.cancel()
     until(lambda: healthy(trivet), "everything to be well again")
 
 
-def test_without_a_scheduler_nothing_is_called_healthy(alive: RunningTrivet, trivet: Run) -> None:
+def test_without_a_scheduler_nothing_is_called_healthy(system: RunningTrivet, trivet: Run) -> None:
     """The last test here: the scheduler ends in order, and stays away."""
     until(lambda: healthy(trivet), "a Trivet without a fault")
-    alive.local.supervisor.end("scheduler", DEADLINE_S)
+    system.local.supervisor.end("scheduler", DEADLINE_S)
     found = wrong(trivet)
     assert list(found) == ["scheduler"], "an orderly end is not silence, and is seen at once"
     states = {model["shown_as"] for route in trivet("routes", "--json").json["routes"] for model in route["models"]}

@@ -1,18 +1,16 @@
 """A budget over four workers, through the whole system: it is never overdrawn, its jobs wait, and go on when it is raised."""
 
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.postgres import PostgresServer
-from tests.system.command_line import Said, commands
+from tests.command_line import Said
+from tests.databases import new_database
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 MODEL = "claude-sonnet-5-5"
 TOKENS = 600
@@ -25,36 +23,14 @@ DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def budgeted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """Four workers and two budgets."""
-    url = ""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("budgets")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+    url = new_database(request, "budgets")
     folder: Path = tmp_path_factory.mktemp("budgets")
     long = ("--latency-median", "0.05", "--latency-p95", "0.15", "--seed", "1", "--output-median", "700")
     sections: dict[str, Any] = {**QUICK, "budgets": BUDGETS}
     with running_trivet(folder, store_url=url, workers=4, simulator=long, sections=sections) as running:
         yield running
-
-
-@pytest.fixture
-def trivet(
-    budgeted: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    with commands(budgeted.settings.source, monkeypatch, capsys) as run:
-        yield run
-
-
-def until(true: Callable[[], Any]) -> Any:
-    ends = time.monotonic() + DEADLINE_S
-    while not (found := true()):
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.05)
-    return found
 
 
 def spent(trivet: RunningTrivet) -> Decimal:
@@ -69,44 +45,44 @@ def of(trivet: Callable[..., Said], name: str) -> dict[str, Any]:
 
 
 def test_four_workers_spend_no_more_than_there_is_and_go_on_when_raised(
-    budgeted: RunningTrivet, trivet: Callable[..., Said]
+    system: RunningTrivet, trivet: Callable[..., Said]
 ) -> None:
-    until(lambda: len(budgeted.client._connections.asked_labels.now()) == 2)
-    batch = budgeted.client.submit_many(
+    until(lambda: len(system.admin.budgets.list().budgets) == 2, "both budgets")
+    batch = system.client.submit_many(
         [{"prompt": f"Mail {n}"} for n in range(60)],
         name="mails",
         model=MODEL,
         max_tokens=TOKENS,
         tags={"team": "mail"},
     )
-    other = budgeted.client.submit_many([{"prompt": f"Page {n}"} for n in range(20)], model=MODEL, max_tokens=TOKENS)
+    other = system.client.submit_many([{"prompt": f"Page {n}"} for n in range(20)], model=MODEL, max_tokens=TOKENS)
     assert {result.status for result in other.results(timeout=DEADLINE_S)} == {"succeeded"}, "others are not held"
 
     def holds() -> Any:
-        assert spent(budgeted) <= LIMIT
+        assert spent(system) <= LIMIT
         one = of(trivet, "mail")
         return one if one["state"] == "holding" and Decimal(one["reserved_usd"]) == 0 else None
 
-    one = until(holds)
+    one = until(holds, "the budget to hold")
     progress = batch.progress()
     assert (progress.failed, progress.expired, progress.running) == (0, 0, 0), "they wait, nothing fails"
     assert 0 < progress.succeeded < 60
     assert one["jobs_held"] == 60 - progress.succeeded
-    assert Decimal(one["settled_usd"]) == spent(budgeted) == progress.cost_usd
-    (waiting,) = budgeted.client.jobs(state="waiting", batch="mails", limit=1)
+    assert Decimal(one["settled_usd"]) == spent(system) == progress.cost_usd
+    (waiting,) = system.client.jobs(state="waiting", batch="mails", limit=1)
     words = "Held by the budget mail (tag team=mail): until "
     assert words in " ".join(trivet("job", "show", waiting.id).out.split())
     assert words in " ".join(trivet("batch", "status", "mails").out.split())
     assert f"The budget mail (tag team=mail) is used up: {one['jobs_held']} jobs wait for it" in trivet("routes").out
     assert "holding" in trivet("budgets").out
     routes = trivet("routes", "--json").json["routes"]
-    assert sum(Decimal(route["spent_today"]["settled_usd"]) for route in routes) > spent(budgeted)
+    assert sum(Decimal(route["spent_today"]["settled_usd"]) for route in routes) > spent(system)
 
     said = trivet("budget", "raise", "mail", "--to", "100", "--json").json
     assert (said["limit_usd"], Decimal(said["was_usd"])) == ("100", LIMIT)
     assert {result.status for result in batch.results(timeout=DEADLINE_S)} == {"succeeded"}
-    assert spent(budgeted) > LIMIT
-    until(lambda: of(trivet, "mail")["state"] == "ok")
+    assert spent(system) > LIMIT
+    until(lambda: of(trivet, "mail")["state"] == "ok", "the raised budget to release")
     kinds = [event["kind"] for event in trivet("routes", "events", "--json").json if "mail" in event["text"]]
     assert kinds[0] == "budget set"
     assert [kind for kind in kinds if kind != "budget warned"] == [
@@ -114,9 +90,9 @@ def test_four_workers_spend_no_more_than_there_is_and_go_on_when_raised(
     ]  # fmt: skip
 
 
-def test_a_realtime_job_ends_at_its_budget_and_says_which_budget_held_it(budgeted: RunningTrivet) -> None:
-    until(lambda: len(budgeted.client._connections.asked_labels.now()) == 2)
-    job = budgeted.client.submit("Now", model=MODEL, max_tokens=TOKENS, latency="realtime", tags={"team": "quick"})
+def test_a_realtime_job_ends_at_its_budget_and_says_which_budget_held_it(system: RunningTrivet) -> None:
+    until(lambda: len(system.admin.budgets.list().budgets) == 2, "both budgets")
+    job = system.client.submit("Now", model=MODEL, max_tokens=TOKENS, latency="realtime", tags={"team": "quick"})
     result = job.result(timeout=DEADLINE_S)
     assert (result.status, len(result.attempts)) == ("expired", 0)
     assert result.error is not None

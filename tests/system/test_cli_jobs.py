@@ -1,58 +1,36 @@
 """The commands that put jobs in, watch them and read what came of them, against a running Trivet."""
 
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.system.command_line import Said, commands
+from tests.builders import unique
+from tests.command_line import Said
+from tests.databases import database_of, migrated
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import registry
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import load_settings
 
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
 DEADLINE_S = 60.0
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs the command line in this process, as a person would type it."""
-    with commands(str(config(system)), monkeypatch, capsys) as run:
-        yield run
 
 
 def config(system: RunningTrivet) -> Path:
     return Path(system.settings.source)
 
 
-def unique(stem: str) -> str:
-    return f"{stem}-{time.time_ns()}-{next(_numbers)}"
-
-
 def write_requests(path: Path, count: int, **more: object) -> Path:
     rows = ({"prompt": f"document {number} of {path.stem}", **more} for number in range(count))
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
-
-
-def until(true: Callable[[], bool]) -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.02)
 
 
 def test_submit_and_wait_prints_text_route_latency_and_cost(trivet: Callable[..., Said]) -> None:
@@ -264,7 +242,7 @@ def test_bulk_killed_while_it_writes_goes_on_where_it_was(system: RunningTrivet,
     ]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: part.exists() and part.stat().st_size > 20_000)
+        until(lambda: part.exists() and part.stat().st_size > 20_000, "a part of the file")
         assert first.poll() is None
     finally:
         os.kill(first.pid, signal.SIGKILL)
@@ -319,13 +297,16 @@ def test_routes_shows_health_and_a_route_is_drained_and_restored(trivet: Callabl
     try:
         drained = trivet("route", "drain", route, "--json").json
         assert (drained["route"], drained["drained"], drained["was_drained"]) == (route, True, False)
-        until(lambda: f"{route}: drained " in trivet("routes").out)
+        until(lambda: f"{route}: drained " in trivet("routes").out, "the drain")
         jobs = [trivet("submit", f"hello {number}", "--json").json["id"] for number in range(6)]
         used = {trivet("job", "result", job, "--wait", "--json").json["route"] for job in jobs}
         assert used <= {"anthropic", "vertex-global"}
     finally:
         assert "back in service" in trivet("route", "restore", route).out
-    until(lambda: route not in "".join(line for line in trivet("routes").out.splitlines() if "drained" in line))
+    until(
+        lambda: route not in "".join(line for line in trivet("routes").out.splitlines() if "drained" in line),
+        "the end of the drain",
+    )
     heading, *rows = trivet("routes").out.splitlines()
     assert heading.split()[:3] == ["ROUTE", "MODEL", "STATE"]
     assert any(row.startswith(route) and ("healthy" in row or "unproven" in row) for row in rows)
@@ -344,11 +325,9 @@ def test_routes_without_the_shared_state_says_so(
     file = tmp_path / "trivet.toml"
     file.write_text('[redis]\nurl = "redis://:secret@127.0.0.1:1/0"\n[routes.anthropic]\nprovider = "anthropic"\n')
     settings = load_settings(file)
-    store = Store(settings.store_url)
-    upgrade(store)
-    with store.write() as connection:
+    migrated(settings.store_url)
+    with database_of(settings) as store, store.write() as connection:
         registry.register(store, connection, settings.routes)
-    store.close()
     monkeypatch.setattr(sys, "argv", ["trivet", "--config", str(file), "routes"])
     code = run()
     said = capsys.readouterr()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.command_line import Said, commands
+from tests.command_line import Said
 
 from trivet.client.client import Client
 from trivet.testing import RunningTrivet
@@ -15,15 +15,6 @@ from trivet_store.database.engine import Store
 from trivet_store.retention import pruning
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
-
-
-@pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs the command line in this process."""
-    with commands(str(system.settings.source), monkeypatch, capsys) as run:
-        yield run
 
 
 def test_pruned_jobs_say_so_and_cost_what_they_cost(trivet: Callable[..., Said], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.processes import free_port
 
 START_S = 300.0
 KEYS = {
@@ -97,9 +98,7 @@ def test_a_hostile_environment_hears_nothing(tmp_path: Path, listener: Listener)
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIVET_")}
     environment |= hostile(listener.port, tmp_path) | KEYS
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        flower_port = int(probe.getsockname()[1])
+    flower_port = free_port()
     trivet = [sys.executable, "-m", "trivet"]
     with (tmp_path / "stderr").open("wb") as errors:
         up = subprocess.Popen(

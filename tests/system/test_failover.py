@@ -1,18 +1,14 @@
 """Failing providers, through the whole system. (The full fault suite is tests/faults.)"""
 
-import time
 from collections import Counter
 
 import pytest
+from tests.builders import unique
 
 from trivet.testing import RunningTrivet
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 ROUTE_OF = {"anthropic": "anthropic", "bedrock": "bedrock-us-east-1", "vertex": "vertex-global"}
-
-
-def unique(name: str) -> str:
-    return f"{name}-{time.time_ns()}"
 
 
 def test_a_port_that_dies_while_500_jobs_run_changes_only_their_route(system: RunningTrivet) -> None:

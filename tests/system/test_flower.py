@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 from sqlalchemy import text
+from tests.timing import until
 
 from trivet import Client
 from trivet.flower.shown_events import shown
@@ -43,15 +43,6 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("flower")]
 
 
 Found = TypeVar("Found")
-
-
-def until(find: Callable[[], Found], accepted: Callable[[Found], object], what: str) -> Found:
-    """Return the value of `find` as soon as it is accepted."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not accepted(found := find()):
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass(frozen=True)
@@ -177,7 +168,7 @@ def everything_in(server: redis.Redis) -> bytes:
 
 
 def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running: Running) -> None:
-    page = until(running.broker_page, lambda page: number(page, "trivet-waiting") == 301, "301 waiting")
+    page = until(running.broker_page, "301 waiting", fits=lambda page: number(page, "trivet-waiting") == 301)
 
     assert "No bulk worker is alive" in page
     assert "No realtime worker is alive" in page
@@ -199,7 +190,7 @@ def test_the_backlog_is_among_the_metrics(running: Running) -> None:
         return get(f"{running.flower}/metrics").body
 
     waiting = 'trivet_waiting_jobs{class="batch",state="waiting"} 300.0'
-    text = until(metrics, lambda text: waiting in text, waiting)
+    text = until(metrics, waiting, fits=lambda text: waiting in text)
     assert "trivet_backlog_current 1.0" in text
     assert 'trivet_processes{lane="",part="scheduler"} 1.0' in text
     assert 'trivet_processes{lane="bulk",part="worker"} 0.0' in text
@@ -265,7 +256,7 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
         published.psubscribe("*")
         for lane in ("realtime", "bulk"):
             running.start_worker(lane)
-        served = until(lambda: set(running.api("workers?status=1")), lambda names: len(names) == 2, "both workers")
+        served = until(lambda: set(running.api("workers?status=1")), "both workers", fits=lambda names: len(names) == 2)
         assert {name.rpartition(".")[0] for name in served} == {"all.realtime", "all.bulk"}
 
         ended = [result.status for result in running.client.batch(BATCH).results(timeout=DEADLINE_S)]
@@ -273,11 +264,7 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
         # a worker that has a lease and takes nothing: what is dispatched to it stays in the queues, to be looked at
         running.parts.signal("bulk", signal.SIGSTOP)
         batch = running.client.submit_many(requests(120), name="paused", latency="async")
-        page = until(
-            running.broker_page,
-            lambda page: number(page, "trivet-dispatched") > 0,
-            "dispatched jobs",
-        )
+        page = until(running.broker_page, "dispatched jobs", fits=lambda page: number(page, "trivet-dispatched") > 0)
         assert any(int(row[1]) and int(row[2]) for row in rows(page) if row and row[0] in QUEUES)
         queued = everything_in(running.redis)
         running.parts.signal("bulk", signal.SIGCONT)
@@ -289,8 +276,8 @@ def test_tasks_say_route_class_and_jobs_and_no_prompt_is_anywhere(running: Runni
 
         tasks = until(
             lambda: running.api("tasks"),
-            lambda tasks: any(task["state"] == "SUCCESS" for task in tasks.values()),
             "a task that has ended",
+            fits=lambda tasks: any(task["state"] == "SUCCESS" for task in tasks.values()),
         )
         messages = list(iter(lambda: published.get_message(timeout=0.2), None))
         sent = [decoded(message["data"]) for message in messages if message["type"] == "pmessage"]
@@ -336,9 +323,9 @@ def test_queues_stay_on_the_page_when_their_workers_are_gone(running: Running) -
     def workers() -> str:
         return next(row[-1] for row in rows(running.broker_page()) if row and row[0] == "anthropic.batch")
 
-    until(workers, lambda count: count == "1", "a worker on the page")
+    until(workers, "a worker on the page", fits=lambda count: count == "1")
     running.parts.signal("bulk", signal.SIGTERM)
-    until(workers, lambda count: count == "none", "no worker on the page")
+    until(workers, "no worker on the page", fits=lambda count: count == "none")
     assert {row[0] for row in rows(running.broker_page()) if row} >= QUEUES
     assert {queue["name"] for queue in running.api("queues/length")["active_queues"]} >= QUEUES
 

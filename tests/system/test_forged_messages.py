@@ -8,29 +8,27 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import text
-from tests.postgres import PostgresServer
+from tests.command_line import run_trivet
+from tests.databases import database_of, new_database, rows
+from tests.timing import until
 
 from trivet.client.job import Job
 from trivet.client.result import Result
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_routing.response_cache import ANSWERS
-from trivet_store.database.engine import Store
 from trivet_store.jobs import dropped
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.config.database_url import sqlite_path
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish, queue_name, task_name
@@ -53,23 +51,10 @@ BULK, REALTIME = "worker-1-bulk", "worker-1-realtime"
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """One worker on each database; one route in the EU, one in the US, one that says nothing of it."""
-    url = ""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("forged")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+    url = new_database(request, "forged")
     folder: Path = tmp_path_factory.mktemp("forged")
     with running_trivet(folder, store_url=url, sections=SECTIONS, route_settings=ROUTES) as trivet:
         yield trivet
-
-
-@pytest.fixture
-def system(running: RunningTrivet) -> Iterator[RunningTrivet]:
-    running.reset()
-    yield running
-    running.reset()
 
 
 @pytest.fixture
@@ -79,20 +64,8 @@ def shared(system: RunningTrivet) -> Iterator[redis.Redis]:
     client.close()
 
 
-def until(true: Callable[[], object], what: str) -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < ends, what
-        time.sleep(0.02)
-
-
-def rows(system: RunningTrivet, statement: str, **parameters: object) -> list[Any]:
-    with system.client._connections.store.read() as connection:
-        return list(connection.execute(text(statement), parameters))
-
-
 def drops(system: RunningTrivet) -> Counter[tuple[str, str]]:
-    with system.client._connections.store.read() as connection:
+    with database_of(system.settings) as store, store.read() as connection:
         return Counter({(one.kind.value, one.route): one.times for one in dropped.read(connection)})
 
 
@@ -107,7 +80,7 @@ def stopped(system: RunningTrivet, shared: redis.Redis) -> Iterator[None]:
 
     def still() -> bool:
         signal_all(signal.SIGSTOP)
-        path = system.client._connections.store.path
+        path = sqlite_path(system.settings.store_url)
         try:
             if path is not None:
                 with contextlib.closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
@@ -118,9 +91,9 @@ def stopped(system: RunningTrivet, shared: redis.Redis) -> Iterator[None]:
             return False
         return True
 
-    until(still, "no moment at which it writes nothing")
+    until(still, "a moment at which it writes nothing")
     try:
-        until(lambda: shared.info("clients")["blocked_clients"] == 0, "they ask for messages")
+        until(lambda: shared.info("clients")["blocked_clients"] == 0, "them to ask for messages")
         yield
     finally:
         signal_all(signal.SIGCONT)
@@ -131,13 +104,13 @@ def dispatched(system: RunningTrivet, ids: Collection[str]) -> dict[str, tuple[s
     found: dict[str, tuple[str, DispatchedJob]] = {}
 
     def all_are() -> bool:
-        for row in rows(system, "SELECT * FROM jobs WHERE state = 'dispatched'"):
+        for row in rows(system.settings, "SELECT * FROM jobs WHERE state = 'dispatched'"):
             if row.id in ids:
                 claimed = DispatchedJob(row.id, row.claim, row.input_estimate, row.max_tokens, row.cache_key)
                 found[row.id] = (row.route, claimed)
         return len(found) == len(ids)
 
-    until(all_are, "not all are dispatched")
+    until(all_are, "all jobs to be dispatched")
     return found
 
 
@@ -151,13 +124,13 @@ def take_messages(system: RunningTrivet, shared: redis.Redis, jobs: Collection[s
         args = [json.loads(b64decode(message["body"]))[0] for message in found]
         return {job[0] for _, _, _, named, *_ in args for job in named} >= set(jobs)
 
-    until(all_are, "not all messages are there")
+    until(all_are, "all messages")
     shared.delete(*queues)
     return found
 
 
 def cache_key(system: RunningTrivet, job: Job) -> str:
-    (row,) = rows(system, "SELECT cache_key FROM jobs WHERE id = :id", id=job.id)
+    (row,) = rows(system.settings, "SELECT cache_key FROM jobs WHERE id = :id", id=job.id)
     return str(row.cache_key)
 
 
@@ -208,10 +181,12 @@ def test_messages_that_lie_about_true_jobs_run_nothing(system: RunningTrivet, sh
         made = [(attempt.route, attempt.outcome) for attempt in result.attempts]
         assert made == [(EU if kind == "residency" else US, "succeeded")], kind
     ids = {job.id for job in jobs.values()}
-    assert not [row for row in rows(system, "SELECT job_id FROM attempts WHERE claim < 2") if row.job_id in ids]
+    assert not [
+        row for row in rows(system.settings, "SELECT job_id FROM attempts WHERE claim < 2") if row.job_id in ids
+    ]
     assert len(system.simulator.calls()) == calls_before + len(jobs) + 1
     # a process for a job marked isolated may start after the job went out again: then its message is an old one
-    until(lambda: (drops(system) - before)["forged", US] >= len(kinds) - 2, "the lies are counted")
+    until(lambda: (drops(system) - before)["forged", US] >= len(kinds) - 2, "the lies to be counted")
     until(lambda: (drops(system) - before)["forged", "anthropic"] == 1, "so is that of another route")
     assert system.local.supervisor.pid(BULK) == pid
 
@@ -231,15 +206,15 @@ def test_what_is_no_message_of_ours_is_dropped_and_the_worker_lives(system: Runn
         for notice in (b"\xff", b"pwned", b"[1]", b"{}", b'{"properties": 1}', b"[" * 200_000):
             shared.publish("/0.celery.pidbox", notice)
     assert job.result(timeout=DEADLINE_S).status == "succeeded"
-    until(lambda: unread(shared, *queues) == 0, "all is read")
-    until(lambda: (drops(system) - before).total() >= 2 * len(junk) + 6, "all is counted")
+    until(lambda: unread(shared, *queues) == 0, "all to be read")
+    until(lambda: (drops(system) - before).total() >= 2 * len(junk) + 6, "all to be counted")
     assert system.local.supervisor.pid(BULK) == pid
     log = system.local.log_path(BULK).read_text(encoding="utf-8")
     assert "Traceback" not in log
     assert _MARK not in log
     again = [system.client.submit(f"{n} {time.time_ns()}", **TERMS) for n in range(5)]
     assert {one.result(timeout=DEADLINE_S).status for one in again} == {"succeeded"}
-    assert not rows(system, "SELECT id FROM jobs WHERE state NOT IN ('succeeded', 'expired')")
+    assert not rows(system.settings, "SELECT id FROM jobs WHERE state NOT IN ('succeeded', 'expired')")
 
 
 def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
@@ -255,7 +230,7 @@ def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
         assert (result.status, result.cached) == ("succeeded", False), what
         assert _MARK not in json.dumps(result.message)
         assert len(system.simulator.calls()) == calls + 1
-        until(lambda: answers() == counted + foreign, "it is counted, if it is foreign")
+        until(lambda: answers() == counted + foreign, "it to be counted, if it is foreign")
 
     def answers() -> int:
         return sum(times for (kind, _), times in drops(system).items() if kind == "answer")
@@ -284,19 +259,11 @@ def test_answers_that_this_installation_did_not_give_are_returned_to_nobody(
     _, brief_key = asked(brief, "deferred")
     expiring = shared.get(brief_key)
     assert expiring is not None
-    until(lambda: not shared.exists(brief_key), "it expires")
+    until(lambda: not shared.exists(brief_key), "it to expire")
     shared.set(brief_key, expiring)
     called_for(brief, "an answer whose time is over", "deferred", foreign=False)
-    report = trivet_routes(system)
+    report = run_trivet("--config", system.settings.source, "routes", "--json").json
     assert {one["kind"] for one in report["dropped"]} >= {"answer"}
-
-
-def trivet_routes(system: RunningTrivet) -> Any:
-    said = subprocess.run(
-        [sys.executable, "-m", "trivet", "--config", system.settings.source, "routes", "--json"],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=True,
-    )  # fmt: skip
-    return json.loads(said.stdout)
 
 
 _MARK = "pwned"

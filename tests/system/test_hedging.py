@@ -1,17 +1,15 @@
 """A hedge for slow realtime calls, through the whole system: it saves the answer's time, and both calls are in the books."""
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.postgres import PostgresServer
+from tests.databases import new_database
+from tests.timing import until
 
 from trivet.admin import AttemptRow
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "realtime"}
 SHARE = 0.2
@@ -23,13 +21,7 @@ SLOW_S = 2.0
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def hedging(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """A Trivet that may give every fifth realtime call a hedge."""
-    url = ""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("hedging")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+    url = new_database(request, "hedging")
     folder: Path = tmp_path_factory.mktemp("hedging")
     # time enough for every call, on a machine however busy
     realtime = {"hedge_share": SHARE, "order": "priority", "budget_s": RESULT_S, "deadline_s": RESULT_S}
@@ -56,13 +48,12 @@ def test_a_slow_call_gets_a_hedge_and_the_first_answer_wins(hedging: RunningTriv
 
 def _settled(trivet: RunningTrivet, job_id: str) -> dict[str, AttemptRow]:
     """The job's attempts by purpose, once all are settled: the loser's may be a moment later than the result."""
-    until = time.monotonic() + RESULT_S
-    while True:
-        rows = trivet.admin.jobs.life(job_id).attempts
-        if all(row.outcome for row in rows):
-            return {row.purpose: row for row in rows}
-        assert time.monotonic() < until, rows
-        time.sleep(0.02)
+    rows = until(
+        lambda: trivet.admin.jobs.life(job_id).attempts,
+        "the end of all attempts",
+        fits=lambda rows: all(row.outcome for row in rows),
+    )
+    return {row.purpose: row for row in rows}
 
 
 def test_when_the_hedge_fails_the_first_call_still_counts(hedging: RunningTrivet) -> None:

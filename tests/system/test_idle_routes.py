@@ -1,19 +1,16 @@
 """Idle routes are proven by probes: a standby that would refuse its first job shows before there is one."""
 
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from tests.postgres import PostgresServer
-from tests.system.command_line import Said, commands
+from tests.command_line import Said
+from tests.databases import new_database, rows
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 IDLE_S = 3.0
 DEADLINE_S = 60.0
@@ -27,45 +24,20 @@ NEVER, STANDBY, OTHER = "anthropic", "vertex-global", "bedrock-us-east-1"
 @pytest.fixture(params=["sqlite", "postgres"])
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningTrivet]:
     """Three routes that no job was sent to yet; one of them is never probed while it is idle."""
-    url = ""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("idle_routes")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+    url = new_database(request, "idle_routes")
     routes = {NEVER: {"idle_probe_s": 0}}
     with running_trivet(tmp_path, store_url=url, sections=SECTIONS, route_settings=routes, workers=1) as trivet:
         yield trivet
 
 
-@pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    with commands(system.settings.source, monkeypatch, capsys) as run:
-        yield run
-
-
-def until(true: Callable[[], bool], what: str) -> float:
-    """Seconds until it was so."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < DEADLINE_S, what
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
 def calls(system: RunningTrivet) -> dict[tuple[str, str], tuple[int, Decimal]]:
     """By route and purpose: how many calls were booked, and what they cost."""
-    with system.client._connections.store.read() as connection:
-        rows = connection.execute(
-            text(
-                "SELECT route, purpose, count(*) AS calls, sum(cost_usd) AS usd FROM attempts"
-                " WHERE outcome IS NOT NULL GROUP BY route, purpose"
-            )
-        )
-        return {(row.route, row.purpose): (row.calls, Decimal(str(row.usd or 0))) for row in rows}
+    found = rows(
+        system.settings,
+        "SELECT route, purpose, count(*) AS calls, sum(cost_usd) AS usd FROM attempts"
+        " WHERE outcome IS NOT NULL GROUP BY route, purpose",
+    )
+    return {(row.route, row.purpose): (row.calls, Decimal(str(row.usd or 0))) for row in found}
 
 
 def test_a_standby_that_refuses_shows_within_its_interval_before_any_job_goes_there(
@@ -79,7 +51,7 @@ def test_a_standby_that_refuses_shows_within_its_interval_before_any_job_goes_th
         return str(route(name)["models"][0]["shown_as"])
 
     system.client.submit("later", not_before=3_600, **TERMS)  # so its model is the one that is probed
-    until(lambda: state(STANDBY) == state(OTHER) == "healthy", "idle routes are proven by probes")
+    until(lambda: state(STANDBY) == state(OTHER) == "healthy", "probes of the idle routes")
     assert state(NEVER) == "unproven"
     assert route(NEVER)["proven_at"] is None
     assert trivet("routes", "--json").json["now"] - route(STANDBY)["proven_at"] < SHOWN_WITHIN_S
@@ -89,8 +61,8 @@ def test_a_standby_that_refuses_shows_within_its_interval_before_any_job_goes_th
 
     system.simulator.fault("vertex", "auth")
     system.simulator.down("bedrock")
-    assert until(lambda: state(STANDBY) == "open", "the revoked key shows") < SHOWN_WITHIN_S
-    until(lambda: state(OTHER) == "open", "the closed port shows")
+    until(lambda: state(STANDBY) == "open", "the revoked key to show", within_s=SHOWN_WITHIN_S)
+    until(lambda: state(OTHER) == "open", "the closed port to show")
     assert "next probe" in trivet("routes").out
     booked = calls(system)
     assert {purpose for _, purpose in booked} == {"probe"}, "no job was sent anywhere"
@@ -106,9 +78,9 @@ def test_a_standby_that_refuses_shows_within_its_interval_before_any_job_goes_th
 
     system.simulator.clear("vertex")
     system.simulator.up("bedrock")
-    until(lambda: {state(STANDBY), state(OTHER)} <= {"recovering", "healthy"}, "both come back by their probes")
+    until(lambda: {state(STANDBY), state(OTHER)} <= {"recovering", "healthy"}, "both to come back")
     made = [call.attempt for call in system.simulator.calls()]
-    with system.client._connections.store.read() as connection:
-        ids = connection.execute(text("SELECT id FROM attempts")).scalars().all()
     assert len(set(made)) == len(made)
-    assert set(made) <= set(ids), "every call is one in the ledger"
+    assert set(made) <= {row.id for row in rows(system.settings, "SELECT id FROM attempts")}, (
+        "every call is one in the ledger"
+    )

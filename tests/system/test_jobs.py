@@ -8,16 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from tests.builders import unique
 
 from trivet import AsyncClient, Client, InvalidRequest, KeyConflict, NotFound, ResultTimeout
 from trivet.testing import RunningTrivet
 
 MODEL = "claude-sonnet-5-5"
 TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}
-
-
-def unique(name: str) -> str:
-    return f"{name}-{time.time_ns()}"
 
 
 @pytest.mark.parametrize("latency", ["realtime", "batch", "async", "deferred"])

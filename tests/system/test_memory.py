@@ -1,8 +1,8 @@
 """Knowledge of the routes survives the shared state losing everything."""
 
-import time
-
-from sqlalchemy import text
+from tests.builders import unique
+from tests.databases import database_of, rows
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import health
@@ -10,10 +10,6 @@ from trivet_tasks.shared_state import connect
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 BEDROCK = "bedrock-us-east-1"
-
-
-def unique(name: str) -> str:
-    return f"{name}-{time.time_ns()}"
 
 
 def forget_everything(system: RunningTrivet) -> float:
@@ -27,18 +23,16 @@ def forget_everything(system: RunningTrivet) -> float:
 
 def calls_since(system: RunningTrivet, moment: float, route: str | None = None) -> list[tuple[str, str, float]]:
     """(route, purpose, seconds after the moment) of the attempts begun since."""
-    with system.client._connections.store.read() as connection:
-        rows = connection.execute(
-            text("SELECT route, purpose, started_at FROM attempts WHERE started_at > :moment"), {"moment": moment}
-        ).all()
-    return [(row.route, row.purpose, row.started_at - moment) for row in rows if route in (None, row.route)]
+    begun = "SELECT route, purpose, started_at FROM attempts WHERE started_at > :moment"
+    found = rows(system.settings, begun, moment=moment)
+    return [(row.route, row.purpose, row.started_at - moment) for row in found if route in (None, row.route)]
 
 
 def test_a_route_that_was_out_of_service_stays_out(system: RunningTrivet) -> None:
     system.simulator.fault("bedrock", "overloaded")
     batch = system.client.submit_many([{"prompt": f"Before {i}"} for i in range(30)], name=unique("before"), **TERMS)
     assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}
-    with system.client._connections.store.read() as connection:
+    with database_of(system.settings) as store, store.read() as connection:
         states = {(row.route, row.state) for row in health.noted(connection)}
     assert (BEDROCK, "open") in states
     moment = forget_everything(system)
@@ -55,11 +49,8 @@ def test_no_call_is_made_inside_a_pause_that_a_provider_asked_for(system: Runnin
     _until_paused(system)
     moment = forget_everything(system)
     assert {result.status for result in batch.results(timeout=60)} == {"succeeded"}
-    with system.client._connections.store.read() as connection:
-        pauses = {
-            row.route: row.closed_until - moment
-            for row in connection.execute(text("SELECT route, closed_until FROM route_limits"))
-        }
+    found = rows(system.settings, "SELECT route, closed_until FROM route_limits")
+    pauses = {row.route: row.closed_until - moment for row in found}
     assert min(pauses.values()) > 0.5, "the pauses were not over when everything was forgotten"
     for route, _, after_s in calls_since(system, moment):
         assert after_s >= pauses[route] - 0.05
@@ -67,14 +58,5 @@ def test_no_call_is_made_inside_a_pause_that_a_provider_asked_for(system: Runnin
 
 def _until_paused(system: RunningTrivet) -> None:
     """Until SQL knows that all three routes are paused."""
-    until = time.monotonic() + 20
-    while True:
-        with system.client._connections.store.read() as connection:
-            now = system.client._connections.store.now(connection)
-            known = connection.execute(
-                text("SELECT count(*) FROM route_limits WHERE closed_until > :soon"), {"soon": now + 0.5}
-            ).scalar_one()
-        if known == 3:
-            return
-        assert time.monotonic() < until, f"{known} of 3 routes are paused"
-        time.sleep(0.02)
+    paused = "SELECT route FROM route_limits WHERE closed_until > :soon"
+    until(lambda: len(rows(system.settings, paused, soon=system.admin.now() + 0.5)) == 3, "three paused routes")

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.system.command_line import Said, commands
+from tests.command_line import Said, commands
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_store.cluster import leases
@@ -58,13 +59,6 @@ class Fleet:
         with self.store.read() as connection:
             found = [lease for lease in leases.living(self.store, connection) if f".{pid}@" in lease.worker]
         return dict(found[0].impaired) if found else {}
-
-    def wait_for(self, true: Callable[[], bool], what: str) -> None:
-        """Look until something is so."""
-        pause, until = threading.Event(), time.monotonic() + WITHIN_S
-        while not true():
-            assert time.monotonic() < until, what
-            pause.wait(0.05)
 
     def run(self, jobs: int, **terms: Any) -> None:
         """Run a batch, every job of which succeeds in its first round."""
@@ -121,14 +115,6 @@ def fleet(system: RunningTrivet) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    with commands(system.settings.source, monkeypatch, capsys) as run:
-        yield run
-
-
-@pytest.fixture
 def dead_port() -> int:
     """A port that refuses connections."""
     with socket.socket() as held:
@@ -175,7 +161,7 @@ def test_a_worker_with_a_dead_proxy_harms_only_itself(
         fleet.run(60)
         return fleet.impaired(bad).keys() == ROUTES
 
-    fleet.wait_for(met_all, "it did not meet each of its routes")
+    until(met_all, "a call on each of its routes")
     said = fleet.impaired(bad)
     assert said.keys() == ROUTES
     way = f"through the proxy http://127.0.0.1:{dead_port} (HTTP_PROXY)"
@@ -197,9 +183,9 @@ def test_it_goes_on_by_itself_when_its_proxy_answers(fleet: Fleet, dead_port: in
         fleet.run(30)
         return bool(fleet.impaired(bad))
 
-    fleet.wait_for(met, "it met no route")
+    until(met, "a call on its route")
     with answering(dead_port, 404, b"{}"):
-        fleet.wait_for(lambda: not fleet.impaired(bad), "it does not go on")
+        until(lambda: not fleet.impaired(bad), "it to go on")
 
 
 def test_a_worker_whose_key_is_refused_harms_only_itself(fleet: Fleet) -> None:
@@ -213,7 +199,7 @@ def test_a_worker_whose_key_is_refused_harms_only_itself(fleet: Fleet) -> None:
             found.update(fleet.impaired(bad))
             return bool(found)
 
-        fleet.wait_for(met, "it met no route")
+        until(met, "a call on its route")
         (route, said), *_ = found.items()
         assert route in ROUTES
         assert "Its key was refused (invalid x-api-key), while other workers serve the route: check file:" in said
@@ -228,7 +214,7 @@ def test_a_worker_without_a_secret_harms_only_itself(fleet: Fleet, trivet: Calla
     lines[key] = 'api_key = "env:EMPTY_KEY"'
     own.write_text("\n".join(lines) + "\n", encoding="utf-8")
     keyless = fleet.add({CONFIG_VARIABLE: str(own), "EMPTY_KEY": ""})
-    fleet.wait_for(lambda: bool(fleet.impaired(keyless)), "it does not say so")
+    until(lambda: bool(fleet.impaired(keyless)), "its lease to say so")
     said = fleet.impaired(keyless)
     assert said.keys() == {"anthropic"}, "it serves the others"
     assert "the environment variable EMPTY_KEY is empty or not set" in said["anthropic"]
@@ -251,7 +237,7 @@ def test_a_lone_worker_without_a_secret_says_so_and_its_jobs_wait_for_it(
     ):
         fleet = Fleet(system, store)
         bulk = "worker-1-bulk"
-        fleet.wait_for(lambda: bool(fleet.impaired(bulk)), "it does not say so")
+        until(lambda: bool(fleet.impaired(bulk)), "its lease to say so")
         assert f"the file {key} cannot be read" in fleet.impaired(bulk)["anthropic"]
         job = system.client.submit("Wait.", model=MODEL, max_tokens=20, latency="batch", compliance=["only"])
         shown = " ".join(trivet("routes").out.split())

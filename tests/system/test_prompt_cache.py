@@ -5,7 +5,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from tests.system.command_line import commands
+from tests.command_line import commands
 
 from trivet.testing import RunningTrivet
 from trivet_simulator.calls import Call

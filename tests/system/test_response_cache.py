@@ -3,20 +3,18 @@
 import os
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from tests.postgres import PostgresServer
-from tests.system.command_line import Said, commands
+from tests.builders import unique
+from tests.command_line import Said
+from tests.databases import new_database, rows
+from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 
 DEADLINE_S = 90.0
 TERMS = {"model": "claude-haiku-4-5", "max_tokens": 1_000}
@@ -28,48 +26,11 @@ CALL_S = 0.2
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTrivet]:
     """Four workers on each database, and a cache."""
-    url = ""
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.create_database("cache")
-        store = Store(url)
-        upgrade(store)
-        store.close()
+    url = new_database(request, "cache")
     folder: Path = tmp_path_factory.mktemp("cache")
     simulator = ("--latency-median", str(CALL_S), "--latency-p95", str(2 * CALL_S), "--seed", "1")
     with running_trivet(folder, store_url=url, sections=SECTIONS, workers=WORKERS, simulator=simulator) as trivet:
         yield trivet
-
-
-@pytest.fixture
-def system(running: RunningTrivet) -> Iterator[RunningTrivet]:
-    running.reset()
-    yield running
-    running.reset()
-
-
-@pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    with commands(system.settings.source, monkeypatch, capsys) as run:
-        yield run
-
-
-def unique(stem: str) -> str:
-    return f"{stem} {time.time_ns()}"
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < ends, what
-        time.sleep(0.02)
-
-
-def rows(system: RunningTrivet, statement: str, **parameters: object) -> list[tuple[object, ...]]:
-    with system.client._connections.store.read() as connection:
-        return [tuple(row) for row in connection.execute(text(statement), parameters)]
 
 
 def test_as_many_calls_are_made_as_there_are_different_requests(
@@ -88,14 +49,14 @@ def test_as_many_calls_are_made_as_there_are_different_requests(
     hits = [result for result in found if result.cached]
     assert len(hits) == 150
     assert all(hit.cost_usd == 0 and not hit.attempts for hit in hits)
-    stored = rows(system, "SELECT j.id, q.body FROM jobs j JOIN job_requests q ON q.job_id = j.id")
-    bodies = {row[0]: row[1] for row in stored}
+    stored = rows(system.settings, "SELECT j.id, q.body FROM jobs j JOIN job_requests q ON q.job_id = j.id")
+    bodies = {row.id: row.body for row in stored}
     by_request: dict[object, set[str]] = {}
     for result in found:
         by_request.setdefault(bodies[result.id], set()).add(str(result.message and result.message["id"]))
     assert len(by_request) == 250
     assert all(len(answers) == 1 for answers in by_request.values()), "equal requests, one answer"
-    workers = {row[0] for row in rows(system, "SELECT DISTINCT lease_id FROM attempts")}
+    workers = {row[0] for row in rows(system.settings, "SELECT DISTINCT lease_id FROM attempts")}
     assert len(workers) > 1, "one worker alone would prove little"
     # what was saved is what the calls had cost
     cost_of = {str(r.message and r.message["id"]): r.cost_usd or Decimal(0) for r in found if not r.cached}
@@ -144,10 +105,10 @@ def test_when_the_leaders_worker_is_killed_one_more_call_is_made_and_nothing_is_
     prompt = unique("Killed")
     before = len(system.simulator.calls(running=True))
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(12)]
-    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 11}, "they were not coalesced")
+    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 11}, "eleven jobs to be coalesced")
     (leader,) = (job for job in jobs if job.state == "running")
     ((worker,),) = rows(
-        system, "SELECT l.worker FROM jobs j JOIN leases l ON l.id = j.lease_id WHERE j.id = :id", id=leader.id
+        system.settings, "SELECT l.worker FROM jobs j JOIN leases l ON l.id = j.lease_id WHERE j.id = :id", id=leader.id
     )
     os.kill(int(str(worker).partition("@")[0].rpartition(".")[2]), signal.SIGKILL)
     system.simulator.clear()
@@ -157,7 +118,7 @@ def test_when_the_leaders_worker_is_killed_one_more_call_is_made_and_nothing_is_
     assert Counter(result.cached for result in results) == {True: 11, False: 1}
     assert len(system.simulator.calls(running=True)) == before + 2
     calls = rows(
-        system,
+        system.settings,
         "SELECT a.outcome FROM attempts a JOIN job_requests q ON q.job_id = a.job_id WHERE a.job_id IN"
         f" ({', '.join(repr(job.id) for job in jobs)})",
     )
@@ -169,7 +130,7 @@ def test_a_leader_that_is_cancelled_leaves_the_lead_to_another(system: RunningTr
         system.simulator.fault(provider, "held")
     prompt = unique("Cancelled")
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(4)]
-    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "they were not coalesced")
+    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "eleven jobs to be coalesced")
     (leader,) = (job for job in jobs if job.state == "running")
     leader.cancel()
     assert leader.result(timeout=DEADLINE_S).status == "cancelled"

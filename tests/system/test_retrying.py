@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.system.command_line import Said, commands
+from tests.builders import unique
+from tests.command_line import Said
 
 from trivet import AsyncClient, InvalidRequest
 from trivet.testing import RunningTrivet
@@ -17,19 +18,6 @@ TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 CANCELLED_WITHIN_S = 2.0
 BUSY_S = 6.0
 """Time that a test grants beyond that, because the machine has other work."""
-
-
-def unique(name: str) -> str:
-    return f"{name}-{time.time_ns()}"
-
-
-@pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
-    """Runs the command line in this process, as a person would type it."""
-    with commands(str(system.settings.source), monkeypatch, capsys) as run:
-        yield run
 
 
 def refuse_all(system: RunningTrivet) -> None:

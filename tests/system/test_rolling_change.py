@@ -1,19 +1,19 @@
 """Limits that change while two schedulers and four workers are under load: every process is restarted with the new file."""
 
 import contextlib
-import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.command_line import run_trivet
+from tests.databases import migrated
 from tests.postgres import PostgresServer
+from tests.timing import until
 
 from trivet import Client
 from trivet.local.child_process import Exit
@@ -24,7 +24,6 @@ from trivet_simulator import Control
 from trivet_simulator.calls import Call
 from trivet_store.cluster import health, leases, registry
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import CONFIG_VARIABLE, Settings, load_settings
 
 ROUTES = {"anthropic": "anthropic", "bedrock": "bedrock-us-east-1", "vertex": "vertex-global"}
@@ -90,13 +89,6 @@ def _most_at_once(calls: list[Call], since: float) -> int:
     return most
 
 
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.02)
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """Two schedulers and four workers, and a broker, on either database."""
@@ -108,9 +100,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres_server")
         start.write_text(f'[store]\nurl = "{server.create_database("rolling")}"\n')
-        store = Store(load_settings(start).store_url)
-        upgrade(store)
-        store.close()
+        migrated(load_settings(start).store_url)
     limits = {route: {"max_concurrency": MANY} for route in ROUTES.values()}
     options = ("--latency-median", f"{LATENCY_S}", "--latency-p95", f"{2 * LATENCY_S}", "--seed", "1")
     exits: list[Exit] = []
@@ -216,11 +206,8 @@ def test_a_worker_of_another_place_serves_a_route_once_its_file_is_applied(fleet
     assert f"from {new} has another residency than the workers that serve the route now." in reason
     with Load(fleet.client) as load:
         until(lambda: load.ended.get("succeeded", 0) > 60, "jobs to end on the other workers and routes")
-        applied = subprocess.run(
-            [sys.executable, "-m", "trivet", "--config", str(new), "config", "apply", "--places", "--json"],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        assert json.loads(applied.stdout)["changes"] == {"anthropic": ["residency as in this file"]}
+        applied = run_trivet("--config", str(new), "config", "apply", "--places", "--json")
+        assert applied.json["changes"] == {"anthropic": ["residency as in this file"]}
         until(lambda: worker not in impaired() and len(impaired()) == 3, "the others to take no more work of the route")
         asked = fleet.client.submit("Where am I?", **{**TERMS, "residency": ["us"]})
         assert asked.result(timeout=DEADLINE_S).route == "anthropic"

@@ -1,19 +1,23 @@
 """Operating routes by hand, through the whole system: look, drain, probe, restore, and read what happened."""
 
-import time
+import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.system.command_line import Said, commands
+from tests.builders import unique
+from tests.command_line import Said, commands
+from tests.timing import until
 
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import health, registry
 from trivet_store.database.engine import Store
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import load_settings
+from trivet_tasks.errors import ProbeNotMade
 from trivet_tasks.states import END_STATES
 
 MODEL = "claude-sonnet-5-5"
@@ -42,17 +46,6 @@ def store(system: RunningTrivet) -> Iterator[Store]:
     store.close()
 
 
-def until(true: Callable[[], bool], what: str = "it did not come about") -> None:
-    ends = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < ends, what
-        time.sleep(0.02)
-
-
-def unique(stem: str) -> str:
-    return f"{stem}-{time.time_ns()}"
-
-
 def state_of(trivet: Callable[..., Said], route: str, model: str = MODEL) -> dict[str, Any]:
     (found,) = [entry for entry in trivet("routes", "--json").json["routes"] if entry["route"] == route]
     return next((entry for entry in found["models"] if entry["model"] == model), found["models"][0])
@@ -72,7 +65,7 @@ def open_up(system: RunningTrivet, trivet: Callable[..., Said], provider: str, r
         return bool(state_of(trivet, route)["state"] == "open")
 
     try:
-        until(opened)
+        until(opened, "an open route")
     finally:
         jobs[-1].cancel()
 
@@ -96,7 +89,7 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
             ).all()
         return (str(rows[0].route), int(rows[0].queued)) if rows else ("", 0)
 
-    until(lambda: outstanding()[1] > 5, "no queue filled up")
+    until(lambda: outstanding()[1] > 5, "a queue to fill up")
     route = outstanding()[0]
     said = trivet("route", "drain", route, "--why", "a test", "--json").json
     assert (said["route"], said["drained"], said["was_drained"]) == (route, True, False)
@@ -109,7 +102,7 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
             ).scalar_one()
             return queued, store.now(connection), health.last_drains(connection)[route].at
 
-    until(lambda: left()[0] == 0)
+    until(lambda: left()[0] == 0, "the drained route to be empty")
     _, emptied_at, drained_at = left()
     assert emptied_at - drained_at < DRAINED_WITHIN_S + 2  # two more for a machine that is busy with other tests
     entry = next(one for one in trivet("routes", "--json").json["routes"] if one["route"] == route)
@@ -182,14 +175,17 @@ def test_a_probe_that_cannot_be_made_says_why(trivet: Callable[..., Said], syste
             connection.execute(text("DELETE FROM routes WHERE name = 'lonely'"))
     open_up(system, trivet, "bedrock", "bedrock-us-east-1")
     system.simulator.fault("bedrock", "hang")
-    connections = system.client._connections
+
+    def first() -> None:
+        with contextlib.suppress(ProbeNotMade):  # the fleet's own is under way
+            system.admin.routes.probe("bedrock-us-east-1", model=MODEL)
 
     def second_is_refused() -> bool:
-        route = connections.directory.known(fresh=True).routes["bedrock-us-east-1"]
-        connections.prober.probe(route, MODEL, at_once=True)  # it hangs for a second, this one or the fleet's own
+        beside.submit(first)  # it hangs for a second, this one or the fleet's own
         return "is under way already" in trivet("route", "probe", "bedrock-us-east-1", "--model", MODEL).err
 
-    until(second_is_refused)
+    with ThreadPoolExecutor(1) as beside:
+        until(second_is_refused, "a second probe to be refused")
 
 
 def test_no_probe_is_made_inside_a_pause_that_the_provider_asked_for(
@@ -256,7 +252,7 @@ def test_a_realtime_job_that_fails_names_every_route_and_why(
         system.simulator.fault(provider, "rate_limited", for_s=30, retry_after_s=30)
     for name in ROUTES:
         trivet("route", "restore", name)
-    until(lambda: _asked(system).error.message.count("next headroom in") == 3)
+    until(lambda: _asked(system).error.message.count("next headroom in") == 3, "three limited routes")
 
 
 def _asked(system: RunningTrivet) -> Any:

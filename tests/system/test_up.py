@@ -8,17 +8,21 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from tests.parents import under
+from tests.command_line import run_trivet
+from tests.databases import database_of, rows
+from tests.processes import under
+from tests.timing import until
 
 from trivet import Client
 from trivet_simulator import Control
+from trivet_store.cluster import leases, registry
 
 START_S = 90.0
 STOP_S = 10.0
@@ -92,13 +96,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-def until(true: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not true():
-        assert time.monotonic() < deadline, f"waited {deadline_s:g} s for {what}"
-        time.sleep(0.02)
-
-
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
@@ -113,16 +110,10 @@ def test_jobs_run_and_ctrl_c_leaves_nothing_behind(folder: Path, monkeypatch: py
                 )
                 assert result.status == "succeeded", result.error
                 assert result.text
-        second = subprocess.run(
-            [sys.executable, "-m", "trivet", "up", "--simulate"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert second.returncode == 2
-        assert f"already running in {folder}" in second.stderr
-        assert f"process {up.process.pid}" in second.stderr
+        second = run_trivet("up", "--simulate")
+        assert second.code == 2
+        assert f"already running in {folder}" in second.err
+        assert f"process {up.process.pid}" in second.err
 
         processes = up.everything()
         titles = {process.pid: " ".join(process.cmdline()).rstrip() for process in processes}
@@ -181,8 +172,7 @@ def test_a_second_ctrl_c_ends_it_now_and_nobody_is_quarantined(folder: Path, mon
             until(lambda: time.monotonic() > asked + 0.6, "a second one to count")
             assert up.interrupt() < STOP_S
             assert alive(processes) == []
-            with client._connections.store.read() as connection:
-                left = connection.exec_driver_sql("SELECT DISTINCT state, crashes FROM jobs").all()
+            left = rows(client.settings, "SELECT DISTINCT state, crashes FROM jobs")
         assert [tuple(row) for row in left] == [("waiting", 0)]
 
 
@@ -282,17 +272,9 @@ def test_a_worker_without_a_lane_runs_both_until_it_is_stopped(folder: Path, mon
 def test_a_worker_that_cannot_work_as_configured_exits_with_2(folder: Path) -> None:
     folder.mkdir()
     (folder / "trivet.toml").write_text('[routes.one]\nprovider = "anthropic"\n', encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "trivet", "worker", "--routes", "two"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=START_S,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "no route is called 'two'" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = run_trivet("worker", "--routes", "two", cwd=folder)
+    assert done.code == 2
+    assert "no route is called 'two'" in done.err
 
 
 def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,15 +293,16 @@ def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, mon
             config.write_text(text, encoding="utf-8")
             up.process.send_signal(signal.SIGHUP)
 
-        with Client() as client:
+        with Client() as client, database_of(client.settings) as store:
 
             def limits() -> dict[str, int]:
-                known = client._connections.directory.known(fresh=True).routes
+                with store.read() as connection:
+                    known = registry.registered(store, connection)
                 return {name: route.settings.max_concurrency for name, route in known.items()}
 
             def impaired() -> set[str]:
-                leases = client._connections.directory.known(fresh=True).leases
-                return {route for lease in leases for route in lease.impaired}
+                with store.read() as connection:
+                    return {route for lease in leases.living(store, connection) for route in lease.impaired}
 
             change("[routes.anthropic]", "[routes.anthropic]\nmax_concurrency = 17")
             until(lambda: limits()["anthropic"] == 17, "the new limit")

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import text
+from tests.databases import rows
 
 from trivet.testing import RunningTrivet
 
@@ -62,7 +62,6 @@ def test_a_call_costs_what_really_ran(
     assert (result.status, result.model, result.model_used) == ("succeeded", asked, answered)
     assert result.cost_usd == Decimal(cost)
     last = result.attempts[-1]
-    with system.client._connections.store.read() as connection:
-        row = connection.execute(text("SELECT * FROM attempts WHERE id = :id"), {"id": last.id}).one()
+    (row,) = rows(system.settings, "SELECT * FROM attempts WHERE id = :id", id=last.id)
     assert (row.input_tokens, row.model_used) == (input_tokens, answered if answered != asked else None)
     assert (row.price_parts is not None) == ("iterations" in usage)

@@ -1,7 +1,8 @@
 """SQL and shared state together, as a test of restoring drives them."""
 
+import redis
 from tests.store.world import World as StoreWorld
-from tests.unit.breakers_world import HEALTH, MODEL, ROUTE, Breaker, ClockedRedis, World
+from tests.unit.breakers_world import HEALTH, MODEL, ROUTE, Breaker, World
 
 from trivet_routing.limits import Limits
 from trivet_routing.permits import Quota
@@ -43,7 +44,7 @@ class Backends:
     def breaker(self, model: str = MODEL) -> Breaker:
         return self.world.breaker(model, Quota.of(SETTINGS.routes[ROUTE], model))
 
-    def restorer(self, client: ClockedRedis | None = None) -> Restorer:
+    def restorer(self, client: redis.Redis | None = None) -> Restorer:
         client = client or self.world.client
         return Restorer(self.store, client, RouteDirectory(self.store, Limits(client, SETTINGS.health)), SETTINGS)
 

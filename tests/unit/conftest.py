@@ -1,13 +1,20 @@
 """Fixtures of the tests of permits and breakers: one Valkey a session, and a clock that only the test moves."""
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from tests.unit.breakers_world import ClockedRedis, World
+from tests.wires import KEY, KEY_VARIABLE
 
 from trivet.local.embedded import EmbeddedValkey
+from trivet_store.database.engine import Store
 from trivet_tasks.config.server_urls import redis_url
+from trivet_worker.adapters.aws_auth import process_credentials
+from trivet_worker.adapters.google_auth import process_token
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +26,36 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedRedis]:
         assert isinstance(client, ClockedRedis)
         yield client
         client.close()
+
+
+@pytest.fixture
+def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
+    """A client on the server's own clock, and nothing in the server."""
+    plain = redis.Redis(connection_pool=valkey.connection_pool)
+    plain.flushdb()
+    yield plain
+    plain.flushdb()
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Store]:
+    """A new SQLite database with the schema in it."""
+    with contextlib.closing(Store(sqlite_url)) as store:
+        yield store
+
+
+@pytest.fixture
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment without proxies and anyone's credentials, but for the key of `tests.wires`."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GOOGLE_", "ANTHROPIC_", "CLOUDSDK_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    process_credentials.cache_clear()
+    process_token.cache_clear()
 
 
 @pytest.fixture

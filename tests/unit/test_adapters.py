@@ -5,10 +5,9 @@ import hashlib
 import hmac
 import json
 import logging
-import os
+import math
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -17,28 +16,19 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from tests.unit.listening import listened
+from tests.wires import BODY, KEY, MODELS, WIRES, listened, settings_of, with_caller
 
 from trivet_simulator import SimulatorProcess
 from trivet_simulator.poison import SPOILED_USAGE
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope, Usage, UsagePart
-from trivet_worker.adapters import build_caller
+from trivet_worker.adapters import google_auth
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.aws_auth import SigV4, process_credentials
-from trivet_worker.adapters.google_auth import RENEW_BEFORE_S, USELESS_BEFORE_S, process_token
+from trivet_worker.adapters.google_auth import process_token
 from trivet_worker.adapters.messages import Broken, Whole, read_message
 from trivet_worker.adapters.protocol import Answer, Caller, Failure
 from trivet_worker.adapters.single_flight import SingleFlight
-
-WIRES = ("anthropic", "bedrock", "vertex")
-MODELS = {
-    "anthropic": "claude-haiku-4-5",
-    "bedrock": "global.anthropic.claude-haiku-4-5-20251001-v1:0",
-    "vertex": "claude-haiku-4-5@20251001",
-}
-BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
-KEY = "sk-test-0123456789"
 
 O = Outcome  # noqa: E741  one letter, because the table below is read as a table
 # fault of the simulator: what is to come of it on each wire, and of an `unusable` whether it is the whole route
@@ -142,42 +132,14 @@ def simulators() -> Iterator[SimulatorProcess]:
 
 
 @pytest.fixture
-def simulator(simulators: SimulatorProcess, monkeypatch: pytest.MonkeyPatch) -> SimulatorProcess:
+def simulator(simulators: SimulatorProcess, no_credentials: None) -> SimulatorProcess:
     """The simulator without faults, and an environment without anyone's credentials."""
     simulators.control.reset()
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "GOOGLE_", "ANTHROPIC_", "CLOUDSDK_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("TRIVET_TEST_KEY", KEY)
-    process_credentials.cache_clear()
-    process_token.cache_clear()
     return simulators
 
 
 def route(simulator: SimulatorProcess, wire: str, **more: Any) -> RouteSettings:
-    settings = {
-        "provider": wire,
-        "base_url": simulator.endpoints.providers[wire],
-        "api_key": "env:TRIVET_TEST_KEY",
-        "region": {"bedrock": "us-east-1", "vertex": "us-east5"}.get(wire),
-        "project": "a-project",
-        **more,
-    }
-    return RouteSettings(**settings)
-
-
-def with_caller(settings: RouteSettings, work: Callable[[Caller], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        caller = build_caller(settings)
-        try:
-            return await work(caller)
-        finally:
-            await caller.close()
-
-    return asyncio.run(run())
+    return settings_of(wire, simulator.endpoints.providers[wire], **more)
 
 
 def call_once(settings: RouteSettings, body: Any = BODY, *, model: str = "", timeout_s: float = 30) -> Answer | Failure:
@@ -651,12 +613,15 @@ def test_a_hundred_first_calls_fetch_one_google_token_and_its_project(simulator:
 
 
 @pytest.mark.usefixtures("service_account")
-def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(simulator: SimulatorProcess) -> None:
+def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(
+    simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(caller: Caller) -> None:
         token = process_token()
         old = await token.current()
-        token._credentials.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=USELESS_BEFORE_S - 1)
-        answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", 30))
+        with monkeypatch.context() as patch:
+            patch.setattr(google_auth, "USELESS_BEFORE_S", math.inf)
+            answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", 30))
         assert await token.current() != old
 
     with_caller(route(simulator, "vertex", api_key=None), work)
@@ -664,12 +629,15 @@ def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(simulator:
 
 
 @pytest.mark.usefixtures("service_account")
-def test_a_google_token_near_its_end_is_renewed_behind_the_calls(simulator: SimulatorProcess) -> None:
+def test_a_google_token_near_its_end_is_renewed_behind_the_calls(
+    simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def run() -> None:
         token = process_token()
         old = await token.current()
-        token._credentials.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=RENEW_BEFORE_S - 1)
-        assert await token.current() == old  # does not wait
+        with monkeypatch.context() as patch:
+            patch.setattr(google_auth, "RENEW_BEFORE_S", math.inf)
+            assert await token.current() == old  # does not wait
         behind = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.wait_for(asyncio.gather(*behind), 20)
         assert await token.current() != old

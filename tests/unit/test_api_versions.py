@@ -6,18 +6,13 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import ValidationError
-from tests.unit.listening import listened
+from tests.wires import BODY, listened
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose
 
-BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+pytestmark = pytest.mark.usefixtures("no_credentials")
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-4-6"
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIVET_TEST_KEY", "sk-test-0123456789")
 
 
 def settings(provider: str, **more: Any) -> dict[str, Any]:

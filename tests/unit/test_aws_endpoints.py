@@ -1,20 +1,19 @@
 """The endpoints of AWS through the SDK's clients: what is sent, how it is signed, and how refusals are read."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
-from tests.unit.listening import listened
+from tests.wires import BODY, KEY, listened, with_caller
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.aws_auth import process_credentials
 from trivet_worker.adapters.protocol import NO_PURPOSE, Answer, Caller, CallPurpose, Failure
 
 ENDPOINTS = ("messages", "mantle", "platform")
@@ -26,21 +25,8 @@ MODELS = {
 PATHS = {"messages": "/anthropic/v1/messages", "mantle": "/anthropic/v1/messages", "platform": "/v1/messages"}
 VERSIONS = {"messages": "2023-06-01", "mantle": "2023-06-01", "platform": "2026-10-21"}
 SERVICES = {"messages": "bedrock", "mantle": "bedrock-mantle", "platform": "aws-external-anthropic"}
-BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
 METADATA = "x-amzn-bedrock-request-metadata"
-KEY = "sk-test-0123456789"
-
-
-@pytest.fixture(autouse=True)
-def nobody_s_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "GOOGLE_", "ANTHROPIC_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("TRIVET_TEST_KEY", KEY)
-    process_credentials.cache_clear()
+pytestmark = pytest.mark.usefixtures("no_credentials")
 
 
 @pytest.fixture
@@ -80,15 +66,8 @@ def sent_by(route: dict[str, Any], *calls: tuple[Any, CallPurpose]) -> list[tupl
 
 
 def call_once(simulator: SimulatorProcess, endpoint: str, body: Any = BODY, **more: Any) -> Answer | Failure:
-    async def run() -> Answer | Failure:
-        base = simulator.endpoints.providers[endpoint]
-        caller = build_caller(RouteSettings(**settings(endpoint, base_url=base, **more)))
-        try:
-            return await caller.call(body, MODELS[endpoint], "attempt-1", 30)
-        finally:
-            await caller.close()
-
-    return asyncio.run(run())
+    made = RouteSettings(**settings(endpoint, base_url=simulator.endpoints.providers[endpoint], **more))
+    return with_caller(made, lambda caller: caller.call(body, MODELS[endpoint], "attempt-1", 30))
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -274,8 +253,15 @@ def test_the_address_comes_from_provider_region_and_endpoint(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     made = RouteSettings(**route)
     assert api_address(made, None) == address
-    caller: Any = build_caller(made)
-    assert str(caller._wire.client.base_url).rstrip("/") == address
+    sent: list[str] = []
+
+    async def send(_client: object, request: httpx2.Request, **_: object) -> httpx2.Response:
+        sent.append(str(request.url))
+        raise httpx2.ConnectError("nothing is sent")
+
+    monkeypatch.setattr(httpx2.AsyncClient, "send", send)
+    asyncio.run(build_caller(made).call(BODY, MODELS.get(route.get("endpoint", ""), "a-model"), "attempt-1", 30))
+    assert [url.startswith(f"{address}/") for url in sent] == [True], sent
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Calls on the event loop: each one launched ends exactly once, whatever happens to it."""
 
 import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import cast
 
 import pytest
-from tests.builders import ANTHROPIC, call
+from tests.builders import ANTHROPIC, FakeCaller, call
 
 from trivet_tasks.outcomes import Outcome
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure
@@ -17,22 +18,11 @@ from trivet_worker.run.calls import CallResult, Calls
 ENDS_WITHIN_S = 60
 
 
-class OwnFault:
+class OwnFault(FakeCaller):
     """A caller that breaks; a real one never should, so the SDK cannot show this."""
 
-    async def call(
-        self, body: object, model: str, attempt_id: str, timeout_s: float, purpose: object
-    ) -> Answer | Failure:
+    async def call(self, *_: object) -> Answer | Failure:
         raise KeyError("the prompt stands in this text")
-
-    async def credentials(self) -> Credentials:
-        return Credentials()
-
-    async def reach(self, timeout_s: float) -> str:
-        return ""
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 @pytest.fixture
@@ -65,20 +55,26 @@ def test_a_fault_in_one_routes_credentials_stops_no_look_at_the_others(monkeypat
     assert (reached["well"], "ValueError" in reached["broken"]) == ("", True)
 
 
-def test_a_call_cancelled_before_its_first_step_ends(
-    running: tuple[Calls, "queue.SimpleQueue[CallResult]"],
-) -> None:
-    calls, results = running
+def test_a_call_cancelled_before_its_first_step_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "build_caller", lambda route: OwnFault())
+    results, free = queue.SimpleQueue[CallResult](), threading.Event()
+
+    def on_result(result: CallResult) -> None:
+        results.put(result)
+        free.wait(ENDS_WITHIN_S)
+
+    calls = Calls({"anthropic": ANTHROPIC}, on_result)
+    calls.start()
+    calls.launch([call(9)])
+    results.get(timeout=ENDS_WITHIN_S)  # the loop waits now
     group = [call(number) for number in range(5)]
-
-    def at_once() -> None:  # launched and cancelled in one turn of the loop
-        calls._launch(group)
-        calls._cancel({one.job.id for one in group})
-
-    calls._loop.call_soon_threadsafe(at_once)
+    calls.launch(group)
+    calls.cancel([one.job.id for one in group])
+    free.set()  # both in one turn of the loop
     found = [results.get(timeout=ENDS_WITHIN_S) for _ in group]
     assert {cast(Failure, result.response).outcome for result in found} == {Outcome.CANCELLED}
     assert {result.call.job.id for result in found} == {one.job.id for one in group}
+    calls.close()
 
 
 def test_a_fault_of_ours_ends_the_call_and_quotes_nothing(
@@ -102,4 +98,4 @@ def test_a_prompt_is_kept_only_where_a_hedge_may_want_it(
     for _ in range(2):
         results.get(timeout=ENDS_WITHIN_S)
     assert (single.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
-    assert single.job.prompt.maximum(Decimal(1)) == 1
+    assert single.job.prompt.maximum_cost(Decimal(1)) == 1

@@ -5,13 +5,11 @@ import os
 import re
 import socket
 import sqlite3
-import subprocess
-import sys
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.command_line import run_trivet
 
 from trivet.config.template import NAMES, found_credentials, template
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
@@ -37,20 +35,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def trivet(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command; its output never has a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "trivet", *arguments],
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr + done.stdout, done.stderr
-    return done
-
-
 def defaults(folder: Path) -> dict[str, object]:
     assert not (folder / CONFIG_NAME).exists()
     return load_settings().model_dump()
@@ -61,9 +45,9 @@ def defaults(folder: Path) -> dict[str, object]:
 
 def test_init_without_credentials_proposes_nothing_and_changes_nothing(folder: Path) -> None:
     before = defaults(folder)
-    done = trivet("config", "init")
-    assert done.returncode == 0
-    assert done.stdout.count("commented out") == 3
+    done = run_trivet("config", "init")
+    assert done.code == 0
+    assert done.out.count("commented out") == 3
     assert load_settings().model_dump() == before
 
 
@@ -87,10 +71,10 @@ def test_what_init_shows_commented_out_are_the_defaults(folder: Path) -> None:
 
 def test_init_proposes_routes_for_what_it_finds_and_writes_no_secret(folder: Path) -> None:
     places = {"AWS_REGION": "eu-central-1", "GOOGLE_CLOUD_PROJECT": "our-project"}
-    done = trivet("config", "init", env={**SECRETS, **places})
-    assert done.returncode == 0
+    done = run_trivet("config", "init", env={**SECRETS, **places})
+    assert done.code == 0
     written = (folder / CONFIG_NAME).read_text(encoding="utf-8")
-    assert not [secret for secret in SECRETS.values() if secret in written + done.stdout]
+    assert not [secret for secret in SECRETS.values() if secret in written + done.out]
     settings = load_settings()
     assert {name: (r.provider, r.region, r.project) for name, r in settings.routes.items()} == {
         "bedrock-eu-central-1": ("bedrock", "eu-central-1", None),
@@ -133,38 +117,40 @@ def test_a_strange_region_cannot_break_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("--scenario", "sydney")])
 def test_init_replaces_a_file_only_when_forced(folder: Path, options: tuple[str, ...]) -> None:
     (folder / CONFIG_NAME).write_text("# mine\n", encoding="utf-8")
-    done = trivet("config", "init", *options)
-    assert done.returncode == 2
-    assert "--force" in done.stderr
+    done = run_trivet("config", "init", *options)
+    assert done.code == 2
+    assert "--force" in done.err
     assert (folder / CONFIG_NAME).read_text(encoding="utf-8") == "# mine\n"
-    assert trivet("config", "init", "--force", *options).returncode == 0
+    assert run_trivet("config", "init", "--force", *options).code == 0
     assert "[store]" in (folder / CONFIG_NAME).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_init_with_a_scenario_writes_all_its_routes_and_says_what_is_missing(folder: Path, name: str) -> None:
-    done = trivet("config", "init", "--scenario", name)
-    assert done.returncode == 0
+    done = run_trivet("config", "init", "--scenario", name)
+    assert done.code == 0
     routes = load_settings().routes
     assert len(routes) == 3
-    lines = done.stdout.splitlines()
+    lines = done.out.splitlines()
     for route in routes:
         assert [line for line in lines if f"[routes.{route}] not ready: " in line], route
         assert [line for line in lines if line.startswith("Still missing") and route in line], route
-    assert "no job can run" in done.stdout
-    checked = trivet("config", "check")
-    assert (checked.returncode, "Not set here" in checked.stderr) == (1, True)
-    assert not [route for route in routes if route not in checked.stdout]
+    assert "no job can run" in done.out
+    checked = run_trivet("config", "check")
+    assert (checked.code, "Not set here" in checked.err) == (1, True)
+    assert not [route for route in routes if route not in checked.out]
 
 
 def test_init_with_a_scenario_says_what_it_found_and_writes_no_secret(folder: Path) -> None:
-    done = trivet("config", "init", "--scenario", "multi-cloud", env={**SECRETS, "GOOGLE_CLOUD_PROJECT": "our-project"})
+    done = run_trivet(
+        "config", "init", "--scenario", "multi-cloud", env={**SECRETS, "GOOGLE_CLOUD_PROJECT": "our-project"}
+    )
     written = (folder / CONFIG_NAME).read_text(encoding="utf-8")
-    assert not [secret for secret in SECRETS.values() if secret in written + done.stdout]
+    assert not [secret for secret in SECRETS.values() if secret in written + done.out]
     for variable in SECRETS:
         assert f"# {variable} is set" in written, variable
-        assert f"ready: {variable} is set" in done.stdout, variable
-    assert "missing" not in done.stdout
+        assert f"ready: {variable} is set" in done.out, variable
+    assert "missing" not in done.out
     routes = load_settings().routes
     assert str(routes["bedrock-us-east-1"].api_key) == "env:AWS_BEARER_TOKEN_BEDROCK"
     assert str(routes["anthropic"].api_key) == "env:ANTHROPIC_API_KEY"
@@ -172,10 +158,10 @@ def test_init_with_a_scenario_says_what_it_found_and_writes_no_secret(folder: Pa
 
 
 def test_init_tells_which_scenarios_there_are_and_writes_nothing(folder: Path) -> None:
-    done = trivet("config", "init", "--scenario", "multicloud")
-    assert done.returncode == 2
-    assert "Did you mean multi-cloud?" in done.stderr
-    assert not [name for name in NAMES if name not in done.stderr]
+    done = run_trivet("config", "init", "--scenario", "multicloud")
+    assert done.code == 2
+    assert "Did you mean multi-cloud?" in done.err
+    assert not [name for name in NAMES if name not in done.err]
     assert list(folder.iterdir()) == []
 
 
@@ -191,11 +177,11 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
         "TRIVET_BROKER__URL": "redis://u:sekret@cache.example.com:6379/0",
         "TRIVET_SECURITY__KEY": "env:MY_SIGNING_KEY",
     }
-    done = trivet("config", "check", env=urls)
-    assert done.returncode == 1  # a key is not set here
-    assert "sekret" not in done.stdout + done.stderr
-    assert "Not set here: the credentials of one." in done.stderr
-    assert "Not set here: [security] key." in done.stderr
+    done = run_trivet("config", "check", env=urls)
+    assert done.code == 1  # a key is not set here
+    assert "sekret" not in done.out + done.err
+    assert "Not set here: the credentials of one." in done.err
+    assert "Not set here: [security] key." in done.err
     for expected in (
         CONFIG_NAME,
         "db.example.com",
@@ -206,42 +192,42 @@ def test_check_shows_what_was_read_and_masks_passwords(folder: Path) -> None:
         "env:MY_KEY (not set here)",
         "env:MY_SIGNING_KEY (not set here)",
     ):
-        assert expected in done.stdout, expected
-    whole = trivet("config", "check", env={"MY_KEY": "k-very-secret"})
-    assert whole.returncode == 0
-    assert "not set here" not in whole.stdout
+        assert expected in done.out, expected
+    whole = run_trivet("config", "check", env={"MY_KEY": "k-very-secret"})
+    assert whole.code == 0
+    assert "not set here" not in whole.out
 
 
 def test_check_demands_a_key_where_cached_answers_are_on_another_machine(folder: Path) -> None:
     away = {"TRIVET_BROKER__URL": "redis://u:sekret@cache.example.com:6379/0"}
-    done = trivet("config", "check", env=away)
-    assert done.returncode == 2
-    assert "[security] key: is needed" in done.stderr
-    assert "sekret" not in done.stderr
-    weak = trivet("config", "check", env={**away, "TRIVET_SECURITY__KEY": "env:WEAK", "WEAK": "very-secret"})
-    assert weak.returncode == 2
-    assert "env:WEAK holds 11 characters; a key has 32 or more" in weak.stderr
-    assert "very-secret" not in weak.stdout + weak.stderr
-    off = trivet("config", "check", env={**away, "TRIVET_CACHE__ENABLED": "false"})
-    assert off.returncode == 0
+    done = run_trivet("config", "check", env=away)
+    assert done.code == 2
+    assert "[security] key: is needed" in done.err
+    assert "sekret" not in done.err
+    weak = run_trivet("config", "check", env={**away, "TRIVET_SECURITY__KEY": "env:WEAK", "WEAK": "very-secret"})
+    assert weak.code == 2
+    assert "env:WEAK holds 11 characters; a key has 32 or more" in weak.err
+    assert "very-secret" not in weak.out + weak.err
+    off = run_trivet("config", "check", env={**away, "TRIVET_CACHE__ENABLED": "false"})
+    assert off.code == 0
     named = {**away, "TRIVET_SECURITY__KEY": "env:STRONG", "STRONG": "s" * 32}
-    assert trivet("config", "check", env=named).returncode == 0
-    worker = trivet("worker", env=away | {"TRIVET_CONFIG": str(EXAMPLE)})
-    assert worker.returncode == 2
-    assert "[security] key: is needed" in worker.stderr
+    assert run_trivet("config", "check", env=named).code == 0
+    worker = run_trivet("worker", env=away | {"TRIVET_CONFIG": str(EXAMPLE)})
+    assert worker.code == 2
+    assert "[security] key: is needed" in worker.err
 
 
 def test_init_makes_the_key_that_signs_answers_once(folder: Path) -> None:
-    done = trivet("config", "init")
+    done = run_trivet("config", "init")
     path = folder / ".trivet" / "security.key"
     key = path.read_text(encoding="ascii")
-    assert f"{path} written: the key that signs cached answers." in done.stdout
-    assert key.strip() not in done.stdout + (folder / CONFIG_NAME).read_text(encoding="utf-8")
+    assert f"{path} written: the key that signs cached answers." in done.out
+    assert key.strip() not in done.out + (folder / CONFIG_NAME).read_text(encoding="utf-8")
     assert path.stat().st_mode & 0o777 == 0o600
-    assert "security.key" not in trivet("config", "init", "--force").stdout
+    assert "security.key" not in run_trivet("config", "init", "--force").out
     assert path.read_text(encoding="ascii") == key
-    checked = trivet("config", "check")
-    assert f"security key   {path}" in checked.stdout
+    checked = run_trivet("config", "check")
+    assert f"security key   {path}" in checked.out
 
 
 def test_check_names_every_mistake_and_exits_with_2(folder: Path) -> None:
@@ -249,20 +235,20 @@ def test_check_names_every_mistake_and_exits_with_2(folder: Path) -> None:
         '[brokr]\nurl = ""\n[routes.a]\nprovider = "bedrock"\nrequest_per_minute = 3\napi_key = "sk-ant-secret"\n',
         encoding="utf-8",
     )
-    done = trivet("config", "check")
-    assert done.returncode == 2
-    assert "brokr: unknown key. Did you mean broker?" in done.stderr
-    assert "request_per_minute: unknown key. Did you mean requests_per_minute?" in done.stderr
-    assert str(folder / CONFIG_NAME) in done.stderr
-    assert "sk-ant-secret" not in done.stderr
+    done = run_trivet("config", "check")
+    assert done.code == 2
+    assert "brokr: unknown key. Did you mean broker?" in done.err
+    assert "request_per_minute: unknown key. Did you mean requests_per_minute?" in done.err
+    assert str(folder / CONFIG_NAME) in done.err
+    assert "sk-ant-secret" not in done.err
 
 
 def test_show_prints_the_effective_settings_that_load_again(folder: Path) -> None:
     (folder / CONFIG_NAME).write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     before = load_settings()
-    done = trivet("config", "show")
-    assert done.returncode == 0
-    (folder / CONFIG_NAME).write_text(done.stdout, encoding="utf-8")
+    done = run_trivet("config", "show")
+    assert done.code == 0
+    (folder / CONFIG_NAME).write_text(done.out, encoding="utf-8")
     after = load_settings()
     assert _without_urls(after) == _without_urls(before)
     assert (after.store_url, after.broker_url, after.redis_url) == (
@@ -276,7 +262,7 @@ def test_show_has_the_hidden_costs_of_a_route_and_loads_again(folder: Path) -> N
     costs = "costs = { per_request_usd = 0.00002, per_month_usd = 21.90 }"
     (folder / CONFIG_NAME).write_text(f'[routes.one]\nprovider = "anthropic"\n{costs}\n', encoding="utf-8")
     before = load_settings()
-    shown = trivet("config", "show").stdout
+    shown = run_trivet("config", "show").out
     assert '"per_request_usd" = "0.00002"' in shown
     (folder / CONFIG_NAME).write_text(shown, encoding="utf-8")
     assert load_settings().routes == before.routes
@@ -286,11 +272,11 @@ def test_show_has_windows_and_the_one_in_force_and_loads_again(folder: Path) -> 
     windows = "windows = [{ hours = '00-24', cost_factor = 0.5 }, { hours = '22-06', days = ['sat'], weight = 2 }]"
     (folder / CONFIG_NAME).write_text(f'[routes.one]\nprovider = "anthropic"\n{windows}\n', encoding="utf-8")
     before = load_settings()
-    shown = trivet("config", "show").stdout
+    shown = run_trivet("config", "show").out
     assert "# window now: 00-24 UTC: cost x0.5" in shown
     (folder / CONFIG_NAME).write_text(shown, encoding="utf-8")
     assert load_settings().routes == before.routes
-    (found,) = json.loads(trivet("config", "show", "--json").stdout)["routes"].values()
+    (found,) = json.loads(run_trivet("config", "show", "--json").out)["routes"].values()
     assert (found["window_now"], len(found["windows"])) == ("00-24 UTC: cost x0.5", 2)
 
 
@@ -299,13 +285,13 @@ def test_show_as_json_has_references_and_masked_passwords(folder: Path) -> None:
         '[routes.one]\nprovider = "anthropic"\napi_key = "env:MY_KEY"\n', encoding="utf-8"
     )
     env = {"MY_KEY": "very-secret", "TRIVET_BROKER__URL": "redis://u:sekret@h:6379/0", "TRIVET_WORKER__SLOTS": "7"}
-    done = trivet("config", "show", "--json", env=env)
-    shown = json.loads(done.stdout)
+    done = run_trivet("config", "show", "--json", env=env)
+    shown = json.loads(done.out)
     assert shown["routes"]["one"]["api_key"] == "env:MY_KEY"
     assert shown["broker"]["url"] == shown["redis"]["url"] == "redis://u:***@h:6379/0"
     assert shown["worker"]["slots"] == 7
     assert shown["classes"]["batch"]["budget_s"] == 30
-    assert "very-secret" not in done.stdout
+    assert "very-secret" not in done.out
 
 
 def _without_urls(settings: Settings) -> dict[str, object]:
@@ -328,26 +314,26 @@ def test_the_example_loads_and_has_the_three_real_routes() -> None:
 
 
 def test_db_upgrade_creates_and_says_from_where_to_where(folder: Path) -> None:
-    assert json.loads(trivet("db", "version", "--json").stdout)["version"] is None
+    assert json.loads(run_trivet("db", "version", "--json").out)["version"] is None
     assert not (folder / ".trivet" / "trivet.db").exists()
-    first = trivet("db", "upgrade")
-    assert first.returncode == 0
-    newest = json.loads(trivet("db", "version", "--json").stdout)["newest"]
-    assert f"no schema → {newest}" in first.stdout
-    assert f"{newest} → {newest}" in trivet("db", "upgrade").stdout
-    assert json.loads(trivet("db", "version", "--json").stdout)["version"] == newest
+    first = run_trivet("db", "upgrade")
+    assert first.code == 0
+    newest = json.loads(run_trivet("db", "version", "--json").out)["newest"]
+    assert f"no schema → {newest}" in first.out
+    assert f"{newest} → {newest}" in run_trivet("db", "upgrade").out
+    assert json.loads(run_trivet("db", "version", "--json").out)["version"] == newest
 
 
 @pytest.mark.parametrize("command", [("db", "upgrade"), ("up", "--simulate")])
 def test_a_database_from_a_newer_version_is_refused(folder: Path, command: tuple[str, ...]) -> None:
-    trivet("db", "upgrade")
+    run_trivet("db", "upgrade")
     with sqlite3.connect(folder / ".trivet" / "trivet.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    done = trivet(*command)
-    assert done.returncode == 2
-    assert "9999" in done.stderr
-    assert "newer" in done.stderr
+    done = run_trivet(*command)
+    assert done.code == 2
+    assert "9999" in done.err
+    assert "newer" in done.err
 
 
 # --- what is not there
@@ -364,47 +350,47 @@ def test_a_database_from_a_newer_version_is_refused(folder: Path, command: tuple
 def test_what_does_not_answer_is_named_without_its_password(
     folder: Path, command: tuple[str, ...], variables: dict[str, str]
 ) -> None:
-    done = trivet(*command, env=variables)
-    assert done.returncode == 2
-    assert f"u:***@{UNREACHABLE}" in done.stderr
-    assert "Is the server running and the URL right?" in done.stderr
-    assert "sekret" not in done.stderr
+    done = run_trivet(*command, env=variables)
+    assert done.code == 2
+    assert f"u:***@{UNREACHABLE}" in done.err
+    assert "Is the server running and the URL right?" in done.err
+    assert "sekret" not in done.err
 
 
 def test_a_file_that_is_no_database_is_named(folder: Path) -> None:
     (folder / "notes.txt").write_text("not a database at all\n" * 10, encoding="utf-8")
-    done = trivet("db", "upgrade", env={"TRIVET_STORE__URL": "sqlite:///notes.txt"})
-    assert done.returncode == 2
-    assert "notes.txt" in done.stderr
+    done = run_trivet("db", "upgrade", env={"TRIVET_STORE__URL": "sqlite:///notes.txt"})
+    assert done.code == 2
+    assert "notes.txt" in done.err
 
 
 def test_simulate_names_a_port_that_is_taken(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = trivet("simulate", "--bedrock-port", str(port))
-    assert done.returncode == 2
-    assert f"port {port} for bedrock" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+        done = run_trivet("simulate", "--bedrock-port", str(port))
+    assert done.code == 2
+    assert f"port {port} for bedrock" in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 def test_up_names_a_flower_port_that_is_taken(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = trivet("up", "--simulate", "--flower", "--flower-port", str(port))
-    assert done.returncode == 2
-    assert f"--flower-port: {port}" in done.stderr
+        done = run_trivet("up", "--simulate", "--flower", "--flower-port", str(port))
+    assert done.code == 2
+    assert f"--flower-port: {port}" in done.err
 
 
 def test_up_without_routes_says_what_to_do(folder: Path) -> None:
-    done = trivet("up")
-    assert done.returncode == 2
-    assert "trivet config init" in done.stderr
-    assert "--simulate" in done.stderr
+    done = run_trivet("up")
+    assert done.code == 2
+    assert "trivet config init" in done.err
+    assert "--simulate" in done.err
     assert not (folder / ".trivet").exists()
 
 
 def test_up_does_not_mix_simulated_with_real_routes(folder: Path) -> None:
     (folder / CONFIG_NAME).write_text('[routes.real]\nprovider = "anthropic"\n', encoding="utf-8")
-    done = trivet("up", "--simulate")
-    assert done.returncode == 2
-    assert "empty folder" in done.stderr
+    done = run_trivet("up", "--simulate")
+    assert done.code == 2
+    assert "empty folder" in done.err

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +20,6 @@ from trivet.client.result import Attempt, JobError, Result
 from trivet_store.database.engine import Store
 from trivet_store.jobs import batches
 from trivet_store.jobs.enqueue import BatchRef, insert
-from trivet_store.migrations.schema_version import upgrade
 from trivet_store.reports import backlog
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
@@ -212,14 +210,6 @@ def test_a_results_file_has_its_name_only_while_it_is_whole(tmp_path: Path) -> N
 def test_results_are_not_written_over_a_device() -> None:
     with pytest.raises(InvalidRequest, match="/dev/null: is not a regular file"):
         ResultsFile(Path("/dev/null"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield store
-    store.close()
 
 
 def fill(store: Store) -> None:

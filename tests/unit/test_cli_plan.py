@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
+from tests.command_line import run_trivet
 
 from trivet.cli import run
 from trivet.cli.options import count, share
@@ -129,16 +129,9 @@ def test_mixes_and_a_month_of_other_length(plan: Plan) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, None])
 def test_the_table_fits_and_says_all_sums(folder: Path, columns: int | None) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "trivet", "plan", *CALLS, *AUDIT],
-        env={**os.environ, **({} if columns is None else {"COLUMNS": str(columns)})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    done = run_trivet("plan", *CALLS, *AUDIT, env={} if columns is None else {"COLUMNS": str(columns)})
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
     if columns is not None:
         assert max(map(len, lines)) <= columns
     rows = [re.split(r"  +", line) for line in lines if line.startswith(("SCENARIO", "direct", "aws-us", "even mix  "))]
@@ -158,7 +151,7 @@ def test_the_table_fits_and_says_all_sums(folder: Path, columns: int | None) -> 
         "audit logging, $2.00 per 100,000 calls: $0.10",
         "fixed of aws-us, $21.90 per month: $0.73",
     ):
-        assert said in done.stdout, said
+        assert said in done.out, said
 
 
 def test_a_day_that_takes_longer_than_a_day_is_said(plan: Plan) -> None:

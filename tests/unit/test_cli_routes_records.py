@@ -1,8 +1,5 @@
 """Events as an operator reads them, and probes as nobody's jobs."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 
@@ -12,7 +9,6 @@ from trivet_store.cluster import health
 from trivet_store.cluster.health import Event
 from trivet_store.database.engine import Store
 from trivet_store.jobs.probing import insert_probe
-from trivet_store.migrations.schema_version import upgrade
 from trivet_store.reports import backlog, costs, results
 from trivet_store.reports.results import AttemptRow, JobRow
 from trivet_tasks.latency import Latency
@@ -28,14 +24,6 @@ SEVERAL = [
     Event(AT + 3, "route limited", "vertex", MODEL, "for 8 s: rate_limited: Quota exceeded"),
     Event(AT + 4, "route drained", "vertex", "*", "by an operator: maintenance"),
 ]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield store
-    store.close()
 
 
 @pytest.mark.parametrize("room", [80, 100, 160, None])

@@ -13,13 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.databases import database_of, migrated
 from tests.unit.cluster_statuses import BUSY
 
 from trivet.admin import ClusterStatus
 from trivet.cli.routes_watch import StatusWatch
 from trivet_store.cluster import registry
-from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
 
@@ -71,11 +70,9 @@ def config(tmp_path: Path) -> Path:
     file = tmp_path / "trivet.toml"
     file.write_text('[redis]\nurl = "redis://127.0.0.1:1/0"\n[routes.anthropic]\nprovider = "anthropic"\n')
     settings = load_settings(file)
-    store = Store(settings.store_url)
-    upgrade(store)
-    with store.write() as connection:
+    migrated(settings.store_url)
+    with database_of(settings) as store, store.write() as connection:
         registry.register(store, connection, settings.routes)
-    store.close()
     return file
 
 

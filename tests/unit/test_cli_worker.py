@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.command_line import Said, commands
+from tests.command_line import Said, commands
 
 CONFIG = "".join(f'[routes.{name}]\nprovider = "anthropic"\n' for name in ("first", "second", "third"))
 

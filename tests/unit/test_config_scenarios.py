@@ -290,15 +290,15 @@ def test_prices_against_list_price_are_those_that_the_files_tell(
 # --- the page
 
 
-def test_the_page_has_a_section_for_each_that_leads_to_its_file() -> None:
-    page = (REPOSITORY / "docs" / "scenarios.md").read_text(encoding="utf-8")
+def test_the_page_has_a_section_for_each_that_names_its_file() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "scenarios.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## `([\w-]+)`.*?\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL))
     assert tuple(sections) == NAMES
     for name, section in sections.items():
-        (link,) = re.findall(r"\]\(\.\./(api/\S+\.toml)\)", section)
-        assert tomllib.loads((REPOSITORY / link).read_text(encoding="utf-8"))["routes"], name
-        assert link.endswith(f"/{name}.toml")
-    assert "docs/scenarios.md" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+        (file,) = re.findall(r"`(api/\S+\.toml)`", section)
+        assert tomllib.loads((REPOSITORY / file).read_text(encoding="utf-8"))["routes"], name
+        assert file.endswith(f"/{name}.toml")
+    assert "docs/reference/scenarios.md" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 # --- what is filled in

@@ -7,8 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import celery
@@ -17,19 +16,13 @@ import pytest
 import redis
 from flower.utils.broker import RedisSocket
 from kombu import Queue
+from tests.timing import until
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_tasks.config import server_urls
 from trivet_tasks.errors import ConfigError, ProcessFailed
 
 DEADLINE_S = 20.0
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.01)
 
 
 def servers_of(data_dir: Path) -> list[int]:
@@ -280,7 +273,7 @@ def test_the_address_is_the_same_for_everybody(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("kind", ["another user's", "a link"])
 def test_a_directory_of_somebody_else_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_urls, "_SHORT_PARENT", tmp_path)
+    monkeypatch.setattr(server_urls, "SHORT_PARENT", tmp_path)
     data_dir = tmp_path / ("x" * 100)
     private = server_urls.socket_path(data_dir).parent
     if kind == "a link":

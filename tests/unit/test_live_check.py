@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import pytest
+from tests.command_line import Said, run_trivet
 from tests.unit.control_planes import Account, planes
 
 from trivet.live_check.masking import Mask
@@ -133,28 +132,24 @@ def account(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         yield made
 
 
-def trivet(*arguments: str, columns: int = 200) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, "-m", "trivet", *arguments],
-        env={**os.environ, "COLUMNS": str(columns)}, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    assert "very-secret" not in done.stdout + done.stderr
+def trivet(*arguments: str, columns: int = 200) -> Said:
+    done = run_trivet(*arguments, env={"COLUMNS": str(columns)})
+    assert "very-secret" not in done.out + done.err
     return done
 
 
 def test_without_live_nobody_is_asked(account: Account) -> None:
     done = trivet("routes", "check", "direct")
-    assert done.returncode == 0, done.stdout
-    assert "No account was asked" in done.stdout
+    assert done.code == 0, done.out
+    assert "No account was asked" in done.out
     assert account.asked == []
-    assert trivet("routes", "check").returncode == 1  # the key of the other is not set
+    assert trivet("routes", "check").code == 1  # the key of the other is not set
 
 
 def test_live_asks_and_compares(account: Account) -> None:
     done = trivet("routes", "check", "direct", "--live", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = json.loads(done.stdout)
+    assert done.code == 0, done.out + done.err
+    said = json.loads(done.out)
     (route,) = said["routes"]
     assert said["live"] is True
     assert route["limits"][0] == {
@@ -163,10 +158,10 @@ def test_live_asks_and_compares(account: Account) -> None:
     }  # fmt: skip
     account.headers["claude-haiku-5-5"]["anthropic-ratelimit-requests-limit"] = "30"
     done = trivet("routes", "check", "direct", "--live", columns=80)
-    assert done.returncode == 1
-    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert done.code == 1
+    assert all(len(line) <= 80 for line in done.out.splitlines())
     assert "40 requests a minute are configured, the account allows 30: it would throttle." in " ".join(
-        done.stdout.split()
+        done.out.split()
     )
 
 
@@ -175,8 +170,8 @@ def test_a_hanging_account_ends_neither_the_command_nor_the_others(account: Acco
     path = Path("trivet.toml")
     path.write_text(path.read_text().replace("env:NOT_SET", "env:MY_KEY"))
     done = trivet("routes", "check", "--live", "--timeout", "10", "--json")
-    assert done.returncode == 1
-    direct, other = json.loads(done.stdout)["routes"]
+    assert done.code == 1
+    direct, other = json.loads(done.out)["routes"]
     assert direct["result"] != "error"
     assert any("did not answer" in finding["what"] for finding in other["findings"])
 
@@ -191,17 +186,17 @@ def test_a_hanging_account_ends_neither_the_command_nor_the_others(account: Acco
 )
 def test_wrong_usage_exits_with_2(account: Account, arguments: tuple[str, ...], said: str) -> None:
     done = trivet("routes", "check", *arguments)
-    assert done.returncode == 2
-    assert said in done.stderr
+    assert done.code == 2
+    assert said in done.err
 
 
 def test_without_a_route_there_is_nothing_to_check() -> None:
     done = trivet("routes", "check")
-    assert done.returncode == 2
-    assert "no route is configured" in done.stderr
+    assert done.code == 2
+    assert "no route is configured" in done.err
 
 
 def test_routes_alone_is_still_the_table(account: Account) -> None:
     done = trivet("routes", "--json")
-    assert json.loads(done.stdout)["routes"] == [] or "route" in json.loads(done.stdout)["routes"][0]
-    assert trivet("routes", "--json", "check").returncode == 2
+    assert json.loads(done.out)["routes"] == [] or "route" in json.loads(done.out)["routes"][0]
+    assert trivet("routes", "--json", "check").code == 2

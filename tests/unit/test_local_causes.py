@@ -2,28 +2,26 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.servers.certificates import make_certificates
-from tests.unit.listening import Listener
+from tests.wires import KEY, Listener, with_caller, worked
 
 from trivet_simulator.process import SimulatorProcess
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
 from trivet_worker.adapters import build_caller, connections
-from trivet_worker.adapters.aws_auth import process_credentials
 from trivet_worker.adapters.google_auth import process_token
 from trivet_worker.adapters.protocol import Answer, Caller, Credentials, Failure, LocalCause
 
 BODY = b'{"max_tokens": 10, "messages": [{"role": "user", "content": "Hello."}]}'
 MODEL = "claude-haiku-4-5"
-KEY = "a-secret-key"
+pytestmark = pytest.mark.usefixtures("no_credentials")
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +34,6 @@ def simulators() -> Iterator[SimulatorProcess]:
 def simulator(simulators: SimulatorProcess) -> SimulatorProcess:
     simulators.control.reset()
     return simulators
-
-
-@pytest.fixture(autouse=True)
-def nobodys_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "ANTHROPIC_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("TRIVET_TEST_KEY", KEY)
-    process_credentials.cache_clear()
 
 
 @pytest.fixture
@@ -64,26 +50,15 @@ def route(base_url: str = "", **more: Any) -> RouteSettings:
     )
 
 
-def ask(settings: RouteSettings, work: Callable[[Caller], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        caller = build_caller(settings)
-        try:
-            return await work(caller)
-        finally:
-            await caller.close()
-
-    return asyncio.run(run())
-
-
-def call(settings: RouteSettings) -> Failure:
-    failure: Answer | Failure = ask(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 20.0))
+def call(settings: RouteSettings, timeout_s: float = 20.0) -> Failure:
+    failure = with_caller(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", timeout_s))
     assert isinstance(failure, Failure), failure
     assert KEY not in failure.message
     return failure
 
 
 def reach(settings: RouteSettings) -> str:
-    return str(ask(settings, lambda caller: caller.reach(10.0)))
+    return str(with_caller(settings, lambda caller: caller.reach(10.0)))
 
 
 def test_a_port_that_refuses(closed_port: int) -> None:
@@ -117,9 +92,7 @@ def test_a_proxy_that_refuses_is_named(
 def test_a_proxy_that_never_answers_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        failure = ask(
-            route("https://api.example"), lambda caller: caller.call(BODY, MODEL, "attempt-1", 1.0)
-        )  # fmt: skip
+        failure = call(route("https://api.example"), 1.0)
     assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
     assert "no connection in time" in failure.message
     assert "(HTTPS_PROXY)" in failure.message
@@ -129,7 +102,7 @@ def test_time_that_is_over_before_there_is_a_connection(monkeypatch: pytest.Monk
     monkeypatch.setattr(connections, "CONNECT_SHARE", 2.0)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         settings = route(f"https://127.0.0.1:{silent.getsockname()[1]}")
-        failure = ask(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 0.5))
+        failure = call(settings, 0.5)
     assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
     assert failure.message == "no connection within 0.5 s"
 
@@ -148,12 +121,9 @@ def test_a_certificate_of_nobody(tmp_path: Path) -> None:
 
     async def run() -> Answer | Failure:
         server = await asyncio.start_server(Listener(b"").serve, "127.0.0.1", 0, ssl=context)
-        caller = build_caller(route(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        settings = route(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         async with server:
-            try:
-                return await caller.call(BODY, MODEL, "attempt-1", 20.0)
-            finally:
-                await caller.close()
+            return await worked(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 20.0))
 
     failure = asyncio.run(run())
     assert isinstance(failure, Failure)
@@ -174,7 +144,7 @@ def swallowing_port() -> Iterator[int]:
 
 def test_a_short_call_into_nothing_is_no_timeout_of_the_provider(swallowing_port: int) -> None:
     settings = route(f"http://127.0.0.1:{swallowing_port}")
-    failure = ask(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 1.0))
+    failure = call(settings, 1.0)
     assert (failure.outcome, failure.local_cause) == (Outcome.CONNECTION, LocalCause.UNREACHED)
     assert "no connection in time" in failure.message
 
@@ -185,7 +155,7 @@ def test_a_short_call_that_the_provider_leaves_hanging_is_one(simulator: Simulat
         calls = [await caller.call(BODY, MODEL, f"attempt-{number}", 0.6) for number in range(2)]
         return [call.outcome for call in calls if isinstance(call, Failure) and call.local_cause is None]
 
-    assert ask(route(simulator.endpoints.anthropic), twice) == [Outcome.TIMEOUT] * 2
+    assert with_caller(route(simulator.endpoints.anthropic), twice) == [Outcome.TIMEOUT] * 2
 
 
 @pytest.mark.parametrize("kind", ["reset", "server_error", "overloaded", "rate_limited", "billing", "spend_limit"])
@@ -235,7 +205,7 @@ def test_the_way_is_not_tested_on_a_connection_that_was_kept() -> None:
 def test_a_server_that_says_nothing() -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         settings = route(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert ask(settings, lambda caller: caller.reach(0.2)) == "no answer within 0.2 s"
+        assert with_caller(settings, lambda caller: caller.reach(0.2)) == "no answer within 0.2 s"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +221,7 @@ def test_a_server_that_says_nothing() -> None:
 )
 def test_missing_credentials_are_found_without_a_call_and_by_one(settings: dict[str, Any], words: str) -> None:
     made = route("http://127.0.0.1:9", **settings)
-    found: Credentials = ask(made, lambda caller: caller.credentials())
+    found: Credentials = with_caller(made, lambda caller: caller.credentials())
     assert words in found.missing
     failure = call(made)
     assert words in failure.message
@@ -267,7 +237,7 @@ def aws_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -
 
 def without_credentials(settings: RouteSettings) -> str:
     """Return what a look and a call report of missing credentials."""
-    found: Credentials = ask(settings, lambda caller: caller.credentials())
+    found: Credentials = with_caller(settings, lambda caller: caller.credentials())
     failure = call(settings)
     assert (failure.outcome, failure.local_cause) == (Outcome.UNUSABLE, LocalCause.NO_CREDENTIALS)
     assert not failure.own_fault
@@ -325,7 +295,7 @@ def test_a_key_that_comes_and_goes(tmp_path: Path) -> None:
             seen.append(bool((await caller.credentials()).missing))
         return seen
 
-    assert ask(route(api_key=f"file:{key}"), run) == [True, False, True, True, False]
+    assert with_caller(route(api_key=f"file:{key}"), run) == [True, False, True, True, False]
 
 
 def test_a_key_is_known_to_be_another_than_the_refused_one(simulator: SimulatorProcess, tmp_path: Path) -> None:
@@ -341,4 +311,4 @@ def test_a_key_is_known_to_be_another_than_the_refused_one(simulator: SimulatorP
         seen.append((await caller.credentials()).renewed)
         return seen
 
-    assert ask(route(simulator.endpoints.anthropic, api_key=f"file:{key}"), run) == [False, False, True]
+    assert with_caller(route(simulator.endpoints.anthropic, api_key=f"file:{key}"), run) == [False, False, True]

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 from tests.builders import call
+from tests.timing import MovedClock, moved_clock
 
 from trivet_routing.permits import Change
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.route_directory import RouteSnapshot
 from trivet_store.cluster.leases import Lease
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings, Settings
@@ -20,10 +21,9 @@ from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run import local_faults as module
 from trivet_worker.run.calls import CallResult
-from trivet_worker.run.decisions import spent_of
-from trivet_worker.run.local_faults import LocalFaults
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.witness import Witness
+from trivet_worker.run.local_faults import LocalFaults, Witness
+from trivet_worker.run.permit_release import release_of
+from trivet_worker.run.process_state import RouteImpairments
 
 HERE, ELSEWHERE = "here", "elsewhere"
 ROUTES = {
@@ -81,7 +81,7 @@ class Worker:
     def __init__(self, workers: Workers, routes: Mapping[str, RouteSettings] = ROUTES) -> None:
         self.looks = Looks()
         self.impairments = RouteImpairments(logging.getLogger("test"))
-        self.witness = Witness(cast("RouteDirectory", workers), HERE, self.impairments)
+        self.witness = Witness(workers, HERE, self.impairments)
         self.changes: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self.faults = LocalFaults(
             routes, self.looks, self.impairments, self.witness, HEALTH,
@@ -101,13 +101,7 @@ class Worker:
 
 
 def call_result(result: Answer | Failure, route: str = "anthropic", **job: Any) -> CallResult:
-    one = call(1)
-    begun = replace(
-        one,
-        job=one.job._replace(**job),
-        target=replace(one.target, route=route),
-        born_at=cast(Any, module).time.monotonic(),
-    )
+    begun = replace(call(route=route, **job), born_at=cast(Any, module).time.monotonic())
     return CallResult(begun, result, 0.1)
 
 
@@ -117,31 +111,20 @@ def worker() -> Worker:
     return Worker(Workers(HERE, ELSEWHERE))
 
 
-class Clock:
-    """The monotonic clock as the module reads it; only the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def until(self, true: Callable[[], object], look: Callable[[], None]) -> int:
-        """Look once a second; how many seconds it took until something else is so."""
-        before = true()
-        for seconds in range(1, 1_000):
-            self.now += 1
-            look()
-            if true() != before:
-                return seconds
-        raise AssertionError("it did not come about")
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    return moved_clock(monkeypatch, module)
+
+
+def seconds_until(clock: MovedClock, true: Callable[[], object], look: Callable[[], None]) -> int:
+    """Look once a second; how many seconds it took until something else is so."""
+    before = true()
+    for seconds in range(1, 1_000):
+        clock.now += 1
+        look()
+        if true() != before:
+            return seconds
+    raise AssertionError("it did not come about")
 
 
 @pytest.fixture
@@ -189,15 +172,15 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
 
 def signal_with(workers: Workers, result: Answer | Failure) -> HealthSignal:
     one = call_result(result)
-    local = Witness(cast("RouteDirectory", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
-    return spent_of(one, Settings(), local=local).signal
+    local = Witness(workers, HERE, RouteImpairments(logging.getLogger("test"))).local(one)
+    return release_of(one, Settings(), local=local).signal
 
 
 def test_a_job_goes_back_to_its_route_only_where_another_worker_of_its_lane_takes_it() -> None:
     impairments = RouteImpairments(logging.getLogger("test"))
     impairments.begin("anthropic", "key", "Refused.")
     for lane, hands_over in (("bulk", True), ("realtime", False)):
-        witness = Witness(cast("RouteDirectory", Workers(HERE, ELSEWHERE, lane=lane)), HERE, impairments)
+        witness = Witness(Workers(HERE, ELSEWHERE, lane=lane), HERE, impairments)
         assert witness.hands_over(call_result(REFUSED)) is hands_over
 
 
@@ -293,17 +276,25 @@ def test_the_way_is_tested_until_something_answers(looking: Worker) -> None:
     assert looking.wait_for(lambda current: not current) == {}
 
 
-def test_the_way_is_tested_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+def test_the_way_is_tested_ever_more_seldom(worker: Worker, clock: MovedClock) -> None:
     worker.looks.unreached = {"anthropic": "still refused"}
     worker.ends(*[UNREACHED] * 3)
-    assert [clock.until(worker.looks.asked.qsize, worker.faults.look) for _ in range(7)] == [1, 2, 4, 8, 15, 15, 15]
+    assert [seconds_until(clock, worker.looks.asked.qsize, worker.faults.look) for _ in range(7)] == [
+        1,
+        2,
+        4,
+        8,
+        15,
+        15,
+        15,
+    ]
     assert "still refused" in (worker.impairments.of("anthropic") or "")
 
 
-def test_a_way_that_is_free_for_the_test_and_for_no_call_likewise(worker: Worker, clock: Clock) -> None:
+def test_a_way_that_is_free_for_the_test_and_for_no_call_likewise(worker: Worker, clock: MovedClock) -> None:
     def pause() -> int:
         worker.ends(*[UNREACHED] * 3)
-        return clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+        return seconds_until(clock, lambda: not worker.impairments.current(), worker.faults.look)
 
     assert [pause() for _ in range(4)] == [1, 2, 4, 8]
     worker.ends(ANSWER)
@@ -324,7 +315,7 @@ def test_missing_credentials_impair_before_any_call(worker: Worker) -> None:
 
 
 def test_a_look_at_credentials_that_fails_stops_no_other_look(
-    worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = iter(range(100))
 
@@ -335,7 +326,7 @@ def test_a_look_at_credentials_that_fails_stops_no_other_look(
     monkeypatch.setattr(worker.looks, "credentials", broken)
     worker.ends(*[UNREACHED] * 3)
     worker.faults.look()
-    assert clock.until(lambda: not worker.impairments.current(), worker.faults.look) == 1
+    assert seconds_until(clock, lambda: not worker.impairments.current(), worker.faults.look) == 1
     assert next(looks) == 1, "and it is not repeated before its time"
 
 
@@ -359,11 +350,11 @@ def test_a_variable_needs_a_restart() -> None:
     assert (worker.impairments.of("anthropic") or "").endswith("Set it, and restart the worker.")
 
 
-def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: Clock) -> None:
+def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: MovedClock) -> None:
     def pause() -> tuple[str, int]:
         worker.ends(REFUSED)
         said = worker.impairments.of("anthropic") or ""
-        return said, clock.until(lambda: not worker.impairments.current(), worker.faults.look)
+        return said, seconds_until(clock, lambda: not worker.impairments.current(), worker.faults.look)
 
     (said, first), (_, second), (_, third) = pause(), pause(), pause()
     assert "refused (invalid x-api-key), while other workers serve the route: check file:/keys/anthropic" in said
@@ -371,7 +362,7 @@ def test_a_refused_key_is_tried_again_ever_more_seldom(worker: Worker, clock: Cl
     assert (first, second, third) == (15, 30, 60)
 
 
-def test_asked_to_look_now_it_waits_for_nothing(worker: Worker, clock: Clock) -> None:
+def test_asked_to_look_now_it_waits_for_nothing(worker: Worker, clock: MovedClock) -> None:
     worker.ends(REFUSED)
     worker.ends(*[UNREACHED] * 3, route="vertex")
     assert worker.impairments.current().keys() == ROUTES.keys()

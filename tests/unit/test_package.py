@@ -1,9 +1,9 @@
 """Metadata of an installed Trivet."""
 
-import subprocess
-import sys
 from functools import cached_property
 from importlib.metadata import metadata
+
+from tests.command_line import run_trivet
 
 import trivet
 from trivet import admin
@@ -11,10 +11,7 @@ from trivet_tasks.config.settings import Settings
 
 
 def test_version_is_that_of_the_distribution() -> None:
-    said = subprocess.run(
-        [sys.executable, "-m", "trivet", "--version"], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert (said.stdout, said.stderr) == (f"trivet {trivet.__version__}\n", "")
+    assert run_trivet("--version") == (0, f"trivet {trivet.__version__}\n", "")
     assert metadata("trivet")["Version"] == trivet.__version__
     assert metadata("trivet")["License-Expression"] == "Apache-2.0"
 

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import os
 import zlib
 from typing import Any
 
@@ -11,24 +10,26 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fed_wire import (
+from tests.fuzz.answers import check, fed
+from tests.wires import (
     BODY,
-    KEY_VARIABLE,
     MODELS,
     WIRES,
     answered_with,
-    caller_of,
     fed_wire,
     framed,
     response,
+    settings_of,
     stream,
     stream_type,
+    worked,
 )
-from tests.fuzz.answers import check, fed
 
 from trivet_tasks.outcomes import Outcome, Usage
 from trivet_worker.adapters.headers import MAX_WAIT_S
 from trivet_worker.adapters.protocol import Answer, Failure
+
+pytestmark = pytest.mark.usefixtures("no_credentials")
 
 Event = dict[str, Any]
 START: Event = {
@@ -42,14 +43,6 @@ TEXT: list[Event] = [
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
     {"type": "content_block_stop", "index": 0},
 ]
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "GOOGLE_", "ANTHROPIC_", "CLOUDSDK_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv(KEY_VARIABLE, "sk-test-0123456789")
 
 
 def end(stop_reason: str = "end_turn", /, **more: Any) -> list[Event]:
@@ -297,9 +290,8 @@ def test_the_connection_of_a_call_that_is_aborted_is_dropped() -> None:
         async with fed_wire() as provider:
             head = response(b"", content_length=str(10**9))
             provider.reply = [head, *([bytes(2**20)] * 300)]
-            caller = caller_of(provider, "anthropic", streams=False)
-            result = await caller.call(BODY, MODELS["anthropic"], "a", 30)
-            await caller.close()
+            settings = settings_of("anthropic", provider.url, stream=False)
+            result = await worked(settings, lambda caller: caller.call(BODY, MODELS["anthropic"], "a", 30))
             return result, provider.sent
 
     result, sent = asyncio.run(run())

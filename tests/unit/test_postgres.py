@@ -3,7 +3,6 @@
 import contextlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -12,10 +11,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 from tests.postgres import PostgresServer, postgres_server, postgres_template, postgres_url
+from tests.timing import until
 
 __all__ = ["postgres_server", "postgres_template", "postgres_url"]  # fixtures, used by their names
 
-DEADLINE_S = 30.0
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -77,7 +76,4 @@ def test_a_server_whose_starter_was_killed_goes_too() -> None:
         assert process.stdout is not None
         pid, folder = process.stdout.readline().split()
         process.kill()
-    deadline = time.monotonic() + DEADLINE_S
-    while psutil.pid_exists(int(pid)) or Path(folder).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not (psutil.pid_exists(int(pid)) or Path(folder).exists()), "the server's end")

@@ -20,14 +20,11 @@ from trivet_worker.run.pricing import Pricing
 PRICING = Pricing(CostModel(), time.time)
 
 
-def call_of(model: str, *, region: str | None = None, provider: str = "anthropic") -> Call:
-    one = call(1)
-    return replace(
-        one,
-        target=replace(one.target, provider=provider, model=model, wire_model=model),
-        route=RouteSettings(provider=provider, region=region),  # type: ignore[arg-type]
-        job=one.job._replace(input_estimate=1_000, max_tokens=100),
-    )
+def call_of(
+    model: str, *, wire_model: str | None = None, region: str | None = None, provider: str = "anthropic"
+) -> Call:
+    one = call(provider=provider, model=model, wire_model=wire_model or model, input_estimate=1_000, max_tokens=100)
+    return replace(one, route=RouteSettings(provider=provider, region=region))  # type: ignore[arg-type]
 
 
 def answer(usage: Usage) -> Answer:
@@ -73,8 +70,8 @@ def test_the_region_is_kept(region: str, cost: str) -> None:
 
 def test_what_is_priced_approximately_is_booked_and_says_why() -> None:
     arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/k3j2h1"
-    one = call_of("claude-sonnet-5-5", region="us-east-1", provider="bedrock")
-    settled = PRICING.settled(replace(one, target=replace(one.target, wire_model=arn)), answer(Usage(1_000)), 1)
+    one = call_of("claude-sonnet-5-5", wire_model=arn, region="us-east-1", provider="bedrock")
+    settled = PRICING.settled(one, answer(Usage(1_000)), 1)
     assert (settled.cost_usd, settled.estimated) == (Decimal("0.0022"), False)
     assert settled.price_terms is not None
     assert settled.price_terms.startswith(price_records.NOTED)

@@ -1,7 +1,6 @@
 """Probes: one at a time for the whole fleet, where one is due, and never for a route without a worker to make it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -9,19 +8,19 @@ import pytest
 from celery import Celery
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec
-from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, Held, World, states
+from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World, states
 
-from trivet_routing.permits import PermitRequest, Quota, RouteUse
+from trivet_routing.permits import Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler import probing as probing_module
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_store.jobs.probing import insert_probe
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
 from trivet_tasks.outcomes import HealthSignal
@@ -60,8 +59,10 @@ class Place:
 
     def prober(self) -> Prober:
         """Return the prober of a new scheduler, which knows the present state."""
-        directory = RouteDirectory(self.store, self.world.limits)
-        return Prober(self.store, directory, self.app, SETTINGS)
+        return Prober(self.store, self.directory(), self.app, SETTINGS)
+
+    def directory(self) -> RouteDirectory:
+        return RouteDirectory(self.store, self.world.limits)
 
     def run(self) -> list[tuple[str, str]]:
         """Run a pass of a scheduler; return what it probes: (route, model)."""
@@ -103,13 +104,10 @@ class Place:
 
 
 @pytest.fixture
-def place(world: World, tmp_path: Path) -> Iterator[Place]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
+def place(world: World, store: Store) -> Iterator[Place]:
     app = Celery("test", broker="memory://", set_as_current=False)
     yield Place(world, store, app)
     app.close()
-    store.close()
 
 
 def test_while_all_is_well_nothing_is_probed(place: Place) -> None:
@@ -173,7 +171,7 @@ def _gone_from_the_configuration(place: Place) -> None:
 
 def _told_to_wait(place: Place) -> None:
     """By a call from before it was opened, which comes back only now."""
-    late = Held(PermitRequest("from before", 0, 0), "")
+    late = Permit("from before", 0, 0)
     changes = place.breaker().settle_these([late], HealthSignal.LIMITED, pause_s=10 * HEALTH.probe_interval_s)
     assert states(changes) == [(MODEL, "limited")]
 
@@ -479,7 +477,7 @@ def test_good_probes_with_that_model_bring_the_whole_route_back(place: Place) ->
 def test_a_person_may_have_a_probe_now(place: Place) -> None:
     place.serve(ROUTE)
     prober = place.prober()
-    route = prober._directory.known().routes[ROUTE]
+    route = place.directory().known().routes[ROUTE]
     job_id = prober.probe(route, MODEL, at_once=True)
     assert job_id in place.jobs()
     place.open()

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.parents import under
+from tests.processes import under
+from tests.timing import until
 
 from trivet.local.child_process import Exit, Restarts
 from trivet.local.processes import Supervisor
@@ -37,13 +37,6 @@ WITH_GRANDCHILD = (
 
 def python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.01)
 
 
 def runs(pid: int) -> bool:

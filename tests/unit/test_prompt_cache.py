@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_store.jobs.claiming import Prompt
+from trivet_store.steps import Prompt
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
@@ -196,8 +196,8 @@ def test_estimates_of_marked_calls_stay_upper_bounds(
         cache_write_1h_tokens=tokens if kind == "write_1h" else 0,
     )
     real = book.price("anthropic", model, model, None, TODAY, usage).cost_usd
-    bound = Prompt(body).maximum(plain)
+    bound = Prompt(body).maximum_cost(plain)
     assert (bound is None) == (real is None)
     assert bound is None or real is None or bound >= real
-    assert Prompt(b'{"system":"x"}').maximum(plain) == plain
-    assert Prompt(body).maximum(Decimal(1)) == (2 if hour else Decimal("1.25"))
+    assert Prompt(b'{"system":"x"}').maximum_cost(plain) == plain
+    assert Prompt(body).maximum_cost(Decimal(1)) == (2 if hour else Decimal("1.25"))

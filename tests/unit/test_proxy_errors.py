@@ -7,14 +7,8 @@ import pytest
 from tests.builders import breaker
 
 from trivet_routing.permits import BreakerView
-from trivet_routing.retry_policy import (
-    ProxyError,
-    proxies_agree,
-    proxy_errors_of,
-    proxy_errors_text,
-    with_proxy_error,
-    worth_asking_again,
-)
+from trivet_routing.retry_policy import proxies_agree, with_proxy_error, worth_asking_again
+from trivet_tasks.jobs import ProxyError, proxy_errors_of, proxy_errors_text
 
 HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
 NEVER = breaker(proven_s=math.inf)

@@ -1,9 +1,7 @@
 """Recorded health of the routes is compared with the actual one, and corrected where it was seen to differ twice."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
+import redis
 from tests.unit.backends import SETTINGS, Backends
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World
 
@@ -13,7 +11,6 @@ from trivet_scheduler.restoring import Restorer
 from trivet_store.cluster import health
 from trivet_store.cluster.health import Event, HealthRow
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.outcomes import HealthSignal
 
 
@@ -22,7 +19,8 @@ class Books:
 
     def __init__(self, backends: Backends) -> None:
         self.backends = backends
-        self._limits = Limits(backends.world.client, HEALTH)
+        self._client = redis.Redis(connection_pool=backends.world.client.connection_pool)
+        self._limits = Limits(self._client, HEALTH)
 
     def breaker(self, model: str = MODEL) -> Breaker:
         quota = Quota.of(SETTINGS.routes[ROUTE], model)
@@ -37,7 +35,7 @@ class Books:
         self._limits.forget(ROUTE)
 
     def restorer(self) -> Restorer:
-        return self.backends.restorer()
+        return self.backends.restorer(self._client)
 
     def note(self, state: str, cause: str, model: str = MODEL) -> None:
         self.backends.note(model, state, cause, HEALTH.probe_interval_s if state == "open" else 0)
@@ -52,11 +50,8 @@ class Books:
 
 
 @pytest.fixture
-def books(world: World, tmp_path: Path) -> Iterator[Books]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield Books(Backends(world, store))
-    store.close()
+def books(world: World, store: Store) -> Books:
+    return Books(Backends(world, store))
 
 
 def test_where_all_is_as_written_nothing_is_written(books: Books) -> None:

@@ -1,14 +1,12 @@
 """Betas, extra headers and extra fields: those that submit accepts, their routes, and their form on each wire."""
 
-import asyncio
-import os
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 import pytest
 from anthropic.types.anthropic_beta_param import AnthropicBetaParam
 from tests.builders import route as candidate
+from tests.wires import KEY_VARIABLE, listened
 
 from trivet_routing.route_choice import Requirements, choose
 from trivet_tasks.catalog import Dialect, Provider
@@ -20,12 +18,10 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.requests.features import CLOUDS, lacks, takes_beta
 from trivet_tasks.requests.reading import parse_request
 from trivet_tasks.requests.request_body import BATCH_ONLY
-from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.aws_auth import process_credentials
-from trivet_worker.adapters.google_auth import process_token
 from trivet_worker.adapters.protocol import Caller
 
 NOW = 1_764_460_800.0  # 2025-11-30
+pytestmark = pytest.mark.usefixtures("no_credentials")
 EDITING, NEW = "context-management-2025-06-27", "new-beta-2026-11-01"
 THINKING, STRUCTURED = "interleaved-thinking-2025-05-14", "structured-outputs-2025-11-13"
 ROUTES = {
@@ -268,67 +264,16 @@ def test_a_field_is_given_once() -> None:
 # --- on the wires
 
 
-class Listener:
-    """A server that keeps headers and bodies of the requests it gets, and answers each alike."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[dict[str, str], Any]] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        usage = {"input_tokens": 1, "output_tokens": 1}
-        answer = orjson.dumps({"type": "message", "content": [], "stop_reason": "end_turn", "usage": usage})
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:-2])}
-                self.requests.append((headers, orjson.loads(await reader.readexactly(int(headers["content-length"])))))
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer), answer))
-        except asyncio.IncompleteReadError:
-            writer.close()
-
-
-@pytest.fixture(autouse=True)
-def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "GOOGLE_", "ANTHROPIC_", "CLOUDSDK_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TRIVET_TEST_KEY", "sk-test-0123456789")
-    process_credentials.cache_clear()
-    process_token.cache_clear()
-
-
 def sent(wire: str, *jobs: JobSpec) -> list[tuple[dict[str, str], Any]]:
     """Return what goes over a wire for these jobs, one after the other through one caller."""
-    listener = Listener()
-
-    async def run(work: Callable[[Caller], Awaitable[None]]) -> None:
-        server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
-        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        caller = build_caller(
-            RouteSettings.model_validate(
-                {
-                    "provider": wire,
-                    "region": "us-east-1",
-                    "project": "p",
-                    "base_url": address,
-                    "api_key": "env:TRIVET_TEST_KEY",
-                }
-            )
-        )
-        try:
-            await work(caller)
-        finally:
-            await caller.close()
-            server.close()
-            await server.wait_closed()
 
     async def each(caller: Caller) -> None:
         for number, job in enumerate(jobs):
             body = job.body if number % 2 else orjson.loads(job.body)
             await caller.call(body, "claude-x", f"attempt-{number}", 30)
 
-    asyncio.run(run(each))
-    return listener.requests
+    settings = {"provider": wire, "region": "us-east-1", "project": "p", "api_key": f"env:{KEY_VARIABLE}"}
+    return [(headers, orjson.loads(body)) for _, headers, body in listened(settings, each).requests]
 
 
 @pytest.mark.parametrize("wire", ["anthropic", "bedrock", "vertex"])

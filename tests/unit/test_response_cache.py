@@ -1,13 +1,11 @@
 """The response cache on a real Valkey: hits, leaders, coalesced jobs, kept entries and evicted ones."""
 
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import redis
-from tests.unit.breakers_world import ClockedRedis
 
 from trivet_routing.response_cache import (
     ANSWERS,
@@ -30,15 +28,6 @@ MODEL, OTHER = "claude-haiku-4-5", "claude-sonnet-5-5"
 BATCH = Latency.BATCH
 ANSWER = Kept(b'{"content":[],\n"id":"m"}', "end_turn", "anthropic", Decimal("0.000123456789"))
 SEAL = AnswerSeal(b"k" * 64, time.time)
-
-
-@pytest.fixture
-def client(valkey: ClockedRedis) -> Iterator[redis.Redis]:
-    """On the server's own clock, and nothing in it."""
-    plain = redis.Redis(connection_pool=valkey.connection_pool)
-    plain.flushdb()
-    yield plain
-    plain.flushdb()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """After the shared state lost its data no call is made until one of several processes has restored it from SQL."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,26 +11,21 @@ from tests.unit.breakers_world import (
     NEIGHBOUR,
     ROUTE,
     WHOLE_ROUTE,
-    Held,
     World,
     quota,
 )
 
 from trivet_routing.limits import EPOCH, FORGOTTEN, PERMIT_GRACE_S, Limits
-from trivet_routing.permits import PermitRequest
 from trivet_scheduler.restoring import LOCK, Restorer
 from trivet_store.cluster import health
 from trivet_store.database.engine import Store
-from trivet_store.migrations.schema_version import upgrade
+from trivet_tasks.jobs import Permit, permit_id
 from trivet_tasks.outcomes import HealthSignal
 
 
 @pytest.fixture
-def backends(world: World, tmp_path: Path) -> Iterator[Backends]:
-    store = Store(f"sqlite:///{tmp_path / 'trivet.db'}")
-    upgrade(store)
-    yield Backends(world, store)
-    store.close()
+def backends(world: World, store: Store) -> Backends:
+    return Backends(world, store)
 
 
 def near(seconds: float) -> Any:
@@ -158,9 +151,9 @@ def test_calls_under_way_hold_their_places_until_they_come_back(backends: Backen
     backends.world.pass_time(3)
     assert breaker.take(9).granted == 6
     breaker.settle(count=6)
-    back = [PermitRequest(f"{lease}:{job.attempt_id}", 10, 5) for job in jobs]
+    back = [Permit(permit_id(lease, job.attempt_id), 10, 5, "7.7.1799999999") for job in jobs]
     for number, permit in enumerate(back, 1):
-        breaker.settle_these([Held(permit, "7.7.1799999999")])
+        breaker.settle_these([permit])
         assert breaker.view().in_flight == 4 - number, "each gives its own back"
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.parents import under
+from tests.processes import under
 from tests.surroundings import SIGNALS, clean_environment
 
 REPOSITORY = Path(__file__).parents[2]

@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from trivet_tasks.config.addresses import way_out
-from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import Settings
-from trivet_worker.process.origin import origin_of
+from trivet_tasks.config.settings import Settings, load_settings
+from trivet_worker.run.context import origin_of
 
 URL = "https://api.anthropic.com"
 
@@ -44,14 +44,19 @@ def no_network_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def settings_with(api_key: str = "env:A_KEY", source: str = "trivet.toml") -> Settings:
-    routes = {"anthropic": RouteSettings.model_validate({"provider": "anthropic", "api_key": api_key})}
-    settings = Settings(routes=routes)
-    settings._source = source
-    return settings
+@pytest.fixture
+def settings_with(tmp_path: Path) -> Callable[..., Settings]:
+    def load(api_key: str = "env:A_KEY", source: str = "trivet.toml") -> Settings:
+        file = tmp_path / source
+        file.write_text(f'[routes.anthropic]\nprovider = "anthropic"\napi_key = "{api_key}"\n')
+        return load_settings(file)
+
+    return load
 
 
-def test_what_a_worker_is_started_with_makes_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_worker_is_started_with_makes_its_origin(
+    settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     usual = origin_of(settings_with())
     assert usual == origin_of(settings_with())
     assert usual != origin_of(settings_with(source="other.toml"))
@@ -63,8 +68,10 @@ def test_what_a_worker_is_started_with_makes_its_origin(monkeypatch: pytest.Monk
     assert origin_of(settings_with()) == proxied, "passwords are no part of it"
 
 
-def test_processes_of_one_machine_have_one_origin_and_keys_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["trivet_worker.process.origin"]
+def test_processes_of_one_machine_have_one_origin_and_keys_are_no_part_of_it(
+    settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["trivet_worker.run.context"]
     one = origin_of(settings_with())
     for name in ("getpid", "getppid"):
         monkeypatch.setattr(module.os, name, lambda: 1)

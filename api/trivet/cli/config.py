@@ -265,7 +265,7 @@ def _surroundings() -> Iterator[tuple[str, str]]:
         if path := os.environ.get(name):
             yield "certificates", f"{path} ({name})"
     if names := ignored():
-        yield "ignored", f"{', '.join(names)} (docs/environment.md)"
+        yield "ignored", f"{', '.join(names)} (docs/reference/environment.md)"
 
 
 def _redefined(name: str, one: "Redefinition", *, places: bool) -> str:

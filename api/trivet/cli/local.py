@@ -68,7 +68,8 @@ def up(
         bool, typer.Option("--simulate", help="Simulate the three providers on this machine: no account, no cost.")
     ] = False,
     replies: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="With --simulate: scripted replies (docs/testing.md).")
+        Path | None,
+        typer.Option(metavar="PATH", help="With --simulate: scripted replies (docs/how-to/test-your-code.md)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
 ) -> None:

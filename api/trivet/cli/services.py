@@ -97,7 +97,8 @@ def simulate(
         list[str] | None, typer.Option(metavar="GLOB", help="Model ids that are known; *claude* when not given.")
     ] = None,
     replies: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A JSON file of scripted replies: docs/testing.md.")
+        Path | None,
+        typer.Option(metavar="PATH", help="A JSON file of scripted replies: docs/how-to/test-your-code.md."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same latencies and lengths.")] = 1,
     call_log: Annotated[

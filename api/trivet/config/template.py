@@ -1,7 +1,7 @@
 """The files of `trivet config init`: a commented configuration, with routes for the credentials that were found.
 
 With `--scenario` it is one of the reference set-ups: a file of its own beside this module, `scenarios/NAME.toml`, valid
-as it is. Its first line is `# NAME: title.`, its comments give the reasons, and `docs/scenarios.md` compares them. Two
+as it is. Its first line is `# NAME: title.`, its comments give the reasons, and `docs/reference/scenarios.md` compares them. Two
 things are filled in:
 
 - `${PROVIDER_credentials}` in a comment becomes a sentence on what was found of that provider's credentials;

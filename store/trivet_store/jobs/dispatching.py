@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, TextClause, bindparam, text
 from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, query_rows
-from trivet_tasks.jobs import DispatchedJob
+from trivet_tasks.jobs import DispatchedJob, tried_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BACKLOG_STATES, OUTSTANDING_STATES, JobState
@@ -53,7 +53,7 @@ class Head(NamedTuple):
     id: str
     flow_id: int
     rank: float
-    tried: str
+    tried: tuple[str, ...]
     doubted_by: str | None
     input_estimate: int
     max_tokens: int
@@ -210,8 +210,12 @@ def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[H
     for first in range(0, len(flow_ids), FLOWS_AT_ONCE):
         some = flow_ids[first : first + FLOWS_AT_ONCE]
         ids = {f"flow_{number}": flow_id for number, flow_id in enumerate(some)}
-        found += [Head(*row) for row in connection.execute(_heads_of(len(some)), {**ids, "limit": limit})]
+        found += [_head(*row) for row in connection.execute(_heads_of(len(some)), {**ids, "limit": limit})]
     return found
+
+
+def _head(job_id: str, flow_id: int, rank: float, tried: str, *rest: Any) -> Head:
+    return Head(job_id, flow_id, rank, tried_of(tried), *rest)
 
 
 @lru_cache(maxsize=FLOWS_AT_ONCE)
@@ -238,7 +242,7 @@ def urgent(connection: Connection, before: float, limit: int, without: Collectio
         without: flows to pass over.
     """
     rows = [{"flow_id": flow_id} for flow_id in sorted(without)]
-    return [Head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
+    return [_head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
 
 
 def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[DispatchedJob]:

@@ -74,10 +74,13 @@ class LimitGroup(BaseModel):
     models: tuple[str, ...] = Field(min_length=1)
     """Globs over first-party model ids, e.g. `claude-haiku-*`. The first group that fits a model counts."""
     requests_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of all models of the group together, as are the next two. Not set: not limited."""
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of input tokens."""
     output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of output tokens."""
     max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
-    """None: the route's."""
+    """Maximum number of calls in flight. Not set: the route's."""
 
     @property
     def name(self) -> str:
@@ -122,10 +125,15 @@ class RouteSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     provider: Provider
+    """The kind of wire."""
     region: str | None = None
+    """Region of AWS or Google that is called, e.g. `us-east-1`."""
     project: str | None = None
+    """Of provider `vertex`: the Google Cloud project. Not set: the one that the credentials or the environment name."""
     base_url: str = ""
+    """Address of calls, e.g. of a gateway or a VPC endpoint. Empty: the provider's own."""
     api_key: OptionalSecret = None
+    """Reference to the key, never the key itself: `env:NAME` or `file:PATH`. Not set: the provider's own chain of credentials."""
     admin_api_key: OptionalSecret = None
     """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
     is made with it."""
@@ -140,18 +148,27 @@ class RouteSettings(BaseModel):
     models: Mapping[str, str] = Field(default_factory=dict)
     """First-party model id to this wire's id, only where the built-in mapping differs."""
     requests_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of each model by itself, as are the next two. Not set: not limited."""
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of input tokens; those read from the provider's prompt cache count where the provider counts them."""
     output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of output tokens; `max_tokens` is reserved for each call, and the unused part returned."""
     output_token_factor: float = Field(default=1.0, ge=1, le=100)
     """Tokens of quota that one output token burns (AWS says 5 for newer models on Bedrock)."""
     max_concurrency: int = Field(default=200, ge=1, le=100_000)
+    """Maximum number of calls in flight, over all workers."""
     limits: tuple[LimitGroup, ...] = ()
     """Figures shared by several models; every other model has the route's figures for itself."""
     priority: int = Field(default=1, ge=1, le=1_000)
+    """Place in classes with `order = "priority"`: the lowest is asked first."""
     weight: float = Field(default=1.0, gt=0, le=1_000)
+    """Share of the work in classes with `order = "weight"`, and between routes that are otherwise equal."""
     residency: tuple[str, ...] = ()
+    """Places within which its calls are computed, e.g. `["eu"]`. A job that requires one goes only to routes that declare it."""
     compliance: tuple[str, ...] = ()
+    """Regimes that it meets, e.g. `["hipaa"]`. They bind like `residency`."""
     stream: bool = False
+    """True if calls are streamed inside the worker. It costs more CPU; the result is the same."""
     betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
     """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.requests.features`)."""
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
@@ -161,9 +178,9 @@ class RouteSettings(BaseModel):
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
     idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
-    """Seconds without a call after which it is probed; 0 = never. None: as `[health] idle_probe_s` says."""
+    """Seconds without a call after which it is probed. 0: never. Not set: as in `[health]`."""
     windows: tuple[RouteWindow, ...] = ()
-    """Hours in which its weight, its priority or its prices are others."""
+    """Hours of the day with another weight, priority or price."""
 
     @model_validator(mode="after")
     def _admin_key_of_anthropic(self) -> "RouteSettings":

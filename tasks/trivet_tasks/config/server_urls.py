@@ -53,7 +53,7 @@ MAX_SOCKET_PATH_BYTES = 100
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 # Kombu un-quotes the path of a `redis+socket://` URL, Flower 2.2 does not: only a path without need of it suits both.
-_SHORT_PARENT = Path("/tmp")
+SHORT_PARENT = Path("/tmp")
 # Not `tempfile.gettempdir()`: that follows TMPDIR, and a producer run by cron would look elsewhere than `trivet up`.
 
 
@@ -323,7 +323,7 @@ def socket_path(data_dir: Path) -> Path:
         return beside
     user = os.getuid()
     digest = hashlib.sha256(b"%d:%s" % (user, os.fsencode(beside.parent))).hexdigest()[:16]
-    private = _SHORT_PARENT / f"trivet-{user}-{digest}"
+    private = SHORT_PARENT / f"trivet-{user}-{digest}"
     _refuse_foreign(private, user)
     return private / SOCKET_NAME
 

@@ -32,8 +32,8 @@ from trivet_tasks.processes.signals import StopRequests
 from trivet_tasks.processes.startup import served, set_title
 from trivet_worker.process.runtime import Runtime
 from trivet_worker.process.stopping import Stopper
-from trivet_worker.run.drops import Drops
 from trivet_worker.run.fork_server import serve
+from trivet_worker.run.process_state import Drops
 
 
 def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[str], connection: socket.socket) -> int:

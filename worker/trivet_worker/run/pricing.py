@@ -6,8 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from trivet_store.jobs.claiming import CallTarget
-from trivet_store.steps import Settlement
+from trivet_store.steps import CallTarget, Settlement
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import RULES, Outcome, Usage
 from trivet_tasks.prices.cost_model import CostModel
@@ -37,7 +36,9 @@ class Pricing:
         """Load the price list now rather than at the first call (0.2 s)."""
         self._book.tariff("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, self._moment())
 
-    def maximum(self, target: CallTarget, route: RouteSettings, input_tokens: int, max_tokens: int) -> Decimal | None:
+    def maximum_cost(
+        self, target: CallTarget, route: RouteSettings, input_tokens: int, max_tokens: int
+    ) -> Decimal | None:
         """Return the maximum cost of a call that begins now and writes to no prompt cache; None: unpriced."""
         return self._costs.maximum(route, target.model, target.wire_model, self._now(), input_tokens, max_tokens)
 
@@ -77,26 +78,26 @@ class Pricing:
                 return settled
         nobody_knows = RULES[failure.outcome].may_be_billed or failure.may_be_billed or failure.own_fault
         if called and (nobody_knows or failure.usage is not None):
-            return replace(settlement, cost_usd=self.maximum_of(call), estimated=True)
+            return replace(settlement, cost_usd=self.maximum_cost_of(call), estimated=True)
         return settlement
 
     def unread(self, call: Call, result: Answer | Failure, latency_s: float) -> Settlement:
-        """Return what to book for a call whose settlement failed by a fault of Trivet's own: its maximum cost."""
+        """Return the maximum cost of a call whose settlement failed by a fault of Trivet's own."""
         return Settlement(
             attempt_id=call.job.attempt_id,
             outcome=result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED,
             latency_s=latency_s,
             status=result.status if isinstance(result, Failure) else 200,
             message=result.message if isinstance(result, Failure) else None,
-            cost_usd=self.maximum_of(call),
+            cost_usd=self.maximum_cost_of(call),
             estimated=True,
         )
 
-    def maximum_of(self, call: Call) -> Decimal | None:
+    def maximum_cost_of(self, call: Call) -> Decimal | None:
         """Return the maximum cost of this call in USD."""
         job = call.job
-        maximum = job.prompt.maximum(self.maximum(call.target, call.route, job.input_estimate, job.max_tokens))
-        return None if maximum is None else min(maximum, MAX_USD)
+        cost = job.prompt.maximum_cost(self.maximum_cost(job.target, call.route, job.input_estimate, job.max_tokens))
+        return None if cost is None else min(cost, MAX_USD)
 
     def _moment(self, ago_s: float = 0.0) -> datetime:
         return datetime.fromtimestamp(self._now() - ago_s, UTC)
