@@ -12,7 +12,7 @@ from tests.store.fixed_directory import UNPRICED, dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 from tests.timing import moved_clock
 
-from trivet.admin.budget_status import holding_job
+from trivet.admin.budgets import holding_job
 from trivet_scheduler import dispatch
 from trivet_store.cluster import registry
 from trivet_store.jobs.enqueue import DirectDispatch
