@@ -328,7 +328,7 @@ def test_a_realtime_job_that_may_write_to_a_cache_is_held_by_the_price_of_writin
 
 def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_cache(budgeted: Budgeted) -> None:
     budgeted.register(budget(jobs=1.5))
-    budgeted.add(*alike(1, line="a" * 32))
+    budgeted.add(*[marked(one, "1h") for one in alike(1)])
     assert budgeted.dispatched() == 0
     store, (job,) = budgeted.world.store, budgeted.world.sql("SELECT id FROM jobs")
     with store.write() as connection:
