@@ -214,15 +214,15 @@ def test_a_timeout_is_held_against_the_route_only_where_the_answer_could_have_co
     of_answer_s: float, timeout_s: float, signal: HealthSignal
 ) -> None:
     assert TERMS.attempt_timeout_s == 15
-    spent = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
-    assert spent.signal is signal
-    assert spent.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
-    assert (spent.used_input, spent.used_output) == (spent.permit.input_tokens, spent.permit.output_tokens)
+    release = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
+    assert release.signal is signal
+    assert release.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
+    assert (release.used_input, release.used_output) == (release.permit.input_tokens, release.permit.output_tokens)
 
 
 def test_a_call_that_was_cut_short_by_the_deadline_says_nothing_of_its_route() -> None:
-    spent = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
-    assert (spent.signal, spent.took_s) == (HealthSignal.NEUTRAL, 0.0)
+    release = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
+    assert (release.signal, release.took_s) == (HealthSignal.NEUTRAL, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.AMBIGUOUS])
@@ -246,8 +246,8 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
     ],
 )
 def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, signal: HealthSignal) -> None:
-    spent = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
-    assert (spent.signal, spent.took_s) == (signal, 0.0)
+    release = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
+    assert (release.signal, release.took_s) == (signal, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.OVERLOADED, Outcome.INVALID, Outcome.TIMEOUT])
@@ -260,8 +260,8 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
     late = CallResult(
         call(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False
     )
-    spent = release_of(late, SETTINGS)
-    assert (spent.signal, spent.used_input, spent.used_output) == (HealthSignal.UNUSED, 0, 0)
+    release = release_of(late, SETTINGS)
+    assert (release.signal, release.used_input, release.used_output) == (HealthSignal.UNUSED, 0, 0)
 
 
 # and where dispatch sends them next
@@ -392,14 +392,14 @@ def test_each_job_behind_the_blocked_ones_is_given_out_once(place: Place) -> Non
 
 def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
     failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
-    spent = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
-    assert spent.signal is HealthSignal.NEUTRAL
-    assert spent.used_output == call(1).job.permit.output_tokens
+    release = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
+    assert release.signal is HealthSignal.NEUTRAL
+    assert release.used_output == call(1).job.permit.output_tokens
 
 
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
-    spent = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
-    assert (spent.signal, spent.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
+    release = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
+    assert (release.signal, release.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
 
 
 # what is one worker's own fault

@@ -349,8 +349,8 @@ def test_a_hedge_that_had_little_time_says_nothing_of_its_route(
     (second,) = hedge.joined
     assert second.full_time is full
     late = CallResult(second, Failure(Outcome.TIMEOUT, "no answer"), second.timeout_s)
-    spent = release_of(late, SETTINGS)
-    assert (spent.signal, spent.took_s) == (signal, 60.0 if full else 0.0)
+    release = release_of(late, SETTINGS)
+    assert (release.signal, release.took_s) == (signal, 60.0 if full else 0.0)
 
 
 def test_a_hedge_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
