@@ -147,7 +147,7 @@ def test_those_that_no_route_can_take_wait_in_the_same_round() -> None:
     assert routes_of(steps) == {ELSEWHERE: 2, "Wait": 3}
     waiting = steps[-1]
     assert isinstance(waiting, Wait)
-    assert (waiting.not_before, waiting.round, waiting.tried) == (None, 3, (HERE,))
+    assert (waiting.not_before, waiting.round.number, waiting.round.tried) == (None, 3, (HERE,))
 
 
 def test_answers_and_calls_that_decide_nothing_take_no_capacity() -> None:
@@ -169,9 +169,9 @@ def test_each_group_looks_anew() -> None:
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
     routes = Routes(here(), route(ELSEWHERE))
     routes.answers = False
-    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), round_spent_s=1.0)])
+    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), spent_s=1.0)])
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 2, ("a", HERE))
+    assert (step.not_before, step.round.number, step.round.tried) == (None, 2, ("a", HERE))
 
 
 # both calls of a job that had a hedge
@@ -184,7 +184,7 @@ def test_where_both_calls_failed_neither_route_is_asked_again_in_the_round() -> 
     candidates = [here(), route(ELSEWHERE), route(FAR, provider="vertex"), route(third)]
     (step,) = decisions(*candidates).next_steps([last])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried) == (third, (FAR, ELSEWHERE, HERE))
+    assert (step.route, step.round.tried) == (third, (FAR, ELSEWHERE, HERE))
 
 
 # what a call says of its route
@@ -320,7 +320,7 @@ def test_a_job_whose_only_other_route_is_limited_for_long_asks_the_first_again_i
     candidates = here(), route(ELSEWHERE, at=limited(LONG))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.round, step.tried) == (1, ())
+    assert (step.round.number, step.round.tried) == (1, ())
     assert step.not_before is not None
     assert place.sql.job(job.id).state == "delayed"
     assert place.dispatch(*candidates) == 0, "not before its pause is over"
@@ -335,7 +335,7 @@ def test_a_job_whose_other_route_is_limited_for_a_moment_waits_for_that(place: P
     candidates = here(), route(ELSEWHERE, at=limited(SOON))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 0, (HERE,))
+    assert (step.not_before, step.round.number, step.round.tried) == (None, 0, (HERE,))
     assert place.dispatch(*candidates) == 0
     assert place.dispatch(here(), route(ELSEWHERE)) == 1
     assert place.at(ELSEWHERE) == {job.id}
@@ -414,17 +414,17 @@ OWN = [CUT_OFF, KEYLESS, KEY_REFUSED]
 @pytest.mark.parametrize("failure", OWN)
 def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_nothing(failure: Failure) -> None:
     deciding = deciding_over(Routes(here(), route(ELSEWHERE)), "bad")
-    (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (ELSEWHERE, (FAR,), 1.5)
+    assert (step.route, step.round.tried, step.round.spent_s) == (ELSEWHERE, (FAR,), 1.5)
 
 
 @pytest.mark.parametrize("failure", OWN)
 def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(failure: Failure) -> None:
     deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))), "bad")
-    (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, spent_s=1.5)])
     assert isinstance(step, Wait)
-    assert (step.round, step.tried, step.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
+    assert (step.round.number, step.round.tried, step.round.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
     assert step.not_before, "it runs in no tight loop"
     assert step.error == f"{HERE}: {failure.outcome}: {failure.message}"
 
@@ -433,9 +433,9 @@ def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(
 def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
     """So the order of the class holds: the other route is dearer."""
     deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
-    (step,) = deciding.next_steps([call_result(failure, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (HERE, (), 1.5)
+    assert (step.route, step.round.tried, step.round.spent_s) == (HERE, (), 1.5)
     deciding = deciding_over(Routes(here()), impaired=True)
     (step,) = deciding.next_steps([call_result(KEYLESS)])
     assert isinstance(step, Wait), "there is no other worker"
@@ -447,7 +447,7 @@ def test_of_the_only_worker_it_is_a_failure_as_any_other(failure: Failure) -> No
     assert isinstance(step, End)
     (step,) = decisions(here(), route(ELSEWHERE)).next_steps([call_result(failure)])
     assert isinstance(step, GoOn)
-    assert (step.tried, step.spent_s) == ((HERE,), 0.1)
+    assert (step.round.tried, step.round.spent_s) == ((HERE,), 0.1)
 
 
 def test_its_deadline_ends_a_job_whoever_is_at_fault() -> None:

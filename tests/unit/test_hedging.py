@@ -280,7 +280,7 @@ class Hedge:
         self.sql.sql("UPDATE leases SET expires_at = 4e9")
         (job,) = self.sql.take(lease, self.sql.dispatch(1, FIRST), route=FIRST)
         first = replace(
-            call(1), job=job._replace(tried=tried), route=SETTINGS.routes[FIRST], timeout_s=60.0,
+            call(1), job=job._replace(round=job.round._replace(tried=tried)), route=SETTINGS.routes[FIRST], timeout_s=60.0,
             born_at=time.monotonic() - ago_s,
         )  # fmt: skip
         first.wait_group.add(1)
