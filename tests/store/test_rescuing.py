@@ -16,7 +16,7 @@ from trivet_store.database.engine import BULK_ROWS
 from trivet_store.jobs import cancelling, upkeep
 from trivet_store.jobs.finishing import finish
 from trivet_store.reports.results import attempts_of, jobs_by_id
-from trivet_store.steps import Wait
+from trivet_store.steps import JobRound, Wait
 from trivet_tasks.outcomes import Outcome
 
 
@@ -183,7 +183,7 @@ def test_a_running_job_is_its_workers(world: World) -> None:
 
 def test_an_expired_job_says_its_last_word(world: World) -> None:
     lease, jobs = world.running(1)
-    world.end(lease, jobs, Wait(None, 1, (), 0.0, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy"))
+    world.end(lease, jobs, Wait(None, JobRound(1), Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy"))
     world.sql("UPDATE jobs SET deadline_at = created_at + 2.5")
     world.sql("UPDATE jobs SET created_at = created_at - 10, deadline_at = deadline_at - 10")
     (late,), _ = world.expire()

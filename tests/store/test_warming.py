@@ -10,7 +10,7 @@ from trivet_routing.route_choice import Candidate
 from trivet_store.jobs import cancelling, retrying
 from trivet_store.jobs.answering import Answered, end_answered
 from trivet_store.jobs.coalescing import CoalescedJob, coalesce
-from trivet_store.steps import End, Wait
+from trivet_store.steps import End, JobRound, Wait
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
@@ -83,7 +83,7 @@ def test_when_it_goes_back_to_waiting_the_next_goes_first(world: World) -> None:
     world.give_back(dispatched(world))
     assert [dispatch(world), dispatch(world)] == [1, 0]
     (job,) = world.take(lease, dispatched(world))
-    later = Wait(world.now() + 100, 1, (), 0.0, None, Outcome.OVERLOADED, "busy")
+    later = Wait(world.now() + 100, JobRound(1), Outcome.OVERLOADED, "busy")
     world.finish(finished(job, lease, later, outcome=Outcome.OVERLOADED))
     assert world.job(job.id).state == "delayed"
     assert [dispatch(world), dispatch(world)] == [1, 0], "another one"

@@ -19,7 +19,7 @@ from trivet_store.jobs.claiming import ClaimResult, Unfit, claim, give_back
 from trivet_store.jobs.dispatching import Head
 from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert, insert_probe
 from trivet_store.jobs.finishing import finish
-from trivet_store.steps import CallTarget, ClaimedJob, End, GoOn, Next, Settlement, Transition, Wait, Written
+from trivet_store.steps import CallTarget, ClaimedJob, End, GoOn, JobRound, Next, Settlement, Transition, Wait, Written
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.jobs import DispatchedJob, JobSpec, Permit
 from trivet_tasks.latency import DEFAULTS, Latency
@@ -32,7 +32,7 @@ OTHER_ROUTE = "vertex-us-east5"
 MODEL = "claude-sonnet-5-5"
 ESTIMATE = Decimal("0.25")
 SUCCESS = End(JobState.SUCCEEDED, message=b'{"content":[]}', stop_reason="end_turn")
-WAIT = Wait(None, 0, (), 0.0, None, None, None)
+WAIT = Wait(None, JobRound(0), None, None)
 PERMIT = Permit("permit", 1, 1)
 _OF_MESSAGE = """
     SELECT j.route, f.model, f.latency, f.probe, f.isolated, j.input_estimate, j.max_tokens, j.cache_key
@@ -56,7 +56,7 @@ def route_settings(**terms: object) -> RouteSettings:
 
 
 def go_on(route: str = OTHER_ROUTE, *, until: float = 4e9, tried: tuple[str, ...] = (ROUTE,)) -> GoOn:
-    return GoOn(route, until, tried, 1.5, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy")
+    return GoOn(route, until, JobRound(0, 1.5, tried), Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy")
 
 
 class World:

@@ -16,7 +16,7 @@ from trivet_store import schema
 from trivet_store.database.locking import select_locked
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.jobs import transitions
-from trivet_store.steps import CallTarget, ClaimedJob, Prompt
+from trivet_store.steps import CallTarget, ClaimedJob, JobRound, Prompt
 from trivet_tasks.jobs import DispatchedJob, Permit, proxy_errors_of, tried_of, tried_text
 from trivet_tasks.states import AttemptPurpose
 
@@ -163,11 +163,9 @@ def _claimed(
         prompt=Prompt(body),
         batch_id=row.batch_id,
         deadline_at=row.deadline_at,
-        round=row.round,
-        round_spent_s=row.round_spent_s,
-        tried=tried_of(row.tried),
-        doubted_by=row.doubted_by,
-        proxy_errors=proxy_errors_of(row.proxy_errors),
+        round=JobRound(
+            row.round, row.round_spent_s, tried_of(row.tried), row.doubted_by, proxy_errors_of(row.proxy_errors)
+        ),
         input_estimate=row.input_estimate,
         max_tokens=row.max_tokens,
         tenant=row.tenant,
@@ -207,7 +205,7 @@ def _row(job: ClaimedJob, now: float, estimate: Decimal | None, purpose: Attempt
         "id": job.attempt_id,
         "job_id": job.id,
         "claim": job.claim,
-        "round": job.round,
+        "round": job.round.number,
         "lease_id": target.lease_id,
         "route": target.route,
         "provider": target.provider,

@@ -12,7 +12,7 @@ from trivet_store.database.many_rows import RowsStatement, execute_rows, query_r
 from trivet_store.jobs import transitions
 from trivet_store.jobs.ending import book_again, cancelled_batches, costs_of, end_jobs
 from trivet_store.ledger import spending
-from trivet_store.steps import End, Ended, GoOn, Next, Settlement, Transition, Wait, Written
+from trivet_store.steps import End, Ended, GoOn, JobRound, Next, Settlement, Transition, Wait, Written
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.jobs import proxy_errors_text, tried_text
 from trivet_tasks.outcomes import Usage
@@ -88,11 +88,8 @@ def finish(store: Store, connection: Connection, group: Sequence[Transition]) ->
                     {
                         "id": row.id,
                         "not_before": step.not_before,
-                        "round": step.round,
-                        "tried": tried_text(step.tried),
-                        "round_spent_s": step.spent_s,
-                        "doubted_by": step.doubted_by,
-                        "proxy_errors": proxy_errors_text(step.proxy_errors),
+                        "round": step.round.number,
+                        **_round_columns(step.round),
                         "last_outcome": step.outcome,
                         "last_error": clean(step.error, 2_000),
                     }
@@ -118,12 +115,18 @@ def _go_on_row(transition: Transition) -> dict[str, object]:
         "id": transition.job.id,
         "route": step.route,
         "dispatched_until": step.until,
-        "tried": tried_text(step.tried),
-        "round_spent_s": step.spent_s,
-        "doubted_by": step.doubted_by,
-        "proxy_errors": proxy_errors_text(step.proxy_errors),
+        **_round_columns(step.round),
         "last_outcome": step.outcome.value,
         "last_error": clean(step.error, 2_000),
+    }
+
+
+def _round_columns(so_far: JobRound) -> dict[str, object]:
+    return {
+        "round_spent_s": so_far.spent_s,
+        "tried": tried_text(so_far.tried),
+        "doubted_by": so_far.doubted_by,
+        "proxy_errors": proxy_errors_text(so_far.proxy_errors),
     }
 
 
