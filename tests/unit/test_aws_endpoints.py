@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
-from tests.wires import KEY, REQUEST, listened, with_caller
+from tests.wires import BODY, KEY, REQUEST, listened, with_caller
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.config.addresses import api_address
@@ -262,7 +262,7 @@ def test_the_address_comes_from_provider_region_and_endpoint(
         raise httpx2.ConnectError("nothing is sent")
 
     monkeypatch.setattr(httpx2.AsyncClient, "send", send)
-    asyncio.run(build_caller(made).call(REQUEST, MODELS.get(route.get("endpoint", ""), "a-model"), "attempt-1", 30))
+    asyncio.run(build_caller(made).call(BODY, MODELS.get(route.get("endpoint", ""), "a-model"), "attempt-1", 30))
     assert [url.startswith(f"{address}/") for url in sent] == [True], sent
 
 
