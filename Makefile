@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 PEERS := benchmarks/.peers
 PEER := $(PEERS)/litellm
 JOBS ?= 10000
@@ -15,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults servers chaos bill chaos-short fuzz check bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-dead-proxy bench-failover up requirements clean
+.PHONY: help install demo test faults servers chaos bill chaos-short fuzz check docs reference bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-dead-proxy bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -64,6 +65,20 @@ check: $(READY) ## ruff, the import contracts, the words, and mypy --strict over
 	@! git grep -nPi '$(OLD_WORDS)' -- '*.py' '*.lua' '*.toml' '*.html' '*.yml' ':!tests/unit/error_bodies.py' || { echo "docs/glossary.md has the words in use."; exit 1; }
 	@$(BIN)/mypy --python-version 3.11
 	@$(BIN)/mypy --python-version 3.13
+
+docs: $(DOCS_READY) ## build the documentation into site/, without warnings
+	@$(BIN)/python docs/generate_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+reference: $(READY) ## write the reference pages that are made from the code
+	@$(BIN)/python docs/generate_reference.py
+
+# what builds the documentation is not part of `make install`
+$(DOCS_READY): $(READY) docs/requirements.txt
+	@echo "installing what builds the documentation into $(VENV)"
+	@if test -x $(BIN)/uv; then $(BIN)/uv pip install -q --python $(BIN)/python -r docs/requirements.txt; \
+	else $(BIN)/python -m pip install -q --disable-pip-version-check -r docs/requirements.txt; fi
+	@touch $@
 
 bench: $(READY) $(PEER)/.ready $(PEERS)/celery/.ready $(PEERS)/taskiq/.ready ## what a job costs, against the bare SDK and others, in 20 minutes; BENCH=--quick in 3
 	@$(BIN)/python benchmarks/bench_cost.py $(BENCH)
@@ -121,6 +136,8 @@ up: $(READY) ## a running Trivet over the simulator, with Flower, until Ctrl-C
 requirements: $(READY) ## pin the newest versions that fit pyproject.toml
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.txt
+	@$(BIN)/uv pip compile -q --group docs --constraint requirements.txt --universal --python-version 3.11 --upgrade \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o docs/requirements.txt
 
 clean: ## remove what was installed and made
-	rm -rf $(VENV) benchmarks/.peers benchmarks/results .trivet .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.peers benchmarks/results .trivet site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ SMALLEST = 10_000
 GROUP = 1_000
 """Rows of one insert."""
 CACHES_MB = 48
-"""Memory that fills up once and then stays: SQLite's cache for two connections, and the keys' (`seen.py`), 16 MB each."""
+"""Memory that fills up once and then stays: SQLite's cache for two connections, and the keys' (`jsonl.Seen`), 16 MB each."""
 LOOK_EVERY_S = 0.02
 
 

@@ -37,7 +37,7 @@ from trivet_setup import TrivetSetup, databases, migrate, write_config
 
 import trivet_scheduler.dispatch as dispatch_module
 from trivet.local.embedded import EmbeddedValkey
-from trivet_routing.limits import EPOCH
+from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.restoring import Restorer
@@ -47,8 +47,7 @@ from trivet_store.database.engine import Store
 from trivet_store.jobs.lease_release import release
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish, queue_name
 from trivet_tasks.shared_state import connect
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Dispatching:
     def __init__(self, settings: Settings) -> None:
         self.store = TimedStore(settings.store_url)
         self._redis = connect(settings.redis_url)
-        self._directory = RouteDirectory(self.store, settings, self._redis)
+        self._directory = RouteDirectory(self.store, Limits(self._redis, settings.health))
         self._restorer = Restorer(self.store, self._redis, self._directory, settings)
         self._app = make_app(settings)
         self._dispatcher = Dispatcher(self.store, self._directory, self._app, settings)

@@ -20,7 +20,7 @@ from orders import HERE, Child
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_simulator import Control, SimulatorProcess
-from trivet_tasks.config.broker_address import celery_url, redis_url
+from trivet_tasks.config.server_urls import celery_url, redis_url
 
 PEERS = HERE / ".peers"
 READY_S = 180.0

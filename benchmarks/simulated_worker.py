@@ -29,22 +29,23 @@ from orders import serve
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
-from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
+from trivet_routing.limits import Limits
+from trivet_routing.permits import PermitRelease, PermitRequest, Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
-from trivet_store.jobs.claiming import CallTarget, claim
+from trivet_store.jobs.claiming import claim
 from trivet_store.jobs.finishing import finish
 from trivet_store.jobs.lease_release import release
-from trivet_store.steps import End, Finished, Settlement
+from trivet_store.steps import CallTarget, End, Settlement, Transition
 from trivet_tasks.config.settings import Settings, load_settings
+from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_tasks.requests.eligibility import name_on_wire
-from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
+from trivet_tasks.shared_state import connect, publish_finished
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.run.pricing import Pricing
 
 ANSWER = orjson.dumps(
@@ -95,8 +96,8 @@ class SimulatedWorker:
         self.settings = settings
         self.store = TimedStore(settings.store_url)
         self.redis = connect(settings.redis_url)
-        self._directory = RouteDirectory(self.store, settings, self.redis)
-        self._pricing = Pricing(self.store.clock.reckoned)
+        self._directory = RouteDirectory(self.store, Limits(self.redis, settings.health))
+        self._pricing = Pricing(self._directory.costs, self.store.clock.reckoned)
         self._route = route
         self._slots = slots
         self._beaten = time.monotonic()
@@ -147,39 +148,35 @@ class SimulatedWorker:
         wire_model = name_on_wire(route, chunk.model)
         assert wire_model is not None
         quota = Quota.of(route, chunk.model)
-        target = CallTarget(self.lease_id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency.value)
-        permits = [
-            PermitRequest(f"{self.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens) for job in chunk.jobs
+        target = CallTarget(self.lease_id, chunk.route, chunk.provider, chunk.model, wire_model, chunk.latency)
+        ids = [uuid7().hex for _ in chunk.jobs]
+        requests = [
+            PermitRequest(permit_id(self.lease_id, attempt_id), job.input_estimate, job.max_tokens)
+            for job, attempt_id in zip(chunk.jobs, ids, strict=True)
         ]
-        grant = self._directory.limits.take(chunk.route, chunk.model, quota, permits, 15.0, chunk.probe)
-        jobs, permits = chunk.jobs[: grant.granted], permits[: grant.granted]
+        permits = self._directory.limits.take(chunk.route, chunk.model, quota, requests, 15.0, chunk.probe).permits
+        jobs, ids = chunk.jobs[: len(permits)], ids[: len(permits)]
         if not jobs:
             return 0
-        estimates = [self._pricing.most(target, route, job.input_estimate, job.max_tokens) for job in jobs]
-        ids = [permit.permit_id.rpartition(":")[2] for permit in permits]
+        estimates = [self._pricing.maximum_cost(target, route, job.input_estimate, job.max_tokens) for job in jobs]
         self.store.purpose = "claim"
         with self.store.write() as connection:
-            taken = claim(
+            claimed = claim(
                 connection,
                 target,
                 jobs,
                 now=self.store.now(connection),
                 attempt_ids=ids,
+                permits=permits,
                 estimates=estimates,
-            ).taken
-        spent = [
-            PermitRelease(permit, 120, MAX_TOKENS, HealthSignal.GOOD, generation=grant.generation, took_s=0.2)
-            for permit in permits
-        ]
-        self._directory.limits.release(chunk.route, chunk.model, chunk.latency, quota, spent)
-        finished = [
-            Finished(job.id, job.claim, self.lease_id, _settlement(job.attempt_id), _END, chunk.route) for job in taken
-        ]
+            ).claimed
+        releases = [PermitRelease(permit, 120, MAX_TOKENS, HealthSignal.GOOD, took_s=0.2) for permit in permits]
+        self._directory.limits.release(chunk.route, chunk.model, chunk.latency, quota, releases)
+        transitions = [Transition(job, _settlement(job.attempt_id), _END) for job in claimed]
         self.store.purpose = "finish"
         with self.store.write() as connection:
-            written = finish(self.store, connection, finished)
-        notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
-        self.redis.publish(FINISHED_CHANNEL, orjson.dumps(notice))
+            written = finish(self.store, connection, transitions)
+        publish_finished(self.redis, written.ended_jobs, written.ended_batches)
         self.jobs += len(written.ended_jobs)
         return len(jobs)
 

@@ -33,7 +33,7 @@ def main() -> None:
             stores.append(self)
 
     mock.patch.object(service_module, "Store", ReportedStore).start()
-    dispatch, run_once = Dispatcher._claim, Dispatcher.run_once
+    dispatch, run_once = Dispatcher._dispatch, Dispatcher.run_once
 
     def timed_dispatch(self: Dispatcher, connection: Connection, plan: Any) -> Any:
         if plan:
@@ -46,7 +46,7 @@ def main() -> None:
         finally:
             stores[0].purpose = "other"
 
-    Dispatcher._claim = timed_dispatch  # type: ignore[method-assign]
+    Dispatcher._dispatch = timed_dispatch  # type: ignore[method-assign]
     Dispatcher.run_once = passed  # type: ignore[method-assign]
     scheduler = Scheduler(load_settings(Path(sys.argv[1])))
     ready = threading.Event()

@@ -1,29 +1,40 @@
 """Values that tests of several rooms pass around: routes as routing sees them, calls and their results."""
 
 import itertools
+import logging
 import math
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Any
 
+import redis
 from tests.unit.breakers_world import Breaker
 
-from trivet_routing.call_costs import CallCost
 from trivet_routing.limits import Limits
-from trivet_routing.permits import BreakerView, Pace, PermitRequest, Quota
+from trivet_routing.liveness.process_impairments import ProcessImpairments
+from trivet_routing.permits import BreakerView, Pace
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteSnapshot
+from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_store.cluster.registry import RegisteredRoute
-from trivet_store.jobs.claiming import CallTarget, ClaimedJob, Prompt
+from trivet_store.database.engine import Store
+from trivet_store.steps import CallTarget, ClaimedJob, Prompt
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.jobs import Permit
+from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices.cost_model import CallCost, CostModel
 from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.states import RouteState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Caller, Credentials, Failure
-from trivet_worker.run.calls import Call, CallResult, WaitGroup
+from trivet_worker.run.calls import Call, CallResult
+from trivet_worker.run.context import WorkerContext
+from trivet_worker.run.local_faults import Witness
+from trivet_worker.run.pricing import Pricing
+from trivet_worker.run.process_state import Drops, InProgress, RouteImpairments, Slots, WaitGroup
+from trivet_worker.run.served_routes import ServedRoutes
 
 MODEL = "claude-sonnet-5-5"
 ANTHROPIC = RouteSettings(provider="anthropic")
@@ -89,31 +100,56 @@ def unique(stem: str) -> str:
     return f"{stem}-{time.time_ns()}-{next(_numbers)}"
 
 
-def call(number: int = 1, **job: Any) -> Call:
-    """A call on `ANTHROPIC` that has not begun; `job` are fields of its job."""
+def call(number: int = 1, **terms: Any) -> Call:
+    """A call on `ANTHROPIC` that has not begun; `terms` are fields of its job and of its target."""
+    of_target = {name: terms.pop(name) for name in [one.name for one in fields(CallTarget)] if name in terms}
+    target = CallTarget("lease", "anthropic", "anthropic", MODEL, MODEL, Latency.BATCH)
     claimed = ClaimedJob(
-        id=f"job{number}", claim=1, batch_id=None, created_at=0, deadline_at=None, round=0, round_spent_s=0, tried="",
-        doubted_by=None, proxy_errors="", input_estimate=1, max_tokens=1, crashes=0, tenant=None, attempt_id=f"attempt{number}", prompt=Prompt(b"{}"),
-        residency=(), compliance=(), features=(), probe=False,
+        id=f"job{number}", claim=1, target=replace(target, **of_target), attempt_id=f"attempt{number}",
+        permit=Permit(f"p{number}", 1, 1, "1"), prompt=Prompt(b"{}"), batch_id=None, deadline_at=None, round=0,
+        round_spent_s=0, tried=(), doubted_by=None, proxy_errors=(), input_estimate=1, max_tokens=1, tenant=None,
+        cache_key=None, residency=(), compliance=(), features=(),
     )  # fmt: skip
-    target = CallTarget("lease", "anthropic", "anthropic", MODEL, MODEL, "batch")
-    return Call(
-        claimed._replace(**job), target, ANTHROPIC, Quota.of(ANTHROPIC, MODEL), PermitRequest(f"p{number}", 1, 1), "1", 5.0, full_time=True,
-        wait_group=WaitGroup(),
-    )  # fmt: skip
+    return Call(claimed._replace(**terms), ANTHROPIC, 5.0, full_time=True, wait_group=WaitGroup())
 
 
-def call_results(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **job: Any) -> list[CallResult]:
+def call_results(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **terms: Any) -> list[CallResult]:
     """Calls that took a permit of the breaker each, and came back with these results."""
     ended = []
     for result in results:
         assert breaker.take().granted == 1
-        held = breaker.held.pop()
-        one = call(next(_numbers), **job)
-        target = replace(one.target, route=breaker.route, model=breaker.model)
-        permitted = replace(one, target=target, quota=breaker.quota, permit=held.permit, generation=held.generation)
-        ended.append(CallResult(permitted, result, took_s))
+        one = call(next(_numbers), permit=breaker.held.pop(), route=breaker.route, model=breaker.model, **terms)
+        ended.append(CallResult(replace(one, route=breaker.settings), result, took_s))
     return ended
+
+
+def worker_context(
+    store: Store,
+    client: redis.Redis,
+    directory: RouteDirectory,
+    settings: Settings | None = None,
+    **parts: Any,
+) -> WorkerContext:
+    """What the parts of a worker share; it serves the routes of its settings. `parts` are given ones."""
+    settings, impairments = settings or Settings(), RouteImpairments(logging.getLogger("test"))
+    served = ServedRoutes(
+        store, settings.routes, impairments, by="w from a file", defines=False, lease_id=str, on_change=lambda: None
+    )
+    context = WorkerContext(
+        settings=settings,
+        store=store,
+        client=client,
+        directory=directory,
+        served=served,
+        witness=Witness(directory, "", impairments),
+        pricing=Pricing(CostModel(), time.time),
+        slots=Slots(4),
+        in_progress=InProgress(),
+        drops=Drops(),
+        impairments=impairments,
+        process_impairments=ProcessImpairments(logging.getLogger("test"), "no work is taken"),
+    )
+    return replace(context, **parts)
 
 
 class FakeCaller(Caller):

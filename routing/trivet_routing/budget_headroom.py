@@ -14,16 +14,17 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection
 
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.route_choice import Candidate
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budgets
-from trivet_store.ledger.budget_sums import InFlight, Sums, sums
+from trivet_store.ledger.budget_sums import InFlight, sums
 from trivet_store.ledger.budgets import BudgetRow, State
 from trivet_store.ledger.spending import Spent
 from trivet_tasks.config.budgets import Window, exact_usd, window
-from trivet_tasks.requests.prompt_cache import DEAREST_WRITE
+from trivet_tasks.prices.cost_model import CostModel
+from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BudgetState
 
 NOTHING = Decimal(0)
@@ -105,16 +106,25 @@ class _Scope(NamedTuple):
 class BudgetHeadroom:
     """The headroom of all budgets at one moment, reduced as jobs are taken from it."""
 
-    def __init__(self, balances: Sequence[Balance], most: Callable[[str, str, int, int], Decimal | None]) -> None:
-        """`most` returns the maximum cost of a call of (route, model, input tokens, output tokens); None = unpriced."""
+    def __init__(
+        self, balances: Sequence[Balance], routes: Mapping[str, RegisteredRoute], costs: CostModel, now: float
+    ) -> None:
         self.balances = tuple(balances)
-        self._most = most
+        self._routes = routes
+        self._costs = costs
+        self._now = now
+        self._wire_models: dict[tuple[str, str], str | None] = {}
         self._scopes: dict[tuple[int | None, str], _Scope] = {}
 
-    def reserve(self, jobs: InFlight, each: Decimal) -> None:
+    def reserve(self, jobs: InFlight, cost: Decimal) -> None:
         """Reserve the cost of jobs under way."""
         for balance in self._counting(jobs.batch_id, jobs.labels, jobs.route):
-            balance.reserved += each
+            balance.reserved += cost
+
+    def reserve_queued(self, jobs: InFlight) -> None:
+        """Reserve the maximum cost of jobs in the queue of a route."""
+        each = self._maximum(jobs.route, jobs.model, jobs.input_estimate, jobs.max_tokens, jobs.cache_write)
+        self.reserve(jobs, each * jobs.jobs)
 
     def close(self) -> None:
         """Leave no headroom in any budget, because no price list is installed here."""
@@ -136,22 +146,34 @@ class BudgetHeadroom:
 
     def holding(self, flow: Flow, route: str, head: Head) -> Balance | None:
         """Return the budget without headroom for a job on a route; None when all have some."""
-        most = self.most(flow, route, head)
+        maximum = self.maximum(flow, route, head)
         return next(
-            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.headroom < most), None
+            (balance for balance in self._counting(flow.batch_id, flow.labels, route) if balance.headroom < maximum),
+            None,
         )
 
     def take(self, flow: Flow, route: str, head: Head) -> None:
         """Reserve the maximum cost of a job on a route."""
-        most = self.most(flow, route, head)
-        if most:
+        maximum = self.maximum(flow, route, head)
+        if maximum:
             for balance in self._counting(flow.batch_id, flow.labels, route):
-                balance.reserved += most
+                balance.reserved += maximum
 
-    def most(self, flow: Flow, route: str, head: Head) -> Decimal:
+    def maximum(self, flow: Flow, route: str, head: Head) -> Decimal:
         """Return the maximum cost of a job on a route; 0 where no price is known."""
-        most = self._most(route, flow.model, head.input_estimate, head.max_tokens) or NOTHING
-        return most * DEAREST_WRITE if flow.marked else most
+        return self._maximum(route, flow.model, head.input_estimate, head.max_tokens, flow.cache_write)
+
+    def _maximum(self, route: str, model: str, input_tokens: int, max_tokens: int, cache_write: CacheWrite) -> Decimal:
+        known, key = self._routes.get(route), (route, model)
+        if known is None:
+            return NOTHING
+        if key not in self._wire_models:
+            self._wire_models[key] = name_on_wire(known.settings, model)
+        wire_model = self._wire_models[key]
+        if wire_model is None:
+            return NOTHING
+        found = self._costs.maximum(known.settings, model, wire_model, self._now, input_tokens, max_tokens, cache_write)
+        return found or NOTHING
 
     def counting(self, batch_id: int | None, labels: str) -> tuple[Balance, ...]:
         """Return the budgets that count such a job, on whatever route."""
@@ -197,7 +219,7 @@ class Asked:
         balance = self._headroom.holding(self._flow, route.name, self._head)
         if balance is None:
             return True
-        self._refused.append((balance, self._headroom.most(self._flow, route.name, self._head)))
+        self._refused.append((balance, self._headroom.maximum(self._flow, route.name, self._head)))
         return False
 
     def passed_over(self) -> bool:
@@ -206,14 +228,14 @@ class Asked:
         Returns:
             Whether a budget was the reason.
         """
-        for balance, most in self._refused:
-            if balance.left < most and (balance.shortfall is None or most < balance.shortfall):
-                balance.shortfall = most
+        for balance, maximum in self._refused:
+            if balance.left < maximum and (balance.shortfall is None or maximum < balance.shortfall):
+                balance.shortfall = maximum
         return bool(self._refused)
 
 
 def read(
-    connection: Connection, now: float, routes: Mapping[str, RegisteredRoute], costs: MaximumCosts
+    connection: Connection, now: float, routes: Mapping[str, RegisteredRoute], costs: CostModel
 ) -> BudgetHeadroom | None:
     """Return the headroom at this moment; None when there is no budget.
 
@@ -224,27 +246,17 @@ def read(
     if not rows:
         return None
     windows = [(row, window(row.settings.per, now)) for row in rows]
-    return headroom_of(windows, sums(connection, windows), routes, costs, now)
-
-
-def headroom_of(
-    windows: Sequence[tuple[BudgetRow, Window]],
-    counted: Sums,
-    routes: Mapping[str, RegisteredRoute],
-    costs: MaximumCosts,
-    now: float,
-) -> BudgetHeadroom:
-    """Return the headroom by sums counted at one moment."""
-    costs.at(routes, now)
+    counted = sums(connection, windows)
     budget_headroom = BudgetHeadroom(
         [Balance(row, span, row.limit(span), spent) for (row, span), spent in zip(windows, counted.spent, strict=True)],
-        costs.of,
+        routes,
+        costs,
+        now,
     )
     for jobs in counted.calling:
-        budget_headroom.reserve(jobs, jobs.most_usd)
+        budget_headroom.reserve(jobs, jobs.maximum_usd)
     for jobs in counted.queued:
-        each = costs.of(jobs.route, jobs.model, jobs.input_estimate, jobs.max_tokens) or NOTHING
-        budget_headroom.reserve(jobs, each * jobs.jobs * (DEAREST_WRITE if jobs.marked else 1))
+        budget_headroom.reserve_queued(jobs)
     return budget_headroom
 
 

@@ -5,8 +5,11 @@ limiter of a model or of a group of models keeps the account's limits. Every ste
 nothing, on the server's clock. While Redis does not answer, or was emptied and is not restored yet, no calls are made.
 """
 
+import math
 import random
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any, cast
 
@@ -14,13 +17,12 @@ import redis
 from redis.commands.core import Script
 from uuid_utils import uuid7
 
-from trivet_routing.breaker_view import view_from
 from trivet_routing.permits import (
     BreakerView,
     Change,
     Denial,
     Health,
-    HealthSignal,
+    Pace,
     PermitGrant,
     PermitRelease,
     PermitRequest,
@@ -30,7 +32,9 @@ from trivet_routing.permits import (
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.foreign_text import clean
+from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.states import BREAKER_STATES, RouteState
 
@@ -48,12 +52,16 @@ LEARNED = ("closed_until", "noted_until", "limited", "cause", "lr", "li", "lo", 
 EPOCH = f"{PREFIX}epoch"
 UNHEALTHY = f"{PREFIX}unhealthy"
 
+FORGOTTEN = "the shared state is new or was emptied, and a scheduler is rebuilding limits and health"
+FORGOTTEN_WAIT_S = 1.0
+_WORDS_CHARS = 2_000
+
 
 class Limits:
     """The breakers and rate limiters of all routes. One per process; safe to share between threads.
 
     Args:
-        origin: names the worker that releases permits here, as a witness on routes (`trivet_worker.process.origin`);
+        origin: names the worker that releases permits here, as a witness on routes (`trivet_worker.run.context`);
             empty in a process that makes none.
     """
 
@@ -76,14 +84,15 @@ class Limits:
         """
         arguments: list[str | int | float] = [*_figures(quota), timeout_s + PERMIT_GRACE_S, probe]
         for permit in permits:
-            arguments += [permit.permit_id, permit.input_tokens, round(permit.output_tokens * quota.output_factor)]
+            arguments += [permit.id, permit.input_tokens, round(permit.output_tokens * quota.output_factor)]
         answer = cast("list[Any]", self._take(keys=keys_of(route, model, quota.group), args=arguments))
         granted, wait_ms, reason, generation = answer
-        denial = Denial(reason.decode()) if reason else None
-        return PermitGrant(int(granted), int(wait_ms) / 1000, denial, generation.decode())
+        denial, generation = Denial(reason.decode()) if reason else None, generation.decode()
+        held = tuple(Permit(*permit, generation) for permit in permits[: int(granted)])
+        return PermitGrant(held, int(wait_ms) / 1000, denial)
 
     def release(
-        self, route: str, model: str, latency: Latency, quota: Quota, spent: Sequence[PermitRelease]
+        self, route: str, model: str, latency: Latency, quota: Quota, releases: Sequence[PermitRelease]
     ) -> list[Change]:
         """Release permits and report the calls, all of one class, to breakers and rate limiter. One round trip.
 
@@ -93,20 +102,20 @@ class Limits:
             *_figures(quota),
             *self._rules(),
             latency.value,
-            *_stated(spent),
+            *_stated(releases),
             *self._shares(),
             self._origin,
         ]
-        for call in spent:
+        for call in releases:
             arguments += [
-                call.permit.permit_id,
+                call.permit.id,
                 call.permit.input_tokens - call.used_input,
                 round((call.permit.output_tokens - call.used_output) * quota.output_factor),
                 call.signal.value,
                 f"{call.lasted_s:.4f}" if call.signal is HealthSignal.GOOD else call.pause_s,
                 f"{call.took_s:.4f}",
                 int(call.stated is not None),
-                call.generation,
+                call.permit.generation,
                 call.job,
                 clean(call.cause, LONGEST_CAUSE) or "",
             ]
@@ -276,10 +285,74 @@ def _figures(quota: Quota) -> list[str | int | float]:
     return [quota.requests, quota.input_tokens, quota.output_tokens, BURST_S, quota.max_concurrency]
 
 
-def _stated(spent: Sequence[PermitRelease]) -> list[str | int | float]:
+def _stated(releases: Sequence[PermitRelease]) -> list[str | int | float]:
     """Return the latest limits that the provider stated: three limits, then the rest of each; '' = not stated."""
-    said = next((call.stated for call in reversed(spent) if call.stated), None)
+    said = next((call.stated for call in reversed(releases) if call.stated), None)
     if said is None:
         return [""] * 6
     limits = ["" if one.limit is None else one.limit for one in said]
     return [*limits, *("" if one.remaining is None else one.remaining for one in said)]
+
+
+def view_from(answer: Sequence[Any], quota: Quota) -> BreakerView:
+    """Return the view that the script's answer describes."""
+    epoch, state, cause, wait, in_flight, places, levels, rates, calls, failed, share, since, now, paces, *rest = answer
+    doubt, proven, generation = rest
+    have = [_number(level) for level in levels]
+    view = BreakerView(
+        state=RouteState(state.decode()),
+        cause=_words(cause),
+        wait_s=float(wait),
+        in_flight=int(in_flight),
+        places=int(places),
+        headroom=max(0.0, have[0]),
+        input_headroom=max(0.0, have[1]),
+        output_headroom=max(0.0, have[2]) / quota.output_factor,
+        rates=(_number(rates[0]), _number(rates[1]), _number(rates[2]) / quota.output_factor),
+        calls=int(calls),
+        failed=int(failed),
+        share=float(share),
+        since=float(since) if since else None,
+        doubt=_words(doubt),
+        proven_s=_number(proven),
+        generation=generation.decode(),
+        paces=_paces(paces, float(now)),
+    )
+    if not epoch:
+        return _without_memory(view)
+    return view
+
+
+def _without_memory(view: BreakerView) -> BreakerView:
+    return replace(
+        view,
+        state=RouteState.LIMITED,
+        cause=FORGOTTEN,
+        wait_s=FORGOTTEN_WAIT_S,
+        headroom=0.0,
+        input_headroom=0.0,
+        output_headroom=0.0,
+        since=None,
+    )
+
+
+def _words(text: bytes) -> str:
+    """Return text from the shared state made safe to show, as anybody may have written it."""
+    return clean(text.decode(errors="replace"), _WORDS_CHARS)
+
+
+def _number(text: bytes) -> float:
+    """Empty where nothing limits, or nothing is known."""
+    return float(text) if text else math.inf
+
+
+def _paces(flat: Sequence[bytes], now: float) -> dict[Latency, Pace]:
+    """From `p50:batch`, 0.21, `p95:batch`, …"""
+    fields: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, value in zip(flat[::2], flat[1::2], strict=True):
+        kind, _, latency = name.decode().partition(":")
+        fields[latency][kind] = float(value)
+    return {
+        Latency(latency): Pace(found["p50"], found["p95"], int(found["n"]), max(0.0, now - found["seen"]))
+        for latency, found in fields.items()
+    }

@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.states import SHUT_STATES, RouteState
 
 
@@ -41,21 +43,24 @@ class Quota:
 class PermitRequest(NamedTuple):
     """A call that asks for a permit, with the maximum number of tokens it may use."""
 
-    permit_id: str
+    id: str
+    """The permit's, if it is granted (`trivet_tasks.jobs.permit_id`)."""
     input_tokens: int
     output_tokens: int
 
 
 class PermitGrant(NamedTuple):
-    """The answer: the first `granted` of the calls may go; the next may fit after `wait_s`."""
+    """The answer: permits for the first of the calls; the next may fit after `wait_s`."""
 
-    granted: int
+    permits: tuple[Permit, ...]
     wait_s: float
     reason: "Denial | None"
     """None where all of them may go."""
-    generation: str
-    """Generation of the breakers at this moment: health signals of the calls count only while it lasts. It also says in
-    which second the limits counted the calls."""
+
+    @property
+    def granted(self) -> int:
+        """Number of calls that may go."""
+        return len(self.permits)
 
 
 class Denial(StrEnum):
@@ -75,33 +80,6 @@ class Denial(StrEnum):
     """The shared state lost its memory."""
 
 
-class HealthSignal(StrEnum):
-    """The meaning of a call's outcome for its route."""
-
-    GOOD = "good"
-    FAILED = "failed"
-    LIMITED = "limited"
-    UNUSABLE_MODEL = "unusable_model"
-    UNUSABLE_ROUTE = "unusable_route"
-    CONTRADICTED = "contradicted"
-    """It refused a request for a reason nobody knew, and another provider served it."""
-    DOUBTED = "doubted"
-    """A proxy's page came instead of an answer: when this happens to several jobs in a row, a probe decides."""
-    CHECK = "check"
-    """Likewise, to a job that met such a page before: a probe decides at once whether job or route is at fault."""
-    UNREACHABLE = "unreachable"
-    """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
-    LOCAL_FAILED = "local_failed"
-    """It did not reach the provider: it counts as failed once another worker's calls fail so, too."""
-    LOCAL_REFUSED = "local_refused"
-    """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
-    SHORT = "short"
-    """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
-    NEUTRAL = "neutral"
-    UNUSED = "unused"
-    """No call was made."""
-
-
 class Stated(NamedTuple):
     """One of an account's limits as its provider states it: per minute, and the rest of it. None: not stated."""
 
@@ -109,15 +87,18 @@ class Stated(NamedTuple):
     remaining: int | None = None
 
 
+NO_PERMIT = Permit("", 0, 0)
+"""In a report of something that took no permit."""
+
+
 class PermitRelease(NamedTuple):
     """A permit to be released, with the health signal of its call."""
 
-    permit: PermitRequest
+    permit: Permit
     used_input: int
     used_output: int
     signal: HealthSignal
     cause: str = ""
-    generation: str = ""
     pause_s: float = 0.0
     """Seconds that a limited call was told to wait; 0 = not told."""
     took_s: float = 0.0

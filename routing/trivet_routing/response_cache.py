@@ -1,21 +1,33 @@
 """Response cache: answers of earlier calls in Redis, for equal requests, and the jobs that are just getting one.
 
 Every step is one script (`lua/cache_*.lua`), for all jobs of a chunk or group. Nothing depends on the cache: a lost
-answer is called for again. Answers are signed (`answer_seal.py`); one that this installation did not sign is removed.
+answer is called for again. Answers are signed; one that this installation did not sign is removed.
+
+Anybody with write access to Redis may have written an entry. An answer counts only if a worker of this installation signed
+it (HMAC-SHA256) for this cache key and tenant, and only until it expires, whatever Redis says of its time to live.
+
+    entry = MAC in hex, line feed, head (JSON), line feed, answer
 """
 
+import hashlib
+import hmac
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from enum import Enum, auto
 from importlib import resources
 from typing import NamedTuple, cast
 
+import orjson
 import redis
 from redis.commands.core import Script
 
-from trivet_routing.answer_seal import AnswerSeal, Kept, Unusable
 from trivet_tasks.config.settings import CacheSettings, Settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.shared_state import PREFIX
+
+_PURPOSE = b"trivet cached answers 1"
+_MAC_CHARS = 64
 
 ANSWERS = f"{PREFIX}cache:answer:"
 LEADS = f"{PREFIX}cache:lead:"
@@ -31,6 +43,68 @@ NEVER_KEPT_S = 600.0
 """Seconds for which every job calls for itself after an answer that could not be kept."""
 _CLEARED_AT_ONCE = 500
 _DIGITS = 18
+
+
+class Kept(NamedTuple):
+    """An answer and where it came from."""
+
+    message: bytes
+    """The provider's, JSON."""
+    stop_reason: str
+    route: str
+    cost_usd: Decimal | None
+    """Cost of the call that brought it, in USD; None where it has no price."""
+    tenant: str | None = None
+    """Tenant whose jobs it may serve; None: those of all."""
+
+    def __repr__(self) -> str:
+        """Return a text without the answer."""
+        return f"Kept({len(self.message)} bytes, {self.stop_reason}, {self.route})"
+
+
+class Unusable(Enum):
+    """Reason for which an entry brings no answer."""
+
+    FOREIGN = auto()
+    """This installation did not write it for this cache key."""
+    EXPIRED = auto()
+    """This installation wrote it, and it has expired."""
+
+
+class AnswerSeal:
+    """Seals and opens entries of the cache. Safe to share between threads.
+
+    Args:
+        key: the installation's.
+        now: the database's time, seconds since the epoch.
+    """
+
+    def __init__(self, key: bytes, now: Callable[[], float]) -> None:
+        self._key = hmac.digest(key, _PURPOSE, "sha256")
+        self._now = now
+
+    def seal(self, cache_key: str, answer: Kept, lives_s: float) -> bytes:
+        """Return the entry of an answer that expires after this many seconds."""
+        cost = None if answer.cost_usd is None else format(answer.cost_usd, "f")
+        head = orjson.dumps([answer.stop_reason, answer.route, cost, answer.tenant, self._now() + lives_s])
+        entry = head + b"\n" + answer.message
+        return self._mac(cache_key, entry) + b"\n" + entry
+
+    def open(self, cache_key: str, sealed: bytes) -> Kept | Unusable:
+        """Return the answer of an entry, or why there is none."""
+        mac, entry = sealed[:_MAC_CHARS], sealed[_MAC_CHARS + 1 :]
+        if not hmac.compare_digest(mac, self._mac(cache_key, entry)):
+            return Unusable.FOREIGN
+        head, _, message = entry.partition(b"\n")
+        stop_reason, route, cost, tenant, expires_at = orjson.loads(head)
+        if expires_at <= self._now():
+            return Unusable.EXPIRED
+        return Kept(message, stop_reason, route, None if cost is None else Decimal(cost), tenant)
+
+    def _mac(self, cache_key: str, entry: bytes) -> bytes:
+        mac = hmac.new(self._key, cache_key.encode() + b"\n", hashlib.sha256)
+        mac.update(entry)
+        return mac.hexdigest().encode()
 
 
 class LookUp(NamedTuple):

@@ -1,19 +1,77 @@
-"""Retry policy: the next step of a job whose call failed. Pure functions; `outcome_rules` has the table."""
+"""Retry policy: the next step of a job whose call failed. Pure functions; `trivet_tasks.outcomes` has the table.
+
+A page of a proxy that came instead of an answer says nothing certain: neither of the route's key nor of the job. A job is at
+fault where two routes refused it so, each twice, and between these two pages each route answered another call or a probe.
+Until then it waits, and no round of it is over.
+"""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trivet_routing.outcome_rules import RULES
-from trivet_routing.proxy_errors import ProxyError, at_fault, text_of
+from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Choice, load_of
 from trivet_store.steps import End, GoOn, Next, Wait
+from trivet_tasks.jobs import ProxyError
 from trivet_tasks.latency import ClassSettings
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import RULES, Outcome, Scope
 from trivet_tasks.states import JobState
+
+ROUTES_THAT_AGREE = 2
+_LONGEST_MESSAGE = 200
 
 LOCAL_MOST_S = 10.0
 """Maximum seconds between two tries of a job that only an impaired worker takes."""
+
+
+def with_proxy_error(
+    errors: Sequence[ProxyError],
+    route: str,
+    message: str,
+    *,
+    now: float,
+    generation: str,
+    breakers: Mapping[str, BreakerView] | None,
+) -> tuple[ProxyError, ...]:
+    """Return the pages that still count, with the one that has just come from `route`.
+
+    Args:
+        now: the database's time.
+        generation: of the route's breakers when the call was begun.
+        breakers: the routes' breakers for the job's model; None where they cannot be read.
+    """
+    others = [
+        error
+        for error in errors
+        if error.route != route and (breakers is None or _generation(breakers, error.route) == error.generation)
+    ]
+    before = next((error for error in errors if error.route == route and error.generation == generation), None)
+    if before is None:
+        return (*others, ProxyError(route, now, generation, 1, False, message[:_LONGEST_MESSAGE]))
+    proven = breakers is not None and _is_proven(before, breakers, now)
+    return (*others, before._replace(times=before.times + 1, confirmed=before.confirmed or proven))
+
+
+def worth_asking_again(errors: Sequence[ProxyError], breakers: Mapping[str, BreakerView], now: float) -> frozenset[str]:
+    """Return the routes that answered others since the job met a page there: a second page would tell whose fault it is."""
+    return frozenset(error.route for error in errors if not error.confirmed and _is_proven(error, breakers, now))
+
+
+def _is_proven(error: ProxyError, breakers: Mapping[str, BreakerView], now: float) -> bool:
+    return error.route in breakers and breakers[error.route].proven_s < now - error.at
+
+
+def _generation(breakers: Mapping[str, BreakerView], route: str) -> str | None:
+    return breakers[route].generation if route in breakers else None
+
+
+def proxies_agree(errors: Sequence[ProxyError]) -> str | None:
+    """Return why the proxies refuse the job itself, with the reasons of the routes; None = that is not known."""
+    confirmed = [error for error in errors if error.confirmed]
+    if len(confirmed) < ROUTES_THAT_AGREE:
+        return None
+    said = "; ".join(f"{error.route}: {error.message}" for error in confirmed)
+    return f"Proxies before {len(confirmed)} routes refuse this request and let others through: {said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +145,19 @@ def next_step(
     error = f"{failed.route}: {failed.outcome}: {failed.message}"
     if failed.outcome is Outcome.INVALID:
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
-    if failed.outcome is Outcome.PROXY_ERROR and (why := at_fault(job_round.proxy_errors)):
+    if failed.outcome is Outcome.PROXY_ERROR and (why := proxies_agree(job_round.proxy_errors)):
         return End(JobState.FAILED, outcome=Outcome.PROXY_ERROR, error=why)
     if job_round.deadline_at is not None and now >= job_round.deadline_at:
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    doubted_by, pages = doubted_after(job_round, failed), text_of(job_round.proxy_errors)
+    doubted_by, pages = doubted_after(job_round, failed), job_round.proxy_errors
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
-        return Wait(None, job_round.round, ",".join(job_round.tried), job_round.spent_s, doubted_by, None, None, pages)
+        return Wait(None, job_round.round, job_round.tried, job_round.spent_s, doubted_by, None, None, pages)
     # a provider that was asked in this round and answered nothing has not agreed
     if failed.ambiguous and (job_round.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
-    tried = ",".join(tried_after(job_round, failed))
+    tried = tried_after(job_round, failed)
     in_time = job_round.spent_s < terms.budget_s
     best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
@@ -112,12 +170,12 @@ def next_step(
         return Wait(None, job_round.round, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
     if terms.max_rounds > 1 and _undecided(job_round, failed):
         not_before = now + _look_again_s(terms, job_round)
-        return Wait(not_before, job_round.round, "", 0.0, doubted_by, failed.outcome, error, pages)
+        return Wait(not_before, job_round.round, (), 0.0, doubted_by, failed.outcome, error, pages)
     if job_round.round + 1 >= terms.max_rounds:
         said = f"{_rounds(job_round.round + 1)}. {_last_word(error, failed, choice)}"
         return End(JobState.FAILED, outcome=failed.outcome, error=said)
     not_before = now + backoff_s(terms, job_round.round)
-    return Wait(not_before, job_round.round + 1, "", 0.0, doubted_by, failed.outcome, error, pages)
+    return Wait(not_before, job_round.round + 1, (), 0.0, doubted_by, failed.outcome, error, pages)
 
 
 def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:

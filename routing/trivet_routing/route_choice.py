@@ -7,10 +7,10 @@ from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 
-from trivet_routing.call_costs import TYPICAL, CallCost, Mix
 from trivet_routing.permits import BreakerView
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.prices.cost_model import TYPICAL, CallCost, Mix
 from trivet_tasks.requests import eligibility
 from trivet_tasks.states import RouteState
 
@@ -132,11 +132,6 @@ class Choice:
         """Return all refusals in one line, `route: reason; route: reason`; unfit routes only if there is no other."""
         told = [refusal for refusal in self.refusals if refusal.why is not Why.NEVER] or self.refusals
         return "; ".join(f"{r.route}: {r.text}" for r in told if r.route and r.route != without)
-
-    def wait_s(self) -> tuple[float, str] | None:
-        """Return the shortest known wait and its route; None when no route is known to open by itself."""
-        waits = [(refusal.wait_s, refusal.route) for refusal in self.refusals if refusal.wait_s > 0]
-        return min(waits) if waits else None
 
 
 def choose(requirements: Requirements, candidates: Iterable[Candidate], terms: ClassSettings) -> Choice:

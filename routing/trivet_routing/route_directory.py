@@ -2,16 +2,14 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 
-import redis
+from cachetools import LRUCache
 from sqlalchemy import Connection
 
-from trivet_routing.answer_lengths import AnswerLengths
-from trivet_routing.call_costs import CallCost, CallCosts
 from trivet_routing.limits import Limits
 from trivet_routing.permits import BreakerView, Quota
 from trivet_routing.route_choice import Candidate
@@ -19,15 +17,22 @@ from trivet_store.cluster.leases import Lease, living, taking_work
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets
-from trivet_tasks.config.retirement import retired_on
+from trivet_store.ledger.used_output import UsedOutput, used_output
 from trivet_tasks.config.route_windows import RouteWindow, window_at
-from trivet_tasks.config.settings import Settings
-from trivet_tasks.latency import Lane
-from trivet_tasks.requests.eligibility import name_on_wire
-from trivet_tasks.shared_state import connect
+from trivet_tasks.latency import Lane, Latency
+from trivet_tasks.prices.cost_model import CallCost, CostModel
+from trivet_tasks.requests.eligibility import day_of, name_on_wire, retired_on
 
 FRESH_S = 1.0
 """Maximum age of the SQL part in seconds: a drain or a new worker is seen by all processes within this time."""
+USUAL_SHARE = 0.5
+"""Share of `max_tokens` assumed to be used while no answer of a kind is known."""
+LENGTHS_FRESH_S = 10.0
+LATEST_CALLS = 2_000
+LATEST_WITHIN_S = 3_600.0
+ENOUGH_CALLS = 20
+"""Minimum number of answers from which a share is learned."""
+MAX_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +63,64 @@ class RouteSnapshot:
         return sum(lease.slots for lease in self.leases if lease.lane == lane and lease.takes(route))
 
 
+class AnswerLengths:
+    """Expected share of `max_tokens` that an answer uses, learned from the latest answers of its kind.
+
+    Reads the latest calls every ten seconds at most, when asked to. One per process; safe between threads.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._flows: LRUCache[int, float] = LRUCache(MAX_KEPT)
+        self._kinds: LRUCache[tuple[str, Latency | None], float] = LRUCache(MAX_KEPT)
+        self._read_at: float | None = None
+        self._reading = threading.Lock()
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Read them again if it is time. StoreUnavailable."""
+        with self._reading:
+            if self._read_at is not None and time.monotonic() - self._read_at < LENGTHS_FRESH_S:
+                return
+            with self._store.read() as connection:
+                found = used_output(connection, self._store.now(connection) - LATEST_WITHIN_S, LATEST_CALLS)
+            self._read_at = time.monotonic()
+            self.learn(found)
+
+    def learn(self, found: Iterable[UsedOutput]) -> None:
+        """Learn from these; kinds without a new answer keep their share."""
+        sums: dict[tuple[str, Latency | None], list[int]] = defaultdict(lambda: [0, 0, 0])
+        flows: dict[int, float] = {}
+        for row in found:
+            if row.calls >= ENOUGH_CALLS:
+                flows[row.flow_id] = row.used / row.allowed
+            for kind in ((row.model, Latency(row.latency)), (row.model, None)):
+                for number, figure in enumerate((row.calls, row.used, row.allowed)):
+                    sums[kind][number] += figure
+        with self._lock:
+            self._flows.update(flows)
+            self._kinds.update(
+                {kind: used / allowed for kind, (calls, used, allowed) in sums.items() if calls >= ENOUGH_CALLS}
+            )
+
+    def share(self, model: str, latency: Latency, flow_id: int | None = None) -> float:
+        """Return the share of `max_tokens` that answers use: of the flow, else of model and class, the model, all."""
+        with self._lock:
+            of_flow = None if flow_id is None else self._flows.get(flow_id)
+            if of_flow is not None:
+                return of_flow
+            return self._kinds.get((model, latency), self._kinds.get((model, None), USUAL_SHARE))
+
+
 class RouteDirectory:
     """The current state of the routes. One per process; safe to share between threads."""
 
-    def __init__(
-        self, store: Store, settings: Settings, client: redis.Redis | None = None, *, origin: str = ""
-    ) -> None:
-        """Create the directory; nothing is read yet.
-
-        Args:
-            origin: the origin of the worker that makes calls here (`trivet_worker.process.origin`); empty elsewhere.
-        """
+    def __init__(self, store: Store, limits: Limits) -> None:
+        """Create the directory; nothing is read yet."""
         self._store = store
-        self.limits = Limits(client or connect(settings.redis_url), settings.health, origin)
+        self.limits = limits
         self.lengths = AnswerLengths(store)
-        self._costs = CallCosts()
+        self.costs = CostModel()
         self._known: RouteSnapshot | None = None
         self._lock = threading.Lock()
 
@@ -129,12 +177,12 @@ class RouteDirectory:
     def _candidate(self, route: RegisteredRoute, model: str, known: RouteSnapshot, breaker: BreakerView) -> Candidate:
         named = name_on_wire(route.settings, model)
         cost: CallCost | None = None
-        now = datetime.fromtimestamp(self.now(), UTC)
+        now = self.now()
         if named:
             window = known.windows.get(route.name)
             factor = window.cost_factor if window and window.cost_factor is not None else Decimal(1)
-            cost = self._costs.of(route.settings, model, named, now, factor)
-        retired = retired_on(model, route.settings, now.date()) if named else None
+            cost = self.costs.expected(route.settings, model, named, now, factor)
+        retired = retired_on(model, route.settings, day_of(now)) if named else None
         return Candidate(
             route.name, model, route.settings, named, known.lanes(route.name), route.drained, breaker, cost, retired
         )

@@ -8,7 +8,6 @@ from sqlalchemy import Connection
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance, BudgetHeadroom
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets, spending
@@ -49,7 +48,6 @@ class BudgetMonitor:
     def __init__(self, store: Store, directory: RouteDirectory) -> None:
         self._store = store
         self._directory = directory
-        self._costs = MaximumCosts()
         self._next_at = 0.0
         self._tidy_at = 0.0
 
@@ -65,7 +63,7 @@ class BudgetMonitor:
             return
         self._next_at = now + LOOK_S
         with self._store.read() as connection:
-            found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._costs)
+            found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._directory.costs)
         if found is None or not any(_differs(balance) for balance in found.balances):
             return
         with self._store.write() as connection:

@@ -8,15 +8,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from celery import Celery
 from sqlalchemy import Connection
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import BudgetHeadroom
-from trivet_routing.call_costs import TYPICAL, Mix
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate, Choice, Requirements, choose, load_of
 from trivet_routing.route_directory import RouteDirectory
@@ -30,8 +28,9 @@ from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.prices.cost_model import TYPICAL, Mix
+from trivet_tasks.requests.prompt_cache import cache_write_of
 
 log = logging.getLogger("trivet.dispatch")
 
@@ -49,19 +48,29 @@ HELD_HEADS = 5
 """Stop after this many similar jobs without budget headroom; a cheaper one may come behind a dear one."""
 
 
-_Kind: TypeAlias = tuple[int, str, str | None, int, int]
+_Kind: TypeAlias = tuple[int, tuple[str, ...], str | None, int, int]
 """Jobs that may go to the same routes: flow, routes tried, and, where cost decides, the call's size (in octaves)."""
 Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
 """Jobs by (route, class, model, isolated)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class PassResult:
     """The result of one pass."""
 
     dispatched: int
     more: bool
     """True when jobs are left that could have been dispatched: pass again at once."""
+
+
+class _Survey(NamedTuple):
+    """The waiting flows, and the routes that may take them, as read at the beginning of a pass."""
+
+    flows: list[Flow]
+    routes: dict[str, list[Candidate]]
+    drained: frozenset[str]
+    thorough: bool
+    """True if cheaper jobs are looked for behind those without budget headroom."""
 
 
 class _Assignment:
@@ -113,74 +122,39 @@ class Dispatcher:
         self._directory = directory
         self._app = app
         self._settings = settings
-        self._costs = MaximumCosts()
         self._told = False
         """True once it was logged that no price list is installed here."""
         self._held = False
         """True if budgets held whole flows in the last pass."""
         self._thorough_at = 0.0
 
-    def run_once(self) -> Round:
+    def run_once(self) -> PassResult:
         """Run one pass: at most `BULK_ROWS` jobs.
 
         Raises:
             StoreUnavailable, BrokerUnavailable, redis.RedisError: nothing is lost; try again later.
         """
-        with self._store.read() as connection:
-            flows = dispatching.flows_with_waiting(connection, self._directory.now())
-            outstanding = dispatching.outstanding(connection) if flows else []
-            drained = registry.drained(connection)
-            if flows:
-                self._directory.notice_workers(connection)
-            budgets = self._headroom(connection) if flows and self._held else None
-        thorough = time.monotonic() >= self._thorough_at
-        if budgets is not None:
-            flows = self._unheld(flows, budgets, thorough=thorough)
-        if not flows:
-            return Round(0, more=False)
-        if any(self._by_cost(flow) for flow in flows):
-            self._directory.lengths.refresh()
-        # asked before the transaction: the database is not locked while Redis answers, or for nothing
-        routes = {
-            # a drain counts from this pass on; the directory's snapshot may be a second old
-            model: [replace(route, drained=route.name in drained) for route in candidates]
-            for model, candidates in self._directory.candidates_of({flow.model for flow in flows}).items()
-        }
-        if self._credits(routes, outstanding).total <= 0:
-            return Round(0, more=False)
+        survey = self._survey()
+        if survey is None:
+            return PassResult(0, more=False)
         with self._store.write() as connection:
             dispatching.lock(self._store, connection)
-            if registry.drained(connection) != drained:
-                return Round(0, more=True)  # an operator changed it this moment
-            outstanding = dispatching.outstanding(connection)
-            credits = self._credits(routes, outstanding)
-            wanted = min(BULK_ROWS, credits.total)
-            if wanted <= 0:
-                return Round(0, more=False)
-            budgets = self._headroom(connection)  # again: they are counted and taken under one lock
-            if budgets is not None:
-                flows = self._unheld(flows, budgets, thorough=thorough)
-            assignment = _Assignment(
-                {flow.id: flow for flow in flows}, routes, credits, outstanding, wanted, budgets, thorough
-            )
-            heads = self._heads(connection, flows, credits, wanted)
-            self._assign(assignment, heads)
-            if assignment.blocked and assignment.wanted:
-                # the head of a line may wait for a route of its own; those behind it need not
-                seen = {head.id for head in heads}
-                further = self._heads(connection, flows, credits, LOOK_FURTHER * wanted)
-                self._assign(assignment, [head for head in further if head.id not in seen])
-            if assignment.warmers:
-                self._elect(connection, assignment)
-            chunks = self._claim(connection, assignment.plan)
-            if thorough:
+            if registry.drained(connection) != survey.drained:
+                return PassResult(0, more=True)  # an operator changed it this moment
+            assignment = self._begin(connection, survey)
+            if assignment.wanted <= 0:
+                return PassResult(0, more=False)
+            seen = self._fill(connection, assignment)
+            chunks = self._dispatch(connection, assignment.plan)
+            if survey.thorough:
                 self._thorough_at = time.monotonic() + THOROUGH_S
+            budgets = assignment.budget_headroom
             changes = [] if budgets is None else note_states(connection, budgets, self._store.now(connection))
         tell(changes)
         count = sum(len(chunk.jobs) for chunk in chunks)
         if chunks:
             publish(self._app, chunks)
-        return Round(count, more=count > 0 and len(heads) > count)
+        return PassResult(count, more=count > 0 and seen > count)
 
     def direct(self, choice: Choice) -> DirectDispatch | None:
         """Return the route to which a realtime job may go at once, or None when it has to wait for a scheduler."""
@@ -202,19 +176,19 @@ class Dispatcher:
         budgets = self._headroom(connection)
         if budgets is None:
             return None
-        if not self._costs.known:
+        if not self._directory.costs.known:
             waits = "a scheduler has to see what it may cost; no price list is installed where it was submitted"
             return waits if budgets.counting(None, labels) else None
-        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels)
-        head = Head("", 0, 0.0, "", None, spec.input_estimate, spec.max_tokens)
+        flow = Flow(0, spec.latency, spec.model, (), (), (), labels=labels, cache_write=cache_write_of(spec.body))
+        head = Head("", 0, 0.0, (), None, spec.input_estimate, spec.max_tokens)
         balance = budgets.holding(flow, direct.route, head)
         return None if balance is None else balance.used_up()
 
     def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
         """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
         route = self._directory.known().routes[direct.route]
-        claimed = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
-        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (claimed,))
+        dispatched = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
+        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (dispatched,))
         publish(self._app, [chunk])
 
     def choice_for(self, spec: JobSpec) -> Choice:
@@ -227,6 +201,58 @@ class Dispatcher:
     def close(self) -> None:
         """Close the connections to the broker."""
         self._app.close()
+
+    def _survey(self) -> "_Survey | None":
+        """Read the waiting flows and the routes, before anything is locked; None when there is nothing to dispatch."""
+        with self._store.read() as connection:
+            flows = dispatching.flows_with_waiting(connection, self._directory.now())
+            outstanding = dispatching.outstanding(connection) if flows else []
+            drained = registry.drained(connection)
+            if flows:
+                self._directory.notice_workers(connection)
+            budgets = self._headroom(connection) if flows and self._held else None
+        thorough = time.monotonic() >= self._thorough_at
+        if budgets is not None:
+            flows = self._unheld(flows, budgets, thorough=thorough)
+        if not flows:
+            return None
+        if any(self._by_cost(flow) for flow in flows):
+            self._directory.lengths.refresh()
+        # asked before the transaction: the database is not locked while Redis answers, or for nothing
+        routes = {
+            # a drain counts from this pass on; the directory's snapshot may be a second old
+            model: [replace(route, drained=route.name in drained) for route in candidates]
+            for model, candidates in self._directory.candidates_of({flow.model for flow in flows}).items()
+        }
+        if self._credits(routes, outstanding).total <= 0:
+            return None
+        return _Survey(flows, routes, drained, thorough)
+
+    def _begin(self, connection: Connection, survey: "_Survey") -> "_Assignment":
+        """Count credit and budgets again, under the lock under which they are taken."""
+        outstanding = dispatching.outstanding(connection)
+        credits = self._credits(survey.routes, outstanding)
+        wanted = min(BULK_ROWS, credits.total)
+        flows, budgets = survey.flows, self._headroom(connection) if wanted > 0 else None
+        if budgets is not None:
+            flows = self._unheld(flows, budgets, thorough=survey.thorough)
+        return _Assignment(
+            {flow.id: flow for flow in flows}, survey.routes, credits, outstanding, wanted, budgets, survey.thorough
+        )
+
+    def _fill(self, connection: Connection, to: "_Assignment") -> int:
+        """Assign waiting jobs to routes. Returns the number of jobs looked at first."""
+        flows, wanted = list(to.flows.values()), to.wanted
+        heads = self._heads(connection, flows, to.credits, wanted)
+        self._assign(to, heads)
+        if to.blocked and to.wanted:
+            # the head of a line may wait for a route of its own; those behind it need not
+            seen = {head.id for head in heads}
+            further = self._heads(connection, flows, to.credits, LOOK_FURTHER * wanted)
+            self._assign(to, [head for head in further if head.id not in seen])
+        if to.warmers:
+            self._elect(connection, to)
+        return len(heads)
 
     def _credits(self, routes: dict[str, list[Candidate]], outstanding: Sequence[Outstanding]) -> Credits:
         return Credits(
@@ -247,8 +273,8 @@ class Dispatcher:
         known = self._directory.known()
         if not known.budgets:
             return None
-        found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._costs)
-        if found is not None and not self._costs.known:
+        found = budget_headroom.read(connection, self._store.now(connection), known.routes, self._directory.costs)
+        if found is not None and not self._directory.costs.known:
             if not self._told:
                 log.error("no price list is installed (trivet[worker] has it): jobs that budgets count are left alone")
             self._told = True
@@ -331,7 +357,7 @@ class Dispatcher:
         restricted = head.tried or head.doubted_by
         if restricted and not choice.routes and not choice.worth_waiting(longest_backoff_s(terms, 0)):
             # the untried routes became unhealthy while the job waited; better the tried ones than none
-            return choose(_requirements(flow, head._replace(tried="", doubted_by=None), mix), candidates, terms)
+            return choose(_requirements(flow, head._replace(tried=(), doubted_by=None), mix), candidates, terms)
         return choice
 
     def _warm_at_once(self, flow: Flow) -> int:
@@ -355,7 +381,7 @@ class Dispatcher:
         for key, heads in to.plan.items() if late else ():
             to.plan[key] = [head for head in heads if head.id not in late]
 
-    def _claim(self, connection: Connection, plan: Plan) -> list[Chunk]:
+    def _dispatch(self, connection: Connection, plan: Plan) -> list[Chunk]:
         known = self._directory.known()
         now = self._store.now(connection)
         chunks: list[Chunk] = []
@@ -363,10 +389,10 @@ class Dispatcher:
             if not heads:
                 continue
             until = now + self._settings.taken_within_s(latency, isolated=isolated)
-            claimed = {
+            dispatched = {
                 job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
             }
-            in_order = [claimed[head.id] for head in heads if head.id in claimed]
+            in_order = [dispatched[head.id] for head in heads if head.id in dispatched]
             provider = known.routes[route].settings.provider
             size = 1 if isolated else self._settings.of_class(latency).chunk_jobs
             chunks += [
@@ -385,7 +411,7 @@ def _requirements(flow: Flow, head: Head, mix: Mix) -> Requirements:
         flow.residency,
         flow.compliance,
         flow.features,
-        tuple(head.tried.split(",")) if head.tried else (),
+        head.tried,
         head.doubted_by,
         mix,
         flow.warm_route,

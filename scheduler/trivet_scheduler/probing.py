@@ -19,15 +19,12 @@ from trivet_store.database.engine import Store
 from trivet_store.jobs.probing import insert_probe
 from trivet_store.reports import backlog
 from trivet_tasks.catalog import MODELS
-from trivet_tasks.config.retirement import day_of, retired_on
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable, place_of
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
-from trivet_tasks.publishing import publish
-from trivet_tasks.requests.eligibility import name_on_wire
+from trivet_tasks.messages import Chunk, publish
+from trivet_tasks.requests.eligibility import day_of, name_on_wire, retired_on
 
 log = logging.getLogger("trivet.scheduler")
 

@@ -7,19 +7,23 @@ minute start empty.
 
 import logging
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import redis
+from redis.client import Pipeline
 
 from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, UNHEALTHY, keys_of
 from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import health
+from trivet_store.cluster.health import CallRow, HealthRow, LimitRow
+from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.call_time import longest_call_s
+from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.states import RouteState
 
@@ -29,6 +33,19 @@ LOCK = f"{PREFIX}restoring"
 LOCK_S = 10
 LATELY_S = 60.0
 """The minute over which providers count."""
+
+
+class _Known(NamedTuple):
+    """The part of the shared state that SQL knows."""
+
+    routes: Mapping[str, RegisteredRoute]
+    read_at: float
+    """The database's time."""
+    unhealthy: Sequence[HealthRow]
+    closed: Sequence[LimitRow]
+    calls: Sequence[CallRow]
+    used: Sequence[tuple[str, str]]
+    """Routes and models that were used in the last minute."""
 
 
 class Restorer:
@@ -80,63 +97,77 @@ class Restorer:
         log.warning("the health of %d routes or models was written down anew", len(twice))
 
     def _put_back(self) -> bool:
-        with self._store.read() as connection:
-            sql_now = self._store.now(connection)
-            unhealthy = [row for row in health.noted(connection) if row.state != RouteState.HEALTHY]
-            closed = health.closed(connection, sql_now)
-            calls = health.under_way(connection)
-            used = health.used_lately(connection, sql_now - LATELY_S)
-        routes = self._directory.known(fresh=True).routes
+        known = self._read()
         seconds, micros = self._redis.time()
-        now = seconds + micros / 1e6
         with self._redis.pipeline(transaction=True) as pipeline:
-            limiters = [_limiter(pause.route, pause.models) for pause in closed]
+            limiters = [_limiter(pause.route, pause.models) for pause in known.closed]
             pipeline.watch(EPOCH, *limiters)  # type: ignore[no-untyped-call]
             if pipeline.exists(EPOCH):
                 return False  # reading took longer than the lock lasts, and another has done it
             # calls that ended meanwhile may have been told to wait still longer
             told = [float(pipeline.hget(limiter, "closed_until") or 0) for limiter in limiters]
             pipeline.multi()
-            for row in unhealthy:
-                breaker = keys_of(row.route, row.model, row.model)[0]
-                retry_at = now + random.uniform(0, self._settings.health.probe_interval_s)
-                # a generation that no call under way has
-                fields: Mapping[Any, Any] = {
-                    "state": RouteState.OPEN.value,
-                    "cause": row.cause,
-                    "since": row.since,
-                    "gen": seconds,
-                    "retry_at": retry_at,
-                }
-                pipeline.hset(breaker, mapping=fields)
-                pipeline.sadd(UNHEALTHY, breaker)
-            for route, model in used:
-                if route in routes:
-                    limiter = _limiter(route, Quota.of(routes[route].settings, model).group)
-                    pipeline.hset(limiter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
-            for pause, limiter, told_until in zip(closed, limiters, told, strict=True):
-                until = max(now + pause.closed_until - sql_now, told_until)
-                pipeline.hset(limiter, mapping={"closed_until": until, "cause": pause.cause, "at": until})
-            for call in calls:
-                if call.route in routes:
-                    group = Quota.of(routes[call.route].settings, call.model).group
-                    keys = keys_of(call.route, call.model, group)
-                    lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S
-                    for key in {keys[3], keys[6]}:
-                        pipeline.zadd(key, {f"{call.lease_id}:{call.id}": lost_at})
+            self._write(pipeline, known, told, seconds + micros / 1e6)
             pipeline.set(EPOCH, seconds)
             try:
                 pipeline.execute()
             except redis.WatchError:
                 return False
-        if not (unhealthy or closed or calls or used):
+        if not (known.unhealthy or known.closed or known.calls or known.used):
             log.info("limits and health begin empty")
             return True
         log.warning(
             "the shared state had lost its memory: %d routes or models out of service, %d pauses and %d calls put back",
-            len(unhealthy), len(closed), len(calls),
+            len(known.unhealthy), len(known.closed), len(known.calls),
         )  # fmt: skip
         return True
+
+    def _read(self) -> "_Known":
+        routes = self._directory.known(fresh=True).routes
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            return _Known(
+                routes,
+                now,
+                [row for row in health.noted(connection) if row.state != RouteState.HEALTHY],
+                health.closed(connection, now),
+                health.under_way(connection),
+                health.used_lately(connection, now - LATELY_S),
+            )
+
+    def _write(self, pipeline: Pipeline, known: "_Known", told: Sequence[float], now: float) -> None:
+        """Queue the commands that restore it.
+
+        Args:
+            told: until when each pause lasts by the shared state itself.
+            now: Redis' time.
+        """
+        for row in known.unhealthy:
+            breaker = keys_of(row.route, row.model, row.model)[0]
+            fields: Mapping[Any, Any] = {
+                "state": RouteState.OPEN.value,
+                "cause": row.cause,
+                "since": row.since,
+                "gen": int(now),  # a generation that no call under way has
+                "retry_at": now + random.uniform(0, self._settings.health.probe_interval_s),
+            }
+            pipeline.hset(breaker, mapping=fields)
+            pipeline.sadd(UNHEALTHY, breaker)
+        routes = known.routes
+        for route, model in known.used:
+            if route in routes:
+                limiter = _limiter(route, Quota.of(routes[route].settings, model).group)
+                pipeline.hset(limiter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
+        for pause, told_until in zip(known.closed, told, strict=True):
+            until = max(now + pause.closed_until - known.read_at, told_until)
+            pause_fields: Mapping[Any, Any] = {"closed_until": until, "cause": pause.cause, "at": until}
+            pipeline.hset(_limiter(pause.route, pause.models), mapping=pause_fields)
+        for call in known.calls:
+            if call.route in routes:
+                keys = keys_of(call.route, call.model, Quota.of(routes[call.route].settings, call.model).group)
+                lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S
+                for key in {keys[3], keys[6]}:
+                    pipeline.zadd(key, {permit_id(call.lease_id, call.id): lost_at})
 
 
 def _limiter(route: str, group: str) -> str:

@@ -9,14 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import orjson
 import redis
 
-from trivet_routing.liveness.dependency_monitor import DependencyMonitor
+from trivet_routing.limits import Limits
 from trivet_routing.liveness.heartbeat import Heartbeat, Holder
+from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
 from trivet_routing.liveness.process_impairments import BROKER, DATABASE, FAULT, SHARED_STATE, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
@@ -31,9 +29,15 @@ from trivet_store.ledger import budgets
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable
-from trivet_tasks.faults import place_of
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, refuse_cluster, unavailable_text
+from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable, place_of
+from trivet_tasks.shared_state import (
+    FINISHED_CHANNEL,
+    WORK_CHANNEL,
+    connect,
+    publish_finished,
+    refuse_cluster,
+    unavailable_text,
+)
 
 log = logging.getLogger("trivet.scheduler")
 
@@ -67,7 +71,7 @@ class Scheduler:
         self._settings = settings
         self._store = Store.of(settings)
         self._redis = connect(settings.redis_url)
-        self._directory = RouteDirectory(self._store, settings, self._redis)
+        self._directory = RouteDirectory(self._store, Limits(self._redis, settings.health))
         self._app = make_app(settings)
         self._dispatcher = Dispatcher(self._store, self._directory, self._app, settings)
         self._restorer = Restorer(self._store, self._redis, self._directory, settings)
@@ -126,7 +130,7 @@ class Scheduler:
         Raises:
             ConfigError, StoreUnavailable: nothing was changed.
         """
-        if settings.budgets and not MaximumCosts().known:
+        if settings.budgets and not self._directory.costs.known:
             raise ConfigError(
                 f"{settings.source}: [[budgets]] need the price list, which is not installed.",
                 hint="pip install 'trivet[worker]' has it.",
@@ -173,7 +177,7 @@ class Scheduler:
 
     def _tell_finished(self, jobs: Sequence[str], batches: Sequence[int]) -> None:
         with contextlib.suppress(redis.RedisError):  # waiting clients look by themselves
-            self._redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": jobs, "batches": batches}))
+            publish_finished(self._redis, jobs, batches)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Wait impairments out: log once that there is one, and once that it is over."""

@@ -1,4 +1,4 @@
-"""What the providers list of an account: models, inference profiles, limits. For `trivet routes check --live`.
+"""Lists that the providers give of an account: models, inference profiles, limits. For `trivet routes check --live`.
 
 Shapes: `anthropic` 2.12 (`types/model_info.py`, `types/organization/organization_rate_limit.py`), botocore's bedrock model,
 Google's v1beta1 ListPublisherModels. The figures are the simulator's own.
@@ -26,7 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "claude-haiku-4-5": {"max_tokens": 64_000, "max_input_tokens": 200_000},
 }  # fmt: skip
-"""What the Anthropic API lists, and what differs there from a current model."""
+"""Models that the Anthropic API lists, with their differences from a current model."""
 
 _USUAL = {
     "type": "model", "created_at": "2026-01-01T00:00:00Z", "lifecycle": "active", "deprecated_at": None, "retires_at": None,

@@ -1,4 +1,4 @@
-"""What the simulated model says, and what it counts: deterministic from the request, and quoting nothing of it."""
+"""Answers of the simulated model and their token counts: determined by the request, and quoting nothing of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import random
 import statistics
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from cachetools import LRUCache
 
 from trivet_simulator.content import CHARS_PER_TOKEN, content_for
 from trivet_simulator.events import block_events
@@ -74,7 +74,7 @@ class Answer:
     spoiled_usage: tuple[str, int] | None = None
     """A fault of `poison.SPOILED_USAGE` and the count that goes with it."""
     cached: tuple[bytes, float] | None = None
-    """What it writes to the prompt cache, or keeps there: the key, and for how long."""
+    """The entry of the prompt cache that it writes or keeps: the key, and for how long."""
 
     def message(self) -> dict[str, Any]:
         """The whole message, as a call that does not stream gets it."""
@@ -132,7 +132,7 @@ class Model:
         self._span = len(text)
         self._seed = str(seed).encode()
         self._output_median = output_median
-        self._cache: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        self._cache: LRUCache[bytes, tuple[float, float]] = LRUCache(CACHE_ENTRIES)
         """By key from when on it may be read, and until when."""
         normal = statistics.NormalDist()
         # a table instead of the inverse function for each call: 6 times faster
@@ -160,15 +160,13 @@ class Model:
         return Answer(message_id, model, blocks, stop, usage, cached=cached)
 
     def keep(self, answer: Answer, after_s: float) -> None:
-        """What the answer writes to the prompt cache may be read once it has come, as at the providers."""
+        """Make the entry that the answer writes to the prompt cache readable once the answer has come, as at the providers."""
         if answer.cached is None:
             return
         key, ttl_s = answer.cached
         now = time.monotonic()
-        ready, until = self._cache.pop(key, (math.inf, 0.0))
+        ready, until = self._cache.get(key, (math.inf, 0.0))
         self._cache[key] = min(ready if until > now else math.inf, now + after_s), now + after_s + ttl_s
-        if len(self._cache) > CACHE_ENTRIES:
-            self._cache.popitem(last=False)
 
     def _usage(self, request: bytes, document: dict[str, Any], model: str) -> tuple[Usage, tuple[bytes, float] | None]:
         total = max(1, len(request) // CHARS_PER_TOKEN)

@@ -117,7 +117,7 @@ class CallLog:
             yield b"".join(call.as_json() + b"\n" for call in list(self._running.values()))
 
     def count(self, what: str, provider: str | None) -> int:
-        """How many calls have `started` or `finished`, of one provider or of all."""
+        """Return the number of calls that have `started` or `finished`, of one provider or of all."""
         counter = self.started if what == "started" else self.finished
         return counter[provider] if provider is not None else counter.total()
 

@@ -1,4 +1,4 @@
-"""What kind of content a request asks for, and an answer of that kind: thinking, tool calls, JSON, a web search."""
+"""The kind of content that a request asks for, and an answer of that kind: thinking, tool calls, JSON, a web search."""
 
 from __future__ import annotations
 

@@ -67,15 +67,15 @@ class Fault:
     retry_after_as: str = "seconds"
     """seconds (whole), float, date, ms (`retry-after-ms`), none."""
     seconds: float = 5.0
-    """How slow `slow_first_byte` and `slow_drip` are."""
+    """Seconds of delay of `slow_first_byte` and `slow_drip`."""
     factor: float = 10.0
-    """How many times slower `latency` is."""
+    """Factor on the time of an answer, for `latency`."""
     status: int | None = None
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     """`raw`: what to answer. Pages and floods take them too, in place of their own."""
     megabytes: float = 1024.0
-    """How large the answer of `gzip_bomb` and `huge_error` is, unpacked."""
+    """Size of the answer of `gzip_bomb` and `huge_error`, unpacked."""
     tokens: int = 10**19
     """`absurd_tokens`: what each count says."""
 
@@ -84,7 +84,7 @@ class Fault:
 
     @property
     def only(self) -> RequestFilter:
-        """Which requests it is for."""
+        """The requests that it is for."""
         return RequestFilter(self.model, self.contains, self.matches)
 
     def as_json(self) -> dict[str, Any]:
@@ -223,5 +223,5 @@ class FaultBook:
         return None
 
     def as_json(self) -> list[dict[str, Any]]:
-        """What is set, with how often each has hit."""
+        """Return the faults that are set, with the number of times that each has hit."""
         return [{**page.fault.as_json(), "hits": page.hits} for page in self._pages]

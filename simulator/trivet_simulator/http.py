@@ -32,7 +32,7 @@ STATUS_LINES[529] = "HTTP/1.1 529 Overloaded\r\n"
 
 
 class Ending(enum.Enum):
-    """What becomes of the connection after the last piece of a script."""
+    """Fate of the connection after the last piece of a script."""
 
     KEEP = "keep"
     CLOSE = "close"
@@ -41,7 +41,7 @@ class Ending(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """How an exchange ended."""
+    """End of an exchange."""
 
     PLAYED = "played"
     CLIENT_GONE = "client_gone"
@@ -373,7 +373,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered on it."""
+        """Return whether a request is being answered on it."""
         return self._exchange is not None
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""How long an answer takes: fixed, or lognormal with a median and a 95th percentile; plus a time per output token."""
+"""Time that an answer takes: fixed, or lognormal with a median and a 95th percentile; plus a time per output token."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call was not let in: which limit, its size, and in how many seconds there would be room."""
+    """Reason for which a call was not let in: the limit, its size, and the seconds until there would be room."""
 
     what: str
     limit: float
@@ -58,7 +58,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Need:
-    """What a call asks for: input tokens, its `max_tokens`; `output` becomes what it really used."""
+    """Tokens that a call asks for: its input and its `max_tokens`; `output` becomes the number that it really used."""
 
     input: float
     max_output: float
@@ -72,7 +72,7 @@ class Gate(Protocol):
     in_flight: int
 
     def refuses(self, now: float, need: Need) -> Refusal | None:
-        """Why this call may not pass now, or None."""
+        """Return the reason for which this call may not pass now, or None."""
 
     def take(self, now: float, need: Need) -> object:
         """Count the call; returns what `settle` needs."""
@@ -81,7 +81,7 @@ class Gate(Protocol):
         """Count what the call really used."""
 
     def left(self, now: float, what: str) -> tuple[float, float]:
-        """How much is left of one limit, and in how many seconds it is all there again."""
+        """The rest of one limit, and the seconds until all of it is there again."""
 
 
 class BucketGate:
@@ -199,7 +199,7 @@ class RollingGate:
         held.amounts[OUTPUT] = need.output
 
     def left(self, now: float, what: str) -> tuple[float, float]:
-        """What this minute has left, and seconds until all of it has rolled out."""
+        """Return the rest of this minute, and the seconds until all of it has rolled out."""
         self._expire(now)
         limit = self.figures.per_minute(what) or 0.0
         last = self._calls[-1].at + MINUTE_S - now if self._calls else 0.0

@@ -1,4 +1,4 @@
-"""Which requests a fault or a reply is for."""
+"""Selection of the requests that a fault or a reply is for."""
 
 from __future__ import annotations
 

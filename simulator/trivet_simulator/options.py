@@ -1,4 +1,4 @@
-"""What a simulator is started with, and where it can be reached."""
+"""Options of a simulator, and the addresses at which it can be reached."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def replies_from(path: Path | None) -> tuple[Mapping[str, Any], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where everything is. `providers` maps names to base URLs for the SDK clients."""
+    """Addresses of all servers. `providers` maps names to base URLs for the SDK clients."""
 
     providers: dict[str, str]
     control: str

@@ -30,7 +30,7 @@ class Port:
 
     @property
     def up(self) -> bool:
-        """Whether it accepts connections."""
+        """Return whether it accepts connections."""
         return self._server is not None
 
     def bind(self, number: int) -> None:

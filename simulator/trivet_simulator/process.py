@@ -36,7 +36,7 @@ class SimulatorProcess:
 
     @property
     def endpoints(self) -> Endpoints:
-        """Where it serves; RuntimeError before `start`."""
+        """Its addresses; RuntimeError before `start`."""
         if self._endpoints is None:
             raise RuntimeError("the simulator is not running: call start() or enter the context first")
         return self._endpoints

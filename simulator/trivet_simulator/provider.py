@@ -31,7 +31,7 @@ from trivet_simulator.wires import WIRES
 from trivet_simulator.wires.wire import Wire, letters, problem_with
 
 HELD_S = 86_400.0
-"""How long a held call waits for the fault to be cleared."""
+"""Seconds that a held call waits for the fault to be cleared."""
 
 
 class Provider:
@@ -53,7 +53,7 @@ class Provider:
         self.faults = FaultBook(self.wire.forms, random.Random(f"{simulator.seed}/{options.name}/faults"))
         self.in_flight = 0
         self.aborting = "down"
-        """Why the server breaks calls off, when it does."""
+        """Reason for which the server breaks calls off, when it does."""
         self._number = 0
         self._salt = os.urandom(16)
         self.by_status: Counter[str] = Counter()
@@ -183,7 +183,7 @@ class Provider:
 
     @staticmethod
     def _is_final(kind: str) -> bool:
-        """Whether a behaviour needs no answer of the model."""
+        """Return whether a behaviour needs no answer of the model."""
         return kind in PAGES or kind in FLOODS or kind in ("raw", "hang", "reset")
 
     def _token(self, what: bytes) -> bytes:
@@ -226,7 +226,7 @@ class Provider:
         return True
 
     def _objection(self, request: Request, document: dict[str, Any], problem: str | None, model: str) -> Reply | None:
-        """What is wrong with the request, in the order a provider would look."""
+        """Return the fault of the request, in the order in which a provider would look."""
         denied = self.wire.no_credentials(request)
         if denied is not None:
             return denied

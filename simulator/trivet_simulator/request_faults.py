@@ -1,4 +1,4 @@
-"""What the Messages API refuses about a request that looks well formed: 400, worded as its answers are."""
+"""Faults that the Messages API finds in a request that looks well formed: 400, worded as its answers are."""
 
 from __future__ import annotations
 

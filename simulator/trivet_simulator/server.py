@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from trivet_simulator.ports import HOST, Port
 from trivet_simulator.provider import Provider
 from trivet_simulator.scripted import ReplyBook, rules_from
 from trivet_simulator.tokens import Credentials
+from trivet_tasks.processes.signals import handled_stop_signals
 
 CONTROL_MAX_BODY = 4 * 1024 * 1024
 PARENT_CHECK_S = 0.5
@@ -88,10 +88,10 @@ class Simulator:
 
 
 async def run(options: SimulatorOptions, on_ready: Callable[[Endpoints], None] | None) -> None:
-    """Serve until SIGTERM or SIGINT. PortTakenError when a port cannot be opened."""
+    """Serve until a stop signal. PortTakenError when a port cannot be opened."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in handled_stop_signals():
         loop.add_signal_handler(number, stop.set)
     simulator = Simulator(options)
     chores = asyncio.create_task(_chores(simulator, stop))

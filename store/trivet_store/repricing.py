@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import Connection, Row, bindparam, text
 
 from trivet_store.database.batched_scan import READ_ROWS, of_ids, turn
@@ -20,10 +19,10 @@ from trivet_store.jobs.ending import book_again, costs_of
 from trivet_store.ledger import spending
 from trivet_store.reports.costs import Span
 from trivet_store.schema import Usd
-from trivet_tasks.prices import price_parts, price_terms
+from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import END_STATES
-from trivet_tasks.usage import Usage
 
 
 class Tally(NamedTuple):
@@ -157,7 +156,7 @@ def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -
 
 
 def _priced(book: PriceBook, row: Row[Any]) -> _New:
-    terms, began = price_terms.read(row.price_terms), datetime.fromtimestamp(row.started_at, UTC)
+    terms, began = price_records.read_terms(row.price_terms), datetime.fromtimestamp(row.started_at, UTC)
     usage = Usage(
         row.input_tokens,
         row.output_tokens,
@@ -171,21 +170,10 @@ def _priced(book: PriceBook, row: Row[Any]) -> _New:
         row.model_used,
         terms.refused,
         terms.doubt,
-        price_parts.read(row.price_parts) if row.price_parts else (),
+        price_records.read_parts(row.price_parts) if row.price_parts else (),
     )
     priced = book.price(row.provider, row.model, row.wire_model, terms.region, began, usage)
-    mixed = bool(priced.parts) and not priced.list_price
-    return _New(
-        row.id,
-        row.job_id,
-        priced.cost_usd,
-        None if mixed else orjson.dumps(dict(priced.list_price)).decode(),
-        None if mixed else orjson.dumps(dict(priced.multipliers)).decode(),
-        priced.version,
-        price_terms.written(terms.region, usage, priced.note),
-        price_parts.written(priced.parts, alike=not mixed) if priced.parts else None,
-        priced.model_used,
-    )
+    return _New(row.id, row.job_id, *price_records.record_of(priced, terms.region, usage))
 
 
 def _write(store: Store, connection: Connection, new: Sequence[_New]) -> None:

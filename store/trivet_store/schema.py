@@ -142,6 +142,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("warmer", String(32)),
     Column("warming_until", Double),
     Column("labels", Text, nullable=False, server_default=text("'{}'")),  # JSON: what budgets ask for of the jobs
+    Column("cache_write", String(2), nullable=False, server_default=text("''")),  # `prompt_cache.CacheWrite`
 )
 _active = text("active")
 Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)
@@ -285,8 +286,8 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("cost_usd", Usd),  # null: unpriced
     Column("estimated", Boolean, nullable=False),  # the cost is an upper bound made before the call, not a bill
     Column("price_version", String(120)),
-    Column("price_terms", Text),  # JSON (`price_terms.py`); null: not priced by its usage
-    Column("price_parts", Text),  # JSON (`price_parts.py`): the passes of a call of several; null: one
+    Column("price_terms", Text),  # JSON (`price_records.py`); null: not priced by its usage
+    Column("price_parts", Text),  # JSON (`price_records.py`): the passes of a call of several; null: one
     Column("model_used", String(120)),  # the model that answered; null: the one asked for
     Column("purpose", String(8), nullable=False, server_default=text("'job'")),  # AttemptPurpose
 )

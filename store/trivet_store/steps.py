@@ -1,11 +1,76 @@
-"""Records of calls and jobs that are over: values, no behaviour."""
+"""A job in a worker's hands, from its claim to the transition that ends its call: values, no SQL."""
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.jobs import Permit, ProxyError
+from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.requests.prompt_cache import CACHE_WRITE_FACTORS, cache_write_of
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
+
+
+class Prompt:
+    """A request's body as JSON, kept until it is released: a call under way has a copy of its own."""
+
+    __slots__ = ("body", "cache_write")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.cache_write = CACHE_WRITE_FACTORS[cache_write_of(body)]
+
+    def maximum_cost(self, estimate: Decimal | None) -> Decimal | None:
+        """Return the maximum cost of a call in USD, given its maximum cost without a prompt cache."""
+        return None if estimate is None else estimate * self.cache_write
+
+    def release(self) -> None:
+        """Release the body: no further call will be begun with it."""
+        self.body = b""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTarget:
+    """The target of the calls of a chunk: the columns that all its attempt rows have in common."""
+
+    lease_id: str
+    route: str
+    provider: str
+    model: str
+    wire_model: str
+    latency: Latency
+    probe: bool = False
+    """True if the job is a probe."""
+    isolated: bool = False
+    """True if the job runs in a process of its own."""
+
+
+class ClaimedJob(NamedTuple):
+    """A job that this worker holds now, with the attempt that it is about to make."""
+
+    id: str
+    claim: int
+    target: CallTarget
+    attempt_id: str
+    permit: Permit
+    prompt: Prompt
+    batch_id: int | None
+    deadline_at: float | None
+    round: int
+    round_spent_s: float
+    tried: tuple[str, ...]
+    """Routes that were asked in this round."""
+    doubted_by: str | None
+    """The provider that answered with an unknown 400."""
+    proxy_errors: tuple[ProxyError, ...]
+    input_estimate: int
+    max_tokens: int
+    tenant: str | None
+    cache_key: str | None
+    """The key under which its answer may be cached."""
+    residency: tuple[str, ...]
+    compliance: tuple[str, ...]
+    features: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +91,16 @@ class Settlement:
     multipliers: str | None = None
     price_version: str | None = None
     price_terms: str | None = None
-    """Terms of its price beside its tokens (`price_terms`); None: not priced by its usage."""
+    """Terms of its price beside its tokens (`price_records`); None: not priced by its usage."""
     price_parts: str | None = None
-    """Its passes (`price_parts`); None: it had one."""
+    """Its passes (`price_records`); None: it had one."""
     model_used: str | None = None
     """The model that answered; None: the one asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """The answer came from the cache."""
+    """A cached answer that ends a job."""
 
     saved_usd: Decimal | None
     """Cost of the call that made it; None where that has no price."""
@@ -45,7 +110,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The job is over."""
+    """The end of a job."""
 
     state: JobState
     message: bytes | None = None
@@ -59,48 +124,43 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class GoOn:
-    """The job's next attempt goes to `route` at once, in the same round."""
+    """The next attempt of a job: on `route`, at once, in the same round."""
 
     route: str
     until: float
-    tried: str
+    tried: tuple[str, ...]
     spent_s: float
     doubted_by: str | None
     outcome: Outcome
     error: str
-    proxy_errors: str = ""
-    """JSON: the pages of proxies that the job met."""
+    proxy_errors: tuple[ProxyError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The job goes back to waiting: until `not_before`, or until a route has room."""
+    """A job's return to waiting: until `not_before`, or until a route can take it."""
 
     not_before: float | None
     round: int
-    tried: str
+    tried: tuple[str, ...]
     spent_s: float
     doubted_by: str | None
     outcome: Outcome | None
     error: str | None
-    proxy_errors: str = ""
-    """JSON: the pages of proxies that the job met."""
+    proxy_errors: tuple[ProxyError, ...] = ()
 
 
 Next = End | GoOn | Wait
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A call that is over and its job's next step; none where another call of the job decides."""
+class Transition:
+    """The end of a call, and with it the next step of its job."""
 
-    job_id: str
-    claim: int
-    lease_id: str
+    job: ClaimedJob
     settlement: Settlement
     next: Next | None
-    route: str | None = None
-    """The route of the call; None: the one the job was dispatched to. A hedge's call went elsewhere."""
+    """None where another call of the job decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +182,7 @@ class Written:
 
     ended_jobs: tuple[str, ...]
     ended_batches: tuple[int, ...]
-    gone_on: tuple[Finished, ...]
+    gone_on: tuple[Transition, ...]
     """Those whose next message is to be sent now, under claim `claim + 1`."""
     refused: tuple[str, ...]
     """Jobs whose token no longer held: their result was not written, their cost was."""

@@ -14,6 +14,12 @@ One row per model, under its first-party id. Light to import: no SDK, no price d
   `trivet routes check --live` says so.
 - output rates: ours, rounded down. Published figures are few (Artificial Analysis: Sonnet 4.5 63, Opus 4.1 45
   tokens a second), so they go by family. They serve one purpose: to warn that `max_tokens` cannot finish in time.
+
+`Dialect` is the format of a route's calls: the provider's wire, the endpoint on it, and the version of the API. Its sources
+(November 2026): AWS, "Inference using Anthropic Messages API" (InvokeModel: `bedrock-2023-05-31` in the body; Messages
+endpoints: header `anthropic-version: 2023-06-01`); Google, "Use Claude models" (`vertex-2023-10-16` in the body);
+platform.claude.com/docs/en/api/versioning and migration-2026-10-21. The vendor's page on Bedrock models up to Opus 4.6
+warns that they answer 400 to `2026-10-21`, which the SDK sends to every wire unless it is told otherwise.
 """
 
 import re
@@ -21,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 Provider: TypeAlias = Literal["anthropic", "bedrock", "vertex"]
@@ -30,6 +37,21 @@ PROVIDERS: tuple[Provider, ...] = ("anthropic", "bedrock", "vertex")
 Endpoint: TypeAlias = Literal["invoke", "messages", "mantle", "platform"]
 """Endpoint of a Bedrock route: InvokeModel, the Messages API of bedrock-runtime or of bedrock-mantle, or Claude Platform
 on AWS. The other providers have one endpoint, and `invoke` stands for it."""
+
+_SUFFIX = re.compile(r"(@.*|\[\w+\]|:\d+(:\w+)?|-v\d+(:\d+)?(:\w+)?|-\d{8})$")
+"""A Vertex version, a context window, a Bedrock version, or the date of a snapshot."""
+
+VERSION = re.compile(r"(?:[a-z][a-z0-9]*-)?(\d{4}-\d{2}-\d{2})")
+"""A version of the API: a date, on the clouds with a name before it."""
+
+_DEFAULTS: dict[tuple[Provider, Endpoint], str] = {
+    ("anthropic", "invoke"): "2026-10-21",
+    ("vertex", "invoke"): "vertex-2023-10-16",
+    ("bedrock", "invoke"): "bedrock-2023-05-31",
+    ("bedrock", "messages"): "2023-06-01",
+    ("bedrock", "mantle"): "2023-06-01",
+    ("bedrock", "platform"): "2026-10-21",
+}
 
 
 class Retirement(NamedTuple):
@@ -253,3 +275,71 @@ def _bedrock_model(entry: Model, region: str, resident: bool) -> str | None:
     else:
         wanted = ("global", geo, *_NEXT_GEO.get(geo, ()))
     return next((f"{prefix}.{entry.bedrock}" for prefix in wanted if prefix in entry.bedrock_profiles), None)
+
+
+@lru_cache(maxsize=1024)
+def bare_name(reference: str) -> str:
+    """Return the first-party id in a name: no profile, path, date or version.
+
+    Example: `us.anthropic.claude-haiku-4-5-20251001-v1:0` and `claude-haiku-4-5@20251001` are `claude-haiku-4-5`.
+    """
+    name = reference.strip().lower().rpartition("/")[2].rpartition("anthropic.")[2]
+    if entry := known(name):
+        return entry.id
+    while (shorter := _SUFFIX.sub("", name)) != name:
+        name = shorter
+    name = name.replace(".", "-")
+    entry = known(name)
+    return entry.id if entry else name
+
+
+def same_model(one: str, other: str) -> bool:
+    """Return whether two names mean the same model: `claude-4-opus`, `claude-opus-4-0` and `claude-opus-4@20250514` do."""
+    return one == other or _identity(one) == _identity(other)
+
+
+def version_of(name: str) -> tuple[int, int] | None:
+    """Return the version in a name: (4, 5) of `claude-haiku-4-5`; None where there is none, as in `claude-opus-latest`."""
+    numbers = [int(number) for number in _identity(name)[1]]
+    return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers else None
+
+
+@lru_cache(maxsize=1024)
+def _identity(reference: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Family and version, however ordered."""
+    parts = bare_name(reference).removesuffix("-latest").removesuffix("-0").split("-")
+    return tuple(sorted(part for part in parts if not part.isdigit())), tuple(part for part in parts if part.isdigit())
+
+
+class Dialect(NamedTuple):
+    """Format of a route's calls."""
+
+    provider: Provider
+    endpoint: Endpoint
+    version: str
+
+    @property
+    def answers_as(self) -> Provider:
+        """Operator of the API: Anthropic operates Claude Platform on AWS itself."""
+        return "anthropic" if self.endpoint == "platform" else self.provider
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that a table of features may list it under: its wire's, and on Bedrock the endpoint's own.
+
+        Anthropic operates Claude Platform on AWS itself, so it is no part of `bedrock` here but a wire of its own.
+        """
+        if self.provider != "bedrock":
+            return (self.provider,)
+        return ("platform",) if self.endpoint == "platform" else ("bedrock", f"bedrock-{self.endpoint}")
+
+    @property
+    def dated(self) -> str:
+        """The date of the version, for comparison; the oldest there is where the version names none."""
+        found = VERSION.fullmatch(self.version)
+        return found[1] if found else "0000-00-00"
+
+
+def default_version(provider: Provider, endpoint: Endpoint) -> str:
+    """The version that a route speaks unless its settings say otherwise."""
+    return _DEFAULTS[provider, endpoint]

@@ -17,6 +17,7 @@
 No message carries a password, a key or a prompt.
 """
 
+import traceback
 from dataclasses import dataclass
 
 
@@ -107,3 +108,12 @@ class ProbeNotMade(TrivetError):
 
 class ResultTimeout(TrivetError, TimeoutError):
     """Waiting ended before the job did. The job goes on."""
+
+
+def place_of(error: BaseException) -> str:
+    """Return kind and place: `KeyError at recorder.py:120`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "trivet" in frame.filename] or frames
+    if not ours:
+        return type(error).__name__
+    return f"{type(error).__name__} at {ours[-1].filename.rpartition('/')[2]}:{ours[-1].lineno}"

@@ -1,8 +1,10 @@
-"""A job as it is accepted: the validated request and Trivet's own terms for it."""
+"""A job as a value: as it is accepted, as a message carries it, and what it takes along from call to call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import orjson
 
 from trivet_tasks.latency import Latency
 
@@ -48,7 +50,7 @@ class JobSpec:
     line: str | None = None
     """Key of the jobs with this prefix: one of them goes first, and warms the cache for the others."""
     cache_key: str | None = None
-    """Equal for requests that one answer may serve (`trivet_tasks.requests.cache_key`). None: the job gets its own call."""
+    """Equal for requests that one answer may serve (`trivet_tasks.requests.request_terms`). None: the job gets its own call."""
     warnings: tuple[str, ...] = ()
     """Warnings for a person, though the request is accepted."""
 
@@ -62,3 +64,54 @@ class DispatchedJob(NamedTuple):
     max_tokens: int
     cache_key: str | None = None
     """Digest; None: the job gets a call without a look at earlier answers."""
+
+
+class Permit(NamedTuple):
+    """Leave to make one call now, taken from a route's limits and held until the call has ended."""
+
+    id: str
+    input_tokens: int
+    """Maximum number of tokens that its call may use; the next likewise."""
+    output_tokens: int
+    generation: str = ""
+    """Generation of the route's circuit breakers when it was granted: health signals of its call count only while it
+    lasts. It also says in which second the limits counted the call."""
+
+
+def permit_id(lease_id: str, attempt_id: str) -> str:
+    """Return the id of an attempt's permit: those of a dead process are recognised, and SQL knows those in use."""
+    return f"{lease_id}:{attempt_id}"
+
+
+class ProxyError(NamedTuple):
+    """The pages of proxies that a job met on one route (`trivet_routing.proxy_errors`)."""
+
+    route: str
+    at: float
+    """Time of the first page, in seconds since the epoch, on the database's clock."""
+    generation: str
+    """Generation of the route's breakers at that time: once it changes, the pages say nothing about the job."""
+    times: int
+    confirmed: bool
+    """A later page came after the route had answered others."""
+    message: str
+
+
+def proxy_errors_of(text: str) -> tuple[ProxyError, ...]:
+    """Return the pages that `proxy_errors_text` wrote."""
+    return tuple(ProxyError(*fields) for fields in orjson.loads(text)) if text else ()
+
+
+def proxy_errors_text(errors: Sequence[ProxyError]) -> str:
+    """Return the pages as JSON for the job's row; empty = none."""
+    return orjson.dumps([tuple(error) for error in errors]).decode() if errors else ""
+
+
+def tried_of(text: str) -> tuple[str, ...]:
+    """Return the routes that a job has tried in its round, of its row's text."""
+    return tuple(text.split(",")) if text else ()
+
+
+def tried_text(routes: Sequence[str]) -> str:
+    """Return the routes as text for the job's row."""
+    return ",".join(routes)

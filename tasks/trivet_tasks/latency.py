@@ -38,13 +38,17 @@ class ClassSettings(BaseModel):
     budget_s: float = Field(gt=0, le=86_400)
     """Latency budget: maximum time of a round of a job; for realtime it counts from submit."""
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
-    """Time limit of one call. None: the rest of the budget, less a reserve for one fallback."""
+    """Time limit of one call. Not set: the rest of the budget, less a reserve for one fallback."""
     max_rounds: int = Field(ge=1, le=100)
+    """Number of rounds after which a job without success ends as `failed`."""
     backoff_base_s: float = Field(gt=0, le=3_600)
+    """Maximum pause after the first round. It doubles with each round; the real pause is drawn at random up to it."""
     backoff_max_s: float = Field(gt=0, le=86_400)
+    """Maximum pause between two rounds."""
     deadline_s: float | None = Field(default=None, gt=0, le=31_536_000)
-    """Time from submit after which a result is worthless. None: never."""
+    """Time from submit after which a result is worthless and the job ends as `expired`. Not set: never."""
     order: Order
+    """Order in which routes are asked: the fastest, the cheapest, the lowest `priority`, or by `weight`."""
     share: float = Field(gt=0, le=1_000)
     """Weight of this class when waiting jobs share the capacity."""
     chunk_jobs: int = Field(ge=1, le=500)

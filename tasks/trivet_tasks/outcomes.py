@@ -1,10 +1,17 @@
-"""Outcomes of a provider call, without their rules. States of jobs are in `states.JobState`.
+"""The end of a provider call: its outcome, with the one table of rules, and its usage. States of jobs are in `states.JobState`.
 
-The rules that classify a provider's error are in `trivet_worker.adapters.error_rules`; what follows from an outcome is
-`trivet_routing.outcome_rules`, and what becomes of a job `trivet_routing.retry_policy`.
+The rules that classify a provider's error are in `trivet_worker.adapters.error_rules`; the next step of a job is decided by
+`trivet_routing.retry_policy`.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+CATEGORY_UNNAMED = "unnamed"
+"""Of a refusal whose category the provider gives as null."""
+CATEGORY_UNKNOWN = "unknown"
+"""Of a refusal whose category the answer does not tell."""
 
 
 class Outcome(StrEnum):
@@ -47,3 +54,126 @@ class Scope(StrEnum):
     """One model."""
     FEATURE = "feature"
     """Parts of this request beside its model."""
+
+
+class HealthSignal(StrEnum):
+    """The meaning of a call's outcome for its route."""
+
+    GOOD = "good"
+    FAILED = "failed"
+    LIMITED = "limited"
+    UNUSABLE_MODEL = "unusable_model"
+    UNUSABLE_ROUTE = "unusable_route"
+    CONTRADICTED = "contradicted"
+    """It refused a request for a reason nobody knew, and another provider served it."""
+    DOUBTED = "doubted"
+    """A proxy's page came instead of an answer: when this happens to several jobs in a row, a probe decides."""
+    CHECK = "check"
+    """Likewise, to a job that met such a page before: a probe decides at once whether job or route is at fault."""
+    UNREACHABLE = "unreachable"
+    """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
+    LOCAL_FAILED = "local_failed"
+    """It did not reach the provider: it counts as failed once another worker's calls fail so, too."""
+    LOCAL_REFUSED = "local_refused"
+    """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
+    SHORT = "short"
+    """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
+    NEUTRAL = "neutral"
+    UNUSED = "unused"
+    """No call was made."""
+
+
+class OutcomeRules(NamedTuple):
+    """The consequences of one outcome, whatever the job and the route."""
+
+    signal: HealthSignal
+    """The health signal for its route."""
+    final: bool = False
+    """No other call of the job could have another outcome."""
+    tried: bool = True
+    """The route is not asked again in this round."""
+    may_be_billed: bool = False
+    """The provider may have done the work: the cost is an estimate, and the permit is taken to have used all its tokens."""
+    of_route: bool = False
+    """Caused by the route, never by a request, where the API itself said so: each counts, also of one job in a row."""
+
+
+RULES: dict[Outcome, OutcomeRules] = {
+    Outcome.SUCCEEDED: OutcomeRules(HealthSignal.GOOD, final=True),
+    Outcome.RATE_LIMITED: OutcomeRules(
+        HealthSignal.LIMITED, tried=False
+    ),  # the rate limiter keeps the route from being called
+    Outcome.OVERLOADED: OutcomeRules(HealthSignal.FAILED, of_route=True),
+    Outcome.SERVER_ERROR: OutcomeRules(HealthSignal.FAILED),
+    Outcome.TIMEOUT: OutcomeRules(HealthSignal.FAILED, may_be_billed=True),
+    Outcome.CONNECTION: OutcomeRules(HealthSignal.FAILED, of_route=True),
+    Outcome.INCOMPLETE: OutcomeRules(HealthSignal.FAILED, may_be_billed=True),
+    Outcome.UNUSABLE: OutcomeRules(HealthSignal.UNUSABLE_MODEL),
+    Outcome.PROXY_ERROR: OutcomeRules(HealthSignal.DOUBTED),
+    Outcome.INVALID: OutcomeRules(HealthSignal.NEUTRAL, final=True),
+    Outcome.AMBIGUOUS: OutcomeRules(HealthSignal.NEUTRAL),
+    Outcome.CANCELLED: OutcomeRules(HealthSignal.NEUTRAL, tried=False, may_be_billed=True),
+    Outcome.UNKNOWN: OutcomeRules(HealthSignal.NEUTRAL, may_be_billed=True),
+}
+
+_UNUSABLE: dict[Scope | None, HealthSignal] = {
+    Scope.ROUTE: HealthSignal.UNUSABLE_ROUTE,
+    Scope.MODEL: HealthSignal.UNUSABLE_MODEL,
+    Scope.FEATURE: HealthSignal.NEUTRAL,
+}
+
+
+def signal_of(outcome: Outcome, scope: Scope | None = None) -> HealthSignal:
+    """Return what an outcome means for the health of its route. `scope` is how far an `unusable` reaches."""
+    if outcome is Outcome.UNUSABLE and scope is not None:
+        return _UNUSABLE[scope]
+    return RULES[outcome].signal
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePart:
+    """One pass of a call that had several: an entry of `usage.iterations`. All counts are tokens."""
+
+    kind: str
+    """The provider's word: `message`, `compaction`, `advisor_message`, `fallback_message` or one yet to come."""
+    model: str | None = None
+    """The model that ran, as the provider names it; None: the one that answered."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    refused: str | None = None
+    """See `Usage.refused`; of this pass alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Usage of a call as its provider states it. All counts are tokens unless named otherwise.
+
+    `input_tokens` excludes what was read from or written to the prompt cache, as in the Messages API.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    web_searches: int = 0
+    """Server-side searches, counted per request rather than per token."""
+    service_tier: str | None = None
+    inference_geo: str | None = None
+    speed: str | None = None
+    model: str | None = None
+    """The model that answered, as the answer names it; None: it did not say."""
+    refused: str | None = None
+    """Set where the model refused before any output: the category, or `CATEGORY_UNNAMED`, or `CATEGORY_UNKNOWN`."""
+    doubt: str | None = None
+    """Reason for which these counts may not be what is billed; None: no reason to think so."""
+    parts: tuple[UsagePart, ...] = ()
+    """The passes whose sums the counts are, where there was more than one or another model took part."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of the prompt, cached or not: what long-prompt price tiers are reckoned by, pass by pass."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens

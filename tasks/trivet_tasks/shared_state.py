@@ -1,17 +1,18 @@
 """The Redis (or Valkey) that all processes share: limits, health and notices."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import orjson
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from trivet_tasks.config.server_urls import read_server_url
+from trivet_tasks.config.server_urls import masked, read_server_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.server_errors import explain, is_refusal
-from trivet_tasks.urls import masked
 
 SOCKET_TIMEOUT_S = 5.0
 PREFIX = "trivet:"
@@ -62,6 +63,16 @@ def check_writable(client: redis.Redis) -> None:
         redis.RedisError: it is away, or it refuses.
     """
     client.set(WRITABLE, b"", ex=WRITABLE_S)
+
+
+def publish_finished(client: redis.Redis, jobs: Sequence[str], batches: Sequence[int] = ()) -> None:
+    """Wake those who wait for these jobs or batches (row ids), and the schedulers: capacity is free. RedisError."""
+    client.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": list(jobs), "batches": list(batches)}))
+
+
+def publish_work(client: redis.Redis) -> None:
+    """Wake the schedulers: there may be something to dispatch. RedisError."""
+    client.publish(WORK_CHANNEL, b"")
 
 
 def refuse_cluster(settings: Settings) -> None:

@@ -94,7 +94,7 @@ class RouteState(StrEnum):
 
 
 BREAKER_STATES = frozenset({RouteState.HEALTHY, RouteState.OPEN, RouteState.PROBING, RouteState.RECOVERING})
-"""States of a circuit breaker (`lua/settle.lua`, `route_health.state`)."""
+"""States of a circuit breaker (`lua/release.lua`, `route_health.state`)."""
 SHUT_STATES = frozenset({RouteState.OPEN, RouteState.PROBING})
 """Those of a circuit breaker in which only a probe may call."""
 

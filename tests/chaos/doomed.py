@@ -21,7 +21,7 @@ from typing import Any
 import redis
 
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.processes.supervised import follow_parent
+from trivet_tasks.processes.startup import follow_parent
 from trivet_tasks.shared_state import FINISHED_CHANNEL
 from trivet_worker.adapters.protocol import Caller
 

@@ -20,7 +20,7 @@ from tests.faults.ledger import HAIKU
 
 from trivet import Client
 from trivet_tasks.errors import TrivetError
-from trivet_tasks.processes.supervised import announce_ready, follow_parent
+from trivet_tasks.processes.startup import announce_ready, follow_parent
 
 RETRY_S = 0.5
 MAX_TOKENS = 40

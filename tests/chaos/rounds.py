@@ -6,7 +6,7 @@
     make bill                              5,000 jobs on each, with faults, hedges and repeated requests beside the kills
 
 Every round has a system and a database of its own, with Trivet's default settings but for the worker's places, and is
-audited at its end (`audit.py`). A line is printed for each, and at the end what can be pasted into docs/reliability.md.
+audited at its end (`audit.py`). A line is printed for each, and at the end what can be pasted into docs/explanation/reliability.md.
 Exit code 1 when a round found a fault; its folder, with all logs, is kept then.
 """
 
@@ -258,7 +258,7 @@ def main() -> int:
                 server = held.enter_context(PostgresServer(durable=True))
             rounds.append(run_round(number, database, server if database == "postgres" else None, seed + number, args))
             print(rounds[-1], flush=True)
-    print(f"\n--- for docs/reliability.md ---\n\n{summary(rounds, args)}")
+    print(f"\n--- for docs/explanation/reliability.md ---\n\n{summary(rounds, args)}")
     return int(any(not one.findings.good for one in rounds))
 
 

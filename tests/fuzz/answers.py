@@ -11,11 +11,12 @@ import orjson
 from tests.builders import call
 from tests.wires import framed, response, stream_type
 
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_worker.adapters.protocol import MESSAGE_LIMIT, Answer, Failure
 from trivet_worker.run.pricing import Pricing
 
-PRICING = Pricing(time.time)
+PRICING = Pricing(CostModel(), time.time)
 USAGE = {"input_tokens": 900, "output_tokens": 70}
 JUNK: tuple[Any, ...] = (
     None, True, -1, 0, 2**31, 10**12, 10**19, 1.5, 1e300, "", "x", "\ud83d", "\ude00\x1b[31m\u202e\x00", [], {}, [None], {"error": {}},

@@ -8,8 +8,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.shared_state import check_writable, connect
 
 DOORS = ("shared state", "celery", "flower")

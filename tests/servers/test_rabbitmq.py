@@ -18,8 +18,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
-from trivet_tasks.publishing import QUEUE_ARGUMENTS, publish
+from trivet_tasks.messages import QUEUE_ARGUMENTS, Chunk, publish
 from trivet_tasks.shared_state import connect
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("rabbitmq")]

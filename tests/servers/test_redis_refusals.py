@@ -146,8 +146,8 @@ def test_a_full_broker_beside_a_shared_state_that_works(tmp_path: Path) -> None:
 
 
 def test_a_user_with_the_documented_permissions_and_no_others(tmp_path: Path) -> None:
-    """The rule of docs/brokers.md, as it is there."""
-    page = (Path(__file__).parents[2] / "docs" / "brokers.md").read_text(encoding="utf-8")
+    """The rule of docs/how-to/use-redis.md, as it is there."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "use-redis.md").read_text(encoding="utf-8")
     (rule,) = (line for line in page.splitlines() if line.startswith("user trivet on >PASSWORD "))
     with RedisServer(tmp_path) as server:
         admin = server.client()

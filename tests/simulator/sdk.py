@@ -21,7 +21,7 @@ MODELS = {
     "platform": "claude-sonnet-5-5",
 }
 VERSIONS = {"bedrock": "bedrock-2023-05-31", "vertex": "vertex-2023-10-16"}
-"""What the clouds document; the SDK's clients say something else unless they are told."""
+"""As the clouds document them; the SDK's clients say something else unless they are told."""
 BODY: dict[str, Any] = {
     "max_tokens": 4096,
     "messages": [{"role": "user", "content": "Say something about stone bridges."}],
@@ -58,7 +58,7 @@ async def client(endpoints: Endpoints, wire: str, **options: Any) -> AsyncIterat
 
 
 def request(wire: str, **changes: Any) -> dict[str, Any]:
-    """What to give to `messages.create` of a wire's client."""
+    """Arguments for `messages.create` of a wire's client."""
     version = {"anthropic_version": VERSIONS[wire]} if wire in VERSIONS else {}
     return {"model": MODELS[wire], **BODY, **changes, "extra_body": {**version, **changes.get("extra_body", {})}}
 

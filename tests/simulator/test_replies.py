@@ -1,4 +1,4 @@
-"""What the simulated model answers: by what the request asks for, and by what a script says; whole and streamed alike."""
+"""Answers of the simulated model: by what the request asks for, and by what a script says; whole and streamed alike."""
 
 from __future__ import annotations
 

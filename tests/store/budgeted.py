@@ -11,21 +11,22 @@ from tests.store.fixed_directory import UNPRICED, FixedDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec
 
 from trivet_routing import budget_headroom
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
-from trivet_store.cluster.registry import RegisteredRoute
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import AskedLabels
+from trivet_store.steps import ClaimedJob
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
+from trivet_tasks.prices.cost_model import CostModel
+from trivet_tasks.requests.eligibility import name_on_wire
 
-COSTS = MaximumCosts()
-COSTS.at({one.name: RegisteredRoute(one.name, one.settings, False) for one in UNPRICED}, time.time())
-_most = COSTS.of(ROUTE, MODEL, len("document 0"), 100)
+COSTS = CostModel()
+_wire_model = name_on_wire(UNPRICED[0].settings, MODEL)
+assert _wire_model is not None
+_most = COSTS.maximum(UNPRICED[0].settings, MODEL, _wire_model, time.time(), len("document 0"), 100)
 assert _most is not None
 MOST: Decimal = _most
 
@@ -46,6 +47,7 @@ class Budgeted:
     def __init__(self, world: World, app: Celery, slots: int = 100) -> None:
         self.world = world
         directory = cast("RouteDirectory", FixedDirectory(world.store, slots=slots, budgets=True))
+        self.costs = directory.costs
         self.dispatcher = Dispatcher(world.store, directory, app, Settings())
         self._directory = directory
         self.lease = world.lease()

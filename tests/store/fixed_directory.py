@@ -11,14 +11,14 @@ from sqlalchemy import Connection
 from tests.builders import route
 from tests.store.world import OTHER_ROUTE, ROUTE, World
 
-from trivet_routing.answer_lengths import AnswerLengths
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_store.cluster.leases import Lease
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.prices.cost_model import CostModel
 
 UNPRICED = tuple(route(name, lanes=("bulk",), cost=None) for name in (ROUTE, OTHER_ROUTE))
 """Two equal routes."""
@@ -31,6 +31,7 @@ class FixedDirectory:
         self, store: Store, routes: Sequence[Candidate] = UNPRICED, *, slots: int = 100, budgets: bool = False
     ) -> None:
         self.lengths = AnswerLengths(store)
+        self.costs = CostModel()
         self._routes = routes
         self._slots = slots
         self._budgets = budgets

@@ -14,10 +14,9 @@ from trivet_store.steps import End
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound
 from trivet_tasks.jobs import DispatchedJob
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices import price_records
 from trivet_tasks.states import BatchState, JobState
-from trivet_tasks.usage import Usage
 
 FAILURE = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error="No route answered.")
 DAY_S = 86_400.0
@@ -117,7 +116,7 @@ def test_attempts_are_counted_by_route_with_their_failovers(world: World, admin:
     assert admin.attempts.by_route()[ROUTE] == RouteAttempts(attempts=2, running=1, failed=1, limited=1)
     world.end(lease, [second])
     (passed_on,) = written.gone_on
-    message = DispatchedJob(passed_on.job_id, passed_on.claim + 1, 5, 100)
+    message = DispatchedJob(passed_on.job.id, passed_on.job.claim + 1, 5, 100)
     world.end(lease, world.take(lease, [message]))
     by_route = admin.attempts.by_route()
     assert (by_route[ROUTE].left, by_route[ROUTE].running, by_route[OTHER_ROUTE].succeeded) == (1, 0, 1)
@@ -152,7 +151,7 @@ def test_pricing_again_yields_its_progress_from_the_start(world: World, admin: A
     lease = world.lease()
     for job in world.take(lease, world.dispatch()):
         call = finished(job, lease, SUCCESS, cost="1")
-        terms = price_terms.written(None, Usage())
+        terms = price_records.write_terms(None, Usage())
         booked = replace(call.settlement, price_terms=terms, list_price="{}", price_version="old")
         world.finish(replace(call, settlement=booked))
     world.sql("UPDATE attempts SET provider = 'anthropic', wire_model = :model", model=MODEL)

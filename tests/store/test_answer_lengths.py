@@ -7,11 +7,11 @@ from tests.builders import route
 from tests.store.fixed_directory import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
-from trivet_routing.answer_lengths import ENOUGH_CALLS, AnswerLengths
-from trivet_routing.call_costs import CallCost
 from trivet_routing.route_choice import Candidate
+from trivet_routing.route_directory import ENOUGH_CALLS, AnswerLengths
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+from trivet_tasks.prices.cost_model import CallCost
 from trivet_tasks.prices.price_book import TokenPrices
 
 LEAST = Decimal("1e-6")

@@ -13,8 +13,8 @@ from tests.store.counted import check_spend
 from tests.store.machines import StoreMachine, machine_settings
 from tests.store.world import WAIT, finished
 
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.ledger import budgets
+from trivet_store.steps import ClaimedJob
 from trivet_tasks.outcomes import Outcome
 
 TEAMS: list[dict[str, Any]] = [{}, {"tags": {"team": "search"}}, {"tags": {"team": "mail"}}]

@@ -1,11 +1,11 @@
 """Budgets in dispatching: reserving, holding, warning, raising and releasing."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 
+import orjson
 import pytest
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
 from tests.store.fixed_directory import dispatcher
@@ -17,6 +17,7 @@ from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
 from trivet_tasks.config.budgets import exact_usd
 from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.jobs import JobSpec
 from trivet_tasks.outcomes import Outcome
 
 
@@ -261,7 +262,7 @@ def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
 ) -> None:
     budgeted.register(budget(jobs=10, tag="team=search"))
     budgeted.add(*alike(3, tags={"team": "search"}), *alike(3))
-    monkeypatch.setitem(sys.modules, "trivet_tasks.prices.price_book", None)
+    budgeted.costs.known = False
     assert budgeted.dispatched() == 3
     assert "no price list is installed" in caplog.text
 
@@ -294,11 +295,33 @@ def test_cheap_jobs_behind_dear_ones_go(world: World) -> None:
         assert budgeted.dispatched() == 3
 
 
-def test_jobs_that_may_write_to_a_cache_are_reserved_at_the_price_of_writing(budgeted: Budgeted) -> None:
+def marked(job: JobSpec, ttl: str) -> JobSpec:
+    body = orjson.loads(job.body)
+    control = {"type": "ephemeral"} if ttl == "5m" else {"type": "ephemeral", "ttl": ttl}
+    return replace(
+        job, body=orjson.dumps({**body, "system": [{"type": "text", "text": "x", "cache_control": control}]})
+    )
+
+
+@pytest.mark.parametrize(("ttl", "jobs"), [("5m", 8), ("1h", 5)])
+def test_jobs_that_may_write_to_a_cache_are_reserved_at_the_price_of_writing(
+    budgeted: Budgeted, ttl: str, jobs: int
+) -> None:
     budgeted.register(budget(jobs=10))
-    budgeted.add(*[replace(one, line=str(number)) for number, one in enumerate(alike(10))])
-    assert budgeted.dispatched() == 5
+    budgeted.add(*[marked(one, ttl) for one in alike(20)])
+    assert budgeted.dispatched() == jobs
     assert budgeted.balance().reserved == 10 * MOST
+    budgeted.take()
+    assert budgeted.balance().reserved == 10 * MOST, "the rows of their calls hold as much"
+
+
+def test_a_realtime_job_that_may_write_to_a_cache_is_held_by_the_price_of_writing(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=1.5))
+    direct = DirectDispatch(ROUTE, budgeted.world.now() + 15)
+    with budgeted.world.store.write() as connection:
+        plain, dear = spec("document 0"), marked(spec("document 0"), "1h")
+        assert budgeted.dispatcher.held_by_budget(connection, plain, "{}", direct) is None
+        assert budgeted.dispatcher.held_by_budget(connection, dear, "{}", direct) is not None
 
 
 def test_what_budgets_of_all_read_does_not_grow_with_batches(budgeted: Budgeted) -> None:

@@ -2,9 +2,10 @@
 
 from decimal import Decimal
 
-from tests.store.world import ESTIMATE, MODEL, ROUTE, World, spec, specs, together
+from tests.store.world import ESTIMATE, MODEL, PERMIT, ROUTE, World, spec, specs, together
 
-from trivet_tasks.jobs import DispatchedJob
+from trivet_tasks.jobs import DispatchedJob, Permit, permit_id
+from trivet_tasks.latency import Latency
 
 
 def test_a_taken_job_has_what_its_call_needs(world: World) -> None:
@@ -12,7 +13,7 @@ def test_a_taken_job_has_what_its_call_needs(world: World) -> None:
     one = spec("hello", residency=("eu",), compliance=("hipaa",), features=("files",), deadline_at=world.now() + 60)
     (accepted,) = world.add(one)
     (job,) = world.take(lease, world.dispatch())
-    assert (job.id, job.claim, job.batch_id, job.round, job.tried) == (accepted.id, 1, None, 0, "")
+    assert (job.id, job.claim, job.batch_id, job.round, job.tried) == (accepted.id, 1, None, 0, ())
     assert (job.prompt.body, job.input_estimate, job.max_tokens) == (one.body, 5, 100)
     assert (job.residency, job.compliance, job.features) == (("eu",), ("hipaa",), ("files",))
     row = world.job(job.id)
@@ -45,8 +46,9 @@ def test_an_attempt_without_a_known_price_has_no_estimate(world: World) -> None:
 
 
 def test_each_job_gets_its_own_attempt_and_estimate(world: World) -> None:
-    from trivet_store.jobs.claiming import CallTarget, claim
+    from trivet_store.jobs.claiming import claim
     from trivet_store.reports.results import attempts_of
+    from trivet_store.steps import CallTarget
 
     lease = world.lease()
     world.add(*specs(3))
@@ -54,12 +56,16 @@ def test_each_job_gets_its_own_attempt_and_estimate(world: World) -> None:
     estimates = [Decimal("0.1"), Decimal("0.2"), None]
     with world.store.write() as connection:
         now = world.store.now(connection)
-        target = CallTarget(lease, ROUTE, "bedrock", MODEL, MODEL, "batch")
+        target = CallTarget(lease, ROUTE, "bedrock", MODEL, MODEL, Latency.BATCH)
         ids = [f"{number:032x}" for number in range(3)]
-        claim(connection, target, claimed, now=now, attempt_ids=ids, estimates=estimates)
+        permits = [Permit(permit_id(lease, attempt_id), 1, 1) for attempt_id in ids]
+        jobs = claim(
+            connection, target, claimed, now=now, attempt_ids=ids, permits=permits, estimates=estimates
+        ).claimed
         found = attempts_of(connection, [job.id for job in claimed])
     assert [found[job.id][0].cost_usd for job in claimed] == estimates
-    assert [found[job.id][0].id for job in claimed] == ids, "the ids that the permits are named after"
+    assert [found[job.id][0].id for job in claimed] == ids
+    assert {(job.attempt_id, job.permit.id) for job in jobs} == {(one, f"{lease}:{one}") for one in ids}
 
 
 def test_a_duplicate_message_takes_nothing(world: World) -> None:
@@ -132,16 +138,19 @@ def test_a_worker_whose_lease_ran_out_takes_nothing(world: World) -> None:
 
 def test_a_lease_is_not_dropped_during_a_claim(postgres_world: World) -> None:
     """A rescuer that comes during a claim leaves the lease alone and finds the jobs the next time."""
-    from trivet_store.jobs.claiming import CallTarget, claim
+    from trivet_store.jobs.claiming import claim
+    from trivet_store.steps import CallTarget
 
     world = postgres_world
     world.add(spec())
     (claimed,) = world.dispatch()
     lease = world.lease()
     with world.store.write() as connection:
-        target = CallTarget(lease, ROUTE, "bedrock", MODEL, MODEL, "batch")
+        target = CallTarget(lease, ROUTE, "bedrock", MODEL, MODEL, Latency.BATCH)
         now = world.store.now(connection)
-        (job,) = claim(connection, target, [claimed], now=now, attempt_ids=["a" * 32], estimates=[None]).taken
+        (job,) = claim(
+            connection, target, [claimed], now=now, attempt_ids=["a" * 32], permits=[PERMIT], estimates=[None]
+        ).claimed
         world.let_die(lease)  # a heartbeat would not be blocked either
         assert world.rescue() == {}
     assert world.rescue() == {lease: 1}

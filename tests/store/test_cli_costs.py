@@ -13,23 +13,21 @@ import pytest
 from tests.command_line import Said
 from tests.store.world import MODEL, OTHER_ROUTE, SUCCESS, WAIT, World, finished, specs
 
-from trivet_store.jobs.claiming import ClaimedJob
-from trivet_store.steps import Finished, Settlement
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
-from trivet_tasks.usage import Usage
+from trivet_store.steps import ClaimedJob, Settlement, Transition
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices import price_records
 
 LISTED = {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "2.5", "cache_write_1h": "4"}
 FIRST_DAY, SECOND_DAY = 1_795_391_999.0, 1_795_392_000.0  # 2026-11-22 and 2026-11-23, UTC
 
 
-def cached(job: ClaimedJob, lease: str, cost: str | None) -> Finished:
+def cached(job: ClaimedJob, cost: str | None) -> Transition:
     settlement = Settlement(
         job.attempt_id, Outcome.SUCCEEDED, 0.5, usage=Usage(10, 5, 1_000_000), price_version="v", estimated=False,
         cost_usd=None if cost is None else Decimal(cost), list_price=orjson.dumps(LISTED).decode(), multipliers="{}",
-        price_terms=price_terms.written(None, Usage()),
+        price_terms=price_records.write_terms(None, Usage()),
     )  # fmt: skip
-    return Finished(job.id, job.claim, lease, settlement, SUCCESS)
+    return Transition(job, settlement, SUCCESS)
 
 
 @pytest.fixture
@@ -39,7 +37,7 @@ def ledger(world: World) -> World:
     lease = world.lease()
     jobs = world.take(lease, world.dispatch(3))
     world.finish(
-        cached(jobs[0], lease, "0.123456789012"),
+        cached(jobs[0], "0.123456789012"),
         finished(jobs[1], lease, WAIT, outcome=Outcome.TIMEOUT, cost="0.3", estimated=True),
         finished(jobs[2], lease, cost=None),
     )
@@ -67,7 +65,7 @@ def test_the_table_names_what_is_unpriced(trivet: Callable[..., Said], ledger: W
     assert lines[3].split()[-3:] == ["$4.1235", "$0.3000", "1"]
     assert f"no price is known for 1 call, and COST lacks them: {MODEL} (as wire.{MODEL} on bedrock) 1." in said.out
     assert "approximate" not in said.out
-    ledger.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "alike"))
+    ledger.sql("UPDATE attempts SET price_terms = :noted", noted=price_records.write_terms(None, Usage(), "alike"))
     assert "Of COST $4.1235 is approximate:" in " ".join(trivet("costs", *ALWAYS).out.split())
 
 

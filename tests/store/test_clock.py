@@ -20,17 +20,16 @@ from tests.timing import moved_clock
 from trivet import Client
 from trivet.times import moment
 from trivet_routing.limits import Limits
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_scheduler import housekeeping
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.cluster import registry
-from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.clock import Clock
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import LeaseSettings
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 
@@ -104,14 +103,12 @@ def test_a_call_has_the_price_of_the_database_s_day(days: int, cost: str) -> Non
     clock = Clock(sqlite=False)
     now = clock.now(cast("Connection", DatabaseAt(noon + days * DAY_S)))
     settings = RouteSettings(provider="anthropic")
-    target = replace(call(1).target, provider="anthropic", model=OPUS, wire_model=OPUS)
-    priced = replace(call(1), target=target, route=settings)
-    pricing = Pricing(clock.reckoned)
+    priced = replace(call(model=OPUS, wire_model=OPUS), route=settings)
+    costs = CostModel()
+    pricing = Pricing(costs, clock.reckoned)
     assert pricing.settled(priced, Answer(b"{}", "end_turn", Usage(300_000), None), 0.5).cost_usd == Decimal(cost)
-    assert pricing.most(priced.target, settings, 300_000, 0) == Decimal(cost)
-    reserved = MaximumCosts()
-    reserved.at({ROUTE: RegisteredRoute(ROUTE, settings, False)}, now)
-    assert reserved.of(ROUTE, OPUS, 300_000, 0) == Decimal(cost)
+    assert pricing.maximum_cost(priced.target, settings, 300_000, 0) == Decimal(cost)
+    assert costs.maximum(settings, OPUS, OPUS, now, 300_000, 0) == Decimal(cost)
 
 
 @pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])

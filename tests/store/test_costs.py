@@ -7,18 +7,17 @@ import orjson
 import pytest
 from tests.store.world import ESTIMATE, MODEL, OTHER_ROUTE, ROUTE, SUCCESS, WAIT, World, finished, spec, specs
 
-from trivet_store.jobs.claiming import CallTarget, add_attempt
+from trivet_store.jobs.claiming import add_attempt
 from trivet_store.ledger import spending
 from trivet_store.reports import cost_savings, costs
 from trivet_store.reports.cost_groups import GROUPINGS
 from trivet_store.reports.costs import CostRow, Span
-from trivet_store.steps import End, Finished, Settlement
+from trivet_store.steps import CallTarget, End, Settlement, Transition
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
+from trivet_tasks.outcomes import Outcome, Usage
+from trivet_tasks.prices import price_records
 from trivet_tasks.states import AttemptPurpose, JobState
-from trivet_tasks.usage import Usage
 
 
 def _summed(world: World, *by: str, since: float = 0, until: float = 1e12) -> list[CostRow]:
@@ -143,9 +142,11 @@ def test_what_no_list_knows_is_counted_and_named(world: World) -> None:
     with world.store.read() as connection:
         assert costs.unpriced(connection, Span()) == [("bedrock", MODEL, f"wire.{MODEL}", 2)]
         assert costs.unpriced(connection, Span(until=1.0)) == []
-    world.sql("UPDATE attempts SET price_terms = :noted", noted=price_terms.written(None, Usage(), "approximately"))
+    world.sql(
+        "UPDATE attempts SET price_terms = :noted", noted=price_records.write_terms(None, Usage(), "approximately")
+    )
     assert [row.approximate_usd for row in _summed(world)] == [Decimal("0.5")]
-    world.sql("UPDATE attempts SET price_terms = :plain", plain=price_terms.written('{"note":', Usage()))
+    world.sql("UPDATE attempts SET price_terms = :plain", plain=price_records.write_terms('{"note":', Usage()))
     assert [row.approximate_usd for row in _summed(world)] == [Decimal(0)]
 
 
@@ -163,12 +164,12 @@ def test_the_role_tells_the_result_from_what_failover_cost(world: World) -> None
     # a realtime call and its hedge that both came to an end: the hedge was first
     world.add(spec("raced", latency=Latency.REALTIME))
     (first,) = world.take(lease, world.dispatch())
-    target = CallTarget(lease, OTHER_ROUTE, "vertex", MODEL, MODEL, "realtime")
+    target = CallTarget(lease, OTHER_ROUTE, "vertex", MODEL, MODEL, Latency.REALTIME)
+    hedge = first._replace(target=target, attempt_id="r" * 32)
     with world.store.write() as connection:
-        assert add_attempt(connection, target, first, "r" * 32, now=1000, estimate=None, purpose=AttemptPurpose.HEDGE)
+        assert add_attempt(connection, hedge, now=1000, estimate=None, purpose=AttemptPurpose.HEDGE)
     world.sql("UPDATE attempts SET latency = 'realtime' WHERE job_id = :id", id=first.id)
-    hedge = first._replace(attempt_id="r" * 32)
-    world.finish(replace(finished(hedge, lease, cost="4"), route=OTHER_ROUTE))
+    world.finish(finished(hedge, lease, cost="4"))
     world.finish(replace(finished(first, lease, cost="8"), next=None))
 
     world.add(spec("failed"), spec("lost"), spec("runs"))
@@ -195,7 +196,7 @@ def costs_without_probes(world: World) -> list[CostRow]:
 
 
 def test_what_prompt_caches_saved_is_exact(world: World) -> None:
-    lease, jobs = world.running(3)
+    _, jobs = world.running(3)
     listed = orjson.dumps(
         {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "2.5", "cache_write_1h": "4"}
     ).decode()
@@ -211,7 +212,7 @@ def test_what_prompt_caches_saved_is_exact(world: World) -> None:
             list_price=listed,
             multipliers=factors,
         )
-        world.finish(Finished(job.id, job.claim, lease, settlement, SUCCESS))
+        world.finish(Transition(job, settlement, SUCCESS))
     world.sql("UPDATE attempts SET started_at = 1795391999")
     with world.store.read() as connection:
         (saving,) = cost_savings.cache_savings(connection, Span())

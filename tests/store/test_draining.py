@@ -10,7 +10,7 @@ from trivet_routing.limits import Limits
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.cluster import registry
 from trivet_store.database.engine import BULK_ROWS
-from trivet_store.jobs.claiming import Token, give_back
+from trivet_store.jobs.claiming import give_back
 from trivet_tasks.config.settings import LeaseSettings
 
 
@@ -67,7 +67,7 @@ def test_a_probe_that_somebody_asked_for_stays(two: World) -> None:
     _drain(world)
     assert world.empty_drained() == 2
     assert world.job(probe.id).state == "dispatched"
-    assert [job.probe for job in world.take(world.lease(), [probe])] == [True]
+    assert [job.target.probe for job in world.take(world.lease(), [probe])] == [True]
 
 
 def test_a_route_back_in_service_keeps_its_queue(two: World) -> None:
@@ -126,7 +126,7 @@ def test_a_job_being_claimed_is_left_to_its_worker(postgres_world: World) -> Non
     held, other = world.dispatch()
     _drain(world)
     with world.store.write() as connection:
-        give_back(connection, ROUTE, [Token(held.id, held.claim)])
+        give_back(connection, ROUTE, [held])
         emptying = InThread(world.empty_drained)
         until_blocked(world, emptying)
         assert emptying.result() == 1, "it passes over what another holds"

@@ -24,10 +24,9 @@ from trivet_store.jobs import batches, cancelling
 from trivet_store.jobs.finishing import finish
 from trivet_store.reports import costs
 from trivet_store.reports.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
-from trivet_store.steps import End, Finished, Next, Settlement, Wait
-from trivet_tasks.outcomes import Outcome
+from trivet_store.steps import End, Next, Settlement, Transition, Wait
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState, RouteState
-from trivet_tasks.usage import Usage
 
 
 def _result(world: World, job_id: str) -> JobRow:
@@ -69,7 +68,7 @@ def test_a_failure_is_a_result_that_says_why(world: World) -> None:
 def test_going_on_is_dispatched_under_the_next_number(world: World) -> None:
     lease, (job,) = world.running(1)
     written = world.end(lease, [job], go_on())
-    assert [f.job_id for f in written.gone_on] == [job.id]
+    assert [transition.job.id for transition in written.gone_on] == [job.id]
     row = world.job(job.id)
     assert (row.state, row.route, row.claim, row.lease_id) == ("dispatched", OTHER_ROUTE, 2, None)
     assert (row.tried, row.round_spent_s, row.last_outcome) == (ROUTE, 1.5, "overloaded")
@@ -84,7 +83,7 @@ def test_the_next_worker_goes_on_where_the_last_one_was(world: World) -> None:
     world.end(lease, [job], go_on())
     other = world.lease(worker="worker-2")
     (again,) = world.take(other, [DispatchedJob(job.id, 2, 1, 1)], route=OTHER_ROUTE)
-    assert (again.claim, again.tried, again.round_spent_s) == (2, ROUTE, 1.5)
+    assert (again.claim, again.tried, again.round_spent_s) == (2, (ROUTE,), 1.5)
     assert again.attempt_id != job.attempt_id
     world.end(other, [again])
     assert [a.outcome for a in _attempts(world, job.id)] == ["overloaded", "succeeded"]
@@ -104,7 +103,7 @@ def test_a_job_that_waits_for_a_route_keeps_its_place_in_line(world: World) -> N
 def test_backing_off_is_delayed_until_its_time(world: World) -> None:
     lease, (job,) = world.running(1)
     at = world.now() + 60
-    world.end(lease, [job], Wait(at, 1, "", 0.0, "bedrock", Outcome.OVERLOADED, "busy"))
+    world.end(lease, [job], Wait(at, 1, (), 0.0, "bedrock", Outcome.OVERLOADED, "busy"))
     row = world.job(job.id)
     assert (row.state, row.round, row.tried, row.doubted_by) == ("delayed", 1, "", "bedrock")
     assert row.not_before == pytest.approx(at, abs=0.001)
@@ -114,7 +113,7 @@ def test_backing_off_is_delayed_until_its_time(world: World) -> None:
 
 def test_a_wait_without_a_word_keeps_the_last_one(world: World) -> None:
     lease, (job,) = world.running(1)
-    world.end(lease, [job], Wait(None, 0, "", 0.0, None, Outcome.TIMEOUT, "silent"))
+    world.end(lease, [job], Wait(None, 0, (), 0.0, None, Outcome.TIMEOUT, "silent"))
     world.end(lease, world.take(lease, world.dispatch()), WAIT)
     assert (world.job(job.id).last_outcome, world.job(job.id).last_error) == ("timeout", "silent")
 
@@ -186,10 +185,10 @@ def test_words_that_a_provider_chose_fit_the_columns(world: World) -> None:
     bad = "a\x00b\ud800c"
     settlement = Settlement(jobs[0].attempt_id, Outcome.SERVER_ERROR, 0.5, request_id="r" * 500 + bad, message=bad)
     ends = End(JobState.FAILED, outcome=Outcome.SERVER_ERROR, error=bad)
-    waits = Wait(None, 0, "", 0.0, None, Outcome.SERVER_ERROR, bad)
+    waits = Wait(None, 0, (), 0.0, None, Outcome.SERVER_ERROR, bad)
     on = go_on()
     world.finish(
-        Finished(jobs[0].id, 1, lease, settlement, ends),
+        Transition(jobs[0], settlement, ends),
         finished(jobs[1], lease, waits),
         finished(jobs[2], lease, type(on)(on.route, on.until, on.tried, 0.0, None, Outcome.SERVER_ERROR, bad)),
     )
@@ -367,13 +366,13 @@ def test_a_job_claimed_at_the_moment_of_a_cancel_ends_with_its_call(world: World
 
 
 def test_settling_keeps_every_kind_of_token(world: World) -> None:
-    lease, (job,) = world.running(1)
+    _, (job,) = world.running(1)
     usage = Usage(1, 2, 3, 4, 5)
     settlement = Settlement(
         job.attempt_id, Outcome.SUCCEEDED, 1.25, usage=usage, cost_usd=Decimal("1.5"), list_price='{"input": "3"}',
         multipliers='{"region": "1.1"}', price_version="2026-11", price_terms='{"region":"eu"}',
     )  # fmt: skip
-    world.finish(Finished(job.id, 1, lease, settlement, SUCCESS))
+    world.finish(Transition(job, settlement, SUCCESS))
     (row,) = world.sql("SELECT * FROM attempts")
     assert {row.input_tokens, row.output_tokens, row.cache_read_tokens} == {
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens,

@@ -7,7 +7,8 @@ import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec
 
 from trivet_store.jobs.answering import Answered, Served, end_answered
-from trivet_store.jobs.claiming import MISFIT_AGAIN_S, CallTarget
+from trivet_store.jobs.claiming import MISFIT_AGAIN_S
+from trivet_store.steps import CallTarget
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
@@ -16,7 +17,7 @@ OTHER_MODEL = "claude-haiku-4-5"
 LIES: dict[str, dict[str, Any]] = {
     "route": {"route": OTHER_ROUTE},
     "model": {"model": OTHER_MODEL},
-    "class": {"latency": "async"},
+    "class": {"latency": Latency.ASYNC},
     "probe": {"probe": True},
     "isolated": {"isolated": True},
 }
@@ -29,7 +30,7 @@ LIES_OF_A_JOB: dict[str, dict[str, Any]] = {
 
 
 def target(world: World, **lies: Any) -> CallTarget:
-    return replace(CallTarget(world.lease(), ROUTE, "bedrock", MODEL, f"wire.{MODEL}", "batch"), **lies)
+    return replace(CallTarget(world.lease(), ROUTE, "bedrock", MODEL, f"wire.{MODEL}", Latency.BATCH), **lies)
 
 
 def dispatched(world: World, **terms: Any) -> DispatchedJob:
@@ -48,9 +49,9 @@ def unchanged(world: World, job: DispatchedJob) -> None:
 def test_a_message_of_another_route_model_class_or_kind_takes_nothing(world: World, lie: str) -> None:
     job = dispatched(world)
     outcome = world.claim(target(world, **LIES[lie]), [job])
-    assert (outcome.taken, outcome.forged, outcome.misfits) == ([], (job.id,), ())
+    assert (outcome.claimed, outcome.forged, outcome.misfits) == ([], (job.id,), ())
     unchanged(world, job)
-    assert [one.id for one in world.claim(target(world), [job]).taken] == [job.id], "the true one is served"
+    assert [one.id for one in world.claim(target(world), [job]).claimed] == [job.id], "the true one is served"
 
 
 @pytest.mark.parametrize("lie", LIES_OF_A_JOB)
@@ -63,24 +64,24 @@ def test_a_message_with_other_figures_of_a_job_takes_nothing(world: World, lie: 
 def test_a_probe_is_claimed_only_as_a_probe(world: World) -> None:
     probe = world.probe()
     assert world.claim(target(world), [probe]).forged == (probe.id,)
-    (taken,) = world.claim(target(world, probe=True), [probe]).taken
-    assert taken.probe
+    (claimed,) = world.claim(target(world, probe=True), [probe]).claimed
+    assert claimed.target.probe
 
 
 def test_the_other_jobs_of_a_message_are_claimed(world: World) -> None:
     world.add(spec("one"), spec("two"), spec("three"))
     one, two, three = world.dispatch()
     outcome = world.claim(target(world), [one, two._replace(max_tokens=1), three._replace(claim=7)])
-    assert [job.id for job in outcome.taken] == [one.id]
+    assert [job.id for job in outcome.claimed] == [one.id]
     assert outcome.forged == (two.id,), "a stale token is nobody's lie"
 
 
 def test_a_forged_message_gives_nothing_back(world: World) -> None:
-    from trivet_store.jobs.claiming import Token, give_back
+    from trivet_store.jobs.claiming import give_back
 
     job = dispatched(world)
     with world.store.write() as connection:
-        give_back(connection, OTHER_ROUTE, [Token(job.id, job.claim)], "no")
+        give_back(connection, OTHER_ROUTE, [job], "no")
     unchanged(world, job)
 
 
@@ -92,7 +93,7 @@ def test_what_this_workers_own_file_does_not_allow_is_sent_elsewhere_and_then_wa
     requirements: dict[str, Any] = {"residency": ("eu",), "compliance": ("hipaa",), "features": ("files",)}
     job = dispatched(world, **requirements)
     outcome = world.claim(target(world), [job], unfit=unfit)
-    assert (outcome.taken, outcome.forged, [one.id for one in outcome.misfits]) == ([], (), [job.id])
+    assert (outcome.claimed, outcome.forged, [one.id for one in outcome.misfits]) == ([], (), [job.id])
     row = world.job(job.id)
     assert (row.state, row.route, row.tried, row.attempts, row.lease_id) == ("waiting", None, ROUTE, 0, None)
     assert row.last_error == f"{ROUTE}: the configuration of its worker does not allow this job: it lacks residency eu"
@@ -109,7 +110,7 @@ def test_jobs_that_are_allowed_are_claimed_beside_others(world: World) -> None:
     world.add(spec("here"), spec("elsewhere", residency=("eu",)))
     jobs = world.dispatch()
     outcome = world.claim(target(world), jobs, unfit=lambda residency, *_: "no" if residency else "")
-    assert [len(outcome.taken), len(outcome.misfits)] == [1, 1]
+    assert [len(outcome.claimed), len(outcome.misfits)] == [1, 1]
     assert world.states() == {"running": 1, "waiting": 1}
     assert world.value("SELECT count(*) FROM attempts") == 1
 

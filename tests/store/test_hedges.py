@@ -11,10 +11,11 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, InThread, World, finish
 from uuid_utils import uuid7
 
 from trivet_store.cluster import leases
-from trivet_store.jobs.claiming import CallTarget, ClaimedJob, add_attempt
+from trivet_store.jobs.claiming import add_attempt
 from trivet_store.jobs.finishing import finish
 from trivet_store.jobs.lease_release import release
-from trivet_store.steps import Finished
+from trivet_store.steps import CallTarget, ClaimedJob, Transition
+from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose
 
@@ -23,12 +24,12 @@ PRICE = Decimal("0.4")
 
 def hedge_of(world: World, lease_id: str, job: ClaimedJob) -> ClaimedJob | None:
     """The job as its second call has it; None where the row was refused."""
-    target = CallTarget(lease_id, OTHER_ROUTE, "vertex", MODEL, f"wire.{MODEL}", "batch")
-    attempt = uuid7().hex
+    target = CallTarget(lease_id, OTHER_ROUTE, "vertex", MODEL, f"wire.{MODEL}", Latency.BATCH)
+    hedge = job._replace(target=target, attempt_id=uuid7().hex)
     with world.store.write() as connection:
         now = world.store.now(connection)
-        held = add_attempt(connection, target, job, attempt, now=now, estimate=PRICE, purpose=AttemptPurpose.HEDGE)
-    return job._replace(attempt_id=attempt) if held else None
+        held = add_attempt(connection, hedge, now=now, estimate=PRICE, purpose=AttemptPurpose.HEDGE)
+    return hedge if held else None
 
 
 def added(world: World, lease_id: str, job: ClaimedJob) -> ClaimedJob:
@@ -47,7 +48,7 @@ def close(world: World, lease_id: str) -> None:
         release(world.store, connection, lease_id)
 
 
-def lost(job: ClaimedJob, lease_id: str, outcome: Outcome = Outcome.CANCELLED) -> Finished:
+def lost(job: ClaimedJob, lease_id: str, outcome: Outcome = Outcome.CANCELLED) -> Transition:
     """A call that decides nothing, because the other one does."""
     return replace(finished(job, lease_id, outcome=outcome, cost="0.4", estimated=True), next=None)
 
@@ -130,7 +131,7 @@ def test_the_winner_ends_the_job_and_the_loser_is_settled(world: World, hedge_wi
     hedge = added(world, lease, job)
     winner, loser = (hedge, job) if hedge_wins else (job, hedge)
     where = OTHER_ROUTE if hedge_wins else ROUTE
-    written = world.finish(replace(finished(winner, lease), route=where))
+    written = world.finish(finished(winner, lease))
     assert (written.ended_jobs, written.refused) == ((job.id,), ())
     late = world.finish(lost(loser, lease))
     assert (late.ended_jobs, late.refused) == ((), ()), "no late result: it only settles its row"
@@ -144,7 +145,7 @@ def test_the_winner_ends_the_job_and_the_loser_is_settled(world: World, hedge_wi
 def test_both_in_one_group_are_written_together(world: World) -> None:
     lease, (job,) = world.running(1)
     hedge = added(world, lease, job)
-    written = world.finish(lost(job, lease, Outcome.OVERLOADED), replace(finished(hedge, lease), route=OTHER_ROUTE))
+    written = world.finish(lost(job, lease, Outcome.OVERLOADED), finished(hedge, lease))
     assert (written.ended_jobs, written.refused) == ((job.id,), ())
     assert {row.outcome for row in attempts(world, job.id).values()} == {"overloaded", "succeeded"}
 

@@ -17,11 +17,10 @@ from tests.store.world import MODEL, ROUTE, SUCCESS, finished, go_on, spec
 from trivet_store.cluster import registry
 from trivet_store.jobs import batches, cancelling, coalescing, quarantine, retrying
 from trivet_store.jobs.answering import Answered, end_answered
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_store.jobs.lease_release import release
 from trivet_store.jobs.retrying import RETRIABLE
-from trivet_store.steps import End, Next, Wait
+from trivet_store.steps import ClaimedJob, End, Next, Wait
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS
@@ -34,9 +33,9 @@ STEPS: dict[str, Next] = {
     "fails": FAILURE,
     "goes on": go_on(ROUTE),
     "goes on, message lost": go_on(ROUTE, until=1.0),
-    "waits": Wait(None, 0, ROUTE, 0.5, None, Outcome.OVERLOADED, "busy"),
-    "backs off": Wait(4e9, 1, "", 0.0, None, Outcome.TIMEOUT, "silent"),
-    "is over its back-off": Wait(1.0, 1, "", 0.0, None, Outcome.TIMEOUT, "silent"),
+    "waits": Wait(None, 0, (ROUTE,), 0.5, None, Outcome.OVERLOADED, "busy"),
+    "backs off": Wait(4e9, 1, (), 0.0, None, Outcome.TIMEOUT, "silent"),
+    "is over its back-off": Wait(1.0, 1, (), 0.0, None, Outcome.TIMEOUT, "silent"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which errors of PostgreSQL are an outage, and databases that cannot hold every character."""
+"""Errors of PostgreSQL that are an outage, and databases that cannot hold every character."""
 
 import contextlib
 import secrets

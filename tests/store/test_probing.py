@@ -51,7 +51,7 @@ def test_a_probe_is_claimed_and_its_attempt_says_so(world: World) -> None:
     world.add(spec())
     (job,) = world.take(lease, world.dispatch())
     (probe,) = world.take(lease, [world.probe()])
-    assert (job.probe, probe.probe) == (False, True)
+    assert (job.target.probe, probe.target.probe) == (False, True)
     purposes = {row.job_id: row.purpose for row in world.sql("SELECT job_id, purpose FROM attempts")}
     assert purposes == {job.id: "job", probe.id: "probe"}
 

@@ -4,10 +4,10 @@ import pytest
 from tests.store.world import ROUTE, InThread, World, specs, together, until_blocked
 
 from trivet_store.jobs import batches, dispatching, quarantine, rescuing
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.dispatching import Outstanding
 from trivet_store.jobs.quarantine import ISOLATED_CRASHES, LONGEST_WAIT_S, PATIENT_AFTER
 from trivet_store.reports.results import attempts_of, jobs_by_id
+from trivet_store.steps import ClaimedJob
 from trivet_tasks.outcomes import Outcome
 
 
@@ -43,7 +43,9 @@ def test_what_was_in_flight_runs_alone_and_its_neighbours_do_not(world: World) -
     by_flow = {job.id: job.flow_id for job in world.sql("SELECT * FROM jobs")}
     assert {_flows(world)[by_flow[job.id]] for job in died} == {True}
     jobs = world.take(world.lease(), world.dispatch(4))
-    assert {job.id: job.isolated for job in jobs} == {job_id: job_id in {d.id for d in died} for job_id in by_flow}
+    assert {job.id: job.target.isolated for job in jobs} == {
+        job_id: job_id in {d.id for d in died} for job_id in by_flow
+    }
 
 
 def test_isolated_jobs_of_a_route_are_counted(world: World) -> None:

@@ -16,7 +16,6 @@ from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 
 from trivet_store import repricing
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.retrying import retry_job
 from trivet_store.reports.cost_savings import cache_savings
 from trivet_store.reports.costs import Span, summed
@@ -24,39 +23,37 @@ from trivet_store.repricing import Extent, Tally
 from trivet_store.retention import pruning
 from trivet_store.retention.pruning import Terms
 from trivet_store.schema import Usd
-from trivet_store.steps import End, Finished, Next, Settlement
-from trivet_tasks.config.route_settings import RouteSettings
+from trivet_store.steps import ClaimedJob, End, Next, Settlement, Transition
 from trivet_tasks.latency import DEFAULTS
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_terms
+from trivet_tasks.outcomes import Outcome, Usage, UsagePart
+from trivet_tasks.prices import price_records
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_book import PriceBook, is_newer
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.pricing import Pricing
 
 BOOK = PriceBook()
 FAILED = End(JobState.FAILED, outcome=Outcome.INCOMPLETE, error="cut")
-PLAIN = price_terms.written(None, Usage())
+PLAIN = price_records.write_terms(None, Usage())
 RIGHT = Decimal("0.00007")
 """10 tokens at 2 USD a million and 5 at 10, by Anthropic's list of Sonnet 5.5."""
 
 
 def settled(
     job: ClaimedJob,
-    lease: str,
     cost: str | None,
     then: Next = SUCCESS,
     *,
     terms: str | None = PLAIN,
-) -> Finished:
+) -> Transition:
     """A call that was booked at some cost when it was made."""
     outcome = Outcome.SUCCEEDED if then is SUCCESS else Outcome.INCOMPLETE
     settlement = Settlement(
         job.attempt_id, outcome, 0.5, usage=Usage(10, 5), cost_usd=None if cost is None else Decimal(cost), list_price="{}",
         multipliers="{}", price_version="old", price_terms=terms,
     )  # fmt: skip
-    return Finished(job.id, job.claim, lease, settlement, then)
+    return Transition(job, settlement, then)
 
 
 def calls_of(world: World, lease: str, count: int, **target: Any) -> list[ClaimedJob]:
@@ -111,10 +108,10 @@ def test_nothing_is_written_unless_told_and_then_every_sum_is(world: World) -> N
     lease = world.lease()
     jobs = calls_of(world, lease, 4)
     world.finish(
-        settled(jobs[0], lease, "0.5"),
-        settled(jobs[1], lease, None),
-        settled(jobs[2], lease, "0.25", FAILED),
-        settled(jobs[3], lease, str(RIGHT)),
+        settled(jobs[0], "0.5"),
+        settled(jobs[1], None),
+        settled(jobs[2], "0.25", FAILED),
+        settled(jobs[3], str(RIGHT)),
     )
     before = attempts(world)
     shown = reprice(world)
@@ -136,7 +133,7 @@ def test_a_price_that_is_no_longer_known_makes_the_job_unpriced_not_free(world: 
     lease = world.lease()
     jobs = calls_of(world, lease, 1, wire_model="claude-next-9") + calls_of(world, lease, 1)
     world.sql("UPDATE attempts SET model = 'claude-next-9' WHERE wire_model = 'claude-next-9'")
-    world.finish(*(settled(job, lease, "0.5") for job in jobs))
+    world.finish(*(settled(job, "0.5") for job in jobs))
     assert reprice(world, apply=True) == (2, 2, Decimal(1), RIGHT, 0, 1)
     assert check_sums(world) == RIGHT
     (note,) = [row.price_terms for row in attempts(world) if row.cost_usd is None]
@@ -149,7 +146,7 @@ def test_estimates_and_rows_that_do_not_keep_their_terms_stay_as_they_are(world:
     jobs = calls_of(world, lease, 4)
     world.finish(
         finished(jobs[0], lease, WAIT, outcome=Outcome.TIMEOUT, cost="0.3", estimated=True),
-        settled(jobs[1], lease, "0.5", terms=None),
+        settled(jobs[1], "0.5", terms=None),
         finished(jobs[2], lease, WAIT, outcome=Outcome.RATE_LIMITED, cost="0"),
     )
     world.sql("UPDATE attempts SET input_tokens = 0, output_tokens = 0 WHERE outcome <> 'succeeded'")
@@ -192,9 +189,9 @@ def test_a_row_keeps_all_that_its_price_hangs_on(
         job.attempt_id, Outcome.SUCCEEDED, 0.5, usage=usage, cost_usd=priced.cost_usd,
         list_price=orjson.dumps(dict(priced.list_price)).decode(),
         multipliers=orjson.dumps(dict(priced.multipliers)).decode(), price_version="as it was",
-        price_terms=price_terms.written(region, usage, priced.note),
+        price_terms=price_records.write_terms(region, usage, priced.note),
     )  # fmt: skip
-    world.finish(Finished(job.id, job.claim, lease, settlement, SUCCESS))
+    world.finish(Transition(job, settlement, SUCCESS))
     assert priced.cost_usd != plain.cost_usd or "priority" in priced.note
     assert reprice(world, apply=True) == (1, 0, priced.cost_usd, priced.cost_usd, 0, 0)
     assert [row.price_version for row in attempts(world)] == ["as it was"], "what is the same is not written"
@@ -204,9 +201,7 @@ def test_the_sum_of_a_batch_is_right_also_where_results_were_pruned(world: World
     world.batch("contracts", *specs(3))
     lease = world.lease()
     jobs = calls_of(world, lease, 3)
-    world.finish(
-        settled(jobs[0], lease, "0.5"), settled(jobs[1], lease, "0.5", FAILED), settled(jobs[2], lease, "0.5", FAILED)
-    )
+    world.finish(settled(jobs[0], "0.5"), settled(jobs[1], "0.5", FAILED), settled(jobs[2], "0.5", FAILED))
     list(pruning.prune(world.store, Terms(world.now() + 60)))
     assert world.value("SELECT count(*) FROM job_results") == 0
     reprice(world, apply=True)
@@ -217,14 +212,14 @@ def test_a_job_that_was_made_to_run_again_ends_with_the_new_sums(world: World) -
     world.batch("contracts", *specs(1))
     lease = world.lease()
     (job,) = calls_of(world, lease, 1)
-    world.finish(settled(job, lease, "0.5", FAILED))
+    world.finish(settled(job, "0.5", FAILED))
     with world.store.write() as connection:
         assert retry_job(world.store, connection, job.id, classes=DEFAULTS)
     assert world.progress("contracts").cost_usd == 0
     reprice(world, apply=True)
     assert world.progress("contracts").cost_usd == 0, "it has not ended"
     (again,) = calls_of(world, lease, 1)
-    world.finish(settled(again, lease, "1"))
+    world.finish(settled(again, "1"))
     assert check_sums(world) == 1 + RIGHT
 
 
@@ -235,7 +230,7 @@ def test_a_run_that_is_broken_off_leaves_right_sums_and_is_gone_on_with(
     monkeypatch.setattr(repricing, "BULK_ROWS", 3)
     world.batch("contracts", *specs(10))
     lease = world.lease()
-    world.finish(*(settled(job, lease, "0.5") for job in calls_of(world, lease, 10)))
+    world.finish(*(settled(job, "0.5") for job in calls_of(world, lease, 10)))
     run = repricing.reprice(world.store, BOOK, Span(), apply=True)
     assert sum(tally.changed for tally in next(run).values()) == 4
     run.close()  # type: ignore[attr-defined]
@@ -249,11 +244,11 @@ def test_two_runs_and_a_worker_at_once_leave_right_sums(world: World, monkeypatc
     world.batch("contracts", *specs(60))
     lease = world.lease()
     jobs = calls_of(world, lease, 60)
-    world.finish(*(settled(job, lease, "0.5") for job in jobs[:40]))
+    world.finish(*(settled(job, "0.5") for job in jobs[:40]))
 
     def work() -> None:
         for first in range(40, 60, 4):
-            world.finish(*(settled(job, lease, "0.25") for job in jobs[first : first + 4]))
+            world.finish(*(settled(job, "0.25") for job in jobs[first : first + 4]))
 
     together(lambda: reprice(world, apply=True), lambda: reprice(world, apply=True), work)
     check_sums(world)
@@ -268,10 +263,10 @@ def test_the_command_shows_the_difference_exactly_and_writes_it_when_told(
     world.add(*specs(4))
     jobs = calls_of(world, lease, 4)
     world.finish(
-        settled(jobs[0], lease, "0.500000000001"),
-        settled(jobs[1], lease, None),
-        settled(jobs[2], lease, str(RIGHT)),
-        settled(jobs[3], lease, "1", terms=None),
+        settled(jobs[0], "0.500000000001"),
+        settled(jobs[1], None),
+        settled(jobs[2], str(RIGHT)),
+        settled(jobs[3], "1", terms=None),
     )
     said = trivet("costs", "reprice")
     assert (said.code, said.err) == (0, "")
@@ -298,7 +293,7 @@ def test_a_machine_with_an_older_list_writes_nothing(world: World, trivet: Calla
     lease = world.lease()
     world.add(*specs(1))
     [job] = calls_of(world, lease, 1)
-    world.finish(settled(job, lease, "0.5"))
+    world.finish(settled(job, "0.5"))
     newer = "genai-prices 999.1 + rules 2026-01"
     world.sql("UPDATE attempts SET price_version = :newer", newer=newer)
     before = attempts(world)
@@ -339,12 +334,12 @@ CACHED = Usage(
 )
 
 
-def booked(job: ClaimedJob, lease: str, model: str, usage: Usage) -> Finished:
+def booked(job: ClaimedJob, model: str, usage: Usage) -> Transition:
     """A call booked as a worker books it."""
-    target = replace(call(1).target, provider="anthropic", model=model, wire_model=model)
-    made = replace(call(1), target=target, route=RouteSettings(provider="anthropic"))
-    settlement = Pricing(time.time).settled(made, Answer(b"{}", "end_turn", usage, None), 0.5)
-    return Finished(job.id, job.claim, lease, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
+    settlement = Pricing(CostModel(), time.time).settled(
+        call(model=model, wire_model=model), Answer(b"{}", "end_turn", usage, None), 0.5
+    )
+    return Transition(job, replace(settlement, attempt_id=job.attempt_id), SUCCESS)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +361,7 @@ def test_what_really_ran_is_priced_again_to_the_same(
     world.add(*specs(1))
     (job,) = calls_of(world, lease, 1, wire_model=asked)
     world.sql("UPDATE attempts SET model = :model", model=asked)
-    world.finish(booked(job, lease, asked, usage))
+    world.finish(booked(job, asked, usage))
     before = attempts(world)
     assert before[0].model_used == used
     assert reprice(world, apply=True) == (1, 0, Decimal(cost), Decimal(cost), 0, 0)
@@ -384,7 +379,7 @@ def test_what_a_cache_saved_is_told_by_the_models_of_the_passes(world: World) ->
     world.add(*specs(1))
     (job,) = calls_of(world, lease, 1, wire_model="claude-sonnet-4-6")
     world.sql("UPDATE attempts SET model = 'claude-sonnet-4-6'")
-    world.finish(booked(job, lease, "claude-sonnet-4-6", CACHED))
+    world.finish(booked(job, "claude-sonnet-4-6", CACHED))
     with world.store.read() as connection:
         saved = {one.model: (one.read_tokens, one.saved_usd) for one in cache_savings(connection, Span())}
     # 3 - 0.30 and 5 - 0.50 USD a million

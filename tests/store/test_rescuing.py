@@ -183,7 +183,7 @@ def test_a_running_job_is_its_workers(world: World) -> None:
 
 def test_an_expired_job_says_its_last_word(world: World) -> None:
     lease, jobs = world.running(1)
-    world.end(lease, jobs, Wait(None, 1, "", 0.0, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy"))
+    world.end(lease, jobs, Wait(None, 1, (), 0.0, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy"))
     world.sql("UPDATE jobs SET deadline_at = created_at + 2.5")
     world.sql("UPDATE jobs SET created_at = created_at - 10, deadline_at = deadline_at - 10")
     (late,), _ = world.expire()

@@ -8,11 +8,10 @@ import pytest
 from tests.store.world import ROUTE, SUCCESS, InThread, World, finished, go_on, spec, specs, together, until_blocked
 
 from trivet_store.jobs import batches, retrying
-from trivet_store.jobs.claiming import ClaimedJob
 from trivet_store.jobs.dispatching import empty_flows, retire_if_empty
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_store.reports import results
-from trivet_store.steps import End
+from trivet_store.steps import ClaimedJob, End
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Outcome

@@ -11,7 +11,7 @@ from tests.store.world import OTHER_ROUTE, ROUTE, World, route_settings
 from trivet_store.cluster import leases, registry, route_overrides
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.process_state import RouteImpairments
 from trivet_worker.run.served_routes import ServedRoutes
 
 

@@ -83,7 +83,7 @@ def test_when_it_goes_back_to_waiting_the_next_goes_first(world: World) -> None:
     world.give_back(dispatched(world))
     assert [dispatch(world), dispatch(world)] == [1, 0]
     (job,) = world.take(lease, dispatched(world))
-    later = Wait(world.now() + 100, 1, "", 0.0, None, Outcome.OVERLOADED, "busy")
+    later = Wait(world.now() + 100, 1, (), 0.0, None, Outcome.OVERLOADED, "busy")
     world.finish(finished(job, lease, later, outcome=Outcome.OVERLOADED))
     assert world.job(job.id).state == "delayed"
     assert [dispatch(world), dispatch(world)] == [1, 0], "another one"

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
@@ -14,18 +15,17 @@ from uuid_utils import uuid7
 from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.jobs import batches, dispatching, rescuing
-from trivet_store.jobs.claiming import CallTarget, ClaimedJob, ClaimResult, Token, Unfit, claim, give_back
+from trivet_store.jobs.claiming import ClaimResult, Unfit, claim, give_back
 from trivet_store.jobs.dispatching import Head
 from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
 from trivet_store.jobs.finishing import finish
 from trivet_store.jobs.probing import insert_probe
-from trivet_store.steps import End, Finished, GoOn, Next, Settlement, Wait, Written
+from trivet_store.steps import CallTarget, ClaimedJob, End, GoOn, Next, Settlement, Transition, Wait, Written
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.jobs import DispatchedJob, JobSpec
+from trivet_tasks.jobs import DispatchedJob, JobSpec, Permit
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 
 DEADLINE_S = 30.0
 ROUTE = "bedrock-us-east-1"
@@ -33,7 +33,8 @@ OTHER_ROUTE = "vertex-us-east5"
 MODEL = "claude-sonnet-5-5"
 ESTIMATE = Decimal("0.25")
 SUCCESS = End(JobState.SUCCEEDED, message=b'{"content":[]}', stop_reason="end_turn")
-WAIT = Wait(None, 0, "", 0.0, None, None, None)
+WAIT = Wait(None, 0, (), 0.0, None, None, None)
+PERMIT = Permit("permit", 1, 1)
 _OF_MESSAGE = """
     SELECT j.route, f.model, f.latency, f.probe, f.isolated, j.input_estimate, j.max_tokens, j.cache_key
       FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE j.id = :id
@@ -55,7 +56,7 @@ def route_settings(**terms: object) -> RouteSettings:
     return RouteSettings.model_validate({"provider": "bedrock", "region": "us-east-1", **terms})
 
 
-def go_on(route: str = OTHER_ROUTE, *, until: float = 4e9, tried: str = ROUTE) -> GoOn:
+def go_on(route: str = OTHER_ROUTE, *, until: float = 4e9, tried: tuple[str, ...] = (ROUTE,)) -> GoOn:
     return GoOn(route, until, tried, 1.5, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy")
 
 
@@ -133,8 +134,8 @@ class World:
             until = self.store.now(connection) + within_s
             marked = dispatching.mark_dispatched(connection, [head.id for head in heads], route, until)
             dispatching.advance_clock(connection, max(head.rank for head in heads))
-        claimed = {job.id: job for job in marked}
-        return [claimed[head.id] for head in heads if head.id in claimed]
+        dispatched = {job.id: job for job in marked}
+        return [dispatched[head.id] for head in heads if head.id in dispatched]
 
     def rescue(self) -> dict[str, int]:
         rescued: dict[str, int] = {}
@@ -202,7 +203,7 @@ class World:
     def take(
         self,
         lease_id: str,
-        claimed: Sequence[DispatchedJob],
+        dispatched: Sequence[DispatchedJob],
         *,
         route: str = ROUTE,
         estimate: Decimal | None = ESTIMATE,
@@ -213,34 +214,42 @@ class World:
             route: of jobs that the database does not know.
         """
         sites: dict[CallTarget, list[DispatchedJob]] = {}
-        for job in claimed:
+        for job in dispatched:
             found = self.sql(_OF_MESSAGE, id=job.id)
-            unknown = route, MODEL, "batch", False, False, *job[2:]
+            unknown = route, MODEL, Latency.BATCH, False, False, *job[2:]
             of, model, latency, probe, isolated, *figures = tuple(found[0]) if found else unknown
             of = of or route  # it waits: the message is an old one
             provider = of.partition("-")[0]
-            target = CallTarget(lease_id, of, provider, model, f"wire.{model}", latency, bool(probe), bool(isolated))
+            kind = Latency(latency), bool(probe), bool(isolated)
+            target = CallTarget(lease_id, of, provider, model, f"wire.{model}", *kind)
             sites.setdefault(target, []).append(DispatchedJob(job.id, job.claim, *figures))
-        return [job for target, jobs in sites.items() for job in self.claim(target, jobs, estimate=estimate).taken]
+        return [job for target, jobs in sites.items() for job in self.claim(target, jobs, estimate=estimate).claimed]
 
     def claim(
         self,
         target: CallTarget,
-        claimed: Sequence[DispatchedJob],
+        dispatched: Sequence[DispatchedJob],
         *,
         estimate: Decimal | None = ESTIMATE,
         unfit: Unfit = lambda *_: "",
     ) -> ClaimResult:
         with self.store.write() as connection:
             now = self.store.now(connection)
-            ids = [uuid7().hex for _ in claimed]
-            estimates = [estimate] * len(claimed)
-            return claim(connection, target, claimed, now=now, attempt_ids=ids, estimates=estimates, unfit=unfit)
+            return claim(
+                connection,
+                target,
+                dispatched,
+                now=now,
+                attempt_ids=[uuid7().hex for _ in dispatched],
+                permits=[PERMIT] * len(dispatched),
+                estimates=[estimate] * len(dispatched),
+                unfit=unfit,
+            )
 
-    def give_back(self, claimed: Sequence[DispatchedJob]) -> None:
-        (route,) = {job.route for job in map(self.job, (one.id for one in claimed)) if job.route} or {ROUTE}
+    def give_back(self, dispatched: Sequence[DispatchedJob]) -> None:
+        (route,) = {job.route for job in map(self.job, (one.id for one in dispatched)) if job.route} or {ROUTE}
         with self.store.write() as connection:
-            give_back(connection, route, [Token(job.id, job.claim) for job in claimed])
+            give_back(connection, route, dispatched)
 
     def running(self, count: int = 1, **how: Any) -> tuple[str, list[ClaimedJob]]:
         """Add jobs and let a new worker claim them."""
@@ -248,7 +257,7 @@ class World:
         self.add(*specs(count, **how))
         return lease_id, self.take(lease_id, self.dispatch(count))
 
-    def finish(self, *group: Finished) -> Written:
+    def finish(self, *group: Transition) -> Written:
         with self.store.write() as connection:
             return finish(self.store, connection, group)
 
@@ -266,7 +275,7 @@ def finished(
     outcome: Outcome | None = None,
     cost: str | None = "0.01",
     estimated: bool = False,
-) -> Finished:
+) -> Transition:
     """A call that is over, with a usage of 10 tokens in and 5 out."""
     succeeded = isinstance(then, End) and then.state is JobState.SUCCEEDED
     said = outcome or (Outcome.SUCCEEDED if succeeded else Outcome.OVERLOADED)
@@ -281,7 +290,8 @@ def finished(
         cost_usd=Decimal(cost) if cost is not None else None,
         estimated=estimated,
     )
-    return Finished(job.id, job.claim, lease_id, settlement, then)
+    held = job._replace(target=replace(job.target, lease_id=lease_id))
+    return Transition(held, settlement, then)
 
 
 def together(*works: Callable[[], object]) -> None:

@@ -28,12 +28,11 @@ from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_routing.response_cache import ANSWERS
 from trivet_store.jobs import dropped
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.config.database_url import sqlite_path
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk, queue_name, task_name
-from trivet_tasks.publishing import publish
+from trivet_tasks.messages import Chunk, publish, queue_name, task_name
 from trivet_tasks.shared_state import connect
-from trivet_tasks.urls import sqlite_path
 
 DEADLINE_S = 90.0
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-5"

@@ -10,7 +10,7 @@ from celery.worker.control import Panel
 from trivet.testing import RunningTrivet
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.latency import Latency
-from trivet_worker.process.remote_control import INSTEAD, handlers
+from trivet_worker.process.consumer_steps import INSTEAD, handlers
 
 DEADLINE_S = 60.0
 ANSWER_S = 20.0

@@ -4,6 +4,7 @@ import redis
 from tests.store.world import World as StoreWorld
 from tests.unit.breakers_world import HEALTH, MODEL, ROUTE, Breaker, World
 
+from trivet_routing.limits import Limits
 from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.restoring import Restorer
@@ -45,7 +46,7 @@ class Backends:
 
     def restorer(self, client: redis.Redis | None = None) -> Restorer:
         client = client or self.world.client
-        return Restorer(self.store, client, RouteDirectory(self.store, SETTINGS, client), SETTINGS)
+        return Restorer(self.store, client, RouteDirectory(self.store, Limits(client, SETTINGS.health)), SETTINGS)
 
     def note(self, model: str, state: str, cause: str, seconds: float = 0.0, *, ago_s: float = 0.0) -> None:
         """As the recorder writes down what a settlement changed."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 from redis.commands.core import Script
@@ -11,16 +11,17 @@ from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.permits import (
     BreakerView,
     Change,
-    HealthSignal,
     PermitGrant,
     PermitRelease,
     PermitRequest,
     Quota,
     Stated,
 )
-from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_tasks.config.route_settings import WHOLE_ROUTE, RouteSettings
 from trivet_tasks.config.settings import HealthSettings
+from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.shared_state import PREFIX
 
 ROUTE, MODEL, NEIGHBOUR = "bedrock-us-east-1", "claude-sonnet-5-5", "claude-haiku-5-5"
@@ -62,13 +63,6 @@ def quota(
     return Quota(group, requests, tokens_in, tokens_out, factor, most)
 
 
-class Held(NamedTuple):
-    """A permit that was granted and not yet given back."""
-
-    permit: PermitRequest
-    generation: str
-
-
 @dataclass
 class Breaker:
     """One (route, model) under one quota, with the permits that were taken through this object, oldest first."""
@@ -78,7 +72,7 @@ class Breaker:
     model: str
     quota: Quota
     route: str = ROUTE
-    held: list[Held] = field(default_factory=list)
+    held: list[Permit] = field(default_factory=list)
     _asked: int = 0
 
     def permits(self, count: int, tokens_in: int = 0, tokens_out: int = 0) -> list[PermitRequest]:
@@ -99,7 +93,7 @@ class Breaker:
     ) -> PermitGrant:
         asked = self.permits(permits, tokens_in, tokens_out) if isinstance(permits, int) else permits
         grant = self.limits.take(self.route, self.model, self.quota, asked, timeout_s, probe)
-        self.held += [Held(permit, grant.generation) for permit in asked[: grant.granted]]
+        self.held += grant.permits
         return grant
 
     def settle(self, signal: HealthSignal = HealthSignal.GOOD, *, count: int = 1, **how: Any) -> list[Change]:
@@ -110,7 +104,7 @@ class Breaker:
 
     def settle_these(
         self,
-        held: Iterable[Held],
+        held: Iterable[Permit],
         signal: HealthSignal = HealthSignal.GOOD,
         *,
         used: tuple[int, int] | None = None,
@@ -125,11 +119,10 @@ class Breaker:
         nothing = (0, 0) if signal is HealthSignal.UNUSED else None
         spent = [
             PermitRelease(
-                one.permit,
-                *(used or nothing or (one.permit.input_tokens, one.permit.output_tokens)),
+                one,
+                *(used or nothing or (one.input_tokens, one.output_tokens)),
                 signal,
                 cause or f"{signal}: said the provider",
-                one.generation,
                 pause_s,
                 took_s,
                 stated,
@@ -154,15 +147,29 @@ class Breaker:
         return self.limits.view([(self.route, self.model, self.quota)])[self.route, self.model]
 
     @property
+    def settings(self) -> RouteSettings:
+        """Settings of a route with this quota."""
+        settings = RouteSettings(
+            provider="bedrock",
+            requests_per_minute=int(self.quota.requests) or None,
+            input_tokens_per_minute=int(self.quota.input_tokens) or None,
+            output_tokens_per_minute=int(self.quota.output_tokens) or None,
+            output_token_factor=self.quota.output_factor,
+            max_concurrency=self.quota.max_concurrency,
+        )
+        assert Quota.of(settings, self.model) == self.quota
+        return settings
+
+    @property
     def state(self) -> str:
         return self.view().state
 
     def in_flight(self) -> int:
         return int(self.client.zcard(f"{PREFIX}calls:{self.route}:{self.quota.group}"))
 
-    def is_held(self, held: Held) -> bool:
+    def is_held(self, held: Permit) -> bool:
         """Return whether the shared state knows the permit still."""
-        return self.client.zscore(f"{PREFIX}calls:{self.route}:{self.quota.group}", held.permit.permit_id) is not None
+        return self.client.zscore(f"{PREFIX}calls:{self.route}:{self.quota.group}", held.id) is not None
 
     def bucket(self, name: str) -> float:
         """The level of a bucket as it was written last: `r`, `i` or `o`."""
@@ -257,7 +264,6 @@ __all__ = [
     "WHOLE_ROUTE",
     "Breaker",
     "ClockedRedis",
-    "Held",
     "World",
     "quota",
     "states",

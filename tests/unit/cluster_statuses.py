@@ -7,8 +7,7 @@ from typing import Any
 from rich.text import Text
 from tests.builders import MODEL, pace
 
-from trivet.admin import ClusterStatus
-from trivet.admin.cluster_status import ModelStatus, RouteStatus
+from trivet.admin import ClusterStatus, ModelStatus, RouteStatus
 from trivet_routing.permits import Quota
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import Latency

@@ -12,7 +12,7 @@ from tests.wires import KEY, KEY_VARIABLE
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_store.database.engine import Store
-from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.server_urls import redis_url
 from trivet_worker.adapters.credentials import process_credentials, process_token
 
 

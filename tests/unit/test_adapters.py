@@ -21,8 +21,7 @@ from tests.wires import BODY, KEY, MODELS, REQUEST, WIRES, listened, settings_of
 from trivet_simulator import SimulatorProcess
 from trivet_simulator.poison import SPOILED_USAGE
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.usage import Usage, UsagePart
+from trivet_tasks.outcomes import Outcome, Scope, Usage, UsagePart
 from trivet_worker.adapters import credentials as wire_credentials
 from trivet_worker.adapters.answers import Broken, Whole, read_message
 from trivet_worker.adapters.assembly import Assembly, BrokenStream

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trivet_routing.answer_seal import AnswerSeal, Kept, Unusable
+from trivet_routing.response_cache import AnswerSeal, Kept, Unusable
 
 KEY, OTHER = b"the key of this installation, long", b"the key of another installation!!"
 CACHE_KEY = "c" * 32

@@ -21,9 +21,10 @@ from tests.unit.breakers_world import (
 )
 
 from trivet_routing.limits import PERMIT_GRACE_S, STEP_CALLS, Limits
-from trivet_routing.permits import Change, HealthSignal, PermitRelease, PermitRequest
+from trivet_routing.permits import NO_PERMIT, Change, PermitRelease
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.states import RouteState
 
 INTERVAL_S = HEALTH.probe_interval_s
@@ -622,9 +623,7 @@ def test_an_open_model_does_not_hide_behind_a_recovering_route(breaker: Breaker,
 
 def contradict(breaker: Breaker) -> list[Change]:
     """Another route served what this one refused; there is no permit to give back."""
-    spent = PermitRelease(
-        PermitRequest("", 0, 0), 0, 0, HealthSignal.CONTRADICTED, "unusable: it refused what anthropic served"
-    )
+    spent = PermitRelease(NO_PERMIT, 0, 0, HealthSignal.CONTRADICTED, "unusable: it refused what anthropic served")
     return breaker.limits.release(breaker.route, breaker.model, Latency.BATCH, breaker.quota, [spent])
 
 
@@ -857,7 +856,7 @@ def test_old_and_surplus_samples_do_not_count(breaker: Breaker, world: World) ->
 @pytest.mark.parametrize("cause", ["half a \ud800 pair", "nul \0 and % and %s", "x" * 100_000, "ünïcode", ""])
 def test_whatever_a_provider_says_it_is_settled(breaker: Breaker, cause: str) -> None:
     breaker.take(3)
-    spent = [PermitRelease(held.permit, 0, 0, HealthSignal.FAILED, cause, held.generation) for held in breaker.held]
+    spent = [PermitRelease(held, 0, 0, HealthSignal.FAILED, cause) for held in breaker.held]
     (change,) = breaker.limits.release(ROUTE, MODEL, Latency.BATCH, breaker.quota, spent)
     assert change.state == "open"
     assert len(change.cause) <= 300

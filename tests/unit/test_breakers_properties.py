@@ -17,15 +17,14 @@ from tests.unit.breakers_world import (
     WHOLE_ROUTE,
     Breaker,
     ClockedRedis,
-    Held,
     World,
     quota,
 )
 
 from trivet_routing.limits import STEP_CALLS
-from trivet_routing.outcome_rules import signal_of
-from trivet_routing.permits import Change, HealthSignal
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_routing.permits import Change
+from trivet_tasks.jobs import Permit
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, signal_of
 from trivet_tasks.shared_state import PREFIX
 
 MOST = 50
@@ -47,7 +46,7 @@ class Probe:
     model: str
     token: str
     lost_at: float
-    held: Held | None = None
+    held: Permit | None = None
 
 
 class Breakers(RuleBasedStateMachine):
@@ -209,14 +208,14 @@ class Breakers(RuleBasedStateMachine):
         """Return whether probes of the two are probes of one breaker."""
         return one == other or self.said[WHOLE_ROUTE] != "healthy"
 
-    def give_back(self, breaker: Breaker, held: list[Held], signal: HealthSignal, pause_s: float = 0.0) -> None:
+    def give_back(self, breaker: Breaker, held: list[Permit], signal: HealthSignal, pause_s: float = 0.0) -> None:
         """Compare the breaker before and after; only a result of a call of this generation may have moved anything."""
-        known = {held.permit.permit_id for held in held if breaker.is_held(held)}
+        known = {held.id for held in held if breaker.is_held(held)}
         for level, name in enumerate((breaker.model, WHOLE_ROUTE)):
             generation = str_if_bytes(self.world.client.hget(f"{PREFIX}breaker:{ROUTE}:{name}", "gen") or b"0")
             if signal is HealthSignal.GOOD:
                 self.goods[name] += sum(
-                    one.generation.split(".")[level] == generation and one.permit.permit_id in known for one in held
+                    one.generation.split(".")[level] == generation and one.id in known for one in held
                 )
         self.learn(breaker.model, breaker.settle_these(held, signal, pause_s=pause_s))
 

@@ -1,16 +1,16 @@
 """A worker's use of the response cache: which jobs of a chunk get a call."""
 
-import logging
 import time
 from collections.abc import Sequence
 
 import pytest
 import redis
+from tests.builders import worker_context
 from tests.store.world import MODEL, ROUTE, World, spec
 
-from trivet_routing.answer_seal import AnswerSeal, Kept
-from trivet_routing.liveness.process_impairments import ProcessImpairments
-from trivet_routing.response_cache import ANSWERS, CachedResult, LookedUp, LookUp, ResponseCache
+from trivet_routing.limits import Limits
+from trivet_routing.response_cache import ANSWERS, AnswerSeal, CachedResult, Kept, LookedUp, LookUp, ResponseCache
+from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
 from trivet_store.jobs.dropped import Drop
 from trivet_tasks.config.settings import Settings
@@ -18,7 +18,7 @@ from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_worker.run.cached import Cached
-from trivet_worker.run.drops import Drops
+from trivet_worker.run.process_state import Drops
 
 KEY = "c" * 32
 
@@ -35,8 +35,8 @@ def cache(client: redis.Redis) -> ResponseCache:
 
 def serve(world: World, client: redis.Redis, cache: ResponseCache, drops: Drops, *jobs: DispatchedJob) -> list[str]:
     """Return the ids of the jobs that get a call."""
-    process_impairments = ProcessImpairments(logging.getLogger("test"), "no work is taken")
-    cached = Cached(world.store, client, cache, Settings(), process_impairments, drops)
+    directory = RouteDirectory(world.store, Limits(client, Settings().health))
+    cached = Cached(worker_context(world.store, client, directory, drops=drops), cache)
     return [job.id for job in cached.serve(Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, jobs))]
 
 
@@ -76,8 +76,8 @@ def test_a_cache_that_fails_says_so_once_a_minute(
         def look_up(self, latency: Latency, asked: Sequence[LookUp]) -> LookedUp:
             raise redis.ResponseError("ERR something")
 
-    process_impairments = ProcessImpairments(logging.getLogger("test"), "no work is taken")
-    cached = Cached(world.store, client, Broken(client, Settings()), Settings(), process_impairments, Drops())
+    directory = RouteDirectory(world.store, Limits(client, Settings().health))
+    cached = Cached(worker_context(world.store, client, directory), Broken(client, Settings()))
     world.add(spec(cache_key=KEY))
     chunk = Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, tuple(world.dispatch()))
     for _ in range(5):

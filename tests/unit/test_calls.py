@@ -98,4 +98,4 @@ def test_a_prompt_is_kept_only_where_a_hedge_may_want_it(
     for _ in range(2):
         results.get(timeout=ENDS_WITHIN_S)
     assert (single.job.prompt.body, hedged.job.prompt.body) == (b"", b"{}")
-    assert single.job.prompt.most(Decimal(1)) == 1
+    assert single.job.prompt.maximum_cost(Decimal(1)) == 1

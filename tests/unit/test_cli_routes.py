@@ -13,7 +13,7 @@ from trivet.admin.route_probe import what_next
 from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table, short
 from trivet.times import ago
-from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.limits import FORGOTTEN
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, choose
 from trivet_store.cluster.leases import Lease

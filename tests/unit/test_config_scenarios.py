@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,16 +13,16 @@ from typing import Any
 import pytest
 
 from trivet.config.scenario_file import NAMES, scenario_file
-from trivet_routing.call_costs import TYPICAL, CallCosts
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.outcomes import Usage
+from trivet_tasks.prices.cost_model import TYPICAL, CostModel
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.states import RouteState
-from trivet_tasks.usage import Usage
 
 REPOSITORY = Path(__file__).parents[2]
 STARTUP = "startup"
@@ -73,11 +74,11 @@ def blocks(text: str) -> dict[str, str]:
 
 
 def candidates(settings: Settings, model: str, *, down: tuple[str, ...] = ()) -> list[Candidate]:
-    costs, lanes = CallCosts(), frozenset({"bulk", "realtime"})
+    costs, lanes = CostModel(), frozenset({"bulk", "realtime"})
     found = []
     for name, route in settings.routes.items():
         wire = name_on_wire(route, model)
-        cost = costs.of(route, model, wire, datetime.now(UTC)) if wire else None
+        cost = costs.expected(route, model, wire, time.time()) if wire else None
         found.append(Candidate(name, model, route, wire, lanes, False, OPEN if name in down else FREE, cost))
     return found
 
@@ -289,15 +290,15 @@ def test_prices_against_list_price_are_those_that_the_files_tell(
 # --- the page
 
 
-def test_the_page_has_a_section_for_each_that_leads_to_its_file() -> None:
-    page = (REPOSITORY / "docs" / "scenarios.md").read_text(encoding="utf-8")
+def test_the_page_has_a_section_for_each_that_names_its_file() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "scenarios.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## `([\w-]+)`.*?\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL))
     assert tuple(sections) == NAMES
     for name, section in sections.items():
-        (link,) = re.findall(r"\]\(\.\./(api/\S+\.toml)\)", section)
-        assert tomllib.loads((REPOSITORY / link).read_text(encoding="utf-8"))["routes"], name
-        assert link.endswith(f"/{name}.toml")
-    assert "docs/scenarios.md" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+        (file,) = re.findall(r"`(api/\S+\.toml)`", section)
+        assert tomllib.loads((REPOSITORY / file).read_text(encoding="utf-8"))["routes"], name
+        assert file.endswith(f"/{name}.toml")
+    assert "docs/reference/scenarios.md" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 # --- what is filled in

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_worker.run.deadlines import FALLBACK_RESERVE_S, attempt_timeout_s, is_full_time
+from trivet_worker.run.calls import FALLBACK_RESERVE_S, attempt_timeout_s, is_full_time
 
 NOW = 1_000.0
 

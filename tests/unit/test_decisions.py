@@ -16,29 +16,28 @@ from tests.builders import MODEL, breaker, call, route
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 
-from trivet_routing.answer_lengths import AnswerLengths
 from trivet_routing.liveness.process_impairments import ProcessImpairments
-from trivet_routing.permits import BreakerView, HealthSignal
+from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
 from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
 from trivet_store.cluster.leases import Lease
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.jobs.claiming import ClaimedJob
-from trivet_store.steps import End, GoOn, Next, Wait
+from trivet_store.steps import ClaimedJob, End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, Usage
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import JobState
-from trivet_tasks.usage import Usage
 from trivet_worker.adapters.protocol import Answer, Failure, LocalCause
 from trivet_worker.run.calls import Call, CallResult, Race
-from trivet_worker.run.decisions import Decisions, spent_of
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.witness import Witness
+from trivet_worker.run.decisions import Decisions
+from trivet_worker.run.local_faults import Witness
+from trivet_worker.run.permit_release import release_of
+from trivet_worker.run.process_state import RouteImpairments
 
 SETTINGS = Settings()
 PROCESS_IMPAIRMENTS = ProcessImpairments(logging.getLogger("test"), "no work is taken")
@@ -57,6 +56,7 @@ class Routes:
         self.candidates = list(candidates)
         self.answers = True
         self.lengths = AnswerLengths(cast("Store", None))
+        self.costs = CostModel()
 
     def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
         if not self.answers:
@@ -80,10 +80,10 @@ def decisions(*candidates: Candidate) -> Decisions:
 
 def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -> Decisions:
     """Decisions of a worker that is the only one, as the leases of `Routes` have it, unless it has another origin."""
-    directory, impairments = cast("RouteDirectory", routes), RouteImpairments(logging.getLogger("test"))
+    impairments = RouteImpairments(logging.getLogger("test"))
     if impaired:
         impairments.begin(HERE, "network", "It gets no call out.")
-    return Decisions(directory, SETTINGS, PROCESS_IMPAIRMENTS, Witness(directory, origin, impairments))
+    return Decisions(routes, SETTINGS, PROCESS_IMPAIRMENTS, Witness(routes, origin, impairments))
 
 
 def here(**terms: Any) -> Candidate:
@@ -96,8 +96,7 @@ def limited(wait_s: float) -> BreakerView:
 
 
 def call_result(result: Answer | Failure = BUSY, number: int = 1, *, decides: bool = True, **job: Any) -> CallResult:
-    one = call(number)
-    return CallResult(replace(one, job=one.job._replace(**job)), result, 0.1, decides=decides)
+    return CallResult(call(number, **job), result, 0.1, decides=decides)
 
 
 def wave(count: int, **job: Any) -> list[CallResult]:
@@ -148,7 +147,7 @@ def test_those_that_no_route_can_take_wait_in_the_same_round() -> None:
     assert routes_of(steps) == {ELSEWHERE: 2, "Wait": 3}
     waiting = steps[-1]
     assert isinstance(waiting, Wait)
-    assert (waiting.not_before, waiting.round, waiting.tried) == (None, 3, HERE)
+    assert (waiting.not_before, waiting.round, waiting.tried) == (None, 3, (HERE,))
 
 
 def test_answers_and_calls_that_decide_nothing_take_no_capacity() -> None:
@@ -170,30 +169,29 @@ def test_each_group_looks_anew() -> None:
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
     routes = Routes(here(), route(ELSEWHERE))
     routes.answers = False
-    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried="a", round_spent_s=1.0)])
+    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), round_spent_s=1.0)])
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 2, f"a,{HERE}")
+    assert (step.not_before, step.round, step.tried) == (None, 2, ("a", HERE))
 
 
 # both calls of a job that had a hedge
 
 
 def test_where_both_calls_failed_neither_route_is_asked_again_in_the_round() -> None:
-    last = call_result(tried=FAR)
+    last = call_result(tried=(FAR,))
     last = replace(last, call=replace(last.call, race=Race(failed=[ELSEWHERE], decided=True)))
     third = "bedrock-us-west-2"
     candidates = [here(), route(ELSEWHERE), route(FAR, provider="vertex"), route(third)]
     (step,) = decisions(*candidates).next_steps([last])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried) == (third, f"{FAR},{ELSEWHERE},{HERE}")
+    assert (step.route, step.tried) == (third, (FAR, ELSEWHERE, HERE))
 
 
 # what a call says of its route
 
 
 def asked(max_tokens: int, timeout_s: float, *, full_time: bool = True, **job: Any) -> Call:
-    one = call(1)
-    return replace(one, job=one.job._replace(max_tokens=max_tokens, **job), timeout_s=timeout_s, full_time=full_time)
+    return replace(call(max_tokens=max_tokens, **job), timeout_s=timeout_s, full_time=full_time)
 
 
 def tokens_in(seconds: float) -> int:
@@ -216,22 +214,24 @@ def test_a_timeout_is_held_against_the_route_only_where_the_answer_could_have_co
     of_answer_s: float, timeout_s: float, signal: HealthSignal
 ) -> None:
     assert TERMS.attempt_timeout_s == 15
-    spent = spent_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
+    spent = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
     assert spent.signal is signal
     assert spent.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
     assert (spent.used_input, spent.used_output) == (spent.permit.input_tokens, spent.permit.output_tokens)
 
 
 def test_a_call_that_was_cut_short_by_the_deadline_says_nothing_of_its_route() -> None:
-    spent = spent_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
+    spent = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
     assert (spent.signal, spent.took_s) == (HealthSignal.NEUTRAL, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.AMBIGUOUS])
 def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(outcome: Outcome) -> None:
     refused = Failure(outcome, "400")
-    assert spent_of(CallResult(asked(1, 5.0, probe=True), refused, 0.1), SETTINGS).signal is HealthSignal.UNUSABLE_MODEL
-    assert spent_of(CallResult(asked(1, 5.0), refused, 0.1), SETTINGS).signal is HealthSignal.NEUTRAL
+    assert (
+        release_of(CallResult(asked(1, 5.0, probe=True), refused, 0.1), SETTINGS).signal is HealthSignal.UNUSABLE_MODEL
+    )
+    assert release_of(CallResult(asked(1, 5.0), refused, 0.1), SETTINGS).signal is HealthSignal.NEUTRAL
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
     ],
 )
 def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, signal: HealthSignal) -> None:
-    spent = spent_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
+    spent = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
     assert (spent.signal, spent.took_s) == (signal, 0.0)
 
 
@@ -260,7 +260,7 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
     late = CallResult(
         call(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False
     )
-    spent = spent_of(late, SETTINGS)
+    spent = release_of(late, SETTINGS)
     assert (spent.signal, spent.used_input, spent.used_output) == (HealthSignal.UNUSED, 0, 0)
 
 
@@ -299,7 +299,7 @@ class Place:
         return {row.id for row in rows}
 
     def waiting_after(self, count: int, tried: str) -> set[str]:
-        """That many jobs that are in the middle of their round."""
+        """Make this many jobs that are in the middle of their round."""
         ids = {job.id for job in self.sql.add(*specs(count))}
         self.sql.sql("UPDATE jobs SET tried = :tried WHERE tried = ''", tried=tried)
         return ids
@@ -320,7 +320,7 @@ def test_a_job_whose_only_other_route_is_limited_for_long_asks_the_first_again_i
     candidates = here(), route(ELSEWHERE, at=limited(LONG))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.round, step.tried) == (1, "")
+    assert (step.round, step.tried) == (1, ())
     assert step.not_before is not None
     assert place.sql.job(job.id).state == "delayed"
     assert place.dispatch(*candidates) == 0, "not before its pause is over"
@@ -335,7 +335,7 @@ def test_a_job_whose_other_route_is_limited_for_a_moment_waits_for_that(place: P
     candidates = here(), route(ELSEWHERE, at=limited(SOON))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 0, HERE)
+    assert (step.not_before, step.round, step.tried) == (None, 0, (HERE,))
     assert place.dispatch(*candidates) == 0
     assert place.dispatch(here(), route(ELSEWHERE)) == 1
     assert place.at(ELSEWHERE) == {job.id}
@@ -392,13 +392,13 @@ def test_each_job_behind_the_blocked_ones_is_given_out_once(place: Place) -> Non
 
 def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
     failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
-    spent = spent_of(CallResult(call(1), failure, 1.0), SETTINGS)
+    spent = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
     assert spent.signal is HealthSignal.NEUTRAL
-    assert spent.used_output == call(1).permit.output_tokens
+    assert spent.used_output == call(1).job.permit.output_tokens
 
 
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
-    spent = spent_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
+    spent = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
     assert (spent.signal, spent.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
 
 
@@ -414,9 +414,9 @@ OWN = [CUT_OFF, KEYLESS, KEY_REFUSED]
 @pytest.mark.parametrize("failure", OWN)
 def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_nothing(failure: Failure) -> None:
     deciding = deciding_over(Routes(here(), route(ELSEWHERE)), "bad")
-    (step,) = deciding.next_steps([call_result(failure, tried=FAR, round=2, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, round_spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (ELSEWHERE, FAR, 1.5)
+    assert (step.route, step.tried, step.spent_s) == (ELSEWHERE, (FAR,), 1.5)
 
 
 @pytest.mark.parametrize("failure", OWN)
@@ -424,7 +424,7 @@ def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(
     deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))), "bad")
     (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, round_spent_s=1.5)])
     assert isinstance(step, Wait)
-    assert (step.round, step.tried, step.spent_s) == (TERMS.max_rounds - 1, "", 1.5)
+    assert (step.round, step.tried, step.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
     assert step.not_before, "it runs in no tight loop"
     assert step.error == f"{HERE}: {failure.outcome}: {failure.message}"
 
@@ -435,7 +435,7 @@ def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(fa
     deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
     (step,) = deciding.next_steps([call_result(failure, round_spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (HERE, "", 1.5)
+    assert (step.route, step.tried, step.spent_s) == (HERE, (), 1.5)
     deciding = deciding_over(Routes(here()), impaired=True)
     (step,) = deciding.next_steps([call_result(KEYLESS)])
     assert isinstance(step, Wait), "there is no other worker"
@@ -447,7 +447,7 @@ def test_of_the_only_worker_it_is_a_failure_as_any_other(failure: Failure) -> No
     assert isinstance(step, End)
     (step,) = decisions(here(), route(ELSEWHERE)).next_steps([call_result(failure)])
     assert isinstance(step, GoOn)
-    assert (step.tried, step.spent_s) == (HERE, 0.1)
+    assert (step.tried, step.spent_s) == ((HERE,), 0.1)
 
 
 def test_its_deadline_ends_a_job_whoever_is_at_fault() -> None:

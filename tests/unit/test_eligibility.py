@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from trivet_tasks.catalog import wire_model
-from trivet_tasks.config.route_hosts import effective_host
+from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 from trivet_tasks.requests.reading import parse_request, parse_requests
-from trivet_tasks.usage import Usage
 
 MODEL = "claude-haiku-4-5"
 DIRECT = RouteSettings(provider="anthropic")

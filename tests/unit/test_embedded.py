@@ -19,7 +19,7 @@ from kombu import Queue
 from tests.timing import until
 
 from trivet.local.embedded import EmbeddedValkey
-from trivet_tasks.config import broker_address
+from trivet_tasks.config import server_urls
 from trivet_tasks.errors import ConfigError, ProcessFailed
 
 DEADLINE_S = 20.0
@@ -53,7 +53,7 @@ def plain_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 def client_of(data_dir: Path) -> redis.Redis:
-    return redis.Redis.from_url(broker_address.redis_url(data_dir), decode_responses=True)
+    return redis.Redis.from_url(server_urls.redis_url(data_dir), decode_responses=True)
 
 
 def test_it_starts_answers_and_leaves_nothing(data_dir: Path) -> None:
@@ -62,8 +62,8 @@ def test_it_starts_answers_and_leaves_nothing(data_dir: Path) -> None:
         with client_of(data_dir) as client:
             assert client.ping()
             assert client.config_get("port") == {"port": "0"}, "nothing listens on the network"
-        socket = broker_address.socket_path(data_dir)
-        assert len(os.fsencode(socket)) <= broker_address.MAX_SOCKET_PATH_BYTES
+        socket = server_urls.socket_path(data_dir)
+        assert len(os.fsencode(socket)) <= server_urls.MAX_SOCKET_PATH_BYTES
         assert stat.S_IMODE(socket.stat().st_mode) == 0o700
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
@@ -75,7 +75,7 @@ def test_it_starts_answers_and_leaves_nothing(data_dir: Path) -> None:
 
 
 def test_celery_and_flower_reach_it_by_its_url(data_dir: Path) -> None:
-    url = broker_address.celery_url(data_dir)
+    url = server_urls.celery_url(data_dir)
     with EmbeddedValkey(data_dir):
         app = celery.Celery("try", broker=url)
         app.conf.task_queues = [Queue("route.bulk")]
@@ -86,7 +86,7 @@ def test_celery_and_flower_reach_it_by_its_url(data_dir: Path) -> None:
             message.ack()
         app.close()
         flower = RedisSocket(url)
-        assert flower.redis.connection_pool.connection_kwargs["path"] == str(broker_address.socket_path(data_dir))
+        assert flower.redis.connection_pool.connection_kwargs["path"] == str(server_urls.socket_path(data_dir))
 
 
 def test_what_was_acknowledged_survives_a_stop(plain_dir: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_server_that_died_is_replaced(plain_dir: Path) -> None:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         until(lambda: not valkey.alive(), "its end")
-        assert broker_address.socket_path(plain_dir).exists(), "the stale socket file is there"
+        assert server_urls.socket_path(plain_dir).exists(), "the stale socket file is there"
         valkey.start()
         assert valkey.alive()
         assert servers_of(plain_dir) == [valkey.pid] != [first]
@@ -199,7 +199,7 @@ def test_a_server_whose_socket_was_removed_is_replaced_not_doubled(plain_dir: Pa
         (pid,) = line_from(process)
         process.kill()
         process.wait(DEADLINE_S)
-    broker_address.socket_path(plain_dir).unlink()
+    server_urls.socket_path(plain_dir).unlink()
     with EmbeddedValkey(plain_dir, stop_timeout_s=0.3) as valkey:
         assert servers_of(plain_dir) == [valkey.pid]
         assert valkey.pid != int(pid)
@@ -261,21 +261,21 @@ def test_the_address_is_the_same_for_everybody(tmp_path: Path, monkeypatch: pyte
     (tmp_path / ".trivet").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / ".trivet")
     monkeypatch.chdir(tmp_path)
-    addresses = {broker_address.socket_path(path) for path in (Path(".trivet"), Path("link"), tmp_path / ".trivet")}
+    addresses = {server_urls.socket_path(path) for path in (Path(".trivet"), Path("link"), tmp_path / ".trivet")}
     assert addresses == {tmp_path / ".trivet" / "valkey.sock"}
     long = tmp_path / ("x" * 100)
-    address = broker_address.socket_path(long)
+    address = server_urls.socket_path(long)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert broker_address.socket_path(long) == address
-    assert broker_address.socket_path(tmp_path / ("y" * 100)) != address
+    assert server_urls.socket_path(long) == address
+    assert server_urls.socket_path(tmp_path / ("y" * 100)) != address
     assert not address.parent.exists(), "looking creates nothing"
 
 
 @pytest.mark.parametrize("kind", ["another user's", "a link"])
 def test_a_directory_of_somebody_else_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_address, "SHORT_PARENT", tmp_path)
+    monkeypatch.setattr(server_urls, "SHORT_PARENT", tmp_path)
     data_dir = tmp_path / ("x" * 100)
-    private = broker_address.socket_path(data_dir).parent
+    private = server_urls.socket_path(data_dir).parent
     if kind == "a link":
         (tmp_path / "elsewhere").mkdir()
         private.symlink_to(tmp_path / "elsewhere")
@@ -286,4 +286,4 @@ def test_a_directory_of_somebody_else_is_refused(kind: str, tmp_path: Path, monk
         else:
             pytest.skip("only root can give a directory away")
     with pytest.raises(ConfigError, match="not a directory of this user's own"):
-        broker_address.socket_path(data_dir)
+        server_urls.socket_path(data_dir)

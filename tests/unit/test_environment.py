@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from trivet_tasks.celery_app import make_app
+from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.environment import ignored, sdk_base_url, set_aside, without_secrets
 from trivet_tasks.config.environment_faults import environment_faults, proxy_of
-from trivet_tasks.config.route_hosts import effective_host
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_tasks.catalog import PROVIDERS, Endpoint, Provider
+from trivet_tasks.catalog import PROVIDERS, Dialect, Endpoint, Provider, default_version
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.dialects import Dialect, default_version
 from trivet_tasks.requests.features import TABLE, WIRES, features_of, lacks
 from trivet_tasks.requests.reading import parse_request
 

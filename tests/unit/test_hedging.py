@@ -1,41 +1,34 @@
 """Two calls of one job: exactly one decides, and a hedge is made only where all that it needs is free."""
 
 import asyncio
-import logging
 import queue
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from tests.builders import ANTHROPIC, FakeCaller, call
+from tests.builders import ANTHROPIC, FakeCaller, call, worker_context
 from tests.store.world import InThread, spec
 from tests.store.world import World as StoreWorld
 from tests.unit.breakers_world import MODEL, World
 
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.jobs.claiming import CallTarget
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.latency import DEFAULTS, Latency
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import HealthSignal, Outcome, Usage
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run import calls as calls_module
 from trivet_worker.run import hedging as hedging_module
-from trivet_worker.run.calls import Call, CallResult, Calls
-from trivet_worker.run.deadlines import LEAST_S
-from trivet_worker.run.decisions import spent_of
+from trivet_worker.run.calls import LEAST_S, Call, CallResult, Calls
 from trivet_worker.run.hedging import MAX_SAVED, Hedger
-from trivet_worker.run.pricing import Pricing
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.served_routes import ServedRoutes
-from trivet_worker.run.slots import Slots
+from trivet_worker.run.permit_release import release_of
+from trivet_worker.run.process_state import Slots
 
 WAIT_S = 60
 IN_TIME_S = 1.0
@@ -110,8 +103,8 @@ class Air:
 
 def second_call(first: Call) -> Call:
     attempt = first.job.attempt_id.replace("attempt", "hedge")
-    job, target = first.job._replace(attempt_id=attempt), replace(first.target, route=SECOND, provider="bedrock")
-    return replace(first, job=job, target=target, permit=first.permit._replace(permit_id=attempt))
+    target, permit = replace(first.target, route=SECOND, provider="bedrock"), first.job.permit._replace(id=attempt)
+    return replace(first, job=first.job._replace(attempt_id=attempt, target=target, permit=permit))
 
 
 @pytest.fixture
@@ -280,15 +273,14 @@ class Hedge:
     joined: list[Call]
     directory: RouteDirectory
 
-    def slow(self, *, ago_s: float = 0.0, tried: str = "") -> Call:
+    def slow(self, *, ago_s: float = 0.0, tried: tuple[str, ...] = ()) -> Call:
         """A call of a new job that is under way, so long ago begun."""
         self.sql.add(spec(f"document {len(self.joined)} {ago_s}", latency=Latency.REALTIME))
         lease = self.sql.lease(lane="realtime", routes=list(SETTINGS.routes))
         self.sql.sql("UPDATE leases SET expires_at = 4e9")
         (job,) = self.sql.take(lease, self.sql.dispatch(1, FIRST), route=FIRST)
-        target = CallTarget(lease, FIRST, "anthropic", MODEL, MODEL, "realtime")
         first = replace(
-            call(1), job=job._replace(tried=tried), target=target, route=SETTINGS.routes[FIRST], timeout_s=60.0,
+            call(1), job=job._replace(tried=tried), route=SETTINGS.routes[FIRST], timeout_s=60.0,
             born_at=time.monotonic() - ago_s,
         )  # fmt: skip
         first.wait_group.add(1)
@@ -309,39 +301,27 @@ class Hedge:
 
 
 @pytest.fixture
-def hedge(world: World, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hedge]:
+def hedge(world: World, store: Store, monkeypatch: pytest.MonkeyPatch) -> Hedge:
     monkeypatch.setattr(hedging_module, "ThreadPoolExecutor", AtOnce)
     with store.write() as connection:
         registry.register(store, connection, SETTINGS.routes)
-    directory = RouteDirectory(store, SETTINGS, world.client)
-    directory.limits = world.limits
-    slots = Slots(4)
-    served = ServedRoutes(
-        store, SETTINGS.routes, RouteImpairments(logging.getLogger("test")), by="w from a file", defines=False,
-        lease_id=str, on_change=lambda: None,
-    )  # fmt: skip
-    hedger = Hedger(SETTINGS, store, directory, slots, Pricing(time.time), served)
+    directory = RouteDirectory(store, world.limits)
     joined: list[Call] = []
-
-    class Joining:
-        def join(self, second: Call) -> None:
-            joined.append(second)
-
-    hedger.attach(cast("Calls", Joining()))
-    yield Hedge(StoreWorld(store), world, slots, hedger, joined, directory)
-    hedger.close()
+    context = worker_context(store, world.client, directory, SETTINGS)
+    hedger = Hedger(context, joined.append)
+    return Hedge(StoreWorld(store), world, context.slots, hedger, joined, directory)
 
 
 def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None:
     first = hedge.slow(ago_s=20)
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.hedger.ask(first)
     (second,) = hedge.joined
     (row,) = hedge.hedges()
     assert (row.id, row.job_id, row.route, row.provider) == (second.job.attempt_id, first.job.id, SECOND, "bedrock")
     assert (row.outcome, bool(row.estimated), row.cost_usd > 0) == (None, True, True)
     assert second.job.attempt_id != first.job.attempt_id
-    assert second.permit.permit_id == f"{first.target.lease_id}:{row.id}"
+    assert second.job.permit.id == f"{first.target.lease_id}:{row.id}"
     assert (second.target.route, second.route) == (SECOND, SETTINGS.routes[SECOND])
     assert (hedge.slots.in_use, hedge.in_flight()) == (1, 1)
     assert second.race is first.race
@@ -354,7 +334,7 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
     assert second.hedge_after_s is None, "one hedge is enough"
     assert 0 < second.timeout_s <= 40, "it ends when the first call does"
     back = CallResult(second, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
-    hedge.world.limits.release(SECOND, MODEL, Latency.REALTIME, second.quota, [spent_of(back, SETTINGS)])
+    hedge.world.limits.release(SECOND, MODEL, Latency.REALTIME, second.quota, [release_of(back, SETTINGS)])
     assert hedge.in_flight() == 0, "what its result gives back is the permit it took"
 
 
@@ -364,33 +344,33 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
 def test_a_hedge_that_had_little_time_says_nothing_of_its_route(
     hedge: Hedge, ago_s: float, full: bool, signal: HealthSignal
 ) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.hedger.ask(hedge.slow(ago_s=ago_s))
     (second,) = hedge.joined
     assert second.full_time is full
     late = CallResult(second, Failure(Outcome.TIMEOUT, "no answer"), second.timeout_s)
-    spent = spent_of(late, SETTINGS)
+    spent = release_of(late, SETTINGS)
     assert (spent.signal, spent.took_s) == (signal, 60.0 if full else 0.0)
 
 
 def test_a_hedge_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
-    hedge.hedger.counted(2)
-    hedge.hedger.ask(hedge.slow(tried=SECOND))
+    hedge.hedger.count_calls(2)
+    hedge.hedger.ask(hedge.slow(tried=(SECOND,)))
     assert [second.target.route for second in hedge.joined] == [THIRD]
 
 
 def test_hedges_are_no_more_than_their_share_of_the_calls(hedge: Hedge) -> None:
-    hedge.hedger.counted(5)
+    hedge.hedger.count_calls(5)
     for _ in range(4):
         hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 2
-    hedge.hedger.counted(1)
+    hedge.hedger.count_calls(1)
     hedge.hedger.ask(hedge.slow())
     assert len(hedge.joined) == 3
 
 
 def test_quiet_times_do_not_save_up_a_hedge_for_every_call_of_a_bad_one(hedge: Hedge) -> None:
-    hedge.hedger.counted(1_000_000)
+    hedge.hedger.count_calls(1_000_000)
     for _ in range(int(MAX_SAVED) + 3):
         hedge.hedger.ask(hedge.slow())
         hedge.slots.give(hedge.slots.in_use)  # else the process, not the share, says no
@@ -420,7 +400,7 @@ def _lose_the_memory(hedge: Hedge, _: Call) -> None:
 def test_a_hedge_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
     hedge: Hedge, spoil: Callable[[Hedge, Call], None]
 ) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     first = hedge.slow()
     spoil(hedge, first)
     hedge.hedger.ask(first)
@@ -435,14 +415,14 @@ def test_a_hedge_that_cannot_be_had_holds_nothing_and_uses_up_no_share(
 
 
 def test_no_hedge_without_a_free_slot(hedge: Hedge) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.slots.take(4, 0)
     hedge.hedger.ask(hedge.slow())
     assert (hedge.joined, hedge.hedges(), hedge.in_flight(), hedge.slots.in_use) == ([], [], 0, 4)
 
 
 def test_no_hedge_in_the_last_moment(hedge: Hedge) -> None:
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     hedge.hedger.ask(hedge.slow(ago_s=60 - LEAST_S))
     hedge.assert_none()
 
@@ -455,7 +435,7 @@ def test_whatever_goes_wrong_the_first_call_goes_on_and_nothing_is_held(
         raise error
 
     monkeypatch.setattr(hedging_module, "add_attempt", fails)
-    hedge.hedger.counted(2)
+    hedge.hedger.count_calls(2)
     first = hedge.slow()
     hedge.hedger.ask(first)
     hedge.assert_none()

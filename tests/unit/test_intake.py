@@ -14,7 +14,7 @@ from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.messages import Chunk
 from trivet_worker.process.intake import Intake
-from trivet_worker.run.drops import Drops
+from trivet_worker.run.process_state import Drops
 
 ROUTE = "bedrock-us-east-1"
 QUEUE = f"{ROUTE}.batch"

@@ -9,10 +9,10 @@ import pytest
 from trivet.local.embedded import EmbeddedValkey
 from trivet_store.cluster.leases import ISOLATED
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.server_urls import redis_url
 from trivet_tasks.config.settings import Settings
 from trivet_worker.process.runtime import Runtime
-from trivet_worker.run.drops import Drops
+from trivet_worker.run.process_state import Drops
 
 ROUTE = "anthropic"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.requests import jsonl, seen
+from trivet_tasks.requests import jsonl
 from trivet_tasks.requests.jsonl import check_file, read_file
 
 NOW = 1_800_000_000.0
@@ -252,7 +252,7 @@ def test_a_folder_for_temporary_files_without_room_is_said_to_have_none(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(file, *[row(key=f"document/{number}") for number in range(2_000)])
-    monkeypatch.setattr(seen, "CACHE_KIB", 0)
+    monkeypatch.setattr(jsonl, "CACHE_KIB", 0)
     connect = sqlite3.connect
 
     def small(*given: Any, **how: Any) -> sqlite3.Connection:

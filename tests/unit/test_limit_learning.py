@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Breaker, World, quota, states
 
-from trivet_routing.permits import Change, HealthSignal, Stated
+from trivet_routing.permits import Change, Stated
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.states import RouteState
 
 NOTHING = Stated()

@@ -10,21 +10,20 @@ import pytest
 from tests.builders import call
 from tests.timing import MovedClock, moved_clock
 
-from trivet_routing.permits import Change, HealthSignal
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
+from trivet_routing.permits import Change
+from trivet_routing.route_directory import RouteSnapshot
 from trivet_store.cluster.leases import Lease
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings, Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import HealthSignal, Outcome, Scope
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run import local_faults as module
 from trivet_worker.run.calls import CallResult
-from trivet_worker.run.decisions import spent_of
-from trivet_worker.run.local_faults import LocalFaults
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.witness import Witness
+from trivet_worker.run.local_faults import LocalFaults, Witness
+from trivet_worker.run.permit_release import release_of
+from trivet_worker.run.process_state import RouteImpairments
 
 HERE, ELSEWHERE = "here", "elsewhere"
 ROUTES = {
@@ -82,7 +81,7 @@ class Worker:
     def __init__(self, workers: Workers, routes: Mapping[str, RouteSettings] = ROUTES) -> None:
         self.looks = Looks()
         self.impairments = RouteImpairments(logging.getLogger("test"))
-        self.witness = Witness(cast("RouteDirectory", workers), HERE, self.impairments)
+        self.witness = Witness(workers, HERE, self.impairments)
         self.changes: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self.faults = LocalFaults(
             routes, self.looks, self.impairments, self.witness, HEALTH,
@@ -102,13 +101,7 @@ class Worker:
 
 
 def call_result(result: Answer | Failure, route: str = "anthropic", **job: Any) -> CallResult:
-    one = call(1)
-    begun = replace(
-        one,
-        job=one.job._replace(**job),
-        target=replace(one.target, route=route),
-        born_at=cast(Any, module).time.monotonic(),
-    )
+    begun = replace(call(route=route, **job), born_at=cast(Any, module).time.monotonic())
     return CallResult(begun, result, 0.1)
 
 
@@ -179,15 +172,15 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
 
 def signal_with(workers: Workers, result: Answer | Failure) -> HealthSignal:
     one = call_result(result)
-    local = Witness(cast("RouteDirectory", workers), HERE, RouteImpairments(logging.getLogger("test"))).local(one)
-    return spent_of(one, Settings(), local=local).signal
+    local = Witness(workers, HERE, RouteImpairments(logging.getLogger("test"))).local(one)
+    return release_of(one, Settings(), local=local).signal
 
 
 def test_a_job_goes_back_to_its_route_only_where_another_worker_of_its_lane_takes_it() -> None:
     impairments = RouteImpairments(logging.getLogger("test"))
     impairments.begin("anthropic", "key", "Refused.")
     for lane, hands_over in (("bulk", True), ("realtime", False)):
-        witness = Witness(cast("RouteDirectory", Workers(HERE, ELSEWHERE, lane=lane)), HERE, impairments)
+        witness = Witness(Workers(HERE, ELSEWHERE, lane=lane), HERE, impairments)
         assert witness.hands_over(call_result(REFUSED)) is hands_over
 
 

@@ -25,8 +25,7 @@ from tests.wires import (
     worked,
 )
 
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Outcome, Usage
 from trivet_worker.adapters.headers import MAX_WAIT_S
 from trivet_worker.adapters.protocol import Answer, Failure
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import redis
@@ -16,35 +16,33 @@ from trivet.local.embedded import EmbeddedValkey
 from trivet_routing.limits import EPOCH, Limits
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import Change
-from trivet_routing.proxy_errors import text_of, with_another
-from trivet_routing.route_directory import RouteDirectory
-from trivet_tasks.config.broker_address import redis_url
+from trivet_routing.retry_policy import with_proxy_error
+from trivet_tasks.config.server_urls import redis_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.shared_state import PREFIX, connect
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import CallResult
+from trivet_worker.run.local_faults import Witness
 from trivet_worker.run.permit_release import PermitReleaser
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.witness import Witness
+from trivet_worker.run.process_state import RouteImpairments
 
 SETTINGS = Settings(health=HEALTH)
 DOWN = Failure(Outcome.SERVER_ERROR, "down")
 UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
 
 
-def settling(routes: LimitedDirectory) -> PermitReleaser:
-    directory = cast("RouteDirectory", routes)
+def releasing(routes: LimitedDirectory) -> PermitReleaser:
     return PermitReleaser(
-        directory,
+        routes,
         SETTINGS,
         ProcessImpairments(logging.getLogger("test"), "no work is taken"),
-        Witness(directory, "", RouteImpairments(logging.getLogger("test"))),
+        Witness(routes, "", RouteImpairments(logging.getLogger("test"))),
     )
 
 
-def waits(telling: PermitReleaser) -> bool:
-    return telling.waits
+def waits(releaser: PermitReleaser) -> bool:
+    return releaser.waits
 
 
 class Server:
@@ -76,54 +74,58 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(server: Server) -> None:
-    breaker, telling = server.breaker(), settling(LimitedDirectory(server.limits))
+    breaker, releaser = server.breaker(), releasing(LimitedDirectory(server.limits))
     group = call_results(breaker, DOWN, DOWN, DOWN)
     server.stop()
-    assert telling.settle(group) == []
-    assert waits(telling)
-    assert telling.settle([]) == []
-    assert waits(telling), "nothing is thrown away while it is gone"
+    assert releaser.release(group) == []
+    assert waits(releaser)
+    assert releaser.release([]) == []
+    assert waits(releaser), "nothing is thrown away while it is gone"
     server.start()
     assert breaker.in_flight() == 3
-    assert states(telling.settle([])) == [(MODEL, "open")]
-    assert not waits(telling)
+    assert states(releaser.release([])) == [(MODEL, "open")]
+    assert not waits(releaser)
     assert (breaker.in_flight(), breaker.state) == (0, "open")
-    assert telling.settle([]) == []
+    assert releaser.release([]) == []
 
 
 def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Server) -> None:
-    breaker, neighbour, telling = server.breaker(), server.breaker(NEIGHBOUR), settling(LimitedDirectory(server.limits))
+    breaker, neighbour, releaser = (
+        server.breaker(),
+        server.breaker(NEIGHBOUR),
+        releasing(LimitedDirectory(server.limits)),
+    )
     early, late = call_results(breaker, DOWN, DOWN), call_results(breaker, ANSWER)
     others = call_results(neighbour, ANSWER, DOWN)
     server.stop()
-    telling.settle(early)
-    telling.settle(others)
+    releaser.release(early)
+    releaser.release(others)
     server.start()
-    assert telling.settle(late) == []
-    assert not waits(telling)
+    assert releaser.release(late) == []
+    assert not waits(releaser)
     assert (breaker.in_flight(), neighbour.in_flight()) == (0, 0)
     assert (breaker.view().calls, breaker.view().failed) == (3, 2)
     assert (neighbour.view().calls, neighbour.view().failed) == (2, 1)
-    assert telling.settle(call_results(breaker, DOWN)) == [], (
+    assert releaser.release(call_results(breaker, DOWN)) == [], (
         "the good one came after the two bad ones: three in a row it is not"
     )
     assert breaker.state == "healthy"
 
 
 def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    broken, breaker, telling = server.breaker(NEIGHBOUR), server.breaker(), settling(LimitedDirectory(server.limits))
+    broken, breaker, releaser = server.breaker(NEIGHBOUR), server.breaker(), releasing(LimitedDirectory(server.limits))
     group = [*call_results(broken, DOWN), *call_results(breaker, DOWN, DOWN, DOWN)]
     limiter = f"{PREFIX}limiter:{ROUTE}:{NEIGHBOUR}"
     server.client.rename(limiter, "kept")
     server.client.set(limiter, "no hash")
     with pytest.raises(redis.ResponseError):
         broken.view()
-    assert states(telling.settle(group)) == [(MODEL, "open")]
-    assert not waits(telling)
+    assert states(releaser.release(group)) == [(MODEL, "open")]
+    assert not waits(releaser)
     assert breaker.in_flight() == 0
     assert f"1 permits of {ROUTE} expire by themselves" in caplog.text
     server.client.rename("kept", limiter)
-    telling.settle([])
+    releaser.release([])
     assert broken.in_flight() == 1, "it is not told again"
 
 
@@ -132,12 +134,12 @@ class AnswersLost:
 
     def __init__(self, world: World) -> None:
         self._client = world.client
-        self.settle_well = world.limits.release
+        self.release_well = world.limits.release
         self._lost = False
         self.after: list[dict[bytes, dict[Any, Any]]] = []
 
-    def settle(self, *asked: Any) -> list[Change]:
-        changes = self.settle_well(*asked)
+    def release(self, *asked: Any) -> list[Change]:
+        changes = self.release_well(*asked)
         self.after.append(self.state())
         self._lost = not self._lost
         if self._lost:
@@ -153,15 +155,15 @@ class AnswersLost:
 @pytest.fixture
 def lossy(world: World, monkeypatch: pytest.MonkeyPatch) -> AnswersLost:
     lossy = AnswersLost(world)
-    monkeypatch.setattr(world.limits, "release", lossy.settle)
+    monkeypatch.setattr(world.limits, "release", lossy.release)
     return lossy
 
 
-def told_twice(telling: PermitReleaser, group: Sequence[CallResult]) -> list[Change]:
-    assert telling.settle(group) == []
-    assert waits(telling)
-    changes = telling.settle([])
-    assert not waits(telling)
+def told_twice(releaser: PermitReleaser, group: Sequence[CallResult]) -> list[Change]:
+    assert releaser.release(group) == []
+    assert waits(releaser)
+    changes = releaser.release([])
+    assert not waits(releaser)
     return changes
 
 
@@ -175,7 +177,7 @@ def test_nothing_told_twice_changes_anything_again(
     breaker = world.breaker(limits=quota(requests=600, tokens_in=60_000))
     group = call_results(breaker, *results)
     before = lossy.state()
-    told_twice(settling(LimitedDirectory(world.limits)), group)
+    told_twice(releasing(LimitedDirectory(world.limits)), group)
     first, second = lossy.after
     assert before != first
     assert first == second
@@ -183,41 +185,39 @@ def test_nothing_told_twice_changes_anything_again(
 
 
 def test_two_failures_told_twice_are_two(world: World, lossy: AnswersLost) -> None:
-    breaker, telling = world.breaker(), settling(LimitedDirectory(world.limits))
-    told_twice(telling, call_results(breaker, DOWN, DOWN))
+    breaker, releaser = world.breaker(), releasing(LimitedDirectory(world.limits))
+    told_twice(releaser, call_results(breaker, DOWN, DOWN))
     view = breaker.view()
     assert (view.state, view.calls, view.failed) == ("healthy", 2, 2)
-    told_twice(telling, call_results(breaker, DOWN))
+    told_twice(releaser, call_results(breaker, DOWN))
     assert breaker.state == "open"
 
 
 def test_good_probes_told_twice_count_once_each(
     world: World, monkeypatch: pytest.MonkeyPatch, lossy: AnswersLost
 ) -> None:
-    breaker, telling = world.breaker(), settling(LimitedDirectory(world.limits))
-    monkeypatch.setattr(world.limits, "release", lossy.settle_well)
+    breaker, releaser = world.breaker(), releasing(LimitedDirectory(world.limits))
+    monkeypatch.setattr(world.limits, "release", lossy.release_well)
     world.open(breaker)
-    monkeypatch.setattr(world.limits, "release", lossy.settle)
+    monkeypatch.setattr(world.limits, "release", lossy.release)
     found = []
     for _ in range(HEALTH.close_after_successes):
         world.pass_time(HEALTH.probe_interval_s)
         token = breaker.claim()
         assert token
         assert breaker.take(probe=token).granted == 1
-        held = breaker.held.pop()
-        one = replace(call(1), quota=breaker.quota, permit=held.permit, generation=held.generation)
-        probe = replace(one, job=one.job._replace(probe=True), target=replace(one.target, route=ROUTE))
-        told_twice(telling, [CallResult(probe, ANSWER, 0.1)])
+        probe = call(permit=breaker.held.pop(), route=ROUTE, probe=True)
+        told_twice(releaser, [CallResult(replace(probe, route=breaker.settings), ANSWER, 0.1)])
         found.append(breaker.state)
     assert found == ["probing", "probing", "recovering"]
 
 
 def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
     """The cause of its failure is not known, and its slot is another call's now."""
-    breaker, telling = world.breaker(), settling(LimitedDirectory(world.limits))
+    breaker, releaser = world.breaker(), releasing(LimitedDirectory(world.limits))
     group = call_results(breaker, DOWN, DOWN, DOWN)
     world.limits.release_all("lease")
-    assert telling.settle(group) == []
+    assert releaser.release(group) == []
     view = breaker.view()
     assert (view.state, view.calls, view.failed) == ("healthy", 0, 0)
 
@@ -228,15 +228,15 @@ def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
 def served_elsewhere(world: World, result: Answer | Failure) -> list[CallResult]:
     """A call of a job that the first route refused for an unknown reason, so that the other was asked."""
     elsewhere = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
-    return call_results(elsewhere, result, tried=ROUTE, doubted_by="bedrock")
+    return call_results(elsewhere, result, tried=(ROUTE,), doubted_by="bedrock")
 
 
 def test_a_route_that_refuses_what_others_serve_time_and_again_is_for_a_probe_to_judge(world: World) -> None:
-    telling, breaker = settling(LimitedDirectory(world.limits)), world.breaker()
+    releaser, breaker = releasing(LimitedDirectory(world.limits)), world.breaker()
     for _ in range(4):
-        assert telling.settle(served_elsewhere(world, ANSWER)) == []
+        assert releaser.release(served_elsewhere(world, ANSWER)) == []
     assert breaker.view().doubt == ""
-    assert telling.settle(served_elsewhere(world, ANSWER)) == []
+    assert releaser.release(served_elsewhere(world, ANSWER)) == []
     assert "refused what anthropic served" in breaker.view().doubt, "as the site of the call says"
     assert (breaker.state, breaker.claim() is not None) == ("healthy", True)
 
@@ -248,37 +248,37 @@ PAGE = Failure(Outcome.PROXY_ERROR, "HTTP 403")
 
 
 def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) -> None:
-    telling, first = settling(LimitedDirectory(world.limits)), world.breaker()
+    releaser, first = releasing(LimitedDirectory(world.limits)), world.breaker()
     second = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
-    met = with_another((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
-    assert telling.settle(call_results(first, PAGE)) == []
+    met = with_proxy_error((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
+    assert releaser.release(call_results(first, PAGE)) == []
     assert first.claim() is None, "one page says nothing"
-    assert telling.settle(call_results(second, PAGE, proxy_errors=text_of(met))) == []
+    assert releaser.release(call_results(second, PAGE, proxy_errors=met)) == []
     assert first.claim()
     assert second.claim()
 
 
 def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:
-    telling = settling(LimitedDirectory(world.limits))
+    releaser = releasing(LimitedDirectory(world.limits))
     busy = Failure(Outcome.AMBIGUOUS, "what?")
     for _ in range(10):
-        assert telling.settle(served_elsewhere(world, busy)) == []
+        assert releaser.release(served_elsewhere(world, busy)) == []
     assert world.breaker().state == "healthy"
 
 
 def test_without_the_database_the_permit_goes_back_all_the_same(world: World) -> None:
     routes = LimitedDirectory(world.limits)
     routes.answers = False
-    telling = settling(routes)
+    releaser = releasing(routes)
     for _ in range(6):
-        assert telling.settle(served_elsewhere(world, ANSWER)) == []
-    assert not waits(telling)
+        assert releaser.release(served_elsewhere(world, ANSWER)) == []
+    assert not waits(releaser)
     assert world.client.zcard(f"{PREFIX}calls:{OTHER_ROUTE}:{MODEL}") == 0
     assert world.breaker().state == "healthy"
 
 
 def test_how_long_a_call_took_counts_once(world: World, lossy: AnswersLost) -> None:
     breaker = world.breaker()
-    told_twice(settling(LimitedDirectory(world.limits)), call_results(breaker, ANSWER, took_s=0.5))
+    told_twice(releasing(LimitedDirectory(world.limits)), call_results(breaker, ANSWER, took_s=0.5))
     (pace,) = breaker.view().paces.values()
     assert (pace.p50_s, pace.calls) == (0.5, 1)

@@ -7,8 +7,9 @@ import pytest
 from tests.unit.breakers_world import MODEL, NEIGHBOUR, ROUTE, TIMEOUT_S, World, quota
 
 from trivet_routing.limits import BURST_S, PERMIT_GRACE_S
-from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRequest, Quota
+from trivet_routing.permits import Denial, PermitGrant, PermitRequest, Quota
 from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.shared_state import PREFIX
 
 ROUTE_WITH_GROUP = RouteSettings.model_validate(
@@ -442,7 +443,7 @@ def test_a_group_named_like_its_only_model(world: World) -> None:
 
 
 def test_what_nobody_asked_for_is_not_granted(world: World) -> None:
-    assert world.breaker().take([]) == PermitGrant(0, 0.05, Denial.CONCURRENCY, world.breaker().take().generation)
+    assert world.breaker().take([]) == PermitGrant((), 0.05, Denial.CONCURRENCY)
 
 
 def test_many_breakers_are_seen_at_once(world: World) -> None:

@@ -5,10 +5,12 @@ from typing import TypeAlias
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.breakers_world import TIMEOUT_S, Breaker, ClockedRedis, Held, World, quota
+from tests.unit.breakers_world import TIMEOUT_S, Breaker, ClockedRedis, World, quota
 
 from trivet_routing.limits import PERMIT_GRACE_S
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
+from trivet_tasks.jobs import Permit
+from trivet_tasks.outcomes import HealthSignal
 
 MINUTE_S = 60.0
 GROUP = "claude-*+other"
@@ -36,7 +38,7 @@ class Call:
 
     at: float
     uses: tuple[int, int, int]
-    held: Held
+    held: Permit
     over: bool = False
 
 
@@ -108,7 +110,7 @@ def ask(world: World, account: Account, breaker: Breaker, count: int, sizes: tup
         grant = breaker.take(count, *sizes)
         assert 0 <= grant.granted <= count
         for held in breaker.held[before:]:
-            uses = 1, held.permit.input_tokens, round(held.permit.output_tokens * account.limits.output_factor)
+            uses = 1, held.input_tokens, round(held.output_tokens * account.limits.output_factor)
             account.calls.append(Call(world.now, uses, held))
         if grant.granted or not patient or grant.reason == "concurrency":
             assert grant.granted or grant.wait_s > 0
@@ -130,7 +132,7 @@ def give_back(account: Account, breaker: Breaker, what: str, count: int, share: 
     part = share if what == "less" else 1.0
     for call in calls:
         call.over = True
-        permit = call.held.permit
+        permit = call.held
         used = int(part * permit.input_tokens), int(part * permit.output_tokens)
         call.uses = 1, used[0], round(used[1] * account.limits.output_factor)
         breaker.settle_these([call.held], used=used)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trivet.plan.outlook import Obstacle, Outlook, outlook
 from trivet.plan.terms import Charge, Per, Scenario, Terms, by_default, declared, divided, mixed, spread
-from trivet.plan.workload import Load, Tally, Workload, volume
+from trivet.plan.workload import Load, Workload, WorkloadCounter, volume
 from trivet_routing.route_choice import Requirements
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import InvalidRequest
@@ -124,7 +124,7 @@ def test_cache_reads_have_their_own_price_and_count_against_no_input_limit() -> 
 
 def test_long_prompts_have_the_prices_of_long_prompts() -> None:
     routes = {"by_length": route()}
-    tally = Tally(lambda _: (100_000,))
+    tally = WorkloadCounter(lambda _: (100_000,))
     for tokens in (100_000, 100_001, 5):
         tally.add(job(tokens, 10))
     found = reckoned(whole("by_length"), tally.workload(D(1)), terms(routes))
@@ -182,7 +182,7 @@ def test_shares_sum_to_one_and_keep_their_proportions(weights: list[Decimal]) ->
 
 def test_what_a_route_cannot_take_goes_to_the_others_of_the_mix() -> None:
     routes = {"us": route("bedrock", residency=["us"]), "dearer": route("vertex", residency=["us"]), "any": route()}
-    tally = Tally(lambda _: ())
+    tally = WorkloadCounter(lambda _: ())
     tally.add(job(1_000_000, 0))
     tally.add(job(1_000_000, 0, residency=("us",)))
     mix = Scenario("mix", {"us": D("0.2"), "dearer": D("0.2"), "any": D("0.6")})
@@ -233,7 +233,7 @@ def test_mixes_are_named_and_checked() -> None:
 
 
 def test_a_file_counts_what_is_expected_and_at_most() -> None:
-    tally = Tally(lambda _: (), output_tokens=100)
+    tally = WorkloadCounter(lambda _: (), output_tokens=100)
     for number in range(10):
         tally.add(job(1_000, 50 if number < 4 else 400, size=200))
     work = tally.workload(D(3))
@@ -245,7 +245,7 @@ def test_a_file_counts_what_is_expected_and_at_most() -> None:
 
 
 def test_a_share_of_max_tokens_is_exact_and_none_means_all() -> None:
-    tally = Tally(lambda _: ())
+    tally = WorkloadCounter(lambda _: ())
     tally.add(job(1, 333))
     assert tally.workload(D(1), D("0.3")).loads[0].output_tokens == D("99.9")
     assert tally.workload(D(1)).at_most is None

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivet_tasks.catalog import MODELS
-from trivet_tasks.model_names import same_model
-from trivet_tasks.prices import price_parts, price_terms
+from trivet_tasks.catalog import MODELS, same_model
+from trivet_tasks.outcomes import Usage, UsagePart
+from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, Priced
-from trivet_tasks.usage import Usage, UsagePart
 from trivet_worker.adapters.answers import Whole, read_message
 from trivet_worker.adapters.assembly import Assembly
 
@@ -372,8 +371,9 @@ def test_a_call_of_passes_is_the_sum_of_calls_and_is_priced_again_from_its_row(
         for part in parts
     ]  # fmt: skip
     assert found.cost_usd == sum((cost for cost in each if cost is not None), Decimal("0.02"))
-    kept = price_parts.written(found.parts, alike=bool(found.list_price))
+    kept = price_records.write_parts(found.parts, alike=bool(found.list_price))
     again = Usage(
-        web_searches=price_terms.read(price_terms.written(None, usage)).web_searches, parts=price_parts.read(kept)
+        web_searches=price_records.read_terms(price_records.write_terms(None, usage)).web_searches,
+        parts=price_records.read_parts(kept),
     )
     assert priced(asked, again) == found

@@ -9,25 +9,22 @@ import pytest
 from tests.builders import call
 
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_parts, price_terms
-from trivet_tasks.prices.price_terms import Terms
-from trivet_tasks.usage import Usage, UsagePart
+from trivet_tasks.outcomes import Outcome, Usage, UsagePart
+from trivet_tasks.prices import price_records
+from trivet_tasks.prices.cost_model import CostModel
+from trivet_tasks.prices.price_records import Terms
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
 from trivet_worker.run.pricing import Pricing
 
-PRICING = Pricing(time.time)
+PRICING = Pricing(CostModel(), time.time)
 
 
-def call_of(model: str, *, region: str | None = None, provider: str = "anthropic") -> Call:
-    one = call(1)
-    return replace(
-        one,
-        target=replace(one.target, provider=provider, model=model, wire_model=model),
-        route=RouteSettings(provider=provider, region=region),  # type: ignore[arg-type]
-        job=one.job._replace(input_estimate=1_000, max_tokens=100),
-    )
+def call_of(
+    model: str, *, wire_model: str | None = None, region: str | None = None, provider: str = "anthropic"
+) -> Call:
+    one = call(provider=provider, model=model, wire_model=wire_model or model, input_estimate=1_000, max_tokens=100)
+    return replace(one, route=RouteSettings(provider=provider, region=region))  # type: ignore[arg-type]
 
 
 def answer(usage: Usage) -> Answer:
@@ -62,7 +59,7 @@ def test_a_failed_call_keeps_what_it_was_priced_by() -> None:
     assert settled.multipliers == '{"inference_geo_us":"1.1"}'
     assert settled.list_price is not None
     assert settled.price_terms is not None
-    assert price_terms.read(settled.price_terms) == Terms(web_searches=2, inference_geo="us")
+    assert price_records.read_terms(settled.price_terms) == Terms(web_searches=2, inference_geo="us")
 
 
 @pytest.mark.parametrize(("region", "cost"), [("global", "0.002"), ("us-east5", "0.0022")])
@@ -73,26 +70,26 @@ def test_the_region_is_kept(region: str, cost: str) -> None:
 
 def test_what_is_priced_approximately_is_booked_and_says_why() -> None:
     arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/k3j2h1"
-    one = call_of("claude-sonnet-5-5", region="us-east-1", provider="bedrock")
-    settled = PRICING.settled(replace(one, target=replace(one.target, wire_model=arn)), answer(Usage(1_000)), 1)
+    one = call_of("claude-sonnet-5-5", wire_model=arn, region="us-east-1", provider="bedrock")
+    settled = PRICING.settled(one, answer(Usage(1_000)), 1)
     assert (settled.cost_usd, settled.estimated) == (Decimal("0.0022"), False)
     assert settled.price_terms is not None
-    assert settled.price_terms.startswith(price_terms.NOTED)
+    assert settled.price_terms.startswith(price_records.NOTED)
     assert "k3j2h1" in settled.price_terms
 
 
 @pytest.mark.parametrize(("ago_s", "cost"), [(1_800, "3"), (10, "1.5")])
 def test_a_call_has_the_price_of_the_day_on_which_it_began(ago_s: float, cost: str) -> None:
     """Opus 4.6 lost its premium for long prompts on 2026-03-13."""
-    pricing = Pricing(datetime(2026, 3, 13, 0, 20, tzinfo=UTC).timestamp)
+    pricing = Pricing(CostModel(), datetime(2026, 3, 13, 0, 20, tzinfo=UTC).timestamp)
     begun = replace(call_of("claude-opus-4-6"), born_at=time.monotonic() - ago_s)
     assert pricing.settled(begun, answer(Usage(300_000)), 1).cost_usd == Decimal(cost)
 
 
 @pytest.mark.parametrize("word", ["pri\ud800ority", "x" * 10_000, 'quo"te\x00'])
 def test_words_of_a_provider_are_written_and_read(word: str) -> None:
-    text = price_terms.written("eu", Usage(service_tier=word))
-    assert price_terms.read(text) == Terms("eu", service_tier=word[:60])
+    text = price_records.write_terms("eu", Usage(service_tier=word))
+    assert price_records.read_terms(text) == Terms("eu", service_tier=word[:60])
     assert text.isascii()
     assert "\x00" not in text
 
@@ -135,8 +132,8 @@ def test_passes_that_differ_in_price_are_kept_with_their_own() -> None:
     assert (settled.cost_usd, settled.model_used) == (Decimal("0.999591"), None)
     assert (settled.list_price, settled.multipliers) == (None, None)
     assert settled.price_parts is not None
-    assert price_parts.read(settled.price_parts) == parts
-    assert [part.list_price["input"] for part in price_parts.read_priced(settled.price_parts)] == ["3", "5"]
+    assert price_records.read_parts(settled.price_parts) == parts
+    assert [part.list_price["input"] for part in price_records.read_priced_parts(settled.price_parts)] == ["3", "5"]
 
 
 def test_passes_of_one_price_are_kept_without_it() -> None:
@@ -160,4 +157,4 @@ def test_a_free_refusal_says_so() -> None:
     assert (settled.cost_usd, settled.estimated, settled.usage) == (Decimal(0), False, Usage(1_000, refused="cyber"))
     assert settled.multipliers == '{"refused":"0"}'
     assert settled.price_terms is not None
-    assert price_terms.read(settled.price_terms) == Terms(refused="cyber")
+    assert price_records.read_terms(settled.price_terms) == Terms(refused="cyber")

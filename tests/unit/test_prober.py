@@ -8,9 +8,9 @@ import pytest
 from celery import Celery
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec
-from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, Held, World, states
+from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World, states
 
-from trivet_routing.permits import HealthSignal, PermitRequest, Quota, RouteUse
+from trivet_routing.permits import Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler import probing as probing_module
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
@@ -20,8 +20,10 @@ from trivet_store.jobs.probing import insert_probe
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, queue_name, task_name
+from trivet_tasks.outcomes import HealthSignal
 
 OTHER_ROUTE, LAST_ROUTE = "bedrock-us-west-2", "vertex-us-east5"
 NOT_ON_VERTEX = "claude-mythos-5-2"
@@ -60,9 +62,7 @@ class Place:
         return Prober(self.store, self.directory(), self.app, SETTINGS)
 
     def directory(self) -> RouteDirectory:
-        directory = RouteDirectory(self.store, SETTINGS, self.world.client)
-        directory.limits = self.world.limits
-        return directory
+        return RouteDirectory(self.store, self.world.limits)
 
     def run(self) -> list[tuple[str, str]]:
         """Run a pass of a scheduler; return what it probes: (route, model)."""
@@ -171,7 +171,7 @@ def _gone_from_the_configuration(place: Place) -> None:
 
 def _told_to_wait(place: Place) -> None:
     """By a call from before it was opened, which comes back only now."""
-    late = Held(PermitRequest("from before", 0, 0), "")
+    late = Permit("from before", 0, 0)
     changes = place.breaker().settle_these([late], HealthSignal.LIMITED, pause_s=10 * HEALTH.probe_interval_s)
     assert states(changes) == [(MODEL, "limited")]
 

@@ -18,7 +18,7 @@ from trivet_routing.liveness.process_impairments import (
     announced,
     withdraw,
 )
-from trivet_tasks.config.broker_address import redis_url
+from trivet_tasks.config.server_urls import redis_url
 from trivet_tasks.shared_state import connect, is_away
 
 

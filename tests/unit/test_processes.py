@@ -21,9 +21,7 @@ from trivet_tasks.errors import ProcessFailed
 
 DEADLINE_S = 20.0
 AT_ONCE = Restarts(first_s=0.0)
-READY = (
-    "from trivet_tasks.processes.supervised import announce_ready, follow_parent; follow_parent(); announce_ready();"
-)
+READY = "from trivet_tasks.processes.startup import announce_ready, follow_parent; follow_parent(); announce_ready();"
 SLEEP = f"{READY} import time; time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 DEAF = (
@@ -320,7 +318,7 @@ def test_an_orphan_that_ignores_the_polite_signal_ends_too(tmp_path: Path, monke
 
 
 def test_a_process_started_by_hand_follows_nobody() -> None:
-    code = "from trivet_tasks.processes.supervised import announce_ready, follow_parent; announce_ready(); print(follow_parent())"
+    code = "from trivet_tasks.processes.startup import announce_ready, follow_parent; announce_ready(); print(follow_parent())"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("TRIVET_")}
     for extra in ({}, {"TRIVET_PARENT_FD": "77"}, {"TRIVET_PARENT_FD": "x"}, {"TRIVET_READY_FILE": "/no/such/dir/x"}):
         done = subprocess.run(python(code), env=plain | extra, capture_output=True, text=True, check=True, timeout=60)
@@ -356,7 +354,7 @@ def test_a_hangup_is_for_the_parts_that_read_their_file_again(tmp_path: Path, ex
 
 
 MEANS = """
-from trivet_tasks.processes.stop_signals import handled_stop_signals, reloads_on_hangup
+from trivet_tasks.processes.signals import handled_stop_signals, reloads_on_hangup
 print(reloads_on_hangup(), "SIGHUP" in [number.name for number in handled_stop_signals(reloads=True)])
 """
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_store.jobs.claiming import Prompt
+from trivet_store.steps import Prompt
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.price_book import PriceBook
 from trivet_tasks.requests.prompt_cache import LEAST_ELSE, MAX_LINES, Sharing, least_tokens, marked
 from trivet_tasks.requests.reading import parse_request
-from trivet_tasks.usage import Usage
 
 MODEL = "claude-sonnet-5"
 LONG = "rule " * 2_000
@@ -171,7 +171,7 @@ TODAY = datetime(2026, 11, 1, tzinfo=UTC)
 def book() -> PriceBook:
     """The price list, read: that takes longer than any example may."""
     book = PriceBook()
-    book.estimate("anthropic", MODELS[0].id, MODELS[0].id, None, 1, 1, TODAY)
+    book.price("anthropic", MODELS[0].id, MODELS[0].id, None, TODAY, Usage(1, 1))
     return book
 
 
@@ -185,7 +185,7 @@ def book() -> PriceBook:
 def test_estimates_of_marked_calls_stay_upper_bounds(
     book: PriceBook, model: str, tokens: int, output: int, hour: bool, read: bool
 ) -> None:
-    plain = book.estimate("anthropic", model, model, None, tokens, output, TODAY)
+    plain = book.price("anthropic", model, model, None, TODAY, Usage(tokens, output)).cost_usd
     mark = {"type": "ephemeral", **({"ttl": "1h"} if hour else {})}
     body = json.dumps({"system": [{"cache_control": mark}]}, separators=(",", ":")).encode()
     kind = "read" if read else "write_1h" if hour else "write_5m"
@@ -196,8 +196,8 @@ def test_estimates_of_marked_calls_stay_upper_bounds(
         cache_write_1h_tokens=tokens if kind == "write_1h" else 0,
     )
     real = book.price("anthropic", model, model, None, TODAY, usage).cost_usd
-    bound = Prompt(body).most(plain)
+    bound = Prompt(body).maximum_cost(plain)
     assert (bound is None) == (real is None)
     assert bound is None or real is None or bound >= real
-    assert Prompt(b'{"system":"x"}').most(plain) == plain
-    assert Prompt(body).most(Decimal(1)) == (2 if hour else Decimal("1.25"))
+    assert Prompt(b'{"system":"x"}').maximum_cost(plain) == plain
+    assert Prompt(body).maximum_cost(Decimal(1)) == (2 if hour else Decimal("1.25"))

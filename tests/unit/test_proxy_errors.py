@@ -7,7 +7,8 @@ import pytest
 from tests.builders import breaker
 
 from trivet_routing.permits import BreakerView
-from trivet_routing.proxy_errors import ProxyError, at_fault, proxy_errors_of, text_of, with_another, worth_asking_again
+from trivet_routing.retry_policy import proxies_agree, with_proxy_error, worth_asking_again
+from trivet_tasks.jobs import ProxyError, proxy_errors_of, proxy_errors_text
 
 HERE, ELSEWHERE = "anthropic", "bedrock-us-east-1"
 NEVER = breaker(proven_s=math.inf)
@@ -18,7 +19,7 @@ def met(
     errors: tuple[ProxyError, ...], route: str, now: float, at: BreakerView | None, generation: str = "0.0"
 ) -> tuple[ProxyError, ...]:
     breakers = None if at is None else {HERE: at, ELSEWHERE: at}
-    return with_another(errors, route, f"HTTP 403 of {route}", now=now, generation=generation, breakers=breakers)
+    return with_proxy_error(errors, route, f"HTTP 403 of {route}", now=now, generation=generation, breakers=breakers)
 
 
 def story(*steps: tuple[str, BreakerView | None]) -> tuple[ProxyError, ...]:
@@ -30,7 +31,7 @@ def story(*steps: tuple[str, BreakerView | None]) -> tuple[ProxyError, ...]:
 
 
 def test_a_job_that_two_routes_refuse_twice_while_they_answer_others_is_at_fault() -> None:
-    why = at_fault(story(*[(HERE, JUST_NOW), (ELSEWHERE, JUST_NOW)] * 2))
+    why = proxies_agree(story(*[(HERE, JUST_NOW), (ELSEWHERE, JUST_NOW)] * 2))
     assert why is not None
     assert f"{HERE}: HTTP 403 of {HERE}" in why
     assert f"{ELSEWHERE}: HTTP 403 of {ELSEWHERE}" in why
@@ -49,12 +50,12 @@ def test_a_job_that_two_routes_refuse_twice_while_they_answer_others_is_at_fault
     ids=["one page", "one each", "only one twice", "one route", "routes that answered nobody since", "nothing known"],
 )
 def test_until_then_nobody_knows(errors: tuple[ProxyError, ...]) -> None:
-    assert at_fault(errors) is None
+    assert proxies_agree(errors) is None
 
 
 def test_an_answer_to_a_call_begun_before_the_page_proves_nothing() -> None:
     before = breaker(proven_s=30.0)
-    assert at_fault(story(*[(HERE, before), (ELSEWHERE, before)] * 3)) is None
+    assert proxies_agree(story(*[(HERE, before), (ELSEWHERE, before)] * 3)) is None
 
 
 def test_what_came_before_the_breakers_changed_says_nothing_any_more() -> None:
@@ -74,5 +75,5 @@ def test_a_route_that_answered_others_since_is_worth_asking_again() -> None:
 
 def test_pages_are_kept_as_they_were() -> None:
     errors = story((HERE, JUST_NOW), (ELSEWHERE, JUST_NOW), (HERE, JUST_NOW))
-    assert proxy_errors_of(text_of(errors)) == errors
-    assert proxy_errors_of(text_of(())) == ()
+    assert proxy_errors_of(proxy_errors_text(errors)) == errors
+    assert proxy_errors_of(proxy_errors_text(())) == ()

@@ -5,14 +5,14 @@ import logging
 import pytest
 from tests.timing import MovedClock, moved_clock
 
-from trivet_routing.liveness import pulses
+from trivet_routing.liveness import monitors
+from trivet_routing.liveness.monitors import Pulse, Pulses
 from trivet_routing.liveness.process_impairments import BROKER, STALLED, STOPPING, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
-    return moved_clock(monkeypatch, pulses)
+    return moved_clock(monkeypatch, monitors)
 
 
 def go_on(clock: MovedClock, pulses: Pulses, seconds: float) -> None:
@@ -38,7 +38,7 @@ def test_a_loop_that_does_not_beat_is_an_impairment_until_it_does(
     go_on(clock, watched, 60)
     assert text() is None, "it was not started"
     watched.start()
-    go_on(clock, watched, pulses.START_S + 3)
+    go_on(clock, watched, monitors.START_S + 3)
     assert text() is None
     go_on(clock, watched, 2)
     assert text() == "Its consumer has not moved for 5 s. If this stays, restart the process."
@@ -67,7 +67,7 @@ def test_a_loop_that_waits_for_a_transaction_is_not_stalled_by_itself(
     waited_s = 0.0
     watched = Pulses(process_impairments, Pulse("Its dispatching", 3.0), waited_s=lambda: waited_s)
     watched.start()
-    waited_s = pulses.WAITING_S + 1
+    waited_s = monitors.WAITING_S + 1
     go_on(clock, watched, 60)
     assert process_impairments.text is None
     waited_s = 0.0
@@ -87,7 +87,7 @@ def test_who_waits_for_the_broker_is_not_blamed(
     go_on(clock, watched, 60)
     assert process_impairments.seen(STALLED, "Its consumer") is not needs_broker
     process_impairments.over(BROKER, "watch")
-    go_on(clock, watched, pulses.RECONNECT_S + 3 + 2)
+    go_on(clock, watched, monitors.RECONNECT_S + 3 + 2)
     assert process_impairments.seen(STALLED, "Its consumer"), "the broker has been back for long"
 
 

@@ -6,11 +6,12 @@ from tests.unit.backends import SETTINGS, Backends
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, World
 
 from trivet_routing.limits import Limits
-from trivet_routing.permits import HealthSignal, Quota
+from trivet_routing.permits import Quota
 from trivet_scheduler.restoring import Restorer
 from trivet_store.cluster import health
 from trivet_store.cluster.health import Event, HealthRow
 from trivet_store.database.engine import Store
+from trivet_tasks.outcomes import HealthSignal
 
 
 class Books:

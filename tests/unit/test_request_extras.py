@@ -9,16 +9,15 @@ from tests.builders import route as candidate
 from tests.wires import KEY_VARIABLE, listened
 
 from trivet_routing.route_choice import Requirements, choose
-from trivet_tasks.catalog import Provider
+from trivet_tasks.catalog import Dialect, Provider
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.dialects import Dialect
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.betas import BATCH_ONLY, CLOUDS, takes_beta
-from trivet_tasks.requests.features import lacks
+from trivet_tasks.requests.features import CLOUDS, lacks, takes_beta
 from trivet_tasks.requests.reading import parse_request
+from trivet_tasks.requests.request_body import BATCH_ONLY
 from trivet_worker.adapters.protocol import Caller
 
 NOW = 1_764_460_800.0  # 2025-11-30

@@ -27,8 +27,8 @@ from typing_extensions import TypedDict
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
-from trivet_tasks.requests.output_format import narrowed
 from trivet_tasks.requests.reading import RequestReader, parse_request
+from trivet_tasks.requests.request_objects import narrowed
 
 SETTINGS = Settings()
 USER = {"role": "user", "content": "Go on."}

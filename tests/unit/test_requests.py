@@ -438,10 +438,11 @@ def test_a_request_that_is_too_large_is_told_its_size_and_the_limit() -> None:
     assert text == "request: has 40.0 MB; the Messages API takes at most 32 MB."
 
 
-def test_where_stands_in_front() -> None:
-    error = refused(request(messages=[]), where="line 731")
-    assert str(error) == "line 731: messages: must not be empty."
-    assert error.field == "messages"
+def test_the_number_of_the_request_stands_in_front() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        list(parse_requests([request(), request(messages=[])], settings=SETTINGS, now=lambda: NOW))
+    assert str(caught.value) == "request 1: messages: must not be empty."
+    assert caught.value.field == "messages"
 
 
 class TestEstimate:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import redis
 
-from trivet_routing.answer_seal import AnswerSeal, Kept
 from trivet_routing.response_cache import (
     ANSWERS,
     COUNTERS,
@@ -15,8 +14,10 @@ from trivet_routing.response_cache import (
     LEADS,
     OVERHEAD_BYTES,
     SIZES,
+    AnswerSeal,
     CachedResult,
     Coalesce,
+    Kept,
     LookUp,
     ResponseCache,
 )

@@ -11,17 +11,16 @@ from tests.unit.breakers_world import (
     NEIGHBOUR,
     ROUTE,
     WHOLE_ROUTE,
-    Held,
     World,
     quota,
 )
 
-from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.limits import EPOCH, PERMIT_GRACE_S, Limits
-from trivet_routing.permits import HealthSignal, PermitRequest
+from trivet_routing.limits import EPOCH, FORGOTTEN, PERMIT_GRACE_S, Limits
 from trivet_scheduler.restoring import LOCK, Restorer
 from trivet_store.cluster import health
 from trivet_store.database.engine import Store
+from trivet_tasks.jobs import Permit, permit_id
+from trivet_tasks.outcomes import HealthSignal
 
 
 @pytest.fixture
@@ -152,9 +151,9 @@ def test_calls_under_way_hold_their_places_until_they_come_back(backends: Backen
     backends.world.pass_time(3)
     assert breaker.take(9).granted == 6
     breaker.settle(count=6)
-    back = [PermitRequest(f"{lease}:{job.attempt_id}", 10, 5) for job in jobs]
+    back = [Permit(permit_id(lease, job.attempt_id), 10, 5, "7.7.1799999999") for job in jobs]
     for number, permit in enumerate(back, 1):
-        breaker.settle_these([Held(permit, "7.7.1799999999")])
+        breaker.settle_these([permit])
         assert breaker.view().in_flight == 4 - number, "each gives its own back"
 
 

@@ -10,12 +10,12 @@ from tests.builders import route as candidate
 
 from trivet_routing.route_choice import Requirements, choose
 from trivet_tasks.catalog import MODELS, RETIRED, Retirement, known, wire_model
-from trivet_tasks.config.retirement import retired_on
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+from trivet_tasks.requests.eligibility import retired_on
 from trivet_tasks.requests.reading import parse_request
 
 SONNET = "claude-sonnet-4-5"

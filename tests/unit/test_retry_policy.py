@@ -5,8 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import MODEL, breaker, route
 
-from trivet_routing.outcome_rules import RULES, signal_of
-from trivet_routing.permits import HealthSignal
 from trivet_routing.retry_policy import (
     LOCAL_MOST_S,
     Failed,
@@ -19,7 +17,7 @@ from trivet_routing.retry_policy import (
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
 from trivet_store.steps import End, GoOn, Next, Wait
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
-from trivet_tasks.outcomes import Outcome, Scope
+from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, Scope, signal_of
 from trivet_tasks.states import JobState
 
 NOW = 1_000_000.0
@@ -94,7 +92,7 @@ def test_the_next_route_at_once(outcome: Outcome) -> None:
     got = step(outcome, able("b", "c"))
     assert isinstance(got, GoOn)
     assert (got.route, got.until, got.spent_s, got.outcome) == ("b", NOW + 15, 1.0, outcome)
-    assert got.tried == ("" if outcome is Outcome.RATE_LIMITED else "a")
+    assert got.tried == (() if outcome is Outcome.RATE_LIMITED else ("a",))
     assert got.doubted_by == ("bedrock" if outcome is Outcome.AMBIGUOUS else None)
     assert got.error == f"a: {outcome}: the provider's words"
 
@@ -109,24 +107,24 @@ def test_a_job_that_only_an_impaired_worker_takes_waits_ever_longer(latency: Lat
         assert got.not_before is not None
         pause_s = got.not_before - NOW
         assert min(most, terms.backoff_max_s) * 0.49 < pause_s <= min(most, terms.backoff_max_s) + 0.01
-        assert (got.round, got.tried) == (0, "")
+        assert (got.round, got.tried) == (0, ())
 
 
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])
 def test_others_that_are_limited_are_waited_for_as_long_as_a_backoff(outcome: Outcome) -> None:
     got = step(outcome, LIMITED, at(round=2, tried=("z",)))
     assert isinstance(got, Wait)
-    assert (got.not_before, got.round, got.spent_s, got.tried) == (None, 2, 1.0, "z,a")
+    assert (got.not_before, got.round, got.spent_s, got.tried) == (None, 2, 1.0, ("z", "a"))
     early = step(outcome, LIMITED, at(round=0, tried=("z",)))
     assert isinstance(early, Wait)
-    assert (early.round, early.tried) == (1, ""), "five seconds are longer than the first backoff of a batch job"
+    assert (early.round, early.tried) == (1, ()), "five seconds are longer than the first backoff of a batch job"
     assert early.not_before is not None
 
 
 def test_a_job_that_failed_once_does_not_wait_for_ever_for_one_that_is_limited_again_and_again() -> None:
     got = step(Outcome.RATE_LIMITED, LIMITED, at(round=2, tried=("z",)))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried) == (3, ""), "the first route is asked again"
+    assert (got.round, got.tried) == (3, ()), "the first route is asked again"
 
 
 def test_a_provider_that_failed_in_this_round_has_not_agreed_to_a_doubt() -> None:
@@ -141,7 +139,7 @@ def test_a_provider_that_failed_in_this_round_has_not_agreed_to_a_doubt() -> Non
 def test_with_nobody_left_the_next_round_begins_after_a_pause(outcome: Outcome, choice: Choice) -> None:
     got = step(outcome, choice, at(round=3, tried=("y", "z"), spent_s=9.0))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried, got.spent_s, got.outcome) == (4, "", 0.0, outcome)
+    assert (got.round, got.tried, got.spent_s, got.outcome) == (4, (), 0.0, outcome)
     assert got.not_before is not None
     assert NOW <= got.not_before <= NOW + min(TERMS.backoff_max_s, TERMS.backoff_base_s * 2**4)
 
@@ -198,7 +196,7 @@ def test_a_shared_state_that_does_not_answer_is_no_route_of_that_name() -> None:
 def test_a_spent_budget_ends_the_round(choice: Choice) -> None:
     got = step(Outcome.TIMEOUT, choice, at(spent_s=30.0))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried, got.spent_s) == (1, "", 0.0)
+    assert (got.round, got.tried, got.spent_s) == (1, (), 0.0)
     assert got.not_before is not None
 
 
@@ -244,7 +242,7 @@ def test_one_provider_doubting_twice_is_one_word() -> None:
 @pytest.mark.parametrize("choice", [able("b"), NOBODY, LIMITED])
 def test_a_call_dropped_on_our_side_was_none(choice: Choice) -> None:
     got = step(Outcome.CANCELLED, choice, at(round=7, tried=("z",)))
-    assert got == Wait(None, 7, "z", 1.0, None, None, None)
+    assert got == Wait(None, 7, ("z",), 1.0, None, None, None)
 
 
 @pytest.mark.parametrize("choice", [able("b"), NOBODY, LIMITED, OPEN])
@@ -264,13 +262,13 @@ def test_being_limited_burns_no_round(choice: Choice) -> None:
     """No other route was asked; with every route limited, however long, jobs wait and then complete."""
     got = step(Outcome.RATE_LIMITED, choice, at(round=TERMS.max_rounds - 1, spent_s=0.0))
     assert isinstance(got, Wait)
-    assert (got.not_before, got.round, got.tried) == (None, TERMS.max_rounds - 1, "")
+    assert (got.not_before, got.round, got.tried) == (None, TERMS.max_rounds - 1, ())
 
 
 def test_a_round_in_which_others_failed_is_over_when_the_last_is_limited_for_hours() -> None:
     got = step(Outcome.RATE_LIMITED, LIMITED_LONG, at(tried=("y", "z")))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried) == (1, "")
+    assert (got.round, got.tried) == (1, ())
     assert got.not_before is not None
 
 
@@ -354,7 +352,7 @@ def test_however_calls_fail(
                 job_round = at(
                     round=job_round.round,
                     spent_s=got.spent_s,
-                    tried=tuple(filter(None, got.tried.split(","))),
+                    tried=got.tried,
                     doubted_by=got.doubted_by,
                 )
             case Wait():
@@ -364,10 +362,10 @@ def test_however_calls_fail(
                 if outcome is not Outcome.PROXY_ERROR:  # after which a job may wait without its round being over
                     assert (got.not_before is None) == (got.round == job_round.round)
                 if got.round > job_round.round:
-                    assert (got.tried, got.spent_s) == ("", 0.0)
+                    assert (got.tried, got.spent_s) == ((), 0.0)
                 job_round = at(
                     round=got.round,
                     spent_s=got.spent_s,
-                    tried=tuple(filter(None, got.tried.split(","))),
+                    tried=got.tried,
                     doubted_by=got.doubted_by,
                 )

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.process_state import RouteImpairments
 
 
 @pytest.fixture

@@ -355,7 +355,7 @@ def test_hopeless() -> None:
     assert not choose(tried, [never, route("c")], by("cost")).hopeless
 
 
-def test_reasons_in_one_line_and_the_shortest_wait() -> None:
+def test_reasons_in_one_line_and_the_known_waits() -> None:
     routes = [
         route("a", drained=True),
         route("b", at=breaker(state="limited", wait_s=12)),
@@ -369,8 +369,9 @@ def test_reasons_in_one_line_and_the_shortest_wait() -> None:
     )
     assert choice.reasons() == f"{a}; {b}; {c}"
     assert choice.reasons(without="b") == f"{a}; {c}"
-    assert choice.wait_s() == (3, "c")
-    assert choose(NEEDS, routes[:1], by("cost")).wait_s() is None
+    assert {refusal.route: refusal.wait_s for refusal in choice.refusals} == {"a": 0, "b": 12, "c": 3}
+    assert (choice.worth_waiting(2.9), choice.worth_waiting(3)) == (False, True)
+    assert not choose(NEEDS, routes[:1], by("cost")).worth_waiting(60)
 
 
 @given(

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from trivet_routing.permits import Quota
-from trivet_tasks.config.route_fields import OPERATIONAL, OWN, PLACE
-from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
+from trivet_tasks.config.route_settings import OPERATIONAL, OWN, PLACE, LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, Latency

@@ -7,7 +7,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_worker.run.slots import Slots
+from trivet_worker.run.process_state import Slots
 
 
 def test_as_many_as_are_free_are_given() -> None:

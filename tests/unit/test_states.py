@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import String
 
-from trivet_routing.permits import Denial, HealthSignal
+from trivet_routing.permits import Denial
 from trivet_store import schema
 from trivet_store.jobs.batches import Progress
 from trivet_store.jobs.dropped import Drop
 from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.latency import Lane, Latency
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.states import (
     BACKLOG_STATES,
     BREAKER_STATES,

@@ -13,9 +13,9 @@ from kombu.transport.redis import SentinelChannel
 from kombu.transport.redis import Transport as RedisTransport
 
 from trivet.local.embedded import EmbeddedValkey
-from trivet_tasks.config.broker_address import celery_url, redis_url
+from trivet_tasks.config.server_urls import celery_url, redis_url
 from trivet_tasks.shared_state import connect
-from trivet_worker.process.strict_transport import strict_connection
+from trivet_worker.process.intake import strict_connection
 
 QUEUE = Queue("jobs", no_declare=True)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trivet_tasks.urls import absolute_sqlite_url, masked, sqlite_path
+from trivet_tasks.config.database_url import absolute_sqlite_url, sqlite_path
+from trivet_tasks.config.server_urls import masked
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.price_book import PriceBook
-from trivet_tasks.usage import Usage
 
 FILE = Path(__file__).with_name("usage_records.csv")
 LINES = FILE.read_text("utf-8").splitlines()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from trivet_tasks.config.addresses import way_out
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.config.way_out import way_out
-from trivet_worker.process.origin import origin_of
+from trivet_worker.run.context import origin_of
 
 URL = "https://api.anthropic.com"
 
@@ -71,7 +71,7 @@ def test_what_a_worker_is_started_with_makes_its_origin(
 def test_processes_of_one_machine_have_one_origin_and_keys_are_no_part_of_it(
     settings_with: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["trivet_worker.process.origin"]
+    module = sys.modules["trivet_worker.run.context"]
     one = origin_of(settings_with())
     for name in ("getpid", "getppid"):
         monkeypatch.setattr(module.os, name, lambda: 1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.utils import str_if_bytes
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROUTE, Breaker, ClockedRedis, World, states
 
-from trivet_routing.permits import HealthSignal
+from trivet_tasks.outcomes import HealthSignal
 from trivet_tasks.shared_state import PREFIX
 
 ROW = HEALTH.open_after_failures

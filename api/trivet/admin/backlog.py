@@ -15,7 +15,6 @@ from trivet_tasks.latency import Latency
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
-    from trivet_routing.maximum_costs import MaximumCosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Backlog:
         return None if at is None or self.read_at is None else max(0.0, self.read_at - at)
 
 
-def read_backlog(connections: "Connections", costs: "MaximumCosts", batches: int) -> Backlog:
+def read_backlog(connections: "Connections", batches: int) -> Backlog:
     """Read the backlog: SQL over living jobs, and two round trips to the shared state for its impairments."""
     store = connections.store
     wrong = read_impairments(store, connections.settings, connections.redis)
@@ -77,6 +76,6 @@ def read_backlog(connections: "Connections", costs: "MaximumCosts", batches: int
             schedulers=tuple(schedulers(store, connection)),
             impairments=wrong,
             spent=spent_by_route(connection, store.now(connection)),
-            budgets=statuses(store, connection, costs),
+            budgets=statuses(store, connection, connections.directory.costs),
             read_at=store.now(connection),
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
 from trivet_store.reports.backlog import Line
 from trivet_tasks.latency import Latency
@@ -97,7 +97,7 @@ def blocked_reason_of(
         return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
     limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
     if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
-        return held(BlockedKind.FORGOTTEN, "Calls are paused: the shared state is new or was emptied, and a scheduler is rebuilding limits and health")  # fmt: skip
+        return held(BlockedKind.FORGOTTEN, f"Calls are paused: {FORGOTTEN}")
     if limited:
         soonest = min(limited, key=lambda refusal: refusal.wait_s)
         if soonest.wait_s < PASSING_S:

@@ -6,12 +6,12 @@ from decimal import Decimal
 
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance, BudgetHeadroom
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budget_sums
 from trivet_store.reports.next_jobs import next_of_batch, waiting_job
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import BudgetState
 
 
@@ -51,7 +51,7 @@ class BudgetStatus:
         return self.state == BudgetState.HOLDING
 
 
-def statuses(store: Store, connection: Connection, costs: MaximumCosts) -> tuple[BudgetStatus, ...]:
+def statuses(store: Store, connection: Connection, costs: CostModel) -> tuple[BudgetStatus, ...]:
     """Return all budgets, by name. Counts waiting jobs where one of them holds."""
     found = _headroom(store, connection, costs)
     if found is None:
@@ -76,7 +76,7 @@ def holding_batch(store: Store, connection: Connection, name: str) -> str | None
 
 
 def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]) -> str | None:
-    found = _headroom(store, connection, MaximumCosts())
+    found = _headroom(store, connection, CostModel())
     job = read() if found is not None else None
     if found is None or job is None:
         return None
@@ -88,7 +88,7 @@ def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow
     return f"{said[0].upper()}{said[1:]}."
 
 
-def _headroom(store: Store, connection: Connection, costs: MaximumCosts) -> BudgetHeadroom | None:
+def _headroom(store: Store, connection: Connection, costs: CostModel) -> BudgetHeadroom | None:
     routes: dict[str, RegisteredRoute] = registered(store, connection)
     return budget_headroom.read(connection, store.now(connection), routes, costs)
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from trivet.admin.budget_status import BudgetStatus, statuses
 from trivet.admin.operator import current_operator
 from trivet.client.connections import Connections
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.ledger.budgets import raise_limit
 from trivet_tasks.errors import InvalidRequest
 
@@ -47,7 +46,7 @@ class Budgets:
         """
         store = self._connections.store
         with store.read() as connection:
-            return BudgetList(statuses(store, connection, MaximumCosts()), store.now(connection))
+            return BudgetList(statuses(store, connection, self._connections.directory.costs), store.now(connection))
 
     def raise_limit(self, name: str, usd: Decimal, *, by: str | None = None) -> RaisedBudget:
         """Raise a budget's limit in the current window; the next window has the configured amount again.

@@ -13,7 +13,6 @@ from trivet.admin.budget_status import statuses
 from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
 from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
 from trivet_routing.liveness.process_impairments import Announced, announced
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
 from trivet_store.cluster import health
@@ -57,7 +56,7 @@ def read_cluster(connections: "Connections") -> ClusterStatus:
         outstanding = tuple(backlog.by_route(connection))
         waiting = tuple(backlog.by_class(connection))
         lines = backlog.lines_waiting(connection)
-        budgets = statuses(store, connection, MaximumCosts()) if known.budgets else ()
+        budgets = statuses(store, connection, directory.costs) if known.budgets else ()
         spent = spending.by_route(connection, store.now(connection))
         processes = read_processes(store, connection, connections.settings.leases.ttl_s)
         now = store.now(connection)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from trivet.admin.blocked_reason import BlockedReason
 from trivet.admin.budget_status import BudgetStatus
 from trivet.admin.impairments import Impairment, Processes
-from trivet_routing.breaker_view import FORGOTTEN
+from trivet_routing.limits import FORGOTTEN
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota
 from trivet_store.cluster.leases import Lease

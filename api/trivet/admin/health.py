@@ -1,7 +1,6 @@
 """Health of a Trivet: impairments of its processes and servers, and its backlog."""
 
 import threading
-from functools import cached_property
 
 import redis
 
@@ -9,7 +8,6 @@ from trivet.admin.backlog import Backlog, read_backlog
 from trivet.admin.impairments import Impairment, read_impairments
 from trivet.client.connections import Connections
 from trivet_routing.liveness.process_impairments import Announced, announced
-from trivet_routing.maximum_costs import MaximumCosts
 from trivet_store.cluster import health
 
 BATCHES = 15
@@ -85,8 +83,4 @@ class Health:
             StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         with self._reading:
-            return read_backlog(self._connections, self._costs, batches)
-
-    @cached_property
-    def _costs(self) -> MaximumCosts:
-        return MaximumCosts()  # loads the price list; used by one thread at a time
+            return read_backlog(self._connections, batches)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from trivet_routing.breaker_view import FORGOTTEN
-from trivet_routing.limits import STEP_CALLS, keys_of
+from trivet_routing.limits import FORGOTTEN, STEP_CALLS, keys_of
 from trivet_routing.permits import BreakerView, Quota
 from trivet_store.jobs.cancelling import cancel_job
 from trivet_store.reports import results
@@ -143,7 +142,7 @@ def _check_open_to_calls(connections: "Connections", route: "RegisteredRoute", m
     """Refuse a probe inside a pause that the provider asked for: not even a call by hand is made then."""
     breaker = _breaker(connections, route, model)
     if breaker.cause == FORGOTTEN:
-        raise ProbeNotMade(f"No call is made now: {FORGOTTEN}.", hint="A scheduler does that; does one run?")
+        raise ProbeNotMade(f"No call is made now: {FORGOTTEN}.", hint="Does a scheduler run?")
     if breaker.state == RouteState.LIMITED and breaker.wait_s > connections.settings.dispatch.permit_patience_s:
         raise ProbeNotMade(
             f"{route.name} is limited for {math.ceil(breaker.wait_s)} s more: {breaker.cause.rstrip('.')}.",

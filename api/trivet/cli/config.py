@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
+from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.environment_faults import proxy_of
 from trivet_tasks.config.installation_key import FILE_NAME as KEY_FILE
 from trivet_tasks.config.installation_key import check_key, make_key_file, read_key
-from trivet_tasks.config.route_hosts import effective_host
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.secret_refs import MalformedSecret, SecretRef
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import CONFIG_NAME, DATA_DIR, Settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.urls import masked
 
 if TYPE_CHECKING:
     from trivet.admin import Admin, Redefinition
@@ -270,7 +270,7 @@ def _print_surroundings() -> None:
         if path := os.environ.get(name):
             _print_fact("certificates", f"{path} ({name})")
     if names := ignored():
-        _print_fact("ignored", f"{', '.join(names)} (docs/environment.md)")
+        _print_fact("ignored", f"{', '.join(names)} (docs/reference/environment.md)")
 
 
 def _print_fact(name: str, value: str) -> None:

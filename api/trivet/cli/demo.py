@@ -28,7 +28,7 @@ def demo(
     from trivet.demo.run import run_demo
     from trivet.demo.screen import LiveScreen, PlainView, as_object, print_summary
     from trivet_tasks.errors import ProcessFailed
-    from trivet_tasks.processes.process_titles import set_title
+    from trivet_tasks.processes.startup import set_title
 
     set_title("demo")
     console = output.err if as_json else output.out

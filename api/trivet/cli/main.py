@@ -7,9 +7,8 @@ import os
 import sys
 
 from trivet_tasks.config.environment import quieten, set_aside
-from trivet_tasks.processes.quick_start import without_collecting
-from trivet_tasks.processes.stop_signals import drop_inherited_settings
-from trivet_tasks.processes.supervised import follow_parent
+from trivet_tasks.processes.signals import drop_inherited_settings
+from trivet_tasks.processes.startup import follow_parent, without_collecting
 
 _ROOM = ("COLUMNS", "LINES")
 

@@ -9,7 +9,7 @@ import orjson
 
 from trivet.cli.progress import bar
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.requests.strict_json import read_json
+from trivet_tasks.requests.request_json import read_json
 
 if TYPE_CHECKING:
     from trivet_tasks.config.settings import Settings

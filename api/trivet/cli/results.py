@@ -18,7 +18,7 @@ from trivet.cli.output import FAILED, print_error, print_line
 from trivet.client.result import Result
 from trivet.times import seconds
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.requests.seen import Seen
+from trivet_tasks.requests.jsonl import Seen
 from trivet_tasks.states import JobState
 
 _BEGIN = b'{"id":"'
@@ -156,7 +156,7 @@ class ResultsFile:
     Each result is appended once, over any number of runs; a job that ran again gets a further line. While lines are added
     the file is called `FILE.part`; it takes its name when the block ends without an error, so `FILE` appears only when it
     is complete. Opening it continues with either, and removes a last line that was cut off. Its contents are remembered in a
-    temporary file (`trivet_tasks.requests.seen`), so it may have any length.
+    temporary file (`trivet_tasks.requests.jsonl`), so it may have any length.
 
     Raises:
         InvalidRequest: the file cannot be written, or holds something else.

@@ -33,10 +33,6 @@ _DROPPED = {
     Drop.ANSWER: "cached answers that this installation did not sign",
 }
 _OF_THE_WHOLE = (ImpairmentKind.SCHEDULER, ImpairmentKind.LANE)
-FORGOTTEN = (
-    "Calls are paused: the shared state is new or was emptied, and a scheduler rebuilds limits and health within a "
-    "second. If this stays, no scheduler runs."
-)
 
 
 def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
@@ -47,8 +43,9 @@ def remarks(status: ClusterStatus, room: int | None) -> list[Text]:
         return [line for words in said for line in said_lines(words, hang=2, room=room)]
     said = [one.text for one in status.impairments if one.kind in _OF_THE_WHOLE]
     said += [line for route in status.routes for line in _of_route(route, status.now)]
-    if any(model.forgotten for route in status.routes for model in route.models):
-        said.append(FORGOTTEN)
+    forgotten = next((model for route in status.routes for model in route.models if model.forgotten), None)
+    if forgotten is not None:
+        said.append(f"Calls are paused: {forgotten.cause}. It takes a second; if this stays, no scheduler runs.")
     said += [one.text for one in status.impairments if one.kind in (ImpairmentKind.SILENT, ImpairmentKind.IDLE)]
     said += [idle_words(one, status.now) for one in status.stopping]
     said += [f"worker {worker} takes no work of {route}: {reason}" for worker, route, reason in status.impaired]

@@ -11,8 +11,8 @@ from trivet.cli import output
 from trivet.cli.output import Cell, Column, print_facts, print_line, print_table, table_lines
 from trivet.cli.routes_remarks import override_words, remarks, summary
 from trivet.times import ago, seconds
+from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.environment import ignored
-from trivet_tasks.config.route_hosts import effective_host
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.latency import Latency
 from trivet_tasks.states import RouteState

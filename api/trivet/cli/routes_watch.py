@@ -1,9 +1,7 @@
 """`trivet routes --watch`: the status of the routes, redrawn in place on a terminal, printed one below the other elsewhere."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from rich.console import Group
@@ -17,6 +15,7 @@ from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table
 from trivet.times import ago, moment
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
+from trivet_tasks.processes.signals import StopSignals, interrupt
 
 SHORTEST_SLEEP_S = 0.05
 
@@ -73,7 +72,7 @@ def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool
     """Show the status every `interval_s` seconds until Ctrl-C or SIGTERM."""
     looking = StatusWatch(read)
     try:
-        with _ended_by_sigterm():
+        with StopSignals(interrupt):  # the terminal is restored after SIGTERM, too
             if as_json:
                 for _ in _looks(looking, interval_s):
                     print(looking.as_json(), flush=True)  # noqa: T201
@@ -116,17 +115,3 @@ def _looks(looking: StatusWatch, interval_s: float) -> Iterator[None]:
         looking.look()
         yield
         time.sleep(max(SHORTEST_SLEEP_S, interval_s - (time.monotonic() - began)))
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Restore the terminal after SIGTERM too."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -15,15 +15,12 @@ import typer
 from trivet.cli import options, output
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.installation_key import read_key
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import config_path
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Lane
-from trivet_tasks.processes.hangup import Reloader
-from trivet_tasks.processes.process_titles import served, set_title
-from trivet_tasks.processes.quick_start import without_collecting
-from trivet_tasks.processes.stop_in_time import StopInTime
-from trivet_tasks.processes.supervised import announce_ready
-from trivet_tasks.urls import masked
+from trivet_tasks.processes.signals import Reloader, stop_in_time
+from trivet_tasks.processes.startup import announce_ready, served, set_title, without_collecting
 
 if TYPE_CHECKING:
     from trivet.local.child_process import Exit
@@ -52,7 +49,8 @@ def up(
         bool, typer.Option("--simulate", help="Simulate the three providers on this machine: no account, no cost.")
     ] = False,
     replies: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="With --simulate: scripted replies (docs/testing.md).")
+        Path | None,
+        typer.Option(metavar="PATH", help="With --simulate: scripted replies (docs/how-to/test-your-code.md)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
 ) -> None:
@@ -155,8 +153,7 @@ def scheduler() -> None:
     _throttle_log()
     settings = options.settings()
     running = Scheduler(settings)
-    StopInTime(running.stop, reloads=True).start()
-    Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).start()
+    stop_in_time(running.stop, on_hangup=Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).ask)
     running.run(on_ready=announce_ready)
 
 
@@ -180,7 +177,8 @@ def simulate(
         list[str] | None, typer.Option(metavar="GLOB", help="Model ids that are known; *claude* when not given.")
     ] = None,
     replies: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A JSON file of scripted replies: docs/testing.md.")
+        Path | None,
+        typer.Option(metavar="PATH", help="A JSON file of scripted replies: docs/how-to/test-your-code.md."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same latencies and lengths.")] = 1,
     call_log: Annotated[

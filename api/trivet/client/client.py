@@ -64,8 +64,10 @@ class Client:
                 `prompt_cache`, `extra_headers`, `extra_body`.
 
         Raises:
-            InvalidRequest: names the field. KeyConflict: the key belongs to a different request.
-            StoreUnavailable; for realtime also BrokerUnavailable.
+            InvalidRequest: names the field.
+            KeyConflict: the key belongs to a different request.
+            StoreUnavailable: the database does not answer.
+            BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
         if prompt is not None:
             request = {"prompt": prompt, **request}

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import orjson
 import redis
 
 from trivet.client.waiting import Notices
@@ -18,7 +17,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.server_errors import says_what_to_do
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, connect, unavailable_text
+from trivet_tasks.shared_state import connect, publish_finished, publish_work, unavailable_text
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -101,7 +100,7 @@ class Connections:
         """The current state of the routes."""
         from trivet_routing.route_directory import RouteDirectory
 
-        return RouteDirectory(self.store, self.settings, self.redis)
+        return RouteDirectory(self.store, self.limits)
 
     @cached_property
     def celery(self) -> "Celery":
@@ -140,14 +139,14 @@ class Connections:
     def tell_work(self) -> None:
         """Wake the schedulers. Without the broker they find the jobs by themselves once it is back."""
         try:
-            self.redis.publish(WORK_CHANNEL, b"")
+            publish_work(self.redis)
         except redis.RedisError as error:
             log.debug("nobody was woken: %s", error)
 
     def tell_finished(self, jobs: Sequence[str], batches: Sequence[int] = ()) -> None:
         """Wake clients that wait for these jobs."""
         try:
-            self.redis.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": list(jobs), "batches": list(batches)}))
+            publish_finished(self.redis, jobs, batches)
         except redis.RedisError as error:
             log.debug("nobody was woken: %s", error)
 

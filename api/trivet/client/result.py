@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from trivet_store.reports.results import AttemptRow, JobRow
-from trivet_tasks.model_names import bare_name, same_model
+from trivet_tasks.catalog import bare_name, same_model
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 

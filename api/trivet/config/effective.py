@@ -7,8 +7,8 @@ from typing import Any
 
 from trivet_tasks.config.route_settings import RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import window_at
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.urls import masked
 
 _SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "windows")
 

@@ -1,7 +1,7 @@
 """Writing one of the reference set-ups of `trivet config init --scenario`.
 
 Each is a file of its own beside this module, `scenarios/NAME.toml`, valid as it is: its first line is
-`# NAME: title.`, its comments tell why it is as it is, and `docs/scenarios.md` compares them. Two things are filled in:
+`# NAME: title.`, its comments tell why it is as it is, and `docs/reference/scenarios.md` compares them. Two things are filled in:
 
 - `${PROVIDER_credentials}` in a comment becomes a sentence on what was found of that provider's credentials;
 - a key of a route that is commented out there, such as `# project = "your-project"`, is set where its value was found.

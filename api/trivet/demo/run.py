@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from trivet.client.client import Client
@@ -34,7 +34,7 @@ from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import BrokerUnavailable, ProcessFailed, StoreUnavailable, TrivetError
 from trivet_tasks.latency import Lane
-from trivet_tasks.processes.stop_signals import STOP_SIGNALS, handled_stop_signals
+from trivet_tasks.processes.signals import STOP_SIGNALS, StopSignals, interrupt
 
 READ_EVERY_S = 0.2
 READY_S = 60.0
@@ -99,7 +99,7 @@ def run_demo(jobs: int, workers: int, view: View) -> DemoResult:
         ProcessFailed: it could not be run to its end; says where the logs are.
     """
     folder = Path(tempfile.gettempdir()) / f"trivet-demo-{secrets.token_hex(6)}"
-    with _interrupted_by_signals():
+    with StopSignals(interrupt):
         keep = False
         try:
             folder.mkdir(mode=0o700)
@@ -255,8 +255,7 @@ class _Stopping:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in handled_stop_signals():
-            signal.signal(number, self._hasten)
+        StopSignals(self._hasten).install()
         pids = {self._local.supervisor.pid(name) for name in self._local.parts}
         with contextlib.suppress(OSError, ValueError):
             pids.add(int((self._local.data_dir / "valkey.pid").read_text(encoding="ascii")))
@@ -266,7 +265,7 @@ class _Stopping:
         """The process groups that are still there: each part leads one, and so does the broker."""
         return tuple(sorted(filter(_lives, self._groups)))
 
-    def _hasten(self, _number: int, _frame: FrameType | None) -> None:
+    def _hasten(self) -> None:
         self.hastened = True
         self._local.supervisor.kill_now()
 
@@ -279,23 +278,6 @@ def _lives(group: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-@contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Make the signals that end a process raise KeyboardInterrupt, so that nothing is left behind by any of them."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number in handled_stop_signals():
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

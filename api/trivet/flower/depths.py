@@ -12,9 +12,9 @@ import redis
 from amqp.exceptions import NotFound
 from celery import Celery
 
-from trivet_tasks.broker_errors import BROKER_ERRORS, broker_unavailable
 from trivet_tasks.config.server_urls import read_server_url
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.server_errors import BROKER_ERRORS, broker_unavailable
 from trivet_tasks.shared_state import connect
 
 CONNECT_S = 2.0

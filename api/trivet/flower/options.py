@@ -71,7 +71,9 @@ def set_up(listen: Listen) -> None:
     except Exception as error:  # tornado.options.Error, ValueError: whatever the option's type says
         raise ConfigError(f"A FLOWER_* variable has a value that Flower does not take: {error}.") from None
     if "FLOWER_READ_ONLY" in os.environ and not options.read_only:
-        log.warning("FLOWER_READ_ONLY is ignored: workers refuse what Flower's buttons ask for (docs/flower.md).")
+        log.warning(
+            "FLOWER_READ_ONLY is ignored: workers refuse what Flower's buttons ask for (docs/how-to/watch-with-flower.md)."
+        )
     options.read_only = True
     options.address = listen.address
     options.port = listen.port

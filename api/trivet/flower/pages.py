@@ -16,8 +16,8 @@ from trivet.flower.depths import QueueDepths
 from trivet.flower.metrics import backlog_metrics
 from trivet.flower.proven import proven_metrics
 from trivet.flower.queues import queue_names, queue_rows
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import BrokerUnavailable
-from trivet_tasks.urls import masked
 
 _TEMPLATES = Path(__file__).with_name("templates")
 # absolute paths, so that Tornado takes these files, and what they extend from Flower's own templates

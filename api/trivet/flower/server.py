@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 from flower import command
 from tornado.ioloop import IOLoop
@@ -16,7 +17,7 @@ from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.local_requests import is_loopback
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.processes.stop_signals import handled_stop_signals
+from trivet_tasks.processes.signals import StopSignals
 
 log = logging.getLogger("trivet.flower")
 
@@ -38,8 +39,7 @@ def run_flower(settings: Settings, listen: options.Listen, on_ready: Callable[[s
     loop = IOLoop()
     flower = TrivetFlower(settings, make_app(settings), loop, listen)
     port = _listen(flower, listen)
-    for number in handled_stop_signals():
-        loop.asyncio_loop.add_signal_handler(number, flower.stop)
+    StopSignals(partial(loop.asyncio_loop.call_soon_threadsafe, flower.stop)).install()
     if listen.insecure and not listen.basic_auth and not flower.options.auth and not is_loopback(listen.address):
         log.warning("Flower listens on %s and asks nobody for a password: --insecure.", listen.address)
     scheme = "https" if flower.ssl_options else "http"

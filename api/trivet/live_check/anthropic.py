@@ -21,7 +21,7 @@ from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelSta
 from trivet.live_check.subject import Subject, first_party_id
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
 
 if TYPE_CHECKING:
     import anthropic

@@ -20,7 +20,7 @@ from trivet.live_check.report import (
 )
 from trivet.live_check.subject import Subject
 from trivet_tasks.catalog import MODELS, Model, Provider, known, wire_model
-from trivet_tasks.config.retirement import RETIRES_SOON, retirement_on, successor
+from trivet_tasks.requests.eligibility import RETIRES_SOON, retirement_on, successor
 
 FAR_BELOW = 0.5
 """Share of a quota below which a figure leaves capacity unused."""

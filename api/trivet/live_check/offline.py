@@ -12,8 +12,8 @@ from pathlib import Path
 from trivet.live_check.report import Finding, Kind, Level, SettledBy
 from trivet.live_check.subject import Subject
 from trivet_tasks.catalog import known, near_matches
-from trivet_tasks.config.retirement import RETIRES_SOON, retired_on, retirement_on, retirement_text, successor
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.requests.eligibility import RETIRES_SOON, retired_on, retirement_on, retirement_text, successor
 
 # Google's names of places: `us-east5`, or an endpoint over several: `global`, `us`, `eu` (anthropic SDK, lib/vertex)
 _GOOGLE_REGION = re.compile(r"global|us|eu|[a-z]+-[a-z]+\d{1,2}")

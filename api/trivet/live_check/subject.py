@@ -10,10 +10,10 @@ from typing import Any
 from trivet.live_check.report import Finding, Kind, Reading
 from trivet_tasks.catalog import MODELS, known
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.foreign_text import clean, for_terminal
 from trivet_tasks.requests.eligibility import name_on_wire
-from trivet_tasks.urls import masked
 
 WORDS_LIMIT = 300
 """Maximum length of a provider's own words, in characters."""

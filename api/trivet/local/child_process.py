@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trivet.local import log_files
-from trivet_tasks.processes.supervised import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
+from trivet_tasks.processes.startup import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
 
 CONFIGURATION_ERROR = 2
 """The exit code that says: started again it would fail again."""
@@ -118,7 +118,7 @@ class ChildProcess:
 
     @property
     def ready(self) -> bool:
-        """True if this run of it has announced itself (`trivet_tasks.processes.supervised.announce_ready`)."""
+        """True if this run of it has announced itself (`trivet_tasks.processes.startup.announce_ready`)."""
         return self.spec.ready_file.exists()
 
     def send_signal(self, number: int) -> None:

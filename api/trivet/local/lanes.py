@@ -10,7 +10,7 @@ from trivet.local.processes import Supervisor
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.latency import Lane
-from trivet_tasks.processes.supervised import announce_ready
+from trivet_tasks.processes.startup import announce_ready
 
 _AFTER_GRACE_S = (
     3.0  # a lane needs 2.3 at most to write down its last results and go (`trivet_worker.process.stopping`)

@@ -12,7 +12,7 @@ in their order. One that dies is started again (`Restarts`); one that ends with 
 With `passes_hangup` SIGHUP goes on to the parts that read their configuration again, unless standard input is a terminal,
 which is gone then. Otherwise the first SIGINT, SIGTERM or SIGHUP stops gracefully. The second tells the parts of the present stage a second time, by
 which they leave at once, and kills those that have not left after a second; the third kills. If the supervisor itself is killed, its
-parts end by themselves (`trivet_tasks.processes.supervised.follow_parent`, which a part calls first thing); a part that is a
+parts end by themselves (`trivet_tasks.processes.startup.follow_parent`, which a part calls first thing); a part that is a
 supervisor in its turn needs a `stop_limit_s` below the `grace_s` it is given.
 """
 
@@ -28,12 +28,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from trivet.local.child_process import CONFIGURATION_ERROR, ChildProcess, ChildSpec, Exit, Restarts, as_argv
 from trivet_tasks.errors import ProcessFailed
-from trivet_tasks.processes.stop_signals import handled_stop_signals, reloads_on_hangup
+from trivet_tasks.processes.signals import StopSignals
 
 _READY_POLL_S = 0.02
 _LEAST_GRACE_S = 0.5  # what a later stage is left with when an earlier one takes its time
@@ -71,7 +71,6 @@ class Supervisor:
         self._restarts = restarts
         self._grace_s = grace_s
         self._stop_limit_s = stop_limit_s
-        self._passes_hangup = passes_hangup
         self._children: dict[str, ChildProcess] = {}
         self._numbers = itertools.count()
         self._inbox: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()  # its put() may interrupt its own get()
@@ -81,7 +80,7 @@ class Supervisor:
         self._interrupts = True
         self._pipe: tuple[int, int] | None = None
         self._ready_dir: Path | None = None
-        self._restore: list[tuple[signal.Signals, object]] = []
+        self._handlers = StopSignals(self._on_stop, self._reload_parts if passes_hangup else None)
 
     def start(
         self,
@@ -228,7 +227,7 @@ class Supervisor:
         try:
             self.stop()
         finally:
-            self._uninstall()
+            self._handlers.restore()
 
     def _stop_stage(self, stage: list[ChildProcess], grace_s: float) -> list[str]:
         self._stage = stage
@@ -280,7 +279,7 @@ class Supervisor:
     @contextmanager
     def _handled(self) -> Iterator[None]:
         """Handle signals as `run` and `stop` want them, also where the supervisor is not used as a context manager."""
-        installed, interrupts = bool(self._restore), self._interrupts
+        installed, interrupts = self._handlers.active, self._interrupts
         if not installed:
             self._install()
         try:
@@ -288,29 +287,20 @@ class Supervisor:
         finally:
             self._interrupts = interrupts
             if not installed:
-                self._uninstall()
+                self._handlers.restore()
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
         self._signals = 0
         self._hurry_until = None
-        passes = self._passes_hangup and reloads_on_hangup()
-        for number in handled_stop_signals(reloads=self._passes_hangup):
-            self._restore.append((number, signal.signal(number, self._on_signal)))
-        if passes:
-            self._restore.append((signal.SIGHUP, signal.signal(signal.SIGHUP, self._on_hangup)))
+        self._handlers.install()
 
-    def _uninstall(self) -> None:
-        while self._restore:
-            number, before = self._restore.pop()
-            signal.signal(number, before)  # type: ignore[arg-type]
-
-    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+    def _reload_parts(self) -> None:
         for child in list(self._children.values()):
             child.ask_to_reload()
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_stop(self) -> None:
         self._signals += 1
         if self._signals > 2:
             self.kill_now()

@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.plan.assumptions import Source, assumptions
 from trivet.plan.outlook import Obstacle, Outlook, outlook
 from trivet.plan.terms import Charge, Scenario, TariffOf, Terms, by_default, declared, mixed, percent
-from trivet.plan.workload import Tally, Workload, volume
+from trivet.plan.workload import Workload, WorkloadCounter, volume
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.prices.price_book import PriceBook, Tariff
+from trivet_tasks.prices.cost_model import CostModel
+from trivet_tasks.prices.price_book import Tariff
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.requests.reading import model_id
 
@@ -145,7 +145,7 @@ class Planner:
             output_tokens: expected tokens of an answer, if its `max_tokens` allows them.
             output_share_of_max: the same as a part of its `max_tokens`, 0 to 1.
         """
-        tally = Tally(self._steps, output_tokens)
+        tally = WorkloadCounter(self._steps, output_tokens)
         checked = check(tally.add)
         expected = "" if output_tokens is None else f"{output_tokens:,} tokens, or its max_tokens where that is less"
         if output_share_of_max is not None:
@@ -202,18 +202,15 @@ def _planned(scenario: Scenario, workload: Workload, terms: Terms) -> PlannedSce
 
 def _tariffs(settings: Settings) -> tuple[TariffOf, str]:
     """Return today's price of tokens on a route for a model, and the name of the price lists."""
-    try:
-        book = PriceBook()
-    except ImportError:
-        raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.") from None
-    now = datetime.now(UTC)
+    costs, now = CostModel(), datetime.now(UTC)
+    if not costs.known:
+        raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.")
 
-    @cache
     def tariff_of(name: str, model: str) -> Tariff:
         route = settings.routes[name]
         wire_model = name_on_wire(route, model)
         if wire_model is None:
             return Tariff((), "it is not served")
-        return book.tariff(route.provider, model, wire_model, route.region, now)
+        return costs.tariff(route, model, wire_model, now.timestamp())
 
-    return tariff_of, f"{now:%Y-%m-%d} ({book.version})"
+    return tariff_of, f"{now:%Y-%m-%d} ({costs.book.version})"

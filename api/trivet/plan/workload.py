@@ -76,7 +76,7 @@ class _Sums:
     bytes_out: int = 0
 
 
-class Tally:
+class WorkloadCounter:
     """Adds up the requests of a file without keeping any of them."""
 
     def __init__(self, steps: Steps, output_tokens: int | None = None) -> None:

@@ -16,8 +16,7 @@ from trivet_store.cluster import leases, lost
 from trivet_store.database.engine import Store
 from trivet_store.jobs import lease_release
 from trivet_tasks.config.settings import LeaseSettings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
 
 log = logging.getLogger("trivet.lease")
 

@@ -27,7 +27,7 @@ STOPPING = "stopping"
 IS_STOPPING = "It is stopping."
 """The impairment of a process that was asked to end: nothing is wrong with it."""
 WATCH = "watch"
-"""The place that asks once a second (`trivet_routing.liveness.dependency_monitor`)."""
+"""The place that asks once a second (`trivet_routing.liveness.monitors`)."""
 
 ANNOUNCED_S = 10
 """Seconds that an announcement lives unless it is repeated."""

@@ -24,7 +24,7 @@ _CORAL = ":http://internal.amazon.com/coral/com.amazon.bedrock/"
 
 
 VERSIONS = ("bedrock-2023-05-31",)
-"""What AWS documents for InvokeModel."""
+"""As AWS documents it for InvokeModel."""
 
 
 class BedrockWire:

@@ -22,7 +22,7 @@ _PATH = re.compile(
 
 
 VERSIONS = ("vertex-2023-10-16",)
-"""What Google documents for raw prediction."""
+"""As Google documents it for raw prediction."""
 
 
 class VertexWire:

@@ -1,4 +1,4 @@
-"""What a wire must be able to do, and the parts that Anthropic's message form shares on all of them."""
+"""Interface of a wire, and the parts that Anthropic's message form shares on all of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Wire(Protocol):
     stream_type: str
 
     def route(self, request: Request) -> Route | None:
-        """Whether this request is a call, and of what."""
+        """Return the call that this request makes, if it is one."""
 
     def page(self, request: Request) -> Failure:
         """The answer to a request that is not a call."""
@@ -98,7 +98,7 @@ class Wire(Protocol):
 
 
 def problem_with(document: dict[str, Any], version: str) -> str | None:
-    """What this version of the Messages API would say against a body, or None. Wording after the live API's."""
+    """Return the objection of this version of the Messages API to a body, or None. Wording after the live API's."""
     max_tokens = document.get("max_tokens")
     if max_tokens is None:
         return "max_tokens: Field required"
@@ -129,7 +129,7 @@ def problem_with(document: dict[str, Any], version: str) -> str | None:
 
 
 def _refused_by_version(document: dict[str, Any]) -> str | None:
-    """What version 2026-10-21 no longer takes (platform.claude.com, migration-2026-10-21)."""
+    """Fields that version 2026-10-21 no longer takes (platform.claude.com, migration-2026-10-21)."""
     for name in ("temperature", "top_p", "top_k"):
         if name in document:
             return f"{name}: Extra inputs are not permitted"

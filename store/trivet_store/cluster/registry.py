@@ -15,9 +15,8 @@ from sqlalchemy import Connection, Row, bindparam, text
 from trivet_store.cluster import health, route_overrides, route_versions
 from trivet_store.cluster.leases import not_dropped
 from trivet_store.database.engine import Store
-from trivet_tasks.config.route_fields import PLACE
 from trivet_tasks.config.route_overrides import Override, overridden, with_clashes
-from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import PLACE, RouteSettings
 from trivet_tasks.errors import NotFound
 
 

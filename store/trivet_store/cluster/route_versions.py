@@ -8,8 +8,7 @@ import orjson
 from sqlalchemy import Connection, Row, text
 
 from trivet_store.cluster import health
-from trivet_tasks.config.route_fields import OPERATIONAL
-from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import OPERATIONAL, RouteSettings
 
 _SEEN = text("SELECT 1 FROM route_versions WHERE route = :route AND digest = :digest")
 _ADD = text(

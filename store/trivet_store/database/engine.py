@@ -19,9 +19,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trivet_store.database.clock import Clock
 from trivet_store.database.outages import outage_of, reason_of
+from trivet_tasks.config.database_url import sqlite_path
+from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError, StoreUnavailable
-from trivet_tasks.urls import masked, sqlite_path
 
 if TYPE_CHECKING:
     from trivet_store.database.postgres import Postgres

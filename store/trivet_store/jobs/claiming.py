@@ -4,93 +4,22 @@ Only the database decides which route, model and requirements a job has. A messa
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from trivet_store import schema
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_tasks.jobs import DispatchedJob
-from trivet_tasks.requests.prompt_cache import cache_write_factor
+from trivet_store.steps import CallTarget, ClaimedJob, Prompt
+from trivet_tasks.jobs import DispatchedJob, Permit, proxy_errors_of, tried_of, tried_text
 from trivet_tasks.states import AttemptPurpose, JobState
 
 MISFIT_AGAIN_S = 10.0
 """Seconds a job waits that came back to a worker whose configuration does not allow it there."""
-
-
-class Token(NamedTuple):
-    """A job and the claim number it is to be worked under."""
-
-    id: str
-    claim: int
-
-
-class Prompt:
-    """A request's body as JSON, until it is released: a call under way has a copy in its own request."""
-
-    __slots__ = ("body", "cache_write")
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.cache_write = cache_write_factor(body)
-
-    def most(self, estimate: Decimal | None) -> Decimal | None:
-        """Return the maximum cost of a call in USD, given its maximum cost without a prompt cache."""
-        return None if estimate is None else estimate * self.cache_write
-
-    def let_go(self) -> None:
-        """Release the body: no further call will be begun with it."""
-        self.body = b""
-
-
-class ClaimedJob(NamedTuple):
-    """A job that this worker holds now."""
-
-    id: str
-    claim: int
-    batch_id: int | None
-    created_at: float
-    deadline_at: float | None
-    round: int
-    round_spent_s: float
-    tried: str
-    doubted_by: str | None
-    proxy_errors: str
-    """JSON: the pages of proxies that it met."""
-    input_estimate: int
-    max_tokens: int
-    crashes: int
-    tenant: str | None
-    attempt_id: str
-    prompt: Prompt
-    residency: tuple[str, ...]
-    compliance: tuple[str, ...]
-    features: tuple[str, ...]
-    probe: bool
-    isolated: bool = False
-    cache_key: str | None = None
-    """The key under which its answer may be cached."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallTarget:
-    """The target of the calls of a chunk: the columns that all its attempt rows have in common."""
-
-    lease_id: str
-    route: str
-    provider: str
-    model: str
-    wire_model: str
-    latency: str
-    probe: bool = False
-    """True if the message calls its job a probe."""
-    isolated: bool = False
-    """True if the message says that its job runs in a process of its own."""
 
 
 class Misfit(NamedTuple):
@@ -103,7 +32,7 @@ class Misfit(NamedTuple):
 class ClaimResult(NamedTuple):
     """The result of claiming the jobs of a message. Jobs in none of the lists no longer belong to this message."""
 
-    taken: list[ClaimedJob]
+    claimed: list[ClaimedJob]
     forged: tuple[str, ...] = ()
     """Ids of jobs whose message contradicts the database; they are left unchanged."""
     misfits: tuple[Misfit, ...] = ()
@@ -130,8 +59,8 @@ _CLAIM = RowsStatement(
      WHERE jobs.id = r.id AND jobs.claim = r.claim AND state || '' = 'dispatched'
        AND (deadline_at IS NULL OR deadline_at > :now)
        AND {_AS_THE_MESSAGE_SAYS}
-    RETURNING jobs.id, jobs.claim, batch_id, created_at, deadline_at, round, round_spent_s, tried, doubted_by,
-              proxy_errors, jobs.input_estimate, jobs.max_tokens, crashes, tenant, jobs.cache_key
+    RETURNING jobs.id, jobs.claim, batch_id, deadline_at, round, round_spent_s, tried, doubted_by, proxy_errors,
+              jobs.input_estimate, jobs.max_tokens, tenant, jobs.cache_key
     """,
 )
 # asked after `_CLAIM`, of the jobs it left: these have the message's claim number and contradict it in something else
@@ -156,7 +85,7 @@ _COUNT_ATTEMPT = text("UPDATE jobs SET attempts = attempts + 1 WHERE id = :id")
 _REQUESTS = RowsStatement(
     schema.jobs,
     """
-    SELECT j.id, q.body, f.residency, f.compliance, f.features, f.probe, f.isolated
+    SELECT j.id, q.body, f.residency, f.compliance, f.features
       FROM {rows} JOIN jobs j ON j.id = r.id JOIN job_requests q ON q.job_id = j.id JOIN flows f ON f.id = j.flow_id
     """,
 )
@@ -183,10 +112,11 @@ _GIVE_BACK = RowsStatement(
 def claim(
     connection: Connection,
     target: CallTarget,
-    claimed: Sequence[DispatchedJob],
+    dispatched: Sequence[DispatchedJob],
     *,
     now: float,
     attempt_ids: Sequence[str],
+    permits: Sequence[Permit],
     estimates: Sequence[Decimal | None],
     unfit: Unfit = lambda *_: "",
 ) -> ClaimResult:
@@ -194,9 +124,10 @@ def claim(
 
     Args:
         target: the target of their calls, as the message has it; a job that contradicts the database is not claimed.
-        claimed: jobs as the message has them; a job whose claim number is stale, or whose deadline has passed, is left
-            out of the answer.
+        dispatched: jobs as the message has them; a job whose claim number is stale, or whose deadline has passed, is
+            left out of the answer.
         attempt_ids: the id of the attempt of each job.
+        permits: the permit of each job's call.
         estimates: the maximum cost of each job's call in USD, without a prompt cache; the row holds it until the call
             is settled, raised where the request is marked for a cache.
         unfit: whether this worker's own configuration of the route allows a job with such requirements.
@@ -211,103 +142,104 @@ def claim(
     message = {
         "route": target.route,
         "model": target.model,
-        "latency": target.latency,
+        "latency": target.latency.value,
         "probe": target.probe,
         "isolated": target.isolated,
     }
-    in_order = [job._asdict() for job in sorted(claimed, key=_id)]
+    in_order = [job._asdict() for job in sorted(dispatched, key=_id)]
     rows = query_rows(connection, _CLAIM, in_order, lease_id=target.lease_id, now=now, **message).all()
     forged: tuple[str, ...] = ()
-    if len(rows) < len(claimed):
+    if len(rows) < len(dispatched):
         held = {row.id for row in rows}
         left = [job for job in in_order if job["id"] not in held]
         forged = tuple(row.id for row in query_rows(connection, _FORGED, left, now=now))
     if not rows:
         return ClaimResult([], forged)
     requests = {row.id: row for row in query_rows(connection, _REQUESTS, [{"id": row.id} for row in rows])}
-    attempt_of = {job.id: attempt_id for job, attempt_id in zip(claimed, attempt_ids, strict=True)}
-    estimate_of = {job.id: estimate for job, estimate in zip(claimed, estimates, strict=True)}
-    taken: list[ClaimedJob] = []
+    attempts = zip(attempt_ids, permits, strict=True)
+    attempt_of = {job.id: attempt for job, attempt in zip(dispatched, attempts, strict=True)}
+    estimate_of = {job.id: estimate for job, estimate in zip(dispatched, estimates, strict=True)}
+    claimed: list[ClaimedJob] = []
     misfits: list[dict[str, object]] = []
     reasons: dict[tuple[str, str, str], str] = {}
     for row in rows:
         request = requests[row.id]
         listed = request.residency, request.compliance, request.features
-        residency, compliance, features = map(_names, listed)
+        requirements = [_names(names) for names in listed]
         if listed not in reasons:
-            reasons[listed] = unfit(residency, compliance, features)
+            reasons[listed] = unfit(*requirements)
         if reasons[listed]:
-            misfits.append(_misfit(row.id, row.tried, target.route, reasons[listed], now))
-            continue
-        taken.append(
-            ClaimedJob._make(
-                (
-                    *row[:-1],  # in the order of RETURNING
-                    attempt_of[row.id],
-                    Prompt(bytes(request.body)),
-                    residency,
-                    compliance,
-                    features,
-                    bool(request.probe),
-                    bool(request.isolated),
-                    row.cache_key,
-                )
-            )
-        )
+            misfits.append(_misfit(row.id, tried_of(row.tried), target.route, reasons[listed], now))
+        else:
+            claimed.append(_claimed(row, target, *attempt_of[row.id], bytes(request.body), requirements))
     execute_rows(connection, _MISFIT, misfits)
-    new = [
-        _row(
-            target,
-            job,
-            job.attempt_id,
-            now,
-            estimate_of[job.id],
-            AttemptPurpose.PROBE if job.probe else AttemptPurpose.JOB,
-        )
-        for job in taken
-    ]
-    execute_rows(connection, _ADD_ATTEMPTS, new)
-    return ClaimResult(taken, forged, tuple(Misfit(str(row["id"]), str(row["last_error"])) for row in misfits))
+    purpose = AttemptPurpose.PROBE if target.probe else AttemptPurpose.JOB
+    execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate_of[job.id], purpose) for job in claimed])
+    return ClaimResult(claimed, forged, tuple(Misfit(str(row["id"]), str(row["last_error"])) for row in misfits))
 
 
-def _misfit(job_id: str, tried: str, route: str, reason: str, now: float) -> dict[str, object]:
+def _claimed(
+    row: Row[Any],
+    target: CallTarget,
+    attempt_id: str,
+    permit: Permit,
+    body: bytes,
+    requirements: Sequence[tuple[str, ...]],
+) -> ClaimedJob:
+    residency, compliance, features = requirements
+    return ClaimedJob(
+        id=row.id,
+        claim=row.claim,
+        target=target,
+        attempt_id=attempt_id,
+        permit=permit,
+        prompt=Prompt(body),
+        batch_id=row.batch_id,
+        deadline_at=row.deadline_at,
+        round=row.round,
+        round_spent_s=row.round_spent_s,
+        tried=tried_of(row.tried),
+        doubted_by=row.doubted_by,
+        proxy_errors=proxy_errors_of(row.proxy_errors),
+        input_estimate=row.input_estimate,
+        max_tokens=row.max_tokens,
+        tenant=row.tenant,
+        cache_key=row.cache_key,
+        residency=residency,
+        compliance=compliance,
+        features=features,
+    )
+
+
+def _misfit(job_id: str, tried: tuple[str, ...], route: str, reason: str, now: float) -> dict[str, object]:
     """Return the row that sends a misfit elsewhere; it waits if it has been here before, so that it does not loop."""
-    before = tried.split(",") if tried else []
-    again = route in before
+    again = route in tried
     return {
         "id": job_id,
         "state": (JobState.DELAYED if again else JobState.WAITING).value,
         "not_before": now + MISFIT_AGAIN_S if again else None,
-        "tried": ",".join(before if again else [*before, route]),
+        "tried": tried_text(tried if again else (*tried, route)),
         "last_error": f"{route}: the configuration of its worker does not allow this job: it {reason}",
     }
 
 
 def add_attempt(
-    connection: Connection,
-    target: CallTarget,
-    job: ClaimedJob,
-    attempt_id: str,
-    *,
-    now: float,
-    estimate: Decimal | None,
-    purpose: AttemptPurpose,
+    connection: Connection, job: ClaimedJob, *, now: float, estimate: Decimal | None, purpose: AttemptPurpose
 ) -> bool:
     """Write the row of a further attempt of a job that this worker holds. False when it no longer holds it."""
     hold = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
-    token = {"id": job.id, "claim": job.claim, "lease_id": target.lease_id}
+    token = {"id": job.id, "claim": job.claim, "lease_id": job.target.lease_id}
     if connection.execute(text(_HELD + hold), token).one_or_none() is None:
         return False
-    execute_rows(connection, _ADD_ATTEMPTS, [_row(target, job, attempt_id, now, estimate, purpose)])
+    execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate, purpose)])
     connection.execute(_COUNT_ATTEMPT, {"id": job.id})
     return True
 
 
-def _row(
-    target: CallTarget, job: ClaimedJob, attempt_id: str, now: float, estimate: Decimal | None, purpose: AttemptPurpose
-) -> dict[str, Any]:
+def _row(job: ClaimedJob, now: float, estimate: Decimal | None, purpose: AttemptPurpose) -> dict[str, Any]:
+    target = job.target
     return {
-        "id": attempt_id,
+        "id": job.attempt_id,
         "job_id": job.id,
         "claim": job.claim,
         "round": job.round,
@@ -316,21 +248,22 @@ def _row(
         "provider": target.provider,
         "model": target.model,
         "wire_model": target.wire_model,
-        "latency": target.latency,
+        "latency": target.latency.value,
         "started_at": now,
-        "cost_usd": job.prompt.most(estimate),
+        "cost_usd": job.prompt.maximum_cost(estimate),
         "purpose": purpose.value,
     }
 
 
-def give_back(connection: Connection, route: str, tokens: Sequence[Token], why: str | None = None) -> None:
+def give_back(connection: Connection, route: str, jobs: Sequence[DispatchedJob], why: str | None = None) -> None:
     """Put jobs that were dispatched to this route, and that this worker did not start, back to waiting.
 
     Args:
         why: the error of a job that ends before it has another one.
     """
     # by id, as jobs are locked everywhere
-    query_rows(connection, _GIVE_BACK, [token._asdict() for token in sorted(tokens)], route=route, why=why)
+    rows = [{"id": job.id, "claim": job.claim} for job in sorted(jobs, key=_id)]
+    query_rows(connection, _GIVE_BACK, rows, route=route, why=why)
 
 
 _id = attrgetter("id")

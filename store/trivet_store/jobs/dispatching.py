@@ -10,8 +10,9 @@ from sqlalchemy import Connection, Row, TextClause, bindparam, text
 from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, query_rows
-from trivet_tasks.jobs import DispatchedJob
+from trivet_tasks.jobs import DispatchedJob, tried_of
 from trivet_tasks.latency import Latency
+from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BACKLOG_STATES, OUTSTANDING_STATES, JobState
 
 DISPATCH_LOCK = 7_214_500_002
@@ -34,8 +35,8 @@ class Flow(NamedTuple):
     batch_id: int | None = None
     labels: str = "{}"
     """JSON: what budgets ask for of its jobs."""
-    marked: bool = False
-    """Its jobs write to the provider's prompt cache, or read from it."""
+    cache_write: CacheWrite = ""
+    """Time for which the provider's prompt cache keeps what its jobs write to it."""
     warmer: str | None = None
     """The job that is to warm the provider's cache before the others go, where its requests have a common prefix."""
     cold: bool = False
@@ -52,7 +53,7 @@ class Head(NamedTuple):
     id: str
     flow_id: int
     rank: float
-    tried: str
+    tried: tuple[str, ...]
     doubted_by: str | None
     input_estimate: int
     max_tokens: int
@@ -77,7 +78,7 @@ class Outstanding(NamedTuple):
 _FLOWS = text(
     """
     SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.isolated, f.batch_id, f.labels,
-           f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
+           f.cache_write, f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
            w.attempts AS warmer_calls
       FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
      WHERE f.active AND NOT f.held
@@ -157,7 +158,7 @@ def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
             bool(row.isolated),
             row.batch_id,
             row.labels,
-            row.prefix is not None,
+            row.cache_write,
             *(_warmth(row) if row.prefix else ()),
         )
         for row in connection.execute(_FLOWS)
@@ -209,8 +210,12 @@ def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[H
     for first in range(0, len(flow_ids), FLOWS_AT_ONCE):
         some = flow_ids[first : first + FLOWS_AT_ONCE]
         ids = {f"flow_{number}": flow_id for number, flow_id in enumerate(some)}
-        found += [Head(*row) for row in connection.execute(_heads_of(len(some)), {**ids, "limit": limit})]
+        found += [_head(*row) for row in connection.execute(_heads_of(len(some)), {**ids, "limit": limit})]
     return found
+
+
+def _head(job_id: str, flow_id: int, rank: float, tried: str, *rest: Any) -> Head:
+    return Head(job_id, flow_id, rank, tried_of(tried), *rest)
 
 
 @lru_cache(maxsize=FLOWS_AT_ONCE)
@@ -237,7 +242,7 @@ def urgent(connection: Connection, before: float, limit: int, without: Collectio
         without: flows to pass over.
     """
     rows = [{"flow_id": flow_id} for flow_id in sorted(without)]
-    return [Head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
+    return [_head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
 
 
 def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[DispatchedJob]:

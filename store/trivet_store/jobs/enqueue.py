@@ -18,11 +18,14 @@ from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.requests.prompt_cache import CacheWrite, cache_write_of
 from trivet_tasks.states import JobState
 
-_FlowTerms: TypeAlias = tuple[Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str]
+_FlowTerms: TypeAlias = tuple[
+    Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str, CacheWrite
+]
 """Terms that the jobs of a flow share: class, model, residency, compliance, features; a prefix, where one job warms it
-for all; and labels."""
+for all; labels; and what they write to the provider's prompt cache."""
 
 
 class Accepted(NamedTuple):
@@ -51,8 +54,10 @@ class DirectDispatch:
 
 _OPEN_FLOW = text(
     """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, held, active)
-    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :held, true)
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write,
+                       held, active)
+    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :cache_write,
+            :held, true)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
@@ -232,6 +237,7 @@ def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef |
                 **_columns(terms),
                 "prefix": terms[3],
                 "labels": terms[4],
+                "cache_write": terms[5],
                 "batch_id": batch_id,
                 "signature": signature,
                 "held": batch is not None,
@@ -243,16 +249,15 @@ def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef |
 
 def _flow_terms(spec: JobSpec, asked: Labels) -> _FlowTerms:
     requirements = (spec.residency, spec.compliance, spec.features)
-    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked)
+    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked), cache_write_of(spec.body)
 
 
 def _signature(terms: _FlowTerms, batch_id: int | None) -> str:
-    prefix, labels = terms[3], terms[4]
-    return blake2b(orjson.dumps([batch_id, *_columns(terms).values(), prefix, labels]), digest_size=16).hexdigest()
+    return blake2b(orjson.dumps([batch_id, *_columns(terms).values(), *terms[3:]]), digest_size=16).hexdigest()
 
 
 def _columns(terms: _FlowTerms) -> dict[str, str]:
-    latency, model, (residency, compliance, features), _, _ = terms
+    latency, model, (residency, compliance, features), *_ = terms
     return {
         "latency": latency.value,
         "model": model,

@@ -10,10 +10,11 @@ from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.jobs.ending import book_again, costs_of, end_jobs
 from trivet_store.ledger import spending
-from trivet_store.steps import End, Ended, Finished, GoOn, Next, Settlement, Wait, Written
+from trivet_store.steps import End, Ended, GoOn, Next, Settlement, Transition, Wait, Written
 from trivet_tasks.foreign_text import clean
+from trivet_tasks.jobs import proxy_errors_text, tried_text
+from trivet_tasks.outcomes import Usage
 from trivet_tasks.states import END_STATES, JobState
-from trivet_tasks.usage import Usage
 
 _FENCE = RowsStatement(
     schema.jobs,
@@ -64,16 +65,16 @@ _CANCELLED_BATCHES = text("SELECT id FROM batches WHERE id IN :ids AND state = '
 )
 
 
-def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> Written:
+def finish(store: Store, connection: Connection, group: Sequence[Transition]) -> Written:
     """Record a group of finished calls. Attempts are settled in any case; jobs only under valid claim numbers."""
     now = store.now(connection)
     # lock jobs before attempts, as a rescuer does
-    fenced = query_rows(connection, _FENCE, [{"id": finished.job_id} for finished in group])
+    fenced = query_rows(connection, _FENCE, [{"id": transition.job.id} for transition in group])
     current = {row.id: row for row in fenced}
     late = {row.id: row.batch_id for row in current.values() if row.state in END_STATES}
     before = costs_of(connection, list(late))
-    counted = spending.calls(connection, [finished.settlement.attempt_id for finished in group])
-    settle(connection, [finished.settlement for finished in group])
+    counted = spending.calls(connection, [transition.settlement.attempt_id for transition in group])
+    settle(connection, [transition.settlement for transition in group])
     if late:
         # all batches at once, by id, as below they are counted: not these first and the others then
         ids = {row.batch_id for row in current.values() if row.batch_id is not None}
@@ -81,31 +82,29 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
         book_again(connection, late, before)
     cancelled = _cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
     ended: list[Ended] = []
-    gone_on: list[Finished] = []
+    gone_on: list[Transition] = []
     waits: list[dict[str, object]] = []
     refused: list[str] = []
-    for finished in group:
-        if finished.next is None:
+    for transition in group:
+        if transition.next is None:
             continue
-        row = current.get(finished.job_id)
-        if row is None or (row.claim, row.lease_id, row.state) != (
-            finished.claim,
-            finished.lease_id,
-            JobState.RUNNING,
-        ):
-            refused.append(finished.job_id)
+        job = transition.job
+        row = current.get(job.id)
+        if row is None or (row.claim, row.lease_id, row.state) != (job.claim, job.target.lease_id, JobState.RUNNING):
+            refused.append(job.id)
             continue
-        step: Next = finished.next
+        step: Next = transition.next
         if (row.cancel_requested or row.batch_id in cancelled) and not (
             isinstance(step, End) and step.state is JobState.SUCCEEDED
         ):
             step = End(JobState.CANCELLED)
         match step:
             case End():
-                route = finished.route or row.route
-                ended.append(Ended(row.id, row.batch_id, row.created_at, step, route, led=row.cache_key is not None))
+                # a hedge's call went elsewhere than the job was dispatched to
+                route, led = job.target.route, row.cache_key is not None
+                ended.append(Ended(row.id, row.batch_id, row.created_at, step, route, led=led))
             case GoOn():
-                gone_on.append(finished)
+                gone_on.append(transition)
             case Wait():
                 waits.append(
                     {
@@ -113,18 +112,18 @@ def finish(store: Store, connection: Connection, group: Sequence[Finished]) -> W
                         "state": (JobState.WAITING if step.not_before is None else JobState.DELAYED).value,
                         "not_before": step.not_before,
                         "round": step.round,
-                        "tried": step.tried,
+                        "tried": tried_text(step.tried),
                         "round_spent_s": step.spent_s,
                         "doubted_by": step.doubted_by,
-                        "proxy_errors": step.proxy_errors,
+                        "proxy_errors": proxy_errors_text(step.proxy_errors),
                         "last_outcome": step.outcome,
                         "last_error": clean(step.error, 2_000),
                     }
                 )
-    execute_rows(connection, _GO_ON, [_go_on_row(finished) for finished in gone_on])
+    execute_rows(connection, _GO_ON, [_go_on_row(transition) for transition in gone_on])
     execute_rows(connection, _WAIT, waits)
     ending = end_jobs(connection, ended, now)
-    spending.book_settled(connection, counted, (finished.settlement for finished in group))
+    spending.book_settled(connection, counted, (transition.settlement for transition in group))
     return Written(
         tuple(e.job_id for e in ended), ending.batches, tuple(gone_on), tuple(refused), crowded=ending.crowded
     )
@@ -140,17 +139,17 @@ def _cancelled_batches(connection: Connection, ids: set[int]) -> set[int]:
     return {row.id for row in connection.execute(_CANCELLED_BATCHES, {"ids": sorted(ids)})} if ids else set()
 
 
-def _go_on_row(finished: Finished) -> dict[str, object]:
-    step = finished.next
+def _go_on_row(transition: Transition) -> dict[str, object]:
+    step = transition.next
     assert isinstance(step, GoOn)
     return {
-        "id": finished.job_id,
+        "id": transition.job.id,
         "route": step.route,
         "dispatched_until": step.until,
-        "tried": step.tried,
+        "tried": tried_text(step.tried),
         "round_spent_s": step.spent_s,
         "doubted_by": step.doubted_by,
-        "proxy_errors": step.proxy_errors,
+        "proxy_errors": proxy_errors_text(step.proxy_errors),
         "last_outcome": step.outcome.value,
         "last_error": clean(step.error, 2_000),
     }

@@ -27,8 +27,9 @@ LONGEST_WAIT_S = 900.0
 _FLOW = "SELECT signature, isolated, probe FROM flows WHERE id = :id"
 _OPEN_ISOLATED = text(
     """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, labels, held, active, isolated)
-    SELECT :signature, batch_id, latency, model, residency, compliance, features, labels, held, true, true
+    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, labels, cache_write, held,
+                       active, isolated)
+    SELECT :signature, batch_id, latency, model, residency, compliance, features, labels, cache_write, held, true, true
       FROM flows WHERE id = :id
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id

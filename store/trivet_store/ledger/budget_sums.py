@@ -15,6 +15,7 @@ from trivet_store.ledger.budgets import BudgetRow
 from trivet_store.ledger.spending import Spent
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.config.budgets import Window
+from trivet_tasks.requests.prompt_cache import CacheWrite
 
 
 class InFlight(NamedTuple):
@@ -24,14 +25,14 @@ class InFlight(NamedTuple):
     batch_id: int | None
     labels: str
     jobs: int
-    most_usd: Decimal
+    maximum_usd: Decimal
     """Maximum cost of all these calls; those without a price count as nothing."""
     model: str = ""
     """Tokens of the queued jobs, whose price is not recorded yet."""
     input_estimate: int = 0
     max_tokens: int = 0
-    marked: bool = False
-    """They may write to the provider's prompt cache."""
+    cache_write: CacheWrite = ""
+    """Time for which the provider's prompt cache keeps what they write to it."""
 
 
 class Sums(NamedTuple):
@@ -51,24 +52,26 @@ class Waiting(NamedTuple):
     jobs: int
 
 
-_COLUMNS = "kind, number, route, batch_id, labels, model, input_estimate, max_tokens, marked, jobs, settled, estimated"
+_COLUMNS = (
+    "kind, number, route, batch_id, labels, model, input_estimate, max_tokens, cache_write, jobs, settled, estimated"
+)
 _SPENT = """
     SELECT 'spent', CAST(:number_{n} AS integer), CAST(NULL AS varchar), CAST(NULL AS integer), CAST(NULL AS varchar),
-           CAST(NULL AS varchar), 0, 0, 0, coalesce(sum(unpriced), 0), coalesce({settled}, {nothing}), coalesce({estimated}, {nothing})
+           CAST(NULL AS varchar), 0, 0, '', coalesce(sum(unpriced), 0), coalesce({settled}, {nothing}), coalesce({estimated}, {nothing})
       FROM spend WHERE day >= :day_{n} {scope}
 """
 _CALLING = """
-    SELECT 'calling', 0, a.route, f.batch_id, f.labels, '', 0, 0, 0, count(*), 0, coalesce({cost}, {nothing})
+    SELECT 'calling', 0, a.route, f.batch_id, f.labels, '', 0, 0, '', count(*), 0, coalesce({cost}, {nothing})
       FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
      WHERE a.outcome IS NULL GROUP BY a.route, f.batch_id, f.labels
 """
 # SQLite uses a partial index only where the statement repeats its condition word for word
 _QUEUED = """
     SELECT 'queued', 0, j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens,
-           CASE WHEN f.prefix IS NULL THEN 0 ELSE 1 END, count(*), 0, 0
+           f.cache_write, count(*), 0, 0
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.state IN ('dispatched', 'running') AND j.state = 'dispatched' AND j.route IS NOT NULL
-     GROUP BY j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens, 9
+     GROUP BY j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens, f.cache_write
 """
 _WAITING = text(
     """
@@ -107,7 +110,7 @@ def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) ->
             continue
         alike = InFlight(
             found.route, found.batch_id, found.labels, int(found.jobs), found.estimated, found.model,
-            found.input_estimate, found.max_tokens, bool(found.marked),
+            found.input_estimate, found.max_tokens, found.cache_write,
         )  # fmt: skip
         (calling if found.kind == "calling" else queued).append(alike)
     return Sums(tuple(spent), tuple(calling), tuple(queued))

@@ -13,8 +13,8 @@ from trivet_store.ledger.savings import HOUR_S
 from trivet_store.reports.cost_groups import grouping
 from trivet_store.reports.costs import Span
 from trivet_store.schema import Usd, usd_sum
-from trivet_tasks.model_names import bare_name
-from trivet_tasks.prices import price_parts
+from trivet_tasks.catalog import bare_name
+from trivet_tasks.prices import price_records
 
 _EXACT = Context(prec=60, traps=[Inexact])
 _MILLION = Decimal(1_000_000)
@@ -120,7 +120,7 @@ def _of_mixed(connection: Connection, day: str, span: Span) -> Iterator[CacheSav
         """
     )
     for row in connection.execute(statement, span._asdict()):
-        for part in price_parts.read_priced(row.price_parts):
+        for part in price_records.read_priced_parts(row.price_parts):
             usage = part.usage
             cached = _Cached(usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens)
             if any(cached):

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from trivet_store.reports.cost_groups import grouping
 from trivet_store.schema import Usd, usd_sum
-from trivet_tasks.prices.price_terms import NOTED
+from trivet_tasks.prices.price_records import NOTED
 
 
 class Span(NamedTuple):

@@ -3,6 +3,7 @@
 from sqlalchemy import Connection, Row, text
 
 from trivet_store.jobs.dispatching import Flow, Head
+from trivet_tasks.jobs import tried_of
 from trivet_tasks.latency import Latency
 
 _OF_JOB = text(
@@ -34,5 +35,5 @@ def next_of_batch(connection: Connection, name: str) -> tuple[Flow, Head] | None
 def _read(row: "Row[tuple[object, ...]] | None") -> tuple[Flow, Head] | None:
     if row is None:
         return None
-    flow = Flow(row.id, Latency(row.latency), row.model, (), (), (), False, row.batch_id, row.labels)
-    return flow, Head("", row.id, 0.0, row.tried, None, row.input_estimate, row.max_tokens)
+    flow = Flow(row.id, Latency(row.latency), row.model, (), (), (), False, row.batch_id, row.labels, row.cache_write)
+    return flow, Head("", row.id, 0.0, tried_of(row.tried), None, row.input_estimate, row.max_tokens)

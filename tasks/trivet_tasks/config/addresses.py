@@ -1,14 +1,21 @@
-"""Address of a route's calls: made of provider, region and endpoint, or the route's own `base_url`.
+"""Address of a route's calls, made of provider, region and endpoint or the route's own `base_url`, and the way to it.
 
 Clients are always given this address, so that no variable of the environment sends a prompt elsewhere.
 """
 
+import os
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from trivet_tasks.config.environment_faults import proxy_of
 from trivet_tasks.config.route_settings import RouteSettings
 
 _PREFIXES = {("vertex", "invoke"): "/v1", ("bedrock", "messages"): "/anthropic", ("bedrock", "mantle"): "/anthropic"}
 """First part of the API's paths; a `base_url` that names no path gets it."""
+
+_REGION_VARIABLES = {"bedrock": ("AWS_REGION", "AWS_DEFAULT_REGION"), "vertex": ("CLOUD_ML_REGION",), "anthropic": ()}
+
+DIRECTLY = "directly"
 
 
 def api_address(route: RouteSettings, region: str | None) -> str | None:
@@ -53,3 +60,30 @@ def _with_prefix(route: RouteSettings) -> str:
     given = route.base_url.rstrip("/")
     prefix = _PREFIXES.get((route.provider, route.endpoint), "")
     return given if urlsplit(given).path else f"{given}{prefix}"
+
+
+def effective_host(route: RouteSettings) -> str:
+    """Return host and port of the address that a route's calls go to; "no region" where it has none."""
+    named = (os.environ.get(name) for name in _REGION_VARIABLES[route.provider])
+    address = api_address(route, next(filter(None, named), None))
+    if address is None:
+        return "no region"
+    return urlsplit(address).netloc.rpartition("@")[2] or address
+
+
+def way_out(url: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the way to a URL for a person: `directly`, or the proxy, without user and password, and its variable."""
+    parts = urlsplit(url)
+    named = proxy_of(parts.scheme, environment)
+    without = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    if named is None or _is_exempt(parts.hostname or "", without):
+        return DIRECTLY
+    variable, proxy = named
+    scheme, _, rest = proxy.partition("://")
+    return f"through the proxy {scheme}://{rest.rpartition('@')[2]} ({variable})"
+
+
+def _is_exempt(host: str, without: str) -> bool:
+    """Return whether a list of hosts and domains by comma names this host."""
+    names = (name.strip().lower().lstrip(".") for name in without.split(","))
+    return any(name == "*" or host == name or host.endswith(f".{name}") for name in names if name)

@@ -16,7 +16,6 @@ from trivet_tasks.config.route_settings import digits
 from trivet_tasks.jobs import JobSpec
 
 DAY_S = 86_400
-NAME_CHARS = 100
 TENANT = "tenant"
 """Label of the tenant that the work is done for; that of a tag is `tag:NAME`."""
 
@@ -62,18 +61,21 @@ class BudgetSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    """Name for commands, events and metrics."""
     usd: Annotated[Decimal, Field(gt=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")]
     """Limit on the spending in one window."""
     per: Per
+    """Window. Days and months turn at midnight UTC; `total` lasts as long as its batch."""
     tag: str = Field(default="", max_length=401)
-    """NAME=VALUE: jobs with this tag."""
+    """Scope: the jobs with this tag, `NAME=VALUE`."""
     batch: str = Field(default="", max_length=200)
-    """The jobs of this batch."""
+    """Scope: the jobs of this batch."""
     tenant: str = Field(default="", max_length=200)
+    """Scope: the jobs of this tenant."""
     route: str = Field(default="", max_length=100)
-    """The calls of this route; jobs go to other routes meanwhile."""
+    """Scope: the calls of this route. Jobs go to other routes while it is used up."""
     warn_at: float = Field(default=0.8, gt=0, le=1)
-    """The share of it at which a warning is given."""
+    """Spent share of the limit at which Trivet warns."""
 
     @model_validator(mode="after")
     def _one_scope(self) -> "BudgetSettings":

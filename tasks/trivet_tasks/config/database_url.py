@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trivet_tasks.urls import absolute_sqlite_url
-
 DRIVER = "postgresql+psycopg"
 PREPARE = "prepare_threshold"
 """Not libpq's but psycopg's: after how many executions a statement is prepared; `none` or 0: never."""
 
 _POSTGRES = {"postgres", "postgresql", DRIVER}
 _SQLITE = {"sqlite", "sqlite+pysqlite"}
+_SQLITE_URL = "sqlite:///"
 _FROM_ENVIRONMENT = {"user", "password", "passfile"}
 """Credentials may come from PGUSER, PGPASSWORD and PGPASSFILE; the server's address may not."""
 _EMPTY = {"sslcertmode": b"allow", "min_protocol_version": b"3.0", "max_protocol_version": b"3.0"}
@@ -207,3 +206,15 @@ def _threshold(value: str) -> int | None:
     if not word.isdecimal():
         raise ValueError(f"its parameter {PREPARE} must be none or a number of executions")
     return int(word)
+
+
+def absolute_sqlite_url(url: str, base: Path) -> str:
+    """A SQLite URL with its path made absolute, counted from `base`; any other URL unchanged."""
+    if not url.startswith(_SQLITE_URL):
+        return url
+    return _SQLITE_URL + str((base / url.removeprefix(_SQLITE_URL)).absolute())
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL, or None for another database."""
+    return Path(url.removeprefix(_SQLITE_URL)) if url.startswith(_SQLITE_URL) else None

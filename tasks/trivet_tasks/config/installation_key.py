@@ -10,10 +10,9 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from trivet_tasks.config.server_urls import read_server_url
+from trivet_tasks.config.server_urls import masked, read_server_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
-from trivet_tasks.urls import masked
 
 FILE_NAME = "security.key"
 LEAST_CHARS = 32

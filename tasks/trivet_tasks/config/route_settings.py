@@ -6,13 +6,52 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
-from trivet_tasks.catalog import Endpoint, Provider
-from trivet_tasks.config.route_fields import OPERATIONAL, PLACE, UNORDERED, digest_of
+from trivet_tasks.catalog import VERSION, Dialect, Endpoint, Provider, default_version
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.secret_refs import OptionalSecret
-from trivet_tasks.dialects import VERSION, Dialect, default_version
+
+OPERATIONAL = frozenset(
+    {
+        "requests_per_minute",
+        "input_tokens_per_minute",
+        "output_tokens_per_minute",
+        "output_token_factor",
+        "max_concurrency",
+        "limits",
+        "priority",
+        "weight",
+        "costs",
+        "windows",
+        "idle_probe_s",
+    }
+)
+"""May change while it runs. SQL holds the version in force, and every process follows it within a second."""
+PLACE = frozenset(
+    {
+        "provider",
+        "region",
+        "project",
+        "base_url",
+        "endpoint",
+        "workspace_id",
+        "api_version",
+        "api_versions",
+        "models",
+        "residency",
+        "compliance",
+        "betas",
+        "body_fields",
+    }
+)
+"""Decide where a prompt goes and what may go there. A worker takes them from its own file alone, and SQL holds what the
+workers that serve the route agree on."""
+UNORDERED = frozenset({"residency", "compliance", "betas", "body_fields"})
+"""Lists of a place whose order and repetitions have no meaning."""
+OWN = frozenset({"api_key", "admin_api_key", "environment", "stream"})
+"""Settings of a process's own: credentials, and the way it makes its calls. Other processes never see them."""
 
 NAME_CHARS = 100
 """The longest name of a group of models; the tables take 120."""
@@ -20,6 +59,11 @@ NAME_CHARS = 100
 
 WHOLE_ROUTE = "*"
 """Model name that stands for a whole route."""
+
+
+def digest_of(values: Mapping[str, object]) -> str:
+    """Return a short digest of JSON-ready settings, the same in whatever order they were written."""
+    return blake2b(orjson.dumps(values, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
 
 class LimitGroup(BaseModel):
@@ -30,10 +74,13 @@ class LimitGroup(BaseModel):
     models: tuple[str, ...] = Field(min_length=1)
     """Globs over first-party model ids, e.g. `claude-haiku-*`. The first group that fits a model counts."""
     requests_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of all models of the group together, as are the next two. Not set: not limited."""
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of input tokens."""
     output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of output tokens."""
     max_concurrency: int | None = Field(default=None, ge=1, le=100_000)
-    """None: the route's."""
+    """Maximum number of calls in flight. Not set: the route's."""
 
     @property
     def name(self) -> str:
@@ -78,10 +125,15 @@ class RouteSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     provider: Provider
+    """The kind of wire."""
     region: str | None = None
+    """Region of AWS or Google that is called, e.g. `us-east-1`."""
     project: str | None = None
+    """Of provider `vertex`: the Google Cloud project. Not set: the one that the credentials or the environment name."""
     base_url: str = ""
+    """Address of calls, e.g. of a gateway or a VPC endpoint. Empty: the provider's own."""
     api_key: OptionalSecret = None
+    """Reference to the key, never the key itself: `env:NAME` or `file:PATH`. Not set: the provider's own chain of credentials."""
     admin_api_key: OptionalSecret = None
     """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
     is made with it."""
@@ -96,20 +148,29 @@ class RouteSettings(BaseModel):
     models: Mapping[str, str] = Field(default_factory=dict)
     """First-party model id to this wire's id, only where the built-in mapping differs."""
     requests_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of each model by itself, as are the next two. Not set: not limited."""
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of input tokens; those read from the provider's prompt cache count where the provider counts them."""
     output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Limit of output tokens; `max_tokens` is reserved for each call, and the unused part returned."""
     output_token_factor: float = Field(default=1.0, ge=1, le=100)
     """Tokens of quota that one output token burns (AWS says 5 for newer models on Bedrock)."""
     max_concurrency: int = Field(default=200, ge=1, le=100_000)
+    """Maximum number of calls in flight, over all workers."""
     limits: tuple[LimitGroup, ...] = ()
     """Figures shared by several models; every other model has the route's figures for itself."""
     priority: int = Field(default=1, ge=1, le=1_000)
+    """Place in classes with `order = "priority"`: the lowest is asked first."""
     weight: float = Field(default=1.0, gt=0, le=1_000)
+    """Share of the work in classes with `order = "weight"`, and between routes that are otherwise equal."""
     residency: tuple[str, ...] = ()
+    """Places within which its calls are computed, e.g. `["eu"]`. A job that requires one goes only to routes that declare it."""
     compliance: tuple[str, ...] = ()
+    """Regimes that it meets, e.g. `["hipaa"]`. They bind like `residency`."""
     stream: bool = False
+    """True if calls are streamed inside the worker. It costs more CPU; the result is the same."""
     betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
-    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.requests.betas`)."""
+    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.requests.features`)."""
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
     """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
     environment: bool = False
@@ -117,9 +178,9 @@ class RouteSettings(BaseModel):
     costs: RouteCosts = RouteCosts()
     """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
     idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
-    """Seconds without a call after which it is probed; 0 = never. None: as `[health] idle_probe_s` says."""
+    """Seconds without a call after which it is probed. 0: never. Not set: as in `[health]`."""
     windows: tuple[RouteWindow, ...] = ()
-    """Hours in which its weight, its priority or its prices are others."""
+    """Hours of the day with another weight, priority or price."""
 
     @model_validator(mode="after")
     def _admin_key_of_anthropic(self) -> "RouteSettings":

@@ -58,16 +58,19 @@ class RouteWindow(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hours: Annotated[str, AfterValidator(_checked_hours)]
-    """By the clock on the wall: `22-06`, `08:30-17`; one that ends before it begins goes on over midnight."""
+    """Local time of day: `22-06`, `08:30-17`. A span that ends before it begins goes on over midnight."""
     days: tuple[Day, ...] = ()
-    """The days on which it begins; none: every day."""
+    """Days on which it begins. Empty: every day."""
     time_zone: Annotated[str, AfterValidator(_checked_zone)] = "UTC"
+    """Time zone of `hours`, e.g. `Europe/Berlin`."""
     weight: float | None = Field(default=None, gt=0, le=1_000)
+    """The route's weight meanwhile."""
     priority: int | None = Field(default=None, ge=1, le=1_000)
+    """The route's priority meanwhile."""
     cost_factor: Annotated[Decimal, PlainSerializer(str, return_type=str, when_used="json")] | None = Field(
         default=None, ge=0, le=100, max_digits=15
     )
-    """On the provider's prices, where routes are ordered by cost. No call is booked with it."""
+    """Factor on the provider's prices when routes are ordered by cost. It changes no booked cost."""
 
     @model_validator(mode="after")
     def _does_something(self) -> "RouteWindow":

@@ -7,15 +7,30 @@
 
 TLS verifies certificate and host name unless the URL says otherwise. Its parameters: `ssl_ca_certs`, `ssl_certfile`,
 `ssl_keyfile` (files), `ssl_cert_reqs` (`required`, `none`), `ssl_check_hostname`.
+
+The embedded broker listens on one Unix socket. Its starter (`trivet.local.embedded`) and its users (clients, workers, Flower)
+derive the address from the data directory by the same rule, so nothing is stored or passed on.
 """
 
 import difflib
+import hashlib
+import os
+import re
 import ssl
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from trivet_tasks.errors import ConfigError
+
+_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:).*(?P<after>@)")  # up to the last @: a password may hold anything
+_PASSWORD_IN_QUERY = re.compile(
+    r"(?P<before>[?&](?:password|passwd|sslpassword|sentinel_password|oauth_client_secret|scram_(?:client|server)_key)=)[^&]*",
+    re.IGNORECASE,
+)
 
 _PORTS: Final = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "amqp": 5672, "amqps": 5671}
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -31,6 +46,20 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
 _VERIFY = {"required": ssl.CERT_REQUIRED, "none": ssl.CERT_NONE}
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _SENTINELS = "sentinel://host1:26379;sentinel://host2:26379/0?master_name=NAME"
+
+SOCKET_NAME = "valkey.sock"
+MAX_SOCKET_PATH_BYTES = 100
+"""`sun_path` holds 108 bytes on Linux (unix(7)) and 104 on macOS (unix(4)), with the final zero."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
+# Kombu un-quotes the path of a `redis+socket://` URL, Flower 2.2 does not: only a path without need of it suits both.
+SHORT_PARENT = Path("/tmp")
+# Not `tempfile.gettempdir()`: that follows TMPDIR, and a producer run by cron would look elsewhere than `trivet up`.
+
+
+def masked(url: str) -> str:
+    """The URL with its password replaced by stars."""
+    return _PASSWORD_IN_QUERY.sub(r"\g<before>***", _PASSWORD.sub(r"\g<before>***\g<after>", url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +307,44 @@ def _flag(name: str, text: str) -> bool:
     if text.lower() not in (*_TRUE, *_FALSE):
         raise ValueError(f"{name} must be true or false, not {text!r}")
     return text.lower() in _TRUE
+
+
+def socket_path(data_dir: Path) -> Path:
+    """Return the Unix socket of this data directory's embedded broker; nothing is created.
+
+    `valkey.sock` in the data directory; where that path is too long for a socket or has characters that a URL would
+    have to quote, in a directory of this user's own under `/tmp`, named after the data directory.
+
+    Raises:
+        ConfigError: that directory under `/tmp` exists and is not this user's own.
+    """
+    beside = data_dir.resolve() / SOCKET_NAME
+    if len(os.fsencode(beside)) <= MAX_SOCKET_PATH_BYTES and _PLAIN.fullmatch(str(beside)):
+        return beside
+    user = os.getuid()
+    digest = hashlib.sha256(b"%d:%s" % (user, os.fsencode(beside.parent))).hexdigest()[:16]
+    private = SHORT_PARENT / f"trivet-{user}-{digest}"
+    _refuse_foreign(private, user)
+    return private / SOCKET_NAME
+
+
+def celery_url(data_dir: Path) -> str:
+    """The address in Kombu's form, for Celery and Flower: `redis+socket:///path/valkey.sock` (database 0)."""
+    return f"redis+socket://{socket_path(data_dir)}"
+
+
+def redis_url(data_dir: Path) -> str:
+    """The address in redis-py's form: `unix:///path/valkey.sock?db=0`."""
+    return f"unix://{socket_path(data_dir)}?db=0"
+
+
+def _refuse_foreign(private: Path, user: int) -> None:
+    try:
+        found = private.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user:
+        raise ConfigError(
+            f"{private} is where the embedded broker's socket belongs, and it is not a directory of this user's own.",
+            hint="Remove it, or set [broker] url, or keep the data in a directory with a shorter, plain path.",
+        )

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from trivet_tasks.config.broker_address import celery_url, redis_url
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
@@ -20,7 +19,7 @@ from trivet_tasks.config.local_requests import host_name
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.secret_refs import OptionalSecret
-from trivet_tasks.config.server_urls import check_files, read_server_url, with_absolute_files
+from trivet_tasks.config.server_urls import celery_url, check_files, read_server_url, redis_url, with_absolute_files
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
 
@@ -34,27 +33,30 @@ class _Section(BaseModel):
 
 
 class StoreSettings(_Section):
-    """Address of the SQL database. Empty: SQLite in `.trivet/` beside the configuration."""
+    """The SQL database: the record of every job, call and cost."""
 
     url: str = Field(default="", repr=False)  # may hold a password
+    """Address, `sqlite:///…` or `postgresql://…`. Empty: SQLite in `.trivet/` beside the configuration."""
     pool_size: int = Field(default=8, ge=1, le=1_000)
     """Maximum number of connections to PostgreSQL that one process keeps open."""
     max_overflow: int = Field(default=8, ge=0, le=1_000)
     """Further connections for short peaks; they are closed again."""
     prepared_statements: bool | None = None
-    """True if PostgreSQL prepares frequent statements. None: unless a connection pooler is in between."""
+    """True if PostgreSQL prepares frequent statements. Not set: it does unless a connection pooler is in between."""
 
 
 class BrokerSettings(_Section):
-    """Address of the Celery broker. Empty: the Valkey that `trivet up` starts on this machine."""
+    """The Celery broker, which carries the messages."""
 
     url: str = Field(default="", repr=False)  # may hold a password
+    """Address, `redis://…` or `amqp://…`. Empty: the Valkey that `trivet up` starts on this machine."""
 
 
 class RedisSettings(_Section):
-    """Address of the shared state (limits, health, notices). Empty: the broker, when that is Redis."""
+    """The shared state: limits, health, cached answers, notices."""
 
     url: str = Field(default="", repr=False)  # may hold a password
+    """Address, `redis://…`. Empty: the broker, when that is Redis."""
 
 
 def _climbing(shares: tuple[float, ...]) -> tuple[float, ...]:
@@ -69,13 +71,15 @@ class HealthSettings(_Section):
     open_after_failures: int = Field(default=3, ge=1, le=1_000)
     """Failures in a row that open a circuit breaker."""
     open_failed_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the calls within `window_s`, of at least `min_calls`, whose failure opens it, too."""
+    """Share of failed calls within `window_s` that opens it, too."""
     window_s: float = Field(default=30, gt=0, le=3_600)
+    """Time over which calls and failures are counted."""
     min_calls: int = Field(default=10, ge=1, le=100_000)
+    """Minimum number of calls within `window_s` for which the share counts."""
     probe_interval_s: float = Field(default=15, gt=0, le=3_600)
     """Time between two probes of an open route, plus or minus a fifth; after a good probe, a fifth of it."""
     idle_probe_s: float = Field(default=300, ge=0, le=86_400)
-    """Time without a call after which a route is probed, so that a standby is known to answer. 0: never. A route may set its own."""
+    """Time without a call after which a route is probed, so that a standby is known to work. 0: never. A route may set its own."""
     close_after_successes: int = Field(default=3, ge=1, le=100)
     """Good probes in a row after which it begins to recover."""
     recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
@@ -94,10 +98,12 @@ class HealthSettings(_Section):
 
 
 class LeaseSettings(_Section):
-    """The lease of a worker process. Times are seconds."""
+    """The lease of a worker or scheduler process. Times are seconds."""
 
     ttl_s: float = Field(default=15, gt=1, le=3_600)
+    """Time without a heartbeat after which a process counts as dead and its jobs go to others."""
     heartbeat_s: float = Field(default=1, gt=0, le=600)
+    """Time between two renewals of the lease."""
 
 
 def _different(lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
@@ -165,7 +171,7 @@ class SecuritySettings(_Section):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     key: OptionalSecret = None
-    """Workers sign cached answers with it. Empty: one in `.trivet/`, where Redis is on this machine (`installation_key.py`)."""
+    """Key with which workers sign cached answers. Empty: one is made in `.trivet/` where Redis is on this machine."""
 
 
 START_ISOLATED_S = 45.0

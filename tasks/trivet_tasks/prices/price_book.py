@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, Inexact
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from trivet_tasks.catalog import Provider
-from trivet_tasks.model_names import bare_name, same_model
-from trivet_tasks.prices.price_list import find_listing, wire_name
-from trivet_tasks.prices.price_rates import Rates, rates_of
+from trivet_tasks.catalog import Provider, bare_name, same_model
+from trivet_tasks.outcomes import Usage, UsagePart
+from trivet_tasks.prices.price_rates import Rates, find_listing, rates_of, wire_name
 from trivet_tasks.prices.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION
-from trivet_tasks.usage import Usage, UsagePart
 
 Processing: TypeAlias = Literal["online", "batch"]
 """batch: the provider's own batch interface, not Trivet's latency class."""
@@ -59,7 +58,7 @@ class Priced:
     estimated: bool = False
     """True where part of it is approximate rather than a listed price; `note` says which."""
     note: str = ""
-    """Why it is unpriced or estimated, for people."""
+    """Reason for which it is unpriced or estimated, for people."""
     model_used: str | None = None
     """The first-party id of the model that answered, where it is another than the wire was asked for."""
     parts: tuple[PricedPart, ...] = ()
@@ -81,7 +80,7 @@ class Tariff(NamedTuple):
     tiers: tuple[TokenPrices, ...]
     """Longest prompts first, the last for all that are shorter; empty = unpriced, which is not the same as free."""
     note: str = ""
-    """Why it is unpriced, or an estimate, for people."""
+    """Reason for which it is unpriced, or an estimate, for people."""
 
 
 class PriceBook:
@@ -92,7 +91,7 @@ class PriceBook:
 
     def __init__(self) -> None:
         self.version = f"genai-prices {version('genai-prices')} + rules {RULES_VERSION}"
-        self._rates: dict[tuple[object, ...], Rates] = {}
+        self._rates = lru_cache(maxsize=_CACHE_SIZE)(_look_up)
 
     def price(
         self,
@@ -119,13 +118,7 @@ class PriceBook:
         day = _day(at)
         batch = processing == "batch" or usage.service_tier == "batch"
         fast, us_only = usage.speed == "fast", usage.inference_geo == "us"
-        key = (provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
-        rates = self._rates.get(key)
-        if rates is None:
-            rates = _look_up(provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
-            if len(self._rates) >= _CACHE_SIZE:
-                self._rates.clear()
-            self._rates[key] = rates
+        rates = self._rates(provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
         if not rates.tiers:
             return Priced(None, {}, {}, self.version, note="; ".join(rates.notes), model_used=rates.model_used)
 
@@ -196,23 +189,9 @@ class PriceBook:
             tuple(parts),
         )  # fmt: skip
 
-    def estimate(
-        self,
-        provider: Provider,
-        model: str,
-        wire_model: str,
-        region: str | None,
-        input_tokens: int,
-        output_tokens: int,
-        at: datetime,
-    ) -> Decimal | None:
-        """Return what a call of this size would cost in USD, nothing cached; None = unpriced. See `price` for the arguments."""
-        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        return self.price(provider, model, wire_model, region, at, usage).cost_usd
-
     def tariff(self, provider: Provider, model: str, wire_model: str, region: str | None, at: datetime) -> Tariff:
         """Return the prices of tokens in plain calls, for reckoning ahead. See `price` for the arguments."""
-        rates = _look_up(provider, model, wire_model, region, _day(at), batch=False, fast=False, us_only=False)
+        rates = self._rates(provider, model, wire_model, region, _day(at), False, False, False, None)
         return Tariff(
             tuple(
                 TokenPrices(
@@ -244,7 +223,7 @@ def _look_up(
     batch: bool,
     fast: bool,
     us_only: bool,
-    answered: str | None = None,
+    answered: str | None,
 ) -> Rates:
     def rates(model: str, wire_model: str) -> Rates:
         listing = find_listing(provider, model, wire_model, region)

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Literal, TypeAlias
 
 RULES_VERSION = "2026-11-29"
+"""The day of the latest change."""
 
 Case: TypeAlias = Literal["regional", "us_gov", "inference_geo_us", "batch", "fast"]
 """regional: served in one geography; us_gov: in AWS GovCloud; inference_geo_us: the answer says so; batch: native batch;
@@ -27,7 +28,6 @@ class Rule:
     since: date
     """The first day (UTC) it holds."""
     source: str
-    checked: date
     models: tuple[str, ...] = ()
     """First-party ids it is limited to; empty = all."""
     from_version: tuple[int, int] = (0, 0)
@@ -37,8 +37,6 @@ class Rule:
 
 
 _PRICING = "https://platform.claude.com/docs/en/about-claude/pricing"
-_CHECKED = date(2026, 11, 22)
-_READ_AGAIN = date(2026, 11, 29)
 _FIRST_REGIONAL = (4, 5)
 """The premium came with Sonnet 4.5. Older models cost the same everywhere: Google's price page has one price for them, LiteLLM
 no `regional_endpoint_uplift_multiplier`, the AWS price list the same figures in its regional rows as Anthropic's."""
@@ -47,19 +45,19 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "regional", "vertex", Decimal("1.1"), date(2025, 9, 29),
         "genai-prices' notes on Google's price page: 'regional and multi-region endpoints carry a 10% premium'; "
-        "LiteLLM 1.109.1 regional_endpoint_uplift_multiplier 1.1 on every Claude from 4.5 on, on none before", _READ_AGAIN,
+        "LiteLLM 1.109.1 regional_endpoint_uplift_multiplier 1.1 on every Claude from 4.5 on, on none before",
         from_version=_FIRST_REGIONAL,
     ),
     Rule(
         "regional", "bedrock", Decimal("1.1"), date(2025, 9, 29),
-        "AWS price list as quoted in genai-prices: geo profiles 10% over global; for those it does not name", _READ_AGAIN,
+        "AWS price list as quoted in genai-prices: geo profiles 10% over global; for those it does not name",
         from_version=_FIRST_REGIONAL, estimated=True,
     ),
     Rule(
         "us_gov", "bedrock", Decimal("1.2"), date(2024, 8, 1),
         "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBedrockFoundationModels/current/us-gov-west-1/"
         "index.json and us-gov-east-1, as LiteLLM 1.109.1 has their rows: 20% over the global price, for every kind of "
-        "token, batch at half; also on bedrock-mantle", _READ_AGAIN,
+        "token, batch at half; also on bedrock-mantle",
         models=(
             "claude-3-haiku", "claude-3-5-sonnet", "claude-3-7-sonnet", "claude-haiku-4-5", "claude-sonnet-4-5",
             "claude-opus-4-8", "claude-sonnet-5", "claude-opus-5", "claude-fable-5-1", "claude-haiku-5-5",
@@ -67,43 +65,41 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        "us_gov", "bedrock", Decimal("1.2"), date(2024, 8, 1), "as for the models that the GovCloud lists name",
-        _READ_AGAIN, estimated=True,
+        "us_gov", "bedrock", Decimal("1.2"), date(2024, 8, 1), "as for the models that the GovCloud lists name", estimated=True,
     ),
     Rule(
         "inference_geo_us", "anthropic", Decimal("1.1"), date(2026, 2, 1),
         "https://platform.claude.com/docs/en/manage-claude/data-residency (Opus 4.6 and later; earlier models refuse "
-        "the parameter); https://docs.aws.amazon.com/claude-platform/latest/userguide/data-residency.html", _READ_AGAIN,
+        "the parameter); https://docs.aws.amazon.com/claude-platform/latest/userguide/data-residency.html",
         from_version=(4, 6),
     ),
     Rule(
         "batch", "anthropic", Decimal("0.5"), date(2024, 10, 8),
         "https://platform.claude.com/docs/en/build-with-claude/batch-processing (the list has it from 2026-10-14 only)",
-        _CHECKED,
     ),
     Rule(
         "batch", "bedrock", Decimal("0.5"), date(2024, 8, 1),
-        "https://aws.amazon.com/bedrock/pricing/ (batch inference at half the on-demand price)", _CHECKED,
+        "https://aws.amazon.com/bedrock/pricing/ (batch inference at half the on-demand price)",
     ),
     Rule(
         "batch", "vertex", Decimal("0.5"), date(2025, 1, 1),
         "https://cloud.google.com/vertex-ai/generative-ai/pricing#claude-models (batch rates half of input and output, "
-        "cache included, as quoted in genai-prices for Haiku 4.5 and Fable 5.2)", _CHECKED,
+        "cache included, as quoted in genai-prices for Haiku 4.5 and Fable 5.2)",
     ),
     Rule(
         "fast", "anthropic", Decimal(6), date(2026, 2, 5),
         "https://platform.claude.com/docs/en/build-with-claude/fast-mode as it stood for Opus 4.6: 30/150 USD against "
-        "5/25, and 60/225 above 200k tokens against 10/37.50", _CHECKED,
+        "5/25, and 60/225 above 200k tokens against 10/37.50",
         models=("claude-opus-4-6",),
     ),
     Rule(
         "fast", "anthropic", Decimal(6), date(2026, 4, 16),
-        "taken to be as for Opus 4.6; removed 2026-07-24, its price page was not seen", _CHECKED,
+        "taken to be as for Opus 4.6; removed 2026-07-24, its price page was not seen",
         models=("claude-opus-4-7",), estimated=True,
     ),
-    Rule("fast", "anthropic", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate", _CHECKED,
+    Rule("fast", "anthropic", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate",
          estimated=True),
-    Rule("fast", "vertex", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate", _CHECKED,
+    Rule("fast", "vertex", Decimal(2), date(2026, 5, 28), f"{_PRICING}#fast-mode-pricing, approximate",
          estimated=True),
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import redis.exceptions
 from amqp.exceptions import AMQPError
+from cachetools import LRUCache
 from kombu.exceptions import OperationalError
 
 ALIKE = 20
@@ -34,7 +35,7 @@ class LogThrottle(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._kinds: dict[tuple[str, int], _Kind] = {}
+        self._kinds: LRUCache[tuple[str, int], _Kind] = LRUCache(MAX_KINDS)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether this line is written. Called under its handler's lock."""
@@ -43,8 +44,6 @@ class LogThrottle(logging.Filter):
         place = (record.pathname, record.lineno)
         kind = self._kinds.get(place)
         if kind is None:
-            if len(self._kinds) >= MAX_KINDS:
-                self._kinds.clear()
             kind = self._kinds[place] = _Kind(time.monotonic())
         most = ALIKE_OF_CELERY if record.name.startswith("celery") else ALIKE
         left_out = 0

@@ -1,32 +1,98 @@
 """Features that some wires have and others do not: the one table of them, and those that a request needs.
 
-A route that speaks a dialect (`trivet_tasks.dialects`) without a feature of a job is not eligible for that job. The
+A route that speaks a dialect (`trivet_tasks.catalog.Dialect`) without a feature of a job is not eligible for that job. The
 source of a row is, unless it says otherwise, the availability table in `anthropics/skills`
 (skills/claude-api/shared/platform-availability.md, 2026), Anthropic's own list for its API, Claude Platform on AWS,
-Bedrock and Vertex; of versions of the API, platform.claude.com/docs/en/api/migration-2026-10-21. `verified` is False
-where a cloud is left out only because nothing says that it has the feature.
+Bedrock and Vertex; of versions of the API, platform.claude.com/docs/en/api/migration-2026-10-21.
 
 All wires have, and so nothing here names: PDF and base64 images, prompt caching for 5 minutes and 1 hour,
 structured outputs, strict tools, thinking and effort, citations, search result blocks, tool search, context editing
 (`context_management`, a beta), bash, text editor, memory and single computer-use tools, and messages of role system
 within the conversation (platform.claude.com, mid-conversation-system-messages; AWS' guide has a page of its own on them).
 
-Two kinds of features have no row: `beta:NAME`, a beta that the request names (`trivet_tasks.requests.betas` says who
-takes it), and `field:NAME`, a field of the body that Trivet does not know (`extra_body`), which only the Anthropic API
+Two kinds of features have no row: `beta:NAME`, a beta that the request names (`CLOUDS` says who takes
+it), and `field:NAME`, a field of the body that Trivet does not know (`extra_body`), which only the Anthropic API
 is taken to have. A route takes more of either by its settings `betas` and `body_fields`.
+
+Betas: the API turns them on by names such as `context-management-2025-06-27` (`betas` of a request). A provider that does
+not know a name answers 400 (`invalid beta flag` on Bedrock), so a route whose provider is not in the row of a beta is not
+eligible, unless its `betas` setting lists it. A beta that is not in the table goes to the Anthropic API alone. Sources
+(November 2026): `anthropic` 2.12 (`types/anthropic_beta_param.py`; `lib/bedrock`: body, `lib/vertex`: header); LiteLLM
+1.110.2, `anthropic_beta_headers_config.json`, columns `bedrock` (InvokeModel), `vertex_ai` and `vertex_ai_header_only`.
+Where AWS's user guide is more generous than that table, as with interleaved-thinking-2025-05-14, the narrower of the two
+counts: a wrong guess would fail calls, and `betas` of the route puts it right.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trivet_tasks.dialects import Dialect
-from trivet_tasks.requests.betas import takes_beta
+from trivet_tasks.catalog import Dialect, Provider
 from trivet_tasks.requests.request_body import BODY_FIELDS
 from trivet_tasks.requests.request_messages import content_blocks
+
+_BOTH_CLOUDS = (
+    "compact-2026-01-12",
+    "compact-2026-09-04",
+    "computer-use-2025-01-24",
+    "computer-use-2025-11-24",
+    "context-1m-2025-08-07",
+    "context-management-2025-06-27",
+    "dangerous-tool-use-2026-09-03",
+    "effort-2025-11-24",
+    "fine-grained-tool-streaming-2025-05-14",
+    "mid-conversation-output-config-2026-07-01",
+    "mid-conversation-tool-changes-2026-07-01",
+    "thinking-binding-controls-2026-08-01",
+    "thinking-display-updates-2026-08-18",
+    "tool-search-tool-2025-10-19",
+)
+_VERTEX = (
+    "claude-code-20250219",
+    "extended-cache-ttl-2025-04-11",
+    "fallback-credit-2026-06-01",
+    "fallback-credit-2026-07-01",
+    "inline-tools-2026-09-15",
+    "interleaved-thinking-2025-05-14",
+    "mid-conversation-system-clear-at-2026-08-21",
+    "model-context-window-exceeded-2025-08-26",
+    "output-128k-2025-02-19",
+    "pdfs-2024-09-25",
+    "per-turn-control-2026-07-01",
+    "prompt-caching-2024-07-31",
+    "prompt-caching-scope-2026-01-05",
+    "redact-thinking-2026-02-12",
+    "server-side-fallback-2026-06-01",
+    "structured-outputs-2025-11-13",
+    "structured-outputs-2025-12-15",
+    "task-budgets-2026-03-13",
+    "thinking-token-count-2026-05-13",
+    "token-counting-2024-11-01",
+    "token-efficient-tools-2025-02-19",
+    "tool-examples-2025-10-29",
+    "web-search-2025-03-05",
+)
+
+CLOUDS: Mapping[str, Mapping[Provider, str]] = {
+    **{name: {"vertex": name} for name in _VERTEX},
+    **{name: {"bedrock": name, "vertex": name} for name in _BOTH_CLOUDS},
+    # the clouds have of this bundle the tool search alone; programmatic tool calls are a feature of their own
+    "advanced-tool-use-2025-11-20": dict.fromkeys(("bedrock", "vertex"), "tool-search-tool-2025-10-19"),
+}
+"""The clouds that take a beta, and its name there. The Anthropic API takes every name."""
 
 WIRES = frozenset(("anthropic", "platform", "bedrock", "vertex"))
 """Every kind of wire. `bedrock` stands for all three endpoints that AWS operates; `bedrock-invoke`, `bedrock-messages`
 and `bedrock-mantle` for one of them; `platform` for Claude Platform on AWS (`Dialect.names`)."""
+
+
+def takes_beta(provider: Provider, beta: str) -> bool:
+    """Return whether the provider takes a beta."""
+    return provider == "anthropic" or provider in CLOUDS.get(beta, ())
+
+
+def wire_betas(betas: Iterable[str], provider: Provider) -> tuple[str, ...]:
+    """The betas by the provider's names, each once. One that is not in the table keeps its own."""
+    return tuple(dict.fromkeys(CLOUDS.get(beta, {}).get(provider, beta) for beta in betas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +115,7 @@ class Feature:
     above_bytes: int | None = None
     """Needed by bodies larger than this."""
     note: str = ""
-    verified: bool = True
+    """Source or reason; `unconfirmed`: no cloud has it only because nothing says that one does."""
 
 
 _FIRST_ONLY = frozenset(("anthropic",))
@@ -83,25 +149,28 @@ TABLE: tuple[Feature, ...] = (
                     "text_editor_code_execution_tool_result")),
     Feature("programmatic_tools", _FIRST, note="a tool whose allowed_callers name more than direct"),
     Feature("advisor", _FIRST, tools=("advisor_",), note="beta"),
-    Feature("toolset_20260801", _FIRST, tools=("browser_toolset_", "computer_toolset_"), verified=False,
-            note="computer use is in beta on all three; this form of it is newer than the list"),
+    Feature("toolset_20260801", _FIRST, tools=("browser_toolset_", "computer_toolset_"),
+            note="unconfirmed; computer use is in beta on all three; this form of it is newer than the list"),
     Feature("container", _FIRST, fields=("container",), note="containers and Agent Skills"),
     Feature("mcp", _FIRST, fields=("mcp_servers",), tools=("mcp_toolset",), blocks=("mcp_tool_use", "mcp_tool_result"),
             note="beta"),
     Feature("fallbacks", _FIRST, fields=("fallbacks",), note="beta"),
     Feature("diagnostics", _FIRST_ONLY, fields=("diagnostics",), note="cache diagnostics, beta"),
-    Feature("task_budget", _FIRST, fields=("output_config.task_budget",), verified=False, note="beta"),
-    Feature("compaction", _FIRST, fields=("compaction",), verified=False,
-            note="beta compact-2026-09-04; compaction as an edit of context_management is on all three"),
-    Feature("thread", _FIRST, fields=("thread",), verified=False, note="beta; the state stays with one account"),
-    Feature("billing_policy", _FIRST, fields=("billing_policy",), verified=False, note="beta"),
-    Feature("automatic_caching", _NOT_INVOKE, fields=("cache_control",), verified=False,
-            note="Bedrock's InvokeModel answers 400 to cache_control at the top level for Opus 4.6 and earlier, "
+    Feature("task_budget", _FIRST, fields=("output_config.task_budget",),
+            note="unconfirmed; beta"),
+    Feature("compaction", _FIRST, fields=("compaction",),
+            note="unconfirmed; beta compact-2026-09-04; compaction as an edit of context_management is on all three"),
+    Feature("thread", _FIRST, fields=("thread",),
+            note="unconfirmed; beta; the state stays with one account"),
+    Feature("billing_policy", _FIRST, fields=("billing_policy",),
+            note="unconfirmed; beta"),
+    Feature("automatic_caching", _NOT_INVOKE, fields=("cache_control",),
+            note="unconfirmed; Bedrock's InvokeModel answers 400 to cache_control at the top level for Opus 4.6 and earlier, "
                  "of later models nothing is said; marks on blocks work everywhere"),
     Feature("body_over_20_mb", _NOT_BEDROCK, above_bytes=20_000_000,
             note="docs.aws.amazon.com, Anthropic Claude Messages API, request and response: at most 20 MB"),
-    Feature("body_over_30_mb", _FIRST, above_bytes=30_000_000, verified=False,
-            note="Vertex is said to take 30 MB; no page at hand states it"),
+    Feature("body_over_30_mb", _FIRST, above_bytes=30_000_000,
+            note="unconfirmed; Vertex is said to take 30 MB; no page at hand states it"),
 )  # fmt: skip
 """Every feature. Of several tool beginnings that fit, the longest counts."""
 

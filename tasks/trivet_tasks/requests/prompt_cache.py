@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import orjson
+from cachetools import LRUCache
 
 from trivet_tasks.jobs import JobSpec, Prefix
 from trivet_tasks.latency import Latency
@@ -40,9 +41,11 @@ BYTES_PER_TOKEN = 4
 MAX_LINES = 50
 """Prefixes of one batch whose requests wait for the first of them: each has a line of its own, and dispatch visits all lines."""
 MAX_SEEN = 10_000
-DEAREST_WRITE = 2
-"""Price of a cache write for an hour, as a multiple of plain input (platform.claude.com, pricing)."""
-_NO_WRITE, _SHORT_WRITE, _LONG_WRITE = Decimal(1), Decimal("1.25"), Decimal(DEAREST_WRITE)
+CacheWrite: TypeAlias = Literal["", "5m", "1h"]
+"""Time for which the provider's prompt cache keeps what a request writes to it; empty = it writes nothing."""
+CACHE_WRITE_FACTORS: Mapping[CacheWrite, Decimal] = {"": Decimal(1), "5m": Decimal("1.25"), "1h": Decimal(2)}
+"""Maximum cost of a call as a multiple of its maximum without a cache: writing costs more than plain input. The factors are
+those of every model (platform.claude.com, pricing)."""
 _MARK = b'"cache_control"'
 _LONG = b'"ttl":"1h"'
 _FIXED = ("tools", "system", "tool_choice", "thinking", "output_config", "speed", "inference_geo")
@@ -108,7 +111,7 @@ class Sharing:
     """Finds common prefixes of one batch's requests while they stream in. It remembers digests, no text."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._seen: LRUCache[str, int] = LRUCache(MAX_SEEN)
         self._lines: set[str] = set()
 
     def marked(self, group: Sequence[JobSpec]) -> list[JobSpec]:
@@ -117,8 +120,6 @@ class Sharing:
             return list(group)
         counts = Counter(prefix.digest for spec in group for prefix in spec.prefixes)
         made = [self._one(spec, counts) for spec in group]
-        if len(self._seen) + len(counts) > MAX_SEEN:
-            self._seen.clear()
         self._seen.update(counts)
         return made
 
@@ -132,14 +133,11 @@ class Sharing:
         return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
 
 
-def cache_write_factor(body: bytes) -> Decimal:
-    """Return the maximum cost of a call as a multiple of its maximum without a cache: writing costs more than plain input.
-
-    The factors are those of every model: 1.25 for five minutes, 2 for an hour (platform.claude.com, pricing).
-    """
+def cache_write_of(body: bytes) -> CacheWrite:
+    """Return how long the provider's prompt cache keeps what a request writes to it: the longest of its marks."""
     if _MARK not in body:
-        return _NO_WRITE
-    return _LONG_WRITE if _LONG in body else _SHORT_WRITE
+        return ""
+    return "1h" if _LONG in body else "5m"
 
 
 def _digest(*parts: bytes) -> str:

@@ -26,16 +26,23 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple, TypeAlias
 
+from cachetools import LRUCache
+
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
-from trivet_tasks.config.retirement import day_of, retirement_warning, successor
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.cache_key import cache_key_of, cache_terms
-from trivet_tasks.requests.call_time import too_short_text
-from trivet_tasks.requests.eligibility import check_versions
+from trivet_tasks.requests.eligibility import (
+    check_extras,
+    check_retirement,
+    check_versions,
+    day_of,
+    retirement_warning,
+    serving_routes,
+    successor,
+)
 from trivet_tasks.requests.features import BETA, FIELD, VERSIONED, features_of
 from trivet_tasks.requests.prompt_cache import prefixes_of, read_prompt_cache
 from trivet_tasks.requests.request_body import (
@@ -52,13 +59,15 @@ from trivet_tasks.requests.request_objects import plain_request
 from trivet_tasks.requests.request_terms import (
     MAX_KEY_CHARS,
     MAX_TENANT_CHARS,
+    cache_key_of,
+    cache_terms,
     read_latency,
     read_name,
     read_names,
     read_tags,
     read_times,
+    too_short_text,
 )
-from trivet_tasks.requests.route_fit import check_extras, check_retirement, serving_routes
 
 KnownRoutes: TypeAlias = Callable[[], Mapping[str, RouteSettings]]
 """Gives the routes there are, by name."""
@@ -82,7 +91,6 @@ def parse_request(
     settings: Settings,
     defaults: Mapping[str, object] = {},
     now: float,
-    where: str = "",
     routes: KnownRoutes | None = None,
 ) -> JobSpec:
     """Validate one request.
@@ -93,14 +101,13 @@ def parse_request(
         defaults: fields to take where the request does not give them; `tags`, `extra_headers` and `extra_body` are
             merged, the request's winning.
         now: the moment of the submit, seconds since the epoch; `deadline` and `not_before` in seconds count from it.
-        where: put before an error's message, e.g. `request 17`.
         routes: gives the routes there are, asked only about fields and betas that not every route takes; else those of
             the settings.
 
     Raises:
-        InvalidRequest: with `field` and a message such as `request 17: messages: must not be empty.`
+        InvalidRequest: with `field` and a message such as `messages: must not be empty.`
     """
-    return RequestReader(settings, defaults, routes).read(request, now, where)
+    return RequestReader(settings, defaults, routes).read(request, now)
 
 
 def parse_requests(
@@ -128,7 +135,7 @@ def parse_requests(
         try:
             yield reader.read(request, now())
         except InvalidRequest as error:
-            raise _placed(error, f"request {index}") from None
+            raise InvalidRequest(f"request {index}: {error.message}", field=error.field, hint=error.hint) from None
 
 
 def model_id(name: str, settings: Settings) -> str:
@@ -172,28 +179,23 @@ class RequestReader:
         self._settings = settings
         self._known_routes = routes
         self._defaults = _as_mapping(plain_request(defaults), defaults)
-        self._terms: dict[tuple[object, ...], _Terms] = {}
-        self._fitting: set[tuple[str, tuple[str, ...]]] = set()
+        self._terms: LRUCache[tuple[object, ...], _Terms] = LRUCache(_TERMS_KEPT)
+        self._fitting: LRUCache[tuple[str, tuple[str, ...]], bool] = LRUCache(_TERMS_KEPT)
         """Models and features that some route takes."""
-        self._spoken: set[tuple[object, ...]] = set()
+        self._spoken: LRUCache[tuple[object, ...], bool] = LRUCache(_TERMS_KEPT)
         """Combinations that some route's version of the API takes: model, residency, compliance and features."""
         self._of_defaults: _Terms | None = None
 
-    def read(self, request: Mapping[str, object], now: float, where: str = "") -> JobSpec:
+    def read(self, request: Mapping[str, object], now: float) -> JobSpec:
         """Validate one request (`parse_request`)."""
         try:
-            try:
-                return self._read(request, now)
-            except InvalidRequest:
-                # most requests are plain JSON and nothing is spent on those; an object of Python is refused, and then replaced
-                plain = plain_request(request)
-                if plain is request:
-                    raise
-            return self._read(_as_mapping(plain, request), now)
-        except InvalidRequest as error:
-            if not where:
+            return self._read(request, now)
+        except InvalidRequest:
+            # most requests are plain JSON and nothing is spent on those; an object of Python is refused, and then replaced
+            plain = plain_request(request)
+            if plain is request:
                 raise
-            raise _placed(error, where) from None
+        return self._read(_as_mapping(plain, request), now)
 
     def _read(self, request: Mapping[str, object], now: float) -> JobSpec:
         given = _merged(request, self._defaults)
@@ -240,9 +242,7 @@ class RequestReader:
         asked = spec.model, spec.residency, spec.compliance, spec.features
         if asked not in self._spoken:
             check_versions(spec, body, self._routes)
-            if len(self._spoken) >= _TERMS_KEPT:
-                self._spoken.clear()
-            self._spoken.add(asked)
+            self._spoken[asked] = True
 
     @cached_property
     def _routes(self) -> Mapping[str, RouteSettings]:
@@ -255,9 +255,7 @@ class RequestReader:
         if features and (model, features) not in self._fitting:
             if any(name.startswith((BETA, FIELD)) for name in features):
                 check_extras(model, features, self._routes)
-            if len(self._fitting) >= _TERMS_KEPT:
-                self._fitting.clear()
-            self._fitting.add((model, features))
+            self._fitting[model, features] = True
         return features
 
     def _terms_of(self, given: Mapping[str, object], now: float) -> _Terms:
@@ -266,8 +264,6 @@ class RequestReader:
             return self._read_terms(given, now)
         terms = self._terms.get(said)
         if terms is None:
-            if len(self._terms) >= _TERMS_KEPT:
-                self._terms.clear()
             terms = self._terms[said] = self._read_terms(given, now)
         return terms
 
@@ -325,10 +321,6 @@ def _said(given: Mapping[str, object]) -> tuple[object, ...] | None:
             return None
         said += (form, value)
     return tuple(said)
-
-
-def _placed(error: InvalidRequest, where: str) -> InvalidRequest:
-    return InvalidRequest(f"{where}: {error.message}", field=error.field, hint=error.hint)
 
 
 def _merged(request: object, defaults: Mapping[str, object]) -> dict[str, object]:

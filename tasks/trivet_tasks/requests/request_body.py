@@ -8,7 +8,6 @@ the sampling parameters, which versions of the API before 2026-10-21 take.
 import re
 from collections.abc import Callable, Mapping
 
-from trivet_tasks.requests.betas import BATCH_ONLY
 from trivet_tasks.requests.request_messages import (
     PLAIN_NAME,
     check_block_text,
@@ -21,6 +20,9 @@ from trivet_tasks.requests.request_messages import (
 
 BETA_FIELDS = frozenset({"billing_policy", "compaction", "context_management", "fallbacks", "mcp_servers", "thread"})
 """Fields that the API knows only under a beta, named in `betas`."""
+
+BATCH_ONLY = frozenset({"output-300k-2026-03-24"})
+"""Betas of the Message Batches API, which online calls cannot use."""
 
 MAX_BETAS = 30
 REFUSED_FIELDS: Mapping[str, str] = {

@@ -92,7 +92,7 @@ def _header(name: object, text: object) -> tuple[str, str]:
 
 
 def _refusal(name: str) -> str:
-    """Why a header may not be given; empty = it may."""
+    """Return the reason for which a header may not be given; empty = it may."""
     if name in _FIRST_PARTY:
         return f"may not be given: {_FIRST_PARTY[name]}"
     if name in _SET_HERE or name.startswith(_SET_HERE_BEGIN):

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from trivet_tasks.foreign_text import clean, paired
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
 from trivet_worker.adapters.usage import usage_of
 
 MAX_DEPTH = 200

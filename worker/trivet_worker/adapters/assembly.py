@@ -13,7 +13,7 @@ from typing import Any
 import jiter
 
 from trivet_tasks.foreign_text import paired
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Usage
 from trivet_worker.adapters.answers import NotJson, loads
 from trivet_worker.adapters.usage import usage_of
 

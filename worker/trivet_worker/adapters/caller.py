@@ -20,12 +20,12 @@ from typing import Any
 import anthropic
 import httpx2
 import orjson
+from cachetools import LRUCache
 
-from trivet_tasks.config.way_out import DIRECTLY, way_out
-from trivet_tasks.faults import place_of
+from trivet_tasks.config.addresses import DIRECTLY, way_out
+from trivet_tasks.errors import place_of
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Outcome, Scope, Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.answers import Broken, Whole, judge, read_message
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
@@ -113,7 +113,9 @@ class SdkCaller:
     def __init__(self, wire: Wire, *, stream: bool) -> None:
         self._wire = wire
         self._stream = stream
-        self._templates: dict[tuple[str, str, tuple[tuple[str, str], ...]], RequestTemplate] = {}
+        self._templates: LRUCache[tuple[str, str, tuple[tuple[str, str], ...]], RequestTemplate] = LRUCache(
+            _MAX_TEMPLATES
+        )
         self._refused: tuple[str, ...] | None = None
         """The wire's `secrets` at the time when the provider did not accept them."""
 
@@ -283,8 +285,6 @@ class SdkCaller:
         template = self._templates.get(key)
         if template is None:
             response = await self._post_by_sdk(posted, attempt_id, sockets)
-            if len(self._templates) >= _MAX_TEMPLATES:
-                self._templates.clear()
             self._templates[key] = RequestTemplate.of(posted, response.request, signed=self._wire.signed)
             return response
         request = template.cut(posted, attempt_id, sockets)

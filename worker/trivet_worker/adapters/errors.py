@@ -29,8 +29,7 @@ import anthropic
 import httpx2
 
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Outcome, Scope, Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.answers import NotJson, loads
 from trivet_worker.adapters.error_rules import ProviderError, classify

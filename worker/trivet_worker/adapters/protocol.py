@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from trivet_tasks.outcomes import Outcome, Scope
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import Outcome, Scope, Usage
 
 MESSAGE_LIMIT = 500
 """Maximum length of the provider's words, in characters."""

@@ -14,9 +14,9 @@ out, nothing counted twice.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from trivet_tasks.catalog import same_model
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.model_names import same_model
-from trivet_tasks.usage import CATEGORY_UNKNOWN, CATEGORY_UNNAMED, Usage, UsagePart
+from trivet_tasks.outcomes import CATEGORY_UNKNOWN, CATEGORY_UNNAMED, Usage, UsagePart
 
 LARGEST_COUNT = 2**31 - 1
 """Maximum number of tokens; more is not a count. The database's integers end here, too."""

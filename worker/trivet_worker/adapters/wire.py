@@ -15,7 +15,7 @@ import httpx2
 import orjson
 
 from trivet_tasks.catalog import Provider
-from trivet_tasks.requests.betas import wire_betas
+from trivet_tasks.requests.features import wire_betas
 from trivet_worker.adapters.protocol import CallPurpose
 
 Body = Mapping[str, Any]

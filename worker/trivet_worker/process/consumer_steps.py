@@ -1,17 +1,24 @@
-"""Step in Celery's consumer that consumes exactly the queues of the routes whose work this worker takes.
+"""Steps in Celery's consumer: consume exactly the queues of the routes whose work this worker takes; answer inspection only.
 
 A message that stays in its queue is there for other workers. With Redis Celery also asks before every message, so a
 worker that takes no work at all stops at once; RabbitMQ sends messages by itself, up to the prefetch count.
+
+Of Celery's remote control the commands that change something are refused, with an answer that names Trivet's own, which is
+recorded, holds over restarts and shows in `trivet routes`: work would stop or vanish, and nobody would see why. Inspection
+(`celery inspect …`, Flower's pages) answers as ever.
 """
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
+from celery.worker.consumer.control import Control
 from celery.worker.consumer.tasks import Tasks
+from celery.worker.control import Panel
 
 from trivet_worker.process.runtime import Runtime
 
@@ -22,6 +29,27 @@ LOOK_EVERY_S = 0.2
 PREFETCHED = 8
 """Chunks that RabbitMQ sends ahead to a worker whose threads are all busy. Each is acknowledged once a thread runs it,
 so a free worker is never short of them, and a full one keeps no more than these from the others."""
+_ROUTES = "`trivet route drain NAME` takes a route out of service, `trivet route restore NAME` puts it back"
+_POOL = "`[worker] slots` sets how many calls a process makes at once, and more processes make more"
+_JOBS = "`trivet job cancel ID` and `trivet batch cancel NAME` stop jobs"
+_EVENTS = "workers always send their events"
+INSTEAD: Mapping[str, str] = {
+    "add_consumer": _ROUTES,
+    "cancel_consumer": _ROUTES,
+    "pool_grow": _POOL,
+    "pool_shrink": _POOL,
+    "pool_restart": "SIGTERM stops a worker in order, and its supervisor starts it again",
+    "autoscale": _POOL,
+    "shutdown": "SIGTERM stops a worker in order",
+    "rate_limit": "a route's limits are in the configuration (`[routes.NAME] requests_per_minute`)",
+    "time_limit": "the time of calls is in the configuration (`[classes.NAME] attempt_timeout_s`)",
+    "revoke": _JOBS,
+    "revoke_by_stamped_headers": _JOBS,
+    "terminate": _JOBS,
+    "enable_events": _EVENTS,
+    "disable_events": _EVENTS,
+}
+"""By command, what does the same in Trivet."""
 
 
 def consuming(runtime: Runtime, queues: Mapping[str, str]) -> type[bootsteps.StartStopStep]:
@@ -59,7 +87,7 @@ def consuming(runtime: Runtime, queues: Mapping[str, str]) -> type[bootsteps.Sta
 
 
 def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> None:
-    """Add the queues whose work is taken and cancel the others. Called in Celery's event loop, which so has moved."""
+    """Add the queues whose work is taken and cancel the others. A call shows that Celery's event loop moves."""
     runtime.consumer_moves()
     tasks = consumer.task_consumer
     if tasks is None:
@@ -77,3 +105,35 @@ def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> No
 
 def _is_amqp(consumer: Any) -> bool:
     return str(consumer.app.conf.broker_url).startswith("amqp")
+
+
+class InspectionOnly(bootsteps.Step):  # type: ignore[misc] # Celery has no types
+    """Consumer step that gives this worker's mailbox handlers of its own; other applications of the process keep theirs."""
+
+    requires = (Control,)
+
+    def create(self, consumer: Any) -> None:
+        """Replace the handlers before the mailbox listens. Called before any step starts."""
+        for step in consumer.steps:
+            if isinstance(step, Control):
+                step.box.node.handlers = handlers()
+
+
+def handlers() -> dict[str, Callable[..., Any]]:
+    """Return the handlers of remote commands, by name."""
+    allowed = {name: Panel.data[name] for name, about in Panel.meta.items() if about.type == "inspect"}
+    refused = {name: partial(_refuse, name) for name in Panel.data if name not in allowed}
+    return {**allowed, **refused, "hello": _hello}
+
+
+def _refuse(command: str, state: Any, /, **_: Any) -> dict[str, str]:
+    del state
+    instead = INSTEAD.get(command)
+    hint = f": {instead}." if instead else "."
+    log.warning("the remote command %s was refused", command)
+    return {"error": f"Trivet's workers answer inspection only, and {command} was refused{hint}"}
+
+
+def _hello(state: Any, /, from_node: str, **_: Any) -> Any:
+    """Answer another worker's greeting; ignore its list of revoked tasks."""
+    return Panel.data["hello"](state, from_node)

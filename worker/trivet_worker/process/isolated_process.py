@@ -28,11 +28,12 @@ from trivet_tasks.config.environment import quieten, set_aside
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import TrivetError
 from trivet_tasks.messages import Chunk
-from trivet_tasks.processes.process_titles import served, set_title
+from trivet_tasks.processes.signals import StopRequests
+from trivet_tasks.processes.startup import served, set_title
 from trivet_worker.process.runtime import Runtime
 from trivet_worker.process.stopping import Stopper
-from trivet_worker.run.drops import Drops
 from trivet_worker.run.fork_server import serve
+from trivet_worker.run.process_state import Drops
 
 
 def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[str], connection: socket.socket) -> int:
@@ -49,7 +50,7 @@ def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[st
     runtime = Runtime(
         settings, make_app(settings), worker=name, lane=ISOLATED, routes=routes, drops=Drops(), origin=origin
     )
-    stopper = Stopper(runtime, settings.worker.shutdown_grace_s, on_asked=lambda: None)
+    stopper = Stopper(runtime, settings.worker.shutdown_grace_s, StopRequests(lambda: None))
     stopper.start()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it follows what is registered, and ends with its worker
     try:

@@ -1,41 +1,38 @@
 """Parts of one worker process, started and stopped in order."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from celery import Celery
 
-from trivet_routing.answer_seal import AnswerSeal
-from trivet_routing.liveness.dependency_monitor import DependencyMonitor
+from trivet_routing.limits import Limits
+from trivet_routing.liveness.heartbeat import Holder
+from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
 from trivet_routing.liveness.process_impairments import IS_STOPPING, STALLED, STOPPING, ProcessImpairments
-from trivet_routing.liveness.pulses import Pulse, Pulses
-from trivet_routing.response_cache import ResponseCache
+from trivet_routing.response_cache import AnswerSeal, ResponseCache
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster.leases import ISOLATED, WORKER
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.installation_key import read_key
+from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Lane
 from trivet_tasks.messages import Chunk
 from trivet_tasks.shared_state import connect, refuse_cluster
-from trivet_worker.process.origin import origin_of
 from trivet_worker.run.cached import Cached
 from trivet_worker.run.calls import STALLED_S, Calls
 from trivet_worker.run.chunk_run import ChunkRunner
-from trivet_worker.run.drops import Drops
+from trivet_worker.run.context import WorkerContext, origin_of
 from trivet_worker.run.fork_server import ForkServer
 from trivet_worker.run.hedging import Hedger
-from trivet_worker.run.in_progress import InProgress
 from trivet_worker.run.isolation import Isolation
 from trivet_worker.run.lease_keeper import LeaseKeeper
-from trivet_worker.run.local_faults import LocalFaults
+from trivet_worker.run.local_faults import LocalFaults, Witness
 from trivet_worker.run.pricing import Pricing
+from trivet_worker.run.process_state import Drops, InProgress, RouteImpairments, Slots
 from trivet_worker.run.recorder import Recorder
-from trivet_worker.run.route_impairments import RouteImpairments
 from trivet_worker.run.served_routes import ServedRoutes
-from trivet_worker.run.slots import Slots
-from trivet_worker.run.witness import Witness
 
 log = logging.getLogger("trivet.worker")
 
@@ -67,96 +64,85 @@ class Runtime:
         Raises:
             ConfigError: the key that signs cached answers is needed, and not there.
         """
-        self._settings = settings
-        self._store = Store.of(settings, yields=lane == Lane.BULK)
-        client = connect(settings.redis_url)
         origin = origin or origin_of(settings)
-        directory = RouteDirectory(self._store, settings, client, origin=origin)
-        self._impairments = RouteImpairments(log)
-        witness = Witness(directory, origin, self._impairments)
-        self._slots = Slots(settings.worker.slots)
-        self._pricing = Pricing(self._store.clock.reckoned)
-        in_progress = InProgress()
-        self._process_impairments = ProcessImpairments(log, "no work is taken")
+        context = self._context = self._make_context(settings, worker, lane, routes, drops, origin)
+        hedger = Hedger(context, lambda hedge: self._calls.join(hedge))
         places = {name: settings.routes[name] for name in routes}
-        self._served = ServedRoutes(
-            self._store,
-            places,
-            self._impairments,
+        self._calls = Calls(places, lambda result: self._recorder.put(result), hedger.ask)
+        # a process for isolated jobs steers nothing: what it found wrong would stay unknown to its worker, which
+        # would send it the same job again
+        self._local_faults = None if lane == ISOLATED else self._make_local_faults(places)
+        cached = Cached(context, ResponseCache(context.client, settings, self._seal()))
+        self._recorder = Recorder(
+            context,
+            app,
+            cached,
+            gather_s=GATHER_S[lane],
+            on_released=(lambda *_: None) if self._local_faults is None else self._local_faults.observe,
+        )
+        holder = Holder(worker, WORKER, lane, routes, settings.worker.slots, origin)
+        self._lease = LeaseKeeper(context, holder, self._calls.cancel)
+        self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
+        """Beats with each turn of the consumer's loop."""
+        pulses = [self._calls.pulse, *([] if forks is None else [self.consumer_pulse])]
+        self._pulses = Pulses(context.process_impairments, *pulses, on_change=self._lease.beat_soon)
+        self._monitor = DependencyMonitor(
+            context.store,
+            settings,
+            context.process_impairments,
+            process=worker,
+            part=WORKER,
+            look_also=self._pulses.look,
+        )
+        self._forks = forks
+        self._isolation = None if forks is None else Isolation(context, forks)
+        self._chunks = ChunkRunner(context, self._calls, self._recorder, self._lease, hedger, self._isolation, cached)
+
+    def _make_context(
+        self, settings: Settings, worker: str, lane: str, routes: Sequence[str], drops: Drops, origin: str
+    ) -> WorkerContext:
+        store = Store.of(settings, yields=lane == Lane.BULK)
+        client = connect(settings.redis_url)
+        directory = RouteDirectory(store, Limits(client, settings.health, origin))
+        impairments = RouteImpairments(log)
+        served = ServedRoutes(
+            store,
+            {name: settings.routes[name] for name in routes},
+            impairments,
             by=f"worker {worker} from {settings.source}",
             defines=lane != ISOLATED,
             lease_id=lambda: self._lease.id,
             on_change=lambda: self._lease.beat_soon(),
         )
-        seal = AnswerSeal(read_key(settings), self._store.clock.reckoned) if settings.cache.enabled else None
-        cached = Cached(
-            self._store, client, ResponseCache(client, settings, seal), settings, self._process_impairments, drops
-        )
-        self._hedger = Hedger(settings, self._store, directory, self._slots, self._pricing, self._served)
-        self._calls = Calls(places, lambda result: self._recorder.put(result), self._hedger.ask)
-        # a process for isolated jobs steers nothing: what it found wrong would stay unknown to its worker, which
-        # would send it the same job again
-        self._local_faults = (
-            None
-            if lane == ISOLATED
-            else LocalFaults(
-                places,
-                self._calls,
-                self._impairments,
-                witness,
-                settings.health,
-                on_change=lambda: self._lease.beat_soon(),
-            )
-        )
-        self._recorder = Recorder(
-            self._store, client, directory, app, settings, self._slots, in_progress, self._pricing, GATHER_S[lane],
-            cached, self._process_impairments, witness,
-            (lambda _group, _changes: None) if self._local_faults is None else self._local_faults.observe,
-        )  # fmt: skip
-        self._hedger.attach(self._calls)
-        self._lease = LeaseKeeper(
-            self._store,
-            settings.leases,
-            worker=worker,
-            lane=lane,
-            routes=routes,
-            slots=settings.worker.slots,
-            in_progress=in_progress,
-            in_flight=lambda: self._slots.in_use,
-            process_impairments=self._process_impairments,
-            impairments=self._impairments,
+        return WorkerContext(
+            settings=settings,
+            store=store,
+            client=client,
+            directory=directory,
+            served=served,
+            witness=Witness(directory, origin, impairments),
+            pricing=Pricing(directory.costs, store.clock.reckoned),
+            slots=Slots(settings.worker.slots),
+            in_progress=InProgress(),
             drops=drops,
-            origin=origin,
-            on_cancel=self._calls.cancel,
+            impairments=impairments,
+            process_impairments=ProcessImpairments(log, "no work is taken"),
         )
-        self.consumer_pulse = Pulse("Its Celery consumer", STALLED_S, needs_broker=True)
-        """Beats each time the consumer has gone round."""
-        pulses = [self._calls.pulse, *([] if forks is None else [self.consumer_pulse])]
-        self._pulses = Pulses(self._process_impairments, *pulses, on_change=self._lease.beat_soon)
-        self._watch = DependencyMonitor(
-            self._store, settings, self._process_impairments, process=worker, part=WORKER, look_also=self._pulses.look
-        )
-        self._forks = forks
-        self._isolation = None if forks is None else Isolation(settings, self._store, directory.limits, forks)
-        self._chunks = ChunkRunner(
-            settings,
-            self._store,
-            client,
-            directory,
-            self._served,
-            self._slots,
-            in_progress,
-            self._pricing,
+
+    def _make_local_faults(self, places: Mapping[str, RouteSettings]) -> LocalFaults:
+        return LocalFaults(
+            places,
             self._calls,
-            self._recorder,
-            self._lease,
-            self._hedger,
-            self._isolation,
-            cached,
-            self._process_impairments,
-            self._impairments,
-            drops,
+            self._context.impairments,
+            self._context.witness,
+            self._context.settings.health,
+            on_change=lambda: self._lease.beat_soon(),
         )
+
+    def _seal(self) -> AnswerSeal | None:
+        if not self._context.settings.cache.enabled:
+            return None
+        return AnswerSeal(read_key(self._context.settings), self._context.store.clock.reckoned)
 
     def start(self) -> None:
         """Check the schema, make the routes known, open the lease.
@@ -165,42 +151,42 @@ class Runtime:
             StoreError, ConfigError: before anything was started.
         """
         if self._forks is not None:  # the process that forked this one has asked
-            refuse_cluster(self._settings)
-        ensure(self._store)
-        self._served.register()
-        self._pricing.warm()
+            refuse_cluster(self._context.settings)
+        ensure(self._context.store)
+        self._context.served.register()
+        self._context.pricing.warm()
         self._calls.start()
         if self._local_faults is not None:
             self._local_faults.start()
         self._recorder.start()
         self._lease.start()
-        self._served.start()
+        self._context.served.start()
         self._pulses.start()
-        self._watch.start()
+        self._monitor.start()
 
     @property
     def takes_work(self) -> bool:
         """Return whether a message may be taken now."""
-        return self._process_impairments.text is None
+        return self._context.process_impairments.text is None
 
     def consumer_moves(self) -> None:
-        """Note that Celery's event loop goes round: whatever held it up before is over."""
+        """Note that Celery's event loop turns: it is stalled no more."""
         self.consumer_pulse.beat()
-        self._process_impairments.over(STALLED, self.consumer_pulse.what)
+        self._context.process_impairments.over(STALLED, self.consumer_pulse.what)
 
     def takes_route(self, route: str) -> bool:
         """Return whether a message of the route may be taken now."""
-        return self.takes_work and self._impairments.of(route) is None
+        return self.takes_work and self._context.impairments.of(route) is None
 
     @property
     def idle(self) -> bool:
         """Return whether every job taken is recorded or back in waiting."""
-        return self._chunks.running == 0 and self._slots.in_use == 0
+        return self._chunks.running == 0 and self._context.slots.in_use == 0
 
     @property
     def in_hand(self) -> int:
         """Number of calls under way, and of finished ones not yet recorded."""
-        return self._slots.in_use
+        return self._context.slots.in_use
 
     def run(self, chunk: Chunk) -> int:
         """Run one chunk; blocks until it is recorded. Returns the number of calls made."""
@@ -208,7 +194,7 @@ class Runtime:
 
     def reload(self, settings: Settings) -> None:
         """Apply the routes as the file has them now. Raises StoreUnavailable when they cannot be registered."""
-        self._served.reload(settings)
+        self._context.served.reload(settings)
         self.look_again()
 
     def look_again(self) -> None:
@@ -221,7 +207,7 @@ class Runtime:
         self._chunks.stopping.set()
         if self._isolation is not None:
             self._isolation.begin_stop()
-        self._process_impairments.note(STOPPING, "signal", IS_STOPPING)
+        self._context.process_impairments.note(STOPPING, "signal", IS_STOPPING)
         self._lease.beat_soon()
 
     def drop_calls(self) -> None:
@@ -231,7 +217,7 @@ class Runtime:
             self._isolation.drop_calls()
 
     def wait_for_forks(self, within_s: float) -> None:
-        """After `close`: wait until the server that forks quarantined jobs' processes is gone."""
+        """Wait, after `close`, until the fork server is gone."""
         if self._forks is not None:
             self._forks.wait(within_s)
 
@@ -241,8 +227,8 @@ class Runtime:
         Raises:
             StoreUnavailable: they are rescued when the lease runs out.
         """
-        self._watch.close()
-        self._served.close()
+        self._monitor.close()
+        self._context.served.close()
         if self._local_faults is not None:
             self._local_faults.close()
         try:

@@ -9,23 +9,16 @@ the database are in.
 import contextlib
 import logging
 import os
-import queue
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from types import FrameType
 
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
-from trivet_tasks.processes.stop_signals import handled_stop_signals
+from trivet_tasks.errors import StoreUnavailable, place_of
+from trivet_tasks.processes.signals import StopRequests
 from trivet_worker.process.runtime import Runtime
 
 log = logging.getLogger("trivet.worker")
 
-SAME_S = 0.5
-"""A signal this soon after the first counts as the same: supervisors, ours too, signal every process of a group."""
 WRITE_S = 1.2
 """Maximum time to record dropped calls."""
 WRITE_NOW_S = 0.4
@@ -40,8 +33,6 @@ FORKS_NOW_S = 0.1
 """The same after a second signal."""
 CELERY_S = 0.3
 """Maximum time for Celery to say goodbye once nothing is in hand."""
-_BY_ITSELF = 0.0
-"""Mark in the queue of stop requests: none came, Celery has ended."""
 _LOOK_S = 0.02
 _LEFT_TO_LEASE = 1
 """The exit code where jobs had to be left to the lease's end."""
@@ -50,16 +41,11 @@ _LEFT_TO_LEASE = 1
 class Stopper:
     """Waits, in a thread of its own, to be asked to end the process."""
 
-    def __init__(self, runtime: Runtime, grace_s: float, *, on_asked: Callable[[], None]) -> None:
-        """Prepare; nothing happens yet.
-
-        Args:
-            on_asked: called from the signal handler, in the main thread: it must not wait for anything.
-        """
+    def __init__(self, runtime: Runtime, grace_s: float, requests: StopRequests) -> None:
+        """Prepare; nothing happens yet."""
         self._runtime = runtime
         self._grace_s = grace_s
-        self._on_asked = on_asked
-        self._asked: queue.SimpleQueue[float] = queue.SimpleQueue()  # its put() may interrupt itself, unlike an Event's
+        self._requests = requests
         self._code = 0
         self._put_down = threading.Event()
         self._celery_ended = False
@@ -68,22 +54,17 @@ class Stopper:
     def start(self) -> None:
         """Handle the signals from now on. Call it in the main thread."""
         self._thread.start()
-        for number in handled_stop_signals(reloads=True):
-            signal.signal(number, self._on_signal)
+        self._requests.install()
 
     def finish(self) -> int:
         """End the rest after Celery has ended, asked or not. Returns the exit code, with which the caller exits."""
         self._celery_ended = True
-        self._asked.put(_BY_ITSELF)
+        self._requests.end_by_itself()
         self._put_down.wait()
         return self._code
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._on_asked()
-        self._asked.put(time.monotonic())
-
     def _run(self) -> None:
-        first = self._asked.get() or time.monotonic()
+        first = self._requests.first()
         hurried = False
         try:
             hurried = self._wind_down(first)
@@ -118,9 +99,8 @@ class Stopper:
         while not self._runtime.idle and (left := until - time.monotonic()) > 0:
             if dropping:
                 self._runtime.drop_calls()  # again and again: a chunk may have been about to begin some
-            with contextlib.suppress(queue.Empty):
-                if self._asked.get(timeout=min(_LOOK_S, left)) - first > SAME_S:
-                    return True
+            if self._requests.again(first, min(_LOOK_S, left)):
+                return True
         return False
 
     def _close(self, within_s: float) -> None:

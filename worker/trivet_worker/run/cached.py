@@ -2,32 +2,30 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import orjson
 import redis
 from sqlalchemy.exc import DBAPIError
 
-from trivet_routing.answer_seal import Kept
-from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
-from trivet_routing.response_cache import CachedResult, Coalesce, LookUp, ResponseCache
-from trivet_store.database.engine import BULK_BYTES, Store
+from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH
+from trivet_routing.response_cache import CachedResult, Coalesce, Kept, LookUp, ResponseCache
+from trivet_store.database.engine import BULK_BYTES
 from trivet_store.jobs.answering import Answered, Served, end_answered
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
 from trivet_store.jobs.dropped import Drop
-from trivet_store.steps import End, Finished
-from trivet_tasks.config.settings import Settings
+from trivet_store.steps import End, Settlement, Transition
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, is_away
+from trivet_tasks.shared_state import is_away, publish_finished, publish_work
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer
 from trivet_worker.run.calls import CallResult
-from trivet_worker.run.drops import SAID_EVERY_S, Drops
+from trivet_worker.run.context import WorkerContext
+from trivet_worker.run.process_state import SAID_EVERY_S
 
 log = logging.getLogger("trivet.worker")
 
@@ -45,23 +43,15 @@ class _Found(NamedTuple):
 
 
 class Cached:
-    """Safe to share between threads. Where Redis is away there is no cache, and nothing fails for it."""
+    """A worker's view of the response cache. Safe to share between threads; nothing fails where Redis is away."""
 
-    def __init__(
-        self,
-        store: Store,
-        client: redis.Redis,
-        cache: ResponseCache,
-        settings: Settings,
-        process_impairments: ProcessImpairments,
-        drops: Drops,
-    ) -> None:
-        self._store = store
-        self._redis = client
+    def __init__(self, context: WorkerContext, cache: ResponseCache) -> None:
+        self._store = context.store
+        self._client = context.client
         self._cache = cache
-        self._settings = settings
-        self._process_impairments = process_impairments
-        self._drops = drops
+        self._settings = context.settings
+        self._process_impairments = context.process_impairments
+        self._drops = context.drops
         self._said_at = -SAID_EVERY_S
 
     def serve(self, chunk: Chunk) -> Sequence[DispatchedJob]:
@@ -93,14 +83,14 @@ class Cached:
         to_call.update(look.job_id for look in looks)
         return [job for job in chunk.jobs if job.id in to_call]
 
-    def keep(self, group: Sequence[CallResult], finished: Sequence[Finished]) -> None:
+    def keep(self, group: Sequence[CallResult], transitions: Sequence[Transition]) -> None:
         """Keep the answers of a group of calls before its commit; jobs coalesced with calls that brought none may call."""
         results: dict[Latency, list[CachedResult]] = {}
-        for result, end in zip(group, finished, strict=True):
+        for result, transition in zip(group, transitions, strict=True):
             key = result.call.job.cache_key
-            if key is not None and result.decides and isinstance(end.next, End):
-                latency = Latency(result.call.target.latency)
-                results.setdefault(latency, []).append(self._cached_result(key, result, end, end.next))
+            if key is not None and result.decides and isinstance(transition.next, End):
+                kept = self._cached_result(key, result, transition.settlement, transition.next)
+                results.setdefault(result.call.target.latency, []).append(kept)
         if self._process_impairments.seen(SHARED_STATE, WATCH):
             return
         for latency, of_class in results.items():
@@ -113,7 +103,7 @@ class Cached:
             while True:
                 with self._store.write() as connection:
                     freed = free_coalesced(connection, leaders)
-                self._tell(WORK_CHANNEL, b"")
+                self._publish(publish_work)
                 if freed < FREED_AT_ONCE:
                     return
         except StoreUnavailable as error:
@@ -123,7 +113,7 @@ class Cached:
         return self._settings.cache.enabled and self._settings.of_class(latency).cache_ttl_s > 0
 
     def _look_up(self, chunk: Chunk, asking: dict[str, DispatchedJob], looks: Sequence[LookUp]) -> _Found | None:
-        """None where the cache does not answer."""
+        """Look up the answers of jobs. None where the cache does not answer."""
         if self._process_impairments.seen(SHARED_STATE, WATCH):
             return None
         try:
@@ -147,7 +137,7 @@ class Cached:
         return found
 
     def _end(self, chunk: Chunk, answered: Sequence[Answered]) -> Iterable[str]:
-        """Return the ids of jobs that the answer is not for."""
+        """End jobs with their answers. Returns the ids of jobs of other tenants, to which the answer does not belong."""
         missed: list[str] = []
         for group in _groups(answered):
             with self._store.write() as connection:
@@ -162,7 +152,7 @@ class Cached:
         return missed
 
     def _end_safely(self, chunk: Chunk, answered: Sequence[Answered]) -> list[DispatchedJob]:
-        """Return the jobs whose answer is not for them, or that the database refuses: they need a call."""
+        """End jobs with their answers. Returns those that need a call: of another tenant, or refused by the database."""
         try:
             missed = set(self._end(chunk, answered))
         except DBAPIError as error:
@@ -172,22 +162,22 @@ class Cached:
 
     def _notify(self, served: Served) -> None:
         if served.jobs:
-            self._tell(FINISHED_CHANNEL, orjson.dumps({"jobs": served.jobs, "batches": served.batches}))
+            self._publish(lambda client: publish_finished(client, served.jobs, served.batches))
         if served.crowded:
             self.free_rest(served.jobs)
 
     def _coalesce(self, chunk: Chunk, wanted: Sequence[CoalescedJob]) -> Sequence[CoalescedJob]:
-        """Return the jobs whose leader has already ended."""
+        """Let jobs wait for their leaders. Returns those whose leader has already ended."""
         if not wanted:
             return ()
         look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
         with self._store.write() as connection:
             result = coalesce(self._store, connection, wanted, look_again_s)
         if result.coalesced:
-            self._tell(WORK_CHANNEL, b"")  # they take up no route any more: others can be dispatched
+            self._publish(publish_work)  # they take up no route any more: others can be dispatched
         return result.leaderless
 
-    def _cached_result(self, key: str, result: CallResult, finished: Finished, end: End) -> CachedResult:
+    def _cached_result(self, key: str, result: CallResult, settlement: Settlement, end: End) -> CachedResult:
         job, model = result.call.job, result.call.target.model
         response = result.response
         if end.state is not JobState.SUCCEEDED or not isinstance(response, Answer):
@@ -195,7 +185,7 @@ class Cached:
             return CachedResult(key, job.id, model, None, never=end.outcome is Outcome.INVALID)
         if response.stop_reason not in WHOLE or len(response.message) > self._settings.cache.max_answer_bytes:
             return CachedResult(key, job.id, model, None, never=True)
-        cost = None if finished.settlement.estimated else finished.settlement.cost_usd
+        cost = None if settlement.estimated else settlement.cost_usd
         tenant = None if self._settings.cache.shared else job.tenant
         answer = Kept(response.message, response.stop_reason, result.call.target.route, cost, tenant)
         return CachedResult(key, job.id, model, answer)
@@ -206,11 +196,11 @@ class Cached:
         except redis.RedisError as error:
             self._without(error)
 
-    def _tell(self, channel: str, notice: bytes) -> None:
+    def _publish(self, notice: Callable[[redis.Redis], None]) -> None:
         if self._process_impairments.seen(SHARED_STATE, WATCH):
             return
         try:
-            self._redis.publish(channel, notice)
+            notice(self._client)
         except redis.RedisError as error:  # coalesced jobs look by themselves
             self._without(error)
 

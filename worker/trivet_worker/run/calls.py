@@ -10,15 +10,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from trivet_routing.liveness.pulses import Pulse
-from trivet_routing.outcome_rules import RULES
-from trivet_routing.permits import PermitRequest, Quota
-from trivet_store.jobs.claiming import CallTarget, ClaimedJob
+from trivet_routing.liveness.monitors import Pulse
+from trivet_routing.permits import Quota
+from trivet_routing.route_choice import Candidate, Requirements
+from trivet_store.steps import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.faults import place_of
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.errors import place_of
+from trivet_tasks.latency import ClassSettings, Latency
+from trivet_tasks.outcomes import RULES, Outcome
+from trivet_tasks.prices.cost_model import TYPICAL, Mix
 from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose, Credentials, Failure
+from trivet_worker.run.process_state import WaitGroup
 
 log = logging.getLogger("trivet.worker")
 
@@ -29,30 +32,13 @@ REACH_S = 10.0
 STALLED_S = 3.0
 """Seconds without a turn after which the loop counts as stalled: none of its work takes that long at a stretch."""
 _BEAT_EVERY_S = 0.5
-
-
-class WaitGroup:
-    """Lets a chunk's thread wait until all its jobs are recorded."""
-
-    def __init__(self) -> None:
-        self._left = 0
-        self._changed = threading.Condition()
-
-    def add(self, count: int) -> None:
-        """Add this many to wait for."""
-        with self._changed:
-            self._left += count
-
-    def down(self) -> None:
-        """Count one as recorded."""
-        with self._changed:
-            self._left -= 1
-            self._changed.notify_all()
-
-    def wait(self) -> None:
-        """Wait until none is left."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._left == 0)
+LEAST_S = 0.05
+"""Minimum time of a call: with less it ends before its provider can answer, and is not worth its cost."""
+FALLBACK_RESERVE_S = 1.0
+"""Time that realtime keeps back for one fallback while nothing is known of its speed."""
+HANDOVER_S = 0.5
+"""Time to write a failure down and to hand the job to another worker: 0.05 s, and ten times that on a busy
+machine."""
 
 
 @dataclass(slots=True)
@@ -67,15 +53,11 @@ class Race:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call to be made: the job, where, under which permit, and for how long at most."""
+    """One call of a claimed job, and its time."""
 
     job: ClaimedJob
-    target: CallTarget
     route: RouteSettings
-    quota: Quota
-    permit: PermitRequest
-    generation: str
-    """Generation of the route's circuit breakers when the permit was given."""
+    """The route's settings when the job was claimed."""
     timeout_s: float
     full_time: bool
     """False where deadline or budget left the call so little time that a timeout says nothing about the route."""
@@ -84,6 +66,16 @@ class Call:
     """A call that takes longer than this is slow for its route; None: no hedge is wanted."""
     race: Race = field(default_factory=Race)
     born_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def target(self) -> CallTarget:
+        """Target of the job's attempt."""
+        return self.job.target
+
+    @property
+    def quota(self) -> Quota:
+        """Limits under which its permit was granted."""
+        return Quota.of(self.route, self.job.target.model)
 
     @property
     def ends_at(self) -> float:
@@ -214,7 +206,7 @@ class Calls:
         purpose = CallPurpose(call.target.model, job.id, job.batch_id)
         answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.timeout_s, purpose)
         if call.hedge_after_s is None:  # no hedge will want it
-            job.prompt.let_go()
+            job.prompt.release()
         return await answer
 
     async def _build_callers(self) -> None:
@@ -278,3 +270,51 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def requirements_of(job: ClaimedJob, tried: tuple[str, ...], mix: Mix = TYPICAL) -> Requirements:
+    """Return the requirements of a job on its next route.
+
+    Args:
+        tried: routes that are not to be asked again.
+        mix: expected usage of the call, where cost decides.
+    """
+    target = job.target
+    return Requirements(
+        target.model, target.latency, job.residency, job.compliance, job.features, tried, job.doubted_by, mix
+    )
+
+
+def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
+    """Return the time that the quickest of these routes needs for a realtime call, in seconds; 0 when there is none."""
+    paces = [route.breaker.pace(Latency.REALTIME) for route in fallbacks]
+    return min((HANDOVER_S + pace.p95_s if pace else FALLBACK_RESERVE_S for pace in paces), default=0.0)
+
+
+def attempt_timeout_s(
+    latency: Latency,
+    terms: ClassSettings,
+    *,
+    spent_s: float,
+    deadline_at: float | None,
+    now: float,
+    reserve_s: float,
+) -> float:
+    """Return the time limit of the next call, in seconds; 0 or less when no time is left for one.
+
+    Args:
+        spent_s: what the round has used of its budget.
+        reserve_s: what the quickest route that could still take the job would need; 0 = there is none.
+    """
+    left = terms.budget_s - spent_s
+    if deadline_at is not None:
+        left = min(left, deadline_at - now)
+    if latency is Latency.REALTIME and terms.attempt_timeout_s is None:
+        return left - min(reserve_s, left / 2)
+    # a class that names no timeout leaves time for another route: half its budget
+    return min(left, terms.attempt_timeout_s or terms.budget_s / 2)
+
+
+def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
+    """Return whether a call had at least half of its class's time: only then does a timeout count."""
+    return timeout_s >= (terms.attempt_timeout_s or terms.budget_s / 2) / 2

@@ -10,36 +10,39 @@ from functools import partial
 import redis
 from uuid_utils import uuid7
 
-from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, ProcessImpairments
-from trivet_routing.permits import Denial, HealthSignal, PermitGrant, PermitRelease, PermitRequest, Quota
-from trivet_routing.route_choice import SLOW_CALLS, Candidate, Requirements, choose
-from trivet_routing.route_directory import RouteDirectory
-from trivet_store.database.engine import Store
-from trivet_store.jobs.claiming import CallTarget, ClaimedJob, ClaimResult, Token, claim, give_back
+from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE
+from trivet_routing.permits import Denial, PermitGrant, PermitRelease, PermitRequest, Quota
+from trivet_routing.route_choice import SLOW_CALLS, Candidate, choose
+from trivet_store.jobs.claiming import ClaimResult, claim, give_back
 from trivet_store.jobs.dropped import Drop
+from trivet_store.steps import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.jobs import DispatchedJob
+from trivet_tasks.jobs import DispatchedJob, Permit, permit_id
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
-from trivet_tasks.outcomes import Outcome
+from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
-from trivet_tasks.shared_state import WORK_CHANNEL, unavailable_text
+from trivet_tasks.shared_state import publish_work
 from trivet_worker.adapters.protocol import Failure
 from trivet_worker.run.cached import Cached
-from trivet_worker.run.calls import Call, CallResult, Calls, WaitGroup
-from trivet_worker.run.deadlines import FALLBACK_RESERVE_S, LEAST_S, attempt_timeout_s, fallback_reserve_s, is_full_time
-from trivet_worker.run.drops import Drops
+from trivet_worker.run.calls import (
+    FALLBACK_RESERVE_S,
+    LEAST_S,
+    Call,
+    CallResult,
+    Calls,
+    attempt_timeout_s,
+    fallback_reserve_s,
+    is_full_time,
+    requirements_of,
+)
+from trivet_worker.run.context import WorkerContext
 from trivet_worker.run.hedging import Hedger
-from trivet_worker.run.in_progress import InProgress
 from trivet_worker.run.isolation import Isolation
 from trivet_worker.run.lease_keeper import LeaseKeeper
-from trivet_worker.run.pricing import Pricing
+from trivet_worker.run.process_state import WaitGroup
 from trivet_worker.run.recorder import Recorder
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.served_routes import ServedRoutes
-from trivet_worker.run.slots import Slots
 
 log = logging.getLogger("trivet.worker")
 
@@ -76,41 +79,27 @@ class ChunkRunner:
 
     def __init__(
         self,
-        settings: Settings,
-        store: Store,
-        client: redis.Redis,
-        directory: RouteDirectory,
-        served: ServedRoutes,
-        slots: Slots,
-        in_progress: InProgress,
-        pricing: Pricing,
+        context: WorkerContext,
         calls: Calls,
         recorder: Recorder,
         lease: LeaseKeeper,
         hedger: Hedger,
-        isolated: Isolation | None,
+        isolation: Isolation | None,
         cached: Cached,
-        process_impairments: ProcessImpairments,
-        impairments: RouteImpairments,
-        drops: Drops,
     ) -> None:
-        self._settings = settings
-        self._store = store
-        self._redis = client
-        self._directory = directory
-        self._served = served
-        self._slots = slots
+        self._context = context
+        self._settings = context.settings
+        self._store = context.store
+        self._directory = context.directory
+        self._slots = context.slots
+        self._impairments = context.impairments
+        self._process_impairments = context.process_impairments
         self._calls = calls
         self._recorder = recorder
         self._lease = lease
         self._hedger = hedger
-        self._isolation = isolated
+        self._isolation = isolation
         self._cached = cached
-        self._in_progress = in_progress
-        self._pricing = pricing
-        self._process_impairments = process_impairments
-        self._impairments = impairments
-        self._drops = drops
         self._running = 0
         self._hurrying = 0
         self._counting = threading.Lock()
@@ -142,22 +131,10 @@ class ChunkRunner:
                 return len(chunk.jobs)
             self._give_back(chunk, chunk.jobs, "no process is free to run it isolated")
             return 0
-        route = self._served.now(chunk.route)
-        wire_model = name_on_wire(route, chunk.model)
-        if wire_model is None:
+        wave = self._wave(chunk)
+        if wave is None:
             self._give_back(chunk, chunk.jobs, f"it does not serve {chunk.model} here")
             return 0
-        target = CallTarget(
-            self._lease.id,
-            chunk.route,
-            route.provider,
-            chunk.model,
-            wire_model,
-            chunk.latency.value,
-            bool(chunk.probe),
-            chunk.isolated,
-        )
-        wave = _Wave(chunk, target, route, Quota.of(route, chunk.model), WaitGroup())
         pending: Sequence[DispatchedJob] = ()
         to_call = 0
         why = ""
@@ -171,7 +148,7 @@ class ChunkRunner:
                     break
         except StoreUnavailable as error:
             # what was not claimed is dispatched again when its time is over
-            self._process_impairments.note(DATABASE, "claim", str(error), AGAIN_S)
+            self._context.note_database("claim", error, AGAIN_S)
             pending = ()
         if pending:
             self._give_back(chunk, pending, why)
@@ -179,45 +156,65 @@ class ChunkRunner:
         wave.wait_group.wait()
         return to_call - len(pending)
 
+    def _wave(self, chunk: Chunk) -> _Wave | None:
+        """Return the common terms of a chunk's calls; None where the route does not serve its model."""
+        route = self._context.served.now(chunk.route)
+        wire_model = name_on_wire(route, chunk.model)
+        if wire_model is None:
+            return None
+        target = CallTarget(
+            self._lease.id,
+            chunk.route,
+            route.provider,
+            chunk.model,
+            wire_model,
+            chunk.latency,
+            bool(chunk.probe),
+            chunk.isolated,
+        )
+        return _Wave(chunk, target, route, Quota.of(route, chunk.model), WaitGroup())
+
     def _start_some(self, wave: _Wave, pending: Sequence[DispatchedJob]) -> tuple[int, str]:
         """Start as many jobs as slots and permits allow, after a short wait for them. Returns (how many, why no more)."""
-        patience_s = self._settings.dispatch.permit_patience_s
         if self.stopping.is_set():
             return 0, "the worker is stopping"
         if impairment := self._process_impairments.text or self._impairments.of(wave.chunk.route):
             return 0, impairment
-        places = self._slots.take(len(pending), patience_s)
-        if places == 0:
-            return 0, "no free place"
-        # named after lease and attempt: permits of a dead process are recognisable, and SQL knows those in use
-        permits = [
-            PermitRequest(f"{wave.target.lease_id}:{uuid7().hex}", job.input_estimate, job.max_tokens)
-            for job in pending[:places]
+        slots = self._slots.take(len(pending), self._settings.dispatch.permit_patience_s)
+        if slots == 0:
+            return 0, "no free slot"
+        jobs = pending[:slots]
+        attempt_ids = [uuid7().hex for _ in jobs]
+        try:
+            grant = self._take_permits(wave, jobs, attempt_ids)
+        except redis.RedisError as error:
+            self._slots.give(slots)
+            self._context.note_shared_state("permits", error, AGAIN_S)
+            return 0, "the shared state does not answer"
+        self._slots.give(slots - grant.granted)
+        if not grant.permits:
+            return 0, _REFUSED[grant.reason] if grant.reason else "no permit"
+        self._launch(wave, jobs[: grant.granted], attempt_ids[: grant.granted], grant.permits)
+        return grant.granted, ""
+
+    def _take_permits(self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str]) -> PermitGrant:
+        """Take permits for the first of these jobs; wait a while for one. RedisError."""
+        requests = [
+            PermitRequest(permit_id(wave.target.lease_id, attempt_id), job.input_estimate, job.max_tokens)
+            for job, attempt_id in zip(jobs, attempt_ids, strict=True)
         ]
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + self._settings.dispatch.permit_patience_s
         terms = self._settings.of_class(wave.chunk.latency)
         timeout_s = terms.attempt_timeout_s or terms.budget_s
         while True:
-            try:
-                grant = self._directory.limits.take(
-                    wave.chunk.route, wave.chunk.model, wave.quota, permits, timeout_s, wave.chunk.probe
-                )
-            except redis.RedisError as error:
-                self._slots.give(places)
-                self._process_impairments.note(
-                    SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S
-                )
-                return 0, "the shared state does not answer"
-            if grant.granted or not self._waits(wave, grant, until):
-                break
-        self._slots.give(places - grant.granted)
-        if grant.granted == 0:
-            return 0, _REFUSED[grant.reason] if grant.reason else ""
-        self._launch(wave, pending[: grant.granted], permits[: grant.granted], grant)
-        return grant.granted, ""
+            grant = self._directory.limits.take(
+                wave.chunk.route, wave.chunk.model, wave.quota, requests, timeout_s, wave.chunk.probe
+            )
+            if grant.permits or not self._waits(wave, grant, until):
+                return grant
 
     def _waits(self, wave: _Wave, grant: PermitGrant, until: float) -> bool:
-        """Wait for slots or permits for the rest; False when there is no time for that."""
+        """Wait until permits may be free; False when there is no time for that."""
         if grant.reason != Denial.CONCURRENCY or wave.chunk.latency is not Latency.REALTIME:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
         self._hurry(1)
@@ -233,70 +230,68 @@ class ChunkRunner:
             self._hurrying += change
 
     def _launch(
-        self, wave: _Wave, jobs: Sequence[DispatchedJob], permits: Sequence[PermitRequest], grant: PermitGrant
+        self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str], permits: Sequence[Permit]
     ) -> None:
         """Claim jobs in SQL and make their calls. Slots and permits of jobs that were not claimed are given back."""
-        permit_of = {job.id: permit for job, permit in zip(jobs, permits, strict=True)}
-        taken: list[ClaimedJob] = []
+        claimed: list[ClaimedJob] = []
         try:
-            estimates = [
-                self._pricing.most(wave.target, wave.route, job.input_estimate, job.max_tokens) for job in jobs
-            ]
             routes = self._routes_now(wave)
-            with self._store.write() as connection:
-                now = self._store.now(connection)
-                ids = [attempt_of(permit) for permit in permits]
-                found = claim(
-                    connection,
-                    wave.target,
-                    jobs,
-                    now=now,
-                    attempt_ids=ids,
-                    estimates=estimates,
-                    unfit=partial(misfit, wave.route, wave.target.wire_model, wave.target.model),
-                )
-            # only now: of a commit that failed nothing was taken, and what one took whose answer was lost, the lease
-            # keeper finds
-            taken = found.taken
+            found, now = self._claim(wave, jobs, attempt_ids, permits)
+            # only now: of a commit that failed nothing was claimed, and what one claimed whose answer was lost, the
+            # lease keeper finds
+            claimed = found.claimed
             self._count_dropped(wave.chunk, found)
         finally:
-            held = {job.id for job in taken}
-            self._return_unused(wave, [permit for job_id, permit in permit_of.items() if job_id not in held], grant)
-        self._in_progress.add(held)
-        wave.wait_group.add(len(taken))
-        terms = self._settings.of_class(wave.chunk.latency)
+            used = {job.permit.id for job in claimed}
+            self._return_unused(wave, [permit for permit in permits if permit.id not in used])
+        self._context.in_progress.add(job.id for job in claimed)
+        wave.wait_group.add(len(claimed))
         hedge_after_s = self._hedge_after_s(wave, routes)
-        calls: list[Call] = []
-        for job in taken:
-            timeout_s = self._timeout_s(wave, job, now, routes)
-            call = Call(
-                job,
-                wave.target,
-                wave.route,
-                wave.quota,
-                permit_of[job.id],
-                grant.generation,
-                timeout_s,
-                job.probe or is_full_time(timeout_s, terms),
-                wave.wait_group,
-                None if job.probe else hedge_after_s,
-            )
-            if timeout_s >= LEAST_S:
-                calls.append(call)
-            else:
+        calls = [self._call(wave, job, self._timeout_s(wave, job, now, routes), hedge_after_s) for job in claimed]
+        for call in calls:
+            if call.timeout_s < LEAST_S:
                 failure = Failure(Outcome.TIMEOUT, "no time was left for a call")
                 self._recorder.put(CallResult(call, failure, 0.0, called=False))
+        calls = [call for call in calls if call.timeout_s >= LEAST_S]
         self._calls.launch(calls)
         if hedge_after_s is not None:
-            self._hedger.counted(len(calls))
+            self._hedger.count_calls(len(calls))
+
+    def _claim(
+        self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str], permits: Sequence[Permit]
+    ) -> tuple[ClaimResult, float]:
+        """Claim jobs in SQL. Returns the database's time, too."""
+        target, route = wave.target, wave.route
+        pricing = self._context.pricing
+        estimates = [pricing.maximum_cost(target, route, job.input_estimate, job.max_tokens) for job in jobs]
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            found = claim(
+                connection,
+                target,
+                jobs,
+                now=now,
+                attempt_ids=attempt_ids,
+                permits=permits,
+                estimates=estimates,
+                unfit=partial(misfit, route, target.wire_model, target.model),
+            )
+        return found, now
+
+    def _call(self, wave: _Wave, job: ClaimedJob, timeout_s: float, hedge_after_s: float | None) -> Call:
+        probe = wave.target.probe
+        full_time = probe or is_full_time(timeout_s, self._settings.of_class(wave.chunk.latency))
+        return Call(job, wave.route, timeout_s, full_time, wave.wait_group, None if probe else hedge_after_s)
 
     def _count_dropped(self, chunk: Chunk, found: ClaimResult) -> None:
         if found.forged:
             why = f"a message says of job {found.forged[0]} what the database does not"
-            self._drops.note(Drop.FORGED, chunk.route, why, len(found.forged))
+            self._context.drops.note(Drop.FORGED, chunk.route, why, len(found.forged))
         if found.misfits:
             job = found.misfits[0]
-            self._drops.note(Drop.MISFIT, chunk.route, f"job {job.id} goes back: {job.reason}", len(found.misfits))
+            self._context.drops.note(
+                Drop.MISFIT, chunk.route, f"job {job.id} goes back: {job.reason}", len(found.misfits)
+            )
 
     def _routes_now(self, wave: _Wave) -> list[Candidate] | None:
         """Return the routes that could take a realtime job if its call fails; None when they are not known."""
@@ -308,16 +303,13 @@ class ChunkRunner:
             return None
 
     def _timeout_s(self, wave: _Wave, job: ClaimedJob, now: float, routes: Sequence[Candidate] | None) -> float:
-        if job.probe:
+        if wave.target.probe:
             return self._settings.health.probe_timeout_s
         terms = self._settings.of_class(wave.chunk.latency)
-        reserve_s = FALLBACK_RESERVE_S
-        if routes is not None:
-            tried = (*job.tried.split(","), wave.chunk.route)
-            requirements = Requirements(
-                wave.chunk.model, wave.chunk.latency, job.residency, job.compliance, job.features, tried, job.doubted_by
-            )
-            reserve_s = fallback_reserve_s(choose(requirements, routes, terms).routes) if routes else 0.0
+        reserve_s = FALLBACK_RESERVE_S if routes is None else 0.0
+        if routes:
+            requirements = requirements_of(job, (*job.tried, wave.chunk.route))
+            reserve_s = fallback_reserve_s(choose(requirements, routes, terms).routes)
         return attempt_timeout_s(
             wave.chunk.latency,
             terms,
@@ -334,29 +326,28 @@ class ChunkRunner:
         own = next((r.breaker.paces.get(Latency.REALTIME) for r in routes or () if r.name == wave.chunk.route), None)
         return own.p95_s if own is not None and own.calls >= SLOW_CALLS else None
 
-    def _return_unused(self, wave: _Wave, permits: Sequence[PermitRequest], grant: PermitGrant) -> None:
+    def _return_unused(self, wave: _Wave, permits: Sequence[Permit]) -> None:
         if not permits:
             return
         self._slots.give(len(permits))
-        spent = [PermitRelease(permit, 0, 0, HealthSignal.UNUSED, generation=grant.generation) for permit in permits]
-        chunk = wave.chunk
         try:
-            self._directory.limits.release(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
+            self._release_unused(wave, permits)
         except redis.RedisError as error:
-            self._process_impairments.note(
-                SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S
-            )
+            self._context.note_shared_state("permits", error, AGAIN_S)
+
+    def _release_unused(self, wave: _Wave, permits: Sequence[Permit]) -> None:
+        unused = [PermitRelease(permit, 0, 0, HealthSignal.UNUSED) for permit in permits]
+        chunk = wave.chunk
+        self._directory.limits.release(chunk.route, chunk.model, chunk.latency, wave.quota, unused)
 
     def _give_up_probe(self, wave: _Wave) -> None:
         """Let another probe be made in place of one without a permit, rather than wait until this one counts as lost."""
-        chunk = wave.chunk
-        if not chunk.probe:
+        if not wave.chunk.probe:
             return
-        spent = [PermitRelease(PermitRequest(chunk.probe, 0, 0), 0, 0, HealthSignal.UNUSED)]
         try:
-            self._directory.limits.release(chunk.route, chunk.model, chunk.latency, wave.quota, spent)
+            self._release_unused(wave, [Permit(wave.chunk.probe, 0, 0)])
         except redis.RedisError as error:
-            log.error("the probe of %s counts as lost only after its time: %s", chunk.route, error)
+            log.error("the probe of %s counts as lost only after its time: %s", wave.chunk.route, error)
 
     def _give_back(self, chunk: Chunk, jobs: Sequence[DispatchedJob], why: str) -> None:
         log.debug("%d jobs go back to waiting: %s", len(jobs), why)
@@ -364,18 +355,10 @@ class ChunkRunner:
             return  # they are dispatched again when their time is over
         try:
             with self._store.write() as connection:
-                tokens = [Token(job.id, job.claim) for job in jobs]
-                give_back(connection, chunk.route, tokens, f"{chunk.route}: {why}")
+                give_back(connection, chunk.route, jobs, f"{chunk.route}: {why}")
             if not self._process_impairments.of(SHARED_STATE):
-                self._redis.publish(WORK_CHANNEL, b"")
+                publish_work(self._context.client)
         except StoreUnavailable as error:
-            self._process_impairments.note(DATABASE, "claim", str(error), AGAIN_S)
+            self._context.note_database("claim", error, AGAIN_S)
         except redis.RedisError as error:
-            self._process_impairments.note(
-                SHARED_STATE, "permits", unavailable_text(self._settings.redis_url, error), AGAIN_S
-            )
-
-
-def attempt_of(permit: PermitRequest) -> str:
-    """Return the id of the attempt that a permit is for."""
-    return permit.permit_id.rpartition(":")[2]
+            self._context.note_shared_state("permits", error, AGAIN_S)

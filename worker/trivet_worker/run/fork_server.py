@@ -23,8 +23,8 @@ from typing import NoReturn
 
 import uuid_utils
 
-from trivet_tasks.faults import place_of
-from trivet_tasks.processes.stop_signals import STOP_SIGNALS
+from trivet_tasks.errors import place_of
+from trivet_tasks.processes.signals import STOP_SIGNALS
 
 log = logging.getLogger("trivet.worker")
 
@@ -98,7 +98,7 @@ class ForkServer:
             return made or self._ask(self._exec()) or _none("the process that forks them does not answer")
 
     def _ask(self, control: socket.socket) -> "ForkedProcess | None":
-        """None: that server is gone, or was given up."""
+        """Ask a server for a child. None: that server is gone, or was given up."""
         ours, theirs = socket.socketpair()
         pid = _GONE
         with contextlib.suppress(OSError, queue.Empty), theirs:
@@ -183,14 +183,14 @@ def _none(why: str) -> NoReturn:
 
 
 def _give_up(control: socket.socket | None) -> None:
-    """The server reads the end and goes; the thread that listens to it goes, too."""
+    """Close the connection: the server ends, and the thread that listens to it."""
     if control is not None:
         with contextlib.suppress(OSError):
             control.shutdown(socket.SHUT_RDWR)
 
 
 def serve(control: socket.socket, child: Child) -> int:
-    """Be the server until the socket ends. It must be the only thread of its process. Returns the exit code."""
+    """Run the server until the socket ends. It must be the only thread of its process. Returns the exit code."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker has gone
         _serve(control, child)
     return 0

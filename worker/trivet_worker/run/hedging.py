@@ -7,29 +7,26 @@ known exactly, is recorded as an estimate.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import redis
 from uuid_utils import uuid7
 
-from trivet_routing.permits import HealthSignal, PermitRelease, PermitRequest, Quota
-from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
-from trivet_routing.route_directory import RouteDirectory
-from trivet_store.database.engine import Store
-from trivet_store.jobs.claiming import CallTarget, add_attempt
+from trivet_routing.permits import PermitRelease, PermitRequest, Quota
+from trivet_routing.route_choice import choose, load_of, misfit
+from trivet_store.jobs.claiming import add_attempt
+from trivet_store.steps import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
+from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.eligibility import misfit, name_on_wire
+from trivet_tasks.outcomes import HealthSignal
+from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.states import AttemptPurpose
-from trivet_worker.run.calls import Call, Calls
-from trivet_worker.run.deadlines import LEAST_S, is_full_time
-from trivet_worker.run.pricing import Pricing
-from trivet_worker.run.served_routes import ServedRoutes
-from trivet_worker.run.slots import Slots
+from trivet_worker.run.calls import LEAST_S, Call, is_full_time, requirements_of
+from trivet_worker.run.context import WorkerContext
 
 log = logging.getLogger("trivet.worker")
 
@@ -41,32 +38,25 @@ MAX_SAVED = 10.0
 class Hedger:
     """Starts hedges, at most the set share of the class's calls. One per worker process."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        directory: RouteDirectory,
-        slots: Slots,
-        pricing: Pricing,
-        served: ServedRoutes,
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._directory = directory
-        self._slots = slots
-        self._pricing = pricing
-        self._served = served
-        self._calls: Calls | None = None
+    def __init__(self, context: WorkerContext, launch: Callable[[Call], None]) -> None:
+        """Prepare; no hedge is started yet.
+
+        Args:
+            launch: starts a second call for a job whose first is still under way (`Calls.join`).
+        """
+        self._settings = context.settings
+        self._store = context.store
+        self._directory = context.directory
+        self._slots = context.slots
+        self._pricing = context.pricing
+        self._served = context.served
+        self._launch = launch
         self._credit = 0.0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="trivet-hedge")
 
-    def attach(self, calls: Calls) -> None:
-        """Set where hedges are launched."""
-        self._calls = calls
-
-    def counted(self, calls: int) -> None:
-        """Count first calls; each earns its share of a hedge."""
+    def count_calls(self, calls: int) -> None:
+        """Count first calls: each adds its share to the hedges that may be made."""
         share = self._settings.of_class(Latency.REALTIME).hedge_share
         with self._lock:
             self._credit = min(MAX_SAVED, self._credit + share * calls)
@@ -78,10 +68,6 @@ class Hedger:
                 return
             self._credit -= 1
         self._threads.submit(self._hedge_safely, call, time.monotonic())
-
-    def close(self) -> None:
-        """Start no more hedges."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _hedge_safely(self, call: Call, asked: float) -> None:
         launched = False
@@ -96,90 +82,63 @@ class Hedger:
                 self._credit += 1
 
     def _hedge(self, call: Call, asked: float) -> bool:
-        route = self._second(call)
-        if route is None:
+        second = self._second(call)
+        if second is None or self._slots.take(1, 0) == 0:
             return False
-        settings = self._served.now(route.name)
-        wire_model = name_on_wire(settings, route.model)
-        job = call.job
-        unfit = misfit(settings, wire_model, route.model, job.residency, job.compliance, job.features)
-        if wire_model is None or unfit or self._slots.take(1, 0) == 0:
-            return False
-        target = CallTarget(
-            call.target.lease_id,
-            route.name,
-            settings.provider,
-            call.target.model,
-            wire_model,
-            call.target.latency,
-        )
-        quota = Quota.of(settings, target.model)
-        attempt_id = uuid7().hex
-        permit = PermitRequest(f"{target.lease_id}:{attempt_id}", call.job.input_estimate, call.job.max_tokens)
-        left_s = call.ends_at - time.monotonic()
-        launched = False
-        generation = ""
+        hedge = None
         try:
-            if left_s < LEAST_S:
-                return False
-            grant = self._directory.limits.take(route.name, target.model, quota, [permit], left_s)
-            generation = grant.generation
-            if not grant.granted:
-                return False
-            try:
-                launched = self._write(call, target, settings, attempt_id)
-            finally:
-                if not launched:
-                    unused = PermitRelease(permit, 0, 0, HealthSignal.UNUSED, generation=generation)
-                    self._directory.limits.release(route.name, target.model, Latency(target.latency), quota, [unused])
+            left_s = call.ends_at - time.monotonic()
+            if left_s >= LEAST_S:
+                hedge = self._claim(call, *second, left_s)
         finally:
-            if not launched:
+            if hedge is None:
                 self._slots.give(1)
-        if not launched:
-            return False  # the job is not ours any more
-        hedge = replace(
-            call,
-            job=call.job._replace(attempt_id=attempt_id),
-            target=target,
-            route=settings,
-            quota=quota,
-            permit=permit,
-            generation=generation,
-            timeout_s=left_s,
-            full_time=is_full_time(left_s, self._settings.of_class(Latency(target.latency))),
-            hedge_after_s=None,
-        )
-        assert self._calls is not None
+        if hedge is None:
+            return False
         call.wait_group.add(1)
-        self._calls.join(hedge)
-        log.info(
-            "a call on %s is slow: asked %s too, %.0f ms later",
-            call.target.route,
-            route.name,
-            1e3 * (time.monotonic() - asked),
-        )
+        self._launch(hedge)
+        waited_ms = 1e3 * (time.monotonic() - asked)
+        log.info("a call on %s is slow: asked %s too, %.0f ms later", call.target.route, hedge.target.route, waited_ms)
         return True
 
-    def _write(self, call: Call, target: CallTarget, route: RouteSettings, attempt_id: str) -> bool:
-        # `add_attempt` raises it where the request is marked for a cache
-        estimate = self._pricing.most(target, route, call.job.input_estimate, call.job.max_tokens)
-        with self._store.write() as connection:
-            return add_attempt(
-                connection,
-                target,
-                call.job,
-                attempt_id,
-                now=self._store.now(connection),
-                estimate=estimate,
-                purpose=AttemptPurpose.HEDGE,
-            )
+    def _claim(self, call: Call, target: CallTarget, route: RouteSettings, left_s: float) -> Call | None:
+        """Take a permit and write the attempt's row. None where there is no permit, or the job is not ours any more."""
+        job, quota, attempt_id = call.job, Quota.of(route, target.model), uuid7().hex
+        request = PermitRequest(permit_id(target.lease_id, attempt_id), job.input_estimate, job.max_tokens)
+        limits = self._directory.limits
+        grant = limits.take(target.route, target.model, quota, [request], left_s)
+        if not grant.permits:
+            return None
+        (permit,) = grant.permits
+        job = job._replace(target=target, attempt_id=attempt_id, permit=permit)
+        written = False
+        try:
+            written = self._write(job, route)
+        finally:
+            if not written:
+                unused = PermitRelease(permit, 0, 0, HealthSignal.UNUSED)
+                limits.release(target.route, target.model, target.latency, quota, [unused])
+        full_time = is_full_time(left_s, self._settings.of_class(target.latency))
+        hedge = replace(call, job=job, route=route, timeout_s=left_s, full_time=full_time, hedge_after_s=None)
+        return hedge if written else None
 
-    def _second(self, call: Call) -> Candidate | None:
+    def _write(self, job: ClaimedJob, route: RouteSettings) -> bool:
+        # `add_attempt` raises it where the request is marked for a cache
+        estimate = self._pricing.maximum_cost(job.target, route, job.input_estimate, job.max_tokens)
+        with self._store.write() as connection:
+            now = self._store.now(connection)
+            return add_attempt(connection, job, now=now, estimate=estimate, purpose=AttemptPurpose.HEDGE)
+
+    def _second(self, call: Call) -> tuple[CallTarget, RouteSettings] | None:
+        """Return the best route for a second call, if this process may make calls there."""
         job, target = call.job, call.target
-        latency = Latency(target.latency)
-        tried = (*job.tried.split(","), target.route)
-        requirements = Requirements(
-            target.model, latency, job.residency, job.compliance, job.features, tried, job.doubted_by
-        )
+        requirements = requirements_of(job, (*job.tried, target.route))
         here = [route for route in self._directory.candidates(target.model) if self._served.takes(route.name)]
-        return choose(requirements, here, self._settings.of_class(latency)).best(load_of)
+        best = choose(requirements, here, self._settings.of_class(target.latency)).best(load_of)
+        if best is None:
+            return None
+        route = self._served.now(best.name)
+        wire_model = name_on_wire(route, target.model)
+        if wire_model is None or misfit(requirements, route, wire_model):
+            return None
+        return replace(target, route=best.name, provider=route.provider, wire_model=wire_model), route

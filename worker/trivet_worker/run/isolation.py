@@ -14,13 +14,11 @@ from enum import Enum, auto
 import orjson
 import redis
 
-from trivet_routing.limits import Limits
-from trivet_store.database.engine import Store
 from trivet_store.jobs import quarantine
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.messages import Chunk
-from trivet_tasks.requests.call_time import longest_call_s
+from trivet_tasks.requests.request_terms import longest_call_s
+from trivet_worker.run.context import WorkerContext
 from trivet_worker.run.fork_server import ForkedProcess, ForkServer, NoServer
 
 log = logging.getLogger("trivet.worker")
@@ -31,17 +29,17 @@ HUNG_AFTER_S = 60.0
 """Interval, after its call's time, at which a silent child is checked."""
 MAX_LOOKS = 10
 """Number of checks that a silent child which keeps its lease may pass."""
-LAST_WORDS_S = 5.0
+END_WITHIN_S = 5.0
 """Maximum time for a child without work to end."""
 
 
 class Isolation:
-    """The child processes of one worker, started when need be. Threads share them; each holds one at a time."""
+    """The child processes of one worker, started when needed. Threads share them; each holds one at a time."""
 
-    def __init__(self, settings: Settings, store: Store, limits: Limits, forks: ForkServer) -> None:
-        self._settings = settings
-        self._store = store
-        self._limits = limits
+    def __init__(self, context: WorkerContext, forks: ForkServer) -> None:
+        self._settings = context.settings
+        self._store = context.store
+        self._limits = context.directory.limits
         self._forks = forks
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
@@ -57,10 +55,10 @@ class Isolation:
         try:
             if not child.tell(chunk):
                 return False  # it had gone before: the job was never begun
-            word = self._word_of(child, chunk)
-            if word is not _Word.ANSWERED:
+            reply = self._reply_of(child, chunk)
+            if reply is not _Reply.ANSWERED:
                 child.kill()
-                self._died(child, chunk, hung=word is _Word.NONE)
+                self._died(child, chunk, hung=reply is _Reply.HUNG)
         finally:
             self._give(child)
         return True
@@ -132,10 +130,10 @@ class Isolation:
                 return
             self._idle.remove(child)
         child.hang_up()
-        child.end(LAST_WORDS_S)
+        child.end(END_WITHIN_S)
 
-    def _word_of(self, child: "_Child", chunk: Chunk) -> "_Word":
-        """Wait for the child's word. A child that hangs, and whose job was taken from it, is given up."""
+    def _reply_of(self, child: "_Child", chunk: Chunk) -> "_Reply":
+        """Wait for the child's reply. A child that hangs, and whose job was taken from it, is given up."""
         patience_s = longest_call_s(chunk.latency, self._settings) + HUNG_AFTER_S
         looks = 0
         while not child.done.wait(patience_s):
@@ -148,8 +146,8 @@ class Isolation:
             looks += 1
             if not runs or looks > MAX_LOOKS:
                 log.error("a process that ran an isolated job hangs; it is ended")
-                return _Word.NONE
-        return _Word.ANSWERED if child.answered else _Word.DIED
+                return _Reply.HUNG
+        return _Reply.ANSWERED if child.answered else _Reply.DIED
 
     def _died(self, child: "_Child", chunk: Chunk, *, hung: bool) -> None:
         if self._stopping:  # it was told to go; what it may have left is rescued when its lease runs out
@@ -177,12 +175,12 @@ class Isolation:
             log.error("permits of a dead process expire by themselves: %s", error)
 
 
-class _Word(Enum):
-    """Result of a job that a child was told to run."""
+class _Reply(Enum):
+    """A child's reply to a chunk."""
 
     ANSWERED = auto()
     DIED = auto()
-    NONE = auto()
+    HUNG = auto()
 
 
 class _Child:
@@ -209,7 +207,7 @@ class _Child:
     @property
     def how(self) -> str:
         """Describe its end, for a person; it has ended, or does now."""
-        self._reaped.wait(LAST_WORDS_S)
+        self._reaped.wait(END_WITHIN_S)
         return self._how or "nobody knows how"
 
     def tell(self, chunk: Chunk) -> bool:
@@ -241,7 +239,7 @@ class _Child:
         """End it at once, if it still runs."""
         if self.alive:
             self._process.send_signal(signal.SIGKILL)
-            self._over.wait(LAST_WORDS_S)
+            self._over.wait(END_WITHIN_S)
 
     def end(self, within_s: float) -> None:
         """Wait for its end, and enforce it."""

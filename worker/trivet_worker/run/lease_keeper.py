@@ -1,4 +1,4 @@
-"""A worker's lease: the reply to each heartbeat names the calls to drop, and jobs that run in SQL only."""
+"""A worker's lease: each heartbeat carries what was dropped; its reply names calls to drop, and jobs that run in SQL only."""
 
 import logging
 import time
@@ -7,15 +7,10 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from trivet_routing.liveness.heartbeat import Heartbeat, Holder
-from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_store.cluster import leases
 from trivet_store.cluster.leases import Renewal
-from trivet_store.database.engine import Store
 from trivet_store.jobs import dropped
-from trivet_tasks.config.settings import LeaseSettings
-from trivet_worker.run.drops import Drops
-from trivet_worker.run.in_progress import InProgress
-from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_worker.run.context import WorkerContext
 
 log = logging.getLogger("trivet.lease")
 
@@ -26,35 +21,24 @@ STRAY_S = 5.0
 class LeaseKeeper:
     """The heartbeat of a worker, and the actions on its replies."""
 
-    def __init__(
-        self,
-        store: Store,
-        settings: LeaseSettings,
-        *,
-        worker: str,
-        lane: str,
-        routes: Sequence[str],
-        slots: int,
-        in_progress: InProgress,
-        in_flight: Callable[[], int],
-        process_impairments: ProcessImpairments,
-        impairments: RouteImpairments,
-        drops: Drops,
-        origin: str,
-        on_cancel: Callable[[Sequence[str]], None],
-    ) -> None:
-        self._store = store
-        self._in_progress = in_progress
+    def __init__(self, context: WorkerContext, holder: Holder, on_cancel: Callable[[Sequence[str]], None]) -> None:
+        """Prepare; no lease is opened yet.
+
+        Args:
+            on_cancel: called with the jobs whose calls are to be dropped.
+        """
+        self._store = context.store
+        self._in_progress = context.in_progress
         self._strays: dict[str, float] = {}
-        self._drops = drops
+        self._drops = context.drops
         self._on_cancel = on_cancel
         self._heartbeat = Heartbeat(
-            store,
-            settings,
-            Holder(worker, leases.WORKER, lane, routes, slots, origin),
-            process_impairments,
-            in_flight=in_flight,
-            impaired=impairments.by_kind,
+            context.store,
+            context.settings.leases,
+            holder,
+            context.process_impairments,
+            in_flight=lambda: context.slots.in_use,
+            impaired=context.impairments.by_kind,
             write_also=self._write_drops,
             on_renewed=self._renewed,
         )

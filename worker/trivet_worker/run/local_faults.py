@@ -15,16 +15,16 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from trivet_routing.permits import Change
-from trivet_tasks.config.addresses import api_address
+from trivet_routing.route_directory import RouteSnapshot
+from trivet_tasks.config.addresses import DIRECTLY, api_address, way_out
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings
-from trivet_tasks.config.way_out import DIRECTLY, way_out
-from trivet_tasks.faults import place_of
+from trivet_tasks.errors import StoreUnavailable, place_of
+from trivet_tasks.latency import Lane
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Credentials, Failure, LocalCause
 from trivet_worker.run.calls import CallResult
-from trivet_worker.run.route_impairments import RouteImpairments
-from trivet_worker.run.witness import Witness
+from trivet_worker.run.process_state import RouteImpairments
 
 log = logging.getLogger("trivet.worker")
 
@@ -40,6 +40,54 @@ UNREACHED_SHARE = 0.25
 """The same as a share of the calls since the first of them, within `[health] window_s`, of at least `min_calls`. Calls on
 connections that were kept succeed where no other can be made."""
 _MAX_CALLS = 500
+
+
+class KnownRoutes(Protocol):
+    """The part of a `RouteDirectory` that a witness needs."""
+
+    def known(self) -> RouteSnapshot:
+        """Return routes and workers."""
+        ...
+
+
+class Witness:
+    """A worker's word against routes: a failure is its own until another worker has the same. One per process.
+
+    Args:
+        origin: of this process (`trivet_worker.process.origin`).
+        impairments: of this process.
+    """
+
+    def __init__(self, directory: KnownRoutes, origin: str, impairments: RouteImpairments) -> None:
+        self._directory = directory
+        self._origin = origin
+        self._impairments = impairments
+
+    def local(self, result: CallResult) -> bool:
+        """Return whether a call failed for a reason of this worker's own, as far as it can tell.
+
+        A refused key or a network that lets nothing through is the route's fault where no worker elsewhere serves it,
+        in any lane: a breaker is of all lanes.
+        """
+        if not isinstance(result.response, Failure) or result.response.local_cause is None:
+            return False
+        if result.response.local_cause is LocalCause.NO_CREDENTIALS:
+            return True
+        return self._is_served_elsewhere(result.call.target.route)
+
+    def hands_over(self, result: CallResult) -> bool:
+        """Return whether a job that this worker could not serve may go back to the same route: others take it there."""
+        target = result.call.target
+        return self._impairments.of(target.route) is not None and self._is_served_elsewhere(
+            target.route, target.latency.lane
+        )
+
+    def _is_served_elsewhere(self, route: str, lane: Lane | None = None) -> bool:
+        try:
+            known = self._directory.known()
+        except StoreUnavailable:
+            return False
+        return known.serves_elsewhere(route, self._origin, lane)
 
 
 @dataclass(slots=True)
@@ -77,7 +125,7 @@ class _Route:
 
 
 class Looks(Protocol):
-    """Look at the routes from this machine; `Calls` does."""
+    """A look at the routes from this machine (`Calls`)."""
 
     def credentials(self) -> dict[str, Credentials]:
         """Return the state of each route's credentials."""
@@ -151,10 +199,10 @@ class LocalFaults:
             for result in group:
                 name = result.call.target.route
                 if name in self._routes:
-                    self._heed(name, result, opened)
+                    self._apply(name, result, opened)
             for name in opened & self._routes.keys():
-                self._acquit(name)
-        self._tell(before)
+                self._clear(name)
+        self._announce(before)
 
     @property
     def _doubted(self) -> bool:
@@ -163,14 +211,14 @@ class LocalFaults:
             route.row or route.recent or route.way_out.times or route.key.times for route in self._routes.values()
         )
 
-    def _heed(self, name: str, result: CallResult, opened: set[str]) -> None:
+    def _apply(self, name: str, result: CallResult, opened: set[str]) -> None:
         route = self._routes[name]
         match result.response:
             case Answer():
                 self._count(route, unreached=False)
                 route.row = 0
                 if result.call.born_at >= route.impaired_at:
-                    self._acquit(name)
+                    self._clear(name)
                     route.way_out.times = route.key.times = 0
             case Failure(local_cause=LocalCause.NO_CREDENTIALS, message=words):
                 self._begin_without_credentials(name, words)
@@ -183,7 +231,7 @@ class LocalFaults:
                 self._count(route, unreached=True)
                 route.row += 1
                 route.words = words
-                enough = self._often_unreached(route) or result.call.job.probe
+                enough = self._often_unreached(route) or result.call.target.probe
                 if enough and name not in opened and self._witness.local(result):
                     self._begin_unreached(name)
             case Failure(status=int()):
@@ -204,7 +252,7 @@ class LocalFaults:
         failed = sum(unreached for _, unreached in route.recent)
         return len(route.recent) >= self._health.min_calls and failed > UNREACHED_SHARE * len(route.recent)
 
-    def _acquit(self, name: str) -> None:
+    def _clear(self, name: str) -> None:
         """End the impairments found by calls: one got through, or the fault is the route's."""
         route = self._routes[name]
         route.row = 0
@@ -297,7 +345,7 @@ class LocalFaults:
                 # tokens that are exchanged for others all the time are no new key
                 if state.renewed and route.settings.api_key is not None and route.key.due_at is not None:
                     route.key.due_at = 0.0
-        self._tell(before)
+        self._announce(before)
 
     def _try_refused_keys(self) -> None:
         with self._lock:
@@ -306,7 +354,7 @@ class LocalFaults:
                 if route.key.due_at is not None and route.key.due_at <= time.monotonic():
                     route.key.due_at = None
                     self._impairments.end(name, LocalCause.KEY_REFUSED)
-        self._tell(before)
+        self._announce(before)
 
     def _test_ways_out(self) -> None:
         now = time.monotonic()
@@ -332,9 +380,9 @@ class LocalFaults:
                 else:
                     route.row, route.way_out.due_at = 0, None
                     self._impairments.end(name, LocalCause.UNREACHED)
-        self._tell(before)
+        self._announce(before)
 
-    def _tell(self, before: Mapping[str, str]) -> None:
+    def _announce(self, before: Mapping[str, str]) -> None:
         if self._impairments.current() != before:
             self._on_change()
 

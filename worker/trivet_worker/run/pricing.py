@@ -1,21 +1,16 @@
-"""Prices of calls: the maximum cost before a call, and the actual cost after it."""
+"""Settlement of calls: the cost of a call after it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import orjson
-
-from trivet_routing.outcome_rules import RULES
-from trivet_store.jobs.claiming import CallTarget
-from trivet_store.steps import Settlement
+from trivet_store.steps import CallTarget, Settlement
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.prices import price_parts, price_terms
-from trivet_tasks.prices.price_book import PriceBook
-from trivet_tasks.usage import Usage
+from trivet_tasks.outcomes import RULES, Outcome, Usage
+from trivet_tasks.prices.cost_model import CostModel
+from trivet_tasks.prices.price_records import record_of
 from trivet_worker.adapters.answers import content_tokens
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
@@ -23,30 +18,29 @@ from trivet_worker.run.calls import Call
 MAX_USD = Decimal(10_000)
 """Maximum plausible cost of a single call: with more, its usage is not believed."""
 
-_MAX_TEXTS = 1024
-
 
 class Pricing:
     """A process's price book as attempt rows need it.
 
     Args:
+        costs: the process's cost model.
         now: the database's time, seconds since the epoch: a call has the price of the day on which it began.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, costs: CostModel, now: Callable[[], float]) -> None:
+        self._costs = costs
         self._now = now
-        self._book = PriceBook()
-        self._texts: dict[int, tuple[Mapping[str, str], str]] = {}
+        self._book = costs.book
 
     def warm(self) -> None:
         """Load the price list now rather than at the first call (0.2 s)."""
-        self._book.estimate("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, 1, 1, self._moment())
+        self._book.tariff("anthropic", "claude-haiku-4-5", "claude-haiku-4-5", None, self._moment())
 
-    def most(self, target: CallTarget, route: RouteSettings, input_tokens: int, output_tokens: int) -> Decimal | None:
-        """Return the maximum cost of a call in USD, nothing cached, by its size before it is made; None: unpriced."""
-        return self._book.estimate(
-            route.provider, target.model, target.wire_model, route.region, input_tokens, output_tokens, self._moment()
-        )
+    def maximum_cost(
+        self, target: CallTarget, route: RouteSettings, input_tokens: int, max_tokens: int
+    ) -> Decimal | None:
+        """Return the maximum cost of a call that begins now and writes to no prompt cache; None: unpriced."""
+        return self._costs.maximum(route, target.model, target.wire_model, self._now(), input_tokens, max_tokens)
 
     def settled(self, call: Call, answer: Answer, latency_s: float) -> Settlement:
         """Return the cost of a good call; an estimate where its usage is not known."""
@@ -84,56 +78,36 @@ class Pricing:
                 return settled
         nobody_knows = RULES[failure.outcome].may_be_billed or failure.may_be_billed or failure.own_fault
         if called and (nobody_knows or failure.usage is not None):
-            return replace(settlement, cost_usd=self.most_of(call), estimated=True)
+            return replace(settlement, cost_usd=self.maximum_cost_of(call), estimated=True)
         return settlement
 
     def unread(self, call: Call, result: Answer | Failure, latency_s: float) -> Settlement:
-        """Return what to book for a call whose settlement failed by a fault of Trivet's own: its maximum cost."""
+        """Return the maximum cost of a call whose settlement failed by a fault of Trivet's own."""
         return Settlement(
             attempt_id=call.job.attempt_id,
             outcome=result.outcome if isinstance(result, Failure) else Outcome.SUCCEEDED,
             latency_s=latency_s,
             status=result.status if isinstance(result, Failure) else 200,
             message=result.message if isinstance(result, Failure) else None,
-            cost_usd=self.most_of(call),
+            cost_usd=self.maximum_cost_of(call),
             estimated=True,
         )
 
-    def most_of(self, call: Call) -> Decimal | None:
+    def maximum_cost_of(self, call: Call) -> Decimal | None:
         """Return the maximum cost of this call in USD."""
         job = call.job
-        most = job.prompt.most(self.most(call.target, call.route, job.input_estimate, job.max_tokens))
-        return None if most is None else min(most, MAX_USD)
+        cost = job.prompt.maximum_cost(self.maximum_cost(job.target, call.route, job.input_estimate, job.max_tokens))
+        return None if cost is None else min(cost, MAX_USD)
 
     def _moment(self, ago_s: float = 0.0) -> datetime:
         return datetime.fromtimestamp(self._now() - ago_s, UTC)
-
-    def _text(self, prices: Mapping[str, str]) -> str:
-        """Return it as JSON. Calls share mappings, so each is written once and kept so that its id stays unique."""
-        known = self._texts.get(id(prices))
-        if known is None:
-            if len(self._texts) >= _MAX_TEXTS:
-                self._texts.clear()
-            known = self._texts[id(prices)] = prices, orjson.dumps(dict(prices)).decode()
-        return known[1]
 
     def _by_usage(self, call: Call, usage: Usage, settlement: Settlement) -> Settlement:
         """Return the price of the stated usage, as of the day on which the call began; None: unpriced."""
         target, region = call.target, call.route.region
         began = self._moment(time.monotonic() - call.born_at)
         priced = self._book.price(call.route.provider, target.model, target.wire_model, region, began, usage)
-        mixed = bool(priced.parts) and not priced.list_price
-        return replace(
-            settlement,
-            usage=usage,
-            cost_usd=priced.cost_usd,
-            list_price=None if mixed else self._text(priced.list_price),
-            multipliers=None if mixed else self._text(priced.multipliers),
-            price_version=priced.version,
-            price_terms=price_terms.written(region, usage, priced.note),
-            price_parts=price_parts.written(priced.parts, alike=not mixed) if priced.parts else None,
-            model_used=priced.model_used,
-        )
+        return replace(settlement, usage=usage, **record_of(priced, region, usage)._asdict())
 
 
 def likely_usage(call: Call, answer: Answer) -> Usage:

@@ -13,37 +13,30 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import orjson
 import redis
 from celery import Celery
 from sqlalchemy.exc import DBAPIError
 
-from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
+from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH
 from trivet_routing.permits import Change
-from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import health
-from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
+from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
 from trivet_store.jobs.finishing import finish
-from trivet_store.steps import End, Finished, GoOn, Settlement, Wait, Written
-from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
-from trivet_tasks.faults import place_of
+from trivet_store.steps import End, GoOn, Settlement, Transition, Wait, Written
+from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable, place_of
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.messages import Chunk
+from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.publishing import publish
-from trivet_tasks.shared_state import FINISHED_CHANNEL, WORK_CHANNEL, unavailable_text
+from trivet_tasks.shared_state import publish_finished, publish_work
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.cached import Cached
 from trivet_worker.run.calls import CallResult
+from trivet_worker.run.context import WorkerContext
 from trivet_worker.run.decisions import Decisions
-from trivet_worker.run.in_progress import InProgress
 from trivet_worker.run.permit_release import PermitReleaser
-from trivet_worker.run.pricing import MAX_USD, Pricing
-from trivet_worker.run.slots import Slots
-from trivet_worker.run.witness import Witness
+from trivet_worker.run.pricing import MAX_USD
 
 log = logging.getLogger("trivet.recorder")
 
@@ -58,40 +51,34 @@ class Recorder:
 
     def __init__(
         self,
-        store: Store,
-        client: redis.Redis,
-        directory: RouteDirectory,
+        context: WorkerContext,
         app: Celery,
-        settings: Settings,
-        slots: Slots,
-        in_progress: InProgress,
-        pricing: Pricing,
-        gather_s: float,
         cached: Cached,
-        process_impairments: ProcessImpairments,
-        witness: Witness,
-        on_settled: Callable[[Sequence[CallResult], Sequence[Change]], None] = lambda *_: None,
+        *,
+        gather_s: float,
+        on_released: Callable[[Sequence[CallResult], Sequence[Change]], None] = lambda *_: None,
     ) -> None:
         """Prepare; nothing is started.
 
         Args:
-            on_settled: called, before anything is decided, with every group and its changes of the circuit breakers.
+            gather_s: seconds to wait for more calls to finish before a commit.
+            on_released: called, before anything is decided, with every group and its changes of the circuit breakers.
         """
-        self._store = store
-        self._redis = client
-        self._directory = directory
+        self._context = context
+        self._store = context.store
+        self._directory = context.directory
         self._app = app
-        self._settings = settings
-        self._slots = slots
-        self._in_progress = in_progress
-        self._decisions = Decisions(directory, settings, process_impairments, witness)
-        self._permit_releaser = PermitReleaser(directory, settings, process_impairments, witness)
-        self._on_settled = on_settled
+        self._slots = context.slots
+        self._in_progress = context.in_progress
+        self._pricing = context.pricing
+        self._process_impairments = context.process_impairments
+        parts = context.directory, context.settings, context.process_impairments, context.witness
+        self._decisions = Decisions(*parts)
+        self._permit_releaser = PermitReleaser(*parts)
+        self._on_released = on_released
         self._cached = cached
-        self._process_impairments = process_impairments
         self._unnoted: list[Change] = []
         self._gather_s = gather_s
-        self._pricing = pricing
         self._results: queue.SimpleQueue[CallResult | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
 
@@ -137,7 +124,7 @@ class Recorder:
         return group, True
 
     def _record_safely(self, group: list[CallResult]) -> None:
-        """Keep the thread and the chunks going whatever goes wrong; the lease keeper puts such jobs back."""
+        """Record a group. Whatever goes wrong, the thread and the chunks go on; the lease keeper puts such jobs back."""
         try:
             self._record(group)
         except Exception as error:
@@ -149,37 +136,28 @@ class Recorder:
 
     def _record(self, group: list[CallResult]) -> None:
         try:
-            changes = self._permit_releaser.settle(group)
-            self._on_settled(group, changes)
+            changes = self._permit_releaser.release(group)
+            self._on_released(group, changes)
             self._unnoted += changes
             self._note()
             if not group:  # only a waiting report was sent again
                 return
-            finished = self._finished(group)
+            transitions = self._transitions(group)
             # before the commit: it frees the coalesced jobs, which must find these answers
-            self._cached.keep(group, finished)
-            written = self._commit(finished)
+            self._cached.keep(group, transitions)
+            written = self._commit(transitions)
             self._note()
         finally:
             # before the next attempts are sent: this process may claim one at once, and holds it anew from then on
             self._in_progress.discard(result.call.job.id for result in group if result.decides)
-        self._send_on(group, written)
-        self._notify(written, any(isinstance(f.next, Wait) for f in finished))
+        self._send_on(written)
+        self._notify(written, any(isinstance(one.next, Wait) for one in transitions))
         if written.crowded:
             self._cached.free_rest(written.ended_jobs)
 
-    def _finished(self, group: Sequence[CallResult]) -> list[Finished]:
-        return [
-            Finished(
-                result.call.job.id,
-                result.call.job.claim,
-                result.call.target.lease_id,
-                self._settlement(result),
-                step,
-                result.call.target.route,
-            )
-            for result, step in zip(group, self._decisions.next_steps(group), strict=True)
-        ]
+    def _transitions(self, group: Sequence[CallResult]) -> list[Transition]:
+        steps = zip(group, self._decisions.next_steps(group), strict=True)
+        return [Transition(result.call.job, self._settlement(result), step) for result, step in steps]
 
     def _settlement(self, result: CallResult) -> Settlement:
         call, response = result.call, result.response
@@ -207,77 +185,75 @@ class Recorder:
                 for one in self._unnoted:
                     health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
         except StoreUnavailable as error:
-            self._process_impairments.note(
-                DATABASE, "recorder", str(error), 3 * RETRY_S
-            )  # over with the next group that is written
+            self._context.note_database("recorder", error, 3 * RETRY_S)  # over with the next group that is written
             del self._unnoted[:-MAX_UNNOTED]
             return
         except DBAPIError as error:
             log.error("%d changes of routes were refused by the database: %s", len(self._unnoted), _kind(error))
         self._unnoted = []
 
-    def _commit(self, finished: Sequence[Finished]) -> Written:
+    def _commit(self, transitions: Sequence[Transition]) -> Written:
         """Write the group in one transaction. A result that the database refuses must not undo the others."""
         try:
-            written = self._write(finished)
+            written = self._write(transitions)
         except DBAPIError as error:
-            log.error("a group of %d was refused by the database (%s); writing one by one", len(finished), _kind(error))
-            written = _joined([self._write_one(one) for one in finished])
+            log.error(
+                "a group of %d was refused by the database (%s); writing one by one", len(transitions), _kind(error)
+            )
+            written = _joined([self._write_one(one) for one in transitions])
         if written.refused:
             log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
         return written
 
-    def _write_one(self, finished: Finished) -> Written:
+    def _write_one(self, transition: Transition) -> Written:
         try:
-            return self._write([finished])
+            return self._write([transition])
         except DBAPIError as error:
-            log.error("job %s could not be recorded: %s", finished.job_id, _kind(error))
+            log.error("job %s could not be recorded: %s", transition.job.id, _kind(error))
             end = End(
                 JobState.FAILED, outcome=Outcome.INCOMPLETE, error=f"the database refused the answer: {_kind(error)}"
             )
-            step = None if finished.next is None else end
+            step = None if transition.next is None else end
             # without the provider's words or figures, which may be what the database refuses; then without its answer
-            bare = _without_figures(finished.settlement)
-            for settlement, then in ((bare, finished.next), (bare, step)):
+            bare = _without_figures(transition.settlement)
+            for settlement, then in ((bare, transition.next), (bare, step)):
                 try:
-                    return self._write([replace(finished, settlement=settlement, next=then)])
+                    return self._write([replace(transition, settlement=settlement, next=then)])
                 except DBAPIError as again:
-                    log.error("job %s could not be recorded: %s", finished.job_id, _kind(again))
+                    log.error("job %s could not be recorded: %s", transition.job.id, _kind(again))
             return Written((), (), (), ())
 
-    def _write(self, finished: Sequence[Finished]) -> Written:
+    def _write(self, transitions: Sequence[Transition]) -> Written:
         """Wait for a database that does not answer: finished calls are not thrown away."""
         while True:
             try:
                 with self._store.write() as connection:
-                    written = finish(self._store, connection, finished)
+                    written = finish(self._store, connection, transitions)
             except StoreUnavailable as error:
-                self._process_impairments.note(DATABASE, "recorder", str(error), 3 * RETRY_S)
+                self._context.note_database("recorder", error, 3 * RETRY_S)
                 time.sleep(RETRY_S)
             else:
                 self._process_impairments.over(DATABASE, "recorder")
                 return written
 
-    def _send_on(self, group: Sequence[CallResult], written: Written) -> None:
+    def _send_on(self, written: Written) -> None:
         """Send the next attempts to their routes, failed jobs of a chunk together."""
         if not written.gone_on:
             return
-        calls = {result.call.job.id: result.call for result in group if result.decides}
-        jobs: dict[tuple[str, Latency, str], list[DispatchedJob]] = defaultdict(list)
+        bulk: dict[tuple[str, Latency, str], list[DispatchedJob]] = defaultdict(list)
         chunks: list[Chunk] = []
-        for finished in written.gone_on:
-            assert isinstance(finished.next, GoOn)
-            call = calls[finished.job_id]
-            job = call.job
-            claimed = DispatchedJob(job.id, finished.claim + 1, job.input_estimate, job.max_tokens, job.cache_key)
-            route, latency, model = finished.next.route, Latency(call.target.latency), call.target.model
-            if call.job.isolated:
-                chunks.append(Chunk(route, self._directory.provider(route), latency, model, (claimed,), isolated=True))
+        for transition in written.gone_on:
+            assert isinstance(transition.next, GoOn)
+            job, route = transition.job, transition.next.route
+            latency, model = job.target.latency, job.target.model
+            again = DispatchedJob(job.id, job.claim + 1, job.input_estimate, job.max_tokens, job.cache_key)
+            if job.target.isolated:
+                chunks.append(Chunk(route, self._directory.provider(route), latency, model, (again,), isolated=True))
             else:
-                jobs[route, latency, model].append(claimed)
+                bulk[route, latency, model].append(again)
         chunks += [
-            Chunk(route, self._directory.provider(route), latency, model, tuple(claimed))
-            for (route, latency, model), claimed in jobs.items()
+            Chunk(route, self._directory.provider(route), latency, model, tuple(dispatched))
+            for (route, latency, model), dispatched in bulk.items()
         ]
         try:
             publish(self._app, chunks)
@@ -290,13 +266,11 @@ class Recorder:
             return  # coalesced jobs look by themselves
         try:
             if written.ended_jobs:
-                notice = {"jobs": written.ended_jobs, "batches": written.ended_batches}
-                self._redis.publish(FINISHED_CHANNEL, orjson.dumps(notice))
+                publish_finished(self._context.client, written.ended_jobs, written.ended_batches)
             if waiting:
-                self._redis.publish(WORK_CHANNEL, b"")
+                publish_work(self._context.client)
         except redis.RedisError as error:
-            why = unavailable_text(self._settings.redis_url, error)
-            self._process_impairments.note(SHARED_STATE, "notices", why, RETRY_S)
+            self._context.note_shared_state("notices", error, RETRY_S)
 
 
 def _without_figures(settlement: Settlement) -> Settlement:
@@ -326,7 +300,7 @@ def _joined(parts: Sequence[Written]) -> Written:
     return Written(
         tuple(job for part in parts for job in part.ended_jobs),
         tuple(sorted({batch for part in parts for batch in part.ended_batches})),
-        tuple(finished for part in parts for finished in part.gone_on),
+        tuple(transition for part in parts for transition in part.gone_on),
         tuple(job for part in parts for job in part.refused),
         crowded=any(part.crowded for part in parts),
     )

@@ -13,12 +13,10 @@ from trivet_store.cluster import registry
 from trivet_store.cluster.leases import ELSEWHERE
 from trivet_store.cluster.registry import Finding, Kind, RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_tasks.config.route_fields import OWN, PLACE
-from trivet_tasks.config.route_settings import RouteSettings
+from trivet_tasks.config.route_settings import OWN, PLACE, RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
-from trivet_tasks.faults import place_of
-from trivet_worker.run.route_impairments import RouteImpairments
+from trivet_tasks.errors import StoreUnavailable, place_of
+from trivet_worker.run.process_state import RouteImpairments
 
 log = logging.getLogger("trivet.worker")
 
@@ -175,7 +173,10 @@ class ServedRoutes:
                 log.log(level, "%s", finding.text)
 
     def _may_define(self, name: str) -> bool:
-        """Return whether this process may move the registered place: not away from its own, nor while it could not serve it."""
+        """Return whether this process may move the registered place.
+
+        It does not move a place away from its own, nor one that it could not serve.
+        """
         return not self._routes[name].agreed and self._impairments.kinds(name) <= {ELSEWHERE}
 
     def _elsewhere(self, name: str, served: _Served, found: RegisteredRoute) -> str:
@@ -209,7 +210,7 @@ def _differing(own: RouteSettings, other: RouteSettings, fields: Iterable[str] =
 
 
 def _needs_restart(name: str, own: RouteSettings, again: RouteSettings | None, source: object) -> str:
-    """Tell what of a file that was read again does not count yet."""
+    """Name the parts of a file, read again, that do not count yet."""
     head = f"[routes.{name}] of {source}, read again,"
     if again is None:
         return f"{head} is not there any more: this worker serves it until it is restarted."

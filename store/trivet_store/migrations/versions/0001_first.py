@@ -59,6 +59,7 @@ def _create_jobs() -> None:
         sa.Column("warmer", sa.String(32)),
         sa.Column("warming_until", sa.Double()),
         sa.Column("labels", sa.Text(), nullable=False, server_default=sa.text("'{}'")),
+        sa.Column("cache_write", sa.String(2), nullable=False, server_default=sa.text("''")),
     )
     _create_partial_index("ix_flows_active", "flows", ["id"], "active")
     op.create_index("ix_flows_batch", "flows", ["batch_id"])
