@@ -140,7 +140,7 @@ def trivet(*arguments: str, columns: int = 200) -> Said:
 def test_without_live_nobody_is_asked(account: Account) -> None:
     done = trivet("routes", "check", "direct")
     assert done.code == 0, done.out
-    assert "Nobody was asked" in done.out
+    assert "No account was asked" in done.out
     assert account.asked == []
     assert trivet("routes", "check").code == 1  # the key of the other is not set
 

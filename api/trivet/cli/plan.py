@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.options import count, share, wrong
-from trivet.cli.request_input import check_with_bar
+from trivet.cli.options import JsonExact, count, share, wrong
+from trivet.cli.submit import check_with_bar
 from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ _CHARGE = re.compile(
     r"(?P<units>\d[\d_,.]*[kmb]?)?\s*(?P<per>calls?|requests?|gb|months?)",
     re.IGNORECASE,
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(plan)
 
 
 def plan(
@@ -79,7 +74,7 @@ def plan(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")] = False,
+    as_json: JsonExact = False,
 ) -> None:
     """Estimate the cost of a day and a month by scenario, and the duration of a day's work within the limits.
 

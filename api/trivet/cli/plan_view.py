@@ -159,17 +159,16 @@ def _print_prices(rows: Sequence[_Row]) -> None:
         for row in rows
         for part in row.expected.parts
     }
-    long = any(above >= 0 for _, _, above in prices)
     print_line("")
     print_table(
         [
             Column("PRICE ON", cut=True), Column("MODEL", cut=True), Column("INPUT", right=True), Column("OUTPUT", right=True),
-            *([Column("PROMPTS ABOVE", right=True)] if long else ()),
+            Column("PROMPTS ABOVE", right=True, optional=True),
         ],
         [
             [
                 route, model, _price(price.input * 10**6), _price(price.output * 10**6),
-                *([f"{above:,}" if above >= 0 else ""] if long else ()),
+                f"{above:,}" if above >= 0 else "",
             ]
             for (route, model, above), price in sorted(prices.items())
         ],
