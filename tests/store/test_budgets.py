@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import orjson
 import pytest
+from tests.directories import dispatcher
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
-from tests.store.fixed_directory import dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 from tests.timing import moved_clock
 
@@ -269,7 +269,7 @@ def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
 
 def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
     world.add(*alike(20))
-    with statements(world.store) as seen, dispatcher(world) as one:
+    with statements(world.store) as seen, dispatcher(world.store) as one:
         one.run_once()
     assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]
 
